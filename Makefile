@@ -1,0 +1,63 @@
+# Two commands matter: `make demo` streams an answer, `make test` runs every check.
+# Both set everything up by themselves in .venv; they need Python 3.11+ and a package registry, nothing else.
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+RUN := $(BIN)/python -m
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lint types imports unit docs bench soak live lock clean
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+.venv/.ready: requirements/dev.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "LM Deluge needs Python 3.11 or newer: install one, or run make PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "setting up .venv with $(PYTHON)" >&2
+	@$(PYTHON) -m venv --clear .venv || { echo "$(PYTHON) has no working venv module (Debian: apt install python3-venv)" >&2; exit 1; }
+	@$(RUN) pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(RUN) pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: .venv/.ready  ## set up and stream an answer (no key and no network needed)
+	@$(BIN)/deluge stream "What can you do?"
+
+test: check  ## set up and run every check
+check: format lint types imports unit docs
+
+format: .venv/.ready  ## the code is formatted
+	@$(RUN) ruff format --check --quiet . || { echo "run: .venv/bin/ruff format ." >&2; exit 1; }
+
+lint: .venv/.ready  ## ruff, with every rule on
+	@$(RUN) ruff check --quiet .
+
+types: .venv/.ready  ## mypy --strict and basedpyright
+	@$(RUN) mypy --no-error-summary
+	@$(BIN)/basedpyright --level error
+
+imports: .venv/.ready  ## the layers of the house
+	@$(BIN)/lint-imports --no-cache | grep -v '^$$' | tail -n 25
+
+unit: .venv/.ready  ## tests
+	@$(RUN) pytest
+
+docs: .venv/.ready  ## every example of the documentation runs
+	@$(RUN) pytest tests/docs
+
+bench: .venv/.ready  ## speed, as ratios against something run beside it
+	@$(RUN) bench
+
+soak: .venv/.ready  ## long: many more abandoned streams, every cut of every recording, deeper fuzzing
+	@DELUGE_SOAK=1 $(RUN) pytest tests
+
+live: .venv/.ready  ## opt-in: one call per provider whose key is set
+	@$(RUN) pytest -m live tests/live
+
+lock: .venv/.ready  ## choose the newest allowed versions again
+	@$(RUN) pip install --quiet uv
+	@$(RUN) uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--quiet --upgrade -o requirements/dev.txt requirements/dev.in pyproject.toml
+
+clean:  ## remove everything that was set up
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
