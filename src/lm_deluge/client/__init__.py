@@ -1,0 +1,1 @@
+"""What most users hold in their hands."""

@@ -1,0 +1,224 @@
+"""Every option, said once."""
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+from lm_deluge.errors import ConfigurationError
+
+__all__ = [
+    "DEFAULT_FIRST_TOKEN_S",
+    "REASONING_FIRST_TOKEN_S",
+    "ClientOptions",
+    "SamplingParams",
+    "Secret",
+    "Timeouts",
+]
+
+DEFAULT_FIRST_TOKEN_S = 120.0
+REASONING_FIRST_TOKEN_S = 600.0
+
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+
+
+class Secret:
+    """A key that never prints: `repr`, `str`, formatting and pickles of it show nothing."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the key itself, for the one place that puts it on the wire."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret('...')"
+
+    __str__ = __repr__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("a Secret is not pickled; pass the key again where it is needed")
+
+
+def _check_range(name: str, value: float | None, low: float, high: float) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        bounds = f"between {low:g} and {high:g}" if high < math.inf else f"{low:g} or more"
+        raise ConfigurationError(f"{name}={value!r} is not a number {bounds}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How the model is to answer. What is None is not sent: the provider's default holds.
+
+    Attributes:
+        temperature: From 0 to 2.
+        top_p: Nucleus sampling, from 0 to 1.
+        max_new_tokens: Most tokens to generate, reasoning included.
+        stop: Up to the API's number of texts at which generation ends.
+        seed: For providers that try to be deterministic.
+        presence_penalty: From -2 to 2.
+        frequency_penalty: From -2 to 2.
+        reasoning_effort: `none minimal low medium high xhigh`; models take different subsets.
+        json_mode: The answer is to be one JSON object; the prompt must say so too.
+        logprobs: Ask for log probabilities of the generated tokens.
+        top_logprobs: How many alternatives for each, 0 to 20; implies `logprobs`.
+        tool_choice: `auto`, `none`, `required`, or the name of the tool that must be called.
+        parallel_tool_calls: Whether one answer may call several tools.
+        service_tier: The provider's word, `flex` or `priority` for example.
+        verbosity: `low`, `medium` or `high`, for models that know it.
+
+    Raises:
+        ConfigurationError: A value is out of its range.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_new_tokens: int | None = None
+    stop: str | tuple[str, ...] | list[str] | None = None
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    json_mode: bool = False
+    logprobs: bool = False
+    top_logprobs: int | None = None
+    tool_choice: str | None = None
+    parallel_tool_calls: bool | None = None
+    service_tier: str | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+    def __post_init__(self) -> None:
+        _check_range("temperature", self.temperature, 0, 2)
+        _check_range("top_p", self.top_p, 0, 1)
+        _check_range("max_new_tokens", self.max_new_tokens, 1, math.inf)
+        _check_range("presence_penalty", self.presence_penalty, -2, 2)
+        _check_range("frequency_penalty", self.frequency_penalty, -2, 2)
+        _check_range("top_logprobs", self.top_logprobs, 0, 20)
+        if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):
+            raise ConfigurationError(f"seed={self.seed!r} is not an integer")
+        if self.stop is not None:
+            texts = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+            if not texts or not all(isinstance(text, str) and text for text in texts):
+                raise ConfigurationError("stop must be one or more texts that are not empty")
+            object.__setattr__(self, "stop", texts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Separate clocks, in seconds. None turns a clock off.
+
+    Attributes:
+        connect: Until the connection stands, TLS included.
+        first_token: From the request until the first piece of text, reasoning or tool call. Left alone it is
+            120, and 600 for reasoning models, which may think in silence.
+        idle: After the first token: without any byte. Keep-alive comments count as life here.
+        progress: Without any piece of the answer, while keep-alives or empty events arrive: pings alone do
+            not live for ever.
+        total: For the whole call, retries included. Off by default: a long answer that flows is no fault.
+
+    Clocks run only while the library waits for the network; a slow consumer does not trip them.
+    """
+
+    connect: float | None = 10.0
+    first_token: float | Literal["auto"] | None = "auto"
+    idle: float | None = 60.0
+    progress: float | None = 300.0
+    total: float | None = None
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is None or value == "auto":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                raise ConfigurationError(
+                    f"Timeouts.{item.name}={value!r} is not a number of seconds above 0, nor None"
+                )
+
+    def for_model(self, *, is_reasoning: bool) -> Timeouts:
+        """Return the same clocks with `first_token` settled for the kind of model."""
+        if self.first_token != "auto":
+            return self
+        return replace(self, first_token=REASONING_FIRST_TOKEN_S if is_reasoning else DEFAULT_FIRST_TOKEN_S)
+
+
+SAMPLING_NAMES = frozenset(item.name for item in fields(SamplingParams))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientOptions:
+    """The keyword arguments of `LLMClient`, beside the fields of `SamplingParams`, which it takes too.
+
+    Attributes:
+        api_key: The key; left alone, the provider's environment variable is read when the first call is made.
+        base_url: Where an OpenAI-compatible host is; left alone, the provider's environment variable or row.
+        sampling_params: Defaults for every call; a call's own win field by field.
+        timeouts: The clocks of each attempt.
+        max_attempts: Requests per call at most. Only what happens before the first token is tried again.
+        max_retry_after_s: A provider that wants a longer wait than this is not waited for: its error is raised.
+        max_event_bytes: Largest single event of a stream.
+        extra_headers: Sent with every request; they win over ours.
+        extra_body: Merged into the request's JSON; wins over ours.
+        proxy: URL of an HTTP proxy; left alone, the usual environment variables hold.
+
+    Raises:
+        ConfigurationError: A value is out of its range or of a wrong type.
+    """
+
+    api_key: str | None = field(default=None, repr=False)
+    base_url: str | None = None
+    sampling_params: SamplingParams = field(default_factory=SamplingParams)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    max_attempts: int = 5
+    max_retry_after_s: float = 120.0
+    max_event_bytes: int = 16 * 2**20
+    extra_headers: Mapping[str, str] | None = field(default=None, repr=False)
+    extra_body: Mapping[str, Any] | None = field(default=None, repr=False)
+    proxy: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_range("max_attempts", self.max_attempts, 1, 1_000)
+        _check_range("max_retry_after_s", self.max_retry_after_s, 0, math.inf)
+        _check_range("max_event_bytes", self.max_event_bytes, 1_024, 2**31)
+        if not isinstance(self.sampling_params, SamplingParams):
+            raise ConfigurationError("sampling_params is not a SamplingParams")
+        if not isinstance(self.timeouts, Timeouts):
+            raise ConfigurationError(
+                "timeouts is not a Timeouts; write timeouts=Timeouts(idle=30), for example"
+            )
+        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
+            raise ConfigurationError("base_url must begin with http:// or https://")
+
+    @classmethod
+    def from_keywords(cls, keywords: Mapping[str, Any]) -> ClientOptions:
+        """Build options from keyword arguments, the fields of `SamplingParams` among them.
+
+        Raises:
+            ConfigurationError: A keyword is unknown (with the nearest known one), or a value is wrong.
+        """
+        own_names = {item.name for item in fields(cls)}
+        unknown = [name for name in keywords if name not in own_names and name not in SAMPLING_NAMES]
+        if unknown:
+            raise unknown_option(unknown[0], own_names | SAMPLING_NAMES)
+        own = {name: value for name, value in keywords.items() if name in own_names}
+        sampling = {name: value for name, value in keywords.items() if name in SAMPLING_NAMES}
+        if sampling:
+            own["sampling_params"] = replace(own.get("sampling_params") or SamplingParams(), **sampling)
+        return cls(**own)
+
+
+def unknown_option(name: str, known: builtins.set[str] | frozenset[str]) -> ConfigurationError:
+    """Return the error for an option that does not exist, naming the nearest one that does."""
+    import difflib
+
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"Known options: {', '.join(sorted(known))}."
+    return ConfigurationError(f"there is no option {name!r}", hint=hint)

@@ -1,0 +1,1 @@
+"""When each call may start, and how often."""

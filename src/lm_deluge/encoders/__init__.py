@@ -1,0 +1,1 @@
+"""The inverse of providers: requests read, events written; without I/O."""

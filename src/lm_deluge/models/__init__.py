@@ -1,0 +1,1 @@
+"""Rows: which model is served where, and at what price."""

@@ -1,0 +1,151 @@
+"""A conversation: the prompt of every call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias
+
+from lm_deluge.errors import InvalidPromptError
+from lm_deluge.prompt.media import MediaSource
+from lm_deluge.prompt.message import Message
+from lm_deluge.prompt.parts import ImagePart, TextPart, ToolResultPart
+
+__all__ = ["Conversation", "Prompt", "to_conversation"]
+
+P = ParamSpec("P")
+
+
+class _StartOrAppend(Generic[P]):
+    """`Conversation.user(...)` starts a conversation; `conversation.user(...)` appends to that one.
+
+    A plain classmethod would silently drop the history in the second form.
+    """
+
+    def __init__(self, append: Callable[Concatenate[Conversation, P], Conversation]) -> None:
+        self._append = append
+        self.__doc__ = append.__doc__
+
+    def __get__(self, instance: Conversation | None, owner: type[Conversation]) -> Callable[P, Conversation]:
+        append = self._append
+
+        def start_or_append(*args: P.args, **kwargs: P.kwargs) -> Conversation:
+            return append(owner() if instance is None else instance, *args, **kwargs)
+
+        start_or_append.__doc__ = append.__doc__
+        return start_or_append
+
+
+class Conversation:
+    """Messages in order. Methods change the conversation and return it, so that they can be chained.
+
+    On the class, `user`, `system`, `developer` and `assistant` start a new conversation; on an instance they
+    append to that instance.
+    """
+
+    __slots__ = ("messages",)
+
+    def __init__(self, messages: Iterable[Message] = ()) -> None:
+        self.messages: list[Message] = []
+        for message in messages:
+            self.add(message)
+
+    def add(self, message: Message) -> Conversation:
+        """Append a message; a response's `content` is one too."""
+        if not isinstance(message, Message):
+            raise InvalidPromptError(
+                f"a conversation takes messages, not {type(message).__name__}",
+                hint="Write Message.user(...), say.",
+            )
+        self.messages.append(message)
+        return self
+
+    @_StartOrAppend
+    def system(self, text: str) -> Conversation:
+        """Say how the model is to behave."""
+        return self.add(Message.system(text))
+
+    @_StartOrAppend
+    def developer(self, text: str) -> Conversation:
+        """Say it as newer OpenAI models call it."""
+        return self.add(Message.developer(text))
+
+    @_StartOrAppend
+    def user(
+        self,
+        text: str | None = None,
+        *,
+        image: MediaSource | None = None,
+        file: MediaSource | None = None,
+        audio: MediaSource | None = None,
+    ) -> Conversation:
+        """Say something as the user."""
+        return self.add(Message.user(text, image=image, file=file, audio=audio))
+
+    @_StartOrAppend
+    def assistant(self, text: str) -> Conversation:
+        """Put words into the model's mouth."""
+        return self.add(Message.assistant(text))
+
+    def tool_result(self, tool_call_id: str, content: Any) -> Conversation:
+        """Answer a tool call of the last assistant message."""
+        return self.add(Message.tool_result(tool_call_id, content))
+
+    def copy(self) -> Conversation:
+        """Return a conversation that can grow by itself; messages are values and are shared."""
+        return Conversation(self.messages)
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self.messages)
+
+    def __getitem__(self, index: int) -> Message:
+        return self.messages[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Conversation) and self.messages == other.messages
+
+    __hash__ = None  # type: ignore[assignment]  # it can grow
+
+    def __repr__(self) -> str:
+        return f"Conversation({len(self.messages)} messages)"
+
+    def text_length(self) -> int:
+        """Count the characters of all text, tool calls and results: what token estimates start from."""
+        total = 0
+        for message in self.messages:
+            for part in message.parts:
+                text = getattr(part, "text", None) or getattr(part, "arguments_text", None)
+                if isinstance(part, ToolResultPart):
+                    text = part.content
+                # OpenAI counts 85 tokens for the smallest image; four characters stand for a token.
+                total += len(text) if text else (340 if isinstance(part, ImagePart) else 0)
+        return total
+
+
+Prompt: TypeAlias = str | Conversation | Message | Iterable[Message]
+"""What a call takes: text, a conversation, one message or several."""
+
+
+def to_conversation(prompt: Prompt) -> Conversation:
+    """Return `prompt` as a conversation of its own.
+
+    Raises:
+        InvalidPromptError: It is empty, or no prompt at all.
+    """
+    if isinstance(prompt, str):
+        conversation = Conversation.user(prompt)
+    elif isinstance(prompt, Message):
+        conversation = Conversation([prompt])
+    elif isinstance(prompt, Conversation | list | tuple):
+        conversation = Conversation(prompt)
+    else:
+        raise InvalidPromptError(f"a prompt is text or a Conversation, not {type(prompt).__name__}")
+    if not any(_says_something(message) for message in conversation):
+        raise InvalidPromptError("the prompt is empty", hint="Give it some text, an image or a file.")
+    return conversation
+
+
+def _says_something(message: Message) -> bool:
+    return any(part.text.strip() if isinstance(part, TextPart) else True for part in message.parts)

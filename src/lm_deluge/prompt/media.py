@@ -1,0 +1,118 @@
+"""Images, files and audio: where they come from and what they are."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
+
+from lm_deluge.errors import InvalidPromptError
+
+__all__ = ["Media", "MediaSource", "load_media", "sniff_media_type"]
+
+MediaSource: TypeAlias = str | Path | bytes | bytearray
+"""A path, the bytes themselves, an http(s) URL (passed on, never fetched) or a data URL."""
+
+_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"\x89PNG\r\n\x1a\n", "image/png"),
+    (0, b"\xff\xd8\xff", "image/jpeg"),
+    (0, b"GIF87a", "image/gif"),
+    (0, b"GIF89a", "image/gif"),
+    (8, b"WEBP", "image/webp"),
+    (8, b"WAVE", "audio/wav"),
+    (0, b"%PDF-", "application/pdf"),
+    (0, b"ID3", "audio/mpeg"),
+    (0, b"\xff\xfb", "audio/mpeg"),
+    (0, b"\xff\xf3", "audio/mpeg"),
+    (0, b"OggS", "audio/ogg"),
+    (0, b"fLaC", "audio/flac"),
+)
+
+
+class Media(msgspec.Struct, frozen=True, kw_only=True):
+    """A medium: either `data` with its `media_type`, or the `url` where it lies, or the provider's `file_id`."""
+
+    media_type: str | None = None
+    data: bytes | None = None
+    url: str | None = None
+    file_id: str | None = None
+    filename: str | None = None
+
+    def base64(self) -> str:
+        """Return `data` as base64 text."""
+        return base64.b64encode(self.data or b"").decode("ascii")
+
+    def data_url(self) -> str:
+        """Return `data` as a data URL."""
+        return f"data:{self.media_type};base64,{self.base64()}"
+
+
+def sniff_media_type(data: bytes) -> str | None:
+    """Return the media type that the first bytes show, or None."""
+    for offset, magic, media_type in _SIGNATURES:
+        if data.startswith(magic, offset):
+            return media_type
+    return None
+
+
+def load_media(source: MediaSource | Media, *, kind: str, media_type: str | None = None) -> Media:
+    """Return `source` as a medium of `kind` ("image", "audio" or "file").
+
+    Raises:
+        InvalidPromptError: No such file, bytes that are no such medium, or a URL of another scheme.
+    """
+    if isinstance(source, Media):
+        return source
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        return Media(url=source, media_type=media_type)
+    filename = None
+    if isinstance(source, bytes | bytearray):
+        data = bytes(source)
+    elif isinstance(source, str) and source.startswith("data:"):
+        media_type, data = _parse_data_url(source, media_type)
+    elif isinstance(source, str | Path):
+        data, filename = _read_file(source, kind), Path(source).name
+    else:
+        raise InvalidPromptError(
+            f"{type(source).__name__} is no {kind}: pass a path, bytes, a URL or a data URL"
+        )
+    return Media(media_type=_checked_type(data, kind, media_type), data=data, filename=filename)
+
+
+def _read_file(source: str | Path, kind: str) -> bytes:
+    if "://" in str(source)[:16]:
+        raise InvalidPromptError(f"only http, https and data URLs can name a {kind}")
+    try:
+        return Path(source).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a path"
+        raise InvalidPromptError(
+            f"cannot read the {kind} {Path(str(source)[:200]).name!r}: {reason}"
+        ) from error
+
+
+def _parse_data_url(url: str, media_type: str | None) -> tuple[str | None, bytes]:
+    head, comma, payload = url[5:].partition(",")
+    declared, *flags = head.split(";")
+    if not comma or "base64" not in flags:
+        raise InvalidPromptError("a data URL must read data:<media type>;base64,<data>")
+    try:
+        return media_type or declared or None, base64.b64decode(payload, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidPromptError("the data URL's base64 text is damaged") from error
+
+
+def _checked_type(data: bytes, kind: str, declared: str | None) -> str:
+    if not data:
+        raise InvalidPromptError(f"the {kind} is empty")
+    found = sniff_media_type(data)
+    if kind == "file":
+        return declared or found or "application/octet-stream"
+    if found is None or not found.startswith(f"{kind}/"):
+        what = found or "nothing that its first bytes would show"
+        known = sorted({media_type for *_, media_type in _SIGNATURES if media_type.startswith(kind)})
+        raise InvalidPromptError(f"these bytes are no {kind} but {what}", hint=f"Known: {', '.join(known)}.")
+    return found

@@ -1,0 +1,1 @@
+"""A server on the loopback that speaks the wire APIs, with every fault on demand."""

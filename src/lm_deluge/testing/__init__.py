@@ -1,0 +1,1 @@
+"""For tests of the library and of its users."""

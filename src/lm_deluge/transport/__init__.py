@@ -1,0 +1,1 @@
+"""Sends a request, yields bytes."""
