@@ -128,7 +128,7 @@ class Timeouts:
     """
 
     connect: float | None = 10.0
-    first_token: float | Literal["auto"] | None = "auto"
+    first_token: float | Literal["auto"] | None = "auto"  # noqa: S105
     idle: float | None = 60.0
     progress: float | None = 300.0
     total: float | None = None
@@ -139,13 +139,11 @@ class Timeouts:
             if value is None or value == "auto":
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-                raise ConfigurationError(
-                    f"Timeouts.{item.name}={value!r} is not a number of seconds above 0, nor None"
-                )
+                raise ConfigurationError(f"Timeouts.{item.name}={value!r} is not a number of seconds above 0, nor None")
 
     def for_model(self, *, is_reasoning: bool) -> Timeouts:
         """Return the same clocks with `first_token` settled for the kind of model."""
-        if self.first_token != "auto":
+        if self.first_token != "auto":  # noqa: S105
             return self
         return replace(self, first_token=REASONING_FIRST_TOKEN_S if is_reasoning else DEFAULT_FIRST_TOKEN_S)
 
@@ -191,9 +189,7 @@ class ClientOptions:
         if not isinstance(self.sampling_params, SamplingParams):
             raise ConfigurationError("sampling_params is not a SamplingParams")
         if not isinstance(self.timeouts, Timeouts):
-            raise ConfigurationError(
-                "timeouts is not a Timeouts; write timeouts=Timeouts(idle=30), for example"
-            )
+            raise ConfigurationError("timeouts is not a Timeouts; write timeouts=Timeouts(idle=30), for example")
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
             raise ConfigurationError("base_url must begin with http:// or https://")
 

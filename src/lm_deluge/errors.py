@@ -189,7 +189,7 @@ class UnknownModelError(ConfigurationError):
 class MissingAPIKeyError(ConfigurationError):
     """No key was given and none of the provider's environment variables is set."""
 
-    scope = "key"
+    scope: ClassVar[Scope] = "key"
 
 
 class UnsupportedParameterError(ConfigurationError):
@@ -224,7 +224,7 @@ class APIError(DelugeError):
         body: The error's JSON text, at most 4,096 characters.
     """
 
-    scope = "model"
+    scope: ClassVar[Scope] = "model"
 
     def __init__(
         self,
@@ -258,7 +258,7 @@ class APIError(DelugeError):
 class BadRequestError(APIError):
     """The provider refuses the request itself."""
 
-    scope = "request"
+    scope: ClassVar[Scope] = "request"
 
 
 class ContextLengthError(BadRequestError):
@@ -272,19 +272,19 @@ class ContentFilterError(BadRequestError):
 class AuthenticationError(APIError):
     """The provider does not accept the key."""
 
-    scope = "key"
+    scope: ClassVar[Scope] = "key"
 
 
 class PermissionDeniedError(APIError):
     """The key may not use this model or endpoint."""
 
-    scope = "key"
+    scope: ClassVar[Scope] = "key"
 
 
 class QuotaExceededError(APIError):
     """The account has nothing left to spend; waiting does not help."""
 
-    scope = "key"
+    scope: ClassVar[Scope] = "key"
 
 
 class NotFoundError(APIError):
@@ -294,49 +294,49 @@ class NotFoundError(APIError):
 class RequestTooLargeError(APIError):
     """The request has more bytes than the provider takes."""
 
-    scope = "request"
+    scope: ClassVar[Scope] = "request"
 
 
 class RateLimitError(APIError):
     """Too many requests or tokens for now."""
 
-    retryable = True
+    retryable: ClassVar[bool] = True
 
 
 class OverloadedError(APIError):
     """The provider has no capacity for now."""
 
-    retryable = True
+    retryable: ClassVar[bool] = True
 
 
 class ServerError(APIError):
     """The provider failed."""
 
-    retryable = True
+    retryable: ClassVar[bool] = True
 
 
 class TransportError(DelugeError):
     """No full answer arrived."""
 
-    scope = "provider"
+    scope: ClassVar[Scope] = "provider"
 
 
 class ConnectError(TransportError):
     """No connection: the name does not resolve, nobody listens, or the handshake was reset."""
 
-    retryable = True
+    retryable: ClassVar[bool] = True
 
 
 class CertificateError(ConnectError):
     """The server's certificate is not to be trusted. Never retried, never passed over."""
 
-    retryable = False
+    retryable: ClassVar[bool] = False
 
 
 class TimeoutError(TransportError, builtins.TimeoutError):
     """A clock ran out; `phase` names it (`pool connect first_token idle progress total`), `limit_s` its setting."""
 
-    retryable = True
+    retryable: ClassVar[bool] = True
 
     def __init__(self, message: str, *, phase: Clock = "total", limit_s: float = 0.0, **context: Any) -> None:
         super().__init__(message, **context)
@@ -351,13 +351,13 @@ class RedirectRefusedError(TransportError):
 class StreamInterruptedError(TransportError):
     """The connection died before the answer was complete."""
 
-    retryable = True
+    retryable: ClassVar[bool] = True
 
 
 class TruncatedError(TransportError):
     """The stream ended in order, but without its terminal event. Never a success."""
 
-    retryable = True
+    retryable: ClassVar[bool] = True
 
 
 class ProtocolError(DelugeError):
@@ -368,11 +368,9 @@ class ProtocolError(DelugeError):
         excerpt: At most 200 bytes of what was received. It may hold model text, so it is in no message.
     """
 
-    scope = "provider"
+    scope: ClassVar[Scope] = "provider"
 
-    def __init__(
-        self, message: str, *, reason: str = "framing", excerpt: bytes = b"", **context: Any
-    ) -> None:
+    def __init__(self, message: str, *, reason: str = "framing", excerpt: bytes = b"", **context: Any) -> None:
         super().__init__(message, **context)
         self.reason = reason
         self.excerpt = excerpt[:200]
@@ -381,8 +379,8 @@ class ProtocolError(DelugeError):
 class ContentTypeError(ProtocolError):
     """The body is no stream of this API: an HTML page of a proxy, say. Worth one more try, no more."""
 
-    retryable = True
-    max_retries = 1
+    retryable: ClassVar[bool] = True
+    max_retries: ClassVar[int | None] = 1
 
 
 class ResponseLimitError(ProtocolError):

@@ -32,9 +32,7 @@ __all__ = [
     "UsageReported",
 ]
 
-FinishReason: TypeAlias = Literal[
-    "stop", "length", "tool_calls", "content_filter", "refusal", "pause", "error"
-]
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "pause", "error"]
 
 
 class TopLogprob(msgspec.Struct, frozen=True, gc=False):
@@ -149,7 +147,7 @@ class MediaDelta(msgspec.Struct, frozen=True, gc=False, tag="media_delta"):
 class ProviderPart(msgspec.Struct, frozen=True, tag="provider_part"):
     """Opaque data of the provider, to be sent back to it on the next turn and to nobody else."""
 
-    api: str
+    provider: str
     kind: str
     data: Any
 

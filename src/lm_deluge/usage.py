@@ -8,8 +8,6 @@ import msgspec
 
 __all__ = ["Price", "PriceTier", "Usage"]
 
-_FIELDS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
-
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of one answer, or of several added up.
@@ -38,11 +36,18 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: Usage) -> Usage:
-        def add(name: str) -> int | None:
-            mine, theirs = getattr(self, name), getattr(other, name)
-            return None if mine is None and theirs is None else (mine or 0) + (theirs or 0)
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cache_read_tokens=_add(self.cache_read_tokens, other.cache_read_tokens),
+            cache_write_tokens=_add(self.cache_write_tokens, other.cache_write_tokens),
+            reasoning_tokens=_add(self.reasoning_tokens, other.reasoning_tokens),
+            estimated=self.estimated or other.estimated,
+        )
 
-        return Usage(**{name: add(name) for name in _FIELDS}, estimated=self.estimated or other.estimated)
+
+def _add(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one + (other or 0)
 
 
 class PriceTier(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,9 +30,7 @@ class _Registry:
     def __init__(self) -> None:
         data = resources.files("lm_deluge.models")
         tables: dict[str, Any] = tomllib.loads((data / "providers.toml").read_text("utf-8"))
-        self.providers = {
-            name: msgspec.convert({"id": name, **table}, ProviderRow) for name, table in tables.items()
-        }
+        self.providers = {name: msgspec.convert({"id": name, **table}, ProviderRow) for name, table in tables.items()}
         rows = msgspec.json.decode((data / "models.json").read_bytes(), type=list[ModelRow])
         self.models = {row.id: row for row in rows}
         self.models[SIMULATOR] = ModelRow(id=SIMULATOR, name=SIMULATOR, provider=SIMULATOR)
@@ -120,9 +118,7 @@ def register_model(row: ModelRow) -> None:
     """
     find_provider(row.provider)
     if row.id in _registry().models:
-        raise ConfigurationError(
-            f"there is a model {row.id!r} already", hint="Choose another id for the row."
-        )
+        raise ConfigurationError(f"there is a model {row.id!r} already", hint="Choose another id for the row.")
     _registry().models[row.id] = row
 
 
@@ -133,7 +129,5 @@ def register_provider(row: ProviderRow) -> None:
         ConfigurationError: Its id is taken.
     """
     if row.id in _registry().providers:
-        raise ConfigurationError(
-            f"there is a provider {row.id!r} already", hint="Choose another id for the row."
-        )
+        raise ConfigurationError(f"there is a provider {row.id!r} already", hint="Choose another id for the row.")
     _registry().providers[row.id] = row

@@ -15,7 +15,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """What a model takes. A row that says nothing takes everything: an unknown model is not second-guessed.
 
     Attributes:
-        reasoning: It thinks before it answers, maybe for minutes in silence.
+        reasoning: It thinks before it answers, maybe for minutes in silence; None: unknown.
         reasoning_efforts: The efforts it takes; empty: any.
         sampling: It takes temperature, top_p and penalties; OpenAI's reasoning models refuse them.
         logprobs: It gives log probabilities.
@@ -24,7 +24,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         image_input, file_input, audio_input: It takes these media.
     """
 
-    reasoning: bool = False
+    reasoning: bool | None = None
     reasoning_efforts: tuple[str, ...] = ()
     sampling: bool = True
     logprobs: bool = True

@@ -76,9 +76,7 @@ def load_media(source: MediaSource | Media, *, kind: str, media_type: str | None
     elif isinstance(source, str | Path):
         data, filename = _read_file(source, kind), Path(source).name
     else:
-        raise InvalidPromptError(
-            f"{type(source).__name__} is no {kind}: pass a path, bytes, a URL or a data URL"
-        )
+        raise InvalidPromptError(f"{type(source).__name__} is no {kind}: pass a path, bytes, a URL or a data URL")
     return Media(media_type=_checked_type(data, kind, media_type), data=data, filename=filename)
 
 
@@ -89,9 +87,7 @@ def _read_file(source: str | Path, kind: str) -> bytes:
         return Path(source).read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a path"
-        raise InvalidPromptError(
-            f"cannot read the {kind} {Path(str(source)[:200]).name!r}: {reason}"
-        ) from error
+        raise InvalidPromptError(f"cannot read the {kind} {Path(str(source)[:200]).name!r}: {reason}") from error
 
 
 def _parse_data_url(url: str, media_type: str | None) -> tuple[str | None, bytes]:

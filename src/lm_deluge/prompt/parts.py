@@ -81,9 +81,9 @@ class ToolResultPart(msgspec.Struct, frozen=True, tag="tool_result"):
 
 
 class ProviderDataPart(msgspec.Struct, frozen=True, tag="provider_data"):
-    """Opaque data of a provider's API, echoed to that API and to no other."""
+    """Opaque data of a provider, echoed to that provider and to no other."""
 
-    api: str
+    provider: str
     kind: str
     data: Any
 

@@ -35,21 +35,15 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
-            raise InvalidPromptError(
-                f"{self.name!r} is no name for a tool: 1 to 64 letters, digits, '_' or '-'"
-            )
+            raise InvalidPromptError(f"{self.name!r} is no name for a tool: 1 to 64 letters, digits, '_' or '-'")
         if not isinstance(self.parameters, dict) or self.parameters.get("type", "object") != "object":
-            raise InvalidPromptError(
-                f"the parameters of tool {self.name} are not a JSON schema of type object"
-            )
+            raise InvalidPromptError(f"the parameters of tool {self.name} are not a JSON schema of type object")
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Tool:
         """Build a tool from `{"name", "description", "parameters"}`, or the OpenAI form that wraps it."""
         inner = data.get("function", data)
-        known = {
-            name: inner[name] for name in ("name", "description", "parameters", "strict") if name in inner
-        }
+        known = {name: inner[name] for name in ("name", "description", "parameters", "strict") if name in inner}
         if "name" not in known:
             raise InvalidPromptError("a tool needs a name", hint='Write {"name": ..., "parameters": {...}}.')
         return cls(**known)

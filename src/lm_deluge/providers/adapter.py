@@ -1,0 +1,107 @@
+"""The contract between a wire API and the rest of the house.
+
+An adapter is four functions and one state machine: no `async`, no environment, no clock, no logging. What it
+needs comes in a `Call`; what it makes are an `HttpRequest` and events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
+
+import msgspec
+
+from lm_deluge.config import SamplingParams
+from lm_deluge.errors import APIError, DelugeError
+from lm_deluge.events import Event
+from lm_deluge.models.rows import ModelRow, ProviderRow
+from lm_deluge.prompt.conversation import Conversation
+from lm_deluge.prompt.tool import Tool
+from lm_deluge.wire.http import HttpRequest
+
+__all__ = ["Adapter", "Call", "Decoder"]
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that one request is made from, but the key.
+
+    Attributes:
+        base_url: Where the provider is, without a trailing slash.
+        output: JSON schema that the answer is to follow, or None.
+        is_streamed: Whether the answer is to come piece by piece.
+        extra_body: Merged into the request's JSON; wins.
+        max_event_bytes: Largest single event of the answer.
+    """
+
+    model: ModelRow
+    provider: ProviderRow
+    conversation: Conversation
+    base_url: str = ""
+    params: SamplingParams = SamplingParams()
+    tools: tuple[Tool, ...] = ()
+    output: dict[str, Any] | None = None
+    is_streamed: bool = True
+    extra_headers: Mapping[str, str] = {}
+    extra_body: Mapping[str, Any] = {}
+    max_event_bytes: int = 16 * 2**20
+
+
+class Decoder(Protocol):
+    """Turns the bytes of one answer into events.
+
+    Nothing is raised: a fault stands in `error`, behind the events that were read before it, so that none of
+    them is lost.
+
+    Attributes:
+        error: What is wrong with the stream; once set, nothing more comes.
+        is_complete: The answer has its terminal event: an end now is a success.
+        is_finished: `ResponseFinished` was returned; nothing is to be waited for.
+        ignored: Frames that nothing is known of, or that came after the end.
+    """
+
+    error: DelugeError | None
+    ignored: int
+
+    @property
+    def is_complete(self) -> bool: ...
+
+    @property
+    def is_finished(self) -> bool: ...
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Take the next bytes; return the events that they complete."""
+        ...
+
+    def close(self) -> list[Event]:
+        """Take the end of the body; sets `error` where the answer has no terminal event."""
+        ...
+
+
+class Adapter(Protocol):
+    """How one wire API is written and read."""
+
+    name: ClassVar[str]
+
+    def build_request(self, call: Call) -> HttpRequest:
+        """Return the request, without credentials.
+
+        Raises:
+            ConfigurationError: The API or the model cannot take what the call asks.
+        """
+        ...
+
+    def decoder(self, call: Call) -> Decoder:
+        """Return a fresh state machine for the answer to `call`, streamed or plain."""
+        ...
+
+    def parse_response(self, call: Call, body: bytes) -> list[Event]:
+        """Return the events of a plain answer.
+
+        Raises:
+            DelugeError: It is none, or an error.
+        """
+        ...
+
+    def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
+        """Return the error that an answer with this status stands for."""
+        ...

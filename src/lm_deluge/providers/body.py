@@ -1,0 +1,175 @@
+"""What kind of body is this? The answer is in its first byte; headers are only a hint.
+
+Hosts answer 200 with an HTML page of their proxy, with a JSON error, or with a whole plain answer where a stream
+was asked for; others call a stream `application/json`. Here each of them ends up where it is read right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Protocol
+
+from lm_deluge.errors import ContentTypeError, DelugeError, ProtocolError, ResponseLimitError, TruncatedError
+from lm_deluge.events import Event
+from lm_deluge.wire.sse import ServerSentEvent, SSEDecoder
+
+__all__ = ["Payload", "SSEBodyDecoder"]
+
+_BLANK = b"\xef\xbb\xbf \t\r\n"
+_STREAM_TYPES = ("text/event-stream", "application/json", "application/x-ndjson", "text/plain", "")
+
+
+class Payload(Protocol):
+    """What a wire API does with its frames. `handle` and `finish` may raise errors of ours."""
+
+    is_finished: bool
+    ignored: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the terminal event was seen."""
+        ...
+
+    def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
+        """Take one frame; append its events."""
+        ...
+
+    def maybe_handle_tail(self, frame: ServerSentEvent, events: list[Event]) -> None:
+        """Take the last frame, which the end of the stream cut; it counts only if it is whole."""
+        ...
+
+    def finish(self, events: list[Event]) -> None:
+        """Take the end of a stream whose terminal event was seen; append what closes it."""
+        ...
+
+
+class SSEBodyDecoder:
+    """The decoder of every API that streams server-sent events."""
+
+    def __init__(
+        self, payload: Payload, parse_document: Callable[[bytes], list[Event]], *, max_event_bytes: int
+    ) -> None:
+        self.error: DelugeError | None = None
+        self._payload = payload
+        self._parse_document = parse_document
+        self._limit = max_event_bytes
+        self._frames = SSEDecoder(max_event_bytes)
+        self._head = bytearray()
+        self._document: list[bytes] | None = None
+        self._document_bytes = 0
+        self._is_known = False
+        self._is_suspect = False
+
+    @property
+    def is_complete(self) -> bool:
+        return self._payload.is_complete
+
+    @property
+    def is_finished(self) -> bool:
+        return self._payload.is_finished
+
+    @property
+    def ignored(self) -> int:
+        return self._payload.ignored
+
+    def expect(self, content_type: str) -> None:
+        """Take the answer's content type: what is none of a stream's is looked at with suspicion."""
+        self._is_suspect = content_type.partition(";")[0].strip().lower() not in _STREAM_TYPES
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Take the next bytes; return the events that they complete."""
+        if not self._is_known:
+            self._head += data
+            if not self._head.lstrip(_BLANK):
+                return []
+            data = self._look()
+        if self._document is not None:
+            self._keep(data)
+            return []
+        events: list[Event] = []
+        if self.error is None:
+            try:
+                self._handle(data, events)
+            except DelugeError as error:
+                self.error = error
+        return events
+
+    def close(self) -> list[Event]:
+        """Take the end of the body."""
+        events: list[Event] = []
+        if self.error is None and not self.is_finished:
+            try:
+                self._close(events)
+            except DelugeError as error:
+                self.error = error
+        return events
+
+    def _look(self) -> bytes:
+        """Decide what the body is, from its first bytes."""
+        self._is_known = True
+        data = bytes(self._head)
+        self._head = bytearray()
+        first = data.lstrip(_BLANK)[:1]
+        if first in (b"{", b"["):
+            self._document = []
+        elif first == b"<" or (self._is_suspect and not _looks_like_sse(data)):
+            found = re.search(rb"<title[^>]*>([^<]{1,200})", data, re.IGNORECASE)
+            title = f", titled {found.group(1).decode('utf-8', 'replace').strip()!r}" if found else ""
+            what = "an HTML page" if first == b"<" else "no stream"
+            self.error = ContentTypeError(
+                f"the answer is {what}{title}",
+                reason="content_type",
+                excerpt=data,
+                hint="A proxy or a wrong base URL may be in between.",
+            )
+        elif first == b"d" and data[:1].isspace():
+            # Some recordings and proxies put a blank before the first field (OpenRouter by way of a proxy, 2025-07).
+            data = data.lstrip(b" \t")
+        return data
+
+    def _keep(self, data: bytes) -> None:
+        assert self._document is not None  # noqa: S101 - decided by _look
+        self._document.append(data)
+        self._document_bytes += len(data)
+        if self._document_bytes > 4 * self._limit and self.error is None:
+            self._document = []
+            self.error = ResponseLimitError(
+                f"the answer is larger than {4 * self._limit} bytes",
+                reason="limit",
+                hint="Raise max_event_bytes if such answers are expected.",
+            )
+
+    def _handle(self, data: bytes, events: list[Event]) -> None:
+        handle = self._payload.handle
+        for frame in self._frames.feed(data):
+            handle(frame, events)
+        if self._frames.error is not None and not self.is_complete:
+            raise self._frames.error
+
+    def _close(self, events: list[Event]) -> None:
+        if self._document is not None:
+            events.extend(self._parse_document(b"".join(self._document)))
+            return
+        tail = self._frames.close()
+        if tail is not None and not self.is_complete:
+            self._payload.maybe_handle_tail(tail, events)
+        if self.is_finished:
+            return
+        if not self.is_complete:
+            raise TruncatedError(
+                "the stream ended without its terminal event",
+                hint="The answer is incomplete; what came is in .partial.",
+            )
+        self._payload.finish(events)
+
+
+def _looks_like_sse(data: bytes) -> bool:
+    return data.lstrip(_BLANK).startswith((b"data", b"event", b"id", b"retry", b":"))
+
+
+def not_json(frame: ServerSentEvent) -> ProtocolError:
+    """Return the error for a frame whose data should have been JSON."""
+    return ProtocolError(
+        f"a frame of {len(frame.data)} bytes is not JSON", reason="json", excerpt=frame.data, billed="maybe"
+    )

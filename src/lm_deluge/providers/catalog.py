@@ -1,0 +1,31 @@
+"""Which adapter speaks which wire API: one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lm_deluge.errors import ConfigurationError
+from lm_deluge.providers.adapter import Adapter
+from lm_deluge.providers.openai_chat import OpenAIChat
+
+__all__ = ["adapter_names", "find_adapter"]
+
+_ADAPTERS: dict[str, Callable[[], Adapter]] = {
+    OpenAIChat.name: OpenAIChat,
+}
+
+
+def adapter_names() -> list[str]:
+    """Return the names of all wire APIs."""
+    return sorted(_ADAPTERS)
+
+
+def find_adapter(name: str) -> Adapter:
+    """Return the adapter of a wire API.
+
+    Raises:
+        ConfigurationError: There is none of that name; the error lists those there are.
+    """
+    if name not in _ADAPTERS:
+        raise ConfigurationError(f"there is no wire API {name!r}", hint=f"Known: {', '.join(adapter_names())}.")
+    return _ADAPTERS[name]()

@@ -1,0 +1,392 @@
+"""Chunks of Chat Completions into events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from lm_deluge.errors import APIError, ProtocolError
+from lm_deluge.events import (
+    Citation,
+    Event,
+    FinishReason,
+    MediaDelta,
+    ProviderPart,
+    ReasoningDelta,
+    RefusalDelta,
+    ResponseFinished,
+    ResponseStarted,
+    TextDelta,
+    TokenLogprob,
+    UsageReported,
+)
+from lm_deluge.providers.body import not_json
+from lm_deluge.providers.error_bodies import classify_in_band
+from lm_deluge.providers.openai_usage import merge_usage, read_usage
+from lm_deluge.providers.reasoning_details import ReasoningDetails
+from lm_deluge.providers.tool_calls import ToolCallAssembler
+from lm_deluge.wire.sse import ServerSentEvent
+from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_tolerantly
+
+__all__ = ["ChatPayload"]
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: Any = None
+
+
+class _Custom(msgspec.Struct):
+    name: str | None = None
+    input: str | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+    custom: _Custom | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: str | list[Any] | None = None
+    reasoning_content: str | None = None
+    reasoning: Any = None
+    reasoning_text: str | None = None
+    thinking: Any = None
+    reasoning_details: list[Any] | None = None
+    refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
+    annotations: list[Any] | None = None
+    audio: dict[str, Any] | None = None
+    images: list[Any] | None = None
+    executed_tools: list[Any] | None = None
+
+
+class _Logprobs(msgspec.Struct):
+    content: list[TokenLogprob] | None = None
+    refusal: list[TokenLogprob] | None = None
+
+
+class _Choice(msgspec.Struct):
+    index: int | None = None
+    delta: _Delta | None = None
+    message: _Delta | None = None
+    text: Any = None
+    finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+    usage: dict[str, Any] | None = None
+
+
+class _GroqExtra(msgspec.Struct):
+    usage: dict[str, Any] | None = None
+
+
+class _Chunk(msgspec.Struct):
+    id: str | None = None
+    model: str | None = None
+    object: str | None = None
+    choices: list[_Choice] | None = None
+    usage: dict[str, Any] | None = None
+    x_groq: _GroqExtra | None = None
+    error: Any = None
+    detail: Any = None
+    citations: list[Any] | None = None
+    search_results: list[Any] | None = None
+
+
+_DECODER = TolerantDecoder(_Chunk)
+
+_FINISH_REASONS: dict[str, FinishReason] = {
+    "stop": "stop",
+    "eos": "stop",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "tool_use": "tool_calls",
+    "content_filter": "content_filter",
+    "refusal": "refusal",
+}
+
+# Words by which a host says that the answer broke off. DeepSeek documents the second one.
+_FAILURES = {"error", "insufficient_system_resource", "abort", "cancelled"}
+
+
+class ChatPayload:
+    """The state machine behind one stream of chunks.
+
+    The semantic terminal is the finish reason of the first candidate; the mark `[DONE]` says that usage will not
+    come any more. Either one makes the answer complete; only the mark, or the end of the body, finishes it.
+    """
+
+    def __init__(self, provider: str) -> None:
+        self.is_finished = False
+        self.ignored = 0
+        self._provider = provider
+        self._is_started = False
+        self._reason: str | None = None
+        self._is_marked = False
+        self._usage: dict[str, Any] | None = None
+        self._calls = ToolCallAssembler()
+        self._details = ReasoningDetails()
+        self._sources: set[str] = set()
+        self._has_refusal = False
+        self._warnings: list[str] = []
+
+    @property
+    def is_complete(self) -> bool:
+        return self._reason is not None or self._is_marked
+
+    def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
+        """Take one frame."""
+        data = frame.data
+        if self.is_finished:
+            self.ignored += 1
+        elif data[:1] == b"[" and data.strip() == b"[DONE]":
+            self._end_at_mark(events)
+        elif data.strip():
+            chunk = self._decoded(frame)
+            if chunk is not None:
+                self._add_chunk(chunk, events)
+
+    def maybe_handle_tail(self, frame: ServerSentEvent, events: list[Event]) -> None:
+        """Take the frame that the end of the body cut: it counts if it is the mark or whole JSON."""
+        try:
+            self.handle(frame, events)
+        except ProtocolError:
+            self.ignored += 1
+
+    def finish(self, events: list[Event]) -> None:
+        """Close an answer whose finish reason came but whose mark did not."""
+        self._warnings.append("no_done")
+        self._end(events)
+
+    def finish_document(self, events: list[Event]) -> None:
+        """Close a plain answer, which has no mark."""
+        self._end(events)
+
+    def _decoded(self, frame: ServerSentEvent) -> _Chunk | None:
+        try:
+            chunk = _DECODER.decode(frame.data)
+        except NotJSONError:
+            if frame.event != "error" and not self.is_complete:
+                raise not_json(frame) from None
+            chunk = _Chunk(error=frame.text)
+        if chunk is None:
+            self.ignored += 1
+        elif chunk.error or chunk.detail or frame.event == "error" or chunk.object == "error":
+            if not self.is_complete:
+                raise _in_band_error(frame)
+            self._warnings.append("error_after_finish")
+            return None
+        return chunk
+
+    def _add_chunk(self, chunk: _Chunk, events: list[Event]) -> None:
+        choices = chunk.choices
+        if not self._is_started and (chunk.id or choices):
+            self._is_started = True
+            events.append(ResponseStarted(chunk.id or None, chunk.model or None))
+        if choices:
+            for choice in choices:
+                # Further candidates (n > 1) are billed but not asked for by any call of ours.
+                if not choice.index:
+                    self._add_choice(choice, events)
+        if chunk.usage is not None:
+            self._add_usage(chunk.usage, events)
+        elif chunk.x_groq is not None:
+            self._add_usage(chunk.x_groq.usage, events)
+        if chunk.citations is not None or chunk.search_results is not None:
+            self._add_sources([*(chunk.search_results or ()), *(chunk.citations or ())], events)
+
+    def _add_choice(self, choice: _Choice, events: list[Event]) -> None:
+        delta = choice.delta or choice.message
+        if delta is None:
+            if isinstance(choice.text, str) and choice.text:
+                events.append(TextDelta(choice.text))
+        elif choice.logprobs is not None or type(delta.content) is list:
+            self._add_rich_delta(delta, choice.logprobs, events)
+        else:
+            content = delta.content
+            # One comparison instead of a look at a dozen fields: nearly every delta is text and nothing else.
+            if delta != _Delta(content=content):
+                self._add_delta(delta, events)
+            elif content:
+                events.append(TextDelta(content))  # type: ignore[arg-type]  # lists went the other way
+        if choice.usage is not None:  # Moonshot
+            self._add_usage(choice.usage, events)
+        if choice.finish_reason and self._reason is None:
+            self._set_reason(choice.finish_reason)
+
+    def _add_rich_delta(self, delta: _Delta, logprobs: _Logprobs | None, events: list[Event]) -> None:
+        """Take a delta with log probabilities, or whose content is a list of typed pieces."""
+        content, refusal = delta.content, delta.refusal
+        if isinstance(content, list):
+            for piece in content:
+                self._add_piece(piece, events)
+            content = None
+        self._add_delta(msgspec.structs.replace(delta, content=None, refusal=None), events)
+        of_text = tuple(logprobs.content or ()) if logprobs else ()
+        if content or of_text:
+            events.append(TextDelta(content or "", of_text))
+        of_refusal = tuple(logprobs.refusal or ()) if logprobs else ()
+        if refusal or of_refusal:
+            self._has_refusal = True
+            events.append(RefusalDelta(refusal or "", of_refusal))
+
+    def _add_piece(self, piece: Any, events: list[Event]) -> None:
+        """Take a typed piece of content: text, or thinking that may hold pieces itself (Mistral's models)."""
+        if isinstance(piece, str):
+            events.append(TextDelta(piece))
+            return
+        if not isinstance(piece, dict):
+            self.ignored += 1
+            return
+        kind = piece.get("type")
+        text = _joined_text(piece.get("thinking") or piece.get("text"))
+        if text:
+            events.append(ReasoningDelta(text) if kind in ("thinking", "reasoning") else TextDelta(text))
+
+    def _add_delta(self, delta: _Delta, events: list[Event]) -> None:
+        reasoning = delta.reasoning_content or delta.reasoning or delta.reasoning_text or delta.thinking
+        text = _joined_text(reasoning) if reasoning else ""
+        if delta.reasoning_details:
+            pieces = [self._details.add(piece) for piece in delta.reasoning_details]
+            text = text or "".join(pieces)
+        if text:
+            events.append(ReasoningDelta(text))
+        if delta.content:
+            events.append(TextDelta(delta.content))  # type: ignore[arg-type]  # lists went the other way
+        if delta.refusal:
+            self._has_refusal = True
+            events.append(RefusalDelta(delta.refusal))
+        for call in delta.tool_calls or ():
+            self._add_tool_call(call, events)
+        if delta.function_call is not None:
+            self._add_tool_call(_ToolCall(index=0, function=delta.function_call), events)
+        if delta.annotations:
+            self._add_sources(delta.annotations, events)
+        if delta.audio or delta.images or delta.executed_tools:
+            self._add_media(delta, events)
+
+    def _add_tool_call(self, call: _ToolCall, events: list[Event]) -> None:
+        function = call.function or _Function()
+        arguments = function.arguments
+        if arguments is not None and not isinstance(arguments, str):
+            # Some servers send the arguments as an object, not as text.
+            arguments = msgspec.json.encode(arguments).decode()
+        custom = call.custom
+        self._calls.add(
+            events,
+            key=call.index,
+            call_id=call.id or "",
+            name=(custom.name if custom else function.name) or "",
+            arguments=(custom.input if custom else arguments) or "",
+            custom=custom is not None,
+        )
+
+    def _add_media(self, delta: _Delta, events: list[Event]) -> None:
+        audio = delta.audio or {}
+        if audio.get("data") or audio.get("transcript"):
+            # Streamed sound is always 16-bit PCM: https://platform.openai.com/docs/guides/audio
+            sound = MediaDelta(
+                "audio/pcm", audio.get("data") or "", id=audio.get("id"), transcript=audio.get("transcript")
+            )
+            events.append(sound)
+        for image in delta.images or ():
+            found = convert_tolerantly(image, _Image)
+            url = found.image_url.url if found and found.image_url else ""
+            head, _, data = url.partition(";base64,")
+            is_inline = url.startswith("data:")
+            media_type = head[5:] if is_inline else "image/*"
+            events.append(MediaDelta(media_type, data if is_inline else "", None if is_inline else url))
+        if delta.executed_tools:
+            events.append(ProviderPart(self._provider, "executed_tools", delta.executed_tools))
+
+    def _add_sources(self, sources: list[Any], events: list[Event]) -> None:
+        for source in sources:
+            raw = {"url": source} if isinstance(source, str) else source
+            if not isinstance(raw, dict):
+                continue
+            inner = raw.get("url_citation") if isinstance(raw.get("url_citation"), dict) else raw
+            found = convert_tolerantly(inner, _Source) or _Source()
+            key = f"{found.url} {found.start_index} {found.end_index}"
+            if found.url and key not in self._sources:
+                self._sources.add(key)
+                events.append(Citation(found.url, found.title, found.start_index, found.end_index, raw))
+
+    def _add_usage(self, raw: dict[str, Any] | None, events: list[Event]) -> None:
+        if raw:
+            self._usage = merge_usage(self._usage, raw)
+            events.append(UsageReported(read_usage(self._usage)))
+
+    def _set_reason(self, reason: str) -> None:
+        if reason in _FAILURES:
+            raise classify_in_band({"message": f"the answer broke off: {reason}", "code": reason})
+        self._reason = reason
+
+    def _end_at_mark(self, events: list[Event]) -> None:
+        if not self._is_started:
+            raise ProtocolError("the stream has an end mark and nothing before it", reason="order")
+        self._is_marked = True
+        self._end(events)
+
+    def _end(self, events: list[Event]) -> None:
+        self.is_finished = True
+        if not self._is_started:
+            events.append(ResponseStarted())
+        self._calls.finish(events)
+        details = self._details.joined()
+        if details:
+            events.append(ProviderPart(self._provider, "reasoning_details", details))
+        events.append(ResponseFinished(self._finish_reason(), self._reason, tuple(self._warnings)))
+
+    def _finish_reason(self) -> FinishReason:
+        reason = _FINISH_REASONS.get(self._reason or "stop")
+        if self._reason is None:
+            self._warnings.append("no_finish_reason")
+        if reason is None:
+            self._warnings.append("unknown_finish_reason")
+        if reason in (None, "stop"):
+            # Some hosts say "stop" where the model called a tool or refused.
+            return "tool_calls" if self._calls.has_calls else "refusal" if self._has_refusal else "stop"
+        return reason
+
+
+class _ImageURL(msgspec.Struct):
+    url: str = ""
+
+
+class _Image(msgspec.Struct):
+    image_url: _ImageURL | None = None
+
+
+class _Source(msgspec.Struct):
+    url: str | None = None
+    title: str | None = None
+    start_index: int | None = None
+    end_index: int | None = None
+
+
+def _joined_text(value: Any) -> str:
+    """Return the text in a value that should be text and may be a list of pieces."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        return _joined_text(value.get("text") or value.get("content"))
+    return "".join(_joined_text(item) for item in value) if isinstance(value, list) else ""
+
+
+def _in_band_error(frame: ServerSentEvent) -> APIError:
+    try:
+        payload = msgspec.json.decode(frame.text)
+    except (msgspec.DecodeError, RecursionError):
+        payload = frame.text
+    error = classify_in_band(payload)
+    error.billed = "maybe"
+    return error

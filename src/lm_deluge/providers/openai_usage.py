@@ -1,0 +1,66 @@
+"""Usage as OpenAI-like hosts report it, in our convention.
+
+Input counts all prompt tokens and output all generated ones. Hosts agree on the outer names and on little else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lm_deluge.usage import Usage
+
+__all__ = ["merge_usage", "read_usage"]
+
+# Where each number has been seen, best place first; a dot leads into an object.
+_PLACES: dict[str, tuple[str, ...]] = {
+    "input_tokens": ("prompt_tokens", "input_tokens"),
+    "output_tokens": ("completion_tokens", "output_tokens"),
+    "cache_read_tokens": (
+        "prompt_tokens_details.cached_tokens",
+        "input_tokens_details.cached_tokens",
+        "prompt_cache_hit_tokens",  # DeepSeek
+        "cache_read_input_tokens",  # LiteLLM's proxy
+        "cached_tokens",  # Moonshot
+    ),
+    "cache_write_tokens": ("prompt_tokens_details.cache_write_tokens", "cache_creation_input_tokens"),
+    "reasoning_tokens": (
+        "completion_tokens_details.reasoning_tokens",
+        "output_tokens_details.reasoning_tokens",
+        "reasoning_tokens",  # Perplexity
+    ),
+}
+
+
+def _count(raw: dict[str, Any], place: str) -> int | None:
+    outer, _, inner = place.partition(".")
+    value = raw.get(outer)
+    if inner:
+        value = value.get(inner) if isinstance(value, dict) else None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def merge_usage(before: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
+    """Return the provider's object so far: of each field the last value that is not null; nothing is added up."""
+    return {**(before or {}), **{name: value for name, value in new.items() if value is not None}}
+
+
+def read_usage(raw: dict[str, Any]) -> Usage:
+    """Return the provider's usage object in our convention."""
+    found: dict[str, int | None] = {}
+    for name, places in _PLACES.items():
+        counts = (_count(raw, place) for place in places)
+        found[name] = next((count for count in counts if count is not None), None)
+    prompt, output, reasoning = found["input_tokens"] or 0, found["output_tokens"] or 0, found["reasoning_tokens"]
+    # xAI leaves reasoning out of completion_tokens; its own total tells (seen 2026-02).
+    if reasoning and _count(raw, "total_tokens") == prompt + output + reasoning:
+        output += reasoning
+    return Usage(
+        input_tokens=prompt,
+        output_tokens=output,
+        cache_read_tokens=found["cache_read_tokens"],
+        cache_write_tokens=found["cache_write_tokens"],
+        reasoning_tokens=reasoning,
+        raw=raw,
+    )

@@ -1,0 +1,111 @@
+"""Tool calls from fragments, as OpenAI-like hosts send them.
+
+By the book a fragment has an index, and the first one of each index brings id and name. In the wild the index is
+missing or always 0, the id is missing, repeated or only in the first fragment, and the name comes again with each
+fragment or in pieces.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from lm_deluge.events import Event, ToolCallDelta, ToolCallFinished, ToolCallStarted
+
+__all__ = ["ToolCallAssembler", "parse_arguments"]
+
+
+def parse_arguments(text: str) -> tuple[Any, str | None]:
+    """Return parsed arguments and None, or None and why they are no JSON. Empty text is `{}`."""
+    if not text.strip():
+        return {}, None
+    try:
+        return msgspec.json.decode(text), None
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        return None, f"the arguments are not JSON: {error}"[:200]
+
+
+class _OpenCall:
+    """A call whose end has not come."""
+
+    __slots__ = ("custom", "id", "index", "is_started", "key", "name", "pieces")
+
+    def __init__(self, index: int, key: int | None, call_id: str, *, custom: bool) -> None:
+        self.index = index
+        self.key = key
+        self.id = call_id
+        self.name = ""
+        self.custom = custom
+        self.pieces: list[str] = []
+        self.is_started = False
+
+
+class ToolCallAssembler:
+    """Sorts fragments into calls: by index, then by a change of id, then by a new name after whole arguments."""
+
+    def __init__(self) -> None:
+        self._calls: list[_OpenCall] = []
+        self._last: dict[int | None, _OpenCall] = {}
+
+    @property
+    def has_calls(self) -> bool:
+        return bool(self._calls)
+
+    def add(
+        self,
+        events: list[Event],
+        *,
+        key: int | None,
+        call_id: str,
+        name: str,
+        arguments: str,
+        custom: bool = False,
+    ) -> None:
+        """Take a fragment; what is absent is empty, `key` is the wire's index."""
+        call = self._find(key, call_id, name)
+        if call is None:
+            call = _OpenCall(len(self._calls), key, call_id, custom=custom)
+            self._calls.append(call)
+        self._last[key] = call
+        self._last[None] = call
+        call.id = call.id or call_id
+        if name and name != call.name and not call.is_started:
+            call.name += name
+        if arguments:
+            self._start(call, events)
+            call.pieces.append(arguments)
+            events.append(ToolCallDelta(call.index, arguments))
+
+    def finish(self, events: list[Event]) -> None:
+        """Close all calls, in order of appearance."""
+        for call in self._calls:
+            self._start(call, events)
+            text = "".join(call.pieces)
+            arguments, error = (None, None) if call.custom else parse_arguments(text)
+            events.append(ToolCallFinished(call.index, call.id, call.name, text, arguments, error, call.custom))
+
+    def _find(self, key: int | None, call_id: str, name: str) -> _OpenCall | None:
+        call = self._last.get(key)
+        if call is None and key is None and call_id:
+            call = next((each for each in self._calls if each.id == call_id), None)
+        if call is None:
+            return None
+        if call_id and call.id and call_id != call.id:
+            # The same index with another id is another call, maybe one of those before.
+            return next((each for each in self._calls if each.id == call_id and each.key == key), None)
+        if name and not call_id and call.pieces and (name != call.name or self._is_whole(call)):
+            return None
+        return call
+
+    @staticmethod
+    def _is_whole(call: _OpenCall) -> bool:
+        return parse_arguments("".join(call.pieces))[1] is None
+
+    @staticmethod
+    def _start(call: _OpenCall, events: list[Event]) -> None:
+        """Announce the call, once its name cannot grow any more."""
+        if not call.is_started:
+            call.is_started = True
+            call.id = call.id or f"call_{call.index}"
+            events.append(ToolCallStarted(call.index, call.id, call.name, call.custom))

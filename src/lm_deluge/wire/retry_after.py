@@ -1,0 +1,45 @@
+"""How long a provider wants to be left alone.
+
+Order: `retry-after-ms`, then `retry-after` in seconds, then `retry-after` as an HTTP date (RFC 9110, 10.2.3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+
+__all__ = ["parse_retry_after"]
+
+_LONGEST_S = 10 * 365 * 86_400.0
+
+
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the wait in seconds, or None where the headers say nothing usable.
+
+    A date is measured against the answer's own `date` header: our clock and the server's may differ.
+    Negative, past, infinite and absurd values are nothing usable.
+    """
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    value = headers.get("retry-after")
+    seconds = _number(value)
+    if seconds is not None or value is None:
+        return seconds
+    try:
+        wait = parsedate_to_datetime(value) - parsedate_to_datetime(headers.get("date", ""))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return _usable(wait.total_seconds())
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return _usable(float(text)) if text else None
+    except ValueError:
+        return None
+
+
+def _usable(seconds: float) -> float | None:
+    return seconds if math.isfinite(seconds) and 0 <= seconds <= _LONGEST_S else None

@@ -1,0 +1,178 @@
+"""Server-sent events on bytes, after the WHATWG standard.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
+
+Lines are cut on bytes at LF, CR and CRLF only: `str.splitlines` would also cut at U+2028 and its kin, which stand
+unescaped inside JSON. A CR at the end of a read ends its line at once; an LF that follows it is swallowed.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from lm_deluge.errors import ResponseLimitError
+
+__all__ = ["SSEDecoder", "ServerSentEvent", "encode_sse"]
+
+_BOM = b"\xef\xbb\xbf"
+_LF, _CR = 10, 13  # a number in bytes is found far faster than a one-byte string
+
+
+class ServerSentEvent(msgspec.Struct, frozen=True, gc=False):
+    """One event: the joined bytes of its `data` lines, and its type (empty for the default)."""
+
+    data: bytes
+    event: str = ""
+
+    @property
+    def text(self) -> str:
+        """The data as text; what is no UTF-8 becomes U+FFFD."""
+        return self.data.decode("utf-8", "replace")
+
+
+class SSEDecoder:
+    """Cuts a byte stream into events, however the bytes are cut.
+
+    Work is linear in the bytes; what is held is at most one event. An event beyond `max_event_bytes` sets
+    `error`, behind the events that came whole; from then on nothing more is read.
+    """
+
+    def __init__(self, max_event_bytes: int = 16 * 2**20) -> None:
+        self.last_event_id = ""
+        self.retry_ms: int | None = None
+        self.error: ResponseLimitError | None = None
+        self._limit = max_event_bytes
+        self._pieces: list[bytes] = []  # of a line whose end has not come
+        self._held = 0  # bytes in _pieces and _data
+        self._data: list[bytes] = []
+        self._event = b""
+        self._skip_lf = False
+        self._is_start = True
+        self._is_between = False  # nothing is held: the next byte begins an event
+
+    def feed(self, data: bytes) -> list[ServerSentEvent]:
+        """Take the next bytes; return the events that they complete."""
+        if self._is_between:
+            events = self._maybe_plain(data)
+            if events:
+                return events
+        events = self._feed(data)
+        self._is_between = not (self._pieces or self._data or self._event or self._skip_lf or self._is_start)
+        return events
+
+    def _maybe_plain(self, data: bytes) -> list[ServerSentEvent] | None:
+        """Parse what nearly every read holds: whole events of one data line each, ended by LF. Else None."""
+        if data[:6] != b"data: " or data[-2:] != b"\n\n" or _CR in data or len(data) > self._limit:
+            return None
+        if data.find(b"\n") == len(data) - 2:
+            return [ServerSentEvent(data[6:-2])]
+        payloads = data[6:-2].split(b"\n\ndata: ")
+        for payload in payloads:
+            if _LF in payload:
+                return None
+        return [ServerSentEvent(payload) for payload in payloads]
+
+    def _feed(self, data: bytes) -> list[ServerSentEvent]:
+        if self.error is not None:
+            return []
+        if self._is_start:
+            data = self._without_bom(data)
+        if self._skip_lf and data:
+            self._skip_lf = False
+            if data[0] == _LF:
+                data = data[1:]
+        if _CR in data:
+            self._skip_lf = data[-1] == _CR
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        if _LF not in data:
+            self._hold(data)
+            return []
+        if self._pieces:
+            self._pieces.append(data)
+            data = b"".join(self._pieces)
+            self._held -= sum(map(len, self._pieces)) - len(self._pieces[-1])
+            self._pieces = []
+        return self._parse(data)
+
+    def close(self) -> ServerSentEvent | None:
+        """Return the event that the end of the stream cut off before its blank line, or None.
+
+        The standard discards it. Some hosts leave the last blank line out, so the caller may look whether
+        it is whole.
+        """
+        events: list[ServerSentEvent] = []
+        if self._pieces:
+            line = b"".join(self._pieces)
+            self._pieces = []
+            self._line(line, events)
+        self._dispatch(events)
+        return events[0] if events else None
+
+    def _without_bom(self, data: bytes) -> bytes:
+        head = b"".join(self._pieces) + data
+        if len(head) < len(_BOM) and _BOM.startswith(head):
+            self._pieces = [head]
+            return b""
+        self._is_start = False
+        self._pieces = []
+        return head.removeprefix(_BOM)
+
+    def _hold(self, data: bytes) -> None:
+        if not data:
+            return
+        self._pieces.append(data)
+        self._held += len(data)
+        self._check_limit()
+
+    def _parse(self, data: bytes) -> list[ServerSentEvent]:
+        """Parse bytes that begin a line and hold at least one line end."""
+        events: list[ServerSentEvent] = []
+        lines = data.split(b"\n")
+        rest = lines.pop()
+        for line in lines:
+            self._line(line, events)
+            if self.error is not None:
+                return events
+        self._hold(rest)
+        return events
+
+    def _line(self, line: bytes, events: list[ServerSentEvent]) -> None:
+        if not line:
+            self._dispatch(events)
+            return
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            self._data.append(value)
+            self._held += len(value)
+            self._check_limit()
+        elif name == b"event":
+            self._event = value
+        elif name == b"id" and b"\0" not in value:
+            self.last_event_id = value.decode("utf-8", "replace")
+        elif name == b"retry" and value.isdigit():
+            self.retry_ms = int(value)
+
+    def _dispatch(self, events: list[ServerSentEvent]) -> None:
+        if self._data:
+            data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+            events.append(ServerSentEvent(data, self._event.decode("utf-8", "replace")))
+            self._held -= sum(map(len, self._data))
+            self._data = []
+        self._event = b""
+
+    def _check_limit(self) -> None:
+        if self._held > self._limit:
+            self._pieces, self._data = [], []
+            self.error = ResponseLimitError(
+                f"an event of the stream is larger than {self._limit} bytes",
+                reason="limit",
+                hint="Raise max_event_bytes if such events are expected.",
+            )
+
+
+def encode_sse(data: bytes, *, event: str = "", event_id: str | None = None) -> bytes:
+    """Write one event; data of several lines becomes several `data` lines."""
+    head = f"event: {event}\n" if event else ""
+    head += f"id: {event_id}\n" if event_id is not None else ""
+    return head.encode() + b"".join([b"data: %b\n" % line for line in data.split(b"\n")]) + b"\n"

@@ -1,0 +1,78 @@
+"""Typed JSON decoding that a surprising field does not break.
+
+The typed decoder is the fast path. Where one field of a provider's object has a type that nobody promised,
+the object is read once more without types and the fields that do not fit are left out, one by one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar, get_args
+
+import msgspec
+
+__all__ = ["NotJSONError", "TolerantDecoder"]
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class NotJSONError(ValueError):
+    """The bytes are no JSON document."""
+
+
+class TolerantDecoder(Generic[T]):
+    """Decodes JSON objects into the msgspec struct `kind`, whose fields must all be optional."""
+
+    def __init__(self, kind: type[T]) -> None:
+        self._kind = kind
+        self._decoder = msgspec.json.Decoder(kind)
+
+    def decode(self, data: bytes) -> T | None:
+        """Return the object; None where the JSON is no object.
+
+        Raises:
+            NotJSONError: It is no JSON.
+        """
+        try:
+            return self._decoder.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return self._decode_slowly(data)
+
+    def _decode_slowly(self, data: bytes) -> T | None:
+        try:
+            value = msgspec.json.decode(data.decode("utf-8", "replace"))
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise NotJSONError(str(error)[:100]) from None
+        return convert_tolerantly(value, self._kind)
+
+
+def convert_tolerantly(value: Any, kind: type[T]) -> T | None:
+    """Return `value` as a `kind`, leaving out what does not fit; None where it is no object."""
+    if not isinstance(value, dict):
+        return None
+    kept = {}
+    for field in msgspec.structs.fields(kind):
+        if field.encode_name in value:
+            fits, item = _fit(value[field.encode_name], field.type)
+            if fits:
+                kept[field.name] = item
+    return kind(**kept)
+
+
+def _fit(value: Any, wanted: Any) -> tuple[bool, Any]:
+    try:
+        return True, msgspec.convert(value, wanted)
+    except (msgspec.ValidationError, RecursionError):
+        pass
+    inner = next((arg for arg in (wanted, *get_args(wanted)) if _is_struct(arg)), None)
+    if inner is not None and isinstance(value, dict):
+        return True, convert_tolerantly(value, inner)
+    items = next((arg for arg in (wanted, *get_args(wanted)) if getattr(arg, "__origin__", None) is list), None)
+    if items is not None and isinstance(value, list):
+        (item_type,) = get_args(items)
+        fitted = [_fit(item, item_type) for item in value]
+        return True, [item for fits, item in fitted if fits]
+    return False, None
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
