@@ -87,7 +87,7 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
 
     def _rates(self, input_tokens: int) -> dict[str, float]:
         rates = {name: getattr(self, name) for name in ("input", "output", "cache_read", "cache_write")}
-        for tier in self.tiers:
+        for tier in sorted(self.tiers, key=lambda tier: tier.above_input_tokens):
             if input_tokens > tier.above_input_tokens:
                 own = {name: getattr(tier, name) for name in rates}
                 rates |= {name: value for name, value in own.items() if value is not None}

@@ -97,10 +97,17 @@ def _nearest(name: str, known: dict[str, Any]) -> tuple[str, ...]:
 
 
 def list_models(*, provider: str | None = None, search: str = "") -> list[ModelRow]:
-    """Return the rows, by provider and id; `search` is a part of the id."""
-    rows = [row for row in _registry().models.values() if search.lower() in row.id.lower()]
-    if provider is not None:
-        rows = [row for row in rows if row.provider == find_provider(provider).id]
+    """Return the rows, by provider and id; `search` is a part of the id.
+
+    Raises:
+        UnknownModelError: There is no such provider.
+    """
+    wanted = None if provider is None else find_provider(provider).id
+    rows = [
+        row
+        for row in _registry().models.values()
+        if search.lower() in row.id.lower() and wanted in (None, row.provider)
+    ]
     return sorted(rows, key=lambda row: (row.provider, row.id))
 
 

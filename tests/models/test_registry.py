@@ -1,0 +1,151 @@
+"""Looking models and providers up, and adding them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from lm_deluge.errors import ConfigurationError, UnknownModelError
+from lm_deluge.models import registry
+from lm_deluge.models.rows import Capabilities, ModelRow, ProviderRow
+from lm_deluge.usage import Price
+
+
+@pytest.fixture(autouse=True)
+def _fresh_registry() -> Iterator[None]:
+    registry._registry.cache_clear()
+    yield
+    registry._registry.cache_clear()
+
+
+def a_provider(provider_id: str = "acme") -> ProviderRow:
+    return ProviderRow(
+        id=provider_id, otel_name="acme", adapter="openai-chat", base_url="https://acme.test/v1"
+    )
+
+
+def test_a_model_of_the_registry_is_found_by_its_id() -> None:
+    row = registry.find_model("gpt-4o")
+    assert (row.id, row.name, row.provider) == ("gpt-4o", "gpt-4o", "openai")
+    assert row.price is not None
+    assert row.context_window == 128_000
+
+
+def test_any_model_can_be_named_with_its_provider() -> None:
+    row = registry.find_model("openai:anything")
+    assert row == ModelRow(id="openai:anything", name="anything", provider="openai")
+    assert row.capabilities == Capabilities()
+    assert row.price is None
+
+
+def test_the_wire_name_may_hold_colons() -> None:
+    assert registry.find_model("openai:ft:gpt-4o:org::1").name == "ft:gpt-4o:org::1"
+
+
+def test_naming_the_provider_keeps_what_is_known_of_the_model() -> None:
+    named, plain = registry.find_model("openai:gpt-4o"), registry.find_model("gpt-4o")
+    assert named.id == "openai:gpt-4o"
+    assert (named.name, named.price, named.capabilities) == (plain.name, plain.price, plain.capabilities)
+
+
+def test_what_is_known_of_a_model_is_not_said_of_another_providers_model_of_that_name() -> None:
+    row = registry.find_model("openai-compatible:gpt-4o")
+    assert row == ModelRow(id="openai-compatible:gpt-4o", name="gpt-4o", provider="openai-compatible")
+
+
+def test_a_misspelt_model_names_the_nearest_ones() -> None:
+    with pytest.raises(UnknownModelError, match=r"'gpt-4oo'.*gpt-4o\b") as caught:
+        registry.find_model("gpt-4oo")
+    assert caught.value.suggestions[0] == "gpt-4o"
+    assert "openai:gpt-4oo" in str(caught.value)
+
+
+def test_a_name_like_no_other_still_gets_advice() -> None:
+    with pytest.raises(UnknownModelError, match="provider:model") as caught:
+        registry.find_model("zzzzzzzzzzzz")
+    assert caught.value.suggestions == ()
+
+
+@pytest.mark.parametrize("name", ["", "   ", None, 4])
+def test_an_empty_name_is_refused(name: object) -> None:
+    with pytest.raises(UnknownModelError, match="empty"):
+        registry.find_model(name)  # type: ignore[arg-type]
+
+
+def test_a_model_of_an_unknown_provider_names_the_known_ones() -> None:
+    with pytest.raises(UnknownModelError, match=r"no provider 'opnai'.*openai") as caught:
+        registry.find_model("opnai:gpt-4o")
+    assert "openai" in caught.value.suggestions
+
+
+def test_a_provider_without_a_model_is_no_model() -> None:
+    with pytest.raises(UnknownModelError, match="no model 'openai:'"):
+        registry.find_model("openai:")
+
+
+def test_an_unknown_provider_lists_the_known_ones() -> None:
+    with pytest.raises(UnknownModelError, match=r"no provider 'nope'.*openai, openai-compatible, simulator"):
+        registry.find_provider("nope")
+
+
+def test_providers_are_listed_by_id() -> None:
+    ids = [row.id for row in registry.list_providers()]
+    assert ids == sorted(ids)
+    assert {"openai", "openai-compatible", "simulator"} <= set(ids)
+
+
+def test_models_are_listed_by_provider_and_id() -> None:
+    rows = registry.list_models()
+    assert rows == sorted(rows, key=lambda row: (row.provider, row.id))
+    assert {"openai", "simulator"} <= {row.provider for row in rows}
+
+
+def test_the_list_takes_a_provider_and_a_part_of_the_id() -> None:
+    assert [row.id for row in registry.list_models(provider="simulator")] == ["simulator"]
+    found = registry.list_models(search="GPT-4.1-M")
+    assert found
+    assert all("gpt-4.1-m" in row.id for row in found)
+    assert registry.list_models(provider="simulator", search="gpt") == []
+
+
+@pytest.mark.parametrize("search", ["", "in no id at all"])
+def test_the_list_of_an_unknown_provider_is_an_error(search: str) -> None:
+    with pytest.raises(UnknownModelError):
+        registry.list_models(provider="nope", search=search)
+
+
+def test_a_model_can_be_added_once() -> None:
+    row = ModelRow(id="mine", name="mine-v1", provider="openai", price=Price(input=1, output=2))
+    registry.register_model(row)
+    assert registry.find_model("mine") is row
+    assert row in registry.list_models(search="mine")
+    with pytest.raises(ConfigurationError, match="'mine' already"):
+        registry.register_model(row)
+
+
+def test_a_model_of_the_registry_cannot_be_replaced() -> None:
+    with pytest.raises(ConfigurationError, match="'gpt-4o' already"):
+        registry.register_model(ModelRow(id="gpt-4o", name="gpt-4o", provider="openai"))
+
+
+def test_a_model_needs_a_known_provider() -> None:
+    with pytest.raises(UnknownModelError, match="'acme'"):
+        registry.register_model(ModelRow(id="mine", name="mine", provider="acme"))
+
+
+def test_a_provider_can_be_added_once() -> None:
+    registry.register_provider(a_provider())
+    assert registry.find_provider("acme") == a_provider()
+    assert registry.find_model("acme:small").provider == "acme"
+    with pytest.raises(ConfigurationError, match="'acme' already"):
+        registry.register_provider(a_provider())
+    with pytest.raises(ConfigurationError, match="'openai' already"):
+        registry.register_provider(a_provider("openai"))
+
+
+def test_what_is_added_is_gone_with_the_process() -> None:
+    registry.register_provider(a_provider())
+    registry._registry.cache_clear()
+    with pytest.raises(UnknownModelError):
+        registry.find_provider("acme")
