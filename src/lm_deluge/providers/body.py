@@ -63,14 +63,17 @@ class SSEBodyDecoder:
 
     @property
     def is_complete(self) -> bool:
+        """Whether an end of the body now is a success."""
         return self._payload.is_complete
 
     @property
     def is_finished(self) -> bool:
+        """Whether `ResponseFinished` was returned."""
         return self._payload.is_finished
 
     @property
     def ignored(self) -> int:
+        """How many frames were passed over."""
         return self._payload.ignored
 
     def expect(self, content_type: str) -> None:

@@ -214,6 +214,5 @@ def _text_of(payload: Any) -> str:
 def _redacted(text: Any, most: int = _MOST_MESSAGE) -> str:
     if text is None:
         return ""
-    text = text if isinstance(text, str) else _text_of(text)
-    text = _KEY.sub(lambda found: f"{found.group(1)}-...", text)
-    return text if len(text) <= most else text[: most - 3] + "..."
+    shown = _KEY.sub(lambda found: f"{found.group(1)}-...", _text_of(text))
+    return shown if len(shown) <= most else shown[: most - 3] + "..."

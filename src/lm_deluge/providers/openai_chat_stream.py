@@ -141,6 +141,7 @@ class ChatPayload:
 
     @property
     def is_complete(self) -> bool:
+        """Whether the finish reason or the end mark was seen."""
         return self._reason is not None or self._is_marked
 
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:

@@ -50,6 +50,7 @@ class ToolCallAssembler:
 
     @property
     def has_calls(self) -> bool:
+        """Whether any call was begun."""
         return bool(self._calls)
 
     def add(
