@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import urllib.request
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -71,6 +70,8 @@ def find_proxy(url: str, explicit: str | None) -> str | None:
     """Return the proxy for a URL: the explicit one, else that of the environment (`HTTPS_PROXY` and its kin)."""
     if explicit is not None:
         return explicit
+    import urllib.request  # takes longer than all of this library to import
+
     parts = urlsplit(url)
     proxy = urllib.request.getproxies().get(parts.scheme)
     if proxy is None or urllib.request.proxy_bypass(parts.hostname or ""):

@@ -7,14 +7,16 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from lm_deluge.api_requests.answer import build_answer, build_stats
-from lm_deluge.api_requests.attempt import open_attempt
+from lm_deluge.api_requests.attempt import Attempt, open_attempt
 from lm_deluge.api_requests.credentials import find_key
-from lm_deluge.api_requests.request import build_call, find_served_model
-from lm_deluge.config import SamplingParams, Timeouts
+from lm_deluge.api_requests.request import build_call
+from lm_deluge.config import SamplingParams, Secret, Timeouts
 from lm_deluge.errors import DelugeError
 from lm_deluge.events import TextDelta
+from lm_deluge.models.registry import find_served_model
 from lm_deluge.prompt.conversation import Prompt
 from lm_deluge.prompt.tool import Tool
+from lm_deluge.providers.adapter import Call
 from lm_deluge.providers.catalog import find_adapter
 from lm_deluge.response import APIResponse
 from lm_deluge.transport.base import Transport
@@ -64,19 +66,9 @@ async def stream_chat(  # noqa: PLR0913 - keyword arguments of one request
         extra_headers=extra_headers,
         extra_body=extra_body,
     )
-    adapter = find_adapter(call.provider.adapter)
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    settled = (timeouts or Timeouts()).for_model(is_reasoning=bool(model.capabilities.reasoning))
-    attempt = await open_attempt(
-        adapter=adapter,
-        call=call,
-        request=adapter.build_request(call),
-        key=find_key(call.provider, model, api_key),
-        transport=shared_transport(),
-        timeouts=settled,
-        deadline=None if settled.total is None else begun + settled.total,
-    )
+    attempt = await _open(call, find_key(call.provider, model, api_key), timeouts or Timeouts())
 
     def answer() -> APIResponse:
         stats = build_stats(attempt, attempts=1, begun=begun, now=loop.time())
@@ -94,3 +86,18 @@ async def stream_chat(  # noqa: PLR0913 - keyword arguments of one request
         raise
     finally:
         await attempt.close()
+
+
+async def _open(call: Call, key: Secret | None, timeouts: Timeouts) -> Attempt:
+    adapter = find_adapter(call.provider.adapter)
+    settled = timeouts.for_model(is_reasoning=bool(call.model.capabilities.reasoning))
+    now = asyncio.get_running_loop().time()
+    return await open_attempt(
+        adapter=adapter,
+        call=call,
+        request=adapter.build_request(call),
+        key=key,
+        transport=shared_transport(),
+        timeouts=settled,
+        deadline=None if settled.total is None else now + settled.total,
+    )

@@ -8,29 +8,13 @@ from typing import Any
 from lm_deluge.api_requests.credentials import check_headers, find_base_url
 from lm_deluge.config import SamplingParams
 from lm_deluge.errors import ConfigurationError, InvalidPromptError
-from lm_deluge.models.registry import find_model, find_provider
+from lm_deluge.models.registry import find_provider
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.prompt.conversation import Prompt, to_conversation
 from lm_deluge.prompt.tool import Tool
 from lm_deluge.providers.adapter import Call
 
-__all__ = ["build_call", "find_served_model", "to_schema", "to_tools"]
-
-COMPATIBLE = "openai-compatible"
-
-
-def find_served_model(name: str, base_url: str | None) -> ModelRow:
-    """Return the row of a model; with a base URL any name will do, for an OpenAI-compatible host.
-
-    Raises:
-        UnknownModelError: The name is in no row, and nobody says where such a model would be.
-    """
-    if base_url is None or not isinstance(name, str) or not name.strip():
-        return find_model(name)
-    try:
-        return find_model(name)
-    except ConfigurationError:
-        return ModelRow(id=name, name=name, provider=COMPATIBLE)
+__all__ = ["build_call", "to_schema", "to_tools"]
 
 
 def build_call(  # noqa: PLR0913 - what one request is made from

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lm_deluge.api_requests.credentials import find_key
-from lm_deluge.api_requests.request import build_call, find_served_model
-from lm_deluge.client.stream import Echo, Stream
-from lm_deluge.client.sync import SyncStream, run_blocking
+import msgspec
+
 from lm_deluge.config import ClientOptions, SamplingParams
-from lm_deluge.dispatch.stream_call import CallPlan
 from lm_deluge.errors import ConfigurationError
-from lm_deluge.models.registry import SIMULATOR
+from lm_deluge.models.registry import SIMULATOR, find_served_model
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.prompt.conversation import Prompt
 from lm_deluge.prompt.tool import Tool
-from lm_deluge.providers.catalog import find_adapter
-from lm_deluge.transport.base import Transport
+
+if TYPE_CHECKING:
+    # asyncio, the adapters and aiohttp are imported with the first call: importing the library stays cheap.
+    from lm_deluge.client.stream import Echo, Stream
+    from lm_deluge.client.sync import SyncStream
+    from lm_deluge.dispatch.stream_call import CallPlan
+    from lm_deluge.transport.base import Transport
 
 __all__ = ["LLMClient"]
 
@@ -71,6 +72,8 @@ class LLMClient:
         Raises:
             ConfigurationError: It cannot be sent as asked; the message says what to do.
         """
+        from lm_deluge.client.stream import Stream
+
         return Stream(self._plan(prompt, tools, sampling_params, output), echo)
 
     def stream_sync(
@@ -82,9 +85,17 @@ class LLMClient:
         output: Any = None,
     ) -> SyncStream:
         """Return the same for code without asyncio; works in a running notebook too. Arguments as in `stream`."""
+        from lm_deluge.client.stream import Stream
+        from lm_deluge.client.sync import SyncStream
+
         return SyncStream(Stream(self._plan(prompt, tools, sampling_params, output), None))
 
     def _plan(self, prompt: Prompt, tools: Tools | None, params: SamplingParams | None, output: Any) -> CallPlan:
+        from lm_deluge.api_requests.credentials import find_key
+        from lm_deluge.api_requests.request import build_call
+        from lm_deluge.dispatch.stream_call import CallPlan
+        from lm_deluge.providers.catalog import find_adapter
+
         options = self.options
         model = self._next_model()
         call = build_call(
@@ -138,6 +149,8 @@ class LLMClient:
     def close_sync(self) -> None:
         """Close the idle connections of blocking calls."""
         if self._transport is not None:
+            from lm_deluge.client.sync import run_blocking
+
             run_blocking(self._transport.close())
 
     async def __aenter__(self) -> LLMClient:
@@ -154,5 +167,7 @@ def _merged(defaults: SamplingParams, own: SamplingParams | None) -> SamplingPar
     if not isinstance(own, SamplingParams):
         raise ConfigurationError("sampling_params is not a SamplingParams")
     blank = SamplingParams()
-    said = {item.name: getattr(own, item.name) for item in fields(own)}
-    return replace(defaults, **{name: value for name, value in said.items() if value != getattr(blank, name)})
+    said = {name: getattr(own, name) for name in own.__struct_fields__}
+    return msgspec.structs.replace(
+        defaults, **{name: value for name, value in said.items() if value != getattr(blank, name)}
+    )

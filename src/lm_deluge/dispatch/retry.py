@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from lm_deluge.errors import APIError, DelugeError, OverloadedError
 
@@ -13,15 +13,13 @@ _OVERLOADED_BASE_S = 2.0
 _LONGEST_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True):
     """Try again after `seconds`."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class GiveUp:
+class GiveUp(msgspec.Struct, frozen=True):
     """Raise the error. `hint` says why waiting was no way, where that is not plain."""
 
     hint: str | None = None

@@ -12,7 +12,8 @@ import contextlib
 import math
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from lm_deluge.api_requests.answer import build_answer, build_stats
 from lm_deluge.api_requests.attempt import Attempt, open_attempt
@@ -29,8 +30,7 @@ from lm_deluge.wire.http import HttpRequest
 __all__ = ["CallPlan", "StreamCall"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallPlan:
+class CallPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a call needs, settled before anything is sent."""
 
     adapter: Adapter
@@ -42,8 +42,8 @@ class CallPlan:
     max_attempts: int
     max_retry_after_s: float
     proxy: str | None = None
-    sleep: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep)
-    chance: Callable[[], float] = field(default=random.random)
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    chance: Callable[[], float] = random.random
 
 
 class StreamCall:
