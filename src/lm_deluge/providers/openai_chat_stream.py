@@ -32,24 +32,24 @@ from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_
 __all__ = ["ChatPayload"]
 
 
-class _Function(msgspec.Struct):
+class _Function(msgspec.Struct, gc=False):
     name: str | None = None
     arguments: Any = None
 
 
-class _Custom(msgspec.Struct):
+class _Custom(msgspec.Struct, gc=False):
     name: str | None = None
     input: str | None = None
 
 
-class _ToolCall(msgspec.Struct):
+class _ToolCall(msgspec.Struct, gc=False):
     index: int | None = None
     id: str | None = None
     function: _Function | None = None
     custom: _Custom | None = None
 
 
-class _Delta(msgspec.Struct):
+class _Delta(msgspec.Struct, gc=False):
     content: str | list[Any] | None = None
     reasoning_content: str | None = None
     reasoning: Any = None
@@ -65,12 +65,12 @@ class _Delta(msgspec.Struct):
     executed_tools: list[Any] | None = None
 
 
-class _Logprobs(msgspec.Struct):
+class _Logprobs(msgspec.Struct, gc=False):
     content: list[TokenLogprob] | None = None
     refusal: list[TokenLogprob] | None = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     index: int | None = None
     delta: _Delta | None = None
     message: _Delta | None = None
@@ -80,11 +80,11 @@ class _Choice(msgspec.Struct):
     usage: dict[str, Any] | None = None
 
 
-class _GroqExtra(msgspec.Struct):
+class _GroqExtra(msgspec.Struct, gc=False):
     usage: dict[str, Any] | None = None
 
 
-class _Chunk(msgspec.Struct):
+class _Chunk(msgspec.Struct, gc=False):
     id: str | None = None
     model: str | None = None
     object: str | None = None
@@ -359,15 +359,15 @@ class ChatPayload:
         return reason
 
 
-class _ImageURL(msgspec.Struct):
+class _ImageURL(msgspec.Struct, gc=False):
     url: str = ""
 
 
-class _Image(msgspec.Struct):
+class _Image(msgspec.Struct, gc=False):
     image_url: _ImageURL | None = None
 
 
-class _Source(msgspec.Struct):
+class _Source(msgspec.Struct, gc=False):
     url: str | None = None
     title: str | None = None
     start_index: int | None = None
