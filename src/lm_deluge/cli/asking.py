@@ -95,10 +95,9 @@ def build_client(asked: Asked, model: str | None = None) -> tuple[LLMClient, str
     Raises:
         ConfigurationError: It cannot be built as asked.
     """
-    from lm_deluge.api_requests.request import find_served_model
+    from lm_deluge.models.registry import find_provider, find_served_model
     from lm_deluge.client.client import LLMClient
     from lm_deluge.config import Timeouts
-    from lm_deluge.models.registry import find_provider
 
     name = model or asked.model or DEFAULT_MODEL
     row = find_served_model(name, asked.base_url)
