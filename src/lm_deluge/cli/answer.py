@@ -89,6 +89,11 @@ def watch_for_lost_reader() -> Iterator[None]:
 
     Without it, that would only show at the next write, and a model that thinks would think on.
     """
+    descriptor = _pipe_of_stdout()
+    if descriptor is None:
+        yield
+        return
+    watched: int = descriptor
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     is_lost = False
@@ -96,16 +101,12 @@ def watch_for_lost_reader() -> Iterator[None]:
     def lose() -> None:
         nonlocal is_lost
         is_lost = True
-        loop.remove_reader(descriptor)
+        loop.remove_reader(watched)
         if task is not None:
             task.cancel()
 
-    descriptor = _pipe_of_stdout()
-    if descriptor is None:
-        yield
-        return
     try:
-        loop.add_reader(descriptor, lose)
+        loop.add_reader(watched, lose)
     except (OSError, NotImplementedError):
         yield
         return
@@ -116,7 +117,7 @@ def watch_for_lost_reader() -> Iterator[None]:
             raise BrokenPipeError from None
         raise
     finally:
-        loop.remove_reader(descriptor)
+        loop.remove_reader(watched)
 
 
 def _pipe_of_stdout() -> int | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lm_deluge.client.client import LLMClient
     from lm_deluge.models.rows import ModelRow, ProviderRow
 
-__all__ = ["Asked", "DEFAULT_MODEL", "build_client", "call_options", "read_prompt", "read_schema"]
+__all__ = ["DEFAULT_MODEL", "Asked", "build_client", "call_options", "read_prompt", "read_schema"]
 
 DEFAULT_MODEL = "gpt-4o"
 _SIMULATOR = "simulator"
@@ -40,7 +40,9 @@ _CLOCK_HELP = {
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.option("--model", "-m", metavar="NAME", help=f"A name of `deluge models`, or provider:name. [{DEFAULT_MODEL}]"),
+    click.option(
+        "--model", "-m", metavar="NAME", help=f"A name of `deluge models`, or provider:name. [{DEFAULT_MODEL}]"
+    ),
     click.option("--system", metavar="TEXT", help="How the model is to behave."),
     click.option("--base-url", metavar="URL", help="An OpenAI-compatible host."),
     click.option("--api-key", metavar="KEY", help="Better in the environment: other users can see command lines."),
@@ -95,9 +97,9 @@ def build_client(asked: Asked, model: str | None = None) -> tuple[LLMClient, str
     Raises:
         ConfigurationError: It cannot be built as asked.
     """
-    from lm_deluge.models.registry import find_provider, find_served_model
     from lm_deluge.client.client import LLMClient
     from lm_deluge.config import Timeouts
+    from lm_deluge.models.registry import find_provider, find_served_model
 
     name = model or asked.model or DEFAULT_MODEL
     row = find_served_model(name, asked.base_url)
@@ -128,12 +130,11 @@ def _choose_key(asked: Asked, row: ModelRow, provider: ProviderRow) -> tuple[str
     if asked.base_url is not None or find_base_url(provider, None) != provider.base_url:
         return _NO_KEY, False, None
     names = " or ".join(provider.key_env)
-    return (
-        None,
-        True,
+    notice = (
         f"Simulator: no {names} is set, so the built-in simulator answers, not {visible_line(row.id)}. "
-        f"To ask the model: export {provider.key_env[0]}=your-key, or put that line into .env.",
+        f"To ask the model: export {provider.key_env[0]}=your-key, or put that line into .env."
     )
+    return None, True, notice
 
 
 def _dotenv_notice(asked: Asked, provider: ProviderRow) -> str | None:

@@ -11,7 +11,7 @@ import msgspec
 
 from lm_deluge.cli.output import choose_output
 from lm_deluge.cli.status import notes_of, summary
-from lm_deluge.cli.terminal import is_terminal, report, write_text
+from lm_deluge.cli.terminal import SEPARATOR, is_terminal, report, report_aside, write_text
 from lm_deluge.cli.visible import visible
 from lm_deluge.errors import DelugeError
 from lm_deluge.response import APIResponse, ResponseBuilder
@@ -23,7 +23,7 @@ from lm_deluge.testing.decode import decode_events
 @click.argument("file")
 @click.option("--events", "as_events", is_flag=True, help="Print each event as one line of JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole response as one line of JSON.")
-def decode(api: str, file: str, as_events: bool, as_json: bool) -> None:  # noqa: FBT001 - click passes flags so
+def decode(api: str, file: str, *, as_events: bool, as_json: bool) -> None:
     """Show what is read from FILE, a body in the wire format of API (openai-chat, say); "-" is stdin.
 
     Without an option: the text on stdout, the rest on stderr. A body that a live stream would fail on fails here too,
@@ -67,4 +67,4 @@ def _print_answer(response: APIResponse) -> None:
     output.end()
     for note in notes_of(response):
         report(note)
-    report(f"{response.finish_reason or 'no end'} \u00b7 {summary(response)}")
+    report_aside(SEPARATOR.join((response.finish_reason or "no end", summary(response))))

@@ -29,7 +29,7 @@ EXIT_CODES = {
 }
 
 
-class Terminated(BaseException):
+class TerminatedError(BaseException):
     """The process was asked to end: the terminal and the connection are left in order first."""
 
 
@@ -39,24 +39,8 @@ def run(command: Callable[[], Any]) -> int:
         _listen_to_sigterm()
         command()
         sys.stdout.flush()
-    except click.ClickException as error:
-        _say_usage(error)
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        return INTERRUPTED
-    except BrokenPipeError:
-        _drop_output()
-        return READER_GONE
-    except Terminated:
-        return TERMINATED
-    except click.exceptions.Exit as end:
-        return end.exit_code
-    except DelugeError as error:
-        _say(f"deluge: {error}")
-        return WRONG_USE if isinstance(error, ConfigurationError) else FAILED
-    except Exception as error:  # noqa: BLE001 - the last door: nobody is to see a traceback
-        _say(f"deluge: {_unexpected(error)}")
-        return FAILED
+    except BaseException as error:  # noqa: BLE001 - the last door: nobody is to see a traceback
+        return next(end(error) for kind, end in _ENDS if isinstance(error, kind))
     return 0
 
 
@@ -66,10 +50,30 @@ def _say(text: str) -> None:
         sys.stderr.flush()
 
 
-def _say_usage(error: click.ClickException) -> None:
+def _end_of_usage(error: Any) -> int:
     context = getattr(error, "ctx", None)
     hint = f"\nTry: {context.command_path} --help" if context is not None else ""
     _say(f"deluge: {error.format_message()}{hint}")
+    return int(error.exit_code)
+
+
+def _end_of_reader(error: Any) -> int:
+    _drop_output()
+    return READER_GONE
+
+
+def _end_of_call(error: Any) -> int:
+    _say(f"deluge: {error}")
+    return WRONG_USE if isinstance(error, ConfigurationError) else FAILED
+
+
+def _end_of_fault(error: Any) -> int:
+    _say(f"deluge: {_unexpected(error)}")
+    return FAILED
+
+
+def _reraise(error: Any) -> int:
+    raise error
 
 
 def _unexpected(error: Exception) -> str:
@@ -97,7 +101,21 @@ def _listen_to_sigterm() -> None:
     import signal
 
     def end(number: int, frame: Any) -> None:
-        raise Terminated
+        raise TerminatedError
 
     with contextlib.suppress(ValueError, AttributeError):  # not in the main thread, or no such signal
         signal.signal(signal.SIGTERM, end)
+
+
+# The first that fits, in order.
+_ENDS: tuple[tuple[type[BaseException], Callable[[Any], int]], ...] = (
+    (click.ClickException, _end_of_usage),
+    (KeyboardInterrupt, lambda _: INTERRUPTED),
+    (click.Abort, lambda _: INTERRUPTED),
+    (BrokenPipeError, _end_of_reader),
+    (TerminatedError, lambda _: TERMINATED),
+    (click.exceptions.Exit, lambda end: int(end.exit_code)),
+    (DelugeError, _end_of_call),
+    (Exception, _end_of_fault),
+    (BaseException, _reraise),
+)

@@ -77,6 +77,9 @@ class _TextLine:
     def feed(self, text: str) -> list[Row]:
         return [row for run in self._inline.feed(text) for row in self._wrapper.feed(run)]
 
+    def resize(self, width: int) -> None:
+        self._wrapper.width = width
+
     def live(self) -> list[Row]:
         wrapper = self._wrapper.copy()
         rows = [row for run in self._inline.open_runs() for row in wrapper.feed(run)]
@@ -120,14 +123,20 @@ class Markdown:
     """
 
     def __init__(self, width: int, height: int) -> None:
-        self._width = max(width, 8)
-        self._most_rows = max(height - 4, 2)
-        self._patience = max(self._width * self._most_rows // 2, 16)
         self._line = ""
         self._text: _TextLine | None = None
+        self.resize(width, height)
         self._code: _CodeBlock | None = None
         self._long: Wrapper | None = None
         self._table: Table | None = None
+
+    def resize(self, width: int, height: int) -> None:
+        """Go on in a window of another size; what is drawn stays as it is."""
+        self._width = max(width, 8)
+        self._most_rows = max(height - 4, 2)
+        self._patience = max(self._width * self._most_rows // 2, 16)
+        if self._text is not None:
+            self._text.resize(self._width)
 
     def feed(self, text: str) -> list[Row]:
         """Add text; return the rows that it completed."""

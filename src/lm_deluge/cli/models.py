@@ -27,7 +27,7 @@ _NARROW, _NARROWER = 76, 56
 @click.option("--provider", metavar="NAME", help="Only models of this provider.")
 @click.option("--search", default="", metavar="TEXT", help="Only models with this in their name.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON array, everything that is known of each.")
-def models(provider: str | None, search: str, as_json: bool) -> None:  # noqa: FBT001 - click passes flags so
+def models(provider: str | None, search: str, *, as_json: bool) -> None:
     """List models: US dollars per million tokens, context window and longest answer in tokens.
 
     On a terminal it is a table, into a pipe tab-separated values with a head.
@@ -84,9 +84,7 @@ def _table(rows: list[ModelRow], width: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for index in shown:
         is_text = _COLUMNS[index] in ("model", "provider")
-        table.add_column(
-            _COLUMNS[index], justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold"
-        )
+        table.add_column(_COLUMNS[index], justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
     for row in rows:
         cells = list(_exact(row))
         cells[2:4] = [_rounded(row.context_window), _rounded(row.max_output_tokens)]

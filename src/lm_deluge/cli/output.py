@@ -74,6 +74,7 @@ class _MarkdownSink:
     def write(self, text: str) -> None:
         if self._markdown is None:
             self._markdown = Markdown(self._screen.width, self._screen.height)
+        self._markdown.resize(self._screen.width, self._screen.height)
         done = self._markdown.feed(visible(text))
         self._screen.show(done, self._markdown.live())
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.cells import get_character_cell_size
 
-__all__ = ["Row", "Run", "Wrapper", "cells_of", "paint", "row_of"]
+__all__ = ["Row", "Run", "Wrapper", "cells_of", "paint", "row_of", "without_colours"]
 
 _TAB_CELLS = 4
 _EMOJI_VARIANT = "\ufe0f"
@@ -46,6 +46,12 @@ def cells_of(text: str) -> int:
 def row_of(text: str, style: str = "") -> Row:
     """Return a row of one style."""
     return [Run(text, style)] if text else []
+
+
+def without_colours(run: Run) -> Run:
+    """Return the run with bold, italic and the like, but in the terminal's own colours."""
+    kept = [code for code in run.style.split(";") if not code.startswith("3") or code == "3"]
+    return Run(run.text, ";".join(kept))
 
 
 def paint(row: Row) -> str:
@@ -87,13 +93,14 @@ class Wrapper:
     _word: Row = field(default_factory=list)
     _word_cells: int = 0
     _is_empty: bool = True  # nothing but indentation in the row
+    _is_cut: bool = False  # in the middle of a word that is longer than a row
 
     def copy(self) -> Wrapper:
         """Return a wrapper that goes on by itself."""
         new = Wrapper(self.width, self.hang, self.by_words)
         new._row, new._row_cells = list(self._row), self._row_cells
         new._word, new._word_cells = list(self._word), self._word_cells
-        new._is_empty = self._is_empty
+        new._is_empty, new._is_cut = self._is_empty, self._is_cut
         return new
 
     def indent(self, prefix: Row) -> None:
@@ -124,20 +131,26 @@ class Wrapper:
         return done
 
     def _grow(self, letters: list[str], style: str, done: list[Row]) -> None:
-        """Add letters to the word; one that is longer than a row is cut."""
+        """Add letters to the word; one that is longer than a row begins on a row of its own and is cut."""
         if not letters:
             return
         text = "".join(letters)
         letters.clear()
+        room = self.width - self._indent_cells() if self.by_words and not self._is_cut else 0
         cells = cells_of(text)
-        room = self.width - self._indent_cells()
-        if self.by_words and self._word_cells + cells <= room:
+        if self._word_cells + cells <= room:
             _add(self._word, Run(text, style))
             self._word_cells += cells
             return
-        self._end_word(done)
         for char in text:
-            self._put(Run(char, style), _cells(char), done)
+            cells = _cells(char)
+            if self._word_cells + cells <= room:
+                _add(self._word, Run(char, style))
+                self._word_cells += cells
+                continue
+            self._end_word(done)
+            room, self._is_cut = 0, True
+            self._put(Run(char, style), cells, done)
 
     def _indent_cells(self) -> int:
         return sum(cells_of(run.text) for run in self.hang)
@@ -151,6 +164,7 @@ class Wrapper:
             self._put(Run(" ", style), 1, done)
 
     def _end_word(self, done: list[Row]) -> None:
+        self._is_cut = False
         if not self._word:
             return
         if self._row_cells + self._word_cells > self.width and not self._is_empty:
@@ -176,10 +190,13 @@ class Wrapper:
 
     def rest(self) -> list[Row]:
         """Return the rows that are not complete: the last one, or two where a word no longer fits."""
+        return self.copy().finish()
+
+    def finish(self) -> list[Row]:
+        """Return the rows that were not returned yet."""
         done: list[Row] = []
-        last = self.copy()
-        last._end_word(done)
-        return [*done, last._row]
+        self._end_word(done)
+        return [*done, self._row]
 
 
 def _without_end_space(row: Row) -> Row:
@@ -189,8 +206,3 @@ def _without_end_space(row: Row) -> Row:
     if kept and kept[-1].text != text:
         kept[-1] = Run(text, kept[-1].style)
     return kept
-
-
-def plain(row: Any) -> str:
-    """Return the text of a row."""
-    return "".join(run.text for run in row)

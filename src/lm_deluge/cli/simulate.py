@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from lm_deluge.cli.terminal import report, write_text
 from lm_deluge.errors import ConfigurationError
+from lm_deluge.events import FinishReason
 from lm_deluge.simulator import FAULTS, Fault, Pace, Script, Simulator
-
-_SCRIPT_FIELDS = ("text", "reasoning", "refusal", "tool_calls", "finish_reason")
 
 
 def _print_faults(ctx: click.Context, param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's callback
@@ -31,12 +30,23 @@ def _print_faults(ctx: click.Context, param: click.Parameter, value: bool) -> No
 @click.option(
     "--host", type=click.Choice(["127.0.0.1"]), default="127.0.0.1", help="It is only reached from this machine."
 )
-@click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="NUMBER", help="Tokens per second. [as fast as can be]")
+@click.option(
+    "--rate", type=click.FloatRange(0, min_open=True), metavar="NUMBER", help="Tokens per second. [as fast as can be]"
+)
 @click.option("--fault", "faults", multiple=True, metavar="NAME", help="A fault for each request in turn; repeatable.")
 @click.option("--always", is_flag=True, help="With one --fault: every request meets it.")
-@click.option("--list-faults", is_flag=True, is_eager=True, expose_value=False, callback=_print_faults, help="List the faults and end.")
+@click.option(
+    "--list-faults",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_faults,
+    help="List the faults and end.",
+)
 @click.option("--script", metavar="FILE", help="JSON: a text, an object with text, reasoning, ..., or a list of these.")
-def simulate(port: int, host: str, rate: float | None, faults: tuple[str, ...], always: bool, script: str | None) -> None:  # noqa: FBT001 - click passes flags so
+def simulate(
+    port: int, host: str, rate: float | None, faults: tuple[str, ...], *, always: bool, script: str | None
+) -> None:
     """Serve made-up answers on 127.0.0.1 until Ctrl-C.
 
     It speaks the providers' own wire APIs. A request may choose its fault itself, with the model simulator/FAULT or
@@ -61,24 +71,46 @@ def _parse_faults(names: tuple[str, ...], *, always: bool) -> Any:
     return faults[0] if always else faults or None
 
 
-def _read_script(path: str) -> Script | list[Script]:
+class _ScriptedCall(msgspec.Struct, forbid_unknown_fields=True):
+    """A tool call in a script file."""
+
+    name: str
+    arguments: dict[str, Any] | str = {}
+
+
+class _ScriptedAnswer(msgspec.Struct, forbid_unknown_fields=True):
+    """An answer in a script file."""
+
+    text: str | None = None
+    reasoning: str = ""
+    refusal: str = ""
+    tool_calls: list[_ScriptedCall] = []
+    finish_reason: FinishReason | None = None
+
+    def script(self) -> Script:
+        return Script(
+            text=self.text,
+            reasoning=self.reasoning,
+            refusal=self.refusal,
+            tool_calls=[(call.name, call.arguments) for call in self.tool_calls],
+            finish_reason=self.finish_reason,
+        )
+
+
+def _read_script(path: str) -> list[Script]:
     try:
-        data = json.loads(Path(path).read_bytes())
+        data = msgspec.json.decode(Path(path).read_bytes())
+        items = [
+            {"text": item} if isinstance(item, str) else item for item in (data if isinstance(data, list) else [data])
+        ]
+        scripts = [answer.script() for answer in msgspec.convert(items, list[_ScriptedAnswer])]
     except OSError as error:
         raise click.UsageError(f"Cannot read the script {path}: {error.strerror}.") from None
-    except ValueError as error:
-        raise click.UsageError(f"The script {path} is not JSON: {error}.") from None
-    return [_script(item) for item in data] if isinstance(data, list) else _script(data)
-
-
-def _script(item: Any) -> Script:
-    fields = {"text": item} if isinstance(item, str) else item
-    unknown = set(fields) - set(_SCRIPT_FIELDS) if isinstance(fields, dict) else {"it"}
-    if unknown or not fields:
-        known = ", ".join(_SCRIPT_FIELDS)
-        raise click.UsageError(f"An answer of the script is a text, or an object of some of: {known}.")
-    calls = [(call["name"], call.get("arguments", {})) for call in fields.get("tool_calls", ())]
-    return Script(**{**fields, "tool_calls": calls})
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"The script {path} is no script: {error}.") from None
+    if not scripts:
+        raise click.UsageError(f"The script {path} is empty.")
+    return scripts
 
 
 async def _serve(simulator: Simulator) -> None:

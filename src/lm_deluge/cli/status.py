@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from lm_deluge.cli.terminal import SEPARATOR
 from lm_deluge.cli.visible import visible_line
 from lm_deluge.response import APIResponse
 
 __all__ = ["notes_of", "running_status", "summary", "totals"]
 
-_SEPARATOR = " \u00b7 "
 _CENT = 0.01
 _MINUTE = 60.0
 
@@ -38,9 +38,9 @@ def running_status(response: APIResponse, *, activity: str) -> str:
             items.append(f"{stats.tokens_per_second:.0f} tokens/s")
     if stats is not None and stats.duration is not None:
         items.append(f"{stats.duration:.1f} s" if stats.duration < _MINUTE else _seconds(stats.duration))
-    if response.cost:
+    if response.cost and stats is not None and stats.output_tokens:
         items.append(f"~{_dollars(response.cost)}")
-    return _SEPARATOR.join(item for item in items if item)
+    return SEPARATOR.join(item for item in items if item)
 
 
 def summary(response: APIResponse) -> str:
@@ -53,14 +53,14 @@ def summary(response: APIResponse) -> str:
     if response.cost is not None:
         items.append(_dollars(response.cost))
     if stats is not None and stats.time_to_first_token is not None:
-        items.append(f"first token after {_seconds(stats.time_to_first_token)}")
+        items.append(f"first token {_seconds(stats.time_to_first_token)}")
     if stats is not None and stats.tokens_per_second is not None:
         items.append(f"{stats.tokens_per_second:.0f} tokens/s")
     if stats is not None and stats.duration is not None:
         items.append(_seconds(stats.duration))
     if stats is not None and stats.attempts > 1:
         items.append(f"{stats.attempts} attempts")
-    return _SEPARATOR.join(items)
+    return SEPARATOR.join(items)
 
 
 def totals(input_tokens: int, output_tokens: int, cost: float | None, *, is_estimated: bool) -> str:
@@ -69,11 +69,11 @@ def totals(input_tokens: int, output_tokens: int, cost: float | None, *, is_esti
     items = [f"{mark}{input_tokens} tokens in, {mark}{output_tokens} out"]
     if cost is not None:
         items.append(_dollars(cost))
-    return _SEPARATOR.join(items)
+    return SEPARATOR.join(items)
 
 
 _REASONS = {
-    "length": "The answer was cut: it reached the most tokens that it may have (--max-tokens, or the model's own limit).",
+    "length": "The answer was cut: it reached the limit of --max-tokens, or the model's own.",
     "content_filter": "The answer was cut by the provider's content filter.",
     "refusal": "The model refused to answer.",
     "pause": "The provider paused the answer; it is not complete.",

@@ -13,7 +13,7 @@ from lm_deluge.cli.answer import show_stream, watch_for_lost_reader
 from lm_deluge.cli.asking import Asked, build_client, call_options, read_prompt, read_schema
 from lm_deluge.cli.output import choose_output
 from lm_deluge.cli.status import notes_of, summary
-from lm_deluge.cli.terminal import report, write_text
+from lm_deluge.cli.terminal import report, report_aside, write_text
 from lm_deluge.client.client import LLMClient
 from lm_deluge.errors import DelugeError
 from lm_deluge.prompt.conversation import Conversation
@@ -24,7 +24,9 @@ from lm_deluge.response import APIResponse
 @click.command()
 @click.argument("prompt", required=False)
 @call_options
-@click.option("--image", "images", multiple=True, metavar="FILE", help="Show the model an image: path or URL. Repeatable.")
+@click.option(
+    "--image", "images", multiple=True, metavar="FILE", help="Show the model an image: path or URL. Repeatable."
+)
 @click.option("--file", "files", multiple=True, metavar="FILE", help="Give the model a document. Repeatable.")
 @click.option("--json-mode", is_flag=True, help="The answer is to be one JSON object; the prompt must say so too.")
 @click.option("--schema", metavar="FILE", help="JSON schema that the answer is to follow.")
@@ -71,8 +73,9 @@ async def _stream(
         if as_json:
             _print_json(response)
     if not options["quiet"]:
-        for line in (*notes_of(response), summary(response)):
-            report(line)
+        for note in notes_of(response):
+            report(note)
+        report_aside(summary(response))
 
 
 def _failed(error: DelugeError) -> APIResponse:

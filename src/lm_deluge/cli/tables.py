@@ -104,7 +104,9 @@ class Table:
         cells = [_split(line) for index, line in enumerate(lines) if index != 1]
         count = max(len(row) for row in cells)
         widths = [
-            max((sum(cells_of(run.text) for run in _runs(row[column])) for row in cells if column < len(row)), default=0)
+            max(
+                (sum(cells_of(run.text) for run in _runs(row[column])) for row in cells if column < len(row)), default=0
+            )
             for column in range(count)
         ]
         room = self._width - len(_GAP) * (count - 1)

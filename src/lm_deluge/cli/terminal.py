@@ -11,14 +11,26 @@ import os
 import sys
 from typing import TextIO
 
-from lm_deluge.cli.environment import is_dumb_terminal
-from lm_deluge.cli.rows import Row, cells_of, paint, row_of
+from lm_deluge.cli.environment import has_colours, is_dumb_terminal
+from lm_deluge.cli.rows import Row, cells_of, paint, row_of, without_colours
 
-__all__ = ["Screen", "is_same_terminal", "is_terminal", "open_screen", "write_text"]
+__all__ = [
+    "SEPARATOR",
+    "Screen",
+    "is_same_terminal",
+    "is_terminal",
+    "open_screen",
+    "report",
+    "report_aside",
+    "write_text",
+]
 
 _ERASE_RIGHT = "\x1b[K"
 _ERASE_BELOW = "\x1b[J"
 _STATUS_STYLE = "2"
+
+SEPARATOR = " \u00b7 "
+"""Between the items of a status line."""
 
 
 def is_terminal(file: TextIO) -> bool:
@@ -63,6 +75,10 @@ class Screen:
         self._painted: list[str] = []
         self._status = ""
         self._columns = self._size().columns
+        self._has_colours = has_colours()
+
+    def _paint(self, row: Row) -> str:
+        return paint(row) if self._has_colours else paint([without_colours(run) for run in row])
 
     def _size(self) -> os.terminal_size:
         try:
@@ -89,7 +105,7 @@ class Screen:
             status: The last line; None leaves it as it is.
         """
         status = self._status if status is None else status
-        painted = [paint(row) for row in (*done, *live)]
+        painted = [self._paint(row) for row in (*done, *live)]
         columns = self._size().columns or 80
         first = self._first_change(painted) if columns == self._columns else 0
         out = [self._go_up_to(first, columns), *self._lines(painted, first, status)]
@@ -110,13 +126,9 @@ class Screen:
     def _go_up_to(self, first: int, columns: int) -> str:
         """Return what moves the cursor from its place to the beginning of a live row.
 
-        In a window that was made narrower, rows were wrapped by the terminal and take several of its own.
+        In a window that was made narrower, the terminal wraps rows, and they take several of its own.
         """
-        if columns >= self._columns:
-            up = max(len(self._live) - 1, 0) - first
-        else:
-            heights = [max(-(-_row_cells(row) // columns), 1) for row in self._live[first:]]
-            up = sum(heights) - 1
+        up = sum(max(-(-_row_cells(row) // columns), 1) for row in self._live[first:]) - 1
         return f"\r\x1b[{up}A" if up > 0 else "\r"
 
     def _lines(self, painted: list[str], first: int, status: str) -> list[str]:
@@ -132,7 +144,7 @@ class Screen:
             return "\r" if status or not done else "\r\n"
         if not status:
             return ""
-        cells = _row_cells(live[-1])
+        cells = _row_cells(live[-1]) % (self._size().columns or 80)
         return "\r\x1b[A" + (f"\x1b[{cells}C" if cells else "")
 
     def update_status(self, status: str) -> None:
@@ -157,7 +169,7 @@ def _row_cells(row: Row) -> int:
 def _cut(text: str, width: int) -> str:
     """Return as much of a status line as fits, whole items where possible."""
     while cells_of(text) > width:
-        shorter, separator, _ = text.rpartition(" \u00b7 ")
+        shorter, separator, _ = text.rpartition(SEPARATOR)
         text = shorter if separator else text[:-1]
     return text
 
@@ -166,3 +178,19 @@ def report(text: str) -> None:
     """Say something to the user, beside the answer: on stderr, if anybody reads that."""
     with contextlib.suppress(OSError, ValueError):
         write_text(sys.stderr, text + "\n")
+
+
+def report_aside(text: str) -> None:
+    """Say what is not so important: in a faint colour where there is one, cut between its items."""
+    screen = open_screen(sys.stderr)
+    if screen is None:
+        report(text)
+        return
+    rows = [""]
+    for item in text.split(SEPARATOR):
+        row = f"{rows[-1]}{SEPARATOR}{item}" if rows[-1] else item
+        if cells_of(row) > screen.width and rows[-1]:
+            rows.append(item)
+        else:
+            rows[-1] = row
+    report("\n".join(paint(row_of(row, _STATUS_STYLE)) for row in rows))
