@@ -180,9 +180,9 @@ def report(text: str) -> None:
         write_text(sys.stderr, text + "\n")
 
 
-def report_aside(text: str) -> None:
+def report_aside(text: str, *, is_raw: bool = False) -> None:
     """Say what is not so important: in a faint colour where there is one, cut between its items."""
-    screen = open_screen(sys.stderr)
+    screen = None if is_raw else open_screen(sys.stderr)
     if screen is None:
         report(text)
         return
