@@ -49,6 +49,12 @@ class _ToolCall(msgspec.Struct):
     custom: _Custom | None = None
 
 
+class _Audio(msgspec.Struct):
+    id: str | None = None
+    data: str | None = None
+    transcript: str | None = None
+
+
 class _Delta(msgspec.Struct):
     content: str | list[Any] | None = None
     reasoning_content: str | None = None
@@ -60,7 +66,7 @@ class _Delta(msgspec.Struct):
     tool_calls: list[_ToolCall] | None = None
     function_call: _Function | None = None
     annotations: list[Any] | None = None
-    audio: dict[str, Any] | None = None
+    audio: _Audio | None = None
     images: list[Any] | None = None
     executed_tools: list[Any] | None = None
 
@@ -159,8 +165,10 @@ class ChatPayload:
     def maybe_handle_tail(self, frame: ServerSentEvent, events: list[Event]) -> None:
         """Take the frame that the end of the body cut: it counts if it is the mark or whole JSON."""
         try:
+            if frame.data.strip() != b"[DONE]":
+                msgspec.json.decode(frame.text)
             self.handle(frame, events)
-        except ProtocolError:
+        except (ProtocolError, msgspec.DecodeError, RecursionError):
             self.ignored += 1
 
     def finish(self, events: list[Event]) -> None:
@@ -292,16 +300,16 @@ class ChatPayload:
         )
 
     def _add_media(self, delta: _Delta, events: list[Event]) -> None:
-        audio = delta.audio or {}
-        if audio.get("data") or audio.get("transcript"):
+        audio = delta.audio
+        if audio is not None and (audio.data or audio.transcript):
             # Streamed sound is always 16-bit PCM: https://platform.openai.com/docs/guides/audio
-            sound = MediaDelta(
-                "audio/pcm", audio.get("data") or "", id=audio.get("id"), transcript=audio.get("transcript")
-            )
-            events.append(sound)
+            events.append(MediaDelta("audio/pcm", audio.data or "", id=audio.id, transcript=audio.transcript))
         for image in delta.images or ():
             found = convert_tolerantly(image, _Image)
             url = found.image_url.url if found and found.image_url else ""
+            if not url:
+                self.ignored += 1
+                continue
             head, _, data = url.partition(";base64,")
             is_inline = url.startswith("data:")
             media_type = head[5:] if is_inline else "image/*"
@@ -328,7 +336,9 @@ class ChatPayload:
 
     def _set_reason(self, reason: str) -> None:
         if reason in _FAILURES:
-            raise classify_in_band({"message": f"the answer broke off: {reason}", "code": reason})
+            error = classify_in_band({"message": f"the answer broke off: {reason}", "code": reason})
+            error.billed = "maybe"
+            raise error
         self._reason = reason
 
     def _end_at_mark(self, events: list[Event]) -> None:
