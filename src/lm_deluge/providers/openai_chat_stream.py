@@ -198,7 +198,7 @@ class ChatPayload:
 
     def _add_chunk(self, chunk: _Chunk, events: list[Event]) -> None:
         choices = chunk.choices
-        if not self._is_started and (chunk.id or choices):
+        if not self._is_started and _says_anything(chunk):
             self._is_started = True
             events.append(ResponseStarted(chunk.id or None, chunk.model or None))
         if choices:
@@ -367,6 +367,10 @@ class ChatPayload:
             # Some hosts say "stop" where the model called a tool or refused.
             return "tool_calls" if self._calls.has_calls else "refusal" if self._has_refusal else "stop"
         return reason
+
+
+def _says_anything(chunk: _Chunk) -> bool:
+    return bool(chunk.id or chunk.choices or chunk.usage or chunk.x_groq or chunk.citations or chunk.search_results)
 
 
 class _ImageURL(msgspec.Struct):
