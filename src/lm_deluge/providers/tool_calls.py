@@ -93,15 +93,17 @@ class ToolCallAssembler:
         if call is None:
             return None
         if call_id and call.id and call_id != call.id:
-            # The same index with another id is another call, maybe one of those before.
-            return next((each for each in self._calls if each.id == call_id and each.key == key), None)
+            # The same index, or none, with another id is another call, maybe one of those before.
+            same = (each for each in self._calls if each.id == call_id and key in (None, each.key))
+            return next(same, None)
         if name and not call_id and call.pieces and (name != call.name or self._is_whole(call)):
             return None
         return call
 
     @staticmethod
     def _is_whole(call: _OpenCall) -> bool:
-        return parse_arguments("".join(call.pieces))[1] is None
+        # Arguments are objects: a look at the last piece spares parsing all of them at each repeated name.
+        return call.pieces[-1].rstrip().endswith("}") and parse_arguments("".join(call.pieces))[1] is None
 
     @staticmethod
     def _start(call: _OpenCall, events: list[Event]) -> None:
