@@ -24,7 +24,7 @@ _STREAM_TYPES = ("text/event-stream", "application/json", "application/x-ndjson"
 
 
 class Payload(Protocol):
-    """What a wire API does with its frames. `handle_all` and `finish` may raise errors of ours."""
+    """What a wire API does with its frames. `handle` and `finish` may raise errors of ours."""
 
     is_finished: bool
     ignored: int
@@ -34,8 +34,12 @@ class Payload(Protocol):
         """Whether the terminal event was seen."""
         ...
 
-    def handle_all(self, frames: list[ServerSentEvent], events: list[Event]) -> None:
-        """Take the frames of one read; append their events."""
+    def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
+        """Take one frame; append its events."""
+        ...
+
+    def handle_plain(self, payloads: list[bytes], events: list[Event]) -> None:
+        """Take the data of frames without a type, all of one read; append their events."""
         ...
 
     def maybe_handle_tail(self, frame: ServerSentEvent, events: list[Event]) -> None:
@@ -160,7 +164,12 @@ class SSEBodyDecoder:
             )
 
     def _handle(self, data: bytes, events: list[Event]) -> None:
-        self._payload.handle_all(self._frames.feed(data), events)
+        payloads = self._frames.maybe_feed_plain(data)
+        if payloads is not None:
+            self._payload.handle_plain(payloads, events)
+            return
+        for frame in self._frames.feed(data):
+            self._payload.handle(frame, events)
         if self._frames.error is not None and not self.is_complete:
             raise self._frames.error
 

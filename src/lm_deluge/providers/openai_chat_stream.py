@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -107,7 +107,7 @@ _DECODER = TolerantDecoder(_Chunk)
 
 
 class _PlainDelta(msgspec.Struct, gc=False):
-    content: str
+    content: Annotated[str, msgspec.Meta(min_length=1)]
     reasoning_content: None = None
     reasoning: None = None
     reasoning_text: None = None
@@ -193,19 +193,17 @@ class ChatPayload:
         """Whether the finish reason or the end mark was seen."""
         return self._reason is not None or self._is_marked
 
-    def handle_all(self, frames: list[ServerSentEvent], events: list[Event]) -> None:
-        """Take the frames of one read."""
-        for frame in frames:
-            if self._is_plain and not frame.event:
-                try:
-                    content = _decode_plain(frame.data).choices[0].delta.content
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                    self._is_plain = False
-                else:
-                    if content:
-                        events.append(TextDelta(content))
-                    continue
-            self.handle(frame, events)
+    def handle_plain(self, payloads: list[bytes], events: list[Event]) -> None:
+        """Take the data of frames without a type, all of one read."""
+        if self._is_plain:
+            try:
+                events += [TextDelta(_decode_plain(data).choices[0].delta.content) for data in payloads]
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                self._is_plain = False
+            else:
+                return
+        for data in payloads:
+            self.handle(ServerSentEvent(data), events)
 
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
         """Take one frame."""
