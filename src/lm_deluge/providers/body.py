@@ -66,16 +66,17 @@ class SSEBodyDecoder:
         self._document: bytearray | None = None
         self._is_known = False
         self._is_suspect = False
+        self._is_parsed = False  # a plain answer, read to its end
 
     @property
     def is_complete(self) -> bool:
         """Whether an end of the body now is a success."""
-        return self._payload.is_complete
+        return self._is_parsed or self._payload.is_complete
 
     @property
     def is_finished(self) -> bool:
         """Whether `ResponseFinished` was returned."""
-        return self._payload.is_finished
+        return self._is_parsed or self._payload.is_finished
 
     @property
     def ignored(self) -> int:
@@ -176,6 +177,7 @@ class SSEBodyDecoder:
     def _close(self, events: list[Event]) -> None:
         if self._document is not None:
             events.extend(self._parse_document(bytes(self._document)))
+            self._is_parsed = True
             return
         tail = self._frames.close()
         if tail is not None:
