@@ -53,5 +53,5 @@ def _check_calls(events: list[Event], *, is_complete: bool) -> None:
             assert (event.id, event.name, event.custom) == (start.id, start.name, start.custom)
             assert event.arguments_text == texts[event.index]
             assert event.arguments is None or event.arguments_error is None
-    assert sorted(started) == list(range(len(started)))
+    assert list(started) == list(range(len(started)))
     assert finished == (set(started) if is_complete else set())

@@ -31,6 +31,7 @@ from lm_deluge.wire.retry_after import parse_retry_after
 __all__ = ["classify_in_band", "classify_status"]
 
 _MOST_MESSAGE = 500
+_MOST_WORD = 100
 _MOST_BODY = 4_096
 
 _BY_STATUS: dict[int, type[APIError]] = {
@@ -142,12 +143,11 @@ def classify_in_band(payload: Any, *, status: int | None = None) -> APIError:
     if status is None:
         status = _inferred_status(fields, words)
     kind = _kind(status, words, message)
-    code = fields.get("code")
     return kind(
         message or f"the provider answered with status {status}",
         status_code=status,
-        code=None if code is None else str(code),
-        type=None if fields.get("type") is None else str(fields["type"]),
+        code=_redacted(fields.get("code"), _MOST_WORD) or None,
+        type=_redacted(fields.get("type"), _MOST_WORD) or None,
         hint=_HINTS.get(kind),
         body=_redacted(_text_of(payload), _MOST_BODY),
     )

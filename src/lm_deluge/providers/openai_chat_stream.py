@@ -210,7 +210,7 @@ class ChatPayload:
         data = frame.data
         if self.is_finished:
             self.ignored += 1
-        elif data[:1] == b"[" and data.strip() == b"[DONE]":
+        elif data[:1] in b"[ " and data.strip() == b"[DONE]":
             self._end_at_mark(events)
         elif data.strip():
             chunk = self._decoded(frame)

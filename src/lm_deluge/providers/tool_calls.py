@@ -74,7 +74,8 @@ class ToolCallAssembler:
         if name and name != call.name and not call.is_started:
             call.name += name
         if arguments:
-            self._start(call, events)
+            if not call.is_started:
+                self._start_up_to(call, events)
             call.pieces.append(arguments)
             events.append(ToolCallDelta(call.index, arguments))
 
@@ -99,6 +100,13 @@ class ToolCallAssembler:
         if name and not call_id and call.pieces and (name != call.name or self._is_whole(call)):
             return None
         return call
+
+    def _start_up_to(self, call: _OpenCall, events: list[Event]) -> None:
+        """Announce the call, and before it those that appeared earlier and have a name."""
+        for earlier in self._calls[: call.index]:
+            if earlier.name:
+                self._start(earlier, events)
+        self._start(call, events)
 
     @staticmethod
     def _is_whole(call: _OpenCall) -> bool:
