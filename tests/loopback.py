@@ -21,7 +21,9 @@ RACE = "race"
 """Wait for the next request and close the connection without a byte, as a server whose patience just ended."""
 
 Step = bytes | float | str
-HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\nx-request-id: req_7\r\n\r\n"
+HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\nx-request-id: req_7\r\n\r\n"
+)
 END = b"0\r\n\r\n"
 DONE = b"data: [DONE]\n\n"
 
@@ -40,7 +42,9 @@ def finish(reason: str = "stop") -> bytes:
     return data({"id": "chatcmpl-1", "model": "gpt-4o-2024-08-06", "choices": [choice]})
 
 
-USAGE = data({"id": "chatcmpl-1", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}})
+USAGE = data(
+    {"id": "chatcmpl-1", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}}
+)
 HELLO = text("Hello") + text(" world") + finish() + USAGE + DONE
 
 

@@ -28,7 +28,7 @@ async def open_stream(
 
 async def until(condition: object) -> None:
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - what is watched tells nobody
+        while not condition():
             await asyncio.sleep(0.005)
 
 

@@ -12,17 +12,37 @@ from typing import Any
 import brotli
 import pytest
 import zstandard
-from loopback import DONE, END, FIN, HANG, HEAD, HELLO, NEXT, RST, USAGE, Loopback, Step, answer, chunk, data, finish, plain, text
 
 from lm_deluge import APIResponse, LLMClient, Timeouts
 from lm_deluge import errors as e
 from lm_deluge.errors import DelugeError
+from loopback import (
+    DONE,
+    END,
+    FIN,
+    HANG,
+    HEAD,
+    HELLO,
+    NEXT,
+    RST,
+    USAGE,
+    Loopback,
+    Step,
+    answer,
+    chunk,
+    data,
+    finish,
+    plain,
+    text,
+)
 
 QUICK = Timeouts(connect=5, first_token=0.3, idle=0.2, progress=0.6)
 
 
 def _client(url: str, **options: Any) -> LLMClient:
-    return LLMClient("gpt-4o", **{"base_url": url, "max_attempts": 1, "timeouts": QUICK, "api_key": "sk-test", **options})
+    return LLMClient(
+        "gpt-4o", **{"base_url": url, "max_attempts": 1, "timeouts": QUICK, "api_key": "sk-test", **options}
+    )
 
 
 def _async(transcripts: list[list[Step]], **options: Any) -> APIResponse:
@@ -55,7 +75,10 @@ def coded(name: str, body: bytes) -> list[Step]:
 
 def gzip_flushed() -> list[bytes]:
     squeeze = zlib.compressobj(wbits=31)
-    pieces = [squeeze.compress(event) + squeeze.flush(zlib.Z_SYNC_FLUSH) for event in (text("Hello"), text(" world"), finish(), USAGE, DONE)]
+    pieces = [
+        squeeze.compress(event) + squeeze.flush(zlib.Z_SYNC_FLUSH)
+        for event in (text("Hello"), text(" world"), finish(), USAGE, DONE)
+    ]
     return [*pieces, squeeze.flush()]
 
 
@@ -66,7 +89,9 @@ IN_ORDER = {
     "cr only [W5]": answer(HELLO.replace(b"\n", b"\r")),
     "bom [W3]": answer(b"\xef\xbb\xbf" + HELLO),
     "keep-alives [W7]": answer(b": ping\n\n", HELLO, b": bye\n\n"),
-    "multi-line data [W8]": answer(text("Hello").replace(b'"choices"', b'\ndata: "choices"'), text(" world"), finish(), DONE),
+    "multi-line data [W8]": answer(
+        text("Hello").replace(b'"choices"', b'\ndata: "choices"'), text(" world"), finish(), DONE
+    ),
     "event without data [W9]": answer(b"event: x\n\n" + HELLO),
     "empty data [W10]": answer(b"data:\n\n" + HELLO),
     "done without blank line [W12]": answer(HELLO[:-2]),
@@ -92,7 +117,8 @@ IN_ORDER = {
         data({"choices": [], "prompt_filter_results": []}), data({"choices": [{"index": 0, "delta": None}]}), HELLO
     ),
     "a plain answer instead of a stream": plain(
-        "200 OK", b'{"id":"c","model":"gpt-4o","choices":[{"message":{"content":"Hello world"},"finish_reason":"stop"}]}'
+        "200 OK",
+        b'{"id":"c","model":"gpt-4o","choices":[{"message":{"content":"Hello world"},"finish_reason":"stop"}]}',
     ),
 }
 
@@ -107,6 +133,18 @@ def test_whole_answers_are_whole(ask: Callable[..., APIResponse], name: str) -> 
     assert response.error is None
 
 
+def says(code: str, status: str = "400 X") -> list[Step]:
+    return plain(status, b'{"error":{"message":"m","code":"%b"}}' % code.encode())
+
+
+def page(status: str) -> list[Step]:
+    return plain(status, b"<html><title>502 Bad Gateway</title>", content_type="text/html")
+
+
+BUSY = data({"error": {"message": "busy", "type": "overloaded_error"}})
+NO_CHUNK_SIZE = b"zz\r\n"
+TWO_LENGTHS = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd"
+
 BROKEN: dict[str, tuple[list[Step], type[DelugeError], str | None]] = {
     "huge event [W13]": ([HEAD, chunk(text("a")), chunk(b"data: " + b"x" * 70_000), HANG], e.ResponseLimitError, "a"),
     "gzip bomb [W14]": (coded("gzip", gzip.compress(b"\n" * (20 * 2**20))), e.ResponseLimitError, None),
@@ -114,8 +152,8 @@ BROKEN: dict[str, tuple[list[Step], type[DelugeError], str | None]] = {
     "gzip cut short [W14]": (coded("gzip", gzip_flushed()[0]), e.StreamInterruptedError, "Hello"),
     "unknown coding [W14]": (coded("snappy", HELLO), e.ContentTypeError, None),
     "not JSON [W15]": (answer(text("a"), b"data: {nope\n\n"), e.ProtocolError, "a"),
-    "HTML with status 200 [W16]": (plain("200 OK", b"<html><title>Oops</title>", content_type="text/html"), e.ContentTypeError, None),
-    "JSON error with status 200 [W17]": (plain("200 OK", b'{"error":{"message":"no","code":"rate_limit_exceeded"}}'), e.RateLimitError, None),
+    "HTML with status 200 [W16]": (page("200 OK"), e.ContentTypeError, None),
+    "JSON error with status 200 [W17]": (says("rate_limit_exceeded", "200 OK"), e.RateLimitError, None),
     "slow first byte [T3]": ([HANG], e.TimeoutError, None),
     "slow first token [T3]": ([HEAD, chunk(b": ping\n\n"), HANG], e.TimeoutError, None),
     "half-open silence [T4]": ([HEAD, chunk(text("a")), HANG], e.TimeoutError, "a"),
@@ -131,11 +169,11 @@ BROKEN: dict[str, tuple[list[Step], type[DelugeError], str | None]] = {
     "no answer": ([FIN], e.StreamInterruptedError, None),
     "not HTTP": ([b"SSH-2.0-OpenSSH_9.2\r\n", FIN], e.ProtocolError, None),
     "huge header [T15]": ([b"HTTP/1.1 200 OK\r\nx: " + b"y" * 70_000 + b"\r\n\r\n", HANG], e.ProtocolError, None),
-    "two lengths [T15]": ([b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd", FIN], e.ProtocolError, None),
+    "two lengths [T15]": ([TWO_LENGTHS, FIN], e.ProtocolError, None),
     # aiohttp closes the connection and does not tell who reads (3.14, 2026-11): the idle clock does.
-    "chunk size that is none": ([HEAD, chunk(text("a")), 0.1, b"zz\r\n", HANG], e.TimeoutError, "a"),
-    "error before the first token [P7]": (answer(data({"error": {"message": "busy", "type": "overloaded_error"}})), e.OverloadedError, None),
-    "error after tokens [P8]": (answer(text("a"), data({"error": {"message": "busy", "type": "overloaded_error"}})), e.OverloadedError, "a"),
+    "chunk size that is none": ([HEAD, chunk(text("a")), 0.1, NO_CHUNK_SIZE, HANG], e.TimeoutError, "a"),
+    "error before the first token [P7]": (answer(BUSY), e.OverloadedError, None),
+    "error after tokens [P8]": (answer(text("a"), BUSY), e.OverloadedError, "a"),
     "the answer broke off": (answer(text("a"), finish("insufficient_system_resource")), e.OverloadedError, "a"),
     **{
         f"status {status}": (plain(f"{status} X", b'{"error":{"message":"m"}}'), kind, None)
@@ -147,10 +185,10 @@ BROKEN: dict[str, tuple[list[Step], type[DelugeError], str | None]] = {
             505: e.ServerError, 529: e.OverloadedError,
         }.items()
     },
-    "quota [P3]": (plain("429 X", b'{"error":{"message":"m","code":"insufficient_quota"}}'), e.QuotaExceededError, None),
-    "context too long": (plain("400 X", b'{"error":{"message":"m","code":"context_length_exceeded"}}'), e.ContextLengthError, None),
-    "prompt refused by the filter": (plain("400 X", b'{"error":{"message":"m","code":"content_filter"}}'), e.ContentFilterError, None),
-    "error page": (plain("502 Bad Gateway", b"<html><title>502 Bad Gateway</title>", content_type="text/html"), e.ServerError, None),
+    "quota [P3]": (says("insufficient_quota", "429 X"), e.QuotaExceededError, None),
+    "context too long": (says("context_length_exceeded"), e.ContextLengthError, None),
+    "prompt refused by the filter": (says("content_filter"), e.ContentFilterError, None),
+    "error page": (page("502 Bad Gateway"), e.ServerError, None),
 }  # fmt: skip
 
 

@@ -185,6 +185,7 @@ class ChatPayload:
         self._details = ReasoningDetails()
         self._sources: set[str] = set()
         self._has_refusal = False
+        self._has_plain_reasoning = False
         self._warnings: list[str] = []
         self._is_plain = False  # the last chunk was text and nothing else: so will be the next
 
@@ -273,31 +274,13 @@ class ChatPayload:
         if delta is None:
             if isinstance(choice.text, str) and choice.text:
                 events.append(TextDelta(choice.text))
-        elif choice.logprobs is not None or type(delta.content) is list:
-            self._add_rich_delta(delta, choice.logprobs, events)
         else:
-            self._is_plain = bool(delta.content) and not self.is_finished
-            self._add_delta(delta, events)
+            self._is_plain = bool(delta.content) and choice.logprobs is None
+            self._add_delta(delta, choice.logprobs, events)
         if choice.usage is not None:  # Moonshot
             self._add_usage(choice.usage, events)
         if choice.finish_reason and self._reason is None:
             self._set_reason(choice.finish_reason)
-
-    def _add_rich_delta(self, delta: _Delta, logprobs: _Logprobs | None, events: list[Event]) -> None:
-        """Take a delta with log probabilities, or whose content is a list of typed pieces."""
-        content, refusal = delta.content, delta.refusal
-        if isinstance(content, list):
-            for piece in content:
-                self._add_piece(piece, events)
-            content = None
-        self._add_delta(msgspec.structs.replace(delta, content=None, refusal=None), events)
-        of_text = tuple(logprobs.content or ()) if logprobs else ()
-        if content or of_text:
-            events.append(TextDelta(content or "", of_text))
-        of_refusal = tuple(logprobs.refusal or ()) if logprobs else ()
-        if refusal or of_refusal:
-            self._has_refusal = True
-            events.append(RefusalDelta(refusal or "", of_refusal))
 
     def _add_piece(self, piece: Any, events: list[Event]) -> None:
         """Take a typed piece of content: text, or thinking that may hold pieces itself (Mistral's models)."""
@@ -312,19 +295,20 @@ class ChatPayload:
         if text:
             events.append(ReasoningDelta(text) if kind in ("thinking", "reasoning") else TextDelta(text))
 
-    def _add_delta(self, delta: _Delta, events: list[Event]) -> None:
-        reasoning = delta.reasoning_content or delta.reasoning or delta.reasoning_text or delta.thinking
-        text = _joined_text(reasoning) if reasoning else ""
-        if delta.reasoning_details:
-            pieces = [self._details.add(piece) for piece in delta.reasoning_details]
-            text = text or "".join(pieces)
-        if text:
-            events.append(ReasoningDelta(text))
-        if delta.content:
-            events.append(TextDelta(delta.content))  # type: ignore[arg-type]  # lists went the other way
-        if delta.refusal:
+    def _add_delta(self, delta: _Delta, logprobs: _Logprobs | None, events: list[Event]) -> None:
+        self._add_reasoning(delta, events)
+        content = delta.content
+        if isinstance(content, list):
+            for piece in content:
+                self._add_piece(piece, events)
+            content = None
+        of_text = tuple(logprobs.content or ()) if logprobs else ()
+        if content or of_text:
+            events.append(TextDelta(content or "", of_text))
+        of_refusal = tuple(logprobs.refusal or ()) if logprobs else ()
+        if delta.refusal or of_refusal:
             self._has_refusal = True
-            events.append(RefusalDelta(delta.refusal))
+            events.append(RefusalDelta(delta.refusal or "", of_refusal))
         for call in delta.tool_calls or ():
             self._add_tool_call(call, events)
         if delta.function_call is not None:
@@ -333,6 +317,17 @@ class ChatPayload:
             self._add_sources(delta.annotations, events)
         if delta.audio or delta.images or delta.executed_tools:
             self._add_media(delta, events)
+
+    def _add_reasoning(self, delta: _Delta, events: list[Event]) -> None:
+        plain = delta.reasoning_content or delta.reasoning or delta.reasoning_text or delta.thinking
+        text = _joined_text(plain) if plain else ""
+        self._has_plain_reasoning = self._has_plain_reasoning or bool(text)
+        pieces = [self._details.add(piece) for piece in delta.reasoning_details or ()]
+        if not self._has_plain_reasoning:
+            # Details repeat what the plain field says; some hosts send nothing else.
+            text = "".join(pieces)
+        if text:
+            events.append(ReasoningDelta(text))
 
     def _add_tool_call(self, call: _ToolCall, events: list[Event]) -> None:
         function = call.function or _Function()

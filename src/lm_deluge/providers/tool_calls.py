@@ -113,10 +113,12 @@ class ToolCallAssembler:
         # Arguments are objects: a look at the last piece spares parsing all of them at each repeated name.
         return call.pieces[-1].rstrip().endswith("}") and parse_arguments("".join(call.pieces))[1] is None
 
-    @staticmethod
-    def _start(call: _OpenCall, events: list[Event]) -> None:
-        """Announce the call, once its name cannot grow any more."""
-        if not call.is_started:
-            call.is_started = True
-            call.id = call.id or f"call_{call.index}"
-            events.append(ToolCallStarted(call.index, call.id, call.name, call.custom))
+    def _start(self, call: _OpenCall, events: list[Event]) -> None:
+        """Announce the call, whose name cannot grow any more, and those that appeared before it."""
+        if call.is_started:
+            return
+        for each in self._calls[: call.index + 1]:
+            if not each.is_started:
+                each.is_started = True
+                each.id = each.id or f"call_{each.index}"
+                events.append(ToolCallStarted(each.index, each.id, each.name, each.custom))

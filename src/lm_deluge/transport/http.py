@@ -195,7 +195,7 @@ class AiohttpExchange:
         surplus = 0
         try:
             async with asyncio.timeout(wait_s):
-                while not self._content.at_eof():
+                while not surplus and not self._content.at_eof():
                     surplus += len(await self._content.readany())
         except (aiohttp.ClientError, OSError, builtins.TimeoutError):
             self.abort()
