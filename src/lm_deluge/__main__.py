@@ -1,0 +1,6 @@
+"""`python -m lm_deluge` is the command `deluge`."""
+
+from lm_deluge.cli.main import main
+
+if __name__ == "__main__":
+    main()

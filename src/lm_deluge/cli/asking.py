@@ -1,0 +1,179 @@
+"""From what stands on the command line to a client and a prompt."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from lm_deluge.cli.environment import from_dotenv
+from lm_deluge.cli.visible import visible_line
+
+if TYPE_CHECKING:
+    from lm_deluge.client.client import LLMClient
+    from lm_deluge.models.rows import ModelRow, ProviderRow
+
+__all__ = ["DEFAULT_MODEL", "Asked", "build_client", "call_options", "read_prompt", "read_schema"]
+
+DEFAULT_MODEL = "gpt-4o"
+_SIMULATOR = "simulator"
+
+# Hosts of one's own often want no key, but the API wants a header.
+_NO_KEY = "none"
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_CLOCKS = ("connect", "first_token", "idle", "progress", "total")
+_CLOCK_HELP = {
+    "connect": "Seconds until the connection stands.",
+    "first_token": "Seconds until the first piece of the answer.",
+    "idle": "Seconds without any byte.",
+    "progress": "Seconds without any piece of the answer, while keep-alives come.",
+    "total": "Seconds for the whole call.",
+}
+
+_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
+
+_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.option(
+        "--model", "-m", metavar="NAME", help=f"A name of `deluge models`, or provider:name. [{DEFAULT_MODEL}]"
+    ),
+    click.option("--system", metavar="TEXT", help="How the model is to behave."),
+    click.option("--base-url", metavar="URL", help="An OpenAI-compatible host."),
+    click.option("--api-key", metavar="KEY", help="Better in the environment: other users can see command lines."),
+    click.option("--temperature", type=float, metavar="NUMBER", help="From 0 to 2."),
+    click.option("--max-tokens", type=int, metavar="COUNT", help="Most tokens to generate, reasoning included."),
+    click.option("--reasoning-effort", type=click.Choice(_EFFORTS), help="How much the model is to think."),
+    click.option("--show-reasoning", is_flag=True, help="Show on stderr what the model thinks."),
+    click.option("--raw", is_flag=True, help="The text as it is: no Markdown, no colours, no status line."),
+    *(
+        click.option(f"--timeout-{clock.replace('_', '-')}", type=float, metavar="SECONDS", help=_CLOCK_HELP[clock])
+        for clock in _CLOCKS
+    ),
+)
+
+
+def call_options(command: Command) -> Command:
+    """Add the options that every command has that asks a model."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The values of `call_options`."""
+
+    model: str | None
+    system: str | None
+    base_url: str | None
+    api_key: str | None
+    temperature: float | None
+    max_tokens: int | None
+    reasoning_effort: str | None
+    show_reasoning: bool
+    raw: bool
+    timeouts: dict[str, float]
+    json_mode: bool = False
+
+    @classmethod
+    def from_options(cls, options: dict[str, Any]) -> Asked:
+        """Take what `call_options` added out of a command's keyword arguments; what is left is the command's own."""
+        clocks = {clock: options.pop(f"timeout_{clock}") for clock in _CLOCKS}
+        own = {name: options.pop(name) for name in cls.__dataclass_fields__ if name in options}
+        return cls(timeouts={clock: value for clock, value in clocks.items() if value is not None}, **own)
+
+
+def build_client(asked: Asked, model: str | None = None) -> tuple[LLMClient, str | None]:
+    """Return the client, and what the user must know before it answers.
+
+    Without a key, and without an address where none may be needed, the built-in simulator answers instead.
+
+    Raises:
+        ConfigurationError: It cannot be built as asked.
+    """
+    from lm_deluge.client.client import LLMClient
+    from lm_deluge.config import Timeouts
+    from lm_deluge.models.registry import find_provider, find_served_model
+
+    name = model or asked.model or DEFAULT_MODEL
+    row = find_served_model(name, asked.base_url)
+    provider = find_provider(row.provider)
+    key, is_simulated, notice = _choose_key(asked, row, provider)
+    options: dict[str, Any] = {
+        "api_key": key,
+        "base_url": None if is_simulated else asked.base_url,
+        "timeouts": Timeouts(**asked.timeouts),
+        "temperature": asked.temperature,
+        "max_new_tokens": asked.max_tokens,
+        "reasoning_effort": asked.reasoning_effort,
+        "json_mode": asked.json_mode,
+    }
+    return LLMClient(_SIMULATOR if is_simulated else name, **options), notice
+
+
+def _choose_key(asked: Asked, row: ModelRow, provider: ProviderRow) -> tuple[str | None, bool, str | None]:
+    """Return the key (None: the environment's), whether the simulator answers, and what to say about it."""
+    from lm_deluge.api_requests.credentials import find_base_url, has_key
+
+    if row.id == _SIMULATOR and asked.base_url is None:
+        return None, True, "Simulator: this is the built-in simulator, not a model; it makes its answers up."
+    if asked.api_key is not None or provider.auth == "none" or not provider.key_env:
+        return asked.api_key, False, None
+    if has_key(provider):
+        return None, False, _dotenv_notice(asked, provider)
+    if asked.base_url is not None or find_base_url(provider, None) != provider.base_url:
+        return _NO_KEY, False, None
+    names = " or ".join(provider.key_env)
+    notice = (
+        f"Simulator: no {names} is set, so the built-in simulator answers, not {visible_line(row.id)}. "
+        f"To ask the model: export {provider.key_env[0]}=your-key, or put that line into .env."
+    )
+    return None, True, notice
+
+
+def _dotenv_notice(asked: Asked, provider: ProviderRow) -> str | None:
+    """Return a word on a folder that sends a key which is not its own to an address of its choice."""
+    address = from_dotenv(provider.base_url_env)
+    if asked.base_url is not None or address is None or from_dotenv(provider.key_env) is not None:
+        return None
+    return f"Note: .env sets {address}, so your key for {provider.id} goes there."
+
+
+def read_prompt(prompt: str | None) -> str:
+    """Return the prompt; from stdin for `-`, and where there is none and stdin is no terminal.
+
+    Raises:
+        click.UsageError: There is none, or it is no text.
+    """
+    if prompt is None and (sys.stdin is None or sys.stdin.isatty()):
+        raise click.UsageError("What is the prompt? Give it as an argument, or pipe it in.")
+    try:
+        if prompt is None or prompt == "-":
+            return sys.stdin.buffer.read().decode("utf-8")
+        prompt.encode("utf-8")
+    except UnicodeError:
+        raise click.UsageError("The prompt is not UTF-8 text.") from None
+    return prompt
+
+
+def read_schema(path: str) -> dict[str, Any]:
+    """Return the JSON schema in a file.
+
+    Raises:
+        click.UsageError: It cannot be read, or holds no schema.
+    """
+    try:
+        schema = json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise click.UsageError(f"Cannot read the schema {path}: {error.strerror}.") from None
+    except ValueError as error:
+        raise click.UsageError(f"The schema {path} is not JSON: {error}.") from None
+    if not isinstance(schema, dict):
+        raise click.UsageError(f"The schema {path} is not a JSON object.")
+    return schema

@@ -1,0 +1,60 @@
+"""What the commands take from their surroundings: `.env`, the terminal's kind, the folder for their state."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+__all__ = ["from_dotenv", "has_colours", "is_dumb_terminal", "load_dotenv_here", "state_folder"]
+
+_loaded: dict[str, str] = {}
+
+
+def load_dotenv_here() -> str | None:
+    """Read `.env` of the working folder and of no other; what is set already wins. Return what went wrong.
+
+    Only the commands do this, never the library.
+    """
+    path = Path(".env")
+    if not path.is_file():
+        return None
+    from dotenv import dotenv_values
+
+    try:
+        values = dotenv_values(path)
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        return f".env was not read: {getattr(error, 'strerror', None) or 'it is no text in UTF-8'}"
+    for name, value in values.items():
+        if value is not None and name not in os.environ and "\0" not in value:
+            os.environ[name] = value
+            _loaded[name] = value
+    return None
+
+
+def from_dotenv(names: tuple[str, ...]) -> str | None:
+    """Return the first of these variables that came from `.env`."""
+    return next((name for name in names if name in _loaded), None)
+
+
+def is_dumb_terminal() -> bool:
+    """Whether the terminal says that it knows no escape sequences."""
+    return os.environ.get("TERM", "dumb" if sys.platform != "win32" else "") == "dumb"
+
+
+def has_colours() -> bool:
+    """Whether colours are welcome (https://no-color.org)."""
+    return not os.environ.get("NO_COLOR")
+
+
+def state_folder() -> Path:
+    """Return where the commands keep what is no configuration, as the platform wants it."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path.home() / ".local" / "state"
+    # The specification wants relative paths ignored: https://specifications.freedesktop.org/basedir-spec/
+    chosen = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(chosen) if Path(chosen).is_absolute() else base) / "lm-deluge"
