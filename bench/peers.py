@@ -51,12 +51,8 @@ async def read_deluge_events(port: int, per_chunk: str) -> str:
     from lm_deluge.events import TextDelta
 
     client = LLMClient("gpt-4o", api_key="none", base_url=f"http://127.0.0.1:{port}/{per_chunk}")
-    texts = []
     async with client.stream("go") as stream:
-        async for event in stream.events():
-            if type(event) is TextDelta:
-                texts.append(event.text)
-    return "".join(texts)
+        return "".join([event.text async for event in stream.events() if type(event) is TextDelta])
 
 
 async def read_openai(port: int, per_chunk: str) -> str:

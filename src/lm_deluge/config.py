@@ -55,6 +55,11 @@ def _check_range(name: str, value: float | None, low: float, high: float) -> Non
         raise ConfigurationError(f"{name}={value!r} is not a number {bounds}")
 
 
+def _check_whole(name: str, value: Any) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise ConfigurationError(f"{name}={value!r} is not an integer")
+
+
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """How the model is to answer. What is None is not sent: the provider's default holds.
 
@@ -99,13 +104,14 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         _check_range("temperature", self.temperature, 0, 2)
         _check_range("top_p", self.top_p, 0, 1)
         _check_range("max_new_tokens", self.max_new_tokens, 1, math.inf)
+        _check_whole("max_new_tokens", self.max_new_tokens)
         _check_range("presence_penalty", self.presence_penalty, -2, 2)
         _check_range("frequency_penalty", self.frequency_penalty, -2, 2)
         _check_range("top_logprobs", self.top_logprobs, 0, 20)
-        if self.seed is not None and (isinstance(self.seed, bool) or not isinstance(self.seed, int)):
-            raise ConfigurationError(f"seed={self.seed!r} is not an integer")
+        _check_whole("top_logprobs", self.top_logprobs)
+        _check_whole("seed", self.seed)
         if self.stop is not None:
-            texts = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+            texts = tuple(self.stop) if isinstance(self.stop, tuple | list) else (self.stop,)
             if not texts or not all(isinstance(text, str) and text for text in texts):
                 raise ConfigurationError("stop must be one or more texts that are not empty")
             msgspec.structs.force_setattr(self, "stop", texts)
@@ -135,7 +141,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if value is None or value == "auto":
+            if value is None or (value == "auto" and name == "first_token"):
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                 raise ConfigurationError(f"Timeouts.{name}={value!r} is not a number of seconds above 0, nor None")
@@ -184,6 +190,7 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         _check_range("max_attempts", self.max_attempts, 1, 1_000)
+        _check_whole("max_attempts", self.max_attempts)
         _check_range("max_retry_after_s", self.max_retry_after_s, 0, math.inf)
         _check_range("max_event_bytes", self.max_event_bytes, 1_024, 2**31)
         if not isinstance(self.sampling_params, SamplingParams):

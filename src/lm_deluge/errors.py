@@ -165,13 +165,9 @@ class DelugeError(Exception):
             setattr(self, name, value)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the error as plain data: its class name, what it says and where it happened."""
-        names = ("message", "hint", "provider", "model", "request_id", "where", "billed", "attempts")
-        return {
-            "type": type(self).__name__,
-            **{name: getattr(self, name) for name in names},
-            "text": str(self),
-        }
+        """Return the error as plain data: `type` is its class name, `text` what it says; the rest as attributes are."""
+        plain = {name: value for name, value in vars(self).items() if isinstance(value, str | int | float | None)}
+        return {**plain, "provider_type": plain.get("type"), "type": type(self).__name__, "text": str(self)}
 
 
 class ConfigurationError(DelugeError):

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from lm_deluge.prompt.parts import TokenLogprob
+from lm_deluge.prompt.parts import TokenLogprob, TopLogprob
 from lm_deluge.usage import Usage
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "ToolCallDelta",
     "ToolCallFinished",
     "ToolCallStarted",
+    "TopLogprob",
     "UsageReported",
 ]
 

@@ -159,8 +159,11 @@ class APIResponse(msgspec.Struct, kw_only=True):
 def _error_from_dict(data: dict[str, Any]) -> DelugeError:
     known = {name: getattr(errors, name) for name in errors.__all__}
     kind: type[DelugeError] = known.get(data.get("type", ""), DelugeError)
-    names = ("hint", "provider", "model", "request_id", "where", "billed", "attempts")
-    return kind(data.get("message", ""), **{name: data[name] for name in names if name in data})
+    error = kind(data.get("message", ""))
+    for name, value in {**data, "type": data.get("provider_type")}.items():
+        if name in vars(error):
+            setattr(error, name, value)
+    return error
 
 
 class _Pieces:

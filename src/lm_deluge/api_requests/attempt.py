@@ -78,6 +78,7 @@ class Attempt:
         self._loop = asyncio.get_running_loop()
         self._watchdog = Watchdog(self._loop, exchange.abort)
         self._is_over = False
+        self._is_at_end = False
         self._surplus = 0
 
     @property
@@ -100,11 +101,12 @@ class Attempt:
         while not self._is_over:
             if decoder.error is not None:
                 self._fail(decoder.error)
-            if decoder.is_finished:
+            if decoder.is_finished or self._is_at_end:
                 await self.close()
                 break
             begun = loop.time()
             data = await self._read(begun)
+            self._is_at_end = not data
             events = decoder.feed(data) if data else decoder.close()
             self._note(begun, events)
             if events:

@@ -22,6 +22,9 @@ Echo = TextIO | Literal["stdout"] | None
 """Where an awaited stream prints: standard output as it is then, any text file, or nowhere."""
 
 
+_PRINTED = (TextDelta, RefusalDelta)
+
+
 def texts_of(events: list[Event]) -> list[str]:
     """Return the answer's text in a batch of events."""
     return [event.text for event in events if type(event) is TextDelta and event.text]
@@ -94,7 +97,7 @@ class Stream:
         file = sys.stdout if self._echo == "stdout" else self._echo
         try:
             while events := await call.next_batch():
-                text = "".join([event.text for event in events if isinstance(event, TextDelta | RefusalDelta)])
+                text = "".join([event.text for event in events if isinstance(event, _PRINTED)])
                 if text and file is not None:
                     file.write(text)
                     file.flush()

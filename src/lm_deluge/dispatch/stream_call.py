@@ -84,10 +84,10 @@ class StreamCall:
         except BaseException as error:
             if self._is_aborted and isinstance(error, builtins.TimeoutError):
                 return []
+            self._opening = None
             self.abort()
             raise
-        finally:
-            self._opening = None
+        self._opening = None
         if not events:
             self._end()
         return events
@@ -177,9 +177,10 @@ class StreamCall:
         self._end()
         if self._attempt is not None:
             self._attempt.abort()
-        if self._opening is not None and self._loop is not None:
+        opening, self._opening = self._opening, None
+        if opening is not None and self._loop is not None:
             # Wakes the one who opens the attempt, by a timeout of his own; his task is not cancelled.
-            self._opening.reschedule(self._loop.time())
+            opening.reschedule(self._loop.time())
 
     def abort_from_anywhere(self) -> None:
         """Abort from a finaliser, which may run in another thread or after the loop was closed."""

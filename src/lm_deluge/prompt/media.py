@@ -82,7 +82,7 @@ def load_media(source: MediaSource | Media, *, kind: str, media_type: str | None
 
 def _read_file(source: str | Path, kind: str) -> bytes:
     if "://" in str(source)[:16]:
-        raise InvalidPromptError(f"only http, https and data URLs can name a {kind}")
+        raise InvalidPromptError(f"the URL of the {kind} is neither http, https nor data")
     try:
         return Path(source).read_bytes()
     except (OSError, ValueError) as error:

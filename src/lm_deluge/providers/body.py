@@ -16,7 +16,10 @@ from lm_deluge.wire.sse import ServerSentEvent, SSEDecoder
 
 __all__ = ["Payload", "SSEBodyDecoder"]
 
+# A BOM, and blanks: some recordings and proxies put one before the first field (OpenRouter by way of a proxy, 2025-07).
 _BLANK = b"\xef\xbb\xbf \t\r\n"
+_ENOUGH_OF_A_PAGE = 2_048
+_ENOUGH_OF_A_FIELD = 5
 _STREAM_TYPES = ("text/event-stream", "application/json", "application/x-ndjson", "text/plain", "")
 
 
@@ -33,6 +36,10 @@ class Payload(Protocol):
 
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
         """Take one frame; append its events."""
+        ...
+
+    def handle_plain(self, payloads: list[bytes], events: list[Event]) -> None:
+        """Take the data of frames without a type, all of one read; append their events."""
         ...
 
     def maybe_handle_tail(self, frame: ServerSentEvent, events: list[Event]) -> None:
@@ -55,21 +62,21 @@ class SSEBodyDecoder:
         self._parse_document = parse_document
         self._limit = max_event_bytes
         self._frames = SSEDecoder(max_event_bytes)
-        self._head = bytearray()
-        self._document: list[bytes] | None = None
-        self._document_bytes = 0
+        self._head = b""  # of a body of which is not known yet what it is; blanks before it are gone
+        self._document: bytearray | None = None
         self._is_known = False
         self._is_suspect = False
+        self._is_parsed = False  # a plain answer, read to its end
 
     @property
     def is_complete(self) -> bool:
         """Whether an end of the body now is a success."""
-        return self._payload.is_complete
+        return self._is_parsed or self._payload.is_complete
 
     @property
     def is_finished(self) -> bool:
         """Whether `ResponseFinished` was returned."""
-        return self._payload.is_finished
+        return self._is_parsed or self._payload.is_finished
 
     @property
     def ignored(self) -> int:
@@ -83,10 +90,13 @@ class SSEBodyDecoder:
     def feed(self, data: bytes) -> list[Event]:
         """Take the next bytes; return the events that they complete."""
         if not self._is_known:
-            self._head += data
-            if not self._head.lstrip(_BLANK):
+            self._head = (self._head + data).lstrip(_BLANK)
+            if not self._can_tell():
                 return []
             data = self._look()
+        return self._take(data)
+
+    def _take(self, data: bytes) -> list[Event]:
         if self._document is not None:
             self._keep(data)
             return []
@@ -96,26 +106,39 @@ class SSEBodyDecoder:
                 self._handle(data, events)
             except DelugeError as error:
                 self.error = error
+            except RecursionError:
+                self.error = _too_deep()
         return events
 
     def close(self) -> list[Event]:
         """Take the end of the body."""
         events: list[Event] = []
+        if self._head:
+            events += self._take(self._look())
         if self.error is None and not self.is_finished:
             try:
                 self._close(events)
             except DelugeError as error:
                 self.error = error
+            except RecursionError:
+                self.error = _too_deep()
         return events
+
+    def _can_tell(self) -> bool:
+        """Whether the head is enough to go by: an HTML page should show its title, a suspect its first field."""
+        head = self._head
+        if head[:1] == b"<":
+            return len(head) >= _ENOUGH_OF_A_PAGE or b"</title" in head.lower()
+        return bool(head) and (not self._is_suspect or head[:1] in b"{[" or len(head) >= _ENOUGH_OF_A_FIELD)
 
     def _look(self) -> bytes:
         """Decide what the body is, from its first bytes."""
         self._is_known = True
-        data = bytes(self._head)
-        self._head = bytearray()
-        first = data.lstrip(_BLANK)[:1]
+        data = self._head
+        self._head = b""
+        first = data[:1]
         if first in (b"{", b"["):
-            self._document = []
+            self._document = bytearray()
         elif first == b"<" or (self._is_suspect and not _looks_like_sse(data)):
             found = re.search(rb"<title[^>]*>([^<]{1,200})", data, re.IGNORECASE)
             title = f", titled {found.group(1).decode('utf-8', 'replace').strip()!r}" if found else ""
@@ -126,17 +149,15 @@ class SSEBodyDecoder:
                 excerpt=data,
                 hint="A proxy or a wrong base URL may be in between.",
             )
-        elif first == b"d" and data[:1].isspace():
-            # Some recordings and proxies put a blank before the first field (OpenRouter by way of a proxy, 2025-07).
-            data = data.lstrip(b" \t")
         return data
 
     def _keep(self, data: bytes) -> None:
         assert self._document is not None  # noqa: S101 - decided by _look
-        self._document.append(data)
-        self._document_bytes += len(data)
-        if self._document_bytes > 4 * self._limit and self.error is None:
-            self._document = []
+        if self.error is not None:
+            return
+        self._document += data
+        if len(self._document) > 4 * self._limit:
+            self._document = bytearray()
             self.error = ResponseLimitError(
                 f"the answer is larger than {4 * self._limit} bytes",
                 reason="limit",
@@ -144,18 +165,22 @@ class SSEBodyDecoder:
             )
 
     def _handle(self, data: bytes, events: list[Event]) -> None:
-        handle = self._payload.handle
+        payloads = self._frames.maybe_feed_plain(data)
+        if payloads is not None:
+            self._payload.handle_plain(payloads, events)
+            return
         for frame in self._frames.feed(data):
-            handle(frame, events)
+            self._payload.handle(frame, events)
         if self._frames.error is not None and not self.is_complete:
             raise self._frames.error
 
     def _close(self, events: list[Event]) -> None:
         if self._document is not None:
-            events.extend(self._parse_document(b"".join(self._document)))
+            events.extend(self._parse_document(bytes(self._document)))
+            self._is_parsed = True
             return
         tail = self._frames.close()
-        if tail is not None and not self.is_complete:
+        if tail is not None:
             self._payload.maybe_handle_tail(tail, events)
         if self.is_finished:
             return
@@ -168,7 +193,11 @@ class SSEBodyDecoder:
 
 
 def _looks_like_sse(data: bytes) -> bool:
-    return data.lstrip(_BLANK).startswith((b"data", b"event", b"id", b"retry", b":"))
+    return data.startswith((b"data", b"event", b"id", b"retry", b":"))
+
+
+def _too_deep() -> ProtocolError:
+    return ProtocolError("a frame is nested too deep", reason="json", billed="maybe")
 
 
 def not_json(frame: ServerSentEvent) -> ProtocolError:

@@ -31,6 +31,7 @@ from lm_deluge.wire.retry_after import parse_retry_after
 __all__ = ["classify_in_band", "classify_status"]
 
 _MOST_MESSAGE = 500
+_MOST_WORD = 100
 _MOST_BODY = 4_096
 
 _BY_STATUS: dict[int, type[APIError]] = {
@@ -106,7 +107,7 @@ _CONTEXT_MESSAGE = re.compile(
 )
 _FILTER_MESSAGE = re.compile(r"(content (management|filter)|safety system|usage policies)", re.IGNORECASE)
 # A provider may quote the key that it refuses: "Incorrect API key provided: sk-...".
-_KEY = re.compile(r"\b(sk|pk|gsk|xai|key|AIza|Bearer)[-_ ][\w*.-]{6,}")
+_KEY = re.compile(r"\b(sk|pk|gsk|xai|key)[-_][\w*.-]{6,}|\b(Bearer)\s+[\w*.=/+-]{6,}|\b(AIza)[\w-]{6,}")
 
 _HINTS: dict[type[APIError], str] = {
     AuthenticationError: "Check the key and that it belongs to this provider.",
@@ -142,12 +143,11 @@ def classify_in_band(payload: Any, *, status: int | None = None) -> APIError:
     if status is None:
         status = _inferred_status(fields, words)
     kind = _kind(status, words, message)
-    code = fields.get("code")
     return kind(
         message or f"the provider answered with status {status}",
         status_code=status,
-        code=None if code is None else str(code),
-        type=None if fields.get("type") is None else str(fields["type"]),
+        code=_redacted(fields.get("code"), _MOST_WORD) or None,
+        type=_redacted(fields.get("type"), _MOST_WORD) or None,
         hint=_HINTS.get(kind),
         body=_redacted(_text_of(payload), _MOST_BODY),
     )
@@ -171,8 +171,8 @@ def _kind(status: int, words: Iterable[str], message: str) -> type[APIError]:
 def _inferred_status(fields: Mapping[str, Any], words: Iterable[str]) -> int:
     for name in ("status_code", "code", "status", "http_status"):
         value = fields.get(name)
-        number = int(value) if isinstance(value, int) or (isinstance(value, str) and value.isdigit()) else 0
-        if 400 <= number < 600:  # noqa: PLR2004
+        number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{3}", value) else value
+        if isinstance(number, int) and 400 <= number < 600:  # noqa: PLR2004
             return number
     return next((_STATUS_OF_CODE[word] for word in words if word in _STATUS_OF_CODE), 500)
 
@@ -214,5 +214,5 @@ def _text_of(payload: Any) -> str:
 def _redacted(text: Any, most: int = _MOST_MESSAGE) -> str:
     if text is None:
         return ""
-    shown = _KEY.sub(lambda found: f"{found.group(1)}-...", _text_of(text))
+    shown = _KEY.sub(lambda found: f"{found[1] or found[2] or found[3]}-...", _text_of(text))
     return shown if len(shown) <= most else shown[: most - 3] + "..."

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import msgspec
 
-from lm_deluge.errors import APIError, ProtocolError
+from lm_deluge.errors import APIError, InvalidPromptError, ProtocolError
 from lm_deluge.events import Event
 from lm_deluge.providers.adapter import Call
 from lm_deluge.providers.body import SSEBodyDecoder
@@ -35,7 +35,11 @@ class OpenAIChat:
             "accept": "text/event-stream" if call.is_streamed else "application/json",
             **{name.lower(): value for name, value in call.extra_headers.items()},
         }
-        body = msgspec.json.encode(build_chat_body(call))
+        try:
+            body = msgspec.json.encode(build_chat_body(call))
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            # Its text names a type or a position, never what the prompt says.
+            raise InvalidPromptError(f"the request does not fit into JSON: {error}") from error
         return HttpRequest(f"{call.base_url}/chat/completions", headers, body)
 
     def decoder(self, call: Call) -> SSEBodyDecoder:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -49,6 +49,12 @@ class _ToolCall(msgspec.Struct, gc=False):
     custom: _Custom | None = None
 
 
+class _Audio(msgspec.Struct, gc=False):
+    id: str | None = None
+    data: str | None = None
+    transcript: str | None = None
+
+
 class _Delta(msgspec.Struct, gc=False):
     content: str | list[Any] | None = None
     reasoning_content: str | None = None
@@ -60,7 +66,7 @@ class _Delta(msgspec.Struct, gc=False):
     tool_calls: list[_ToolCall] | None = None
     function_call: _Function | None = None
     annotations: list[Any] | None = None
-    audio: dict[str, Any] | None = None
+    audio: _Audio | None = None
     images: list[Any] | None = None
     executed_tools: list[Any] | None = None
 
@@ -98,6 +104,48 @@ class _Chunk(msgspec.Struct, gc=False):
 
 
 _DECODER = TolerantDecoder(_Chunk)
+
+
+class _PlainDelta(msgspec.Struct, gc=False):
+    content: Annotated[str, msgspec.Meta(min_length=1)]
+    reasoning_content: None = None
+    reasoning: None = None
+    reasoning_text: None = None
+    thinking: None = None
+    reasoning_details: None = None
+    refusal: None = None
+    tool_calls: None = None
+    function_call: None = None
+    annotations: None = None
+    audio: None = None
+    images: None = None
+    executed_tools: None = None
+
+
+class _PlainChoice(msgspec.Struct, gc=False):
+    delta: _PlainDelta
+    index: Literal[0] = 0
+    finish_reason: None = None
+    logprobs: None = None
+    usage: None = None
+
+
+class _PlainChunk(msgspec.Struct, gc=False):
+    """A chunk of text and nothing else: whatever else has a value does not fit these types.
+
+    Nearly every chunk is one, and once its types fit there is nothing left to look at in Python.
+    """
+
+    choices: tuple[_PlainChoice]
+    usage: None = None
+    x_groq: None = None
+    error: None = None
+    detail: None = None
+    citations: None = None
+    search_results: None = None
+
+
+_decode_plain = msgspec.json.Decoder(_PlainChunk).decode
 
 _FINISH_REASONS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -137,19 +185,33 @@ class ChatPayload:
         self._details = ReasoningDetails()
         self._sources: set[str] = set()
         self._has_refusal = False
+        self._has_plain_reasoning = False
         self._warnings: list[str] = []
+        self._is_plain = False  # the last chunk was text and nothing else: so will be the next
 
     @property
     def is_complete(self) -> bool:
         """Whether the finish reason or the end mark was seen."""
         return self._reason is not None or self._is_marked
 
+    def handle_plain(self, payloads: list[bytes], events: list[Event]) -> None:
+        """Take the data of frames without a type, all of one read."""
+        if self._is_plain:
+            try:
+                events += [TextDelta(_decode_plain(data).choices[0].delta.content) for data in payloads]
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                self._is_plain = False
+            else:
+                return
+        for data in payloads:
+            self.handle(ServerSentEvent(data), events)
+
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
         """Take one frame."""
         data = frame.data
         if self.is_finished:
             self.ignored += 1
-        elif data[:1] == b"[" and data.strip() == b"[DONE]":
+        elif data[:1] in b"[ " and data.strip() == b"[DONE]":
             self._end_at_mark(events)
         elif data.strip():
             chunk = self._decoded(frame)
@@ -159,8 +221,10 @@ class ChatPayload:
     def maybe_handle_tail(self, frame: ServerSentEvent, events: list[Event]) -> None:
         """Take the frame that the end of the body cut: it counts if it is the mark or whole JSON."""
         try:
+            if frame.data.strip() != b"[DONE]":
+                msgspec.json.decode(frame.text)
             self.handle(frame, events)
-        except ProtocolError:
+        except (ProtocolError, msgspec.DecodeError, RecursionError):
             self.ignored += 1
 
     def finish(self, events: list[Event]) -> None:
@@ -190,7 +254,7 @@ class ChatPayload:
 
     def _add_chunk(self, chunk: _Chunk, events: list[Event]) -> None:
         choices = chunk.choices
-        if not self._is_started and (chunk.id or choices):
+        if not self._is_started and _says_anything(chunk):
             self._is_started = True
             events.append(ResponseStarted(chunk.id or None, chunk.model or None))
         if choices:
@@ -210,35 +274,13 @@ class ChatPayload:
         if delta is None:
             if isinstance(choice.text, str) and choice.text:
                 events.append(TextDelta(choice.text))
-        elif choice.logprobs is not None or type(delta.content) is list:
-            self._add_rich_delta(delta, choice.logprobs, events)
         else:
-            content = delta.content
-            # One comparison instead of a look at a dozen fields: nearly every delta is text and nothing else.
-            if delta != _Delta(content=content):
-                self._add_delta(delta, events)
-            elif content:
-                events.append(TextDelta(content))  # type: ignore[arg-type]  # lists went the other way
+            self._is_plain = bool(delta.content) and choice.logprobs is None
+            self._add_delta(delta, choice.logprobs, events)
         if choice.usage is not None:  # Moonshot
             self._add_usage(choice.usage, events)
         if choice.finish_reason and self._reason is None:
             self._set_reason(choice.finish_reason)
-
-    def _add_rich_delta(self, delta: _Delta, logprobs: _Logprobs | None, events: list[Event]) -> None:
-        """Take a delta with log probabilities, or whose content is a list of typed pieces."""
-        content, refusal = delta.content, delta.refusal
-        if isinstance(content, list):
-            for piece in content:
-                self._add_piece(piece, events)
-            content = None
-        self._add_delta(msgspec.structs.replace(delta, content=None, refusal=None), events)
-        of_text = tuple(logprobs.content or ()) if logprobs else ()
-        if content or of_text:
-            events.append(TextDelta(content or "", of_text))
-        of_refusal = tuple(logprobs.refusal or ()) if logprobs else ()
-        if refusal or of_refusal:
-            self._has_refusal = True
-            events.append(RefusalDelta(refusal or "", of_refusal))
 
     def _add_piece(self, piece: Any, events: list[Event]) -> None:
         """Take a typed piece of content: text, or thinking that may hold pieces itself (Mistral's models)."""
@@ -253,19 +295,20 @@ class ChatPayload:
         if text:
             events.append(ReasoningDelta(text) if kind in ("thinking", "reasoning") else TextDelta(text))
 
-    def _add_delta(self, delta: _Delta, events: list[Event]) -> None:
-        reasoning = delta.reasoning_content or delta.reasoning or delta.reasoning_text or delta.thinking
-        text = _joined_text(reasoning) if reasoning else ""
-        if delta.reasoning_details:
-            pieces = [self._details.add(piece) for piece in delta.reasoning_details]
-            text = text or "".join(pieces)
-        if text:
-            events.append(ReasoningDelta(text))
-        if delta.content:
-            events.append(TextDelta(delta.content))  # type: ignore[arg-type]  # lists went the other way
-        if delta.refusal:
+    def _add_delta(self, delta: _Delta, logprobs: _Logprobs | None, events: list[Event]) -> None:
+        self._add_reasoning(delta, events)
+        content = delta.content
+        if isinstance(content, list):
+            for piece in content:
+                self._add_piece(piece, events)
+            content = None
+        of_text = tuple(logprobs.content or ()) if logprobs else ()
+        if content or of_text:
+            events.append(TextDelta(content or "", of_text))
+        of_refusal = tuple(logprobs.refusal or ()) if logprobs else ()
+        if delta.refusal or of_refusal:
             self._has_refusal = True
-            events.append(RefusalDelta(delta.refusal))
+            events.append(RefusalDelta(delta.refusal or "", of_refusal))
         for call in delta.tool_calls or ():
             self._add_tool_call(call, events)
         if delta.function_call is not None:
@@ -274,6 +317,17 @@ class ChatPayload:
             self._add_sources(delta.annotations, events)
         if delta.audio or delta.images or delta.executed_tools:
             self._add_media(delta, events)
+
+    def _add_reasoning(self, delta: _Delta, events: list[Event]) -> None:
+        plain = delta.reasoning_content or delta.reasoning or delta.reasoning_text or delta.thinking
+        text = _joined_text(plain) if plain else ""
+        self._has_plain_reasoning = self._has_plain_reasoning or bool(text)
+        pieces = [self._details.add(piece) for piece in delta.reasoning_details or ()]
+        if not self._has_plain_reasoning:
+            # Details repeat what the plain field says; some hosts send nothing else.
+            text = "".join(pieces)
+        if text:
+            events.append(ReasoningDelta(text))
 
     def _add_tool_call(self, call: _ToolCall, events: list[Event]) -> None:
         function = call.function or _Function()
@@ -292,16 +346,16 @@ class ChatPayload:
         )
 
     def _add_media(self, delta: _Delta, events: list[Event]) -> None:
-        audio = delta.audio or {}
-        if audio.get("data") or audio.get("transcript"):
+        audio = delta.audio
+        if audio is not None and (audio.data or audio.transcript):
             # Streamed sound is always 16-bit PCM: https://platform.openai.com/docs/guides/audio
-            sound = MediaDelta(
-                "audio/pcm", audio.get("data") or "", id=audio.get("id"), transcript=audio.get("transcript")
-            )
-            events.append(sound)
+            events.append(MediaDelta("audio/pcm", audio.data or "", id=audio.id, transcript=audio.transcript))
         for image in delta.images or ():
             found = convert_tolerantly(image, _Image)
             url = found.image_url.url if found and found.image_url else ""
+            if not url:
+                self.ignored += 1
+                continue
             head, _, data = url.partition(";base64,")
             is_inline = url.startswith("data:")
             media_type = head[5:] if is_inline else "image/*"
@@ -328,7 +382,9 @@ class ChatPayload:
 
     def _set_reason(self, reason: str) -> None:
         if reason in _FAILURES:
-            raise classify_in_band({"message": f"the answer broke off: {reason}", "code": reason})
+            error = classify_in_band({"message": f"the answer broke off: {reason}", "code": reason})
+            error.billed = "maybe"
+            raise error
         self._reason = reason
 
     def _end_at_mark(self, events: list[Event]) -> None:
@@ -339,6 +395,7 @@ class ChatPayload:
 
     def _end(self, events: list[Event]) -> None:
         self.is_finished = True
+        self._is_plain = False
         if not self._is_started:
             events.append(ResponseStarted())
         self._calls.finish(events)
@@ -357,6 +414,10 @@ class ChatPayload:
             # Some hosts say "stop" where the model called a tool or refused.
             return "tool_calls" if self._calls.has_calls else "refusal" if self._has_refusal else "stop"
         return reason
+
+
+def _says_anything(chunk: _Chunk) -> bool:
+    return bool(chunk.id or chunk.choices or chunk.usage or chunk.x_groq or chunk.citations or chunk.search_results)
 
 
 class _ImageURL(msgspec.Struct, gc=False):

@@ -74,7 +74,8 @@ class ToolCallAssembler:
         if name and name != call.name and not call.is_started:
             call.name += name
         if arguments:
-            self._start(call, events)
+            if not call.is_started:
+                self._start_up_to(call, events)
             call.pieces.append(arguments)
             events.append(ToolCallDelta(call.index, arguments))
 
@@ -93,20 +94,31 @@ class ToolCallAssembler:
         if call is None:
             return None
         if call_id and call.id and call_id != call.id:
-            # The same index with another id is another call, maybe one of those before.
-            return next((each for each in self._calls if each.id == call_id and each.key == key), None)
+            # The same index, or none, with another id is another call, maybe one of those before.
+            same = (each for each in self._calls if each.id == call_id and key in (None, each.key))
+            return next(same, None)
         if name and not call_id and call.pieces and (name != call.name or self._is_whole(call)):
             return None
         return call
 
-    @staticmethod
-    def _is_whole(call: _OpenCall) -> bool:
-        return parse_arguments("".join(call.pieces))[1] is None
+    def _start_up_to(self, call: _OpenCall, events: list[Event]) -> None:
+        """Announce the call, and before it those that appeared earlier and have a name."""
+        for earlier in self._calls[: call.index]:
+            if earlier.name:
+                self._start(earlier, events)
+        self._start(call, events)
 
     @staticmethod
-    def _start(call: _OpenCall, events: list[Event]) -> None:
-        """Announce the call, once its name cannot grow any more."""
-        if not call.is_started:
-            call.is_started = True
-            call.id = call.id or f"call_{call.index}"
-            events.append(ToolCallStarted(call.index, call.id, call.name, call.custom))
+    def _is_whole(call: _OpenCall) -> bool:
+        # Arguments are objects: a look at the last piece spares parsing all of them at each repeated name.
+        return call.pieces[-1].rstrip().endswith("}") and parse_arguments("".join(call.pieces))[1] is None
+
+    def _start(self, call: _OpenCall, events: list[Event]) -> None:
+        """Announce the call, whose name cannot grow any more, and those that appeared before it."""
+        if call.is_started:
+            return
+        for each in self._calls[: call.index + 1]:
+            if not each.is_started:
+                each.is_started = True
+                each.id = each.id or f"call_{each.index}"
+                events.append(ToolCallStarted(each.index, each.id, each.name, each.custom))

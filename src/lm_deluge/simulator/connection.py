@@ -7,6 +7,7 @@ import contextlib
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import chain
 from typing import Any
 
 from lm_deluge.simulator.http import LAST_CHUNK, encode_chunk, encode_head
@@ -96,7 +97,7 @@ class Connection:
                 await _PLAYERS[type(step)](self, step)
             self.writer.write(encode_head(plan.status, _headers(plan), version=plan.version))
             self._is_chunked = plan.framing == "chunked"
-            for step in plan.body:
+            for step in chain(plan.unwritten, plan.body):
                 await _PLAYERS[type(step)](self, step)
         except _Broken:
             return False

@@ -86,7 +86,7 @@ class Fault:
         row = _ROWS[self.name]
         if row.edit_plan is None or (row.only_streams and not plan.is_stream):
             return plan
-        return row.edit_plan(plan, self.params)
+        return row.edit_plan(plan.written(), self.params)
 
 
 def _fits(name: str, value: Any, default: Any) -> bool:

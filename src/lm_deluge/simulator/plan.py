@@ -102,6 +102,7 @@ class Plan:
         before: Steps in front of the status line.
         framing: How the end of the body is told: by chunks, by its length, or by closing the connection.
         length: What `content-length` says; None for the truth.
+        unwritten: Frames of the body that are made while it is sent, in front of `body`.
         events: The answer that the body says, before any edit of its bytes.
         after: What becomes of the connection. `doom` leaves it open and closes it upon the next request.
     """
@@ -116,6 +117,7 @@ class Plan:
     version: str = "HTTP/1.1"
     after: Literal["keep", "close", "doom"] = "keep"
     is_stream: bool = True
+    unwritten: Iterable[Frame] = ()
     events: tuple[Event, ...] = ()
 
     def with_headers(self, **headers: str) -> Plan:
@@ -128,9 +130,13 @@ class Plan:
         """Return the plan without a header."""
         return replace(self, headers=tuple(pair for pair in self.headers if pair[0] != name))
 
+    def written(self) -> Plan:
+        """Return the plan with its whole body written, as a fault wants it."""
+        return replace(self, body=(*self.unwritten, *self.body), unwritten=())
+
     def with_document(self, status: int, content_type: str, data: bytes) -> Plan:
         """Return a plan that answers with one document instead."""
-        plan = replace(self, status=status, body=(Frame(data),), framing="length", is_stream=False)
+        plan = replace(self, status=status, body=(Frame(data),), unwritten=(), framing="length", is_stream=False)
         return plan.with_headers(content_type=content_type)
 
     def map_frames(self, edit: Callable[[bytes], bytes]) -> Plan:
@@ -169,7 +175,10 @@ def _halves(body: tuple[Step, ...]) -> tuple[tuple[Step, ...], tuple[Step, ...]]
 
 
 def build_plan(site: Site, events: Sequence[Event]) -> Plan:
-    """Return the plan of a healthy answer, streamed or plain as the request wants it."""
+    """Return the plan of a healthy answer, streamed or plain as the request wants it.
+
+    A streamed one is written as it is sent: a thousand that begin together do not wait for each other's end.
+    """
     created = int(site.now)
     if not site.request.is_streamed:
         data = site.encoder.encode_response(events, created=created)
@@ -184,7 +193,7 @@ def build_plan(site: Site, events: Sequence[Event]) -> Plan:
 
     # The encoder writes a frame as soon as it can, so the last event that it took is the one in the frame.
     frames = site.encoder.encode_stream(watched(), created=created, include_usage=site.request.wants_usage)
-    body = tuple(Frame(data, last[0]) for data in frames)
-    return Plan(site, body, events=tuple(events)).with_headers(
+    unwritten = (Frame(data, last[0]) for data in frames)
+    return Plan(site, (), unwritten=unwritten, events=tuple(events)).with_headers(
         content_type="text/event-stream; charset=utf-8", cache_control="no-cache"
     )

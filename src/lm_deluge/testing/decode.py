@@ -27,7 +27,7 @@ def decode_events(api: str, chunks: bytes | Iterable[bytes]) -> Iterator[Event]:
         model=ModelRow(id="recording", name="recording", provider=row.id), provider=row, conversation=Conversation()
     )
     decoder = find_adapter(api).decoder(call)
-    for chunk in (chunks,) if isinstance(chunks, bytes | bytearray) else chunks:
+    for chunk in (chunks,) if isinstance(chunks, bytes | bytearray | memoryview) else chunks:
         yield from decoder.feed(bytes(chunk))
         if decoder.error is not None:
             raise decoder.error

@@ -30,7 +30,7 @@ class Exchange(Protocol):
     async def release(self, wait_s: float) -> int:
         """Wait at most so long for the body's end, so that the connection can be used again; else close it.
 
-        Returns the number of bytes that came meanwhile; after any the connection is not used again.
+        Returns the number of bytes that came instead; with them the connection is closed.
         """
         ...
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import os
 import ssl
+import weakref
 from collections.abc import AsyncGenerator, Callable
 from types import SimpleNamespace
 from typing import Any
@@ -41,9 +43,8 @@ class _Pool:
     loop itself, so the connections are closed in order although nobody closed the client.
     """
 
-    def __init__(self, on_close: Callable[[], None]) -> None:
+    def __init__(self, on_close: Callable[[], object]) -> None:
         self.pid = os.getpid()
-        self._on_close = on_close
         tracing = aiohttp.TraceConfig()
         tracing.on_connection_reuseconn.append(_note_reuse)
         self.session = aiohttp.ClientSession(
@@ -58,24 +59,43 @@ class _Pool:
             max_field_size=_LONGEST_HEADER,
             skip_auto_headers=("user-agent",),
         )
-        self._guard = self._stand_guard()
+        self._guard = _stand_guard(self.session, on_close)
 
     async def start(self) -> None:
         await anext(self._guard)
-
-    async def _stand_guard(self) -> AsyncGenerator[None, None]:
-        try:
-            yield
-        finally:
-            self._on_close()
-            await self.session.close()
 
     async def close(self) -> None:
         await self._guard.aclose()
 
 
+async def _stand_guard(session: aiohttp.ClientSession, on_close: Callable[[], object]) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        on_close()
+        await session.close()
+
+
 async def _note_reuse(session: Any, context: Any, params: Any) -> None:
     context.trace_request_ctx.is_reused = True
+
+
+_Pools = dict[asyncio.AbstractEventLoop, _Pool]
+_closing: set[asyncio.Task[None]] = set()
+
+
+def _close_all(pools: _Pools) -> None:
+    """Close the pools of a transport that nobody holds any more, each in its own loop; the others are closed."""
+
+    def close(pool: _Pool, loop: asyncio.AbstractEventLoop) -> None:
+        task = loop.create_task(pool.close())
+        _closing.add(task)
+        task.add_done_callback(_closing.discard)
+
+    for loop, pool in list(pools.items()):
+        if pool.pid == os.getpid() and not loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # closed between the question and the call
+                loop.call_soon_threadsafe(close, pool, loop)
 
 
 class AiohttpTransport:
@@ -85,7 +105,9 @@ class AiohttpTransport:
     """
 
     def __init__(self) -> None:
-        self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
+        self._pools: _Pools = {}
+        # The registry of finalisers holds the pools, so that sessions are never collected before they are closed.
+        weakref.finalize(self, _close_all, self._pools).atexit = False
         self._of_parents: list[_Pool] = []
 
     async def open(
@@ -134,12 +156,10 @@ class AiohttpTransport:
         if pool is None or pool.session.closed:
             for other in [each for each in self._pools if each.is_closed()]:
                 del self._pools[other]
-            pool = self._pools[loop] = _Pool(lambda: self._forget(loop))
+            pools = self._pools
+            pool = pools[loop] = _Pool(lambda: pools.pop(loop, None))
             await pool.start()
         return pool.session
-
-    def _forget(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._pools.pop(loop, None)
 
 
 class AiohttpExchange:
@@ -175,7 +195,7 @@ class AiohttpExchange:
         surplus = 0
         try:
             async with asyncio.timeout(wait_s):
-                while not self._content.at_eof():
+                while not surplus and not self._content.at_eof():
                     surplus += len(await self._content.readany())
         except (aiohttp.ClientError, OSError, builtins.TimeoutError):
             self.abort()

@@ -15,7 +15,9 @@ from lm_deluge.errors import ResponseLimitError
 __all__ = ["SSEDecoder", "ServerSentEvent", "encode_sse"]
 
 _BOM = b"\xef\xbb\xbf"
+_SHORTEST = 2  # the blank line that ends an event
 _LF, _CR = 10, 13  # a number in bytes is found far faster than a one-byte string
+_MOST_RETRY_DIGITS = 18
 
 
 class ServerSentEvent(msgspec.Struct, frozen=True, gc=False):
@@ -42,35 +44,53 @@ class SSEDecoder:
         self.retry_ms: int | None = None
         self.error: ResponseLimitError | None = None
         self._limit = max_event_bytes
-        self._pieces: list[bytes] = []  # of a line whose end has not come
-        self._held = 0  # bytes in _pieces and _data
-        self._data: list[bytes] = []
+        self._rest = bytearray()  # a line whose end has not come
+        self._held = 0  # bytes in _rest and _data
+        self._data: bytes | bytearray | None = None
         self._event = b""
+        self._id = ""  # becomes last_event_id with the event
         self._skip_lf = False
         self._is_start = True
-        self._is_between = False  # nothing is held: the next byte begins an event
+        self._is_between = False  # no line of the next event was read
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Take the next bytes; return the events that they complete."""
-        if self._is_between:
-            events = self._maybe_plain(data)
-            if events:
-                return events
+        payloads = self.maybe_feed_plain(data)
+        if payloads is not None:
+            return [ServerSentEvent(payload) for payload in payloads]
         events = self._feed(data)
-        self._is_between = not (self._pieces or self._data or self._event or self._skip_lf or self._is_start)
+        self._is_between = self._is_idle()
         return events
 
-    def _maybe_plain(self, data: bytes) -> list[ServerSentEvent] | None:
-        """Parse what nearly every read holds: whole events of one data line each, ended by LF. Else None."""
-        if data[:6] != b"data: " or data[-2:] != b"\n\n" or _CR in data or len(data) > self._limit:
+    def maybe_feed_plain(self, data: bytes) -> list[bytes] | None:
+        """Take the next bytes if they are what nearly every read is; return the data of the events in them.
+
+        That is events of one data line each and no type, ended by LF, and maybe the beginning of another one. Of
+        anything else nothing is taken, and None is returned: then `feed` is to take it.
+        """
+        if not self._is_between or _CR in data:
             return None
-        if data.find(b"\n") == len(data) - 2:
-            return [ServerSentEvent(data[6:-2])]
-        payloads = data[6:-2].split(b"\n\ndata: ")
+        end = len(data) if data[-2:] == b"\n\n" else data.rfind(b"\n\n") + 2
+        if end < _SHORTEST or self._held + end > self._limit:
+            return None
+        whole = data[:end] if not self._rest else bytes(self._rest) + data[:end]
+        if whole[:6] != b"data: ":
+            return None
+        payloads = whole[6:-2].split(b"\n\ndata: ")
         for payload in payloads:
             if _LF in payload:
                 return None
-        return [ServerSentEvent(payload) for payload in payloads]
+        self._rest.clear()
+        self._held = 0
+        if end < len(data):
+            self._feed(data[end:])
+            self._is_between = self._is_idle()
+        return payloads
+
+    def _is_idle(self) -> bool:
+        """Whether nothing is held, but for a line whose end has not come, and nothing is wrong."""
+        held = self._data is not None or self._event or self._id != self.last_event_id
+        return not (held or self._skip_lf or self._is_start or self.error)
 
     def _feed(self, data: bytes) -> list[ServerSentEvent]:
         if self.error is not None:
@@ -87,11 +107,11 @@ class SSEDecoder:
         if _LF not in data:
             self._hold(data)
             return []
-        if self._pieces:
-            self._pieces.append(data)
-            data = b"".join(self._pieces)
-            self._held -= sum(map(len, self._pieces)) - len(self._pieces[-1])
-            self._pieces = []
+        if self._rest:
+            self._held -= len(self._rest)
+            self._rest += data
+            data = bytes(self._rest)
+            self._rest = bytearray()
         return self._parse(data)
 
     def close(self) -> ServerSentEvent | None:
@@ -101,26 +121,26 @@ class SSEDecoder:
         it is whole.
         """
         events: list[ServerSentEvent] = []
-        if self._pieces:
-            line = b"".join(self._pieces)
-            self._pieces = []
+        if self._rest:
+            line = bytes(self._rest)
+            self._rest = bytearray()
             self._line(line, events)
         self._dispatch(events)
         return events[0] if events else None
 
     def _without_bom(self, data: bytes) -> bytes:
-        head = b"".join(self._pieces) + data
+        head = bytes(self._rest) + data
+        self._rest = bytearray()
         if len(head) < len(_BOM) and _BOM.startswith(head):
-            self._pieces = [head]
+            self._rest += head
             return b""
         self._is_start = False
-        self._pieces = []
         return head.removeprefix(_BOM)
 
     def _hold(self, data: bytes) -> None:
         if not data:
             return
-        self._pieces.append(data)
+        self._rest += data
         self._held += len(data)
         self._check_limit()
 
@@ -140,30 +160,42 @@ class SSEDecoder:
         if not line:
             self._dispatch(events)
             return
-        name, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
+        colon = line.find(b":")
+        name = line if colon < 0 else line[:colon]
+        # One copy of what may be megabytes: the value begins behind the colon and one blank.
+        value = b"" if colon < 0 else line[colon + (2 if line[colon + 1 : colon + 2] == b" " else 1) :]
         if name == b"data":
-            self._data.append(value)
-            self._held += len(value)
-            self._check_limit()
+            self._add_data(value)
         elif name == b"event":
             self._event = value
         elif name == b"id" and b"\0" not in value:
-            self.last_event_id = value.decode("utf-8", "replace")
-        elif name == b"retry" and value.isdigit():
+            self._id = value.decode("utf-8", "replace")
+        elif name == b"retry" and value.isdigit() and len(value) <= _MOST_RETRY_DIGITS:
             self.retry_ms = int(value)
 
+    def _add_data(self, value: bytes) -> None:
+        if self._data is None:
+            self._data = value
+        else:
+            if isinstance(self._data, bytes):
+                self._data = bytearray(self._data)
+            self._data += b"\n"
+            self._data += value
+            self._held += 1
+        self._held += len(value)
+        self._check_limit()
+
     def _dispatch(self, events: list[ServerSentEvent]) -> None:
-        if self._data:
-            data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
-            events.append(ServerSentEvent(data, self._event.decode("utf-8", "replace")))
-            self._held -= sum(map(len, self._data))
-            self._data = []
+        self.last_event_id = self._id
+        if self._data is not None:
+            events.append(ServerSentEvent(bytes(self._data), self._event.decode("utf-8", "replace")))
+            self._data = None
+            self._held = 0
         self._event = b""
 
     def _check_limit(self) -> None:
         if self._held > self._limit:
-            self._pieces, self._data = [], []
+            self._rest, self._data, self._event = bytearray(), None, b""
             self.error = ResponseLimitError(
                 f"an event of the stream is larger than {self._limit} bytes",
                 reason="limit",

@@ -20,7 +20,7 @@ class NotJSONError(ValueError):
 
 
 class TolerantDecoder(Generic[T]):
-    """Decodes JSON objects into the msgspec struct `kind`, whose fields must all be optional."""
+    """Decodes JSON objects into the msgspec struct `kind`, whose own fields must all be optional."""
 
     def __init__(self, kind: type[T]) -> None:
         self._kind = kind
@@ -46,7 +46,7 @@ class TolerantDecoder(Generic[T]):
 
 
 def convert_tolerantly(value: Any, kind: type[T]) -> T | None:
-    """Return `value` as a `kind`, leaving out what does not fit; None where it is no object."""
+    """Return `value` as a `kind`, leaving out what does not fit; None where it is no object, or too much is missing."""
     if not isinstance(value, dict):
         return None
     kept = {}
@@ -55,7 +55,10 @@ def convert_tolerantly(value: Any, kind: type[T]) -> T | None:
             fits, item = _fit(value[field.encode_name], field.type)
             if fits:
                 kept[field.name] = item
-    return kind(**kept)
+    try:
+        return kind(**kept)
+    except TypeError:  # a required field
+        return None
 
 
 def _fit(value: Any, wanted: Any) -> tuple[bool, Any]:
@@ -65,7 +68,8 @@ def _fit(value: Any, wanted: Any) -> tuple[bool, Any]:
         pass
     inner = next((arg for arg in (wanted, *get_args(wanted)) if _is_struct(arg)), None)
     if inner is not None and isinstance(value, dict):
-        return True, convert_tolerantly(value, inner)
+        item = convert_tolerantly(value, inner)
+        return item is not None, item
     items = next((arg for arg in (wanted, *get_args(wanted)) if getattr(arg, "__origin__", None) is list), None)
     if items is not None and isinstance(value, list):
         (item_type,) = get_args(items)

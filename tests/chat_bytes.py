@@ -1,0 +1,58 @@
+"""Short ways to write bodies of Chat Completions, and to read them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import pytest
+
+from lm_deluge.errors import DelugeError
+from lm_deluge.events import Event
+from lm_deluge.response import APIResponse
+from lm_deluge.testing.decode import decode_body, decode_events
+
+E = TypeVar("E", bound=DelugeError)
+
+
+def frames(*objects: Any) -> bytes:
+    """Return each object as one server-sent event."""
+    return b"".join(b"data: %b\n\n" % json.dumps(each, ensure_ascii=False).encode() for each in objects)
+
+
+def chunk(delta: dict[str, Any], finish_reason: str | None = None, **fields: Any) -> bytes:
+    """Return a chunk with one choice; `fields` are further ones of the choice."""
+    return frames({"id": "1", "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason, **fields}]})
+
+
+def text(content: str) -> bytes:
+    """Return a chunk with a piece of text."""
+    return chunk({"content": content})
+
+
+def read(body: bytes | Iterable[bytes]) -> APIResponse:
+    """Return the answer."""
+    return decode_body("openai-chat", body)
+
+
+def events_of(body: bytes) -> list[Event]:
+    """Return the events of a success."""
+    return list(decode_events("openai-chat", body))
+
+
+def outcome_of(body: bytes | Iterable[bytes]) -> tuple[APIResponse, DelugeError | None]:
+    """Return the answer and None, or what came of it and the error."""
+    try:
+        return read(body), None
+    except DelugeError as error:
+        return error.partial or APIResponse(), error
+
+
+def failure_of(body: bytes | Iterable[bytes], kind: type[E]) -> E:
+    """Return the error that a body ends with; it must be of exactly this class and hold what came before."""
+    with pytest.raises(DelugeError) as caught:
+        read(body)
+    assert type(caught.value) is kind
+    assert isinstance(caught.value.partial, APIResponse)
+    return caught.value

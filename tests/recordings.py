@@ -1,0 +1,38 @@
+"""Recorded answers of providers. They lie beside the repository, not in it; without them their tests are skipped."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+SHARED = Path(os.environ.get("DELUGE_SHARED") or Path(__file__).parents[2] / "shared")
+IS_SOAK = os.environ.get("DELUGE_SOAK") == "1"
+REASON = "no recorded streams: they are expected in ../shared/streams, or where DELUGE_SHARED says"
+
+
+class Recording(NamedTuple):
+    """A recorded exchange: what is known of it, and the body byte for byte."""
+
+    name: str
+    about: dict[str, Any]
+    body: bytes
+
+    @property
+    def expected(self) -> dict[str, Any]:
+        return self.about["expected"]
+
+
+def names(api: str) -> list[str]:
+    """Return the names of the recordings of a wire API; none where they are not there."""
+    return sorted(path.stem for path in (SHARED / "streams" / api).glob("*.json"))
+
+
+@cache
+def load(api: str, name: str) -> Recording:
+    """Return one recording."""
+    path = SHARED / "streams" / api / name
+    about = json.loads(path.with_name(name + ".json").read_text())
+    return Recording(name, about, path.with_name(name + ".body").read_bytes())
