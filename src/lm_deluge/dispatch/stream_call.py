@@ -74,8 +74,7 @@ class StreamCall:
             if self._is_committed and self._attempt is not None:
                 events = await self._attempt.next_batch()
             else:
-                async with asyncio.timeout(None) as self._opening:
-                    events = await self._open_until_commit()
+                events = await self._open_until_commit()
         except DelugeError as error:
             if self._is_aborted:
                 return []
@@ -84,15 +83,20 @@ class StreamCall:
         except BaseException as error:
             if self._is_aborted and isinstance(error, builtins.TimeoutError):
                 return []
-            self._opening = None
             self.abort()
             raise
-        self._opening = None
         if not events:
             self._end()
         return events
 
     async def _open_until_commit(self) -> list[Event]:
+        async with asyncio.timeout(None) as self._opening:
+            try:
+                return await self._try_until_commit()
+            finally:
+                self._opening = None
+
+    async def _try_until_commit(self) -> list[Event]:
         loop = self._loop = asyncio.get_running_loop()
         self._begun = loop.time()
         total = self._plan.timeouts.total
