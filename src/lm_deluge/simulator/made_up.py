@@ -79,7 +79,9 @@ def _inner(schema: Schema, root: Any) -> Any:
         for step in reference.removeprefix("#").strip("/").split("/"):
             found = found.get(step) if isinstance(found, Mapping) else None
         return found if found is not schema else None
-    several = next((schema[word] for word in ("anyOf", "oneOf", "allOf") if isinstance(schema.get(word), list)), [])
+    several: list[Any] = next(
+        (schema[word] for word in ("anyOf", "oneOf", "allOf") if isinstance(schema.get(word), list)), []
+    )
     return next((each for each in several if each != {"type": "null"}), None)
 
 
