@@ -439,3 +439,11 @@ async def test_the_socket_is_not_read_ahead_of_a_slow_consumer() -> None:
         assert received < 2**20
         del tokens
         await server.settle()
+
+
+async def test_an_answer_that_something_kept_back_is_told_from_one_that_flowed() -> None:
+    """A proxy that buffers gives out everything at once, late: two seconds is what the rule waits for."""
+    burst = [text("some words ") for _ in range(40)]
+    async with Loopback([HEAD, 2.1, chunk(*burst, finish()), END, NEXT]) as server, client_of(server) as client:
+        response = await client.stream("hi", echo=None)
+    assert response.warnings == ("no_done", "buffered_upstream")
