@@ -20,7 +20,7 @@ from lm_deluge.events import (
     ToolCallFinished,
     UsageReported,
 )
-from loopback import END, FIN, HANG, HEAD, HELLO, NEXT, USAGE, Loopback, answer, chunk, data, finish, text
+from loopback import END, FIN, HANG, HEAD, HELLO, NEXT, RST, USAGE, Loopback, answer, chunk, data, finish, text
 
 ENDLESS = [HEAD, *[chunk(text("tok ")), 0.01] * 500, HANG]
 
@@ -355,6 +355,19 @@ async def test_an_error_ends_every_view_and_keeps_the_partial_answer() -> None:
         assert seen == ["Hello"]
         assert caught.value.partial.completion == "Hello"
         assert stream.response.completion == "Hello"
+        await server.settle()
+
+
+@pytest.mark.parametrize("end", [FIN, RST])
+async def test_what_came_before_the_fault_is_not_lost_on_a_slow_consumer(end: str) -> None:
+    broken = [HEAD, chunk(text("one ")), 0.05, chunk(text("two ")), 0.05, chunk(text("three")), 0.05, end]
+    async with Loopback(broken) as server, client_of(server) as client:
+        seen = []
+        with pytest.raises(e.StreamInterruptedError) as caught:  # noqa: PT012 - at whichever token
+            async for token in client.stream("hi"):
+                seen.append(token)
+                await asyncio.sleep(0.3)
+        assert "".join(seen) == caught.value.partial.completion == "one two three"
         await server.settle()
 
 

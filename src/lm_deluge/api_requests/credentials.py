@@ -63,6 +63,10 @@ def find_base_url(provider: ProviderRow, explicit: str | None) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigurationError("the base URL is none", provider=provider.id, hint="Write it as https://host/v1.")
+    if parts.username or parts.password:
+        raise ConfigurationError(
+            "the base URL holds a user name or a password", provider=provider.id, hint="Pass api_key or extra_headers."
+        )
     return url
 
 
