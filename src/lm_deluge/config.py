@@ -5,8 +5,9 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
+
+import msgspec
 
 from lm_deluge.errors import ConfigurationError
 
@@ -59,8 +60,7 @@ def _check_whole(name: str, value: Any) -> None:
         raise ConfigurationError(f"{name}={value!r} is not an integer")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingParams:
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """How the model is to answer. What is None is not sent: the provider's default holds.
 
     Attributes:
@@ -114,11 +114,10 @@ class SamplingParams:
             texts = tuple(self.stop) if isinstance(self.stop, tuple | list) else (self.stop,)
             if not texts or not all(isinstance(text, str) and text for text in texts):
                 raise ConfigurationError("stop must be one or more texts that are not empty")
-            object.__setattr__(self, "stop", texts)
+            msgspec.structs.force_setattr(self, "stop", texts)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timeouts:
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     """Separate clocks, in seconds. None turns a clock off.
 
     Attributes:
@@ -140,25 +139,26 @@ class Timeouts:
     total: float | None = None
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if value is None or (value == "auto" and item.name == "first_token"):
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if value is None or (value == "auto" and name == "first_token"):
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-                raise ConfigurationError(f"Timeouts.{item.name}={value!r} is not a number of seconds above 0, nor None")
+                raise ConfigurationError(f"Timeouts.{name}={value!r} is not a number of seconds above 0, nor None")
 
     def for_model(self, *, is_reasoning: bool) -> Timeouts:
         """Return the same clocks with `first_token` settled for the kind of model."""
         if self.first_token != "auto":  # noqa: S105
             return self
-        return replace(self, first_token=REASONING_FIRST_TOKEN_S if is_reasoning else DEFAULT_FIRST_TOKEN_S)
+        return msgspec.structs.replace(
+            self, first_token=REASONING_FIRST_TOKEN_S if is_reasoning else DEFAULT_FIRST_TOKEN_S
+        )
 
 
-SAMPLING_NAMES = frozenset(item.name for item in fields(SamplingParams))
+SAMPLING_NAMES = frozenset(SamplingParams.__struct_fields__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientOptions:
+class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The keyword arguments of `LLMClient`, beside the fields of `SamplingParams`, which it takes too.
 
     Attributes:
@@ -177,16 +177,16 @@ class ClientOptions:
         ConfigurationError: A value is out of its range or of a wrong type.
     """
 
-    api_key: str | None = field(default=None, repr=False)
+    api_key: str | None = None
     base_url: str | None = None
-    sampling_params: SamplingParams = field(default_factory=SamplingParams)
-    timeouts: Timeouts = field(default_factory=Timeouts)
+    sampling_params: SamplingParams = SamplingParams()
+    timeouts: Timeouts = Timeouts()
     max_attempts: int = 5
     max_retry_after_s: float = 120.0
     max_event_bytes: int = 16 * 2**20
-    extra_headers: Mapping[str, str] | None = field(default=None, repr=False)
-    extra_body: Mapping[str, Any] | None = field(default=None, repr=False)
-    proxy: str | None = field(default=None, repr=False)
+    extra_headers: Mapping[str, str] | None = None
+    extra_body: Mapping[str, Any] | None = None
+    proxy: str | None = None
 
     def __post_init__(self) -> None:
         _check_range("max_attempts", self.max_attempts, 1, 1_000)
@@ -200,6 +200,10 @@ class ClientOptions:
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
             raise ConfigurationError("base_url must begin with http:// or https://")
 
+    def __repr__(self) -> str:
+        shown = ("base_url", "timeouts", "max_attempts", "max_retry_after_s")  # the rest may hold keys
+        return f"ClientOptions({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
+
     @classmethod
     def from_keywords(cls, keywords: Mapping[str, Any]) -> ClientOptions:
         """Build options from keyword arguments, the fields of `SamplingParams` among them.
@@ -207,14 +211,14 @@ class ClientOptions:
         Raises:
             ConfigurationError: A keyword is unknown (with the nearest known one), or a value is wrong.
         """
-        own_names = {item.name for item in fields(cls)}
+        own_names = set(cls.__struct_fields__)
         unknown = [name for name in keywords if name not in own_names and name not in SAMPLING_NAMES]
         if unknown:
             raise unknown_option(unknown[0], own_names | SAMPLING_NAMES)
         own = {name: value for name, value in keywords.items() if name in own_names}
         sampling = {name: value for name, value in keywords.items() if name in SAMPLING_NAMES}
         if sampling:
-            own["sampling_params"] = replace(own.get("sampling_params") or SamplingParams(), **sampling)
+            own["sampling_params"] = msgspec.structs.replace(own.get("sampling_params") or SamplingParams(), **sampling)
         return cls(**own)
 
 

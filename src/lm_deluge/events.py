@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from lm_deluge.prompt.parts import TokenLogprob
 from lm_deluge.usage import Usage
 
 __all__ = [
@@ -33,27 +34,6 @@ __all__ = [
 ]
 
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "pause", "error"]
-
-
-class TopLogprob(msgspec.Struct, frozen=True, gc=False):
-    """One of the likeliest tokens at a position."""
-
-    token: str
-    logprob: float
-    bytes: tuple[int, ...] | None = None
-
-
-class TokenLogprob(msgspec.Struct, frozen=True, gc=False):
-    """A generated token and how likely it was (natural logarithm).
-
-    `bytes` is the token's UTF-8, for tokens that are a part of a character; `top_logprobs` are the
-    alternatives that were asked for.
-    """
-
-    token: str
-    logprob: float
-    bytes: tuple[int, ...] | None = None
-    top_logprobs: tuple[TopLogprob, ...] = ()
 
 
 class ResponseStarted(msgspec.Struct, frozen=True, gc=False, tag="response_started"):

@@ -17,10 +17,8 @@ from lm_deluge.events import (
     RefusalDelta,
     ResponseFinished,
     TextDelta,
-    TokenLogprob,
-    TopLogprob,
 )
-from lm_deluge.prompt.parts import ReasoningPart, RefusalPart, TextPart
+from lm_deluge.prompt.parts import ReasoningPart, RefusalPart, TextPart, TokenLogprob, TopLogprob
 
 DONE = b"data: [DONE]\n\n"
 END = chunk({}, "stop") + DONE

@@ -274,7 +274,7 @@ def test_sampling_parameters(name: str) -> None:
 
 def test_every_sampling_parameter_is_tested() -> None:
     tested = {name.replace("one stop", "stop") for name in SAMPLING} | {"tool_choice"}
-    assert set(SamplingParams.__dataclass_fields__) <= tested
+    assert set(SamplingParams.__struct_fields__) <= tested
 
 
 CLOSED = {

@@ -7,7 +7,7 @@ from lm_deluge.wire.http import HttpHead, HttpRequest
 
 def test_headers_and_body_never_print() -> None:
     request = HttpRequest("https://a.test", {"authorization": "Bearer secret"}, b"the prompt")
-    assert repr(request) == "HttpRequest(url='https://a.test', method='POST')"
+    assert repr(request) == "HttpRequest(POST https://a.test, 10 bytes)"
 
 
 def test_a_head_is_a_value() -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
 from functools import cache
-from importlib import resources
 from typing import Any
 
 import msgspec
@@ -15,6 +13,7 @@ from lm_deluge.models.rows import Capabilities, ModelRow, ProviderRow
 __all__ = [
     "find_model",
     "find_provider",
+    "find_served_model",
     "list_models",
     "list_providers",
     "register_model",
@@ -22,12 +21,16 @@ __all__ = [
 ]
 
 SIMULATOR = "simulator"
+COMPATIBLE = "openai-compatible"
 
 
 class _Registry:
     """All rows; loaded on first use, so that importing the library reads no file."""
 
     def __init__(self) -> None:
+        import tomllib
+        from importlib import resources
+
         data = resources.files("lm_deluge.models")
         tables: dict[str, Any] = tomllib.loads((data / "providers.toml").read_text("utf-8"))
         self.providers = {name: msgspec.convert({"id": name, **table}, ProviderRow) for name, table in tables.items()}
@@ -80,6 +83,20 @@ def find_model(name: str) -> ModelRow:
         hint=f"{hint}Any model of a provider can be named as provider:model, openai:{name} for example.",
         suggestions=near,
     )
+
+
+def find_served_model(name: str, base_url: str | None) -> ModelRow:
+    """Return the row of a model; with a base URL any name will do, for an OpenAI-compatible host.
+
+    Raises:
+        UnknownModelError: The name is in no row, and nobody says where such a model would be.
+    """
+    if base_url is None or not isinstance(name, str) or not name.strip():
+        return find_model(name)
+    try:
+        return find_model(name)
+    except UnknownModelError:
+        return ModelRow(id=name, name=name, provider=COMPATIBLE)
 
 
 def _described(registry: _Registry, provider_id: str, wire_name: str, name: str) -> ModelRow:

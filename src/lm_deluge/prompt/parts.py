@@ -6,7 +6,6 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from lm_deluge.events import TokenLogprob
 from lm_deluge.prompt.media import Media
 
 __all__ = [
@@ -18,9 +17,32 @@ __all__ = [
     "ReasoningPart",
     "RefusalPart",
     "TextPart",
+    "TokenLogprob",
     "ToolCallPart",
     "ToolResultPart",
+    "TopLogprob",
 ]
+
+
+class TopLogprob(msgspec.Struct, frozen=True, gc=False):
+    """One of the likeliest tokens at a position."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...] | None = None
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, gc=False):
+    """A generated token and how likely it was (natural logarithm).
+
+    `bytes` is the token's UTF-8, for tokens that are a part of a character; `top_logprobs` are the
+    alternatives that were asked for.
+    """
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...] | None = None
+    top_logprobs: tuple[TopLogprob, ...] = ()
 
 
 class TextPart(msgspec.Struct, frozen=True, tag="text"):

@@ -38,6 +38,10 @@ class Payload(Protocol):
         """Take one frame; append its events."""
         ...
 
+    def handle_plain(self, payloads: list[bytes], events: list[Event]) -> None:
+        """Take the data of frames without a type, all of one read; append their events."""
+        ...
+
     def maybe_handle_tail(self, frame: ServerSentEvent, events: list[Event]) -> None:
         """Take the last frame, which the end of the stream cut; it counts only if it is whole."""
         ...
@@ -62,16 +66,17 @@ class SSEBodyDecoder:
         self._document: bytearray | None = None
         self._is_known = False
         self._is_suspect = False
+        self._is_parsed = False  # a plain answer, read to its end
 
     @property
     def is_complete(self) -> bool:
         """Whether an end of the body now is a success."""
-        return self._payload.is_complete
+        return self._is_parsed or self._payload.is_complete
 
     @property
     def is_finished(self) -> bool:
         """Whether `ResponseFinished` was returned."""
-        return self._payload.is_finished
+        return self._is_parsed or self._payload.is_finished
 
     @property
     def ignored(self) -> int:
@@ -160,15 +165,19 @@ class SSEBodyDecoder:
             )
 
     def _handle(self, data: bytes, events: list[Event]) -> None:
-        handle = self._payload.handle
+        payloads = self._frames.maybe_feed_plain(data)
+        if payloads is not None:
+            self._payload.handle_plain(payloads, events)
+            return
         for frame in self._frames.feed(data):
-            handle(frame, events)
+            self._payload.handle(frame, events)
         if self._frames.error is not None and not self.is_complete:
             raise self._frames.error
 
     def _close(self, events: list[Event]) -> None:
         if self._document is not None:
             events.extend(self._parse_document(bytes(self._document)))
+            self._is_parsed = True
             return
         tail = self._frames.close()
         if tail is not None:

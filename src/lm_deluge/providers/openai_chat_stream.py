@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -32,30 +32,30 @@ from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_
 __all__ = ["ChatPayload"]
 
 
-class _Function(msgspec.Struct):
+class _Function(msgspec.Struct, gc=False):
     name: str | None = None
     arguments: Any = None
 
 
-class _Custom(msgspec.Struct):
+class _Custom(msgspec.Struct, gc=False):
     name: str | None = None
     input: str | None = None
 
 
-class _ToolCall(msgspec.Struct):
+class _ToolCall(msgspec.Struct, gc=False):
     index: int | None = None
     id: str | None = None
     function: _Function | None = None
     custom: _Custom | None = None
 
 
-class _Audio(msgspec.Struct):
+class _Audio(msgspec.Struct, gc=False):
     id: str | None = None
     data: str | None = None
     transcript: str | None = None
 
 
-class _Delta(msgspec.Struct):
+class _Delta(msgspec.Struct, gc=False):
     content: str | list[Any] | None = None
     reasoning_content: str | None = None
     reasoning: Any = None
@@ -71,12 +71,12 @@ class _Delta(msgspec.Struct):
     executed_tools: list[Any] | None = None
 
 
-class _Logprobs(msgspec.Struct):
+class _Logprobs(msgspec.Struct, gc=False):
     content: list[TokenLogprob] | None = None
     refusal: list[TokenLogprob] | None = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     index: int | None = None
     delta: _Delta | None = None
     message: _Delta | None = None
@@ -86,11 +86,11 @@ class _Choice(msgspec.Struct):
     usage: dict[str, Any] | None = None
 
 
-class _GroqExtra(msgspec.Struct):
+class _GroqExtra(msgspec.Struct, gc=False):
     usage: dict[str, Any] | None = None
 
 
-class _Chunk(msgspec.Struct):
+class _Chunk(msgspec.Struct, gc=False):
     id: str | None = None
     model: str | None = None
     object: str | None = None
@@ -104,6 +104,48 @@ class _Chunk(msgspec.Struct):
 
 
 _DECODER = TolerantDecoder(_Chunk)
+
+
+class _PlainDelta(msgspec.Struct, gc=False):
+    content: Annotated[str, msgspec.Meta(min_length=1)]
+    reasoning_content: None = None
+    reasoning: None = None
+    reasoning_text: None = None
+    thinking: None = None
+    reasoning_details: None = None
+    refusal: None = None
+    tool_calls: None = None
+    function_call: None = None
+    annotations: None = None
+    audio: None = None
+    images: None = None
+    executed_tools: None = None
+
+
+class _PlainChoice(msgspec.Struct, gc=False):
+    delta: _PlainDelta
+    index: Literal[0] = 0
+    finish_reason: None = None
+    logprobs: None = None
+    usage: None = None
+
+
+class _PlainChunk(msgspec.Struct, gc=False):
+    """A chunk of text and nothing else: whatever else has a value does not fit these types.
+
+    Nearly every chunk is one, and once its types fit there is nothing left to look at in Python.
+    """
+
+    choices: tuple[_PlainChoice]
+    usage: None = None
+    x_groq: None = None
+    error: None = None
+    detail: None = None
+    citations: None = None
+    search_results: None = None
+
+
+_decode_plain = msgspec.json.Decoder(_PlainChunk).decode
 
 _FINISH_REASONS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -144,11 +186,24 @@ class ChatPayload:
         self._sources: set[str] = set()
         self._has_refusal = False
         self._warnings: list[str] = []
+        self._is_plain = False  # the last chunk was text and nothing else: so will be the next
 
     @property
     def is_complete(self) -> bool:
         """Whether the finish reason or the end mark was seen."""
         return self._reason is not None or self._is_marked
+
+    def handle_plain(self, payloads: list[bytes], events: list[Event]) -> None:
+        """Take the data of frames without a type, all of one read."""
+        if self._is_plain:
+            try:
+                events += [TextDelta(_decode_plain(data).choices[0].delta.content) for data in payloads]
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                self._is_plain = False
+            else:
+                return
+        for data in payloads:
+            self.handle(ServerSentEvent(data), events)
 
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
         """Take one frame."""
@@ -221,12 +276,8 @@ class ChatPayload:
         elif choice.logprobs is not None or type(delta.content) is list:
             self._add_rich_delta(delta, choice.logprobs, events)
         else:
-            content = delta.content
-            # One comparison instead of a look at a dozen fields: nearly every delta is text and nothing else.
-            if delta != _Delta(content=content):
-                self._add_delta(delta, events)
-            elif content:
-                events.append(TextDelta(content))  # type: ignore[arg-type]  # lists went the other way
+            self._is_plain = bool(delta.content) and not self.is_finished
+            self._add_delta(delta, events)
         if choice.usage is not None:  # Moonshot
             self._add_usage(choice.usage, events)
         if choice.finish_reason and self._reason is None:
@@ -349,6 +400,7 @@ class ChatPayload:
 
     def _end(self, events: list[Event]) -> None:
         self.is_finished = True
+        self._is_plain = False
         self._calls.finish(events)
         details = self._details.joined()
         if details:
@@ -371,15 +423,15 @@ def _says_anything(chunk: _Chunk) -> bool:
     return bool(chunk.id or chunk.choices or chunk.usage or chunk.x_groq or chunk.citations or chunk.search_results)
 
 
-class _ImageURL(msgspec.Struct):
+class _ImageURL(msgspec.Struct, gc=False):
     url: str = ""
 
 
-class _Image(msgspec.Struct):
+class _Image(msgspec.Struct, gc=False):
     image_url: _ImageURL | None = None
 
 
-class _Source(msgspec.Struct):
+class _Source(msgspec.Struct, gc=False):
     url: str | None = None
     title: str | None = None
     start_index: int | None = None

@@ -1,1 +1,20 @@
-"""A server on the loopback that speaks the wire APIs, with every fault on demand."""
+"""A server that speaks the wire APIs: scripted answers, any pace, every fault on demand."""
+
+from lm_deluge.simulator.faults import FAULTS, Fault
+from lm_deluge.simulator.http import Limits
+from lm_deluge.simulator.pace import Pace
+from lm_deluge.simulator.script import Script
+from lm_deluge.simulator.server import RecordedRequest, Simulator, SimulatorStats
+from lm_deluge.simulator.thread import SimulatorThread
+
+__all__ = [
+    "FAULTS",
+    "Fault",
+    "Limits",
+    "Pace",
+    "RecordedRequest",
+    "Script",
+    "Simulator",
+    "SimulatorStats",
+    "SimulatorThread",
+]

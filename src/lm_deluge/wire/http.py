@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 __all__ = ["HttpHead", "HttpRequest"]
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+class HttpRequest(msgspec.Struct, frozen=True):
     """A request to be sent. Headers and body never print: they hold keys and prompts."""
 
     url: str
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
+    headers: Mapping[str, str]
+    body: bytes
     method: str = "POST"
 
+    def __repr__(self) -> str:
+        return f"HttpRequest({self.method} {self.url}, {len(self.body)} bytes)"
 
-@dataclass(frozen=True, slots=True)
-class HttpHead:
+
+class HttpHead(msgspec.Struct, frozen=True):
     """Status and headers of an answer; the names of headers are in lower case."""
 
     status: int

@@ -15,6 +15,7 @@ from lm_deluge.errors import ResponseLimitError
 __all__ = ["SSEDecoder", "ServerSentEvent", "encode_sse"]
 
 _BOM = b"\xef\xbb\xbf"
+_SHORTEST = 2  # the blank line that ends an event
 _LF, _CR = 10, 13  # a number in bytes is found far faster than a one-byte string
 _MOST_RETRY_DIGITS = 18
 
@@ -50,34 +51,46 @@ class SSEDecoder:
         self._id = ""  # becomes last_event_id with the event
         self._skip_lf = False
         self._is_start = True
-        self._is_between = False  # nothing is held: the next byte begins an event
+        self._is_between = False  # no line of the next event was read
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Take the next bytes; return the events that they complete."""
-        if self._is_between:
-            events = self._maybe_plain(data)
-            if events:
-                return events
+        payloads = self.maybe_feed_plain(data)
+        if payloads is not None:
+            return [ServerSentEvent(payload) for payload in payloads]
         events = self._feed(data)
         self._is_between = self._is_idle()
         return events
 
-    def _is_idle(self) -> bool:
-        """Whether nothing is held and nothing is wrong."""
-        held = self._rest or self._data is not None or self._event or self._id != self.last_event_id
-        return not (held or self._skip_lf or self._is_start or self.error)
+    def maybe_feed_plain(self, data: bytes) -> list[bytes] | None:
+        """Take the next bytes if they are what nearly every read is; return the data of the events in them.
 
-    def _maybe_plain(self, data: bytes) -> list[ServerSentEvent] | None:
-        """Parse what nearly every read holds: whole events of one data line each, ended by LF. Else None."""
-        if data[:6] != b"data: " or data[-2:] != b"\n\n" or _CR in data or len(data) > self._limit:
+        That is events of one data line each and no type, ended by LF, and maybe the beginning of another one. Of
+        anything else nothing is taken, and None is returned: then `feed` is to take it.
+        """
+        if not self._is_between or _CR in data:
             return None
-        if data.find(b"\n") == len(data) - 2:
-            return [ServerSentEvent(data[6:-2])]
-        payloads = data[6:-2].split(b"\n\ndata: ")
+        end = len(data) if data[-2:] == b"\n\n" else data.rfind(b"\n\n") + 2
+        if end < _SHORTEST or self._held + end > self._limit:
+            return None
+        whole = data[:end] if not self._rest else bytes(self._rest) + data[:end]
+        if whole[:6] != b"data: ":
+            return None
+        payloads = whole[6:-2].split(b"\n\ndata: ")
         for payload in payloads:
             if _LF in payload:
                 return None
-        return [ServerSentEvent(payload) for payload in payloads]
+        self._rest.clear()
+        self._held = 0
+        if end < len(data):
+            self._feed(data[end:])
+            self._is_between = self._is_idle()
+        return payloads
+
+    def _is_idle(self) -> bool:
+        """Whether nothing is held, but for a line whose end has not come, and nothing is wrong."""
+        held = self._data is not None or self._event or self._id != self.last_event_id
+        return not (held or self._skip_lf or self._is_start or self.error)
 
     def _feed(self, data: bytes) -> list[ServerSentEvent]:
         if self.error is not None:

@@ -1,0 +1,75 @@
+"""Run every measurement and print one table each. Figures are ratios; absolute times are this machine's."""
+
+import statistics
+import subprocess
+import sys
+import time
+
+from bench.server import EVENTS
+
+TURNS = 3
+
+
+def decode() -> None:
+    """CPU of a client that reads 20,000 events over loopback, one process per peer, peers in turn."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "bench.server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        port = server.stdout.readline().strip()
+        for per_chunk in ("1", "20"):
+            print(
+                f"\nreading {EVENTS} events, {per_chunk} to a chunk of HTTP: CPU per event, and against the bare loop"
+            )
+            report(decode_turns(port, per_chunk))
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def decode_turns(port: str, per_chunk: str) -> dict[str, list[float]]:
+    peers = ("bare", "deluge", "deluge-events", "openai")
+    times: dict[str, list[float]] = {peer: [] for peer in peers}
+    hashes = set()
+    for turn in range(TURNS):
+        for peer in peers:
+            if peer == "openai" and turn:
+                continue
+            command = [sys.executable, "-m", "bench.peers", peer, port, per_chunk]
+            took, digest = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+            times[peer].append(float(took))
+            hashes.add(digest)
+    assert len(hashes) == 1, "the peers read different texts"
+    return times
+
+
+def report(times: dict[str, list[float]]) -> None:
+    base = statistics.median(times["bare"])
+    for peer, taken in times.items():
+        median = statistics.median(taken)
+        print(f"  {peer:14} {median / EVENTS * 1e6:7.2f} us   {median / base:5.2f}")
+
+
+def imports() -> None:
+    """Wall time of an import in a fresh interpreter, less that of an interpreter that imports nothing."""
+    print("\nimport time, best of 9, and against `import openai`")
+    taken = {name: import_seconds(f"import {name}") for name in ("lm_deluge", "aiohttp", "openai")}
+    for name, seconds in taken.items():
+        print(f"  {name:14} {seconds * 1e3:7.1f} ms   {seconds / taken['openai']:5.3f}")
+
+
+def import_seconds(statement: str) -> float:
+    def best(code: str) -> float:
+        runs = []
+        for _ in range(9):
+            begun = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True)
+            runs.append(time.perf_counter() - begun)
+        return min(runs)
+
+    return best(statement) - best("pass")
+
+
+if __name__ == "__main__":
+    imports()
+    decode()

@@ -1,0 +1,296 @@
+"""One request, one answer or one error: the only place where decoder and socket meet."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import math
+from typing import NoReturn
+from urllib.parse import urljoin, urlsplit
+
+from lm_deluge.api_requests.clocks import StreamClocks
+from lm_deluge.api_requests.credentials import authorization, find_proxy
+from lm_deluge.api_requests.watchdog import Watchdog
+from lm_deluge.config import Secret, Timeouts
+from lm_deluge.errors import (
+    APIError,
+    Clock,
+    DelugeError,
+    RedirectRefusedError,
+    TimeoutError,
+)
+from lm_deluge.events import Event, ResponseStarted, UsageReported
+from lm_deluge.providers.adapter import Adapter, Call
+from lm_deluge.response import ResponseBuilder
+from lm_deluge.transport.base import Exchange, Transport
+from lm_deluge.wire.http import HttpRequest
+
+__all__ = ["Attempt", "Timing", "open_attempt", "timeout_error"]
+
+USER_AGENT = "lm-deluge"
+_MOST_REDIRECTS = 3
+_MOST_ERROR_BODY = 64 * 2**10
+_ERROR_BODY_S = 10.0
+_RELEASE_S = 0.1
+_REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-generation-id", "x-amzn-requestid", "cf-ray")
+_QUIET = (ResponseStarted, UsageReported)
+
+
+class Timing:
+    """What `StreamStats` is made of; one note per read, none per token."""
+
+    __slots__ = ("first_token_at", "gap_max", "gap_sum", "gaps", "headers_s", "last_at", "reads")
+
+    def __init__(self) -> None:
+        self.headers_s: float | None = None
+        self.first_token_at: float | None = None
+        self.last_at: float | None = None
+        self.reads = 0
+        self.gaps = 0
+        self.gap_sum = 0.0
+        self.gap_max = 0.0
+
+    def note(self, now: float) -> None:
+        """A read brought deltas."""
+        if self.last_at is None:
+            self.first_token_at = now
+        else:
+            gap = now - self.last_at
+            self.gaps += 1
+            self.gap_sum += gap
+            self.gap_max = max(self.gap_max, gap)
+        self.last_at = now
+
+
+class Attempt:
+    """An answer that is coming. `next_batch` until it returns nothing, then `close`; or `abort`."""
+
+    def __init__(self, exchange: Exchange, adapter: Adapter, call: Call, clocks: StreamClocks) -> None:
+        self.head = exchange.head
+        self.request_id = _request_id(exchange)
+        self.builder = ResponseBuilder()
+        self.timing = Timing()
+        self._exchange = exchange
+        self._decoder = adapter.decoder(call)
+        self._decoder.expect(self.head.headers.get("content-type", ""))
+        self._call = call
+        self._clocks = clocks
+        self._loop = asyncio.get_running_loop()
+        self._watchdog = Watchdog(self._loop, exchange.abort)
+        self._is_over = False
+        self._is_at_end = False
+        self._surplus = 0
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes of the body, as they came."""
+        return self._exchange.bytes_received
+
+    @property
+    def ignored(self) -> int:
+        """Frames, or bytes after the end, that were passed over."""
+        return self._decoder.ignored + self._surplus
+
+    async def next_batch(self) -> list[Event]:
+        """Return the events of the next read that brings any; empty at the end.
+
+        Raises:
+            DelugeError: The answer is broken, or an error; every event before it was returned.
+        """
+        decoder, loop = self._decoder, self._loop
+        while not self._is_over:
+            if decoder.error is not None:
+                self._fail(decoder.error)
+            if decoder.is_finished or self._is_at_end:
+                await self.close()
+                break
+            begun = loop.time()
+            data = await self._read(begun)
+            self._is_at_end = not data
+            events = decoder.feed(data) if data else decoder.close()
+            self._note(begun, events)
+            if events:
+                self.builder.add_all(events)
+                return events
+        return []
+
+    async def _read(self, begun: float) -> bytes:
+        """Wait for bytes. The end of the body is empty, and so is its death once the answer is complete."""
+        self._watchdog.watch(*self._clocks.limit(begun))
+        try:
+            data = await self._exchange.read()
+        except DelugeError as error:
+            self.abort()
+            if self._decoder.is_complete:
+                return b""
+            self._fail(self._timeout() or error, cause=error)
+        except BaseException:
+            self.abort()
+            raise
+        self._watchdog.rest()
+        return data
+
+    def _note(self, begun: float, events: list[Event]) -> None:
+        now = self._loop.time()
+        is_progress = any(type(event) not in _QUIET for event in events)
+        self._clocks.waited(now - begun, is_progress=is_progress)
+        self._clocks.is_complete = self._decoder.is_complete
+        self.timing.reads += 1
+        if is_progress:
+            self.timing.note(now)
+
+    def _timeout(self) -> TimeoutError | None:
+        clock = self._watchdog.expired
+        return None if clock is None else timeout_error(clock, self._clocks.setting(clock))
+
+    def _fail(self, error: DelugeError, cause: BaseException | None = None) -> NoReturn:
+        self.abort()
+        has_deltas = self.builder.has_deltas
+        error.where = "mid_stream" if has_deltas else "before_first_event"
+        error.billed = "yes" if has_deltas else "maybe"
+        error.provider, error.model = self._call.provider.id, self._call.model.id
+        error.request_id = self.request_id
+        raise error from cause
+
+    async def close(self) -> None:
+        """End the attempt: keep the connection for the next one if the answer was read to its end, else abort."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._watchdog.stop()
+        if self._decoder.is_finished:
+            self._surplus = await self._exchange.release(_RELEASE_S)
+        else:
+            self._exchange.abort()
+
+    def abort(self) -> None:
+        """Close the connection now."""
+        self._is_over = True
+        self._watchdog.stop()
+        self._exchange.abort()
+
+
+def _request_id(exchange: Exchange) -> str | None:
+    headers = exchange.head.headers
+    return next((headers[name] for name in _REQUEST_ID_HEADERS if name in headers), None)
+
+
+def timeout_error(clock: Clock, limit_s: float) -> TimeoutError:
+    """Return the error of a clock that ran out."""
+    what = {
+        "first_token": "nothing of the answer came",
+        "idle": "not a byte came",
+        "progress": "nothing of the answer came, only keep-alives,",
+        "total": "the call was not over",
+    }.get(clock, "nothing happened")
+    return TimeoutError(
+        f"{what} within {limit_s:g} s", phase=clock, limit_s=limit_s, hint=f"Timeouts({clock}=...) sets this clock."
+    )
+
+
+async def open_attempt(
+    *,
+    adapter: Adapter,
+    call: Call,
+    request: HttpRequest,
+    key: Secret | None,
+    transport: Transport,
+    timeouts: Timeouts,
+    deadline: float | None = None,
+    proxy: str | None = None,
+) -> Attempt:
+    """Send the request; return once the provider has said that an answer is coming.
+
+    `request` is what `adapter` made of `call`; `deadline` is when the whole call must be over, in the running
+    loop's time.
+
+    Raises:
+        APIError: The provider refuses.
+        TransportError: No answer came.
+        ProtocolError: What came is no HTTP.
+    """
+    headers = {"user-agent": USER_AGENT, **authorization(call.provider, key), **request.headers}
+    request = HttpRequest(request.url, headers, request.body)
+    clocks = StreamClocks(timeouts, deadline)
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    limit, clock = clocks.limit(begun)
+    try:
+        async with asyncio.timeout_at(None if limit == math.inf else limit):
+            exchange = await _open_following(transport, request, timeouts, proxy)
+            if exchange.head.status < 300:  # noqa: PLR2004
+                attempt = Attempt(exchange, adapter, call, clocks)
+            else:
+                raise await _error_of(exchange, adapter, key)
+    except DelugeError as error:
+        error.provider, error.model = call.provider.id, call.model.id
+        raise
+    except builtins.TimeoutError as error:
+        late = timeout_error(clock, clocks.setting(clock))
+        late.provider, late.model, late.where, late.billed = call.provider.id, call.model.id, "headers", "maybe"
+        raise late from error
+    attempt.timing.headers_s = loop.time() - begun
+    clocks.waited(attempt.timing.headers_s, is_progress=False)
+    return attempt
+
+
+async def _open_following(
+    transport: Transport, request: HttpRequest, timeouts: Timeouts, proxy: str | None
+) -> Exchange:
+    """Send the request; follow what leads to the same origin with the same method, and nothing else."""
+    for _ in range(_MOST_REDIRECTS + 1):
+        exchange = await transport.open(
+            request, connect_timeout_s=timeouts.connect, proxy=find_proxy(request.url, proxy)
+        )
+        status = exchange.head.status
+        location = exchange.head.headers.get("location")
+        if not 300 <= status < 400 or location is None:  # noqa: PLR2004
+            return exchange
+        exchange.abort()
+        target = urljoin(request.url, location)
+        if _origin(target) != _origin(request.url):
+            host = urlsplit(target).hostname or "nowhere"
+            raise RedirectRefusedError(
+                f"the provider redirects to another origin, on the host {host}",
+                hint="If that is right, make it the base URL.",
+            )
+        if status not in (307, 308):
+            raise RedirectRefusedError(
+                f"the provider redirects with status {status}, which would drop the request's body",
+                hint="Check the base URL: http for https, or a missing /v1?",
+            )
+        request = HttpRequest(target, request.headers, request.body)
+    raise RedirectRefusedError(f"the provider redirects more than {_MOST_REDIRECTS} times")
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    try:
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        port = None
+    return parts.scheme, parts.hostname, port
+
+
+async def _error_of(exchange: Exchange, adapter: Adapter, key: Secret | None) -> APIError:
+    """Read what the provider says of its refusal, as far as it comes."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(_ERROR_BODY_S):
+            while len(body) < _MOST_ERROR_BODY and (data := await exchange.read()):
+                body += data
+            await exchange.release(_RELEASE_S)
+    except (DelugeError, builtins.TimeoutError):
+        exchange.abort()
+    except BaseException:
+        exchange.abort()
+        raise
+    error = adapter.classify_error(exchange.head.status, exchange.head.headers, bytes(body[:_MOST_ERROR_BODY]))
+    error.request_id = _request_id(exchange)
+    error.where = "headers"
+    if key is not None:
+        secret = key.reveal()
+        error.message = error.message.replace(secret, "...")
+        error.body = error.body.replace(secret, "...")
+        error.args = (error.message,)
+    return error

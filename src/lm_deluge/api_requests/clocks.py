@@ -1,0 +1,63 @@
+"""The clocks of one attempt, as numbers: nothing here waits or asks for the time.
+
+Three clocks run while a stream is read. Before the first delta only `first_token`: a reasoning model may be silent
+for minutes. After it `idle` (no byte at all) and `progress` (no delta, whatever pings come). Each counts only the time
+that was spent waiting for the network, so a consumer that takes its time trips none of them.
+"""
+
+from __future__ import annotations
+
+import math
+
+from lm_deluge.config import Timeouts
+from lm_deluge.errors import Clock
+
+__all__ = ["StreamClocks"]
+
+_GRACE_S = 5.0
+"""After the finish reason only usage and the end mark are due: nobody waits a minute for them."""
+
+
+class StreamClocks:
+    """What is left on each clock.
+
+    Args:
+        timeouts: Settled for the model: `first_token` is a number or None.
+        deadline: When the whole call must be over, on the clock that `limit` is asked with.
+    """
+
+    def __init__(self, timeouts: Timeouts, deadline: float | None) -> None:
+        first = timeouts.first_token
+        self._first_token = math.inf if first is None or isinstance(first, str) else first
+        self._idle = math.inf if timeouts.idle is None else timeouts.idle
+        self._progress = math.inf if timeouts.progress is None else timeouts.progress
+        self._total = timeouts.total or math.inf
+        self._deadline = math.inf if deadline is None else deadline
+        self._has_token = False
+        self._waited = 0.0  # for the first token, or since the last delta
+        self.is_complete = False
+
+    def limit(self, now: float) -> tuple[float, Clock]:
+        """Return when a wait that begins now would be too long, and by which clock."""
+        if self.is_complete:
+            return now + min(self._idle, _GRACE_S), "idle"
+        if not self._has_token:
+            limit: tuple[float, Clock] = now + self._first_token - self._waited, "first_token"
+        elif self._idle <= self._progress - self._waited:
+            limit = now + self._idle, "idle"
+        else:
+            limit = now + self._progress - self._waited, "progress"
+        return (self._deadline, "total") if self._deadline < limit[0] else limit
+
+    def setting(self, clock: Clock) -> float:
+        """Return what a clock is set to, in seconds."""
+        settings = {"first_token": self._first_token, "progress": self._progress, "total": self._total}
+        return settings.get(clock, self._idle)
+
+    def waited(self, seconds: float, *, is_progress: bool) -> None:
+        """Take note of a wait that is over, and whether it brought a delta."""
+        if is_progress:
+            self._has_token = True
+            self._waited = 0.0
+        else:
+            self._waited += seconds

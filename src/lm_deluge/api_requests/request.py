@@ -1,0 +1,90 @@
+"""From what a user says to one `Call`, settled and checked before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lm_deluge.api_requests.credentials import check_headers, find_base_url
+from lm_deluge.config import SamplingParams
+from lm_deluge.errors import ConfigurationError, InvalidPromptError
+from lm_deluge.models.registry import find_provider
+from lm_deluge.models.rows import ModelRow
+from lm_deluge.prompt.conversation import Prompt, to_conversation
+from lm_deluge.prompt.tool import Tool
+from lm_deluge.providers.adapter import Call
+
+__all__ = ["build_call", "to_schema", "to_tools"]
+
+
+def build_call(  # noqa: PLR0913 - what one request is made from
+    model: ModelRow,
+    prompt: Prompt,
+    *,
+    params: SamplingParams | None = None,
+    tools: Sequence[Tool | Mapping[str, Any]] | None = None,
+    output: Any = None,
+    base_url: str | None = None,
+    extra_headers: Mapping[str, str] | None = None,
+    extra_body: Mapping[str, Any] | None = None,
+    max_event_bytes: int = 16 * 2**20,
+) -> Call:
+    """Return the call.
+
+    Raises:
+        ConfigurationError: Something in it cannot be sent.
+    """
+    if params is not None and not isinstance(params, SamplingParams):
+        raise ConfigurationError("sampling_params is not a SamplingParams")
+    provider = find_provider(model.provider)
+    headers = dict(extra_headers or {})
+    check_headers(headers)
+    return Call(
+        model=model,
+        provider=provider,
+        conversation=to_conversation(prompt),
+        base_url=find_base_url(provider, base_url),
+        params=params or SamplingParams(),
+        tools=to_tools(tools),
+        output=to_schema(output),
+        extra_headers=headers,
+        extra_body=dict(extra_body or {}),
+        max_event_bytes=max_event_bytes,
+    )
+
+
+def to_tools(tools: Sequence[Tool | Mapping[str, Any]] | None) -> tuple[Tool, ...]:
+    """Return tools given as `Tool` or as plain data.
+
+    Raises:
+        InvalidPromptError: One is neither, or two have the same name.
+    """
+    if tools is None:
+        return ()
+    if isinstance(tools, str | Mapping | Tool):
+        raise InvalidPromptError("tools must be a list of tools")
+    found = []
+    for tool in tools:
+        if not isinstance(tool, Tool | Mapping):
+            raise InvalidPromptError(f"{type(tool).__name__} is no tool", hint="Pass a Tool, or its JSON schema form.")
+        found.append(tool if isinstance(tool, Tool) else Tool.from_dict(dict(tool)))
+    names = [tool.name for tool in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidPromptError(f"two tools are named {twice!r}")
+    return tuple(found)
+
+
+def to_schema(output: Any) -> dict[str, Any] | None:
+    """Return the JSON schema that the answer is to follow: a schema itself, or that of a pydantic model.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
+    if output is None or isinstance(output, dict):
+        return output
+    make = getattr(output, "model_json_schema", None)
+    if make is None:
+        raise ConfigurationError("output must be a JSON schema or a pydantic model")
+    schema: dict[str, Any] = make()
+    return schema

@@ -1,0 +1,48 @@
+"""Errors as OpenAI writes them.
+
+https://platform.openai.com/docs/guides/error-codes
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from lm_deluge import errors
+from lm_deluge.errors import APIError
+from lm_deluge.wire.sse import encode_sse
+
+__all__ = ["encode_error", "encode_stream_error"]
+
+# Type and code of each class, for errors that bring none of their own. The nearest class in the tree holds.
+_WORDS: dict[type[APIError], tuple[str, str | None]] = {
+    errors.APIError: ("api_error", None),
+    errors.BadRequestError: ("invalid_request_error", None),
+    errors.ContextLengthError: ("invalid_request_error", "context_length_exceeded"),
+    errors.ContentFilterError: ("invalid_request_error", "content_policy_violation"),
+    errors.AuthenticationError: ("invalid_request_error", "invalid_api_key"),
+    errors.PermissionDeniedError: ("invalid_request_error", "permission_denied"),
+    errors.QuotaExceededError: ("insufficient_quota", "insufficient_quota"),
+    errors.NotFoundError: ("invalid_request_error", "model_not_found"),
+    errors.RequestTooLargeError: ("invalid_request_error", "request_too_large"),
+    errors.RateLimitError: ("requests", "rate_limit_exceeded"),
+    errors.OverloadedError: ("server_error", "service_unavailable"),
+    errors.ServerError: ("server_error", None),
+}
+
+
+def encode_error(error: APIError) -> bytes:
+    """Write the JSON body of an error answer. The status is not in it: `error.status_code` goes before."""
+    kind = next(each for each in type(error).__mro__ if each in _WORDS)
+    default_type, default_code = _WORDS[kind]
+    fields = {
+        "message": error.message,
+        "type": error.type or default_type,
+        "param": None,
+        "code": error.code or default_code,
+    }
+    return msgspec.json.encode({"error": fields})
+
+
+def encode_stream_error(error: APIError) -> bytes:
+    """Write the frame by which a stream fails after it began. Nothing follows it, no end mark either."""
+    return encode_sse(encode_error(error))

@@ -1,0 +1,160 @@
+"""From a request to the plan of its answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from email.utils import formatdate
+from typing import Any, TypeAlias
+
+import msgspec
+
+from lm_deluge.encoders.catalog import find_encoder
+from lm_deluge.encoders.encoder import ParsedRequest
+from lm_deluge.errors import APIError, BadRequestError, ConfigurationError, NotFoundError, ServerError
+from lm_deluge.events import Event
+from lm_deluge.prompt.conversation import Conversation
+from lm_deluge.simulator.answer_faults import refuse
+from lm_deluge.simulator.faults import FAULTS, Fault, FaultQueue, FaultSource
+from lm_deluge.simulator.http import HttpError, Request
+from lm_deluge.simulator.plan import Plan, Site, build_plan
+from lm_deluge.simulator.script import Scripts, ScriptSource
+
+__all__ = ["Router"]
+
+Planned: TypeAlias = tuple[Plan, Fault | None]
+
+_MODEL = "simulator"
+_FAULT_HEADER = "x-simulator-fault"
+
+# Which wire API a path speaks; with and without the version, as base URLs come in both forms.
+_CHAT_PATHS: dict[str, str] = {"/v1/chat/completions": "openai-chat", "/chat/completions": "openai-chat"}
+_MODEL_PATHS = ("/v1/models", "/models")
+
+_NO_REQUEST = ParsedRequest(model=_MODEL, conversation=Conversation())
+
+
+class Router:
+    """Decides what each request is answered with. It sends nothing."""
+
+    def __init__(self, script: ScriptSource | None, faults: FaultSource) -> None:
+        self._scripts = Scripts(script)
+        self._faults = FaultQueue(faults)
+
+    def plan(self, request: Request, *, number: int, port: int) -> Planned:
+        """Return the plan for the request of that number, and the fault that is in it."""
+        fault: Fault | None = None
+        try:
+            plan, fault = _find_route(request)(self, request, number, port)
+        except APIError as error:
+            plan = refuse(build_plan(_site(request, port), []), error)
+        except ConfigurationError as error:  # a fault that needs a library that is not there
+            plan = refuse(build_plan(_site(request, port), []), _bad_request(str(error)))
+        return _with_usual_headers(plan, number), fault
+
+    def plan_refusal(self, error: HttpError, *, port: int) -> Plan:
+        """Return the plan for a request that could not be read. The connection ends with it."""
+        site = _site(Request("", "", {}, {}), port)
+        refusal = refuse(build_plan(site, []), _bad_request(error.message, error.status))
+        return _with_usual_headers(replace(refusal, after="close"), 0)
+
+    def chat(self, request: Request, number: int, port: int) -> Planned:
+        """Answer a call of a model."""
+        api = _CHAT_PATHS[request.path]
+        parsed = find_encoder(api).parse_request(request.body)
+        fault = self._choose_fault(request, parsed)
+        site = _site(request, port, parsed)
+        if fault is None:
+            return build_plan(site, self._play_script(parsed, number)), None
+        if fault.replaces(site):
+            return fault.edit_plan(build_plan(site, [])), fault
+        events = fault.edit_events(self._play_script(parsed, number), site)
+        return fault.edit_plan(build_plan(site, events)), fault
+
+    def list_models(self, request: Request, number: int, port: int) -> Planned:
+        """List the models: one that is healthy, and one for each fault."""
+        rows = [_model_row(name) for name in _model_names()]
+        return _document(request, port, {"object": "list", "data": rows}), None
+
+    def show_model(self, request: Request, number: int, port: int) -> Planned:
+        """Describe one model."""
+        name = request.path.partition("models/")[2]
+        if name not in _model_names():
+            raise _no_model(name)
+        return _document(request, port, _model_row(name)), None
+
+    def _choose_fault(self, request: Request, parsed: ParsedRequest) -> Fault | None:
+        asked = request.query.get("fault") or request.headers.get(_FAULT_HEADER)
+        prefix, _, named = parsed.model.partition("/")
+        if asked is None and (prefix != _MODEL or not named):
+            return self._faults.take()
+        try:
+            return Fault.parse(asked or named)
+        except ConfigurationError as error:
+            raise (_no_model(parsed.model) if asked is None else _bad_request(error.message)) from error
+
+    def _play_script(self, parsed: ParsedRequest, number: int) -> list[Event]:
+        try:
+            return self._scripts.choose(parsed).play(parsed, response_id=f"chatcmpl-sim-{number:06}")
+        except APIError:
+            raise
+        except Exception as error:
+            # A script is the user's code: the client is told what it raised, and the server lives on.
+            raise ServerError(f"the script raised {type(error).__name__}: {error}", status_code=500) from error
+
+
+_Handler: TypeAlias = Callable[[Router, Request, int, int], Planned]
+
+_ROUTES: dict[str, tuple[str, _Handler]] = {
+    **dict.fromkeys(_CHAT_PATHS, ("POST", Router.chat)),
+    **dict.fromkeys(_MODEL_PATHS, ("GET", Router.list_models)),
+}
+
+
+def _find_route(request: Request) -> _Handler:
+    path = request.path
+    is_model = any(path.startswith(f"{each}/") for each in _MODEL_PATHS)
+    method, handler = ("GET", Router.show_model) if is_model else _ROUTES.get(path, ("", Router.chat))
+    if not method:
+        raise NotFoundError(f"Invalid URL ({request.method} {path})", status_code=404, type="invalid_request_error")
+    if method != request.method:
+        raise _bad_request(f"Not allowed to {request.method} on {path} (HINT: use {method})", 405)
+    return handler
+
+
+def _site(request: Request, port: int, parsed: ParsedRequest = _NO_REQUEST) -> Site:
+    encoder = find_encoder(_CHAT_PATHS.get(request.path, "openai-chat"))
+    return Site(encoder, parsed, port, request.path, time.time())
+
+
+def _document(request: Request, port: int, content: Any) -> Plan:
+    plan = build_plan(_site(request, port), [])
+    return plan.with_document(200, "application/json", msgspec.json.encode(content))
+
+
+def _model_names() -> list[str]:
+    return [_MODEL, *(f"{_MODEL}/{name}" for name in FAULTS)]
+
+
+def _model_row(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "lm-deluge"}
+
+
+def _bad_request(message: str, status: int = 400) -> BadRequestError:
+    return BadRequestError(message, status_code=status, type="invalid_request_error")
+
+
+def _no_model(name: str) -> NotFoundError:
+    return NotFoundError(f"The model `{name[:100]}` does not exist or you do not have access to it.", status_code=404)
+
+
+def _with_usual_headers(plan: Plan, number: int) -> Plan:
+    usual = {
+        "date": formatdate(plan.site.now, usegmt=True),
+        "server": "lm-deluge-simulator",
+        "x-request-id": f"req_sim_{number:06}",
+    }
+    named = {name for name, _ in plan.headers}
+    added = [(name, value) for name, value in usual.items() if name not in named]
+    return replace(plan, headers=(*added, *plan.headers))

@@ -1,0 +1,56 @@
+"""The port between the library and the network: another HTTP library is one more file beside `http.py`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from lm_deluge.wire.http import HttpHead, HttpRequest
+
+__all__ = ["Exchange", "Transport"]
+
+
+class Exchange(Protocol):
+    """One request and its answer, while the body is still coming.
+
+    Whoever holds it must end it: `release` after the body's end, `abort` on every other way out.
+    """
+
+    head: HttpHead
+    bytes_received: int
+
+    async def read(self) -> bytes:
+        """Return the next bytes of the body, decompressed; empty at its end.
+
+        Raises:
+            TransportError: The connection died.
+            ProtocolError: The bytes are no HTTP, or cannot be decompressed.
+        """
+        ...
+
+    async def release(self, wait_s: float) -> int:
+        """Wait at most so long for the body's end, so that the connection can be used again; else close it.
+
+        Returns the number of bytes that came meanwhile; after any the connection is not used again.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Close the connection now. May be called twice, and from within a finaliser."""
+        ...
+
+
+class Transport(Protocol):
+    """Sends requests."""
+
+    async def open(self, request: HttpRequest, *, connect_timeout_s: float | None, proxy: str | None) -> Exchange:
+        """Send the request; return once status and headers are here. Redirects are not followed.
+
+        Raises:
+            TransportError: No answer came.
+            ProtocolError: What came is no HTTP.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close the connections that belong to the running event loop."""
+        ...

@@ -1,0 +1,267 @@
+"""HTTP/1.1 over aiohttp: the only file that imports the HTTP library."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import contextlib
+import os
+import ssl
+import weakref
+from collections.abc import AsyncGenerator, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+
+from lm_deluge.errors import (
+    CertificateError,
+    ConfigurationError,
+    ConnectError,
+    DelugeError,
+    ProtocolError,
+    StreamInterruptedError,
+    TimeoutError,
+    TransportError,
+)
+from lm_deluge.transport.content_coding import ContentDecoder, accepted_codings, content_decoder
+from lm_deluge.wire.http import HttpHead, HttpRequest
+
+__all__ = ["AiohttpExchange", "AiohttpTransport"]
+
+_READ_BUFFER = 64 * 2**10  # aiohttp pauses the socket at twice this
+_LONGEST_HEADER = 64 * 2**10
+_DNS_TTL_S = 60
+_KEEPALIVE_S = 30
+_MOST_STALE = 8  # idle connections in a row that the server had closed
+
+
+class _Pool:
+    """The connections of one event loop.
+
+    An asynchronous generator stands guard: `asyncio.run` and its kin close all generators of a loop before the
+    loop itself, so the connections are closed in order although nobody closed the client.
+    """
+
+    def __init__(self, on_close: Callable[[], object]) -> None:
+        self.pid = os.getpid()
+        tracing = aiohttp.TraceConfig()
+        tracing.on_connection_reuseconn.append(_note_reuse)
+        self.session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=_DNS_TTL_S, keepalive_timeout=_KEEPALIVE_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            auto_decompress=False,
+            trust_env=False,
+            trace_configs=[tracing],
+            read_bufsize=_READ_BUFFER,
+            max_line_size=_LONGEST_HEADER,
+            max_field_size=_LONGEST_HEADER,
+            skip_auto_headers=("user-agent",),
+        )
+        self._guard = _stand_guard(self.session, on_close)
+
+    async def start(self) -> None:
+        await anext(self._guard)
+
+    async def close(self) -> None:
+        await self._guard.aclose()
+
+
+async def _stand_guard(session: aiohttp.ClientSession, on_close: Callable[[], object]) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        on_close()
+        await session.close()
+
+
+async def _note_reuse(session: Any, context: Any, params: Any) -> None:
+    context.trace_request_ctx.is_reused = True
+
+
+_Pools = dict[asyncio.AbstractEventLoop, _Pool]
+_closing: set[asyncio.Task[None]] = set()
+
+
+def _close_all(pools: _Pools) -> None:
+    """Close the pools of a transport that nobody holds any more, each in its own loop; the others are closed."""
+
+    def close(pool: _Pool, loop: asyncio.AbstractEventLoop) -> None:
+        task = loop.create_task(pool.close())
+        _closing.add(task)
+        task.add_done_callback(_closing.discard)
+
+    for loop, pool in list(pools.items()):
+        if pool.pid == os.getpid() and not loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # closed between the question and the call
+                loop.call_soon_threadsafe(close, pool, loop)
+
+
+class AiohttpTransport:
+    """Pools of connections, one for each event loop that uses them and for each process.
+
+    A child process after a fork starts with pools of its own and leaves its parent's sockets alone.
+    """
+
+    def __init__(self) -> None:
+        self._pools: _Pools = {}
+        # The registry of finalisers holds the pools, so that sessions are never collected before they are closed.
+        weakref.finalize(self, _close_all, self._pools).atexit = False
+        self._of_parents: list[_Pool] = []
+
+    async def open(
+        self, request: HttpRequest, *, connect_timeout_s: float | None, proxy: str | None
+    ) -> AiohttpExchange:
+        """Send the request; return once status and headers are here."""
+        session = await self._session()
+        stale = 0
+        while True:
+            context = SimpleNamespace(is_reused=False)
+            try:
+                response = await session.request(
+                    request.method,
+                    request.url,
+                    data=request.body,
+                    headers={"accept-encoding": accepted_codings(), **request.headers},
+                    allow_redirects=False,
+                    proxy=proxy,
+                    timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout_s),
+                    trace_request_ctx=context,
+                )
+            except (aiohttp.ClientError, OSError, ValueError, builtins.TimeoutError) as error:
+                stale += 1
+                # The server had closed the idle connection: it never saw the request, so it is sent again.
+                if context.is_reused and stale <= _MOST_STALE and _is_disconnect(error):
+                    continue
+                raise _before_headers(error, connect_timeout_s) from error
+            try:
+                return AiohttpExchange(response)
+            except DelugeError:
+                response.close()
+                raise
+
+    async def close(self) -> None:
+        """Close the connections that belong to the running event loop."""
+        pool = self._pools.get(asyncio.get_running_loop())
+        if pool is not None:
+            await pool.close()
+
+    async def _session(self) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        pool = self._pools.get(loop)
+        if pool is not None and pool.pid != os.getpid():
+            self._of_parents.append(pool)  # collecting it would touch sockets that are not ours
+            pool = None
+        if pool is None or pool.session.closed:
+            for other in [each for each in self._pools if each.is_closed()]:
+                del self._pools[other]
+            pools = self._pools
+            pool = pools[loop] = _Pool(lambda: pools.pop(loop, None))
+            await pool.start()
+        return pool.session
+
+
+class AiohttpExchange:
+    """One request and its answer."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.head = HttpHead(response.status, {name.lower(): value for name, value in response.headers.items()})
+        self.bytes_received = 0
+        self._response = response
+        self._content = response.content
+        self._decoder: ContentDecoder | None = content_decoder(self.head.headers)
+
+    async def read(self) -> bytes:
+        """Return the next bytes of the body, decompressed; empty at its end."""
+        while True:
+            try:
+                data = await self._content.readany()
+            except (aiohttp.ClientError, OSError, builtins.TimeoutError) as error:
+                raise _in_body(error) from error
+            self.bytes_received += len(data)
+            if self._decoder is None:
+                return data
+            if not data:
+                if not self._decoder.is_whole:
+                    raise StreamInterruptedError("the compressed body ended in the middle")
+                return data
+            data = self._decoder.decode(data)
+            if data:
+                return data
+
+    async def release(self, wait_s: float) -> int:
+        """Wait at most so long for the body's end, so that the connection can be used again; else close it."""
+        surplus = 0
+        try:
+            async with asyncio.timeout(wait_s):
+                while not self._content.at_eof():
+                    surplus += len(await self._content.readany())
+        except (aiohttp.ClientError, OSError, builtins.TimeoutError):
+            self.abort()
+        if surplus:
+            self.abort()
+        self._response.release()
+        return surplus
+
+    def abort(self) -> None:
+        """Close the connection now: unsent bytes are dropped, TLS takes no leave."""
+        connection = self._response.connection
+        if connection is not None and connection.transport is not None:
+            connection.transport.abort()
+        self._response.close()
+
+
+def _is_disconnect(error: BaseException) -> bool:
+    return isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | ConnectionError)
+
+
+def _before_headers(error: Exception, connect_timeout_s: float | None) -> DelugeError:
+    """Return our error for a request that got no answer."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
+        return CertificateError(
+            "the server's certificate cannot be trusted", where="connect", hint="Check the host and the machine's CAs."
+        )
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        limit = connect_timeout_s or 0.0
+        return TimeoutError(f"no connection within {limit:g} s", phase="connect", limit_s=limit, where="connect")
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientProxyConnectionError):
+        return ConnectError(f"no connection to {error.host}:{error.port}: {_reason(error)}", where="connect")
+    if isinstance(error, aiohttp.InvalidURL | ValueError):
+        return ConfigurationError("the base URL is none", hint="Write it as https://host/v1.")
+    return _after_connect(error)
+
+
+def _after_connect(error: Exception) -> DelugeError:
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return ConnectError(f"the proxy refuses with status {error.status}", where="connect")
+    if isinstance(error, aiohttp.ClientResponseError):
+        return ProtocolError(f"the answer is no HTTP: {_shown(error.message)}", reason="framing", billed="maybe")
+    if isinstance(error, ssl.SSLError):
+        return ConnectError("the TLS handshake failed", where="connect")
+    if _is_disconnect(error):
+        return StreamInterruptedError(
+            "the server closed the connection without an answer", where="headers", billed="maybe"
+        )
+    return TransportError(f"the request failed: {type(error).__name__}", where="headers", billed="maybe")
+
+
+def _in_body(error: Exception) -> DelugeError:
+    """Return our error for a body that broke off."""
+    cause = error.__cause__
+    if isinstance(cause, aiohttp.http_exceptions.BadHttpMessage) and not isinstance(
+        cause, aiohttp.http_exceptions.TransferEncodingError | aiohttp.http_exceptions.ContentLengthError
+    ):
+        return ProtocolError(f"the body is no HTTP: {_shown(cause.message)}", reason="framing", billed="maybe")
+    return StreamInterruptedError("the connection died before the answer was complete", billed="maybe")
+
+
+def _reason(error: aiohttp.ClientConnectorError | aiohttp.ClientProxyConnectionError) -> str:
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "the name does not resolve"
+    inner = error.os_error
+    return (inner.strerror if inner is not None else None) or type(inner).__name__
+
+
+def _shown(text: str) -> str:
+    return text.strip().splitlines()[0][:120] if text.strip() else "unreadable"

@@ -1,0 +1,38 @@
+"""What every test gets: no key of the machine's owner, no proxy, no network beyond the loopback."""
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+_KEPT_NAMES = ("DELUGE_SHARED", "DELUGE_SOAK")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    import os
+
+    if request.node.get_closest_marker("live"):
+        return
+    for name in list(os.environ):
+        is_ours = name.startswith(("OPENAI_", "DELUGE_")) and name not in _KEPT_NAMES
+        if is_ours or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _only_loopback(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Refuse connections to anywhere else, so that no test can depend on the network."""
+    if request.node.get_closest_marker("live"):
+        yield
+        return
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1"):
+            raise AssertionError(f"a test wants to connect to {address[0]}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    yield
