@@ -22,8 +22,8 @@ def has_key(provider: ProviderRow) -> bool:
     return _from_environment(provider.key_env) is not None
 
 
-def find_key(provider: ProviderRow, model: ModelRow, explicit: str | None) -> Secret | None:
-    """Return the key for the provider, None where it needs none.
+def find_key(provider: ProviderRow, model: ModelRow, base_url: str, explicit: str | None) -> Secret | None:
+    """Return the key for the provider, None where it needs none, and where somebody else may serve its models.
 
     Raises:
         MissingAPIKeyError: It needs one and there is none.
@@ -31,7 +31,7 @@ def find_key(provider: ProviderRow, model: ModelRow, explicit: str | None) -> Se
     """
     key = explicit.strip() if explicit is not None else _from_environment(provider.key_env)
     if not key:
-        if provider.auth == "none" or not provider.key_env:
+        if provider.auth == "none" or not provider.key_env or base_url != provider.base_url:
             return None
         raise MissingAPIKeyError(
             "there is no API key",
