@@ -52,7 +52,7 @@ soak: .venv/.ready  ## long: many more abandoned streams, every cut of every rec
 	@DELUGE_SOAK=1 $(RUN) pytest tests
 
 live: .venv/.ready  ## opt-in: one call per provider whose key is set
-	@$(RUN) pytest -m live tests/live
+	@$(RUN) pytest -s -m live tests/live
 
 lock: .venv/.ready  ## choose the newest allowed versions again
 	@$(RUN) pip install --quiet uv

@@ -184,14 +184,26 @@ def test_dotenv_of_the_working_folder_is_read(serve, home):
     assert simulator.requests[0].headers["authorization"].endswith("abcd")
 
 
-def test_the_environment_wins_over_dotenv_and_a_key_that_leaves_is_announced(serve, home):
+def test_the_environment_wins_over_dotenv_and_no_key_leaves_with_an_address_from_it(serve, home):
     simulator = serve("yes")
     (home / ".env").write_text(f"OPENAI_API_KEY=from-file-abcd\nOPENAI_BASE_URL={simulator.base_url}\n")
     run("stream", "hi", home=home, OPENAI_API_KEY="from-shell-wxyz")
-    assert simulator.requests[0].headers["authorization"].endswith("wxyz")
+    assert simulator.requests[0].headers["authorization"].endswith("abcd")
+    (home / ".env").write_text("OPENAI_API_KEY=from-file-abcd\n")
+    run("stream", "hi", home=home, OPENAI_API_KEY="from-shell-wxyz", OPENAI_BASE_URL=simulator.base_url)
+    assert simulator.requests[1].headers["authorization"].endswith("wxyz")
     (home / ".env").write_text(f"OPENAI_BASE_URL={simulator.base_url}\n")
     done = run("stream", "hi", home=home, OPENAI_API_KEY="from-shell-wxyz")
-    assert b"your key for openai goes there" in done.stderr
+    assert b"not sent there" in done.stderr
+    assert done.returncode == 2
+    assert len(simulator.requests) == 2
+
+
+def test_dotenv_sets_keys_and_addresses_and_nothing_else(serve, home):
+    simulator = serve("yes")
+    (home / ".env").write_text("HTTP_PROXY=http://127.0.0.1:9\nSSL_CERT_FILE=/nowhere\nPATH=/nowhere\n")
+    done = run("stream", "hi", home=home, OPENAI_API_KEY="k", OPENAI_BASE_URL=simulator.base_url)
+    assert done.stdout == b"yes", done.stderr
 
 
 def test_dotenv_of_a_parent_is_not_read(serve, home):

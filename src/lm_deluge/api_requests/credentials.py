@@ -22,8 +22,8 @@ def has_key(provider: ProviderRow) -> bool:
     return _from_environment(provider.key_env) is not None
 
 
-def find_key(provider: ProviderRow, model: ModelRow, explicit: str | None) -> Secret | None:
-    """Return the key for the provider, None where it needs none.
+def find_key(provider: ProviderRow, model: ModelRow, base_url: str, explicit: str | None) -> Secret | None:
+    """Return the key for the provider, None where it needs none, and where somebody else may serve its models.
 
     Raises:
         MissingAPIKeyError: It needs one and there is none.
@@ -31,7 +31,7 @@ def find_key(provider: ProviderRow, model: ModelRow, explicit: str | None) -> Se
     """
     key = explicit.strip() if explicit is not None else _from_environment(provider.key_env)
     if not key:
-        if provider.auth == "none" or not provider.key_env:
+        if provider.auth == "none" or not provider.key_env or base_url != provider.base_url:
             return None
         raise MissingAPIKeyError(
             "there is no API key",
@@ -63,6 +63,10 @@ def find_base_url(provider: ProviderRow, explicit: str | None) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigurationError("the base URL is none", provider=provider.id, hint="Write it as https://host/v1.")
+    if parts.username or parts.password:
+        raise ConfigurationError(
+            "the base URL holds a user name or a password", provider=provider.id, hint="Pass api_key or extra_headers."
+        )
     return url
 
 

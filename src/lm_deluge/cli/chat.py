@@ -103,6 +103,8 @@ class _Chat:
         for note in notes_of(response):
             report(note)
         report_aside(summary(response), is_raw=self._asked.raw)
+        if is_terminal(sys.stderr):
+            report("")
 
 
 def _is_command(line: str) -> bool:

@@ -54,9 +54,10 @@ def run(command: Callable[[], Any]) -> int:
 
 
 def _say(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(visible(text) + "\n")
-        sys.stderr.flush()
+    from lm_deluge.cli.terminal import report
+
+    with contextlib.suppress(AttributeError):  # no stderr at all
+        report(visible(text))
 
 
 def _end_of_usage(error: Any) -> int:

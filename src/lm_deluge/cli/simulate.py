@@ -115,9 +115,7 @@ def _read_script(path: str) -> list[Script]:
 async def _serve(simulator: Simulator) -> None:
     async with simulator:
         write_text(sys.stdout, f"{simulator.base_url}\n")
-        report(
-            "The simulator runs; Ctrl-C stops it. To use it from another terminal:\n"
-            f"  export OPENAI_BASE_URL={simulator.base_url}\n"
-            "  export OPENAI_API_KEY=any-text"
-        )
+        report("The simulator runs; Ctrl-C stops it. To use it from another terminal:")
+        for line in (f"OPENAI_BASE_URL={simulator.base_url}", "OPENAI_API_KEY=any-text"):
+            click.echo(f"  export {line}", err=True)  # never wrapped: it is there to be copied
         await simulator.serve_forever()

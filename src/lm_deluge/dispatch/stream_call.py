@@ -90,7 +90,8 @@ class StreamCall:
         return events
 
     async def _open_until_commit(self) -> list[Event]:
-        async with asyncio.timeout(None) as self._opening:
+        async with asyncio.timeout(None) as scope:
+            self._opening = scope
             try:
                 return await self._try_until_commit()
             finally:

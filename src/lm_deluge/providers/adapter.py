@@ -45,6 +45,9 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     extra_body: Mapping[str, Any] = {}
     max_event_bytes: int = 16 * 2**20
 
+    def __repr__(self) -> str:
+        return f"Call({self.model.id!r} at {self.provider.id!r}, {self.conversation!r})"
+
 
 class Decoder(Protocol):
     """Turns the bytes of one answer into events.
