@@ -74,8 +74,7 @@ class StreamCall:
             if self._is_committed and self._attempt is not None:
                 events = await self._attempt.next_batch()
             else:
-                async with asyncio.timeout(None) as self._opening:
-                    events = await self._open_until_commit()
+                events = await self._open_breakably()
         except DelugeError as error:
             if self._is_aborted:
                 return []
@@ -84,13 +83,19 @@ class StreamCall:
         except BaseException as error:
             if self._is_aborted and isinstance(error, builtins.TimeoutError):
                 return []
-            self._opening = None
             self.abort()
             raise
-        self._opening = None
         if not events:
             self._end()
         return events
+
+    async def _open_breakably(self) -> list[Event]:
+        """Open the call so that `abort` can wake whoever waits for it, by a timeout that is his own."""
+        try:
+            async with asyncio.timeout(None) as self._opening:
+                return await self._open_until_commit()
+        finally:
+            self._opening = None  # it is finished and cannot be set any more
 
     async def _open_until_commit(self) -> list[Event]:
         loop = self._loop = asyncio.get_running_loop()
@@ -179,7 +184,7 @@ class StreamCall:
             self._attempt.abort()
         opening, self._opening = self._opening, None
         if opening is not None and self._loop is not None:
-            # Wakes the one who opens the attempt, by a timeout of his own; his task is not cancelled.
+            # Wakes the one who opens the attempt; his task is not cancelled.
             opening.reschedule(self._loop.time())
 
     def abort_from_anywhere(self) -> None:
