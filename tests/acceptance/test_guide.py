@@ -1,4 +1,4 @@
-"""The guide that the library was made for runs as it stands, against our simulator and against a server that is not ours."""
+"""The guide that the library was made for runs as it stands, on our simulator and on a server that is not ours."""
 
 import asyncio
 import contextlib
@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from gated_relay import GatedRelay
 
 import lm_deluge
+from gated_relay import GatedRelay
 from lm_deluge.simulator import Pace, Simulator
 
 HERE = Path(__file__).parent
