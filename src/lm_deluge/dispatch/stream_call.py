@@ -41,9 +41,12 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True):
     timeouts: Timeouts
     max_attempts: int
     max_retry_after_s: float
-    proxy: str | None = None
+    proxy: Secret | None = None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     chance: Callable[[], float] = random.random
+
+    def __repr__(self) -> str:
+        return f"CallPlan({self.call!r})"  # the rest holds the key and the prompt
 
 
 class StreamCall:

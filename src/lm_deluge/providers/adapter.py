@@ -45,6 +45,9 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     extra_body: Mapping[str, Any] = {}
     max_event_bytes: int = 16 * 2**20
 
+    def __repr__(self) -> str:
+        return f"Call({self.model.id!r})"  # the rest may hold what the user said, and keys in headers
+
 
 class Decoder(Protocol):
     """Turns the bytes of one answer into events.

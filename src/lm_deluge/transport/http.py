@@ -13,7 +13,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
+from multidict import CIMultiDict, CIMultiDictProxy
 
+from lm_deluge.config import Secret
 from lm_deluge.errors import (
     CertificateError,
     ConfigurationError,
@@ -111,7 +113,7 @@ class AiohttpTransport:
         self._of_parents: list[_Pool] = []
 
     async def open(
-        self, request: HttpRequest, *, connect_timeout_s: float | None, proxy: str | None
+        self, request: HttpRequest, *, connect_timeout_s: float | None, proxy: Secret | None
     ) -> AiohttpExchange:
         """Send the request; return once status and headers are here."""
         session = await self._session()
@@ -125,7 +127,7 @@ class AiohttpTransport:
                     data=request.body,
                     headers={"accept-encoding": accepted_codings(), **request.headers},
                     allow_redirects=False,
-                    proxy=proxy,
+                    proxy=None if proxy is None else proxy.reveal(),
                     timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout_s),
                     trace_request_ctx=context,
                 )
@@ -134,7 +136,7 @@ class AiohttpTransport:
                 # The server had closed the idle connection: it never saw the request, so it is sent again.
                 if context.is_reused and stale <= _MOST_STALE and _is_disconnect(error):
                     continue
-                raise _before_headers(error, connect_timeout_s) from error
+                raise _before_headers(error, connect_timeout_s) from _bare(error)
             try:
                 return AiohttpExchange(response)
             except DelugeError:
@@ -178,7 +180,7 @@ class AiohttpExchange:
             try:
                 data = await self._content.readany()
             except (aiohttp.ClientError, OSError, builtins.TimeoutError) as error:
-                raise _in_body(error) from error
+                raise _in_body(error) from _bare(error)
             self.bytes_received += len(data)
             if self._decoder is None:
                 return data
@@ -210,6 +212,15 @@ class AiohttpExchange:
         if connection is not None and connection.transport is not None:
             connection.transport.abort()
         self._response.close()
+
+
+def _bare(error: Exception) -> Exception:
+    """Return the error without the request's headers, which it and the frames behind it hold: the key is in them."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        seen = error.request_info
+        error.request_info = aiohttp.RequestInfo(seen.url, seen.method, CIMultiDictProxy(CIMultiDict()), seen.real_url)
+        error.args = ()
+    return error.with_traceback(None)
 
 
 def _is_disconnect(error: BaseException) -> bool:
