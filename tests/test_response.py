@@ -24,11 +24,9 @@ from lm_deluge.events import (
     ResponseFinished,
     ResponseStarted,
     TextDelta,
-    TokenLogprob,
     ToolCallDelta,
     ToolCallFinished,
     ToolCallStarted,
-    TopLogprob,
     UsageReported,
 )
 from lm_deluge.prompt.conversation import Conversation
@@ -41,7 +39,9 @@ from lm_deluge.prompt.parts import (
     ReasoningPart,
     RefusalPart,
     TextPart,
+    TokenLogprob,
     ToolCallPart,
+    TopLogprob,
 )
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
 from lm_deluge.usage import Usage

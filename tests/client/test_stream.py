@@ -20,7 +20,7 @@ from lm_deluge.events import (
     ToolCallFinished,
     UsageReported,
 )
-from loopback import END, FIN, HANG, HEAD, HELLO, NEXT, USAGE, Loopback, answer, chunk, data, finish, text
+from loopback import END, FIN, HANG, HEAD, HELLO, NEXT, RST, USAGE, Loopback, answer, chunk, data, finish, text
 
 ENDLESS = [HEAD, *[chunk(text("tok ")), 0.01] * 500, HANG]
 
@@ -358,6 +358,19 @@ async def test_an_error_ends_every_view_and_keeps_the_partial_answer() -> None:
         await server.settle()
 
 
+@pytest.mark.parametrize("end", [FIN, RST])
+async def test_what_came_before_the_fault_is_not_lost_on_a_slow_consumer(end: str) -> None:
+    broken = [HEAD, chunk(text("one ")), 0.05, chunk(text("two ")), 0.05, chunk(text("three")), 0.05, end]
+    async with Loopback(broken) as server, client_of(server) as client:
+        seen = []
+        with pytest.raises(e.StreamInterruptedError) as caught:  # noqa: PT012 - at whichever token
+            async for token in client.stream("hi"):
+                seen.append(token)
+                await asyncio.sleep(0.3)
+        assert "".join(seen) == caught.value.partial.completion == "one two three"
+        await server.settle()
+
+
 async def test_the_function_keeps_the_partial_answer_too() -> None:
     async with Loopback([HEAD, chunk(text("Hello")), 0.02, FIN]) as server:
         with pytest.raises(e.StreamInterruptedError) as caught:
@@ -439,3 +452,11 @@ async def test_the_socket_is_not_read_ahead_of_a_slow_consumer() -> None:
         assert received < 2**20
         del tokens
         await server.settle()
+
+
+async def test_an_answer_that_something_kept_back_is_told_from_one_that_flowed() -> None:
+    """A proxy that buffers gives out everything at once, late: two seconds is what the rule waits for."""
+    burst = [text("some words ") for _ in range(40)]
+    async with Loopback([HEAD, 2.1, chunk(*burst, finish()), END, NEXT]) as server, client_of(server) as client:
+        response = await client.stream("hi", echo=None)
+    assert response.warnings == ("no_done", "buffered_upstream")

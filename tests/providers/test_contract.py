@@ -65,7 +65,7 @@ def test_there_is_an_adapter_for_each_name_and_no_other() -> None:
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_random_bytes_are_errors_of_ours(noise: bytes, positions: list[int]) -> None:
     assert outcome(cuts.at(noise, positions)) == outcome([noise])
 
@@ -142,7 +142,7 @@ _DELTAS = st.dictionaries(_KNOWN, _SHAPED, max_size=4)
 @example([frames({"error": {"code": "²"}})], [])
 @example([chunk({"audio": {"data": 0}})], [])
 @example([chunk({}, logprobs={"content": [{"token": "a", "logprob": None}]})], [])
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_chunks_of_any_shape_are_events_or_errors_of_ours(parts: list[bytes], positions: list[int]) -> None:
     body = b"".join(parts)
     assert outcome(cuts.at(body, positions)) == outcome([body])

@@ -17,10 +17,8 @@ from lm_deluge.events import (
     RefusalDelta,
     ResponseFinished,
     TextDelta,
-    TokenLogprob,
-    TopLogprob,
 )
-from lm_deluge.prompt.parts import ReasoningPart, RefusalPart, TextPart
+from lm_deluge.prompt.parts import ReasoningPart, RefusalPart, TextPart, TokenLogprob, TopLogprob
 
 DONE = b"data: [DONE]\n\n"
 END = chunk({}, "stop") + DONE
@@ -365,3 +363,9 @@ def test_deep_nesting_is_read_or_refused_and_never_a_crash(depth: int, field: st
 def test_numbers_that_no_float_holds_are_refused_as_json() -> None:
     body = text("a") + b'data: {"id":"1","choices":[],"usage":{"prompt_tokens":%b}}\n\n' % (b"9" * 5_000) + END
     assert failure_of(body, ProtocolError).partial.completion == "a"
+
+
+def test_a_plain_answer_nested_too_deep_is_refused() -> None:
+    nested = b"[" * 700 + b"]" * 700
+    body = b'{"id":"1","choices":[{"message":{"reasoning":%b},"finish_reason":"stop"}]}' % nested
+    assert failure_of(body, ProtocolError).message == "a frame is nested too deep"

@@ -150,6 +150,10 @@ FRAGMENTS: dict[str, tuple[list[list[dict]], list[tuple[str, str, str]]]] = {
         [[{"index": "0", "id": 5, "function": {"name": 7, "arguments": "{}"}}]],
         [("call_0", "", "{}")],
     ),
+    "arguments of a second call before the first has a name": (
+        [[call(0, "a"), call(1, "b", "g", "{}")], [call(0, None, "f", "{}")]],
+        [("b", "g", "{}"), ("a", "f", "{}")],
+    ),
     "a null function": ([[{"index": 0, "id": "a", "function": None}], [call(0, None, "f", "{}")]], [("a", "f", "{}")]),
 }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import socket
+import struct
 import threading
 import urllib.error
 import urllib.request
@@ -64,6 +66,28 @@ async def test_a_client_that_leaves_is_noticed_in_silence() -> None:
         writer.close()
         await until(lambda: sim.open_connections == 0)
         assert (sim.stats.aborted, sim.stats.completed) == (1, 0)
+
+
+async def test_a_client_that_resets_is_noticed() -> None:
+    async with Simulator(TEXT) as sim:
+        _, writer = await open_stream(sim)
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+        await until(lambda: sim.open_connections == 0)
+        assert sim.stats.aborted == 1
+
+
+async def test_the_end_of_the_loop_is_no_failure() -> None:
+    told: list[dict] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+    async with Simulator(TEXT) as sim:
+        _, writer = await open_stream(sim)
+        for task in sim._tasks:
+            task.cancel()
+        await until(lambda: sim.open_connections == 0)
+        writer.close()
+    assert told == []
 
 
 async def test_a_client_that_leaves_is_noticed_in_a_slow_stream() -> None:

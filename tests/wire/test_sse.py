@@ -246,7 +246,7 @@ def test_the_limit_is_of_one_event_not_of_the_stream(size: int) -> None:
     ids=["data lines", "empty data lines", "empty data lines with CRLF", "a line without an end", "an endless comment"],
 )
 def test_an_event_without_an_end_is_cut_off_and_its_memory_freed(line: bytes) -> None:
-    limit = 50_000
+    limit = 20_000
     decoder = SSEDecoder(max_event_bytes=limit)
     fed = 0
     tracemalloc.start()
@@ -262,7 +262,7 @@ def test_an_event_without_an_end_is_cut_off_and_its_memory_freed(line: bytes) ->
     assert held < limit // 10
 
 
-@pytest.mark.parametrize("size", [64, 4_096, 1_000_000])
+@pytest.mark.parametrize("size", [200, 4_096, 1_000_000])
 def test_memory_and_work_are_linear_in_a_large_event(size: int) -> None:
     length = 8 * 2**20
     stream = memoryview(b"data: " + b"x" * length + b"\n\n")

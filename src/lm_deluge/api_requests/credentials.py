@@ -27,8 +27,8 @@ def has_key(provider: ProviderRow) -> bool:
     return _from_environment(provider.key_env) is not None
 
 
-def find_key(provider: ProviderRow, model: ModelRow, explicit: str | None) -> Secret | None:
-    """Return the key for the provider, None where it needs none.
+def find_key(provider: ProviderRow, model: ModelRow, base_url: str, explicit: str | None) -> Secret | None:
+    """Return the key for the provider, None where it needs none, and where somebody else may serve its models.
 
     Raises:
         MissingAPIKeyError: It needs one and there is none.
@@ -38,7 +38,7 @@ def find_key(provider: ProviderRow, model: ModelRow, explicit: str | None) -> Se
         raise ConfigurationError(f"api_key is not text, but {type(explicit).__name__}", provider=provider.id)
     key = explicit.strip() if explicit is not None else _from_environment(provider.key_env)
     if not key:
-        if provider.auth == "none" or not provider.key_env:
+        if provider.auth == "none" or not provider.key_env or base_url != provider.base_url:
             return None
         raise MissingAPIKeyError(
             "there is no API key",
@@ -71,8 +71,9 @@ def find_base_url(provider: ProviderRow, explicit: str | None) -> str:
         raise ConfigurationError("the base URL is none", provider=provider.id, hint="Write it as https://host/v1.")
     parts = urlsplit(url)
     if "@" in parts.netloc:
-        hint = "Pass extra_headers={'authorization': 'Basic ...'}."
-        raise ConfigurationError("the base URL holds a user's name or password", provider=provider.id, hint=hint)
+        raise ConfigurationError(
+            "the base URL holds a user name or a password", provider=provider.id, hint="Pass api_key or extra_headers."
+        )
     if parts.query or parts.fragment:
         raise ConfigurationError("the base URL has a query or a fragment", provider=provider.id, hint="Leave it out.")
     return url

@@ -68,7 +68,7 @@ async def stream_chat(  # noqa: PLR0913 - keyword arguments of one request
     )
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    key = find_key(call.provider, model, api_key)
+    key = find_key(call.provider, model, call.base_url, api_key)
     try:
         attempt = await _open(call, key, timeouts or Timeouts())
     except DelugeError as error:

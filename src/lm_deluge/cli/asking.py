@@ -23,9 +23,6 @@ __all__ = ["DEFAULT_MODEL", "Asked", "build_client", "call_options", "read_promp
 DEFAULT_MODEL = "gpt-4o"
 _SIMULATOR = "simulator"
 
-# Hosts of one's own often want no key, but the API wants a header.
-_NO_KEY = "none"
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _CLOCKS = ("connect", "first_token", "idle", "progress", "total")
@@ -126,9 +123,10 @@ def _choose_key(asked: Asked, row: ModelRow, provider: ProviderRow) -> tuple[str
     if asked.api_key is not None or provider.auth == "none" or not provider.key_env:
         return asked.api_key, False, None
     if has_key(provider):
-        return None, False, _dotenv_notice(asked, provider)
+        _check_dotenv(asked, provider)
+        return None, False, None
     if asked.base_url is not None or find_base_url(provider, None) != provider.base_url:
-        return _NO_KEY, False, None
+        return None, False, None
     names = " or ".join(provider.key_env)
     notice = (
         f"Simulator: no {names} is set, so the built-in simulator answers, not {visible_line(row.id)}. "
@@ -137,12 +135,16 @@ def _choose_key(asked: Asked, row: ModelRow, provider: ProviderRow) -> tuple[str
     return None, True, notice
 
 
-def _dotenv_notice(asked: Asked, provider: ProviderRow) -> str | None:
-    """Return a word on a folder that sends a key which is not its own to an address of its choice."""
+def _check_dotenv(asked: Asked, provider: ProviderRow) -> None:
+    """Refuse a folder that would send a key which is not its own to an address of its choice."""
     address = from_dotenv(provider.base_url_env)
-    if asked.base_url is not None or address is None or from_dotenv(provider.key_env) is not None:
-        return None
-    return f"Note: .env sets {address}, so your key for {provider.id} goes there."
+    if asked.base_url is None and address is not None and from_dotenv(provider.key_env) is None:
+        from lm_deluge.errors import ConfigurationError
+
+        raise ConfigurationError(
+            f".env sets {address}, but your key for {provider.id} is from elsewhere, so it is not sent there",
+            hint="If it should be, put the key into .env too, or say --base-url.",
+        )
 
 
 def read_prompt(prompt: str | None) -> str:

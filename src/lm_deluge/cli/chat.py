@@ -102,7 +102,9 @@ class _Chat:
         _end_line(is_begun=True)
         for note in notes_of(response):
             report(note)
-        report_aside(summary(response))
+        report_aside(summary(response), is_raw=self._asked.raw)
+        if is_terminal(sys.stderr):
+            report("")
 
 
 def _is_command(line: str) -> bool:

@@ -12,23 +12,29 @@ _loaded: dict[str, str] = {}
 
 
 def load_dotenv_here() -> str | None:
-    """Read `.env` of the working folder and of no other; what is set already wins. Return what went wrong.
+    """Read the keys and addresses of providers from `.env` of the working folder; return what went wrong.
 
-    Only the commands do this, never the library.
+    What is set already wins, but for a key that comes together with an address: it belongs there. Other names are
+    left alone: a folder from somewhere else could choose a proxy, or the certificates to be trusted. Only the
+    commands do this, never the library.
     """
     path = Path(".env")
     if not path.is_file():
         return None
     from dotenv import dotenv_values
 
+    from lm_deluge.models.registry import list_providers
+
     try:
         values = dotenv_values(path)
     except (OSError, UnicodeDecodeError, ValueError) as error:
         return f".env was not read: {getattr(error, 'strerror', None) or 'it is no text in UTF-8'}"
-    for name, value in values.items():
-        if value is not None and name not in os.environ and "\0" not in value:
-            os.environ[name] = value
-            _loaded[name] = value
+    usable = {name: value for name, value in values.items() if value is not None and "\0" not in value}
+    for row in list_providers():
+        addresses = [name for name in row.base_url_env if name in usable and name not in os.environ]
+        keys = [name for name in row.key_env if name in usable and (addresses or name not in os.environ)]
+        for name in (*addresses, *keys):
+            os.environ[name] = _loaded[name] = usable[name]
     return None
 
 

@@ -15,7 +15,7 @@ import click
 from lm_deluge.cli.visible import visible
 from lm_deluge.errors import ConfigurationError, DelugeError
 
-__all__ = ["EXIT_CODES", "FAILED", "INTERRUPTED", "READER_GONE", "WRONG_USE", "run"]
+__all__ = ["EXIT_CODES", "FAILED", "INTERRUPTED", "READER_GONE", "WRONG_USE", "EndedError", "run"]
 
 FAILED, WRONG_USE, INTERRUPTED, READER_GONE, TERMINATED = 1, 2, 130, 141, 143
 
@@ -33,6 +33,14 @@ class TerminatedError(BaseException):
     """The process was asked to end: the terminal and the connection are left in order first."""
 
 
+class EndedError(BaseException):
+    """Carries what ended a command past click, which would answer it with an exit code and a line of its own."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__()
+        self.cause = cause
+
+
 def run(command: Callable[[], Any]) -> int:
     """Run a command and return its exit code."""
     try:
@@ -40,14 +48,16 @@ def run(command: Callable[[], Any]) -> int:
         command()
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - the last door: nobody is to see a traceback
-        return next(end(error) for kind, end in _ENDS if isinstance(error, kind))
+        cause = error.cause if isinstance(error, EndedError) else error
+        return next(end(cause) for kind, end in _ENDS if isinstance(cause, kind))
     return 0
 
 
 def _say(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(visible(text) + "\n")
-        sys.stderr.flush()
+    from lm_deluge.cli.terminal import report
+
+    with contextlib.suppress(AttributeError):  # no stderr at all
+        report(visible(text))
 
 
 def _end_of_usage(error: Any) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from lm_deluge import __version__
-from lm_deluge.cli.exits import EXIT_CODES, run
+from lm_deluge.cli.exits import EXIT_CODES, EndedError, run
 
 __all__ = ["cli", "main"]
 
@@ -39,6 +39,13 @@ class _Commands(click.Group):
         module = importlib.import_module(f"lm_deluge.cli.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; Ctrl-C and a reader that has gone are ours to answer."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, BrokenPipeError) as error:
+            raise EndedError(error) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list without importing what is in it."""

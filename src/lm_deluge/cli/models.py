@@ -17,10 +17,12 @@ from lm_deluge.models.rows import ModelRow
 if TYPE_CHECKING:
     from rich.table import Table
 
-_COLUMNS = ("model", "provider", "context", "output", "input $/M", "output $/M", "cached $/M")
+_COLUMNS = ("model", "provider", "context_window", "max_output_tokens", "input", "output", "cache_read")
+_HEADS = ("model", "provider", "context", "max out", "in $/M", "out $/M", "cached")
 
-# Below so many cells, tables leave out the columns that are missed least.
-_NARROW, _NARROWER = 76, 56
+# What a table leaves out where it would be wider than the terminal, in this order.
+_LEAST_MISSED = (6, 1, 3, 2)
+_GAP = 3
 
 
 @click.command()
@@ -76,17 +78,19 @@ def _table(rows: list[ModelRow], width: int) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    shown = [0, 1, 2, 3, 4, 5, 6]
-    if width < _NARROW:
-        shown = [0, 2, 3, 4, 5]
-    if width < _NARROWER:
-        shown = [0, 4, 5]
+    cells = [
+        (*exact[:2], *map(_rounded, (row.context_window, row.max_output_tokens)), *exact[4:])
+        for row, exact in zip(rows, map(_exact, rows), strict=True)
+    ]
+    widths = [max(len(line[index]) for line in (_HEADS, *cells)) for index in range(len(_HEADS))]
+    shown = list(range(len(_HEADS)))
+    for index in _LEAST_MISSED:
+        if sum(widths[each] + _GAP for each in shown) > width:
+            shown.remove(index)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for index in shown:
-        is_text = _COLUMNS[index] in ("model", "provider")
-        table.add_column(_COLUMNS[index], justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
-    for row in rows:
-        cells = list(_exact(row))
-        cells[2:4] = [_rounded(row.context_window), _rounded(row.max_output_tokens)]
-        table.add_row(*(Text(cells[index]) for index in shown))
+        is_text = _HEADS[index] in ("model", "provider")
+        table.add_column(_HEADS[index], justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
+    for line in cells:
+        table.add_row(*(Text(line[index]) for index in shown))
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,6 @@ from lm_deluge.simulator import FAULTS, Fault, Pace, Script, Simulator
 def _print_faults(ctx: click.Context, param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's callback
     if not value or ctx.resilient_parsing:
         return
-    import sys
-
     width = max(len(name) for name in FAULTS)
     write_text(sys.stdout, "".join(f"{name:<{width}}  {text}\n" for name, text in FAULTS.items()))
     ctx.exit()
@@ -115,10 +114,8 @@ def _read_script(path: str) -> list[Script]:
 
 async def _serve(simulator: Simulator) -> None:
     async with simulator:
-        write_text(click.get_text_stream("stdout"), f"{simulator.base_url}\n")
-        report(
-            "The simulator runs; Ctrl-C stops it. To use it from another terminal:\n"
-            f"  export OPENAI_BASE_URL={simulator.base_url}\n"
-            "  export OPENAI_API_KEY=any-text"
-        )
+        write_text(sys.stdout, f"{simulator.base_url}\n")
+        report("The simulator runs; Ctrl-C stops it. To use it from another terminal:")
+        for line in (f"OPENAI_BASE_URL={simulator.base_url}", "OPENAI_API_KEY=any-text"):
+            click.echo(f"  export {line}", err=True)  # never wrapped: it is there to be copied
         await simulator.serve_forever()

@@ -75,7 +75,7 @@ async def _stream(
     if not options["quiet"]:
         for note in notes_of(response):
             report(note)
-        report_aside(summary(response))
+        report_aside(summary(response), is_raw=asked.raw)
 
 
 def _failed(error: DelugeError) -> APIResponse:

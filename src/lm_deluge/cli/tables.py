@@ -99,16 +99,15 @@ class Table:
         return self._rows(lines, self._settled)
 
     def _column_widths(self, lines: list[str]) -> list[int]:
-        if self._widths:
-            return self._widths
-        cells = [_split(line) for index, line in enumerate(lines) if index != 1]
-        count = max(len(row) for row in cells)
-        widths = [
-            max(
-                (sum(cells_of(run.text) for run in _runs(row[column])) for row in cells if column < len(row)), default=0
-            )
-            for column in range(count)
+        """Return how wide the columns are for what is still to be drawn: at least as wide as they were."""
+        cells = [
+            _split(line) for index, line in enumerate(lines) if index != 1 and (index == 0 or index >= self._settled)
         ]
+        count = len(self._widths) or max(len(row) for row in cells)
+        widths = self._widths or [0] * count
+        for row in cells:
+            needed = [sum(cells_of(run.text) for run in _runs(cell)) for cell in row[:count]]
+            widths = [max(pair) for pair in zip(widths, [*needed, *[0] * count], strict=False)]
         room = self._width - len(_GAP) * (count - 1)
         while sum(widths) > room and max(widths) > _NARROWEST:
             widths[widths.index(max(widths))] -= 1

@@ -135,7 +135,7 @@ class Talk:
 
     def _as_json(self) -> str:
         data: dict[str, Any] = {
-            "model": self.model,
+            "model": self.client.models[0].id,
             "usage": msgspec.to_builtins(self.usage),
             "cost": self.cost,
             "messages": msgspec.to_builtins(self.conversation().messages),

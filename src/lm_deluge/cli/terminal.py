@@ -12,7 +12,7 @@ import sys
 from typing import TextIO
 
 from lm_deluge.cli.environment import has_colours, is_dumb_terminal
-from lm_deluge.cli.rows import Row, cells_of, paint, row_of, without_colours
+from lm_deluge.cli.rows import Row, Run, Wrapper, cells_of, paint, row_of, without_colours
 
 __all__ = [
     "SEPARATOR",
@@ -175,14 +175,23 @@ def _cut(text: str, width: int) -> str:
 
 
 def report(text: str) -> None:
-    """Say something to the user, beside the answer: on stderr, if anybody reads that."""
+    """Say something to the user, beside the answer: on stderr, if anybody reads that; wrapped on a terminal."""
     with contextlib.suppress(OSError, ValueError):
+        if is_terminal(sys.stderr):
+            width = Screen(sys.stderr).width
+            text = "\n".join(row for line in text.split("\n") for row in _wrapped(line, width))
         write_text(sys.stderr, text + "\n")
 
 
-def report_aside(text: str) -> None:
+def _wrapped(line: str, width: int) -> list[str]:
+    wrapper = Wrapper(width)
+    rows = [*wrapper.feed(Run(line)), *wrapper.rest()]
+    return ["".join(run.text for run in row) for row in rows]
+
+
+def report_aside(text: str, *, is_raw: bool = False) -> None:
     """Say what is not so important: in a faint colour where there is one, cut between its items."""
-    screen = open_screen(sys.stderr)
+    screen = None if is_raw else open_screen(sys.stderr)
     if screen is None:
         report(text)
         return
@@ -193,4 +202,5 @@ def report_aside(text: str) -> None:
             rows.append(item)
         else:
             rows[-1] = row
-    report("\n".join(paint(row_of(row, _STATUS_STYLE)) for row in rows))
+    with contextlib.suppress(OSError, ValueError):
+        write_text(sys.stderr, "".join(paint(row_of(row, _STATUS_STYLE)) + "\n" for row in rows))

@@ -116,7 +116,7 @@ class LLMClient:
             adapter=adapter,
             call=call,
             request=adapter.build_request(call),
-            key=find_key(call.provider, model, options.api_key),
+            key=find_key(call.provider, model, call.base_url, options.api_key),
             transport=self._shared_transport(),
             timeouts=options.timeouts.for_model(is_reasoning=bool(model.capabilities.reasoning)),
             max_attempts=options.max_attempts,

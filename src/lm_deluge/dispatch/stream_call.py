@@ -77,7 +77,7 @@ class StreamCall:
             if self._is_committed and self._attempt is not None:
                 events = await self._attempt.next_batch()
             else:
-                events = await self._open_breakably()
+                events = await self._open_until_commit()
         except DelugeError as error:
             if self._is_aborted:
                 return []
@@ -92,15 +92,15 @@ class StreamCall:
             self._end()
         return events
 
-    async def _open_breakably(self) -> list[Event]:
-        """Open the call so that `abort` can wake whoever waits for it, by a timeout that is his own."""
-        try:
-            async with asyncio.timeout(None) as self._opening:
-                return await self._open_until_commit()
-        finally:
-            self._opening = None  # it is finished and cannot be set any more
-
     async def _open_until_commit(self) -> list[Event]:
+        async with asyncio.timeout(None) as scope:
+            self._opening = scope
+            try:
+                return await self._try_until_commit()
+            finally:
+                self._opening = None
+
+    async def _try_until_commit(self) -> list[Event]:
         loop = self._loop = asyncio.get_running_loop()
         self._begun = loop.time()
         total = self._plan.timeouts.total

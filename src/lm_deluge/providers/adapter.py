@@ -46,7 +46,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     max_event_bytes: int = 16 * 2**20
 
     def __repr__(self) -> str:
-        return f"Call({self.model.id!r})"  # the rest may hold what the user said, and keys in headers
+        return f"Call({self.model.id!r} at {self.provider.id!r}, {self.conversation!r})"
 
 
 class Decoder(Protocol):

@@ -396,8 +396,6 @@ class ChatPayload:
     def _end(self, events: list[Event]) -> None:
         self.is_finished = True
         self._is_plain = False
-        if not self._is_started:
-            events.append(ResponseStarted())
         self._calls.finish(events)
         details = self._details.joined()
         if details:

@@ -31,8 +31,8 @@ class _OpenCall:
 
     __slots__ = ("custom", "id", "index", "is_started", "key", "name", "pieces")
 
-    def __init__(self, index: int, key: int | None, call_id: str, *, custom: bool) -> None:
-        self.index = index
+    def __init__(self, key: int | None, call_id: str, *, custom: bool) -> None:
+        self.index = -1  # known when it is started
         self.key = key
         self.id = call_id
         self.name = ""
@@ -46,7 +46,9 @@ class ToolCallAssembler:
 
     def __init__(self) -> None:
         self._calls: list[_OpenCall] = []
+        self._waiting: list[_OpenCall] = []  # not started yet
         self._last: dict[int | None, _OpenCall] = {}
+        self._started = 0
 
     @property
     def has_calls(self) -> bool:
@@ -66,8 +68,9 @@ class ToolCallAssembler:
         """Take a fragment; what is absent is empty, `key` is the wire's index."""
         call = self._find(key, call_id, name)
         if call is None:
-            call = _OpenCall(len(self._calls), key, call_id, custom=custom)
+            call = _OpenCall(key, call_id, custom=custom)
             self._calls.append(call)
+            self._waiting.append(call)
         self._last[key] = call
         self._last[None] = call
         call.id = call.id or call_id
@@ -81,8 +84,10 @@ class ToolCallAssembler:
 
     def finish(self, events: list[Event]) -> None:
         """Close all calls, in order of appearance."""
-        for call in self._calls:
+        for call in self._waiting:
             self._start(call, events)
+        self._waiting = []
+        for call in sorted(self._calls, key=lambda call: call.index):
             text = "".join(call.pieces)
             arguments, error = (None, None) if call.custom else parse_arguments(text)
             events.append(ToolCallFinished(call.index, call.id, call.name, text, arguments, error, call.custom))
@@ -103,10 +108,10 @@ class ToolCallAssembler:
 
     def _start_up_to(self, call: _OpenCall, events: list[Event]) -> None:
         """Announce the call, and before it those that appeared earlier and have a name."""
-        for earlier in self._calls[: call.index]:
-            if earlier.name:
-                self._start(earlier, events)
-        self._start(call, events)
+        for each in self._waiting[: self._waiting.index(call) + 1]:
+            if each.name or each is call:
+                self._start(each, events)
+        self._waiting = [each for each in self._waiting if not each.is_started]
 
     @staticmethod
     def _is_whole(call: _OpenCall) -> bool:
@@ -114,11 +119,9 @@ class ToolCallAssembler:
         return call.pieces[-1].rstrip().endswith("}") and parse_arguments("".join(call.pieces))[1] is None
 
     def _start(self, call: _OpenCall, events: list[Event]) -> None:
-        """Announce the call, whose name cannot grow any more, and those that appeared before it."""
-        if call.is_started:
-            return
-        for each in self._calls[: call.index + 1]:
-            if not each.is_started:
-                each.is_started = True
-                each.id = each.id or f"call_{each.index}"
-                events.append(ToolCallStarted(each.index, each.id, each.name, each.custom))
+        """Announce the call, once its name cannot grow any more."""
+        call.is_started = True
+        call.index = self._started
+        self._started += 1
+        call.id = call.id or f"call_{call.index}"
+        events.append(ToolCallStarted(call.index, call.id, call.name, call.custom))

@@ -136,6 +136,9 @@ ANSWER_FAULTS: dict[str, Row] = {
     "retry_after_seconds": _retry_after(
         "with retry-after in seconds", lambda _plan, seconds: {"retry-after": f"{seconds:g}"}
     ),
+    "retry_after_float": _retry_after(
+        "with retry-after in seconds and a fraction", lambda _plan, seconds: {"retry-after": f"{seconds:g}"}, 0.25
+    ),
     "retry_after_date": _retry_after("with retry-after as a date, on a server whose clock is an hour ahead", _date),
     "retry_after_negative": _retry_after("with retry-after: -1", lambda _plan, _seconds: {"retry-after": "-1"}),
     "retry_after_nan": _retry_after("with retry-after: nan", lambda _plan, _seconds: {"retry-after": "nan"}),
@@ -174,6 +177,12 @@ ANSWER_FAULTS: dict[str, Row] = {
     "error_html": _row("502 with the page of a proxy", 502, body=_PAGE, content_type="text/html"),
     "error_empty": _row("500 without a body", 500, body=""),
     "error_text": _row("500 with plain text", 500, body="upstream connect error", content_type="text/plain"),
+    "extra_headers": Row(
+        "a whole answer with `headers` of your own",
+        lambda plan, params: replace(plan, headers=(*plan.headers, *dict(params["headers"]).items())),
+        defaults={"headers": {}},
+        only_streams=False,
+    ),
     "json_error_200": Row(
         "200, and a JSON error in place of a stream",
         _json_error_200,

@@ -48,13 +48,25 @@ def _bad_tool_json(events: list[Event], site: Site, params: Parameters) -> list[
     return [*opening, *call, *usage, ResponseFinished("tool_calls")]
 
 
-def _two_calls(events: list[Event], site: Site, params: Parameters) -> list[Event]:
-    """Answer with the calls of the script, or with two of our own, their fragments taking turns."""
-    opening, usage = _edges(events)
+def _calls_of(events: list[Event], site: Site) -> list[ToolCallFinished]:
+    """Return the calls of the answer, or two of our own where it has not as many."""
     calls = [event for event in events if isinstance(event, ToolCallFinished)]
     if len(calls) < 2:  # noqa: PLR2004 - one cannot take turns
         name = _tool_name(site)
         calls = [ToolCallFinished(index, f"call_{index}", name, f'{{"n": {index}}}') for index in range(2)]
+    return calls
+
+
+def _whole_calls(events: list[Event], site: Site, params: Parameters) -> list[Event]:
+    """Answer with two calls, one behind the other."""
+    opening, usage = _edges(events)
+    return [*opening, *_calls_of(events, site), *usage, ResponseFinished("tool_calls")]
+
+
+def _two_calls(events: list[Event], site: Site, params: Parameters) -> list[Event]:
+    """Answer with two calls whose fragments take turns."""
+    opening, usage = _edges(events)
+    calls = _calls_of(events, site)
     started = [ToolCallStarted(call.index, call.id, call.name, call.custom) for call in calls]
     longest = max(len(call.arguments_text) for call in calls)
     fragments = [
@@ -149,12 +161,12 @@ def _split_name(call: JSON) -> list[JSON]:
 def _second_finish(plan: Plan, params: Parameters) -> Plan:
     """Send the finish a second time, with another reason: the first one holds."""
     before, rest = plan.split(len(plan.body))
-    first, *others = rest
+    first = rest[0] if rest else None
     if not isinstance(first, Frame):
         return plan
     chunk = msgspec.json.decode(first.data[6:])
     chunk["choices"][0]["finish_reason"] = params["reason"]
-    return replace(plan, body=(*before, first, Frame(encode_sse(msgspec.json.encode(chunk))), *others))
+    return replace(plan, body=(*before, first, Frame(encode_sse(msgspec.json.encode(chunk))), *rest[1:]))
 
 
 def _like_the_first(change: Callable[[JSON], JSON], *, first: bool = False) -> EditPlan:
@@ -227,6 +239,7 @@ CHAT_FAULTS: dict[str, Row] = {
     "bad_tool_json": Row("a call whose arguments are no JSON", edit_events=_bad_tool_json, only_streams=False),
     "interleaved_tool_calls": Row("the fragments of two calls take turns", edit_events=_two_calls),
     "tool_calls_without_ids": Row("calls without ids", _edit_calls(_without("id")), _two_calls),
+    "tool_calls_without_index": Row("calls without indices", _edit_calls(_without("index")), _whole_calls),
     "tool_calls_repeated_ids": Row("id and name come with every fragment", _repeated_head(), _two_calls),
     "tool_call_index_gaps": Row(
         "the indices of the calls are 0, 10",

@@ -96,9 +96,10 @@ class Script:
         return "tool_calls" if self.tool_calls else "refusal" if self.refusal else "stop"
 
     def _content(self, request: ParsedRequest, response_id: str) -> Iterator[Event]:
-        yield from map(ReasoningDelta, split_tokens(self.reasoning))
-        yield from map(TextDelta, split_tokens(_until_stop(self._text(request), request.params.stop)))
-        yield from map(RefusalDelta, split_tokens(self.refusal))
+        yield from (ReasoningDelta(token) for token in split_tokens(self.reasoning))
+        text = _until_stop(self._text(request), request.params.stop)
+        yield from (TextDelta(token) for token in split_tokens(text))
+        yield from (RefusalDelta(token) for token in split_tokens(self.refusal))
         for index, call in enumerate(self.tool_calls):
             yield from _call_events(index, call, f"call_{response_id}_{index}")
 

@@ -60,12 +60,12 @@ def _split_step(step: Step) -> list[Step]:
 def _invalid_utf8(plan: Plan, params: Parameters) -> Plan:
     """Put two bytes that are no UTF-8 into the text of a delta."""
     before, rest = plan.split(params["after"])
-    step, *others = rest
+    step = rest[0] if rest else None
     if not isinstance(step, Frame):
         return plan
     said = msgspec.json.encode(step.event.text if isinstance(step.event, TextDelta) else "")
     spoiled = step.data.replace(said, said[:-1] + b'\xff\xfe"', 1)
-    return replace(plan, body=(*before, Frame(spoiled, step.event), *others))
+    return replace(plan, body=(*before, Frame(spoiled, step.event), *rest[1:]))
 
 
 def _bom(plan: Plan, params: Parameters) -> Plan:
@@ -142,6 +142,12 @@ def _huge_line(plan: Plan, params: Parameters) -> Plan:
     piece = 2**16
     times = -(-int(params["size"]) // piece)
     return plan.insert(params["after"], Frame(b'data: {"'), Repeat(b"x" * piece, 0.0, times), Frame(b'":0}\n\n'))
+
+
+def _huge_event(plan: Plan, params: Parameters) -> Plan:
+    line = b"data: " + b" " * 1017 + b"\n"
+    times = -(-int(params["size"]) // len(line))
+    return plan.insert(params["after"], Frame(b"data: {\n"), Repeat(line, 0.0, times), Frame(b"data: }\n\n"))
 
 
 def _insert(data: bytes) -> EditPlan:
@@ -227,6 +233,7 @@ def _empty_body(plan: Plan, params: Parameters) -> Plan:
     return replace(plan, body=())
 
 
+_ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J\x08\x7f\r\0"
 _LINES = "a\u2028b\u2029c\x85d\x0be\x0cf"
 
 WIRE_FAULTS: dict[str, Row] = {
@@ -241,6 +248,9 @@ WIRE_FAULTS: dict[str, Row] = {
     "cr_only": Row("lines end with CR", _line_ends(b"\r")),
     "mixed_newlines": Row("lines end with CR, LF and CR LF in turn", _line_ends(b"\r\n", b"\n", b"\r")),
     "u2028": Row("the text holds U+2028, U+2029, U+0085, VT and FF", edit_events=_text(_LINES), defaults=_AFTER),
+    "escapes": Row(
+        "the text holds control characters that a terminal would obey", edit_events=_text(_ESCAPES), defaults=_AFTER
+    ),
     "comments": Row("comments stand between the events", _between(b": keep-alive\n\n:\n\n")),
     "multiline_data": Row("the JSON of each event is spread over several data lines", _multiline_data),
     "event_without_data": Row("events with a name or an id and no data", _between(b"event: ping\n\nid: 7\n\n")),
@@ -254,6 +264,9 @@ WIRE_FAULTS: dict[str, Row] = {
     ),
     "unterminated_last_event": Row("the body ends behind the end mark, without a blank line", _unterminated),
     "huge_line": Row("one line of `size` bytes, 17 MiB by default", _huge_line, defaults={**_AFTER, "size": 17 * _MIB}),
+    "huge_event": Row(
+        "one event of many lines, `size` bytes, 17 MiB by default", _huge_event, defaults={**_AFTER, "size": 17 * _MIB}
+    ),
     "gzip": _compressed("gzip", lambda _params: _zlib(31)),
     "deflate": _compressed("deflate", lambda _params: _zlib(15)),
     "raw_deflate": replace(

@@ -180,7 +180,9 @@ class AiohttpExchange:
             try:
                 data = await self._content.readany()
             except (aiohttp.ClientError, OSError, builtins.TimeoutError) as error:
-                raise _in_body(error) from _bare(error)
+                data = _left_in(self._content)
+                if not data:
+                    raise _in_body(error) from _bare(error)
             self.bytes_received += len(data)
             if self._decoder is None:
                 return data
@@ -221,6 +223,11 @@ def _bare(error: Exception) -> Exception:
         error.request_info = aiohttp.RequestInfo(seen.url, seen.method, CIMultiDictProxy(CIMultiDict()), seen.real_url)
         error.args = ()
     return error.with_traceback(None)
+
+
+def _left_in(content: aiohttp.StreamReader) -> bytes:
+    """Return what came before the connection died and was not read yet: aiohttp raises before it hands that out."""
+    return content._read_nowait(-1) if content._buffer else b""  # noqa: SLF001 - there is no public way (3.14, 2026-11)
 
 
 def _is_disconnect(error: BaseException) -> bool:

@@ -1,0 +1,149 @@
+"""Runs `deluge` as a user does: in a process of its own, on pipes or on a terminal."""
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from cli.emulator import Emulator
+
+PATIENCE_S = 30.0
+COMMAND = [sys.executable, "-m", "lm_deluge"]
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+
+
+def clean_environment(home: Path, **more: str) -> dict[str, str]:
+    """No keys, no proxies, no settings of whoever runs the tests."""
+    return {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(SOURCE),
+        "HOME": str(home),
+        "XDG_STATE_HOME": str(home / "state"),
+        "TERM": "xterm-256color",
+        "LC_ALL": "C.UTF-8",
+        "PYTHONWARNINGS": "error",
+        **more,
+    }
+
+
+def run(*arguments: str, home: Path, stdin: bytes | None = None, **env: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(  # noqa: S603
+        [*COMMAND, *arguments],
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        capture_output=True,
+        cwd=home,
+        env=clean_environment(home, **env),
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+def start(*arguments: str, home: Path, **env: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603
+        [*COMMAND, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=home,
+        env=clean_environment(home, **env),
+    )
+
+
+def wait_until(condition, what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.01)
+
+
+class Terminal:
+    """A process on a pseudo-terminal, and the screen that it draws."""
+
+    def __init__(
+        self, *arguments: str, home: Path, columns: int = 80, rows: int = 24, stdout: Path | None = None, **env: str
+    ) -> None:
+        self.descriptor, slave = pty.openpty()
+        self._slave = slave
+        self.screen = Emulator(columns, rows)
+        self.raw = b""
+        self.resize(columns, rows)
+        out = os.open(stdout, os.O_WRONLY | os.O_CREAT) if stdout else slave
+        self.process = subprocess.Popen(  # noqa: S603
+            [*COMMAND, *arguments],
+            stdin=slave,
+            stdout=out,
+            stderr=slave,
+            cwd=home,
+            env=clean_environment(home, **env),
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
+        )
+        os.close(slave)
+        if stdout:
+            os.close(out)
+
+    def resize(self, columns: int, rows: int) -> None:
+        fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def read(self, seconds: float) -> bool:
+        """Take in what is there; return whether the terminal is still open."""
+        if not select.select([self.descriptor], [], [], seconds)[0]:
+            return True
+        try:
+            data = os.read(self.descriptor, 65536)
+        except OSError:
+            return False
+        self.raw += data
+        self.screen.feed(data)
+        for place in self.screen.questions:
+            self.send(place)
+        self.screen.questions.clear()
+        return bool(data)
+
+    def expect(self, pattern: str) -> str:
+        """Wait until the text of the screen, scrollback included, matches; return that text."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not re.search(pattern, self.screen.text):
+            assert time.monotonic() < deadline, f"no {pattern!r} in\n{self.screen.text}"
+            if not self.read(0.1):
+                assert re.search(pattern, self.screen.text), f"ended without {pattern!r}:\n{self.screen.text}"
+        return self.screen.text
+
+    def send(self, text: str) -> None:
+        os.write(self.descriptor, text.encode())
+
+    def interrupt(self) -> None:
+        self.send("\x03")
+
+    def end(self) -> int:
+        """Wait for the end of the process; return its exit code."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self.read(0.1):
+            assert time.monotonic() < deadline, f"no end of\n{self.screen.text}"
+        return self.process.wait(PATIENCE_S)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+        os.close(self.descriptor)
+
+
+@contextlib.contextmanager
+def terminal(*arguments: str, **options) -> Iterator[Terminal]:
+    one = Terminal(*arguments, **options)
+    try:
+        yield one
+    finally:
+        one.close()

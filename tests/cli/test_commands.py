@@ -1,0 +1,172 @@
+"""Help, `models`, `decode` and `simulate`."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from cli.driver import PATIENCE_S, clean_environment, run, start, terminal
+from lm_deluge.cli.exits import EXIT_CODES
+from lm_deluge.cli.main import cli
+from lm_deluge.events import ResponseFinished, ResponseStarted, TextDelta
+from lm_deluge.models.registry import list_models
+from lm_deluge.testing import encode_events
+
+COMMANDS = ["stream", "chat", "models", "decode", "simulate"]
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "command-line.md"
+TEXT = "one \x1b[31m\u6f22 two"
+BODY = b"".join(encode_events("openai-chat", [ResponseStarted("r1", "m"), TextDelta(TEXT), ResponseFinished("stop")]))
+
+
+def help_of(*arguments: str) -> str:
+    return CliRunner().invoke(cli, [*arguments, "--help"], prog_name="deluge", terminal_width=100).output
+
+
+@pytest.mark.parametrize("arguments", ["--help", "--version"])
+def test_help_imports_nothing_that_is_slow(home, arguments):
+    program = (
+        "import sys\n"
+        "from lm_deluge.cli.main import main\n"
+        "try:\n    main([sys.argv[1]])\n"
+        "finally:\n    print(sorted({'aiohttp', 'rich', 'prompt_toolkit', 'pygments', 'asyncio'} & set(sys.modules)))"
+    )
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", program, arguments],
+        capture_output=True,
+        env=clean_environment(home),
+        timeout=PATIENCE_S,
+        check=True,
+    )
+    assert done.stdout.rstrip().endswith(b"[]"), done
+
+
+def test_help_names_commands_and_exit_codes():
+    text = " ".join(help_of().split())
+    assert all(f" {command} " in text for command in COMMANDS)
+    assert all(f"{code} {meaning}" in text for code, meaning in EXIT_CODES.items())
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
+def test_the_page_shows_the_help_as_it_is(command):
+    title = " ".join(("deluge", *command))
+    block = re.search(rf"```text\n\$ {title} --help\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    assert block is not None
+    assert block[1].strip() == help_of(*command).strip()
+
+
+def test_models_on_a_pipe_are_tab_separated(home):
+    done = run("models", "--search", "gpt-4o", home=home)
+    head, *lines = [line.split("\t") for line in done.stdout.decode().splitlines()]
+    assert head[0] == "model"
+    assert {len(line) for line in lines} == {len(head)}
+    assert [line[0] for line in lines] == [row.id for row in list_models(search="gpt-4o")]
+
+
+def test_models_as_json(home):
+    rows = json.loads(run("models", "--json", "--provider", "openai", home=home).stdout)
+    assert rows
+    assert {row["provider"] for row in rows} == {"openai"}
+
+
+def test_models_that_are_not_there(home):
+    done = run("models", "--search", "nonsense", home=home)
+    assert done.returncode == 0
+    assert b"provider:model" in done.stderr
+    assert run("models", "--provider", "opneai", home=home).returncode == 2
+
+
+@pytest.mark.parametrize("columns", [100, 80, 40])
+def test_models_on_a_terminal_are_a_table_that_fits(home, columns):
+    with terminal("models", "--search", "gpt-4", home=home, columns=columns) as tty:
+        assert tty.end() == 0
+        lines = tty.screen.text.split("\n")
+        assert all(len(line) <= columns for line in lines)
+        # A name that is too long goes on in the next row.
+        rule = next(index for index, line in enumerate(lines) if "\u2500" in line)
+        names = "".join(line.split()[0] for line in lines[rule + 1 :] if line.strip())
+        assert names == "".join(row.id for row in list_models(search="gpt-4"))
+
+
+def test_decode(home):
+    (home / "body").write_bytes(BODY)
+    done = run("decode", "openai-chat", "body", home=home)
+    assert done.returncode == 0
+    assert done.stdout == TEXT.encode()
+    assert done.stderr.startswith(b"stop")
+
+
+def test_decode_from_stdin_as_events_and_as_json(home):
+    done = run("decode", "openai-chat", "-", "--events", home=home, stdin=BODY)
+    kinds = [json.loads(line)["type"] for line in done.stdout.splitlines()]
+    assert kinds[0] == "response_started"
+    assert kinds[-1] == "response_finished"
+    done = run("decode", "openai-chat", "-", "--json", home=home, stdin=BODY)
+    assert json.loads(done.stdout)["content"]["parts"][0]["text"] == TEXT
+
+
+def test_decode_of_a_body_that_was_cut_fails_behind_what_came(home):
+    done = run("decode", "openai-chat", "-", home=home, stdin=BODY[: BODY.rindex(b"data: {")])
+    assert done.returncode == 1
+    assert done.stdout == TEXT.encode()
+    assert b"deluge: " in done.stderr
+
+
+def test_decode_used_wrongly(home):
+    assert run("decode", "nonsense", "-", home=home, stdin=b"").returncode == 2
+    assert run("decode", "openai-chat", "nowhere", home=home).returncode == 2
+
+
+def test_simulate_serves_until_ctrl_c(home):
+    (home / "script.json").write_text('[{"text": "**one**", "reasoning": "hm"}, "two"]')
+    server = start("simulate", "--script", "script.json", "--fault", "none", "--fault", "status_401", home=home)
+    url = server.stdout.readline().decode().strip()
+    told = [server.stderr.readline() for _ in range(3)]
+    assert f"  export OPENAI_BASE_URL={url}\n".encode() in told
+    env = {"OPENAI_API_KEY": "any-text", "OPENAI_BASE_URL": url}
+    assert run("stream", "hi", home=home, **env).stdout == b"**one**"
+    assert run("stream", "hi", home=home, **env).returncode == 1
+    assert run("stream", "hi", home=home, **env).stdout == b"two"
+    server.send_signal(signal.SIGINT)
+    out, err = server.communicate(timeout=PATIENCE_S)
+    assert (server.returncode, out, err) == (130, b"", b"")
+
+
+def test_simulate_lists_its_faults(home):
+    done = run("simulate", "--list-faults", home=home)
+    assert done.returncode == 0
+    assert b"\nreset " in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--fault", "nonsense"],
+        ["--host", "0.0.0.0"],  # noqa: S104
+        ["--port", "70000"],
+        ["--rate", "0"],
+        ["--always"],
+        ["--script", "nowhere.json"],
+        ["--script", "wrong.json"],
+    ],
+)
+def test_simulate_used_wrongly(home, arguments):
+    (home / "wrong.json").write_text('{"txt": "typo"}')
+    done = run("simulate", *arguments, home=home)
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken(serve, home):
+    taken = serve("x").base_url
+    port = re.search(r":(\d+)/", taken)[1]
+    done = run("simulate", "--port", port, home=home)
+    assert done.returncode == 2
+    assert f"cannot listen on port {port}".encode() in done.stderr
+    with urllib.request.urlopen(f"{taken}/models", timeout=PATIENCE_S) as answer:  # noqa: S310
+        assert answer.status == 200
