@@ -257,9 +257,12 @@ async def _open_following(
         if not 300 <= status < 400 or location is None:  # noqa: PLR2004
             return exchange
         exchange.abort()
-        target = urljoin(request.url, location)
-        if _origin(target) != _origin(request.url):
+        try:
+            target = urljoin(request.url, location)
             host = urlsplit(target).hostname or "nowhere"
+        except ValueError as error:
+            raise RedirectRefusedError("the provider redirects to what is no URL") from error
+        if _origin(target) != _origin(request.url):
             raise RedirectRefusedError(
                 f"the provider redirects to another origin, on the host {host}",
                 hint="If that is right, make it the base URL.",
