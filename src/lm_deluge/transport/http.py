@@ -134,7 +134,7 @@ class AiohttpTransport:
             except (aiohttp.ClientError, OSError, ValueError, builtins.TimeoutError) as error:
                 stale += 1
                 # The server had closed the idle connection: it never saw the request, so it is sent again.
-                if context.is_reused and stale <= _MOST_STALE and _is_disconnect(error):
+                if context.is_reused and stale <= _MOST_STALE and _is_disconnect(error) and not _has_begun(error):
                     continue
                 raise _before_headers(error, connect_timeout_s) from _bare(error)
             try:
@@ -232,6 +232,11 @@ def _left_in(content: aiohttp.StreamReader) -> bytes:
 
 def _is_disconnect(error: BaseException) -> bool:
     return isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | ConnectionError)
+
+
+def _has_begun(error: BaseException) -> bool:
+    """Whether a part of the answer's head came: then the server did see the request."""
+    return isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str)
 
 
 def _before_headers(error: Exception, connect_timeout_s: float | None) -> DelugeError:
