@@ -60,6 +60,11 @@ def _check_whole(name: str, value: Any) -> None:
         raise ConfigurationError(f"{name}={value!r} is not an integer")
 
 
+def _check_type(name: str, value: Any, kind: type, what: str) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise ConfigurationError(f"{name} is not {what}, but {type(value).__name__}")
+
+
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """How the model is to answer. What is None is not sent: the provider's default holds.
 
@@ -193,6 +198,11 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
         _check_whole("max_attempts", self.max_attempts)
         _check_range("max_retry_after_s", self.max_retry_after_s, 0, math.inf)
         _check_range("max_event_bytes", self.max_event_bytes, 1_024, 2**31)
+        _check_whole("max_event_bytes", self.max_event_bytes)
+        for name in ("api_key", "base_url", "proxy"):
+            _check_type(name, getattr(self, name), str, "text")
+        for name in ("extra_headers", "extra_body"):
+            _check_type(name, getattr(self, name), Mapping, "a mapping")
         if not isinstance(self.sampling_params, SamplingParams):
             raise ConfigurationError("sampling_params is not a SamplingParams")
         if not isinstance(self.timeouts, Timeouts):

@@ -9,7 +9,7 @@ from typing import NoReturn
 from urllib.parse import urljoin, urlsplit
 
 from lm_deluge.api_requests.clocks import StreamClocks
-from lm_deluge.api_requests.credentials import authorization, find_proxy
+from lm_deluge.api_requests.credentials import authorization, find_proxy, hide, secrets_of
 from lm_deluge.api_requests.watchdog import Watchdog
 from lm_deluge.config import Secret, Timeouts
 from lm_deluge.errors import (
@@ -65,7 +65,9 @@ class Timing:
 class Attempt:
     """An answer that is coming. `next_batch` until it returns nothing, then `close`; or `abort`."""
 
-    def __init__(self, exchange: Exchange, adapter: Adapter, call: Call, clocks: StreamClocks) -> None:
+    def __init__(
+        self, exchange: Exchange, adapter: Adapter, call: Call, clocks: StreamClocks, secrets: tuple[Secret, ...] = ()
+    ) -> None:
         self.head = exchange.head
         self.request_id = _request_id(exchange)
         self.builder = ResponseBuilder()
@@ -75,6 +77,7 @@ class Attempt:
         self._decoder.expect(self.head.headers.get("content-type", ""))
         self._call = call
         self._clocks = clocks
+        self._secrets = secrets
         self._loop = asyncio.get_running_loop()
         self._watchdog = Watchdog(self._loop, exchange.abort)
         self._is_over = False
@@ -150,6 +153,7 @@ class Attempt:
         error.billed = "yes" if has_deltas else "maybe"
         error.provider, error.model = self._call.provider.id, self._call.model.id
         error.request_id = self.request_id
+        hide(error, self._secrets)
         raise error from cause
 
     async def close(self) -> None:
@@ -197,7 +201,7 @@ async def open_attempt(
     transport: Transport,
     timeouts: Timeouts,
     deadline: float | None = None,
-    proxy: str | None = None,
+    proxy: Secret | None = None,
 ) -> Attempt:
     """Send the request; return once the provider has said that an answer is coming.
 
@@ -209,8 +213,13 @@ async def open_attempt(
         TransportError: No answer came.
         ProtocolError: What came is no HTTP.
     """
-    headers = {"user-agent": USER_AGENT, **authorization(call.provider, key), **request.headers}
-    request = HttpRequest(request.url, headers, request.body)
+    # No variable holds the headers: tracebacks with locals would show the key.
+    request = HttpRequest(
+        request.url,
+        {"user-agent": USER_AGENT, **authorization(call.provider, key), **request.headers},
+        request.body,
+    )
+    secrets = secrets_of(key, call.extra_headers, proxy)
     clocks = StreamClocks(timeouts, deadline)
     loop = asyncio.get_running_loop()
     begun = loop.time()
@@ -219,11 +228,12 @@ async def open_attempt(
         async with asyncio.timeout_at(None if limit == math.inf else limit):
             exchange = await _open_following(transport, request, timeouts, proxy)
             if exchange.head.status < 300:  # noqa: PLR2004
-                attempt = Attempt(exchange, adapter, call, clocks)
+                attempt = Attempt(exchange, adapter, call, clocks, secrets)
             else:
-                raise await _error_of(exchange, adapter, key)
+                raise await _error_of(exchange, adapter)
     except DelugeError as error:
         error.provider, error.model = call.provider.id, call.model.id
+        hide(error, secrets)
         raise
     except builtins.TimeoutError as error:
         late = timeout_error(clock, clocks.setting(clock))
@@ -235,7 +245,7 @@ async def open_attempt(
 
 
 async def _open_following(
-    transport: Transport, request: HttpRequest, timeouts: Timeouts, proxy: str | None
+    transport: Transport, request: HttpRequest, timeouts: Timeouts, proxy: Secret | None
 ) -> Exchange:
     """Send the request; follow what leads to the same origin with the same method, and nothing else."""
     for _ in range(_MOST_REDIRECTS + 1):
@@ -247,9 +257,12 @@ async def _open_following(
         if not 300 <= status < 400 or location is None:  # noqa: PLR2004
             return exchange
         exchange.abort()
-        target = urljoin(request.url, location)
-        if _origin(target) != _origin(request.url):
+        try:
+            target = urljoin(request.url, location)
             host = urlsplit(target).hostname or "nowhere"
+        except ValueError as error:
+            raise RedirectRefusedError("the provider redirects to what is no URL") from error
+        if _origin(target) != _origin(request.url):
             raise RedirectRefusedError(
                 f"the provider redirects to another origin, on the host {host}",
                 hint="If that is right, make it the base URL.",
@@ -272,7 +285,7 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, port
 
 
-async def _error_of(exchange: Exchange, adapter: Adapter, key: Secret | None) -> APIError:
+async def _error_of(exchange: Exchange, adapter: Adapter) -> APIError:
     """Read what the provider says of its refusal, as far as it comes."""
     body = bytearray()
     try:
@@ -288,9 +301,4 @@ async def _error_of(exchange: Exchange, adapter: Adapter, key: Secret | None) ->
     error = adapter.classify_error(exchange.head.status, exchange.head.headers, bytes(body[:_MOST_ERROR_BODY]))
     error.request_id = _request_id(exchange)
     error.where = "headers"
-    if key is not None:
-        secret = key.reveal()
-        error.message = error.message.replace(secret, "...")
-        error.body = error.body.replace(secret, "...")
-        error.args = (error.message,)
     return error

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from lm_deluge.config import Secret
-from lm_deluge.errors import ConfigurationError, MissingAPIKeyError
+from lm_deluge.errors import ConfigurationError, DelugeError, MissingAPIKeyError
 from lm_deluge.models.rows import ModelRow, ProviderRow
 
-__all__ = ["authorization", "check_headers", "find_base_url", "find_key", "find_proxy", "has_key"]
+__all__ = ["authorization", "check_headers", "find_base_url", "find_key", "find_proxy", "has_key", "hide", "secrets_of"]
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_SHORTEST_SECRET = 8
+"""Shorter values of headers are words of their own: to blot them out would blot out half the message."""
 
 
 def _from_environment(names: tuple[str, ...]) -> str | None:
@@ -29,6 +34,8 @@ def find_key(provider: ProviderRow, model: ModelRow, base_url: str, explicit: st
         MissingAPIKeyError: It needs one and there is none.
         ConfigurationError: The key has characters that no header can carry.
     """
+    if explicit is not None and not isinstance(explicit, str):
+        raise ConfigurationError(f"api_key is not text, but {type(explicit).__name__}", provider=provider.id)
     key = explicit.strip() if explicit is not None else _from_environment(provider.key_env)
     if not key:
         if provider.auth == "none" or not provider.key_env or base_url != provider.base_url:
@@ -60,27 +67,48 @@ def find_base_url(provider: ProviderRow, explicit: str | None) -> str:
         raise ConfigurationError(
             f"nothing says where {provider.id} is", hint='Pass base_url=..., "http://localhost:8000/v1" for example.'
         )
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not _is_url(url):
         raise ConfigurationError("the base URL is none", provider=provider.id, hint="Write it as https://host/v1.")
-    if parts.username or parts.password:
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
         raise ConfigurationError(
             "the base URL holds a user name or a password", provider=provider.id, hint="Pass api_key or extra_headers."
         )
+    if parts.query or parts.fragment:
+        raise ConfigurationError("the base URL has a query or a fragment", provider=provider.id, hint="Leave it out.")
     return url
 
 
-def find_proxy(url: str, explicit: str | None) -> str | None:
-    """Return the proxy for a URL: the explicit one, else that of the environment (`HTTPS_PROXY` and its kin)."""
-    if explicit is not None:
-        return explicit
+def _is_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def find_proxy(url: str, explicit: Secret | None) -> Secret | None:
+    """Return the proxy for a URL: the explicit one, else that of the environment (`HTTPS_PROXY` and its kin).
+
+    It may hold a password, so it is a secret.
+
+    Raises:
+        ConfigurationError: It is no URL of an HTTP proxy.
+    """
+    found = explicit or _proxy_of_environment(url)
+    if found is not None and not _is_url(found.reveal()):
+        raise ConfigurationError("the proxy is no HTTP proxy", hint="Write it as http://host:port.")
+    return found
+
+
+def _proxy_of_environment(url: str) -> Secret | None:
     import urllib.request  # takes longer than all of this library to import
 
     parts = urlsplit(url)
     proxy = urllib.request.getproxies().get(parts.scheme)
-    if proxy is None or urllib.request.proxy_bypass(parts.hostname or ""):
+    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
         return None
-    return proxy
+    return Secret(proxy if "://" in proxy else f"http://{proxy}")
 
 
 def authorization(provider: ProviderRow, key: Secret | None) -> dict[str, str]:
@@ -94,10 +122,33 @@ def check_headers(headers: Mapping[str, str]) -> None:
     """Refuse headers that could smuggle others.
 
     Raises:
-        ConfigurationError: A name or value is no text, or has a line end in it.
+        ConfigurationError: A name is none, or a value is no text or has a line end in it.
     """
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise ConfigurationError("extra_headers must map text to text")
-        if any(sign in name + value for sign in "\r\n\0") or not name.strip():
-            raise ConfigurationError(f"the header {name[:40]!r} has a line end in it, or no name")
+        if not _HEADER_NAME.fullmatch(name):
+            raise ConfigurationError(f"{name[:40]!r} is no name for a header")
+        if any(sign in value for sign in "\r\n\0") or any("\ud800" <= sign <= "\udfff" for sign in value):
+            raise ConfigurationError(f"the header {name[:40]!r} has a line end in it, or what is no text")
+
+
+def secrets_of(key: Secret | None, headers: Mapping[str, str], proxy: Secret | None) -> tuple[Secret, ...]:
+    """Return what must show up in no message: the key, what the user put into headers, a proxy's password."""
+    found = [] if key is None else [key]
+    for value in headers.values():
+        found += [Secret(word) for word in value.split() if len(word) >= _SHORTEST_SECRET]
+    password = None if proxy is None else urlsplit(proxy.reveal()).password
+    return (*found, Secret(password)) if password else tuple(found)
+
+
+def hide(error: DelugeError, secrets: tuple[Secret, ...]) -> None:
+    """Blot the secrets out of an error: providers quote keys that they refuse, and pages echo headers."""
+    for secret in secrets:
+        word = secret.reveal()
+        for name, value in vars(error).items():
+            if isinstance(value, str):
+                setattr(error, name, value.replace(word, "..."))
+            elif isinstance(value, bytes):
+                setattr(error, name, value.replace(word.encode(), b"..."))
+    error.args = (error.message,)

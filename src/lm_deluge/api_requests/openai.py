@@ -68,7 +68,12 @@ async def stream_chat(  # noqa: PLR0913 - keyword arguments of one request
     )
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    attempt = await _open(call, find_key(call.provider, model, call.base_url, api_key), timeouts or Timeouts())
+    key = find_key(call.provider, model, call.base_url, api_key)
+    try:
+        attempt = await _open(call, key, timeouts or Timeouts())
+    except DelugeError as error:
+        error.attempts = 1
+        raise
 
     def answer() -> APIResponse:
         stats = build_stats(attempt, attempts=1, begun=begun, now=loop.time())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lm_deluge.api_requests.credentials import check_headers, find_base_url
@@ -37,6 +37,9 @@ def build_call(  # noqa: PLR0913 - what one request is made from
     if params is not None and not isinstance(params, SamplingParams):
         raise ConfigurationError("sampling_params is not a SamplingParams")
     provider = find_provider(model.provider)
+    for name, value in (("extra_headers", extra_headers), ("extra_body", extra_body)):
+        if value is not None and not isinstance(value, Mapping):
+            raise ConfigurationError(f"{name} is not a mapping, but {type(value).__name__}")
     headers = dict(extra_headers or {})
     check_headers(headers)
     return Call(
@@ -61,7 +64,7 @@ def to_tools(tools: Sequence[Tool | Mapping[str, Any]] | None) -> tuple[Tool, ..
     """
     if tools is None:
         return ()
-    if isinstance(tools, str | Mapping | Tool):
+    if isinstance(tools, str | Mapping | Tool) or not isinstance(tools, Iterable):
         raise InvalidPromptError("tools must be a list of tools")
     found = []
     for tool in tools:
@@ -79,12 +82,17 @@ def to_schema(output: Any) -> dict[str, Any] | None:
     """Return the JSON schema that the answer is to follow: a schema itself, or that of a pydantic model.
 
     Raises:
-        ConfigurationError: It is neither.
+        ConfigurationError: It is neither, or a model that has no schema.
     """
     if output is None or isinstance(output, dict):
         return output
     make = getattr(output, "model_json_schema", None)
     if make is None:
         raise ConfigurationError("output must be a JSON schema or a pydantic model")
-    schema: dict[str, Any] = make()
+    try:
+        schema: dict[str, Any] = make()
+    except Exception as error:  # pydantic's own, which need not be installed here
+        raise ConfigurationError(
+            f"output {getattr(output, '__name__', 'model')} has no JSON schema", hint="Its fields must fit into JSON."
+        ) from error
     return schema

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lm_deluge.config import ClientOptions, SamplingParams
+from lm_deluge.config import ClientOptions, SamplingParams, Secret
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.models.registry import SIMULATOR, find_served_model
 from lm_deluge.models.rows import ModelRow
@@ -41,6 +41,8 @@ class LLMClient:
 
     def __init__(self, model: str | Sequence[str], **options: Any) -> None:
         self.options = ClientOptions.from_keywords(options)
+        if not isinstance(model, str | Sequence):
+            raise ConfigurationError(f"a model is named by text, not by {type(model).__name__}")
         names = [model] if isinstance(model, str) else list(model)
         if not names:
             raise ConfigurationError("the client needs a model", hint='Write LLMClient("gpt-4o"), say.')
@@ -119,7 +121,7 @@ class LLMClient:
             timeouts=options.timeouts.for_model(is_reasoning=bool(model.capabilities.reasoning)),
             max_attempts=options.max_attempts,
             max_retry_after_s=options.max_retry_after_s,
-            proxy=options.proxy,
+            proxy=None if options.proxy is None else Secret(options.proxy),
         )
 
     def _next_model(self) -> ModelRow:

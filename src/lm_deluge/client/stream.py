@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, Literal, TextIO
 
 from lm_deluge.dispatch.stream_call import CallPlan, StreamCall
-from lm_deluge.errors import StreamConsumedError
+from lm_deluge.errors import ConfigurationError, StreamConsumedError
 from lm_deluge.events import Event, RefusalDelta, TextDelta
 from lm_deluge.response import APIResponse, StreamStats
 
@@ -78,6 +78,8 @@ class Stream:
     """
 
     def __init__(self, plan: CallPlan, echo: Echo = "stdout") -> None:
+        if echo not in (None, "stdout") and not hasattr(echo, "write"):
+            raise ConfigurationError("echo is no text file", hint="Pass sys.stderr, say, or None to print nothing.")
         self._call = StreamCall(plan)
         self._echo = echo
         self._is_entered = False
@@ -94,7 +96,7 @@ class Stream:
 
     async def _print(self) -> APIResponse:
         call = self._take()
-        file = sys.stdout if self._echo == "stdout" else self._echo
+        file = sys.stdout if isinstance(self._echo, str) else self._echo
         try:
             while events := await call.next_batch():
                 text = "".join([event.text for event in events if isinstance(event, _PRINTED)])

@@ -41,9 +41,12 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True):
     timeouts: Timeouts
     max_attempts: int
     max_retry_after_s: float
-    proxy: str | None = None
+    proxy: Secret | None = None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     chance: Callable[[], float] = random.random
+
+    def __repr__(self) -> str:
+        return f"CallPlan({self.call!r})"  # the rest holds the key and the prompt
 
 
 class StreamCall:
@@ -184,7 +187,7 @@ class StreamCall:
             self._attempt.abort()
         opening, self._opening = self._opening, None
         if opening is not None and self._loop is not None:
-            # Wakes the one who opens the attempt, by a timeout of his own; his task is not cancelled.
+            # Wakes the one who opens the attempt; his task is not cancelled.
             opening.reschedule(self._loop.time())
 
     def abort_from_anywhere(self) -> None:

@@ -43,6 +43,8 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     def from_dict(cls, data: dict[str, Any]) -> Tool:
         """Build a tool from `{"name", "description", "parameters"}`, or the OpenAI form that wraps it."""
         inner = data.get("function", data)
+        if not isinstance(inner, dict):
+            raise InvalidPromptError("the function of a tool is no mapping")
         known = {name: inner[name] for name in ("name", "description", "parameters", "strict") if name in inner}
         if "name" not in known:
             raise InvalidPromptError("a tool needs a name", hint='Write {"name": ..., "parameters": {...}}.')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from lm_deluge.config import Secret
 from lm_deluge.wire.http import HttpHead, HttpRequest
 
 __all__ = ["Exchange", "Transport"]
@@ -42,7 +43,7 @@ class Exchange(Protocol):
 class Transport(Protocol):
     """Sends requests."""
 
-    async def open(self, request: HttpRequest, *, connect_timeout_s: float | None, proxy: str | None) -> Exchange:
+    async def open(self, request: HttpRequest, *, connect_timeout_s: float | None, proxy: Secret | None) -> Exchange:
         """Send the request; return once status and headers are here. Redirects are not followed.
 
         Raises:

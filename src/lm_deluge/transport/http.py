@@ -13,7 +13,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
+from aiohttp.http_exceptions import BadHttpMessage, ContentLengthError, TransferEncodingError
+from multidict import CIMultiDict, CIMultiDictProxy
 
+from lm_deluge.config import Secret
 from lm_deluge.errors import (
     CertificateError,
     ConfigurationError,
@@ -111,7 +114,7 @@ class AiohttpTransport:
         self._of_parents: list[_Pool] = []
 
     async def open(
-        self, request: HttpRequest, *, connect_timeout_s: float | None, proxy: str | None
+        self, request: HttpRequest, *, connect_timeout_s: float | None, proxy: Secret | None
     ) -> AiohttpExchange:
         """Send the request; return once status and headers are here."""
         session = await self._session()
@@ -125,16 +128,16 @@ class AiohttpTransport:
                     data=request.body,
                     headers={"accept-encoding": accepted_codings(), **request.headers},
                     allow_redirects=False,
-                    proxy=proxy,
+                    proxy=None if proxy is None else proxy.reveal(),
                     timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout_s),
                     trace_request_ctx=context,
                 )
             except (aiohttp.ClientError, OSError, ValueError, builtins.TimeoutError) as error:
                 stale += 1
                 # The server had closed the idle connection: it never saw the request, so it is sent again.
-                if context.is_reused and stale <= _MOST_STALE and _is_disconnect(error):
+                if context.is_reused and stale <= _MOST_STALE and _is_disconnect(error) and not _has_begun(error):
                     continue
-                raise _before_headers(error, connect_timeout_s) from error
+                raise _before_headers(error, connect_timeout_s) from _bare(error)
             try:
                 return AiohttpExchange(response)
             except DelugeError:
@@ -180,7 +183,7 @@ class AiohttpExchange:
             except (aiohttp.ClientError, OSError, builtins.TimeoutError) as error:
                 data = _left_in(self._content)
                 if not data:
-                    raise _in_body(error) from error
+                    raise _in_body(error) from _bare(error)
             self.bytes_received += len(data)
             if self._decoder is None:
                 return data
@@ -214,6 +217,15 @@ class AiohttpExchange:
         self._response.close()
 
 
+def _bare(error: Exception) -> Exception:
+    """Return the error without the request's headers, which it and the frames behind it hold: the key is in them."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        seen = error.request_info
+        error.request_info = aiohttp.RequestInfo(seen.url, seen.method, CIMultiDictProxy(CIMultiDict()), seen.real_url)
+        error.args = ()
+    return error.with_traceback(None)
+
+
 def _left_in(content: aiohttp.StreamReader) -> bytes:
     """Return what came before the connection died and was not read yet: aiohttp raises before it hands that out."""
     return content._read_nowait(-1) if content._buffer else b""  # noqa: SLF001 - there is no public way (3.14, 2026-11)
@@ -221,6 +233,11 @@ def _left_in(content: aiohttp.StreamReader) -> bytes:
 
 def _is_disconnect(error: BaseException) -> bool:
     return isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | ConnectionError)
+
+
+def _has_begun(error: BaseException) -> bool:
+    """Whether a part of the answer's head came: then the server did see the request."""
+    return isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str)
 
 
 def _before_headers(error: Exception, connect_timeout_s: float | None) -> DelugeError:
@@ -256,9 +273,8 @@ def _after_connect(error: Exception) -> DelugeError:
 def _in_body(error: Exception) -> DelugeError:
     """Return our error for a body that broke off."""
     cause = error.__cause__
-    if isinstance(cause, aiohttp.http_exceptions.BadHttpMessage) and not isinstance(
-        cause, aiohttp.http_exceptions.TransferEncodingError | aiohttp.http_exceptions.ContentLengthError
-    ):
+    # A body cut short is such an error of aiohttp's too, of one of two kinds.
+    if isinstance(cause, BadHttpMessage) and not isinstance(cause, TransferEncodingError | ContentLengthError):
         return ProtocolError(f"the body is no HTTP: {_shown(cause.message)}", reason="framing", billed="maybe")
     return StreamInterruptedError("the connection died before the answer was complete", billed="maybe")
 

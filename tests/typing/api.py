@@ -1,0 +1,150 @@
+"""The public API as users write it, for the type checkers; never executed."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, assert_type
+
+from lm_deluge import APIResponse, Conversation, DelugeError, LLMClient, Message, SamplingParams, Timeouts, Tool, Usage
+from lm_deluge.api_requests.openai import stream_chat
+from lm_deluge.client.stream import Stream
+from lm_deluge.client.sync import SyncStream
+from lm_deluge.errors import APIError, RateLimitError, TimeoutError, TruncatedError
+from lm_deluge.events import (
+    Attempt,
+    Event,
+    FinishReason,
+    ReasoningDelta,
+    ResponseFinished,
+    ResponseStarted,
+    TextDelta,
+    ToolCallFinished,
+    UsageReported,
+)
+from lm_deluge.response import StreamStats
+from lm_deluge.testing import decode_body, decode_events
+
+
+async def the_guide(client: LLMClient) -> None:
+    """Await a stream."""
+    response = await client.stream("Write a story.")
+    assert_type(response, APIResponse)
+    assert_type(response.content, Message)
+    assert_type(response.content.completion, str)
+    assert_type(response.completion, str)
+    assert_type(response.thinking, str)
+    assert_type(response.usage, Usage | None)
+    assert_type(response.cost, float | None)
+    assert_type(response.finish_reason, FinishReason | None)
+    assert_type(response.stats, StreamStats | None)
+    assert_type(response.to_dict(), dict[str, Any])
+    assert_type(APIResponse.from_dict(response.to_dict()), APIResponse)
+    if response.usage:
+        assert_type(response.usage.total_tokens, int)
+
+
+async def the_function() -> APIResponse | None:
+    """Loop over the function API."""
+    async for item in stream_chat(
+        model_name="gpt-4o", prompt=Conversation.user("hi"), sampling_params=SamplingParams(temperature=0.7)
+    ):
+        if isinstance(item, str):
+            assert_type(item, str)
+        else:
+            assert_type(item, APIResponse)
+            return item
+    return None
+
+
+async def four_ways(client: LLMClient) -> None:
+    """Take a stream in each way."""
+    assert_type(client.stream("hi"), Stream)
+    assert_type(aiter(client.stream("hi")), AsyncIterator[str])
+    async for token in client.stream("hi"):
+        assert_type(token, str)
+    async with client.stream("hi", echo=io.StringIO()) as stream:
+        assert_type(stream, Stream)
+        assert_type(stream.events(), AsyncIterator[Event])
+        async for event in stream.events():
+            show(event)
+        assert_type(stream.response, APIResponse)
+        assert_type(stream.stats, StreamStats)
+        assert_type(await stream.cancel(), APIResponse)
+    await client.stream("hi", echo=None)
+
+
+def blocking(client: LLMClient) -> None:
+    """Do the same without asyncio."""
+    with client.stream_sync("hi") as stream:
+        assert_type(stream, SyncStream)
+        assert_type(iter(stream), Iterator[str])
+        assert_type(stream.events(), Iterator[Event])
+        assert_type(stream.cancel(), APIResponse)
+
+
+def show(event: Event) -> str:
+    """Tell events apart; return what is to be shown of one."""
+    match event:
+        case TextDelta() | ReasoningDelta():
+            assert_type(event, TextDelta | ReasoningDelta)
+            return event.text
+        case ToolCallFinished():
+            assert_type(event.name, str)
+        case UsageReported():
+            assert_type(event.usage, Usage)
+        case ResponseStarted():
+            assert_type(event.response_id, str | None)
+        case Attempt():
+            assert_type(event.wait_s, float)
+        case ResponseFinished():
+            assert_type(event.finish_reason, FinishReason)
+        case _:
+            pass
+    return ""
+
+
+def conversations() -> Conversation:
+    """Start, append and chain conversations."""
+    conversation = Conversation().add(Message.system("Be brief.")).add(Message.user("Hi."))
+    assert_type(conversation, Conversation)
+    assert_type(Conversation.user("Hi.", image="cat.png"), Conversation)
+    assert_type(conversation.user("And?"), Conversation)
+    return Conversation.system("Be brief.").user("Hi.").assistant("Hello.")
+
+
+def options() -> list[LLMClient]:
+    """Make clients."""
+    tool = Tool(name="add", parameters={"type": "object"})
+    LLMClient("gpt-4o").stream("hi", tools=[tool, {"name": "sub"}], output={"type": "object"})
+    return [
+        LLMClient("gpt-4o"),
+        LLMClient(model="gpt-4o", temperature=0.2),
+        LLMClient(["gpt-4o", "gpt-4o-mini"], timeouts=Timeouts(idle=30, total=None)),
+        LLMClient("my-model", base_url="http://localhost:8000/v1", api_key="none"),
+    ]
+
+
+async def failures(client: LLMClient) -> None:
+    """Handle errors."""
+    try:
+        await client.stream("hi")
+    except RateLimitError as error:
+        assert_type(error.retry_after_s, float | None)
+    except APIError as error:
+        assert_type(error.status_code, int | None)
+    except TimeoutError as error:
+        assert_type(error.limit_s, float)
+    except TruncatedError as error:
+        assert_type(error.partial, APIResponse | None)
+    except DelugeError as error:
+        assert_type(error.retryable, bool)
+        assert_type(error.attempts, int)
+        assert_type(error.hint, str | None)
+        assert_type(error.to_dict(), dict[str, Any])
+
+
+def recordings(body: bytes) -> None:
+    """Read recorded bodies."""
+    assert_type(decode_body("openai-chat", body), APIResponse)
+    assert_type(decode_events("openai-chat", [body]), Iterator[Event])
