@@ -40,7 +40,7 @@ imports: .venv/.ready  ## the layers of the house
 	@$(BIN)/lint-imports --no-cache | grep -v '^$$' | tail -n 25
 
 unit: .venv/.ready  ## tests
-	@$(RUN) pytest
+	@$(RUN) pytest --ignore=tests/docs
 
 docs: .venv/.ready  ## every example of the documentation runs
 	@$(RUN) pytest tests/docs

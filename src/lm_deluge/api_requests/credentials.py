@@ -15,7 +15,7 @@ __all__ = ["authorization", "check_headers", "find_base_url", "find_key", "find_
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _SHORTEST_SECRET = 8
-"""Shorter values of headers are words of their own: to blot them out would blot out half the message."""
+"""A shorter value, "none" or "x" for a host that wants no key, is a word of its own and would garble messages."""
 
 
 def _from_environment(names: tuple[str, ...]) -> str | None:
@@ -135,11 +135,11 @@ def check_headers(headers: Mapping[str, str]) -> None:
 
 def secrets_of(key: Secret | None, headers: Mapping[str, str], proxy: Secret | None) -> tuple[Secret, ...]:
     """Return what must show up in no message: the key, what the user put into headers, a proxy's password."""
-    found = [] if key is None else [key]
+    words = [] if key is None else [key.reveal()]
     for value in headers.values():
-        found += [Secret(word) for word in value.split() if len(word) >= _SHORTEST_SECRET]
+        words += value.split()
     password = None if proxy is None else urlsplit(proxy.reveal()).password
-    return (*found, Secret(password)) if password else tuple(found)
+    return tuple(Secret(word) for word in (*words, password) if word and len(word) >= _SHORTEST_SECRET)
 
 
 def hide(error: DelugeError, secrets: tuple[Secret, ...]) -> None:

@@ -1,0 +1,157 @@
+"""Keys, base URLs and proxies: where they are found, and what is refused."""
+
+import pickle
+
+import pytest
+
+from lm_deluge.api_requests.credentials import (
+    authorization,
+    check_headers,
+    find_base_url,
+    find_key,
+    find_proxy,
+    has_key,
+    hide,
+    secrets_of,
+)
+from lm_deluge.config import Secret
+from lm_deluge.errors import APIError, ConfigurationError, ContentTypeError, MissingAPIKeyError
+from lm_deluge.models.rows import ModelRow, ProviderRow
+
+ACME = ProviderRow(
+    id="acme",
+    otel_name="acme",
+    adapter="openai-chat",
+    base_url="https://acme.test/v1",
+    key_env=("ACME_KEY", "ACME_TOKEN"),
+    base_url_env=("ACME_URL", "ACME_HOST"),
+)
+OPEN = ProviderRow(id="open", otel_name="open", adapter="openai-chat", base_url="", auth="none", key_env=("ACME_KEY",))
+MODEL = ModelRow(id="acme:m", name="m", provider="acme")
+
+
+def key_of(explicit: str | None = None, base_url: str = ACME.base_url, provider: ProviderRow = ACME) -> str | None:
+    key = find_key(provider, MODEL, base_url, explicit)
+    return None if key is None else key.reveal()
+
+
+def test_the_first_variable_that_says_something_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not has_key(ACME)
+    monkeypatch.setenv("ACME_TOKEN", "second")
+    assert has_key(ACME)
+    assert key_of() == "second"
+    monkeypatch.setenv("ACME_KEY", "  ")
+    assert key_of() == "second"
+    monkeypatch.setenv("ACME_KEY", " first\n")
+    assert key_of() == "first"
+    assert key_of(" own ") == "own"
+
+
+def test_without_a_key_nothing_is_asked_of_the_provider_itself() -> None:
+    with pytest.raises(MissingAPIKeyError) as caught:
+        key_of()
+    assert "Set ACME_KEY or ACME_TOKEN" in str(caught.value)
+    assert (caught.value.provider, caught.value.model) == ("acme", "acme:m")
+    for blank in ("", "  "):
+        with pytest.raises(MissingAPIKeyError):
+            key_of(blank)
+
+
+def test_a_host_of_one_s_own_may_need_none() -> None:
+    assert key_of(base_url="http://localhost:8000/v1") is None
+    assert key_of(provider=OPEN) is None
+    assert authorization(OPEN, Secret("x")) == {}
+    assert authorization(ACME, None) == {}
+    assert authorization(ACME, Secret("x")) == {"authorization": "Bearer x"}
+
+
+@pytest.mark.parametrize("key", ["a b", "a\nb", "a\0b", "é", "a\tb", "\u200ba"])
+def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(key: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        key_of(key)
+    assert key not in str(caught.value)
+
+
+def test_where_the_provider_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_base_url(ACME, None) == "https://acme.test/v1"
+    monkeypatch.setenv("ACME_HOST", " http://h:1/v1// ")
+    assert find_base_url(ACME, None) == "http://h:1/v1"
+    assert find_base_url(ACME, "https://own/") == "https://own"
+    with pytest.raises(ConfigurationError, match="nothing says where open is"):
+        find_base_url(OPEN, None)
+
+
+BAD_URLS = ["ftp://h", "http://", "http:///v1", "http://h:x", "http://h:99999", "http://[::1", "http://u:canary@h"]
+BAD_URLS += ["http://@h", "http://h/v1?key=canary", "http://h/v1#canary", "h:80", "//h"]
+
+
+@pytest.mark.parametrize("url", BAD_URLS)
+def test_what_is_no_base_url_is_refused_without_being_shown(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        find_base_url(ACME, url)
+    assert "canary" not in str(caught.value)
+
+
+def proxy_of(url: str, explicit: str | None = None) -> str | None:
+    proxy = find_proxy(url, None if explicit is None else Secret(explicit))
+    return None if proxy is None else proxy.reveal()
+
+
+def test_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert proxy_of("https://h/") is None
+    monkeypatch.setenv("HTTPS_PROXY", "http://p:1")
+    monkeypatch.setenv("HTTP_PROXY", "p:2")
+    monkeypatch.setenv("NO_PROXY", "inner.test,.corp")
+    assert proxy_of("https://h/") == "http://p:1"
+    assert proxy_of("http://h/") == "http://p:2"
+    assert proxy_of("https://inner.test/") is None
+    assert proxy_of("https://a.corp/") is None
+    assert proxy_of("https://inner.test/", "http://own:3") == "http://own:3"
+
+
+@pytest.mark.parametrize("proxy", ["", "canary", "socks5://canary:1", "http://:1", "http://canary:x", "http://["])
+def test_what_is_no_proxy_is_refused_without_being_shown(proxy: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        proxy_of("https://h/", proxy)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "headers", [{"a": "b\r\nc: d"}, {"a\n": "b"}, {"": "b"}, {" ": "b"}, {"a b": "c"}, {"a:": "b"}, {"é": "b"},
+                {"a": "\0"}, {"a": "\udc80"}, {1: "b"}, {"a": 1}, {"a": None}, {"(": "b"}]
+)  # fmt: skip
+def test_headers_that_could_smuggle_others_are_refused(headers: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError):
+        check_headers(headers)
+
+
+def test_other_headers_pass() -> None:
+    check_headers({"X-Title": "snow \u2603", "a.b_c~": "", "cookie": "a=b; c=d"})
+
+
+def test_a_secret_shows_nothing() -> None:
+    secret = Secret("canary")
+    assert "canary" not in f"{secret} {secret!r} {[secret]} {vars(type(secret)).keys()}"
+    with pytest.raises(TypeError):
+        pickle.dumps(secret)
+
+
+def test_secrets_are_blotted_out_of_errors() -> None:
+    proxy = Secret("http://user:pass-of-the-proxy@p:1")
+    secrets = secrets_of(Secret("key-1234"), {"x": "Basic word-of-the-user", "y": "short"}, proxy)
+    error = APIError(
+        "key-1234 word-of-the-user short",
+        code="key-1234",
+        body="pass-of-the-proxy key-1234",
+        type="Basic",
+        status_code=400,
+    )
+    hide(error, secrets)
+    assert (error.message, error.code, error.body) == ("... ... short", "...", "... ...")
+    assert error.args == (error.message,)
+    assert error.type == "Basic"
+    page = ContentTypeError("m", excerpt=b"<p>key-1234")
+    hide(page, secrets)
+    assert page.excerpt == b"<p>..."
+    assert secrets_of(None, {}, None) == ()
+    assert secrets_of(Secret("none"), {}, Secret("http://p:1")) == ()
