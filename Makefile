@@ -39,7 +39,7 @@ types: .venv/.ready  ## mypy --strict and basedpyright
 imports: .venv/.ready  ## the layers of the house
 	@$(BIN)/lint-imports --no-cache | grep -v '^$$' | tail -n 25
 
-unit: .venv/.ready  ## tests
+unit: .venv/.ready  ## tests, those of the documentation excepted
 	@$(RUN) pytest --ignore=tests/docs
 
 docs: .venv/.ready  ## every example of the documentation runs
