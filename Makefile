@@ -40,7 +40,7 @@ imports: .venv/.ready  ## the layers of the house
 	@$(BIN)/lint-imports --no-cache | grep -v '^$$' | tail -n 25
 
 unit: .venv/.ready  ## tests
-	@$(RUN) pytest
+	@$(RUN) pytest --ignore=tests/docs
 
 docs: .venv/.ready  ## every example of the documentation runs
 	@$(RUN) pytest tests/docs
@@ -52,7 +52,7 @@ soak: .venv/.ready  ## long: many more abandoned streams, every cut of every rec
 	@DELUGE_SOAK=1 $(RUN) pytest tests
 
 live: .venv/.ready  ## opt-in: one call per provider whose key is set
-	@$(RUN) pytest -m live tests/live
+	@$(RUN) pytest -s -m live tests/live
 
 lock: .venv/.ready  ## choose the newest allowed versions again
 	@$(RUN) pip install --quiet uv

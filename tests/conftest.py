@@ -1,18 +1,23 @@
 """What every test gets: no key of the machine's owner, no proxy, no network beyond the loopback."""
 
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# The same examples every time: a check that fails by chance tells nobody what they broke. `make soak` draws new ones.
+settings.register_profile("check", derandomize=True, deadline=None)
+settings.register_profile("soak", deadline=None)
+settings.load_profile("soak" if os.environ.get("DELUGE_SOAK") else "check")
 
 _KEPT_NAMES = ("DELUGE_SHARED", "DELUGE_SOAK")
 
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    import os
-
     if request.node.get_closest_marker("live"):
         return
     for name in list(os.environ):

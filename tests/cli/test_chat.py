@@ -147,11 +147,11 @@ def test_a_conversation_on_a_terminal(serve, home):
     with terminal("chat", home=home, **reach(simulator)) as tty:
         tty.expect(">$")
         tty.send("first\r")
-        tty.expect(r"one\ngpt-4o.*\n\n>$")
+        tty.expect(r"one\ngpt-4o[^>]*\n\n>$")
         tty.send("\x1b[A")  # the history
         tty.expect(r"gpt-4o[\s\S]*> first")
         tty.send(" again\x1b\rand more\r")
-        tty.expect(r"two\ngpt-4o.*\n\n>$")
+        tty.expect(r"two\ngpt-4o[^>]*\n\n>$")
         assert said(simulator)[-1] == ("user", "first again\nand more")
         tty.send("\x04")
         assert tty.end() == 0

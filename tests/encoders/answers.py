@@ -135,14 +135,11 @@ def normal_form(events: list[Event]) -> list[Event]:
     normal: list[Event] = []
     for event in rest:
         if isinstance(event, ToolCallDelta):
-            normal += [start for start in begun if start.index == event.index]
-            begun = [start for start in begun if start.index != event.index]
+            normal += [start for start in begun if start.index <= event.index]
+            begun = [start for start in begun if start.index > event.index]
         normal.append(event)
-    late: list[Event] = []
-    for end in ends:
-        late += [start for start in begun if start.index == end.index]
-        late.append(end)
-    return [*normal, *usage, *late, *opaque, _end(events)]
+    ends.sort(key=lambda end: end.index)
+    return [*normal, *usage, *begun, *ends, *opaque, _end(events)]
 
 
 LATE = (ToolCallStarted, ToolCallFinished, UsageReported, ProviderPart, ResponseFinished)

@@ -19,7 +19,7 @@ from lm_deluge.errors import (
     RedirectRefusedError,
     TimeoutError,
 )
-from lm_deluge.events import Event, ResponseStarted, UsageReported
+from lm_deluge.events import Event, ResponseFinished, ResponseStarted, UsageReported
 from lm_deluge.providers.adapter import Adapter, Call
 from lm_deluge.response import ResponseBuilder
 from lm_deluge.transport.base import Exchange, Transport
@@ -33,7 +33,7 @@ _MOST_ERROR_BODY = 64 * 2**10
 _ERROR_BODY_S = 10.0
 _RELEASE_S = 0.1
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-generation-id", "x-amzn-requestid", "cf-ray")
-_QUIET = (ResponseStarted, UsageReported)
+_QUIET = (ResponseStarted, UsageReported, ResponseFinished)
 
 
 class Timing:

@@ -201,8 +201,8 @@ class Wrapper:
 
 def _without_end_space(row: Row) -> Row:
     kept = list(row)
-    while kept and not (text := kept[-1].text.rstrip(" ")):
+    while kept and not kept[-1].text.strip(" "):
         kept.pop()
-    if kept and kept[-1].text != text:
-        kept[-1] = Run(text, kept[-1].style)
+    if kept and kept[-1].text.endswith(" "):
+        kept[-1] = Run(kept[-1].text.rstrip(" "), kept[-1].style)
     return kept

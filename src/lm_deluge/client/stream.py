@@ -96,7 +96,7 @@ class Stream:
 
     async def _print(self) -> APIResponse:
         call = self._take()
-        file = sys.stdout if self._echo == "stdout" else self._echo
+        file = sys.stdout if isinstance(self._echo, str) else self._echo
         try:
             while events := await call.next_batch():
                 text = "".join([event.text for event in events if isinstance(event, _PRINTED)])

@@ -74,6 +74,7 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         base_url: Without a trailing slash; empty where only the environment or an argument can know.
         base_url_env, key_env: Environment variables that hold URL and key, first one set wins.
         auth: How the key travels; `none` for servers without one.
+        quirks: Where it differs from the API it speaks.
     """
 
     id: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -25,7 +25,7 @@ from lm_deluge.events import (
     UsageReported,
 )
 from lm_deluge.prompt.parts import ToolCallPart
-from lm_deluge.simulator.tour import write_tour
+from lm_deluge.simulator.made_up import make_call, make_reasoning, make_text
 from lm_deluge.usage import Usage
 
 __all__ = ["Script", "ScriptSource", "Scripts", "count_tokens", "split_tokens"]
@@ -47,7 +47,10 @@ def count_tokens(characters: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """One answer. What is left out is made up; without text, calls and refusal it is a tour of the library.
+    """One answer. What is left out is made up.
+
+    Without text, calls and refusal it calls the first tool that the request offers, follows the schema that it asks
+    for, or else is a tour of the library.
 
     Attributes:
         tool_calls: Calls, as `("name", {"argument": ...})`, `("name", "text of the arguments")` or a `ToolCallPart`.
@@ -71,6 +74,8 @@ class Script:
         """Return the events of the answer to `request`."""
         if self.events:
             return list(self.events)
+        if self.text is None and not self.tool_calls and not self.refusal:
+            return self._made_up(request).play(request, response_id=response_id)
         limit = request.params.max_new_tokens
         content: list[Event] = []
         tokens = reasoned = 0
@@ -92,21 +97,24 @@ class Script:
         start = ResponseStarted(response_id, request.model)
         return [start, *content, *self.extra, UsageReported(usage), ResponseFinished(reason)]
 
+    def _made_up(self, request: ParsedRequest) -> Script:
+        """Return the script with content: reasoning, if asked for, and a call or a text."""
+        reasoning = self.reasoning or make_reasoning(request)
+        call = make_call(request)
+        if call is not None:
+            return replace(self, reasoning=reasoning, tool_calls=(call,))
+        return replace(self, reasoning=reasoning, text=make_text(request))
+
     def _reason(self) -> FinishReason:
         return "tool_calls" if self.tool_calls else "refusal" if self.refusal else "stop"
 
     def _content(self, request: ParsedRequest, response_id: str) -> Iterator[Event]:
         yield from (ReasoningDelta(token) for token in split_tokens(self.reasoning))
-        text = _until_stop(self._text(request), request.params.stop)
+        text = _until_stop(self.text or "", request.params.stop)
         yield from (TextDelta(token) for token in split_tokens(text))
         yield from (RefusalDelta(token) for token in split_tokens(self.refusal))
         for index, call in enumerate(self.tool_calls):
             yield from _call_events(index, call, f"call_{response_id}_{index}")
-
-    def _text(self, request: ParsedRequest) -> str:
-        if self.text is not None:
-            return self.text
-        return "" if self.tool_calls or self.refusal else write_tour(_question(request))
 
 
 def _call_events(index: int, call: ToolCallPart | tuple[str, Any], call_id: str) -> Iterator[Event]:
@@ -126,11 +134,6 @@ def _until_stop(text: str, stop: str | Iterable[str] | None) -> str:
     words = (stop,) if isinstance(stop, str) else stop or ()
     found = [position for position in (text.find(word) for word in words) if position >= 0]
     return text[: min(found)] if found else text
-
-
-def _question(request: ParsedRequest) -> str:
-    asked = [message for message in request.conversation if message.role == "user"]
-    return asked[-1].completion if asked else ""
 
 
 ScriptSource: TypeAlias = (

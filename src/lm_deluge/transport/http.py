@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
+from aiohttp.http_exceptions import BadHttpMessage, ContentLengthError, TransferEncodingError
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from lm_deluge.config import Secret
@@ -273,9 +274,8 @@ def _after_connect(error: Exception) -> DelugeError:
 def _in_body(error: Exception) -> DelugeError:
     """Return our error for a body that broke off."""
     cause = error.__cause__
-    if isinstance(cause, aiohttp.http_exceptions.BadHttpMessage) and not isinstance(
-        cause, aiohttp.http_exceptions.TransferEncodingError | aiohttp.http_exceptions.ContentLengthError
-    ):
+    # A body cut short is such an error of aiohttp's too, of one of two kinds.
+    if isinstance(cause, BadHttpMessage) and not isinstance(cause, TransferEncodingError | ContentLengthError):
         return ProtocolError(f"the body is no HTTP: {_shown(cause.message)}", reason="framing", billed="maybe")
     return StreamInterruptedError("the connection died before the answer was complete", billed="maybe")
 
