@@ -126,7 +126,10 @@ class Attempt:
             self.abort()
             if self._decoder.is_complete:
                 return b""
-            self._fail(self._timeout() or error, cause=error)
+            timeout = self._timeout()
+            if timeout is None:
+                self._fail(error, cause=error.__cause__)
+            self._fail(timeout, cause=error)
         except BaseException:
             self.abort()
             raise
@@ -153,8 +156,9 @@ class Attempt:
         error.billed = "yes" if has_deltas else "maybe"
         error.provider, error.model = self._call.provider.id, self._call.model.id
         error.request_id = self.request_id
+        error.__cause__ = cause
         hide(error, self._secrets)
-        raise error from cause
+        raise error
 
     async def close(self) -> None:
         """End the attempt: keep the connection for the next one if the answer was read to its end, else abort."""
@@ -237,6 +241,7 @@ async def open_attempt(
         raise
     except builtins.TimeoutError as error:
         late = timeout_error(clock, clocks.setting(clock))
+        error.__cause__ = error.__context__ = None  # the cancellation in it has frames that hold the headers
         late.provider, late.model, late.where, late.billed = call.provider.id, call.model.id, "headers", "maybe"
         raise late from error
     attempt.timing.headers_s = loop.time() - begun

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from lm_deluge.config import Secret
@@ -143,12 +144,21 @@ def secrets_of(key: Secret | None, headers: Mapping[str, str], proxy: Secret | N
 
 
 def hide(error: DelugeError, secrets: tuple[Secret, ...]) -> None:
-    """Blot the secrets out of an error: providers quote keys that they refuse, and pages echo headers."""
+    """Blot the secrets out of an error and its causes: providers quote keys that they refuse, pages echo headers."""
+    each: BaseException | None = error
+    seen: set[int] = set()
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        for name, value in vars(each).items():
+            setattr(each, name, _blotted(value, secrets))
+        each.args = tuple(_blotted(value, secrets) for value in each.args)
+        each = each.__cause__
+
+
+def _blotted(value: Any, secrets: tuple[Secret, ...]) -> Any:
     for secret in secrets:
-        word = secret.reveal()
-        for name, value in vars(error).items():
-            if isinstance(value, str):
-                setattr(error, name, value.replace(word, "..."))
-            elif isinstance(value, bytes):
-                setattr(error, name, value.replace(word.encode(), b"..."))
-    error.args = (error.message,)
+        if isinstance(value, str):
+            value = value.replace(secret.reveal(), "...")
+        elif isinstance(value, bytes):
+            value = value.replace(secret.reveal().encode(), b"...")
+    return value

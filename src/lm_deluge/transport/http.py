@@ -218,10 +218,11 @@ class AiohttpExchange:
 
 
 def _bare(error: Exception) -> Exception:
-    """Return the error without the request's headers, which it and the frames behind it hold: the key is in them."""
+    """Return the error without the headers and passwords that it holds, and without the frames that hold them too."""
     if isinstance(error, aiohttp.ClientResponseError):
-        seen = error.request_info
-        error.request_info = aiohttp.RequestInfo(seen.url, seen.method, CIMultiDictProxy(CIMultiDict()), seen.real_url)
+        url, method, _, real_url = error.request_info
+        nothing = CIMultiDictProxy(CIMultiDict[str]())
+        error.request_info = aiohttp.RequestInfo(url.with_user(None), method, nothing, real_url.with_user(None))
         error.args = ()
     return error.with_traceback(None)
 
