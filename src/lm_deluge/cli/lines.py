@@ -20,6 +20,7 @@ __all__ = ["InterruptedLineError", "LineSource", "open_lines"]
 
 QUOTES = '"""'
 _PROMPT = "> "
+_READ_BYTES = 64 * 2**10
 
 
 class InterruptedLineError(Exception):
@@ -50,6 +51,9 @@ def open_lines() -> LineSource:
 class _PlainLines:
     """Lines of stdin as they are; several between two lines of three quotation marks are one message."""
 
+    def __init__(self) -> None:
+        self._rest = b""
+
     async def next_message(self) -> str | None:
         line = await self._next_line()
         if line is None or not line.lstrip().startswith(QUOTES):
@@ -73,7 +77,7 @@ class _PlainLines:
                 answer.set_result(line)
 
         def read() -> None:
-            line = sys.stdin.buffer.readline().decode("utf-8", "replace")
+            line = self._read_line().decode("utf-8", "replace")
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 loop.call_soon_threadsafe(deliver, line)
 
@@ -83,6 +87,13 @@ class _PlainLines:
         threading.Thread(target=read, daemon=True, name="stdin").start()
         line = await answer
         return line.rstrip("\r\n") if line else None
+
+    def _read_line(self) -> bytes:
+        """Read past `sys.stdin`: a thread that is blocked in its buffer makes the interpreter abort when it ends."""
+        while b"\n" not in self._rest and (data := os.read(sys.stdin.fileno(), _READ_BYTES)):
+            self._rest += data
+        line, end, self._rest = self._rest.partition(b"\n")
+        return line + end
 
 
 class _Editor:
