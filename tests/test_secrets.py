@@ -17,7 +17,7 @@ from lm_deluge.api_requests.openai import shared_transport, stream_chat
 from lm_deluge.client.stream import Stream
 from lm_deluge.errors import DelugeError
 from loopback import END, HEAD, NEXT, Loopback, Step, answer, chunk, data, plain, text
-from transport.test_faults import BROKEN, QUICK
+from transport.test_faults import BROKEN, CLOCKS, clocks_for
 
 CANARY = "canary-7f3a9c51d2"
 KEY = f"{CANARY}-key"
@@ -51,7 +51,7 @@ ECHOES: dict[str, list[Step]] = {
     "bad header": [f"HTTP/1.1 200 OK\r\n{KEY}\r\n\r\n".encode(), "fin"],
     "bad chunk": [HEAD, chunk(text("a")), f"{KEY}\r\n".encode(), "fin"],
 }
-FAULTS = {**ECHOES, **{f"fault: {name}": steps for name, (steps, _, _) in BROKEN.items()}}
+FAULTS = {**ECHOES, **{name: steps for name, (steps, _, _) in BROKEN.items()}}
 
 
 def frames_of(trace: TracebackType | None) -> Iterator[Any]:
@@ -99,13 +99,19 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 def client_of(server: Loopback, **options: Any) -> LLMClient:
-    own = {"api_key": KEY, "base_url": server.url, "max_attempts": 1, "timeouts": QUICK, "max_event_bytes": 32_768}
+    own = {
+        "api_key": KEY,
+        "base_url": server.url,
+        "max_attempts": 1,
+        "timeouts": CLOCKS["none"],
+        "max_event_bytes": 32_768,
+    }
     headers = {"x-api-key": USER, "authorization": f"Bearer {KEY}"}
     return LLMClient("gpt-4o", **{**own, "extra_headers": headers, **options})
 
 
-async def fail_with(steps: list[Step]) -> tuple[DelugeError, Stream]:
-    async with Loopback(steps) as server, client_of(server) as client:
+async def fail_with(steps: list[Step], timeouts: Timeouts) -> tuple[DelugeError, Stream]:
+    async with Loopback(steps) as server, client_of(server, timeouts=timeouts) as client:
         stream = client.stream(PROMPT, echo=None)
         with pytest.raises(DelugeError) as caught:
             await stream
@@ -115,7 +121,9 @@ async def fail_with(steps: list[Step]) -> tuple[DelugeError, Stream]:
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_no_fault_shows_a_secret(name: str, log: pytest.LogCaptureFixture) -> None:
-    error, stream = asyncio.run(fail_with(FAULTS[name]), debug=True)
+    error, stream = asyncio.run(
+        fail_with(FAULTS[name], clocks_for(name) if name in BROKEN else CLOCKS["none"]), debug=True
+    )
     # What a server says back is in the variables that hold what it said.
     told = told_by(error, with_locals=name not in ECHOES)
     plan = stream._call._plan

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from lm_deluge import APIResponse, LLMClient
+from lm_deluge import APIResponse, LLMClient, Timeouts
 from lm_deluge.errors import DelugeError
 from loopback import HANG, HEAD, Loopback, Step, chunk, text
-from transport.test_faults import BROKEN, IN_ORDER, QUICK
+from transport.test_faults import BROKEN, CLOCKS, IN_ORDER, clocks_for
 
 uvloop = pytest.importorskip("uvloop")
 
@@ -28,8 +28,8 @@ def run(work: Any) -> Any:
         return runner.run(work)
 
 
-async def ask(steps: list[Step]) -> APIResponse:
-    options = {"api_key": "sk-test", "max_attempts": 1, "timeouts": QUICK, "max_event_bytes": 32_768}
+async def ask(steps: list[Step], timeouts: Timeouts = CLOCKS["none"]) -> APIResponse:
+    options = {"api_key": "sk-test", "max_attempts": 1, "timeouts": timeouts, "max_event_bytes": 32_768}
     async with (
         Loopback(steps) as server,
         asyncio.timeout(20),
@@ -48,7 +48,7 @@ def test_whole_answers_are_whole(name: str) -> None:
 def test_each_fault_has_its_class_and_keeps_what_came(name: str) -> None:
     steps, kind, partial = BROKEN[name]
     with pytest.raises(DelugeError) as caught:
-        run(ask(steps))
+        run(ask(steps, clocks_for(name)))
     assert type(caught.value) is kind, str(caught.value)
     assert (caught.value.partial and caught.value.partial.completion) == partial
 
