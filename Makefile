@@ -12,15 +12,22 @@ RUN := $(BIN)/python -m
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-.venv/.ready: requirements/dev.txt pyproject.toml
+PIP := $(RUN) pip install -qq --disable-pip-version-check
+
+.venv/.installed: requirements/run.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "LM Deluge needs Python 3.11 or newer: install one, or run make PYTHON=/path/to/python" >&2; exit 1; }
 	@echo "setting up .venv with $(PYTHON)" >&2
 	@$(PYTHON) -m venv --clear .venv || { echo "$(PYTHON) has no working venv module (Debian: apt install python3-venv)" >&2; exit 1; }
-	@$(RUN) pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	@$(RUN) pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(PIP) --require-hashes -r requirements/run.txt
+	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: .venv/.ready  ## set up and stream an answer (no key and no network needed)
+.venv/.ready: .venv/.installed requirements/dev.txt
+	@echo "adding the tools of the workshop" >&2
+	@$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+demo: .venv/.installed  ## set up and stream an answer (no key and no network needed)
 	@$(BIN)/deluge stream "What can you do?"
 
 test: check  ## set up and run every check
@@ -54,10 +61,12 @@ soak: .venv/.ready  ## long: many more abandoned streams, every cut of every rec
 live: .venv/.ready  ## opt-in: one call per provider whose key is set
 	@$(RUN) pytest -s -m live tests/live
 
+LOCK := $(RUN) uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
+
 lock: .venv/.ready  ## choose the newest allowed versions again
-	@$(RUN) pip install --quiet uv
-	@$(RUN) uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		--quiet --upgrade -o requirements/dev.txt requirements/dev.in pyproject.toml
+	@$(PIP) uv
+	@$(LOCK) --upgrade -o requirements/dev.txt requirements/dev.in requirements/run.in pyproject.toml
+	@$(LOCK) --constraints requirements/dev.txt -o requirements/run.txt requirements/run.in pyproject.toml
 
 clean:  ## remove everything that was set up
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

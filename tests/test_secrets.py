@@ -51,7 +51,10 @@ ECHOES: dict[str, list[Step]] = {
     "bad header": [f"HTTP/1.1 200 OK\r\n{KEY}\r\n\r\n".encode(), "fin"],
     "bad chunk": [HEAD, chunk(text("a")), f"{KEY}\r\n".encode(), "fin"],
 }
-FAULTS = {**ECHOES, **{name: steps for name, (steps, _, _) in BROKEN.items()}}
+FAULTS = {
+    **{name: (steps, CLOCKS["none"]) for name, steps in ECHOES.items()},
+    **{f"fault: {name}": (steps, clocks_for(name)) for name, (steps, _, _) in BROKEN.items()},
+}
 
 
 def frames_of(trace: TracebackType | None) -> Iterator[Any]:
@@ -121,9 +124,7 @@ async def fail_with(steps: list[Step], timeouts: Timeouts) -> tuple[DelugeError,
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_no_fault_shows_a_secret(name: str, log: pytest.LogCaptureFixture) -> None:
-    error, stream = asyncio.run(
-        fail_with(FAULTS[name], clocks_for(name) if name in BROKEN else CLOCKS["none"]), debug=True
-    )
+    error, stream = asyncio.run(fail_with(*FAULTS[name]), debug=True)
     # What a server says back is in the variables that hold what it said.
     told = told_by(error, with_locals=name not in ECHOES)
     plan = stream._call._plan

@@ -12,7 +12,7 @@ import pytest
 from lm_deluge import LLMClient
 from loopback import HANG, HEAD, Loopback, chunk, text
 
-TIMES = 2_000 if os.environ.get("DELUGE_SOAK") else 100
+TIMES = 2_000 if os.environ.get("DELUGE_SOAK") else 500
 AT_ONCE = 50
 FLOWING = [HEAD, chunk(text("tok ")), HANG]
 

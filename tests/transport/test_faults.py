@@ -199,7 +199,7 @@ BROKEN: dict[str, tuple[list[Step], type[DelugeError], str | None]] = {
 
 
 def clocks_for(name: str) -> Timeouts:
-    """Return the clocks by which a fault of the table is noticed."""
+    """Return patient clocks, but for the one that the fault is to trip."""
     if BROKEN[name][1] is not e.TimeoutError:
         return CLOCKS["none"]
     return CLOCKS["first_token" if "slow" in name else "progress" if "pings" in name else "idle"]
