@@ -78,7 +78,7 @@ async def mockllm(tmp_path: Path) -> AsyncIterator[int]:
 async def _is_ready(url: str, process: asyncio.subprocess.Process, log: Path) -> None:
     async with asyncio.timeout(60):
         while True:
-            assert process.returncode is None, log.read_text()
+            assert process.returncode is None, log.read_text()  # noqa: ASYNC240 - once, at the end
             try:
                 await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read())  # noqa: S310 - loopback
             except OSError:
