@@ -50,6 +50,9 @@ def open_lines() -> LineSource:
 class _PlainLines:
     """Lines of stdin as they are; several between two lines of three quotation marks are one message."""
 
+    def __init__(self) -> None:
+        self._read = bytearray()
+
     async def next_message(self) -> str | None:
         line = await self._next_line()
         if line is None or not line.lstrip().startswith(QUOTES):
@@ -73,7 +76,7 @@ class _PlainLines:
                 answer.set_result(line)
 
         def read() -> None:
-            line = sys.stdin.buffer.readline().decode("utf-8", "replace")
+            line = self._read_line().decode("utf-8", "replace")
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 loop.call_soon_threadsafe(deliver, line)
 
@@ -83,6 +86,22 @@ class _PlainLines:
         threading.Thread(target=read, daemon=True, name="stdin").start()
         line = await answer
         return line.rstrip("\r\n") if line else None
+
+    def _read_line(self) -> bytes:
+        """Read up to the end of a line; empty at the end of stdin.
+
+        Past the buffer of `sys.stdin`, whose lock a thread that still reads would hold when the interpreter ends: it
+        aborts then.
+        """
+        while b"\n" not in self._read:
+            data = os.read(sys.stdin.fileno(), 2**16)
+            if not data:
+                break
+            self._read += data
+        end = self._read.find(b"\n") + 1 or len(self._read)
+        line = bytes(self._read[:end])
+        del self._read[:end]
+        return line
 
 
 class _Editor:
