@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import re
+import socket
 import sys
 import urllib.request
 from collections.abc import AsyncIterator
@@ -41,28 +42,32 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def simulator(tmp_path: Path, port: int) -> AsyncIterator[int]:
+async def simulator(tmp_path: Path) -> AsyncIterator[int]:
     with Simulator(ANSWER, pace=Pace(tokens_per_second=2_000)).start_in_thread() as running:
         yield running.port
 
 
 @contextlib.asynccontextmanager
-async def mockllm(tmp_path: Path, port: int) -> AsyncIterator[int]:
+async def mockllm(tmp_path: Path) -> AsyncIterator[int]:
     """Start a server of other people, with answers to the guide's three prompts."""
     # When it streams it looks the answer up as if it were a prompt.
     answers = {**dict.fromkeys(PROMPTS.values(), ANSWER), ANSWER: ANSWER}
     file = tmp_path / "responses.yml"
     file.write_text(json.dumps({"responses": answers, "settings": {"lag_enabled": False}}))
     nowhere = "http://127.0.0.1:9"  # whatever it wants to download
-    process = await asyncio.create_subprocess_exec(
-        *[sys.executable, "-m", "uvicorn", "mockllm.server:app", "--host", "127.0.0.1", "--port", str(port)],
-        env=environment(MOCKLLM_RESPONSES_FILE=str(file), HTTP_PROXY=nowhere, HTTPS_PROXY=nowhere),
-        cwd=tmp_path,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
+    # It inherits a socket that listens: a port that was merely free may be somebody else's by now.
+    with socket.create_server(("127.0.0.1", 0)) as listener, (tmp_path / "log").open("wb") as log:
+        port, number = listener.getsockname()[1], listener.fileno()
+        process = await asyncio.create_subprocess_exec(
+            *[sys.executable, "-m", "uvicorn", "mockllm.server:app", "--fd", str(number)],
+            env=environment(MOCKLLM_RESPONSES_FILE=str(file), HTTP_PROXY=nowhere, HTTPS_PROXY=nowhere),
+            cwd=tmp_path,
+            pass_fds=[number],
+            stdout=log,
+            stderr=log,
+        )
     try:
-        await _is_ready(f"http://127.0.0.1:{port}/models", process)
+        await _is_ready(f"http://127.0.0.1:{port}/models", process, tmp_path / "log")
         yield port
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -70,10 +75,10 @@ async def mockllm(tmp_path: Path, port: int) -> AsyncIterator[int]:
         await process.wait()
 
 
-async def _is_ready(url: str, process: asyncio.subprocess.Process) -> None:
+async def _is_ready(url: str, process: asyncio.subprocess.Process, log: Path) -> None:
     async with asyncio.timeout(60):
         while True:
-            assert process.returncode is None
+            assert process.returncode is None, log.read_text()  # noqa: ASYNC240 - once, at the end
             try:
                 await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read())  # noqa: S310 - loopback
             except OSError:
@@ -104,8 +109,8 @@ async def run_block(block: Path, base_url: str, *flags: str, relay: GatedRelay |
 
 
 @pytest.mark.parametrize("server", [simulator, mockllm], ids=["simulator", "mockllm"])
-async def test_the_guide_runs_as_it_stands(server, tmp_path: Path, unused_tcp_port: int) -> None:
-    async with server(tmp_path, unused_tcp_port) as port:
+async def test_the_guide_runs_as_it_stands(server, tmp_path: Path) -> None:
+    async with server(tmp_path) as port:
         for block in BLOCKS:
             async with GatedRelay(port) as relay:
                 out, complaints, code = await run_block(block, relay.base_url, relay=relay)

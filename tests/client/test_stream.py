@@ -460,3 +460,16 @@ async def test_an_answer_that_something_kept_back_is_told_from_one_that_flowed()
     async with Loopback([HEAD, 2.1, chunk(*burst, finish()), END, NEXT]) as server, client_of(server) as client:
         response = await client.stream("hi", echo=None)
     assert response.warnings == ("no_done", "buffered_upstream")
+
+
+async def test_the_last_error_tells_of_the_attempts_before_it() -> None:
+    busy = [b"HTTP/1.1 503 X\r\nretry-after-ms: 1\r\ncontent-length: 0\r\n\r\n", NEXT]
+    gone = [b"HTTP/1.1 404 X\r\ncontent-length: 0\r\n\r\n", NEXT]
+    async with Loopback(busy, busy, gone) as server, client_of(server) as client:
+        with pytest.raises(e.NotFoundError) as caught:
+            await client.stream("hi", echo=None)
+    assert caught.value.attempts == 3
+    assert [note.split(":")[0] for note in caught.value.__notes__] == [
+        "attempt 1 ended with OverloadedError",
+        "attempt 2 ended with OverloadedError",
+    ]

@@ -20,7 +20,6 @@ __all__ = ["InterruptedLineError", "LineSource", "open_lines"]
 
 QUOTES = '"""'
 _PROMPT = "> "
-_READ_BYTES = 64 * 2**10
 
 
 class InterruptedLineError(Exception):
@@ -52,7 +51,7 @@ class _PlainLines:
     """Lines of stdin as they are; several between two lines of three quotation marks are one message."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._read = bytearray()
 
     async def next_message(self) -> str | None:
         line = await self._next_line()
@@ -89,11 +88,20 @@ class _PlainLines:
         return line.rstrip("\r\n") if line else None
 
     def _read_line(self) -> bytes:
-        """Read past `sys.stdin`: a thread that is blocked in its buffer makes the interpreter abort when it ends."""
-        while b"\n" not in self._rest and (data := os.read(sys.stdin.fileno(), _READ_BYTES)):
-            self._rest += data
-        line, end, self._rest = self._rest.partition(b"\n")
-        return line + end
+        """Read up to the end of a line; empty at the end of stdin.
+
+        Past the buffer of `sys.stdin`, whose lock a thread that still reads would hold when the interpreter ends: it
+        aborts then.
+        """
+        while b"\n" not in self._read:
+            data = os.read(sys.stdin.fileno(), 2**16)
+            if not data:
+                break
+            self._read += data
+        end = self._read.find(b"\n") + 1 or len(self._read)
+        line = bytes(self._read[:end])
+        del self._read[:end]
+        return line
 
 
 class _Editor:

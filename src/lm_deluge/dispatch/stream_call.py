@@ -57,6 +57,7 @@ class StreamCall:
         self._plan = plan
         self._attempt: Attempt | None = None
         self._attempts = 0
+        self._failures: list[str] = []  # of the attempts before the last one
         self._is_committed = False
         self._is_over = False
         self._is_aborted = False
@@ -114,6 +115,7 @@ class StreamCall:
                 self._drop_attempt()
                 wait_s = self._wait_before_retry(error, math.inf if deadline is None else deadline - loop.time())
                 model = self._plan.call.model.id
+                self._failures.append(f"attempt {self._attempts} ended with {type(error).__name__}: {error.message}")
                 notes.append(AttemptEvent(self._attempts + 1, type(error).__name__, error.message, wait_s, model))
                 await self._plan.sleep(wait_s)
                 continue
@@ -165,6 +167,8 @@ class StreamCall:
         self._end()
         self.error = error
         error.attempts = self._attempts
+        for note in self._failures:
+            error.add_note(note)
         if self._is_committed:
             error.partial = self.response()
 

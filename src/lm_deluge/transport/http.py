@@ -36,7 +36,7 @@ _READ_BUFFER = 64 * 2**10  # aiohttp pauses the socket at twice this
 _LONGEST_HEADER = 64 * 2**10
 _DNS_TTL_S = 60
 _KEEPALIVE_S = 30
-_MOST_STALE = 8  # idle connections in a row that the server had closed
+_MOST_STALE = 1  # idle connections in a row that the server had closed; what comes after is the caller's to retry
 
 
 class _Pool:
