@@ -137,7 +137,7 @@ class DelugeError(Exception):
         self.attempts = attempts
 
     def __str__(self) -> str:
-        at = " ".join(word for word in (self.provider, self.model) if word)
+        at = " ".join(dict.fromkeys(word for word in (self.provider, self.model) if word))
         text = f"{at}: {self.message}" if at else self.message
         details = self._details()
         if details:

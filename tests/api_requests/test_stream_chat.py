@@ -124,3 +124,20 @@ async def test_closing_it_closes_the_connection() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+async def test_the_simulator_answers_here_too() -> None:
+    items = [item async for item in stream_chat("simulator", "hi", SamplingParams(max_new_tokens=5))]
+    await shared_transport().close()
+    assert "".join(items[:-1]) == items[-1].completion
+    assert items[-1].finish_reason == "length"
+
+
+async def test_an_error_before_the_first_delta_has_no_partial_answer() -> None:
+    async with Loopback(answer()) as server:
+        with pytest.raises(e.TruncatedError) as caught:
+            async for _ in stream_chat("gpt-4o", "hi", base_url=server.url, api_key="sk-test"):
+                pass
+        await shared_transport().close()
+    assert caught.value.partial is None
+    assert caught.value.where == "before_first_event"

@@ -300,7 +300,7 @@ MESSAGES = [
     (b"[]", "the provider answered with status 500"),
     (b"5", "the provider answered with status 500"),
     (b'{"error":{"msg":"hm"}}', "hm"),
-    (b'{"error":{"message":"' + b"x" * 600 + b'"}}', "x" * 497 + "..."),
+    (b'{"error":{"message":"' + b"x" * 2_100 + b'"}}', "x" * 1_997 + "..."),
 ]
 
 

@@ -87,7 +87,7 @@ async def stream_chat(  # noqa: PLR0913 - keyword arguments of one request
         yield answer()
     except DelugeError as error:
         error.attempts = 1
-        error.partial = answer()
+        error.partial = answer() if attempt.builder.has_deltas else None
         raise
     finally:
         await attempt.close()

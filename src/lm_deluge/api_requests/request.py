@@ -8,7 +8,7 @@ from typing import Any
 from lm_deluge.api_requests.credentials import check_headers, find_base_url
 from lm_deluge.config import SamplingParams
 from lm_deluge.errors import ConfigurationError, InvalidPromptError
-from lm_deluge.models.registry import find_provider
+from lm_deluge.models.registry import SIMULATOR, find_provider
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.prompt.conversation import Prompt, to_conversation
 from lm_deluge.prompt.tool import Tool
@@ -46,7 +46,7 @@ def build_call(  # noqa: PLR0913 - what one request is made from
         model=model,
         provider=provider,
         conversation=to_conversation(prompt),
-        base_url=find_base_url(provider, base_url),
+        base_url=find_base_url(provider, base_url or _simulator_url(model)),
         params=params or SamplingParams(),
         tools=to_tools(tools),
         output=to_schema(output),
@@ -54,6 +54,15 @@ def build_call(  # noqa: PLR0913 - what one request is made from
         extra_body=dict(extra_body or {}),
         max_event_bytes=max_event_bytes,
     )
+
+
+def _simulator_url(model: ModelRow) -> str | None:
+    """Return where the simulator runs inside this process, for the model of that name; it is started on first use."""
+    if model.id != SIMULATOR:
+        return None
+    from lm_deluge.simulator.in_process import simulator_url
+
+    return simulator_url()
 
 
 def to_tools(tools: Sequence[Tool | Mapping[str, Any]] | None) -> tuple[Tool, ...]:

@@ -9,7 +9,7 @@ import msgspec
 
 from lm_deluge.config import ClientOptions, SamplingParams, Secret
 from lm_deluge.errors import ConfigurationError
-from lm_deluge.models.registry import SIMULATOR, find_served_model
+from lm_deluge.models.registry import find_served_model
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.prompt.conversation import Prompt
 from lm_deluge.prompt.tool import Tool
@@ -106,7 +106,7 @@ class LLMClient:
             params=_merged(options.sampling_params, params),
             tools=tools,
             output=output,
-            base_url=self._base_url(model),
+            base_url=options.base_url,
             extra_headers=options.extra_headers,
             extra_body=options.extra_body,
             max_event_bytes=options.max_event_bytes,
@@ -128,13 +128,6 @@ class LLMClient:
         model = self.models[self._turn % len(self.models)]
         self._turn += 1
         return model
-
-    def _base_url(self, model: ModelRow) -> str | None:
-        if self.options.base_url is None and model.id == SIMULATOR:
-            from lm_deluge.simulator.in_process import simulator_url
-
-            return simulator_url()
-        return self.options.base_url
 
     def _shared_transport(self) -> Transport:
         if self._transport is None:

@@ -30,7 +30,7 @@ from lm_deluge.wire.retry_after import parse_retry_after
 
 __all__ = ["classify_in_band", "classify_status"]
 
-_MOST_MESSAGE = 500
+_MOST_MESSAGE = 2_000
 _MOST_WORD = 100
 _MOST_BODY = 4_096
 
