@@ -299,10 +299,9 @@ async def _error_of(exchange: Exchange, adapter: Adapter) -> APIError:
                 body += data
             await exchange.release(_RELEASE_S)
     except (DelugeError, builtins.TimeoutError):
-        exchange.abort()
-    except BaseException:
-        exchange.abort()
-        raise
+        pass  # what came until then is what the error is made of
+    finally:
+        exchange.abort()  # what was released has no connection any more
     error = adapter.classify_error(exchange.head.status, exchange.head.headers, bytes(body[:_MOST_ERROR_BODY]))
     error.request_id = _request_id(exchange)
     error.where = "headers"

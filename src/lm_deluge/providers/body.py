@@ -100,24 +100,23 @@ class SSEBodyDecoder:
         if self._document is not None:
             self._keep(data)
             return []
-        events: list[Event] = []
-        if self.error is None:
-            try:
-                self._handle(data, events)
-            except DelugeError as error:
-                self.error = error
-            except RecursionError:
-                self.error = _too_deep()
-        return events
+        return self._run(self._handle, data)
 
     def close(self) -> list[Event]:
         """Take the end of the body."""
         events: list[Event] = []
         if self._head:
             events += self._take(self._look())
-        if self.error is None and not self.is_finished:
+        if not self.is_finished:
+            events += self._run(self._close)
+        return events
+
+    def _run(self, step: Callable[..., None], *arguments: bytes) -> list[Event]:
+        """Return the events of a step; a fault in it is noted behind them."""
+        events: list[Event] = []
+        if self.error is None:
             try:
-                self._close(events)
+                step(*arguments, events)
             except DelugeError as error:
                 self.error = error
             except RecursionError:
