@@ -61,7 +61,7 @@ soak: .venv/.ready  ## long: many more abandoned streams, every cut of every rec
 live: .venv/.ready  ## opt-in: one call per provider whose key is set
 	@$(RUN) pytest -s -m live tests/live
 
-LOCK := $(RUN) uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
+LOCK := $(RUN) uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-strip-extras --quiet
 
 lock: .venv/.ready  ## choose the newest allowed versions again
 	@$(PIP) uv
