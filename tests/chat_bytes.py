@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+import recordings
 from lm_deluge.errors import DelugeError
 from lm_deluge.events import Event
 from lm_deluge.response import APIResponse
@@ -43,10 +44,7 @@ def events_of(body: bytes) -> list[Event]:
 
 def outcome_of(body: bytes | Iterable[bytes]) -> tuple[APIResponse, DelugeError | None]:
     """Return the answer and None, or what came of it and the error."""
-    try:
-        return read(body), None
-    except DelugeError as error:
-        return error.partial or APIResponse(), error
+    return recordings.outcome_of("openai-chat", body)
 
 
 def failure_of(body: bytes | Iterable[bytes], kind: type[E]) -> E:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from lm_deluge.errors import DelugeError
+from lm_deluge.response import APIResponse
+from lm_deluge.testing.decode import decode_body
 
 SHARED = Path(os.environ.get("DELUGE_SHARED") or Path(__file__).parents[2] / "shared")
 IS_SOAK = os.environ.get("DELUGE_SOAK") == "1"
@@ -36,3 +41,11 @@ def load(api: str, name: str) -> Recording:
     path = SHARED / "streams" / api / name
     about = json.loads(path.with_name(name + ".json").read_text())
     return Recording(name, about, path.with_name(name + ".body").read_bytes())
+
+
+def outcome_of(api: str, body: bytes | Iterable[bytes]) -> tuple[APIResponse, DelugeError | None]:
+    """Return the answer and None, or what came of it and the error."""
+    try:
+        return decode_body(api, body), None
+    except DelugeError as error:
+        return error.partial or APIResponse(), error

@@ -15,6 +15,7 @@ __all__ = [
     "DEFAULT_FIRST_TOKEN_S",
     "REASONING_FIRST_TOKEN_S",
     "ClientOptions",
+    "PromptCache",
     "SamplingParams",
     "Secret",
     "Timeouts",
@@ -23,7 +24,11 @@ __all__ = [
 DEFAULT_FIRST_TOKEN_S = 120.0
 REASONING_FIRST_TOKEN_S = 600.0
 
-ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+PromptCache = Literal[
+    "tools_only", "system_and_tools", "last_user_message", "last_2_user_messages", "last_3_user_messages"
+]
+"""What of a prompt the provider is to keep for the next call; the messages of the user include all before them."""
 
 
 class Secret:
@@ -76,7 +81,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         seed: For providers that try to be deterministic.
         presence_penalty: From -2 to 2.
         frequency_penalty: From -2 to 2.
-        reasoning_effort: `none minimal low medium high xhigh`; models take different subsets.
+        reasoning_effort: `none minimal low medium high xhigh max`; models take different subsets.
         json_mode: The answer is to be one JSON object; the prompt must say so too.
         logprobs: Ask for log probabilities of the generated tokens.
         top_logprobs: How many alternatives for each, 0 to 20; implies `logprobs`.

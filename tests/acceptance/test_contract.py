@@ -48,6 +48,7 @@ OWN = {
     "tools": ("KEYWORD_ONLY", None),
     "sampling_params": ("KEYWORD_ONLY", None),
     "output": ("KEYWORD_ONLY", None),
+    "cache": ("KEYWORD_ONLY", None),
 }
 
 

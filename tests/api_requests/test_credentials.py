@@ -16,7 +16,7 @@ from lm_deluge.api_requests.credentials import (
 )
 from lm_deluge.config import Secret
 from lm_deluge.errors import APIError, ConfigurationError, ContentTypeError, MissingAPIKeyError
-from lm_deluge.models.rows import ModelRow, ProviderRow
+from lm_deluge.models.rows import ModelRow, Place, ProviderRow
 
 ACME = ProviderRow(
     id="acme",
@@ -155,3 +155,43 @@ def test_secrets_are_blotted_out_of_errors() -> None:
     assert page.excerpt == b"<p>..."
     assert secrets_of(None, {}, None) == ()
     assert secrets_of(Secret("none"), {}, Secret("http://p:1")) == ()
+
+
+REGIONAL = ProviderRow(
+    id="cloud",
+    otel_name="cloud",
+    adapter="openai-chat",
+    base_url="https://{host}/v1/projects/{project}/locations/{location}",
+    key_env=("CLOUD_KEY",),
+    auth="header",
+    key_header="api-key",
+    places={
+        "location": Place(env=("CLOUD_LOCATION",), default="global"),
+        "project": Place(env=("CLOUD_PROJECT",)),
+        "host": Place(of="location", values={"global": "cloud.test"}, default="{location}-cloud.test"),
+    },
+)
+
+
+def test_a_base_url_may_have_places_that_the_customer_fills(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match=r"nothing says which project to use.* Set CLOUD_PROJECT\."):
+        find_base_url(REGIONAL, None)
+    assert find_base_url(REGIONAL, "http://localhost:1") == "http://localhost:1"
+    monkeypatch.setenv("CLOUD_PROJECT", "p-1")
+    assert find_base_url(REGIONAL, None) == "https://cloud.test/v1/projects/p-1/locations/global"
+    with pytest.raises(MissingAPIKeyError):
+        key_of(base_url=find_base_url(REGIONAL, None), provider=REGIONAL)
+    monkeypatch.setenv("CLOUD_LOCATION", "eu-west1")
+    assert find_base_url(REGIONAL, None) == "https://eu-west1-cloud.test/v1/projects/p-1/locations/eu-west1"
+
+
+@pytest.mark.parametrize("word", ["a/b", "evil.test/?", "a b", "-a", "@evil.test", "{project}"])
+def test_a_place_cannot_change_the_rest_of_the_url(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    monkeypatch.setenv("CLOUD_PROJECT", "p-1")
+    monkeypatch.setenv("CLOUD_LOCATION", word)
+    with pytest.raises(ConfigurationError, match="the location is none that fits into a URL"):
+        find_base_url(REGIONAL, None)
+
+
+def test_a_key_may_have_a_header_of_its_own() -> None:
+    assert authorization(REGIONAL, Secret("x")) == {"api-key": "x"}

@@ -175,7 +175,7 @@ REFUSED = {
     "a number out of range": (request(temperature=3), "temperature=3 is not a number between 0 and 2"),
     "stop as number": (request(stop=3), "Invalid type for 'stop': expected an array"),
     "a tool as text": (request(tools=["f"]), "Invalid type for 'tools[0]'"),
-    "another kind of tool": (request(tools=[{"type": "web"}]), "Invalid value: 'web' for 'tools[0].type'."),
+    "a tool without a type": (request(tools=[{"name": "f"}]), "Missing required parameter: 'tools[0].type'."),
     "a tool without name": (
         request(tools=[{"type": "function", "function": {}}]),
         "Missing required parameter: 'tools[0].function.name'.",

@@ -24,7 +24,7 @@ from lm_deluge.events import (
 from lm_deluge.models.rows import ModelRow, ProviderRow
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.providers.adapter import Call
-from lm_deluge.providers.body import SSEBodyDecoder
+from lm_deluge.providers.body import BodyDecoder
 from lm_deluge.providers.openai_chat import OpenAIChat
 from lm_deluge.usage import Usage
 
@@ -41,7 +41,7 @@ USAGE = (
 )
 
 
-def a_decoder(content_type: str | None = None, max_event_bytes: int = 2**20) -> SSEBodyDecoder:
+def a_decoder(content_type: str | None = None, max_event_bytes: int = 2**20) -> BodyDecoder:
     row = ProviderRow(id="acme", otel_name="acme", adapter="openai-chat", base_url="")
     model = ModelRow(id="m", name="m", provider=row.id)
     call = Call(model=model, provider=row, conversation=Conversation(), max_event_bytes=max_event_bytes)

@@ -22,7 +22,7 @@ def build_answer(attempt: Attempt, call: Call, stats: StreamStats) -> APIRespons
     answer.usage = answer.usage or _estimate(attempt, call)
     answer.cost = model.price.cost(answer.usage) if model.price is not None else None
     answer.stats = stats
-    answer.warnings = (*answer.warnings, *_warnings(attempt, call, stats))
+    answer.warnings = (*call.warnings, *answer.warnings, *_warnings(attempt, call, stats))
     return answer
 
 

@@ -15,6 +15,7 @@ from lm_deluge.models.rows import ModelRow, ProviderRow
 __all__ = ["authorization", "check_headers", "find_base_url", "find_key", "find_proxy", "has_key", "hide", "secrets_of"]
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHORTEST_SECRET = 8
 """A shorter value, "none" or "x" for a host that wants no key, is a word of its own and would garble messages."""
 
@@ -39,7 +40,7 @@ def find_key(provider: ProviderRow, model: ModelRow, base_url: str, explicit: st
         raise ConfigurationError(f"api_key is not text, but {type(explicit).__name__}", provider=provider.id)
     key = explicit.strip() if explicit is not None else _from_environment(provider.key_env)
     if not key:
-        if provider.auth == "none" or not provider.key_env or base_url != provider.base_url:
+        if provider.auth == "none" or not provider.key_env or base_url != _row_url(provider):
             return None
         raise MissingAPIKeyError(
             "there is no API key",
@@ -63,7 +64,7 @@ def find_base_url(provider: ProviderRow, explicit: str | None) -> str:
     Raises:
         ConfigurationError: Nobody says where it is, or what is said is no URL.
     """
-    url = (explicit or _from_environment(provider.base_url_env) or provider.base_url).strip().rstrip("/")
+    url = (explicit or _from_environment(provider.base_url_env) or _row_url(provider, must=True)).strip().rstrip("/")
     if not url:
         raise ConfigurationError(
             f"nothing says where {provider.id} is", hint='Pass base_url=..., "http://localhost:8000/v1" for example.'
@@ -78,6 +79,31 @@ def find_base_url(provider: ProviderRow, explicit: str | None) -> str:
     if parts.query or parts.fragment:
         raise ConfigurationError("the base URL has a query or a fragment", provider=provider.id, hint="Leave it out.")
     return url
+
+
+def _row_url(provider: ProviderRow, *, must: bool = False) -> str:
+    """Return the base URL of the row with its places filled in; empty where one is not known, unless it `must` be."""
+    if not provider.places:
+        return provider.base_url
+    known: dict[str, str] = {}
+    for name, place in provider.places.items():
+        value = place.values.get(known.get(place.of, "")) or _from_environment(place.env) or place.default
+        known[name] = _filled(value, known)
+        if not known[name]:
+            if not must:
+                return ""
+            raise ConfigurationError(
+                f"nothing says which {name} to use", provider=provider.id, hint=f"Set {' or '.join(place.env)}."
+            )
+        if not _PLACE.fullmatch(known[name]):
+            raise ConfigurationError(f"the {name} is none that fits into a URL", provider=provider.id)
+    return _filled(provider.base_url, known)
+
+
+def _filled(template: str, known: Mapping[str, str]) -> str:
+    for name, value in known.items():
+        template = template.replace(f"{{{name}}}", value)
+    return template
 
 
 def _is_url(url: str) -> bool:
@@ -116,6 +142,8 @@ def authorization(provider: ProviderRow, key: Secret | None) -> dict[str, str]:
     """Return the headers by which the provider knows its customer."""
     if key is None or provider.auth == "none":
         return {}
+    if provider.auth == "header":
+        return {provider.key_header: key.reveal()}
     return {"authorization": f"Bearer {key.reveal()}"}
 
 

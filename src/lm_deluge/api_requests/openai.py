@@ -10,12 +10,12 @@ from lm_deluge.api_requests.answer import build_answer, build_stats
 from lm_deluge.api_requests.attempt import Attempt, open_attempt
 from lm_deluge.api_requests.credentials import find_key
 from lm_deluge.api_requests.request import build_call
-from lm_deluge.config import SamplingParams, Secret, Timeouts
+from lm_deluge.config import PromptCache, SamplingParams, Secret, Timeouts
 from lm_deluge.errors import DelugeError
 from lm_deluge.events import TextDelta
 from lm_deluge.models.registry import find_served_model
 from lm_deluge.prompt.conversation import Prompt
-from lm_deluge.prompt.tool import Tool
+from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.providers.adapter import Call
 from lm_deluge.providers.catalog import find_adapter
 from lm_deluge.response import APIResponse
@@ -40,10 +40,11 @@ async def stream_chat(  # noqa: PLR0913 - keyword arguments of one request
     prompt: Prompt,
     sampling_params: SamplingParams | None = None,
     *,
-    tools: Sequence[Tool | Mapping[str, Any]] | None = None,
+    tools: Sequence[Tool | ProviderTool | Mapping[str, Any]] | None = None,
     output: Any = None,
     api_key: str | None = None,
     base_url: str | None = None,
+    cache: PromptCache | None = None,
     timeouts: Timeouts | None = None,
     extra_headers: Mapping[str, str] | None = None,
     extra_body: Mapping[str, Any] | None = None,
@@ -63,6 +64,7 @@ async def stream_chat(  # noqa: PLR0913 - keyword arguments of one request
         tools=tools,
         output=output,
         base_url=base_url,
+        cache=cache,
         extra_headers=extra_headers,
         extra_body=extra_body,
     )

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
+
+import msgspec
 
 from lm_deluge.api_requests.credentials import check_headers, find_base_url
-from lm_deluge.config import SamplingParams
+from lm_deluge.config import PromptCache, SamplingParams
 from lm_deluge.errors import ConfigurationError, InvalidPromptError
 from lm_deluge.models.registry import SIMULATOR, find_provider
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.prompt.conversation import Prompt, to_conversation
-from lm_deluge.prompt.tool import Tool
+from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.providers.adapter import Call
+from lm_deluge.providers.catalog import find_adapter
+from lm_deluge.providers.fit import losses
 
 __all__ = ["build_call", "to_schema", "to_tools"]
 
@@ -22,9 +26,10 @@ def build_call(  # noqa: PLR0913 - what one request is made from
     prompt: Prompt,
     *,
     params: SamplingParams | None = None,
-    tools: Sequence[Tool | Mapping[str, Any]] | None = None,
+    tools: Sequence[Tool | ProviderTool | Mapping[str, Any]] | None = None,
     output: Any = None,
     base_url: str | None = None,
+    cache: PromptCache | None = None,
     extra_headers: Mapping[str, str] | None = None,
     extra_body: Mapping[str, Any] | None = None,
     max_event_bytes: int = 16 * 2**20,
@@ -36,13 +41,15 @@ def build_call(  # noqa: PLR0913 - what one request is made from
     """
     if params is not None and not isinstance(params, SamplingParams):
         raise ConfigurationError("sampling_params is not a SamplingParams")
+    if cache is not None and cache not in get_args(PromptCache):
+        raise ConfigurationError(f"cache={cache!r} is none", hint=f"Known: {', '.join(get_args(PromptCache))}.")
     provider = find_provider(model.provider)
     for name, value in (("extra_headers", extra_headers), ("extra_body", extra_body)):
         if value is not None and not isinstance(value, Mapping):
             raise ConfigurationError(f"{name} is not a mapping, but {type(value).__name__}")
     headers = dict(extra_headers or {})
     check_headers(headers)
-    return Call(
+    call = Call(
         model=model,
         provider=provider,
         conversation=to_conversation(prompt),
@@ -51,9 +58,11 @@ def build_call(  # noqa: PLR0913 - what one request is made from
         tools=to_tools(tools),
         output=to_schema(output),
         extra_headers=headers,
+        cache=cache,
         extra_body=dict(extra_body or {}),
         max_event_bytes=max_event_bytes,
     )
+    return msgspec.structs.replace(call, warnings=losses(call, find_adapter(provider.adapter)))
 
 
 def _simulator_url(model: ModelRow) -> str | None:
@@ -65,8 +74,8 @@ def _simulator_url(model: ModelRow) -> str | None:
     return simulator_url()
 
 
-def to_tools(tools: Sequence[Tool | Mapping[str, Any]] | None) -> tuple[Tool, ...]:
-    """Return tools given as `Tool` or as plain data.
+def to_tools(tools: Sequence[Tool | ProviderTool | Mapping[str, Any]] | None) -> tuple[Tool | ProviderTool, ...]:
+    """Return tools given as `Tool` or as plain data; data with a type other than `function` is the provider's own.
 
     Raises:
         InvalidPromptError: One is neither, or two have the same name.
@@ -75,16 +84,21 @@ def to_tools(tools: Sequence[Tool | Mapping[str, Any]] | None) -> tuple[Tool, ..
         return ()
     if isinstance(tools, str | Mapping | Tool) or not isinstance(tools, Iterable):
         raise InvalidPromptError("tools must be a list of tools")
-    found = []
-    for tool in tools:
-        if not isinstance(tool, Tool | Mapping):
-            raise InvalidPromptError(f"{type(tool).__name__} is no tool", hint="Pass a Tool, or its JSON schema form.")
-        found.append(tool if isinstance(tool, Tool) else Tool.from_dict(dict(tool)))
+    found = [_to_tool(tool) for tool in tools]
     names = [tool.name for tool in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InvalidPromptError(f"two tools are named {twice!r}")
     return tuple(found)
+
+
+def _to_tool(tool: Any) -> Tool | ProviderTool:
+    if isinstance(tool, Tool | ProviderTool):
+        return tool
+    if not isinstance(tool, Mapping):
+        raise InvalidPromptError(f"{type(tool).__name__} is no tool", hint="Pass a Tool, or its JSON schema form.")
+    data = dict(tool)
+    return ProviderTool(data) if data.get("type", "function") != "function" else Tool.from_dict(data)
 
 
 def to_schema(output: Any) -> dict[str, Any] | None:

@@ -34,7 +34,7 @@ _CLOCK_HELP = {
     "total": "Seconds for the whole call.",
 }
 
-_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
+_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lm_deluge.config import ClientOptions, SamplingParams, Secret
+from lm_deluge.config import ClientOptions, PromptCache, SamplingParams, Secret
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.models.registry import find_served_model
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.prompt.conversation import Prompt
-from lm_deluge.prompt.tool import Tool
+from lm_deluge.prompt.tool import ProviderTool, Tool
 
 if TYPE_CHECKING:
     # asyncio, the adapters and aiohttp are imported with the first call: importing the library stays cheap.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LLMClient"]
 
-Tools = Sequence[Tool | Mapping[str, Any]]
+Tools = Sequence[Tool | ProviderTool | Mapping[str, Any]]
 
 
 class LLMClient:
@@ -60,6 +60,7 @@ class LLMClient:
         tools: Tools | None = None,
         sampling_params: SamplingParams | None = None,
         output: Any = None,
+        cache: PromptCache | None = None,
         echo: Echo = "stdout",
     ) -> Stream:
         """Return a stream of the answer. Nothing is sent until it is used.
@@ -69,6 +70,8 @@ class LLMClient:
             tools: What the model may call: `Tool` or plain JSON schema.
             sampling_params: Win over the client's, field by field.
             output: JSON schema, or pydantic model, that the answer is to follow.
+            cache: What of the prompt the provider is to keep for later calls, where it wants to be told:
+                `tools_only`, `system_and_tools`, `last_user_message`, `last_2_user_messages`, `last_3_user_messages`.
             echo: Where an awaited stream prints.
 
         Raises:
@@ -76,7 +79,7 @@ class LLMClient:
         """
         from lm_deluge.client.stream import Stream
 
-        return Stream(self._plan(prompt, tools, sampling_params, output), echo)
+        return Stream(self._plan(prompt, tools, sampling_params, output, cache), echo)
 
     def stream_sync(
         self,
@@ -85,14 +88,22 @@ class LLMClient:
         tools: Tools | None = None,
         sampling_params: SamplingParams | None = None,
         output: Any = None,
+        cache: PromptCache | None = None,
     ) -> SyncStream:
         """Return the same for code without asyncio; works in a running notebook too. Arguments as in `stream`."""
         from lm_deluge.client.stream import Stream
         from lm_deluge.client.sync import SyncStream
 
-        return SyncStream(Stream(self._plan(prompt, tools, sampling_params, output), None))
+        return SyncStream(Stream(self._plan(prompt, tools, sampling_params, output, cache), None))
 
-    def _plan(self, prompt: Prompt, tools: Tools | None, params: SamplingParams | None, output: Any) -> CallPlan:
+    def _plan(
+        self,
+        prompt: Prompt,
+        tools: Tools | None,
+        params: SamplingParams | None,
+        output: Any,
+        cache: PromptCache | None = None,
+    ) -> CallPlan:
         from lm_deluge.api_requests.credentials import find_key
         from lm_deluge.api_requests.request import build_call
         from lm_deluge.dispatch.stream_call import CallPlan
@@ -107,6 +118,7 @@ class LLMClient:
             tools=tools,
             output=output,
             base_url=options.base_url,
+            cache=cache,
             extra_headers=options.extra_headers,
             extra_body=options.extra_body,
             max_event_bytes=options.max_event_bytes,

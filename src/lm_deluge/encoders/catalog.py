@@ -6,23 +6,19 @@ from lm_deluge.encoders import openai_chat
 from lm_deluge.encoders.encoder import Encoder
 from lm_deluge.errors import ConfigurationError
 
-__all__ = ["encoder_names", "find_encoder"]
+__all__ = ["encoder_names", "find_encoder", "list_encoders"]
 
-_ENCODERS: dict[str, Encoder] = {
-    "openai-chat": Encoder(
-        name="openai-chat",
-        parse_request=openai_chat.parse_request,
-        encode_stream=openai_chat.encode_stream,
-        encode_response=openai_chat.encode_response,
-        encode_error=openai_chat.encode_error,
-        encode_stream_error=openai_chat.encode_stream_error,
-    ),
-}
+_ENCODERS: dict[str, Encoder] = {encoder.name: encoder for encoder in (openai_chat.ENCODER,)}
 
 
 def encoder_names() -> list[str]:
     """Return the names of all wire APIs that can be written."""
     return sorted(_ENCODERS)
+
+
+def list_encoders() -> list[Encoder]:
+    """Return the encoders of all wire APIs."""
+    return list(_ENCODERS.values())
 
 
 def find_encoder(name: str) -> Encoder:

@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 import msgspec
 
-from lm_deluge.config import SamplingParams
+from lm_deluge.config import PromptCache, SamplingParams
 from lm_deluge.errors import APIError
 from lm_deluge.events import Event
 from lm_deluge.prompt.conversation import Conversation
-from lm_deluge.prompt.tool import Tool
+from lm_deluge.prompt.tool import ProviderTool, Tool
 
-__all__ = ["Encoder", "ParsedRequest"]
+__all__ = ["Encoder", "ParsedRequest", "Route"]
 
 
 class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +24,9 @@ class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
         is_streamed: The answer is to come piece by piece.
         wants_usage: A streamed answer is to report its tokens; a plain one always does.
         output: JSON schema that the answer is to follow, or None.
-        raw: The body itself, for what is read by nobody here.
+        cache: What of the prompt is to be cached, as far as one of our words says it.
+        extra: Fields of the body that nothing here reads, to be passed on as they are.
+        raw: The body itself.
     """
 
     model: str
@@ -32,13 +34,27 @@ class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
     params: SamplingParams = SamplingParams()
     is_streamed: bool = False
     wants_usage: bool = False
-    tools: tuple[Tool, ...] = ()
+    tools: tuple[Tool | ProviderTool, ...] = ()
     output: dict[str, Any] | None = None
+    cache: PromptCache | None = None
+    extra: dict[str, Any] = {}
     raw: dict[str, Any] = {}
 
 
+class Route(msgspec.Struct, frozen=True):
+    """A path under which an API is asked. Groups named `model` in the pattern are handed to `parse_request`.
+
+    Attributes:
+        pattern: Regular expression of the whole path; percent signs in what it finds are resolved.
+        is_streamed: Whether the path says that the answer is to come piece by piece; None: the body says it.
+    """
+
+    pattern: str
+    is_streamed: bool | None = None
+
+
 class _ParseRequest(Protocol):
-    def __call__(self, body: bytes) -> ParsedRequest: ...
+    def __call__(self, body: bytes, *, model: str | None = None, is_streamed: bool | None = None) -> ParsedRequest: ...
 
 
 class _EncodeStream(Protocol):
@@ -64,6 +80,10 @@ class Encoder:
         encode_response: Write the same answer in one piece.
         encode_error: Write the body of an answer whose status says that it is an error.
         encode_stream_error: Write the frame by which a stream fails after it began.
+        routes: The paths under which it is asked.
+        stream_type: The content type of a stream.
+        is_sse: Its streams are server-sent events.
+        id_prefix: How ids of its answers begin.
     """
 
     name: str
@@ -72,3 +92,7 @@ class Encoder:
     encode_response: _EncodeResponse
     encode_error: _EncodeError
     encode_stream_error: _EncodeError
+    routes: tuple[Route, ...]
+    stream_type: str = "text/event-stream; charset=utf-8"
+    is_sse: bool = True
+    id_prefix: str = ""

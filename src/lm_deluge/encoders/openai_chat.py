@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from lm_deluge.encoders.encoder import Encoder, Route
 from lm_deluge.encoders.openai_chat_request import parse_request
 from lm_deluge.encoders.openai_errors import encode_error, encode_stream_error
 from lm_deluge.events import (
@@ -47,7 +48,7 @@ from lm_deluge.prompt.parts import AudioPart, ImagePart, ProviderDataPart, TextP
 from lm_deluge.response import ResponseBuilder
 from lm_deluge.usage import Usage
 
-__all__ = ["encode_error", "encode_response", "encode_stream", "encode_stream_error", "parse_request"]
+__all__ = ["ENCODER", "encode_response", "encode_stream"]
 
 JSON = dict[str, Any]
 
@@ -312,3 +313,16 @@ def _reason(reason: FinishReason, raw: str | None, *, has_refusal: bool) -> str:
     if raw is not None:
         return raw
     return "stop" if has_refusal and reason == "refusal" else _FINISH_REASONS[reason]
+
+
+ENCODER = Encoder(
+    name="openai-chat",
+    parse_request=parse_request,
+    encode_stream=encode_stream,
+    encode_response=encode_response,
+    encode_error=encode_error,
+    encode_stream_error=encode_stream_error,
+    # With and without the version, as base URLs come in both forms.
+    routes=(Route(r"(/v1)?/chat/completions"),),
+    id_prefix="chatcmpl-",
+)

@@ -33,7 +33,7 @@ from lm_deluge.prompt.parts import (
     ToolCallPart,
     ToolResultPart,
 )
-from lm_deluge.prompt.tool import Tool
+from lm_deluge.prompt.tool import ProviderTool, Tool
 
 __all__ = ["parse_request"]
 
@@ -50,8 +50,28 @@ _KINDS: dict[type, str] = {
 }
 
 
-def parse_request(body: bytes) -> ParsedRequest:
-    """Read the body of a request.
+_SAMPLING = (
+    "temperature",
+    "top_p",
+    "seed",
+    "stop",
+    "presence_penalty",
+    "frequency_penalty",
+    "reasoning_effort",
+    "top_logprobs",
+    "parallel_tool_calls",
+    "service_tier",
+    "verbosity",
+)
+_READ = {
+    *_SAMPLING,
+    *("model", "messages", "stream", "stream_options", "tools", "tool_choice", "response_format", "logprobs"),
+    *("max_completion_tokens", "max_tokens"),
+}
+
+
+def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | None = None) -> ParsedRequest:
+    """Read the body of a request, which says everything: the path adds nothing to it.
 
     Raises:
         BadRequestError: It is no JSON object, lacks `model` or `messages`, or a value is of a wrong kind.
@@ -59,7 +79,7 @@ def parse_request(body: bytes) -> ParsedRequest:
     raw = _parse_json(body)
     if not isinstance(raw, dict):
         raise _wrong_type("body", dict, raw)
-    model = raw.get("model")
+    model = raw.get("model") or model
     if not isinstance(model, str) or not model:
         raise _bad("you must provide a model parameter")
     options = _take(raw, "stream_options", dict, {})
@@ -68,10 +88,11 @@ def parse_request(body: bytes) -> ParsedRequest:
             model=model,
             conversation=Conversation(_messages(raw)),
             params=_params(raw),
-            is_streamed=_take(raw, "stream", bool, default=False),
+            is_streamed=_take(raw, "stream", bool, default=is_streamed or False),
             wants_usage=_take(options, "include_usage", bool, default=False),
             tools=_tools(raw),
             output=_output_schema(raw),
+            extra={name: value for name, value in raw.items() if name not in _READ},
             raw=raw,
         )
     except ConfigurationError as error:
@@ -121,20 +142,7 @@ def _need(fields: JSON, name: str, kind: type, *, at: str = "") -> Any:
 
 
 def _params(raw: JSON) -> SamplingParams:
-    names = (
-        "temperature",
-        "top_p",
-        "seed",
-        "stop",
-        "presence_penalty",
-        "frequency_penalty",
-        "reasoning_effort",
-        "top_logprobs",
-        "parallel_tool_calls",
-        "service_tier",
-        "verbosity",
-    )
-    fields = {name: raw[name] for name in names if raw.get(name) is not None}
+    fields = {name: raw[name] for name in _SAMPLING if raw.get(name) is not None}
     limit = _take(raw, "max_completion_tokens", int, _take(raw, "max_tokens", int))
     stop = fields.get("stop")
     if stop is not None and not isinstance(stop, str | list):
@@ -159,14 +167,16 @@ def _tool_choice(choice: Any) -> str | None:
     return name
 
 
-def _tools(raw: JSON) -> tuple[Tool, ...]:
-    tools = []
+def _tools(raw: JSON) -> tuple[Tool | ProviderTool, ...]:
+    tools: list[Tool | ProviderTool] = []
     for position, tool in enumerate(_take(raw, "tools", list, ())):
         at = f"tools[{position}]"
         if not isinstance(tool, dict):
             raise _wrong_type(at, dict, tool)
         if tool.get("type") != "function":
-            raise _unknown(f"{at}.type", tool.get("type"), ("function",))
+            _need(tool, "type", str, at=f"{at}.")
+            tools.append(ProviderTool(tool))
+            continue
         inner = _need(tool, "function", dict, at=f"{at}.")
         _need(inner, "name", str, at=f"{at}.function.")
         tools.append(Tool.from_dict({name: value for name, value in inner.items() if value is not None}))

@@ -8,7 +8,7 @@ import msgspec
 
 from lm_deluge.usage import Price
 
-__all__ = ["Capabilities", "ModelRow", "ProviderRow", "Quirks"]
+__all__ = ["Capabilities", "ModelRow", "Place", "ProviderRow", "Quirks"]
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,6 +64,22 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     file_urls: bool = False
 
 
+class Place(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A word in a base URL that only the customer knows: a region, a project, a resource.
+
+    Attributes:
+        env: Environment variables that hold it, first one set wins.
+        of: The place that it follows from instead.
+        values: What it is for values of that other place.
+        default: What it is where nobody says; may name other places. Empty: it must be said.
+    """
+
+    env: tuple[str, ...] = ()
+    of: str = ""
+    values: dict[str, str] = {}
+    default: str = ""
+
+
 class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who serves models: where, how it knows its customers, and which wire API it speaks.
 
@@ -71,9 +87,19 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         id: Our name, the part before the colon in `provider:model`.
         otel_name: OpenTelemetry's `gen_ai.provider.name`.
         adapter: Name of the wire API.
-        base_url: Without a trailing slash; empty where only the environment or an argument can know.
+        base_url: Without a trailing slash; empty where only the environment or an argument can know. `{place}` stands
+            for a word that `places` explains.
         base_url_env, key_env: Environment variables that hold URL and key, first one set wins.
-        auth: How the key travels; `none` for servers without one.
+        places: What the base URL leaves open.
+        path, stream_path: Where plain and streamed answers are asked for, behind the base URL, in place of what the
+            wire API says. `{model}` stands for the model's name; without a `stream_path` both are the same.
+        query: Sent with every request.
+        headers: Sent with every request.
+        auth: How the key travels: as a bearer token, in a header of its own, or not at all.
+        key_header: That header.
+        opaque_as: Whose opaque data (signatures, encrypted reasoning) it makes and understands; left empty, its own
+            alone.
+        prompt_cache: Whether it caches prompts where it is told to, by itself, or not as far as is known.
         quirks: Where it differs from the API it speaks.
     """
 
@@ -83,5 +109,18 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     base_url: str
     base_url_env: tuple[str, ...] = ()
     key_env: tuple[str, ...] = ()
-    auth: Literal["bearer", "none"] = "bearer"
+    places: dict[str, Place] = {}
+    path: str = ""
+    stream_path: str = ""
+    query: dict[str, str] = {}
+    headers: dict[str, str] = {}
+    auth: Literal["bearer", "header", "none"] = "bearer"
+    key_header: str = ""
+    opaque_as: str = ""
+    prompt_cache: Literal["explicit", "automatic", "none"] = "none"
     quirks: Quirks = Quirks()
+
+    @property
+    def opaque_owner(self) -> str:
+        """The name under which opaque data of its answers is kept, and by which it is sent back."""
+        return self.opaque_as or self.id

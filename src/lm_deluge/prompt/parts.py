@@ -96,14 +96,20 @@ class ToolCallPart(msgspec.Struct, frozen=True, tag="tool_call"):
 
 
 class ToolResultPart(msgspec.Struct, frozen=True, tag="tool_result"):
-    """What a tool answered to the call `tool_call_id`."""
+    """What a tool answered to the call `tool_call_id`: text, and media behind it. `is_error`: the tool failed."""
 
     tool_call_id: str
-    content: str
+    content: str = ""
+    media: tuple[ImagePart | FilePart | AudioPart, ...] = ()
+    is_error: bool = False
 
 
 class ProviderDataPart(msgspec.Struct, frozen=True, tag="provider_data"):
-    """Opaque data of a provider, echoed to that provider and to no other."""
+    """Opaque data of a provider, echoed to that provider and to no other.
+
+    It stands right behind the part that it belongs to (the signature of a thought, of a call), or for itself
+    (a server's own tool); `kind` says which.
+    """
 
     provider: str
     kind: str

@@ -9,7 +9,7 @@ import msgspec
 
 from lm_deluge.errors import InvalidPromptError
 
-__all__ = ["Tool"]
+__all__ = ["ProviderTool", "Tool"]
 
 # The strictest rule of the APIs in use (OpenAI: letters, digits, _ and -, at most 64).
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -49,3 +49,18 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
         if "name" not in known:
             raise InvalidPromptError("a tool needs a name", hint='Write {"name": ..., "parameters": {...}}.')
         return cls(**known)
+
+
+class ProviderTool(msgspec.Struct, frozen=True):
+    """A tool in its provider's own words: one that the provider runs itself, or of a form that only it knows.
+
+    `data` is put among the request's tools as it is; a provider that does not know it refuses it.
+    """
+
+    data: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What it is called, or else its type."""
+        named = self.data.get("name") or self.data.get("type") or next(iter(self.data), "")
+        return str(named)

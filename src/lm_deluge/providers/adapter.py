@@ -11,12 +11,13 @@ from typing import Any, ClassVar, Protocol
 
 import msgspec
 
-from lm_deluge.config import SamplingParams
+from lm_deluge.config import PromptCache, SamplingParams
 from lm_deluge.errors import APIError, DelugeError
 from lm_deluge.events import Event
 from lm_deluge.models.rows import ModelRow, ProviderRow
 from lm_deluge.prompt.conversation import Conversation
-from lm_deluge.prompt.tool import Tool
+from lm_deluge.prompt.parts import Part
+from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.wire.http import HttpRequest
 
 __all__ = ["Adapter", "Call", "Decoder"]
@@ -29,8 +30,10 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         base_url: Where the provider is, without a trailing slash.
         output: JSON schema that the answer is to follow, or None.
         is_streamed: Whether the answer is to come piece by piece.
+        cache: What of the prompt the provider is to cache, where it wants to be told.
         extra_body: Merged into the request's JSON; wins.
         max_event_bytes: Largest single event of the answer.
+        warnings: What of the conversation the provider cannot take, and is not sent; see `fit.losses`.
     """
 
     model: ModelRow
@@ -38,12 +41,14 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     conversation: Conversation
     base_url: str = ""
     params: SamplingParams = SamplingParams()
-    tools: tuple[Tool, ...] = ()
+    tools: tuple[Tool | ProviderTool, ...] = ()
     output: dict[str, Any] | None = None
     is_streamed: bool = True
+    cache: PromptCache | None = None
     extra_headers: Mapping[str, str] = {}
     extra_body: Mapping[str, Any] = {}
     max_event_bytes: int = 16 * 2**20
+    warnings: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Call({self.model.id!r} at {self.provider.id!r}, {self.conversation!r})"
@@ -90,9 +95,17 @@ class Decoder(Protocol):
 
 
 class Adapter(Protocol):
-    """How one wire API is written and read."""
+    """How one wire API is written and read.
+
+    Attributes:
+        sends: The kinds of parts of the model's own messages that it can send back. Others are left out, with a
+            warning: they came from a model of another provider.
+        echoes: The kinds of opaque data that it sends back to whom they came from.
+    """
 
     name: ClassVar[str]
+    sends: ClassVar[frozenset[type[Part]]]
+    echoes: ClassVar[frozenset[str]]
 
     def build_request(self, call: Call) -> HttpRequest:
         """Return the request, without credentials.

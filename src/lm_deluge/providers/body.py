@@ -8,19 +8,55 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-from lm_deluge.errors import ContentTypeError, DelugeError, ProtocolError, ResponseLimitError, TruncatedError
+import msgspec
+
+from lm_deluge.errors import APIError, ContentTypeError, DelugeError, ProtocolError, ResponseLimitError, TruncatedError
 from lm_deluge.events import Event
+from lm_deluge.providers.error_bodies import classify_in_band
 from lm_deluge.wire.sse import ServerSentEvent, SSEDecoder
 
-__all__ = ["Payload", "SSEBodyDecoder"]
+__all__ = ["BodyDecoder", "Framing", "Payload", "in_band_error", "not_json"]
 
 # A BOM, and blanks: some recordings and proxies put one before the first field (OpenRouter by way of a proxy, 2025-07).
 _BLANK = b"\xef\xbb\xbf \t\r\n"
 _ENOUGH_OF_A_PAGE = 2_048
 _ENOUGH_OF_A_FIELD = 5
-_STREAM_TYPES = ("text/event-stream", "application/json", "application/x-ndjson", "text/plain", "")
+_ANY_TYPES = ("application/json", "text/plain", "")
+
+
+class Framing(Protocol):
+    """How the bytes of a body are cut into frames.
+
+    Attributes:
+        media_types: What such a body is called.
+        is_json: Its frames are JSON without more, so an object at the beginning is a frame and no document.
+    """
+
+    media_types: ClassVar[tuple[str, ...]]
+    is_json: ClassVar[bool]
+
+    @property
+    def error(self) -> DelugeError | None:
+        """What is wrong with the bytes; once set, nothing more comes."""
+        ...
+
+    def may_begin(self, head: bytes) -> bool:
+        """Whether a body of this framing can begin with these bytes."""
+        ...
+
+    def feed(self, data: bytes) -> list[ServerSentEvent]:
+        """Take the next bytes; return the frames that they complete."""
+        ...
+
+    def maybe_feed_plain(self, data: bytes) -> list[bytes] | None:
+        """Take the next bytes if all that they complete are frames without a type; return the data of these."""
+        ...
+
+    def close(self) -> ServerSentEvent | None:
+        """Take the end of the body; return the frame that it cut, or None."""
+        ...
 
 
 class Payload(Protocol):
@@ -51,17 +87,25 @@ class Payload(Protocol):
         ...
 
 
-class SSEBodyDecoder:
-    """The decoder of every API that streams server-sent events."""
+class BodyDecoder:
+    """The decoder of every wire API: a framing cuts the bytes, a payload makes events of the frames.
+
+    `parse_document` reads a body that is one JSON document: a plain answer, or an error.
+    """
 
     def __init__(
-        self, payload: Payload, parse_document: Callable[[bytes], list[Event]], *, max_event_bytes: int
+        self,
+        payload: Payload,
+        parse_document: Callable[[bytes], list[Event]],
+        *,
+        max_event_bytes: int,
+        framing: Callable[[int], Framing] = SSEDecoder,
     ) -> None:
         self.error: DelugeError | None = None
         self._payload = payload
         self._parse_document = parse_document
         self._limit = max_event_bytes
-        self._frames = SSEDecoder(max_event_bytes)
+        self._frames = framing(max_event_bytes)
         self._head = b""  # of a body of which is not known yet what it is; blanks before it are gone
         self._document: bytearray | None = None
         self._is_known = False
@@ -85,7 +129,8 @@ class SSEBodyDecoder:
 
     def expect(self, content_type: str) -> None:
         """Take the answer's content type: what is none of a stream's is looked at with suspicion."""
-        self._is_suspect = content_type.partition(";")[0].strip().lower() not in _STREAM_TYPES
+        media_type = content_type.partition(";")[0].strip().lower()
+        self._is_suspect = media_type not in _ANY_TYPES and media_type not in self._frames.media_types
 
     def feed(self, data: bytes) -> list[Event]:
         """Take the next bytes; return the events that they complete."""
@@ -136,9 +181,9 @@ class SSEBodyDecoder:
         data = self._head
         self._head = b""
         first = data[:1]
-        if first in (b"{", b"["):
+        if first in (b"{", b"[") and not self._frames.is_json:
             self._document = bytearray()
-        elif first == b"<" or (self._is_suspect and not _looks_like_sse(data)):
+        elif first == b"<" or (self._is_suspect and not self._frames.may_begin(data)):
             found = re.search(rb"<title[^>]*>([^<]{1,200})", data, re.IGNORECASE)
             title = f", titled {found.group(1).decode('utf-8', 'replace').strip()!r}" if found else ""
             what = "an HTML page" if first == b"<" else "no stream"
@@ -191,10 +236,6 @@ class SSEBodyDecoder:
         self._payload.finish(events)
 
 
-def _looks_like_sse(data: bytes) -> bool:
-    return data.startswith((b"data", b"event", b"id", b"retry", b":"))
-
-
 def _too_deep() -> ProtocolError:
     return ProtocolError("a frame is nested too deep", reason="json", billed="maybe")
 
@@ -204,3 +245,14 @@ def not_json(frame: ServerSentEvent) -> ProtocolError:
     return ProtocolError(
         f"a frame of {len(frame.data)} bytes is not JSON", reason="json", excerpt=frame.data, billed="maybe"
     )
+
+
+def in_band_error(frame: ServerSentEvent) -> APIError:
+    """Return the error that a frame in place of the answer, or of its rest, tells of."""
+    try:
+        payload = msgspec.json.decode(frame.text)
+    except (msgspec.DecodeError, RecursionError):
+        payload = frame.text
+    error = classify_in_band(payload)
+    error.billed = "maybe"
+    return error

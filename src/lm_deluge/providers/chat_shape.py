@@ -7,23 +7,20 @@ from collections.abc import Callable
 from typing import Any
 
 from lm_deluge.config import SamplingParams
-from lm_deluge.errors import ConfigurationError, InvalidPromptError, UnsupportedParameterError
+from lm_deluge.errors import InvalidPromptError, UnsupportedParameterError
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import (
     AudioPart,
     FilePart,
     ImagePart,
-    Part,
     ProviderDataPart,
-    ReasoningPart,
-    RefusalPart,
     TextPart,
     ToolCallPart,
     ToolResultPart,
 )
-from lm_deluge.prompt.tool import Tool
+from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.providers.adapter import Call
-from lm_deluge.providers.fit import check_fit
+from lm_deluge.providers.fit import cannot_stand, cannot_take, check_fit, check_tool_choice
 
 __all__ = ["build_chat_body", "build_messages"]
 
@@ -44,14 +41,15 @@ def build_chat_body(call: Call) -> JSON:
             body["stream_options"] = {"include_usage": True}
     body |= _sampling(call.params, call.provider.quirks.max_tokens_field)
     if call.tools:
-        body["tools"] = [_tool(tool) for tool in call.tools]
-    if call.params.tool_choice is not None:
-        body["tool_choice"] = _tool_choice(call.params.tool_choice, call.tools)
+        body["tools"] = [tool.data if isinstance(tool, ProviderTool) else _tool(tool) for tool in call.tools]
+    choice = _tool_choice(call)
+    if choice is not None:
+        body["tool_choice"] = choice
     if call.output is not None:
         body["response_format"] = _json_schema(call.output)
     elif call.params.json_mode:
         body["response_format"] = {"type": "json_object"}
-    return body | dict(call.extra_body)
+    return body
 
 
 def _sampling(params: SamplingParams, max_tokens_field: str) -> JSON:
@@ -82,12 +80,10 @@ def _tool(tool: Tool) -> JSON:
     return {"type": "function", "function": function}
 
 
-def _tool_choice(choice: str, tools: tuple[Tool, ...]) -> str | JSON:
-    if choice in ("auto", "none", "required"):
+def _tool_choice(call: Call) -> str | JSON | None:
+    choice = check_tool_choice(call)
+    if choice in (None, "auto", "none", "required"):
         return choice
-    if choice not in {tool.name for tool in tools}:
-        names = ", ".join(tool.name for tool in tools) or "none"
-        raise ConfigurationError(f"tool_choice={choice!r} names no tool of the call", hint=f"Its tools: {names}.")
     return {"type": "function", "function": {"name": choice}}
 
 
@@ -126,7 +122,7 @@ def build_messages(call: Call) -> list[JSON]:
 def _plain(call: Call, message: Message) -> list[JSON]:
     for part in message.parts:
         if not isinstance(part, TextPart):
-            raise _cannot_stand(part, message.role)
+            raise cannot_stand(part, message.role)
     return [_named(message, {"role": message.role, "content": message.completion})]
 
 
@@ -137,7 +133,7 @@ def _user(call: Call, message: Message) -> list[JSON]:
     for part in message.parts:
         build = _CONTENT.get(type(part))
         if build is None:
-            raise _cannot_stand(part, "user")
+            raise cannot_stand(part, "user")
         content.append(build(call, part))
     return [_named(message, {"role": "user", "content": content})]
 
@@ -153,10 +149,8 @@ def _assistant(call: Call, message: Message) -> list[JSON]:
         if isinstance(part, AudioPart) and part.media.file_id:
             body["audio"] = {"id": part.media.file_id}
         elif isinstance(part, ProviderDataPart) and part.kind == "reasoning_details":
-            if part.provider == call.provider.id:
+            if part.provider == call.provider.opaque_owner:
                 body["reasoning_details"] = part.data
-        elif not isinstance(part, TextPart | ReasoningPart | RefusalPart | ToolCallPart | ProviderDataPart):
-            raise _cannot_stand(part, "assistant")
     if body["content"] is None and len(body) == 2:  # noqa: PLR2004 - the API wants content where nothing else is
         body["content"] = ""
     return [_named(message, body)]
@@ -173,7 +167,9 @@ def _tool_results(call: Call, message: Message) -> list[JSON]:
     results: list[JSON] = []
     for part in message.parts:
         if not isinstance(part, ToolResultPart):
-            raise _cannot_stand(part, "tool")
+            raise cannot_stand(part, "tool")
+        if part.media:
+            raise cannot_take(call, "media in a tool result", hint="Put it into a message of the user behind it.")
         results.append({"role": "tool", "tool_call_id": part.tool_call_id, "content": part.content})
     return results
 
@@ -221,13 +217,6 @@ def _audio_content(call: Call, part: Any) -> JSON:
         "type": "input_audio",
         "input_audio": {"data": media.base64(), "format": _AUDIO_FORMATS.get(media.media_type or "", "wav")},
     }
-
-
-def _cannot_stand(part: Part, role: str) -> UnsupportedParameterError:
-    kind = type(part).__name__.removesuffix("Part")
-    return UnsupportedParameterError(
-        f"{kind} cannot stand in a message of role {role}", parameter="prompt", hint="Put it into another message."
-    )
 
 
 _CONTENT: dict[type, Callable[[Call, Any], JSON]] = {

@@ -1,14 +1,27 @@
-"""What a model cannot take is refused by name before anything is sent, never dropped in silence."""
+"""What a model or its API cannot take: refused by name before anything is sent, never dropped in silence.
+
+The user's own words and media are refused. What another model said before, and this provider cannot take back, is
+left out and named in the answer's warnings.
+"""
 
 from __future__ import annotations
 
 from lm_deluge.config import SamplingParams
-from lm_deluge.errors import UnsupportedParameterError
+from lm_deluge.errors import ConfigurationError, UnsupportedParameterError
 from lm_deluge.models.rows import Capabilities
-from lm_deluge.prompt.parts import AudioPart, FilePart, ImagePart
-from lm_deluge.providers.adapter import Call
+from lm_deluge.prompt.message import Message
+from lm_deluge.prompt.parts import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Part,
+    ProviderDataPart,
+    ReasoningPart,
+    ToolResultPart,
+)
+from lm_deluge.providers.adapter import Adapter, Call
 
-__all__ = ["check_fit"]
+__all__ = ["cannot_stand", "cannot_take", "check_fit", "check_tool_choice", "losses"]
 
 _SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 _MEDIA = {ImagePart: "image_input", FilePart: "file_input", AudioPart: "audio_input"}
@@ -27,11 +40,20 @@ def check_fit(call: Call) -> None:
         raise _refusal(call, "tools")
     if call.output is not None and not able.json_schema:
         raise _refusal(call, "output")
+    if call.cache is not None and call.provider.prompt_cache == "none":
+        raise cannot_take(call, "cache")
     for message in call.conversation:
-        for part in message.parts:
-            field = _MEDIA.get(type(part))
-            if field and not getattr(able, field):
-                raise _refusal(call, field.removesuffix("_input"))
+        if message.role != "assistant":
+            _check_media(call, message.parts)
+
+
+def _check_media(call: Call, parts: tuple[Part, ...]) -> None:
+    for part in parts:
+        field = _MEDIA.get(type(part))
+        if field and not getattr(call.model.capabilities, field):
+            raise _refusal(call, field.removesuffix("_input"))
+        if isinstance(part, ToolResultPart):
+            _check_media(call, part.media)
 
 
 def _unfit_parameters(params: SamplingParams, able: Capabilities) -> list[str]:
@@ -55,4 +77,72 @@ def _refusal(call: Call, parameter: str) -> UnsupportedParameterError:
         f"{call.model.id} does not take {parameter}",
         parameter=parameter.partition("=")[0],
         hint=f"{hint} To send it all the same, use extra_body.",
+    )
+
+
+def cannot_take(call: Call, parameter: str, *, hint: str = "Leave it out.") -> UnsupportedParameterError:
+    """Return the error for what the wire API or its host has no place for, whatever the model."""
+    return UnsupportedParameterError(
+        f"{call.provider.id} takes no {parameter} through {call.provider.adapter}", parameter=parameter, hint=hint
+    )
+
+
+def cannot_stand(part: Part, role: str) -> UnsupportedParameterError:
+    """Return the error for a part that has no place in a message of that role."""
+    kind = type(part).__name__.removesuffix("Part")
+    return UnsupportedParameterError(
+        f"{kind} cannot stand in a message of role {role}", parameter="prompt", hint="Put it into another message."
+    )
+
+
+def check_tool_choice(call: Call) -> str | None:
+    """Return what the call says of tools: `auto`, `none`, `required` or the name of one of them.
+
+    Raises:
+        ConfigurationError: No tool of the call has this name.
+    """
+    choice = call.params.tool_choice
+    if choice not in (None, "auto", "none", "required") and choice not in {tool.name for tool in call.tools}:
+        names = ", ".join(tool.name for tool in call.tools) or "none"
+        raise ConfigurationError(f"tool_choice={choice!r} names no tool of the call", hint=f"Its tools: {names}.")
+    return choice
+
+
+def losses(call: Call, adapter: Adapter) -> tuple[str, ...]:
+    """Name what the conversation holds of other models' answers that this provider cannot take back.
+
+    `reasoning_not_sent`, `image_not_sent` and so on by kind of part, `provider_data_not_sent` for opaque data.
+    """
+    found: dict[str, None] = {}
+    for message in call.conversation:
+        if message.role == "assistant":
+            found |= dict.fromkeys(_losses_of(message, call, adapter))
+    return tuple(found)
+
+
+def _losses_of(message: Message, call: Call, adapter: Adapter) -> list[str]:
+    lost = []
+    following = (*message.parts[1:], None)
+    for part, after in zip(message.parts, following, strict=True):
+        if isinstance(part, ProviderDataPart):
+            is_sent = _is_echoed(part, call, adapter)
+        else:
+            # A thought whose signature is echoed goes with it.
+            is_signed = isinstance(part, ReasoningPart) and isinstance(after, ProviderDataPart)
+            is_sent = _can_be_sent(part, adapter) or (is_signed and _is_echoed(after, call, adapter))
+        if not is_sent:
+            lost.append(f"{type(part).__struct_config__.tag}_not_sent")
+    return lost
+
+
+def _can_be_sent(part: Part, adapter: Adapter) -> bool:
+    # Generated sound is told of by its id, never sent back itself.
+    return type(part) in adapter.sends and not (isinstance(part, AudioPart) and part.media.file_id is None)
+
+
+def _is_echoed(part: Part | None, call: Call, adapter: Adapter) -> bool:
+    return (
+        isinstance(part, ProviderDataPart)
+        and part.provider == call.provider.opaque_owner
+        and part.kind in adapter.echoes
     )

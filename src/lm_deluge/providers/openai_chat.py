@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-import msgspec
-
-from lm_deluge.errors import APIError, InvalidPromptError, ProtocolError
+from lm_deluge.errors import APIError, ProtocolError
 from lm_deluge.events import Event
+from lm_deluge.prompt.parts import AudioPart, Part, RefusalPart, TextPart, ToolCallPart
 from lm_deluge.providers.adapter import Call
-from lm_deluge.providers.body import SSEBodyDecoder
+from lm_deluge.providers.body import BodyDecoder
 from lm_deluge.providers.chat_shape import build_chat_body
 from lm_deluge.providers.error_bodies import classify_status
+from lm_deluge.providers.http_request import build_http_request
 from lm_deluge.providers.openai_chat_stream import ChatPayload
 from lm_deluge.wire.http import HttpRequest
 from lm_deluge.wire.sse import ServerSentEvent
@@ -27,24 +27,16 @@ class OpenAIChat:
     """The adapter `openai-chat`."""
 
     name: ClassVar[str] = "openai-chat"
+    sends: ClassVar[frozenset[type[Part]]] = frozenset({TextPart, RefusalPart, ToolCallPart, AudioPart})
+    echoes: ClassVar[frozenset[str]] = frozenset({"reasoning_details"})
 
     def build_request(self, call: Call) -> HttpRequest:
         """Return the request, without credentials."""
-        headers = {
-            "content-type": "application/json",
-            "accept": "text/event-stream" if call.is_streamed else "application/json",
-            **{name.lower(): value for name, value in call.extra_headers.items()},
-        }
-        try:
-            body = msgspec.json.encode(build_chat_body(call))
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            # Its text names a type or a position, never what the prompt says.
-            raise InvalidPromptError(f"the request does not fit into JSON: {error}") from error
-        return HttpRequest(f"{call.base_url}/chat/completions", headers, body)
+        return build_http_request(call, build_chat_body(call), path="/chat/completions")
 
-    def decoder(self, call: Call) -> SSEBodyDecoder:
+    def decoder(self, call: Call) -> BodyDecoder:
         """Return a fresh state machine for the answer to `call`, streamed or plain."""
-        return SSEBodyDecoder(
+        return BodyDecoder(
             ChatPayload(call.provider.id),
             lambda body: self.parse_response(call, body),
             max_event_bytes=call.max_event_bytes,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from lm_deluge.errors import APIError, ProtocolError
+from lm_deluge.errors import ProtocolError
 from lm_deluge.events import (
     Citation,
     Event,
@@ -21,7 +21,7 @@ from lm_deluge.events import (
     TokenLogprob,
     UsageReported,
 )
-from lm_deluge.providers.body import not_json
+from lm_deluge.providers.body import in_band_error, not_json
 from lm_deluge.providers.error_bodies import classify_in_band
 from lm_deluge.providers.openai_usage import merge_usage, read_usage
 from lm_deluge.providers.reasoning_details import ReasoningDetails
@@ -247,7 +247,7 @@ class ChatPayload:
             self.ignored += 1
         elif chunk.error or chunk.detail or frame.event == "error" or chunk.object == "error":
             if not self.is_complete:
-                raise _in_band_error(frame)
+                raise in_band_error(frame)
             self._warnings.append("error_after_finish")
             return None
         return chunk
@@ -440,13 +440,3 @@ def _joined_text(value: Any) -> str:
     if isinstance(value, dict):
         return _joined_text(value.get("text") or value.get("content"))
     return "".join(_joined_text(item) for item in value) if isinstance(value, list) else ""
-
-
-def _in_band_error(frame: ServerSentEvent) -> APIError:
-    try:
-        payload = msgspec.json.decode(frame.text)
-    except (msgspec.DecodeError, RecursionError):
-        payload = frame.text
-    error = classify_in_band(payload)
-    error.billed = "maybe"
-    return error

@@ -13,7 +13,7 @@ import msgspec
 
 from lm_deluge.events import Event, ToolCallDelta, ToolCallFinished, ToolCallStarted
 
-__all__ = ["ToolCallAssembler", "parse_arguments"]
+__all__ = ["KeyedCalls", "ToolCallAssembler", "parse_arguments"]
 
 
 def parse_arguments(text: str) -> tuple[Any, str | None]:
@@ -125,3 +125,53 @@ class ToolCallAssembler:
         self._started += 1
         call.id = call.id or f"call_{call.index}"
         events.append(ToolCallStarted(call.index, call.id, call.name, call.custom))
+
+
+class KeyedCalls:
+    """Tool calls of APIs that say where each begins, what belongs to it and where it ends. A key is the wire's."""
+
+    def __init__(self) -> None:
+        self._open: dict[Any, tuple[ToolCallStarted, list[str]]] = {}
+        self._number = 0
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether any call was begun."""
+        return self._number > 0
+
+    def is_open(self, key: Any) -> bool:
+        """Whether a call of this key was begun and not ended."""
+        return key in self._open
+
+    def start(self, events: list[Event], key: Any, call_id: str, name: str, *, custom: bool = False) -> None:
+        """Begin a call; one that was open under the key is ended."""
+        self.finish(events, key)
+        started = ToolCallStarted(self._number, call_id or f"call_{self._number}", name, custom)
+        self._number += 1
+        self._open[key] = (started, [])
+        events.append(started)
+
+    def add(self, events: list[Event], key: Any, fragment: str) -> None:
+        """Take a piece of the arguments; one of a call that nobody began is passed over."""
+        found = self._open.get(key)
+        if found is not None and fragment:
+            found[1].append(fragment)
+            events.append(ToolCallDelta(found[0].index, fragment))
+
+    def text(self, key: Any) -> str:
+        """Return the arguments so far."""
+        return "".join(self._open[key][1]) if key in self._open else ""
+
+    def finish(self, events: list[Event], key: Any) -> None:
+        """End the call of this key, if one is open."""
+        found = self._open.pop(key, None)
+        if found is not None:
+            start, pieces = found
+            text = "".join(pieces)
+            arguments, error = (None, None) if start.custom else parse_arguments(text)
+            events.append(ToolCallFinished(start.index, start.id, start.name, text, arguments, error, start.custom))
+
+    def finish_all(self, events: list[Event]) -> None:
+        """End all calls that are open, in order."""
+        for key in list(self._open):
+            self.finish(events, key)

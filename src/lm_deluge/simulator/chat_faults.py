@@ -209,7 +209,7 @@ def _plain_for_stream(plan: Plan, params: Parameters) -> Plan:
 _FILTERED = ResponseFinished("content_filter")
 _REFUSED = ResponseFinished("refusal")
 
-CHAT_FAULTS: dict[str, Row] = {
+_ROWS: dict[str, Row] = {
     "second_finish": Row("a second finish reason, `reason`", _second_finish, defaults={"reason": "length"}),
     "empty_choices": Row(
         "a chunk without choices opens the stream, as at Azure", _like_the_first(_filter_results, first=True)
@@ -247,4 +247,13 @@ CHAT_FAULTS: dict[str, Row] = {
         _two_calls,
     ),
     "tool_name_in_pieces": Row("the name of a call comes in two pieces", _edit_calls(_split_name), _two_calls),
+}
+
+# Those that change the fields of chunks, which other APIs do not have.
+_OF_CHUNKS = (
+    *("second_finish", "empty_choices", "null_delta", "unknown_chunk", "tool_calls_without_ids"),
+    *("tool_calls_without_index", "tool_calls_repeated_ids", "tool_call_index_gaps", "tool_name_in_pieces"),
+)
+CHAT_FAULTS: dict[str, Row] = {
+    name: replace(row, needs="openai-chat") if name in _OF_CHUNKS else row for name, row in _ROWS.items()
 }

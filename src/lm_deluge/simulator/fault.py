@@ -9,7 +9,9 @@ from typing import Any, TypeAlias
 from lm_deluge.events import Event
 from lm_deluge.simulator.plan import Plan, Site
 
-__all__ = ["EditEvents", "EditPlan", "Parameters", "Row"]
+__all__ = ["SSE", "EditEvents", "EditPlan", "Parameters", "Row"]
+
+SSE = "server-sent events"
 
 Parameters: TypeAlias = Mapping[str, Any]
 EditEvents: TypeAlias = Callable[[list[Event], Site, Parameters], list[Event]]
@@ -27,6 +29,7 @@ class Row:
         edit_plan: Changes the bytes, or how they are sent.
         only_streams: It needs frames: plain answers pass unharmed.
         is_refusal: The answer is replaced, so no script is used up.
+        needs: The wire API whose fields it changes, or `SSE` for any that streams server-sent events; empty: any.
     """
 
     description: str
@@ -35,3 +38,4 @@ class Row:
     defaults: dict[str, Any] = field(default_factory=dict)
     only_streams: bool = True
     is_refusal: bool = False
+    needs: str = ""

@@ -13,11 +13,12 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from lm_deluge.errors import ConfigurationError
+from lm_deluge.encoders.encoder import Encoder
+from lm_deluge.errors import BadRequestError, ConfigurationError
 from lm_deluge.events import Event
 from lm_deluge.simulator.answer_faults import ANSWER_FAULTS
 from lm_deluge.simulator.chat_faults import CHAT_FAULTS
-from lm_deluge.simulator.fault import Row
+from lm_deluge.simulator.fault import SSE, Row
 from lm_deluge.simulator.plan import Plan, Site
 from lm_deluge.simulator.transport_faults import TRANSPORT_FAULTS
 from lm_deluge.simulator.wire_faults import WIRE_FAULTS
@@ -68,6 +69,16 @@ class Fault:
         pairs = (setting.partition("=") for setting in settings if setting)
         params = {key.strip(): _parse_value(value.strip()) for key, _, value in pairs}
         return None if name == "none" else cls(name, **params)
+
+    def check_fit(self, encoder: Encoder) -> None:
+        """Refuse an API whose streams the fault cannot be played in.
+
+        Raises:
+            BadRequestError: It needs another wire API, or server-sent events.
+        """
+        needs = _ROWS[self.name].needs
+        if needs and needs != encoder.name and not (needs == SSE and encoder.is_sse):
+            raise BadRequestError(f"the fault {self.name} needs {needs}, not {encoder.name}", status_code=400)
 
     def replaces(self, site: Site) -> bool:
         """Whether nothing is left of an answer to this request."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from lm_deluge.encoders.encoder import ParsedRequest
 from lm_deluge.prompt.parts import ToolResultPart
+from lm_deluge.prompt.tool import Tool
 from lm_deluge.simulator.tour import write_tour
 
 __all__ = ["make_call", "make_example", "make_reasoning", "make_text"]
@@ -24,9 +25,10 @@ def make_call(request: ParsedRequest) -> tuple[str, Any] | None:
     """Return a call of the tool that must be called, else of the first one; None once results have come."""
     choice = request.params.tool_choice
     last = request.conversation.messages[-1:]
-    if not request.tools or choice == "none" or (last and last[0].role == "tool"):
+    tools = [tool for tool in request.tools if isinstance(tool, Tool)]
+    if not tools or choice == "none" or (last and last[0].role == "tool"):
         return None
-    tool = next((tool for tool in request.tools if tool.name == choice), request.tools[0])
+    tool = next((tool for tool in tools if tool.name == choice), tools[0])
     return tool.name, make_example(tool.parameters or {"type": "object"})
 
 

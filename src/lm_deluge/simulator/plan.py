@@ -195,5 +195,5 @@ def build_plan(site: Site, events: Sequence[Event]) -> Plan:
     frames = site.encoder.encode_stream(watched(), created=created, include_usage=site.request.wants_usage)
     unwritten = (Frame(data, last[0]) for data in frames)
     return Plan(site, (), unwritten=unwritten, events=tuple(events)).with_headers(
-        content_type="text/event-stream; charset=utf-8", cache_control="no-cache"
+        content_type=site.encoder.stream_type, cache_control="no-cache"
     )

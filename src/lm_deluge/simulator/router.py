@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from email.utils import formatdate
 from typing import Any, TypeAlias
+from urllib.parse import unquote
 
 import msgspec
 
-from lm_deluge.encoders.catalog import find_encoder
-from lm_deluge.encoders.encoder import ParsedRequest
+from lm_deluge.encoders.catalog import find_encoder, list_encoders
+from lm_deluge.encoders.encoder import Encoder, ParsedRequest, Route
 from lm_deluge.errors import APIError, BadRequestError, ConfigurationError, NotFoundError, ServerError
 from lm_deluge.events import Event
 from lm_deluge.prompt.conversation import Conversation
@@ -28,8 +30,10 @@ Planned: TypeAlias = tuple[Plan, Fault | None]
 _MODEL = "simulator"
 _FAULT_HEADER = "x-simulator-fault"
 
-# Which wire API a path speaks; with and without the version, as base URLs come in both forms.
-_CHAT_PATHS: dict[str, str] = {"/v1/chat/completions": "openai-chat", "/chat/completions": "openai-chat"}
+_ROUTES: list[tuple[re.Pattern[str], Route, Encoder]] = [
+    (re.compile(route.pattern), route, encoder) for encoder in list_encoders() for route in encoder.routes
+]
+_DEFAULT = find_encoder("openai-chat")  # whose words are spoken on a path that is nobody's
 _MODEL_PATHS = ("/v1/models", "/models")
 
 _NO_REQUEST = ParsedRequest(model=_MODEL, conversation=Conversation())
@@ -61,15 +65,16 @@ class Router:
 
     def chat(self, request: Request, number: int, port: int) -> Planned:
         """Answer a call of a model."""
-        api = _CHAT_PATHS[request.path]
-        parsed = find_encoder(api).parse_request(request.body)
+        encoder, asked = _speaks(request)
+        parsed = encoder.parse_request(request.body, **asked)
         fault = self._choose_fault(request, parsed)
         site = _site(request, port, parsed)
         if fault is None:
-            return build_plan(site, self._play_script(parsed, number)), None
+            return build_plan(site, self._play_script(encoder, parsed, number)), None
+        fault.check_fit(encoder)
         if fault.replaces(site):
             return fault.edit_plan(build_plan(site, [])), fault
-        events = fault.edit_events(self._play_script(parsed, number), site)
+        events = fault.edit_events(self._play_script(encoder, parsed, number), site)
         return fault.edit_plan(build_plan(site, events)), fault
 
     def list_models(self, request: Request, number: int, port: int) -> Planned:
@@ -94,9 +99,9 @@ class Router:
         except ConfigurationError as error:
             raise (_no_model(parsed.model) if asked is None else _bad_request(error.message)) from error
 
-    def _play_script(self, parsed: ParsedRequest, number: int) -> list[Event]:
+    def _play_script(self, encoder: Encoder, parsed: ParsedRequest, number: int) -> list[Event]:
         try:
-            return self._scripts.choose(parsed).play(parsed, response_id=f"chatcmpl-sim-{number:06}")
+            return self._scripts.choose(parsed).play(parsed, response_id=f"{encoder.id_prefix}sim-{number:06}")
         except APIError:
             raise
         except Exception as error:
@@ -106,16 +111,26 @@ class Router:
 
 _Handler: TypeAlias = Callable[[Router, Request, int, int], Planned]
 
-_ROUTES: dict[str, tuple[str, _Handler]] = {
-    **dict.fromkeys(_CHAT_PATHS, ("POST", Router.chat)),
-    **dict.fromkeys(_MODEL_PATHS, ("GET", Router.list_models)),
-}
+
+def _speaks(request: Request) -> tuple[Encoder, dict[str, Any]]:
+    """Return the wire API that a path speaks, and what it says of the request."""
+    for pattern, route, encoder in _ROUTES:
+        found = pattern.fullmatch(request.path)
+        if found:
+            named = {name: unquote(value) for name, value in found.groupdict().items() if value is not None}
+            return encoder, {**named, "is_streamed": route.is_streamed}
+    return _DEFAULT, {}
 
 
 def _find_route(request: Request) -> _Handler:
     path = request.path
-    is_model = any(path.startswith(f"{each}/") for each in _MODEL_PATHS)
-    method, handler = ("GET", Router.show_model) if is_model else _ROUTES.get(path, ("", Router.chat))
+    method, handler = "", Router.chat
+    if any(pattern.fullmatch(path) for pattern, *_ in _ROUTES):
+        method = "POST"
+    elif path in _MODEL_PATHS:
+        method, handler = "GET", Router.list_models
+    elif any(path.startswith(f"{each}/") for each in _MODEL_PATHS):
+        method, handler = "GET", Router.show_model
     if not method:
         raise NotFoundError(f"Invalid URL ({request.method} {path})", status_code=404, type="invalid_request_error")
     if method != request.method:
@@ -124,8 +139,7 @@ def _find_route(request: Request) -> _Handler:
 
 
 def _site(request: Request, port: int, parsed: ParsedRequest = _NO_REQUEST) -> Site:
-    encoder = find_encoder(_CHAT_PATHS.get(request.path, "openai-chat"))
-    return Site(encoder, parsed, port, request.path, time.time())
+    return Site(_speaks(request)[0], parsed, port, request.path, time.time())
 
 
 def _document(request: Request, port: int, content: Any) -> Plan:

@@ -124,7 +124,12 @@ class Simulator:
     @property
     def base_url(self) -> str:
         """What clients take as the base URL of an OpenAI-compatible host."""
-        return f"http://{_HOST}:{self.port}/v1"
+        return f"{self.url}/v1"
+
+    @property
+    def url(self) -> str:
+        """What clients of the other APIs take as the base URL: the root of the server."""
+        return f"http://{_HOST}:{self.port}"
 
     @property
     def requests(self) -> list[RecordedRequest]:

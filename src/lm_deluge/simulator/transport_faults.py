@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from lm_deluge.simulator.fault import EditPlan, Parameters, Row
+from lm_deluge.simulator.fault import SSE, EditPlan, Parameters, Row
 from lm_deluge.simulator.plan import Close, Frame, Hang, Pause, Plan, Raw, Repeat, Reset, Step
 
 __all__ = ["TRANSPORT_FAULTS"]
@@ -171,7 +171,9 @@ TRANSPORT_FAULTS: dict[str, Row] = {
         only_streams=False,
     ),
     "drip": Row("one byte every `seconds`", _drip, defaults={"seconds": 0.05}, only_streams=False),
-    "endless_pings": Row("comments every `seconds`, for ever", _endless_pings, defaults={**_AFTER, "seconds": 0.1}),
+    "endless_pings": Row(
+        "comments every `seconds`, for ever", _endless_pings, defaults={**_AFTER, "seconds": 0.1}, needs=SSE
+    ),
     "endless_empty_deltas": Row(
         "deltas without content every `seconds`, for ever", _endless_empty_deltas, defaults={**_AFTER, "seconds": 0.1}
     ),

@@ -13,7 +13,7 @@ import msgspec
 
 from lm_deluge.errors import MissingExtraError
 from lm_deluge.events import Event, TextDelta
-from lm_deluge.simulator.fault import EditPlan, Parameters, Row
+from lm_deluge.simulator.fault import SSE, EditPlan, Parameters, Row
 from lm_deluge.simulator.plan import Frame, Pause, Plan, Repeat, Site, Step
 from lm_deluge.wire.sse import encode_sse
 
@@ -236,7 +236,7 @@ def _empty_body(plan: Plan, params: Parameters) -> Plan:
 _ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J\x08\x7f\r\0"
 _LINES = "a\u2028b\u2029c\x85d\x0be\x0cf"
 
-WIRE_FAULTS: dict[str, Row] = {
+_ROWS: dict[str, Row] = {
     "split_utf8": Row("every character of several bytes arrives in pieces", _split_utf8),
     "byte_by_byte": Row("every byte is an HTTP chunk of its own", _byte_by_byte, only_streams=False),
     "invalid_utf8": Row("a delta holds bytes that are no UTF-8", _invalid_utf8, defaults=_AFTER),
@@ -294,4 +294,21 @@ WIRE_FAULTS: dict[str, Row] = {
     ),
     "no_content_type": Row("the answer has no content type", _no_content_type, only_streams=False),
     "empty_body": Row("200, and no byte of a body", _empty_body, only_streams=False, is_refusal=True),
+}
+
+_OF_LINES = (
+    *("bom", "late_bom", "crlf", "cr_only", "mixed_newlines", "comments", "multiline_data", "event_without_data"),
+    *(
+        "unknown_fields",
+        "empty_data",
+        "nul",
+        "unterminated_last_event",
+        "huge_line",
+        "huge_event",
+        "gzip_bomb",
+        "not_json",
+    ),
+)
+WIRE_FAULTS: dict[str, Row] = {
+    name: replace(row, needs=SSE) if name in _OF_LINES else row for name, row in _ROWS.items()
 }

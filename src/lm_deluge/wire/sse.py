@@ -8,6 +8,8 @@ unescaped inside JSON. A CR at the end of a read ends its line at once; an LF th
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
 
 from lm_deluge.errors import ResponseLimitError
@@ -39,6 +41,9 @@ class SSEDecoder:
     `error`, behind the events that came whole; from then on nothing more is read.
     """
 
+    media_types: ClassVar[tuple[str, ...]] = ("text/event-stream", "application/x-ndjson")
+    is_json: ClassVar[bool] = False
+
     def __init__(self, max_event_bytes: int = 16 * 2**20) -> None:
         self.last_event_id = ""
         self.retry_ms: int | None = None
@@ -52,6 +57,10 @@ class SSEDecoder:
         self._skip_lf = False
         self._is_start = True
         self._is_between = False  # no line of the next event was read
+
+    def may_begin(self, head: bytes) -> bool:
+        """Whether a stream can begin with these bytes, blanks and byte order mark taken off."""
+        return head.startswith((b"data", b"event", b"id", b"retry", b":"))
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Take the next bytes; return the events that they complete."""

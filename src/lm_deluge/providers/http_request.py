@@ -1,0 +1,62 @@
+"""The HTTP request around the body that an adapter builds: where to, with which headers, as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from lm_deluge.errors import InvalidPromptError
+from lm_deluge.providers.adapter import Call
+from lm_deluge.wire.http import HttpRequest
+
+__all__ = ["build_http_request"]
+
+_STREAM_TYPE = "text/event-stream"
+_DOCUMENT_TYPE = "application/json"
+
+
+def build_http_request(
+    call: Call,
+    body: Mapping[str, Any],
+    *,
+    path: str,
+    stream_path: str = "",
+    headers: Mapping[str, str] | None = None,
+    stream_type: str = _STREAM_TYPE,
+) -> HttpRequest:
+    """Return the request, without credentials.
+
+    Args:
+        call: What is asked; its provider's row may have paths, a query and headers of its own.
+        body: The JSON, `extra_body` not yet in it.
+        path: Where plain answers are asked for, behind the base URL; `{model}` stands for the model's name.
+        stream_path: Where streams are; left empty, at the same place. May have a query.
+        headers: Of the wire API.
+        stream_type: What a stream's media type is.
+
+    Raises:
+        InvalidPromptError: The body does not fit into JSON.
+    """
+    row = call.provider
+    if row.path or row.stream_path:
+        path, stream_path = row.path, row.stream_path
+    chosen = (stream_path or path) if call.is_streamed else path
+    url = call.base_url + chosen.replace("{model}", quote(call.model.name, safe=""))
+    if row.query:
+        url += ("&" if "?" in url else "?") + urlencode(row.query)
+    all_headers = {
+        "content-type": _DOCUMENT_TYPE,
+        "accept": stream_type if call.is_streamed else _DOCUMENT_TYPE,
+        **(headers or {}),
+        **row.headers,
+        **{name.lower(): value for name, value in call.extra_headers.items()},
+    }
+    try:
+        data = msgspec.json.encode({**body, **call.extra_body})
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        # Its text names a type or a position, never what the prompt says.
+        raise InvalidPromptError(f"the request does not fit into JSON: {error}") from error
+    return HttpRequest(url, all_headers, data)

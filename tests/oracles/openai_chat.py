@@ -1,0 +1,26 @@
+"""Chat Completions: complete with the finish reason of the first candidate, or with the end mark."""
+
+import json
+from typing import Any
+
+from oracles import Oracle, Usage, sse_frame_ends
+
+API = "openai-chat"
+
+
+def is_terminal(data: bytes) -> bool:
+    if data.strip() == b"[DONE]":
+        return True
+    choices = json.loads(data).get("choices") or ()
+    return any(choice.get("finish_reason") and not choice.get("index") for choice in choices)
+
+
+def usage(expected: dict[str, Any], raw: dict[str, Any]) -> Usage:
+    reasoning = expected["reasoning"] or 0
+    if reasoning and raw.get("total_tokens") == expected["input"] + expected["output"] + reasoning:
+        # xAI: our convention has reasoning within the output
+        return {**expected, "output": expected["output"] + reasoning}
+    return dict(expected)
+
+
+ORACLE = Oracle(sse_frame_ends, is_terminal, usage=usage)
