@@ -282,7 +282,7 @@ class ChatPayload:
         if choice.finish_reason and self._reason is None:
             self._set_reason(choice.finish_reason)
 
-    def _add_piece(self, piece: Any, events: list[Event]) -> None:
+    def add_piece(self, piece: Any, events: list[Event]) -> None:
         """Take a typed piece of content: text, or thinking that may hold pieces itself (Mistral's models)."""
         if isinstance(piece, str):
             events.append(TextDelta(piece))
@@ -300,7 +300,7 @@ class ChatPayload:
         content = delta.content
         if isinstance(content, list):
             for piece in content:
-                self._add_piece(piece, events)
+                self.add_piece(piece, events)
             content = None
         of_text = tuple(logprobs.content or ()) if logprobs else ()
         if content or of_text:
