@@ -11,7 +11,7 @@ from lm_deluge import errors
 from lm_deluge.errors import APIError
 from lm_deluge.wire.sse import encode_sse
 
-__all__ = ["encode_error", "encode_stream_error"]
+__all__ = ["encode_error", "encode_stream_error", "error_words"]
 
 # Type and code of each class, for errors that bring none of their own. The nearest class in the tree holds.
 _WORDS: dict[type[APIError], tuple[str, str | None]] = {
@@ -32,15 +32,16 @@ _WORDS: dict[type[APIError], tuple[str, str | None]] = {
 
 def encode_error(error: APIError) -> bytes:
     """Write the JSON body of an error answer. The status is not in it: `error.status_code` goes before."""
+    kind, code = error_words(error)
+    fields = {"message": error.message, "type": kind, "param": None, "code": code}
+    return msgspec.json.encode({"error": fields})
+
+
+def error_words(error: APIError) -> tuple[str, str | None]:
+    """Return the type and the code of an error: its own, or those by which its class is known again."""
     kind = next(each for each in type(error).__mro__ if each in _WORDS)
     default_type, default_code = _WORDS[kind]
-    fields = {
-        "message": error.message,
-        "type": error.type or default_type,
-        "param": None,
-        "code": error.code or default_code,
-    }
-    return msgspec.json.encode({"error": fields})
+    return error.type or default_type, error.code or default_code
 
 
 def encode_stream_error(error: APIError) -> bytes:

@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.providers.adapter import Adapter
+from lm_deluge.providers.mistral_chat import MistralChat
 from lm_deluge.providers.openai_chat import OpenAIChat
 
 __all__ = ["adapter_names", "find_adapter"]
 
 _ADAPTERS: dict[str, Callable[[], Adapter]] = {
+    MistralChat.name: MistralChat,
     OpenAIChat.name: OpenAIChat,
 }
 
