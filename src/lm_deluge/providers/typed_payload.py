@@ -65,7 +65,7 @@ class TypedPayload:
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
         """Take one frame."""
         if self.is_finished:
-            self.ignored += 1
+            self.ignored += frame.data.strip() != b"[DONE]"
             return
         found = self.handlers.get(frame.event) or self._find(frame)
         if found is None:
