@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.providers.adapter import Adapter
+from lm_deluge.providers.cohere_v2 import CohereV2
 from lm_deluge.providers.mistral_chat import MistralChat
 from lm_deluge.providers.openai_chat import OpenAIChat
 
 __all__ = ["adapter_names", "find_adapter"]
 
 _ADAPTERS: dict[str, Callable[[], Adapter]] = {
+    CohereV2.name: CohereV2,
     MistralChat.name: MistralChat,
     OpenAIChat.name: OpenAIChat,
 }
