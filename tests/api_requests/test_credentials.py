@@ -81,6 +81,50 @@ def test_where_the_provider_is(monkeypatch: pytest.MonkeyPatch) -> None:
         find_base_url(OPEN, None)
 
 
+LOCAL = ProviderRow(
+    id="local",
+    otel_name="local",
+    adapter="openai-chat",
+    base_url="http://localhost:11434",
+    base_url_env=("LOCAL_HOST",),
+    key_env=("LOCAL_KEY",),
+    auth="optional",
+)
+
+
+def test_a_key_may_be_optional(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert key_of(base_url=LOCAL.base_url, provider=LOCAL) is None
+    monkeypatch.setenv("LOCAL_KEY", "own")
+    assert key_of(base_url=LOCAL.base_url, provider=LOCAL) == "own"
+    assert authorization(LOCAL, Secret("x")) == {"authorization": "Bearer x"}
+    assert authorization(LOCAL, None) == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "url"),
+    [
+        ("0.0.0.0:8000", "http://localhost:8000"),
+        ("0.0.0.0", "http://localhost:11434"),  # noqa: S104 - nothing is bound here
+        ("box", "http://box:11434"),
+        ("box:80/ollama/", "http://box:80/ollama"),
+        (":8000", "http://localhost:8000"),
+        ("[::1]", "http://[::1]:11434"),
+        ("https://ollama.com", "https://ollama.com"),
+    ],
+)
+def test_a_host_alone_is_completed_for_a_local_server(monkeypatch: pytest.MonkeyPatch, said: str, url: str) -> None:
+    monkeypatch.setenv("LOCAL_HOST", said)
+    assert find_base_url(LOCAL, None) == url
+
+
+@pytest.mark.parametrize("said", ["u:canary@box", "box?key=canary", "box:x", "[::1", "box#canary"])
+def test_a_host_that_is_none_is_refused_without_being_shown(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    monkeypatch.setenv("LOCAL_HOST", said)
+    with pytest.raises(ConfigurationError) as caught:
+        find_base_url(LOCAL, None)
+    assert said not in str(caught.value)
+
+
 BAD_URLS = ["ftp://h", "http://", "http:///v1", "http://h:x", "http://h:99999", "http://[::1", "http://u:canary@h"]
 BAD_URLS += ["http://@h", "http://h/v1?key=canary", "http://h/v1#canary", "h:80", "//h"]
 

@@ -92,8 +92,10 @@ async def test_an_error_in_the_stream() -> None:
 
 
 def test_the_blocking_client() -> None:
-    with Simulator(TEXT).start_in_thread() as sim:
-        client = cohere.ClientV2(api_key="test-key", base_url=sim.url)
+    with (
+        Simulator(TEXT).start_in_thread() as sim,
+        cohere.ClientV2(api_key="test-key", base_url=sim.url) as client,
+    ):
         events = client.chat_stream(**ASKED)
         pieces = [event.delta.message.content.text for event in events if event.type == "content-delta"]
     assert "".join(pieces) == TEXT

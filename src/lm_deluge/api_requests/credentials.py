@@ -16,6 +16,8 @@ __all__ = ["authorization", "check_headers", "find_base_url", "find_key", "find_
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_KEYLESS = ("none", "optional")
+_ANY_INTERFACE = "0.0.0.0"  # noqa: S104 - where a server listens; nobody can call there on every system
 _SHORTEST_SECRET = 8
 """A shorter value, "none" or "x" for a host that wants no key, is a word of its own and would garble messages."""
 
@@ -40,7 +42,7 @@ def find_key(provider: ProviderRow, model: ModelRow, base_url: str, explicit: st
         raise ConfigurationError(f"api_key is not text, but {type(explicit).__name__}", provider=provider.id)
     key = explicit.strip() if explicit is not None else _from_environment(provider.key_env)
     if not key:
-        if provider.auth == "none" or not provider.key_env or base_url != _row_url(provider):
+        if provider.auth in _KEYLESS or not provider.key_env or base_url != _row_url(provider):
             return None
         raise MissingAPIKeyError(
             "there is no API key",
@@ -64,7 +66,8 @@ def find_base_url(provider: ProviderRow, explicit: str | None) -> str:
     Raises:
         ConfigurationError: Nobody says where it is, or what is said is no URL.
     """
-    url = (explicit or _from_environment(provider.base_url_env) or _row_url(provider, must=True)).strip().rstrip("/")
+    url = explicit or _completed(_from_environment(provider.base_url_env), provider) or _row_url(provider, must=True)
+    url = url.strip().rstrip("/")
     if not url:
         raise ConfigurationError(
             f"nothing says where {provider.id} is", hint='Pass base_url=..., "http://localhost:8000/v1" for example.'
@@ -79,6 +82,23 @@ def find_base_url(provider: ProviderRow, explicit: str | None) -> str:
     if parts.query or parts.fragment:
         raise ConfigurationError("the base URL has a query or a fragment", provider=provider.id, hint="Leave it out.")
     return url
+
+
+def _completed(url: str | None, provider: ProviderRow) -> str | None:
+    """Return a URL as the environment has it, a host or port alone with what the row of a local server says beside it.
+
+    Such a variable is the server's own too: `OLLAMA_HOST=0.0.0.0:11434` says where it listens.
+    """
+    local = urlsplit(provider.base_url) if "{" not in provider.base_url else None
+    if not url or local is None or local.port is None or any(sign in url for sign in ("://", "@", "?", "#")):
+        return url
+    try:
+        parts = urlsplit(f"{local.scheme}://{url}")
+        port = parts.port or local.port
+    except ValueError:
+        return url  # and is refused
+    host = local.hostname if parts.hostname in (None, _ANY_INTERFACE) else parts.hostname
+    return f"{local.scheme}://{f'[{host}]' if ':' in (host or '') else host}:{port}{parts.path}"
 
 
 def _row_url(provider: ProviderRow, *, must: bool = False) -> str:

@@ -125,7 +125,8 @@ def _choose_key(asked: Asked, row: ModelRow, provider: ProviderRow) -> tuple[str
     if has_key(provider):
         _check_dotenv(asked, provider)
         return None, False, None
-    if asked.base_url is not None or find_base_url(provider, None) != provider.base_url:
+    is_elsewhere = asked.base_url is not None or find_base_url(provider, None) != provider.base_url
+    if is_elsewhere or provider.auth == "optional":
         return None, False, None
     names = " or ".join(provider.key_env)
     notice = (

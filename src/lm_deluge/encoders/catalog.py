@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lm_deluge.encoders import cohere_v2, mistral_chat, openai_chat
+from lm_deluge.encoders import cohere_v2, mistral_chat, ollama_chat, openai_chat
 from lm_deluge.encoders.encoder import Encoder
 from lm_deluge.errors import ConfigurationError
 
@@ -13,6 +13,7 @@ _ENCODERS: dict[str, Encoder] = {
     for encoder in (
         cohere_v2.ENCODER,
         mistral_chat.ENCODER,
+        ollama_chat.ENCODER,
         openai_chat.ENCODER,
     )
 }

@@ -95,7 +95,8 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             wire API says. `{model}` stands for the model's name; without a `stream_path` both are the same.
         query: Sent with every request.
         headers: Sent with every request.
-        auth: How the key travels: as a bearer token, in a header of its own, or not at all.
+        auth: How the key travels: as a bearer token, in a header of its own, as a bearer token where there is one, or
+            not at all.
         key_header: That header.
         opaque_as: Whose opaque data (signatures, encrypted reasoning) it makes and understands; left empty, its own
             alone.
@@ -114,7 +115,7 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     stream_path: str = ""
     query: dict[str, str] = {}
     headers: dict[str, str] = {}
-    auth: Literal["bearer", "header", "none"] = "bearer"
+    auth: Literal["bearer", "header", "optional", "none"] = "bearer"
     key_header: str = ""
     opaque_as: str = ""
     prompt_cache: Literal["explicit", "automatic", "none"] = "none"
