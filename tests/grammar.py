@@ -54,4 +54,5 @@ def _check_calls(events: list[Event], *, is_complete: bool) -> None:
             assert event.arguments_text == texts[event.index]
             assert event.arguments is None or event.arguments_error is None
     assert list(started) == list(range(len(started)))
-    assert finished == (set(started) if is_complete else set())
+    # Some APIs say where each call ends, others end all of them with the answer.
+    assert finished == set(started) if is_complete else finished <= set(started)
