@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
 from lm_deluge.models.rows import Capabilities, ModelRow, ProviderRow
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.message import Message
@@ -33,3 +35,14 @@ def body_of(api: str, prompt: Conversation | Iterable[Message], **fields: Any) -
     """Return the JSON of the request for a conversation."""
     body: dict[str, Any] = json.loads(request_of(api, prompt, **fields).body)
     return body
+
+
+def with_owner(call: Call, owner: str) -> Call:
+    """Return the call to a provider whose opaque data is `owner`'s."""
+    provider = msgspec.structs.replace(call.provider, opaque_as=owner)
+    return msgspec.structs.replace(call, provider=provider)
+
+
+def built(call: Call) -> bytes:
+    """Return the body of the request for a call."""
+    return find_adapter(call.provider.adapter).build_request(call).body
