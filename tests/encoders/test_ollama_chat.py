@@ -23,6 +23,7 @@ from lm_deluge.events import (
     ResponseStarted,
     TextDelta,
     TokenLogprob,
+    ToolCallDelta,
     ToolCallFinished,
     ToolCallStarted,
     UsageReported,
@@ -160,6 +161,18 @@ def test_arguments_are_objects(text: str, value: Any, arguments: dict[str, Any])
     for body in (b"".join(encode_stream(events)), encode_response(events)):
         (call,) = decode_body(API, body).tool_calls
         assert (call.id, call.name, call.arguments) == ("a", "f", arguments)
+
+
+def test_a_call_that_was_not_finished_is_not_lost() -> None:
+    events = [
+        ToolCallStarted(0, "a", "f"),
+        ToolCallDelta(0, '{"a"'),
+        ToolCallDelta(0, ": "),
+        ToolCallDelta(5, "x"),
+        ResponseFinished("tool_calls"),
+    ]
+    (call,) = decode_body(API, b"".join(encode_stream(events))).tool_calls
+    assert (call.id, call.name, call.arguments) == ("a", "f", {"input": '{"a": '})
 
 
 def test_what_has_no_place() -> None:

@@ -33,11 +33,13 @@ from lm_deluge.events import (
     ResponseFinished,
     ResponseStarted,
     TextDelta,
+    ToolCallDelta,
     ToolCallFinished,
+    ToolCallStarted,
     UsageReported,
 )
 from lm_deluge.prompt.message import Message
-from lm_deluge.prompt.parts import ImagePart, TextPart
+from lm_deluge.prompt.parts import ImagePart, TextPart, ToolCallPart
 from lm_deluge.response import ResponseBuilder
 from lm_deluge.usage import Usage
 
@@ -63,9 +65,7 @@ def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: b
     """
     writer = _LineWriter(created)
     for event in events:
-        line = writer.write(event)
-        if line is not None:
-            yield line
+        yield from writer.write(event)
 
 
 class _LineWriter:
@@ -74,48 +74,64 @@ class _LineWriter:
     def __init__(self, created: int) -> None:
         self._head: JSON = {"model": "", "created_at": _time(created)}
         self._usage: Usage | None = None
+        self._open: dict[int, ToolCallPart] = {}  # calls that were begun
 
-    def write(self, event: Event) -> bytes | None:
-        """Return the line that `event` completes, or None."""
+    def write(self, event: Event) -> list[bytes]:
+        """Return the lines that `event` completes."""
         write = _WRITERS.get(type(event))
-        return None if write is None else write(self, event)
+        return [] if write is None else write(self, event)
 
-    def start(self, event: ResponseStarted) -> bytes | None:
+    def start(self, event: ResponseStarted) -> list[bytes]:
         self._head["model"] = event.model or ""
-        return None
+        return []
 
     def _line(self, message: JSON, **more: Any) -> bytes:
         fields = {**self._head, "message": {"role": "assistant", **message}, "done": False, **more}
         return msgspec.json.encode(fields) + b"\n"
 
-    def add_text(self, event: TextDelta | RefusalDelta) -> bytes | None:
+    def add_text(self, event: TextDelta | RefusalDelta) -> list[bytes]:
         more = {"logprobs": logprob_fields(event.logprobs)} if event.logprobs else {}
-        return self._line({"content": event.text}, **more)
+        return [self._line({"content": event.text}, **more)]
 
-    def add_reasoning(self, event: ReasoningDelta) -> bytes | None:
-        return self._line({"content": "", "thinking": event.text})
+    def add_reasoning(self, event: ReasoningDelta) -> list[bytes]:
+        return [self._line({"content": "", "thinking": event.text})]
 
-    def add_media(self, event: MediaDelta) -> bytes | None:
+    def add_media(self, event: MediaDelta) -> list[bytes]:
         is_image = event.data and not event.media_type.startswith("audio/")
-        return self._line({"content": "", "images": [event.data]}) if is_image else None
+        return [self._line({"content": "", "images": [event.data]})] if is_image else []
 
-    def finish_call(self, event: ToolCallFinished) -> bytes | None:
-        return self._line({"content": "", "tool_calls": [_call(event)]})
+    def start_call(self, event: ToolCallStarted) -> list[bytes]:
+        self._open[event.index] = ToolCallPart(event.id, event.name)
+        return []
 
-    def keep_usage(self, event: UsageReported) -> bytes | None:
+    def add_arguments(self, event: ToolCallDelta) -> list[bytes]:
+        call = self._open.get(event.index)
+        if call is not None:
+            text = call.arguments_text + event.arguments
+            self._open[event.index] = ToolCallPart(call.id, call.name, text)
+        return []
+
+    def finish_call(self, event: ToolCallFinished) -> list[bytes]:
+        self._open.pop(event.index, None)
+        return [self._line({"content": "", "tool_calls": [_call(event)]})]
+
+    def keep_usage(self, event: UsageReported) -> list[bytes]:
         self._usage = event.usage
-        return None
+        return []
 
-    def finish(self, event: ResponseFinished) -> bytes | None:
-        return self._line({"content": ""}, **_end(event, self._usage))
+    def finish(self, event: ResponseFinished) -> list[bytes]:
+        broken = [self._line({"content": "", "tool_calls": [_call(call)]}) for call in self._open.values()]
+        return [*broken, self._line({"content": ""}, **_end(event, self._usage))]
 
 
-_WRITERS: dict[type, Callable[[_LineWriter, Any], bytes | None]] = {
+_WRITERS: dict[type, Callable[[_LineWriter, Any], list[bytes]]] = {
     ResponseStarted: _LineWriter.start,
     TextDelta: _LineWriter.add_text,
     ReasoningDelta: _LineWriter.add_reasoning,
     RefusalDelta: _LineWriter.add_text,
     MediaDelta: _LineWriter.add_media,
+    ToolCallStarted: _LineWriter.start_call,
+    ToolCallDelta: _LineWriter.add_arguments,
     ToolCallFinished: _LineWriter.finish_call,
     UsageReported: _LineWriter.keep_usage,
     ResponseFinished: _LineWriter.finish,
