@@ -74,7 +74,7 @@ class _LineWriter:
     def __init__(self, created: int) -> None:
         self._head: JSON = {"model": "", "created_at": _time(created)}
         self._usage: Usage | None = None
-        self._open: dict[int, ToolCallPart] = {}  # calls that were begun
+        self._open: dict[int, tuple[ToolCallStarted, list[str]]] = {}  # calls that were begun
 
     def write(self, event: Event) -> list[bytes]:
         """Return the lines that `event` completes."""
@@ -101,14 +101,12 @@ class _LineWriter:
         return [self._line({"content": "", "images": [event.data]})] if is_image else []
 
     def start_call(self, event: ToolCallStarted) -> list[bytes]:
-        self._open[event.index] = ToolCallPart(event.id, event.name)
+        self._open[event.index] = (event, [])
         return []
 
     def add_arguments(self, event: ToolCallDelta) -> list[bytes]:
-        call = self._open.get(event.index)
-        if call is not None:
-            text = call.arguments_text + event.arguments
-            self._open[event.index] = ToolCallPart(call.id, call.name, text)
+        if event.index in self._open:
+            self._open[event.index][1].append(event.arguments)
         return []
 
     def finish_call(self, event: ToolCallFinished) -> list[bytes]:
@@ -120,8 +118,9 @@ class _LineWriter:
         return []
 
     def finish(self, event: ResponseFinished) -> list[bytes]:
-        broken = [self._line({"content": "", "tool_calls": [_call(call)]}) for call in self._open.values()]
-        return [*broken, self._line({"content": ""}, **_end(event, self._usage))]
+        broken = [ToolCallPart(start.id, start.name, "".join(pieces)) for start, pieces in self._open.values()]
+        calls = [self._line({"content": "", "tool_calls": [_call(call)]}) for call in broken]
+        return [*calls, self._line({"content": ""}, **_end(event, self._usage))]
 
 
 _WRITERS: dict[type, Callable[[_LineWriter, Any], list[bytes]]] = {

@@ -235,6 +235,8 @@ def _text_content(call: Call, part: Any) -> JSON:
 
 
 def _image_content(call: Call, part: Any) -> JSON:
+    if part.media.url is None and part.media.data is None:
+        raise InvalidPromptError("an image cannot be passed on by its id", hint="Pass the path, the bytes or a URL.")
     image: JSON = {"url": part.media.url or part.media.data_url()}
     if part.detail is not None:
         image["detail"] = part.detail
