@@ -191,3 +191,9 @@ def test_a_call_with_free_text_becomes_one_of_a_function() -> None:
 
 def test_an_assistant_that_said_nothing() -> None:
     assert messages_of(Message("assistant")) == [{"role": "assistant", "content": ""}]
+
+
+@pytest.mark.parametrize("role", ["system", "user", "assistant"])
+def test_nobody_has_a_name(role: Any) -> None:
+    with pytest.raises(UnsupportedParameterError, match="names of who speaks"):
+        messages_of(Message(role, Message.user("Hi").parts, "Ann"))

@@ -220,3 +220,9 @@ def test_what_cannot_go_back_is_named() -> None:
     assert losses(api_calls.call_of(API, [said]), MistralChat()) == ("refusal_not_sent", "audio_not_sent")
     (sent,) = messages_of(said)
     assert sent["content"] == [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}]
+
+
+@pytest.mark.parametrize("role", ["system", "user", "assistant"])
+def test_nobody_has_a_name(role: Any) -> None:
+    with pytest.raises(UnsupportedParameterError, match="names of who speaks"):
+        messages_of(Message(role, Message.user("Hi").parts, "Ann"))

@@ -111,6 +111,17 @@ def test_a_call_in_pieces_that_repeat_its_name() -> None:
     assert (call.name, call.arguments_text) == ("f", '{"a": 1}')
 
 
+def test_an_id_that_is_not_there_may_be_written_as_text() -> None:
+    first = {"id": "abcDEF123", "index": 0, "function": {"name": "f", "arguments": '{"a"'}}
+    rest = {"id": "null", "index": 0, "function": {"name": "", "arguments": ": 1}"}}
+    (call,) = decode_body(API, chunk({"tool_calls": [first]}) + chunk({"tool_calls": [rest]}, "tool_calls")).tool_calls
+    assert (call.id, call.arguments) == ("abcDEF123", {"a": 1})
+    whole = [{"id": "null", "function": {"name": name, "arguments": "{}"}} for name in ("f", "f", "g")]
+    calls = decode_body(API, chunk({"tool_calls": whole}, "tool_calls") + DONE).tool_calls
+    assert [(call.name, call.arguments) for call in calls] == [("f", {}), ("f", {}), ("g", {})]
+    assert len({call.id for call in calls}) == 3
+
+
 def test_arguments_may_be_an_object() -> None:
     call = {"id": "abcDEF123", "function": {"name": "f", "arguments": {"a": 1}}}
     (found,) = decode_body(API, chunk({"tool_calls": [call]}, "tool_calls") + DONE).tool_calls

@@ -184,3 +184,9 @@ def test_what_cannot_go_back_is_named() -> None:
     assert losses(api_calls.call_of(API, [Message("assistant", (RefusalPart("No."),))]), OllamaChat()) == (
         "refusal_not_sent",
     )
+
+
+@pytest.mark.parametrize("role", ["system", "user", "assistant"])
+def test_nobody_has_a_name(role: Any) -> None:
+    with pytest.raises(UnsupportedParameterError, match="names of who speaks"):
+        messages_of(Message(role, Message.user("Hi").parts, "Ann"))

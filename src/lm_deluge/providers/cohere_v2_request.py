@@ -142,7 +142,7 @@ def _assistant(call: Call, message: Message) -> list[JSON]:
         body["content"] = [_said(part) for part in message.parts if isinstance(part, TextPart | ReasoningPart)]
     elif message.completion or not message.tool_calls:
         body["content"] = message.completion
-    calls = [function_call_fields(part) for part in message.parts if isinstance(part, ToolCallPart)]
+    calls = [function_call_fields(part) for part in _unnamed(call, message).parts if isinstance(part, ToolCallPart)]
     if calls:
         body["tool_calls"] = calls
     for part in message.parts:

@@ -121,7 +121,7 @@ def _unnamed(call: Call, message: Message) -> Message:
 def _assistant(call: Call, message: Message) -> list[JSON]:
     calls = [
         {**function_call_fields(part), "id": valid_call_id(part.id)}
-        for part in message.parts
+        for part in _unnamed(call, message).parts
         if isinstance(part, ToolCallPart)
     ]
     content: str | list[JSON] = message.completion

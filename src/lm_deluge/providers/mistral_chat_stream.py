@@ -11,6 +11,8 @@ from lm_deluge.providers.openai_chat_stream import ChatPayload
 
 __all__ = ["MistralPayload"]
 
+_NO_ID = "null"
+
 
 class MistralPayload(ChatPayload):
     """The state machine behind one stream of chunks, whose content may come in typed pieces."""
@@ -27,6 +29,12 @@ class MistralPayload(ChatPayload):
             special(self, piece, events)
         else:
             super().add_piece(piece, events)
+
+    def add_tool_call(self, call: Any, events: list[Event]) -> None:
+        """Take a piece of a call. The text `null` is no id: it is what Mistral's SDK writes where there is none."""
+        if call.id == _NO_ID and self.has_calls:
+            call.id = None
+        super().add_tool_call(call, events)
 
     def add_thinking(self, piece: dict[str, Any], events: list[Event]) -> None:
         """Take a thought, which may name sources and be signed."""

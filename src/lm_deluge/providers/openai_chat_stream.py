@@ -190,6 +190,11 @@ class ChatPayload:
         self._is_plain = False  # the last chunk was text and nothing else: so will be the next
 
     @property
+    def has_calls(self) -> bool:
+        """Whether any call was begun."""
+        return self._calls.has_calls
+
+    @property
     def is_complete(self) -> bool:
         """Whether the finish reason or the end mark was seen."""
         return self._reason is not None or self._is_marked
@@ -310,9 +315,9 @@ class ChatPayload:
             self._has_refusal = True
             events.append(RefusalDelta(delta.refusal or "", of_refusal))
         for call in delta.tool_calls or ():
-            self._add_tool_call(call, events)
+            self.add_tool_call(call, events)
         if delta.function_call is not None:
-            self._add_tool_call(_ToolCall(index=0, function=delta.function_call), events)
+            self.add_tool_call(_ToolCall(index=0, function=delta.function_call), events)
         if delta.annotations:
             self._add_sources(delta.annotations, events)
         if delta.audio or delta.images or delta.executed_tools:
@@ -329,7 +334,8 @@ class ChatPayload:
         if text:
             events.append(ReasoningDelta(text))
 
-    def _add_tool_call(self, call: _ToolCall, events: list[Event]) -> None:
+    def add_tool_call(self, call: _ToolCall, events: list[Event]) -> None:
+        """Take a piece of a call."""
         function = call.function or _Function()
         arguments = function.arguments
         if arguments is not None and not isinstance(arguments, str):
