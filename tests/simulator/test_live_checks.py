@@ -22,7 +22,7 @@ async def test_every_check_passes_against_the_simulator(api: str) -> None:
 
 
 async def test_a_check_that_fails_says_so() -> None:
-    async with Simulator("one", faults="missing_usage") as sim:
+    async with Simulator("one, two, three, four", faults="missing_usage") as sim:
         found = await run_checks("openai:some-model", base_url=sim.base_url, api_key="test-key")
     assert found["text"] == (False, "usage is not reported")
     assert found["schema"][0] is False
