@@ -121,6 +121,11 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     quirks: Quirks = Quirks()
 
     @property
+    def address_env(self) -> tuple[str, ...]:
+        """The environment variables that say where requests go."""
+        return (*self.base_url_env, *(name for place in self.places.values() for name in place.env))
+
+    @property
     def opaque_owner(self) -> str:
         """The name under which opaque data of its answers is kept, and by which it is sent back."""
         return self.opaque_as or self.id
