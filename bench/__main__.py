@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+from bench.decoders import decoders
 from bench.server import EVENTS
 
 TURNS = 3
@@ -73,3 +74,4 @@ def import_seconds(statement: str) -> float:
 if __name__ == "__main__":
     imports()
     decode()
+    decoders()

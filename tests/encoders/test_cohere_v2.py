@@ -11,7 +11,7 @@ import api_calls
 from lm_deluge.config import SamplingParams
 from lm_deluge.encoders.cohere_v2 import encode_error, encode_response, encode_stream, encode_stream_error
 from lm_deluge.encoders.cohere_v2_request import parse_request
-from lm_deluge.errors import BadRequestError, OverloadedError, RateLimitError, ServerError, TruncatedError
+from lm_deluge.errors import BadRequestError, OverloadedError, RateLimitError, TruncatedError
 from lm_deluge.events import (
     Attempt,
     Citation,
@@ -156,10 +156,10 @@ def test_calls_that_come_whole() -> None:
 
 def test_what_has_no_place() -> None:
     events = [
+        Attempt(2, "ServerError", "x", 0.1, "m"),
         RefusalDelta("No."),
         MediaDelta("audio/pcm", "AAAA"),
         ProviderPart("x", "signature", "sig"),
-        Attempt(2, "ServerError", "x", 0.1, "m"),
         ResponseFinished("refusal"),
     ]
     for response in (decode_body(API, b"".join(encode_stream(events))), decode_body(API, encode_response(events))):
@@ -189,5 +189,5 @@ def test_a_cut_answer_has_no_end() -> None:
 def test_errors() -> None:
     assert encode_error(RateLimitError("Slow down", status_code=429)) == b'{"message":"Slow down"}'
     body = b"".join(encode_stream([TextDelta("Hi")])) + encode_stream_error(OverloadedError("Busy"))
-    with pytest.raises(ServerError, match="Busy"):
+    with pytest.raises(OverloadedError, match="Busy"):
         decode_body(API, body)

@@ -172,10 +172,10 @@ def test_calls_that_come_whole() -> None:
 
 def test_what_has_no_place() -> None:
     events = [
+        Attempt(2, "ServerError", "x", 0.1, "m"),
         RefusalDelta("No."),
         MediaDelta("audio/pcm", "AAAA"),
         ProviderPart("x", "reasoning_details", []),
-        Attempt(2, "ServerError", "x", 0.1, "m"),
         ResponseFinished("refusal"),
     ]
     for response in (decode_body(API, b"".join(encode_stream(events))), decode_body(API, encode_response(events))):

@@ -1,4 +1,4 @@
-"""Whatever bytes come: events, or errors of ours; and the same ones however the bytes are cut."""
+"""Rich answers many of whose values are of types that nobody promised: events, or errors of ours."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ MORE = 20 if recordings.IS_SOAK else 1
 SETTINGS = settings(max_examples=60 * MORE, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 ODD = [None, True, 0, -1, 2.5, "", "x", [], {}, [None], ["x"], [[]], [{}], {"text": 5}, {"type": ["x"]}, 10**30]
-DAMAGE = [b"", b"\0", b"\xff", b"\r", b"\n", b'"', b"{", b"}", b"[", b"9", b"null", b"data: "]
 
 
 def outcome(api: str, chunks: list[bytes]) -> tuple[list[Event], str | None]:
@@ -58,28 +57,9 @@ def odd_line(line: bytes, dice: random.Random) -> bytes:
 
 
 @pytest.mark.parametrize("api", APIS)
-@given(noise=st.binary(max_size=200), positions=st.lists(st.integers(0, 200), max_size=5))
-@SETTINGS
-def test_random_bytes(api: str, noise: bytes, positions: list[int]) -> None:
-    assert outcome(api, cuts.at(noise, positions)) == outcome(api, [noise])
-
-
-@pytest.mark.parametrize("api", APIS)
 @given(data=st.data(), dice=st.randoms(use_true_random=False))
 @SETTINGS
 def test_values_of_odd_types(api: str, data: st.DataObject, dice: random.Random) -> None:
     body = b"".join(encode_events(api, data.draw(MIRRORS[api])))
     odd = b"\n".join(odd_line(line, dice) for line in body.split(b"\n"))
     assert outcome(api, cuts.at_random(odd, dice.randrange(100), 50)) == outcome(api, [odd])
-
-
-@pytest.mark.parametrize("api", APIS)
-@given(data=st.data(), dice=st.randoms(use_true_random=False))
-@SETTINGS
-def test_damaged_streams(api: str, data: st.DataObject, dice: random.Random) -> None:
-    damaged = bytearray(b"".join(encode_events(api, data.draw(MIRRORS[api]))))
-    for _ in range(dice.randrange(1, 8)):
-        place = dice.randrange(len(damaged) + 1)
-        damaged[place : place + dice.randrange(3)] = dice.choice(DAMAGE)
-    whole = bytes(damaged)
-    assert outcome(api, cuts.at_random(whole, dice.randrange(100), 50)) == outcome(api, [whole])

@@ -12,7 +12,17 @@ from lm_deluge.config import Secret
 from lm_deluge.errors import ConfigurationError, DelugeError, MissingAPIKeyError
 from lm_deluge.models.rows import ModelRow, ProviderRow
 
-__all__ = ["authorization", "check_headers", "find_base_url", "find_key", "find_proxy", "has_key", "hide", "secrets_of"]
+__all__ = [
+    "authorization",
+    "check_headers",
+    "find_base_url",
+    "find_key",
+    "find_proxy",
+    "has_key",
+    "hide",
+    "secrets_of",
+    "usual_base_url",
+]
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -42,7 +52,7 @@ def find_key(provider: ProviderRow, model: ModelRow, base_url: str, explicit: st
         raise ConfigurationError(f"api_key is not text, but {type(explicit).__name__}", provider=provider.id)
     key = explicit.strip() if explicit is not None else _from_environment(provider.key_env)
     if not key:
-        if provider.auth in _KEYLESS or not provider.key_env or base_url != _row_url(provider):
+        if provider.auth in _KEYLESS or not provider.key_env or base_url != usual_base_url(provider):
             return None
         raise MissingAPIKeyError(
             "there is no API key",
@@ -66,7 +76,8 @@ def find_base_url(provider: ProviderRow, explicit: str | None) -> str:
     Raises:
         ConfigurationError: Nobody says where it is, or what is said is no URL.
     """
-    url = explicit or _completed(_from_environment(provider.base_url_env), provider) or _row_url(provider, must=True)
+    said = _completed(_from_environment(provider.base_url_env), provider)
+    url = explicit or said or usual_base_url(provider, must=True)
     url = url.strip().rstrip("/")
     if not url:
         raise ConfigurationError(
@@ -101,7 +112,7 @@ def _completed(url: str | None, provider: ProviderRow) -> str | None:
     return f"{local.scheme}://{f'[{host}]' if ':' in (host or '') else host}:{port}{parts.path}"
 
 
-def _row_url(provider: ProviderRow, *, must: bool = False) -> str:
+def usual_base_url(provider: ProviderRow, *, must: bool = False) -> str:
     """Return the base URL of the row with its places filled in; empty where one is not known, unless it `must` be."""
     if not provider.places:
         return provider.base_url

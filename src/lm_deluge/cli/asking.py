@@ -116,7 +116,7 @@ def build_client(asked: Asked, model: str | None = None) -> tuple[LLMClient, str
 
 def _choose_key(asked: Asked, row: ModelRow, provider: ProviderRow) -> tuple[str | None, bool, str | None]:
     """Return the key (None: the environment's), whether the simulator answers, and what to say about it."""
-    from lm_deluge.api_requests.credentials import find_base_url, has_key
+    from lm_deluge.api_requests.credentials import find_base_url, has_key, usual_base_url
 
     if row.id == _SIMULATOR and asked.base_url is None:
         return None, True, "Simulator: this is the built-in simulator, not a model; it makes its answers up."
@@ -125,7 +125,7 @@ def _choose_key(asked: Asked, row: ModelRow, provider: ProviderRow) -> tuple[str
     if has_key(provider):
         _check_dotenv(asked, provider)
         return None, False, None
-    is_elsewhere = asked.base_url is not None or find_base_url(provider, None) != provider.base_url
+    is_elsewhere = asked.base_url is not None or find_base_url(provider, None) != usual_base_url(provider)
     if is_elsewhere or provider.auth == "optional":
         return None, False, None
     names = " or ".join(provider.key_env)
@@ -138,7 +138,7 @@ def _choose_key(asked: Asked, row: ModelRow, provider: ProviderRow) -> tuple[str
 
 def _check_dotenv(asked: Asked, provider: ProviderRow) -> None:
     """Refuse a folder that would send a key which is not its own to an address of its choice."""
-    address = from_dotenv(provider.base_url_env)
+    address = from_dotenv(provider.address_env)
     if asked.base_url is None and address is not None and from_dotenv(provider.key_env) is None:
         from lm_deluge.errors import ConfigurationError
 

@@ -31,7 +31,7 @@ def load_dotenv_here() -> str | None:
         return f".env was not read: {getattr(error, 'strerror', None) or 'it is no text in UTF-8'}"
     usable = {name: value for name, value in values.items() if value is not None and "\0" not in value}
     for row in list_providers():
-        addresses = [name for name in row.base_url_env if name in usable and name not in os.environ]
+        addresses = [name for name in row.address_env if name in usable and name not in os.environ]
         keys = [name for name in row.key_env if name in usable and (addresses or name not in os.environ)]
         for name in (*addresses, *keys):
             os.environ[name] = _loaded[name] = usable[name]

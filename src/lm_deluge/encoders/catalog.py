@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lm_deluge.encoders import cohere_v2, mistral_chat, ollama_chat, openai_chat
+from lm_deluge.encoders import anthropic, cohere_v2, mistral_chat, ollama_chat, openai_chat
 from lm_deluge.encoders.encoder import Encoder
 from lm_deluge.errors import ConfigurationError
 
@@ -11,6 +11,7 @@ __all__ = ["encoder_names", "find_encoder", "list_encoders"]
 _ENCODERS: dict[str, Encoder] = {
     encoder.name: encoder
     for encoder in (
+        anthropic.ENCODER,
         cohere_v2.ENCODER,
         mistral_chat.ENCODER,
         ollama_chat.ENCODER,

@@ -22,6 +22,7 @@ import msgspec
 from lm_deluge.encoders.chat_fields import call_fields
 from lm_deluge.encoders.cohere_v2_request import parse_request
 from lm_deluge.encoders.encoder import Encoder, Route
+from lm_deluge.encoders.openai_errors import usual_status
 from lm_deluge.errors import APIError
 from lm_deluge.events import (
     Citation,
@@ -258,8 +259,12 @@ def encode_error(error: APIError) -> bytes:
 
 
 def encode_stream_error(error: APIError) -> bytes:
-    """Write the end by which a stream fails after it began. Nothing follows it, no end mark either."""
-    return _frame("message-end", delta={"error": error.message, "finish_reason": "ERROR"})
+    """Write the end by which a stream fails after it began. Nothing follows it, no end mark either.
+
+    Cohere says no more than why; the status that it stands for is ours, so that the error is known again.
+    """
+    status = usual_status(error)
+    return _frame("message-end", delta={"error": error.message, "finish_reason": "ERROR", "status_code": status})
 
 
 ENCODER = Encoder(

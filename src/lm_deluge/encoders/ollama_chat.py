@@ -23,6 +23,7 @@ import msgspec
 from lm_deluge.encoders.chat_fields import logprob_fields
 from lm_deluge.encoders.encoder import Encoder, Route
 from lm_deluge.encoders.ollama_chat_request import parse_request
+from lm_deluge.encoders.openai_errors import usual_status
 from lm_deluge.errors import APIError
 from lm_deluge.events import (
     Event,
@@ -192,8 +193,12 @@ def encode_error(error: APIError) -> bytes:
 
 
 def encode_stream_error(error: APIError) -> bytes:
-    """Write the line by which a stream fails after it began. Nothing follows it."""
-    return encode_error(error) + b"\n"
+    """Write the line by which a stream fails after it began. Nothing follows it.
+
+    Ollama says no more than why; the status that it stands for is ours, so that the error is known again.
+    """
+    fields = {"error": error.message, "status_code": usual_status(error)}
+    return msgspec.json.encode(fields) + b"\n"
 
 
 ENCODER = Encoder(

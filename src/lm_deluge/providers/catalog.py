@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.providers.adapter import Adapter
+from lm_deluge.providers.anthropic import AnthropicMessages
 from lm_deluge.providers.cohere_v2 import CohereV2
 from lm_deluge.providers.mistral_chat import MistralChat
 from lm_deluge.providers.ollama_chat import OllamaChat
@@ -14,6 +15,7 @@ from lm_deluge.providers.openai_chat import OpenAIChat
 __all__ = ["adapter_names", "find_adapter"]
 
 _ADAPTERS: dict[str, Callable[[], Adapter]] = {
+    AnthropicMessages.name: AnthropicMessages,
     CohereV2.name: CohereV2,
     MistralChat.name: MistralChat,
     OllamaChat.name: OllamaChat,

@@ -92,6 +92,7 @@ class _EndDelta(msgspec.Struct, gc=False):
     finish_reason: str | None = None
     usage: JSON | None = None
     error: Any = None
+    status_code: int | None = None  # of servers that say more than Cohere, the simulator among them
 
 
 class _End(msgspec.Struct, gc=False):
@@ -329,7 +330,7 @@ def _failure(end: _EndDelta) -> APIError:
     reason = end.finish_reason or "ERROR"
     said = end.error if isinstance(end.error, str) and end.error else f"the answer broke off: {reason}"
     payload = end.error if isinstance(end.error, dict) else {"message": said, "type": reason}
-    error = classify_in_band(payload, status=_FAILURES.get(reason))
+    error = classify_in_band({"status_code": end.status_code or _FAILURES.get(reason), **payload})
     error.billed = "maybe"
     return error
 

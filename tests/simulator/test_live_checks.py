@@ -1,0 +1,28 @@
+"""The checks that `make live` runs against real providers, run against the simulator: they must be able to pass."""
+
+from __future__ import annotations
+
+import pytest
+
+from live.checks import CHECKS, run_checks
+from lm_deluge.models.registry import list_providers
+from lm_deluge.providers.catalog import adapter_names
+from lm_deluge.simulator import Simulator
+
+
+@pytest.mark.parametrize("api", adapter_names())
+async def test_every_check_passes_against_the_simulator(api: str) -> None:
+    row = next(row for row in list_providers() if row.adapter == api and row.id != "simulator")
+    async with Simulator() as sim:
+        base_url = sim.base_url if row.base_url.endswith("/v1") else sim.url
+        found = await run_checks(f"{row.id}:some-model", base_url=base_url, api_key="test-key")
+    assert list(found) == list(CHECKS)
+    assert {name: word for name, (works, word) in found.items() if works is False} == {}
+    assert found["text"][0] is found["tools"][0] is True
+
+
+async def test_a_check_that_fails_says_so() -> None:
+    async with Simulator("one, two, three, four", faults="missing_usage") as sim:
+        found = await run_checks("openai:some-model", base_url=sim.base_url, api_key="test-key")
+    assert found["text"] == (False, "usage is not reported")
+    assert found["schema"][0] is False
