@@ -13,6 +13,7 @@ from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.message import Message
 from lm_deluge.providers.adapter import Call
 from lm_deluge.providers.catalog import find_adapter
+from lm_deluge.simulator import Simulator
 from lm_deluge.wire.http import HttpRequest
 
 
@@ -46,3 +47,10 @@ def with_owner(call: Call, owner: str) -> Call:
 def built(call: Call) -> bytes:
     """Return the body of the request for a call."""
     return find_adapter(call.provider.adapter).build_request(call).body
+
+
+def simulated_url(sim: Simulator, row: ProviderRow) -> str:
+    """Return the base URL under which the simulator speaks a provider's API."""
+    if row.adapter == "mistral-chat":
+        return f"{sim.url}/mistral"  # it asks under OpenAI's path, so the simulator has it in a place apart
+    return sim.base_url if row.base_url.endswith("/v1") else sim.url
