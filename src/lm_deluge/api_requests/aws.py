@@ -36,7 +36,7 @@ _REGION = re.compile(r"\.([a-z]{2}(?:-[a-z]+)+-[0-9]+)\.")
 _SIGNED = re.compile(r"content-type|x-amz.*")
 
 _lock = threading.Lock()
-_found: dict[tuple[tuple[str, str], ...], Any] = {}
+_found: dict[int, Any] = {}
 """The credentials of the environment as it is; of one as it was there are none."""
 
 
@@ -66,7 +66,7 @@ def _must_wait(credentials: Any) -> bool:
     return isinstance(credentials, RefreshableCredentials) and bool(credentials.refresh_needed())
 
 
-def _find(environment: tuple[tuple[str, str], ...], call: Call) -> tuple[Any, Any]:
+def _find(environment: int, call: Call) -> tuple[Any, Any]:
     """Return the credentials and what they are now. Those who ask at the same time wait for the first one's answer."""
     with _lock:
         try:

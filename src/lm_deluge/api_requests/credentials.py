@@ -110,9 +110,9 @@ def find_place(provider: ProviderRow, name: str) -> str:
     return (_known_places(provider, must=False) or {}).get(name, "")
 
 
-def aws_environment() -> tuple[tuple[str, str], ...]:
-    """Return the variables that AWS credentials depend on."""
-    return tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
+def aws_environment() -> int:
+    """Return a number that changes with the variables on which AWS credentials depend."""
+    return hash(frozenset((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
 
 
 def _known_places(provider: ProviderRow, *, must: bool) -> dict[str, str] | None:
