@@ -14,18 +14,19 @@ import msgspec
 from lm_deluge.errors import InvalidPromptError
 from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.providers.adapter import Call
-from lm_deluge.providers.bedrock_vendors import find_vendor
+from lm_deluge.providers.bedrock_models import find_vendor
 from lm_deluge.providers.converse_blocks import build_blocks
 from lm_deluge.providers.fit import cannot_take, check_fit, check_tool_choice
 
-__all__ = ["build_converse_body", "build_messages", "build_tool_config", "refuse_what_has_no_place"]
+__all__ = ["NO_PLACE", "build_converse_body", "build_messages", "build_tool_config", "refuse_what_has_no_place"]
 
 JSON = dict[str, Any]
 
 _CACHE_POINT: JSON = {"cachePoint": {"type": "default"}}
 _CACHED_USER_MESSAGES = {"last_user_message": 1, "last_2_user_messages": 2, "last_3_user_messages": 3}
 
-_NO_PLACE = ("seed", "presence_penalty", "frequency_penalty", "top_logprobs", "verbosity", "parallel_tool_calls")
+NO_PLACE = ("seed", "presence_penalty", "frequency_penalty", "top_logprobs", "verbosity", "parallel_tool_calls")
+"""Parameters that the API, whatever the model, has no field for."""
 
 
 def build_converse_body(call: Call) -> JSON:
@@ -35,7 +36,7 @@ def build_converse_body(call: Call) -> JSON:
         UnsupportedParameterError: The model or the API cannot take a parameter or a part.
     """
     check_fit(call)
-    refuse_what_has_no_place(call, _NO_PLACE)
+    refuse_what_has_no_place(call, NO_PLACE)
     system, messages = build_messages(call)
     params = call.params
     inference = {
