@@ -14,6 +14,7 @@ import msgspec
 from lm_deluge.errors import InvalidPromptError
 from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.providers.adapter import Call
+from lm_deluge.providers.anthropic_request import build_thinking
 from lm_deluge.providers.bedrock_models import find_vendor
 from lm_deluge.providers.converse_blocks import build_blocks
 from lm_deluge.providers.fit import cannot_take, check_fit, check_tool_choice
@@ -23,6 +24,9 @@ __all__ = ["NO_PLACE", "build_converse_body", "build_messages", "build_tool_conf
 JSON = dict[str, Any]
 
 _CACHE_POINT: JSON = {"cachePoint": {"type": "default"}}
+# What Claude's answer is limited to where nobody says: a thought must fit into it.
+# https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InferenceConfiguration.html
+_LEAST_DEFAULT_LIMIT = 4_096
 _CACHED_USER_MESSAGES = {"last_user_message": 1, "last_2_user_messages": 2, "last_3_user_messages": 3}
 
 NO_PLACE = ("seed", "presence_penalty", "frequency_penalty", "top_logprobs", "verbosity", "parallel_tool_calls")
@@ -148,11 +152,11 @@ def _add_effort(call: Call, effort: str, body: JSON) -> None:
 
 def _add_claude_thinking(call: Call, effort: str, body: JSON) -> None:
     # https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-adaptive-thinking.html (2026-11)
-    if effort == "none":
-        body["additionalModelRequestFields"] = {"thinking": {"type": "disabled"}}
-        return
-    _add_effort(call, effort, body)
-    body["additionalModelRequestFields"] = {"thinking": {"type": "adaptive"}}
+    fields = build_thinking(call, call.params.max_new_tokens or call.model.max_output_tokens or _LEAST_DEFAULT_LIMIT)
+    word = fields.get("output_config", {}).get("effort")
+    if word is not None:
+        body["outputConfig"] = {**body.get("outputConfig", {}), "effort": word}
+    body["additionalModelRequestFields"] = {"thinking": fields["thinking"]}
 
 
 def _add_nova_reasoning(call: Call, effort: str, body: JSON) -> None:

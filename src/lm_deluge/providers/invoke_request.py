@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lm_deluge.providers.adapter import Call
+from lm_deluge.providers.anthropic_request import build_messages_body
 from lm_deluge.providers.bedrock_models import find_family, find_vendor
 from lm_deluge.providers.chat_shape import build_chat_body
 from lm_deluge.providers.converse_request import (
@@ -24,6 +25,7 @@ __all__ = ["build_invoke_body", "build_invoke_headers"]
 
 JSON = dict[str, Any]
 
+_CLAUDE_VERSION = "bedrock-2023-05-31"
 _PENALTIES = ("presence_penalty", "frequency_penalty")
 _NO_TEXT_PLACE = (*NO_PLACE, "reasoning_effort")
 
@@ -49,6 +51,13 @@ def _without_none(fields: JSON) -> JSON:
 
 def _stop(call: Call) -> list[str] | None:
     return list(call.params.stop) if call.params.stop else None
+
+
+def _claude(call: Call) -> JSON:
+    # https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages-request-response.html
+    body = build_messages_body(call, version=_CLAUDE_VERSION, says_stream=False)
+    body.pop("service_tier", None)  # a header says it
+    return body
 
 
 def _nova(call: Call) -> JSON:
@@ -186,6 +195,7 @@ def _command_r(call: Call) -> JSON:
 
 
 _BUILDERS: dict[str, Callable[[Call], JSON]] = {
+    "claude": _claude,
     "nova": _nova,
     "chat": _chat,
     "titan": _titan,

@@ -22,7 +22,7 @@ def spoken(call: Call) -> list[tuple[str, str]]:
     Raises:
         UnsupportedParameterError: A message of the user or the system is not text.
     """
-    found = []
+    found: list[tuple[str, str]] = []
     for message in call.conversation:
         role = "system" if message.role == "developer" else message.role
         if role == "assistant":
