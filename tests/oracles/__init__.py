@@ -13,6 +13,11 @@ Usage = dict[str, int | None]
 FrameEnds = Callable[[bytes], list[tuple[int, bytes]]]
 
 
+def nothing_overlooked(frames: list[bytes]) -> dict[str, Any]:
+    """The recorder saw everything."""
+    return {}
+
+
 def same_usage(expected: dict[str, Any], raw: dict[str, Any]) -> Usage:
     """The provider counts as we do."""
     return dict(expected)
@@ -35,7 +40,7 @@ class Oracle(NamedTuple):
     is_error: Callable[[bytes], bool] = lambda data: b'"error"' in data
     usage: Callable[[dict[str, Any], dict[str, Any]], Usage] = same_usage
     by_hand: Mapping[str, str] = MappingProxyType({})
-    overlooked: Callable[[list[bytes]], dict[str, Any]] = lambda frames: {}
+    overlooked: Callable[[list[bytes]], dict[str, Any]] = nothing_overlooked
 
 
 def sse_frame_ends(body: bytes) -> list[tuple[int, bytes]]:

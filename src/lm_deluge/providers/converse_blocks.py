@@ -135,11 +135,20 @@ def _user(call: Call, message: Message, names: _Names) -> list[JSON]:
 def _assistant(call: Call, message: Message, names: _Names) -> list[JSON]:
     blocks: list[JSON] = []
     following = (*message.parts[1:], None)
+    before: Part | None = None
     for part, after in zip(message.parts, following, strict=True):
         build = _ANSWERED.get(type(part))
-        if build is not None:
+        # The signature of a thought that is not shown has no thought before it.
+        if _is_signature(call, part) and not isinstance(before, ReasoningPart):
+            blocks += _thought(call, ReasoningPart(""), part, names)
+        elif build is not None:
             blocks += build(call, part, after, names)
+        before = part
     return blocks
+
+
+def _is_signature(call: Call, part: Part | None) -> bool:
+    return isinstance(part, ProviderDataPart) and part.kind == SIGNATURE and _is_own(call, part)
 
 
 def _said(call: Call, part: Any, after: Part | None, names: _Names) -> list[JSON]:
@@ -154,7 +163,7 @@ def _called(call: Call, part: Any, after: Part | None, names: _Names) -> list[JS
 
 def _thought(call: Call, part: Any, after: Part | None, names: _Names) -> list[JSON]:
     """Send back a signed thought; an unsigned one may be another provider's."""
-    if not (isinstance(after, ProviderDataPart) and after.kind == SIGNATURE and _is_own(call, after)):
+    if not (isinstance(after, ProviderDataPart) and _is_signature(call, after)):
         return []
     return [{"reasoningContent": {"reasoningText": {"text": part.text, "signature": after.data}}}]
 

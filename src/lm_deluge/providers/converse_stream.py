@@ -326,6 +326,7 @@ class ConversePayload(TypedPayload):
             return
         self.start(events)
         self._end_block(events)
+        self.calls.finish_all(events)
         self.reason = value.stopReason
         if self._usage is not None:
             self.end(events)

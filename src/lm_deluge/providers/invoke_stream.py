@@ -98,8 +98,10 @@ class InvokePayload:
         """Take nothing: a message that was cut never counts."""
 
     def finish(self, events: list[Event]) -> None:
-        """Close an answer whose terminal event came."""
-        if self._inner is not None:
+        """Close an answer whose terminal event came. OpenAI's end mark is not missing: here it is never sent."""
+        if isinstance(self._inner, ChatPayload):
+            self._inner.finish_document(events)
+        elif self._inner is not None:
             self._inner.finish(events)
 
     def read_document(self, body: bytes, events: list[Event]) -> None:
