@@ -1,6 +1,7 @@
 """The native API: Claude's form, Nova's, and those of models that continue text."""
 
 from requests_again import JSON, Again
+from requests_again.anthropic_messages import normal as normal_claude
 from requests_again.bedrock_converse import normal as normal_converse
 
 API = "bedrock-invoke"
@@ -13,6 +14,8 @@ def normal(raw: JSON) -> JSON:
         found = normal_converse(raw)
         found.setdefault("maxTokens", found.pop("max_new_tokens", None))  # two names of the same limit
         return found
+    if "anthropic_version" in raw:
+        return normal_claude(raw)
     if "num_generations" in raw and raw["num_generations"] == 1:
         raw = {name: value for name, value in raw.items() if name != "num_generations"}
     return without_nothing(raw)

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from lm_deluge.encoders import openai_chat
+from lm_deluge.encoders import anthropic, openai_chat
 from lm_deluge.encoders.bedrock_errors import encode_error, encode_event, encode_stream_error
 from lm_deluge.encoders.bedrock_forms import find_form
 from lm_deluge.encoders.bedrock_invoke_request import parse_request
@@ -81,6 +81,12 @@ def _write_nova(form: str, events: _Watched, created: int) -> Iterator[bytes]:
             yield msgspec.json.encode({name: fields, **counted})
 
 
+def _write_claude(form: str, events: _Watched, created: int) -> Iterator[bytes]:
+    for event in anthropic.write_events(events):
+        counted = metrics(events.usage) if event["type"] == "message_stop" else {}
+        yield msgspec.json.encode({**event, **counted})
+
+
 def _write_chat(form: str, events: _Watched, created: int) -> Iterator[bytes]:
     for frame in openai_chat.encode_stream(events, created=created):
         data = _data_of(frame)
@@ -101,11 +107,13 @@ def _with_metrics(data: bytes, usage: Usage | None) -> bytes:
 
 
 _STREAMS: dict[str, Callable[[str, _Watched, int], Iterator[bytes]]] = {
+    "claude": _write_claude,
     "nova": _write_nova,
     "chat": _write_chat,
 }
 
 _DOCUMENTS: dict[str, Callable[[list[Event], int], bytes]] = {
+    "claude": lambda events, created: anthropic.encode_response(events, created=created),
     "nova": lambda events, _: msgspec.json.encode(build_answer(events)),
     "chat": lambda events, created: openai_chat.encode_response(events, created=created),
 }

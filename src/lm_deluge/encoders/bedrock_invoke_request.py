@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from lm_deluge.config import SamplingParams
+from lm_deluge.encoders.anthropic_request import parse_request as parse_claude
 from lm_deluge.encoders.bedrock_converse_request import find_cache, read_tool_choice, read_tools
 from lm_deluge.encoders.bedrock_fields import invalid, read_object, take
 from lm_deluge.encoders.bedrock_forms import find_form
@@ -20,11 +21,14 @@ from lm_deluge.encoders.invoke_text import TEXT_FORMS
 from lm_deluge.encoders.openai_chat_request import parse_request as parse_chat
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.prompt.conversation import Conversation
+from lm_deluge.prompt.message import Message
+from lm_deluge.prompt.parts import ProviderDataPart
 
 __all__ = ["parse_request"]
 
 JSON = dict[str, Any]
 
+_API = "bedrock-invoke"
 _NOVA_READ = {"schemaVersion", "messages", "system", "inferenceConfig", "toolConfig"}
 
 
@@ -42,7 +46,23 @@ def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | 
         parsed = parse(raw, model)
     except ConfigurationError as error:
         raise invalid(error.message) from error
-    return msgspec.structs.replace(parsed, model=model, is_streamed=bool(is_streamed), wants_usage=True, raw=raw)
+    return msgspec.structs.replace(
+        parsed,
+        model=model,
+        conversation=Conversation([_owned(message) for message in parsed.conversation]),
+        is_streamed=bool(is_streamed),
+        wants_usage=True,
+        raw=raw,
+    )
+
+
+def _owned(message: Message) -> Message:
+    """Return the message with its opaque data as this API's own, whoever's form it came in."""
+    parts = [
+        msgspec.structs.replace(part, provider=_API) if isinstance(part, ProviderDataPart) else part
+        for part in message.parts
+    ]
+    return Message(message.role, tuple(parts), message.name)
 
 
 def _parse_text(raw: JSON, model: str) -> ParsedRequest:
@@ -55,8 +75,12 @@ def _parse_chat(raw: JSON, model: str) -> ParsedRequest:
     return parse_chat(msgspec.json.encode({**known, "model": model}))
 
 
+def _parse_claude(raw: JSON, model: str) -> ParsedRequest:
+    return parse_claude(msgspec.json.encode(raw), model=model)
+
+
 def _parse_nova(raw: JSON, model: str) -> ParsedRequest:
-    reader = MessageReader("bedrock-invoke")
+    reader = MessageReader(_API)
     messages = reader.read(raw)
     config = dict(take(raw, "inferenceConfig", dict, {}))
     at = "inferenceConfig."
@@ -99,5 +123,6 @@ def _effort(config: Any) -> str | None:
 
 _PARSERS: dict[str, Callable[[JSON, str], ParsedRequest]] = {
     "chat": _parse_chat,
+    "claude": _parse_claude,
     "nova": _parse_nova,
 }

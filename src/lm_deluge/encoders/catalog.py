@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from lm_deluge.encoders import bedrock_converse, bedrock_invoke, openai_chat
+from lm_deluge.encoders import anthropic, bedrock_converse, bedrock_invoke, openai_chat
 from lm_deluge.encoders.encoder import Encoder
 from lm_deluge.errors import ConfigurationError
 
 __all__ = ["encoder_names", "find_encoder", "list_encoders"]
 
 _ENCODERS: dict[str, Encoder] = {
-    encoder.name: encoder for encoder in (bedrock_converse.ENCODER, bedrock_invoke.ENCODER, openai_chat.ENCODER)
+    encoder.name: encoder
+    for encoder in (openai_chat.ENCODER, anthropic.ENCODER, bedrock_converse.ENCODER, bedrock_invoke.ENCODER)
 }
 
 

@@ -260,6 +260,9 @@ class AnthropicPayload(TypedPayload):
 
     def _open_call(self, block: _Block, events: list[Event]) -> None:
         self.calls.start(events, block.key, _text(block.data, "id"), _text(block.data, "name"))
+        others = {name: value for name, value in block.data.items() if name not in _CALL_FIELDS}
+        if others and others != _CALLED_DIRECTLY:
+            events.append(ProviderPart(self.provider, "tool_use", others))
 
     # What goes on in it, by kind of delta.
 
@@ -326,9 +329,6 @@ class AnthropicPayload(TypedPayload):
         if given and not self.calls.text(block.key):  # it came whole
             self.calls.add(events, block.key, msgspec.json.encode(given).decode())
         self.calls.finish(events, block.key)
-        others = {name: value for name, value in block.data.items() if name not in _CALL_FIELDS}
-        if others and others != _CALLED_DIRECTLY:
-            events.append(ProviderPart(self.provider, "tool_use", others))
 
     def _close_any(self, block: _Block, events: list[Event]) -> None:
         data = dict(block.data)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.providers.adapter import Adapter
+from lm_deluge.providers.anthropic import AnthropicMessages
 from lm_deluge.providers.bedrock_converse import BedrockConverse
 from lm_deluge.providers.bedrock_invoke import BedrockInvoke
 from lm_deluge.providers.openai_chat import OpenAIChat
@@ -13,6 +14,7 @@ from lm_deluge.providers.openai_chat import OpenAIChat
 __all__ = ["adapter_names", "find_adapter"]
 
 _ADAPTERS: dict[str, Callable[[], Adapter]] = {
+    AnthropicMessages.name: AnthropicMessages,
     BedrockConverse.name: BedrockConverse,
     BedrockInvoke.name: BedrockInvoke,
     OpenAIChat.name: OpenAIChat,
