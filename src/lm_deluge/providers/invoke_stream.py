@@ -114,7 +114,8 @@ class InvokePayload:
         if isinstance(reader, ConversePayload | TextPayload):
             reader.read_document(body, events)
             return
-        reader.handle(ServerSentEvent(body), events)
+        is_chat = isinstance(reader, ChatPayload)
+        reader.handle(ServerSentEvent(_with_openai_s_word(body) if is_chat else body), events)
         if not reader.is_complete:
             raise ProtocolError("the answer is JSON, but no answer of a model", reason="order", excerpt=body)
         if isinstance(reader, ChatPayload):
@@ -139,10 +140,11 @@ class InvokePayload:
             inner.handle(ServerSentEvent(data, kind[1].decode() if kind else ""), events)
         elif isinstance(inner, ConversePayload):
             self._hand_on_converse(inner, data, events)
+        elif isinstance(inner, ChatPayload):
+            inner.handle(ServerSentEvent(_with_openai_s_word(data)), events)
+            self._end_chat(inner, data, events)
         else:
             inner.handle(ServerSentEvent(data), events)
-            if isinstance(inner, ChatPayload):
-                self._end_chat(inner, data, events)
 
     def _hand_on_converse(self, inner: ConversePayload, data: bytes, events: list[Event]) -> None:
         try:
@@ -167,6 +169,21 @@ class InvokePayload:
             if not self._has_usage:
                 events.append(UsageReported(read_metrics(shape.metrics)))
             inner.finish_document(events)
+
+
+def _with_openai_s_word(data: bytes) -> bytes:
+    """Return a chunk of Mistral's with `finish_reason` where that has `stop_reason`.
+
+    https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-mistral-chat-completion.html (2026-11)
+    """
+    if b'"stop_reason"' not in data or b'"finish_reason"' in data:
+        return data
+    try:
+        chunk = msgspec.json.decode(data)
+        choices = [{**choice, "finish_reason": choice.get("stop_reason")} for choice in chunk["choices"]]
+        return msgspec.json.encode({**chunk, "choices": choices})
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError, KeyError, TypeError):
+        return data
 
 
 def _is_named(name: str) -> bool:
