@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import boto3
 import pytest
+from anthropic import AnthropicBedrock
 from botocore.config import Config
 from botocore.exceptions import ClientError, EventStreamError
 
@@ -22,7 +25,12 @@ WEATHER = {"toolSpec": {"name": "weather", "inputSchema": {"json": {"type": "obj
 
 async def ask(sim: Simulator, use: Callable[[Any], Any], **options: Any) -> Any:
     """Return what `use` makes of a client of the simulator, in a thread."""
-    return await asyncio.to_thread(lambda: use(client_of(sim, **options)))
+
+    def work() -> Any:
+        with closing(client_of(sim, **options)) as client:
+            return use(client)
+
+    return await asyncio.to_thread(work)
 
 
 def client_of(sim: Simulator, attempts: int = 1) -> Any:
@@ -38,7 +46,8 @@ def client_of(sim: Simulator, attempts: int = 1) -> Any:
 
 def stream_of(client: Any, **asked: Any) -> list[dict[str, Any]]:
     asked = {"modelId": "some.model-v1:0", "messages": [USER], **asked}
-    return list(client.converse_stream(**asked)["stream"])
+    with closing(client.converse_stream(**asked)["stream"]) as stream:
+        return list(stream)
 
 
 async def test_a_converse_stream() -> None:
@@ -150,3 +159,103 @@ async def test_harmless_faults_are_harmless(fault: str) -> None:
         events = await ask(sim, stream_of)
     texts = [event["contentBlockDelta"]["delta"]["text"] for event in events if "contentBlockDelta" in event]
     assert "".join(texts) == TEXT
+
+
+def invoke(client: Any, model: str, body: dict[str, Any]) -> dict[str, Any]:
+    answer = client.invoke_model(modelId=model, body=json.dumps(body))
+    found: dict[str, Any] = json.loads(answer["body"].read())
+    return found
+
+
+def invoke_stream(client: Any, model: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+    answer = client.invoke_model_with_response_stream(modelId=model, body=json.dumps(body))
+    with closing(answer["body"]) as stream:
+        return [json.loads(event["chunk"]["bytes"]) for event in stream]
+
+
+CLAUDE = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 999, "messages": [{"role": "user", "content": "Hi"}]}
+
+
+async def test_claude_through_the_native_api() -> None:
+    tool = {"name": "weather", "input_schema": {"type": "object", "properties": {}}}
+    script = Script(text=TEXT, tool_calls=[("weather", {"city": "Genève"})])
+    async with Simulator(script) as sim:
+        chunks = await ask(sim, lambda client: invoke_stream(client, ARN, {**CLAUDE, "tools": [tool]}))
+        whole = await ask(sim, lambda client: invoke(client, ARN, {**CLAUDE, "tools": [tool]}))
+    assert chunks[0]["type"] == "message_start"
+    assert chunks[0]["message"]["model"] == ARN
+    deltas = [chunk["delta"] for chunk in chunks if chunk["type"] == "content_block_delta"]
+    assert "".join(delta.get("text", "") for delta in deltas) == TEXT
+    assert "".join(delta.get("partial_json", "") for delta in deltas) == '{"city":"Genève"}'
+    assert chunks[-2]["delta"]["stop_reason"] == "tool_use"
+    assert chunks[-1]["type"] == "message_stop"
+    assert chunks[-1]["amazon-bedrock-invocationMetrics"]["outputTokenCount"] > 0
+    text, call = whole["content"]
+    assert (text["text"], call["input"], whole["stop_reason"]) == (TEXT, {"city": "Genève"}, "tool_use")
+
+
+async def test_anthropic_s_own_client_of_bedrock() -> None:
+    """Anthropic's SDK opens Amazon's frames itself, and signs with boto3."""
+    script = Script(reasoning="Hm.", text=TEXT)
+
+    def use() -> Any:
+        with AnthropicBedrock(
+            base_url=sim.url, aws_region="us-east-1", aws_access_key="AKIDEXAMPLE", aws_secret_key="s", max_retries=0
+        ) as client:
+            asked = {"model": "anthropic.claude-x", "max_tokens": 999, "messages": [{"role": "user", "content": "Hi"}]}
+            with client.messages.stream(**asked) as stream:
+                return stream.get_final_message(), client.messages.create(**asked)
+
+    async with Simulator(script) as sim:
+        streamed, plain = await asyncio.to_thread(use)
+    for message in (streamed, plain):
+        assert [block.type for block in message.content] == ["thinking", "text"]
+        assert message.content[1].text == TEXT
+        assert message.stop_reason == "end_turn"
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "text_of"),
+    [
+        (
+            "amazon.nova-lite-v1:0",
+            {"messages": [USER]},
+            lambda chunk: chunk.get("contentBlockDelta", {}).get("delta", {}).get("text"),
+        ),
+        ("amazon.titan-text-lite-v1", {"inputText": "Hi"}, lambda chunk: chunk["outputText"]),
+        ("us.meta.llama3-3-70b-instruct-v1:0", {"prompt": "Hi"}, lambda chunk: chunk["generation"]),
+        ("mistral.mistral-7b-instruct-v0:2", {"prompt": "Hi"}, lambda chunk: chunk["outputs"][0]["text"]),
+        ("cohere.command-text-v14", {"prompt": "Hi"}, lambda chunk: chunk.get("text")),
+        ("cohere.command-r-v1:0", {"message": "Hi"}, lambda chunk: chunk.get("text")),
+        (
+            "openai.gpt-oss-20b-1:0",
+            {"messages": [{"role": "user", "content": "Hi"}]},
+            lambda chunk: chunk["choices"][0]["delta"].get("content") if chunk["choices"] else None,
+        ),
+    ],
+)
+async def test_the_other_families(model: str, body: dict[str, Any], text_of: Callable[[Any], Any]) -> None:
+    async with Simulator(TEXT) as sim:
+        chunks = await ask(sim, lambda client: invoke_stream(client, model, body))
+        whole = await ask(sim, lambda client: invoke(client, model, body))
+    assert "".join(text_of(chunk) or "" for chunk in chunks) == TEXT
+    assert chunks[-1]["amazon-bedrock-invocationMetrics"]["outputTokenCount"] > 0
+    assert TEXT in json.dumps(whole, ensure_ascii=False)
+
+
+async def test_errors_of_the_native_api() -> None:
+    async with Simulator(faults=["status_429", "in_band_error_mid"]) as sim:
+        with pytest.raises(ClientError) as refused:
+            await ask(sim, lambda client: invoke_stream(client, ARN, CLAUDE))
+        with pytest.raises(EventStreamError) as broken:
+            await ask(sim, lambda client: invoke_stream(client, ARN, CLAUDE))
+    assert refused.value.response["Error"]["Code"] == "ThrottlingException"
+    assert broken.value.response["Error"]["Code"] == "internalServerException"
+
+
+@pytest.mark.parametrize("body", [{}, {"messages": []}, {"messages": [{"role": "user"}]}])
+async def test_requests_that_cannot_be_answered(body: dict[str, Any]) -> None:
+    async with Simulator(TEXT) as sim:
+        with pytest.raises(ClientError) as caught:
+            await ask(sim, lambda client: invoke(client, "amazon.nova-lite-v1:0", body))
+    assert caught.value.response["Error"]["Code"] == "ValidationException"
