@@ -24,11 +24,12 @@ from lm_deluge.events import (
     UsageReported,
 )
 from lm_deluge.providers.bedrock_errors import maybe_document_error, stream_error
+from lm_deluge.providers.body import not_json
 from lm_deluge.providers.tool_calls import parse_arguments
 from lm_deluge.providers.typed_payload import Handlers, TypedPayload
 from lm_deluge.usage import Usage
 from lm_deluge.wire.sse import ServerSentEvent
-from lm_deluge.wire.tolerant_json import TolerantDecoder, convert_tolerantly
+from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_tolerantly
 
 __all__ = ["REDACTED", "SERVER_TOOL", "SIGNATURE", "ConversePayload", "read_converse_usage"]
 
@@ -190,7 +191,10 @@ class ConversePayload(TypedPayload):
         Raises:
             ProtocolError: It is none.
         """
-        answer = _DOCUMENTS.decode(body)
+        try:
+            answer = _DOCUMENTS.decode(body)
+        except NotJSONError:
+            raise not_json(ServerSentEvent(body)) from None
         content = answer.output.message.content if answer and answer.output and answer.output.message else None
         if answer is None or answer.stopReason is None or content is None:
             failure = maybe_document_error(body)
