@@ -33,8 +33,9 @@ from lm_deluge.events import (
     UsageReported,
 )
 from lm_deluge.providers.anthropic_usage import merge_usage, read_usage
-from lm_deluge.providers.typed_payload import Handlers, TypedPayload
-from lm_deluge.wire.tolerant_json import TolerantDecoder
+from lm_deluge.providers.typed_payload import Handler, Handlers, TypedPayload
+from lm_deluge.wire.sse import ServerSentEvent
+from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder
 
 __all__ = ["AnthropicPayload"]
 
@@ -42,12 +43,16 @@ JSON = dict[str, Any]
 
 
 class _Message(msgspec.Struct, gc=False):
+    type: str | None = None
     id: str | None = None
     model: str | None = None
     content: list[Any] | None = None
     stop_reason: str | None = None
     usage: JSON | None = None
     container: JSON | None = None
+
+
+_MESSAGE = TolerantDecoder(_Message)
 
 
 class _MessageStart(msgspec.Struct, gc=False):
@@ -141,6 +146,18 @@ class AnthropicPayload(TypedPayload):
         self._last_key = -1
         self._length = 0  # of the text so far
         self._is_after_text = False  # a block of text ended, and no opaque data says so
+
+    def _find(self, frame: ServerSentEvent) -> Handler | None:
+        """Find a whole message by its type alone: as a name, `message` says only that it is an event."""
+        found = super()._find(frame)
+        if found is not None or b'"message"' not in frame.data:
+            return found
+        try:
+            message = _MESSAGE.decode(frame.data)
+        except NotJSONError:
+            return None
+        is_whole = message is not None and message.type == "message"
+        return (_MESSAGE, AnthropicPayload.add_message) if is_whole else None
 
     def ping(self, value: _Nothing, events: list[Event]) -> None:
         """Take a sign of life."""
@@ -347,7 +364,6 @@ class AnthropicPayload(TypedPayload):
         "message_delta": (TolerantDecoder(_MessageDelta), add_end),
         "message_stop": (TolerantDecoder(_Nothing), stop),
         "ping": (TolerantDecoder(_Nothing), ping),
-        "message": (TolerantDecoder(_Message), add_message),
     }
     _openers: ClassVar[Mapping[str, _BlockMethod]] = {
         "text": _open_text,
