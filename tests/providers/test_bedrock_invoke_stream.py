@@ -278,6 +278,8 @@ def test_no_family_ends_without_its_last_word(begin: list[Any]) -> None:
 
 def test_after_the_end_nothing_is_an_error() -> None:
     whole = chunks({"outputText": "a", "completionReason": "FINISH"})
+    damaged = b'{"amazon-bedrock-invocationMetrics": '
+    assert decode_body(API, chunks(delta("a"), delta(reason="stop"), damaged)).finish_reason == "stop"
     late = decode_body(API, whole + exception("throttlingException", {"message": "x"}) + chunk(b"{no JSON"))
     assert (late.completion, late.finish_reason) == ("a", "stop")
     assert decode_body(API, chunks({"outputText": "a", "completionReason": "FINISH", **METRICS}, {"x": 1})).usage

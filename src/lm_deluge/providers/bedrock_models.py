@@ -53,5 +53,7 @@ def find_vendor(model: str) -> str:
 def find_family(model: str) -> Family:
     """Return the form in which a model is asked by the native API."""
     vendor, name = _split(model)
-    found = (family for word, prefix, family in _FAMILIES if word == vendor and name.startswith(prefix))
-    return next(found, "chat")
+    for word, prefix, family in _FAMILIES:
+        if word == vendor and name.startswith(prefix):
+            return family
+    return "chat"

@@ -185,6 +185,26 @@ class ConversePayload(TypedPayload):
             step(self, found, events)
         return True
 
+    def handle_wrapped(self, data: bytes, events: list[Event]) -> None:
+        """Take a chunk of Nova's own API: an object whose one field is an event.
+
+        Raises:
+            ProtocolError: It is no JSON, and the answer is not complete.
+        """
+        try:
+            chunk = None if self.is_finished else _WRAPPED.decode(data)
+        except NotJSONError:
+            if not self.is_complete:
+                raise not_json(ServerSentEvent(data)) from None
+            chunk = None
+        is_known = False
+        for name, (_, step) in _NAMED.items() if chunk is not None else ():
+            value = getattr(chunk, name)
+            if value is not None:
+                is_known = True
+                step(self, value, events)
+        self.ignored += not is_known
+
     def read_document(self, body: bytes, events: list[Event]) -> None:
         """Take a plain answer.
 
@@ -371,6 +391,18 @@ def _handlers() -> Handlers:
 
 
 ConversePayload.handlers = _handlers()
+
+
+class _Wrapped(msgspec.Struct, gc=False):
+    contentBlockDelta: _BlockDelta | None = None  # noqa: N815
+    contentBlockStop: _BlockStop | None = None  # noqa: N815
+    contentBlockStart: _BlockStart | None = None  # noqa: N815
+    messageStart: _Nothing | None = None  # noqa: N815
+    messageStop: _MessageStop | None = None  # noqa: N815
+    metadata: _Metadata | None = None
+
+
+_WRAPPED = TolerantDecoder(_Wrapped)
 
 
 class _Message(msgspec.Struct):

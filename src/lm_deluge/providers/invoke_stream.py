@@ -139,32 +139,24 @@ class InvokePayload:
             kind = _TYPE.match(data)
             inner.handle(ServerSentEvent(data, kind[1].decode() if kind else ""), events)
         elif isinstance(inner, ConversePayload):
-            self._hand_on_converse(inner, data, events)
+            inner.handle_wrapped(data, events)
         elif isinstance(inner, ChatPayload):
+            before = len(events)
             inner.handle(ServerSentEvent(_with_openai_s_word(data)), events)
-            self._end_chat(inner, data, events)
+            self._has_usage = self._has_usage or any(isinstance(event, UsageReported) for event in events[before:])
+            if _METRICS in data:
+                self._end_chat(inner, data, events)
         else:
             inner.handle(ServerSentEvent(data), events)
 
-    def _hand_on_converse(self, inner: ConversePayload, data: bytes, events: list[Event]) -> None:
-        try:
-            fields = msgspec.json.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            if not inner.is_complete:
-                raise not_json(ServerSentEvent(data)) from None
-            fields = None
-        named = [(name, value) for name, value in fields.items() if _is_named(name)] if isinstance(fields, dict) else []
-        for name, value in named:
-            inner.handle_named(name, value, events)
-        if not named:
-            self._ignored += 1
-
     def _end_chat(self, inner: ChatPayload, data: bytes, events: list[Event]) -> None:
         """Take Bedrock's own count, where the model told none: it ends a stream that has no end mark."""
-        self._has_usage = self._has_usage or any(isinstance(event, UsageReported) for event in events)
-        if _METRICS not in data or not inner.is_complete or inner.is_finished:
+        if not inner.is_complete or inner.is_finished:
             return
-        shape = _SHAPES.decode(data)
+        try:
+            shape = _SHAPES.decode(data)
+        except NotJSONError:  # behind the reason why the answer ends: then it is no matter
+            return
         if shape is not None and shape.metrics is not None:
             if not self._has_usage:
                 events.append(UsageReported(read_metrics(shape.metrics)))
@@ -184,10 +176,6 @@ def _with_openai_s_word(data: bytes) -> bytes:
         return msgspec.json.encode({**chunk, "choices": choices})
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError, KeyError, TypeError):
         return data
-
-
-def _is_named(name: str) -> bool:
-    return not name.startswith("amazon-bedrock-")
 
 
 def _reader_of_chunk(data: bytes, provider: str, model: str) -> Payload:
