@@ -27,6 +27,7 @@ from lm_deluge.events import (
     ToolCallStarted,
     UsageReported,
 )
+from lm_deluge.models.rows import ModelRow, ProviderRow
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import (
     AudioPart,
@@ -39,6 +40,8 @@ from lm_deluge.prompt.parts import (
     ToolResultPart,
 )
 from lm_deluge.prompt.tool import ProviderTool, Tool
+from lm_deluge.providers.adapter import Call
+from lm_deluge.providers.catalog import find_adapter
 from lm_deluge.testing.decode import decode_body
 from lm_deluge.usage import Usage
 
@@ -194,6 +197,14 @@ def test_media() -> None:
     assert types == ["text/markdown", "video/3gpp", "audio/mpeg", "image/jpeg"]
 
 
+def test_results_that_only_the_api_has_words_for() -> None:
+    found = {"searchResult": {"source": "s", "title": "t", "content": [{"text": "x"}]}}
+    block = {"toolResult": {"toolUseId": "t", "content": [{"text": "a"}, found]}}
+    (message,) = parts_of(block)
+    assert message == Message("user", (ProviderDataPart(API, "content_block", block),))
+    assert again(messages=[{"role": "user", "content": [block]}])["messages"][0]["content"] == [block]
+
+
 def test_messages_of_the_model() -> None:
     (message,) = parts_of(
         {"reasoningContent": {"reasoningText": {"text": "Hm.", "signature": "sig"}}},
@@ -203,7 +214,6 @@ def test_messages_of_the_model() -> None:
         {"toolUse": {"toolUseId": "t1", "name": "f", "input": {"a": 1}}},
         {"toolUse": {"toolUseId": "t2", "name": "s", "type": "server_tool_use", "input": {}}},
         {"toolResult": {"toolUseId": "t2", "content": []}},
-        {"cachePoint": {"type": "default"}},
         role="assistant",
     )
     assert message.parts[:5] == (
@@ -283,6 +293,60 @@ def test_marks_of_the_cache(marked: list[bool], word: str | None) -> None:
     assert parsed(toolConfig={"tools": [point]}).cache == "tools_only"
 
 
+def again(**fields: Any) -> dict[str, Any]:
+    """Return the body that the adapter makes of what the encoder reads."""
+    found = parsed(**fields)
+    row = ProviderRow(id=API, otel_name=API, adapter=API, base_url="https://a.test", prompt_cache="explicit")
+    call = Call(
+        model=ModelRow(id="m", name="m", provider=API),
+        provider=row,
+        base_url=row.base_url,
+        conversation=found.conversation,
+        tools=found.tools,
+        cache=found.cache,
+    )
+    body: dict[str, Any] = json.loads(find_adapter(API).build_request(call).body)
+    return body
+
+
+POINT = {"cachePoint": {"type": "default"}}
+LONG = {"cachePoint": {"type": "default", "ttl": "1h"}}
+SPEC = {"toolSpec": {"name": "f", "inputSchema": {"json": {"type": "object"}}}}
+RESULT = {"toolResult": {"toolUseId": "t", "content": [{"text": "x"}]}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"system": [{"text": "a"}, POINT]}, "system_and_tools"),
+        ({"system": [{"text": "a"}, POINT], "toolConfig": {"tools": [SPEC, POINT]}}, "system_and_tools"),
+        ({"system": [{"text": "a"}], "toolConfig": {"tools": [SPEC, POINT]}}, "tools_only"),
+        ({"system": [{"text": "a"}, POINT], "toolConfig": {"tools": [SPEC]}}, None),
+        ({"system": [{"text": "a"}, LONG]}, None),
+        ({"system": [{"text": "a"}, POINT, {"text": "b"}]}, None),
+        ({"messages": [{"role": "user", "content": [{"text": "a"}, POINT, {"text": "b"}]}]}, None),
+        ({"messages": [{"role": "user", "content": [{"text": "a"}, LONG]}]}, None),
+        ({"messages": [{"role": "user", "content": [RESULT, POINT]}]}, "last_user_message"),
+        ({"messages": [{"role": "user", "content": [RESULT, POINT, {"text": "b"}]}]}, None),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": [{"text": "a"}, POINT]},
+                    {"role": "assistant", "content": [{"text": "b"}, POINT]},
+                    {"role": "user", "content": [{"text": "c"}]},
+                ]
+            },
+            None,
+        ),
+        ({"system": [{"text": "a"}, POINT], "messages": [{"role": "user", "content": [{"text": "a"}, POINT]}]}, None),
+    ],
+)
+def test_marks_of_the_cache_are_written_again_where_they_were(fields: dict[str, Any], word: str | None) -> None:
+    assert parsed(**fields).cache == word
+    body = {"messages": [{"role": "user", "content": [{"text": "Hi"}]}], **fields}
+    assert again(**fields) == body
+
+
 BAD: list[dict[str, Any]] = [
     {"messages": None},
     {"messages": []},
@@ -295,6 +359,7 @@ BAD: list[dict[str, Any]] = [
     {"messages": [{"role": "user", "content": [{"image": {"format": "png", "source": {"bytes": "!"}}}]}]},
     {"messages": [{"role": "user", "content": [{"image": {"format": "png", "source": {"bytes": "QUJD"}}}]}]},
     {"messages": [{"role": "user", "content": [{"toolResult": {"content": [{"audio": {}}]}}]}]},
+    {"messages": [{"role": "user", "content": [{"toolResult": {"content": [{"text": "x"}]}}]}]},
     {"messages": [{"role": "assistant", "content": [{"toolUse": {"name": "f"}}]}]},
     {"messages": [{"role": "assistant", "content": [{"reasoningContent": {}}]}]},
     {"system": "text"},

@@ -5,21 +5,23 @@ https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.htm
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
 from lm_deluge.config import PromptCache, SamplingParams
 from lm_deluge.encoders.bedrock_fields import invalid, need, read_object, take
-from lm_deluge.encoders.converse_messages import MessageReader
+from lm_deluge.encoders.converse_messages import CACHE_POINT, MessageReader, without_marks
 from lm_deluge.encoders.encoder import ParsedRequest
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.prompt.conversation import Conversation
+from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.tool import ProviderTool, Tool
 
-__all__ = ["find_cache", "parse_request", "read_tool_choice", "read_tools"]
+__all__ = ["parse_request", "read_tool_choice", "read_tools", "settle_cache"]
 
 JSON = dict[str, Any]
+Settled: TypeAlias = tuple[Conversation, tuple[Tool | ProviderTool, ...]]
 
 _READ = {"messages", "system", "inferenceConfig", "toolConfig", "serviceTier", "outputConfig"}
 _MORE = "additionalModelRequestFields"
@@ -41,17 +43,17 @@ def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | 
         raise invalid("The value at modelId failed to satisfy constraint: Member must not be null.")
     reader = MessageReader("bedrock-converse")
     try:
-        messages = reader.read(raw)
+        cache, (conversation, tools) = settle_cache(raw, reader, reader.read(raw))
         effort, extra = _effort(raw)
         return ParsedRequest(
             model=model,
-            conversation=Conversation(messages),
+            conversation=conversation,
             params=_params(raw, effort),
             is_streamed=bool(is_streamed),
             wants_usage=True,
-            tools=read_tools(raw),
+            tools=tools,
             output=_output(raw),
-            cache=find_cache(raw, reader),
+            cache=cache,
             extra=extra,
             raw=raw,
         )
@@ -111,8 +113,7 @@ def read_tools(raw: JSON) -> tuple[Tool | ProviderTool, ...]:
             raise invalid(f"The value at {at[:-1]} is of a wrong type.")
         spec = take(tool, "toolSpec", dict, at=at)
         if spec is None:
-            if "cachePoint" not in tool:
-                tools.append(ProviderTool(tool))
+            tools.append(ProviderTool(tool))
             continue
         at = f"{at}toolSpec."
         schema = need(need(spec, "inputSchema", dict, at=at), "json", dict, at=f"{at}inputSchema.")
@@ -143,19 +144,30 @@ def read_tool_choice(raw: JSON) -> str | None:
     return {"auto": "auto", "any": "required"}.get(word)
 
 
-def find_cache(raw: JSON, reader: MessageReader) -> PromptCache | None:
-    """Return the word of ours for the marks of the cache, as far as there is one."""
-    marked = 0
-    for is_marked in reversed(reader.marked_users):
-        if not is_marked:
-            break
-        marked += 1
-    if marked:
-        return _USER_MARKS[min(marked, max(_USER_MARKS))]
-    if reader.is_system_marked:
-        return "system_and_tools"
+def _find_cache(raw: JSON, reader: MessageReader) -> PromptCache | None:
+    """Return the word of ours that stands for all marks of the cache; None where there are none, or others."""
     tools = take(take(raw, "toolConfig", dict, {}), "tools", list, (), at="toolConfig.")
-    return "tools_only" if any(isinstance(tool, dict) and "cachePoint" in tool for tool in tools) else None
+    marks = [tool for tool in tools if isinstance(tool, dict) and "cachePoint" in tool]
+    total = reader.marks + len(marks)
+    has_marked_tools = bool(tools) and tools[-1] == CACHE_POINT
+    has_tools, has_system = len(tools) > len(marks), any(block != CACHE_POINT for block in raw.get("system") or ())
+    of_users = sum(reader.marked_users)
+    if total and of_users == total and all(reader.marked_users[-total:]):
+        return _USER_MARKS.get(total)
+    if total == has_marked_tools == 1:
+        return "tools_only"
+    is_all = reader.is_system_marked == has_system and has_marked_tools == has_tools
+    return "system_and_tools" if total and is_all and total == has_system + has_tools else None
+
+
+def settle_cache(raw: JSON, reader: MessageReader, messages: list[Message]) -> tuple[PromptCache | None, Settled]:
+    """Return the word for the marks of the cache, and messages and tools without them where there is one."""
+    tools = read_tools(raw)
+    cache = _find_cache(raw, reader)
+    if cache is not None:
+        messages = without_marks(messages)
+        tools = tuple(tool for tool in tools if not (isinstance(tool, ProviderTool) and tool.data == CACHE_POINT))
+    return cache, (Conversation(messages), tools)
 
 
 def _output(raw: JSON) -> JSON | None:

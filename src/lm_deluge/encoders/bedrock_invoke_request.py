@@ -12,7 +12,7 @@ import msgspec
 
 from lm_deluge.config import SamplingParams
 from lm_deluge.encoders.anthropic_request import parse_request as parse_claude
-from lm_deluge.encoders.bedrock_converse_request import find_cache, read_tool_choice, read_tools
+from lm_deluge.encoders.bedrock_converse_request import read_tool_choice, settle_cache
 from lm_deluge.encoders.bedrock_fields import invalid, read_object, take
 from lm_deluge.encoders.bedrock_forms import find_form
 from lm_deluge.encoders.converse_messages import MessageReader
@@ -81,7 +81,7 @@ def _parse_claude(raw: JSON, model: str) -> ParsedRequest:
 
 def _parse_nova(raw: JSON, model: str) -> ParsedRequest:
     reader = MessageReader(_API)
-    messages = reader.read(raw)
+    cache, (conversation, tools) = settle_cache(raw, reader, reader.read(raw))
     config = dict(take(raw, "inferenceConfig", dict, {}))
     at = "inferenceConfig."
     # The documentation of Nova's first generation has both names.
@@ -100,10 +100,10 @@ def _parse_nova(raw: JSON, model: str) -> ParsedRequest:
         extra["inferenceConfig"] = config
     return ParsedRequest(
         model=model,
-        conversation=Conversation(messages),
+        conversation=conversation,
         params=params,
-        tools=read_tools(raw),
-        cache=find_cache(raw, reader),
+        tools=tools,
+        cache=cache,
         extra=extra,
     )
 

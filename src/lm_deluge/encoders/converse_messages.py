@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -23,11 +23,13 @@ from lm_deluge.prompt.parts import (
     ToolResultPart,
 )
 
-__all__ = ["MessageReader"]
+__all__ = ["CACHE_POINT", "MessageReader", "without_marks"]
 
 JSON = dict[str, Any]
 
 _CONTENT_BLOCK = "content_block"
+CACHE_POINT: JSON = {"cachePoint": {"type": "default"}}
+"""A mark of the cache that says nothing more, for how long it holds for example."""
 
 _TYPES = {
     "png": "image/png",
@@ -52,9 +54,12 @@ class MessageReader:
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
+        self.marks = 0
+        """How many marks of the cache there are. They are blocks like others until a word of ours stands for them."""
         self.marked_users: list[bool] = []
-        """Whether each message of the user ends with a mark of the cache."""
+        """Whether each message of the user ends with a plain mark."""
         self.is_system_marked = False
+        """Whether what the system says ends with one."""
 
     def read(self, raw: JSON) -> list[Message]:
         """Return the messages, the system's first.
@@ -64,8 +69,8 @@ class MessageReader:
         """
         messages: list[Message] = []
         system = take(raw, "system", list, [])
-        parts = [self._system_part(block, f"system.{position}.") for position, block in enumerate(system)]
-        messages += [Message("system", (part,)) for part in parts if part is not None]
+        messages += self._said_by_system(system, "system.")
+        self.is_system_marked = bool(system) and system[-1] == CACHE_POINT
         found = need(raw, "messages", list)
         if not found:
             raise invalid("The value at messages is empty.")
@@ -80,36 +85,34 @@ class MessageReader:
             messages += _ROLES[role](self, blocks, f"{at}content.")
         return messages
 
-    def _system_part(self, block: Any, at: str) -> Part | None:
+    def _system_part(self, block: Any, at: str) -> Part:
         name, value = _only_field(block, at)
-        if name == "cachePoint":
-            self.is_system_marked = True
-            return None
-        return TextPart(_text(value, at)) if name == "text" else self._opaque(block)
+        return TextPart(_text(value, at)) if name == "text" else self._block(name, block)
+
+    def _block(self, name: str, block: JSON) -> Part:
+        self.marks += name == "cachePoint"
+        return self._opaque(block)
 
     def _opaque(self, block: JSON, kind: str = _CONTENT_BLOCK) -> ProviderDataPart:
         return ProviderDataPart(self._provider, kind, block)
 
     def _said_by_system(self, blocks: list[Any], at: str) -> list[Message]:
         parts = [self._system_part(block, f"{at}{position}.") for position, block in enumerate(blocks)]
-        return [Message("system", (part,)) for part in parts if part is not None]
+        return [Message("system", (part,)) for part in parts]
 
     def _said_by_user(self, blocks: list[Any], at: str) -> list[Message]:
         """Return the messages in a turn of the user: results of tools are messages of their own."""
         runs: list[tuple[str, list[Part]]] = []
-        is_marked = False
         for position, block in enumerate(blocks):
             here = f"{at}{position}."
             name, value = _only_field(block, here)
-            is_marked = name == "cachePoint"
-            if is_marked:
-                continue
-            role = "tool" if name == "toolResult" else "user"
-            part = self._result(value, here) if name == "toolResult" else self._content(name, value, block, here)
+            is_result = name == "toolResult"
+            part = self._result(value, block, here) if is_result else self._content(name, value, block, here)
+            role = "tool" if isinstance(part, ToolResultPart) else "user"
             if not runs or runs[-1][0] != role:
                 runs.append((role, []))
             runs[-1][1].append(part)
-        self.marked_users.append(is_marked)
+        self.marked_users.append(bool(blocks) and blocks[-1] == CACHE_POINT)
         return [Message("tool" if role == "tool" else "user", tuple(parts)) for role, parts in runs]
 
     def _content(self, name: str, value: Any, block: JSON, at: str) -> Part:
@@ -117,26 +120,27 @@ class MessageReader:
         if name == "text":
             return TextPart(_text(value, at))
         part = read(value, f"{at}{name}.") if read is not None else None
-        return part or self._opaque(block)
+        return part or self._block(name, block)
 
-    def _result(self, value: Any, at: str) -> Part:
+    def _result(self, value: Any, block: JSON, at: str) -> Part:
+        """Return the result of a tool; one that has more than text and media is kept in the API's words."""
         fields = _object(value, f"{at}toolResult")
         at = f"{at}toolResult."
         texts: list[str] = []
         media: list[ImagePart | FilePart] = []
-        for position, block in enumerate(need(fields, "content", list, at=at)):
+        for position, piece in enumerate(need(fields, "content", list, at=at)):
             here = f"{at}content.{position}."
-            name, inner = _only_field(block, here)
+            name, inner = _only_field(piece, here)
             if name == "json":
                 texts.append(msgspec.json.encode(inner).decode())
                 continue
-            part = self._content(name, inner, block, here)
+            part = self._content(name, inner, piece, here)
             if isinstance(part, TextPart):
                 texts.append(part.text)
             elif isinstance(part, ImagePart | FilePart):
                 media.append(part)
             else:
-                raise invalid(f"The value at {here}{name} cannot stand in the result of a tool here.")
+                return self._opaque(block)
         is_error = fields.get("status") == "error"
         return ToolResultPart(need(fields, "toolUseId", str, at=at), "".join(texts), tuple(media), is_error)
 
@@ -151,7 +155,7 @@ class MessageReader:
                 parts.append(_call(value, f"{here}toolUse."))
             elif name == "reasoningContent":
                 parts += self._reasoning(_object(value, here), f"{here}reasoningContent.")
-            elif name != "cachePoint":
+            else:
                 parts += self._other(name, value, block, here)
         return [Message("assistant", tuple(parts))]
 
@@ -172,6 +176,20 @@ class MessageReader:
         signature = take(inner, "signature", str, at=f"{at}reasoningText.")
         parts: list[Part] = [ReasoningPart(text)] if text else []
         return [*parts, ProviderDataPart(self._provider, SIGNATURE, signature)] if signature else parts
+
+
+def without_marks(messages: list[Message]) -> list[Message]:
+    """Return the messages without plain marks of the cache, and without those that were nothing else."""
+    kept = []
+    for message in messages:
+        parts = tuple(part for part in message.parts if not (_is_block(part) and part.data == CACHE_POINT))
+        if parts or not message.parts:
+            kept.append(Message(message.role, parts, message.name))
+    return kept
+
+
+def _is_block(part: Part) -> TypeGuard[ProviderDataPart]:
+    return isinstance(part, ProviderDataPart) and part.kind == _CONTENT_BLOCK
 
 
 _ROLES: dict[str, Callable[[MessageReader, list[Any], str], list[Message]]] = {

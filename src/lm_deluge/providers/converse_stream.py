@@ -24,14 +24,14 @@ from lm_deluge.events import (
     UsageReported,
 )
 from lm_deluge.providers.bedrock_errors import maybe_document_error, stream_error
+from lm_deluge.providers.bedrock_usage import read_converse_usage
 from lm_deluge.providers.body import not_json
 from lm_deluge.providers.tool_calls import parse_arguments
 from lm_deluge.providers.typed_payload import Handlers, TypedPayload
-from lm_deluge.usage import Usage
 from lm_deluge.wire.sse import ServerSentEvent
 from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_tolerantly
 
-__all__ = ["REDACTED", "SERVER_TOOL", "SIGNATURE", "ConversePayload", "read_converse_usage"]
+__all__ = ["REDACTED", "SERVER_TOOL", "SIGNATURE", "ConversePayload"]
 
 SIGNATURE = "reasoning_signature"
 REDACTED = "redacted_reasoning"
@@ -478,26 +478,3 @@ def _joined_base64(pieces: list[str]) -> str:
         return base64.b64encode(b"".join(base64.b64decode(piece) for piece in pieces)).decode()
     except (binascii.Error, ValueError):
         return "".join(pieces)
-
-
-def read_converse_usage(raw: dict[str, Any]) -> Usage:
-    """Return the usage in our convention: `inputTokens` is without what was read from the cache, or written to it."""
-    read = _count(raw, "cacheReadInputTokens")
-    written = _count(raw, "cacheWriteInputTokens")
-    # Nova's own API writes them so, and writes zeros even where nothing can be cached.
-    read = (_count(raw, "cacheReadInputTokenCount") or None) if read is None else read
-    written = (_count(raw, "cacheWriteInputTokenCount") or None) if written is None else written
-    return Usage(
-        input_tokens=(_count(raw, "inputTokens") or 0) + (read or 0) + (written or 0),
-        output_tokens=_count(raw, "outputTokens") or 0,
-        cache_read_tokens=read,
-        cache_write_tokens=written,
-        raw=raw,
-    )
-
-
-def _count(raw: dict[str, Any], name: str) -> int | None:
-    value = raw.get(name)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

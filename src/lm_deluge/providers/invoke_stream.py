@@ -18,9 +18,10 @@ from lm_deluge.errors import ProtocolError
 from lm_deluge.events import Event, UsageReported
 from lm_deluge.providers.anthropic_stream import AnthropicPayload
 from lm_deluge.providers.bedrock_errors import maybe_document_error, stream_error
+from lm_deluge.providers.bedrock_usage import read_metrics
 from lm_deluge.providers.body import Payload, not_json
 from lm_deluge.providers.converse_stream import ConversePayload
-from lm_deluge.providers.invoke_text import TextPayload, read_metrics
+from lm_deluge.providers.invoke_text import TextPayload
 from lm_deluge.providers.openai_chat_stream import ChatPayload
 from lm_deluge.wire.sse import ServerSentEvent
 from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder

@@ -12,13 +12,14 @@ import msgspec
 
 from lm_deluge.errors import ProtocolError
 from lm_deluge.events import Citation, Event, FinishReason, TextDelta, UsageReported
+from lm_deluge.providers.bedrock_usage import read_metrics
 from lm_deluge.providers.body import in_band_error, not_json
 from lm_deluge.providers.typed_payload import Handlers, TypedPayload
 from lm_deluge.usage import Usage
 from lm_deluge.wire.sse import ServerSentEvent
 from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_tolerantly
 
-__all__ = ["TextPayload", "read_metrics"]
+__all__ = ["TextPayload"]
 
 JSON = dict[str, Any]
 
@@ -216,25 +217,3 @@ def _is_known(chunk: _Chunk) -> bool:
     nested = (chunk.results, chunk.outputs, chunk.choices, chunk.generations)
     reasons = (chunk.completionReason, chunk.stop_reason, chunk.finish_reason)
     return any(value is not None for value in (*texts, *nested, *reasons))
-
-
-def read_metrics(raw: JSON) -> Usage:
-    """Return the tokens that Bedrock itself counted, in our convention."""
-    counts = {name: _count(raw.get(name)) for name in _COUNTS}
-    read, written = counts["cacheReadInputTokenCount"] or None, counts["cacheWriteInputTokenCount"] or None
-    return Usage(
-        input_tokens=(counts["inputTokenCount"] or 0) + (read or 0) + (written or 0),
-        output_tokens=counts["outputTokenCount"] or 0,
-        cache_read_tokens=read,
-        cache_write_tokens=written,
-        raw=raw,
-    )
-
-
-_COUNTS = ("inputTokenCount", "outputTokenCount", "cacheReadInputTokenCount", "cacheWriteInputTokenCount")
-
-
-def _count(value: Any) -> int | None:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
