@@ -238,7 +238,7 @@ def _messages(call: Call) -> list[JSON]:
             sides[-1][1].extend(blocks)
         elif blocks:
             sides.append((role, blocks))
-    if sides and sides[-1][0] == "assistant" and sides[-1][1][-1]["type"] == "text":
+    if sides and sides[-1][0] == "assistant" and sides[-1][1][-1].get("type") == "text":
         # Words in the model's mouth must not end with a blank; the API refuses them.
         last = sides[-1][1][-1]
         sides[-1][1][-1] = {**last, "text": last["text"].rstrip()}
@@ -365,12 +365,12 @@ def _sign(blocks: list[JSON], signature: Any, thought: str) -> None:
 
 
 def _cite(blocks: list[JSON], citations: Any, thought: str) -> None:
-    if citations and blocks and blocks[-1]["type"] == "text":
+    if citations and blocks and blocks[-1].get("type") == "text":
         blocks[-1]["citations"] = citations
 
 
 def _add_fields(blocks: list[JSON], fields: Any, thought: str) -> None:
-    if blocks and blocks[-1]["type"] == "tool_use":
+    if blocks and blocks[-1].get("type") == "tool_use":
         blocks[-1] |= fields
 
 
