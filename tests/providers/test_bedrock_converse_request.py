@@ -381,6 +381,10 @@ def test_blocks_in_the_api_s_own_words() -> None:
 
 def test_images_that_a_model_made_are_sent_back() -> None:
     known = ImagePart(Media(media_type="image/png", data=PNG))
+    stored = ImagePart(Media(media_type="image/jpeg", url="s3://b/k"))
     unknown = ImagePart(Media(media_type="image/*", url="https://a.test"))
-    sent = messages_of(Message.user("x"), Message("assistant", (known, unknown)))
-    assert sent[1]["content"] == [{"image": {"format": "png", "source": {"bytes": b64(PNG)}}}]
+    sent = messages_of(Message.user("x"), Message("assistant", (known, stored, unknown)))
+    assert sent[1]["content"] == [
+        {"image": {"format": "png", "source": {"bytes": b64(PNG)}}},
+        {"image": {"format": "jpeg", "source": {"s3Location": {"uri": "s3://b/k"}}}},
+    ]

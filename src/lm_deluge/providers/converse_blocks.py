@@ -177,8 +177,9 @@ def _opaque(call: Call, part: Any, after: Part | None, names: _Names) -> list[JS
 
 
 def _made_image(call: Call, part: Any, after: Part | None, names: _Names) -> list[JSON]:
-    known = part.media.data is not None and part.media.media_type in IMAGE_FORMATS
-    return [_image(call, part, names)] if known else []
+    media = part.media
+    is_within_reach = media.data is not None or (media.url or "").startswith("s3://")
+    return [_image(call, part, names)] if is_within_reach and media.media_type in IMAGE_FORMATS else []
 
 
 def _made_file(call: Call, part: Any, after: Part | None, names: _Names) -> list[JSON]:
