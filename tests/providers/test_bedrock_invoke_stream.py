@@ -312,6 +312,14 @@ def test_what_is_not_known_is_passed_over() -> None:
     assert response.warnings == ("unknown_finish_reason",)
 
 
+def test_a_first_chunk_that_says_nothing() -> None:
+    for odd in ({}, {"new": 1}, []):
+        assert answer(odd, odd, delta("a"), delta(reason="stop")).completion == "a"
+        assert answer(odd, {"outputText": "a", "completionReason": "FINISH"}).completion == "a"
+    with pytest.raises(TruncatedError):
+        answer({}, {})
+
+
 def test_an_error_in_a_chunk() -> None:
     for first in ({"outputText": "a"}, delta("a")):
         with pytest.raises(APIError):

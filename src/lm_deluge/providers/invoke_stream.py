@@ -60,6 +60,7 @@ class InvokePayload:
         self._model = model
         self._inner: Payload | None = None
         self._has_usage = False
+        self._is_begun = False
         self._ignored = 0
 
     @property
@@ -148,7 +149,12 @@ class InvokePayload:
             if _METRICS in data:
                 self._end_chat(inner, data, events)
         else:
+            before = len(events)
             inner.handle(ServerSentEvent(data), events)
+            if len(events) == before and not self._is_begun:
+                # A chunk that says nothing does not say either whose stream this is.
+                self._ignored, self._inner = self.ignored, None
+        self._is_begun = self._is_begun or bool(events)
 
     def _end_chat(self, inner: ChatPayload, data: bytes, events: list[Event]) -> None:
         """Take Bedrock's own count, where the model told none: it ends a stream that has no end mark."""
