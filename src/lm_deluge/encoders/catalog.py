@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from lm_deluge.encoders import anthropic, cohere_v2, mistral_chat, ollama_chat, openai_chat
+from lm_deluge.encoders import (
+    anthropic,
+    bedrock_converse,
+    bedrock_invoke,
+    cohere_v2,
+    mistral_chat,
+    ollama_chat,
+    openai_chat,
+)
 from lm_deluge.encoders.encoder import Encoder
 from lm_deluge.errors import ConfigurationError
 
@@ -12,6 +20,8 @@ _ENCODERS: dict[str, Encoder] = {
     encoder.name: encoder
     for encoder in (
         anthropic.ENCODER,
+        bedrock_converse.ENCODER,
+        bedrock_invoke.ENCODER,
         cohere_v2.ENCODER,
         mistral_chat.ENCODER,
         ollama_chat.ENCODER,

@@ -100,8 +100,10 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         query: Sent with every request.
         headers: Sent with every request.
         auth: How the key travels: as a bearer token, in a header of its own, as a bearer token where there is one, or
-            not at all.
+            not at all. `sigv4`: without a key the request is signed with AWS credentials; a key is a bearer token,
+            and wins.
         key_header: That header.
+        signs_for: The service that a signature is for.
         opaque_as: Whose opaque data (signatures, encrypted reasoning) it makes and understands; left empty, its own
             alone.
         prompt_cache: Whether it caches prompts where it is told to, by itself, or not as far as is known.
@@ -119,8 +121,9 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     stream_path: str = ""
     query: dict[str, str] = {}
     headers: dict[str, str] = {}
-    auth: Literal["bearer", "header", "optional", "none"] = "bearer"
+    auth: Literal["bearer", "header", "optional", "sigv4", "none"] = "bearer"
     key_header: str = ""
+    signs_for: str = ""
     opaque_as: str = ""
     prompt_cache: Literal["explicit", "automatic", "none"] = "none"
     quirks: Quirks = Quirks()

@@ -32,7 +32,7 @@ from lm_deluge.providers.adapter import Call
 from lm_deluge.providers.anthropic_cache import mark
 from lm_deluge.providers.fit import cannot_stand, cannot_take, check_fit, check_tool_choice
 
-__all__ = ["ECHOES", "SENDS", "build_messages_body"]
+__all__ = ["ECHOES", "SENDS", "build_messages_body", "build_thinking"]
 
 JSON = dict[str, Any]
 
@@ -86,7 +86,7 @@ def build_messages_body(call: Call, *, version: str = "", says_stream: bool = Tr
     body["messages"] = _messages(call)
     if call.tools:
         body["tools"] = [dict(tool.data) if isinstance(tool, ProviderTool) else _tool(tool) for tool in call.tools]
-    body |= _tool_choice(call, choice) | _sampling(call) | _thinking(call, body["max_tokens"])
+    body |= _tool_choice(call, choice) | _sampling(call) | build_thinking(call, body["max_tokens"])
     if call.output is not None:
         form = {"type": "json_schema", "schema": _closed(call.output)}
         body["output_config"] = {**body.get("output_config", {}), "format": form}
@@ -125,7 +125,7 @@ def _sampling(call: Call) -> JSON:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _thinking(call: Call, max_tokens: int) -> JSON:
+def build_thinking(call: Call, max_tokens: int) -> JSON:
     """Return how hard to think: an effort, or for older models a number of tokens.
 
     https://platform.claude.com/docs/en/build-with-claude/effort, https://platform.claude.com/docs/en/build-with-claude/adaptive-thinking

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.providers.adapter import Adapter
 from lm_deluge.providers.anthropic import AnthropicMessages
+from lm_deluge.providers.bedrock_converse import BedrockConverse
+from lm_deluge.providers.bedrock_invoke import BedrockInvoke
 from lm_deluge.providers.cohere_v2 import CohereV2
 from lm_deluge.providers.mistral_chat import MistralChat
 from lm_deluge.providers.ollama_chat import OllamaChat
@@ -19,6 +21,8 @@ _ADAPTERS: dict[str, Callable[[], Adapter]] = {
     CohereV2.name: CohereV2,
     MistralChat.name: MistralChat,
     OllamaChat.name: OllamaChat,
+    BedrockConverse.name: BedrockConverse,
+    BedrockInvoke.name: BedrockInvoke,
     OpenAIChat.name: OpenAIChat,
 }
 
