@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from lm_deluge.encoders import gemini_generate, openai_chat
+from lm_deluge.encoders import gemini_generate, gemini_interactions, openai_chat
 from lm_deluge.encoders.encoder import Encoder
 from lm_deluge.errors import ConfigurationError
 
 __all__ = ["encoder_names", "find_encoder", "list_encoders"]
 
-_ENCODERS: dict[str, Encoder] = {encoder.name: encoder for encoder in (gemini_generate.ENCODER, openai_chat.ENCODER)}
+_ENCODERS: dict[str, Encoder] = {
+    encoder.name: encoder for encoder in (gemini_generate.ENCODER, gemini_interactions.ENCODER, openai_chat.ENCODER)
+}
 
 
 def encoder_names() -> list[str]:

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.providers.adapter import Adapter
 from lm_deluge.providers.gemini_generate import GeminiGenerate
+from lm_deluge.providers.gemini_interactions import GeminiInteractions
 from lm_deluge.providers.openai_chat import OpenAIChat
 
 __all__ = ["adapter_names", "find_adapter"]
 
 _ADAPTERS: dict[str, Callable[[], Adapter]] = {
     GeminiGenerate.name: GeminiGenerate,
+    GeminiInteractions.name: GeminiInteractions,
     OpenAIChat.name: OpenAIChat,
 }
 

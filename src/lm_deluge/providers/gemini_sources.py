@@ -28,6 +28,19 @@ class _Segment(msgspec.Struct, gc=False, rename="camel"):
     text: str | None = None
 
 
+class _Annotation(msgspec.Struct, gc=False):
+    url: str | None = None
+    document_uri: str | None = None
+    title: str | None = None
+    file_name: str | None = None
+    name: str | None = None
+
+
+class _ByteRange(msgspec.Struct, gc=False):
+    start_index: int | None = None
+    end_index: int | None = None
+
+
 class _Support(msgspec.Struct, gc=False, rename="camel"):
     segment: _Segment | None = None
     grounding_chunk_indices: list[int] | None = None
@@ -88,6 +101,14 @@ class Sources:
             place, segment = convert_tolerantly(raw, _Place), convert_tolerantly(raw, _Segment)
             if place is not None:
                 self._tell(Citation(place.uri, place.title, *self._range(segment), raw), events)
+
+    def add_annotation(self, raw: Any, events: list[Event]) -> None:
+        """Take an annotation of the Interactions API: of a page, a file or a place."""
+        found, segment = convert_tolerantly(raw, _Annotation), convert_tolerantly(raw, _ByteRange) or _ByteRange()
+        if found is not None:
+            url, title = found.url or found.document_uri, found.title or found.file_name or found.name
+            span = self._range(_Segment(segment.start_index, segment.end_index))
+            self._tell(Citation(url, title, *span, raw), events)
 
     def finish(self, events: list[Event]) -> None:
         """Tell of sources on which no words in particular rest."""
