@@ -21,9 +21,12 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureR
     if request.node.get_closest_marker("live"):
         return
     for name in list(os.environ):
-        is_ours = name.startswith(("OPENAI_", "DELUGE_")) and name not in _KEPT_NAMES
+        is_ours = name.startswith(("OPENAI_", "AWS_", "DELUGE_")) and name not in _KEPT_NAMES
         if is_ours or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
 
 @pytest.fixture(autouse=True)

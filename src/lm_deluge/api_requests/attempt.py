@@ -8,8 +8,9 @@ import math
 from typing import NoReturn
 from urllib.parse import urljoin, urlsplit
 
+from lm_deluge.api_requests.authorize import authorize
 from lm_deluge.api_requests.clocks import StreamClocks
-from lm_deluge.api_requests.credentials import authorization, find_proxy, hide, secrets_of
+from lm_deluge.api_requests.credentials import find_proxy, hide, secrets_of
 from lm_deluge.api_requests.watchdog import Watchdog
 from lm_deluge.config import Secret, Timeouts
 from lm_deluge.errors import (
@@ -213,16 +214,11 @@ async def open_attempt(
     loop's time.
 
     Raises:
+        ConfigurationError: There is nothing by which the provider would know its customer.
         APIError: The provider refuses.
         TransportError: No answer came.
         ProtocolError: What came is no HTTP.
     """
-    # No variable holds the headers: tracebacks with locals would show the key.
-    request = HttpRequest(
-        request.url,
-        {"user-agent": USER_AGENT, **authorization(call.provider, key), **request.headers},
-        request.body,
-    )
     secrets = secrets_of(key, call.extra_headers, proxy)
     clocks = StreamClocks(timeouts, deadline)
     loop = asyncio.get_running_loop()
@@ -230,6 +226,8 @@ async def open_attempt(
     limit, clock = clocks.limit(begun)
     try:
         async with asyncio.timeout_at(None if limit == math.inf else limit):
+            # No variable holds the headers: tracebacks with locals would show the key.
+            request, secrets = await _authorized(request, call, key, secrets)
             exchange = await _open_following(transport, request, timeouts, proxy)
             if exchange.head.status < 300:  # noqa: PLR2004
                 attempt = Attempt(exchange, adapter, call, clocks, secrets)
@@ -247,6 +245,15 @@ async def open_attempt(
     attempt.timing.headers_s = loop.time() - begun
     clocks.waited(attempt.timing.headers_s, is_progress=False)
     return attempt
+
+
+async def _authorized(
+    request: HttpRequest, call: Call, key: Secret | None, secrets: tuple[Secret, ...]
+) -> tuple[HttpRequest, tuple[Secret, ...]]:
+    """Return the request as it is sent, and what of it must show up in no message."""
+    given = await authorize(request, call, key)
+    headers = {"user-agent": USER_AGENT, **given, **request.headers}
+    return HttpRequest(request.url, headers, request.body), (*secrets, *secrets_of(None, given, None))
 
 
 async def _open_following(

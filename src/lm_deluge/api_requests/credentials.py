@@ -12,7 +12,19 @@ from lm_deluge.config import Secret
 from lm_deluge.errors import ConfigurationError, DelugeError, MissingAPIKeyError
 from lm_deluge.models.rows import ModelRow, ProviderRow
 
-__all__ = ["authorization", "check_headers", "find_base_url", "find_key", "find_proxy", "has_key", "hide", "secrets_of"]
+__all__ = [
+    "authorization",
+    "aws_environment",
+    "check_headers",
+    "find_base_url",
+    "find_key",
+    "find_place",
+    "find_proxy",
+    "has_key",
+    "hide",
+    "is_row_url",
+    "secrets_of",
+]
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -25,8 +37,9 @@ def _from_environment(names: tuple[str, ...]) -> str | None:
 
 
 def has_key(provider: ProviderRow) -> bool:
-    """Whether the environment holds a key of the provider."""
-    return _from_environment(provider.key_env) is not None
+    """Whether the environment holds a key of the provider, or maybe something else to be known by."""
+    # Whether AWS has credentials only its own chain can tell, which may ask the network.
+    return provider.auth == "sigv4" or _from_environment(provider.key_env) is not None
 
 
 def find_key(provider: ProviderRow, model: ModelRow, base_url: str, explicit: str | None) -> Secret | None:
@@ -40,7 +53,7 @@ def find_key(provider: ProviderRow, model: ModelRow, base_url: str, explicit: st
         raise ConfigurationError(f"api_key is not text, but {type(explicit).__name__}", provider=provider.id)
     key = explicit.strip() if explicit is not None else _from_environment(provider.key_env)
     if not key:
-        if provider.auth == "none" or not provider.key_env or base_url != _row_url(provider):
+        if provider.auth in ("none", "sigv4") or not provider.key_env or not is_row_url(provider, base_url):
             return None
         raise MissingAPIKeyError(
             "there is no API key",
@@ -83,21 +96,40 @@ def find_base_url(provider: ProviderRow, explicit: str | None) -> str:
 
 def _row_url(provider: ProviderRow, *, must: bool = False) -> str:
     """Return the base URL of the row with its places filled in; empty where one is not known, unless it `must` be."""
-    if not provider.places:
-        return provider.base_url
+    known = _known_places(provider, must=must)
+    return "" if known is None else _filled(provider.base_url, known)
+
+
+def is_row_url(provider: ProviderRow, base_url: str) -> bool:
+    """Whether this is where the row says that the provider is, not where somebody else may serve its models."""
+    return base_url == _row_url(provider)
+
+
+def find_place(provider: ProviderRow, name: str) -> str:
+    """Return the word for a place of the row, a region for example; empty where nobody says."""
+    return (_known_places(provider, must=False) or {}).get(name, "")
+
+
+def aws_environment() -> int:
+    """Return a number that changes with the variables on which AWS credentials depend."""
+    return hash(frozenset((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
+
+
+def _known_places(provider: ProviderRow, *, must: bool) -> dict[str, str] | None:
+    """Return the words for all places of the row; None where one is not known, unless it `must` be."""
     known: dict[str, str] = {}
     for name, place in provider.places.items():
         value = place.values.get(known.get(place.of, "")) or _from_environment(place.env) or place.default
         known[name] = _filled(value, known)
         if not known[name]:
             if not must:
-                return ""
+                return None
             raise ConfigurationError(
                 f"nothing says which {name} to use", provider=provider.id, hint=f"Set {' or '.join(place.env)}."
             )
         if not _PLACE.fullmatch(known[name]):
             raise ConfigurationError(f"the {name} is none that fits into a URL", provider=provider.id)
-    return _filled(provider.base_url, known)
+    return known
 
 
 def _filled(template: str, known: Mapping[str, str]) -> str:
@@ -163,10 +195,14 @@ def check_headers(headers: Mapping[str, str]) -> None:
 
 
 def secrets_of(key: Secret | None, headers: Mapping[str, str], proxy: Secret | None) -> tuple[Secret, ...]:
-    """Return what must show up in no message: the key, what the user put into headers, a proxy's password."""
+    """Return what must show up in no message: the key, what the user put into headers, a proxy's password.
+
+    Of what a header names, `Signature=...` for example, the value alone is a secret too.
+    """
     words = [] if key is None else [key.reveal()]
     for value in headers.values():
         words += value.split()
+        words += [word.strip(",").partition("=")[2].partition("/")[0] for word in value.split() if "=" in word]
     password = None if proxy is None else urlsplit(proxy.reveal()).password
     return tuple(Secret(word) for word in (*words, password) if word and len(word) >= _SHORTEST_SECRET)
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from lm_deluge.encoders import gemini_generate, gemini_interactions, openai_chat
+from lm_deluge.encoders import (
+    anthropic,
+    bedrock_converse,
+    bedrock_invoke,
+    gemini_generate,
+    gemini_interactions,
+    openai_chat,
+)
 from lm_deluge.encoders.encoder import Encoder
 from lm_deluge.errors import ConfigurationError
 
 __all__ = ["encoder_names", "find_encoder", "list_encoders"]
 
 _ENCODERS: dict[str, Encoder] = {
-    encoder.name: encoder for encoder in (gemini_generate.ENCODER, gemini_interactions.ENCODER, openai_chat.ENCODER)
+    module.ENCODER.name: module.ENCODER
+    for module in (openai_chat, anthropic, bedrock_converse, bedrock_invoke, gemini_generate, gemini_interactions)
 }
 
 

@@ -17,6 +17,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Attributes:
         reasoning: It thinks before it answers, maybe for minutes in silence; None: unknown.
         reasoning_efforts: The efforts it takes; empty: any.
+        reasoning_budget: It is told how many tokens to think with, not how hard to think.
         sampling: It takes temperature, top_p and penalties; OpenAI's reasoning models refuse them.
         logprobs: It gives log probabilities.
         tools: It calls tools.
@@ -26,6 +27,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     reasoning: bool | None = None
     reasoning_efforts: tuple[str, ...] = ()
+    reasoning_budget: bool = False
     sampling: bool = True
     logprobs: bool = True
     tools: bool = True
@@ -57,11 +59,13 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         usage_option: It takes `stream_options.include_usage`.
         max_tokens_field: What it calls the limit of the answer.
         file_urls: It fetches documents by URL.
+        anthropic_version: What it wants to read in the body of a Messages request, in place of the model's name.
     """
 
     usage_option: bool = True
     max_tokens_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
     file_urls: bool = False
+    anthropic_version: str = ""
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,8 +99,10 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             wire API says. `{model}` stands for the model's name; without a `stream_path` both are the same.
         query: Sent with every request.
         headers: Sent with every request.
-        auth: How the key travels: as a bearer token, in a header of its own, or not at all.
+        auth: How the key travels: as a bearer token, in a header of its own, or not at all. `sigv4`: without a key the
+            request is signed with AWS credentials; a key is a bearer token, and wins.
         key_header: That header.
+        signs_for: The service that a signature is for.
         opaque_as: Whose opaque data (signatures, encrypted reasoning) it makes and understands; left empty, its own
             alone.
         prompt_cache: Whether it caches prompts where it is told to, by itself, or not as far as is known.
@@ -114,8 +120,9 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     stream_path: str = ""
     query: dict[str, str] = {}
     headers: dict[str, str] = {}
-    auth: Literal["bearer", "header", "none"] = "bearer"
+    auth: Literal["bearer", "header", "sigv4", "none"] = "bearer"
     key_header: str = ""
+    signs_for: str = ""
     opaque_as: str = ""
     prompt_cache: Literal["explicit", "automatic", "none"] = "none"
     quirks: Quirks = Quirks()

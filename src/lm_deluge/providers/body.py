@@ -62,8 +62,15 @@ class Framing(Protocol):
 class Payload(Protocol):
     """What a wire API does with its frames. `handle` and `finish` may raise errors of ours."""
 
-    is_finished: bool
-    ignored: int
+    @property
+    def is_finished(self) -> bool:
+        """Whether the answer was closed."""
+        ...
+
+    @property
+    def ignored(self) -> int:
+        """How many frames were passed over."""
+        ...
 
     @property
     def is_complete(self) -> bool:

@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.providers.adapter import Adapter
+from lm_deluge.providers.anthropic import AnthropicMessages
+from lm_deluge.providers.bedrock_converse import BedrockConverse
+from lm_deluge.providers.bedrock_invoke import BedrockInvoke
 from lm_deluge.providers.gemini_generate import GeminiGenerate
 from lm_deluge.providers.gemini_interactions import GeminiInteractions
 from lm_deluge.providers.openai_chat import OpenAIChat
@@ -13,6 +16,9 @@ from lm_deluge.providers.openai_chat import OpenAIChat
 __all__ = ["adapter_names", "find_adapter"]
 
 _ADAPTERS: dict[str, Callable[[], Adapter]] = {
+    AnthropicMessages.name: AnthropicMessages,
+    BedrockConverse.name: BedrockConverse,
+    BedrockInvoke.name: BedrockInvoke,
     GeminiGenerate.name: GeminiGenerate,
     GeminiInteractions.name: GeminiInteractions,
     OpenAIChat.name: OpenAIChat,
