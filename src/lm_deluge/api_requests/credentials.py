@@ -20,6 +20,7 @@ __all__ = [
     "find_key",
     "find_place",
     "find_proxy",
+    "google_environment",
     "has_key",
     "hide",
     "is_row_url",
@@ -38,8 +39,8 @@ def _from_environment(names: tuple[str, ...]) -> str | None:
 
 def has_key(provider: ProviderRow) -> bool:
     """Whether the environment holds a key of the provider, or maybe something else to be known by."""
-    # Whether AWS has credentials only its own chain can tell, which may ask the network.
-    return provider.auth == "sigv4" or _from_environment(provider.key_env) is not None
+    # Whether AWS or Google have credentials only their own chains can tell, which may ask the network.
+    return provider.auth in ("google", "sigv4") or _from_environment(provider.key_env) is not None
 
 
 def find_key(provider: ProviderRow, model: ModelRow, base_url: str, explicit: str | None) -> Secret | None:
@@ -53,7 +54,7 @@ def find_key(provider: ProviderRow, model: ModelRow, base_url: str, explicit: st
         raise ConfigurationError(f"api_key is not text, but {type(explicit).__name__}", provider=provider.id)
     key = explicit.strip() if explicit is not None else _from_environment(provider.key_env)
     if not key:
-        if provider.auth in ("none", "sigv4") or not provider.key_env or not is_row_url(provider, base_url):
+        if provider.auth in ("none", "google", "sigv4") or not provider.key_env or not is_row_url(provider, base_url):
             return None
         raise MissingAPIKeyError(
             "there is no API key",
@@ -113,6 +114,12 @@ def find_place(provider: ProviderRow, name: str) -> str:
 def aws_environment() -> int:
     """Return a number that changes with the variables on which AWS credentials depend."""
     return hash(frozenset((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
+
+
+def google_environment() -> tuple[tuple[str, str], ...]:
+    """Return the variables that Google's credentials depend on."""
+    names = ("GOOGLE_", "CLOUDSDK_", "GCE_METADATA_")
+    return tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith(names)))
 
 
 def _known_places(provider: ProviderRow, *, must: bool) -> dict[str, str] | None:

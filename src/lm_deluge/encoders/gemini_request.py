@@ -2,8 +2,8 @@
 
 https://ai.google.dev/api/generate-content
 
-Settings of which only a part has a word of ours (`generationConfig`, `toolConfig`) are read as far as they go and
-passed on whole in `extra`. A call without an id gets one that this API never sees; a result belongs to the first call
+What has only in part words of ours (`generationConfig`, `toolConfig`, `tools`) is read as far as it goes and passed on
+whole in `extra`. A call without an id gets one that this API never sees; a result belongs to the first call
 of its name that has none yet.
 """
 
@@ -63,6 +63,7 @@ _PARAMETERS = {
     "responseLogprobs": "logprobs",
     "logprobs": "top_logprobs",
 }
+_DECLARED = {"name", "description", "parameters", "parametersJsonSchema"}
 _JSON_FIELDS = ("responseMimeType", "responseJsonSchema")
 
 
@@ -84,6 +85,8 @@ def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | 
     choice, is_read = _tool_choice(take(fields, "toolConfig", dict, {}))
     if not is_read:
         extra["toolConfig"] = fields["toolConfig"]
+    if _has_more(fields):
+        extra["tools"] = fields["tools"]
     schema = settings.get("responseJsonSchema") or settings.get("responseSchema")
     try:
         return ParsedRequest(
@@ -144,13 +147,18 @@ def _tools(fields: JSON) -> Iterator[Tool | ProviderTool]:
                 yield _tool(each, f"tools[{position}].{name}.")
 
 
-def _tool(raw: Any, at: str) -> Tool | ProviderTool:
+def _has_more(fields: JSON) -> bool:
+    """Whether a declaration says more than a `Tool` can: the schema of its results, for example."""
+    entries = [camel(entry) for entry in take(fields, "tools", list, []) if isinstance(entry, dict)]
+    declared = [each for entry in entries for each in take(entry, "functionDeclarations", list, [])]
+    return any(isinstance(each, dict) and set(camel(each)) - _DECLARED for each in declared)
+
+
+def _tool(raw: Any, at: str) -> Tool:
     if not isinstance(raw, dict):
         raise bad(f"Invalid value at '{at}': it must be an object.")
     fields = camel(raw)
     name = need(fields, "name", str, at=at)
-    if set(fields) - {"name", "description", "parameters", "parametersJsonSchema"}:
-        return ProviderTool({"functionDeclarations": [raw]})
     schema = fields.get("parametersJsonSchema") or fields.get("parameters") or {}
     return Tool(name=name, description=take(fields, "description", str, "", at=at), parameters=lower_types(schema))
 
