@@ -18,6 +18,7 @@ from lm_deluge.prompt.parts import (
     AudioPart,
     FilePart,
     ImagePart,
+    Part,
     ProviderDataPart,
     ReasoningPart,
     TextPart,
@@ -159,19 +160,21 @@ def _assistant(call: Call, message: Message, names: dict[str, str]) -> list[JSON
     for part, after in zip(message.parts, following, strict=True):
         if isinstance(part, ProviderDataPart):
             _echo(call, part, parts)
-        elif isinstance(part, ReasoningPart):
-            # A thought goes back with its signature or not at all: it may be another model's.
-            if _signature(call, after) is not None:
-                parts.append({"text": part.text, "thought": True})
         elif isinstance(part, ToolCallPart):
             names[part.id] = part.name
             parts.append({"functionCall": _function_call(part)})
-        elif isinstance(part, TextPart):
-            if part.text:
-                parts.append({"text": part.text})
         elif isinstance(part, ImagePart):
             parts.append(_blob(part.media))
+        else:
+            parts += _said(part, is_signed=_signature(call, after) is not None)
     return parts
+
+
+def _said(part: Part, *, is_signed: bool) -> list[JSON]:
+    if isinstance(part, ReasoningPart):
+        # A thought goes back with its signature or not at all: it may be another model's.
+        return [{"text": part.text, "thought": True}] if is_signed else []
+    return [{"text": part.text}] if isinstance(part, TextPart) and part.text else []
 
 
 def _function_call(part: ToolCallPart) -> JSON:
