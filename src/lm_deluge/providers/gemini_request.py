@@ -19,11 +19,10 @@ __all__ = ["build_generate_body", "thinking_config", "wire_name"]
 JSON = dict[str, Any]
 
 _NO_PLACE = ("verbosity",)
-_MOST_LOGPROBS = 20
 
 # Which of two ways a model is told how much to think: Gemini 3 by levels, 2.5 by a budget of tokens. The sizes are
 # those of Google's own endpoint for OpenAI's words: https://ai.google.dev/gemini-api/docs/openai#thinking (2026-11)
-_WITH_BUDGET = re.compile(r"gemini-(?:[\w-]+-)?2\.5\b|gemini-2\.5")
+_WITH_BUDGET = re.compile(r"gemini-(?:[a-z]+-)*2\.5\b")
 _LEVELS = {"minimal": "minimal", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 _BUDGETS = {
     "none": 0,
@@ -100,8 +99,6 @@ def _tool_config(call: Call) -> JSON | None:
 def _generation_config(call: Call) -> JSON:
     params = call.params
     is_json = call.output is not None or params.json_mode
-    if params.top_logprobs is not None and params.top_logprobs > _MOST_LOGPROBS:
-        raise cannot_take(call, f"top_logprobs over {_MOST_LOGPROBS}")
     fields: JSON = {
         "temperature": params.temperature,
         "topP": params.top_p,
@@ -122,7 +119,7 @@ def _generation_config(call: Call) -> JSON:
 def thinking_config(call: Call) -> JSON | None:
     """Return how much to think, and that thoughts are to be shown: Google keeps them to itself unless asked.
 
-    Nothing is said of a model that is not known to think, as those that do not refuse the field.
+    Nothing is said of a model that is not known to think, as those that do not think refuse the field.
     """
     effort = call.params.reasoning_effort
     if effort is None:

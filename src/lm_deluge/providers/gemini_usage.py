@@ -30,7 +30,10 @@ def maybe_read_usage(raw: dict[str, Any]) -> Usage | None:
 
     A count of 0 is left out of Google's JSON, so each object is taken whole: a field of an earlier one may be 0 by now.
     """
-    counts = convert_tolerantly(raw, _Counts) or _Counts()
+    try:
+        counts = msgspec.convert(raw, _Counts)
+    except msgspec.ValidationError:
+        counts = convert_tolerantly(raw, _Counts) or _Counts()
     if counts == _Counts():
         return None
     return Usage(

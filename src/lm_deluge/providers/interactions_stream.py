@@ -279,7 +279,10 @@ def check_document(interaction: Interaction | None, body: bytes) -> Interaction:
 
 
 def _read_usage(raw: JSON) -> Usage | None:
-    counts = convert_tolerantly(raw, _Counts) or _Counts()
+    try:
+        counts = msgspec.convert(raw, _Counts)
+    except msgspec.ValidationError:
+        counts = convert_tolerantly(raw, _Counts) or _Counts()
     if counts == _Counts():
         return None
     return Usage(
