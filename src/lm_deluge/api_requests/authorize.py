@@ -36,6 +36,15 @@ async def _by_signature(request: HttpRequest, call: Call, key: Secret | None) ->
     return await sign(request, call)
 
 
+async def _by_google(request: HttpRequest, call: Call, key: Secret | None) -> dict[str, str]:
+    if key is not None:
+        return {call.provider.key_header: key.reveal()}
+    from lm_deluge.api_requests.google import bearer
+
+    return await bearer(call)
+
+
 _SCHEMES: dict[str, Scheme] = {
+    "google": _by_google,
     "sigv4": _by_signature,
 }

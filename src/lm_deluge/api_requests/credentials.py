@@ -20,6 +20,7 @@ __all__ = [
     "find_key",
     "find_place",
     "find_proxy",
+    "google_environment",
     "has_key",
     "hide",
     "is_row_url",
@@ -28,7 +29,7 @@ __all__ = [
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_KEYLESS = ("none", "optional", "sigv4")
+_KEYLESS = ("none", "optional", "sigv4", "google")
 _ANY_INTERFACE = "0.0.0.0"  # noqa: S104 - where a server listens; nobody can call there on every system
 _SHORTEST_SECRET = 8
 """A shorter value, "none" or "x" for a host that wants no key, is a word of its own and would garble messages."""
@@ -40,8 +41,8 @@ def _from_environment(names: tuple[str, ...]) -> str | None:
 
 def has_key(provider: ProviderRow) -> bool:
     """Whether the environment holds a key of the provider, or maybe something else to be known by."""
-    # Whether AWS has credentials only its own chain can tell, which may ask the network.
-    return provider.auth == "sigv4" or _from_environment(provider.key_env) is not None
+    # Whether AWS or Google have credentials only their own chains can tell, which may ask the network.
+    return provider.auth in ("google", "sigv4") or _from_environment(provider.key_env) is not None
 
 
 def find_key(provider: ProviderRow, model: ModelRow, base_url: str, explicit: str | None) -> Secret | None:
@@ -134,6 +135,12 @@ def find_place(provider: ProviderRow, name: str) -> str:
 def aws_environment() -> int:
     """Return a number that changes with the variables on which AWS credentials depend."""
     return hash(frozenset((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
+
+
+def google_environment() -> tuple[tuple[str, str], ...]:
+    """Return the variables that Google's credentials depend on."""
+    names = ("GOOGLE_", "CLOUDSDK_", "GCE_METADATA_")
+    return tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith(names)))
 
 
 def _known_places(provider: ProviderRow, *, must: bool) -> dict[str, str] | None:

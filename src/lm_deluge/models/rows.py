@@ -101,7 +101,8 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         headers: Sent with every request.
         auth: How the key travels: as a bearer token, in a header of its own, as a bearer token where there is one, or
             not at all. `sigv4`: without a key the request is signed with AWS credentials; a key is a bearer token,
-            and wins.
+            and wins. `google`: without a key, as a token of Google's Application Default Credentials; a key goes into
+            its header, and wins.
         key_header: That header.
         signs_for: The service that a signature is for.
         opaque_as: Whose opaque data (signatures, encrypted reasoning) it makes and understands; left empty, its own
@@ -121,7 +122,7 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     stream_path: str = ""
     query: dict[str, str] = {}
     headers: dict[str, str] = {}
-    auth: Literal["bearer", "header", "optional", "sigv4", "none"] = "bearer"
+    auth: Literal["bearer", "header", "optional", "google", "sigv4", "none"] = "bearer"
     key_header: str = ""
     signs_for: str = ""
     opaque_as: str = ""

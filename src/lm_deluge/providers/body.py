@@ -97,7 +97,8 @@ class Payload(Protocol):
 class BodyDecoder:
     """The decoder of every wire API: a framing cuts the bytes, a payload makes events of the frames.
 
-    `parse_document` reads a body that is one JSON document: a plain answer, or an error.
+    `parse_document` reads a body that is one JSON document: a plain answer, or an error. Where an API has streams that
+    are one JSON array, `array_framing` cuts these.
     """
 
     def __init__(
@@ -107,12 +108,14 @@ class BodyDecoder:
         *,
         max_event_bytes: int,
         framing: Callable[[int], Framing] = SSEDecoder,
+        array_framing: Callable[[int], Framing] | None = None,
     ) -> None:
         self.error: DelugeError | None = None
         self._payload = payload
         self._parse_document = parse_document
         self._limit = max_event_bytes
         self._frames = framing(max_event_bytes)
+        self._array_framing = array_framing
         self._head = b""  # of a body of which is not known yet what it is; blanks before it are gone
         self._document: bytearray | None = None
         self._is_known = False
@@ -188,7 +191,9 @@ class BodyDecoder:
         data = self._head
         self._head = b""
         first = data[:1]
-        if first in (b"{", b"[") and not self._frames.is_json:
+        if first == b"[" and self._array_framing is not None:
+            self._frames = self._array_framing(self._limit)
+        elif first in (b"{", b"[") and not self._frames.is_json:
             self._document = bytearray()
         elif first == b"<" or (self._is_suspect and not self._frames.may_begin(data)):
             found = re.search(rb"<title[^>]*>([^<]{1,200})", data, re.IGNORECASE)

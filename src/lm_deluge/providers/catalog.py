@@ -10,6 +10,8 @@ from lm_deluge.providers.anthropic import AnthropicMessages
 from lm_deluge.providers.bedrock_converse import BedrockConverse
 from lm_deluge.providers.bedrock_invoke import BedrockInvoke
 from lm_deluge.providers.cohere_v2 import CohereV2
+from lm_deluge.providers.gemini_generate import GeminiGenerate
+from lm_deluge.providers.gemini_interactions import GeminiInteractions
 from lm_deluge.providers.mistral_chat import MistralChat
 from lm_deluge.providers.ollama_chat import OllamaChat
 from lm_deluge.providers.openai_chat import OpenAIChat
@@ -23,6 +25,8 @@ _ADAPTERS: dict[str, Callable[[], Adapter]] = {
     OllamaChat.name: OllamaChat,
     BedrockConverse.name: BedrockConverse,
     BedrockInvoke.name: BedrockInvoke,
+    GeminiGenerate.name: GeminiGenerate,
+    GeminiInteractions.name: GeminiInteractions,
     OpenAIChat.name: OpenAIChat,
 }
 

@@ -26,6 +26,7 @@ Handlers: TypeAlias = Mapping[str, Handler]
 
 class _Typed(msgspec.Struct, gc=False):
     type: str | None = None
+    event_type: str | None = None  # Gemini's interactions
     error: Any = None
 
 
@@ -99,7 +100,7 @@ class TypedPayload:
                 raise not_json(frame) from None
         if typed is None:
             return None
-        found = self.handlers.get(typed.type or "")
+        found = self.handlers.get(typed.type or typed.event_type or "")
         if found is None and (typed.error or "error" in (frame.event, typed.type)):
             self.fail(in_band_error(frame))
         return found
