@@ -31,6 +31,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         output: JSON schema that the answer is to follow, or None.
         is_streamed: Whether the answer is to come piece by piece.
         cache: What of the prompt the provider is to cache, where it wants to be told.
+        background: The provider is to go on with the answer when the connection dies, and to keep it for a while.
         extra_body: Merged into the request's JSON; wins.
         max_event_bytes: Largest single event of the answer.
         warnings: What of the conversation the provider cannot take, and is not sent; see `fit.losses`.
@@ -45,6 +46,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     output: dict[str, Any] | None = None
     is_streamed: bool = True
     cache: PromptCache | None = None
+    background: bool = False
     extra_headers: Mapping[str, str] = {}
     extra_body: Mapping[str, Any] = {}
     max_event_bytes: int = 16 * 2**20

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.providers.adapter import Adapter
 from lm_deluge.providers.openai_chat import OpenAIChat
+from lm_deluge.providers.openai_responses import OpenAIResponses
 
 __all__ = ["adapter_names", "find_adapter"]
 
 _ADAPTERS: dict[str, Callable[[], Adapter]] = {
     OpenAIChat.name: OpenAIChat,
+    OpenAIResponses.name: OpenAIResponses,
 }
 
 
