@@ -30,7 +30,9 @@ async def test_a_stream() -> None:
 
 
 async def test_the_sdk_puts_a_rich_stream_together() -> None:
-    script = Script(reasoning="Hm.", text=TEXT, tool_calls=[("weather", {"city": "Genève"}), ("weather", {"city": "R"})])
+    script = Script(
+        reasoning="Hm.", text=TEXT, tool_calls=[("weather", {"city": "Genève"}), ("weather", {"city": "R"})]
+    )
     async with (
         Simulator(script) as sim,
         client_of(sim) as client,
@@ -48,7 +50,9 @@ async def test_the_sdk_puts_a_rich_stream_together() -> None:
 async def test_a_plain_answer() -> None:
     script = Script(text=TEXT, reasoning="Hm.", tool_calls=[("weather", {"city": "Roma"})])
     async with Simulator(script) as sim, client_of(sim) as client:
-        answer = await client.responses.create(model="gpt-5", input=[{"role": "user", "content": "Hi"}], tools=[WEATHER])
+        answer = await client.responses.create(
+            model="gpt-5", input=[{"role": "user", "content": "Hi"}], tools=[WEATHER]
+        )
     assert (answer.output_text, answer.status, answer.object) == (TEXT, "completed", "response")
     assert answer.output[-1].name == "weather"
     assert answer.usage.output_tokens > 0

@@ -20,12 +20,12 @@ from lm_deluge.errors import (
     TimeoutError,
 )
 from lm_deluge.events import Event, ResponseFinished, ResponseStarted, UsageReported
-from lm_deluge.providers.adapter import Adapter, Call
+from lm_deluge.providers.adapter import Adapter, Call, ResumableDecoder
 from lm_deluge.response import ResponseBuilder
 from lm_deluge.transport.base import Exchange, Transport
 from lm_deluge.wire.http import HttpRequest
 
-__all__ = ["Attempt", "Timing", "open_attempt", "timeout_error"]
+__all__ = ["Attempt", "Timing", "open_attempt", "open_exchange", "resume_attempt", "timeout_error"]
 
 USER_AGENT = "lm-deluge"
 _MOST_REDIRECTS = 3
@@ -76,18 +76,43 @@ class Attempt:
         self._decoder = adapter.decoder(call)
         self._decoder.expect(self.head.headers.get("content-type", ""))
         self._call = call
-        self._clocks = clocks
+        self.clocks = clocks
         self._secrets = secrets
         self._loop = asyncio.get_running_loop()
         self._watchdog = Watchdog(self._loop, exchange.abort)
         self._is_over = False
         self._is_at_end = False
         self._surplus = 0
+        self._bytes_before = 0
 
     @property
     def bytes_received(self) -> int:
-        """Bytes of the body, as they came."""
-        return self._exchange.bytes_received
+        """Bytes of the body, as they came; of all its connections, where it was taken up again."""
+        return self._bytes_before + self._exchange.bytes_received
+
+    @property
+    def place(self) -> tuple[str, int] | None:
+        """Where the answer can be taken up again: its id, and the number of the last event that was read."""
+        decoder = self._decoder
+        if self._call.background and isinstance(decoder, ResumableDecoder) and not decoder.is_finished:
+            return decoder.place
+        return None
+
+    def opened_after(self, begun: float) -> float:
+        """Note that status and headers came just now, to a request sent at `begun`; return how long that took."""
+        waited = self._loop.time() - begun
+        self.clocks.waited(waited, is_progress=False)
+        return waited
+
+    def go_on(self, exchange: Exchange) -> None:
+        """Take the rest of the answer from another exchange."""
+        self._bytes_before = self.bytes_received
+        self._exchange = exchange
+        if isinstance(self._decoder, ResumableDecoder):
+            self._decoder.reopen()
+        self._decoder.expect(exchange.head.headers.get("content-type", ""))
+        self._watchdog = Watchdog(self._loop, exchange.abort)
+        self._is_over = self._is_at_end = False
 
     @property
     def ignored(self) -> int:
@@ -119,7 +144,7 @@ class Attempt:
 
     async def _read(self, begun: float) -> bytes:
         """Wait for bytes. The end of the body is empty, and so is its death once the answer is complete."""
-        self._watchdog.watch(*self._clocks.limit(begun))
+        self._watchdog.watch(*self.clocks.limit(begun))
         try:
             data = await self._exchange.read()
         except DelugeError as error:
@@ -139,15 +164,15 @@ class Attempt:
     def _note(self, begun: float, events: list[Event]) -> None:
         now = self._loop.time()
         is_progress = any(type(event) not in _QUIET for event in events)
-        self._clocks.waited(now - begun, is_progress=is_progress)
-        self._clocks.is_complete = self._decoder.is_complete
+        self.clocks.waited(now - begun, is_progress=is_progress)
+        self.clocks.is_complete = self._decoder.is_complete
         self.timing.reads += 1
         if is_progress:
             self.timing.note(now)
 
     def _timeout(self) -> TimeoutError | None:
         clock = self._watchdog.expired
-        return None if clock is None else timeout_error(clock, self._clocks.setting(clock))
+        return None if clock is None else timeout_error(clock, self.clocks.setting(clock))
 
     def _fail(self, error: DelugeError, cause: BaseException | None = None) -> NoReturn:
         self.abort()
@@ -217,36 +242,95 @@ async def open_attempt(
         TransportError: No answer came.
         ProtocolError: What came is no HTTP.
     """
+    secrets = secrets_of(key, call.extra_headers, proxy)
+    clocks = StreamClocks(timeouts, deadline)
+    begun = asyncio.get_running_loop().time()
+    exchange = await open_exchange(
+        adapter=adapter,
+        call=call,
+        request=request,
+        key=key,
+        transport=transport,
+        timeouts=timeouts,
+        clocks=clocks,
+        proxy=proxy,
+    )
+    attempt = Attempt(exchange, adapter, call, clocks, secrets)
+    attempt.timing.headers_s = attempt.opened_after(begun)
+    return attempt
+
+
+async def resume_attempt(
+    attempt: Attempt,
+    *,
+    adapter: Adapter,
+    call: Call,
+    request: HttpRequest,
+    key: Secret | None,
+    transport: Transport,
+    timeouts: Timeouts,
+    proxy: Secret | None = None,
+) -> None:
+    """Have the attempt go on with the answer to another request, which asks for its rest.
+
+    Raises:
+        DelugeError: As `open_attempt` does; the attempt is as it was.
+    """
+    attempt.clocks.restart()
+    begun = asyncio.get_running_loop().time()
+    exchange = await open_exchange(
+        adapter=adapter,
+        call=call,
+        request=request,
+        key=key,
+        transport=transport,
+        timeouts=timeouts,
+        clocks=attempt.clocks,
+        proxy=proxy,
+    )
+    attempt.go_on(exchange)
+    attempt.opened_after(begun)
+
+
+async def open_exchange(
+    *,
+    adapter: Adapter,
+    call: Call,
+    request: HttpRequest,
+    key: Secret | None,
+    transport: Transport,
+    timeouts: Timeouts,
+    clocks: StreamClocks,
+    proxy: Secret | None = None,
+) -> Exchange:
+    """Send a request; return once the provider has said that an answer is coming. Errors are those of `open_attempt`.
+
+    Raises:
+        DelugeError: The provider refuses, or no answer came.
+    """
     # No variable holds the headers: tracebacks with locals would show the key.
     request = HttpRequest(
         request.url,
         {"user-agent": USER_AGENT, **authorization(call.provider, key), **request.headers},
         request.body,
+        request.method,
     )
-    secrets = secrets_of(key, call.extra_headers, proxy)
-    clocks = StreamClocks(timeouts, deadline)
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
-    limit, clock = clocks.limit(begun)
+    limit, clock = clocks.limit(asyncio.get_running_loop().time())
     try:
         async with asyncio.timeout_at(None if limit == math.inf else limit):
             exchange = await _open_following(transport, request, timeouts, proxy)
             if exchange.head.status < 300:  # noqa: PLR2004
-                attempt = Attempt(exchange, adapter, call, clocks, secrets)
-            else:
-                raise await _error_of(exchange, adapter)
+                return exchange
+            raise await _error_of(exchange, adapter)
     except DelugeError as error:
         error.provider, error.model = call.provider.id, call.model.id
-        hide(error, secrets)
+        hide(error, secrets_of(key, call.extra_headers, proxy))
         raise
     except builtins.TimeoutError as error:
         late = timeout_error(clock, clocks.setting(clock))
         error.__cause__ = error.__context__ = None  # the cancellation in it has frames that hold the headers
         late.provider, late.model, late.where, late.billed = call.provider.id, call.model.id, "headers", "maybe"
         raise late from error
-    attempt.timing.headers_s = loop.time() - begun
-    clocks.waited(attempt.timing.headers_s, is_progress=False)
-    return attempt
 
 
 async def _open_following(
@@ -277,7 +361,7 @@ async def _open_following(
                 f"the provider redirects with status {status}, which would drop the request's body",
                 hint="Check the base URL: http for https, or a missing /v1?",
             )
-        request = HttpRequest(target, request.headers, request.body)
+        request = HttpRequest(target, request.headers, request.body, request.method)
     raise RedirectRefusedError(f"the provider redirects more than {_MOST_REDIRECTS} times")
 
 

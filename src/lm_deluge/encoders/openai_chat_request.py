@@ -18,7 +18,7 @@ import msgspec
 from lm_deluge.config import SamplingParams
 from lm_deluge.encoders.encoder import ParsedRequest
 from lm_deluge.encoders.request_fields import bad, missing, need, parse_json, take, unknown, wrong_type
-from lm_deluge.errors import BadRequestError, ConfigurationError
+from lm_deluge.errors import ConfigurationError
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.media import Media, load_media
 from lm_deluge.prompt.message import Message

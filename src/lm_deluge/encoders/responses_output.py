@@ -84,6 +84,7 @@ class MessageItem(Item):
         self._is_open = False
 
     def begun(self) -> JSON:
+        """Return the item as it begins."""
         return {"id": self.id, "type": "message", "status": "in_progress", "role": "assistant", "content": []}
 
     @property
@@ -128,6 +129,7 @@ class MessageItem(Item):
         return [("output_text.annotation.added", fields)]
 
     def end(self) -> Frames:
+        """Return what ends its pieces."""
         if not self._is_open:
             return []
         self._is_open = False
@@ -143,6 +145,7 @@ class MessageItem(Item):
         return [*frames, ("content_part.done", {**self._at, "part": piece})]
 
     def done(self, rest: JSON | None) -> JSON:
+        """Return the whole item."""
         return {**self.begun(), "status": "completed", "content": self._content, **(rest or {})}
 
 
@@ -161,6 +164,7 @@ class ReasoningItem(Item):
         return {**self.place, "summary_index": 0}
 
     def begun(self) -> JSON:
+        """Return the item as it begins."""
         return {"id": self.id, "type": "reasoning", "summary": []}
 
     def add(self, event: ReasoningDelta) -> Frames:
@@ -177,6 +181,7 @@ class ReasoningItem(Item):
         return {"type": "summary_text", "text": "".join(self._pieces)}
 
     def end(self) -> Frames:
+        """Return what ends its pieces."""
         part = self._part
         return [
             ("reasoning_summary_text.done", {**self._at, "text": part["text"]}),
@@ -184,6 +189,7 @@ class ReasoningItem(Item):
         ]
 
     def done(self, rest: JSON | None) -> JSON:
+        """Return the whole item."""
         return rest or {**self.begun(), "summary": [self._part]}
 
 
@@ -200,6 +206,7 @@ class CallItem(Item):
         self._event = "custom_tool_call_input" if started.custom else "function_call_arguments"
 
     def begun(self) -> JSON:
+        """Return the item as it begins."""
         started = self._started
         head = {"id": self.id, "type": self.kind, "status": "in_progress"}
         return {**head, "call_id": started.id, "name": started.name, self._field: ""}
@@ -210,11 +217,11 @@ class CallItem(Item):
         return [(f"{self._event}.delta", {**self.place, "delta": fragment})]
 
     def end(self) -> Frames:
-        return [
-            (f"{self._event}.done", {**self.place, "name": self._started.name, self._field: "".join(self.pieces)})
-        ]
+        """Return what ends its pieces."""
+        return [(f"{self._event}.done", {**self.place, "name": self._started.name, self._field: "".join(self.pieces)})]
 
     def done(self, rest: JSON | None) -> JSON:
+        """Return the whole item."""
         return {**self.begun(), "status": "completed", self._field: "".join(self.pieces), **(rest or {})}
 
 
@@ -229,9 +236,11 @@ class ImageItem(Item):
         self._event = event
 
     def begun(self) -> JSON:
+        """Return the item as it begins."""
         return {"id": self._event.id or self.id, "type": self.kind, "status": "in_progress", "result": None}
 
     def done(self, rest: JSON | None) -> JSON:
+        """Return the whole item."""
         output_format = self._event.media_type.removeprefix("image/")
         whole = {"status": "completed", "output_format": output_format, "result": self._event.data}
         return rest or {**self.begun(), **whole}

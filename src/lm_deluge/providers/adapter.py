@@ -7,7 +7,7 @@ needs comes in a `Call`; what it makes are an `HttpRequest` and events.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import msgspec
 
@@ -20,7 +20,7 @@ from lm_deluge.prompt.parts import Part
 from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.wire.http import HttpRequest
 
-__all__ = ["Adapter", "Call", "Decoder"]
+__all__ = ["Adapter", "Call", "Decoder", "Resumable", "ResumableDecoder"]
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,4 +131,31 @@ class Adapter(Protocol):
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         """Return the error that an answer with this status stands for."""
+        ...
+
+
+@runtime_checkable
+class ResumableDecoder(Decoder, Protocol):
+    """A decoder whose answer can be taken up again where its stream broke off."""
+
+    @property
+    def place(self) -> tuple[str, int] | None:
+        """The id of the answer and the number of the last event that was read; None where it cannot be taken up."""
+        ...
+
+    def reopen(self) -> None:
+        """Forget the fault and the frame that it cut; the bytes that come next go on behind `place`."""
+        ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """What an adapter has besides where its provider goes on with an answer nobody listens to (background mode)."""
+
+    def build_resume(self, call: Call, response_id: str, cursor: int) -> HttpRequest:
+        """Return the request for the rest of an answer, behind the event of that number."""
+        ...
+
+    def build_cancel(self, call: Call, response_id: str) -> HttpRequest:
+        """Return the request that ends an answer at the provider."""
         ...

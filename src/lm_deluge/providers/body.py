@@ -105,6 +105,7 @@ class BodyDecoder:
         self._payload = payload
         self._parse_document = parse_document
         self._limit = max_event_bytes
+        self._framing = framing
         self._frames = framing(max_event_bytes)
         self._head = b""  # of a body of which is not known yet what it is; blanks before it are gone
         self._document: bytearray | None = None
@@ -131,6 +132,14 @@ class BodyDecoder:
         """Take the answer's content type: what is none of a stream's is looked at with suspicion."""
         media_type = content_type.partition(";")[0].strip().lower()
         self._is_suspect = media_type not in _ANY_TYPES and media_type not in self._frames.media_types
+
+    def reopen(self) -> None:
+        """Forget a fault and the frame that it cut: what comes next is the body of another answer, which goes on."""
+        self.error = None
+        self._frames = self._framing(self._limit)
+        self._head = b""
+        self._document = None
+        self._is_known = False
 
     def feed(self, data: bytes) -> list[Event]:
         """Take the next bytes; return the events that they complete."""

@@ -30,7 +30,7 @@ from lm_deluge.providers.fit import cannot_stand, cannot_take, check_fit, check_
 from lm_deluge.providers.json_schema import is_strict
 from lm_deluge.providers.responses_items import ECHOED
 
-__all__ = ["build_responses_body"]
+__all__ = ["build_responses_body", "wanted_extras"]
 
 JSON = dict[str, Any]
 
@@ -77,7 +77,7 @@ def _sampling(call: Call) -> JSON:
         "top_logprobs": params.top_logprobs,
         "parallel_tool_calls": params.parallel_tool_calls,
         "service_tier": params.service_tier,
-        "include": _include(call) or None,
+        "include": wanted_extras(call) or None,
         "reasoning": _reasoning(call),
     }
     return {name: value for name, value in fields.items() if value is not None}
@@ -89,7 +89,8 @@ def _is_reasoning(call: Call) -> bool:
     return bool(call.model.capabilities.reasoning) or effort not in (None, "none")
 
 
-def _include(call: Call) -> list[str]:
+def wanted_extras(call: Call) -> list[str]:
+    """Return what the answer is to include that it does not by itself."""
     wanted = ["reasoning.encrypted_content"] if _is_reasoning(call) else []
     if call.params.logprobs or call.params.top_logprobs is not None:
         wanted.append("message.output_text.logprobs")

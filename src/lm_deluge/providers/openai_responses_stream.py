@@ -10,6 +10,7 @@ every event, OpenRouter another one in the last event (seen 2025-11 and 2026-02)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, TypeAlias
 
 import msgspec
@@ -31,7 +32,7 @@ from lm_deluge.providers.openai_usage import read_usage
 from lm_deluge.providers.responses_items import opaque_of
 from lm_deluge.providers.typed_payload import Handlers, TypedPayload
 from lm_deluge.wire.sse import ServerSentEvent
-from lm_deluge.wire.tolerant_json import TolerantDecoder, convert_tolerantly
+from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_tolerantly
 
 __all__ = ["ResponsesPayload"]
 
@@ -118,12 +119,13 @@ class ResponsesPayload(TypedPayload):
     """
 
     handlers: ClassVar[Handlers]
-    finish_reasons = {"completed": "stop", "incomplete": "length"}
+    finish_reasons: ClassVar[Mapping[str, FinishReason]] = {"completed": "stop", "incomplete": "length"}
 
     def __init__(self, provider: str) -> None:
         super().__init__(provider)
         self.response_id: str | None = None
         self.cursor: int | None = None
+        self._floor: int | None = None  # of a stream that goes on: what is not behind it was read
         self._detail: str | None = None
         self._said: dict[tuple[Any, ...], int] = {}  # how many characters of each piece were said
         self._starts: dict[tuple[Any, ...], int] = {}  # where in the answer's text each piece begins
@@ -132,10 +134,30 @@ class ResponsesPayload(TypedPayload):
         self._done: dict[_Key, str] = {}  # ids of finished items
         self._kinds: set[str] = set()  # of all items that were seen
 
+    def go_on(self) -> None:
+        """Expect the rest of the answer from another stream."""
+        self._floor = self.cursor
+
+    def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
+        """Take one frame; one that was read before its stream broke is passed over."""
+        if self._floor is not None and self._is_old(frame):
+            self.ignored += 1
+        else:
+            super().handle(frame, events)
+
+    def _is_old(self, frame: ServerSentEvent) -> bool:
+        try:
+            event = _RESPONSE.decode(frame.data)
+        except NotJSONError:
+            return False
+        number = None if event is None else event.sequence_number
+        return number is not None and self._floor is not None and number <= self._floor
+
     def handle_document(self, body: bytes, events: list[Event]) -> None:
         """Take a plain answer: it is what the last event of a stream repeats."""
         response = _DOCUMENT.decode(body)
         if response is not None:
+            self._kinds.clear()  # a stream that broke may have said a part of it: that is known by its place
             _ENDS.get(response.status or "", ResponsesPayload._pass)(self, response, events)
 
     def _pass(self, response: _Response, events: list[Event]) -> None:
@@ -286,15 +308,18 @@ class ResponsesPayload(TypedPayload):
         if source is None:
             self.ignored += 1
             return
-        found = (place, raw.get("type"), raw.get("file_id"), *(getattr(source, name) for name in _Source.__struct_fields__))
+        found = (
+            place,
+            raw.get("type"),
+            raw.get("file_id"),
+            *(getattr(source, name) for name in _Source.__struct_fields__),
+        )
         if found in self._sources:
             return
         self._sources.add(found)
         # The API counts from the beginning of the piece, we from that of the answer.
         first = self._starts.get(place, self._length)
-        start, end = (
-            None if index is None else index + first for index in (source.start_index, source.end_index)
-        )
+        start, end = (None if index is None else index + first for index in (source.start_index, source.end_index))
         self.start(events)
         events.append(Citation(source.url, source.title or source.filename, start, end, raw))
 
