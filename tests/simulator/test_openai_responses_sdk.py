@@ -99,3 +99,26 @@ async def test_a_request_that_is_none() -> None:
     async with Simulator() as sim, client_of(sim) as client:
         with pytest.raises(openai.BadRequestError, match=r"Invalid value: 'video' for 'input\[0\].content\[0\].type'"):
             await client.responses.create(model="gpt-5", input=[{"role": "user", "content": [{"type": "video"}]}])
+
+
+async def test_the_sdk_takes_up_a_background_answer_and_ends_it() -> None:
+    async with Simulator(TEXT) as sim, client_of(sim) as client:
+        stream = await client.responses.create(model="gpt-5", input="Hi", stream=True, background=True)
+        events = [event async for event in stream]
+        response_id = events[0].response.id
+        rest = await client.responses.retrieve(response_id, stream=True, starting_after=5)
+        assert [event.to_dict() async for event in rest] == [event.to_dict() for event in events[6:]]
+        whole = await client.responses.retrieve(response_id)
+        assert (whole.output_text, whole.id) == (TEXT, response_id)
+        assert (await client.responses.cancel(response_id)).status == "cancelled"
+        with pytest.raises(openai.BadRequestError, match="was cancelled"):
+            await client.responses.retrieve(response_id)
+        with pytest.raises(openai.NotFoundError, match="Response with id 'resp_none' not found"):
+            await client.responses.cancel("resp_none")
+
+
+async def test_other_answers_are_not_kept() -> None:
+    async with Simulator(TEXT) as sim, client_of(sim) as client:
+        answer = await client.responses.create(model="gpt-5", input="Hi")
+        with pytest.raises(openai.NotFoundError):
+            await client.responses.retrieve(answer.id)

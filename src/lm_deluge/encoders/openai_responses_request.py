@@ -50,7 +50,7 @@ _TOOL_FIELDS = {"type", "name", "description", "parameters", "strict"}
 _ROLES = ("system", "developer", "user", "assistant")
 
 # What of these items is in parts of ours; the rest, but for ids and states, is kept behind them.
-_SAID = {
+SAID = {
     "message": {"type", "id", "status", "role", "content"},
     "function_call": {"type", "id", "status", "call_id", "name", "arguments"},
     "custom_tool_call": {"type", "id", "status", "call_id", "name", "input"},
@@ -186,12 +186,12 @@ def _read_item(item: JSON, at: str) -> tuple[Any, list[Part]]:
     kind = take(item, "type", str, "message", at=at)
     read = _ITEMS.get(kind)
     if read is None:
-        return "assistant", [ProviderDataPart(_OWNER, kind if kind in _WHOLE else "output_item", item)]
+        return "assistant", [ProviderDataPart(_OWNER, kind if kind in WHOLE_ITEMS else "output_item", item)]
     return read(item, at)
 
 
 def _rest(item: JSON, kind: str) -> list[Part]:
-    rest = {name: value for name, value in item.items() if name not in _SAID[kind]}
+    rest = {name: value for name, value in item.items() if name not in SAID[kind]}
     return [ProviderDataPart(_OWNER, kind, rest)] if rest else []
 
 
@@ -250,7 +250,7 @@ _ITEMS: dict[str, Callable[[JSON, str], tuple[Any, list[Part]]]] = {
     "reasoning": _reasoning,
 }
 
-_WHOLE = {
+WHOLE_ITEMS = {
     "web_search_call",
     "file_search_call",
     "code_interpreter_call",

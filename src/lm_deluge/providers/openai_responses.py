@@ -6,8 +6,10 @@ https://platform.openai.com/docs/api-reference/responses
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import quote
+
+import msgspec
 
 from lm_deluge.errors import APIError, ProtocolError
 from lm_deluge.events import Event
@@ -21,11 +23,19 @@ from lm_deluge.providers.openai_responses_stream import ResponsesPayload
 from lm_deluge.providers.responses_items import ECHOED
 from lm_deluge.wire.http import HttpRequest
 from lm_deluge.wire.sse import ServerSentEvent
-from lm_deluge.wire.tolerant_json import NotJSONError
+from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder
 
 __all__ = ["OpenAIResponses"]
 
 _PATH = "/responses"
+
+
+class _Error(msgspec.Struct, gc=False):
+    error: Any = None
+    detail: Any = None
+
+
+_ERROR = TolerantDecoder(_Error)
 
 
 class _Decoder(BodyDecoder):
@@ -55,7 +65,7 @@ def _parse_document(payload: ResponsesPayload, body: bytes) -> list[Event]:
     except NotJSONError:
         raise not_json(frame) from None
     if not payload.is_finished:
-        if b'"error"' in body or b'"detail"' in body:
+        if _ERROR.decode(body) not in (None, _Error()):
             raise in_band_error(frame)
         raise ProtocolError(
             "the answer is JSON, but no finished response", reason="order", excerpt=body, billed="maybe"

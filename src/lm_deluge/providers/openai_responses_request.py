@@ -154,12 +154,7 @@ def _build_input(call: Call) -> list[JSON]:
     System messages stay among them, where they stand: `instructions` would be the first one only, and not every host
     has that field (xAI, 2026-11).
     """
-    customs = {
-        part.id
-        for message in call.conversation
-        for part in message.parts
-        if isinstance(part, ToolCallPart) and part.custom
-    }
+    results = _results_of(call)
     items: list[JSON] = []
     for message in call.conversation:
         if message.name is not None:
@@ -167,10 +162,30 @@ def _build_input(call: Call) -> list[JSON]:
         if message.role == "assistant":
             items += _assistant(call, message)
         elif message.role == "tool":
-            items += _tool_results(call, message, customs)
+            items += _tool_results(call, message, results)
         else:
             items += _said(call, message)
     return items
+
+
+def _results_of(call: Call) -> dict[str, JSON]:
+    """Return, for each call of the conversation that needs it, what its result must say beside its output.
+
+    The result of a custom tool has a type of its own, and that of a call out of a program names the program
+    (https://platform.openai.com/docs/guides/tools, programmatic tool calling).
+    """
+    found: dict[str, JSON] = {}
+    for message in call.conversation:
+        following = (*message.parts[1:], None)
+        for part, after in zip(message.parts, following, strict=True):
+            if not isinstance(part, ToolCallPart):
+                continue
+            wanted: JSON = {"type": "custom_tool_call_output"} if part.custom else {}
+            if isinstance(after, ProviderDataPart) and after.provider == call.provider.opaque_owner:
+                caller = after.data.get("caller") if isinstance(after.data, dict) else None
+                wanted |= {"caller": caller} if after.kind in _ADDED and caller else {}
+            found[part.id] = wanted
+    return found
 
 
 def _said(call: Call, message: Message) -> Iterator[JSON]:
@@ -192,7 +207,7 @@ def _said(call: Call, message: Message) -> Iterator[JSON]:
         yield {"role": message.role, "content": content}
 
 
-def _tool_results(call: Call, message: Message, customs: set[str]) -> Iterator[JSON]:
+def _tool_results(call: Call, message: Message, results: dict[str, JSON]) -> Iterator[JSON]:
     for part in message.parts:
         if isinstance(part, ProviderDataPart) and part.provider == call.provider.opaque_owner:
             yield part.data  # what a computer or a shell answered, or an approval
@@ -203,8 +218,8 @@ def _tool_results(call: Call, message: Message, customs: set[str]) -> Iterator[J
         if part.media:
             text = [{"type": "input_text", "text": part.content}] if part.content else []
             output = [*text, *(_CONTENT[type(each)](call, each) for each in part.media)]
-        kind = "custom_tool_call_output" if part.tool_call_id in customs else "function_call_output"
-        yield {"type": kind, "call_id": part.tool_call_id, "output": output}
+        result = {"type": "function_call_output", "call_id": part.tool_call_id, "output": output}
+        yield {**result, **results.get(part.tool_call_id, {})}
 
 
 def _assistant(call: Call, message: Message) -> list[JSON]:
@@ -223,7 +238,7 @@ def _assistant(call: Call, message: Message) -> list[JSON]:
         elif isinstance(part, ProviderDataPart):
             if part.provider == call.provider.opaque_owner and part.kind in ECHOED:
                 pieces = None
-                _echo(part, items)
+                _echo(part, items, is_stored=call.background or call.extra_body.get("store") is True)
         # Reasoning, and media that were generated, are in the item behind them.
     return [_simplified(item) for item in items]
 
@@ -244,7 +259,7 @@ def _simplified(item: JSON) -> JSON:
     return item
 
 
-def _echo(part: ProviderDataPart, items: list[JSON]) -> None:
+def _echo(part: ProviderDataPart, items: list[JSON], *, is_stored: bool) -> None:
     data = part.data
     if not isinstance(data, dict):
         return
@@ -252,7 +267,7 @@ def _echo(part: ProviderDataPart, items: list[JSON]) -> None:
         last = items[-1] if items else {}
         if last.get("type", "message") == part.kind:
             items[-1] = {**data, **last}
-    elif part.kind != "reasoning" or data.get("encrypted_content") or data.get("content"):
+    elif part.kind != "reasoning" or is_stored or data.get("encrypted_content") or data.get("content"):
         # Reasoning of which there is only an id cannot be found by a provider that stored nothing.
         items.append(data)
 

@@ -330,10 +330,6 @@ class ResponsesPayload(TypedPayload):
         if piece is not None:
             self._finish_piece(self._key(event), event.content_index or 0, piece, events)
 
-    def skip(self, event: _Delta, events: list[Event]) -> None:
-        """Take an event that says how far the provider's own tools are; the finished item says it all."""
-        self._note(event.sequence_number)
-
     # --- items ---
 
     def begin_item(self, event: _ItemEvent, events: list[Event]) -> None:
