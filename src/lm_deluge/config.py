@@ -176,7 +176,8 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
         base_url: Where an OpenAI-compatible host is; left alone, the provider's environment variable or row.
         sampling_params: Defaults for every call; a call's own win field by field.
         timeouts: The clocks of each attempt.
-        max_attempts: Requests per call at most. Only what happens before the first token is tried again.
+        max_attempts: Requests per call at most. Only what happens before the first token is tried again; with
+            `background` a stream that breaks later goes on, too.
         max_retry_after_s: A provider that wants a longer wait than this is not waited for: its error is raised.
         max_event_bytes: Largest single event of a stream.
         background: The provider goes on when the connection dies, and the stream is taken up again where it broke;

@@ -254,8 +254,10 @@ class StreamCall:
         """Return the answer so far, with usage (the provider's, or an estimate), cost and stats."""
         if self._attempt is not None:
             answer = build_answer(self._attempt, self._plan.call, self.stats())
+            found = list(answer.warnings)
             if self._cancel is not None and self._cancel.failure is not None:
-                answer.warnings = (*answer.warnings, "cancel_failed")
+                found.append("cancel_failed")
+            answer.warnings = tuple(found)
             return answer
         status = self.error.status_code if isinstance(self.error, APIError) else None
         request_id = self.error.request_id if self.error is not None else None

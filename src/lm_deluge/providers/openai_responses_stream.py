@@ -185,7 +185,7 @@ class ResponsesPayload(TypedPayload):
         seen = set(self._kinds)
         for index, item in enumerate(response.output or ()):
             # Where items were streamed, their places here may be others: only kinds that never came are read.
-            if isinstance(item, dict) and item.get("type") not in seen:
+            if isinstance(item, dict) and str(item.get("type")) not in seen:
                 self._finish_item(index, item, events)
         self._report(response, events)
         self.reason = response.status or "completed"
@@ -308,12 +308,8 @@ class ResponsesPayload(TypedPayload):
         if source is None:
             self.ignored += 1
             return
-        found = (
-            place,
-            raw.get("type"),
-            raw.get("file_id"),
-            *(getattr(source, name) for name in _Source.__struct_fields__),
-        )
+        told = (str(raw.get(name)) for name in ("type", "file_id", *_Source.__struct_fields__))
+        found = (place, *told)
         if found in self._sources:
             return
         self._sources.add(found)
