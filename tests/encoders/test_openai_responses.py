@@ -162,7 +162,8 @@ def test_what_stands_behind_nothing_is_made_up_or_left_out() -> None:
         MediaDelta("audio/pcm", "AA=="),
         ProviderPart("openai", "message", {"phase": "lost"}),
         ProviderPart("anthropic", "signature", "text"),
-        ProviderPart("gemini", "thought_signature", {"no": "type"}),
+        ProviderPart("anthropic", "server_tool_use", {"type": "server_tool_use"}),
+        ProviderPart("openai", "output_item", {"no": "type"}),
         END,
     )
     assert found == [

@@ -24,7 +24,7 @@ import msgspec
 
 from lm_deluge.encoders.encoder import Encoder, Route
 from lm_deluge.encoders.openai_errors import encode_error
-from lm_deluge.encoders.openai_responses_request import parse_request
+from lm_deluge.encoders.openai_responses_request import WHOLE_ITEMS, parse_request
 from lm_deluge.encoders.responses_output import (
     JSON,
     CallItem,
@@ -60,8 +60,8 @@ __all__ = ["ENCODER", "encode_response", "encode_stream"]
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 _STATUSES = ("completed", "incomplete", "failed")
 
-# Items that are the rest of what stands before them.
-_SPOKEN = ("message", "function_call", "custom_tool_call")
+# Opaque data that are items for themselves.
+_KNOWN = {*WHOLE_ITEMS, "reasoning", "output_item"}
 
 
 def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: bool = True) -> Iterator[bytes]:
@@ -242,7 +242,7 @@ class _Writer:
         if self._open is not None and self._open.kind == event.kind:
             return self.settle(data)
         frames = self.settle()
-        if event.kind in _SPOKEN or not isinstance(data.get("type"), str):
+        if event.kind not in _KNOWN or not isinstance(data.get("type"), str):
             return frames
         index = len(self._output)
         self._output.append(data)

@@ -34,7 +34,7 @@ from lm_deluge.prompt.parts import (
 )
 from lm_deluge.prompt.tool import ProviderTool, Tool
 
-__all__ = ["parse_request"]
+__all__ = ["SAID", "WHOLE_ITEMS", "parse_request"]
 
 JSON = dict[str, Any]
 

@@ -218,10 +218,18 @@ class ResponsesPayload(TypedPayload):
         """Take a piece of the answer."""
         if event.sequence_number is not None:
             self.cursor = event.sequence_number
-        text = event.delta or ""
-        if text or event.logprobs:
-            place = self._place(event, "text", event.content_index)
-            self._add_text(place, text, tuple(event.logprobs or ()), events)
+        text, index = event.delta or "", event.output_index
+        place = (event.item_id or 0 if index is None else index, "text", event.content_index or 0)
+        said = self._said.get(place)
+        if said is None or event.logprobs:
+            if text or event.logprobs:
+                self._add_text(place, text, tuple(event.logprobs or ()), events)
+        elif text:
+            # Nearly every event comes here.
+            length = len(text)
+            self._said[place] = said + length
+            self._length += length
+            events.append(TextDelta(text))
 
     def _add_text(
         self, place: tuple[Any, ...], text: str, logprobs: tuple[TokenLogprob, ...], events: list[Event]
