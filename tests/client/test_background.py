@@ -151,6 +151,27 @@ async def test_leaving_the_block_ends_it_upstream() -> None:
         await client.close()
 
 
+async def test_a_loop_that_is_left_ends_it_upstream() -> None:
+    async with Simulator("word " * 200, pace=SLOW) as sim:
+        client = client_of(sim)
+        async for _ in client.stream("Hi"):
+            break
+        async with asyncio.timeout(10):
+            while not cancels(sim):
+                await asyncio.sleep(0)
+        await client.close()
+
+
+async def test_an_error_in_the_block_ends_it_upstream() -> None:
+    async with Simulator("word " * 200, pace=SLOW) as sim:
+        client = client_of(sim)
+        with pytest.raises(ZeroDivisionError):
+            async with client.stream("Hi") as stream:
+                1 / len((await stream.next_batch())[:0])
+        assert cancels(sim) == ["/v1/responses/resp_sim-000001/cancel"]
+        await client.close()
+
+
 async def test_an_answer_that_is_through_is_not_cancelled() -> None:
     async with Simulator(TEXT) as sim:
         client = client_of(sim)

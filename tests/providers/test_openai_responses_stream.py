@@ -194,6 +194,13 @@ def test_reasoning_that_is_shown_itself(is_streamed: bool) -> None:
     assert events[-2] == ProviderPart(OWNER, "reasoning", item)
 
 
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_summary"])
+def test_reasoning_under_its_old_names(name: str) -> None:
+    place = {"output_index": 0, "content_index": 0, "summary_index": 0}
+    deltas = [frame(f"{name}.delta", **place, delta="hm "), frame(f"{name}.delta", **place, delta={"text": "so"})]
+    assert read(created(), *deltas, frame(f"{name}.done", **place, text="hm so"), completed()).thinking == "hm so"
+
+
 # Calls.
 
 

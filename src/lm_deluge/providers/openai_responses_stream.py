@@ -470,6 +470,11 @@ ResponsesPayload.handlers = {
     "response.reasoning_summary_text.done": (_DELTA, ResponsesPayload.add_summary),
     "response.reasoning_text.delta": (_DELTA, ResponsesPayload.add_reasoning),
     "response.reasoning_text.done": (_DELTA, ResponsesPayload.add_reasoning),
+    # What the same events were called until mid-2025.
+    "response.reasoning_summary.delta": (_DELTA, ResponsesPayload.add_summary),
+    "response.reasoning_summary.done": (_DELTA, ResponsesPayload.add_summary),
+    "response.reasoning.delta": (_DELTA, ResponsesPayload.add_reasoning),
+    "response.reasoning.done": (_DELTA, ResponsesPayload.add_reasoning),
     "response.function_call_arguments.delta": (_DELTA, ResponsesPayload.add_arguments),
     "response.function_call_arguments.done": (_DELTA, ResponsesPayload.add_arguments),
     "response.custom_tool_call_input.delta": (_DELTA, ResponsesPayload.add_arguments),
