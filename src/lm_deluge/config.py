@@ -176,9 +176,13 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
         base_url: Where an OpenAI-compatible host is; left alone, the provider's environment variable or row.
         sampling_params: Defaults for every call; a call's own win field by field.
         timeouts: The clocks of each attempt.
-        max_attempts: Requests per call at most. Only what happens before the first token is tried again.
+        max_attempts: Requests per call at most. Only what happens before the first token is tried again; with
+            `background` a stream that breaks later goes on, too.
         max_retry_after_s: A provider that wants a longer wait than this is not waited for: its error is raised.
         max_event_bytes: Largest single event of a stream.
+        background: The provider goes on when the connection dies, and the stream is taken up again where it broke;
+            a stream that is left is ended at the provider too. Only the Responses API can do it. The provider
+            keeps the answer for a while.
         extra_headers: Sent with every request; they win over ours.
         extra_body: Merged into the request's JSON; wins over ours.
         proxy: URL of an HTTP proxy; left alone, the usual environment variables hold.
@@ -194,6 +198,7 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int = 5
     max_retry_after_s: float = 120.0
     max_event_bytes: int = 16 * 2**20
+    background: bool = False
     extra_headers: Mapping[str, str] | None = None
     extra_body: Mapping[str, Any] | None = None
     proxy: str | None = None
@@ -208,6 +213,7 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
             _check_type(name, getattr(self, name), str, "text")
         for name in ("extra_headers", "extra_body"):
             _check_type(name, getattr(self, name), Mapping, "a mapping")
+        _check_type("background", self.background, bool, "True or False")
         if not isinstance(self.sampling_params, SamplingParams):
             raise ConfigurationError("sampling_params is not a SamplingParams")
         if not isinstance(self.timeouts, Timeouts):

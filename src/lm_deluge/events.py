@@ -2,7 +2,8 @@
 
 Order: `ResponseStarted (delta | Attempt | UsageReported ...)* ResponseFinished`. Exactly one start and one
 finish, whatever retries happened in between. Events are held back until the first delta: so the start names the
-attempt that is kept, and the `Attempt` events of those that were not follow right behind it.
+attempt that is kept, and the `Attempt` events of those that were not follow right behind it. In background mode a
+stream that broke goes on behind an `Attempt`, wherever that is.
 """
 
 from __future__ import annotations

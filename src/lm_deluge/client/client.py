@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     # asyncio, the adapters and aiohttp are imported with the first call: importing the library stays cheap.
     from lm_deluge.client.stream import Echo, Stream
     from lm_deluge.client.sync import SyncStream
-    from lm_deluge.dispatch.stream_call import CallPlan
+    from lm_deluge.dispatch.call_plan import CallPlan
     from lm_deluge.transport.base import Transport
 
 __all__ = ["LLMClient"]
@@ -106,7 +106,7 @@ class LLMClient:
     ) -> CallPlan:
         from lm_deluge.api_requests.credentials import find_key
         from lm_deluge.api_requests.request import build_call
-        from lm_deluge.dispatch.stream_call import CallPlan
+        from lm_deluge.dispatch.call_plan import CallPlan
         from lm_deluge.providers.catalog import find_adapter
 
         options = self.options
@@ -119,6 +119,7 @@ class LLMClient:
             output=output,
             base_url=options.base_url,
             cache=cache,
+            background=options.background,
             extra_headers=options.extra_headers,
             extra_body=options.extra_body,
             max_event_bytes=options.max_event_bytes,

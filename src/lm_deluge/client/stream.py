@@ -11,7 +11,8 @@ import sys
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, Literal, TextIO
 
-from lm_deluge.dispatch.stream_call import CallPlan, StreamCall
+from lm_deluge.dispatch.call_plan import CallPlan
+from lm_deluge.dispatch.stream_call import StreamCall
 from lm_deluge.errors import ConfigurationError, StreamConsumedError
 from lm_deluge.events import Event, RefusalDelta, TextDelta
 from lm_deluge.response import APIResponse, StreamStats
@@ -121,6 +122,8 @@ class Stream:
         if kind is None:
             await self._call.close()
         self._call.abort()
+        if kind is None or issubclass(kind, Exception):
+            await self._call.settle()
         self._use = self._use or "loop"
 
     def events(self) -> AsyncIterator[Event]:
@@ -151,6 +154,7 @@ class Stream:
         """
         self._use = self._use or "loop"
         self._call.abort()
+        await self._call.settle()
         return self._call.response()
 
     def abandon(self) -> None:

@@ -12,6 +12,7 @@ from lm_deluge.encoders import (
     mistral_chat,
     ollama_chat,
     openai_chat,
+    openai_responses,
 )
 from lm_deluge.encoders.encoder import Encoder
 from lm_deluge.errors import ConfigurationError
@@ -30,6 +31,7 @@ _ENCODERS: dict[str, Encoder] = {
         mistral_chat.ENCODER,
         ollama_chat.ENCODER,
         openai_chat.ENCODER,
+        openai_responses.ENCODER,
     )
 }
 

@@ -102,9 +102,14 @@ def find_served_model(name: str, base_url: str | None) -> ModelRow:
 def _described(registry: _Registry, provider_id: str, wire_name: str, name: str) -> ModelRow:
     """Return what the registry knows of a model that was named with its provider."""
     known = registry.models.get(wire_name)
-    if known is not None and known.provider == provider_id:
-        return msgspec.structs.replace(known, id=name)
+    if known is not None and _is_same_house(registry.providers[known.provider], registry.providers[provider_id]):
+        return msgspec.structs.replace(known, id=name, provider=provider_id)
     return ModelRow(id=name, name=wire_name, provider=provider_id, capabilities=Capabilities())
+
+
+def _is_same_house(one: ProviderRow, other: ProviderRow) -> bool:
+    """Whether two rows are ways to the same provider: the same models at the same prices, through other APIs."""
+    return one.id == other.id or (one.opaque_owner == other.opaque_owner and one.key_env == other.key_env)
 
 
 def _nearest(name: str, known: dict[str, Any]) -> tuple[str, ...]:

@@ -114,6 +114,7 @@ class BodyDecoder:
         self._payload = payload
         self._parse_document = parse_document
         self._limit = max_event_bytes
+        self._framing = framing
         self._frames = framing(max_event_bytes)
         self._array_framing = array_framing
         self._head = b""  # of a body of which is not known yet what it is; blanks before it are gone
@@ -141,6 +142,14 @@ class BodyDecoder:
         """Take the answer's content type: what is none of a stream's is looked at with suspicion."""
         media_type = content_type.partition(";")[0].strip().lower()
         self._is_suspect = media_type not in _ANY_TYPES and media_type not in self._frames.media_types
+
+    def reopen(self) -> None:
+        """Forget a fault and the frame that it cut: what comes next is the body of another answer, which goes on."""
+        self.error = None
+        self._frames = self._framing(self._limit)
+        self._head = b""
+        self._document = None
+        self._is_known = False
 
     def feed(self, data: bytes) -> list[Event]:
         """Take the next bytes; return the events that they complete."""

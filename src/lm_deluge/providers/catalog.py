@@ -15,6 +15,7 @@ from lm_deluge.providers.gemini_interactions import GeminiInteractions
 from lm_deluge.providers.mistral_chat import MistralChat
 from lm_deluge.providers.ollama_chat import OllamaChat
 from lm_deluge.providers.openai_chat import OpenAIChat
+from lm_deluge.providers.openai_responses import OpenAIResponses
 
 __all__ = ["adapter_names", "find_adapter"]
 
@@ -28,6 +29,7 @@ _ADAPTERS: dict[str, Callable[[], Adapter]] = {
     GeminiGenerate.name: GeminiGenerate,
     GeminiInteractions.name: GeminiInteractions,
     OpenAIChat.name: OpenAIChat,
+    OpenAIResponses.name: OpenAIResponses,
 }
 
 

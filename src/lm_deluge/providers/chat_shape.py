@@ -27,6 +27,7 @@ from lm_deluge.prompt.parts import (
 from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.providers.adapter import Call
 from lm_deluge.providers.fit import cannot_stand, cannot_take, check_fit, check_tool_choice
+from lm_deluge.providers.json_schema import is_strict
 
 __all__ = [
     "CHAT_CONTENT",
@@ -126,24 +127,8 @@ def _json_schema(schema: JSON) -> JSON:
     name = re.sub(r"[^A-Za-z0-9_-]", "_", str(schema.get("title") or "output"))[:64]
     return {
         "type": "json_schema",
-        "json_schema": {"name": name, "schema": schema, "strict": _is_strict(schema)},
+        "json_schema": {"name": name, "schema": schema, "strict": is_strict(schema)},
     }
-
-
-def _is_strict(schema: Any) -> bool:
-    """Whether OpenAI would take the schema as strict: every object closed, every property required.
-
-    https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
-    """
-    if isinstance(schema, list):
-        return all(_is_strict(item) for item in schema)
-    if not isinstance(schema, dict):
-        return True
-    if schema.get("type") == "object" or "properties" in schema:
-        names = set(schema.get("properties", {}))
-        if schema.get("additionalProperties") is not False or set(schema.get("required", ())) != names:
-            return False
-    return all(_is_strict(value) for value in schema.values())
 
 
 def build_messages(call: Call, builders: MessageTable | None = None) -> list[JSON]:

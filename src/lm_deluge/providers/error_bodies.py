@@ -58,6 +58,18 @@ _STATUS_OF_CODE: dict[str, int] = {
     "context_length_exceeded": 400,
     "content_filter": 400,
     "content_policy_violation": 400,
+    "image_content_policy_violation": 400,
+    "invalid_prompt": 400,
+    "invalid_image": 400,
+    "invalid_image_format": 400,
+    "invalid_base64_image": 400,
+    "invalid_image_url": 400,
+    "image_too_large": 400,
+    "image_too_small": 400,
+    "image_parse_error": 400,
+    "image_file_too_large": 400,
+    "unsupported_image_media_type": 400,
+    "failed_to_download_image": 400,
     "authentication_error": 401,
     "api_key_invalid": 401,
     "invalid_api_key": 401,
@@ -82,6 +94,7 @@ _STATUS_OF_CODE: dict[str, int] = {
     "internal_error": 500,
     "internal": 500,
     "timeout": 504,
+    "vector_store_timeout": 504,
     "timeout_error": 504,
     "unavailable": 503,
     "service_unavailable": 503,
@@ -101,7 +114,13 @@ _QUOTA_CODES = {
 }
 _KEY_CODES = {"api_key_invalid"}  # Google says it with 400
 _CONTEXT_CODES = {"context_length_exceeded", "model_context_window_exceeded", "string_above_max_length"}
-_FILTER_CODES = {"content_filter", "content_policy_violation", "responsibleaipolicyviolation", "invalid_prompt"}
+_FILTER_CODES = {
+    "content_filter",
+    "content_policy_violation",
+    "image_content_policy_violation",
+    "responsibleaipolicyviolation",
+    "invalid_prompt",
+}
 
 _CONTEXT_MESSAGE = re.compile(
     r"(maximum context length|context[_ ](length|window)|prompt is too long|too many (input )?tokens"

@@ -27,8 +27,8 @@ _SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 _MEDIA = {ImagePart: "image_input", FilePart: "file_input", AudioPart: "audio_input"}
 
 
-def check_fit(call: Call) -> None:
-    """Hold the call against the model's row.
+def check_fit(call: Call, *, takes_background: bool = False) -> None:
+    """Hold the call against the model's row; `takes_background` says whether the wire API has that mode.
 
     Raises:
         UnsupportedParameterError: The row says that the model cannot take something; it is named.
@@ -42,6 +42,8 @@ def check_fit(call: Call) -> None:
         raise _refusal(call, "output")
     if call.cache is not None and call.provider.prompt_cache == "none":
         raise cannot_take(call, "cache")
+    if call.background and not takes_background:
+        raise cannot_take(call, "background", hint="Ask through the Responses API, openai-responses:... for example.")
     for message in call.conversation:
         if message.role != "assistant":
             _check_media(call, message.parts)
@@ -127,8 +129,8 @@ def _losses_of(message: Message, call: Call, adapter: Adapter) -> list[str]:
         if isinstance(part, ProviderDataPart):
             is_sent = _is_echoed(part, call, adapter)
         else:
-            # A thought whose signature is echoed goes with it.
-            is_signed = isinstance(part, ReasoningPart) and isinstance(after, ProviderDataPart)
+            # A thought whose signature is echoed goes with it, and so does an image that stands in an item.
+            is_signed = isinstance(part, ReasoningPart | ImagePart) and isinstance(after, ProviderDataPart)
             is_sent = _can_be_sent(part, adapter) or (is_signed and _is_echoed(after, call, adapter))
         if not is_sent:
             lost.append(f"{type(part).__struct_config__.tag}_not_sent")

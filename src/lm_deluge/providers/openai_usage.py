@@ -22,7 +22,11 @@ _PLACES: dict[str, tuple[str, ...]] = {
         "cache_read_input_tokens",  # LiteLLM's proxy
         "cached_tokens",  # Moonshot
     ),
-    "cache_write_tokens": ("prompt_tokens_details.cache_write_tokens", "cache_creation_input_tokens"),
+    "cache_write_tokens": (
+        "prompt_tokens_details.cache_write_tokens",
+        "input_tokens_details.cache_write_tokens",
+        "cache_creation_input_tokens",
+    ),
     "reasoning_tokens": (
         "completion_tokens_details.reasoning_tokens",
         "output_tokens_details.reasoning_tokens",
