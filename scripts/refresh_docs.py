@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 _MARK = re.compile(r"(<!-- (table|fields|layers)(?:: (\w+))? -->\n).*?(<!-- end -->)", re.DOTALL)
-_ATTRIBUTE = re.compile(r"^    ([a-z_, ]+): (.*(?:\n        .*)*)", re.MULTILINE)
+_ATTRIBUTE = re.compile(r"^    ([a-z0-9_, ]+): (.*(?:\n        .*)*)", re.MULTILINE)
 _PLACES = (config, errors, events, response, usage, rows, tool)
 
 

@@ -50,7 +50,12 @@ def find_key(provider: ProviderRow, model: ModelRow, base_url: str, explicit: st
         raise ConfigurationError(f"api_key is not text, but {type(explicit).__name__}", provider=provider.id)
     key = explicit.strip() if explicit is not None else _from_environment(provider.key_env)
     if not key:
-        if provider.auth == "none" or not provider.key_env or base_url != usual_base_url(provider):
+        if (
+            provider.auth == "none"
+            or not provider.needs_key
+            or not provider.key_env
+            or base_url != usual_base_url(provider)
+        ):
             return None
         raise MissingAPIKeyError(
             "there is no API key",
@@ -99,7 +104,8 @@ def usual_base_url(provider: ProviderRow, *, must: bool = False) -> str:
     known: dict[str, str] = {}
     for name, place in provider.places.items():
         value = place.values.get(known.get(place.of, "")) or _from_environment(place.env) or place.default
-        known[name] = _filled(value, known)
+        # Some hosts' own tools want an address where the row wants its host: DATABRICKS_HOST may be either.
+        known[name] = _filled(value, known).removeprefix("https://").rstrip("/")
         if not known[name]:
             if not must:
                 return ""

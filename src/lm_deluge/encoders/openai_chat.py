@@ -174,7 +174,8 @@ class _ChunkWriter:
         reason = _reason(event.finish_reason, event.raw_finish_reason, has_refusal=self._has_refusal)
         frames = [self._chunk({}, reason=reason)]
         if self._include_usage and self._usage is not None:
-            frames.append(b'%b],"usage":%b}\n\n' % (self._head, msgspec.json.encode(_usage(self._usage))))
+            told = msgspec.json.encode({**_tier(self._usage), "usage": _usage(self._usage)})
+            frames.append(b"%b],%b\n\n" % (self._head, told[1:]))
         return [*frames, _DONE]
 
 
@@ -221,7 +222,7 @@ def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
         ],
     }
     if response.usage is not None:
-        body["usage"] = _usage(response.usage)
+        body |= {**_tier(response.usage), "usage": _usage(response.usage)}
     return msgspec.json.encode({**body, "system_fingerprint": None})
 
 
@@ -291,11 +292,21 @@ def _image(url: str) -> JSON:
     return {"type": "image_url", "image_url": {"url": url}}
 
 
+def _tier(usage: Usage) -> JSON:
+    return {} if usage.service_tier is None else {"service_tier": usage.service_tier}
+
+
 def _usage(usage: Usage) -> JSON:
-    prompt = {"cached_tokens": usage.cache_read_tokens, "cache_write_tokens": usage.cache_write_tokens}
     details = {
-        "prompt_tokens_details": prompt,
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cache_read_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
+            "audio_tokens": usage.input_audio_tokens,
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning_tokens,
+            "audio_tokens": usage.output_audio_tokens,
+        },
     }
     fields: JSON = {
         "prompt_tokens": usage.input_tokens,

@@ -20,6 +20,7 @@ from lm_deluge.prompt.parts import (
 )
 from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.providers.adapter import Call
+from lm_deluge.providers.chat_quirks import apply_quirks, check_quirks, reasoning_fields
 from lm_deluge.providers.fit import cannot_stand, cannot_take, check_fit, check_tool_choice
 
 __all__ = ["build_chat_body", "build_messages"]
@@ -34,6 +35,7 @@ def build_chat_body(call: Call) -> JSON:
         UnsupportedParameterError: The model or the API cannot take a parameter or a part.
     """
     check_fit(call)
+    check_quirks(call)
     body: JSON = {"model": call.model.name, "messages": build_messages(call)}
     if call.is_streamed:
         body["stream"] = True
@@ -49,6 +51,7 @@ def build_chat_body(call: Call) -> JSON:
         body["response_format"] = _json_schema(call.output)
     elif call.params.json_mode:
         body["response_format"] = {"type": "json_object"}
+    apply_quirks(call, body)
     return body
 
 
@@ -153,6 +156,8 @@ def _assistant(call: Call, message: Message) -> list[JSON]:
                 body["reasoning_details"] = part.data
     if body["content"] is None and len(body) == 2:  # noqa: PLR2004 - the API wants content where nothing else is
         body["content"] = ""
+    if "reasoning_details" not in body:
+        body |= reasoning_fields(call, message)
     return [_named(message, body)]
 
 
