@@ -24,6 +24,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureR
         is_ours = name.startswith(("OPENAI_", "DELUGE_")) and name not in _KEPT_NAMES
         if is_ours or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("DELUGE_MODELS", os.devnull)  # no rows of the machine's owner
 
 
 @pytest.fixture(autouse=True)

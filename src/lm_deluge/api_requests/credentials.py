@@ -1,10 +1,11 @@
-"""Keys, base URLs and proxies: the only reader of the environment."""
+"""Keys, base URLs, proxies and the user's own rows: the only reader of the environment."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +21,7 @@ __all__ = [
     "find_proxy",
     "has_key",
     "hide",
+    "read_rows_file",
     "secrets_of",
     "usual_base_url",
 ]
@@ -129,6 +131,31 @@ def _is_url(url: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
+
+
+def read_rows_file() -> tuple[str, str] | None:
+    """Return name and text of the user's file of rows: that of DELUGE_MODELS, else the usual one if it is there.
+
+    Raises:
+        ConfigurationError: It cannot be read.
+    """
+    named = os.environ.get("DELUGE_MODELS", "").strip()
+    path = Path(named) if named else _config_folder() / "lm_deluge" / "models.toml"
+    try:
+        return str(path), path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, FileNotFoundError | PermissionError) and not named:
+            return None
+        why = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise ConfigurationError(
+            f"the file of models {path} was not read: {why}", hint="It is named by DELUGE_MODELS." if named else ""
+        ) from error
+
+
+def _config_folder() -> Path:
+    # The specification wants relative paths ignored: https://specifications.freedesktop.org/basedir-spec/
+    chosen = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    return chosen if chosen.is_absolute() else Path(os.path.expanduser("~")) / ".config"  # noqa: PTH111 - never raises
 
 
 def find_proxy(url: str, explicit: Secret | None) -> Secret | None:
