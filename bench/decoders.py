@@ -38,7 +38,7 @@ def read_bare(chunks: Iterable[bytes]) -> int:
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             start = line.find(b"{")
-            if 0 <= start < 8 and line[-1:] == b"}":  # noqa: PLR2004 - "data: " and a blank
+            if 0 <= start < 8 and line[-1:] == b"}":
                 decode(line[start:])
                 count += 1
     return count
@@ -51,7 +51,7 @@ def read_bare_binary(chunks: Iterable[bytes]) -> int:
     for chunk in chunks:
         rest += chunk
         at = 0
-        while len(rest) - at >= 12:  # noqa: PLR2004 - the prelude
+        while len(rest) - at >= 12:
             total = int.from_bytes(rest[at : at + 4])
             head = int.from_bytes(rest[at + 4 : at + 8])
             if len(rest) - at < total:
