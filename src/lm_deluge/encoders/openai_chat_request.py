@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from lm_deluge.config import SamplingParams
+from lm_deluge.encoders.cache_marks import read_cache_marks
 from lm_deluge.encoders.encoder import ParsedRequest
 from lm_deluge.errors import BadRequestError, ConfigurationError
 from lm_deluge.prompt.conversation import Conversation
@@ -92,6 +93,7 @@ def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | 
             wants_usage=_take(options, "include_usage", bool, default=False),
             tools=_tools(raw),
             output=_output_schema(raw),
+            cache=read_cache_marks(raw),
             extra={name: value for name, value in raw.items() if name not in _READ},
             raw=raw,
         )
@@ -225,7 +227,8 @@ def _required_content(message: JSON, at: str) -> Any:
 
 def _assistant(message: JSON, at: str) -> list[Part]:
     parts: list[Part] = []
-    reasoning = _take(message, "reasoning_content", str, at=at)
+    # Two hosts' words for the same.
+    reasoning = _take(message, "reasoning_content", str, at=at) or _take(message, "reasoning", str, at=at)
     if reasoning:
         parts.append(ReasoningPart(reasoning))
     if message.get("content"):
