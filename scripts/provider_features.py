@@ -78,7 +78,7 @@ def feature_lines() -> Iterator[tuple[str, ...]]:
 
 def _body(adapter: Adapter, row: ProviderRow, **fields: Any) -> str | None:
     """Return the body of a request as text, None where the adapter refuses."""
-    listed = list_models(provider=row.models_of or row.id)
+    listed = list_models(provider=row.id)
     name = listed[0].name if listed else "model"
     call = Call(
         model=ModelRow(id=name, name=name, provider=row.id, capabilities=Capabilities()),

@@ -30,18 +30,17 @@ _SUCCESSORS = (
     (r"(.+)[-@]\d{4}-?\d\d-?\d\d", r"\1"),
 )
 
-# How reasoning is asked for, and whether an answer can be begun for the model, by
+# Whether reasoning is asked for by a number of tokens, and whether an answer can be begun for the model, by
 # https://docs.claude.com/en/docs/build-with-claude/extended-thinking, .../adaptive-thinking (manual budgets up to 4.5,
 # deprecated with 4.6, which also ended prefilling) and https://ai.google.dev/gemini-api/docs/thinking, November 2026.
 _FORMS: tuple[tuple[str, dict[str, Any]], ...] = (
-    (r"(.*[./])?claude-.*", {"thinking": "adaptive", "prefill": False}),
+    (r"(.*[./])?claude-.*", {"prefill": False}),
     (
         r"(.*[./])?claude-((opus|sonnet|haiku)-4(-[015])?|3-7-sonnet)([-@:](\d{8}|v\d|latest|default).*)?",
-        {"thinking": "budget", "prefill": True},
+        {"reasoning_budget": True, "prefill": True},
     ),
-    (r"(.*[./])?claude-3-(?!7).*", {"thinking": None, "prefill": True}),
-    (r"(.*/)?gemini-2\.5-.*", {"thinking": "budget"}),
-    (r"(.*/)?gemini-([3-9]|flash|pro).*", {"thinking": "level"}),
+    (r"(.*[./])?claude-3-(?!7).*", {"prefill": True}),
+    (r"(.*/)?gemini-2\.5-.*", {"reasoning_budget": True}),
 )
 
 # Other providers put the same models behind an API that says reasoning in its own way.
@@ -110,7 +109,7 @@ def _host_capabilities(host: Host, name: str, known: Facts | None) -> Capabiliti
             if re.fullmatch(pattern, name):
                 facts |= form
         if facts.get("reasoning") is False:
-            facts["thinking"] = None
+            facts["reasoning_budget"] = False
     return Capabilities(**facts)
 
 

@@ -139,25 +139,26 @@ def test_models_that_do_not_chat_are_absent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "thinking", "prefill"),
+    ("name", "has_budget", "prefill"),
     [
-        ("claude-3-haiku-20240307", None, True),
-        ("claude-opus-4-1", "budget", True),
-        ("claude-sonnet-4-5-20250929", "budget", True),
-        ("claude-haiku-4-5", "budget", True),
-        ("claude-opus-4-6", "adaptive", False),
-        ("claude-opus-5", "adaptive", False),
-        ("bedrock:us.anthropic.claude-sonnet-4-5-20250929-v1:0", "budget", True),
-        ("bedrock:us.anthropic.claude-opus-4-6-v1", "adaptive", False),
-        ("vertex-anthropic:claude-opus-4-6@default", "adaptive", False),
-        ("gemini-2.5-flash", "budget", None),
-        ("gemini-3-flash-preview", "level", None),
-        ("gpt-5", None, None),
+        ("claude-3-haiku-20240307", False, True),
+        ("claude-opus-4-1", True, True),
+        ("claude-sonnet-4-5-20250929", True, True),
+        ("claude-haiku-4-5", True, True),
+        ("claude-opus-4-6", False, False),
+        ("claude-opus-5", False, False),
+        ("bedrock:us.anthropic.claude-sonnet-4-5-20250929-v1:0", True, True),
+        ("bedrock:global.anthropic.claude-sonnet-4-6-v1:0", False, False),
+        ("vertex-anthropic:claude-opus-4-6@default", False, False),
+        ("gemini-2.5-flash", True, None),
+        ("gemini-3-flash-preview", False, None),
+        ("gpt-5", False, None),
+        ("openrouter:anthropic/claude-sonnet-4.5", False, None),
     ],
 )
-def test_how_reasoning_is_asked_for(name: str, thinking: str | None, prefill: bool | None) -> None:
+def test_how_reasoning_is_asked_for(name: str, has_budget: bool, prefill: bool | None) -> None:
     able = BY_ID[name].capabilities
-    assert (able.thinking, able.prefill) == (thinking, prefill)
+    assert (able.reasoning_budget, able.prefill) == (has_budget, prefill)
 
 
 def test_most_models_are_described() -> None:

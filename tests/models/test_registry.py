@@ -150,10 +150,13 @@ def test_rows_are_replaced_where_that_is_said() -> None:
     assert registry.find_provider("groq").base_url == "https://acme.test/v1"
 
 
-def test_a_provider_may_serve_the_models_of_another_one() -> None:
-    registry.register_provider(
-        ProviderRow(id="twin", otel_name="openai", adapter="openai-chat", base_url="https://x.test", models_of="openai")
+def test_ways_to_one_provider_share_its_models() -> None:
+    """Another API, the same key: `openai-responses:gpt-4o` is OpenAI's gpt-4o."""
+    openai = registry.find_provider("openai")
+    twin = ProviderRow(
+        id="twin", otel_name="openai", adapter="openai-chat", base_url="https://x.test", key_env=openai.key_env
     )
+    registry.register_provider(twin)
     row = registry.find_model("twin:gpt-4o")
     assert (row.id, row.name, row.provider) == ("twin:gpt-4o", "gpt-4o", "twin")
     assert row.price == registry.find_model("gpt-4o").price

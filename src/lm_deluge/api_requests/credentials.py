@@ -28,6 +28,7 @@ __all__ = [
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_KEYLESS = ("none", "optional")
 _SHORTEST_SECRET = 8
 """A shorter value, "none" or "x" for a host that wants no key, is a word of its own and would garble messages."""
 
@@ -52,12 +53,7 @@ def find_key(provider: ProviderRow, model: ModelRow, base_url: str, explicit: st
         raise ConfigurationError(f"api_key is not text, but {type(explicit).__name__}", provider=provider.id)
     key = explicit.strip() if explicit is not None else _from_environment(provider.key_env)
     if not key:
-        if (
-            provider.auth == "none"
-            or not provider.needs_key
-            or not provider.key_env
-            or base_url != usual_base_url(provider)
-        ):
+        if provider.auth in _KEYLESS or not provider.key_env or base_url != usual_base_url(provider):
             return None
         raise MissingAPIKeyError(
             "there is no API key",

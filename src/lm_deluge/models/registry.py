@@ -144,11 +144,19 @@ def find_served_model(name: str, base_url: str | None) -> ModelRow:
 
 def _described(registry: _Registry, provider_id: str, wire_name: str, name: str) -> ModelRow:
     """Return what the registry knows of a model that was named with its provider."""
-    owner = registry.providers[provider_id].models_of or provider_id
-    for known in map(registry.models.get, (wire_name, f"{owner}:{wire_name}")):
-        if known is not None and known.provider == owner:
+    own = registry.providers[provider_id]
+    same = [row.id for row in registry.providers.values() if _is_same_house(row, own)]
+    for known in map(registry.models.get, (wire_name, *(f"{each}:{wire_name}" for each in same))):
+        if known is not None and known.provider in same:
             return msgspec.structs.replace(known, id=name, provider=provider_id)
     return ModelRow(id=name, name=wire_name, provider=provider_id, capabilities=Capabilities())
+
+
+def _is_same_house(one: ProviderRow, other: ProviderRow) -> bool:
+    """Whether two rows are ways to the same provider: the same models at the same prices, through other APIs."""
+    if not one.key_env:
+        return one.id == other.id
+    return (one.otel_name, one.key_env) == (other.otel_name, other.key_env)
 
 
 def _nearest(name: str, known: dict[str, Any]) -> tuple[str, ...]:

@@ -17,19 +17,19 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Attributes:
         reasoning: It thinks before it answers, maybe for minutes in silence; None: unknown.
         reasoning_efforts: The efforts it takes; empty: any.
+        reasoning_budget: It is told how many tokens to think with, not how hard to think.
         sampling: It takes temperature, top_p and penalties; OpenAI's reasoning models refuse them.
         logprobs: It gives log probabilities.
         tools: It calls tools.
         json_schema: It can be held to a JSON schema.
         image_input, file_input, audio_input: It takes these media.
-        thinking: How reasoning is asked for, where models of one API differ: as a number of tokens, as a level, or
-            left to the model (`adaptive`); None: as the API does it.
         prefill: It goes on with an answer that the conversation begins; None: unknown.
         think_tags: Its text holds its reasoning between `<think>` and `</think>`; None: as the host's quirks say.
     """
 
     reasoning: bool | None = None
     reasoning_efforts: tuple[str, ...] = ()
+    reasoning_budget: bool = False
     sampling: bool = True
     logprobs: bool = True
     tools: bool = True
@@ -37,7 +37,6 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     image_input: bool = True
     file_input: bool = True
     audio_input: bool = True
-    thinking: Literal["budget", "level", "adaptive"] | None = None
     prefill: bool | None = None
     think_tags: bool | None = None
 
@@ -115,12 +114,11 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             wire API says. `{model}` stands for the model's name; without a `stream_path` both are the same.
         query: Sent with every request.
         headers: Sent with every request.
-        auth: How the key travels: as a bearer token, in a header of its own, or not at all.
+        auth: How the key travels: as a bearer token, in a header of its own, as a bearer token where there is one, or
+            not at all.
         key_header: That header.
         opaque_as: Whose opaque data (signatures, encrypted reasoning) it makes and understands; left empty, its own
             alone.
-        needs_key: Whether it refuses requests without a key.
-        models_of: Which provider's models it serves under the same names, at the same prices; left empty, its own.
         prompt_cache: Whether it caches prompts where it is told to, by itself, or not as far as is known.
         quirks: Where it differs from the API it speaks.
     """
@@ -136,11 +134,9 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     stream_path: str = ""
     query: dict[str, str] = {}
     headers: dict[str, str] = {}
-    auth: Literal["bearer", "header", "none"] = "bearer"
+    auth: Literal["bearer", "header", "optional", "none"] = "bearer"
     key_header: str = ""
-    needs_key: bool = True
     opaque_as: str = ""
-    models_of: str = ""
     prompt_cache: Literal["explicit", "automatic", "none"] = "none"
     quirks: Quirks = Quirks()
 
