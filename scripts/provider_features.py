@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib import resources
 from typing import Any
 
 import msgspec
 
 from lm_deluge.errors import DelugeError
-from lm_deluge.models.registry import list_models
+from lm_deluge.models.registry import list_models, list_providers
 from lm_deluge.models.rows import Capabilities, ModelRow, ProviderRow
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.media import Media
@@ -55,6 +56,11 @@ _CACHES = {"automatic": "by itself", "none": ""}
 _THOUGHT, _SEAL = "a thought sent back", "c2VhbGVk"
 
 
+def _sealed(kind: str) -> tuple[Any, ...]:
+    """Return opaque data in the forms that APIs have: a signature alone, or a whole item with one in it."""
+    return _SEAL, {"type": kind, "id": "rs_1", "encrypted_content": _SEAL, "signature": _SEAL, "data": _SEAL}
+
+
 def feature_lines() -> Iterator[tuple[str, ...]]:
     """Yield a line for each provider whose wire API has an adapter."""
     tables = tomllib.loads(resources.files("lm_deluge.models").joinpath("providers.toml").read_text("utf-8"))
@@ -78,8 +84,7 @@ def feature_lines() -> Iterator[tuple[str, ...]]:
 
 def _body(adapter: Adapter, row: ProviderRow, **fields: Any) -> str | None:
     """Return the body of a request as text, None where the adapter refuses."""
-    listed = list_models(provider=row.id)
-    name = listed[0].name if listed else "model"
+    name = _model_name(row.otel_name, row.key_env)
     call = Call(
         model=ModelRow(id=name, name=name, provider=row.id, capabilities=Capabilities()),
         provider=row,
@@ -92,17 +97,28 @@ def _body(adapter: Adapter, row: ProviderRow, **fields: Any) -> str | None:
         return None
 
 
+@cache
+def _model_name(otel_name: str, key_env: tuple[str, ...]) -> str:
+    """Return a model of the provider: at Bedrock its name says in whose words it is asked."""
+    same = {row.id for row in list_providers() if (row.otel_name, row.key_env) == (otel_name, key_env)}
+    names = [model.name for model in list_models() if model.provider in same]
+    return next((name for name in names if "claude" in name), names[0] if names else "model")
+
+
 def _reasoning(adapter: Adapter, row: ProviderRow) -> str:
     """Return what of earlier reasoning is in the next request: its text, and what the provider sealed."""
-    sent = []
-    for kind in (None, *sorted(adapter.echoes)):
-        parts: tuple[Part, ...] = (ReasoningPart(_THOUGHT),)
-        if kind is not None:
-            parts += (ProviderDataPart(row.opaque_owner, kind, _SEAL),)
-        answer = Message("assistant", (*parts, TextPart("Yes.")))
-        body = _body(adapter, row, conversation=Conversation([*_HI, answer, Message.user("And?")])) or ""
-        sent += [word for mark, word in ((_THOUGHT, "text"), (_SEAL, "sealed")) if mark in body]
-    return ", ".join(sorted(set(sent), reverse=True))
+    owner = row.opaque_owner
+    seals = [ProviderDataPart(owner, kind, data) for kind in sorted(adapter.echoes) for data in _sealed(kind)]
+    sent = set()
+    for parts in ((), *((seal,) for seal in seals)):
+        thought: tuple[Part, ...] = (ReasoningPart(_THOUGHT), *parts, TextPart("Yes."))
+        chat = Conversation([*_HI, Message("assistant", thought), Message.user("And?")])
+        try:
+            body = _body(adapter, row, conversation=chat) or ""
+        except (LookupError, TypeError, AttributeError, ValueError):
+            continue  # data in a form that the API never has: what is tried here is made up
+        sent |= {word for mark, word in ((_THOUGHT, "text"), (_SEAL, "sealed")) if mark in body}
+    return ", ".join(sorted(sent, reverse=True))
 
 
 def _cache(adapter: Adapter, row: ProviderRow) -> str:
