@@ -64,8 +64,8 @@ Written by `scripts/refresh_models.py` on {today.isoformat()}; run it again inst
 | [{facts.name}](https://pypi.org/project/{facts.name}/) | {facts.version} | MIT | limits, capabilities, other prices |
 
 Prices are those of that day, in US dollars per million tokens. Web searches, pages and seconds cost money too and
-are not in the rows, nor are rebates at certain hours of the day. Where the packages are wrong or silent, the tables
-of `scripts/model_sources` hold, each entry with its reason.
+are not in the rows, nor is what holds at certain hours of the day only: DeepSeek's rows have the prices outside its
+peak hours. Where the packages are wrong or silent, the tables of `scripts/model_sources` hold, each with its reason.
 
 The notices of both packages:
 

@@ -132,7 +132,7 @@ class PriceBook:
         return Price(**{name: getattr(price, name) for name in price.__struct_fields__ if name != "modes"}, modes=kept)
 
     def _standard(self, entry: JSON) -> JSON:
-        """Return the last prices that have begun; rebates at certain hours of the day are left out."""
+        """Return the last prices that have begun; what holds at certain hours of the day only is left out."""
         prices = entry["prices"]
         if isinstance(prices, dict):
             return prices

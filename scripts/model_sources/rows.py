@@ -93,7 +93,8 @@ def _find(name: str, listed: dict[str, Facts]) -> Facts | None:
         found = re.fullmatch(pattern, name)
         if found:
             other = found.expand(like)
-            return listed.get(other) or next((each for key, each in listed.items() if key.startswith(other)), None)
+            dated = re.compile(re.escape(other) + r"([-@]\d{6,8}.*|[-@]default)?")
+            return next((each for key, each in listed.items() if dated.fullmatch(key)), None)
     return None
 
 

@@ -140,7 +140,7 @@ class UsageReported(msgspec.Struct, frozen=True, tag="usage_reported"):
 
 
 class Attempt(msgspec.Struct, frozen=True, gc=False, tag="attempt"):
-    """An attempt failed and another one follows.
+    """An attempt failed and another one follows. What came before it is not part of the answer.
 
     Attributes:
         number: The attempt that begins now, from 2.

@@ -307,8 +307,9 @@ class ResponseBuilder:
     def _finish(self, event: ResponseFinished) -> None:
         self.finished = event
 
-    def _pass(self, event: Event) -> None:
-        """An attempt is part of the stream's story, not of the answer."""
+    def _begin_anew(self, event: Attempt) -> None:
+        """Drop what the attempts before said; most said nothing."""
+        self._open, self._calls, self._text, self._citations, self.usage = [], {}, None, [], None
 
     @property
     def output_characters(self) -> int:
@@ -356,6 +357,6 @@ _FOLDS: dict[type, Callable[[ResponseBuilder, Any], None]] = {
     MediaDelta: ResponseBuilder._add_media,
     ProviderPart: ResponseBuilder._add_provider_part,
     UsageReported: ResponseBuilder._report_usage,
-    Attempt: ResponseBuilder._pass,
+    Attempt: ResponseBuilder._begin_anew,
     ResponseFinished: ResponseBuilder._finish,
 }

@@ -21,7 +21,7 @@ from lm_deluge.usage import Usage
 
 DATA = json.loads(resources.files("lm_deluge.models").joinpath("models.json").read_text("utf-8"))
 ROWS = msgspec.convert(DATA["models"], list[ModelRow])
-# At this hour no rebate of any model holds: those are not in the rows.
+# At this hour no price holds that is for certain hours of the day: DeepSeek's peak prices are not in the rows.
 WHEN = dt.datetime.combine(dt.date.fromisoformat(DATA["date"]), dt.time(20), dt.UTC)
 
 THEIRS = {

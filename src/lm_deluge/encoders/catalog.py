@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from lm_deluge.encoders import openai_chat
+from lm_deluge.encoders import anthropic, openai_chat
 from lm_deluge.encoders.encoder import Encoder
 from lm_deluge.errors import ConfigurationError
 
 __all__ = ["encoder_names", "find_encoder", "list_encoders"]
 
-_ENCODERS: dict[str, Encoder] = {encoder.name: encoder for encoder in (openai_chat.ENCODER,)}
+_ENCODERS: dict[str, Encoder] = {encoder.name: encoder for encoder in (openai_chat.ENCODER, anthropic.ENCODER)}
 
 
 def encoder_names() -> list[str]:

@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.providers.adapter import Adapter
+from lm_deluge.providers.anthropic import AnthropicMessages
 from lm_deluge.providers.openai_chat import OpenAIChat
 
 __all__ = ["adapter_names", "find_adapter"]
 
 _ADAPTERS: dict[str, Callable[[], Adapter]] = {
+    AnthropicMessages.name: AnthropicMessages,
     OpenAIChat.name: OpenAIChat,
 }
 

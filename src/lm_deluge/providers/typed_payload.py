@@ -18,9 +18,10 @@ from lm_deluge.providers.tool_calls import KeyedCalls
 from lm_deluge.wire.sse import ServerSentEvent
 from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder
 
-__all__ = ["Handlers", "TypedPayload"]
+__all__ = ["Handler", "Handlers", "TypedPayload"]
 
-Handlers: TypeAlias = Mapping[str, tuple[TolerantDecoder[Any], Callable[[Any, Any, list[Event]], None]]]
+Handler: TypeAlias = tuple[TolerantDecoder[Any], Callable[[Any, Any, list[Event]], None]]
+Handlers: TypeAlias = Mapping[str, Handler]
 
 
 class _Typed(msgspec.Struct, gc=False):
@@ -84,7 +85,7 @@ class TypedPayload:
         else:
             method(self, value, events)
 
-    def _find(self, frame: ServerSentEvent) -> tuple[TolerantDecoder[Any], Callable[..., None]] | None:
+    def _find(self, frame: ServerSentEvent) -> Handler | None:
         """Find what to do with a frame whose type is not in its head: proxies drop it, errors come without."""
         if not frame.data.strip() or frame.data.strip() == b"[DONE]":
             return None
