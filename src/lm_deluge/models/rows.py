@@ -65,30 +65,24 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         usage_option: It takes `stream_options.include_usage`.
         max_tokens_field: What it calls the limit of the answer.
         file_urls: It fetches documents by URL.
-<<<<<<< HEAD
         developer_role: It knows messages of the developer; elsewhere they are sent as the system's.
         reasoning_field: The field of a message in which it wants reasoning back; `content` for tags in the text.
         think_tags: Its models leave their reasoning in the text, between `<think>` and `</think>` at the beginning.
         effort_field: How `reasoning_effort` is said: by that name, within `reasoning`, or by switching `thinking` or
             `enable_thinking` on and off.
         rejects: Parameters that it refuses, by their names in `SamplingParams`; also `tools`, `output` and `name`.
-=======
         anthropic_version: What it wants to read in the body of a Messages request, in place of the model's name.
->>>>>>> main
     """
 
     usage_option: bool = True
     max_tokens_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
     file_urls: bool = False
-<<<<<<< HEAD
     developer_role: bool = True
     reasoning_field: Literal["", "reasoning_content", "reasoning", "content"] = ""
     think_tags: bool = False
     effort_field: Literal["reasoning_effort", "reasoning", "thinking", "enable_thinking"] = "reasoning_effort"
     rejects: tuple[str, ...] = ()
-=======
     anthropic_version: str = ""
->>>>>>> main
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
