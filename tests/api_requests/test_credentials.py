@@ -16,7 +16,11 @@ from lm_deluge.api_requests.credentials import (
 )
 from lm_deluge.config import Secret
 from lm_deluge.errors import APIError, ConfigurationError, ContentTypeError, MissingAPIKeyError
+from lm_deluge.models.registry import find_provider
 from lm_deluge.models.rows import ModelRow, Place, ProviderRow
+from lm_deluge.prompt.conversation import Conversation
+from lm_deluge.providers.adapter import Call
+from lm_deluge.providers.openai_chat import OpenAIChat
 
 ACME = ProviderRow(
     id="acme",
@@ -239,3 +243,61 @@ def test_a_place_cannot_change_the_rest_of_the_url(monkeypatch: pytest.MonkeyPat
 
 def test_a_key_may_have_a_header_of_its_own() -> None:
     assert authorization(REGIONAL, Secret("x")) == {"api-key": "x"}
+
+
+def test_a_place_may_be_said_as_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = find_provider("databricks")
+    for said in ("acme.cloud.databricks.com", "https://acme.cloud.databricks.com/"):
+        monkeypatch.setenv("DATABRICKS_HOST", said)
+        assert find_base_url(row, None) == "https://acme.cloud.databricks.com/serving-endpoints"
+
+
+def test_a_host_may_take_a_key_and_need_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = find_provider("vllm")
+    model = ModelRow(id="vllm:m", name="m", provider="vllm")
+    monkeypatch.delenv("VLLM_API_KEY", raising=False)
+    assert find_key(row, model, row.base_url, None) is None
+    monkeypatch.setenv("VLLM_API_KEY", "token-1")
+    found = find_key(row, model, row.base_url, None)
+    assert found is not None
+    assert authorization(row, found) == {"authorization": "Bearer token-1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "variables", "url"),
+    [
+        ("azure", {"AZURE_OPENAI_RESOURCE": "acme"}, "https://acme.openai.azure.com/openai/v1/chat/completions"),
+        (
+            "azure-deployment",
+            {"AZURE_OPENAI_ENDPOINT": "https://acme.openai.azure.com/"},
+            "https://acme.openai.azure.com/openai/deployments/m%2F1/chat/completions?api-version=2024-10-21",
+        ),
+        (
+            "cloudflare",
+            {"CLOUDFLARE_ACCOUNT_ID": "a1"},
+            "https://api.cloudflare.com/client/v4/accounts/a1/ai/v1/chat/completions",
+        ),
+        (
+            "snowflake",
+            {"SNOWFLAKE_ACCOUNT": "acme-1"},
+            "https://acme-1.snowflakecomputing.com/api/v2/cortex/v1/chat/completions",
+        ),
+        ("writer", {}, "https://api.writer.com/v1/chat"),
+        ("litellm", {}, "http://localhost:4000/chat/completions"),
+    ],
+)
+def test_where_requests_to_a_host_go(
+    monkeypatch: pytest.MonkeyPatch, name: str, variables: dict[str, str], url: str
+) -> None:
+    row = find_provider(name)
+    for variable in row.address_env:
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    call = Call(
+        model=ModelRow(id="m/1", name="m/1", provider=name),
+        provider=row,
+        conversation=Conversation.user("Hi"),
+        base_url=find_base_url(row, None),
+    )
+    assert OpenAIChat().build_request(call).url == url

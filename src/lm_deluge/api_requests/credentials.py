@@ -1,10 +1,11 @@
-"""Keys, base URLs and proxies: the only reader of the environment."""
+"""Keys, base URLs, proxies and the user's own rows: the only reader of the environment."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ __all__ = [
     "has_key",
     "hide",
     "is_row_url",
+    "read_rows_file",
     "secrets_of",
 ]
 
@@ -148,7 +150,8 @@ def _known_places(provider: ProviderRow, *, must: bool) -> dict[str, str] | None
     known: dict[str, str] = {}
     for name, place in provider.places.items():
         value = place.values.get(known.get(place.of, "")) or _from_environment(place.env) or place.default
-        known[name] = _filled(value, known)
+        # Some hosts' own tools want an address where the row wants its host: DATABRICKS_HOST may be either.
+        known[name] = _filled(value, known).removeprefix("https://").rstrip("/")
         if not known[name]:
             if not must:
                 return None
@@ -172,6 +175,31 @@ def _is_url(url: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
+
+
+def read_rows_file() -> tuple[str, str] | None:
+    """Return name and text of the user's file of rows: that of DELUGE_MODELS, else the usual one if it is there.
+
+    Raises:
+        ConfigurationError: It cannot be read.
+    """
+    named = os.environ.get("DELUGE_MODELS", "").strip()
+    path = Path(named) if named else _config_folder() / "lm_deluge" / "models.toml"
+    try:
+        return str(path), path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, FileNotFoundError | PermissionError) and not named:
+            return None
+        why = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise ConfigurationError(
+            f"the file of models {path} was not read: {why}", hint="It is named by DELUGE_MODELS." if named else ""
+        ) from error
+
+
+def _config_folder() -> Path:
+    # The specification wants relative paths ignored: https://specifications.freedesktop.org/basedir-spec/
+    chosen = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    return chosen if chosen.is_absolute() else Path(os.path.expanduser("~")) / ".config"  # noqa: PTH111 - never raises
 
 
 def find_proxy(url: str, explicit: Secret | None) -> Secret | None:

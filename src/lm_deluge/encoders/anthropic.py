@@ -320,6 +320,12 @@ def _usage(usage: Usage) -> JSON:
         "cache_read_input_tokens": read,
         "output_tokens": usage.output_tokens,
     }
+    hour = usage.cache_write_1h_tokens
+    if hour is not None:
+        short = max((written or 0) - hour, 0)
+        fields["cache_creation"] = {"ephemeral_5m_input_tokens": short, "ephemeral_1h_input_tokens": hour}
+    if usage.service_tier is not None:
+        fields["service_tier"] = usage.service_tier
     if usage.reasoning_tokens is not None:
         fields["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
     return fields

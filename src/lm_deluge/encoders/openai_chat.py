@@ -171,7 +171,8 @@ class _ChunkWriter:
         reason = _reason(event.finish_reason, event.raw_finish_reason, has_refusal=self._has_refusal)
         frames = [self._chunk({}, reason=reason)]
         if self._include_usage and self._usage is not None:
-            frames.append(b'%b],"usage":%b}\n\n' % (self._head, msgspec.json.encode(usage_fields(self._usage))))
+            told = msgspec.json.encode({**_tier(self._usage), "usage": usage_fields(self._usage)})
+            frames.append(b"%b],%b\n\n" % (self._head, told[1:]))
         return [*frames, _DONE]
 
 
@@ -218,7 +219,7 @@ def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
         ],
     }
     if response.usage is not None:
-        body["usage"] = usage_fields(response.usage)
+        body |= {**_tier(response.usage), "usage": usage_fields(response.usage)}
     return msgspec.json.encode({**body, "system_fingerprint": None})
 
 
@@ -268,6 +269,10 @@ def _annotation(citation: Citation) -> JSON:
         "type": "url_citation",
         "url_citation": {name: value for name, value in places.items() if value is not None},
     }
+
+
+def _tier(usage: Usage) -> JSON:
+    return {} if usage.service_tier is None else {"service_tier": usage.service_tier}
 
 
 def _reason(reason: FinishReason, raw: str | None, *, has_refusal: bool) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from lm_deluge.config import SamplingParams
+from lm_deluge.encoders.cache_marks import read_cache_marks
 from lm_deluge.encoders.chat_request import (
     PieceReaders,
     RoleReaders,
@@ -94,6 +95,7 @@ def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | 
             wants_usage=take_field(options, "include_usage", bool, default=False),
             tools=read_tools(raw),
             output=read_output_schema(raw),
+            cache=read_cache_marks(raw),
             extra={name: value for name, value in raw.items() if name not in _READ},
             raw=raw,
         )
@@ -127,7 +129,8 @@ def _user(message: JSON, at: str) -> list[Part]:
 
 def _assistant(message: JSON, at: str) -> list[Part]:
     parts: list[Part] = []
-    reasoning = take_field(message, "reasoning_content", str, at=at)
+    # Two hosts' words for the same.
+    reasoning = take_field(message, "reasoning_content", str, at=at) or take_field(message, "reasoning", str, at=at)
     if reasoning:
         parts.append(ReasoningPart(reasoning))
     if message.get("content"):

@@ -23,6 +23,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         tools: It calls tools.
         json_schema: It can be held to a JSON schema.
         image_input, file_input, audio_input: It takes these media.
+        prefill: It goes on with an answer that the conversation begins; None: unknown.
+        think_tags: Its text holds its reasoning between `<think>` and `</think>`; None: as the host's quirks say.
     """
 
     reasoning: bool | None = None
@@ -35,12 +37,15 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     image_input: bool = True
     file_input: bool = True
     audio_input: bool = True
+    prefill: bool | None = None
+    think_tags: bool | None = None
 
 
 class ModelRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A model: our id, its name on the wire, who serves it, what it takes and costs.
 
-    `context_window` and `max_output_tokens` are tokens, `price` US dollars; None where unknown.
+    `context_window` and `max_output_tokens` are tokens, `price` US dollars; None where unknown. `status` says where in
+    its life it is, as far as known.
     """
 
     id: str
@@ -48,6 +53,7 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     provider: str
     context_window: int | None = None
     max_output_tokens: int | None = None
+    status: Literal["beta", "deprecated", "retired"] | None = None
     price: Price | None = None
     capabilities: Capabilities = Capabilities()
 
@@ -59,12 +65,23 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         usage_option: It takes `stream_options.include_usage`.
         max_tokens_field: What it calls the limit of the answer.
         file_urls: It fetches documents by URL.
+        developer_role: It knows messages of the developer; elsewhere they are sent as the system's.
+        reasoning_field: The field of a message in which it wants reasoning back; `content` for tags in the text.
+        think_tags: Its models leave their reasoning in the text, between `<think>` and `</think>` at the beginning.
+        effort_field: How `reasoning_effort` is said: by that name, within `reasoning`, or by switching `thinking` or
+            `enable_thinking` on and off.
+        rejects: Parameters that it refuses, by their names in `SamplingParams`; also `tools`, `output` and `name`.
         anthropic_version: What it wants to read in the body of a Messages request, in place of the model's name.
     """
 
     usage_option: bool = True
     max_tokens_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
     file_urls: bool = False
+    developer_role: bool = True
+    reasoning_field: Literal["", "reasoning_content", "reasoning", "content"] = ""
+    think_tags: bool = False
+    effort_field: Literal["reasoning_effort", "reasoning", "thinking", "enable_thinking"] = "reasoning_effort"
+    rejects: tuple[str, ...] = ()
     anthropic_version: str = ""
 
 

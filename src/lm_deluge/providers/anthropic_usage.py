@@ -21,12 +21,15 @@ def merge_usage(before: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 def read_usage(raw: dict[str, Any]) -> Usage:
     """Return the provider's usage object in our convention."""
     read, written = _count(raw, "cache_read_input_tokens"), _count(raw, "cache_creation_input_tokens")
+    tier = raw.get("service_tier")
     return Usage(
         input_tokens=(_count(raw, "input_tokens") or 0) + (read or 0) + (written or 0),
         output_tokens=_count(raw, "output_tokens") or 0,
         cache_read_tokens=read,
         cache_write_tokens=written,
+        cache_write_1h_tokens=_count(raw.get("cache_creation"), "ephemeral_1h_input_tokens"),
         reasoning_tokens=_count(raw.get("output_tokens_details"), "thinking_tokens"),
+        service_tier=tier if isinstance(tier, str) else None,
         raw=raw,
     )
 

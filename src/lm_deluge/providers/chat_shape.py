@@ -26,6 +26,7 @@ from lm_deluge.prompt.parts import (
 )
 from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.providers.adapter import Call
+from lm_deluge.providers.chat_quirks import apply_quirks, check_quirks, reasoning_fields
 from lm_deluge.providers.fit import cannot_stand, cannot_take, check_fit, check_tool_choice
 from lm_deluge.providers.json_schema import is_strict
 
@@ -57,6 +58,7 @@ def build_chat_body(call: Call) -> JSON:
         UnsupportedParameterError: The model or the API cannot take a parameter or a part.
     """
     check_fit(call)
+    check_quirks(call)
     body: JSON = {"model": call.model.name, "messages": build_messages(call)}
     if call.is_streamed:
         body["stream"] = True
@@ -71,6 +73,7 @@ def build_chat_body(call: Call) -> JSON:
     wanted = response_format(call)
     if wanted is not None:
         body["response_format"] = wanted
+    apply_quirks(call, body)
     return body
 
 
@@ -182,6 +185,8 @@ def _assistant(call: Call, message: Message) -> list[JSON]:
                 body["reasoning_details"] = part.data
     if body["content"] is None and len(body) == 2:  # noqa: PLR2004 - the API wants content where nothing else is
         body["content"] = ""
+    if "reasoning_details" not in body:
+        body |= reasoning_fields(call, message)
     return [_named(message, body)]
 
 

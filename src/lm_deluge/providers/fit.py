@@ -131,13 +131,15 @@ def _losses_of(message: Message, call: Call, adapter: Adapter) -> list[str]:
         else:
             # A thought whose signature is echoed goes with it, and so does an image that stands in an item.
             is_signed = isinstance(part, ReasoningPart | ImagePart) and isinstance(after, ProviderDataPart)
-            is_sent = _can_be_sent(part, adapter) or (is_signed and _is_echoed(after, call, adapter))
+            is_sent = _can_be_sent(part, call, adapter) or (is_signed and _is_echoed(after, call, adapter))
         if not is_sent:
             lost.append(f"{type(part).__struct_config__.tag}_not_sent")
     return lost
 
 
-def _can_be_sent(part: Part, adapter: Adapter) -> bool:
+def _can_be_sent(part: Part, call: Call, adapter: Adapter) -> bool:
+    if isinstance(part, ReasoningPart) and call.provider.quirks.reasoning_field:
+        return True
     # Generated sound is told of by its id, never sent back itself.
     return type(part) in adapter.sends and not (isinstance(part, AudioPart) and part.media.file_id is None)
 

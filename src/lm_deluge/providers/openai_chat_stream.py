@@ -101,6 +101,7 @@ class _Chunk(msgspec.Struct, gc=False):
     detail: Any = None
     citations: list[Any] | None = None
     search_results: list[Any] | None = None
+    service_tier: str | None = None
 
 
 _DECODER = TolerantDecoder(_Chunk)
@@ -181,6 +182,7 @@ class ChatPayload:
         self._reason: str | None = None
         self._is_marked = False
         self._usage: dict[str, Any] | None = None
+        self._tier: str | None = None
         self._calls = ToolCallAssembler()
         self._details = ReasoningDetails()
         self._sources: set[str] = set()
@@ -267,6 +269,7 @@ class ChatPayload:
                 # Further candidates (n > 1) are billed but not asked for by any call of ours.
                 if not choice.index:
                     self._add_choice(choice, events)
+        self._tier = chunk.service_tier or self._tier
         if chunk.usage is not None:
             self._add_usage(chunk.usage, events)
         elif chunk.x_groq is not None:
@@ -384,7 +387,7 @@ class ChatPayload:
     def _add_usage(self, raw: dict[str, Any] | None, events: list[Event]) -> None:
         if raw:
             self._usage = merge_usage(self._usage, raw)
-            events.append(UsageReported(read_usage(self._usage)))
+            events.append(UsageReported(read_usage(self._usage, self._tier)))
 
     def _set_reason(self, reason: str) -> None:
         if reason in _FAILURES:
