@@ -24,7 +24,7 @@ from lm_deluge.prompt.parts import (
 )
 from lm_deluge.providers.adapter import Call
 from lm_deluge.providers.converse_stream import REDACTED, SERVER_TOOL, SIGNATURE
-from lm_deluge.providers.fit import cannot_stand, cannot_take
+from lm_deluge.providers.fit import cannot_stand, cannot_take, parts_in_pairs
 
 __all__ = ["AUDIO_FORMATS", "CONTENT_BLOCK", "DOCUMENT_FORMATS", "IMAGE_FORMATS", "VIDEO_FORMATS", "build_blocks"]
 
@@ -134,9 +134,8 @@ def _user(call: Call, message: Message, names: _Names) -> list[JSON]:
 
 def _assistant(call: Call, message: Message, names: _Names) -> list[JSON]:
     blocks: list[JSON] = []
-    following = (*message.parts[1:], None)
     before: Part | None = None
-    for part, after in zip(message.parts, following, strict=True):
+    for part, after in parts_in_pairs(message):
         build = _ANSWERED.get(type(part))
         # The signature of a thought that is not shown has no thought before it.
         if _is_signature(call, part) and not isinstance(before, ReasoningPart):

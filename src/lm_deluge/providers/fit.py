@@ -6,6 +6,9 @@ left out and named in the answer's warnings.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 from lm_deluge.config import SamplingParams
 from lm_deluge.errors import ConfigurationError, UnsupportedParameterError
 from lm_deluge.models.rows import Capabilities
@@ -21,7 +24,7 @@ from lm_deluge.prompt.parts import (
 )
 from lm_deluge.providers.adapter import Adapter, Call
 
-__all__ = ["cannot_stand", "cannot_take", "check_fit", "check_tool_choice", "losses"]
+__all__ = ["cannot_stand", "cannot_take", "check_fit", "check_tool_choice", "losses", "parts_in_pairs"]
 
 _SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 _MEDIA = {ImagePart: "image_input", FilePart: "file_input", AudioPart: "audio_input"}
@@ -122,10 +125,16 @@ def losses(call: Call, adapter: Adapter) -> tuple[str, ...]:
     return tuple(found)
 
 
+def parts_in_pairs(message: Message) -> Iterator[tuple[Part, Part | None]]:
+    """Yield each part with the one behind it, which may be opaque data that belongs to it; None behind the last."""
+    yield from itertools.pairwise(message.parts)
+    if message.parts:
+        yield message.parts[-1], None
+
+
 def _losses_of(message: Message, call: Call, adapter: Adapter) -> list[str]:
     lost = []
-    following = (*message.parts[1:], None)
-    for part, after in zip(message.parts, following, strict=True):
+    for part, after in parts_in_pairs(message):
         if isinstance(part, ProviderDataPart):
             is_sent = _is_echoed(part, call, adapter)
         else:

@@ -26,7 +26,7 @@ from lm_deluge.prompt.parts import (
     ToolResultPart,
 )
 from lm_deluge.providers.adapter import Call
-from lm_deluge.providers.fit import cannot_stand, cannot_take
+from lm_deluge.providers.fit import cannot_stand, cannot_take, parts_in_pairs
 
 __all__ = ["ECHOES", "build_contents", "build_instruction"]
 
@@ -156,8 +156,7 @@ def _response(part: ToolResultPart) -> JSON:
 
 def _assistant(call: Call, message: Message, names: dict[str, str]) -> list[JSON]:
     parts: list[JSON] = []
-    following = (*message.parts[1:], None)
-    for part, after in zip(message.parts, following, strict=True):
+    for part, after in parts_in_pairs(message):
         if isinstance(part, ProviderDataPart):
             _echo(call, part, parts)
         elif isinstance(part, ToolCallPart):

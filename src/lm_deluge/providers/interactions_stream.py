@@ -112,7 +112,7 @@ class InteractionsPayload(TypedPayload):
         index, step = event.index or 0, dict(event.step or {})
         self._close(index, events)
         self._steps[index] = step
-        kind = step.get("type")
+        kind = _text(step.get("type"))
         if kind == "function_call":
             self.calls.start(events, index, _text(step.get("id")), _text(step.get("name")))
         elif kind == "thought":
@@ -159,7 +159,7 @@ class InteractionsPayload(TypedPayload):
         super().end(events)
 
     def _apply(self, delta: JSON, step: JSON, events: list[Event], index: int) -> None:
-        kind = delta.get("type")
+        kind = _text(delta.get("type"))
         if kind == "text":
             self._add_text(delta, events)
         elif kind == "arguments_delta":
@@ -207,7 +207,7 @@ class InteractionsPayload(TypedPayload):
         step = self._steps.pop(index, None)
         if step is None:
             return
-        kind = step.get("type")
+        kind = _text(step.get("type"))
         if kind == "function_call":
             arguments = step.get("arguments")
             if arguments and not self.calls.text(index):

@@ -26,7 +26,7 @@ from lm_deluge.prompt.parts import (
 )
 from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.providers.adapter import Call
-from lm_deluge.providers.fit import cannot_stand, cannot_take, check_fit, check_tool_choice
+from lm_deluge.providers.fit import cannot_stand, cannot_take, check_fit, check_tool_choice, parts_in_pairs
 from lm_deluge.providers.json_schema import is_strict
 from lm_deluge.providers.responses_items import ECHOED
 
@@ -176,8 +176,7 @@ def _results_of(call: Call) -> dict[str, JSON]:
     """
     found: dict[str, JSON] = {}
     for message in call.conversation:
-        following = (*message.parts[1:], None)
-        for part, after in zip(message.parts, following, strict=True):
+        for part, after in parts_in_pairs(message):
             if not isinstance(part, ToolCallPart):
                 continue
             wanted: JSON = {"type": "custom_tool_call_output"} if part.custom else {}
