@@ -141,7 +141,7 @@ class UsageReported(msgspec.Struct, frozen=True, tag="usage_reported"):
 
 
 class Attempt(msgspec.Struct, frozen=True, gc=False, tag="attempt"):
-    """An attempt failed and another one follows. What came before it is not part of the answer.
+    """An attempt failed and another one follows.
 
     Attributes:
         number: The attempt that begins now, from 2.
@@ -149,6 +149,7 @@ class Attempt(msgspec.Struct, frozen=True, gc=False, tag="attempt"):
         message: What that error said.
         wait_s: Seconds waited in between.
         model: Our name of the model that is asked now.
+        goes_on: The answer goes on where it broke. Else it begins anew: what came before is no part of it.
     """
 
     number: int
@@ -156,6 +157,7 @@ class Attempt(msgspec.Struct, frozen=True, gc=False, tag="attempt"):
     message: str
     wait_s: float
     model: str
+    goes_on: bool = False
 
 
 class ResponseFinished(msgspec.Struct, frozen=True, gc=False, tag="response_finished"):

@@ -308,7 +308,9 @@ class ResponseBuilder:
         self.finished = event
 
     def _begin_anew(self, event: Attempt) -> None:
-        """Drop what the attempts before said; most said nothing."""
+        """Drop what the attempts before said, mostly nothing, where the answer does not go on."""
+        if event.goes_on:
+            return
         self._open, self._calls, self._text, self._citations, self.usage = [], {}, None, [], None
 
     @property

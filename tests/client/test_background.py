@@ -21,6 +21,7 @@ from lm_deluge.errors import (
 )
 from lm_deluge.events import Attempt, Event, ResponseFinished, ResponseStarted, TextDelta
 from lm_deluge.prompt.conversation import Conversation
+from lm_deluge.response import ResponseBuilder
 from lm_deluge.simulator import Pace, Script, Simulator
 from lm_deluge.simulator.faults import Fault
 
@@ -58,6 +59,9 @@ def check_whole(events: list[Event], response: Any) -> None:
     assert sum(type(event) is ResponseFinished for event in events) == 1
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == TEXT
     assert response.completion == TEXT
+    folded = ResponseBuilder()
+    folded.add_all(events)
+    assert folded.response().content == response.content
     assert response.thinking == "Erst denken."
     assert [(call.name, call.arguments) for call in response.tool_calls] == [("weather", {"city": "Roma"})]
     assert response.finish_reason == "tool_calls"

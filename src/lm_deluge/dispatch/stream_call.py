@@ -102,7 +102,7 @@ class StreamCall:
         error, notes = broken, list[Event]()
         while True:
             wait_s = self._wait_before_retry(error)
-            notes.append(self._note(error, wait_s))
+            notes.append(self._note(error, wait_s, goes_on=True))
             await self._plan.sleep(wait_s)
             self._attempts += 1
             try:
@@ -119,11 +119,12 @@ class StreamCall:
                 return []
             return notes
 
-    def _note(self, error: DelugeError, wait_s: float) -> Event:
+    def _note(self, error: DelugeError, wait_s: float, *, goes_on: bool = False) -> Event:
         """Note that an attempt failed and another one follows."""
         kind = type(error).__name__
         self._failures.append(f"attempt {self._attempts} ended with {kind}: {error.message}")
-        return AttemptEvent(self._attempts + 1, kind, error.message, wait_s, self._plan.call.model.id)
+        model = self._plan.call.model.id
+        return AttemptEvent(self._attempts + 1, kind, error.message, wait_s, model, goes_on)
 
     async def _try_until_commit(self) -> list[Event]:
         loop = self._loop = asyncio.get_running_loop()
