@@ -174,3 +174,11 @@ def test_what_is_added_is_gone_with_the_process() -> None:
     registry._registry.cache_clear()
     with pytest.raises(UnknownModelError):
         registry.find_provider("acme")
+
+
+def test_a_model_at_another_host_takes_what_it_takes_at_its_maker_s() -> None:
+    maker, other = registry.find_model("claude-haiku-4-5"), registry.find_model("vertex-anthropic:claude-haiku-4-5")
+    assert (other.name, other.provider, other.price) == ("claude-haiku-4-5", "vertex-anthropic", None)
+    assert other.capabilities == maker.capabilities
+    assert maker.capabilities.reasoning_budget
+    assert registry.find_model("vertex-express:gemini-2.5-pro").capabilities.reasoning_budget

@@ -149,6 +149,10 @@ def _described(registry: _Registry, provider_id: str, wire_name: str, name: str)
     for known in map(registry.models.get, (wire_name, *(f"{each}:{wire_name}" for each in same))):
         if known is not None and known.provider in same:
             return msgspec.structs.replace(known, id=name, provider=provider_id)
+    known = registry.models.get(wire_name)
+    if known is not None and registry.providers[known.provider].opaque_owner == own.opaque_owner:
+        # Its maker's model at another host: it takes the same, at a price that nobody told us.
+        return msgspec.structs.replace(known, id=name, provider=provider_id, price=None)
     return ModelRow(id=name, name=wire_name, provider=provider_id, capabilities=Capabilities())
 
 

@@ -5,7 +5,6 @@ https://ai.google.dev/api/generate-content (read 2026-11)
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from lm_deluge.errors import InvalidPromptError, UnsupportedParameterError
@@ -20,9 +19,8 @@ JSON = dict[str, Any]
 
 _NO_PLACE = ("verbosity",)
 
-# Which of two ways a model is told how much to think: Gemini 3 by levels, 2.5 by a budget of tokens. The sizes are
-# those of Google's own endpoint for OpenAI's words: https://ai.google.dev/gemini-api/docs/openai#thinking (2026-11)
-_WITH_BUDGET = re.compile(r"gemini-(?:[a-z]+-)*2\.5\b")
+# Gemini 3 is told how much to think by levels, 2.5 (`reasoning_budget` in its row) by a budget of tokens, in sizes
+# of Google's own endpoint for OpenAI's words: https://ai.google.dev/gemini-api/docs/openai#thinking (2026-11)
 _LEVELS = {"minimal": "minimal", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 _BUDGETS = {
     "none": 0,
@@ -125,7 +123,7 @@ def thinking_config(call: Call) -> JSON | None:
     if effort is None:
         return {"includeThoughts": True} if call.model.capabilities.reasoning else None
     size: JSON = {}
-    if _WITH_BUDGET.search(call.model.name):
+    if call.model.capabilities.reasoning_budget:
         size = {"thinkingBudget": _BUDGETS[effort]}
     elif effort in _LEVELS:
         size = {"thinkingLevel": _LEVELS[effort]}
