@@ -1,10 +1,12 @@
-"""Keys, base URLs and proxies: the only reader of the environment."""
+"""Keys, base URLs, proxies and folders: the only reader of the environment."""
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,7 +14,17 @@ from lm_deluge.config import Secret
 from lm_deluge.errors import ConfigurationError, DelugeError, MissingAPIKeyError
 from lm_deluge.models.rows import ModelRow, ProviderRow
 
-__all__ = ["authorization", "check_headers", "find_base_url", "find_key", "find_proxy", "has_key", "hide", "secrets_of"]
+__all__ = [
+    "authorization",
+    "check_headers",
+    "find_base_url",
+    "find_cache_folder",
+    "find_key",
+    "find_proxy",
+    "has_key",
+    "hide",
+    "secrets_of",
+]
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -136,6 +148,19 @@ def _proxy_of_environment(url: str) -> Secret | None:
     if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
         return None
     return Secret(proxy if "://" in proxy else f"http://{proxy}")
+
+
+def find_cache_folder() -> Path:
+    """Return where a user's caches of this library lie, as the platform wants it."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path.home() / ".cache"
+    # The specification wants relative paths ignored: https://specifications.freedesktop.org/basedir-spec/
+    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (chosen if chosen.is_absolute() else base) / "lm-deluge"
 
 
 def authorization(provider: ProviderRow, key: Secret | None) -> dict[str, str]:

@@ -17,7 +17,7 @@ import msgspec
 
 from lm_deluge.api_requests.answer import build_answer, build_stats
 from lm_deluge.api_requests.attempt import Attempt, open_attempt
-from lm_deluge.config import Secret, Timeouts
+from lm_deluge.config import LocalCache, Secret, Timeouts
 from lm_deluge.dispatch.retry import GiveUp, decide
 from lm_deluge.errors import APIError, DelugeError
 from lm_deluge.events import Attempt as AttemptEvent
@@ -42,6 +42,7 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int
     max_retry_after_s: float
     proxy: Secret | None = None
+    local_cache: LocalCache | None = None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     chance: Callable[[], float] = random.random
 
