@@ -1,6 +1,7 @@
 """The format of a journal and what it says: any sequence of records, any cut, any flipped byte."""
 
 import io
+import zlib
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm_deluge.dispatch.journal_records import (
+    MOST_BYTES,
     Damage,
     Done,
     Entry,
@@ -132,8 +134,6 @@ def test_a_record_of_a_newer_version_is_no_damage() -> None:
     line = encode_record(Intent("1", 1)).replace(b"intent", b"invent")
     assert damage(line) == [(0, Damage(len(line), is_tail=False))]
     payload = line[18:-1]
-    import zlib
-
     newer = b"%08x %08x %b\n" % (len(payload), zlib.crc32(payload), payload)
     with pytest.raises(JournalError, match="does not know") as caught:
         list(scan([encode_record(HEADER), newer]))
@@ -146,6 +146,12 @@ def test_what_is_no_json_is_refused_and_not_shown(response: dict[str, Any]) -> N
         encode_record(Done("1", 1, response))
     assert "half" not in repr(vars(caught.value)) + str(caught.value)
     assert caught.value.__cause__ is None
+
+
+def test_an_answer_that_could_not_be_read_again_is_refused() -> None:
+    longest = MOST_BYTES - 19 - len(encode_record(Done("1", 1, {"x": ""}))) + 19
+    with pytest.raises(JournalError, match="too long for a journal"):
+        encode_record(Done("1", 1, {"x": "x" * (longest + 1)}))
 
 
 def folded(*records: Record) -> JournalState:

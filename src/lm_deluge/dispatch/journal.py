@@ -60,11 +60,13 @@ class _Waiting:
     def is_intent(self) -> bool:
         return type(self.record) is Intent
 
-    def settle(self, error: JournalError | None = None) -> None:
+    def settle(self, error: BaseException | None = None) -> None:
         if self.future is None or self.future.done():  # nobody waits, or not any more
             return
         if error is None:
             self.future.set_result(None)
+        elif isinstance(error, asyncio.CancelledError):
+            self.future.cancel()
         else:
             self.future.set_exception(error)
 
@@ -163,7 +165,7 @@ class Journal:
 
     def _add(self, record: Intent | Done | Failed, *, must_wait: bool = True) -> _Waiting:
         if self._is_closed:
-            raise JournalError(f"the journal {self.path} is closed", path=str(self.path))
+            raise self._closed()
         if isinstance(record, Intent) and self.failure is not None:
             raise self._refusal()
         loop = asyncio.get_running_loop()
@@ -180,11 +182,11 @@ class Journal:
             while self._waiting:
                 await asyncio.sleep(self._gather_s)
                 batch, self._waiting = self._waiting, []
-                await self._commit(batch)
-        except BaseException:  # the loop ends; the records may be on the disk or not
+                if batch:  # nobody was cancelled in the meantime
+                    await self._commit(batch)
+        except BaseException as error:  # the loop ends; the records may be on the disk or not
             for waiting in (*batch, *self._waiting):
-                if waiting.future is not None:
-                    waiting.future.cancel()
+                waiting.settle(error)
             raise
         finally:
             self._flusher = None
@@ -230,6 +232,9 @@ class Journal:
         failure.__cause__ = error
         return failure
 
+    def _closed(self) -> JournalError:
+        return JournalError(f"the journal {self.path} is closed", path=str(self.path))
+
     def _refusal(self) -> JournalError:
         """Return the failure anew: one object raised in many tasks would gather the tracebacks of all."""
         assert self.failure is not None  # noqa: S101 - for the type checkers
@@ -256,6 +261,8 @@ class Journal:
         offset = self.state.done.get(call, self.state.failed.get(call))
         if offset is None:
             return self.unsaved.get(call)
+        if self._is_closed:
+            raise self._closed()
         record: Any = decode_record(self._file.payload_at(offset))
         return None if record.response is None else APIResponse.from_dict(record.response)
 

@@ -55,8 +55,8 @@ __all__ = [
 ]
 
 VERSION = 1
-MOST_BYTES = 1 << 30
-"""No record is longer; what seems to be is damage, and is not read into memory."""
+MOST_BYTES = 1 << 28
+"""No line is longer; what seems to be is damage, and is not read into memory."""
 FRAME = 18
 """Bytes in front of a payload: two numbers of eight digits, each with a blank behind it."""
 
@@ -130,13 +130,15 @@ def encode_record(record: Record) -> bytes:
     """Return the record's line.
 
     Raises:
-        JournalError: It has half characters in it, or what else is no JSON.
+        JournalError: It has half characters in it, or what else is no JSON; or it is longer than `MOST_BYTES`.
     """
     try:
         payload = _encoder.encode(record)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         # Its text names a type or a position. UnicodeEncodeError carries the text itself, so it is no cause.
         raise JournalError(f"a record does not fit into JSON ({type(error).__name__})") from None
+    if len(payload) > MOST_BYTES - FRAME - 1:
+        raise JournalError(f"an answer of {len(payload)} bytes is too long for a journal")
     return b"%08x %08x %b\n" % (len(payload), zlib.crc32(payload), payload)
 
 
