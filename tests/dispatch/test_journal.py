@@ -310,6 +310,7 @@ async def run_batch(path: Path, count: int, opener: Any = DiskFile) -> dict[str,
     return seen
 
 
+@pytest.mark.timeout(3_600 if os.environ.get("DELUGE_SOAK") else 120)
 async def test_no_room_at_any_write_of_a_batch_and_it_ends_the_same(tmp_path: Path) -> None:
     """One write after the other fails in its middle, once; the batch is run again, and ends as if nothing had been."""
     count = 1_000 if os.environ.get("DELUGE_SOAK") else 60
