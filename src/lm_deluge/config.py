@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import builtins
 import math
+import os
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -15,6 +16,7 @@ __all__ = [
     "DEFAULT_FIRST_TOKEN_S",
     "REASONING_FIRST_TOKEN_S",
     "ClientOptions",
+    "LocalCache",
     "PromptCache",
     "SamplingParams",
     "Secret",
@@ -29,6 +31,21 @@ PromptCache = Literal[
     "tools_only", "system_and_tools", "last_user_message", "last_2_user_messages", "last_3_user_messages"
 ]
 """What of a prompt the provider is to keep for the next call; the messages of the user include all before them."""
+
+
+class LocalCache(Protocol):
+    """Where answers are kept that need not be asked for again. Whatever it raises is a warning and a miss."""
+
+    async def get(self, key: str) -> bytes | None:
+        """Return what was put under a key of 64 hexadecimal digits, None where nothing is."""
+        ...
+
+    async def put(self, key: str, value: bytes) -> None:
+        """Keep a value, as long as it likes; the value is JSON."""
+        ...
+
+
+CacheOption: TypeAlias = bool | str | os.PathLike[str] | LocalCache | None
 
 
 class Secret:
@@ -68,6 +85,17 @@ def _check_whole(name: str, value: Any) -> None:
 def _check_type(name: str, value: Any, kind: type, what: str) -> None:
     if value is not None and not isinstance(value, kind):
         raise ConfigurationError(f"{name} is not {what}, but {type(value).__name__}")
+
+
+def _check_cache(cache: Any) -> None:
+    if cache is None or isinstance(cache, bool | os.PathLike) or (isinstance(cache, str) and cache):
+        return
+    from inspect import iscoroutinefunction
+
+    if not all(iscoroutinefunction(getattr(cache, name, None)) for name in ("get", "put")):
+        raise ConfigurationError(
+            "local_cache is neither True, nor a path, nor an object with the async methods get and put"
+        )
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,6 +214,8 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
         extra_headers: Sent with every request; they win over ours.
         extra_body: Merged into the request's JSON; wins over ours.
         proxy: URL of an HTTP proxy; left alone, the usual environment variables hold.
+        local_cache: Keeps answers and plays them again where the same is asked: True for a file in the user's cache
+            folder, the path of a file, or a `LocalCache`. It has nothing to do with the provider's prompt cache.
 
     Raises:
         ConfigurationError: A value is out of its range or of a wrong type.
@@ -202,6 +232,7 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     extra_headers: Mapping[str, str] | None = None
     extra_body: Mapping[str, Any] | None = None
     proxy: str | None = None
+    local_cache: CacheOption = None
 
     def __post_init__(self) -> None:
         _check_range("max_attempts", self.max_attempts, 1, 1_000)
@@ -214,6 +245,7 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("extra_headers", "extra_body"):
             _check_type(name, getattr(self, name), Mapping, "a mapping")
         _check_type("background", self.background, bool, "True or False")
+        _check_cache(self.local_cache)
         if not isinstance(self.sampling_params, SamplingParams):
             raise ConfigurationError("sampling_params is not a SamplingParams")
         if not isinstance(self.timeouts, Timeouts):

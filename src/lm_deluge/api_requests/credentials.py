@@ -1,9 +1,10 @@
-"""Keys, base URLs, proxies and the user's own rows: the only reader of the environment."""
+"""Keys, base URLs, proxies, folders and the user's own rows: the only reader of the environment."""
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ __all__ = [
     "aws_environment",
     "check_headers",
     "find_base_url",
+    "find_cache_folder",
     "find_key",
     "find_place",
     "find_proxy",
@@ -224,6 +226,19 @@ def _proxy_of_environment(url: str) -> Secret | None:
     if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
         return None
     return Secret(proxy if "://" in proxy else f"http://{proxy}")
+
+
+def find_cache_folder() -> Path:
+    """Return where a user's caches of this library lie, as the platform wants it."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path.home() / ".cache"
+    # The specification wants relative paths ignored: https://specifications.freedesktop.org/basedir-spec/
+    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (chosen if chosen.is_absolute() else base) / "lm-deluge"
 
 
 def authorization(provider: ProviderRow, key: Secret | None) -> dict[str, str]:

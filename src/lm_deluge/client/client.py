@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lm_deluge.config import ClientOptions, PromptCache, SamplingParams, Secret
+from lm_deluge.config import ClientOptions, LocalCache, PromptCache, SamplingParams, Secret
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.models.registry import find_served_model
 from lm_deluge.models.rows import ModelRow
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     # asyncio, the adapters and aiohttp are imported with the first call: importing the library stays cheap.
     from lm_deluge.client.stream import Echo, Stream
     from lm_deluge.client.sync import SyncStream
+    from lm_deluge.dispatch.cache import SQLiteCache
     from lm_deluge.dispatch.call_plan import CallPlan
     from lm_deluge.transport.base import Transport
 
@@ -49,6 +51,7 @@ class LLMClient:
         self.models: tuple[ModelRow, ...] = tuple(find_served_model(name, self.options.base_url) for name in names)
         self._turn = 0
         self._transport: Transport | None = None
+        self._own_cache: SQLiteCache | None = None
 
     def __repr__(self) -> str:
         return f"LLMClient({', '.join(repr(model.id) for model in self.models)})"
@@ -135,6 +138,7 @@ class LLMClient:
             max_attempts=options.max_attempts,
             max_retry_after_s=options.max_retry_after_s,
             proxy=None if options.proxy is None else Secret(options.proxy),
+            local_cache=self._shared_cache(),
         )
 
     def _next_model(self) -> ModelRow:
@@ -149,17 +153,31 @@ class LLMClient:
             self._transport = AiohttpTransport()
         return self._transport
 
+    def _shared_cache(self) -> LocalCache | None:
+        option = self.options.local_cache
+        if option is None or option is False:
+            return None
+        if option is not True and not isinstance(option, str | PathLike):
+            return option
+        if self._own_cache is None:
+            from lm_deluge.dispatch.cache import open_cache
+
+            self._own_cache = open_cache(None if option is True else option)
+        return self._own_cache
+
     async def close(self) -> None:
         """Close the idle connections of the running event loop. Without it they are closed with the loop."""
         if self._transport is not None:
             await self._transport.close()
+        if self._own_cache is not None:
+            await self._own_cache.close()
 
     def close_sync(self) -> None:
         """Close the idle connections of blocking calls."""
         if self._transport is not None:
             from lm_deluge.client.sync import run_blocking
 
-            run_blocking(self._transport.close())
+            run_blocking(self.close())
 
     async def __aenter__(self) -> LLMClient:
         return self

@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, Literal, TextIO
 
+from lm_deluge.dispatch.cached_call import begin_call
 from lm_deluge.dispatch.call_plan import CallPlan
 from lm_deluge.dispatch.stream_call import StreamCall
 from lm_deluge.errors import ConfigurationError, StreamConsumedError
@@ -81,7 +82,7 @@ class Stream:
     def __init__(self, plan: CallPlan, echo: Echo = "stdout") -> None:
         if echo not in (None, "stdout") and not hasattr(echo, "write"):
             raise ConfigurationError("echo is no text file", hint="Pass sys.stderr, say, or None to print nothing.")
-        self._call = StreamCall(plan)
+        self._call = begin_call(plan)
         self._echo = echo
         self._is_entered = False
         self._use: Literal["loop", "batches"] | None = None

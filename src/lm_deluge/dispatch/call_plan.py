@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from lm_deluge.config import Secret, Timeouts
+from lm_deluge.config import LocalCache, Secret, Timeouts
 from lm_deluge.providers.adapter import Adapter, Call
 from lm_deluge.transport.base import Transport
 from lm_deluge.wire.http import HttpRequest
@@ -28,6 +28,7 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int
     max_retry_after_s: float
     proxy: Secret | None = None
+    local_cache: LocalCache | None = None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     chance: Callable[[], float] = random.random
 

@@ -117,7 +117,8 @@ class SSEDecoder:
         if not self._is_between or _CR in data:
             return None
         rest = self._rest
-        if (data if not rest else rest + data[: len(begin)])[: len(begin)] != begin:
+        size = len(begin)
+        if (bytes(rest[:size]) + data[:size] if rest else data)[:size] != begin:
             return None
         end = len(data) if data[-2:] == b"\n\n" else data.rfind(b"\n\n") + 2
         if end < _SHORTEST or self._held + end > self._limit:
