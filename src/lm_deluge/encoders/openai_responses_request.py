@@ -20,6 +20,8 @@ from lm_deluge.encoders.chat_request import (
     missing_field,
     need_field,
     parse_object,
+    read_content,
+    read_text,
     take_field,
     unknown_value,
     wrong_type,
@@ -280,24 +282,7 @@ WHOLE_ITEMS = {
 
 
 def _content(content: Any, at: str, allowed: tuple[str, ...]) -> list[Part]:
-    if isinstance(content, str):
-        return [TextPart(content)]
-    if not isinstance(content, list):
-        raise wrong_type(at, str, content)
-    parts = []
-    for position, piece in enumerate(content):
-        here = f"{at}[{position}]"
-        if not isinstance(piece, dict):
-            raise wrong_type(here, dict, piece)
-        kind = need_field(piece, "type", str, at=f"{here}.")
-        if kind not in allowed:
-            raise unknown_value(f"{here}.type", kind, allowed)
-        parts.append(_PIECES[kind](piece, f"{here}."))
-    return parts
-
-
-def _text(piece: JSON, at: str) -> Part:
-    return TextPart(need_field(piece, "text", str, at=at))
+    return read_content(content, at, {kind: _PIECES[kind] for kind in allowed})
 
 
 def _refusal(piece: JSON, at: str) -> Part:
@@ -333,8 +318,8 @@ def _file(piece: JSON, at: str) -> Part:
 
 
 _PIECES: dict[str, Callable[[JSON, str], Part]] = {
-    "input_text": _text,
-    "output_text": _text,
+    "input_text": read_text,
+    "output_text": read_text,
     "refusal": _refusal,
     "input_image": _image,
     "input_file": _file,

@@ -28,7 +28,7 @@ from lm_deluge.prompt.parts import (
 from lm_deluge.providers.adapter import Call
 from lm_deluge.providers.fit import cannot_stand, cannot_take, parts_in_pairs
 
-__all__ = ["ECHOES", "build_contents", "build_instruction"]
+__all__ = ["ECHOES", "INSTRUCTING", "build_contents", "build_instruction", "leading_instructions"]
 
 JSON = dict[str, Any]
 
@@ -39,7 +39,7 @@ ECHOES = frozenset({_SIGNATURE, *_WHOLE_PARTS, "search_suggestions"})
 
 # Ids that we made up where Gemini gave none are not Gemini's business.
 _MADE_UP = re.compile(r"call_\d+")
-_INSTRUCTING = ("system", "developer")
+INSTRUCTING = ("system", "developer")
 _RESOLUTIONS = {"low": "MEDIA_RESOLUTION_LOW", "high": "MEDIA_RESOLUTION_HIGH"}
 # Vertex wants to know what lies at a URL.
 _TYPES_BY_ENDING = {
@@ -56,16 +56,16 @@ _TYPES_BY_ENDING = {
 }
 
 
-def build_instruction(call: Call) -> JSON | None:
-    """Return what the system messages say; they stand before all others.
+def leading_instructions(call: Call) -> list[str]:
+    """Return the texts of the system messages; they stand before all others.
 
     Raises:
         UnsupportedParameterError: One stands behind another message, or has something else than text in it.
     """
-    parts: list[JSON] = []
+    texts: list[str] = []
     is_leading = True
     for message in call.conversation:
-        if message.role not in _INSTRUCTING:
+        if message.role not in INSTRUCTING:
             is_leading = False
             continue
         if not is_leading:
@@ -73,7 +73,13 @@ def build_instruction(call: Call) -> JSON | None:
         for part in message.parts:
             if not isinstance(part, TextPart):
                 raise cannot_stand(part, message.role)
-            parts.append({"text": part.text})
+            texts.append(part.text)
+    return texts
+
+
+def build_instruction(call: Call) -> JSON | None:
+    """Return what the system messages say, as one of Google's contents."""
+    parts = [{"text": text} for text in leading_instructions(call)]
     return {"parts": parts} if parts else None
 
 
@@ -82,7 +88,7 @@ def build_contents(call: Call) -> list[JSON]:
     contents: list[JSON] = []
     names: dict[str, str] = {}  # of the functions that were called, by the call's id
     for message in call.conversation:
-        if message.role in _INSTRUCTING:
+        if message.role in INSTRUCTING:
             continue
         if message.name is not None:
             raise cannot_take(call, "name of a message")

@@ -25,6 +25,7 @@ from lm_deluge.prompt.parts import (
 from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.providers.adapter import Call
 from lm_deluge.providers.fit import cannot_stand, cannot_take, check_fit, check_tool_choice
+from lm_deluge.providers.gemini_contents import INSTRUCTING, leading_instructions
 
 __all__ = ["ECHOES", "build_interaction_body"]
 
@@ -48,7 +49,6 @@ _LEVELS = {
     "max": "xhigh",
 }
 _CHOICES = {"auto": "auto", "none": "none", "required": "any"}
-_INSTRUCTING = ("system", "developer")
 
 
 def build_interaction_body(call: Call) -> JSON:
@@ -69,7 +69,7 @@ def build_interaction_body(call: Call) -> JSON:
         raise cannot_take(call, "parallel_tool_calls=False")
     body: JSON = {"model": call.model.name.removeprefix("models/"), "input": _steps(call)}
     optional = {
-        "system_instruction": _instruction(call),
+        "system_instruction": "\n\n".join(leading_instructions(call)),
         "tools": [tool.data if isinstance(tool, ProviderTool) else _tool(tool) for tool in call.tools],
         "generation_config": _generation_config(call),
         "response_format": _response_format(call),
@@ -130,27 +130,11 @@ def _tool_choice(call: Call) -> str | JSON | None:
     return {"allowed_tools": {"mode": "any", "tools": [choice]}}
 
 
-def _instruction(call: Call) -> str:
-    texts: list[str] = []
-    is_leading = True
-    for message in call.conversation:
-        if message.role not in _INSTRUCTING:
-            is_leading = False
-            continue
-        if not is_leading:
-            raise cannot_take(call, "system message behind others", hint="Put it first.")
-        for part in message.parts:
-            if not isinstance(part, TextPart):
-                raise cannot_stand(part, message.role)
-            texts.append(part.text)
-    return "\n\n".join(texts)
-
-
 def _steps(call: Call) -> list[JSON]:
     steps: list[JSON] = []
     names: dict[str, str] = {}  # of the functions that were called, by the call's id
     for message in call.conversation:
-        if message.role in _INSTRUCTING:
+        if message.role in INSTRUCTING:
             continue
         if message.name is not None:
             raise cannot_take(call, "name of a message")
