@@ -63,7 +63,7 @@ CASES: dict[str, tuple[dict[str, str], dict[str, RateLimit]]] = {
             "anthropic-priority-input-tokens-limit": "7",
         },
         {
-            "requests": RateLimit("requests", None, 50, 49, 1.25),
+            "requests": RateLimit("requests", MINUTE_S, 50, 49, 1.25),
             "input_tokens": RateLimit("input_tokens", None, 40_000, 39_000, 30.0),
             "output_tokens": RateLimit("output_tokens", None, None, 8_000),
             "tokens": RateLimit("tokens", None, None, None, 0.0),
@@ -210,8 +210,27 @@ def test_milliseconds_by_name() -> None:
 
 
 WORDS = st.sampled_from(
-    "x anthropic ratelimit ratelimitbysize tokenlimit priority limit remaining reset requests tokens input generated".split()
-    + ["minute", "day", "ms", "", "project", "é"]
+    [
+        "x",
+        "anthropic",
+        "ratelimit",
+        "ratelimitbysize",
+        "tokenlimit",
+        "priority",
+        "limit",
+        "remaining",
+        "reset",
+        "requests",
+        "tokens",
+        "input",
+        "generated",
+        "minute",
+        "day",
+        "ms",
+        "",
+        "project",
+        "é",
+    ]
 )
 VALUES = st.one_of(
     st.text(max_size=30),
