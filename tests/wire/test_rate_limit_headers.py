@@ -28,7 +28,7 @@ CASES: dict[str, tuple[dict[str, str], dict[str, RateLimit]]] = {
         {
             "requests": RateLimit("requests", MINUTE_S, 10_000, 9_999, 0.006),
             "tokens": RateLimit("tokens", MINUTE_S, 200_000, 150_000, 15.0),
-            "tokens (usage based)": RateLimit("tokens", None, 100),
+            "tokens (usage based)": RateLimit("tokens", None, 100, qualifier="usage based"),
         },
     ),
     "openai, a low tier: requests are per day": (
@@ -67,7 +67,7 @@ CASES: dict[str, tuple[dict[str, str], dict[str, RateLimit]]] = {
             "input_tokens": RateLimit("input_tokens", None, 40_000, 39_000, 30.0),
             "output_tokens": RateLimit("output_tokens", None, None, 8_000),
             "tokens": RateLimit("tokens", None, None, None, 0.0),
-            "input_tokens (priority)": RateLimit("input_tokens", None, 7),
+            "input_tokens (priority)": RateLimit("input_tokens", None, 7, qualifier="priority"),
         },
     ),
     "groq: the figures tell days from minutes": (

@@ -64,6 +64,7 @@ class RateLimit(msgspec.Struct, frozen=True):
         limit: Units per period, or None.
         remaining: Units left, never more than `limit`; None where nothing usable is said.
         reset_after_s: Until the bucket is full again, or its window over, from the answer's own `date` on.
+        qualifier: Which of several buckets of the kind: `usage based`, `project`, `priority`; mostly empty.
     """
 
     dimension: Dimension
@@ -71,6 +72,18 @@ class RateLimit(msgspec.Struct, frozen=True):
     limit: float | None = None
     remaining: float | None = None
     reset_after_s: float | None = None
+    qualifier: str = ""
+
+
+class _Bucket(msgspec.Struct, frozen=True):
+    dimension: Dimension
+    period: str
+    qualifier: str
+
+    @property
+    def name(self) -> str:
+        period = f"/{self.period}" if self.period else ""
+        return f"{self.dimension}{period} ({self.qualifier})" if self.qualifier else f"{self.dimension}{period}"
 
 
 def parse_rate_limits(headers: Mapping[str, str]) -> dict[str, RateLimit]:
@@ -80,7 +93,7 @@ def parse_rate_limits(headers: Mapping[str, str]) -> dict[str, RateLimit]:
     are measured against the answer's own `date`, as our clock and the provider's may differ; without one they are not
     used.
     """
-    found: dict[str, tuple[Dimension, float | None, dict[str, float]]] = {}
+    found: dict[_Bucket, dict[str, float]] = {}
     for name, text in headers.items():
         family = _FAMILY.fullmatch(name.lower())
         if family is None:
@@ -88,33 +101,32 @@ def parse_rate_limits(headers: Mapping[str, str]) -> dict[str, RateLimit]:
         told = _read_name(family[1], family[2])
         if told is None:
             continue
-        kind, bucket, dimension, period_s = told
+        kind, bucket = told
         value = _reset(text, headers.get("date"), name) if kind == "reset" else _amount(text)
         if value is not None:
-            found.setdefault(bucket, (dimension, period_s, {}))[2].setdefault(kind, value)
-    return {bucket: _build(dimension, period_s, values) for bucket, (dimension, period_s, values) in found.items()}
+            found.setdefault(bucket, {}).setdefault(kind, value)
+    return {bucket.name: _build(bucket, values) for bucket, values in found.items()}
 
 
-def _read_name(family: str, rest: str) -> tuple[str, str, Dimension, float | None] | None:
-    """Return kind, bucket, dimension and period; None for a name that tells none of the three things."""
+def _read_name(family: str, rest: str) -> tuple[str, _Bucket] | None:
+    """Return what is told and of which bucket; None for a name that tells none of the three things."""
     kind: str | None = None
     subjects: list[str] = []
-    period: str | None = None
+    period = ""
     others = ["priority"] if family == "priority" else []
     for word in re.split(r"[-_]", rest):
         if word in _KINDS and kind is None:
             kind = word
         elif word in _SUBJECTS:
             subjects.append(_SUBJECTS[word])
-        elif word in _PERIODS and period is None:
+        elif word in _PERIODS and not period:
             period = word
         elif word not in ("ms", ""):
             others.append(word)
     if kind is None:
         return None
     dimension = _dimension(subjects, default="tokens" if family in _IS_OF_TOKENS else "requests")
-    bucket = dimension + (f"/{period}" if period else "") + (f" ({' '.join(others)})" if others else "")
-    return kind, bucket, dimension, _PERIODS[period] if period else None
+    return kind, _Bucket(dimension, period, " ".join(others))
 
 
 def _dimension(subjects: list[str], default: Dimension) -> Dimension:
@@ -127,13 +139,12 @@ def _dimension(subjects: list[str], default: Dimension) -> Dimension:
     return "requests" if "requests" in subjects else default
 
 
-def _build(dimension: Dimension, period_s: float | None, values: dict[str, float]) -> RateLimit:
+def _build(bucket: _Bucket, values: dict[str, float]) -> RateLimit:
     limit, remaining, reset_after_s = (values.get(kind) for kind in ("limit", "remaining", "reset"))
     if limit is not None and remaining is not None:
         remaining = min(limit, remaining)
-    if period_s is None:
-        period_s = _infer_period(limit, remaining, reset_after_s)
-    return RateLimit(dimension, period_s, limit, remaining, reset_after_s)
+    period_s = _PERIODS.get(bucket.period) or _infer_period(limit, remaining, reset_after_s)
+    return RateLimit(bucket.dimension, period_s, limit, remaining, reset_after_s, bucket.qualifier)
 
 
 def _infer_period(limit: float | None, remaining: float | None, reset_after_s: float | None) -> float | None:
