@@ -45,6 +45,10 @@ class Charge(msgspec.Struct):
         tat_after: The tat that the reservation left.
         moved_s: How far headers had moved the tat by then, in sum.
         free_from: From when on the limit would have let the request go; up to the ticket's slot is a gap.
+        growth_s: The wait for being bigger than what went before.
+        tat_by_s: By how much the reservation moved the tat, for undoing it.
+        credit_s: How much it took of what had been given back.
+        has_waited: Whether this limit was in the way.
     """
 
     pace: Pace
@@ -53,6 +57,10 @@ class Charge(msgspec.Struct):
     tat_after: float
     moved_s: float
     free_from: float
+    growth_s: float = 0.0
+    tat_by_s: float = 0.0
+    credit_s: float = 0.0
+    has_waited: bool = False
 
 
 class Pace:
@@ -97,12 +105,11 @@ class Pace:
 
     def burst_s(self, now: float) -> float:
         """Return how many seconds' worth may go at once; halved by refusals, doubled again by ten clean periods."""
-        burst_s = self._burst_s * (self.quantum_s or self.period_s) / self.period_s
-        if self._burst_share == 1.0:
-            return burst_s
-        return burst_s * self._burst_share_at(now)
+        return self._burst_s * (self.quantum_s or self.period_s) / self.period_s * self._burst_share_at(now)
 
     def _burst_share_at(self, now: float) -> float:
+        if self._cut_at == -math.inf:
+            return 1.0
         doublings = math.floor((now - self._cut_at) / (10 * self.period_s))
         return min(1.0, self._burst_share * 2.0 ** min(doublings, 10))
 
@@ -143,7 +150,11 @@ class Pace:
 
     def take(self, units: float, now: float, slot: float, jitter_s: float, spread: float) -> Charge:
         """Charge a request that goes at `slot`."""
-        tat = self.tat + self._growth_s(units, now, jitter_s, spread)
+        return self._take(units, now, slot, jitter_s, spread, self._growth_s(units, now, jitter_s, spread))
+
+    def _take(self, units: float, now: float, slot: float, jitter_s: float, spread: float, growth_s: float) -> Charge:
+        before = max(self.tat, now - self.period_s)
+        tat = self.tat + growth_s
         free_from = max(now, self.closed_until, tat - self.burst_s(now))
         if not self._is_counted:
             self._note_size(units, slot)
@@ -155,7 +166,40 @@ class Pace:
         spent_s = min(self._credit_s, self.tat - slot)
         self.tat -= spent_s
         self._credit_s -= spent_s
-        return Charge(self, units, spacing_s, self.tat, self._moved_s, free_from)
+        return Charge(
+            self,
+            units=units,
+            spacing_s=spacing_s,
+            tat_after=self.tat,
+            moved_s=self._moved_s,
+            free_from=free_from,
+            growth_s=growth_s,
+            tat_by_s=self.tat - before,
+            credit_s=spent_s,
+            has_waited=free_from > now,
+        )
+
+    def undo(self, charge: Charge, now: float) -> None:
+        """Take a reservation back whose request has not left, as if it had never been made."""
+        self.tat -= charge.tat_by_s
+        self._credit_s += charge.credit_s
+        if charge.has_waited:
+            self._keep_credit(now - self.tat, self._worth_s(charge.units, charge.spacing_s))
+
+    def _keep_credit(self, below_s: float, reserved_s: float) -> None:
+        """Keep what brought the tat below now: given back while others waited, not idled away."""
+        if below_s > 0:
+            most_s = max(reserved_s, _CREDIT_SHARE * self.period_s)  # what is less than that makes no burst
+            self._credit_s = min(most_s, self._credit_s + below_s)
+            self.tat += below_s
+
+    def earliest_again(self, charge: Charge, now: float) -> float:
+        """Return when the request of an undone charge may go."""
+        return max(now, self.closed_until, self.tat + charge.growth_s - self.burst_s(now))
+
+    def take_again(self, charge: Charge, now: float, slot: float, jitter_s: float, spread: float) -> Charge:
+        """Charge the request of an undone charge anew."""
+        return self._take(charge.units, now, slot, jitter_s, spread, charge.growth_s)
 
     def _worth_s(self, units: float, spacing_s: float) -> float:
         return min(units * spacing_s, 1.1 * self.period_s)  # after a whole period nothing of it counts any more
@@ -165,14 +209,10 @@ class Pace:
         if units > charge.units and not self._is_counted:
             self._note_size(units, now)
         reserved_s = self._worth_s(charge.units, charge.spacing_s)
-        before = self.tat
-        self.tat += self._worth_s(units, charge.spacing_s) - reserved_s
+        moved_s = self._worth_s(units, charge.spacing_s) - reserved_s
         charge.units = units
-        if self.tat < now < before:
-            # Given back while others waited, not idled away: they may have it, up to what makes no burst.
-            most_s = max(reserved_s, _CREDIT_SHARE * self.period_s)
-            self._credit_s = min(most_s, self._credit_s + now - self.tat)
-            self.tat = now
+        self.tat += moved_s
+        self._keep_credit(min(-moved_s, now - self.tat), reserved_s)
 
     def fits_gap(self, charge: Charge, units: float, now: float, slot: float) -> bool:
         """Tell whether a request may go now without moving the slot of the one that holds `charge`."""

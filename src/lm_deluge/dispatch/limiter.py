@@ -37,7 +37,8 @@ _GUESS_FROM = 5
 class _Route:
     """What is known about one (key, model)."""
 
-    def __init__(self, limits: Iterable[Limit], most: int | None) -> None:
+    def __init__(self, limits: Iterable[Limit], most: int | None, *, counts_max_tokens: bool = False) -> None:
+        self.counts_max_tokens = counts_max_tokens
         self.paces = [Pace(limit) for limit in limits]
         self.places = Places(most)
         self.closed_until = -math.inf
@@ -51,6 +52,7 @@ class _Holding(msgspec.Struct):
     route: _Route
     at: float
     charges: list[Charge]
+    has_fillers: bool = False
 
 
 class LocalLimiter:
@@ -67,9 +69,21 @@ class LocalLimiter:
         self._delays: deque[float] = deque(maxlen=_DELAYS_KEPT)
         self._jitter_s: float | None = None
 
-    def set_limits(self, model: str, key: str, limits: Iterable[Limit], *, max_concurrent: int | None = None) -> None:
-        """Set what is known beforehand about a (key, model). A limit that the provider names later takes its place."""
-        self._routes[model, key] = _Route(limits, max_concurrent)
+    def set_limits(
+        self,
+        model: str,
+        key: str,
+        limits: Iterable[Limit],
+        *,
+        max_concurrent: int | None = None,
+        counts_max_tokens: bool = False,
+    ) -> None:
+        """Set what is known beforehand about a (key, model). A limit that the provider names later takes its place.
+
+        `counts_max_tokens` is for providers that charge the request's own limit of output tokens until the answer ends,
+        whatever it then comes to.
+        """
+        self._routes[model, key] = _Route(limits, max_concurrent, counts_max_tokens=counts_max_tokens)
 
     def _route(self, model: str, key: str) -> _Route:
         route = self._routes.get((model, key))
@@ -95,7 +109,7 @@ class LocalLimiter:
         route = self._route(need.model, need.key)
         if not (self._places.has_room and route.places.has_room):
             return math.inf
-        return self._slot(need, route, self._output(need), now)
+        return self._slot(need, route, self._output(need, route), now)
 
     def reserve(self, need: Need, now: float, *, before: Ticket | None = None) -> Ticket | None:
         """Reserve a slot under all limits at once; None where every place is taken, or no gap before `before` fits.
@@ -107,7 +121,7 @@ class LocalLimiter:
         route = self._route(need.model, need.key)
         if not (self._places.has_room and route.places.has_room):
             return None
-        output = self._output(need)
+        output = self._output(need, route)
         if before is None:
             slot = self._slot(need, route, output, now)
             spread = self._spread(need.model, route)
@@ -143,9 +157,30 @@ class LocalLimiter:
         pairs = list(zip(held.charges, costs, strict=True))
         if not all(charge.pace.fits_gap(charge, units, now, held.at) for charge, units in pairs):
             return None
+        held.has_fillers = True
         return [charge.pace.fill_gap(charge, units, now) for charge, units in pairs]
 
-    def _output(self, need: Need) -> int:
+    def sooner(self, ticket: Ticket, now: float) -> Ticket:
+        """Return the ticket with an earlier slot, where what was given back since allows one; else as it is."""
+        holding = self._open.get(ticket.id)
+        if holding is None or holding.has_fillers or holding.at <= now:
+            return ticket
+        for charge in holding.charges:
+            charge.pace.undo(charge, now)
+        spread = self._spread(ticket.model, holding.route)
+        slot = max(now, holding.route.closed_until)
+        for charge in holding.charges:
+            slot = max(slot, charge.pace.earliest_again(charge, now))
+        slot = min(slot, holding.at)
+        holding.charges = [
+            charge.pace.take_again(charge, now, slot, self._jitter(charge.pace), spread) for charge in holding.charges
+        ]
+        holding.at = slot
+        return ticket if slot == ticket.at else msgspec.structs.replace(ticket, at=slot)
+
+    def _output(self, need: Need, route: _Route) -> int:
+        if route.counts_max_tokens and need.max_output_tokens is not None:
+            return need.max_output_tokens
         lengths = self._lengths.get(need.model)
         return (lengths or _NOTHING_KNOWN).estimate(need.max_output_tokens)
 
@@ -177,8 +212,8 @@ class LocalLimiter:
         holding = self._close(ticket)
         if holding is None:
             return
-        if not usage.estimated:
-            self._lengths.setdefault(ticket.model, RecentLengths()).add(usage.output_tokens)
+        lengths = self._lengths.setdefault(ticket.model, RecentLengths())
+        lengths.add(usage.output_tokens, holding.route.places.used)
         self._correct(holding, ticket, usage.input_tokens, usage.output_tokens, now)
 
     def release(self, ticket: Ticket, now: float, *, was_sent: bool = True, delivered: Usage | None = None) -> None:
@@ -201,9 +236,9 @@ class LocalLimiter:
         return holding
 
     def _correct(self, holding: _Holding, ticket: Ticket, input_tokens: int, output_tokens: int, now: float) -> None:
-        # Where answers turned out much shorter than was reserved for those under way, giving all of it back at once
-        # would let a window carry more than its limit: given back is only what would be reserved today.
-        forfeited = max(0, ticket.output_tokens - max(self._output(holding.need), output_tokens))
+        # Once answers turn out much shorter than was reserved for those under way, giving all of it back at once
+        # would let a window carry more than its limit: given back is what would be reserved today.
+        forfeited = max(0, ticket.output_tokens - max(self._output(holding.need, holding.route), output_tokens))
         for charge in holding.charges:
             if charge.pace.dimension == "requests":
                 continue

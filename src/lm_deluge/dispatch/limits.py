@@ -116,6 +116,13 @@ class Limiter(Protocol):
         """
         ...
 
+    def sooner(self, ticket: Ticket, now: float) -> Ticket:
+        """Return the ticket with an earlier slot, where what was given back since allows one; else as it is.
+
+        An implementation without this may always return the ticket as it is.
+        """
+        ...
+
     def check(self, need: Need) -> None:
         """Raise the BudgetError that `reserve` would raise; reserve nothing."""
         ...

@@ -237,10 +237,15 @@ class Scheduler:
                 group.lane.add(entry)
 
     def _start_held(self, now: float, start: list[Start]) -> None:
-        due = [way for way in self._ways if way.held is not None and way.held[2].at <= now]
-        for way in due:
-            assert way.held is not None  # noqa: S101 - asked above
-            entry, _, ticket = way.held
+        for way in self._ways:
+            if way.held is None:
+                continue
+            entry, group, ticket = way.held
+            if ticket.at > now:
+                ticket = self._limiter.sooner(ticket, now)
+            if ticket.at > now:
+                way.held = (entry, group, ticket)
+                continue
             way.held = None
             if self._limiter.opens_at(way.route.model, way.route.key, now) > now:
                 # Refused in the meantime: the slot was from before the gate closed.
