@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import math
+from collections.abc import Callable
 from typing import NoReturn
 from urllib.parse import urljoin, urlsplit
 
@@ -23,7 +24,7 @@ from lm_deluge.events import Event, ResponseFinished, ResponseStarted, UsageRepo
 from lm_deluge.providers.adapter import Adapter, Call
 from lm_deluge.response import ResponseBuilder
 from lm_deluge.transport.base import Exchange, Transport
-from lm_deluge.wire.http import HttpRequest
+from lm_deluge.wire.http import HttpHead, HttpRequest
 
 __all__ = ["Attempt", "Timing", "open_attempt", "timeout_error"]
 
@@ -196,7 +197,7 @@ def timeout_error(clock: Clock, limit_s: float) -> TimeoutError:
     )
 
 
-async def open_attempt(
+async def open_attempt(  # noqa: PLR0913 - what one exchange needs, all keyword-only
     *,
     adapter: Adapter,
     call: Call,
@@ -206,11 +207,12 @@ async def open_attempt(
     timeouts: Timeouts,
     deadline: float | None = None,
     proxy: Secret | None = None,
+    on_head: Callable[[HttpHead], None] | None = None,
 ) -> Attempt:
     """Send the request; return once the provider has said that an answer is coming.
 
     `request` is what `adapter` made of `call`; `deadline` is when the whole call must be over, in the running
-    loop's time.
+    loop's time; `on_head` is told status and headers, of errors too.
 
     Raises:
         APIError: The provider refuses.
@@ -231,6 +233,8 @@ async def open_attempt(
     try:
         async with asyncio.timeout_at(None if limit == math.inf else limit):
             exchange = await _open_following(transport, request, timeouts, proxy)
+            if on_head is not None:
+                on_head(exchange.head)
             if exchange.head.status < 300:  # noqa: PLR2004
                 attempt = Attempt(exchange, adapter, call, clocks, secrets)
             else:

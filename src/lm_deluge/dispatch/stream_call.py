@@ -25,7 +25,7 @@ from lm_deluge.events import Event, ResponseStarted
 from lm_deluge.providers.adapter import Adapter, Call
 from lm_deluge.response import APIResponse, StreamStats
 from lm_deluge.transport.base import Transport
-from lm_deluge.wire.http import HttpRequest
+from lm_deluge.wire.http import HttpHead, HttpRequest
 
 __all__ = ["CallPlan", "StreamCall"]
 
@@ -42,6 +42,7 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int
     max_retry_after_s: float
     proxy: Secret | None = None
+    on_head: Callable[[HttpHead], None] | None = None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     chance: Callable[[], float] = random.random
 
@@ -135,6 +136,7 @@ class StreamCall:
             timeouts=plan.timeouts,
             deadline=deadline,
             proxy=plan.proxy,
+            on_head=plan.on_head,
         )
         self._attempt = attempt
         held: list[Event] = []
