@@ -38,7 +38,7 @@ def read_bare(chunks: Iterable[bytes]) -> int:
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             start = line.find(b"{")
-            if 0 <= start < 8 and line[-1:] == b"}":
+            if 0 <= start < 8 and line.endswith((b"}", b"}\r")):
                 decode(line[start:])
                 count += 1
     return count

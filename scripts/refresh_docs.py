@@ -20,12 +20,13 @@ from lm_deluge import config, errors, events, response, usage
 from lm_deluge.models import rows
 from lm_deluge.prompt import tool
 from lm_deluge.simulator.faults import FAULTS, Fault
+from provider_features import HEADS, feature_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 _MARK = re.compile(r"(<!-- (table|fields|layers)(?:: (\w+))? -->\n).*?(<!-- end -->)", re.DOTALL)
-_ATTRIBUTE = re.compile(r"^    ([a-z_, ]+): (.*(?:\n        .*)*)", re.MULTILINE)
+_ATTRIBUTE = re.compile(r"^    ([a-z0-9_, ]+): (.*(?:\n        .*)*)", re.MULTILINE)
 _PLACES = (config, errors, events, response, usage, rows, tool)
 
 
@@ -115,6 +116,11 @@ def _parameters(fault: Fault) -> str:
     return ", ".join(f"`{name}={json.dumps(value)}`" for name, value in shown.items())
 
 
+def providers_table(_: str) -> str:
+    """Return the providers with what their adapters take."""
+    return _table(HEADS, feature_lines())
+
+
 def layers(_: str) -> str:
     """Return the layers as import-linter holds them."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
@@ -125,6 +131,7 @@ def layers(_: str) -> str:
 _WRITERS: dict[tuple[str, str], Callable[[str], str]] = {
     ("table", "events"): events_table,
     ("table", "faults"): faults_table,
+    ("table", "providers"): providers_table,
     ("layers", ""): layers,
 }
 

@@ -13,6 +13,11 @@ settings.register_profile("check", derandomize=True, deadline=None)
 settings.register_profile("soak", deadline=None)
 settings.load_profile("soak" if os.environ.get("DELUGE_SOAK") else "check")
 
+_PREFIXES = (
+    *("OPENAI_", "AWS_", "DELUGE_", "GOOGLE_", "GEMINI_", "CLOUDSDK_", "CLOUD_ML_", "ANTHROPIC_", "AZURE_", "CO_"),
+    *("OLLAMA_", "HF_", "DATABRICKS_", "SNOWFLAKE_", "CLOUDFLARE_", "GITHUB_"),
+)
+_SUFFIXES = ("_API_KEY", "_BASE_URL")
 _KEPT_NAMES = ("DELUGE_SHARED", "DELUGE_SOAK")
 
 
@@ -21,9 +26,13 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureR
     if request.node.get_closest_marker("live"):
         return
     for name in list(os.environ):
-        is_ours = name.startswith(("OPENAI_", "DELUGE_")) and name not in _KEPT_NAMES
+        is_ours = (name.startswith(_PREFIXES) or name.endswith(_SUFFIXES)) and name not in _KEPT_NAMES
         if is_ours or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("DELUGE_MODELS", os.devnull)  # no rows of the machine's owner
 
 
 @pytest.fixture(autouse=True)

@@ -54,4 +54,6 @@ def _check_calls(events: list[Event], *, is_complete: bool) -> None:
             assert event.arguments_text == texts[event.index]
             assert event.arguments is None or event.arguments_error is None
     assert list(started) == list(range(len(started)))
-    assert finished == (set(started) if is_complete else set())
+    assert finished <= set(started)  # APIs that say where a call ends may break off behind it
+    if is_complete:
+        assert finished == set(started)

@@ -90,7 +90,9 @@ def test_wrong_options(keywords: dict[str, Any], message: str) -> None:
 
 
 def test_an_option_like_no_other_lists_them_all() -> None:
-    with pytest.raises(ConfigurationError, match=r"there is no option 'zzzzz'\. Known options: api_key, base_url, .*"):
+    with pytest.raises(
+        ConfigurationError, match=r"there is no option 'zzzzz'\. Known options: api_key, background, base_url, .*"
+    ):
         ClientOptions.from_keywords({"zzzzz": 1})
 
 

@@ -237,3 +237,22 @@ def test_recorded_answers_survive_json() -> None:
         response, _ = outcome_of(recordings.load("openai-chat", name).body)
         data = json.loads(json.dumps(response.to_dict()))
         assert APIResponse.from_dict(data) == response, name
+
+
+def test_an_attempt_voids_what_came_before_it() -> None:
+    builder = ResponseBuilder()
+    builder.add_all(
+        [
+            ResponseStarted("id-1", "m"),
+            TextDelta("gone"),
+            ToolCallStarted(0, "a", "f"),
+            Citation("https://gone.test"),
+            UsageReported(Usage(input_tokens=1)),
+            Attempt(2, "StreamInterruptedError", "again", 0.0, "m"),
+            TextDelta("kept"),
+            ResponseFinished("stop"),
+        ]
+    )
+    response = builder.response()
+    assert response.content == Message.assistant("kept")
+    assert (response.citations, response.usage, response.response_id) == ((), None, "id-1")

@@ -110,3 +110,77 @@ def test_a_sum_with_an_estimate_is_an_estimate(estimated: tuple[bool, bool]) -> 
     one, two = (Usage(input_tokens=1, estimated=flag) for flag in estimated)
     assert (one + two).estimated
     assert not (Usage() + Usage()).estimated
+
+
+FULL = Price(
+    input=2.0,
+    output=8.0,
+    cache_read=0.5,
+    cache_write=2.5,
+    cache_write_1h=4.0,
+    reasoning=3.0,
+    input_audio=32.0,
+    cache_read_audio=1.0,
+    output_audio=64.0,
+    output_image=30.0,
+    request=0.012,
+)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "dollars"),
+    [
+        ({"input_tokens": 100, "cache_write_tokens": 60, "cache_write_1h_tokens": 40}, 40 * 2.0 + 20 * 2.5 + 40 * 4.0),
+        ({"output_tokens": 100, "reasoning_tokens": 40}, 60 * 8.0 + 40 * 3.0),
+        ({"input_tokens": 100, "input_audio_tokens": 70}, 30 * 2.0 + 70 * 32.0),
+        (
+            {
+                "input_tokens": 100,
+                "cache_read_tokens": 30,
+                "input_audio_tokens": 70,
+                "cache_read_audio_tokens": 20,
+            },
+            20 * 2.0 + 10 * 0.5 + 50 * 32.0 + 20 * 1.0,
+        ),
+        (
+            {"output_tokens": 100, "output_audio_tokens": 50, "output_image_tokens": 30},
+            20 * 8.0 + 50 * 64.0 + 30 * 30.0,
+        ),
+    ],
+    ids=["an hour in the cache", "reasoning", "sound", "sound from the cache", "sound and images"],
+)
+def test_every_kind_of_token_has_its_own_price(tokens: dict[str, int], dollars: float) -> None:
+    assert cost(FULL, **tokens) == pytest.approx(12_000 + dollars)
+    assert cost(Price(input=2.0, output=2.0), **tokens) == pytest.approx(100 * 2.0)
+
+
+def test_an_hour_in_the_cache_costs_what_a_while_does_where_no_price_says_else() -> None:
+    assert cost(PRICE, input_tokens=9, cache_write_tokens=9, cache_write_1h_tokens=9) == pytest.approx(9 * 2.5)
+
+
+def test_a_request_may_cost_something_before_its_first_token() -> None:
+    assert Price(input=1.0, output=1.0, request=0.012).cost(Usage()) == pytest.approx(0.012)
+
+
+MODES = Price(input=2.0, output=8.0, modes={"batch": Price(input=1.0, output=4.0), "priority": FULL})
+
+
+def test_how_a_request_is_served_has_its_price() -> None:
+    usage = Usage(input_tokens=1_000_000, output_tokens=1_000_000)
+    assert MODES.cost(usage) == MODES.cost(usage, "default") == MODES.cost(usage, None) == 10.0
+    assert MODES.cost(usage, "batch") == 5.0
+
+
+def test_how_it_was_served_overrules_how_it_was_wanted() -> None:
+    usage = Usage(input_tokens=1_000_000, service_tier="default")
+    assert MODES.cost(usage, "priority") == 2.0
+    assert MODES.cost(Usage(input_tokens=1_000_000, service_tier="batch"), "priority") == 1.0
+
+
+def test_of_a_sum_the_tier_is_known_where_all_were_served_alike() -> None:
+    flex, other = Usage(service_tier="flex"), Usage(service_tier="default")
+    assert (flex + flex).service_tier == "flex"
+    assert (flex + other).service_tier is None
+    assert Usage(cache_write_1h_tokens=1) + Usage(cache_write_1h_tokens=2, output_audio_tokens=3) == Usage(
+        cache_write_1h_tokens=3, output_audio_tokens=3
+    )

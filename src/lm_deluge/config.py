@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import builtins
 import math
+import os
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -15,6 +16,7 @@ __all__ = [
     "DEFAULT_FIRST_TOKEN_S",
     "REASONING_FIRST_TOKEN_S",
     "ClientOptions",
+    "LocalCache",
     "PromptCache",
     "SamplingParams",
     "Secret",
@@ -29,6 +31,21 @@ PromptCache = Literal[
     "tools_only", "system_and_tools", "last_user_message", "last_2_user_messages", "last_3_user_messages"
 ]
 """What of a prompt the provider is to keep for the next call; the messages of the user include all before them."""
+
+
+class LocalCache(Protocol):
+    """Where answers are kept that need not be asked for again. Whatever it raises is a warning and a miss."""
+
+    async def get(self, key: str) -> bytes | None:
+        """Return what was put under a key of 64 hexadecimal digits, None where nothing is."""
+        ...
+
+    async def put(self, key: str, value: bytes) -> None:
+        """Keep a value, as long as it likes; the value is JSON."""
+        ...
+
+
+CacheOption: TypeAlias = bool | str | os.PathLike[str] | LocalCache | None
 
 
 class Secret:
@@ -68,6 +85,17 @@ def _check_whole(name: str, value: Any) -> None:
 def _check_type(name: str, value: Any, kind: type, what: str) -> None:
     if value is not None and not isinstance(value, kind):
         raise ConfigurationError(f"{name} is not {what}, but {type(value).__name__}")
+
+
+def _check_cache(cache: Any) -> None:
+    if cache is None or isinstance(cache, bool | os.PathLike) or (isinstance(cache, str) and cache):
+        return
+    from inspect import iscoroutinefunction
+
+    if not all(iscoroutinefunction(getattr(cache, name, None)) for name in ("get", "put")):
+        raise ConfigurationError(
+            "local_cache is neither True, nor a path, nor an object with the async methods get and put"
+        )
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,6 +193,12 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+LIMIT_NAMES = (
+    "max_requests_per_minute",
+    "max_tokens_per_minute",
+    "max_input_tokens_per_minute",
+    "max_output_tokens_per_minute",
+)
 SAMPLING_NAMES = frozenset(SamplingParams.__struct_fields__)
 
 
@@ -176,12 +210,24 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
         base_url: Where an OpenAI-compatible host is; left alone, the provider's environment variable or row.
         sampling_params: Defaults for every call; a call's own win field by field.
         timeouts: The clocks of each attempt.
-        max_attempts: Requests per call at most. Only what happens before the first token is tried again.
+        max_attempts: Requests per call at most. Only what happens before the first token is tried again; with
+            `background` a stream that breaks later goes on, too.
         max_retry_after_s: A provider that wants a longer wait than this is not waited for: its error is raised.
         max_event_bytes: Largest single event of a stream.
+        max_requests_per_minute, max_tokens_per_minute, max_input_tokens_per_minute, max_output_tokens_per_minute: What
+            batches may use in any minute, over all models; None: what the providers allow, as far as they say.
+        max_concurrent_requests: Calls of batches that may be under way at once.
+        model_weights: How batches are shared out among several models, in their order; all alike by default.
+        progress: How a batch is shown while it runs: `rich`, `tqdm`, `plain` or `none`. The first writes lines where
+            there is no terminal.
+        background: The provider goes on when the connection dies, and the stream is taken up again where it broke;
+            a stream that is left is ended at the provider too. Only the Responses API can do it. The provider
+            keeps the answer for a while.
         extra_headers: Sent with every request; they win over ours.
         extra_body: Merged into the request's JSON; wins over ours.
         proxy: URL of an HTTP proxy; left alone, the usual environment variables hold.
+        local_cache: Keeps answers and plays them again where the same is asked: True for a file in the user's cache
+            folder, the path of a file, or a `LocalCache`. It has nothing to do with the provider's prompt cache.
 
     Raises:
         ConfigurationError: A value is out of its range or of a wrong type.
@@ -194,9 +240,18 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int = 5
     max_retry_after_s: float = 120.0
     max_event_bytes: int = 16 * 2**20
+    max_requests_per_minute: float | None = None
+    max_tokens_per_minute: float | None = None
+    max_input_tokens_per_minute: float | None = None
+    max_output_tokens_per_minute: float | None = None
+    max_concurrent_requests: int = 200
+    model_weights: tuple[float, ...] | list[float] | None = None
+    progress: Literal["rich", "tqdm", "plain", "none"] | None = "rich"
+    background: bool = False
     extra_headers: Mapping[str, str] | None = None
     extra_body: Mapping[str, Any] | None = None
     proxy: str | None = None
+    local_cache: CacheOption = None
 
     def __post_init__(self) -> None:
         _check_range("max_attempts", self.max_attempts, 1, 1_000)
@@ -204,10 +259,16 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
         _check_range("max_retry_after_s", self.max_retry_after_s, 0, math.inf)
         _check_range("max_event_bytes", self.max_event_bytes, 1_024, 2**31)
         _check_whole("max_event_bytes", self.max_event_bytes)
+        for name in LIMIT_NAMES:
+            _check_range(name, getattr(self, name), 1, math.inf)
+        _check_range("max_concurrent_requests", self.max_concurrent_requests, 1, 100_000)
+        _check_whole("max_concurrent_requests", self.max_concurrent_requests)
         for name in ("api_key", "base_url", "proxy"):
             _check_type(name, getattr(self, name), str, "text")
         for name in ("extra_headers", "extra_body"):
             _check_type(name, getattr(self, name), Mapping, "a mapping")
+        _check_type("background", self.background, bool, "True or False")
+        _check_cache(self.local_cache)
         if not isinstance(self.sampling_params, SamplingParams):
             raise ConfigurationError("sampling_params is not a SamplingParams")
         if not isinstance(self.timeouts, Timeouts):

@@ -32,7 +32,8 @@
     |  '- ResponseLimitError               larger than the limits allow
     '- DispatchError
        |- BudgetError                      can never fit the limits
-       '- QueueClosedError
+       |- QueueClosedError
+       '- JournalError                     the journal of a batch cannot be read, or not be written
 
 `retryable` and `scope` are class attributes: whoever retries reads them, so no status lists live elsewhere.
 No message carries a key or the text of a prompt; what a provider wrote about the failure is quoted, shortened.
@@ -60,6 +61,7 @@ __all__ = [
     "DelugeError",
     "DispatchError",
     "InvalidPromptError",
+    "JournalError",
     "MissingAPIKeyError",
     "MissingExtraError",
     "NotFoundError",
@@ -393,3 +395,17 @@ class BudgetError(DispatchError):
 
 class QueueClosedError(DispatchError):
     """The client was closed while the call waited."""
+
+
+class JournalError(DispatchError):
+    """The journal of a batch cannot be read, or what happens cannot be written into it.
+
+    Attributes:
+        path: The journal's file.
+        offset: Where in it the damage begins, None where it is not damaged.
+    """
+
+    def __init__(self, message: str, *, path: str = "", offset: int | None = None, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.path = path
+        self.offset = offset

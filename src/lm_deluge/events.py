@@ -2,7 +2,8 @@
 
 Order: `ResponseStarted (delta | Attempt | UsageReported ...)* ResponseFinished`. Exactly one start and one
 finish, whatever retries happened in between. Events are held back until the first delta: so the start names the
-attempt that is kept, and the `Attempt` events of those that were not follow right behind it.
+attempt that is kept, and the `Attempt` events of those that were not follow right behind it. In background mode a
+stream that broke goes on behind an `Attempt`, wherever that is.
 """
 
 from __future__ import annotations
@@ -148,6 +149,7 @@ class Attempt(msgspec.Struct, frozen=True, gc=False, tag="attempt"):
         message: What that error said.
         wait_s: Seconds waited in between.
         model: Our name of the model that is asked now.
+        goes_on: The answer goes on where it broke. Else it begins anew: what came before is no part of it.
     """
 
     number: int
@@ -155,6 +157,7 @@ class Attempt(msgspec.Struct, frozen=True, gc=False, tag="attempt"):
     message: str
     wait_s: float
     model: str
+    goes_on: bool = False
 
 
 class ResponseFinished(msgspec.Struct, frozen=True, gc=False, tag="response_finished"):

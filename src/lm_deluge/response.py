@@ -85,7 +85,7 @@ class APIResponse(msgspec.Struct, kw_only=True):
         model_external: The name that the provider gives to what answered.
         content: The answer as a message, ready to be added to the conversation.
         usage: Tokens; None where nothing is known, `estimated` where the provider did not say.
-        cost: US dollars, None for models without a price.
+        cost: US dollars, None for models without a price; 0 for what came from the local cache.
         finish_reason: Why it ended; None while it has not.
         raw_finish_reason: The provider's own word.
         status_code: HTTP status, None where no answer came.
@@ -95,7 +95,7 @@ class APIResponse(msgspec.Struct, kw_only=True):
         error: What ended it, None for a success.
         stats: How the stream went.
         warnings: What was odd and is no error, `no_done` for a missing end mark for example.
-        local_cache_hit: It came from the local cache.
+        local_cache_hit: It came from the local cache: nothing was sent, and `usage` is what it once took.
     """
 
     id: int = 0
@@ -307,8 +307,11 @@ class ResponseBuilder:
     def _finish(self, event: ResponseFinished) -> None:
         self.finished = event
 
-    def _pass(self, event: Event) -> None:
-        """An attempt is part of the stream's story, not of the answer."""
+    def _begin_anew(self, event: Attempt) -> None:
+        """Drop what the attempts before said, mostly nothing, where the answer does not go on."""
+        if event.goes_on:
+            return
+        self._open, self._calls, self._text, self._citations, self.usage = [], {}, None, [], None
 
     @property
     def output_characters(self) -> int:
@@ -356,6 +359,6 @@ _FOLDS: dict[type, Callable[[ResponseBuilder, Any], None]] = {
     MediaDelta: ResponseBuilder._add_media,
     ProviderPart: ResponseBuilder._add_provider_part,
     UsageReported: ResponseBuilder._report_usage,
-    Attempt: ResponseBuilder._pass,
+    Attempt: ResponseBuilder._begin_anew,
     ResponseFinished: ResponseBuilder._finish,
 }

@@ -16,7 +16,11 @@ from lm_deluge.api_requests.credentials import (
 )
 from lm_deluge.config import Secret
 from lm_deluge.errors import APIError, ConfigurationError, ContentTypeError, MissingAPIKeyError
+from lm_deluge.models.registry import find_provider
 from lm_deluge.models.rows import ModelRow, Place, ProviderRow
+from lm_deluge.prompt.conversation import Conversation
+from lm_deluge.providers.adapter import Call
+from lm_deluge.providers.openai_chat import OpenAIChat
 
 ACME = ProviderRow(
     id="acme",
@@ -79,6 +83,50 @@ def test_where_the_provider_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_base_url(ACME, "https://own/") == "https://own"
     with pytest.raises(ConfigurationError, match="nothing says where open is"):
         find_base_url(OPEN, None)
+
+
+LOCAL = ProviderRow(
+    id="local",
+    otel_name="local",
+    adapter="openai-chat",
+    base_url="http://localhost:11434",
+    base_url_env=("LOCAL_HOST",),
+    key_env=("LOCAL_KEY",),
+    auth="optional",
+)
+
+
+def test_a_key_may_be_optional(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert key_of(base_url=LOCAL.base_url, provider=LOCAL) is None
+    monkeypatch.setenv("LOCAL_KEY", "own")
+    assert key_of(base_url=LOCAL.base_url, provider=LOCAL) == "own"
+    assert authorization(LOCAL, Secret("x")) == {"authorization": "Bearer x"}
+    assert authorization(LOCAL, None) == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "url"),
+    [
+        ("0.0.0.0:8000", "http://localhost:8000"),
+        ("0.0.0.0", "http://localhost:11434"),  # noqa: S104 - nothing is bound here
+        ("box", "http://box:11434"),
+        ("box:80/ollama/", "http://box:80/ollama"),
+        (":8000", "http://localhost:8000"),
+        ("[::1]", "http://[::1]:11434"),
+        ("https://ollama.com", "https://ollama.com"),
+    ],
+)
+def test_a_host_alone_is_completed_for_a_local_server(monkeypatch: pytest.MonkeyPatch, said: str, url: str) -> None:
+    monkeypatch.setenv("LOCAL_HOST", said)
+    assert find_base_url(LOCAL, None) == url
+
+
+@pytest.mark.parametrize("said", ["u:canary@box", "box?key=canary", "box:x", "[::1", "box#canary"])
+def test_a_host_that_is_none_is_refused_without_being_shown(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    monkeypatch.setenv("LOCAL_HOST", said)
+    with pytest.raises(ConfigurationError) as caught:
+        find_base_url(LOCAL, None)
+    assert said not in str(caught.value)
 
 
 BAD_URLS = ["ftp://h", "http://", "http:///v1", "http://h:x", "http://h:99999", "http://[::1", "http://u:canary@h"]
@@ -195,3 +243,61 @@ def test_a_place_cannot_change_the_rest_of_the_url(monkeypatch: pytest.MonkeyPat
 
 def test_a_key_may_have_a_header_of_its_own() -> None:
     assert authorization(REGIONAL, Secret("x")) == {"api-key": "x"}
+
+
+def test_a_place_may_be_said_as_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = find_provider("databricks")
+    for said in ("acme.cloud.databricks.com", "https://acme.cloud.databricks.com/"):
+        monkeypatch.setenv("DATABRICKS_HOST", said)
+        assert find_base_url(row, None) == "https://acme.cloud.databricks.com/serving-endpoints"
+
+
+def test_a_host_may_take_a_key_and_need_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = find_provider("vllm")
+    model = ModelRow(id="vllm:m", name="m", provider="vllm")
+    monkeypatch.delenv("VLLM_API_KEY", raising=False)
+    assert find_key(row, model, row.base_url, None) is None
+    monkeypatch.setenv("VLLM_API_KEY", "token-1")
+    found = find_key(row, model, row.base_url, None)
+    assert found is not None
+    assert authorization(row, found) == {"authorization": "Bearer token-1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "variables", "url"),
+    [
+        ("azure", {"AZURE_OPENAI_RESOURCE": "acme"}, "https://acme.openai.azure.com/openai/v1/chat/completions"),
+        (
+            "azure-deployment",
+            {"AZURE_OPENAI_ENDPOINT": "https://acme.openai.azure.com/"},
+            "https://acme.openai.azure.com/openai/deployments/m%2F1/chat/completions?api-version=2024-10-21",
+        ),
+        (
+            "cloudflare",
+            {"CLOUDFLARE_ACCOUNT_ID": "a1"},
+            "https://api.cloudflare.com/client/v4/accounts/a1/ai/v1/chat/completions",
+        ),
+        (
+            "snowflake",
+            {"SNOWFLAKE_ACCOUNT": "acme-1"},
+            "https://acme-1.snowflakecomputing.com/api/v2/cortex/v1/chat/completions",
+        ),
+        ("writer", {}, "https://api.writer.com/v1/chat"),
+        ("litellm", {}, "http://localhost:4000/chat/completions"),
+    ],
+)
+def test_where_requests_to_a_host_go(
+    monkeypatch: pytest.MonkeyPatch, name: str, variables: dict[str, str], url: str
+) -> None:
+    row = find_provider(name)
+    for variable in row.address_env:
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    call = Call(
+        model=ModelRow(id="m/1", name="m/1", provider=name),
+        provider=row,
+        conversation=Conversation.user("Hi"),
+        base_url=find_base_url(row, None),
+    )
+    assert OpenAIChat().build_request(call).url == url

@@ -8,7 +8,7 @@ import pytest
 from lm_deluge import APIResponse, Conversation, SamplingParams, Timeouts
 from lm_deluge import errors as e
 from lm_deluge.api_requests.openai import shared_transport, stream_chat
-from loopback import FIN, HANG, HEAD, HELLO, USAGE, Loopback, Step, answer, chunk, data, finish, plain, text
+from loopback import DONE, FIN, HANG, HEAD, HELLO, USAGE, Loopback, Step, answer, chunk, data, finish, plain, text
 
 
 async def items_of(server: Loopback, **options: Any) -> list[str | APIResponse]:
@@ -141,3 +141,12 @@ async def test_an_error_before_the_first_delta_has_no_partial_answer() -> None:
         await shared_transport().close()
     assert caught.value.partial is None
     assert caught.value.where == "before_first_event"
+
+
+@pytest.mark.parametrize(("served", "rate"), [("flex", 0.5), ("default", 1.0), (None, 0.5)])
+async def test_it_costs_what_the_tier_costs_that_served_it(served: str | None, rate: float) -> None:
+    usage = data({"id": "c", "choices": [], "service_tier": served, "usage": {"prompt_tokens": 1_000_000}})
+    params = SamplingParams(service_tier="flex")
+    async with Loopback(answer(text("Hello"), finish(), usage, DONE)) as server:
+        *_, last = await items_of(server, model_name="gpt-5", sampling_params=params)
+    assert last.cost == pytest.approx(1.25 * rate)

@@ -15,7 +15,7 @@ from cli.driver import PATIENCE_S, clean_environment, run, start, terminal
 from lm_deluge.cli.exits import EXIT_CODES
 from lm_deluge.cli.main import cli
 from lm_deluge.events import ResponseFinished, ResponseStarted, TextDelta
-from lm_deluge.models.registry import list_models
+from lm_deluge.models.registry import list_models, snapshot_date
 from lm_deluge.testing import encode_events
 
 COMMANDS = ["stream", "chat", "models", "decode", "simulate"]
@@ -74,6 +74,26 @@ def test_models_as_json(home):
     assert {row["provider"] for row in rows} == {"openai"}
 
 
+def test_models_know_rows_of_the_user(home):
+    folder = home / ".config" / "lm_deluge"
+    folder.mkdir(parents=True)
+    (folder / "models.toml").write_text(
+        "[models.mine]\nprovider = 'groq'\nprice = { input = 1, output = 2 }\n", "utf-8"
+    )
+    (row,) = json.loads(run("models", "--json", "--search", "mine", "--provider", "groq", home=home).stdout)
+    assert (row["id"], row["price"]["output"]) == ("mine", 2.0)
+
+
+def test_a_file_of_rows_that_is_wrong_is_named(home):
+    folder = home / ".config" / "lm_deluge"
+    folder.mkdir(parents=True)
+    (folder / "models.toml").write_text("[models.mine]\nprovider = 'groq'\ntypo = 2\n", "utf-8")
+    done = run("models", home=home)
+    assert done.returncode == 2
+    assert b"models.toml: models.mine: object contains unknown field `typo`" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
 def test_models_that_are_not_there(home):
     done = run("models", "--search", "nonsense", home=home)
     assert done.returncode == 0
@@ -89,7 +109,9 @@ def test_models_on_a_terminal_are_a_table_that_fits(home, columns):
         assert all(len(line) <= columns for line in lines)
         # A name that is too long goes on in the next row.
         rule = next(index for index, line in enumerate(lines) if "\u2500" in line)
-        names = "".join(line.split()[0] for line in lines[rule + 1 :] if line.strip())
+        *listed, foot = [line for line in lines[rule + 1 :] if line.strip()]
+        assert foot.split()[-1] == snapshot_date()
+        names = "".join(line.split()[0] for line in listed)
         assert names == "".join(row.id for row in list_models(search="gpt-4"))
 
 

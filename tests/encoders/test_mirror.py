@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from api_calls import simulated_url
 from encoders.answers import comparable, without_raw
 from grammar import check_grammar
 from lm_deluge import LLMClient
@@ -67,8 +68,7 @@ async def test_the_simulator_and_the_client_speak_it_through_a_socket(api: str) 
     row = next(row for row in list_providers() if row.adapter == api and row.id != "simulator")
     script = Script(text="Grüße, 世界!", reasoning="Hm.", tool_calls=[("weather", {"city": "Roma"})])
     async with Simulator(script) as sim:
-        base_url = sim.base_url if api == "openai-chat" else sim.url
-        client = LLMClient(f"{row.id}:some-model", base_url=base_url, api_key="test-key")
+        client = LLMClient(f"{row.id}:some-model", base_url=simulated_url(sim, row), api_key="test-key")
         tools = [{"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}]
         response = await client.stream("Hi", tools=tools, echo=None)
         await client.close()

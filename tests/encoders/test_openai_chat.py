@@ -213,5 +213,15 @@ def test_reasoning_has_its_own_field() -> None:
 
 
 def test_an_unknown_api_is_refused_by_name() -> None:
-    with pytest.raises(ConfigurationError, match=r"no wire API 'morse' can be written\. Known: openai-chat"):
+    with pytest.raises(ConfigurationError, match=r"no wire API 'morse' can be written\. Known: .*openai-chat"):
         list(encode_events("morse", []))
+
+
+@pytest.mark.parametrize("is_streamed", [True, False])
+def test_sound_and_the_tier_are_told_with_the_usage(*, is_streamed: bool) -> None:
+    usage = Usage(input_tokens=12, output_tokens=2, input_audio_tokens=5, output_audio_tokens=1, service_tier="flex")
+    events = [START, UsageReported(usage), ResponseFinished("stop")]
+    body = b"".join(encode_stream(events)) if is_streamed else encode_response(events)
+    read = decode_body("openai-chat", body).usage
+    assert read is not None
+    assert (read.input_audio_tokens, read.output_audio_tokens, read.service_tier) == (5, 1, "flex")

@@ -14,6 +14,7 @@ from rich.table import Table
 from live.checks import CHECKS, run_checks
 from lm_deluge.api_requests.credentials import has_key
 from lm_deluge.models.registry import list_models, list_providers
+from lm_deluge.models.rows import ProviderRow
 
 pytestmark = pytest.mark.live
 CHOSEN: dict[str, str] = tomllib.loads((Path(__file__).parent / "models.toml").read_text("utf-8"))
@@ -29,11 +30,20 @@ def model_of(provider: str) -> str | None:
     return None if cheapest is None else cheapest.id
 
 
+def is_set_up(row: ProviderRow) -> bool:
+    """Whether the environment says that this provider is to be asked: by a key, or by what stands for one."""
+    stand_ins = {
+        "sigv4": ("AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID", "AWS_PROFILE"),
+        "google": ("GOOGLE_CLOUD_PROJECT",),
+    }.get(row.auth)
+    return has_key(row) if stand_ins is None else any(os.environ.get(name) for name in stand_ins)
+
+
 def models_to_ask() -> list[str]:
     asked = os.environ.get("DELUGE_LIVE_MODEL")
     if asked:
         return asked.split(",")
-    found = (model_of(row.id) for row in list_providers() if has_key(row))
+    found = (model_of(row.id) for row in list_providers() if is_set_up(row))
     return [model for model in found if model is not None]
 
 

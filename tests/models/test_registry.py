@@ -83,7 +83,7 @@ def test_a_provider_without_a_model_is_no_model() -> None:
 
 
 def test_an_unknown_provider_lists_the_known_ones() -> None:
-    with pytest.raises(UnknownModelError, match=r"no provider 'nope'.*openai, openai-compatible, simulator"):
+    with pytest.raises(UnknownModelError, match=r"no provider 'nope'.*openai, openai-compatible.*simulator"):
         registry.find_provider("nope")
 
 
@@ -142,8 +142,43 @@ def test_a_provider_can_be_added_once() -> None:
         registry.register_provider(a_provider("openai"))
 
 
+def test_rows_are_replaced_where_that_is_said() -> None:
+    row = ModelRow(id="gpt-4o", name="gpt-4o", provider="openai")
+    registry.register_model(row, replace=True)
+    assert registry.find_model("gpt-4o") is row
+    registry.register_provider(a_provider("groq"), replace=True)
+    assert registry.find_provider("groq").base_url == "https://acme.test/v1"
+
+
+def test_ways_to_one_provider_share_its_models() -> None:
+    """Another API, the same key: `openai-responses:gpt-4o` is OpenAI's gpt-4o."""
+    openai = registry.find_provider("openai")
+    twin = ProviderRow(
+        id="twin", otel_name="openai", adapter="openai-chat", base_url="https://x.test", key_env=openai.key_env
+    )
+    registry.register_provider(twin)
+    row = registry.find_model("twin:gpt-4o")
+    assert (row.id, row.name, row.provider) == ("twin:gpt-4o", "gpt-4o", "twin")
+    assert row.price == registry.find_model("gpt-4o").price
+    assert registry.find_model("twin:other").price is None
+    assert registry.find_model("azure-deployment:gpt-4o").price == registry.find_model("azure:gpt-4o").price
+
+
+def test_a_models_name_may_hold_its_providers_colon() -> None:
+    row = registry.find_model("groq:llama-3.3-70b-versatile")
+    assert (row.name, row.provider) == ("llama-3.3-70b-versatile", "groq")
+
+
 def test_what_is_added_is_gone_with_the_process() -> None:
     registry.register_provider(a_provider())
     registry._registry.cache_clear()
     with pytest.raises(UnknownModelError):
         registry.find_provider("acme")
+
+
+def test_a_model_at_another_host_takes_what_it_takes_at_its_maker_s() -> None:
+    maker, other = registry.find_model("claude-haiku-4-5"), registry.find_model("vertex-anthropic:claude-haiku-4-5")
+    assert (other.name, other.provider, other.price) == ("claude-haiku-4-5", "vertex-anthropic", None)
+    assert other.capabilities == maker.capabilities
+    assert maker.capabilities.reasoning_budget
+    assert registry.find_model("vertex-express:gemini-2.5-pro").capabilities.reasoning_budget

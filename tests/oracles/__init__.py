@@ -13,6 +13,11 @@ Usage = dict[str, int | None]
 FrameEnds = Callable[[bytes], list[tuple[int, bytes]]]
 
 
+def nothing_overlooked(frames: list[bytes]) -> dict[str, Any]:
+    """The recorder saw everything."""
+    return {}
+
+
 def same_usage(expected: dict[str, Any], raw: dict[str, Any]) -> Usage:
     """The provider counts as we do."""
     return dict(expected)
@@ -27,6 +32,7 @@ class Oracle(NamedTuple):
         is_error: Whether a frame with this data is an error.
         usage: The five numbers of `expected["usage"]` in our convention; `raw` is the provider's object.
         by_hand: Bodies that no cut can be told of, each with the reason.
+        overlooked: What of `expected` is to be replaced: what the recorder did not see, though the frames say it.
     """
 
     frame_ends: FrameEnds
@@ -34,6 +40,7 @@ class Oracle(NamedTuple):
     is_error: Callable[[bytes], bool] = lambda data: b'"error"' in data
     usage: Callable[[dict[str, Any], dict[str, Any]], Usage] = same_usage
     by_hand: Mapping[str, str] = MappingProxyType({})
+    overlooked: Callable[[list[bytes]], dict[str, Any]] = nothing_overlooked
 
 
 def sse_frame_ends(body: bytes) -> list[tuple[int, bytes]]:

@@ -127,7 +127,8 @@ def with_odd_value(frame: bytes, draw: Any) -> bytes:
     for key in way:
         target = target[key]
     target[last] = draw(_ODD)
-    return head + sep + json.dumps(value).encode() + (b"\n\n" if sep else b"\n")
+    odd = json.dumps(value).encode()
+    return head + sep + odd + b"\n\n" if sep else odd + b"\n"
 
 
 @pytest.mark.parametrize(

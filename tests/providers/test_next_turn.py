@@ -3,14 +3,17 @@ that one can take."""
 
 from __future__ import annotations
 
+import base64
 import itertools
+import re
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lm_deluge.encoders.catalog import find_encoder
-from lm_deluge.events import Event
+from lm_deluge.events import Event, MediaDelta, ProviderPart
 from lm_deluge.models.rows import ModelRow, ProviderRow
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.message import Message
@@ -25,6 +28,10 @@ from mirrors import find_mirrors
 MIRRORS = find_mirrors()
 APIS = adapter_names()
 PAIRS = [(one, other) for one, other in itertools.product(APIS, APIS) if one in MIRRORS]
+# Opaque data that goes back in a field of the request, or is only to be shown to the user.
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
+MODEL = "anthropic.claude-opus-4"  # its vendor says in which form Bedrock's native API is asked
+NOT_IN_MESSAGES = frozenset({"container", "search_suggestions"})
 SETTINGS = settings(deadline=None, max_examples=10, suppress_health_check=list(HealthCheck))
 
 
@@ -35,16 +42,30 @@ def row_of(api: str) -> ProviderRow:
 def call_of(api: str, conversation: Conversation) -> Call:
     row = row_of(api)
     names = {part.name for message in conversation for part in message.parts if isinstance(part, ToolCallPart)}
-    tools = tuple(Tool(name=name) for name in sorted(names))
-    model = ModelRow(id="acme:m", name="m-1", provider=row.id)
+    tools = tuple(Tool(name=name) for name in sorted(names) if re.fullmatch(r"[\w-]{1,64}", name, re.ASCII))
+    model = ModelRow(id="acme:m", name=MODEL, provider=row.id)
     return Call(model=model, provider=row, base_url=row.base_url, conversation=conversation, tools=tools)
+
+
+def as_real_image(event: Event) -> Event:
+    """Return an image as one that whoever reads it takes for an image."""
+    if isinstance(event, MediaDelta) and event.data and event.media_type.startswith("image/"):
+        return msgspec.structs.replace(event, media_type="image/png", data=PNG)
+    if isinstance(event, ProviderPart) and isinstance(event.data, dict) and event.data.get("result"):
+        return msgspec.structs.replace(event, data={**event.data, "result": PNG})
+    return event
+
+
+def dense(text: str) -> str:
+    """Return a text without blanks: some APIs refuse text that is nothing else, so it is not sent."""
+    return "".join(text.split())
 
 
 def answer_of(api: str, events: list[Event]) -> APIResponse:
     """Return the answer as a client of that provider gets it: its opaque data bears the provider's name."""
     decoder = find_adapter(api).decoder(call_of(api, Conversation.user("hi")))
     builder = ResponseBuilder()
-    for frame in find_encoder(api).encode_stream(events):
+    for frame in find_encoder(api).encode_stream(map(as_real_image, events)):
         builder.add_all(decoder.feed(frame))
     builder.add_all(decoder.close())
     assert decoder.error is None
@@ -71,9 +92,9 @@ def test_the_next_turn_is_built_for_every_provider(made_by: str, taken_by: str, 
     call = call_of(taken_by, next_turn(answer))
     adapter = find_adapter(taken_by)
     request = adapter.build_request(call)
-    read = find_encoder(taken_by).parse_request(request.body, model="m-1", is_streamed=True)
+    read = find_encoder(taken_by).parse_request(request.body, model=MODEL, is_streamed=True)
     again = spoken(read.conversation)
-    assert answer.completion in again.completion or not answer.completion.strip()
+    assert dense(answer.completion) in dense(again.completion)
     custom = any(each.custom for each in answer.tool_calls)
     if not custom:
         assert [each.name for each in again.tool_calls] == [each.name for each in answer.tool_calls]
@@ -85,14 +106,18 @@ def test_the_next_turn_is_built_for_every_provider(made_by: str, taken_by: str, 
         assert "provider_data_not_sent" in losses(call, adapter)
 
 
-@pytest.mark.parametrize("api", sorted(MIRRORS))
+# Bedrock's native API has the form of each model's vendor: its own tests hold what goes back in which.
+@pytest.mark.parametrize("api", sorted(set(MIRRORS) - {"bedrock-invoke"}))
 @given(data=st.data())
 @settings(SETTINGS, max_examples=40)
 def test_opaque_data_goes_back_to_whom_it_came_from(api: str, data: st.DataObject) -> None:
     answer = answer_of(api, data.draw(MIRRORS[api]))
     adapter = find_adapter(api)
     call = call_of(api, next_turn(answer))
-    read = find_encoder(api).parse_request(adapter.build_request(call).body, model="m-1", is_streamed=True)
-    sent = [part for part in answer.content.parts if isinstance(part, ProviderDataPart) and part.kind in adapter.echoes]
+    read = find_encoder(api).parse_request(adapter.build_request(call).body, model=MODEL, is_streamed=True)
+    kinds = adapter.echoes - NOT_IN_MESSAGES
+    sent = [
+        part for part in answer.content.parts if isinstance(part, ProviderDataPart) and part.kind in kinds and part.data
+    ]
     found = [part for part in spoken(read.conversation).parts if isinstance(part, ProviderDataPart)]
     assert [(part.kind, part.data) for part in found] == [(part.kind, part.data) for part in sent]

@@ -389,3 +389,8 @@ def test_what_does_not_fit_into_json(name: str) -> None:
 def test_a_part_that_is_an_image_by_url_needs_no_bytes() -> None:
     part = ImagePart(Media(url="https://a.test/b.png"))
     assert content_of(Message("user", (part,)))[0]["image_url"] == {"url": "https://a.test/b.png"}
+
+
+def test_an_image_is_not_passed_on_by_its_id() -> None:
+    with pytest.raises(InvalidPromptError, match="by its id"):
+        content_of(Message("user", (ImagePart(Media(file_id="file-1")),)))

@@ -113,3 +113,25 @@ def test_without_usage_there_is_none() -> None:
 def test_usage_in_the_first_chunk_comes_behind_the_start() -> None:
     kinds = [type(event) for event in events_of(frames({"usage": {"prompt_tokens": 1}}) + HELLO + FINISH + DONE)]
     assert kinds[:3] == [ResponseStarted, UsageReported, TextDelta]
+
+
+def test_sound_is_counted_on_both_sides() -> None:
+    usage = usage_of(
+        {
+            "id": "1",
+            "usage": {
+                "prompt_tokens": 9,
+                "completion_tokens": 5,
+                "prompt_tokens_details": {"audio_tokens": 4},
+                "completion_tokens_details": {"audio_tokens": 3},
+            },
+        }
+    )
+    assert (usage.input_audio_tokens, usage.output_audio_tokens) == (4, 3)
+
+
+def test_the_tier_that_served_the_request_is_told_wherever_it_stands() -> None:
+    assert usage_of({"id": "1", "service_tier": "flex", "usage": {"prompt_tokens": 9}}).service_tier == "flex"
+    before = {"id": "1", "service_tier": "priority", "choices": []}
+    assert usage_of(before, {"id": "1", "usage": {"prompt_tokens": 9}}).service_tier == "priority"
+    assert usage_of({"id": "1", "service_tier": 5, "usage": {"prompt_tokens": 9}}).service_tier is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from api_calls import simulated_url
 from live.checks import CHECKS, run_checks
 from lm_deluge.models.registry import list_providers
 from lm_deluge.providers.catalog import adapter_names
@@ -14,8 +15,7 @@ from lm_deluge.simulator import Simulator
 async def test_every_check_passes_against_the_simulator(api: str) -> None:
     row = next(row for row in list_providers() if row.adapter == api and row.id != "simulator")
     async with Simulator() as sim:
-        base_url = sim.base_url if row.base_url.endswith("/v1") else sim.url
-        found = await run_checks(f"{row.id}:some-model", base_url=base_url, api_key="test-key")
+        found = await run_checks(f"{row.id}:some-model", base_url=simulated_url(sim, row), api_key="test-key")
     assert list(found) == list(CHECKS)
     assert {name: word for name, (works, word) in found.items() if works is False} == {}
     assert found["text"][0] is found["tools"][0] is True

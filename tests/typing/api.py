@@ -10,6 +10,8 @@ from lm_deluge import APIResponse, Conversation, DelugeError, LLMClient, Message
 from lm_deluge.api_requests.openai import stream_chat
 from lm_deluge.client.stream import Stream
 from lm_deluge.client.sync import SyncStream
+from lm_deluge.config import LocalCache
+from lm_deluge.dispatch.cache import SQLiteCache
 from lm_deluge.errors import APIError, RateLimitError, TimeoutError, TruncatedError
 from lm_deluge.events import (
     Attempt,
@@ -148,3 +150,19 @@ def recordings(body: bytes) -> None:
     """Read recorded bodies."""
     assert_type(decode_body("openai-chat", body), APIResponse)
     assert_type(decode_events("openai-chat", [body]), Iterator[Event])
+
+
+class Shelf:
+    """A cache of one's own."""
+
+    async def get(self, key: str) -> bytes | None:
+        """Find nothing."""
+        return None
+
+    async def put(self, key: str, value: bytes) -> None:
+        """Keep nothing."""
+
+
+def caches() -> list[LocalCache]:
+    """Return what `local_cache` takes."""
+    return [SQLiteCache("answers.sqlite3", max_bytes=1_000_000), Shelf()]

@@ -297,3 +297,39 @@ def test_encoded_bytes() -> None:
     assert encode_sse(b"[DONE]") == b"data: [DONE]\n\n"
     assert encode_sse(b"a\nb", event="e", event_id="7") == b"event: e\nid: 7\ndata: a\ndata: b\n\n"
     assert encode_sse(b"", event_id="") == b"id: \ndata: \n\n"
+
+
+_TYPED_LINES = st.sampled_from(
+    [
+        b"event: a",
+        b"event: b",
+        b"event:c",
+        b"data: x",
+        b"data: ",
+        b"data:y",
+        b": z",
+        b"id: 1",
+        b"event: a\r",
+        b"",
+        b"data",
+    ]
+)
+_TYPED_FRAMES = st.one_of(
+    st.tuples(
+        st.sampled_from([b"a", b"b.c", b"\xc3\xa9", b""]), st.sampled_from([b"{}", b"x", b"", b"\xff", b"data: "])
+    ).map(lambda pair: b"event: %b\ndata: %b\n\n" % pair),
+    st.lists(_TYPED_LINES, max_size=4).map(lambda lines: b"\n".join(lines) + b"\n\n"),
+    st.just(b"data: plain\n\n"),
+)
+
+
+@given(st.lists(_TYPED_FRAMES, max_size=8), st.lists(st.integers(0, 200), max_size=6))
+@settings(max_examples=400, deadline=None)
+def test_events_of_a_type_are_read_in_one_go_as_one_by_one(parts: list[bytes], positions: list[int]) -> None:
+    stream = b"data: first\n\n" + b"".join(parts)
+    expected = interpret(stream)
+    for chunks in ([stream], cuts.at(stream, positions), [b"data: first\n\n", *parts]):
+        decoder = SSEDecoder()
+        frames = [frame for chunk in chunks for frame in decoder.feed(chunk)]
+        assert [(frame.event, frame.text) for frame in frames] == without_ids(expected.events)
+        assert decoder.last_event_id == expected.last_event_id

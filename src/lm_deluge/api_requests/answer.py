@@ -20,7 +20,8 @@ def build_answer(attempt: Attempt, call: Call, stats: StreamStats) -> APIRespons
     answer.status_code = attempt.head.status
     answer.request_id = attempt.request_id
     answer.usage = answer.usage or _estimate(attempt, call)
-    answer.cost = model.price.cost(answer.usage) if model.price is not None else None
+    if model.price is not None:
+        answer.cost = model.price.cost(answer.usage, call.params.service_tier)
     answer.stats = stats
     answer.warnings = (*call.warnings, *answer.warnings, *_warnings(attempt, call, stats))
     return answer

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import NoReturn
 from urllib.parse import urljoin, urlsplit
 
+from lm_deluge.api_requests.authorize import authorize
 from lm_deluge.api_requests.clocks import StreamClocks
-from lm_deluge.api_requests.credentials import authorization, find_proxy, hide, secrets_of
+from lm_deluge.api_requests.credentials import find_proxy, hide, secrets_of
 from lm_deluge.api_requests.watchdog import Watchdog
 from lm_deluge.config import Secret, Timeouts
 from lm_deluge.errors import (
@@ -21,12 +22,12 @@ from lm_deluge.errors import (
     TimeoutError,
 )
 from lm_deluge.events import Event, ResponseFinished, ResponseStarted, UsageReported
-from lm_deluge.providers.adapter import Adapter, Call
+from lm_deluge.providers.adapter import Adapter, Call, ResumableDecoder
 from lm_deluge.response import ResponseBuilder
 from lm_deluge.transport.base import Exchange, Transport
 from lm_deluge.wire.http import HttpHead, HttpRequest
 
-__all__ = ["Attempt", "Timing", "open_attempt", "timeout_error"]
+__all__ = ["Attempt", "Timing", "open_attempt", "open_exchange", "resume_attempt", "timeout_error"]
 
 USER_AGENT = "lm-deluge"
 _MOST_REDIRECTS = 3
@@ -77,18 +78,43 @@ class Attempt:
         self._decoder = adapter.decoder(call)
         self._decoder.expect(self.head.headers.get("content-type", ""))
         self._call = call
-        self._clocks = clocks
+        self.clocks = clocks
         self._secrets = secrets
         self._loop = asyncio.get_running_loop()
         self._watchdog = Watchdog(self._loop, exchange.abort)
         self._is_over = False
         self._is_at_end = False
         self._surplus = 0
+        self._bytes_before = 0
 
     @property
     def bytes_received(self) -> int:
-        """Bytes of the body, as they came."""
-        return self._exchange.bytes_received
+        """Bytes of the body, as they came; of all its connections, where it was taken up again."""
+        return self._bytes_before + self._exchange.bytes_received
+
+    @property
+    def place(self) -> tuple[str, int] | None:
+        """Where the answer can be taken up again: its id, and the number of the last event that was read."""
+        decoder = self._decoder
+        if self._call.background and isinstance(decoder, ResumableDecoder) and not decoder.is_finished:
+            return decoder.place
+        return None
+
+    def opened_after(self, begun: float) -> float:
+        """Note that status and headers came just now, to a request sent at `begun`; return how long that took."""
+        waited = self._loop.time() - begun
+        self.clocks.waited(waited, is_progress=False)
+        return waited
+
+    def go_on(self, exchange: Exchange) -> None:
+        """Take the rest of the answer from another exchange."""
+        self._bytes_before = self.bytes_received
+        self._exchange = exchange
+        if isinstance(self._decoder, ResumableDecoder):
+            self._decoder.reopen()
+        self._decoder.expect(exchange.head.headers.get("content-type", ""))
+        self._watchdog = Watchdog(self._loop, exchange.abort)
+        self._is_over = self._is_at_end = False
 
     @property
     def ignored(self) -> int:
@@ -120,7 +146,7 @@ class Attempt:
 
     async def _read(self, begun: float) -> bytes:
         """Wait for bytes. The end of the body is empty, and so is its death once the answer is complete."""
-        self._watchdog.watch(*self._clocks.limit(begun))
+        self._watchdog.watch(*self.clocks.limit(begun))
         try:
             data = await self._exchange.read()
         except DelugeError as error:
@@ -140,15 +166,15 @@ class Attempt:
     def _note(self, begun: float, events: list[Event]) -> None:
         now = self._loop.time()
         is_progress = any(type(event) not in _QUIET for event in events)
-        self._clocks.waited(now - begun, is_progress=is_progress)
-        self._clocks.is_complete = self._decoder.is_complete
+        self.clocks.waited(now - begun, is_progress=is_progress)
+        self.clocks.is_complete = self._decoder.is_complete
         self.timing.reads += 1
         if is_progress:
             self.timing.note(now)
 
     def _timeout(self) -> TimeoutError | None:
         clock = self._watchdog.expired
-        return None if clock is None else timeout_error(clock, self._clocks.setting(clock))
+        return None if clock is None else timeout_error(clock, self.clocks.setting(clock))
 
     def _fail(self, error: DelugeError, cause: BaseException | None = None) -> NoReturn:
         self.abort()
@@ -212,33 +238,93 @@ async def open_attempt(  # noqa: PLR0913 - what one exchange needs, all keyword-
     """Send the request; return once the provider has said that an answer is coming.
 
     `request` is what `adapter` made of `call`; `deadline` is when the whole call must be over, in the running
-    loop's time; `on_head` is told status and headers, of errors too.
+    loop's time; `on_head` is told status and headers of the answer.
 
     Raises:
+        ConfigurationError: There is nothing by which the provider would know its customer.
         APIError: The provider refuses.
         TransportError: No answer came.
         ProtocolError: What came is no HTTP.
     """
-    # No variable holds the headers: tracebacks with locals would show the key.
-    request = HttpRequest(
-        request.url,
-        {"user-agent": USER_AGENT, **authorization(call.provider, key), **request.headers},
-        request.body,
-    )
-    secrets = secrets_of(key, call.extra_headers, proxy)
     clocks = StreamClocks(timeouts, deadline)
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
-    limit, clock = clocks.limit(begun)
+    begun = asyncio.get_running_loop().time()
+    exchange, secrets = await open_exchange(
+        adapter=adapter,
+        call=call,
+        request=request,
+        key=key,
+        transport=transport,
+        timeouts=timeouts,
+        clocks=clocks,
+        proxy=proxy,
+    )
+    if on_head is not None:
+        on_head(exchange.head)
+    attempt = Attempt(exchange, adapter, call, clocks, secrets)
+    attempt.timing.headers_s = attempt.opened_after(begun)
+    return attempt
+
+
+async def resume_attempt(
+    attempt: Attempt,
+    *,
+    adapter: Adapter,
+    call: Call,
+    request: HttpRequest,
+    key: Secret | None,
+    transport: Transport,
+    timeouts: Timeouts,
+    proxy: Secret | None = None,
+) -> None:
+    """Have the attempt go on with the answer to another request, which asks for its rest.
+
+    Raises:
+        DelugeError: As `open_attempt` does; the attempt is as it was.
+    """
+    attempt.clocks.restart()
+    begun = asyncio.get_running_loop().time()
+    exchange, _ = await open_exchange(
+        adapter=adapter,
+        call=call,
+        request=request,
+        key=key,
+        transport=transport,
+        timeouts=timeouts,
+        clocks=attempt.clocks,
+        proxy=proxy,
+    )
+    attempt.go_on(exchange)
+    attempt.opened_after(begun)
+
+
+async def open_exchange(
+    *,
+    adapter: Adapter,
+    call: Call,
+    request: HttpRequest,
+    key: Secret | None,
+    transport: Transport,
+    timeouts: Timeouts,
+    clocks: StreamClocks,
+    proxy: Secret | None = None,
+) -> tuple[Exchange, tuple[Secret, ...]]:
+    """Send a request; return once the provider has said that an answer is coming. Errors are those of `open_attempt`.
+
+    Behind the exchange stands what must show up in no message.
+
+    Raises:
+        DelugeError: The provider refuses, or no answer came.
+    """
+    secrets = secrets_of(key, call.extra_headers, proxy)
+    limit, clock = clocks.limit(asyncio.get_running_loop().time())
     try:
         async with asyncio.timeout_at(None if limit == math.inf else limit):
+            # No variable holds the headers: tracebacks with locals would show the key.
+            request, secrets = await _authorized(request, call, key, secrets)
             exchange = await _open_following(transport, request, timeouts, proxy)
-            if on_head is not None:
-                on_head(exchange.head)
             if exchange.head.status < 300:  # noqa: PLR2004
-                attempt = Attempt(exchange, adapter, call, clocks, secrets)
-            else:
-                raise await _error_of(exchange, adapter)
+                return exchange, secrets
+            raise await _error_of(exchange, adapter)
     except DelugeError as error:
         error.provider, error.model = call.provider.id, call.model.id
         hide(error, secrets)
@@ -248,9 +334,15 @@ async def open_attempt(  # noqa: PLR0913 - what one exchange needs, all keyword-
         error.__cause__ = error.__context__ = None  # the cancellation in it has frames that hold the headers
         late.provider, late.model, late.where, late.billed = call.provider.id, call.model.id, "headers", "maybe"
         raise late from error
-    attempt.timing.headers_s = loop.time() - begun
-    clocks.waited(attempt.timing.headers_s, is_progress=False)
-    return attempt
+
+
+async def _authorized(
+    request: HttpRequest, call: Call, key: Secret | None, secrets: tuple[Secret, ...]
+) -> tuple[HttpRequest, tuple[Secret, ...]]:
+    """Return the request as it is sent, and what of it must show up in no message."""
+    given = await authorize(request, call, key)
+    headers = {"user-agent": USER_AGENT, **given, **request.headers}
+    return HttpRequest(request.url, headers, request.body, request.method), (*secrets, *secrets_of(None, given, None))
 
 
 async def _open_following(
@@ -281,7 +373,7 @@ async def _open_following(
                 f"the provider redirects with status {status}, which would drop the request's body",
                 hint="Check the base URL: http for https, or a missing /v1?",
             )
-        request = HttpRequest(target, request.headers, request.body)
+        request = HttpRequest(target, request.headers, request.body, request.method)
     raise RedirectRefusedError(f"the provider redirects more than {_MOST_REDIRECTS} times")
 
 

@@ -54,6 +54,10 @@ class StreamClocks:
         settings = {"first_token": self._first_token, "progress": self._progress, "total": self._total}
         return settings.get(clock, self._idle)
 
+    def restart(self) -> None:
+        """Begin the wait for the next delta anew: the answer is taken up again on another connection."""
+        self._waited = 0.0
+
     def waited(self, seconds: float, *, is_progress: bool) -> None:
         """Take note of a wait that is over, and whether it brought a delta."""
         if is_progress:

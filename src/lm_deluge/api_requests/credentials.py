@@ -1,10 +1,12 @@
-"""Keys, base URLs and proxies: the only reader of the environment."""
+"""Keys, base URLs, proxies, folders and the user's own rows: the only reader of the environment."""
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,18 +16,25 @@ from lm_deluge.models.rows import ModelRow, ProviderRow
 
 __all__ = [
     "authorization",
+    "aws_environment",
     "check_headers",
     "find_base_url",
+    "find_cache_folder",
     "find_key",
+    "find_place",
     "find_proxy",
+    "google_environment",
     "has_key",
     "hide",
+    "is_row_url",
+    "read_rows_file",
     "secrets_of",
-    "usual_base_url",
 ]
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_KEYLESS = ("none", "optional", "sigv4", "google")
+_ANY_INTERFACE = "0.0.0.0"  # noqa: S104 - where a server listens; nobody can call there on every system
 _SHORTEST_SECRET = 8
 """A shorter value, "none" or "x" for a host that wants no key, is a word of its own and would garble messages."""
 
@@ -35,8 +44,9 @@ def _from_environment(names: tuple[str, ...]) -> str | None:
 
 
 def has_key(provider: ProviderRow) -> bool:
-    """Whether the environment holds a key of the provider."""
-    return _from_environment(provider.key_env) is not None
+    """Whether the environment holds a key of the provider, or maybe something else to be known by."""
+    # Whether AWS or Google have credentials only their own chains can tell, which may ask the network.
+    return provider.auth in ("google", "sigv4") or _from_environment(provider.key_env) is not None
 
 
 def find_key(provider: ProviderRow, model: ModelRow, base_url: str, explicit: str | None) -> Secret | None:
@@ -50,7 +60,7 @@ def find_key(provider: ProviderRow, model: ModelRow, base_url: str, explicit: st
         raise ConfigurationError(f"api_key is not text, but {type(explicit).__name__}", provider=provider.id)
     key = explicit.strip() if explicit is not None else _from_environment(provider.key_env)
     if not key:
-        if provider.auth == "none" or not provider.key_env or base_url != usual_base_url(provider):
+        if provider.auth in _KEYLESS or not provider.key_env or not is_row_url(provider, base_url):
             return None
         raise MissingAPIKeyError(
             "there is no API key",
@@ -74,7 +84,8 @@ def find_base_url(provider: ProviderRow, explicit: str | None) -> str:
     Raises:
         ConfigurationError: Nobody says where it is, or what is said is no URL.
     """
-    url = explicit or _from_environment(provider.base_url_env) or usual_base_url(provider, must=True)
+    said = _completed(_from_environment(provider.base_url_env), provider)
+    url = explicit or said or _row_url(provider, must=True)
     url = url.strip().rstrip("/")
     if not url:
         raise ConfigurationError(
@@ -92,23 +103,66 @@ def find_base_url(provider: ProviderRow, explicit: str | None) -> str:
     return url
 
 
-def usual_base_url(provider: ProviderRow, *, must: bool = False) -> str:
+def _completed(url: str | None, provider: ProviderRow) -> str | None:
+    """Return a URL as the environment has it, a host or port alone with what the row of a local server says beside it.
+
+    Such a variable is the server's own too: `OLLAMA_HOST=0.0.0.0:11434` says where it listens.
+    """
+    local = urlsplit(provider.base_url) if "{" not in provider.base_url else None
+    if not url or local is None or local.port is None or any(sign in url for sign in ("://", "@", "?", "#")):
+        return url
+    try:
+        parts = urlsplit(f"{local.scheme}://{url}")
+        port = parts.port or local.port
+    except ValueError:
+        return url  # and is refused
+    host = local.hostname if parts.hostname in (None, _ANY_INTERFACE) else parts.hostname
+    return f"{local.scheme}://{f'[{host}]' if ':' in (host or '') else host}:{port}{parts.path}"
+
+
+def _row_url(provider: ProviderRow, *, must: bool = False) -> str:
     """Return the base URL of the row with its places filled in; empty where one is not known, unless it `must` be."""
-    if not provider.places:
-        return provider.base_url
+    known = _known_places(provider, must=must)
+    return "" if known is None else _filled(provider.base_url, known)
+
+
+def is_row_url(provider: ProviderRow, base_url: str) -> bool:
+    """Whether this is where the row says that the provider is, not where somebody else may serve its models."""
+    return base_url == _row_url(provider)
+
+
+def find_place(provider: ProviderRow, name: str) -> str:
+    """Return the word for a place of the row, a region for example; empty where nobody says."""
+    return (_known_places(provider, must=False) or {}).get(name, "")
+
+
+def aws_environment() -> int:
+    """Return a number that changes with the variables on which AWS credentials depend."""
+    return hash(frozenset((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
+
+
+def google_environment() -> tuple[tuple[str, str], ...]:
+    """Return the variables that Google's credentials depend on."""
+    names = ("GOOGLE_", "CLOUDSDK_", "GCE_METADATA_")
+    return tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith(names)))
+
+
+def _known_places(provider: ProviderRow, *, must: bool) -> dict[str, str] | None:
+    """Return the words for all places of the row; None where one is not known, unless it `must` be."""
     known: dict[str, str] = {}
     for name, place in provider.places.items():
         value = place.values.get(known.get(place.of, "")) or _from_environment(place.env) or place.default
-        known[name] = _filled(value, known)
+        # Some hosts' own tools want an address where the row wants its host: DATABRICKS_HOST may be either.
+        known[name] = _filled(value, known).removeprefix("https://").rstrip("/")
         if not known[name]:
             if not must:
-                return ""
+                return None
             raise ConfigurationError(
                 f"nothing says which {name} to use", provider=provider.id, hint=f"Set {' or '.join(place.env)}."
             )
         if not _PLACE.fullmatch(known[name]):
             raise ConfigurationError(f"the {name} is none that fits into a URL", provider=provider.id)
-    return _filled(provider.base_url, known)
+    return known
 
 
 def _filled(template: str, known: Mapping[str, str]) -> str:
@@ -123,6 +177,31 @@ def _is_url(url: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
+
+
+def read_rows_file() -> tuple[str, str] | None:
+    """Return name and text of the user's file of rows: that of DELUGE_MODELS, else the usual one if it is there.
+
+    Raises:
+        ConfigurationError: It cannot be read.
+    """
+    named = os.environ.get("DELUGE_MODELS", "").strip()
+    path = Path(named) if named else _config_folder() / "lm_deluge" / "models.toml"
+    try:
+        return str(path), path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, FileNotFoundError | PermissionError) and not named:
+            return None
+        why = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise ConfigurationError(
+            f"the file of models {path} was not read: {why}", hint="It is named by DELUGE_MODELS." if named else ""
+        ) from error
+
+
+def _config_folder() -> Path:
+    # The specification wants relative paths ignored: https://specifications.freedesktop.org/basedir-spec/
+    chosen = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    return chosen if chosen.is_absolute() else Path(os.path.expanduser("~")) / ".config"  # noqa: PTH111 - never raises
 
 
 def find_proxy(url: str, explicit: Secret | None) -> Secret | None:
@@ -147,6 +226,19 @@ def _proxy_of_environment(url: str) -> Secret | None:
     if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
         return None
     return Secret(proxy if "://" in proxy else f"http://{proxy}")
+
+
+def find_cache_folder() -> Path:
+    """Return where a user's caches of this library lie, as the platform wants it."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path.home() / ".cache"
+    # The specification wants relative paths ignored: https://specifications.freedesktop.org/basedir-spec/
+    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (chosen if chosen.is_absolute() else base) / "lm-deluge"
 
 
 def authorization(provider: ProviderRow, key: Secret | None) -> dict[str, str]:
@@ -174,10 +266,14 @@ def check_headers(headers: Mapping[str, str]) -> None:
 
 
 def secrets_of(key: Secret | None, headers: Mapping[str, str], proxy: Secret | None) -> tuple[Secret, ...]:
-    """Return what must show up in no message: the key, what the user put into headers, a proxy's password."""
+    """Return what must show up in no message: the key, what the user put into headers, a proxy's password.
+
+    Of what a header names, `Signature=...` for example, the value alone is a secret too.
+    """
     words = [] if key is None else [key.reveal()]
     for value in headers.values():
         words += value.split()
+        words += [word.strip(",").partition("=")[2].partition("/")[0] for word in value.split() if "=" in word]
     password = None if proxy is None else urlsplit(proxy.reveal()).password
     return tuple(Secret(word) for word in (*words, password) if word and len(word) >= _SHORTEST_SECRET)
 

@@ -30,6 +30,7 @@ def build_call(  # noqa: PLR0913 - what one request is made from
     output: Any = None,
     base_url: str | None = None,
     cache: PromptCache | None = None,
+    background: bool = False,
     extra_headers: Mapping[str, str] | None = None,
     extra_body: Mapping[str, Any] | None = None,
     max_event_bytes: int = 16 * 2**20,
@@ -59,6 +60,7 @@ def build_call(  # noqa: PLR0913 - what one request is made from
         output=to_schema(output),
         extra_headers=headers,
         cache=cache,
+        background=background,
         extra_body=dict(extra_body or {}),
         max_event_bytes=max_event_bytes,
     )

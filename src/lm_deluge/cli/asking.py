@@ -116,7 +116,7 @@ def build_client(asked: Asked, model: str | None = None) -> tuple[LLMClient, str
 
 def _choose_key(asked: Asked, row: ModelRow, provider: ProviderRow) -> tuple[str | None, bool, str | None]:
     """Return the key (None: the environment's), whether the simulator answers, and what to say about it."""
-    from lm_deluge.api_requests.credentials import find_base_url, has_key, usual_base_url
+    from lm_deluge.api_requests.credentials import find_base_url, has_key, is_row_url
 
     if row.id == _SIMULATOR and asked.base_url is None:
         return None, True, "Simulator: this is the built-in simulator, not a model; it makes its answers up."
@@ -125,7 +125,8 @@ def _choose_key(asked: Asked, row: ModelRow, provider: ProviderRow) -> tuple[str
     if has_key(provider):
         _check_dotenv(asked, provider)
         return None, False, None
-    if asked.base_url is not None or find_base_url(provider, None) != usual_base_url(provider):
+    is_elsewhere = asked.base_url is not None or not is_row_url(provider, find_base_url(provider, None))
+    if is_elsewhere or provider.auth == "optional":
         return None, False, None
     names = " or ".join(provider.key_env)
     notice = (

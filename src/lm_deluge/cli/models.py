@@ -11,7 +11,7 @@ import msgspec
 
 from lm_deluge.cli.environment import has_colours
 from lm_deluge.cli.terminal import is_terminal, report, write_text
-from lm_deluge.models.registry import list_models
+from lm_deluge.models.registry import list_models, snapshot_date
 from lm_deluge.models.rows import ModelRow
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ _HEADS = ("model", "provider", "context", "max out", "in $/M", "out $/M", "cache
 _LEAST_MISSED = (6, 1, 3, 2)
 _GAP = 3
 
+# A name that is longer may take two lines where other columns would be lost for it.
+_LONG_NAME = 48
+
 
 @click.command()
 @click.option("--provider", metavar="NAME", help="Only models of this provider.")
@@ -31,6 +34,9 @@ _GAP = 3
 @click.option("--json", "as_json", is_flag=True, help="One JSON array, everything that is known of each.")
 def models(provider: str | None, search: str, *, as_json: bool) -> None:
     """List models: US dollars per million tokens, context window and longest answer in tokens.
+
+    Prices are those of the day that is named below the table. Whatever is not listed can be named as
+    provider:model all the same.
 
     On a terminal it is a table, into a pipe tab-separated values with a head.
     """
@@ -71,6 +77,8 @@ def _print_table(rows: list[ModelRow]) -> None:
 
     console = Console(file=sys.stdout, highlight=False, no_color=not has_colours())
     console.print(_table(rows, console.width))
+    count = "1 model" if len(rows) == 1 else f"{len(rows)} models"
+    console.print(f"{count}; prices of {snapshot_date()}", style="dim")
 
 
 def _table(rows: list[ModelRow], width: int) -> Table:
@@ -83,6 +91,7 @@ def _table(rows: list[ModelRow], width: int) -> Table:
         for row, exact in zip(rows, map(_exact, rows), strict=True)
     ]
     widths = [max(len(line[index]) for line in (_HEADS, *cells)) for index in range(len(_HEADS))]
+    widths[0] = min(widths[0], _LONG_NAME)
     shown = list(range(len(_HEADS)))
     for index in _LEAST_MISSED:
         if sum(widths[each] + _GAP for each in shown) > width:

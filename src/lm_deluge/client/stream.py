@@ -11,7 +11,9 @@ import sys
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, Literal, TextIO
 
-from lm_deluge.dispatch.stream_call import CallPlan, StreamCall
+from lm_deluge.dispatch.cached_call import begin_call
+from lm_deluge.dispatch.call_plan import CallPlan
+from lm_deluge.dispatch.stream_call import StreamCall
 from lm_deluge.errors import ConfigurationError, StreamConsumedError
 from lm_deluge.events import Event, RefusalDelta, TextDelta
 from lm_deluge.response import APIResponse, StreamStats
@@ -80,7 +82,7 @@ class Stream:
     def __init__(self, plan: CallPlan, echo: Echo = "stdout") -> None:
         if echo not in (None, "stdout") and not hasattr(echo, "write"):
             raise ConfigurationError("echo is no text file", hint="Pass sys.stderr, say, or None to print nothing.")
-        self._call = StreamCall(plan)
+        self._call = begin_call(plan)
         self._echo = echo
         self._is_entered = False
         self._use: Literal["loop", "batches"] | None = None
@@ -121,6 +123,8 @@ class Stream:
         if kind is None:
             await self._call.close()
         self._call.abort()
+        if kind is None or issubclass(kind, Exception):
+            await self._call.settle()
         self._use = self._use or "loop"
 
     def events(self) -> AsyncIterator[Event]:
@@ -151,6 +155,7 @@ class Stream:
         """
         self._use = self._use or "loop"
         self._call.abort()
+        await self._call.settle()
         return self._call.response()
 
     def abandon(self) -> None:

@@ -14,11 +14,13 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
+from lm_deluge.dispatch.cached_call import begin_call
+from lm_deluge.dispatch.call_plan import CallPlan
 from lm_deluge.dispatch.lanes import Job
 from lm_deluge.dispatch.limits import Limiter, Observation, Ticket
 from lm_deluge.dispatch.retry import GiveUp, Switch, Wait, decide
 from lm_deluge.dispatch.scheduler import Route, Scheduler, Start
-from lm_deluge.dispatch.stream_call import CallPlan, StreamCall
+from lm_deluge.dispatch.stream_call import StreamCall
 from lm_deluge.errors import APIError, DelugeError, DispatchError
 from lm_deluge.events import Attempt, Event, ResponseStarted
 from lm_deluge.response import APIResponse
@@ -132,11 +134,11 @@ class Runner:
     def _drop(self, running: _Running) -> None:
         """Forget a call: it is over, or nobody waits for it any more."""
         del self._calls[running.job.id]
-        self._scheduler.cancel(running.job.id, self._clock())
+        was_waiting = self._scheduler.cancel(running.job.id, self._clock())
         self._scheduler.forget(running.job.id)
-        if running.task is not None and not running.done.done():
-            running.task.cancel()
-        elif running.done.cancelled():
+        if running.task is not None:
+            running.task.cancel()  # it gives its ticket back, and then others may go
+        elif was_waiting:
             self._pump()
 
     def _pump(self) -> None:
@@ -164,7 +166,7 @@ class Runner:
         call: StreamCall | None = None
         try:
             plan = running.work.plan_for(model)
-            call = StreamCall(self._single(plan, running, ticket))
+            call = begin_call(self._single(plan, running, ticket))
             await self._read(call, running)
         except DelugeError as error:
             self._fail(running, start, call, error, now)
@@ -188,8 +190,7 @@ class Runner:
         def on_head(head: HttpHead) -> None:
             limits = parse_rate_limits(head.headers)
             seen = Observation(ticket=ticket, status=head.status, sent_at=sent_at, rate_limits=limits)
-            if head.status < 300:  # noqa: PLR2004 - errors are told of with what their body says
-                self._limiter.observe(seen, self._clock())
+            self._limiter.observe(seen, self._clock())
 
         return msgspec.structs.replace(plan, timeouts=timeouts, max_attempts=1, on_head=on_head)
 

@@ -296,6 +296,10 @@ class Scheduler:
         entry, group, ways = best
         slots = [(self._limiter.earliest(entry.job.need(way.route.model, way.route.key), now), way) for way in ways]
         soonest = min(slot for slot, _ in slots)
+        if soonest == math.inf:
+            # No place at any of them: nobody's turn is used up by asking.
+            full.update(id(way) for way in ways)
+            return self._choose(now, full)
         return entry, group, self._next_turn([way for slot, way in slots if slot <= soonest])
 
     def _next_turn(self, ways: list[_Way]) -> _Way:

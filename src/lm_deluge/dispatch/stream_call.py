@@ -1,7 +1,8 @@
 """A call: as many attempts as it takes until the first delta, then that attempt to its end.
 
 Events are held back until an attempt brings its first delta. Up to there a failure is followed by another attempt in
-silence; from there it is raised, with what was received.
+silence; from there it is raised, with what was received. In background mode a stream that broke is taken up again
+instead, before and after the first delta.
 """
 
 from __future__ import annotations
@@ -10,44 +11,19 @@ import asyncio
 import builtins
 import contextlib
 import math
-import random
-from collections.abc import Awaitable, Callable
-
-import msgspec
+from collections.abc import AsyncIterator
 
 from lm_deluge.api_requests.answer import build_answer, build_stats
 from lm_deluge.api_requests.attempt import Attempt, open_attempt
-from lm_deluge.config import Secret, Timeouts
+from lm_deluge.dispatch.background import UpstreamCancel, can_resume, resume
+from lm_deluge.dispatch.call_plan import CallPlan
 from lm_deluge.dispatch.retry import GiveUp, decide
 from lm_deluge.errors import APIError, DelugeError
 from lm_deluge.events import Attempt as AttemptEvent
 from lm_deluge.events import Event, ResponseStarted
-from lm_deluge.providers.adapter import Adapter, Call
 from lm_deluge.response import APIResponse, StreamStats
-from lm_deluge.transport.base import Transport
-from lm_deluge.wire.http import HttpHead, HttpRequest
 
-__all__ = ["CallPlan", "StreamCall"]
-
-
-class CallPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a call needs, settled before anything is sent."""
-
-    adapter: Adapter
-    call: Call
-    request: HttpRequest
-    key: Secret | None
-    transport: Transport
-    timeouts: Timeouts
-    max_attempts: int
-    max_retry_after_s: float
-    proxy: Secret | None = None
-    on_head: Callable[[HttpHead], None] | None = None
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    chance: Callable[[], float] = random.random
-
-    def __repr__(self) -> str:
-        return f"CallPlan({self.call!r})"  # the rest holds the key and the prompt
+__all__ = ["StreamCall"]
 
 
 class StreamCall:
@@ -66,6 +42,9 @@ class StreamCall:
         self._ended: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Timeout | None = None
+        self._deadline: float | None = None
+        self._cancel: UpstreamCancel | None = None
+        self._cancelled = ""  # the id of the answer that it ends
 
     async def next_batch(self) -> list[Event]:
         """Return the next events, at least one; empty at the end, and after an abort.
@@ -77,7 +56,7 @@ class StreamCall:
             return []
         try:
             if self._is_committed and self._attempt is not None:
-                events = await self._attempt.next_batch()
+                events = await self._next_of(self._attempt)
             else:
                 events = await self._open_until_commit()
         except DelugeError as error:
@@ -94,30 +73,73 @@ class StreamCall:
             self._end()
         return events
 
-    async def _open_until_commit(self) -> list[Event]:
+    @contextlib.asynccontextmanager
+    async def _waking(self) -> AsyncIterator[None]:
+        """Let `abort` wake whoever waits in the block."""
         async with asyncio.timeout(None) as scope:
-            self._opening = scope
+            outer, self._opening = self._opening, scope
             try:
-                return await self._try_until_commit()
+                yield
             finally:
-                self._opening = None
+                self._opening = outer
+
+    async def _open_until_commit(self) -> list[Event]:
+        async with self._waking():
+            return await self._try_until_commit()
+
+    async def _next_of(self, attempt: Attempt) -> list[Event]:
+        """Return the attempt's next events; one whose stream broke is taken up again where the provider goes on."""
+        try:
+            return await attempt.next_batch()
+        except DelugeError as error:
+            if not can_resume(attempt, error):
+                raise
+            async with self._waking():
+                return await self._resume(attempt, error)
+
+    async def _resume(self, attempt: Attempt, broken: DelugeError) -> list[Event]:
+        """Take the answer up again; return an `Attempt` for each time that it was tried."""
+        error, notes = broken, list[Event]()
+        while True:
+            wait_s = self._wait_before_retry(error)
+            notes.append(self._note(error, wait_s, goes_on=True))
+            await self._plan.sleep(wait_s)
+            self._attempts += 1
+            try:
+                await resume(self._plan, attempt)
+            except DelugeError as failure:
+                if not failure.retryable:
+                    # What broke the stream is what happened; that the rest cannot be had is why it is told.
+                    broken.hint = f"It could not be taken up again: {failure.message}"
+                    raise broken from failure
+                error = failure
+                continue
+            if self._is_aborted:
+                attempt.abort()
+                return []
+            return notes
+
+    def _note(self, error: DelugeError, wait_s: float, *, goes_on: bool = False) -> Event:
+        """Note that an attempt failed and another one follows."""
+        kind = type(error).__name__
+        self._failures.append(f"attempt {self._attempts} ended with {kind}: {error.message}")
+        model = self._plan.call.model.id
+        return AttemptEvent(self._attempts + 1, kind, error.message, wait_s, model, goes_on)
 
     async def _try_until_commit(self) -> list[Event]:
         loop = self._loop = asyncio.get_running_loop()
         self._begun = loop.time()
         total = self._plan.timeouts.total
-        deadline = None if total is None else self._begun + total
+        self._deadline = None if total is None else self._begun + total
         notes: list[Event] = []
         while True:
             self._attempts += 1
             try:
-                held = await self._first_batch(deadline)
+                held = await self._first_batch(self._deadline)
             except DelugeError as error:
                 self._drop_attempt()
-                wait_s = self._wait_before_retry(error, math.inf if deadline is None else deadline - loop.time())
-                model = self._plan.call.model.id
-                self._failures.append(f"attempt {self._attempts} ended with {type(error).__name__}: {error.message}")
-                notes.append(AttemptEvent(self._attempts + 1, type(error).__name__, error.message, wait_s, model))
+                wait_s = self._wait_before_retry(error)
+                notes.append(self._note(error, wait_s))
                 await self._plan.sleep(wait_s)
                 continue
             self._is_committed = True
@@ -141,12 +163,14 @@ class StreamCall:
         self._attempt = attempt
         held: list[Event] = []
         while True:
-            batch = await attempt.next_batch()
+            batch = await self._next_of(attempt)
             held += batch
             if not batch or attempt.builder.has_deltas or attempt.builder.finished is not None:
                 return held
 
-    def _wait_before_retry(self, error: DelugeError, time_left_s: float) -> float:
+    def _wait_before_retry(self, error: DelugeError) -> float:
+        loop, deadline = self._loop, self._deadline
+        time_left_s = math.inf if deadline is None or loop is None else deadline - loop.time()
         decision = decide(
             error,
             attempt=self._attempts,
@@ -162,6 +186,7 @@ class StreamCall:
 
     def _drop_attempt(self) -> None:
         if self._attempt is not None:
+            self._cancel_upstream()
             self._attempt.abort()
             self._attempt = None
 
@@ -181,13 +206,29 @@ class StreamCall:
 
     async def close(self) -> None:
         """End the call: an answer that was read to its end leaves its connection to the next one."""
+        self._cancel_upstream()
         if self._attempt is not None:
             await self._attempt.close()
         self._end()
+        await self.settle()
+
+    def _cancel_upstream(self) -> None:
+        """End an answer that goes on at the provider; one that is over, or was refused, does not."""
+        place = None if self._attempt is None else self._attempt.place
+        if place is None or place[0] == self._cancelled or self._loop is None or isinstance(self.error, APIError):
+            return
+        self._cancelled = place[0]
+        self._cancel = UpstreamCancel(self._plan, place[0], self._loop)
+
+    async def settle(self) -> None:
+        """Wait, for seconds at most, until the provider was told that nobody listens any more."""
+        if self._cancel is not None:
+            await self._cancel.wait()
 
     def abort(self) -> None:
         """End the call now: close the connection, let whoever waits for the next batch go empty-handed."""
         self._is_aborted = True
+        self._cancel_upstream()
         self._end()
         if self._attempt is not None:
             self._attempt.abort()
@@ -214,7 +255,12 @@ class StreamCall:
     def response(self) -> APIResponse:
         """Return the answer so far, with usage (the provider's, or an estimate), cost and stats."""
         if self._attempt is not None:
-            return build_answer(self._attempt, self._plan.call, self.stats())
+            answer = build_answer(self._attempt, self._plan.call, self.stats())
+            found = list(answer.warnings)
+            if self._cancel is not None and self._cancel.failure is not None:
+                found.append("cancel_failed")
+            answer.warnings = tuple(found)
+            return answer
         status = self.error.status_code if isinstance(self.error, APIError) else None
         request_id = self.error.request_id if self.error is not None else None
         model = self._plan.call.model.id

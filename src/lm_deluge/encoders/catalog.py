@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-from lm_deluge.encoders import openai_chat
+from lm_deluge.encoders import (
+    anthropic,
+    bedrock_converse,
+    bedrock_invoke,
+    cohere_v2,
+    gemini_generate,
+    gemini_interactions,
+    mistral_chat,
+    ollama_chat,
+    openai_chat,
+    openai_responses,
+)
 from lm_deluge.encoders.encoder import Encoder
 from lm_deluge.errors import ConfigurationError
 
 __all__ = ["encoder_names", "find_encoder", "list_encoders"]
 
-_ENCODERS: dict[str, Encoder] = {encoder.name: encoder for encoder in (openai_chat.ENCODER,)}
+_ENCODERS: dict[str, Encoder] = {
+    encoder.name: encoder
+    for encoder in (
+        anthropic.ENCODER,
+        bedrock_converse.ENCODER,
+        bedrock_invoke.ENCODER,
+        cohere_v2.ENCODER,
+        gemini_generate.ENCODER,
+        gemini_interactions.ENCODER,
+        mistral_chat.ENCODER,
+        ollama_chat.ENCODER,
+        openai_chat.ENCODER,
+        openai_responses.ENCODER,
+    )
+}
 
 
 def encoder_names() -> list[str]:

@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from lm_deluge.encoders.chat_fields import call_fields, image_piece, logprob_fields, usage_fields
 from lm_deluge.encoders.encoder import Encoder, Route
 from lm_deluge.encoders.openai_chat_request import parse_request
 from lm_deluge.encoders.openai_errors import encode_error, encode_stream_error
@@ -36,7 +37,6 @@ from lm_deluge.events import (
     ResponseFinished,
     ResponseStarted,
     TextDelta,
-    TokenLogprob,
     ToolCallDelta,
     ToolCallFinished,
     ToolCallStarted,
@@ -66,9 +66,6 @@ _FINISH_REASONS: dict[FinishReason, str] = {
 
 # Opaque data that hosts of this API send in a field of its kind's name.
 _OPAQUE_FIELDS = ("reasoning_details", "executed_tools")
-
-# What OpenAI writes for a token that is not among the likeliest; JSON has no infinity.
-_LEAST_LOGPROB = -9999.0
 
 
 def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: bool = True) -> Iterator[bytes]:
@@ -121,7 +118,7 @@ class _ChunkWriter:
         return b"%b%b]%b" % (self._head, msgspec.json.encode(choice), self._tail)
 
     def add_text(self, event: TextDelta) -> list[bytes]:
-        logprobs = {"content": _logprobs(event.logprobs), "refusal": None} if event.logprobs else None
+        logprobs = {"content": logprob_fields(event.logprobs), "refusal": None} if event.logprobs else None
         return [self._chunk({"content": event.text}, logprobs=logprobs)]
 
     def add_reasoning(self, event: ReasoningDelta) -> list[bytes]:
@@ -129,12 +126,12 @@ class _ChunkWriter:
 
     def add_refusal(self, event: RefusalDelta) -> list[bytes]:
         self._has_refusal = True
-        logprobs = {"content": None, "refusal": _logprobs(event.logprobs)} if event.logprobs else None
+        logprobs = {"content": None, "refusal": logprob_fields(event.logprobs)} if event.logprobs else None
         return [self._chunk({"refusal": event.text}, logprobs=logprobs)]
 
     def start_call(self, event: ToolCallStarted) -> list[bytes]:
         self._calls[event.index] = event
-        call = {"index": event.index, **_call(event.id, event.name, "", custom=event.custom)}
+        call = {"index": event.index, **call_fields(event.id, event.name, "", custom=event.custom)}
         return [self._chunk({"tool_calls": [call]})]
 
     def add_arguments(self, event: ToolCallDelta) -> list[bytes]:
@@ -159,7 +156,7 @@ class _ChunkWriter:
     def add_media(self, event: MediaDelta) -> list[bytes]:
         if not event.media_type.startswith("audio/"):
             url = event.url or f"data:{event.media_type};base64,{event.data}"
-            return [self._chunk({"images": [_image(url)]})]
+            return [self._chunk({"images": [image_piece(url)]})]
         audio = {"id": event.id, "data": event.data or None, "transcript": event.transcript}
         return [self._chunk({"audio": {name: value for name, value in audio.items() if value is not None}})]
 
@@ -174,7 +171,8 @@ class _ChunkWriter:
         reason = _reason(event.finish_reason, event.raw_finish_reason, has_refusal=self._has_refusal)
         frames = [self._chunk({}, reason=reason)]
         if self._include_usage and self._usage is not None:
-            frames.append(b'%b],"usage":%b}\n\n' % (self._head, msgspec.json.encode(_usage(self._usage))))
+            told = msgspec.json.encode({**_tier(self._usage), "usage": usage_fields(self._usage)})
+            frames.append(b"%b],%b\n\n" % (self._head, told[1:]))
         return [*frames, _DONE]
 
 
@@ -221,7 +219,7 @@ def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
         ],
     }
     if response.usage is not None:
-        body["usage"] = _usage(response.usage)
+        body |= {**_tier(response.usage), "usage": usage_fields(response.usage)}
     return msgspec.json.encode({**body, "system_fingerprint": None})
 
 
@@ -231,8 +229,8 @@ def _message(content: Message) -> JSON:
     images = [part.media for part in content.parts if isinstance(part, ImagePart)]
     optional: JSON = {
         "reasoning_content": content.thinking,
-        "tool_calls": [_call(part.id, part.name, part.arguments_text, custom=part.custom) for part in calls],
-        "images": [_image(media.url or media.data_url()) for media in images],
+        "tool_calls": [call_fields(part.id, part.name, part.arguments_text, custom=part.custom) for part in calls],
+        "images": [image_piece(media.url or media.data_url()) for media in images],
         "audio": _whole_audio(audio) if audio else None,
         **_opaque(content),
     }
@@ -260,21 +258,7 @@ def _opaque(content: Message) -> JSON:
 
 def _message_logprobs(content: Message) -> JSON | None:
     tokens = [token for part in content.parts if isinstance(part, TextPart) for token in part.logprobs]
-    return {"content": _logprobs(tuple(tokens)), "refusal": None} if tokens else None
-
-
-def _call(call_id: str, name: str, arguments: str, *, custom: bool) -> JSON:
-    if custom:
-        return {"id": call_id, "type": "custom", "custom": {"name": name, "input": arguments}}
-    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
-
-
-def _logprobs(tokens: tuple[TokenLogprob, ...]) -> list[JSON]:
-    return [{**_logprob(token), "top_logprobs": [_logprob(other) for other in token.top_logprobs]} for token in tokens]
-
-
-def _logprob(token: Any) -> JSON:
-    return {"token": token.token, "logprob": max(token.logprob, _LEAST_LOGPROB), "bytes": token.bytes}
+    return {"content": logprob_fields(tuple(tokens)), "refusal": None} if tokens else None
 
 
 def _annotation(citation: Citation) -> JSON:
@@ -287,26 +271,8 @@ def _annotation(citation: Citation) -> JSON:
     }
 
 
-def _image(url: str) -> JSON:
-    return {"type": "image_url", "image_url": {"url": url}}
-
-
-def _usage(usage: Usage) -> JSON:
-    prompt = {"cached_tokens": usage.cache_read_tokens, "cache_write_tokens": usage.cache_write_tokens}
-    details = {
-        "prompt_tokens_details": prompt,
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
-    }
-    fields: JSON = {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.total_tokens,
-    }
-    for name, counts in details.items():
-        known = {key: count for key, count in counts.items() if count is not None}
-        if known:
-            fields[name] = known
-    return fields
+def _tier(usage: Usage) -> JSON:
+    return {} if usage.service_tier is None else {"service_tier": usage.service_tier}
 
 
 def _reason(reason: FinishReason, raw: str | None, *, has_refusal: bool) -> str:

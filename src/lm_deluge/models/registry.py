@@ -1,7 +1,11 @@
-"""Look models and providers up by name."""
+"""Look models and providers up by name.
+
+The rows are data of the package, and of the user's own file, where there is one: its rows overrule the package's.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -9,6 +13,7 @@ import msgspec
 
 from lm_deluge.errors import ConfigurationError, UnknownModelError
 from lm_deluge.models.rows import Capabilities, ModelRow, ProviderRow
+from lm_deluge.models.user_rows import read_user_rows
 
 __all__ = [
     "find_model",
@@ -18,10 +23,20 @@ __all__ = [
     "list_providers",
     "register_model",
     "register_provider",
+    "set_user_file",
+    "snapshot_date",
 ]
 
 SIMULATOR = "simulator"
 COMPATIBLE = "openai-compatible"
+_TAKEN = "Choose another id for the row, or say replace=True."
+
+
+class _Snapshot(msgspec.Struct):
+    """The rows as they were generated: on a day, whose prices they have."""
+
+    date: str
+    models: list[ModelRow]
 
 
 class _Registry:
@@ -34,14 +49,42 @@ class _Registry:
         data = resources.files("lm_deluge.models")
         tables: dict[str, Any] = tomllib.loads((data / "providers.toml").read_text("utf-8"))
         self.providers = {name: msgspec.convert({"id": name, **table}, ProviderRow) for name, table in tables.items()}
-        rows = msgspec.json.decode((data / "models.json").read_bytes(), type=list[ModelRow])
-        self.models = {row.id: row for row in rows}
+        snapshot = msgspec.json.decode((data / "models.json").read_bytes(), type=_Snapshot)
+        self.date = snapshot.date
+        # A row is of use where its provider is one that can be asked.
+        self.models = {row.id: row for row in snapshot.models if row.provider in self.providers}
         self.models[SIMULATOR] = ModelRow(id=SIMULATOR, name=SIMULATOR, provider=SIMULATOR)
 
 
 @cache
 def _registry() -> _Registry:
-    return _Registry()
+    registry = _Registry()
+    found = _user_file()
+    if found is not None:
+        file, text = found
+        providers, models = read_user_rows(text, file, registry.providers, registry.models)
+        registry.providers |= providers
+        registry.models |= models
+    return registry
+
+
+def _no_file() -> tuple[str, str] | None:
+    return None
+
+
+_user_file: Callable[[], tuple[str, str] | None] = _no_file
+
+
+def set_user_file(read: Callable[[], tuple[str, str] | None]) -> None:
+    """Say where the user's own rows are: `read` returns a file's name and text, and is called on the first look-up."""
+    global _user_file  # noqa: PLW0603 - nothing here may read files of the user; who may says how
+    _user_file = read
+    _registry.cache_clear()
+
+
+def snapshot_date() -> str:
+    """Return the day on which the models and prices were put together, as `2026-11-24`."""
+    return _registry().date
 
 
 def find_provider(provider_id: str) -> ProviderRow:
@@ -101,10 +144,23 @@ def find_served_model(name: str, base_url: str | None) -> ModelRow:
 
 def _described(registry: _Registry, provider_id: str, wire_name: str, name: str) -> ModelRow:
     """Return what the registry knows of a model that was named with its provider."""
+    own = registry.providers[provider_id]
+    same = [row.id for row in registry.providers.values() if _is_same_house(row, own)]
+    for known in map(registry.models.get, (wire_name, *(f"{each}:{wire_name}" for each in same))):
+        if known is not None and known.provider in same:
+            return msgspec.structs.replace(known, id=name, provider=provider_id)
     known = registry.models.get(wire_name)
-    if known is not None and known.provider == provider_id:
-        return msgspec.structs.replace(known, id=name)
+    if known is not None and registry.providers[known.provider].opaque_owner == own.opaque_owner:
+        # Its maker's model at another host: it takes the same, at a price that nobody told us.
+        return msgspec.structs.replace(known, id=name, provider=provider_id, price=None)
     return ModelRow(id=name, name=wire_name, provider=provider_id, capabilities=Capabilities())
+
+
+def _is_same_house(one: ProviderRow, other: ProviderRow) -> bool:
+    """Whether two rows are ways to the same provider: the same models at the same prices, through other APIs."""
+    if not one.key_env:
+        return one.id == other.id
+    return (one.otel_name, one.key_env) == (other.otel_name, other.key_env)
 
 
 def _nearest(name: str, known: dict[str, Any]) -> tuple[str, ...]:
@@ -133,25 +189,25 @@ def list_providers() -> list[ProviderRow]:
     return sorted(_registry().providers.values(), key=lambda row: row.id)
 
 
-def register_model(row: ModelRow) -> None:
-    """Add a model for this process.
+def register_model(row: ModelRow, *, replace: bool = False) -> None:
+    """Add a model for this process, or `replace` one.
 
     Raises:
         ConfigurationError: Its id is taken.
         UnknownModelError: Its provider has no row.
     """
     find_provider(row.provider)
-    if row.id in _registry().models:
-        raise ConfigurationError(f"there is a model {row.id!r} already", hint="Choose another id for the row.")
+    if row.id in _registry().models and not replace:
+        raise ConfigurationError(f"there is a model {row.id!r} already", hint=_TAKEN)
     _registry().models[row.id] = row
 
 
-def register_provider(row: ProviderRow) -> None:
-    """Add a provider for this process.
+def register_provider(row: ProviderRow, *, replace: bool = False) -> None:
+    """Add a provider for this process, or `replace` one.
 
     Raises:
         ConfigurationError: Its id is taken.
     """
-    if row.id in _registry().providers:
-        raise ConfigurationError(f"there is a provider {row.id!r} already", hint="Choose another id for the row.")
+    if row.id in _registry().providers and not replace:
+        raise ConfigurationError(f"there is a provider {row.id!r} already", hint=_TAKEN)
     _registry().providers[row.id] = row

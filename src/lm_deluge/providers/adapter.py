@@ -7,7 +7,7 @@ needs comes in a `Call`; what it makes are an `HttpRequest` and events.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import msgspec
 
@@ -20,7 +20,7 @@ from lm_deluge.prompt.parts import Part
 from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.wire.http import HttpRequest
 
-__all__ = ["Adapter", "Call", "Decoder"]
+__all__ = ["Adapter", "Call", "Decoder", "Resumable", "ResumableDecoder"]
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +31,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         output: JSON schema that the answer is to follow, or None.
         is_streamed: Whether the answer is to come piece by piece.
         cache: What of the prompt the provider is to cache, where it wants to be told.
+        background: The provider is to go on with the answer when the connection dies, and to keep it for a while.
         extra_body: Merged into the request's JSON; wins.
         max_event_bytes: Largest single event of the answer.
         warnings: What of the conversation the provider cannot take, and is not sent; see `fit.losses`.
@@ -45,6 +46,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     output: dict[str, Any] | None = None
     is_streamed: bool = True
     cache: PromptCache | None = None
+    background: bool = False
     extra_headers: Mapping[str, str] = {}
     extra_body: Mapping[str, Any] = {}
     max_event_bytes: int = 16 * 2**20
@@ -129,4 +131,31 @@ class Adapter(Protocol):
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         """Return the error that an answer with this status stands for."""
+        ...
+
+
+@runtime_checkable
+class ResumableDecoder(Decoder, Protocol):
+    """A decoder whose answer can be taken up again where its stream broke off."""
+
+    @property
+    def place(self) -> tuple[str, int] | None:
+        """The id of the answer and the number of the last event that was read; None where it cannot be taken up."""
+        ...
+
+    def reopen(self) -> None:
+        """Forget the fault and the frame that it cut; the bytes that come next go on behind `place`."""
+        ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """What an adapter has besides where its provider goes on with an answer nobody listens to (background mode)."""
+
+    def build_resume(self, call: Call, response_id: str, cursor: int) -> HttpRequest:
+        """Return the request for the rest of an answer, behind the event of that number."""
+        ...
+
+    def build_cancel(self, call: Call, response_id: str) -> HttpRequest:
+        """Return the request that ends an answer at the provider."""
         ...

@@ -62,8 +62,15 @@ class Framing(Protocol):
 class Payload(Protocol):
     """What a wire API does with its frames. `handle` and `finish` may raise errors of ours."""
 
-    is_finished: bool
-    ignored: int
+    @property
+    def is_finished(self) -> bool:
+        """Whether the answer was closed."""
+        ...
+
+    @property
+    def ignored(self) -> int:
+        """How many frames were passed over."""
+        ...
 
     @property
     def is_complete(self) -> bool:
@@ -90,7 +97,8 @@ class Payload(Protocol):
 class BodyDecoder:
     """The decoder of every wire API: a framing cuts the bytes, a payload makes events of the frames.
 
-    `parse_document` reads a body that is one JSON document: a plain answer, or an error.
+    `parse_document` reads a body that is one JSON document: a plain answer, or an error. Where an API has streams that
+    are one JSON array, `array_framing` cuts these.
     """
 
     def __init__(
@@ -100,12 +108,15 @@ class BodyDecoder:
         *,
         max_event_bytes: int,
         framing: Callable[[int], Framing] = SSEDecoder,
+        array_framing: Callable[[int], Framing] | None = None,
     ) -> None:
         self.error: DelugeError | None = None
         self._payload = payload
         self._parse_document = parse_document
         self._limit = max_event_bytes
+        self._framing = framing
         self._frames = framing(max_event_bytes)
+        self._array_framing = array_framing
         self._head = b""  # of a body of which is not known yet what it is; blanks before it are gone
         self._document: bytearray | None = None
         self._is_known = False
@@ -131,6 +142,14 @@ class BodyDecoder:
         """Take the answer's content type: what is none of a stream's is looked at with suspicion."""
         media_type = content_type.partition(";")[0].strip().lower()
         self._is_suspect = media_type not in _ANY_TYPES and media_type not in self._frames.media_types
+
+    def reopen(self) -> None:
+        """Forget a fault and the frame that it cut: what comes next is the body of another answer, which goes on."""
+        self.error = None
+        self._frames = self._framing(self._limit)
+        self._head = b""
+        self._document = None
+        self._is_known = False
 
     def feed(self, data: bytes) -> list[Event]:
         """Take the next bytes; return the events that they complete."""
@@ -181,7 +200,9 @@ class BodyDecoder:
         data = self._head
         self._head = b""
         first = data[:1]
-        if first in (b"{", b"[") and not self._frames.is_json:
+        if first == b"[" and self._array_framing is not None:
+            self._frames = self._array_framing(self._limit)
+        elif first in (b"{", b"[") and not self._frames.is_json:
             self._document = bytearray()
         elif first == b"<" or (self._is_suspect and not self._frames.may_begin(data)):
             found = re.search(rb"<title[^>]*>([^<]{1,200})", data, re.IGNORECASE)

@@ -6,12 +6,30 @@ from collections.abc import Callable
 
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.providers.adapter import Adapter
+from lm_deluge.providers.anthropic import AnthropicMessages
+from lm_deluge.providers.bedrock_converse import BedrockConverse
+from lm_deluge.providers.bedrock_invoke import BedrockInvoke
+from lm_deluge.providers.cohere_v2 import CohereV2
+from lm_deluge.providers.gemini_generate import GeminiGenerate
+from lm_deluge.providers.gemini_interactions import GeminiInteractions
+from lm_deluge.providers.mistral_chat import MistralChat
+from lm_deluge.providers.ollama_chat import OllamaChat
 from lm_deluge.providers.openai_chat import OpenAIChat
+from lm_deluge.providers.openai_responses import OpenAIResponses
 
 __all__ = ["adapter_names", "find_adapter"]
 
 _ADAPTERS: dict[str, Callable[[], Adapter]] = {
+    AnthropicMessages.name: AnthropicMessages,
+    CohereV2.name: CohereV2,
+    MistralChat.name: MistralChat,
+    OllamaChat.name: OllamaChat,
+    BedrockConverse.name: BedrockConverse,
+    BedrockInvoke.name: BedrockInvoke,
+    GeminiGenerate.name: GeminiGenerate,
+    GeminiInteractions.name: GeminiInteractions,
     OpenAIChat.name: OpenAIChat,
+    OpenAIResponses.name: OpenAIResponses,
 }
 
 

@@ -1,10 +1,15 @@
-"""The request body that OpenAI-like chat APIs share. Functions, no class."""
+"""The request body that OpenAI-like chat APIs share. Functions, no class.
+
+An API that differs in a few places takes the functions that fit, and its own in place of the others.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import msgspec
 
 from lm_deluge.config import SamplingParams
 from lm_deluge.errors import InvalidPromptError, UnsupportedParameterError
@@ -13,6 +18,7 @@ from lm_deluge.prompt.parts import (
     AudioPart,
     FilePart,
     ImagePart,
+    Part,
     ProviderDataPart,
     TextPart,
     ToolCallPart,
@@ -20,11 +26,29 @@ from lm_deluge.prompt.parts import (
 )
 from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.providers.adapter import Call
+from lm_deluge.providers.chat_quirks import apply_quirks, check_quirks, reasoning_fields
 from lm_deluge.providers.fit import cannot_stand, cannot_take, check_fit, check_tool_choice
+from lm_deluge.providers.json_schema import is_strict
 
-__all__ = ["build_chat_body", "build_messages"]
+__all__ = [
+    "CHAT_CONTENT",
+    "CHAT_MESSAGES",
+    "ContentTable",
+    "MessageTable",
+    "build_chat_body",
+    "build_content",
+    "build_messages",
+    "call_fields",
+    "function_call_fields",
+    "response_format",
+    "sampling_fields",
+    "tool_choice_field",
+    "tool_fields",
+]
 
 JSON = dict[str, Any]
+ContentTable: TypeAlias = Mapping[type[Part], Callable[[Call, Any], JSON]]
+MessageTable: TypeAlias = Mapping[str, Callable[[Call, Message], list[JSON]]]
 
 
 def build_chat_body(call: Call) -> JSON:
@@ -34,25 +58,27 @@ def build_chat_body(call: Call) -> JSON:
         UnsupportedParameterError: The model or the API cannot take a parameter or a part.
     """
     check_fit(call)
+    check_quirks(call)
     body: JSON = {"model": call.model.name, "messages": build_messages(call)}
     if call.is_streamed:
         body["stream"] = True
         if call.provider.quirks.usage_option:
             body["stream_options"] = {"include_usage": True}
-    body |= _sampling(call.params, call.provider.quirks.max_tokens_field)
+    body |= sampling_fields(call.params, call.provider.quirks.max_tokens_field)
     if call.tools:
-        body["tools"] = [tool.data if isinstance(tool, ProviderTool) else _tool(tool) for tool in call.tools]
-    choice = _tool_choice(call)
+        body["tools"] = tool_fields(call)
+    choice = tool_choice_field(call)
     if choice is not None:
         body["tool_choice"] = choice
-    if call.output is not None:
-        body["response_format"] = _json_schema(call.output)
-    elif call.params.json_mode:
-        body["response_format"] = {"type": "json_object"}
+    wanted = response_format(call)
+    if wanted is not None:
+        body["response_format"] = wanted
+    apply_quirks(call, body)
     return body
 
 
-def _sampling(params: SamplingParams, max_tokens_field: str) -> JSON:
+def sampling_fields(params: SamplingParams, max_tokens_field: str) -> JSON:
+    """Return the parameters that were given, as Chat Completions calls them."""
     fields: JSON = {
         "temperature": params.temperature,
         "top_p": params.top_p,
@@ -71,6 +97,11 @@ def _sampling(params: SamplingParams, max_tokens_field: str) -> JSON:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+def tool_fields(call: Call) -> list[JSON]:
+    """Return the call's tools; one in the provider's own words as it is."""
+    return [tool.data if isinstance(tool, ProviderTool) else _tool(tool) for tool in call.tools]
+
+
 def _tool(tool: Tool) -> JSON:
     function: JSON = {"name": tool.name, "parameters": tool.parameters or {"type": "object", "properties": {}}}
     if tool.description:
@@ -80,42 +111,34 @@ def _tool(tool: Tool) -> JSON:
     return {"type": "function", "function": function}
 
 
-def _tool_choice(call: Call) -> str | JSON | None:
+def tool_choice_field(call: Call) -> str | JSON | None:
+    """Return what is said of tools: a word, one of them, or None for nothing."""
     choice = check_tool_choice(call)
     if choice in (None, "auto", "none", "required"):
         return choice
     return {"type": "function", "function": {"name": choice}}
 
 
+def response_format(call: Call) -> JSON | None:
+    """Return the form that the answer is to have, None where it is free."""
+    if call.output is not None:
+        return _json_schema(call.output)
+    return {"type": "json_object"} if call.params.json_mode else None
+
+
 def _json_schema(schema: JSON) -> JSON:
     name = re.sub(r"[^A-Za-z0-9_-]", "_", str(schema.get("title") or "output"))[:64]
     return {
         "type": "json_schema",
-        "json_schema": {"name": name, "schema": schema, "strict": _is_strict(schema)},
+        "json_schema": {"name": name, "schema": schema, "strict": is_strict(schema)},
     }
 
 
-def _is_strict(schema: Any) -> bool:
-    """Whether OpenAI would take the schema as strict: every object closed, every property required.
-
-    https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
-    """
-    if isinstance(schema, list):
-        return all(_is_strict(item) for item in schema)
-    if not isinstance(schema, dict):
-        return True
-    if schema.get("type") == "object" or "properties" in schema:
-        names = set(schema.get("properties", {}))
-        if schema.get("additionalProperties") is not False or set(schema.get("required", ())) != names:
-            return False
-    return all(_is_strict(value) for value in schema.values())
-
-
-def build_messages(call: Call) -> list[JSON]:
-    """Return the conversation as the API's messages."""
+def build_messages(call: Call, builders: MessageTable | None = None) -> list[JSON]:
+    """Return the conversation as the API's messages; `builders` says how each role's are made."""
     messages: list[JSON] = []
     for message in call.conversation:
-        messages.extend(_BUILDERS[message.role](call, message))
+        messages.extend((builders or CHAT_MESSAGES)[message.role](call, message))
     return messages
 
 
@@ -127,22 +150,31 @@ def _plain(call: Call, message: Message) -> list[JSON]:
 
 
 def _user(call: Call, message: Message) -> list[JSON]:
+    return [_named(message, {"role": "user", "content": build_content(call, message)})]
+
+
+def build_content(call: Call, message: Message, table: ContentTable | None = None) -> str | list[JSON]:
+    """Return what a message says: a text if it is nothing else, or pieces, made as `table` says.
+
+    Raises:
+        UnsupportedParameterError: A part has no place in the table.
+    """
     if len(message.parts) == 1 and isinstance(message.parts[0], TextPart):
-        return [_named(message, {"role": "user", "content": message.parts[0].text})]
+        return message.parts[0].text
     content = []
     for part in message.parts:
-        build = _CONTENT.get(type(part))
+        build = (table or CHAT_CONTENT).get(type(part))
         if build is None:
-            raise cannot_stand(part, "user")
+            raise cannot_stand(part, message.role)
         content.append(build(call, part))
-    return [_named(message, {"role": "user", "content": content})]
+    return content
 
 
 def _assistant(call: Call, message: Message) -> list[JSON]:
     body: JSON = {"role": "assistant", "content": message.completion or None}
     if message.refusal:
         body["refusal"] = message.refusal
-    calls = [_call_of(part) for part in message.parts if isinstance(part, ToolCallPart)]
+    calls = [call_fields(part) for part in message.parts if isinstance(part, ToolCallPart)]
     if calls:
         body["tool_calls"] = calls
     for part in message.parts:
@@ -153,13 +185,23 @@ def _assistant(call: Call, message: Message) -> list[JSON]:
                 body["reasoning_details"] = part.data
     if body["content"] is None and len(body) == 2:  # noqa: PLR2004 - the API wants content where nothing else is
         body["content"] = ""
+    if "reasoning_details" not in body:
+        body |= reasoning_fields(call, message)
     return [_named(message, body)]
 
 
-def _call_of(part: ToolCallPart) -> JSON:
+def call_fields(part: ToolCallPart) -> JSON:
+    """Return a call that the model made."""
     if part.custom:
         return {"id": part.id, "type": "custom", "custom": {"name": part.name, "input": part.arguments_text}}
+    return function_call_fields(part)
+
+
+def function_call_fields(part: ToolCallPart) -> JSON:
+    """Return a call as one of a function, for APIs that know no others: free text becomes its argument `input`."""
     arguments = part.arguments_text or "{}"
+    if part.custom:
+        arguments = msgspec.json.encode({"input": part.arguments_text}).decode()
     return {"id": part.id, "type": "function", "function": {"name": part.name, "arguments": arguments}}
 
 
@@ -183,6 +225,8 @@ def _text_content(call: Call, part: Any) -> JSON:
 
 
 def _image_content(call: Call, part: Any) -> JSON:
+    if part.media.url is None and part.media.data is None:
+        raise InvalidPromptError("an image cannot be passed on by its id", hint="Pass the path, the bytes or a URL.")
     image: JSON = {"url": part.media.url or part.media.data_url()}
     if part.detail is not None:
         image["detail"] = part.detail
@@ -219,14 +263,14 @@ def _audio_content(call: Call, part: Any) -> JSON:
     }
 
 
-_CONTENT: dict[type, Callable[[Call, Any], JSON]] = {
+CHAT_CONTENT: ContentTable = {
     TextPart: _text_content,
     ImagePart: _image_content,
     FilePart: _file_content,
     AudioPart: _audio_content,
 }
 
-_BUILDERS: dict[str, Callable[[Call, Message], list[JSON]]] = {
+CHAT_MESSAGES: MessageTable = {
     "system": _plain,
     "developer": _plain,
     "user": _user,

@@ -26,6 +26,7 @@ from lm_deluge.errors import (
     RequestTooLargeError,
     ServerError,
 )
+from lm_deluge.providers.rpc_details import read_details
 from lm_deluge.wire.retry_after import parse_retry_after
 
 __all__ = ["classify_in_band", "classify_status"]
@@ -57,7 +58,20 @@ _STATUS_OF_CODE: dict[str, int] = {
     "context_length_exceeded": 400,
     "content_filter": 400,
     "content_policy_violation": 400,
+    "image_content_policy_violation": 400,
+    "invalid_prompt": 400,
+    "invalid_image": 400,
+    "invalid_image_format": 400,
+    "invalid_base64_image": 400,
+    "invalid_image_url": 400,
+    "image_too_large": 400,
+    "image_too_small": 400,
+    "image_parse_error": 400,
+    "image_file_too_large": 400,
+    "unsupported_image_media_type": 400,
+    "failed_to_download_image": 400,
     "authentication_error": 401,
+    "api_key_invalid": 401,
     "invalid_api_key": 401,
     "unauthenticated": 401,
     "billing_error": 402,
@@ -80,6 +94,7 @@ _STATUS_OF_CODE: dict[str, int] = {
     "internal_error": 500,
     "internal": 500,
     "timeout": 504,
+    "vector_store_timeout": 504,
     "timeout_error": 504,
     "unavailable": 503,
     "service_unavailable": 503,
@@ -97,12 +112,19 @@ _QUOTA_CODES = {
     "insufficient_balance",
     "credit_balance_too_low",
 }
+_KEY_CODES = {"api_key_invalid"}  # Google says it with 400
 _CONTEXT_CODES = {"context_length_exceeded", "model_context_window_exceeded", "string_above_max_length"}
-_FILTER_CODES = {"content_filter", "content_policy_violation", "responsibleaipolicyviolation", "invalid_prompt"}
+_FILTER_CODES = {
+    "content_filter",
+    "content_policy_violation",
+    "image_content_policy_violation",
+    "responsibleaipolicyviolation",
+    "invalid_prompt",
+}
 
 _CONTEXT_MESSAGE = re.compile(
     r"(maximum context length|context[_ ](length|window)|prompt is too long|too many (input )?tokens"
-    r"|input (is )?too long|exceeds? the (maximum|max)( number of| input)? tokens?)",
+    r"|input (is )?too long|exceeds? the (maximum|max)( number of| input)? tokens?|input token count)",
     re.IGNORECASE,
 )
 _FILTER_MESSAGE = re.compile(r"(content (management|filter)|safety system|usage policies)", re.IGNORECASE)
@@ -140,10 +162,12 @@ def classify_in_band(payload: Any, *, status: int | None = None) -> APIError:
     fields = _error_fields(payload)
     message = _redacted(fields.get("message"))
     words = [str(fields[name]).lower() for name in ("code", "type", "status") if fields.get(name) is not None]
+    details = read_details(fields.get("details"), message)
+    words += details.words
     if status is None:
         status = _inferred_status(fields, words)
-    kind = _kind(status, words, message)
-    return kind(
+    kind = _kind(status, set(words), message)
+    error = kind(
         message or f"the provider answered with status {status}",
         status_code=status,
         code=_redacted(fields.get("code"), _MOST_WORD) or None,
@@ -151,16 +175,23 @@ def classify_in_band(payload: Any, *, status: int | None = None) -> APIError:
         hint=_HINTS.get(kind),
         body=_redacted(_text_of(payload), _MOST_BODY),
     )
+    error.retry_after_s = details.retry_after_s
+    return error
 
 
-def _kind(status: int, words: Iterable[str], message: str) -> type[APIError]:
-    words = set(words)
+def _kind(status: int, words: set[str], message: str) -> type[APIError]:
     if status in (402, 429) and (words & _QUOTA_CODES or status == 402):  # noqa: PLR2004
         return QuotaExceededError
     if status in _BY_STATUS:
         return _BY_STATUS[status]
     if status >= 500:  # noqa: PLR2004
         return ServerError
+    if words & _KEY_CODES:
+        return AuthenticationError
+    return _kind_of_request(status, words, message)
+
+
+def _kind_of_request(status: int, words: set[str], message: str) -> type[APIError]:
     if words & _CONTEXT_CODES or (status in (400, 422) and _CONTEXT_MESSAGE.search(message)):
         return ContextLengthError
     if words & _FILTER_CODES or (status in (400, 422) and _FILTER_MESSAGE.search(message)):

@@ -6,6 +6,9 @@ left out and named in the answer's warnings.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 from lm_deluge.config import SamplingParams
 from lm_deluge.errors import ConfigurationError, UnsupportedParameterError
 from lm_deluge.models.rows import Capabilities
@@ -21,14 +24,14 @@ from lm_deluge.prompt.parts import (
 )
 from lm_deluge.providers.adapter import Adapter, Call
 
-__all__ = ["cannot_stand", "cannot_take", "check_fit", "check_tool_choice", "losses"]
+__all__ = ["cannot_stand", "cannot_take", "check_fit", "check_tool_choice", "losses", "parts_in_pairs"]
 
 _SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 _MEDIA = {ImagePart: "image_input", FilePart: "file_input", AudioPart: "audio_input"}
 
 
-def check_fit(call: Call) -> None:
-    """Hold the call against the model's row.
+def check_fit(call: Call, *, takes_background: bool = False) -> None:
+    """Hold the call against the model's row; `takes_background` says whether the wire API has that mode.
 
     Raises:
         UnsupportedParameterError: The row says that the model cannot take something; it is named.
@@ -42,6 +45,8 @@ def check_fit(call: Call) -> None:
         raise _refusal(call, "output")
     if call.cache is not None and call.provider.prompt_cache == "none":
         raise cannot_take(call, "cache")
+    if call.background and not takes_background:
+        raise cannot_take(call, "background", hint="Ask through the Responses API, openai-responses:... for example.")
     for message in call.conversation:
         if message.role != "assistant":
             _check_media(call, message.parts)
@@ -120,22 +125,30 @@ def losses(call: Call, adapter: Adapter) -> tuple[str, ...]:
     return tuple(found)
 
 
+def parts_in_pairs(message: Message) -> Iterator[tuple[Part, Part | None]]:
+    """Yield each part with the one behind it, which may be opaque data that belongs to it; None behind the last."""
+    yield from itertools.pairwise(message.parts)
+    if message.parts:
+        yield message.parts[-1], None
+
+
 def _losses_of(message: Message, call: Call, adapter: Adapter) -> list[str]:
     lost = []
-    following = (*message.parts[1:], None)
-    for part, after in zip(message.parts, following, strict=True):
+    for part, after in parts_in_pairs(message):
         if isinstance(part, ProviderDataPart):
             is_sent = _is_echoed(part, call, adapter)
         else:
-            # A thought whose signature is echoed goes with it.
-            is_signed = isinstance(part, ReasoningPart) and isinstance(after, ProviderDataPart)
-            is_sent = _can_be_sent(part, adapter) or (is_signed and _is_echoed(after, call, adapter))
+            # A thought whose signature is echoed goes with it, and so does an image that stands in an item.
+            is_signed = isinstance(part, ReasoningPart | ImagePart) and isinstance(after, ProviderDataPart)
+            is_sent = _can_be_sent(part, call, adapter) or (is_signed and _is_echoed(after, call, adapter))
         if not is_sent:
             lost.append(f"{type(part).__struct_config__.tag}_not_sent")
     return lost
 
 
-def _can_be_sent(part: Part, adapter: Adapter) -> bool:
+def _can_be_sent(part: Part, call: Call, adapter: Adapter) -> bool:
+    if isinstance(part, ReasoningPart) and call.provider.quirks.reasoning_field:
+        return True
     # Generated sound is told of by its id, never sent back itself.
     return type(part) in adapter.sends and not (isinstance(part, AudioPart) and part.media.file_id is None)
 

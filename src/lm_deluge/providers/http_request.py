@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -12,7 +12,7 @@ from lm_deluge.errors import InvalidPromptError
 from lm_deluge.providers.adapter import Call
 from lm_deluge.wire.http import HttpRequest
 
-__all__ = ["build_http_request"]
+__all__ = ["build_bare_request", "build_http_request"]
 
 _STREAM_TYPE = "text/event-stream"
 _DOCUMENT_TYPE = "application/json"
@@ -43,10 +43,7 @@ def build_http_request(
     row = call.provider
     if row.path or row.stream_path:
         path, stream_path = row.path, row.stream_path
-    chosen = (stream_path or path) if call.is_streamed else path
-    url = call.base_url + chosen.replace("{model}", quote(call.model.name, safe=""))
-    if row.query:
-        url += ("&" if "?" in url else "?") + urlencode(row.query)
+    url = _url(call, (stream_path or path) if call.is_streamed else path)
     all_headers = {
         "content-type": _DOCUMENT_TYPE,
         "accept": stream_type if call.is_streamed else _DOCUMENT_TYPE,
@@ -60,3 +57,33 @@ def build_http_request(
         # Its text names a type or a position, never what the prompt says.
         raise InvalidPromptError(f"the request does not fit into JSON: {error}") from error
     return HttpRequest(url, all_headers, data)
+
+
+def build_bare_request(
+    call: Call, *, method: str, path: str, below: str, query: Sequence[tuple[str, str]] = ()
+) -> HttpRequest:
+    """Return a request without a body, credentials not yet in it.
+
+    Args:
+        call: Whose provider is asked.
+        method: `GET`, say.
+        path: The one of the wire API; a row may have another one.
+        below: What stands behind it.
+        query: Of this request.
+    """
+    row = call.provider
+    headers = {
+        "accept": _STREAM_TYPE if method == "GET" else _DOCUMENT_TYPE,
+        **row.headers,
+        **{name.lower(): value for name, value in call.extra_headers.items()},
+    }
+    url = _url(call, (row.path or path) + below)
+    if query:
+        url += ("&" if "?" in url else "?") + urlencode(query)
+    return HttpRequest(url, headers, b"", method)
+
+
+def _url(call: Call, path: str) -> str:
+    url = call.base_url + path.replace("{model}", quote(call.model.name, safe=""))
+    query = call.provider.query
+    return url + ("&" if "?" in url else "?") + urlencode(query) if query else url

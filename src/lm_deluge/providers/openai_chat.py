@@ -11,12 +11,14 @@ from typing import ClassVar
 from lm_deluge.errors import APIError, ProtocolError
 from lm_deluge.events import Event
 from lm_deluge.prompt.parts import AudioPart, Part, RefusalPart, TextPart, ToolCallPart
-from lm_deluge.providers.adapter import Call
+from lm_deluge.providers.adapter import Call, Decoder
 from lm_deluge.providers.body import BodyDecoder
+from lm_deluge.providers.chat_quirks import has_think_tags
 from lm_deluge.providers.chat_shape import build_chat_body
 from lm_deluge.providers.error_bodies import classify_status
 from lm_deluge.providers.http_request import build_http_request
 from lm_deluge.providers.openai_chat_stream import ChatPayload
+from lm_deluge.providers.think_tags import TaggedDecoder, TagSplitter
 from lm_deluge.wire.http import HttpRequest
 from lm_deluge.wire.sse import ServerSentEvent
 
@@ -34,26 +36,31 @@ class OpenAIChat:
         """Return the request, without credentials."""
         return build_http_request(call, build_chat_body(call), path="/chat/completions")
 
-    def decoder(self, call: Call) -> BodyDecoder:
+    def decoder(self, call: Call) -> Decoder:
         """Return a fresh state machine for the answer to `call`, streamed or plain."""
-        return BodyDecoder(
+        decoder = BodyDecoder(
             ChatPayload(call.provider.id),
-            lambda body: self.parse_response(call, body),
+            lambda body: _parse_document(call, body),
             max_event_bytes=call.max_event_bytes,
         )
+        return TaggedDecoder(decoder) if has_think_tags(call) else decoder
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
-        """Return the events of a plain answer: it is read as a stream of one chunk, whose message is the delta."""
-        payload = ChatPayload(call.provider.id)
-        events: list[Event] = []
-        payload.handle(ServerSentEvent(body), events)
-        if not payload.is_complete:
-            raise ProtocolError(
-                "the answer is JSON, but no chat completion", reason="order", excerpt=body, billed="maybe"
-            )
-        payload.finish_document(events)
-        return events
+        """Return the events of a plain answer."""
+        events = _parse_document(call, body)
+        return TagSplitter().split(events) if has_think_tags(call) else events
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         """Return the error that an answer with this status stands for."""
         return classify_status(status, headers, body)
+
+
+def _parse_document(call: Call, body: bytes) -> list[Event]:
+    """Read a plain answer as a stream of one chunk, whose message is the delta."""
+    payload = ChatPayload(call.provider.id)
+    events: list[Event] = []
+    payload.handle(ServerSentEvent(body), events)
+    if not payload.is_complete:
+        raise ProtocolError("the answer is JSON, but no chat completion", reason="order", excerpt=body, billed="maybe")
+    payload.finish_document(events)
+    return events

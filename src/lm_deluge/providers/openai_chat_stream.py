@@ -101,6 +101,7 @@ class _Chunk(msgspec.Struct, gc=False):
     detail: Any = None
     citations: list[Any] | None = None
     search_results: list[Any] | None = None
+    service_tier: str | None = None
 
 
 _DECODER = TolerantDecoder(_Chunk)
@@ -181,6 +182,7 @@ class ChatPayload:
         self._reason: str | None = None
         self._is_marked = False
         self._usage: dict[str, Any] | None = None
+        self._tier: str | None = None
         self._calls = ToolCallAssembler()
         self._details = ReasoningDetails()
         self._sources: set[str] = set()
@@ -188,6 +190,11 @@ class ChatPayload:
         self._has_plain_reasoning = False
         self._warnings: list[str] = []
         self._is_plain = False  # the last chunk was text and nothing else: so will be the next
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether any call was begun."""
+        return self._calls.has_calls
 
     @property
     def is_complete(self) -> bool:
@@ -262,6 +269,7 @@ class ChatPayload:
                 # Further candidates (n > 1) are billed but not asked for by any call of ours.
                 if not choice.index:
                     self._add_choice(choice, events)
+        self._tier = chunk.service_tier or self._tier
         if chunk.usage is not None:
             self._add_usage(chunk.usage, events)
         elif chunk.x_groq is not None:
@@ -282,7 +290,7 @@ class ChatPayload:
         if choice.finish_reason and self._reason is None:
             self._set_reason(choice.finish_reason)
 
-    def _add_piece(self, piece: Any, events: list[Event]) -> None:
+    def add_piece(self, piece: Any, events: list[Event]) -> None:
         """Take a typed piece of content: text, or thinking that may hold pieces itself (Mistral's models)."""
         if isinstance(piece, str):
             events.append(TextDelta(piece))
@@ -300,7 +308,7 @@ class ChatPayload:
         content = delta.content
         if isinstance(content, list):
             for piece in content:
-                self._add_piece(piece, events)
+                self.add_piece(piece, events)
             content = None
         of_text = tuple(logprobs.content or ()) if logprobs else ()
         if content or of_text:
@@ -310,9 +318,9 @@ class ChatPayload:
             self._has_refusal = True
             events.append(RefusalDelta(delta.refusal or "", of_refusal))
         for call in delta.tool_calls or ():
-            self._add_tool_call(call, events)
+            self.add_tool_call(call, events)
         if delta.function_call is not None:
-            self._add_tool_call(_ToolCall(index=0, function=delta.function_call), events)
+            self.add_tool_call(_ToolCall(index=0, function=delta.function_call), events)
         if delta.annotations:
             self._add_sources(delta.annotations, events)
         if delta.audio or delta.images or delta.executed_tools:
@@ -329,7 +337,8 @@ class ChatPayload:
         if text:
             events.append(ReasoningDelta(text))
 
-    def _add_tool_call(self, call: _ToolCall, events: list[Event]) -> None:
+    def add_tool_call(self, call: _ToolCall, events: list[Event]) -> None:
+        """Take a piece of a call."""
         function = call.function or _Function()
         arguments = function.arguments
         if arguments is not None and not isinstance(arguments, str):
@@ -378,7 +387,7 @@ class ChatPayload:
     def _add_usage(self, raw: dict[str, Any] | None, events: list[Event]) -> None:
         if raw:
             self._usage = merge_usage(self._usage, raw)
-            events.append(UsageReported(read_usage(self._usage)))
+            events.append(UsageReported(read_usage(self._usage, self._tier)))
 
     def _set_reason(self, reason: str) -> None:
         if reason in _FAILURES:

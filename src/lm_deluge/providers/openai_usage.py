@@ -22,12 +22,18 @@ _PLACES: dict[str, tuple[str, ...]] = {
         "cache_read_input_tokens",  # LiteLLM's proxy
         "cached_tokens",  # Moonshot
     ),
-    "cache_write_tokens": ("prompt_tokens_details.cache_write_tokens", "cache_creation_input_tokens"),
+    "cache_write_tokens": (
+        "prompt_tokens_details.cache_write_tokens",
+        "input_tokens_details.cache_write_tokens",
+        "cache_creation_input_tokens",
+    ),
     "reasoning_tokens": (
         "completion_tokens_details.reasoning_tokens",
         "output_tokens_details.reasoning_tokens",
         "reasoning_tokens",  # Perplexity
     ),
+    "input_audio_tokens": ("prompt_tokens_details.audio_tokens", "input_tokens_details.audio_tokens"),
+    "output_audio_tokens": ("completion_tokens_details.audio_tokens", "output_tokens_details.audio_tokens"),
 }
 
 
@@ -46,8 +52,8 @@ def merge_usage(before: dict[str, Any] | None, new: dict[str, Any]) -> dict[str,
     return {**(before or {}), **{name: value for name, value in new.items() if value is not None}}
 
 
-def read_usage(raw: dict[str, Any]) -> Usage:
-    """Return the provider's usage object in our convention."""
+def read_usage(raw: dict[str, Any], service_tier: str | None = None) -> Usage:
+    """Return the provider's usage object in our convention; the tier stands beside it in the answer."""
     found: dict[str, int | None] = {}
     for name, places in _PLACES.items():
         counts = (_count(raw, place) for place in places)
@@ -62,5 +68,8 @@ def read_usage(raw: dict[str, Any]) -> Usage:
         cache_read_tokens=found["cache_read_tokens"],
         cache_write_tokens=found["cache_write_tokens"],
         reasoning_tokens=reasoning,
+        input_audio_tokens=found["input_audio_tokens"],
+        output_audio_tokens=found["output_audio_tokens"],
+        service_tier=service_tier,
         raw=raw,
     )

@@ -133,11 +133,12 @@ class KeyedCalls:
     def __init__(self) -> None:
         self._open: dict[Any, tuple[ToolCallStarted, list[str]]] = {}
         self._number = 0
+        self._first = 0
 
     @property
     def has_calls(self) -> bool:
         """Whether any call was begun."""
-        return self._number > 0
+        return self._number > self._first
 
     def is_open(self, key: Any) -> bool:
         """Whether a call of this key was begun and not ended."""
@@ -175,3 +176,8 @@ class KeyedCalls:
         """End all calls that are open, in order."""
         for key in list(self._open):
             self.finish(events, key)
+
+    def begin_anew(self, events: list[Event]) -> None:
+        """End all calls that are open: they belong to an answer that was given up. Numbers go on."""
+        self.finish_all(events)
+        self._first = self._number

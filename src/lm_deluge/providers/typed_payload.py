@@ -18,13 +18,15 @@ from lm_deluge.providers.tool_calls import KeyedCalls
 from lm_deluge.wire.sse import ServerSentEvent
 from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder
 
-__all__ = ["Handlers", "TypedPayload"]
+__all__ = ["Handler", "Handlers", "TypedPayload"]
 
-Handlers: TypeAlias = Mapping[str, tuple[TolerantDecoder[Any], Callable[[Any, Any, list[Event]], None]]]
+Handler: TypeAlias = tuple[TolerantDecoder[Any], Callable[[Any, Any, list[Event]], None]]
+Handlers: TypeAlias = Mapping[str, Handler]
 
 
 class _Typed(msgspec.Struct, gc=False):
     type: str | None = None
+    event_type: str | None = None  # Gemini's interactions
     error: Any = None
 
 
@@ -65,7 +67,7 @@ class TypedPayload:
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
         """Take one frame."""
         if self.is_finished:
-            self.ignored += 1
+            self.ignored += frame.data.strip() != b"[DONE]"
             return
         found = self.handlers.get(frame.event) or self._find(frame)
         if found is None:
@@ -84,7 +86,7 @@ class TypedPayload:
         else:
             method(self, value, events)
 
-    def _find(self, frame: ServerSentEvent) -> tuple[TolerantDecoder[Any], Callable[..., None]] | None:
+    def _find(self, frame: ServerSentEvent) -> Handler | None:
         """Find what to do with a frame whose type is not in its head: proxies drop it, errors come without."""
         if not frame.data.strip() or frame.data.strip() == b"[DONE]":
             return None
@@ -98,7 +100,7 @@ class TypedPayload:
                 raise not_json(frame) from None
         if typed is None:
             return None
-        found = self.handlers.get(typed.type or "")
+        found = self.handlers.get(typed.type or typed.event_type or "")
         if found is None and (typed.error or "error" in (frame.event, typed.type)):
             self.fail(in_band_error(frame))
         return found

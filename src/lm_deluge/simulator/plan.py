@@ -25,15 +25,20 @@ _DELTAS = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallStarted, ToolCallDel
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Bytes of the body, sent at once; `event` is what they say. Only deltas keep the pace."""
+    """Bytes of the body, sent at once; `event` is what they say. Only deltas keep the pace.
+
+    Attributes:
+        is_first: It is the first one that says so: some APIs write several frames for one event.
+    """
 
     data: bytes
     event: Event | None = None
+    is_first: bool = True
 
     @property
     def is_delta(self) -> bool:
-        """Whether a piece of the answer is in it."""
-        return isinstance(self.event, _DELTAS)
+        """Whether a piece of the answer begins with it."""
+        return self.is_first and isinstance(self.event, _DELTAS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +170,7 @@ class Plan:
 
 
 def _edited(step: Step, edit: Callable[[bytes], bytes]) -> Step:
-    return Frame(edit(step.data), step.event) if isinstance(step, Frame) else step
+    return replace(step, data=edit(step.data)) if isinstance(step, Frame) else step
 
 
 def _halves(body: tuple[Step, ...]) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
@@ -184,16 +189,23 @@ def build_plan(site: Site, events: Sequence[Event]) -> Plan:
         data = site.encoder.encode_response(events, created=created)
         plan = Plan(site, (Frame(data),), framing="length", is_stream=False)
         return plan.with_headers(content_type="application/json")
-    last: list[Event | None] = [None]
+    last: Event | None = None
+    is_new = True
 
     def watched() -> Iterable[Event]:
+        nonlocal last, is_new
         for event in events:
-            last[0] = event
+            last, is_new = event, True
             yield event
+
+    def read_off(data: bytes) -> Frame:
+        nonlocal is_new
+        was_new, is_new = is_new, False
+        return Frame(data, last, was_new)
 
     # The encoder writes a frame as soon as it can, so the last event that it took is the one in the frame.
     frames = site.encoder.encode_stream(watched(), created=created, include_usage=site.request.wants_usage)
-    unwritten = (Frame(data, last[0]) for data in frames)
+    unwritten = (read_off(data) for data in frames)
     return Plan(site, (), unwritten=unwritten, events=tuple(events)).with_headers(
         content_type=site.encoder.stream_type, cache_control="no-cache"
     )

@@ -18,6 +18,7 @@ from lm_deluge.errors import APIError, BadRequestError, ConfigurationError, NotF
 from lm_deluge.events import Event
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.simulator.answer_faults import refuse
+from lm_deluge.simulator.background import BACKGROUND_PATHS, KeptAnswers
 from lm_deluge.simulator.faults import FAULTS, Fault, FaultQueue, FaultSource
 from lm_deluge.simulator.http import HttpError, Request
 from lm_deluge.simulator.plan import Plan, Site, build_plan
@@ -45,6 +46,7 @@ class Router:
     def __init__(self, script: ScriptSource | None, faults: FaultSource) -> None:
         self._scripts = Scripts(script)
         self._faults = FaultQueue(faults)
+        self._kept = KeptAnswers()
 
     def plan(self, request: Request, *, number: int, port: int) -> Planned:
         """Return the plan for the request of that number, and the fault that is in it."""
@@ -70,12 +72,22 @@ class Router:
         fault = self._choose_fault(request, parsed)
         site = _site(request, port, parsed)
         if fault is None:
-            return build_plan(site, self._play_script(encoder, parsed, number)), None
+            return build_plan(site, self._play_script(site, number)), None
         fault.check_fit(encoder)
         if fault.replaces(site):
             return fault.edit_plan(build_plan(site, [])), fault
-        events = fault.edit_events(self._play_script(encoder, parsed, number), site)
+        events = fault.edit_events(self._play_script(site, number), site)
         return fault.edit_plan(build_plan(site, events)), fault
+
+    def resume(self, request: Request, number: int, port: int) -> Planned:
+        """Give an answer of background mode, or the rest of it."""
+        plan = self._kept.resume(request)
+        fault = self._choose_fault(request, plan.site.request)
+        return (plan, None) if fault is None else (fault.edit_plan(plan), fault)
+
+    def cancel(self, request: Request, number: int, port: int) -> Planned:
+        """End an answer of background mode."""
+        return self._kept.cancel(request), None
 
     def list_models(self, request: Request, number: int, port: int) -> Planned:
         """List the models: one that is healthy, and one for each fault."""
@@ -99,14 +111,17 @@ class Router:
         except ConfigurationError as error:
             raise (_no_model(parsed.model) if asked is None else _bad_request(error.message)) from error
 
-    def _play_script(self, encoder: Encoder, parsed: ParsedRequest, number: int) -> list[Event]:
+    def _play_script(self, site: Site, number: int) -> list[Event]:
+        parsed, response_id = site.request, f"{site.encoder.id_prefix}sim-{number:06}"
         try:
-            return self._scripts.choose(parsed).play(parsed, response_id=f"{encoder.id_prefix}sim-{number:06}")
+            events = self._scripts.choose(parsed).play(parsed, response_id=response_id)
         except APIError:
             raise
         except Exception as error:
             # A script is the user's code: the client is told what it raised, and the server lives on.
             raise ServerError(f"the script raised {type(error).__name__}: {error}", status_code=500) from error
+        self._kept.keep(response_id, site, events)
+        return events
 
 
 _Handler: TypeAlias = Callable[[Router, Request, int, int], Planned]
@@ -127,6 +142,9 @@ def _find_route(request: Request) -> _Handler:
     method, handler = "", Router.chat
     if any(pattern.fullmatch(path) for pattern, *_ in _ROUTES):
         method = "POST"
+    elif any(pattern.fullmatch(path) for pattern, _ in BACKGROUND_PATHS):
+        method = next(each for pattern, each in BACKGROUND_PATHS if pattern.fullmatch(path))
+        handler = Router.resume if method == "GET" else Router.cancel
     elif path in _MODEL_PATHS:
         method, handler = "GET", Router.list_models
     elif any(path.startswith(f"{each}/") for each in _MODEL_PATHS):

@@ -34,8 +34,7 @@ def _split_utf8(plan: Plan, params: Parameters) -> Plan:
         if len(pieces) < 2:  # noqa: PLR2004 - nothing to cut
             body.append(step)
             continue
-        event = step.event if isinstance(step, Frame) else None
-        body.append(Frame(pieces[0], event))
+        body.append(replace(step, data=pieces[0]) if isinstance(step, Frame) else step)
         for piece in pieces[1:]:
             body += [Pause(_SPLIT_PAUSE_S), Frame(piece)]
     return replace(plan, body=tuple(body))
@@ -54,7 +53,7 @@ def _byte_by_byte(plan: Plan, params: Parameters) -> Plan:
 def _split_step(step: Step) -> list[Step]:
     if not isinstance(step, Frame):
         return [step]
-    return [Frame(step.data[at : at + 1], step.event if at == 0 else None) for at in range(len(step.data))]
+    return [replace(step, data=step.data[:1]), *(Frame(step.data[at : at + 1]) for at in range(1, len(step.data)))]
 
 
 def _invalid_utf8(plan: Plan, params: Parameters) -> Plan:
@@ -65,7 +64,7 @@ def _invalid_utf8(plan: Plan, params: Parameters) -> Plan:
         return plan
     said = msgspec.json.encode(step.event.text if isinstance(step.event, TextDelta) else "")
     spoiled = step.data.replace(said, said[:-1] + b'\xff\xfe"', 1)
-    return replace(plan, body=(*before, Frame(spoiled, step.event), *rest[1:]))
+    return replace(plan, body=(*before, replace(step, data=spoiled), *rest[1:]))
 
 
 def _bom(plan: Plan, params: Parameters) -> Plan:

@@ -20,6 +20,7 @@ _BOM = b"\xef\xbb\xbf"
 _SHORTEST = 2  # the blank line that ends an event
 _LF, _CR = 10, 13  # a number in bytes is found far faster than a one-byte string
 _MOST_RETRY_DIGITS = 18
+_MOST_NAMES = 64
 
 
 class ServerSentEvent(msgspec.Struct, frozen=True, gc=False):
@@ -57,6 +58,7 @@ class SSEDecoder:
         self._skip_lf = False
         self._is_start = True
         self._is_between = False  # no line of the next event was read
+        self._names: dict[bytes, str] = {}  # of types: a stream has a few
 
     def may_begin(self, head: bytes) -> bool:
         """Whether a stream can begin with these bytes, blanks and byte order mark taken off."""
@@ -67,6 +69,9 @@ class SSEDecoder:
         payloads = self.maybe_feed_plain(data)
         if payloads is not None:
             return [ServerSentEvent(payload) for payload in payloads]
+        events = self._maybe_feed_typed(data)
+        if events is not None:
+            return events
         events = self._feed(data)
         self._is_between = self._is_idle()
         return events
@@ -77,24 +82,57 @@ class SSEDecoder:
         That is events of one data line each and no type, ended by LF, and maybe the beginning of another one. Of
         anything else nothing is taken, and None is returned: then `feed` is to take it.
         """
-        if not self._is_between or _CR in data:
-            return None
-        end = len(data) if data[-2:] == b"\n\n" else data.rfind(b"\n\n") + 2
-        if end < _SHORTEST or self._held + end > self._limit:
-            return None
-        whole = data[:end] if not self._rest else bytes(self._rest) + data[:end]
-        if whole[:6] != b"data: ":
+        whole = self._whole_events(data, b"data: ")
+        if whole is None:
             return None
         payloads = whole[6:-2].split(b"\n\ndata: ")
         for payload in payloads:
             if _LF in payload:
                 return None
+        self._go_on_behind(whole, data)
+        return payloads
+
+    def _maybe_feed_typed(self, data: bytes) -> list[ServerSentEvent] | None:
+        """Take the next bytes if they are events of a type and one data line each; return these, else None."""
+        whole = self._whole_events(data, b"event: ")
+        if whole is None:
+            return None
+        events = []
+        for lines in whole[:-2].split(b"\n\n"):
+            head, found, payload = lines.partition(b"\ndata: ")
+            if not found or head[:7] != b"event: " or _LF in payload or _LF in head:
+                return None
+            events.append(ServerSentEvent(payload, self._names.get(head) or self._name_of(head)))
+        self._go_on_behind(whole, data)
+        return events
+
+    def _name_of(self, head: bytes) -> str:
+        name = head[7:].decode("utf-8", "replace")
+        if len(self._names) < _MOST_NAMES:
+            self._names[head] = name
+        return name
+
+    def _whole_events(self, data: bytes, begin: bytes) -> bytes | None:
+        """Return the bytes up to the end of the last whole event, if the first one begins so and lines end with LF."""
+        if not self._is_between or _CR in data:
+            return None
+        rest = self._rest
+        size = len(begin)
+        if (bytes(rest[:size]) + data[:size] if rest else data)[:size] != begin:
+            return None
+        end = len(data) if data[-2:] == b"\n\n" else data.rfind(b"\n\n") + 2
+        if end < _SHORTEST or self._held + end > self._limit:
+            return None
+        return data[:end] if not rest else bytes(rest) + data[:end]
+
+    def _go_on_behind(self, whole: bytes, data: bytes) -> None:
+        """Take what follows the whole events, which are done."""
+        end = len(whole) - len(self._rest)
         self._rest.clear()
         self._held = 0
         if end < len(data):
             self._feed(data[end:])
             self._is_between = self._is_idle()
-        return payloads
 
     def _is_idle(self) -> bool:
         """Whether nothing is held, but for a line whose end has not come, and nothing is wrong."""

@@ -1,0 +1,1 @@
+"""How the rows of the registry are put together from public packages."""

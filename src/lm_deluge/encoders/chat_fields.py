@@ -1,0 +1,61 @@
+"""What the answers of chat APIs share: calls, images, log probabilities and usage, as Chat Completions has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lm_deluge.prompt.parts import TokenLogprob
+from lm_deluge.usage import Usage
+
+__all__ = ["call_fields", "image_piece", "logprob_fields", "usage_fields"]
+
+JSON = dict[str, Any]
+
+# What OpenAI writes for a token that is not among the likeliest; JSON has no infinity.
+_LEAST_LOGPROB = -9999.0
+
+
+def call_fields(call_id: str, name: str, arguments: str, *, custom: bool) -> JSON:
+    """Return a call, or a piece of one."""
+    if custom:
+        return {"id": call_id, "type": "custom", "custom": {"name": name, "input": arguments}}
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def logprob_fields(tokens: tuple[TokenLogprob, ...]) -> list[JSON]:
+    """Return tokens with their log probabilities."""
+    return [{**_logprob(token), "top_logprobs": [_logprob(other) for other in token.top_logprobs]} for token in tokens]
+
+
+def _logprob(token: Any) -> JSON:
+    return {"token": token.token, "logprob": max(token.logprob, _LEAST_LOGPROB), "bytes": token.bytes}
+
+
+def image_piece(url: str) -> JSON:
+    """Return a piece of content that is an image."""
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def usage_fields(usage: Usage) -> JSON:
+    """Return the tokens of an answer."""
+    details = {
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cache_read_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
+            "audio_tokens": usage.input_audio_tokens,
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning_tokens,
+            "audio_tokens": usage.output_audio_tokens,
+        },
+    }
+    fields: JSON = {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+    }
+    for name, counts in details.items():
+        known = {key: count for key, count in counts.items() if count is not None}
+        if known:
+            fields[name] = known
+    return fields

@@ -1,0 +1,233 @@
+"""What the requests of chat APIs share: fields, tools, calls and pieces of content, read from their JSON.
+
+What cannot be answered raises `BadRequestError`. Media are taken inline or by http(s) URL only: a path in a request
+must never make a server read its own files. `at` says where in the request a thing stands, for the error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import msgspec
+
+from lm_deluge.errors import BadRequestError
+from lm_deluge.prompt.media import load_media
+from lm_deluge.prompt.message import Message
+from lm_deluge.prompt.parts import ImagePart, Part, TextPart, ToolCallPart
+from lm_deluge.prompt.tool import ProviderTool, Tool
+
+__all__ = [
+    "PieceReaders",
+    "RoleReaders",
+    "bad_request",
+    "checked_source",
+    "missing_field",
+    "need_field",
+    "parse_object",
+    "read_call",
+    "read_content",
+    "read_image",
+    "read_messages",
+    "read_output_schema",
+    "read_text",
+    "read_tool_choice",
+    "read_tools",
+    "required_content",
+    "take_field",
+    "unknown_value",
+    "wrong_type",
+]
+
+JSON = dict[str, Any]
+PieceReaders: TypeAlias = Mapping[str, Callable[[JSON, str], Part]]
+"""How a piece of content of each type is read."""
+RoleReaders: TypeAlias = Mapping[str, Callable[[JSON, str], list[Part]]]
+"""How the parts of a message of each role are read."""
+
+_KINDS: dict[type, str] = {
+    str: "a string",
+    bool: "a boolean",
+    int: "an integer",
+    float: "a decimal",
+    list: "an array",
+    dict: "an object",
+    type(None): "null",
+}
+
+
+def parse_object(body: bytes) -> JSON:
+    """Return the JSON object in a body."""
+    try:
+        raw = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        message = "We could not parse the JSON body of your request: the API expects a JSON payload."
+        raise bad_request(message) from error
+    if not isinstance(raw, dict):
+        raise wrong_type("body", dict, raw)
+    return raw
+
+
+def bad_request(message: str, code: str | None = None) -> BadRequestError:
+    """Return the error for a request that cannot be answered."""
+    return BadRequestError(message, status_code=400, code=code, type="invalid_request_error")
+
+
+def wrong_type(name: str, wanted: type, value: Any) -> BadRequestError:
+    """Return the error for a value of a wrong type."""
+    got = _KINDS.get(type(value), "something else")
+    return bad_request(f"Invalid type for '{name}': expected {_KINDS[wanted]}, but got {got} instead.", "invalid_type")
+
+
+def missing_field(name: str) -> BadRequestError:
+    """Return the error for a field that must be there."""
+    return bad_request(f"Missing required parameter: '{name}'.", "missing_required_parameter")
+
+
+def unknown_value(name: str, value: Any, known: Any) -> BadRequestError:
+    """Return the error for a word that is none of those known."""
+    words = ", ".join(f"'{word}'" for word in known)
+    return bad_request(
+        f"Invalid value: '{str(value)[:50]}' for '{name}'. Supported values are: {words}.", "invalid_value"
+    )
+
+
+def take_field(fields: JSON, name: str, kind: type, default: Any = None, *, at: str = "") -> Any:
+    """Return a field of a certain kind; null counts as absent."""
+    value = fields.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        raise wrong_type(f"{at}{name}", kind, value)
+    return value
+
+
+def need_field(fields: JSON, name: str, kind: type, *, at: str = "") -> Any:
+    """Return a field of a certain kind, which must be there."""
+    value = take_field(fields, name, kind, at=at)
+    if value is None:
+        raise missing_field(f"{at}{name}")
+    return value
+
+
+def read_tool_choice(choice: Any) -> str | None:
+    """Return what is said of tools: a word, or the name of one."""
+    if choice is None or isinstance(choice, str):
+        return choice
+    if not isinstance(choice, dict):
+        raise wrong_type("tool_choice", dict, choice)
+    inner = need_field(choice, "function", dict, at="tool_choice.")
+    name: str = need_field(inner, "name", str, at="tool_choice.function.")
+    return name
+
+
+def read_tools(raw: JSON) -> tuple[Tool | ProviderTool, ...]:
+    """Return the tools; one that is no function in its own words."""
+    tools: list[Tool | ProviderTool] = []
+    for position, tool in enumerate(take_field(raw, "tools", list, ())):
+        at = f"tools[{position}]"
+        if not isinstance(tool, dict):
+            raise wrong_type(at, dict, tool)
+        if tool.get("type") != "function":
+            need_field(tool, "type", str, at=f"{at}.")
+            tools.append(ProviderTool(tool))
+            continue
+        inner = need_field(tool, "function", dict, at=f"{at}.")
+        need_field(inner, "name", str, at=f"{at}.function.")
+        tools.append(Tool.from_dict({name: value for name, value in inner.items() if value is not None}))
+    return tuple(tools)
+
+
+def read_output_schema(raw: JSON) -> JSON | None:
+    """Return the JSON schema that the answer is to follow, or None."""
+    response_format = take_field(raw, "response_format", dict, {})
+    if response_format.get("type") != "json_schema":
+        return None
+    inner = need_field(response_format, "json_schema", dict, at="response_format.")
+    schema: JSON = take_field(inner, "schema", dict, {}, at="response_format.json_schema.")
+    return schema
+
+
+def read_messages(raw: JSON, roles: RoleReaders) -> list[Message]:
+    """Return the messages of a request."""
+    messages = need_field(raw, "messages", list)
+    if not messages:
+        raise bad_request("Invalid 'messages': empty array. Expected at least one message.", "empty_array")
+    return [_read_message(message, f"messages[{position}]", roles) for position, message in enumerate(messages)]
+
+
+def _read_message(message: Any, at: str, roles: RoleReaders) -> Message:
+    if not isinstance(message, dict):
+        raise wrong_type(at, dict, message)
+    role = need_field(message, "role", str, at=f"{at}.")
+    if role not in roles:
+        raise unknown_value(f"{at}.role", role, roles)
+    name = take_field(message, "name", str, at=f"{at}.")
+    return Message(role, tuple(roles[role](message, f"{at}.")), name)
+
+
+def required_content(message: JSON, at: str) -> Any:
+    """Return a message's content, which must be there."""
+    if message.get("content") is None:
+        raise missing_field(f"{at}content")
+    return message["content"]
+
+
+def read_call(call: Any, at: str) -> ToolCallPart:
+    """Read a call that the model made."""
+    if not isinstance(call, dict):
+        raise wrong_type(at, dict, call)
+    call_id = need_field(call, "id", str, at=f"{at}.")
+    custom = take_field(call, "custom", dict, at=f"{at}.")
+    if custom is not None:
+        name = need_field(custom, "name", str, at=f"{at}.custom.")
+        return ToolCallPart(call_id, name, need_field(custom, "input", str, at=f"{at}.custom."), custom=True)
+    function = need_field(call, "function", dict, at=f"{at}.")
+    name = need_field(function, "name", str, at=f"{at}.function.")
+    text = need_field(function, "arguments", str, at=f"{at}.function.")
+    try:
+        return ToolCallPart(call_id, name, text, msgspec.json.decode(text) if text.strip() else {})
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        # The model wrote it, not the client: it travels as it is.
+        return ToolCallPart(call_id, name, text, None, f"the arguments are not JSON: {error}"[:200])
+
+
+def read_content(content: Any, at: str, readers: PieceReaders) -> list[Part]:
+    """Read content: a text, or pieces of the types that there are readers for."""
+    if isinstance(content, str):
+        return [TextPart(content)]
+    if not isinstance(content, list):
+        raise wrong_type(at, str, content)
+    parts = []
+    for position, piece in enumerate(content):
+        here = f"{at}[{position}]"
+        if not isinstance(piece, dict):
+            raise wrong_type(here, dict, piece)
+        kind = need_field(piece, "type", str, at=f"{here}.")
+        if kind not in readers:
+            raise unknown_value(f"{here}.type", kind, readers)
+        parts.append(readers[kind](piece, f"{here}."))
+    return parts
+
+
+def read_text(piece: JSON, at: str) -> Part:
+    """Read a piece of text."""
+    return TextPart(need_field(piece, "text", str, at=at))
+
+
+def read_image(piece: JSON, at: str) -> Part:
+    """Read an image: an object with its URL, or the URL alone."""
+    image = piece.get("image_url")
+    if not isinstance(image, str):
+        image = need_field(piece, "image_url", dict, at=at)
+    else:
+        image = {"url": image}
+    source = checked_source(need_field(image, "url", str, at=f"{at}image_url."), f"{at}image_url.url")
+    return ImagePart(load_media(source, kind="image"), take_field(image, "detail", str, at=f"{at}image_url."))
+
+
+def checked_source(source: str, at: str, kinds: str = "an http(s) or data URL") -> str:
+    """Return where a medium is if it is inline or behind an http(s) URL."""
+    if not source.startswith(("http://", "https://", "data:")):
+        raise bad_request(f"Invalid '{at}': expected {kinds}.", "invalid_value")
+    return source

@@ -1,0 +1,320 @@
+"""An answer as events and blocks of Converse, which Nova's own API shares.
+
+Read again, an answer has the same events, but for what these have no place for:
+
+- The start says neither id nor model; usage is reported once, behind the stop reason, without reasoning tokens.
+- A refusal is text. `refusal` and `pause` are words that the API does not have: `content_filtered` and `end_turn`.
+- Sources keep their title and their URL; generated sound, and opaque data of other kinds, are left out.
+- Calls whose fragments come mixed are blocks that are open at the same time.
+
+An answer that was cut has no `ResponseFinished`, so it gets no stop reason: a terminal event is never made up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from lm_deluge.events import (
+    Citation,
+    Event,
+    FinishReason,
+    MediaDelta,
+    ProviderPart,
+    ReasoningDelta,
+    RefusalDelta,
+    ResponseFinished,
+    ResponseStarted,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallFinished,
+    ToolCallStarted,
+    UsageReported,
+)
+from lm_deluge.prompt.parts import (
+    ImagePart,
+    Part,
+    ProviderDataPart,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCallPart,
+)
+from lm_deluge.response import ResponseBuilder
+from lm_deluge.usage import Usage
+
+__all__ = ["REDACTED", "SERVER_TOOL", "SIGNATURE", "ConverseWriter", "build_answer"]
+
+JSON = dict[str, Any]
+Named = tuple[str, JSON]
+
+SIGNATURE = "reasoning_signature"
+REDACTED = "redacted_reasoning"
+SERVER_TOOL = "server_tool"
+
+_FINISH_REASONS: dict[FinishReason, str] = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "content_filter": "content_filtered",
+    "refusal": "content_filtered",
+    "pause": "end_turn",
+    "error": "malformed_model_output",
+}
+_WORDS = {
+    *("end_turn", "tool_use", "max_tokens", "stop_sequence", "guardrail_intervened", "content_filtered"),
+    *("malformed_model_output", "malformed_tool_use", "model_context_window_exceeded"),
+}
+
+
+class ConverseWriter:
+    """The state behind one streamed answer."""
+
+    def __init__(self) -> None:
+        self._is_started = False
+        self._next = 0  # the number of the next block
+        self._open: tuple[str, int] | None = None  # the block of text or reasoning that can grow
+        self._calls: dict[int, tuple[int, bool]] = {}  # the block of each open call, and whether it has arguments
+        self._usage: Usage | None = None
+
+    def write(self, event: Event) -> list[Named]:
+        """Return the events of the API, by their names, that `event` completes."""
+        write = _WRITERS.get(type(event))
+        if write is None:
+            return []
+        begun = [] if self._is_started else [("messageStart", {"role": "assistant"})]
+        self._is_started = True
+        return [*begun, *write(self, event)]
+
+    def start(self, event: ResponseStarted) -> list[Named]:
+        """Say nothing: the start has no place for id and model."""
+        return []
+
+    def add_text(self, event: TextDelta | RefusalDelta) -> list[Named]:
+        """Write a piece of text."""
+        return self._grow("text", {"text": event.text}) if event.text else []
+
+    def add_reasoning(self, event: ReasoningDelta) -> list[Named]:
+        """Write a piece of reasoning."""
+        return self._grow("reasoning", {"reasoningContent": {"text": event.text}})
+
+    def add_citation(self, event: Citation) -> list[Named]:
+        """Write a source into the block of the text."""
+        return self._grow("text", {"citation": _citation(event)})
+
+    def _grow(self, kind: str, delta: JSON) -> list[Named]:
+        written: list[Named] = []
+        if self._open is None or self._open[0] != kind:
+            written = self._close()
+            self._open = kind, self._take_number()
+        return [*written, _delta(self._open[1], delta)]
+
+    def _close(self) -> list[Named]:
+        found, self._open = self._open, None
+        return [] if found is None else [_stop(found[1])]
+
+    def _take_number(self) -> int:
+        self._next += 1
+        return self._next - 1
+
+    def _block(self, start: JSON | None, *deltas: JSON) -> list[Named]:
+        """Write a whole block."""
+        written = self._close()
+        number = self._take_number()
+        if start is not None:
+            written.append(_start(number, start))
+        return [*written, *(_delta(number, delta) for delta in deltas), _stop(number)]
+
+    def start_call(self, event: ToolCallStarted) -> list[Named]:
+        """Begin a block for the call."""
+        written = self._close()
+        number = self._take_number()
+        self._calls[event.index] = number, False
+        return [*written, _start(number, {"toolUse": {"toolUseId": event.id, "name": event.name}})]
+
+    def add_arguments(self, event: ToolCallDelta) -> list[Named]:
+        """Write a piece of arguments into the block of its call."""
+        if event.index not in self._calls:
+            return []
+        number, _ = self._calls[event.index]
+        self._calls[event.index] = number, True
+        return [_delta(number, {"toolUse": {"input": event.arguments}})]
+
+    def finish_call(self, event: ToolCallFinished) -> list[Named]:
+        """Write what was not written in pieces: answers that were never streamed bring calls whole."""
+        written = []
+        if event.index not in self._calls:
+            written += self.start_call(ToolCallStarted(event.index, event.id, event.name))
+        if event.arguments_text and not self._calls[event.index][1]:
+            written += self.add_arguments(ToolCallDelta(event.index, event.arguments_text))
+        return [*written, _stop(self._calls.pop(event.index)[0])]
+
+    def add_media(self, event: MediaDelta) -> list[Named]:
+        """Write an image as a block of its own."""
+        if not event.media_type.startswith("image/"):
+            return []
+        source = {"bytes": event.data} if event.data else {"s3Location": {"uri": event.url or ""}}
+        start = {"image": {"format": event.media_type.removeprefix("image/")}}
+        return self._block(start, {"image": {"source": source}})
+
+    def add_opaque(self, event: ProviderPart) -> list[Named]:
+        """Write opaque data where it came from."""
+        if not _is_writable(event):
+            return []
+        if event.kind == SIGNATURE:
+            return [*self._grow("reasoning", {"reasoningContent": {"signature": event.data}}), *self._close()]
+        if event.kind == REDACTED:
+            return self._block(None, {"reasoningContent": {"redactedContent": event.data}})
+        ((name, fields),) = event.data.items()
+        head = {key: value for key, value in fields.items() if key not in ("input", "content")}
+        if name == "toolResult":
+            return self._block({name: head}, {name: fields.get("content", [])})
+        given = fields.get("input")
+        text = given if isinstance(given, str) else msgspec.json.encode(given).decode()
+        return self._block({name: head}, {name: {"input": text}})
+
+    def keep_usage(self, event: UsageReported) -> list[Named]:
+        """Keep the usage, which is told at the end."""
+        self._usage = event.usage
+        return []
+
+    def finish(self, event: ResponseFinished) -> list[Named]:
+        """End the message; usage comes behind the stop reason."""
+        metadata: JSON = {"metrics": {"latencyMs": 0}}
+        if self._usage is not None:
+            metadata = {"usage": _usage(self._usage), **metadata}
+        return [*self._close(), ("messageStop", {"stopReason": _reason(event)}), ("metadata", metadata)]
+
+
+_WRITERS: dict[type, Callable[[ConverseWriter, Any], list[Named]]] = {
+    ResponseStarted: ConverseWriter.start,
+    TextDelta: ConverseWriter.add_text,
+    ReasoningDelta: ConverseWriter.add_reasoning,
+    RefusalDelta: ConverseWriter.add_text,
+    ToolCallStarted: ConverseWriter.start_call,
+    ToolCallDelta: ConverseWriter.add_arguments,
+    ToolCallFinished: ConverseWriter.finish_call,
+    Citation: ConverseWriter.add_citation,
+    MediaDelta: ConverseWriter.add_media,
+    ProviderPart: ConverseWriter.add_opaque,
+    UsageReported: ConverseWriter.keep_usage,
+    ResponseFinished: ConverseWriter.finish,
+}
+
+
+def _start(number: int, start: JSON) -> Named:
+    return "contentBlockStart", {"start": start, "contentBlockIndex": number}
+
+
+def _delta(number: int, delta: JSON) -> Named:
+    return "contentBlockDelta", {"delta": delta, "contentBlockIndex": number}
+
+
+def _stop(number: int) -> Named:
+    return "contentBlockStop", {"contentBlockIndex": number}
+
+
+def build_answer(events: Iterable[Event]) -> JSON:
+    """Return the answer in one piece. One that was cut has no stop reason."""
+    builder = ResponseBuilder()
+    builder.add_all(events)
+    response = builder.response()
+    blocks: list[JSON] = []
+    for part in response.content.parts:
+        build = _BLOCKS.get(type(part))
+        if build is not None:
+            build(blocks, part)
+    if response.citations:
+        _cite(blocks, [_citation(each) for each in response.citations])
+    answer: JSON = {"output": {"message": {"role": "assistant", "content": blocks}}}
+    if builder.finished is not None:
+        answer["stopReason"] = _reason(builder.finished)
+    if response.usage is not None:
+        answer["usage"] = _usage(response.usage)
+    return {**answer, "metrics": {"latencyMs": 0}}
+
+
+def _add_text(blocks: list[JSON], part: Any) -> None:
+    if part.text:
+        blocks.append({"text": part.text})
+
+
+def _add_reasoning(blocks: list[JSON], part: Any) -> None:
+    blocks.append({"reasoningContent": {"reasoningText": {"text": part.text}}})
+
+
+def _add_call(blocks: list[JSON], part: Any) -> None:
+    given = part.arguments_text if part.arguments_error or part.custom else part.arguments
+    blocks.append({"toolUse": {"toolUseId": part.id, "name": part.name, "input": given}})
+
+
+def _add_image(blocks: list[JSON], part: Any) -> None:
+    media = part.media
+    source = {"bytes": media.base64()} if media.data else {"s3Location": {"uri": media.url or ""}}
+    blocks.append({"image": {"format": (media.media_type or "").removeprefix("image/"), "source": source}})
+
+
+def _is_writable(opaque: ProviderPart | ProviderDataPart) -> bool:
+    """Whether this API has a place for the data: other providers have kinds of their own."""
+    data = opaque.data
+    if opaque.kind == SERVER_TOOL:
+        return isinstance(data, dict) and list(data) in (["toolUse"], ["toolResult"])
+    return opaque.kind in (SIGNATURE, REDACTED) and isinstance(data, str)
+
+
+def _add_opaque(blocks: list[JSON], part: Any) -> None:
+    if not _is_writable(part):
+        return
+    if part.kind == REDACTED:
+        blocks.append({"reasoningContent": {"redactedContent": part.data}})
+    elif part.kind == SERVER_TOOL:
+        blocks.append(part.data)
+    else:
+        last = blocks[-1].get("reasoningContent", {}).get("reasoningText") if blocks else None
+        if last is None or "signature" in last:
+            _add_reasoning(blocks, ReasoningPart(""))
+        blocks[-1]["reasoningContent"]["reasoningText"]["signature"] = part.data
+
+
+_BLOCKS: dict[type[Part], Callable[[list[JSON], Any], None]] = {
+    TextPart: _add_text,
+    RefusalPart: _add_text,
+    ReasoningPart: _add_reasoning,
+    ToolCallPart: _add_call,
+    ImagePart: _add_image,
+    ProviderDataPart: _add_opaque,
+}
+
+
+def _cite(blocks: list[JSON], citations: list[JSON]) -> None:
+    """Put the sources beside the last text."""
+    for position in reversed(range(len(blocks))):
+        if "text" in blocks[position]:
+            blocks[position] = {"citationsContent": {"content": [blocks[position]], "citations": citations}}
+            return
+    blocks.append({"citationsContent": {"content": [], "citations": citations}})
+
+
+def _citation(event: Citation) -> JSON:
+    if event.raw is not None and ("location" in event.raw or "sourceContent" in event.raw):
+        return event.raw
+    fields = {"title": event.title, "location": {"web": {"url": event.url}} if event.url else None}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _usage(usage: Usage) -> JSON:
+    cached = {"cacheReadInputTokens": usage.cache_read_tokens, "cacheWriteInputTokens": usage.cache_write_tokens}
+    known = {name: count for name, count in cached.items() if count is not None}
+    return {
+        "inputTokens": max(usage.input_tokens - sum(known.values()), 0),
+        "outputTokens": usage.output_tokens,
+        "totalTokens": usage.total_tokens,
+        **known,
+    }
+
+
+def _reason(event: ResponseFinished) -> str:
+    raw = event.raw_finish_reason
+    return raw if raw in _WORDS else _FINISH_REASONS[event.finish_reason]

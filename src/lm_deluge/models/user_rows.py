@@ -1,0 +1,83 @@
+"""Rows from a file of the user: new ones, and fields of the package's own that are to be different."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from lm_deluge.errors import ConfigurationError
+from lm_deluge.models.rows import ModelRow, ProviderRow
+
+__all__ = ["read_user_rows"]
+
+_Row = TypeVar("_Row", ModelRow, ProviderRow)
+
+
+def read_user_rows(
+    text: str, file: str, providers: Mapping[str, ProviderRow], models: Mapping[str, ModelRow]
+) -> tuple[dict[str, ProviderRow], dict[str, ModelRow]]:
+    """Return the rows of a file, by id: tables `[providers.ID]` and `[models."ID"]` with the fields of the rows.
+
+    What a table leaves out stays as it is in the row of that id; a new provider is known to OpenTelemetry by its id, a
+    new model on the wire by what stands behind the colon of its id.
+
+    Raises:
+        ConfigurationError: The file is no TOML, or a row in it is none; file and key are named.
+    """
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{file} is no TOML: {error}") from error
+    for name in tables:
+        if name not in ("providers", "models"):
+            raise ConfigurationError(f"{file}: nothing is called {name!r}", hint="It holds [providers] and [models].")
+    own_providers = {
+        name: _row(ProviderRow, providers.get(name), {"otel_name": name, **table}, name, f"{file}: providers.{name}")
+        for name, table in _tables(tables, "providers", file)
+    }
+    own_models = {}
+    for name, table in _tables(tables, "models", file):
+        provider, colon, wire_name = name.partition(":")
+        usual = {"name": wire_name, "provider": provider} if colon else {"name": name}
+        where = f"{file}: models.{name}"
+        row = _row(ModelRow, models.get(name), {**usual, **table}, name, where)
+        if row.provider not in providers and row.provider not in own_providers:
+            raise ConfigurationError(f"{where}.provider: there is no provider {row.provider!r}")
+        own_models[name] = row
+    return own_providers, own_models
+
+
+def _tables(tables: dict[str, Any], kind: str, file: str) -> list[tuple[str, dict[str, Any]]]:
+    found = tables.get(kind, {})
+    if not isinstance(found, dict):
+        raise ConfigurationError(f"{file}: {kind} is no table", hint=f"Write [{kind}.NAME] above the fields.")
+    for name, table in found.items():
+        if not isinstance(table, dict):
+            raise ConfigurationError(
+                f"{file}: {kind}.{name} is no table", hint=f'Write [{kind}."{name}"] above the fields.'
+            )
+    return list(found.items())
+
+
+def _row(kind: type[_Row], known: _Row | None, table: dict[str, Any], name: str, where: str) -> _Row:
+    """Return a row: what the table says, and for the rest what is known."""
+    fields: dict[str, Any] = {}
+    if known is not None:
+        fields = {field: getattr(known, field) for field in known.__struct_fields__}
+        fields = {field: value for field, value in fields.items() if value is not None}
+    for field, value in table.items():
+        before = fields.get(field)
+        if isinstance(value, dict) and isinstance(before, msgspec.Struct):
+            value = {**msgspec.to_builtins(before), **value}  # noqa: PLW2901
+        fields[field] = value
+    if fields.get("id", name) != name:
+        raise ConfigurationError(f"{where}.id is not the table's name")
+    try:
+        return msgspec.convert(msgspec.to_builtins({**fields, "id": name}), kind)
+    except msgspec.ValidationError as error:
+        said, _, place = str(error).partition(" - at `$")
+        key = place.rstrip("`")
+        raise ConfigurationError(f"{where}{key}: {said[:1].lower()}{said[1:]}") from None

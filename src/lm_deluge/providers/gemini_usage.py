@@ -1,0 +1,45 @@
+"""Google's `usageMetadata` in our convention.
+
+https://ai.google.dev/api/generate-content#UsageMetadata (read 2026-11): the prompt's count includes what was read from
+the cache; thoughts are not in the candidates' count, nor results of the server's tools in the prompt's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from lm_deluge.usage import Usage
+from lm_deluge.wire.tolerant_json import convert_tolerantly
+
+__all__ = ["maybe_read_usage"]
+
+
+class _Counts(msgspec.Struct, gc=False, rename="camel"):
+    prompt_token_count: int | None = None
+    candidates_token_count: int | None = None
+    thoughts_token_count: int | None = None
+    tool_use_prompt_token_count: int | None = None
+    cached_content_token_count: int | None = None
+    total_token_count: int | None = None
+
+
+def maybe_read_usage(raw: dict[str, Any]) -> Usage | None:
+    """Return the counts; None where there are none: Vertex sends objects that hold a type of traffic alone.
+
+    A count of 0 is left out of Google's JSON, so each object is taken whole: a field of an earlier one may be 0 by now.
+    """
+    try:
+        counts = msgspec.convert(raw, _Counts)
+    except msgspec.ValidationError:
+        counts = convert_tolerantly(raw, _Counts) or _Counts()
+    if counts == _Counts():
+        return None
+    return Usage(
+        input_tokens=(counts.prompt_token_count or 0) + (counts.tool_use_prompt_token_count or 0),
+        output_tokens=(counts.candidates_token_count or 0) + (counts.thoughts_token_count or 0),
+        cache_read_tokens=counts.cached_content_token_count,
+        reasoning_tokens=counts.thoughts_token_count,
+        raw=raw,
+    )

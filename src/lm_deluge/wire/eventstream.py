@@ -1,0 +1,186 @@
+"""The binary event stream of AWS (`application/vnd.amazon.eventstream`), both ways.
+
+https://docs.aws.amazon.com/transcribe/latest/dg/streaming-setting-up.html#streaming-event-stream
+
+A message is a prelude (its length, the length of its headers, their checksum), headers, a payload, and a checksum of
+all before it; numbers are big-endian, checksums are CRC-32.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import msgspec
+
+from lm_deluge.errors import ProtocolError, ResponseLimitError
+from lm_deluge.wire.sse import ServerSentEvent
+
+__all__ = ["MEDIA_TYPE", "EventStreamDecoder", "encode_event_message"]
+
+MEDIA_TYPE = "application/vnd.amazon.eventstream"
+
+_PRELUDE = struct.Struct(">III")
+_WORD = struct.Struct(">I")
+_LENGTH = struct.Struct(">H")
+_SHORTEST = _PRELUDE.size + _WORD.size  # a message without headers and payload
+
+# How long the value of each type of header is; None: its length stands before it.
+_BYTES, _STRING = 6, 7
+_SIZES: dict[int, int | None] = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, _BYTES: None, _STRING: None, 8: 8, 9: 16}
+
+_MOST_KNOWN_HEADS = 64
+
+
+class EventStreamDecoder:
+    """Cuts a byte stream into messages, however the bytes are cut.
+
+    An event becomes a frame of its type. An exception or an error becomes a frame of the type `error`, whose data is
+    `{"error": {"code": ..., "message": ...}}`: on the wire its name stands in a header, and the rest in the payload.
+
+    Work is linear in the bytes; what is held is at most one message. A message beyond `max_event_bytes`, or one that a
+    checksum disowns, sets `error`, behind the messages that came whole; from then on nothing more is read.
+    """
+
+    media_types: ClassVar[tuple[str, ...]] = (MEDIA_TYPE,)
+    is_json: ClassVar[bool] = False
+
+    def __init__(self, max_event_bytes: int = 16 * 2**20) -> None:
+        self.error: ProtocolError | None = None
+        self._limit = max_event_bytes
+        self._rest = bytearray()  # a message whose end has not come
+        self._wanted = _PRELUDE.size  # bytes until more can be said of it
+        self._heads: dict[bytes, dict[str, str]] = {}  # nearly all messages of a stream have one of a few heads
+
+    def may_begin(self, head: bytes) -> bool:
+        """Whether a stream can begin with these bytes: no message has 16 MiB, so its length begins with 0."""
+        return head[:1] == b"\0"
+
+    def feed(self, data: bytes) -> list[ServerSentEvent]:
+        """Take the next bytes; return the messages that they complete."""
+        if self.error is not None:
+            return []
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._wanted:
+                return []
+            data = bytes(self._rest)
+            self._rest = bytearray()
+        frames: list[ServerSentEvent] = []
+        try:
+            position = self._cut(data, frames)
+        except ProtocolError as error:
+            self.error = error
+        else:
+            self._rest += data[position:]
+        return frames
+
+    def maybe_feed_plain(self, data: bytes) -> list[bytes] | None:
+        """Take nothing: every message has a type."""
+        return None
+
+    def close(self) -> None:
+        """Take the end of the body. A message that it cut never counts: its checksum is missing."""
+
+    def _cut(self, data: bytes, frames: list[ServerSentEvent]) -> int:
+        """Append the whole messages; return where the one begins that is not whole."""
+        position, end = 0, len(data)
+        while True:
+            self._wanted = _PRELUDE.size
+            if end - position < _PRELUDE.size:
+                return position
+            total, headers = self._read_prelude(data, position)
+            self._wanted = total
+            if end - position < total:
+                return position
+            frames.append(self._read_message(data, position, total, headers))
+            position += total
+
+    def _read_prelude(self, data: bytes, position: int) -> tuple[int, int]:
+        total, headers, checksum = _PRELUDE.unpack_from(data, position)
+        if zlib.crc32(data[position : position + 8]) != checksum:
+            raise _broken("the prelude of a message fails its checksum", data[position:])
+        if total < _SHORTEST + headers:
+            raise _broken("the headers of a message are longer than the message", data[position:])
+        if total > self._limit:
+            raise ResponseLimitError(
+                f"an event of the stream is larger than {self._limit} bytes",
+                reason="limit",
+                hint="Raise max_event_bytes if such events are expected.",
+            )
+        return total, headers
+
+    def _read_message(self, data: bytes, position: int, total: int, headers: int) -> ServerSentEvent:
+        end = position + total - _WORD.size
+        if zlib.crc32(data[position:end]) != _WORD.unpack_from(data, end)[0]:
+            raise _broken("a message fails its checksum", data[position:])
+        start = position + _PRELUDE.size
+        head = data[start : start + headers]
+        named = self._heads.get(head)
+        if named is None:
+            named = _read_headers(head)
+            if len(self._heads) < _MOST_KNOWN_HEADS:
+                self._heads[head] = named
+        payload = data[start + headers : end]
+        if named.get(":message-type", "event") == "event":
+            return ServerSentEvent(payload, named.get(":event-type", ""))
+        return ServerSentEvent(_error_object(named, payload), "error")
+
+
+def _broken(message: str, excerpt: bytes) -> ProtocolError:
+    return ProtocolError(message, reason="framing", excerpt=excerpt[:200], billed="maybe")
+
+
+def _read_headers(head: bytes) -> dict[str, str]:
+    """Return the headers that are text; of others only the length is of interest."""
+    found: dict[str, str] = {}
+    position = 0
+    try:
+        while position < len(head):
+            start = position + 1
+            position = start + head[position]
+            name, kind = head[start:position], head[position]
+            position += 1
+            size = _SIZES[kind]
+            if size is None:
+                size = _LENGTH.unpack_from(head, position)[0]
+                position += _LENGTH.size
+            value = head[position : position + size]
+            position += size
+            if kind == _STRING:
+                found[name.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
+    except (IndexError, KeyError, struct.error):
+        position = len(head) + 1
+    if position != len(head):
+        raise _broken("the headers of a message cannot be read", head)
+    return found
+
+
+def _error_object(named: Mapping[str, str], payload: bytes) -> bytes:
+    """Return an exception, whose fields are its payload, or an error, which has headers only, as one JSON object."""
+    code = named.get(":exception-type") or named.get(":error-code")
+    fields: dict[str, Any] = {}
+    try:
+        found = msgspec.json.decode(payload) if payload else {}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        found = payload.decode("utf-8", "replace")
+    if isinstance(found, dict):
+        fields = found
+        message = found.get("message") or found.get("Message")
+    else:
+        message = found if isinstance(found, str) else None
+    return msgspec.json.encode({"error": {**fields, "code": code, "message": message or named.get(":error-message")}})
+
+
+def encode_event_message(payload: bytes, headers: Mapping[str, str] | None = None) -> bytes:
+    """Write one message; its headers are text."""
+    head = b"".join([_header(name.encode(), value.encode()) for name, value in (headers or {}).items()])
+    start = _WORD.pack(_SHORTEST + len(head) + len(payload)) + _WORD.pack(len(head))
+    message = start + _WORD.pack(zlib.crc32(start)) + head + payload
+    return message + _WORD.pack(zlib.crc32(message))
+
+
+def _header(name: bytes, value: bytes) -> bytes:
+    return bytes([len(name)]) + name + bytes([_STRING]) + _LENGTH.pack(len(value)) + value

@@ -1,0 +1,7 @@
+"""Converse: blocks in any order, each with what belongs to it."""
+
+from encoders.converse_answers import converse_answers
+
+API = "bedrock-converse"
+
+ANSWERS = converse_answers("recording")

@@ -1,0 +1,126 @@
+"""The Responses API: everything in order, each piece of reasoning and each image with its item behind it."""
+
+import base64
+
+from hypothesis import strategies as st
+
+from encoders.answers import counts, logprobs, texts
+from lm_deluge.events import (
+    Citation,
+    Event,
+    MediaDelta,
+    ProviderPart,
+    ReasoningDelta,
+    RefusalDelta,
+    ResponseFinished,
+    ResponseStarted,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallFinished,
+    ToolCallStarted,
+    UsageReported,
+)
+from lm_deluge.providers.tool_calls import parse_arguments
+from lm_deluge.usage import Usage
+
+API = "openai-responses"
+OWNER = "recording"
+
+usages = st.builds(
+    Usage,
+    input_tokens=counts,
+    output_tokens=counts,
+    cache_read_tokens=st.none() | counts,
+    cache_write_tokens=st.none() | counts,
+    reasoning_tokens=st.none() | st.just(0),
+)
+
+
+@st.composite
+def thoughts(draw: st.DrawFn) -> list[Event]:
+    pieces = draw(st.lists(texts, max_size=3))
+    summary = [{"type": "summary_text", "text": "".join(pieces)}] if pieces else []
+    item = {"id": "rs_x", "type": "reasoning", "encrypted_content": draw(texts), "summary": summary}
+    return [*(ReasoningDelta(piece) for piece in pieces), ProviderPart(OWNER, "reasoning", item)]
+
+
+@st.composite
+def sayings(draw: st.DrawFn) -> list[Event]:
+    """One message: text in pieces, refusals, sources, and what it is."""
+    said = draw(st.lists(st.builds(TextDelta, texts) | st.builds(TextDelta, texts, logprobs), max_size=3))
+    refused = draw(st.lists(st.builds(RefusalDelta, texts), max_size=2))
+    events: list[Event] = [*said, *refused]
+    if not events:
+        return []
+    phase = draw(st.sampled_from(["commentary", "final_answer"]))
+    return [*events, ProviderPart(OWNER, "message", {"phase": phase})]
+
+
+@st.composite
+def calls(draw: st.DrawFn, index: int) -> list[Event]:
+    is_custom = draw(st.booleans())
+    fragments = draw(st.lists(texts, max_size=3) | st.just(['{"city": "Pa', 'ris", "n"', ": 1}"]))
+    name, text = draw(st.sampled_from(["weather", "search", "f"])), "".join(fragments)
+    value, error = (None, None) if is_custom else parse_arguments(text)
+    events: list[Event] = [
+        ToolCallStarted(index, f"call_{index}", name, is_custom),
+        *(ToolCallDelta(index, fragment) for fragment in fragments),
+        ToolCallFinished(index, f"call_{index}", name, text, value, error, is_custom),
+    ]
+    if draw(st.booleans()):
+        kind = "custom_tool_call" if is_custom else "function_call"
+        events.append(ProviderPart(OWNER, kind, {"namespace": "crm"}))
+    return events
+
+
+@st.composite
+def pictures(draw: st.DrawFn) -> list[Event]:
+    data = base64.b64encode(draw(st.binary(min_size=1, max_size=9))).decode()
+    item = {
+        "id": "ig_1",
+        "type": "image_generation_call",
+        "status": "completed",
+        "output_format": "webp",
+        "result": data,
+    }
+    return [MediaDelta("image/webp", data, id="ig_1"), ProviderPart(OWNER, "image_generation_call", item)]
+
+
+hosted = st.sampled_from(
+    [
+        ("web_search_call", {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"query": "q"}}),
+        ("mcp_list_tools", {"type": "mcp_list_tools", "id": "mcpl_1", "server_label": "s", "tools": []}),
+        ("output_item", {"type": "brand_new_call", "id": "bn_1", "data": [1, None, {"a": "b"}]}),
+    ]
+).map(lambda pair: [ProviderPart(OWNER, *pair)])
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> list[Event]:
+    middle: list[Event] = []
+    number, length, has_refusal = 0, 0, False
+    for kind in draw(st.lists(st.sampled_from("tscph"), max_size=5)):
+        if kind == "c":
+            middle += draw(calls(number))
+            number += 1
+            continue
+        said = draw({"t": thoughts(), "s": sayings(), "p": pictures(), "h": hosted}[kind])
+        texts_said = [event for event in said if isinstance(event, TextDelta)]
+        if texts_said:
+            start, length = length, length + sum(len(event.text) for event in texts_said)
+            end = draw(st.none() | st.integers(start, length))
+            at = said.index(texts_said[-1]) + 1
+            said[at:at] = draw(st.just([]) | st.just([Citation("https://example.org", "T", start, end)]))
+        has_refusal = has_refusal or any(isinstance(event, RefusalDelta) for event in said)
+        middle += said
+    reason = draw(st.sampled_from(["stop", "length", "content_filter"]))
+    if reason == "stop":
+        finished = ResponseFinished("tool_calls" if number else "refusal" if has_refusal else "stop", "completed")
+    else:
+        finished = ResponseFinished(reason, "incomplete")
+    told = [UsageReported(usage) for usage in draw(st.lists(usages, max_size=1))]
+    started = draw(st.builds(ResponseStarted, st.none() | texts, st.none() | texts))
+    return [started, *middle, *told, finished]
+
+
+ANSWERS = answers()

@@ -1,0 +1,34 @@
+"""Converse: complete with its stop reason; usage is without cached tokens."""
+
+import json
+import struct
+from typing import Any
+
+from oracles import Oracle, Usage
+
+API = "bedrock-converse"
+
+
+def frame_ends(body: bytes) -> list[tuple[int, bytes]]:
+    """Return where each message of an AWS event stream ends, and its payload; checksums are not looked at."""
+    found, position = [], 0
+    while position < len(body):
+        total, headers = struct.unpack_from(">II", body, position)
+        found.append((position + total, body[position + 12 + headers : position + total - 4]))
+        position += total
+    return found
+
+
+def is_terminal(data: bytes) -> bool:
+    return "stopReason" in json.loads(data)
+
+
+def is_error(data: bytes) -> bool:
+    return set(json.loads(data)) <= {"message", "originalStatusCode", "originalMessage"}
+
+
+def usage(expected: dict[str, Any], raw: dict[str, Any]) -> Usage:
+    return {**expected, "input": expected["input"] + (expected["cache_read"] or 0) + (expected["cache_write"] or 0)}
+
+
+ORACLE = Oracle(frame_ends, is_terminal, is_error, usage)

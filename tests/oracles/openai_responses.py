@@ -1,0 +1,31 @@
+"""The Responses API: complete with the event that says so, or that it is incomplete."""
+
+import json
+from typing import Any
+
+from oracles import Oracle, Usage, sse_frame_ends
+
+API = "openai-responses"
+
+
+def kind_of(data: bytes) -> str:
+    return "" if data.strip() == b"[DONE]" else json.loads(data).get("type", "")
+
+
+def is_terminal(data: bytes) -> bool:
+    return kind_of(data) in ("response.completed", "response.incomplete")
+
+
+def is_error(data: bytes) -> bool:
+    return kind_of(data) in ("error", "response.failed")
+
+
+def usage(expected: dict[str, Any], raw: dict[str, Any]) -> Usage:
+    reasoning = expected["reasoning"] or 0
+    if reasoning and raw.get("total_tokens") == expected["input"] + expected["output"] + reasoning:
+        # Our convention has reasoning within the output.
+        return {**expected, "output": expected["output"] + reasoning}
+    return dict(expected)
+
+
+ORACLE = Oracle(sse_frame_ends, is_terminal, is_error, usage)

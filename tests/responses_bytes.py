@@ -1,0 +1,78 @@
+"""Streams of the Responses API by hand: frames as the API writes them, and what is made of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from lm_deluge.events import Event
+from lm_deluge.response import APIResponse
+from lm_deluge.testing import decode_body, decode_events
+
+API = "openai-responses"
+
+JSON = dict[str, Any]
+
+
+def frame(kind: str, **fields: Any) -> bytes:
+    """Return one frame."""
+    data = json.dumps({"type": f"response.{kind}", **fields}, ensure_ascii=False)
+    return f"event: response.{kind}\ndata: {data}\n\n".encode()
+
+
+def created(**fields: Any) -> bytes:
+    """Return the first frame."""
+    response = {"id": "resp_1", "model": "gpt-5-2025", "status": "in_progress", "output": [], **fields}
+    return frame("created", response=response, sequence_number=0)
+
+
+def text(delta: str, *, item: int = 0, content: int = 0, **fields: Any) -> bytes:
+    """Return a piece of text."""
+    return frame("output_text.delta", delta=delta, output_index=item, content_index=content, **fields)
+
+
+def added(item: JSON, index: int = 0) -> bytes:
+    """Return the beginning of an item."""
+    return frame("output_item.added", output_index=index, item=item)
+
+
+def done(item: JSON, index: int = 0) -> bytes:
+    """Return a finished item."""
+    return frame("output_item.done", output_index=index, item=item)
+
+
+def message(*content: JSON, **fields: Any) -> JSON:
+    """Return a message."""
+    return {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": content, **fields}
+
+
+def piece(said: str, **fields: Any) -> JSON:
+    """Return a piece of text of a message."""
+    return {"type": "output_text", "text": said, "annotations": [], **fields}
+
+
+def completed(*output: JSON, **fields: Any) -> bytes:
+    """Return the last frame."""
+    return frame("completed", response=whole(*output, **fields))
+
+
+def whole(*output: JSON, **fields: Any) -> JSON:
+    """Return a plain answer."""
+    return {
+        "object": "response",
+        "id": "resp_1",
+        "model": "gpt-5-2025",
+        "status": "completed",
+        "output": output,
+        **fields,
+    }
+
+
+def events_of(*frames: bytes) -> list[Event]:
+    """Return the events of a stream."""
+    return list(decode_events(API, b"".join(frames)))
+
+
+def read(*frames: bytes) -> APIResponse:
+    """Return the answer of a stream, or of a plain body."""
+    return decode_body(API, b"".join(frames))
