@@ -32,6 +32,7 @@ _BURST_CUT, _LEAST_BURST = 0.5, 1 / 16
 _QUANTA_S = (60.0, 30.0, 20.0, 15.0, 10.0, 6.0, 5.0, 2.0, 1.0)
 _QUANTUM_FIT = 0.12
 _REFUSALS_KEPT = 8
+_SLICES_KEPT = 30  # periods without a refusal, after which they were perhaps never there
 _BUCKET_FIT = 0.03
 
 
@@ -79,7 +80,7 @@ class Pace:
         self.amount = limit.amount
         self.tat = -math.inf
         self.closed_until = -math.inf
-        self.quantum_s: float | None = None
+        self._quantum_s: float | None = None
         self._ceiling = limit.amount if is_firm else math.inf
         self._is_guess = is_guess
         self._is_counted = limit.dimension == "requests"
@@ -105,7 +106,12 @@ class Pace:
 
     def burst_s(self, now: float) -> float:
         """Return how many seconds' worth may go at once; halved by refusals, doubled again by ten clean periods."""
-        return self._burst_s * (self.quantum_s or self.period_s) / self.period_s * self._burst_share_at(now)
+        return self._burst_s * self.window_s(now) / self.period_s * self._burst_share_at(now)
+
+    def window_s(self, now: float) -> float:
+        """Return over how long the server counts: the period, or slices of it that refusals showed a while ago."""
+        is_recent = now - self._cut_at < _SLICES_KEPT * self.period_s
+        return self._quantum_s if self._quantum_s is not None and is_recent else self.period_s
 
     def _burst_share_at(self, now: float) -> float:
         if self._cut_at == -math.inf:
@@ -119,7 +125,7 @@ class Pace:
         if not self._is_counted:
             biggest = self._biggest(now) if biggest is None else biggest
             amount = max(amount - biggest - min(spread, _MOST_SPREAD * amount), 0.001 * amount)
-        window_s = self.quantum_s or self.period_s
+        window_s = self.window_s(now)
         slack = min(1.0, (jitter_s + self.burst_s(now)) / window_s) + _PRECAUTION
         return self.period_s / amount * (1 + slack)
 
@@ -234,7 +240,8 @@ class Pace:
             self._burst_share = max(_LEAST_BURST, self._burst_share_at(now) * _BURST_CUT)
             self._cut_at = now
             self._refused_at = [*self._refused_at[1 - _REFUSALS_KEPT :], now]
-            self.quantum_s = _quantum(self._refused_at, self.period_s) or self.quantum_s
+            recent = [moment for moment in self._refused_at if now - moment < _SLICES_KEPT * self.period_s]
+            self._quantum_s = _quantum(recent, self.period_s) or self._quantum_s
         if retry_at is None:
             retry_at = now + min(self.period_s, self.period_s / 60 * 2 ** (len(self._refused_at) - 1))
         self.closed_until = max(self.closed_until, retry_at)
