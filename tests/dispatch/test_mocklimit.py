@@ -125,4 +125,3 @@ async def test_four_ways_to_count(address: str) -> None:
             assert sent >= 0.95 * AMOUNT * WINDOWS, (kind, figures)
         else:
             assert refused <= 0.02 * AMOUNT * WINDOWS, (kind, figures)
-    print(figures)

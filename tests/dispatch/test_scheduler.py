@@ -296,20 +296,31 @@ def test_a_preferred_model_is_waited_for() -> None:
 # Big ones and small ones
 
 
-def test_a_big_one_keeps_its_slot_while_small_ones_use_the_gap() -> None:
-    queue, limiter = scheduler(client=[Limit("requests", 6_000)], limits=[Limit("input_tokens", 100_000)])
-    limiter.set_limits("m", "", [Limit("output_tokens", 60_000), Limit("input_tokens", 60_000_000)])
-    big = {"max_output_tokens": 30_000}
-    submit(
-        queue, [Job(id=0, **big), Job(id=1, **big), *(Job(id=number, max_output_tokens=0) for number in range(2, 12))]
-    )
+def test_a_big_one_keeps_its_slot_while_another_model_uses_the_gap() -> None:
+    queue, limiter = scheduler(Route("a"), Route("b"), client=[Limit("requests", 6_000)])
+    limiter.set_limits("a", "", [Limit("output_tokens", 60_000)])
+    big = {"max_output_tokens": 20_000, "models": frozenset("a")}
+    submit(queue, [Job(id=0, **big), Job(id=1, **big)])
+    submit(queue, [Job(id=number, max_output_tokens=10, models=frozenset("b")) for number in range(2, 102)])
     plan = queue.poll(NOW)
-    slot = plan.wake_at
-    assert 0 in ids(plan)
-    assert slot > NOW + 25
-    filled = [number for step in range(1, 20) for number in ids(queue.poll(NOW + step))]
-    assert 1 not in filled
-    assert ids(queue.poll(slot)) == [1], "not delayed by them"
+    filled = ids(plan)
+    polls = 0
+    while len(queue) > 1:
+        polls += 1
+        assert plan.wake_at <= NOW + 1.5, "not one of them waits for the big one's slot"
+        plan = queue.poll(plan.wake_at)
+        filled += ids(plan)
+    assert filled == [0, *range(2, 102)]
+    assert polls <= 40
+    assert plan.wake_at > NOW + 20
+    assert ids(queue.poll(plan.wake_at)) == [1], "which has not moved"
+
+
+def test_what_does_not_touch_the_limit_goes_before_the_one_that_waits_for_it() -> None:
+    queue, _ = scheduler(limits=[Limit("output_tokens", 60_000), Limit("requests", 6_000)])
+    submit(queue, [*jobs(2, max_output_tokens=20_000), Job(id=7, max_output_tokens=0)])
+    assert ids(queue.poll(NOW)) == [0, 7]
+    assert ids(queue.poll(NOW + 1)) == []
 
 
 def test_small_ones_cannot_starve_a_big_one() -> None:
@@ -401,3 +412,15 @@ def test_returned_jobs_are_found_by_halving() -> None:
         lane.take(entry)
     assert order == sorted(order)
     assert Counted.compared < 4 * count * math.log2(count)
+
+
+def test_what_no_longer_fits_fills_no_gap_and_is_told_in_its_turn() -> None:
+    queue, limiter = scheduler(limits=[Limit("input_tokens", 60_000), Limit("requests", 6_000)])
+    submit(queue, [*jobs(2, input_tokens=20_000), Job(id=7, input_tokens=30_000)])
+    first = queue.poll(NOW).start[0]
+    limits = {"input_tokens": RateLimit("input_tokens", 60.0, 25_000)}
+    limiter.observe(Observation(ticket=first.ticket, status=200, sent_at=NOW, rate_limits=limits), NOW)
+    plan = queue.poll(NOW + 1)
+    assert (ids(plan), plan.failed) == ([], [])
+    plan = queue.poll(plan.wake_at)
+    assert [failure.job.id for failure in plan.failed] == [7]

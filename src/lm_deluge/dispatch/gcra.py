@@ -18,6 +18,7 @@ import math
 import msgspec
 
 from lm_deluge.dispatch.limits import Limit
+from lm_deluge.wire.rate_limit_headers import Dimension
 
 __all__ = ["Charge", "Pace"]
 
@@ -75,7 +76,7 @@ class Pace:
             is_guess: Nobody named the limit; it was taken from what went through, so it may turn out higher.
             is_firm: The user set it; a provider's headers may lower, but not raise it.
         """
-        self.dimension = limit.dimension
+        self.dimension: Dimension = limit.dimension
         self.period_s = limit.period_s
         self.amount = limit.amount
         self.tat = -math.inf
@@ -90,6 +91,7 @@ class Pace:
         self._rate_after_cut = 1.0
         self._cut_at = -math.inf
         self._refused_at: list[float] = []
+        self._last: Charge | None = None
         self._credit_s = 0.0  # given back while requests waited
         self._moved_s = 0.0  # by headers, in sum
         self._forward_s = 0.0  # by headers, not yet caught up with
@@ -172,7 +174,7 @@ class Pace:
         spent_s = min(self._credit_s, self.tat - slot)
         self.tat -= spent_s
         self._credit_s -= spent_s
-        return Charge(
+        self._last = Charge(
             self,
             units=units,
             spacing_s=spacing_s,
@@ -184,6 +186,11 @@ class Pace:
             credit_s=spent_s,
             has_waited=free_from > now,
         )
+        return self._last
+
+    def is_last(self, charge: Charge) -> bool:
+        """Tell whether nobody reserved after this one; only then it can be undone without anybody else's slot."""
+        return self._last is charge
 
     def undo(self, charge: Charge, now: float) -> None:
         """Take a reservation back whose request has not left, as if it had never been made."""
@@ -222,12 +229,14 @@ class Pace:
 
     def fits_gap(self, charge: Charge, units: float, now: float, slot: float) -> bool:
         """Tell whether a request may go now without moving the slot of the one that holds `charge`."""
+        if not units:
+            return self.closed_until <= now
         return units <= charge.units and charge.free_from <= now and now + units * charge.spacing_s <= slot
 
     def fill_gap(self, charge: Charge, units: float, now: float) -> Charge:
         """Charge a request to the gap before the one that holds `charge`."""
         spacing_s = charge.spacing_s
-        charge.free_from = max(charge.free_from, now) + units * spacing_s
+        charge.free_from = max(charge.free_from, now - self.burst_s(now)) + units * spacing_s
         return Charge(self, units, spacing_s, self.tat, self._moved_s, now)
 
     # Learning
