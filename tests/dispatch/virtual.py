@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
-from servers import Server
 
+from dispatch.servers import Server
 from lm_deluge.dispatch.limiter import LocalLimiter
 from lm_deluge.dispatch.limits import Observation
 from lm_deluge.dispatch.scheduler import Job, Route, Scheduler, Start
@@ -23,10 +23,10 @@ class Load(msgspec.Struct, kw_only=True):
 
     jitter_s: float = 0.0
     lateness_s: float = 0.002  # of the runner's timer
-    input_tokens: Callable[[random.Random], int] = lambda chance: 100
-    output_tokens: Callable[[random.Random], int] = lambda chance: 100
+    input_tokens: Callable[[random.Random], int] = lambda _: 100
+    output_tokens: Callable[[random.Random], int] = lambda _: 100
     max_output_tokens: int | None = None
-    latency_s: Callable[[random.Random, int], float] = lambda chance, tokens: 2.0
+    latency_s: Callable[[random.Random, int], float] = lambda _chance, _tokens: 2.0
     input_share: float = 0.8  # of the upper bound that is reserved
 
 

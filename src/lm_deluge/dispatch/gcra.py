@@ -18,6 +18,7 @@ import math
 import msgspec
 
 from lm_deluge.dispatch.limits import Limit
+from lm_deluge.wire.rate_limit_headers import Dimension
 
 __all__ = ["Charge", "Pace"]
 
@@ -32,6 +33,7 @@ _BURST_CUT, _LEAST_BURST = 0.5, 1 / 16
 _QUANTA_S = (60.0, 30.0, 20.0, 15.0, 10.0, 6.0, 5.0, 2.0, 1.0)
 _QUANTUM_FIT = 0.12
 _REFUSALS_KEPT = 8
+_SLICES_KEPT = 30  # periods without a refusal, after which they were perhaps never there
 _BUCKET_FIT = 0.03
 
 
@@ -74,12 +76,12 @@ class Pace:
             is_guess: Nobody named the limit; it was taken from what went through, so it may turn out higher.
             is_firm: The user set it; a provider's headers may lower, but not raise it.
         """
-        self.dimension = limit.dimension
+        self.dimension: Dimension = limit.dimension
         self.period_s = limit.period_s
         self.amount = limit.amount
         self.tat = -math.inf
         self.closed_until = -math.inf
-        self.quantum_s: float | None = None
+        self._quantum_s: float | None = None
         self._ceiling = limit.amount if is_firm else math.inf
         self._is_guess = is_guess
         self._is_counted = limit.dimension == "requests"
@@ -89,6 +91,7 @@ class Pace:
         self._rate_after_cut = 1.0
         self._cut_at = -math.inf
         self._refused_at: list[float] = []
+        self._last: Charge | None = None
         self._credit_s = 0.0  # given back while requests waited
         self._moved_s = 0.0  # by headers, in sum
         self._forward_s = 0.0  # by headers, not yet caught up with
@@ -105,7 +108,12 @@ class Pace:
 
     def burst_s(self, now: float) -> float:
         """Return how many seconds' worth may go at once; halved by refusals, doubled again by ten clean periods."""
-        return self._burst_s * (self.quantum_s or self.period_s) / self.period_s * self._burst_share_at(now)
+        return self._burst_s * self.window_s(now) / self.period_s * self._burst_share_at(now)
+
+    def window_s(self, now: float) -> float:
+        """Return over how long the server counts: the period, or slices of it that refusals showed a while ago."""
+        is_recent = now - self._cut_at < _SLICES_KEPT * self.period_s
+        return self._quantum_s if self._quantum_s is not None and is_recent else self.period_s
 
     def _burst_share_at(self, now: float) -> float:
         if self._cut_at == -math.inf:
@@ -119,7 +127,7 @@ class Pace:
         if not self._is_counted:
             biggest = self._biggest(now) if biggest is None else biggest
             amount = max(amount - biggest - min(spread, _MOST_SPREAD * amount), 0.001 * amount)
-        window_s = self.quantum_s or self.period_s
+        window_s = self.window_s(now)
         slack = min(1.0, (jitter_s + self.burst_s(now)) / window_s) + _PRECAUTION
         return self.period_s / amount * (1 + slack)
 
@@ -166,7 +174,7 @@ class Pace:
         spent_s = min(self._credit_s, self.tat - slot)
         self.tat -= spent_s
         self._credit_s -= spent_s
-        return Charge(
+        self._last = Charge(
             self,
             units=units,
             spacing_s=spacing_s,
@@ -178,6 +186,11 @@ class Pace:
             credit_s=spent_s,
             has_waited=free_from > now,
         )
+        return self._last
+
+    def is_last(self, charge: Charge) -> bool:
+        """Tell whether nobody reserved after this one; only then it can be undone without anybody else's slot."""
+        return self._last is charge
 
     def undo(self, charge: Charge, now: float) -> None:
         """Take a reservation back whose request has not left, as if it had never been made."""
@@ -216,12 +229,14 @@ class Pace:
 
     def fits_gap(self, charge: Charge, units: float, now: float, slot: float) -> bool:
         """Tell whether a request may go now without moving the slot of the one that holds `charge`."""
+        if not units:
+            return self.closed_until <= now
         return units <= charge.units and charge.free_from <= now and now + units * charge.spacing_s <= slot
 
     def fill_gap(self, charge: Charge, units: float, now: float) -> Charge:
         """Charge a request to the gap before the one that holds `charge`."""
         spacing_s = charge.spacing_s
-        charge.free_from = max(charge.free_from, now) + units * spacing_s
+        charge.free_from = max(charge.free_from, now - self.burst_s(now)) + units * spacing_s
         return Charge(self, units, spacing_s, self.tat, self._moved_s, now)
 
     # Learning
@@ -234,7 +249,8 @@ class Pace:
             self._burst_share = max(_LEAST_BURST, self._burst_share_at(now) * _BURST_CUT)
             self._cut_at = now
             self._refused_at = [*self._refused_at[1 - _REFUSALS_KEPT :], now]
-            self.quantum_s = _quantum(self._refused_at, self.period_s) or self.quantum_s
+            recent = [moment for moment in self._refused_at if now - moment < _SLICES_KEPT * self.period_s]
+            self._quantum_s = _quantum(recent, self.period_s) or self._quantum_s
         if retry_at is None:
             retry_at = now + min(self.period_s, self.period_s / 60 * 2 ** (len(self._refused_at) - 1))
         self.closed_until = max(self.closed_until, retry_at)

@@ -151,19 +151,26 @@ class LocalLimiter:
 
     def _fill(self, need: Need, route: _Route, output: int, now: float, before: Ticket) -> list[Charge] | None:
         held = self._open.get(before.id)
-        if held is None or held.route is not route or now < route.closed_until or held.at <= now:
+        if held is None or now < route.closed_until or held.at <= now:
             return None
-        costs = [self._cost(charge.pace, need, output) for charge in held.charges]
-        pairs = list(zip(held.charges, costs, strict=True))
+        shared = held.charges if held.route is route else held.charges[: len(self._paces)]
+        pairs = [(charge, self._cost(charge.pace, need, output)) for charge in shared]
         if not all(charge.pace.fits_gap(charge, units, now, held.at) for charge, units in pairs):
             return None
+        spread = self._spread(need.model, route)
+        own = [] if held.route is route else [(pace, self._cost(pace, need, output)) for pace in route.paces]
+        if any(pace.earliest(units, now, self._jitter(pace), spread) > now for pace, units in own):
+            return None
         held.has_fillers = True
-        return [charge.pace.fill_gap(charge, units, now) for charge, units in pairs]
+        charges = [charge.pace.fill_gap(charge, units, now) for charge, units in pairs]
+        return charges + [pace.take(units, now, now, self._jitter(pace), spread) for pace, units in own]
 
     def sooner(self, ticket: Ticket, now: float) -> Ticket:
         """Return the ticket with an earlier slot, where what was given back since allows one; else as it is."""
         holding = self._open.get(ticket.id)
         if holding is None or holding.has_fillers or holding.at <= now:
+            return ticket
+        if not all(charge.pace.is_last(charge) for charge in holding.charges):
             return ticket
         for charge in holding.charges:
             charge.pace.undo(charge, now)

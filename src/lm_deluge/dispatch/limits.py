@@ -108,8 +108,9 @@ class Limiter(Protocol):
     def reserve(self, need: Need, now: float, *, before: Ticket | None = None) -> Ticket | None:
         """Reserve a slot under all limits at once; None, and nothing is reserved, where every place is taken.
 
-        `before` asks for a slot right now that does not delay that ticket of the same model and key; None where there
-        is no such gap. An implementation without this may always return None to it.
+        `before` asks for a slot right now that does not delay that ticket, which waits for its own; None where there is
+        no such gap. That is mostly for another model: under limits that both share, a slot in the future leaves what
+        comes before it free. An implementation without this may always return None to it.
 
         Raises:
             BudgetError: The request can never fit. The message has the numbers.

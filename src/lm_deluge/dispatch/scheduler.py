@@ -345,20 +345,51 @@ class Scheduler:
         if way.held is None or way.held[2].at - now < _LEAST_GAP_S:
             return
         ticket = way.held[2]
+        for other in self._ways:
+            self._start_sooner(other, ticket, now, start)
         for group in self._groups.values():
-            if way not in group.ways or (group.preferred and way not in group.preferred):
+            if way not in self._open_ways(group, now):
                 continue
             for entry in list(group.lane.next_ones(_LOOK_AHEAD)):
-                try:
-                    filler = self._limiter.reserve(entry.job.need(way.route.model, way.route.key), now, before=ticket)
-                except BudgetError:
-                    continue
+                filler = self._fill(entry, way, ticket, now)
                 if filler is not None:
                     group.lane.take(entry)
                     self._begin(entry, way, filler, start)
 
+    def _start_sooner(self, other: _Way, ticket: Ticket, now: float, start: list[Start]) -> None:
+        """Start who waits elsewhere only because `ticket` has its slot first under limits that both share."""
+        while other.held is not None and other.held[2] is not ticket:
+            entry, _, own = other.held
+            filler = self._fill(entry, other, ticket, now)
+            if filler is None:
+                return
+            self._limiter.release(own, now, was_sent=False)
+            other.held = None
+            self._begin(entry, other, filler, start)
+            following = self._next_for(other, now)
+            if following is not None:
+                self._give(*following, other, now, start, set())
+
+    def _next_for(self, way: _Way, now: float) -> tuple[Entry, _Group] | None:
+        """Return the job that came first among those that this way may take."""
+        heads = [
+            (entry, group)
+            for group in self._groups.values()
+            if way in self._open_ways(group, now) and (entry := group.lane.head()) is not None
+        ]
+        return min(heads, key=lambda head: head[0].order, default=None)
+
+    def _fill(self, entry: Entry, way: _Way, ticket: Ticket, now: float) -> Ticket | None:
+        try:
+            return self._limiter.reserve(entry.job.need(way.route.model, way.route.key), now, before=ticket)
+        except BudgetError:
+            return None  # said when its own turn comes
+
     def _wake_at(self, now: float) -> float:
         moments = [way.held[2].at for way in self._ways if way.held is not None]
+        if len(moments) > 1 and max(moments) > now + _LEAST_GAP_S:
+            # Who waits behind another model's slot may go in the gap before it: no event of ours says when.
+            moments.append(now + _LEAST_GAP_S)
         if self._waiting:
             moments.append(self._waiting[0][0])
         if any(group.lane.head() is not None for group in self._groups.values()):
