@@ -148,7 +148,9 @@ def test_simulate_serves_until_ctrl_c(home):
     (home / "script.json").write_text('[{"text": "**one**", "reasoning": "hm"}, "two"]')
     server = start("simulate", "--script", "script.json", "--fault", "none", "--fault", "status_401", home=home)
     url = server.stdout.readline().decode().strip()
-    told = [server.stderr.readline() for _ in range(3)]
+    told = [server.stderr.readline() for _ in range(4)]
+    root = url.removesuffix("/v1")
+    assert told[-1] == f"The other wire APIs are at {root}, Mistral's below /mistral.\n".encode()
     assert f"  export OPENAI_BASE_URL={url}\n".encode() in told
     env = {"OPENAI_API_KEY": "any-text", "OPENAI_BASE_URL": url}
     assert run("stream", "hi", home=home, **env).stdout == b"**one**"

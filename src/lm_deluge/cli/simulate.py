@@ -118,5 +118,5 @@ async def _serve(simulator: Simulator) -> None:
         report("The simulator runs; Ctrl-C stops it. To use it from another terminal:")
         for line in (f"OPENAI_BASE_URL={simulator.base_url}", "OPENAI_API_KEY=any-text"):
             click.echo(f"  export {line}", err=True)  # never wrapped: it is there to be copied
-        report(f"The other wire APIs are at {simulator.url}, Mistral's at {simulator.url}/mistral.")
+        report(f"The other wire APIs are at {simulator.url}, Mistral's below /mistral.")
         await simulator.serve_forever()
