@@ -109,7 +109,7 @@ def _records(path: Path) -> Iterable[Mapping[str, Any]]:
 
 
 def _polars_records(path: Path) -> Iterable[Mapping[str, Any]]:
-    import polars as pl
+    import polars as pl  # pyright: ignore[reportMissingImports]  # installed where tables are read
 
     try:
         frame = pl.read_csv(path, infer_schema=False) if path.suffix == ".csv" else pl.read_parquet(path)
@@ -120,7 +120,7 @@ def _polars_records(path: Path) -> Iterable[Mapping[str, Any]]:
 
 
 def _pandas_records(path: Path) -> Iterable[Mapping[str, Any]]:
-    import pandas as pd
+    import pandas as pd  # pyright: ignore[reportMissingImports]  # likewise
 
     try:
         frame = pd.read_csv(path, dtype=str) if path.suffix == ".csv" else pd.read_parquet(path)
