@@ -21,9 +21,10 @@ from lm_deluge.dispatch.limits import Limiter, Observation, Ticket
 from lm_deluge.dispatch.retry import GiveUp, Switch, Wait, decide
 from lm_deluge.dispatch.scheduler import Route, Scheduler, Start
 from lm_deluge.dispatch.stream_call import StreamCall
-from lm_deluge.errors import APIError, DelugeError, DispatchError
+from lm_deluge.errors import APIError, DelugeError, DispatchError, RateLimitError
 from lm_deluge.events import Attempt, Event, ResponseStarted
 from lm_deluge.response import APIResponse
+from lm_deluge.usage import Usage
 from lm_deluge.wire.http import HttpHead
 from lm_deluge.wire.rate_limit_headers import parse_rate_limits
 
@@ -214,8 +215,9 @@ class Runner:
             response.stats = msgspec.structs.replace(response.stats, attempts=running.attempts)
         self._end(running, response)
 
-    def _give_back(self, ticket: Ticket, call: StreamCall | None) -> None:
-        delivered = None if call is None else call.response().usage
+    def _give_back(self, ticket: Ticket, call: StreamCall | None, error: DelugeError | None = None) -> None:
+        # What was refused for its rate costs nothing.
+        delivered = Usage() if isinstance(error, RateLimitError) else None if call is None else call.response().usage
         if call is not None:
             call.abort()
         self._limiter.release(ticket, self._clock(), was_sent=call is not None, delivered=delivered)
@@ -233,7 +235,7 @@ class Runner:
                 chance=self._chance(),
             )
             self._limiter.observe(seen, now)
-        self._give_back(start.ticket, call)
+        self._give_back(start.ticket, call, error)
         decision = GiveUp() if running.is_committed else self._decide(running, start.route, error)
         if isinstance(decision, GiveUp):
             error.hint = decision.hint or error.hint
