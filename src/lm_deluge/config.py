@@ -193,6 +193,12 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+LIMIT_NAMES = (
+    "max_requests_per_minute",
+    "max_tokens_per_minute",
+    "max_input_tokens_per_minute",
+    "max_output_tokens_per_minute",
+)
 SAMPLING_NAMES = frozenset(SamplingParams.__struct_fields__)
 
 
@@ -208,6 +214,12 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
             `background` a stream that breaks later goes on, too.
         max_retry_after_s: A provider that wants a longer wait than this is not waited for: its error is raised.
         max_event_bytes: Largest single event of a stream.
+        max_requests_per_minute, max_tokens_per_minute, max_input_tokens_per_minute, max_output_tokens_per_minute: What
+            batches may use in any minute, over all models; None: what the providers allow, as far as they say.
+        max_concurrent_requests: Calls of batches that may be under way at once.
+        model_weights: How batches are shared out among several models, in their order; all alike by default.
+        progress: How a batch is shown while it runs: `rich`, `tqdm`, `plain` or `none`. The first writes lines where
+            there is no terminal.
         background: The provider goes on when the connection dies, and the stream is taken up again where it broke;
             a stream that is left is ended at the provider too. Only the Responses API can do it. The provider
             keeps the answer for a while.
@@ -228,6 +240,13 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int = 5
     max_retry_after_s: float = 120.0
     max_event_bytes: int = 16 * 2**20
+    max_requests_per_minute: float | None = None
+    max_tokens_per_minute: float | None = None
+    max_input_tokens_per_minute: float | None = None
+    max_output_tokens_per_minute: float | None = None
+    max_concurrent_requests: int = 200
+    model_weights: tuple[float, ...] | list[float] | None = None
+    progress: Literal["rich", "tqdm", "plain", "none"] | None = "rich"
     background: bool = False
     extra_headers: Mapping[str, str] | None = None
     extra_body: Mapping[str, Any] | None = None
@@ -240,6 +259,10 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
         _check_range("max_retry_after_s", self.max_retry_after_s, 0, math.inf)
         _check_range("max_event_bytes", self.max_event_bytes, 1_024, 2**31)
         _check_whole("max_event_bytes", self.max_event_bytes)
+        for name in LIMIT_NAMES:
+            _check_range(name, getattr(self, name), 1, math.inf)
+        _check_range("max_concurrent_requests", self.max_concurrent_requests, 1, 100_000)
+        _check_whole("max_concurrent_requests", self.max_concurrent_requests)
         for name in ("api_key", "base_url", "proxy"):
             _check_type(name, getattr(self, name), str, "text")
         for name in ("extra_headers", "extra_body"):

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from lm_deluge import errors as e
-from lm_deluge.dispatch.retry import GiveUp, Wait, decide
+from lm_deluge.dispatch.retry import GiveUp, Switch, Wait, decide
 
 
 def ask(error: e.DelugeError, **changes: float) -> Wait | GiveUp:
@@ -93,3 +93,55 @@ def test_a_wait_that_outlasts_the_call_is_not_waited() -> None:
 def test_the_provider_s_own_word_is_obeyed() -> None:
     assert ask(e.RateLimitError("x", should_retry=False)) == GiveUp()
     assert isinstance(ask(e.BadRequestError("x", status_code=400, should_retry=True)), Wait)
+
+
+# Another model
+
+
+def ask_switch(error: e.DelugeError, **changes: float) -> object:
+    defaults = {"attempt": 1, "max_attempts": 5, "max_retry_after_s": 120.0, "time_left_s": math.inf, "chance": 0.5}
+    return decide(error, **{**defaults, **changes}, can_switch=True)
+
+
+SWITCHES = [
+    (e.RateLimitError("x", retry_after_s=86_400.0), Switch("model", 90_720.0)),
+    (e.RateLimitError("x"), Switch("model", 0.25)),
+    (e.OverloadedError("x"), Switch("model", 1.0)),
+    (e.ServerError("x"), Switch("model", 0.25)),
+    (e.ServerError("x", should_retry=False), Switch("model", 0.25)),
+    (e.NotFoundError("x"), Switch("model", math.inf)),
+    (e.AuthenticationError("x"), Switch("key", math.inf)),
+    (e.PermissionDeniedError("x"), Switch("key", math.inf)),
+    (e.QuotaExceededError("x"), Switch("key", math.inf)),
+    (e.QuotaExceededError("x", retry_after_s=60.0), Switch("key", 63.0)),
+    (e.MissingAPIKeyError("x"), Switch("key", math.inf)),
+    (e.ConnectError("x"), Switch("provider", 0.25)),
+    (e.CertificateError("x"), Switch("provider", math.inf)),
+    (e.RedirectRefusedError("x"), Switch("provider", math.inf)),
+    (e.TruncatedError("x"), Switch("provider", 0.25)),
+    (e.ContentTypeError("x"), Switch("provider", 0.25)),
+    (e.ProtocolError("x"), Switch("provider", 0.25)),
+]
+
+
+@pytest.mark.parametrize(("error", "expected"), SWITCHES, ids=lambda value: type(value).__name__)
+def test_what_is_not_the_requests_fault_goes_elsewhere(error: e.DelugeError, expected: Switch) -> None:
+    assert ask_switch(error) == expected
+
+
+@pytest.mark.parametrize(
+    "error",
+    [e.BadRequestError("x"), e.ContextLengthError("x"), e.RequestTooLargeError("x"), e.ConfigurationError("x")],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_is_the_requests_fault_would_fail_elsewhere_too(error: e.DelugeError) -> None:
+    assert ask_switch(error) == GiveUp()
+
+
+def test_a_switch_is_an_attempt_and_takes_time() -> None:
+    assert ask_switch(e.ServerError("x"), attempt=5) == GiveUp()
+    assert isinstance(ask_switch(e.ServerError("x"), time_left_s=0), GiveUp)
+
+
+def test_the_longer_it_fails_the_longer_it_rests() -> None:
+    assert ask_switch(e.ServerError("x"), attempt=3, chance=1.0) == Switch("model", 2.0)

@@ -10,6 +10,7 @@ import pytest
 
 from lm_deluge import LLMClient, Timeouts
 from lm_deluge import errors as e
+from lm_deluge.client.client import Asked
 from lm_deluge.client.stream import Stream
 from lm_deluge.events import Attempt
 from loopback import (
@@ -39,7 +40,7 @@ class Waits(list[float]):
 
 
 def stream_of(client: LLMClient, waits: Waits, chance: float = 0.0) -> Stream:
-    plan = client._plan("hi", None, None, None)
+    plan = client._plan(client.models[0], "hi", Asked())
     return Stream(msgspec.structs.replace(plan, sleep=waits, chance=lambda: chance), None)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import math
+from collections.abc import Callable
 from typing import NoReturn
 from urllib.parse import urljoin, urlsplit
 
@@ -24,7 +25,7 @@ from lm_deluge.events import Event, ResponseFinished, ResponseStarted, UsageRepo
 from lm_deluge.providers.adapter import Adapter, Call, ResumableDecoder
 from lm_deluge.response import ResponseBuilder
 from lm_deluge.transport.base import Exchange, Transport
-from lm_deluge.wire.http import HttpRequest
+from lm_deluge.wire.http import HttpHead, HttpRequest
 
 __all__ = ["Attempt", "Timing", "open_attempt", "open_exchange", "resume_attempt", "timeout_error"]
 
@@ -222,7 +223,7 @@ def timeout_error(clock: Clock, limit_s: float) -> TimeoutError:
     )
 
 
-async def open_attempt(
+async def open_attempt(  # noqa: PLR0913 - what one exchange needs, all keyword-only
     *,
     adapter: Adapter,
     call: Call,
@@ -232,11 +233,12 @@ async def open_attempt(
     timeouts: Timeouts,
     deadline: float | None = None,
     proxy: Secret | None = None,
+    on_head: Callable[[HttpHead], None] | None = None,
 ) -> Attempt:
     """Send the request; return once the provider has said that an answer is coming.
 
     `request` is what `adapter` made of `call`; `deadline` is when the whole call must be over, in the running
-    loop's time.
+    loop's time; `on_head` is told status and headers of the answer.
 
     Raises:
         ConfigurationError: There is nothing by which the provider would know its customer.
@@ -256,6 +258,8 @@ async def open_attempt(
         clocks=clocks,
         proxy=proxy,
     )
+    if on_head is not None:
+        on_head(exchange.head)
     attempt = Attempt(exchange, adapter, call, clocks, secrets)
     attempt.timing.headers_s = attempt.opened_after(begun)
     return attempt

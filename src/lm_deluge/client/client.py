@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -16,14 +17,31 @@ from lm_deluge.prompt.conversation import Prompt
 from lm_deluge.prompt.tool import ProviderTool, Tool
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Task
+
     # asyncio, the adapters and aiohttp are imported with the first call: importing the library stays cheap.
+    from lm_deluge.client.batch import EventMerger, MakeWork
+    from lm_deluge.client.progress import ProgressKind
     from lm_deluge.client.stream import Echo, Stream
     from lm_deluge.client.sync import SyncStream
     from lm_deluge.dispatch.cache import SQLiteCache
     from lm_deluge.dispatch.call_plan import CallPlan
+    from lm_deluge.dispatch.limiter import LocalLimiter
+    from lm_deluge.dispatch.runner import Runner
+    from lm_deluge.response import APIResponse
     from lm_deluge.transport.base import Transport
 
 __all__ = ["LLMClient"]
+
+
+class Asked(NamedTuple):
+    """What is asked beside a prompt."""
+
+    tools: Tools | None = None
+    params: SamplingParams | None = None
+    output: Any = None
+    cache: PromptCache | None = None
+
 
 Tools = Sequence[Tool | ProviderTool | Mapping[str, Any]]
 
@@ -50,6 +68,10 @@ class LLMClient:
             raise ConfigurationError("the client needs a model", hint='Write LLMClient("gpt-4o"), say.')
         self.models: tuple[ModelRow, ...] = tuple(find_served_model(name, self.options.base_url) for name in names)
         self._turn = 0
+        self._limiter: LocalLimiter | None = None
+        self._runners: WeakKeyDictionary[AbstractEventLoop, Runner] = WeakKeyDictionary()
+        self._tasks: dict[int, Task[APIResponse]] = {}
+        self._last_task = 0
         self._transport: Transport | None = None
         self._own_cache: SQLiteCache | None = None
 
@@ -82,7 +104,8 @@ class LLMClient:
         """
         from lm_deluge.client.stream import Stream
 
-        return Stream(self._plan(prompt, tools, sampling_params, output, cache), echo)
+        asked = Asked(tools, sampling_params, output, cache)
+        return Stream(self._plan(self._next_model(), prompt, asked), echo)
 
     def stream_sync(
         self,
@@ -97,31 +120,167 @@ class LLMClient:
         from lm_deluge.client.stream import Stream
         from lm_deluge.client.sync import SyncStream
 
-        return SyncStream(Stream(self._plan(prompt, tools, sampling_params, output, cache), None))
+        asked = Asked(tools, sampling_params, output, cache)
+        return SyncStream(Stream(self._plan(self._next_model(), prompt, asked), None))
 
-    def _plan(
+    async def process_prompts_async(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        tools: Tools | None = None,
+        sampling_params: SamplingParams | None = None,
+        output: Any = None,
+        cache: PromptCache | None = None,
+        progress: ProgressKind | None = None,
+    ) -> list[APIResponse]:
+        """Answer many prompts, as many at a time as the limits allow; return one answer for each, in order.
+
+        Nothing is raised for a prompt that fails: its answer has the error on it, and what came before. Until an answer
+        is complete an attempt that breaks is tried again, at another model of the client where that may help.
+
+        Args:
+            prompts: Read as they are needed; few are held.
+            tools: As in `stream`, for all of them; so `sampling_params`, `output` and `cache`.
+            sampling_params: Win over the client's, field by field.
+            output: JSON schema, or pydantic model.
+            cache: What of each prompt the provider is to keep.
+            progress: In place of the client's.
+        """
+        from lm_deluge.client.batch import run_in_order
+        from lm_deluge.client.progress import make_progress
+
+        make = self._work_maker(Asked(tools, sampling_params, output, cache))
+        shown = make_progress(progress or self.options.progress)
+        most = self.options.max_concurrent_requests
+        return await run_in_order(self._runner(), make, prompts, most_at_once=most, progress=shown)
+
+    def process_prompts_sync(self, prompts: Iterable[Prompt], **options: Any) -> list[APIResponse]:
+        """Return the same for code without asyncio; works in a running notebook too."""
+        from lm_deluge.client.sync import run_blocking
+
+        return run_blocking(self.process_prompts_async(prompts, **options))
+
+    def stream_many(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        tools: Tools | None = None,
+        sampling_params: SamplingParams | None = None,
+        output: Any = None,
+        cache: PromptCache | None = None,
+    ) -> EventMerger:
+        """Return the live streams of many prompts as one, of `(index, event)` in the order of arrival.
+
+        Arguments as in `process_prompts_async`. A stream is tried again as long as nothing of it was handed over.
+        """
+        from lm_deluge.client.batch import EventMerger
+
+        make = self._work_maker(Asked(tools, sampling_params, output, cache))
+        most = self.options.max_concurrent_requests
+        return EventMerger(lambda: (self._runner(), make), prompts, most_at_once=most)
+
+    def start_nowait(
         self,
         prompt: Prompt,
-        tools: Tools | None,
-        params: SamplingParams | None,
-        output: Any,
+        *,
+        tools: Tools | None = None,
+        sampling_params: SamplingParams | None = None,
+        output: Any = None,
         cache: PromptCache | None = None,
-    ) -> CallPlan:
+    ) -> int:
+        """Start a call in the running event loop, under the same limits; return the id by which to wait for it."""
+        import asyncio
+
+        from lm_deluge.client.batch import run_one
+
+        make = self._work_maker(Asked(tools, sampling_params, output, cache))
+        self._last_task += 1
+        task = asyncio.get_running_loop().create_task(run_one(self._runner(), make, prompt))
+        self._tasks[self._last_task] = task
+        return self._last_task
+
+    async def wait_for(self, task_id: int) -> APIResponse:
+        """Return the answer of a call that `start_nowait` started; it can be asked for once.
+
+        Raises:
+            ConfigurationError: There is no such call, or its answer was handed out.
+        """
+        if task_id not in self._tasks:
+            raise ConfigurationError(f"there is no call {task_id} to wait for", hint="start_nowait returns the ids.")
+        response = await self._tasks[task_id]
+        del self._tasks[task_id]
+        response.id = task_id
+        return response
+
+    async def wait_for_all(self, task_ids: Iterable[int] | None = None) -> list[APIResponse]:
+        """Return the answers of these calls, in order; of all that were started by default."""
+        return [await self.wait_for(task_id) for task_id in (list(self._tasks) if task_ids is None else task_ids)]
+
+    async def as_completed(self, task_ids: Iterable[int] | None = None) -> AsyncIterator[tuple[int, APIResponse]]:
+        """Yield id and answer of these calls as they end; of all that were started by default."""
+        import asyncio
+
+        waiting = {self._tasks[each]: each for each in (list(self._tasks) if task_ids is None else task_ids)}
+        while waiting:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task_id = waiting.pop(task)
+                yield task_id, await self.wait_for(task_id)
+
+    def _work_maker(self, asked: Asked) -> MakeWork:
+        from lm_deluge.dispatch.runner import Work
+        from lm_deluge.prompt.conversation import to_conversation
+
+        params = _merged(self.options.sampling_params, asked.params)
+        rows = {model.id: model for model in self.models}
+
+        def make(prompt: Prompt) -> Work:
+            conversation = to_conversation(prompt)
+            return Work(
+                plan_for=lambda model: self._plan(rows[model], conversation, asked),
+                text_length=conversation.text_length(),
+                max_output_tokens=params.max_new_tokens,
+            )
+
+        return make
+
+    def _runner(self) -> Runner:
+        """Return the runner of the running event loop; all of them share one limiter."""
+        import asyncio
+
+        from lm_deluge.client.limits import build_limiter, build_routes
+        from lm_deluge.dispatch.runner import Runner
+
+        loop = asyncio.get_running_loop()
+        if self._limiter is None:
+            self._limiter = build_limiter(self.options)
+        found = self._runners.get(loop)
+        if found is None:
+            options = self.options
+            found = self._runners[loop] = Runner(
+                self._limiter,
+                build_routes(self.models, options.model_weights),
+                max_attempts=options.max_attempts,
+                max_retry_after_s=options.max_retry_after_s,
+                total_s=options.timeouts.total,
+            )
+        return found
+
+    def _plan(self, model: ModelRow, prompt: Prompt, asked: Asked) -> CallPlan:
         from lm_deluge.api_requests.credentials import find_key
         from lm_deluge.api_requests.request import build_call
         from lm_deluge.dispatch.call_plan import CallPlan
         from lm_deluge.providers.catalog import find_adapter
 
         options = self.options
-        model = self._next_model()
         call = build_call(
             model,
             prompt,
-            params=_merged(options.sampling_params, params),
-            tools=tools,
-            output=output,
+            params=_merged(options.sampling_params, asked.params),
+            tools=asked.tools,
+            output=asked.output,
             base_url=options.base_url,
-            cache=cache,
+            cache=asked.cache,
             background=options.background,
             extra_headers=options.extra_headers,
             extra_body=options.extra_body,

@@ -11,7 +11,7 @@ import msgspec
 from lm_deluge.config import LocalCache, Secret, Timeouts
 from lm_deluge.providers.adapter import Adapter, Call
 from lm_deluge.transport.base import Transport
-from lm_deluge.wire.http import HttpRequest
+from lm_deluge.wire.http import HttpHead, HttpRequest
 
 __all__ = ["CallPlan"]
 
@@ -29,6 +29,7 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True):
     max_retry_after_s: float
     proxy: Secret | None = None
     local_cache: LocalCache | None = None
+    on_head: Callable[[HttpHead], None] | None = None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     chance: Callable[[], float] = random.random
 

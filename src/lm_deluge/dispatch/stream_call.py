@@ -158,6 +158,7 @@ class StreamCall:
             timeouts=plan.timeouts,
             deadline=deadline,
             proxy=plan.proxy,
+            on_head=plan.on_head,
         )
         self._attempt = attempt
         held: list[Event] = []

@@ -1,0 +1,180 @@
+"""Many calls at once: in order, as they end, or as live streams merged into one.
+
+One task a call, at most so many as may wait for their turn; the runner says when each goes. A call that fails is an
+answer with an error on it: one bad row does not lose ten thousand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sized
+from typing import Any
+
+import msgspec
+
+from lm_deluge.client.progress import Progress
+from lm_deluge.dispatch.runner import Runner, Work
+from lm_deluge.dispatch.tally import TallyKeeper
+from lm_deluge.errors import DelugeError, StreamConsumedError
+from lm_deluge.events import Event, ResponseFinished, ResponseStarted
+from lm_deluge.response import APIResponse
+
+__all__ = ["EventMerger", "run_in_order", "run_one"]
+
+_WAITING_PER_PLACE = 4
+_BATCHES_AHEAD = 64
+
+MakeWork = Callable[[Any], Work]
+
+
+async def run_in_order(
+    runner: Runner, make: MakeWork, prompts: Iterable[Any], *, most_at_once: int, progress: Progress
+) -> list[APIResponse]:
+    """Run a call for each prompt; return the answers in the order of the prompts."""
+    total = len(prompts) if isinstance(prompts, Sized) else None
+    keeper = TallyKeeper(total)
+    found: dict[int, APIResponse] = {}
+    shown_at = -float("inf")
+    async for index, response in _as_they_end(runner, make, prompts, keeper, most_at_once):
+        response.id = index
+        found[index] = response
+        now = time.monotonic()
+        if now - shown_at >= progress.every_s:
+            shown_at = now
+            progress.show(keeper.tally(now))
+    keeper.total = len(found)
+    progress.close(keeper.tally(time.monotonic()))
+    return [found[index] for index in range(len(found))]
+
+
+async def run_one(runner: Runner, make: MakeWork, prompt: Any) -> APIResponse:
+    """Run one call; what cannot be asked is an answer with the error on it, too."""
+    try:
+        work = make(prompt)
+    except DelugeError as error:
+        return APIResponse(error=error)
+    return await runner.run(work)
+
+
+async def _as_they_end(
+    runner: Runner, make: MakeWork, prompts: Iterable[Any], keeper: TallyKeeper, most_at_once: int
+) -> AsyncIterator[tuple[int, APIResponse]]:
+    """Yield index and answer of each call as it ends. Of prompts that are made as they are read few are held."""
+    ended: asyncio.Queue[tuple[int, APIResponse]] = asyncio.Queue()
+
+    async def run(index: int, prompt: Any) -> None:
+        keeper.start(time.monotonic())
+        response = await run_one(runner, make, prompt)
+        keeper.finish(response, time.monotonic())
+        ended.put_nowait((index, response))
+
+    async for item in _windowed(run, prompts, ended, most_at_once * _WAITING_PER_PLACE):
+        yield item
+
+
+async def _windowed(
+    run: Callable[[int, Any], Awaitable[None]],
+    prompts: Iterable[Any],
+    ended: asyncio.Queue[tuple[int, APIResponse]],
+    window: int,
+) -> AsyncIterator[tuple[int, APIResponse]]:
+    """Start a task for each prompt, a window of them at a time; whoever leaves early ends them all."""
+    tasks: dict[int, asyncio.Task[None]] = {}
+    numbered: Iterator[tuple[int, Any]] = enumerate(prompts)
+    loop = asyncio.get_running_loop()
+    try:
+        while True:
+            for index, prompt in itertools.islice(numbered, window - len(tasks)):
+                tasks[index] = loop.create_task(run(index, prompt))  # type: ignore[arg-type]  # a coroutine
+            if not tasks:
+                return
+            index, response = await ended.get()
+            await tasks.pop(index)
+            yield index, response
+    finally:
+        for task in tasks.values():
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+
+class EventMerger:
+    """Thousands of live streams as one: iterate it for `(index, event)` in the order of arrival, once.
+
+    A slow consumer slows the sockets: nothing is read far ahead. Each stream has one start and one finish; one that
+    fails finishes with the reason `error`, and its error is on `responses[index]`, which has every answer that ended.
+    """
+
+    def __init__(
+        self, start: Callable[[], tuple[Runner, MakeWork]], prompts: Iterable[Any], *, most_at_once: int
+    ) -> None:
+        self.responses: dict[int, APIResponse] = {}
+        self._start = start
+        self._prompts = prompts
+        self._window = most_at_once * _WAITING_PER_PLACE
+        self._is_taken = False
+
+    def __aiter__(self) -> AsyncIterator[tuple[int, Event]]:
+        if self._is_taken:
+            raise StreamConsumedError("these streams were used already", hint="Call client.stream_many(...) again.")
+        self._is_taken = True
+        return self._merged()
+
+    async def _merged(self) -> AsyncIterator[tuple[int, Event]]:
+        runner, make = self._start()
+        ready: asyncio.Queue[tuple[int, list[Event]] | None] = asyncio.Queue(_BATCHES_AHEAD)
+        ended: asyncio.Queue[tuple[int, APIResponse]] = asyncio.Queue()
+
+        async def run(index: int, prompt: Any) -> None:
+            begun: list[bool] = []
+
+            async def sink(events: list[Event]) -> None:
+                begun.append(True)
+                await ready.put((index, events))
+
+            response = await run_one(runner, lambda given: _with_sink(make(given), sink), prompt)
+            response.id = index
+            self.responses[index] = response
+            if response.error is not None:
+                last = ResponseFinished("error", type(response.error).__name__)
+                await ready.put((index, [last] if begun else [ResponseStarted(), last]))
+            ended.put_nowait((index, response))
+
+        async def feed() -> None:
+            async for _ in _windowed(run, self._prompts, ended, self._window):
+                pass
+            await ready.put(None)
+
+        feeding = asyncio.get_running_loop().create_task(feed())
+        try:
+            while (batch := await _next_or_failure(ready, feeding)) is not None:
+                index, events = batch
+                for event in events:
+                    yield index, event
+        finally:
+            feeding.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
+
+
+async def _next_or_failure(
+    ready: asyncio.Queue[tuple[int, list[Event]] | None], feeding: asyncio.Task[None]
+) -> tuple[int, list[Event]] | None:
+    """Return the next batch, None at the end; what the source of the prompts raises is raised here."""
+    if ready.empty() and feeding.done():
+        feeding.result()
+        return None
+    if not ready.empty():
+        return ready.get_nowait()
+    waiting = asyncio.ensure_future(ready.get())
+    try:
+        await asyncio.wait((waiting, feeding), return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            feeding.result()  # raises, or the end stands in the queue
+        return await waiting
+    finally:
+        waiting.cancel()
+
+
+def _with_sink(work: Work, sink: Callable[[list[Event]], Awaitable[None]]) -> Work:
+    return msgspec.structs.replace(work, sink=sink)

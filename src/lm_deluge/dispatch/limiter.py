@@ -1,0 +1,332 @@
+"""The limiter of one process: every limit of a call reserved at once, as a slot in time.
+
+Limits of the client hold over all models; those of a (key, model) are the provider's, and learn from its answers.
+`limits.py` says how it is used.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Iterable
+
+import msgspec
+
+from lm_deluge.dispatch.concurrency import Places
+from lm_deluge.dispatch.gcra import Charge, Pace
+from lm_deluge.dispatch.lengths import RecentLengths
+from lm_deluge.dispatch.limits import Limit, Need, Observation, Ticket
+from lm_deluge.errors import BudgetError
+from lm_deluge.usage import Usage
+from lm_deluge.wire.rate_limit_headers import MINUTE_S, Dimension, RateLimit
+
+__all__ = ["LocalLimiter"]
+
+_JITTER_S = 1.0  # until measured; of a minute, less of shorter periods
+_LEAST_JITTER_S = 0.01  # of this process's own timers
+_DELAYS_KEPT = 200
+_DELAYS_ENOUGH = 50
+_SPREAD = 3.0  # standard deviations of what is under way
+_OVERLOADED = frozenset({503, 529})
+_TOO_MANY = 429
+_FIRST_ERROR = 400
+_GUESS_FROM = 5
+
+
+class _Route:
+    """What is known about one (key, model)."""
+
+    def __init__(self, limits: Iterable[Limit], most: int | None, *, counts_max_tokens: bool = False) -> None:
+        self.counts_max_tokens = counts_max_tokens
+        self.paces = [Pace(limit) for limit in limits]
+        self.places = Places(most)
+        self.closed_until = -math.inf
+        self.starts: deque[float] = deque(maxlen=1_000)
+
+
+class _Holding(msgspec.Struct):
+    """An open ticket."""
+
+    need: Need
+    route: _Route
+    at: float
+    charges: list[Charge]
+    has_fillers: bool = False
+
+
+class LocalLimiter:
+    """Limits within one process. See `limits.Limiter` for the contract."""
+
+    def __init__(self, limits: Iterable[Limit] = (), *, max_concurrent: int | None = None) -> None:
+        """Set the limits of the client, over all models and keys."""
+        self._paces = [Pace(limit, is_firm=True) for limit in limits]
+        self._places = Places(max_concurrent)
+        self._routes: dict[tuple[str, str], _Route] = {}
+        self._lengths: dict[str, RecentLengths] = {}
+        self._open: dict[int, _Holding] = {}
+        self._ids = itertools.count(1)
+        self._delays: deque[float] = deque(maxlen=_DELAYS_KEPT)
+        self._jitter_s: float | None = None
+
+    def set_limits(
+        self,
+        model: str,
+        key: str,
+        limits: Iterable[Limit],
+        *,
+        max_concurrent: int | None = None,
+        counts_max_tokens: bool = False,
+    ) -> None:
+        """Set what is known beforehand about a (key, model). A limit that the provider names later takes its place.
+
+        `counts_max_tokens` is for providers that charge the request's own limit of output tokens until the answer ends,
+        whatever it then comes to.
+        """
+        self._routes[model, key] = _Route(limits, max_concurrent, counts_max_tokens=counts_max_tokens)
+
+    def _route(self, model: str, key: str) -> _Route:
+        route = self._routes.get((model, key))
+        if route is None:
+            route = self._routes[model, key] = _Route((), None)
+        return route
+
+    # Reserving
+
+    def check(self, need: Need) -> None:
+        """Raise the BudgetError that `reserve` would raise; reserve nothing."""
+        for pace in [*self._paces, *self._route(need.model, need.key).paces]:
+            units = _units(pace.dimension, need.input_tokens, 0)
+            if units > pace.amount:
+                raise BudgetError(
+                    f"the request needs {units:,.0f} {pace.dimension.replace('_', ' ')}, and the limit is "
+                    f"{pace.amount:,.0f} in {pace.period_s:g} s: it can never be sent",
+                    model=need.model,
+                )
+
+    def earliest(self, need: Need, now: float) -> float:
+        """Return when a reservation made now would let the request go; infinite where every place is taken."""
+        route = self._route(need.model, need.key)
+        if not (self._places.has_room and route.places.has_room):
+            return math.inf
+        return self._slot(need, route, self._output(need, route), now)
+
+    def reserve(self, need: Need, now: float, *, before: Ticket | None = None) -> Ticket | None:
+        """Reserve a slot under all limits at once; None where every place is taken, or no gap before `before` fits.
+
+        Raises:
+            BudgetError: The request can never fit. The message has the numbers.
+        """
+        self.check(need)
+        route = self._route(need.model, need.key)
+        if not (self._places.has_room and route.places.has_room):
+            return None
+        output = self._output(need, route)
+        if before is None:
+            slot = self._slot(need, route, output, now)
+            spread = self._spread(need.model, route)
+            charges = [
+                pace.take(self._cost(pace, need, output), now, slot, self._jitter(pace), spread)
+                for pace in itertools.chain(self._paces, route.paces)
+            ]
+        else:
+            slot = now
+            filled = self._fill(need, route, output, now, before)
+            if filled is None:
+                return None
+            charges = filled
+        route.places.take()
+        self._places.take()
+        route.starts.append(slot)
+        ticket = Ticket(next(self._ids), need.model, need.key, slot, need.input_tokens, output)
+        self._open[ticket.id] = _Holding(need, route, slot, charges)
+        return ticket
+
+    def _slot(self, need: Need, route: _Route, output: int, now: float) -> float:
+        slot = max(now, route.closed_until)
+        spread = self._spread(need.model, route)
+        for pace in itertools.chain(self._paces, route.paces):
+            slot = max(slot, pace.earliest(self._cost(pace, need, output), now, self._jitter(pace), spread))
+        return slot
+
+    def _fill(self, need: Need, route: _Route, output: int, now: float, before: Ticket) -> list[Charge] | None:
+        held = self._open.get(before.id)
+        if held is None or now < route.closed_until or held.at <= now:
+            return None
+        shared = held.charges if held.route is route else held.charges[: len(self._paces)]
+        pairs = [(charge, self._cost(charge.pace, need, output)) for charge in shared]
+        if not all(charge.pace.fits_gap(charge, units, now, held.at) for charge, units in pairs):
+            return None
+        spread = self._spread(need.model, route)
+        own = [] if held.route is route else [(pace, self._cost(pace, need, output)) for pace in route.paces]
+        if any(pace.earliest(units, now, self._jitter(pace), spread) > now for pace, units in own):
+            return None
+        held.has_fillers = True
+        charges = [charge.pace.fill_gap(charge, units, now) for charge, units in pairs]
+        return charges + [pace.take(units, now, now, self._jitter(pace), spread) for pace, units in own]
+
+    def sooner(self, ticket: Ticket, now: float) -> Ticket:
+        """Return the ticket with an earlier slot, where what was given back since allows one; else as it is."""
+        holding = self._open.get(ticket.id)
+        if holding is None or holding.has_fillers or holding.at <= now:
+            return ticket
+        if not all(charge.pace.is_last(charge) for charge in holding.charges):
+            return ticket
+        for charge in holding.charges:
+            charge.pace.undo(charge, now)
+        spread = self._spread(ticket.model, holding.route)
+        slot = max(now, holding.route.closed_until)
+        for charge in holding.charges:
+            slot = max(slot, charge.pace.earliest_again(charge, now))
+        slot = min(slot, holding.at)
+        holding.charges = [
+            charge.pace.take_again(charge, now, slot, self._jitter(charge.pace), spread) for charge in holding.charges
+        ]
+        holding.at = slot
+        return ticket if slot == ticket.at else msgspec.structs.replace(ticket, at=slot)
+
+    def _output(self, need: Need, route: _Route) -> int:
+        if route.counts_max_tokens and need.max_output_tokens is not None:
+            return need.max_output_tokens
+        lengths = self._lengths.get(need.model)
+        return (lengths or _NOTHING_KNOWN).estimate(need.max_output_tokens)
+
+    def _cost(self, pace: Pace, need: Need, output: int) -> float:
+        # An estimate that fits no window is no reason to refuse: only the input is certain.
+        return min(_units(pace.dimension, need.input_tokens, output), pace.amount)
+
+    def _jitter(self, pace: Pace) -> float:
+        return self._jitter_s if self._jitter_s is not None else _JITTER_S * min(1.0, pace.period_s / MINUTE_S)
+
+    def _spread(self, model: str, route: _Route) -> float:
+        lengths = self._lengths.get(model)
+        if lengths is None:
+            return 0.0
+        # What is under way at the window's begin and at its end, both unknown.
+        return _SPREAD * lengths.deviation * math.sqrt(2 * route.places.used)
+
+    def opens_at(self, model: str, key: str, now: float) -> float:
+        """Return until when the provider wants this (key, model) left alone; `now` where it does not."""
+        route = self._routes.get((model, key))
+        if route is None:
+            return now
+        return max(now, route.closed_until, *(pace.closed_until for pace in route.paces))
+
+    # Correcting
+
+    def settle(self, ticket: Ticket, usage: Usage, now: float) -> None:
+        """Give the place back and correct the reservation to what the answer cost."""
+        holding = self._close(ticket)
+        if holding is None:
+            return
+        lengths = self._lengths.setdefault(ticket.model, RecentLengths())
+        lengths.add(usage.output_tokens, holding.route.places.used)
+        self._correct(holding, ticket, usage.input_tokens, usage.output_tokens, now)
+
+    def release(self, ticket: Ticket, now: float, *, was_sent: bool = True, delivered: Usage | None = None) -> None:
+        """Give the place back without a bill: see `limits.Limiter`."""
+        holding = self._close(ticket)
+        if holding is None:
+            return
+        if not was_sent:
+            for charge in holding.charges:
+                charge.pace.correct(charge, 0.0, now)
+            return
+        output = ticket.output_tokens if delivered is None else delivered.output_tokens
+        self._correct(holding, ticket, ticket.input_tokens, output, now)
+
+    def _close(self, ticket: Ticket) -> _Holding | None:
+        holding = self._open.pop(ticket.id, None)
+        if holding is not None:
+            holding.route.places.give_back()
+            self._places.give_back()
+        return holding
+
+    def _correct(self, holding: _Holding, ticket: Ticket, input_tokens: int, output_tokens: int, now: float) -> None:
+        # Once answers turn out much shorter than was reserved for those under way, giving all of it back at once
+        # would let a window carry more than its limit: given back is what would be reserved today.
+        forfeited = max(0, ticket.output_tokens - max(self._output(holding.need, holding.route), output_tokens))
+        for charge in holding.charges:
+            if charge.pace.dimension == "requests":
+                continue
+            real = _units(charge.pace.dimension, input_tokens, output_tokens)
+            lost = _units(charge.pace.dimension, 0, forfeited)
+            charge.pace.correct(charge, min(real + lost, max(real, charge.units)), now)
+
+    # Learning
+
+    def observe(self, observation: Observation, now: float) -> None:
+        """Learn from an answer's status and headers. Before `settle` or `release` of the same ticket."""
+        ticket = observation.ticket
+        route = self._route(ticket.model, ticket.key)
+        if observation.delay_s is not None:
+            self._note_delay(observation.delay_s)
+        self._read_headers(observation, route)
+        if observation.status == _TOO_MANY:
+            self._refuse(observation, route, now)
+        elif observation.status in _OVERLOADED:
+            route.places.overloaded(observation.sent_at, now)
+        elif observation.status < _FIRST_ERROR:
+            route.places.succeeded()
+
+    def _note_delay(self, delay_s: float) -> None:
+        self._delays.append(delay_s)
+        if len(self._delays) >= _DELAYS_ENOUGH:
+            self._jitter_s = max(_LEAST_JITTER_S, max(self._delays) - min(self._delays))
+
+    def _read_headers(self, observation: Observation, route: _Route) -> None:
+        holding = self._open.get(observation.ticket.id)
+        charges = (
+            {(charge.pace.dimension, charge.pace.period_s): charge for charge in holding.charges} if holding else {}
+        )
+        for bucket in observation.rate_limits.values():
+            if bucket.qualifier:
+                continue  # of a plan or tier that this request may not belong to
+            period_s = bucket.period_s or MINUTE_S
+            charge = charges.get((bucket.dimension, period_s))
+            if bucket.limit:
+                _learn_limit(route, bucket, period_s)
+            if charge is not None and charge.pace in route.paces:
+                if bucket.remaining is not None and bucket.reset_after_s is not None:
+                    charge.pace.believe(charge, observation.sent_at, bucket.remaining, bucket.reset_after_s)
+
+    def _refuse(self, observation: Observation, route: _Route, now: float) -> None:
+        retry_at = None
+        if observation.retry_after_s is not None:
+            retry_at = now + observation.retry_after_s * (1 + 0.1 * observation.chance)
+        if not route.paces:
+            _guess_limit(route, observation.sent_at)
+        named = [pace for pace in route.paces if pace.dimension == observation.dimension]
+        for pace in named or route.paces:
+            pace.refused(observation.sent_at, now, retry_at)
+        if not route.paces:
+            route.closed_until = max(route.closed_until, now + 1.0 if retry_at is None else retry_at)
+
+
+_NOTHING_KNOWN = RecentLengths()
+
+
+def _units(dimension: Dimension, input_tokens: int, output_tokens: int) -> float:
+    return {
+        "requests": 1,
+        "input_tokens": input_tokens,
+        "output_tokens": output_tokens,
+        "tokens": input_tokens + output_tokens,
+    }[dimension]
+
+
+def _learn_limit(route: _Route, bucket: RateLimit, period_s: float) -> None:
+    assert bucket.limit  # noqa: S101 - the caller looked
+    for pace in route.paces:
+        if pace.dimension == bucket.dimension and pace.period_s == period_s:
+            pace.adopt(bucket.limit)
+            return
+    route.paces.append(Pace(Limit(bucket.dimension, bucket.limit, period_s)))
+
+
+def _guess_limit(route: _Route, sent_at: float) -> None:
+    """Take what went through within the last minute for the limit, where nobody named one."""
+    recent = [start for start in route.starts if sent_at - MINUTE_S < start <= sent_at]
+    if len(recent) >= _GUESS_FROM:
+        took_s = max(sent_at - recent[0], 1.0)
+        route.paces.append(Pace(Limit("requests", len(recent) * MINUTE_S / took_s), is_guess=True))

@@ -1,0 +1,221 @@
+"""What providers say about their limits in the headers of an answer: one reading for all of them.
+
+Names differ in order, separators and families (`x-ratelimit-remaining-tokens`, `anthropic-ratelimit-tokens-remaining`,
+`x-ratelimit-limit-req-minute`, `ratelimitbysize-reset`, `x-tokenlimit-limit`), so a name is taken apart into its words:
+what is told (limit, remaining, reset), of what (requests, tokens, input, output), over which period. Words that are
+left over keep buckets apart (`tokens_usage_based` is not `tokens`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+
+__all__ = ["DAY_S", "HOUR_S", "MINUTE_S", "Dimension", "RateLimit", "parse_rate_limits"]
+
+Dimension = Literal["requests", "tokens", "input_tokens", "output_tokens"]
+
+MINUTE_S, HOUR_S, DAY_S = 60.0, 3_600.0, 86_400.0
+
+_PERIODS = {"second": 1.0, "minute": MINUTE_S, "hour": HOUR_S, "day": DAY_S, "month": 30 * DAY_S}
+_FAMILY = re.compile(r"(?:x-|anthropic-)?(ratelimitbysize|ratelimit|rate-limit|tokenlimit|priority)-(.+)")
+_IS_OF_TOKENS = {"ratelimitbysize", "tokenlimit"}
+_KINDS = frozenset({"limit", "remaining", "reset"})
+_SUBJECTS: dict[str, str] = {
+    "requests": "requests",
+    "request": "requests",
+    "req": "requests",
+    "tokens": "tokens",
+    "token": "tokens",
+    "input": "input",
+    "prompt": "input",
+    "output": "output",
+    "generated": "output",
+    "completion": "output",
+}
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ms|us|µs|μs|ns|d|h|m|s)", re.ASCII)
+_UNITS_S = {
+    "d": DAY_S,
+    "h": HOUR_S,
+    "m": MINUTE_S,
+    "s": 1.0,
+    "ms": 1e-3,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "μs": 1e-6,
+    "ns": 1e-9,
+}
+_LARGEST = 1e15
+_LONGEST_S = 40 * DAY_S
+_EPOCH_S, _EPOCH_MS = 1e9, 1e12  # plain numbers above these are points in time
+
+
+class RateLimit(msgspec.Struct, frozen=True):
+    """One bucket of a provider.
+
+    Attributes:
+        dimension: What is counted.
+        period_s: Over how long, where the name or the figures tell; None where neither does.
+        limit: Units per period, or None.
+        remaining: Units left, never more than `limit`; None where nothing usable is said.
+        reset_after_s: Until the bucket is full again, or its window over, from the answer's own `date` on.
+        qualifier: Which of several buckets of the kind: `usage based`, `project`, `priority`; mostly empty.
+    """
+
+    dimension: Dimension
+    period_s: float | None = None
+    limit: float | None = None
+    remaining: float | None = None
+    reset_after_s: float | None = None
+    qualifier: str = ""
+
+
+class _Bucket(msgspec.Struct, frozen=True):
+    dimension: Dimension
+    period: str
+    qualifier: str
+
+    @property
+    def name(self) -> str:
+        period = f"/{self.period}" if self.period else ""
+        return f"{self.dimension}{period} ({self.qualifier})" if self.qualifier else f"{self.dimension}{period}"
+
+
+def parse_rate_limits(headers: Mapping[str, str]) -> dict[str, RateLimit]:
+    """Return the buckets by name: `requests`, `tokens`, `input_tokens/minute`, `tokens (usage based)`, ...
+
+    Nonsense (-1, NaN, an absurd date) counts as not said. Nothing is raised, whatever the headers hold. Points in time
+    are measured against the answer's own `date`, as our clock and the provider's may differ; without one they are not
+    used.
+    """
+    found: dict[_Bucket, dict[str, float]] = {}
+    for name, text in headers.items():
+        family = _FAMILY.fullmatch(name.lower())
+        if family is None:
+            continue
+        told = _read_name(family[1], family[2])
+        if told is None:
+            continue
+        kind, bucket = told
+        value = _reset(text, headers.get("date"), name) if kind == "reset" else _amount(text)
+        if value is not None:
+            found.setdefault(bucket, {}).setdefault(kind, value)
+    return {bucket.name: _build(bucket, values) for bucket, values in found.items()}
+
+
+def _read_name(family: str, rest: str) -> tuple[str, _Bucket] | None:
+    """Return what is told and of which bucket; None for a name that tells none of the three things."""
+    kind: str | None = None
+    subjects: list[str] = []
+    period = ""
+    others = ["priority"] if family == "priority" else []
+    for word in re.split(r"[-_]", rest):
+        if word in _KINDS and kind is None:
+            kind = word
+        elif word in _SUBJECTS:
+            subjects.append(_SUBJECTS[word])
+        elif word in _PERIODS and not period:
+            period = word
+        elif word not in ("ms", ""):
+            others.append(word)
+    if kind is None:
+        return None
+    dimension = _dimension(subjects, default="tokens" if family in _IS_OF_TOKENS else "requests")
+    return kind, _Bucket(dimension, period, " ".join(others))
+
+
+def _dimension(subjects: list[str], default: Dimension) -> Dimension:
+    if "input" in subjects:
+        return "input_tokens"
+    if "output" in subjects:
+        return "output_tokens"
+    if "tokens" in subjects:
+        return "tokens"
+    return "requests" if "requests" in subjects else default
+
+
+def _build(bucket: _Bucket, values: dict[str, float]) -> RateLimit:
+    limit, remaining, reset_after_s = (values.get(kind) for kind in ("limit", "remaining", "reset"))
+    if limit is not None and remaining is not None:
+        remaining = min(limit, remaining)
+    period_s = _PERIODS.get(bucket.period) or _infer_period(limit, remaining, reset_after_s)
+    return RateLimit(bucket.dimension, period_s, limit, remaining, reset_after_s, bucket.qualifier)
+
+
+def _infer_period(limit: float | None, remaining: float | None, reset_after_s: float | None) -> float | None:
+    """Tell minutes from days, which the same header names stand for at different hosts.
+
+    A bucket that fills steadily is full after `used / limit` of its period; a reset far beyond a minute cannot
+    belong to a limit per minute, whatever the server's algorithm.
+    """
+    if limit and remaining is not None and reset_after_s and remaining < limit:
+        period_s = reset_after_s * limit / (limit - remaining)
+        for usual_s in (MINUTE_S, HOUR_S, DAY_S):
+            if 0.9 <= period_s / usual_s <= 1.1:  # noqa: PLR2004
+                return usual_s
+    if reset_after_s is None or reset_after_s <= 1.5 * MINUTE_S:
+        return None
+    return HOUR_S if reset_after_s <= HOUR_S else DAY_S
+
+
+def _amount(text: str) -> float | None:
+    # The IETF's draft appends parameters: "100;w=60", "100, 100;w=60".
+    number = _number(re.split(r"[;,]", text, maxsplit=1)[0])
+    return number if number is not None and 0 <= number <= _LARGEST else None
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _reset(text: str, date: str | None, name: str) -> float | None:
+    text = re.split(r"[;,]", text, maxsplit=1)[0].strip()
+    number = _number(text)
+    if number is None:
+        seconds = _duration(text.lower())
+        if seconds is None:
+            moment = _rfc3339(text)
+            seconds = None if moment is None else _since(moment, date)
+    elif number > _EPOCH_MS:
+        seconds = _since(number / 1000, date)
+    elif number > _EPOCH_S:
+        seconds = _since(number, date)
+    else:
+        seconds = number / 1000 if name.lower().endswith(("-ms", "_ms")) else number
+        if seconds < 0:
+            return None
+    return None if seconds is None or abs(seconds) > _LONGEST_S else max(0.0, seconds)
+
+
+def _duration(text: str) -> float | None:
+    """Read Go's way of writing durations: `12ms`, `1.5s`, `6m0s`, `2h5m0s`."""
+    pieces = list(_DURATION.finditer(text))
+    if not pieces or "".join(piece[0] for piece in pieces) != text:
+        return None
+    return sum(float(piece[1]) * _UNITS_S[piece[2]] for piece in pieces)
+
+
+def _rfc3339(text: str) -> float | None:
+    try:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _since(moment: float, date: str | None) -> float | None:
+    from email.utils import parsedate_to_datetime  # only some providers name a point in time; slow to import
+
+    try:
+        return moment - parsedate_to_datetime(date or "").timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None
