@@ -10,6 +10,7 @@ import pytest
 
 from grammar import check_grammar
 from lm_deluge import LLMClient
+from lm_deluge.client.client import Asked
 from lm_deluge.client.stream import Stream
 from lm_deluge.config import Timeouts
 from lm_deluge.errors import (
@@ -37,7 +38,7 @@ def client_of(sim: Simulator, **options: Any) -> LLMClient:
 
 def without_waits(client: LLMClient) -> Stream:
     """Return a stream whose pauses between attempts take no time."""
-    return Stream(msgspec.structs.replace(client._plan("Hi", None, None, None), chance=lambda: 0.0), None)
+    return Stream(msgspec.structs.replace(client._plan(client.models[0], "Hi", Asked()), chance=lambda: 0.0), None)
 
 
 async def the_rest(stream: Stream) -> list[Event]:
@@ -232,7 +233,7 @@ async def test_an_abort_wakes_who_waits_for_the_rest() -> None:
             begun.set()
             await asyncio.Event().wait()
 
-        stream = Stream(msgspec.structs.replace(client._plan("Hi", None, None, None), sleep=sleep), None)
+        stream = Stream(msgspec.structs.replace(client._plan(client.models[0], "Hi", Asked()), sleep=sleep), None)
 
         reader = asyncio.create_task(the_rest(stream))
         await begun.wait()
