@@ -16,6 +16,11 @@ from lm_deluge.wire.tolerant_json import convert_tolerantly
 __all__ = ["maybe_read_usage"]
 
 
+class _Modality(msgspec.Struct, gc=False, rename="camel"):
+    modality: str | None = None
+    token_count: int | None = None
+
+
 class _Counts(msgspec.Struct, gc=False, rename="camel"):
     prompt_token_count: int | None = None
     candidates_token_count: int | None = None
@@ -23,6 +28,17 @@ class _Counts(msgspec.Struct, gc=False, rename="camel"):
     tool_use_prompt_token_count: int | None = None
     cached_content_token_count: int | None = None
     total_token_count: int | None = None
+
+
+class _Details(msgspec.Struct, gc=False, rename="camel"):
+    prompt_tokens_details: list[_Modality] | None = None
+    cache_tokens_details: list[_Modality] | None = None
+    candidates_tokens_details: list[_Modality] | None = None
+
+
+def _of(details: list[_Modality] | None, modality: str) -> int | None:
+    """Return how many tokens of a list are of a modality, which has a price of its own; None for none."""
+    return sum(each.token_count or 0 for each in details or () if each.modality == modality) or None
 
 
 def maybe_read_usage(raw: dict[str, Any]) -> Usage | None:
@@ -36,10 +52,15 @@ def maybe_read_usage(raw: dict[str, Any]) -> Usage | None:
         counts = convert_tolerantly(raw, _Counts) or _Counts()
     if counts == _Counts():
         return None
+    details = convert_tolerantly(raw, _Details) or _Details()
     return Usage(
         input_tokens=(counts.prompt_token_count or 0) + (counts.tool_use_prompt_token_count or 0),
         output_tokens=(counts.candidates_token_count or 0) + (counts.thoughts_token_count or 0),
         cache_read_tokens=counts.cached_content_token_count,
         reasoning_tokens=counts.thoughts_token_count,
+        input_audio_tokens=_of(details.prompt_tokens_details, "AUDIO"),
+        cache_read_audio_tokens=_of(details.cache_tokens_details, "AUDIO"),
+        output_audio_tokens=_of(details.candidates_tokens_details, "AUDIO"),
+        output_image_tokens=_of(details.candidates_tokens_details, "IMAGE"),
         raw=raw,
     )

@@ -75,6 +75,7 @@ class _Response(msgspec.Struct, gc=False):
     usage: dict[str, Any] | None = None
     error: Any = None
     incomplete_details: _Incomplete | None = None
+    service_tier: str | None = None
 
 
 class _ResponseEvent(msgspec.Struct, gc=False):
@@ -194,7 +195,7 @@ class ResponsesPayload(TypedPayload):
 
     def _report(self, response: _Response, events: list[Event]) -> None:
         if response.usage:
-            events.append(UsageReported(read_usage(response.usage)))
+            events.append(UsageReported(read_usage(response.usage, response.service_tier)))
 
     def _fail(self, response: _Response, events: list[Event]) -> None:
         self._report(response, events)
