@@ -28,6 +28,7 @@ def test_the_half_of_a_batch() -> None:
     keeper.finish(answer(error=RateLimitError("slow down"), cost=None), 110.0)
     found = keeper.tally(110.0, limited_by="requests per minute")
     assert (found.done, found.failed, found.in_flight) == (2, 1, 1)
+    assert keeper.tally(110.0, waiting=1).in_flight == 0
     assert (found.input_tokens, found.output_tokens) == (200, 20)
     assert (found.input_rate, found.output_rate) == (20.0, 2.0)
     assert (found.cost, found.projected_cost) == (0.5, 1.0)

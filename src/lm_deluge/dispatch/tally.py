@@ -20,7 +20,7 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
         total: How many calls there are; None where nobody knows yet.
         done: How many have ended, failed ones included.
         failed: How many of these with an error.
-        in_flight: How many are being answered, or wait for another attempt.
+        in_flight: How many are being answered.
         input_tokens, output_tokens: Of all that have ended.
         input_rate, output_rate: Tokens per second over the last half minute.
         cost: US dollars so far; None where no answer has a price.
@@ -84,8 +84,8 @@ class TallyKeeper:
             self._recent_input += usage.input_tokens
             self._recent_output += usage.output_tokens
 
-    def tally(self, now: float, *, limited_by: str | None = None) -> Tally:
-        """Return where the batch stands."""
+    def tally(self, now: float, *, waiting: int = 0, limited_by: str | None = None) -> Tally:
+        """Return where the batch stands. `waiting` of the calls that began wait for their turn."""
         elapsed = 0.0 if self._begun is None else max(now - self._begun, 0.0)
         self._forget(now - _WINDOW_S)
         window = min(elapsed, _WINDOW_S)
@@ -95,7 +95,7 @@ class TallyKeeper:
             total=self.total,
             done=self._done,
             failed=self._errors.total(),
-            in_flight=self._started - self._done,
+            in_flight=max(self._started - self._done - waiting, 0),
             input_tokens=self._input,
             output_tokens=self._output,
             input_rate=self._recent_input / window if window else 0.0,
