@@ -7,10 +7,12 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from grammar import check_grammar
 from lm_deluge import LLMClient
+from lm_deluge.client.client import Asked
 from lm_deluge.errors import (
     AuthenticationError,
     BadRequestError,
@@ -253,3 +255,30 @@ async def test_one_refusal_under_many_calls_closes_the_gate_once() -> None:
     assert {response.error for response in responses} == {None}
     assert later[0] - first >= 0.3
     assert sim.stats.requests == 41
+
+
+async def test_a_display_that_fails_ends_the_batch_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: object) -> None:
+        raise ZeroDivisionError
+
+    async with Simulator(Script(text="word " * 200)) as sim, client_of(sim) as client:
+        before = len(asyncio.all_tasks())
+        monkeypatch.setattr("lm_deluge.client.progress._None.show", fail)
+        with pytest.raises(ZeroDivisionError):
+            await client.process_prompts_async(["q"] * 50)
+        async with asyncio.timeout(10):
+            while len(asyncio.all_tasks()) > before or sim.open_connections:
+                await asyncio.sleep(0.01)
+                await client.close()
+
+
+async def test_what_is_no_error_of_ours_is_not_swallowed() -> None:
+    async with Simulator(echo) as sim, client_of(sim) as client:
+        work = client._work_maker(Asked())("q")
+
+        def fail(_model: str) -> None:
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await client._runner().run(msgspec.structs.replace(work, plan_for=fail))
+        assert (await client.process_prompts_async(["q"]))[0].completion == "answer to q"

@@ -7,9 +7,10 @@ answer with an error on it: one bad row does not lose ten thousand.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sized
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sized
 from typing import Any
 
 import msgspec
@@ -37,13 +38,14 @@ async def run_in_order(
     keeper = TallyKeeper(total)
     found: dict[int, APIResponse] = {}
     shown_at = -float("inf")
-    async for index, response in _as_they_end(runner, make, prompts, keeper, most_at_once):
-        response.id = index
-        found[index] = response
-        now = time.monotonic()
-        if now - shown_at >= progress.every_s:
-            shown_at = now
-            progress.show(keeper.tally(now, waiting=runner.waiting))
+    async with contextlib.aclosing(_as_they_end(runner, make, prompts, keeper, most_at_once)) as ended:
+        async for index, response in ended:
+            response.id = index
+            found[index] = response
+            now = time.monotonic()
+            if now - shown_at >= progress.every_s:
+                shown_at = now
+                progress.show(keeper.tally(now, waiting=runner.waiting))
     keeper.total = len(found)
     progress.close(keeper.tally(time.monotonic()))
     return [found[index] for index in range(len(found))]
@@ -58,9 +60,9 @@ async def run_one(runner: Runner, make: MakeWork, prompt: Any) -> APIResponse:
     return await runner.run(work)
 
 
-async def _as_they_end(
+def _as_they_end(
     runner: Runner, make: MakeWork, prompts: Iterable[Any], keeper: TallyKeeper, most_at_once: int
-) -> AsyncIterator[tuple[int, APIResponse]]:
+) -> AsyncGenerator[tuple[int, APIResponse], None]:
     """Yield index and answer of each call as it ends. Of prompts that are made as they are read few are held."""
     ended: asyncio.Queue[tuple[int, APIResponse]] = asyncio.Queue()
 
@@ -70,8 +72,7 @@ async def _as_they_end(
         keeper.finish(response, time.monotonic())
         ended.put_nowait((index, response))
 
-    async for item in _windowed(run, prompts, ended, most_at_once * _WAITING_PER_PLACE):
-        yield item
+    return _windowed(run, prompts, ended, most_at_once * _WAITING_PER_PLACE)
 
 
 async def _windowed(
@@ -79,7 +80,7 @@ async def _windowed(
     prompts: Iterable[Any],
     ended: asyncio.Queue[tuple[int, APIResponse]],
     window: int,
-) -> AsyncIterator[tuple[int, APIResponse]]:
+) -> AsyncGenerator[tuple[int, APIResponse], None]:
     """Start a task for each prompt, a window of them at a time; whoever leaves early ends them all."""
     tasks: dict[int, asyncio.Task[None]] = {}
     numbered: Iterator[tuple[int, Any]] = enumerate(prompts)
@@ -142,8 +143,9 @@ class EventMerger:
             ended.put_nowait((index, response))
 
         async def feed() -> None:
-            async for _ in _windowed(run, self._prompts, ended, self._window):
-                pass
+            async with contextlib.aclosing(_windowed(run, self._prompts, ended, self._window)) as all_ended:
+                async for _ in all_ended:
+                    pass
             await ready.put(None)
 
         feeding = asyncio.get_running_loop().create_task(feed())

@@ -171,9 +171,13 @@ class Runner:
             await self._read(call, running)
         except DelugeError as error:
             self._fail(running, start, call, error, now)
-        except BaseException:
+        except BaseException as error:
             self._give_back(ticket, call)
-            raise
+            if not isinstance(error, Exception):
+                raise
+            # A fault of ours, or of the user's own cache: whoever waits for the call is to see it.
+            if not running.done.done():
+                running.done.set_exception(error)
         else:
             self._succeed(running, ticket, call)
         finally:
