@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sized
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sized
 from typing import Any
 
 import msgspec
@@ -76,7 +76,7 @@ def _as_they_end(
 
 
 async def _windowed(
-    run: Callable[[int, Any], Awaitable[None]],
+    run: Callable[[int, Any], Coroutine[Any, Any, None]],
     prompts: Iterable[Any],
     ended: asyncio.Queue[tuple[int, APIResponse]],
     window: int,
@@ -88,7 +88,7 @@ async def _windowed(
     try:
         while True:
             for index, prompt in itertools.islice(numbered, window - len(tasks)):
-                tasks[index] = loop.create_task(run(index, prompt))  # type: ignore[arg-type]  # a coroutine
+                tasks[index] = loop.create_task(run(index, prompt))
             if not tasks:
                 return
             index, response = await ended.get()
