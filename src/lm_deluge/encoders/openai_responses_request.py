@@ -74,8 +74,6 @@ def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | 
         BadRequestError: It is no JSON object, lacks `model` or `input`, or a value is of a wrong kind.
     """
     raw = parse_object(body)
-    if not isinstance(raw, dict):
-        raise wrong_type("body", dict, raw)
     model = raw.get("model") or model
     if not isinstance(model, str) or not model:
         raise bad_request("you must provide a model parameter")
