@@ -15,7 +15,7 @@ import msgspec
 
 from lm_deluge.dispatch.concurrency import Places
 from lm_deluge.dispatch.gcra import Charge, Pace
-from lm_deluge.dispatch.lengths import RecentLengths
+from lm_deluge.dispatch.lengths import Answer, RecentLengths
 from lm_deluge.dispatch.limits import Limit, Need, Observation, Ticket
 from lm_deluge.errors import BudgetError
 from lm_deluge.usage import Usage
@@ -27,7 +27,9 @@ _JITTER_S = 1.0  # until measured; of a minute, less of shorter periods
 _LEAST_JITTER_S = 0.01  # of this process's own timers
 _DELAYS_KEPT = 200
 _DELAYS_ENOUGH = 50
-_SPREAD = 3.0  # standard deviations of what is under way
+_SURE = 3.5  # standard deviations of what is under way
+_GUESS = 1_000  # tokens of an answer, for the pace, before anything is known
+_UNSURE_FOR_S = 0.2  # a new sum of what is under way, so often at most
 _OVERLOADED = frozenset({503, 529})
 _TOO_MANY = 429
 _FIRST_ERROR = 400
@@ -43,6 +45,7 @@ class _Route:
         self.places = Places(most)
         self.closed_until = -math.inf
         self.starts: deque[float] = deque(maxlen=1_000)
+        self.lengths = RecentLengths()
 
 
 class _Holding(msgspec.Struct):
@@ -52,6 +55,7 @@ class _Holding(msgspec.Struct):
     route: _Route
     at: float
     charges: list[Charge]
+    answer: Answer
     has_fillers: bool = False
 
 
@@ -63,11 +67,11 @@ class LocalLimiter:
         self._paces = [Pace(limit, is_firm=True) for limit in limits]
         self._places = Places(max_concurrent)
         self._routes: dict[tuple[str, str], _Route] = {}
-        self._lengths: dict[str, RecentLengths] = {}
         self._open: dict[int, _Holding] = {}
         self._ids = itertools.count(1)
         self._delays: deque[float] = deque(maxlen=_DELAYS_KEPT)
         self._jitter_s: float | None = None
+        self._unsure: dict[int, tuple[float, float]] = {}  # of each limit: until when it holds, and how much
 
     def set_limits(
         self,
@@ -124,10 +128,8 @@ class LocalLimiter:
         output = self._output(need, route)
         if before is None:
             slot = self._slot(need, route, output, now)
-            spread = self._spread(need.model, route)
             charges = [
-                pace.take(self._cost(pace, need, output), now, slot, self._jitter(pace), spread)
-                for pace in itertools.chain(self._paces, route.paces)
+                self._take(pace, need, route, output, now, slot, unsure) for pace, unsure in self._limits_of(route, now)
             ]
         else:
             slot = now
@@ -139,14 +141,41 @@ class LocalLimiter:
         self._places.take()
         route.starts.append(slot)
         ticket = Ticket(next(self._ids), need.model, need.key, slot, need.input_tokens, output)
-        self._open[ticket.id] = _Holding(need, route, slot, charges)
+        answer = route.lengths.begin(slot, need.input_tokens, output, need.max_output_tokens)
+        self._open[ticket.id] = _Holding(need, route, slot, charges, answer)
         return ticket
+
+    def _limits_of(self, route: _Route, now: float) -> list[tuple[Pace, float]]:
+        """Return the limits that a call of this route is under, and how much of each what is under way may yet take."""
+        of_client = [(pace, self._unsure_of(pace, self._routes.values(), now)) for pace in self._paces]
+        return of_client + [(pace, self._unsure_of(pace, (route,), now)) for pace in route.paces]
+
+    def _unsure_of(self, pace: Pace, routes: Iterable[_Route], now: float) -> float:
+        if pace.dimension == "requests":
+            return 0.0
+        until, unsure = self._unsure.get(id(pace), (-math.inf, 0.0))
+        if now < until:
+            return unsure
+        since = now - pace.period_s - self._jitter(pace)
+        exceeds = variance = third = 0.0
+        for route in routes:
+            output, inputs = route.lengths.under_way(now, since)
+            if pace.dimension != "input_tokens" and not route.counts_max_tokens:
+                exceeds += output.mean
+                variance += output.variance
+                third += output.third
+            if pace.dimension != "output_tokens":
+                variance += inputs
+        unsure = exceeds + _SURE * math.sqrt(variance)
+        if variance:
+            unsure += (_SURE * _SURE - 1) / 6 * third / variance
+        self._unsure[id(pace)] = now + _UNSURE_FOR_S, unsure
+        return unsure
 
     def _slot(self, need: Need, route: _Route, output: int, now: float) -> float:
         slot = max(now, route.closed_until)
-        spread = self._spread(need.model, route)
-        for pace in itertools.chain(self._paces, route.paces):
-            slot = max(slot, pace.earliest(self._cost(pace, need, output), now, self._jitter(pace), spread))
+        for pace, unsure in self._limits_of(route, now):
+            slot = max(slot, pace.earliest(self._cost(pace, need, output, route), now, self._jitter(pace), unsure))
         return slot
 
     def _fill(self, need: Need, route: _Route, output: int, now: float, before: Ticket) -> list[Charge] | None:
@@ -154,16 +183,30 @@ class LocalLimiter:
         if held is None or now < route.closed_until or held.at <= now:
             return None
         shared = held.charges if held.route is route else held.charges[: len(self._paces)]
-        pairs = [(charge, self._cost(charge.pace, need, output)) for charge in shared]
-        if not all(charge.pace.fits_gap(charge, units, now, held.at) for charge, units in pairs):
-            return None
-        spread = self._spread(need.model, route)
-        own = [] if held.route is route else [(pace, self._cost(pace, need, output)) for pace in route.paces]
-        if any(pace.earliest(units, now, self._jitter(pace), spread) > now for pace, units in own):
-            return None
+        charged = {id(charge.pace): charge for charge in shared}
+        asked = [(pace, unsure, self._cost(pace, need, output, route)) for pace, unsure in self._limits_of(route, now)]
+        for pace, unsure, units in asked:
+            charge, jitter_s = charged.get(id(pace)), self._jitter(pace)
+            if charge is not None and not pace.fits_gap(charge, units, now, jitter_s, unsure):
+                return None
+            if charge is None and pace.earliest(units, now, jitter_s, unsure) > now:
+                return None
         held.has_fillers = True
-        charges = [charge.pace.fill_gap(charge, units, now) for charge, units in pairs]
-        return charges + [pace.take(units, now, now, self._jitter(pace), spread) for pace, units in own]
+        return [
+            pace.fill_gap(charged[id(pace)], units, now)
+            if id(pace) in charged
+            else self._take(pace, need, route, output, now, now, unsure)
+            for pace, unsure, units in asked
+        ]
+
+    def _take(self, pace, need, route, output, now, slot, unsure) -> Charge:
+        units = self._cost(pace, need, output, route)
+        paced = self._cost(pace, need, self._expected(need, route), route)
+        return pace.take(units, min(units, paced), now, slot, self._jitter(pace), unsure)
+
+    def _expected(self, need: Need, route: _Route) -> int:
+        most = _GUESS if need.max_output_tokens is None else min(need.max_output_tokens, _GUESS)
+        return route.lengths.estimate(need.max_output_tokens) if route.lengths.is_known else most
 
     def sooner(self, ticket: Ticket, now: float) -> Ticket:
         """Return the ticket with an earlier slot, where what was given back since allows one; else as it is."""
@@ -173,37 +216,36 @@ class LocalLimiter:
         if not all(charge.pace.is_last(charge) for charge in holding.charges):
             return ticket
         for charge in holding.charges:
-            charge.pace.undo(charge, now)
-        spread = self._spread(ticket.model, holding.route)
+            charge.pace.undo(charge)
+        limits = self._limits_of(holding.route, now)
+        old = {id(charge.pace): charge for charge in holding.charges}
         slot = max(now, holding.route.closed_until)
-        for charge in holding.charges:
-            slot = max(slot, charge.pace.earliest_again(charge, now))
+        for pace, unsure in limits:
+            units = old[id(pace)].units if id(pace) in old else 0.0
+            slot = max(slot, pace.earliest(units, now, self._jitter(pace), unsure))
         slot = min(slot, holding.at)
         holding.charges = [
-            charge.pace.take_again(charge, now, slot, self._jitter(charge.pace), spread) for charge in holding.charges
+            pace.take(old[id(pace)].units, old[id(pace)].paced, now, slot, self._jitter(pace), unsure)
+            for pace, unsure in limits
+            if id(pace) in old
         ]
-        holding.at = slot
+        holding.at = holding.answer.begun = slot
         return ticket if slot == ticket.at else msgspec.structs.replace(ticket, at=slot)
 
     def _output(self, need: Need, route: _Route) -> int:
         if route.counts_max_tokens and need.max_output_tokens is not None:
             return need.max_output_tokens
-        lengths = self._lengths.get(need.model)
-        return (lengths or _NOTHING_KNOWN).estimate(need.max_output_tokens)
+        return route.lengths.estimate(need.max_output_tokens)
 
-    def _cost(self, pace: Pace, need: Need, output: int) -> float:
+    def _cost(self, pace: Pace, need: Need, output: int, route: _Route) -> float:
+        if pace.dimension == "requests":
+            return 1.0
+        share = 1.0 if route.counts_max_tokens else route.lengths.input_share().mean
         # An estimate that fits no window is no reason to refuse: only the input is certain.
-        return min(_units(pace.dimension, need.input_tokens, output), pace.amount)
+        return min(_units(pace.dimension, need.input_tokens * share, output), pace.amount)
 
     def _jitter(self, pace: Pace) -> float:
         return self._jitter_s if self._jitter_s is not None else _JITTER_S * min(1.0, pace.period_s / MINUTE_S)
-
-    def _spread(self, model: str, route: _Route) -> float:
-        lengths = self._lengths.get(model)
-        if lengths is None:
-            return 0.0
-        # What is under way at the window's begin and at its end, both unknown.
-        return _SPREAD * lengths.deviation * math.sqrt(2 * route.places.used)
 
     def opens_at(self, model: str, key: str, now: float) -> float:
         """Return until when the provider wants this (key, model) left alone; `now` where it does not."""
@@ -216,42 +258,38 @@ class LocalLimiter:
 
     def settle(self, ticket: Ticket, usage: Usage, now: float) -> None:
         """Give the place back and correct the reservation to what the answer cost."""
-        holding = self._close(ticket)
-        if holding is None:
-            return
-        lengths = self._lengths.setdefault(ticket.model, RecentLengths())
-        lengths.add(usage.output_tokens, holding.route.places.used)
-        self._correct(holding, ticket, usage.input_tokens, usage.output_tokens, now)
+        holding = self._close(ticket, now, usage.output_tokens)
+        if holding is not None:
+            holding.route.lengths.note_input(ticket.input_tokens, usage.input_tokens)
+            self._correct(holding, usage.input_tokens, usage.output_tokens)
 
     def release(self, ticket: Ticket, now: float, *, was_sent: bool = True, delivered: Usage | None = None) -> None:
         """Give the place back without a bill: see `limits.Limiter`."""
-        holding = self._close(ticket)
+        holding = self._close(ticket, now, None)
         if holding is None:
             return
         if not was_sent:
             for charge in holding.charges:
-                charge.pace.correct(charge, 0.0, now)
+                charge.pace.correct(charge, 0.0)
             return
         output = ticket.output_tokens if delivered is None else delivered.output_tokens
-        self._correct(holding, ticket, ticket.input_tokens, output, now)
+        self._correct(holding, ticket.input_tokens, output)
 
-    def _close(self, ticket: Ticket) -> _Holding | None:
+    def _close(self, ticket: Ticket, now: float, output_tokens: int | None) -> _Holding | None:
         holding = self._open.pop(ticket.id, None)
         if holding is not None:
             holding.route.places.give_back()
             self._places.give_back()
+            holding.route.lengths.end(holding.answer, now, output_tokens)
         return holding
 
-    def _correct(self, holding: _Holding, ticket: Ticket, input_tokens: int, output_tokens: int, now: float) -> None:
-        # Once answers turn out much shorter than was reserved for those under way, giving all of it back at once
-        # would let a window carry more than its limit: given back is what would be reserved today.
-        forfeited = max(0, ticket.output_tokens - max(self._output(holding.need, holding.route), output_tokens))
+    def _correct(self, holding: _Holding, input_tokens: int, output_tokens: int) -> None:
         for charge in holding.charges:
-            if charge.pace.dimension == "requests":
-                continue
-            real = _units(charge.pace.dimension, input_tokens, output_tokens)
-            lost = _units(charge.pace.dimension, 0, forfeited)
-            charge.pace.correct(charge, min(real + lost, max(real, charge.units)), now)
+            if charge.pace.dimension != "requests":
+                expected = self._cost(
+                    charge.pace, holding.need, self._expected(holding.need, holding.route), holding.route
+                )
+                charge.pace.correct(charge, _units(charge.pace.dimension, input_tokens, output_tokens), expected)
 
     # Learning
 
@@ -303,10 +341,7 @@ class LocalLimiter:
             route.closed_until = max(route.closed_until, now + 1.0 if retry_at is None else retry_at)
 
 
-_NOTHING_KNOWN = RecentLengths()
-
-
-def _units(dimension: Dimension, input_tokens: int, output_tokens: int) -> float:
+def _units(dimension: Dimension, input_tokens: float, output_tokens: float) -> float:
     return {
         "requests": 1,
         "input_tokens": input_tokens,
