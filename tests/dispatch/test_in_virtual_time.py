@@ -32,7 +32,7 @@ def runner(
     server: Server, load: Load, *, dimension: Dimension = "requests", seed: int = 1, **options: bool
 ) -> VirtualRunner:
     limiter = LocalLimiter()
-    counts = options.pop("counts_max_tokens", False)
+    counts = options.pop("counts_max_tokens", "never")
     limiter.set_limits("m", "", [Limit(dimension, server.amount, server.period_s)], counts_max_tokens=counts)
     return VirtualRunner(limiter, {dimension: server}, load, seed=seed, **options)
 
@@ -166,7 +166,7 @@ def test_answers_that_take_half_a_minute(seed: int) -> None:
 @pytest.mark.parametrize("amount", [200_000, 1_000_000])
 def test_reserving_ten_times_too_much_gives_it_back(amount: int) -> None:
     load = answers(max_output_tokens=5_000)
-    run = runner(SlidingWindow(amount, 60.0), load, dimension="tokens", counts_max_tokens=True)
+    run = runner(SlidingWindow(amount, 60.0), load, dimension="tokens", counts_max_tokens="until_end")
     outcome = run.run(60.0 * WINDOWS)  # the first minute, in which little has come back yet, included
     assert outcome.refused == 0, outcome
     assert outcome.share >= 0.6, outcome

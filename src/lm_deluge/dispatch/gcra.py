@@ -19,8 +19,9 @@ import math
 import msgspec
 
 from lm_deluge.dispatch.limits import Limit
+from lm_deluge.dispatch.slices import Slices
 from lm_deluge.dispatch.window import Window
-from lm_deluge.wire.rate_limit_headers import Dimension
+from lm_deluge.wire.rate_limit_headers import Dimension, RateLimit
 
 __all__ = ["Charge", "Pace"]
 
@@ -81,11 +82,13 @@ class Pace:
         self.amount = limit.amount
         self.tat = -math.inf
         self.closed_until = -math.inf
+        self.unsure, self.unsure_until = 0.0, -math.inf  # the limiter's note of what is under way
         self._quantum_s: float | None = None
         self._ceiling = limit.amount if is_firm else math.inf
         self._is_guess = is_guess
         is_short = limit.period_s <= _SHORT_S
         self._window = None if limit.dimension == "requests" or not is_short else Window()
+        self._slices = Slices(limit.period_s) if limit.dimension == "requests" and is_short else None
         share = 1.0 if not is_short else _BURST_SHARE if self._window is None else _TOKEN_BURST_SHARE
         self._burst_s = limit.period_s * share if limit.burst_s is None else limit.burst_s
         self._burst_share = 1.0
@@ -111,6 +114,8 @@ class Pace:
 
     def window_s(self, now: float) -> float:
         """Return over how long the server counts: the period, or slices of it that refusals showed a while ago."""
+        if self._slices is not None and self._slices.suspected_s is not None:
+            return self._slices.suspected_s
         is_recent = now - self._cut_at < _SLICES_KEPT * self.period_s
         return self._quantum_s if self._quantum_s is not None and is_recent else self.period_s
 
@@ -122,6 +127,8 @@ class Pace:
 
     def spacing_s(self, now: float, jitter_s: float) -> float:
         """Return the seconds per unit at present."""
+        if self._slices is not None and self._slices.grid is not None:
+            return self._slices.grid.spacing_s
         spacing_s = self.period_s / (self.amount * self.rate_share(now))
         window_s = self.window_s(now)
         if self._window is not None and window_s == self.period_s:
@@ -137,6 +144,8 @@ class Pace:
         `unsure` is by how much what is under way may exceed what is charged for it.
         """
         moment = max(now, self.closed_until, self.tat - self.burst_s(now))
+        if self._slices is not None:
+            return self._slices.open_at(moment, self.rate_share(now))
         if self._window is None:
             return moment
         most = self.amount * self.rate_share(now) - units - unsure
@@ -146,7 +155,7 @@ class Pace:
         """Return how long what left counts in the window: what leaves spread over W + J may arrive within W."""
         return self.period_s + jitter_s
 
-    def take(self, units: float, paced: float, now: float, slot: float, jitter_s: float, unsure: float) -> Charge:  # noqa: PLR0917
+    def take(self, units: float, paced: float, now: float, slot: float, jitter_s: float, unsure: float) -> Charge:
         """Charge a request that goes at `slot`; `paced` is what is expected of it, `units` what is to be safe."""
         before = max(self.tat, now - self.period_s)
         free_from = self.earliest(units, now, jitter_s, unsure)
@@ -157,9 +166,14 @@ class Pace:
         self._last = Charge(
             self, slot, units, paced, spacing_s, self.tat, self._moved_s, free_from, tat_by_s=self.tat - before
         )
-        if self._window is not None:
-            self._window.add(self._last)
+        self._note(self._last)
         return self._last
+
+    def _note(self, charge: Charge) -> None:
+        if self._window is not None:
+            self._window.add(charge)
+        if self._slices is not None:
+            self._slices.starts(charge.at)
 
     def is_last(self, charge: Charge) -> bool:
         """Tell whether nobody reserved after this one; only then it can be undone without anybody else's slot."""
@@ -170,6 +184,8 @@ class Pace:
         self.tat -= charge.tat_by_s
         if self._window is not None:
             self._window.remove(charge)
+        if self._slices is not None:
+            self._slices.starts_not(charge.at)
 
     def _worth_s(self, units: float, spacing_s: float) -> float:
         return min(units * spacing_s, 1.1 * self.period_s)  # after a whole period nothing of it counts any more
@@ -184,6 +200,8 @@ class Pace:
         self.tat += self._worth_s(units, charge.spacing_s) - self._worth_s(expected, charge.spacing_s)
         if self._window is not None:
             self._window.change(charge, units)
+        if self._slices is not None and charge.units and not units:
+            self._slices.starts_not(charge.at)
         charge.units = charge.paced = units
 
     def fits_gap(self, charge: Charge, units: float, now: float, jitter_s: float, unsure: float = 0.0) -> bool:
@@ -203,15 +221,15 @@ class Pace:
         spacing_s = charge.spacing_s
         charge.free_from = max(charge.free_from, now - self.burst_s(now)) + units * spacing_s
         filler = Charge(self, now, units, units, spacing_s, self.tat, self._moved_s, now)
-        if self._window is not None:
-            self._window.add(filler)
+        self._note(filler)
         return filler
 
     # Learning
 
     def refused(self, sent_at: float, now: float, retry_at: float | None) -> None:
         """Close until `retry_at`, and go slower from then on: once for all requests that were under way together."""
-        if sent_at >= self._cut_at:
+        is_explained = self._slices is not None and sent_at < self._slices.known_from
+        if sent_at >= self._cut_at and not is_explained:
             share = self.rate_share(now)
             self._rate_after_cut = max(_LEAST_RATE, share * _RATE_CUT)
             self._burst_share = max(_LEAST_BURST, self._burst_share_at(now) * _BURST_CUT)
@@ -229,12 +247,22 @@ class Pace:
         self.amount = min(amount, self._ceiling)
         self._is_guess = False
 
+    def saw(self, sent_at: float, bucket: RateLimit, now: float) -> None:
+        """Learn from headers whether the provider counts in slices."""
+        if self._slices is not None:
+            known_from = self._slices.known_from
+            self._slices.saw(sent_at, bucket, now)
+            if self._slices.known_from > known_from:
+                self._cut_at = -math.inf  # they are why something was refused
+
     def believe(self, charge: Charge, sent_at: float, remaining: float, reset_after_s: float) -> None:
         """Move the tat to where the provider's own count has it.
 
         Compared is the moment at which this request was counted, so what left since then is in neither of the two.
         Backward goes only what headers had moved forward before, so at most one period.
         """
+        if self._slices is not None and self._slices.grid is not None:
+            return  # the count is of a slice, not of the period
         share_used = 1 - min(1.0, remaining / self.amount)
         spacing_s = charge.spacing_s
         is_bucket = abs(reset_after_s - share_used * self.period_s) <= _BUCKET_FIT * self.period_s

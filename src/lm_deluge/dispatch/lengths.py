@@ -27,6 +27,20 @@ class Expected(NamedTuple):
     variance: float
     third: float = 0.0
 
+    def plus(self, other: Expected) -> Expected:
+        """Return what is known of the sum."""
+        return Expected(self.mean + other.mean, self.variance + other.variance, self.third + other.third)
+
+    def at_most(self, deviations: float) -> float:
+        """Return the number that is exceeded as seldom as a normal one exceeds so many standard deviations.
+
+        Long answers are rare and very long: the second term of Cornish and Fisher's expansion allows for that.
+        """
+        if not self.variance:
+            return self.mean
+        skewed = (deviations * deviations - 1) / 6 * self.third / self.variance
+        return self.mean + deviations * math.sqrt(self.variance) + max(0.0, skewed)
+
 
 class Answer(msgspec.Struct, eq=False):
     """One answer, from its start on. `tokens` is None while it is under way, and where nobody knows its length."""

@@ -15,9 +15,10 @@ import msgspec
 
 from lm_deluge.dispatch.concurrency import Places
 from lm_deluge.dispatch.gcra import Charge, Pace
-from lm_deluge.dispatch.lengths import Answer, RecentLengths
+from lm_deluge.dispatch.lengths import Answer, Expected, RecentLengths
 from lm_deluge.dispatch.limits import Limit, Need, Observation, Ticket
 from lm_deluge.errors import BudgetError
+from lm_deluge.models.rows import CountsMaxTokens
 from lm_deluge.usage import Usage
 from lm_deluge.wire.rate_limit_headers import MINUTE_S, Dimension, RateLimit
 
@@ -36,16 +37,51 @@ _FIRST_ERROR = 400
 _GUESS_FROM = 5
 
 
+class _Cost(msgspec.Struct, frozen=True):
+    """What a request is reckoned at beforehand: the output to be safe, and the one to be expected."""
+
+    input_tokens: float
+    output_tokens: int
+    expected: int
+
+    def units(self, pace: Pace) -> float:
+        """Return what a limit is charged."""
+        # An estimate that fits no window is no reason to refuse: only the input is certain.
+        return min(_units(pace.dimension, self.input_tokens, self.output_tokens), pace.amount)
+
+    def paced(self, pace: Pace) -> float:
+        """Return what the pace of a limit counts."""
+        return min(_units(pace.dimension, self.input_tokens, self.expected), self.units(pace))
+
+
 class _Route:
     """What is known about one (key, model)."""
 
-    def __init__(self, limits: Iterable[Limit], most: int | None, *, counts_max_tokens: bool = False) -> None:
+    def __init__(
+        self, limits: Iterable[Limit], most: int | None, *, counts_max_tokens: CountsMaxTokens = "never"
+    ) -> None:
         self.counts_max_tokens = counts_max_tokens
         self.paces = [Pace(limit) for limit in limits]
         self.places = Places(most)
         self.closed_until = -math.inf
         self.starts: deque[float] = deque(maxlen=1_000)
         self.lengths = RecentLengths()
+
+    def reckon(self, need: Need) -> _Cost:
+        """Return what a request will cost, as far as can be told."""
+        most, lengths = need.max_output_tokens, self.lengths
+        usual = lengths.estimate(most)
+        expected = usual if lengths.is_known else min(usual, _GUESS)
+        if self.counts_max_tokens == "never" or most is None:
+            return _Cost(need.input_tokens * lengths.input_share().mean, usual, expected)
+        return _Cost(need.input_tokens, most, most if self.counts_max_tokens == "always" else expected)
+
+    def unsure(self, dimension: Dimension, now: float, since: float) -> Expected:
+        """Return by how much what left since then and is under way will exceed what is charged for it."""
+        output, inputs = self.lengths.under_way(now, since)
+        if dimension == "input_tokens" or self.counts_max_tokens != "never":
+            output = Expected(0.0, 0.0)
+        return output if dimension == "output_tokens" else output.plus(Expected(0.0, inputs))
 
 
 class _Holding(msgspec.Struct):
@@ -71,7 +107,6 @@ class LocalLimiter:
         self._ids = itertools.count(1)
         self._delays: deque[float] = deque(maxlen=_DELAYS_KEPT)
         self._jitter_s: float | None = None
-        self._unsure: dict[int, tuple[float, float]] = {}  # of each limit: until when it holds, and how much
 
     def set_limits(
         self,
@@ -80,12 +115,12 @@ class LocalLimiter:
         limits: Iterable[Limit],
         *,
         max_concurrent: int | None = None,
-        counts_max_tokens: bool = False,
+        counts_max_tokens: CountsMaxTokens = "never",
     ) -> None:
         """Set what is known beforehand about a (key, model). A limit that the provider names later takes its place.
 
-        `counts_max_tokens` is for providers that charge the request's own limit of output tokens until the answer ends,
-        whatever it then comes to.
+        `counts_max_tokens` is for providers that charge the request's own limit of output tokens: until the answer
+        ends, or always, whatever it then comes to.
         """
         self._routes[model, key] = _Route(limits, max_concurrent, counts_max_tokens=counts_max_tokens)
 
@@ -113,7 +148,7 @@ class LocalLimiter:
         route = self._route(need.model, need.key)
         if not (self._places.has_room and route.places.has_room):
             return math.inf
-        return self._slot(need, route, self._output(need, route), now)
+        return self._slot(route.reckon(need), route, now)
 
     def reserve(self, need: Need, now: float, *, before: Ticket | None = None) -> Ticket | None:
         """Reserve a slot under all limits at once; None where every place is taken, or no gap before `before` fits.
@@ -125,23 +160,21 @@ class LocalLimiter:
         route = self._route(need.model, need.key)
         if not (self._places.has_room and route.places.has_room):
             return None
-        output = self._output(need, route)
+        cost = route.reckon(need)
         if before is None:
-            slot = self._slot(need, route, output, now)
-            charges = [
-                self._take(pace, need, route, output, now, slot, unsure) for pace, unsure in self._limits_of(route, now)
-            ]
+            slot = self._slot(cost, route, now)
+            charges = [self._charge(pace, cost, now, slot, unsure) for pace, unsure in self._limits_of(route, now)]
         else:
             slot = now
-            filled = self._fill(need, route, output, now, before)
+            filled = self._fill(cost, route, now, before)
             if filled is None:
                 return None
             charges = filled
         route.places.take()
         self._places.take()
         route.starts.append(slot)
-        ticket = Ticket(next(self._ids), need.model, need.key, slot, need.input_tokens, output)
-        answer = route.lengths.begin(slot, need.input_tokens, output, need.max_output_tokens)
+        ticket = Ticket(next(self._ids), need.model, need.key, slot, need.input_tokens, cost.output_tokens)
+        answer = route.lengths.begin(slot, need.input_tokens, cost.output_tokens, need.max_output_tokens)
         self._open[ticket.id] = _Holding(need, route, slot, charges, answer)
         return ticket
 
@@ -151,62 +184,45 @@ class LocalLimiter:
         return of_client + [(pace, self._unsure_of(pace, (route,), now)) for pace in route.paces]
 
     def _unsure_of(self, pace: Pace, routes: Iterable[_Route], now: float) -> float:
+        """Return by how much what is under way may exceed what is charged for it."""
         if pace.dimension == "requests":
             return 0.0
-        until, unsure = self._unsure.get(id(pace), (-math.inf, 0.0))
-        if now < until:
-            return unsure
-        since = now - pace.period_s - self._jitter(pace)
-        exceeds = variance = third = 0.0
-        for route in routes:
-            output, inputs = route.lengths.under_way(now, since)
-            if pace.dimension != "input_tokens" and not route.counts_max_tokens:
-                exceeds += output.mean
-                variance += output.variance
-                third += output.third
-            if pace.dimension != "output_tokens":
-                variance += inputs
-        unsure = exceeds + _SURE * math.sqrt(variance)
-        if variance:
-            unsure += (_SURE * _SURE - 1) / 6 * third / variance
-        self._unsure[id(pace)] = now + _UNSURE_FOR_S, unsure
-        return unsure
+        if now >= pace.unsure_until:
+            sums = Expected(0.0, 0.0)
+            for route in routes:
+                sums = sums.plus(route.unsure(pace.dimension, now, now - pace.period_s - self._jitter(pace)))
+            pace.unsure, pace.unsure_until = sums.at_most(_SURE), now + _UNSURE_FOR_S
+        return pace.unsure
 
-    def _slot(self, need: Need, route: _Route, output: int, now: float) -> float:
+    def _slot(self, cost: _Cost, route: _Route, now: float) -> float:
         slot = max(now, route.closed_until)
         for pace, unsure in self._limits_of(route, now):
-            slot = max(slot, pace.earliest(self._cost(pace, need, output, route), now, self._jitter(pace), unsure))
+            slot = max(slot, pace.earliest(cost.units(pace), now, self._jitter(pace), unsure))
         return slot
 
-    def _fill(self, need: Need, route: _Route, output: int, now: float, before: Ticket) -> list[Charge] | None:
+    def _charge(self, pace: Pace, cost: _Cost, now: float, slot: float, unsure: float) -> Charge:
+        return pace.take(cost.units(pace), cost.paced(pace), now, slot, self._jitter(pace), unsure)
+
+    def _fill(self, cost: _Cost, route: _Route, now: float, before: Ticket) -> list[Charge] | None:
         held = self._open.get(before.id)
         if held is None or now < route.closed_until or held.at <= now:
             return None
         shared = held.charges if held.route is route else held.charges[: len(self._paces)]
         charged = {id(charge.pace): charge for charge in shared}
-        asked = [(pace, unsure, self._cost(pace, need, output, route)) for pace, unsure in self._limits_of(route, now)]
-        for pace, unsure, units in asked:
-            charge, jitter_s = charged.get(id(pace)), self._jitter(pace)
-            if charge is not None and not pace.fits_gap(charge, units, now, jitter_s, unsure):
-                return None
+        limits = [(pace, charged.get(id(pace)), unsure) for pace, unsure in self._limits_of(route, now)]
+        for pace, charge, unsure in limits:
+            units, jitter_s = cost.units(pace), self._jitter(pace)
             if charge is None and pace.earliest(units, now, jitter_s, unsure) > now:
+                return None
+            if charge is not None and not pace.fits_gap(charge, units, now, jitter_s, unsure):
                 return None
         held.has_fillers = True
         return [
-            pace.fill_gap(charged[id(pace)], units, now)
-            if id(pace) in charged
-            else self._take(pace, need, route, output, now, now, unsure)
-            for pace, unsure, units in asked
+            self._charge(pace, cost, now, now, unsure)
+            if charge is None
+            else pace.fill_gap(charge, cost.units(pace), now)
+            for pace, charge, unsure in limits
         ]
-
-    def _take(self, pace, need, route, output, now, slot, unsure) -> Charge:
-        units = self._cost(pace, need, output, route)
-        paced = self._cost(pace, need, self._expected(need, route), route)
-        return pace.take(units, min(units, paced), now, slot, self._jitter(pace), unsure)
-
-    def _expected(self, need: Need, route: _Route) -> int:
-        most = _GUESS if need.max_output_tokens is None else min(need.max_output_tokens, _GUESS)
-        return route.lengths.estimate(need.max_output_tokens) if route.lengths.is_known else most
 
     def sooner(self, ticket: Ticket, now: float) -> Ticket:
         """Return the ticket with an earlier slot, where what was given back since allows one; else as it is."""
@@ -217,32 +233,18 @@ class LocalLimiter:
             return ticket
         for charge in holding.charges:
             charge.pace.undo(charge)
-        limits = self._limits_of(holding.route, now)
-        old = {id(charge.pace): charge for charge in holding.charges}
+        unsure = {id(pace): most for pace, most in self._limits_of(holding.route, now)}
         slot = max(now, holding.route.closed_until)
-        for pace, unsure in limits:
-            units = old[id(pace)].units if id(pace) in old else 0.0
-            slot = max(slot, pace.earliest(units, now, self._jitter(pace), unsure))
+        for charge in holding.charges:
+            pace = charge.pace
+            slot = max(slot, pace.earliest(charge.units, now, self._jitter(pace), unsure[id(pace)]))
         slot = min(slot, holding.at)
         holding.charges = [
-            pace.take(old[id(pace)].units, old[id(pace)].paced, now, slot, self._jitter(pace), unsure)
-            for pace, unsure in limits
-            if id(pace) in old
+            charge.pace.take(charge.units, charge.paced, now, slot, self._jitter(charge.pace), unsure[id(charge.pace)])
+            for charge in holding.charges
         ]
         holding.at = holding.answer.begun = slot
         return ticket if slot == ticket.at else msgspec.structs.replace(ticket, at=slot)
-
-    def _output(self, need: Need, route: _Route) -> int:
-        if route.counts_max_tokens and need.max_output_tokens is not None:
-            return need.max_output_tokens
-        return route.lengths.estimate(need.max_output_tokens)
-
-    def _cost(self, pace: Pace, need: Need, output: int, route: _Route) -> float:
-        if pace.dimension == "requests":
-            return 1.0
-        share = 1.0 if route.counts_max_tokens else route.lengths.input_share().mean
-        # An estimate that fits no window is no reason to refuse: only the input is certain.
-        return min(_units(pace.dimension, need.input_tokens * share, output), pace.amount)
 
     def _jitter(self, pace: Pace) -> float:
         return self._jitter_s if self._jitter_s is not None else _JITTER_S * min(1.0, pace.period_s / MINUTE_S)
@@ -284,12 +286,14 @@ class LocalLimiter:
         return holding
 
     def _correct(self, holding: _Holding, input_tokens: int, output_tokens: int) -> None:
+        route = holding.route
+        if route.counts_max_tokens == "always":
+            output_tokens = max(output_tokens, holding.answer.reserved)
+        cost = route.reckon(holding.need)
         for charge in holding.charges:
             if charge.pace.dimension != "requests":
-                expected = self._cost(
-                    charge.pace, holding.need, self._expected(holding.need, holding.route), holding.route
-                )
-                charge.pace.correct(charge, _units(charge.pace.dimension, input_tokens, output_tokens), expected)
+                units = _units(charge.pace.dimension, input_tokens, output_tokens)
+                charge.pace.correct(charge, units, cost.paced(charge.pace))
 
     # Learning
 
@@ -299,7 +303,7 @@ class LocalLimiter:
         route = self._route(ticket.model, ticket.key)
         if observation.delay_s is not None:
             self._note_delay(observation.delay_s)
-        self._read_headers(observation, route)
+        self._read_headers(observation, route, now)
         if observation.status == _TOO_MANY:
             self._refuse(observation, route, now)
         elif observation.status in _OVERLOADED:
@@ -312,7 +316,7 @@ class LocalLimiter:
         if len(self._delays) >= _DELAYS_ENOUGH:
             self._jitter_s = max(_LEAST_JITTER_S, max(self._delays) - min(self._delays))
 
-    def _read_headers(self, observation: Observation, route: _Route) -> None:
+    def _read_headers(self, observation: Observation, route: _Route, now: float) -> None:
         holding = self._open.get(observation.ticket.id)
         charges = (
             {(charge.pace.dimension, charge.pace.period_s): charge for charge in holding.charges} if holding else {}
@@ -325,6 +329,7 @@ class LocalLimiter:
             if bucket.limit:
                 _learn_limit(route, bucket, period_s)
             if charge is not None and charge.pace in route.paces:
+                charge.pace.saw(observation.sent_at, bucket, now)
                 if bucket.remaining is not None and bucket.reset_after_s is not None:
                     charge.pace.believe(charge, observation.sent_at, bucket.remaining, bucket.reset_after_s)
 
