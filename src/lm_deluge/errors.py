@@ -43,10 +43,12 @@ from __future__ import annotations
 
 import builtins
 import copy
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 if TYPE_CHECKING:
     from lm_deluge.response import APIResponse
+    from lm_deluge.wire.rate_limit_headers import RateLimit
 
 __all__ = [
     "APIError",
@@ -228,6 +230,7 @@ class APIError(DelugeError):
         type: The provider's error type.
         retry_after_s: Seconds after which the provider wants to be asked again.
         should_retry: The provider's own word on retrying (`x-should-retry`), or None.
+        rate_limits: What the answer's headers say about limits, by name.
         body: The error's JSON text, at most 4,096 characters.
     """
 
@@ -251,6 +254,7 @@ class APIError(DelugeError):
         self.type = type
         self.retry_after_s = retry_after_s
         self.should_retry = should_retry
+        self.rate_limits: Mapping[str, RateLimit] = {}
         self.body = body
 
     def _details(self) -> list[str]:

@@ -27,6 +27,7 @@ from lm_deluge.providers.adapter import Adapter, Call, ResumableDecoder
 from lm_deluge.response import ResponseBuilder
 from lm_deluge.transport.base import Exchange, Transport
 from lm_deluge.wire.http import HttpHead, HttpRequest
+from lm_deluge.wire.rate_limit_headers import parse_rate_limits
 
 __all__ = ["Attempt", "Timing", "open_attempt", "open_exchange", "resume_attempt", "timeout_error"]
 
@@ -407,5 +408,6 @@ async def _error_of(exchange: Exchange, adapter: Adapter) -> APIError:
         exchange.abort()  # what was released has no connection any more
     error = adapter.classify_error(exchange.head.status, exchange.head.headers, bytes(body[:_MOST_ERROR_BODY]))
     error.request_id = _request_id(exchange)
+    error.rate_limits = parse_rate_limits(exchange.head.headers)
     error.where = "headers"
     return error

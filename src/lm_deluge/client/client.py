@@ -10,7 +10,15 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from lm_deluge.config import ClientOptions, LocalCache, PromptCache, SamplingParams, Secret, check_range
+from lm_deluge.config import (
+    ClientOptions,
+    LocalCache,
+    PromptCache,
+    SamplingParams,
+    Secret,
+    check_limited_models,
+    check_range,
+)
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.models.registry import find_served_model
 from lm_deluge.models.rows import ModelRow
@@ -77,6 +85,7 @@ class LLMClient:
             find_served_model(name, url) for name in ([fallback] if isinstance(fallback, str) else fallback)
         )
         self._rows = {row.id: row for row in (*self._fallback, *self.models)}
+        check_limited_models(self.options, tuple(self._rows))
         self._purse: Purse | None = None
         self._turns = [0.0] * len(self.models)
         self._limiter: LimiterLock | None = None
@@ -313,7 +322,7 @@ class LLMClient:
 
         loop = asyncio.get_running_loop()
         if self._limiter is None:
-            self._limiter = LimiterLock(build_limiter(self.options))
+            self._limiter = LimiterLock(build_limiter(self.options, self._rows.values()))
         found = self._runners.get(loop)
         if found is None:
             options = self.options

@@ -20,7 +20,7 @@ from lm_deluge.dispatch.limits import Limit, Need, Observation, Ticket
 from lm_deluge.errors import BudgetError
 from lm_deluge.models.rows import CountsMaxTokens
 from lm_deluge.usage import Usage
-from lm_deluge.wire.rate_limit_headers import MINUTE_S, Dimension, RateLimit
+from lm_deluge.wire.rate_limit_headers import DAY_S, HOUR_S, MINUTE_S, Dimension, RateLimit
 
 __all__ = ["LocalLimiter"]
 
@@ -58,14 +58,16 @@ class _Route:
     """What is known about one (key, model)."""
 
     def __init__(
-        self, limits: Iterable[Limit], most: int | None, *, counts_max_tokens: CountsMaxTokens = "never"
+        self, paces: Iterable[Pace], most: int | None, *, counts_max_tokens: CountsMaxTokens = "never"
     ) -> None:
         self.counts_max_tokens = counts_max_tokens
-        self.paces = [Pace(limit) for limit in limits]
+        self.paces = list(paces)
         self.places = Places(most)
         self.closed_until = -math.inf
         self.starts: deque[float] = deque(maxlen=1_000)
         self.lengths = RecentLengths()
+        self.tightest: Pace | None = None  # the limit that says when the next one goes
+        self.next_at = -math.inf
 
     def reckon(self, need: Need) -> _Cost:
         """Return what a request will cost, as far as can be told."""
@@ -82,6 +84,18 @@ class _Route:
         if dimension == "input_tokens" or self.counts_max_tokens != "never":
             output = Expected(0.0, 0.0)
         return output if dimension == "output_tokens" else output.plus(Expected(0.0, inputs))
+
+    def limited_by(self, model: str, now: float) -> str | None:
+        """Return what holds calls of this model back."""
+        if not self.places.has_room:
+            return f"calls at once at {model}, {self.places.used} now"
+        until = max([self.closed_until, *(pace.closed_until for pace in self.paces)])
+        if until > now:
+            return f"a refusal of {model}, for {math.ceil(until - now)} s more"
+        if self.next_at <= now or self.tightest is None:
+            return None
+        name = f"{self.tightest.dimension.replace('_', ' ')} {_per(self.tightest.period_s)}"
+        return f"{name} of {model}" if self.tightest in self.paces else name
 
 
 class _Holding(msgspec.Struct):
@@ -116,13 +130,15 @@ class LocalLimiter:
         *,
         max_concurrent: int | None = None,
         counts_max_tokens: CountsMaxTokens = "never",
+        is_firm: bool = False,
     ) -> None:
         """Set what is known beforehand about a (key, model). A limit that the provider names later takes its place.
 
         `counts_max_tokens` is for providers that charge the request's own limit of output tokens: until the answer
-        ends, or always, whatever it then comes to.
+        ends, or always, whatever it then comes to. `is_firm`: the user's limits; headers may lower, not raise them.
         """
-        self._routes[model, key] = _Route(limits, max_concurrent, counts_max_tokens=counts_max_tokens)
+        paces = [Pace(limit, is_firm=is_firm) for limit in limits]
+        self._routes[model, key] = _Route(paces, max_concurrent, counts_max_tokens=counts_max_tokens)
 
     def _route(self, model: str, key: str) -> _Route:
         route = self._routes.get((model, key))
@@ -197,7 +213,10 @@ class LocalLimiter:
     def _slot(self, cost: _Cost, route: _Route, now: float) -> float:
         slot = max(now, route.closed_until)
         for pace, unsure in self._limits_of(route, now):
-            slot = max(slot, pace.earliest(cost.units(pace), now, self._jitter(pace), unsure))
+            moment = pace.earliest(cost.units(pace), now, self._jitter(pace), unsure)
+            if moment > slot:
+                slot, route.tightest = moment, pace
+        route.next_at = slot
         return slot
 
     def _charge(self, pace: Pace, cost: _Cost, now: float, slot: float, unsure: float) -> Charge:
@@ -256,6 +275,13 @@ class LocalLimiter:
             return now
         return max(now, route.closed_until, *(pace.closed_until for pace in route.paces))
 
+    def limited_by(self, now: float) -> str | None:
+        """Return what holds calls back at the moment, in words; None where nothing does."""
+        if not self._places.has_room:
+            return f"max_concurrent_requests, {self._places.used} at once"
+        reasons = [reason for (model, _), route in self._routes.items() if (reason := route.limited_by(model, now))]
+        return ", ".join(reasons) or None
+
     # Correcting
 
     def settle(self, ticket: Ticket, usage: Usage, now: float) -> None:
@@ -302,7 +328,7 @@ class LocalLimiter:
         ticket = observation.ticket
         route = self._route(ticket.model, ticket.key)
         if observation.delay_s is not None:
-            self._note_delay(observation.delay_s)
+            self._note_delay(observation.delay_s + max(0.0, observation.sent_at - ticket.at))
         self._read_headers(observation, route, now)
         if observation.status == _TOO_MANY:
             self._refuse(observation, route, now)
@@ -314,7 +340,8 @@ class LocalLimiter:
     def _note_delay(self, delay_s: float) -> None:
         self._delays.append(delay_s)
         if len(self._delays) >= _DELAYS_ENOUGH:
-            self._jitter_s = max(_LEAST_JITTER_S, max(self._delays) - min(self._delays))
+            # Nobody knows how much of it is the way there: all of it may be, or nothing.
+            self._jitter_s = max(_LEAST_JITTER_S, *self._delays)
 
     def _read_headers(self, observation: Observation, route: _Route, now: float) -> None:
         holding = self._open.get(observation.ticket.id)
@@ -353,6 +380,11 @@ def _units(dimension: Dimension, input_tokens: float, output_tokens: float) -> f
         "output_tokens": output_tokens,
         "tokens": input_tokens + output_tokens,
     }[dimension]
+
+
+def _per(period_s: float) -> str:
+    usual = {1.0: "per second", MINUTE_S: "per minute", HOUR_S: "per hour", DAY_S: "per day"}
+    return usual.get(period_s, f"in {period_s:g} s")
 
 
 def _learn_limit(route: _Route, bucket: RateLimit, period_s: float) -> None:

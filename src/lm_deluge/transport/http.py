@@ -6,7 +6,10 @@ import asyncio
 import builtins
 import contextlib
 import os
+import socket
 import ssl
+import struct
+import sys
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from types import SimpleNamespace
@@ -38,6 +41,9 @@ _READ_BUFFER = 64 * 2**10  # aiohttp pauses the socket at twice this
 _LONGEST_HEADER = 64 * 2**10
 _DNS_TTL_S = 60
 _KEEPALIVE_S = 30
+# struct tcp_info in linux/tcp.h: the smoothed round trip and its deviation, in microseconds.
+_CAN_MEASURE = sys.platform == "linux"
+_TCP_INFO_BYTES, _TCP_INFO_RTT = 104, 68
 _MOST_STALE = 1  # idle connections in a row that the server had closed; what comes after is the caller's to retry
 
 
@@ -52,6 +58,7 @@ class _Pool:
         self.pid = os.getpid()
         tracing = aiohttp.TraceConfig()
         tracing.on_connection_reuseconn.append(_note_reuse)
+        tracing.on_request_headers_sent.append(_note_sent)
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=_DNS_TTL_S, keepalive_timeout=_KEEPALIVE_S),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -83,6 +90,24 @@ async def _stand_guard(session: aiohttp.ClientSession, on_close: Callable[[], ob
 
 async def _note_reuse(session: Any, context: Any, params: Any) -> None:
     context.trace_request_ctx.is_reused = True
+
+
+async def _note_sent(session: Any, context: Any, params: Any) -> None:
+    context.trace_request_ctx.sent_at = asyncio.get_running_loop().time()
+
+
+def _round_trip_s(response: aiohttp.ClientResponse) -> float | None:
+    """Return how long packets take there and back, at most: the kernel measures that all the time."""
+    transport = None if response.connection is None else response.connection.transport
+    connected = None if transport is None else transport.get_extra_info("socket")
+    if connected is None or not _CAN_MEASURE:
+        return None
+    try:
+        info = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        mean_us, deviation_us = struct.unpack_from("=II", info, _TCP_INFO_RTT)
+    except (OSError, struct.error):
+        return None
+    return float(mean_us + 4 * deviation_us) / 1e6
 
 
 _Pools = dict[asyncio.AbstractEventLoop, _Pool]
@@ -122,7 +147,8 @@ class AiohttpTransport:
         session = await self._session()
         stale = 0
         while True:
-            context = SimpleNamespace(is_reused=False)
+            context = SimpleNamespace(is_reused=False, sent_at=None)
+            begun = asyncio.get_running_loop().time()
             try:
                 response = await session.request(
                     request.method,
@@ -141,7 +167,7 @@ class AiohttpTransport:
                     continue
                 raise _before_headers(error, connect_timeout_s) from _bare(error)
             try:
-                return AiohttpExchange(response)
+                return AiohttpExchange(response, None if context.sent_at is None else context.sent_at - begun)
             except DelugeError:
                 response.close()
                 raise
@@ -191,8 +217,11 @@ def _as_written(url: str) -> URL:
 class AiohttpExchange:
     """One request and its answer."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self.head = HttpHead(response.status, {name.lower(): value for name, value in response.headers.items()})
+    def __init__(self, response: aiohttp.ClientResponse, waited_s: float | None = None) -> None:
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        round_trip_s = None if waited_s is None else _round_trip_s(response)
+        delay_s = None if waited_s is None or round_trip_s is None else waited_s + round_trip_s
+        self.head = HttpHead(response.status, headers, delay_s)
         self.bytes_received = 0
         self._response = response
         self._content = response.content
