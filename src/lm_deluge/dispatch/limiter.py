@@ -35,6 +35,7 @@ _OVERLOADED = frozenset({503, 529})
 _TOO_MANY = 429
 _FIRST_ERROR = 400
 _GUESS_FROM = 5
+_AGREED = 3  # answers
 
 
 class _Cost(msgspec.Struct, frozen=True):
@@ -68,6 +69,7 @@ class _Route:
         self.lengths = RecentLengths()
         self.tightest: Pace | None = None  # the limit that says when the next one goes
         self.next_at = -math.inf
+        self.periods: dict[Dimension, tuple[float, frozenset[float]]] = {}  # as figures tell, and how many of them
 
     def reckon(self, need: Need) -> _Cost:
         """Return what a request will cost, as far as can be told."""
@@ -84,6 +86,20 @@ class _Route:
         if dimension == "input_tokens" or self.counts_max_tokens != "never":
             output = Expected(0.0, 0.0)
         return output if dimension == "output_tokens" else output.plus(Expected(0.0, inputs))
+
+    def period_of(self, bucket: RateLimit) -> float | None:
+        """Return over how long a bucket counts, None as long as that is not sure: a minute, where nothing is said."""
+        if bucket.period_s is not None and not bucket.is_inferred:
+            return bucket.period_s
+        inferred_s = bucket.period_s or MINUTE_S
+        known_s, seen = self.periods.get(bucket.dimension, (inferred_s, frozenset[float]()))
+        if known_s != MINUTE_S and len(seen) < _AGREED and bucket.reset_after_s:
+            # Once another period shows, it was a window of a minute that had just begun.
+            known_s = known_s if known_s == inferred_s else MINUTE_S
+            seen |= {bucket.remaining or 0.0}
+        if bucket.reset_after_s and bucket.remaining != bucket.limit:
+            self.periods[bucket.dimension] = known_s, seen
+        return known_s if known_s == MINUTE_S or len(seen) >= _AGREED else None
 
     def limited_by(self, model: str, now: float) -> str | None:
         """Return what holds calls of this model back."""
@@ -351,7 +367,9 @@ class LocalLimiter:
         for bucket in observation.rate_limits.values():
             if bucket.qualifier:
                 continue  # of a plan or tier that this request may not belong to
-            period_s = bucket.period_s or MINUTE_S
+            period_s = route.period_of(bucket)
+            if period_s is None:
+                continue
             charge = charges.get((bucket.dimension, period_s))
             if bucket.limit:
                 _learn_limit(route, bucket, period_s)
