@@ -6,10 +6,7 @@ import asyncio
 import builtins
 import contextlib
 import os
-import socket
 import ssl
-import struct
-import sys
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from types import SimpleNamespace
@@ -41,9 +38,6 @@ _READ_BUFFER = 64 * 2**10  # aiohttp pauses the socket at twice this
 _LONGEST_HEADER = 64 * 2**10
 _DNS_TTL_S = 60
 _KEEPALIVE_S = 30
-# struct tcp_info in linux/tcp.h: the smoothed round trip and its deviation, in microseconds.
-_CAN_MEASURE = sys.platform == "linux"
-_TCP_INFO_BYTES, _TCP_INFO_RTT = 104, 68
 _MOST_STALE = 1  # idle connections in a row that the server had closed; what comes after is the caller's to retry
 
 
@@ -58,6 +52,8 @@ class _Pool:
         self.pid = os.getpid()
         tracing = aiohttp.TraceConfig()
         tracing.on_connection_reuseconn.append(_note_reuse)
+        tracing.on_connection_create_start.append(_note_connecting)
+        tracing.on_connection_create_end.append(_note_connected)
         tracing.on_request_headers_sent.append(_note_sent)
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=_DNS_TTL_S, keepalive_timeout=_KEEPALIVE_S),
@@ -96,18 +92,13 @@ async def _note_sent(session: Any, context: Any, params: Any) -> None:
     context.trace_request_ctx.sent_at = asyncio.get_running_loop().time()
 
 
-def _round_trip_s(response: aiohttp.ClientResponse) -> float | None:
-    """Return how long packets take there and back, at most: the kernel measures that all the time."""
-    transport = None if response.connection is None else response.connection.transport
-    connected = None if transport is None else transport.get_extra_info("socket")
-    if connected is None or not _CAN_MEASURE:
-        return None
-    try:
-        info = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-        mean_us, deviation_us = struct.unpack_from("=II", info, _TCP_INFO_RTT)
-    except (OSError, struct.error):
-        return None
-    return float(mean_us + 4 * deviation_us) / 1e6
+async def _note_connecting(session: Any, context: Any, params: Any) -> None:
+    context.trace_request_ctx.connecting_at = asyncio.get_running_loop().time()
+
+
+async def _note_connected(session: Any, context: Any, params: Any) -> None:
+    noted = context.trace_request_ctx
+    noted.connected_in_s = asyncio.get_running_loop().time() - noted.connecting_at
 
 
 _Pools = dict[asyncio.AbstractEventLoop, _Pool]
@@ -139,6 +130,7 @@ class AiohttpTransport:
         # The registry of finalisers holds the pools, so that sessions are never collected before they are closed.
         weakref.finalize(self, _close_all, self._pools).atexit = False
         self._of_parents: list[_Pool] = []
+        self._connected_in_s: dict[str, float] = {}
 
     async def open(
         self, request: HttpRequest, *, connect_timeout_s: float | None, proxy: Secret | None
@@ -147,8 +139,8 @@ class AiohttpTransport:
         session = await self._session()
         stale = 0
         while True:
-            context = SimpleNamespace(is_reused=False, sent_at=None)
             begun = asyncio.get_running_loop().time()
+            context = SimpleNamespace(is_reused=False, sent_at=begun, connected_in_s=None)
             try:
                 response = await session.request(
                     request.method,
@@ -167,10 +159,22 @@ class AiohttpTransport:
                     continue
                 raise _before_headers(error, connect_timeout_s) from _bare(error)
             try:
-                return AiohttpExchange(response, None if context.sent_at is None else context.sent_at - begun)
+                return AiohttpExchange(response, self._delay_s(response.url.raw_authority, context, begun))
             except DelugeError:
                 response.close()
                 raise
+
+    def _delay_s(self, host: str, noted: SimpleNamespace, begun: float) -> float | None:
+        """Return how long the request waited to be sent, and as much as it took to connect: the way there and back.
+
+        A connection that is used again has no such time of its own; that of the last new one to the host is taken.
+        """
+        connected_in_s: float | None = noted.connected_in_s
+        if connected_in_s is not None:
+            self._connected_in_s[host] = connected_in_s
+        else:
+            connected_in_s = self._connected_in_s.get(host)
+        return None if connected_in_s is None else noted.sent_at - begun + connected_in_s
 
     async def close(self) -> None:
         """Close the connections that belong to the running event loop."""
@@ -217,10 +221,8 @@ def _as_written(url: str) -> URL:
 class AiohttpExchange:
     """One request and its answer."""
 
-    def __init__(self, response: aiohttp.ClientResponse, waited_s: float | None = None) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, delay_s: float | None = None) -> None:
         headers = {name.lower(): value for name, value in response.headers.items()}
-        round_trip_s = None if waited_s is None else _round_trip_s(response)
-        delay_s = None if waited_s is None or round_trip_s is None else waited_s + round_trip_s
         self.head = HttpHead(response.status, headers, delay_s)
         self.bytes_received = 0
         self._response = response

@@ -25,7 +25,7 @@ class HttpHead(msgspec.Struct, frozen=True):
     """Status and headers of an answer; the names of headers are in lower case.
 
     `delay_s` is how long the request was on its way, there and back, without the time that the server took: what it
-    waited for its connection, and the round trip of packets; None where nobody measured it.
+    waited for its connection, and a bound of the round trip of packets; None where nobody measured it.
     """
 
     status: int

@@ -61,8 +61,8 @@ class RateLimit(msgspec.Struct, frozen=True):
     Attributes:
         dimension: What is counted.
         period_s: Over how long, where the name or the figures tell; None where neither does.
-        is_inferred: The figures told of more than a minute, not the name. A window that has just begun can look like a bucket that fills
-            for an hour, so one answer alone proves nothing.
+        is_inferred: The figures told of more than a minute, not the name. A window that has just begun can look like a
+            bucket that fills for an hour, so one answer alone proves nothing.
         limit: Units per period, or None.
         remaining: Units left, never more than `limit`; None where nothing usable is said.
         reset_after_s: Until the bucket is full again, or its window over, from the answer's own `date` on.
