@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -185,7 +184,7 @@ async def test_jitter_is_learned_from_connections() -> None:
 
 
 @pytest.fixture
-def jumping_wall_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+def jumping_wall_clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Somebody sets the clock an hour ahead and back, all the time."""
     really, asked = time.time, list[float]()
 
@@ -194,7 +193,7 @@ def jumping_wall_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]
         return asked[-1]
 
     monkeypatch.setattr(time, "time", jumps)
-    yield asked
+    return asked
 
 
 async def test_the_wall_clock_changes_nothing(jumping_wall_clock: list[float]) -> None:

@@ -36,7 +36,7 @@ def set_clocks() -> Iterator[VirtualTime]:
 
 
 class MovingWindow:
-    """The strict one of the package `limits`: never more than `amount` in any minute. It says nothing of what is left."""
+    """The strict one of the package `limits`: never more than `amount` in any minute."""
 
     def __init__(self, clock: VirtualTime, amount: int) -> None:
         from limits import RateLimitItemPerMinute

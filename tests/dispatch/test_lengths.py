@@ -36,7 +36,7 @@ def test_the_mean_is_expected_and_never_more_than_the_request_allows() -> None:
 
 def test_only_recent_ones_count() -> None:
     lengths = RecentLengths()
-    answered(lengths, [5_000] * 100 + [10] * 2_000)
+    answered(lengths, [5_000] * 100 + [10] * 4_000)
     assert lengths.estimate(None) == 10
 
 

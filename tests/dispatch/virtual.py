@@ -23,6 +23,7 @@ class Load(msgspec.Struct, kw_only=True):
 
     jitter_s: float = 0.0
     lateness_s: float = 0.002  # of the runner's timer
+    tells_delays: bool = False
     input_tokens: Callable[[random.Random], int] = lambda _: 100
     output_tokens: Callable[[random.Random], int] = lambda _: 100
     max_output_tokens: int | None = None
@@ -145,6 +146,7 @@ class VirtualRunner:
             retry_after_s=max(1.0, verdicts[hit[0]].reset_after_s) if hit else None,
             dimension=hit[0] if hit else None,
             chance=world.chance.random(),
+            delay_s=now - sent_at if self.load.tells_delays else None,
         )
         if hit:
             self.refused += 1

@@ -11,13 +11,15 @@ import msgspec
 
 __all__ = ["Answer", "Expected", "RecentLengths"]
 
-_KEPT = 2_000
+_KEPT = 4_000
 _SUMMED_UP_AGAIN = 0.05  # when so many are new
 _ENOUGH = 20
 _TAIL = 4  # so many are needed for a mean; what lasts longer is judged by how long it has lasted
 _UNKNOWN = 4_096  # before anything is known: rather too much
 _DOUBT = 50  # of so many answers half of the variance is still unseen
-_STRAGGLES_S, _STRAGGLES = 60.0, 2.0
+_STRAGGLES_S, _STRAGGLES, _USUAL = 60.0, 1.25, 0.98
+_MANY = 200
+_FADES = 0.99  # with each answer
 
 
 class Expected(NamedTuple):
@@ -85,7 +87,7 @@ class RecentLengths:
         """Note the length of an answer that came to its end; None where it did not, or nobody knows."""
         answer.is_over, answer.tokens, answer.took_s = True, tokens, max(0.0, now - answer.begun)
         if tokens is not None:
-            self._longest_s = max(self._longest_s, answer.took_s)
+            self._longest_s = max(_FADES * self._longest_s, answer.took_s)
         if answer.is_passed_over:
             self._take(answer)
         begun = self._begun
@@ -93,10 +95,16 @@ class RecentLengths:
             first = begun[0]
             if first.is_over:
                 self._take(begun.popleft())
-            elif now - first.begun > max(_STRAGGLES_S, _STRAGGLES * self._longest_s):
+            elif now - first.begun > self._patience_s():
                 begun.popleft().is_passed_over = True  # it counts when it ends; the others do not wait for it
             else:
                 break
+
+    def _patience_s(self) -> float:
+        """Return how long one answer may hold up that the later ones count."""
+        if len(self._durations) < _MANY:
+            return max(_STRAGGLES_S, 2 * self._longest_s)
+        return max(_STRAGGLES_S, _STRAGGLES * self._durations[int(_USUAL * len(self._durations))])
 
     def _take(self, answer: Answer) -> None:
         if answer.tokens is not None:

@@ -91,6 +91,8 @@ class _Route:
         """Return over how long a bucket counts, None as long as that is not sure: a minute, where nothing is said."""
         if bucket.period_s is not None and not bucket.is_inferred:
             return bucket.period_s
+        if bucket.remaining == bucket.limit and bucket.dimension not in self.periods:
+            return None  # a full bucket tells nothing of how fast it fills
         inferred_s = bucket.period_s or MINUTE_S
         known_s, seen = self.periods.get(bucket.dimension, (inferred_s, frozenset[float]()))
         if known_s != MINUTE_S and len(seen) < _AGREED and bucket.reset_after_s:
