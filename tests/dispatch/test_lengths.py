@@ -97,13 +97,13 @@ def test_more_under_way_are_less_sure_and_many_known_are_surer() -> None:
 
 def test_the_share_that_inputs_come_to() -> None:
     lengths = RecentLengths()
-    assert lengths.input_share() == Expected(1.0, 0.0)
+    assert lengths.input_share == 1.0
     for _ in range(30):
         lengths.note_input(100, 70)
         lengths.note_input(100, 90)
         lengths.note_input(0, 5)
     now = answered(lengths, [10] * 30)
-    assert lengths.input_share().mean == pytest.approx(0.8)
+    assert lengths.input_share == pytest.approx(0.8)
     lengths.begin(now, 1_000, 10, None)
     assert lengths.under_way(now, -math.inf)[1] == pytest.approx(100.0**2)
 

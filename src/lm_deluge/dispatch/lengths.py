@@ -71,7 +71,8 @@ class RecentLengths:
         self._inputs: deque[tuple[int, int]] = deque(maxlen=_KEPT)
         self._longest_s = 0.0
         self._new = 0
-        self._input_share = Expected(1.0, 0.0)
+        self._sum = self._sum_reserved = self._sum_real = 0
+        self._input_variance = 0.0
         self._durations: list[float] = []
         self._rests: list[Expected] = []
 
@@ -108,13 +109,22 @@ class RecentLengths:
 
     def _take(self, answer: Answer) -> None:
         if answer.tokens is not None:
+            if len(self._recent) == _KEPT:
+                self._sum -= self._recent[0][1]
             self._recent.append((answer.took_s, answer.tokens))
+            self._sum += answer.tokens
             self._new += 1
 
     def note_input(self, reserved: int, real: int) -> None:
         """Note what an input came to."""
         if reserved > 0:
+            if len(self._inputs) == _KEPT:
+                oldest = self._inputs[0]
+                self._sum_reserved -= oldest[0]
+                self._sum_real -= oldest[1]
             self._inputs.append((reserved, real))
+            self._sum_reserved += reserved
+            self._sum_real += real
 
     # What to expect
 
@@ -123,17 +133,16 @@ class RecentLengths:
         """Whether enough answers have ended."""
         return len(self._recent) >= _ENOUGH
 
-    def input_share(self) -> Expected:
-        """Return which share of what is said beforehand inputs come to."""
-        self._sum_up()
-        return self._input_share
+    @property
+    def input_share(self) -> float:
+        """Which share of what is said beforehand inputs come to."""
+        return self._sum_real / self._sum_reserved if len(self._inputs) >= _ENOUGH else 1.0
 
     def estimate(self, max_output_tokens: int | None) -> int:
         """Return what to reserve: the mean; before it is known, all that the request allows."""
         if not self.is_known:
             return _UNKNOWN if max_output_tokens is None else max_output_tokens
-        self._sum_up()
-        expected = math.ceil(self._rests[0].mean)
+        expected = math.ceil(self._sum / len(self._recent))
         return expected if max_output_tokens is None else min(expected, max_output_tokens)
 
     def under_way(self, now: float, since: float) -> tuple[Expected, float]:
@@ -159,7 +168,7 @@ class RecentLengths:
         whole, known = self._rests[0], len(self._recent)
         error = whole.variance / max(whole.mean, 1.0) ** 2 / known
         variance = (variance + expected * expected * error) * (1 + _DOUBT / known)
-        return Expected(exceeds, variance, third), inputs * self._input_share.variance
+        return Expected(exceeds, variance, third), inputs * self._input_variance
 
     def _rest_after(self, age_s: float) -> Expected:
         """Return what is to be expected of an answer that has taken so long and is not over."""
@@ -188,10 +197,5 @@ class RecentLengths:
             self._rests.append(Expected(mean, variance, cubes / count - 3 * mean * variance - mean**3))
         self._rests.reverse()
         if len(self._inputs) >= _ENOUGH:
-            self._input_share = _share(self._inputs)
-
-
-def _share(inputs: deque[tuple[int, int]]) -> Expected:
-    share = sum(real for _, real in inputs) / sum(reserved for reserved, _ in inputs)
-    spread = sum((real / reserved - share) ** 2 for reserved, real in inputs) / len(inputs)
-    return Expected(share, spread)
+            share, count = self.input_share, len(self._inputs)
+            self._input_variance = sum((real / reserved - share) ** 2 for reserved, real in self._inputs) / count

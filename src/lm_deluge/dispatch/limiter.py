@@ -77,7 +77,7 @@ class _Route:
         usual = lengths.estimate(most)
         expected = usual if lengths.is_known else min(usual, _GUESS)
         if self.counts_max_tokens == "never" or most is None:
-            return _Cost(need.input_tokens * lengths.input_share().mean, usual, expected)
+            return _Cost(need.input_tokens * lengths.input_share, usual, expected)
         return _Cost(need.input_tokens, most, most if self.counts_max_tokens == "always" else expected)
 
     def unsure(self, dimension: Dimension, now: float, since: float) -> Expected:
