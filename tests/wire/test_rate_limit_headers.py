@@ -163,7 +163,7 @@ CASES: dict[str, tuple[dict[str, str], dict[str, RateLimit]]] = {
     "names in any case": ({"X-RateLimit-Limit": "10"}, {"requests": RateLimit("requests", None, 10)}),
     "an hour": (
         {"x-ratelimit-remaining": "3", "x-ratelimit-reset": "30m"},
-        {"requests": RateLimit("requests", 3_600.0, None, 3, 1_800.0)},
+        {"requests": RateLimit("requests", 3_600.0, None, 3, 1_800.0, is_inferred=True)},
     ),
 }
 
