@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from lm_deluge.dispatch.call_plan import CallPlan
     from lm_deluge.dispatch.limiter import LocalLimiter
     from lm_deluge.dispatch.runner import Runner
+    from lm_deluge.providers.batch_api import BatchState
     from lm_deluge.response import APIResponse
     from lm_deluge.transport.base import Transport
 
@@ -178,6 +180,49 @@ class LLMClient:
         make = self._work_maker(Asked(tools, sampling_params, output, cache))
         most = self.options.max_concurrent_requests
         return EventMerger(lambda: (self._runner(), make), prompts, most_at_once=most)
+
+    def provider_batch(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        journal: str | PathLike[str],
+        tools: Tools | None = None,
+        sampling_params: SamplingParams | None = None,
+        output: Any = None,
+        cache: PromptCache | None = None,
+        on_state: Callable[[str, BatchState], None] | None = None,
+    ) -> AsyncIterator[tuple[int, APIResponse]]:
+        """Answer many prompts by the provider's own batch API, within a day and at half the price.
+
+        Return an iterator of each prompt's number and its answer, as they come. Left and begun again with the same
+        prompts and journal, it goes on: nothing is sent twice. Several models take the prompts in turn.
+
+        Args:
+            prompts: All of them are held.
+            journal: A file, made if it is not there, that says what was handed over and what came back.
+            tools: As in `stream`, for all of them; so `sampling_params`, `output` and `cache`.
+            sampling_params: Win over the client's, field by field.
+            output: JSON schema, or pydantic model.
+            cache: What of each prompt the provider is to keep.
+            on_state: Is told what each poll finds: a name of the batch, and its state.
+
+        Raises:
+            ConfigurationError: A provider has no batch API; the message names those that have.
+        """
+        from lm_deluge.api_requests.request import to_schema
+        from lm_deluge.client.provider_batch import check_batch_apis, run_provider_batch
+
+        check_batch_apis(self.models)
+        asked = Asked(tools, sampling_params, output, cache)
+        models = [model.id for model in self.models]
+        shaping = (models, self.options.sampling_params, self.options.extra_body, tools, sampling_params, cache)
+        return run_provider_batch(
+            list(prompts),
+            lambda number, prompt: self._plan(self.models[number % len(self.models)], prompt, asked),
+            journal=Path(journal),
+            options={"asked": shaping, "output": to_schema(output)},
+            on_state=on_state,
+        )
 
     def start_nowait(
         self,

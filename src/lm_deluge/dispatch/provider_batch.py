@@ -303,9 +303,7 @@ class ProviderBatch:
         for answered in await self._fail(left, live.batch.attempt, _why_unanswered(state)):
             yield answered
 
-    async def _download(
-        self, live: LiveBatch, state: BatchState, waiting: set[str]
-    ) -> AsyncGenerator[Answered, None]:
+    async def _download(self, live: LiveBatch, state: BatchState, waiting: set[str]) -> AsyncGenerator[Answered, None]:
         for request in live.api.build_results(live.plan.call, state):
             patience = _Patience(self._sleep)
             while True:

@@ -66,7 +66,7 @@ class _Page(msgspec.Struct):
     last_id: str | None = None
 
 
-class _Result(msgspec.Struct):
+class _Result(msgspec.Struct, frozen=True):
     type: str = ""
     message: msgspec.Raw = msgspec.Raw(b"{}")
     error: dict[str, Any] | None = None

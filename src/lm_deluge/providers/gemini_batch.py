@@ -63,16 +63,16 @@ _PAGE = 100
 _MOST_PAGES = 20
 
 
-class _Output(msgspec.Struct, rename="camel"):
+class _Output(msgspec.Struct, frozen=True, rename="camel"):
     responses_file: str | None = None
 
 
-class _Stats(msgspec.Struct, rename="camel"):
+class _Stats(msgspec.Struct, frozen=True, rename="camel"):
     request_count: int | str = 0
     pending_request_count: int | str = 0
 
 
-class _Metadata(msgspec.Struct, rename="camel"):
+class _Metadata(msgspec.Struct, frozen=True, rename="camel"):
     state: str = ""
     display_name: str = ""
     output: _Output | None = None
@@ -102,7 +102,7 @@ class _Uploaded(msgspec.Struct):
 
 class _Line(msgspec.Struct):
     key: str = ""
-    response: msgspec.Raw | None = None
+    response: msgspec.Raw = msgspec.Raw(b"null")
     error: dict[str, Any] | None = None
 
 
@@ -157,7 +157,7 @@ class GeminiBatch:
     def read_result(self, line: bytes) -> BatchResult:
         """Return what a line of the file says."""
         read = read_document(line, _Line)
-        if read.response is not None and bytes(read.response) not in (b"null", b"{}"):
+        if bytes(read.response) not in (b"null", b"{}"):
             return BatchResult(custom_id=read.key, body=bytes(read.response))
         return BatchResult(custom_id=read.key, error=_classify(read.error or {}))
 
