@@ -220,7 +220,7 @@ class LLMClient:
             list(prompts),
             lambda number, prompt: self._plan(self.models[number % len(self.models)], prompt, asked),
             journal=Path(journal),
-            options={"asked": shaping, "output": to_schema(output)},
+            shaping=(*shaping, to_schema(output)),
             on_state=on_state,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ async def run_provider_batch(
     plan_for: Callable[[int, Any], CallPlan],
     *,
     journal: Path,
-    options: Mapping[str, Any],
+    shaping: Any,
     on_state: Callable[[str, BatchState], None] | None,
 ) -> AsyncIterator[tuple[int, APIResponse]]:
     """Yield number and answer of each prompt as it comes.
@@ -48,11 +48,11 @@ async def run_provider_batch(
         prompts: All of them.
         plan_for: Makes the plan of a prompt, given its number.
         journal: The journal's file.
-        options: What shapes the answers besides.
+        shaping: What shapes the answers besides.
         on_state: Is told what each poll finds.
     """
     plans = (_planned(plan_for, number, prompt) for number, prompt in enumerate(prompts))
-    fingerprint = fingerprint_of(options, (_bytes_of(prompt) for prompt in prompts))
+    fingerprint = fingerprint_of({}, (_bytes_of(each) for each in (shaping, *prompts)))
     async with await Journal.open(journal, fingerprint=fingerprint) as opened:
         batch = ProviderBatch(opened, on_state=on_state)
         async with aclosing(batch.run((str(number), plan) for number, plan in enumerate(plans))) as answers:
