@@ -95,7 +95,8 @@ class BatchJob:
             (each, "answered" if number < whole else left) for number, each in enumerate(self.requests)
         ]
         if self.plan.is_shuffled:
-            random.Random(self.id).shuffle(found)  # noqa: S311 - to be repeatable, not secret
+            shuffled = random.Random(self.id).sample(found, len(found))  # noqa: S311 - to be repeatable, not secret
+            return shuffled if shuffled != found else found[::-1]
         return found
 
     def counts(self) -> dict[Outcome | Literal["errors", "total", "under_way"], int]:
