@@ -13,7 +13,7 @@ one JSON object without a line end in it. So a record checks itself, the next on
     {"type":"done","id":"17","attempt":1,"response":{...}}
     {"type":"failed","id":"17","attempt":1,"is_final":true,"response":{...}}
     {"type":"submit","batch":"k3v9","ids":["17","18"],"attempt":1,"at":1795564800.0}
-    {"type":"handle","batch":"k3v9","provider":"openai","handle":"batch_abc"}
+    {"type":"handle","batch":"k3v9","provider":"acme","handle":"batch_abc"}
 
 An intent: a request is about to leave. Done: its answer, as `APIResponse.to_dict` has it. Failed: how it ended
 otherwise, `is_final` or to be tried again. Submit: many calls are about to be handed over as a provider's own batch, an

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from urllib.parse import unquote
 
 from lm_deluge.errors import BadRequestError
@@ -15,15 +15,19 @@ from lm_deluge.simulator.openai_batches import OPENAI_BATCH_ROUTES
 
 __all__ = ["FoundRoute", "batch_encoder", "find_batch_route"]
 
-_ROUTES = tuple(
-    (re.compile(pattern), method, handler, encoder)
-    for routes, encoder in (
-        (OPENAI_BATCH_ROUTES, "openai-chat"),
-        (ANTHROPIC_BATCH_ROUTES, "anthropic-messages"),
-        (GEMINI_BATCH_ROUTES, "gemini-generate"),
-    )
-    for method, pattern, handler in routes
-)
+_Route: TypeAlias = tuple[re.Pattern[str], str, BatchHandler, str]
+
+
+def _compiled(routes: tuple[tuple[str, str, BatchHandler], ...], encoder: str) -> list[_Route]:
+    return [(re.compile(pattern), method, handler, encoder) for method, pattern, handler in routes]
+
+
+_GOOGLE = _compiled(GEMINI_BATCH_ROUTES, "gemini-generate")
+_OTHERS = [
+    *_compiled(OPENAI_BATCH_ROUTES, "openai-chat"),
+    *_compiled(ANTHROPIC_BATCH_ROUTES, "anthropic-messages"),
+]
+_GOOGLE_HEADER = "x-goog-api-key"
 
 
 class FoundRoute(NamedTuple):
@@ -33,9 +37,14 @@ class FoundRoute(NamedTuple):
     named: dict[str, str]
 
 
-def batch_encoder(path: str) -> str | None:
-    """Return the wire API in whose words errors under a path are told; None where it is of no batch API."""
-    return next((encoder for pattern, _, _, encoder in _ROUTES if pattern.fullmatch(path)), None)
+def _routes(request: Request) -> list[_Route]:
+    """Return the routes in the order in which they are tried: OpenAI and Google both have `/v1/files` and more."""
+    return [*_GOOGLE, *_OTHERS] if _GOOGLE_HEADER in request.headers else [*_OTHERS, *_GOOGLE]
+
+
+def batch_encoder(request: Request) -> str | None:
+    """Return the wire API in whose words errors are told; None where the path is of no batch API."""
+    return next((encoder for pattern, _, _, encoder in _routes(request) if pattern.fullmatch(request.path)), None)
 
 
 def find_batch_route(request: Request) -> FoundRoute | None:
@@ -45,7 +54,7 @@ def find_batch_route(request: Request) -> FoundRoute | None:
         BadRequestError: The path is, the method is not.
     """
     methods = []
-    for pattern, method, handler, _ in _ROUTES:
+    for pattern, method, handler, _ in _routes(request):
         found = pattern.fullmatch(request.path)
         if found and method == request.method:
             return FoundRoute(handler, {name: unquote(value) for name, value in found.groupdict().items()})
@@ -53,7 +62,7 @@ def find_batch_route(request: Request) -> FoundRoute | None:
             methods.append(method)
     if methods:
         raise BadRequestError(
-            f"Not allowed to {request.method} on {request.path} (HINT: use {' or '.join(methods)})",
+            f"Not allowed to {request.method} on {request.path} (HINT: use {' or '.join(dict.fromkeys(methods))})",
             status_code=405,
             type="invalid_request_error",
         )

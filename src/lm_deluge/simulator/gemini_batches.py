@@ -156,13 +156,14 @@ def _bad(message: str) -> BadRequestError:
     return BadRequestError(message, status_code=400, type="INVALID_ARGUMENT")
 
 
+_VERSION = "/v1(?:beta|alpha)?"  # the official client's default is v1 by now (google-genai 3.6)
 GEMINI_BATCH_ROUTES: tuple[tuple[str, str, BatchHandler], ...] = (
-    ("POST", r"/upload/v1beta/files", _upload),
-    ("GET", r"/v1beta/files/(?P<id>[^/:]+)", _show_file),
-    ("GET", r"(?:/download)?/v1beta/files/(?P<id>[^/:]+):download", _give_file),
-    ("POST", r"/v1beta/models/(?P<model>[^/:]+):batchGenerateContent", _create),
-    ("GET", r"/v1beta/batches", _list),
-    ("GET", r"/v1beta/batches/(?P<id>[^/:]+)", _show),
-    ("POST", r"/v1beta/batches/(?P<id>[^/:]+):cancel", _cancel),
+    ("POST", rf"/upload{_VERSION}/files", _upload),
+    ("GET", rf"{_VERSION}/files/(?P<id>[^/:]+)", _show_file),
+    ("GET", rf"(?:/download)?{_VERSION}/files/(?P<id>[^/:]+):download", _give_file),
+    ("POST", rf"{_VERSION}/models/(?P<model>[^/:]+):batchGenerateContent", _create),
+    ("GET", rf"{_VERSION}/batches", _list),
+    ("GET", rf"{_VERSION}/batches/(?P<id>[^/:]+)", _show),
+    ("POST", rf"{_VERSION}/batches/(?P<id>[^/:]+):cancel", _cancel),
 )
 """Method, path and handler."""

@@ -162,7 +162,7 @@ def _speaks(request: Request) -> tuple[Encoder, dict[str, Any]]:
         if found:
             named = {name: unquote(value) for name, value in found.groupdict().items() if value is not None}
             return encoder, {**named, "is_streamed": route.is_streamed}
-    batch = batch_encoder(request.path)
+    batch = batch_encoder(request)
     return _DEFAULT if batch is None else find_encoder(batch), {}
 
 
