@@ -26,8 +26,10 @@ def build_answer(attempt: Attempt, call: Call, stats: StreamStats) -> APIRespons
     answer.status_code = attempt.head.status
     answer.request_id = attempt.request_id
     answer.stats = stats
+    found = list(answer.warnings)
     if _was_buffered(attempt, stats):
-        answer.warnings = (*answer.warnings, "buffered_upstream")
+        found.append("buffered_upstream")
+    answer.warnings = tuple(found)
     return answer
 
 
@@ -53,8 +55,10 @@ def settle_answer(
     if call.model.price is not None:
         answer.cost = cost(call.model.price, answer.usage)
     asked, served = call.model.name, answer.model_external
-    is_other = served and asked.rpartition("/")[2] not in served and served not in asked
-    answer.warnings = (*call.warnings, *answer.warnings, *(("other_model",) if is_other else ()))
+    found = [*call.warnings, *answer.warnings]
+    if served and asked.rpartition("/")[2] not in served and served not in asked:
+        found.append("other_model")
+    answer.warnings = tuple(found)
     return answer
 
 
