@@ -327,9 +327,9 @@ async def test_a_submission_that_comes_too_early_is_tried_again(tmp_path: Path) 
 
 
 async def test_a_submission_that_is_always_refused_is_given_up(tmp_path: Path) -> None:
-    async with Simulator(Script(), faults="status_429") as sim, client_of(sim, "gpt-4o", max_attempts=3) as client:
+    async with Simulator(Script(), faults="status_429") as sim, client_of(sim, "gpt-4o") as client:
         with pytest.raises(RateLimitError):
-            await run_batch(client, PROMPTS, tmp_path / "j")
+            await run_batch(client, PROMPTS, tmp_path / "j", max_attempts=3)
         assert len(sim.requests) == 3
     async with await Journal.open(tmp_path / "j", fingerprint="f" * 64) as journal:
         assert journal.state.ambiguous == ()
@@ -366,6 +366,12 @@ async def test_a_provider_without_a_batch_api_is_refused_before_anything_is_sent
             client.provider_batch(["a"], journal=tmp_path / "j")
         assert sim.requests == []
     assert not (tmp_path / "j").exists()
+
+
+async def test_a_budget_cannot_be_kept_and_is_refused(tmp_path: Path) -> None:
+    client = LLMClient("gpt-4o", api_key=KEY, max_cost=1.0)
+    with pytest.raises(ConfigurationError, match="max_cost cannot be kept"):
+        client.provider_batch(["a"], journal=tmp_path / "j")
 
 
 async def test_several_models_have_a_batch_each(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from lm_deluge.providers.adapter import Call
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
 from lm_deluge.usage import Price, Usage
 
-__all__ = ["build_answer", "build_stats", "settle_answer"]
+__all__ = ["build_answer", "build_stats", "build_usage", "settle_answer"]
 
 _CHARACTERS_PER_TOKEN = 4
 _BUFFERED_AFTER_S, _BUFFERED_WITHIN_S, _BUFFERED_TOKENS = 2.0, 0.005, 20
@@ -20,7 +20,7 @@ def build_answer(attempt: Attempt, call: Call, stats: StreamStats) -> APIRespons
     answer = settle_answer(
         attempt.builder,
         call,
-        text_length=call.conversation.text_length,
+        input_estimate=lambda: attempt.input_estimate,
         cost=lambda price, usage: price.cost(usage, call.params.service_tier),
     )
     answer.status_code = attempt.head.status
@@ -37,7 +37,7 @@ def settle_answer(
     builder: ResponseBuilder,
     call: Call,
     *,
-    text_length: Callable[[], int],
+    input_estimate: Callable[[], int],
     cost: Callable[[Price, Usage], float],
 ) -> APIResponse:
     """Return what was received so far as an answer, whichever way it came.
@@ -45,13 +45,11 @@ def settle_answer(
     Args:
         builder: What was received.
         call: What was asked; its conversation is not looked at.
-        text_length: Characters of the prompt, where the usage must be estimated.
+        input_estimate: Tokens of the prompt, where the provider does not report them.
         cost: What usage costs by a model's prices.
     """
     answer = builder.response(call.model.id)
-    answer.usage = answer.usage or Usage(
-        input_tokens=-(-text_length() // _CHARACTERS_PER_TOKEN), output_tokens=_output_tokens(builder), estimated=True
-    )
+    answer.usage = _usage(builder, input_estimate)
     if call.model.price is not None:
         answer.cost = cost(call.model.price, answer.usage)
     asked, served = call.model.name, answer.model_external
@@ -84,6 +82,15 @@ def build_stats(attempt: Attempt | None, *, attempts: int, begun: float | None, 
         tokens_per_second=tokens / flowing if flowing > 0 else None,
         ignored=attempt.ignored,
     )
+
+
+def build_usage(attempt: Attempt) -> Usage:
+    """Return the tokens so far: as the provider reported them, else as the texts' lengths suggest."""
+    return _usage(attempt.builder, lambda: attempt.input_estimate)
+
+
+def _usage(builder: ResponseBuilder, input_estimate: Callable[[], int]) -> Usage:
+    return builder.usage or Usage(input_tokens=input_estimate(), output_tokens=_output_tokens(builder), estimated=True)
 
 
 def _output_tokens(builder: ResponseBuilder) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -10,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from lm_deluge.config import ClientOptions, LocalCache, PromptCache, SamplingParams, Secret
+from lm_deluge.config import ClientOptions, LocalCache, PromptCache, SamplingParams, Secret, check_range
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.models.registry import find_served_model
 from lm_deluge.models.rows import ModelRow
@@ -21,14 +22,16 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task
 
     # asyncio, the adapters and aiohttp are imported with the first call: importing the library stays cheap.
-    from lm_deluge.client.batch import EventMerger, MakeWork
+    from lm_deluge.client.batch import EventMerger
     from lm_deluge.client.progress import ProgressKind
     from lm_deluge.client.stream import Echo, Stream
     from lm_deluge.client.sync import SyncStream
     from lm_deluge.dispatch.cache import SQLiteCache
     from lm_deluge.dispatch.call_plan import CallPlan
-    from lm_deluge.dispatch.limiter import LocalLimiter
-    from lm_deluge.dispatch.runner import Runner
+    from lm_deluge.dispatch.purse import Purse
+    from lm_deluge.dispatch.runner import LimiterLock, Runner
+    from lm_deluge.dispatch.stream_call import StreamCall
+    from lm_deluge.dispatch.work import Work
     from lm_deluge.providers.batch_api import BatchState
     from lm_deluge.response import APIResponse
     from lm_deluge.transport.base import Transport
@@ -43,6 +46,8 @@ class Asked(NamedTuple):
     params: SamplingParams | None = None
     output: Any = None
     cache: PromptCache | None = None
+    prefer_model: str | None = None
+    max_cost: float | None = None
 
 
 Tools = Sequence[Tool | ProviderTool | Mapping[str, Any]]
@@ -53,7 +58,7 @@ class LLMClient:
 
     Args:
         model: A name of the registry, `provider:name` for any other model, or with `base_url` any name at an
-            OpenAI-compatible host. Several names take turns.
+            OpenAI-compatible host. Several names share the calls; each stands in for one that fails.
         options: The fields of `ClientOptions` and of `SamplingParams`.
 
     Raises:
@@ -68,9 +73,15 @@ class LLMClient:
         names = [model] if isinstance(model, str) else list(model)
         if not names:
             raise ConfigurationError("the client needs a model", hint='Write LLMClient("gpt-4o"), say.')
-        self.models: tuple[ModelRow, ...] = tuple(find_served_model(name, self.options.base_url) for name in names)
-        self._turn = 0
-        self._limiter: LocalLimiter | None = None
+        url, fallback = self.options.base_url, self.options.fallback
+        self.models: tuple[ModelRow, ...] = tuple(find_served_model(name, url) for name in names)
+        self._fallback = tuple(
+            find_served_model(name, url) for name in ([fallback] if isinstance(fallback, str) else fallback)
+        )
+        self._rows = {row.id: row for row in (*self._fallback, *self.models)}
+        self._purse: Purse | None = None
+        self._turns = [0.0] * len(self.models)
+        self._limiter: LimiterLock | None = None
         self._runners: WeakKeyDictionary[AbstractEventLoop, Runner] = WeakKeyDictionary()
         self._tasks: dict[int, Task[APIResponse]] = {}
         self._last_task = 0
@@ -88,6 +99,8 @@ class LLMClient:
         sampling_params: SamplingParams | None = None,
         output: Any = None,
         cache: PromptCache | None = None,
+        prefer_model: str | None = None,
+        max_cost: float | None = None,
         echo: Echo = "stdout",
     ) -> Stream:
         """Return a stream of the answer. Nothing is sent until it is used.
@@ -99,6 +112,8 @@ class LLMClient:
             output: JSON schema, or pydantic model, that the answer is to follow.
             cache: What of the prompt the provider is to keep for later calls, where it wants to be told:
                 `tools_only`, `system_and_tools`, `last_user_message`, `last_2_user_messages`, `last_3_user_messages`.
+            prefer_model: The one of the client's models that is to answer, as long as it can.
+            max_cost: US dollars; the stream is stopped when they are spent, with a `BudgetError`.
             echo: Where an awaited stream prints.
 
         Raises:
@@ -106,8 +121,8 @@ class LLMClient:
         """
         from lm_deluge.client.stream import Stream
 
-        asked = Asked(tools, sampling_params, output, cache)
-        return Stream(self._plan(self._next_model(), prompt, asked), echo)
+        asked = Asked(tools, sampling_params, output, cache, prefer_model, max_cost)
+        return Stream(self._call(prompt, asked), echo)
 
     def stream_sync(
         self,
@@ -117,13 +132,15 @@ class LLMClient:
         sampling_params: SamplingParams | None = None,
         output: Any = None,
         cache: PromptCache | None = None,
+        prefer_model: str | None = None,
+        max_cost: float | None = None,
     ) -> SyncStream:
         """Return the same for code without asyncio; works in a running notebook too. Arguments as in `stream`."""
         from lm_deluge.client.stream import Stream
         from lm_deluge.client.sync import SyncStream
 
-        asked = Asked(tools, sampling_params, output, cache)
-        return SyncStream(Stream(self._plan(self._next_model(), prompt, asked), None))
+        asked = Asked(tools, sampling_params, output, cache, prefer_model, max_cost)
+        return SyncStream(Stream(self._call(prompt, asked), None))
 
     async def process_prompts_async(
         self,
@@ -133,6 +150,8 @@ class LLMClient:
         sampling_params: SamplingParams | None = None,
         output: Any = None,
         cache: PromptCache | None = None,
+        prefer_model: str | None = None,
+        max_cost: float | None = None,
         progress: ProgressKind | None = None,
     ) -> list[APIResponse]:
         """Answer many prompts, as many at a time as the limits allow; return one answer for each, in order.
@@ -146,12 +165,14 @@ class LLMClient:
             sampling_params: Win over the client's, field by field.
             output: JSON schema, or pydantic model.
             cache: What of each prompt the provider is to keep.
+            prefer_model: The one of the client's models that is to answer, as long as it can.
+            max_cost: US dollars for each prompt, beside what the client has for all.
             progress: In place of the client's.
         """
         from lm_deluge.client.batch import run_in_order
         from lm_deluge.client.progress import make_progress
 
-        make = self._work_maker(Asked(tools, sampling_params, output, cache))
+        make = self._work_maker(Asked(tools, sampling_params, output, cache, prefer_model, max_cost), is_collected=True)
         shown = make_progress(progress or self.options.progress)
         most = self.options.max_concurrent_requests
         return await run_in_order(self._runner(), make, prompts, most_at_once=most, progress=shown)
@@ -170,6 +191,8 @@ class LLMClient:
         sampling_params: SamplingParams | None = None,
         output: Any = None,
         cache: PromptCache | None = None,
+        prefer_model: str | None = None,
+        max_cost: float | None = None,
     ) -> EventMerger:
         """Return the live streams of many prompts as one, of `(index, event)` in the order of arrival.
 
@@ -177,7 +200,7 @@ class LLMClient:
         """
         from lm_deluge.client.batch import EventMerger
 
-        make = self._work_maker(Asked(tools, sampling_params, output, cache))
+        make = self._work_maker(Asked(tools, sampling_params, output, cache, prefer_model, max_cost))
         most = self.options.max_concurrent_requests
         return EventMerger(lambda: (self._runner(), make), prompts, most_at_once=most)
 
@@ -207,12 +230,17 @@ class LLMClient:
             on_state: Is told what each poll finds: a name of the batch, and its state.
 
         Raises:
-            ConfigurationError: A provider has no batch API; the message names those that have.
+            ConfigurationError: A provider has no batch API, the message names those that have; or the client has a
+                `max_cost`, which cannot be kept where a whole batch is handed over at once.
         """
         from lm_deluge.api_requests.request import to_schema
         from lm_deluge.client.provider_batch import check_batch_apis, run_provider_batch
 
         check_batch_apis(self.models)
+        if self.options.max_cost is not None:
+            raise ConfigurationError(
+                "max_cost cannot be kept in a provider's own batch", hint="Leave it out, or use process_prompts_async."
+            )
         asked = Asked(tools, sampling_params, output, cache)
         models = [model.id for model in self.models]
         shaping = (models, self.options.sampling_params, self.options.extra_body, tools, sampling_params, cache)
@@ -221,6 +249,7 @@ class LLMClient:
             lambda number, prompt: self._plan(self.models[number % len(self.models)], prompt, asked),
             journal=Path(journal),
             shaping=(*shaping, to_schema(output)),
+            max_attempts=self.options.max_attempts,
             on_state=on_state,
         )
 
@@ -232,13 +261,15 @@ class LLMClient:
         sampling_params: SamplingParams | None = None,
         output: Any = None,
         cache: PromptCache | None = None,
+        prefer_model: str | None = None,
+        max_cost: float | None = None,
     ) -> int:
         """Start a call in the running event loop, under the same limits; return the id by which to wait for it."""
         import asyncio
 
         from lm_deluge.client.batch import run_one
 
-        make = self._work_maker(Asked(tools, sampling_params, output, cache))
+        make = self._work_maker(Asked(tools, sampling_params, output, cache, prefer_model, max_cost), is_collected=True)
         self._last_task += 1
         task = asyncio.get_running_loop().create_task(run_one(self._runner(), make, prompt))
         self._tasks[self._last_task] = task
@@ -272,19 +303,54 @@ class LLMClient:
                 task_id = waiting.pop(task)
                 yield task_id, await self.wait_for(task_id)
 
-    def _work_maker(self, asked: Asked) -> MakeWork:
-        from lm_deluge.dispatch.runner import Work
+    def _call(self, prompt: Prompt, asked: Asked) -> StreamCall:
+        """Return the call of a single stream; what cannot be asked is told now, before it is used."""
+        from lm_deluge.dispatch.cached_call import begin_call
+
+        if asked.prefer_model is None:
+            asked = asked._replace(prefer_model=self._next_model().id)
+        work = self._work_maker(asked)(prompt)
+        work.plan_for(asked.prefer_model or "")
+        return begin_call(work, self._runner)
+
+    def _work_maker(self, asked: Asked, *, is_collected: bool = False) -> Callable[[Prompt], Work]:
+        """Return what makes a call of a prompt. Nobody sees the events of one that `is_collected` before its end."""
+        from lm_deluge.dispatch.purse import Purse
+        from lm_deluge.dispatch.work import Work
         from lm_deluge.prompt.conversation import to_conversation
 
-        params = _merged(self.options.sampling_params, asked.params)
-        rows = {model.id: model for model in self.models}
+        if asked.prefer_model is not None and asked.prefer_model not in self._rows:
+            raise ConfigurationError(
+                f"prefer_model={asked.prefer_model!r} is none of the client's models",
+                hint=f"It has {', '.join(self._rows)}.",
+            )
+        check_range("max_cost", asked.max_cost, 0, math.inf)
+        options = self.options
+        params = _merged(options.sampling_params, asked.params)
+        if options.max_cost is not None and self._purse is None:
+            self._purse = Purse(options.max_cost, "the client")
 
         def make(prompt: Prompt) -> Work:
             conversation = to_conversation(prompt)
+            plans: dict[str, CallPlan] = {}
+
+            def plan_for(model: str) -> CallPlan:
+                if model not in plans:
+                    plans[model] = self._plan(self._rows[model], conversation, asked)
+                return plans[model]
+
+            own = None if asked.max_cost is None else Purse(asked.max_cost, "the call")
             return Work(
-                plan_for=lambda model: self._plan(rows[model], conversation, asked),
+                plan_for=plan_for,
                 text_length=conversation.text_length(),
                 max_output_tokens=params.max_new_tokens,
+                prefer=asked.prefer_model,
+                is_cached=options.local_cache not in (None, False),
+                on_break=options.on_break or ("restart" if is_collected else "raise"),
+                purses=tuple(purse for purse in (own, self._purse) if purse is not None),
+                min_tokens_per_second=options.min_tokens_per_second,
+                is_collected=is_collected,
+                postprocess=options.postprocess,
             )
 
         return make
@@ -294,17 +360,17 @@ class LLMClient:
         import asyncio
 
         from lm_deluge.client.limits import build_limiter, build_routes
-        from lm_deluge.dispatch.runner import Runner
+        from lm_deluge.dispatch.runner import LimiterLock, Runner
 
         loop = asyncio.get_running_loop()
         if self._limiter is None:
-            self._limiter = build_limiter(self.options)
+            self._limiter = LimiterLock(build_limiter(self.options))
         found = self._runners.get(loop)
         if found is None:
             options = self.options
             found = self._runners[loop] = Runner(
                 self._limiter,
-                build_routes(self.models, options.model_weights),
+                build_routes(self.models, options.model_weights, self._fallback),
                 max_attempts=options.max_attempts,
                 max_retry_after_s=options.max_retry_after_s,
                 total_s=options.timeouts.total,
@@ -318,6 +384,10 @@ class LLMClient:
         from lm_deluge.providers.catalog import find_adapter
 
         options = self.options
+        if model.price is None and not (asked.max_cost is None and options.max_cost is None):
+            raise ConfigurationError(
+                f"{model.id} has no price, so max_cost cannot be kept", hint="register() a row with a price."
+            )
         call = build_call(
             model,
             prompt,
@@ -339,16 +409,20 @@ class LLMClient:
             key=find_key(call.provider, model, call.base_url, options.api_key),
             transport=self._shared_transport(),
             timeouts=options.timeouts.for_model(is_reasoning=bool(model.capabilities.reasoning)),
-            max_attempts=options.max_attempts,
-            max_retry_after_s=options.max_retry_after_s,
             proxy=None if options.proxy is None else Secret(options.proxy),
             local_cache=self._shared_cache(),
         )
 
     def _next_model(self) -> ModelRow:
-        model = self.models[self._turn % len(self.models)]
-        self._turn += 1
-        return model
+        """Return the model whose turn it is, by the weights."""
+        if len(self.models) == 1:
+            return self.models[0]
+        weights = self.options.model_weights or [1.0] * len(self.models)
+        turns = [turn + weight for turn, weight in zip(self._turns, weights, strict=True)]
+        chosen = turns.index(max(turns))
+        turns[chosen] -= sum(weights)
+        self._turns = turns
+        return self.models[chosen]
 
     def _shared_transport(self) -> Transport:
         if self._transport is None:

@@ -40,6 +40,7 @@ async def run_provider_batch(
     *,
     journal: Path,
     shaping: Any,
+    max_attempts: int,
     on_state: Callable[[str, BatchState], None] | None,
 ) -> AsyncIterator[tuple[int, APIResponse]]:
     """Yield number and answer of each prompt as it comes.
@@ -49,12 +50,13 @@ async def run_provider_batch(
         plan_for: Makes the plan of a prompt, given its number.
         journal: The journal's file.
         shaping: What shapes the answers besides.
+        max_attempts: How often a batch that the provider does not take for now is handed over.
         on_state: Is told what each poll finds.
     """
     plans = (_planned(plan_for, number, prompt) for number, prompt in enumerate(prompts))
     fingerprint = fingerprint_of({}, (_bytes_of(each) for each in (shaping, *prompts)))
     async with await Journal.open(journal, fingerprint=fingerprint) as opened:
-        batch = ProviderBatch(opened, on_state=on_state)
+        batch = ProviderBatch(opened, max_attempts=max_attempts, on_state=on_state)
         async with aclosing(batch.run((str(number), plan) for number, plan in enumerate(plans))) as answers:
             async for call, response in answers:
                 response.id = int(call)

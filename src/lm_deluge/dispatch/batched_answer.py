@@ -16,6 +16,7 @@ from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
 __all__ = ["BatchedCall", "build_batched_answer", "build_failure"]
 
 _HTTP_OK = 200
+_CHARACTERS_PER_TOKEN = 4
 _NOTHING = Conversation()
 
 
@@ -48,7 +49,7 @@ def build_batched_answer(adapter: Adapter, asked: BatchedCall, result: BatchResu
     answer = settle_answer(
         builder,
         asked.call,
-        text_length=lambda: asked.text_length,
+        input_estimate=lambda: -(-asked.text_length // _CHARACTERS_PER_TOKEN),
         cost=lambda price, usage: price.batch_cost(usage),
     )
     answer.status_code = result.status

@@ -1,23 +1,22 @@
-"""Everything a call needs, as one value."""
+"""Everything that a request needs, as one value."""
 
 from __future__ import annotations
-
-import asyncio
-import random
-from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from lm_deluge.config import LocalCache, Secret, Timeouts
 from lm_deluge.providers.adapter import Adapter, Call
 from lm_deluge.transport.base import Transport
-from lm_deluge.wire.http import HttpHead, HttpRequest
+from lm_deluge.usage import Usage
+from lm_deluge.wire.http import HttpRequest
 
 __all__ = ["CallPlan"]
 
+_CHARACTERS_PER_TOKEN = 4
+
 
 class CallPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a call needs, settled before anything is sent."""
+    """Everything that the requests of a call to one model need, settled before anything is sent."""
 
     adapter: Adapter
     call: Call
@@ -25,13 +24,14 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True):
     key: Secret | None
     transport: Transport
     timeouts: Timeouts
-    max_attempts: int
-    max_retry_after_s: float
     proxy: Secret | None = None
     local_cache: LocalCache | None = None
-    on_head: Callable[[HttpHead], None] | None = None
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    chance: Callable[[], float] = random.random
+
+    def least_cost(self) -> float:
+        """Return what its input costs at least, in US dollars; 0 where the model has no price."""
+        price = self.call.model.price
+        tokens = self.call.conversation.text_length() // _CHARACTERS_PER_TOKEN
+        return 0.0 if price is None else price.cost(Usage(input_tokens=tokens), self.call.params.service_tier)
 
     def __repr__(self) -> str:
         return f"CallPlan({self.call!r})"  # the rest holds the key and the prompt

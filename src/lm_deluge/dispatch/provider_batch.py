@@ -63,6 +63,7 @@ class ProviderBatch:
     Args:
         journal: Of these calls, open; nobody else writes it meanwhile.
         max_requests: Calls in one batch at most; the provider's own limits hold beside it.
+        max_attempts: How often a batch that the provider does not take for now is handed over.
         on_state: Is told what each poll finds: our name of the batch, and its state.
         sleep: Waits so many seconds.
         now: Seconds since 1970.
@@ -74,6 +75,7 @@ class ProviderBatch:
         journal: Journal,
         *,
         max_requests: int = 1_000_000,
+        max_attempts: int = 5,
         on_state: Callable[[str, BatchState], None] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         now: Callable[[], float] = time.time,
@@ -81,6 +83,7 @@ class ProviderBatch:
     ) -> None:
         self._journal = journal
         self._max_requests = max_requests
+        self._max_attempts = max_attempts
         self._on_state = on_state
         self._sleep = sleep
         self._now = now
@@ -212,7 +215,7 @@ class ProviderBatch:
         Raises:
             DelugeError: Nobody knows whether it has it.
         """
-        tries = max(1, part.plan.max_attempts)
+        tries = self._max_attempts
         wait = FIRST_WAIT_S
         while True:
             try:
