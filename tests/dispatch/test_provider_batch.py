@@ -163,6 +163,32 @@ async def test_what_cannot_be_asked_is_an_answer_with_an_error(tmp_path: Path) -
     assert script.asked == {"a": 1, "b": 1}
 
 
+async def test_what_cannot_be_asked_is_in_the_journal_once(tmp_path: Path) -> None:
+    for _ in range(3):
+        async with Simulator(Script()) as sim, client_of(sim, "claude-haiku-4-5") as client:
+            found = {each: one async for each, one in client.provider_batch(["a", ""], journal=tmp_path / "j")}
+        assert isinstance(found[1].error, InvalidPromptError)
+    assert (tmp_path / "j").read_bytes().count(b'"type":"failed"') == 1
+
+
+@pytest.mark.parametrize(
+    ("retry", "asked"), [("retryable", {"say b": 1, "say d": 2}), ("all", {"say b": 2, "say d": 2})]
+)
+async def test_which_failures_are_asked_again(retry: Any, asked: dict[str, int], tmp_path: Path) -> None:
+    counted = Script()
+
+    def script(request) -> str:
+        counted(request)
+        return refuse_some(request)
+
+    async with Simulator(script) as sim, client_of(sim, "gpt-4o") as client:
+        for _ in range(2):
+            found = await run_batch(client, PROMPTS, tmp_path / "j", retry=retry)
+            assert {row for row, answer in found.items() if answer.error} == {"row 1", "row 3"}
+    assert {text: counted.asked[text] for text in asked} == asked
+    assert counted.asked["say a"] == 1
+
+
 async def test_nothing_to_ask_is_nothing_sent(tmp_path: Path) -> None:
     async with Simulator(Script()) as sim, client_of(sim, "gpt-4o") as client:
         assert await run_batch(client, [], tmp_path / "j") == {}

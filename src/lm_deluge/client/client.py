@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -215,42 +214,19 @@ class LLMClient:
         cache: PromptCache | None = None,
         on_state: Callable[[str, BatchState], None] | None = None,
     ) -> AsyncIterator[tuple[int, APIResponse]]:
-        """Answer many prompts by the provider's own batch API, within a day and at half the price.
+        """Answer many prompts by the provider's own batch API, at half the price; yield number and answer as they come.
 
-        Return an iterator of each prompt's number and its answer, as they come. Left and begun again with the same
-        prompts and journal, it goes on: nothing is sent twice. Several models take the prompts in turn.
-
-        Args:
-            prompts: All of them are held.
-            journal: A file, made if it is not there, that says what was handed over and what came back.
-            tools: As in `stream`, for all of them; so `sampling_params`, `output` and `cache`.
-            sampling_params: Win over the client's, field by field.
-            output: JSON schema, or pydantic model.
-            cache: What of each prompt the provider is to keep.
-            on_state: Is told what each poll finds: a name of the batch, and its state.
+        Arguments as in `process_prompts_async`. Begun again with the same prompts and the same file `journal`, it goes
+        on: nothing is sent twice. `on_state` is told what each poll finds. Several models take the prompts in turn.
 
         Raises:
-            ConfigurationError: A provider has no batch API, the message names those that have; or the client has a
-                `max_cost`, which cannot be kept where a whole batch is handed over at once.
+            ConfigurationError: A provider has no batch API, the message says which have; or there is a `max_cost`.
         """
-        from lm_deluge.api_requests.request import to_schema
-        from lm_deluge.client.provider_batch import check_batch_apis, run_provider_batch
+        from lm_deluge.client.provider_batch import start_provider_batch
 
-        check_batch_apis(self.models)
-        if self.options.max_cost is not None:
-            raise ConfigurationError(
-                "max_cost cannot be kept in a provider's own batch", hint="Leave it out, or use process_prompts_async."
-            )
         asked = Asked(tools, sampling_params, output, cache)
-        models = [model.id for model in self.models]
-        shaping = (models, self.options.sampling_params, self.options.extra_body, tools, sampling_params, cache)
-        return run_provider_batch(
-            list(prompts),
-            lambda number, prompt: self._plan(self.models[number % len(self.models)], prompt, asked),
-            journal=Path(journal),
-            shaping=(*shaping, to_schema(output)),
-            max_attempts=self.options.max_attempts,
-            on_state=on_state,
+        return start_provider_batch(
+            self, prompts, asked, lambda model, prompt: self._plan(model, prompt, asked), str(journal), on_state
         )
 
     def start_nowait(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from lm_deluge.api_requests.request import to_schema
+from lm_deluge.config import ClientOptions
 from lm_deluge.dispatch.call_plan import CallPlan
 from lm_deluge.dispatch.journal import Journal
 from lm_deluge.dispatch.journal_records import fingerprint_of
 from lm_deluge.dispatch.provider_batch import ProviderBatch
-from lm_deluge.errors import DelugeError
+from lm_deluge.errors import ConfigurationError, DelugeError
 from lm_deluge.models.registry import find_provider
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.prompt.conversation import Conversation
@@ -21,51 +23,65 @@ from lm_deluge.providers.batch_api import BatchState
 from lm_deluge.providers.batch_catalog import find_batch_api
 from lm_deluge.response import APIResponse
 
-__all__ = ["check_batch_apis", "run_provider_batch"]
+if TYPE_CHECKING:
+    from lm_deluge.client.client import Asked, LLMClient
+
+__all__ = ["check_provider_batch", "start_provider_batch"]
+
+OnState = Callable[[str, BatchState], None]
 
 
-def check_batch_apis(models: Iterable[ModelRow]) -> None:
-    """See that the provider of each model takes batches.
+def check_provider_batch(models: Iterable[ModelRow], options: ClientOptions) -> None:
+    """See that the provider of each model takes batches, and that nothing is asked that a batch cannot keep.
 
     Raises:
-        ConfigurationError: One does not; the error names those that do.
+        ConfigurationError: It does not; the error names those that do. Or there is a budget.
     """
     for model in models:
         find_batch_api(find_provider(model.provider))
+    if options.max_cost is not None:
+        raise ConfigurationError(
+            "max_cost cannot be kept in a provider's own batch", hint="Leave it out, or have the calls made one by one."
+        )
 
 
-async def run_provider_batch(
-    prompts: Sequence[Any],
-    plan_for: Callable[[int, Any], CallPlan],
-    *,
-    journal: Path,
-    shaping: Any,
-    max_attempts: int,
-    on_state: Callable[[str, BatchState], None] | None,
+def start_provider_batch(
+    client: LLMClient,
+    prompts: Iterable[Any],
+    asked: Asked,
+    plan_for: Callable[[ModelRow, Any], CallPlan],
+    journal: str,
+    on_state: OnState | None,
 ) -> AsyncIterator[tuple[int, APIResponse]]:
-    """Yield number and answer of each prompt as it comes.
+    """Return what yields number and answer of each prompt as it comes.
 
-    Args:
-        prompts: All of them.
-        plan_for: Makes the plan of a prompt, given its number.
-        journal: The journal's file.
-        shaping: What shapes the answers besides.
-        max_attempts: How often a batch that the provider does not take for now is handed over.
-        on_state: Is told what each poll finds.
+    Raises:
+        ConfigurationError: A provider has no batch API, or there is a budget.
     """
-    plans = (_planned(plan_for, number, prompt) for number, prompt in enumerate(prompts))
-    fingerprint = fingerprint_of({}, (_bytes_of(each) for each in (shaping, *prompts)))
-    async with await Journal.open(journal, fingerprint=fingerprint) as opened:
-        batch = ProviderBatch(opened, max_attempts=max_attempts, on_state=on_state)
+    models, options = client.models, client.options
+    check_provider_batch(models, options)
+    names = [model.id for model in models]
+    shaping = (names, options.sampling_params, options.extra_body, *asked[:2], to_schema(asked.output), asked.cache)
+    held = list(prompts)
+    plans = (_planned(plan_for, models[number % len(models)], prompt) for number, prompt in enumerate(held))
+    fingerprint = fingerprint_of({}, (_bytes_of(each) for each in (shaping, *held)))
+    return _run(plans, Path(journal), fingerprint, options.max_attempts, on_state)
+
+
+async def _run(
+    plans: Iterable[CallPlan | DelugeError], path: Path, fingerprint: str, max_attempts: int, on_state: OnState | None
+) -> AsyncIterator[tuple[int, APIResponse]]:
+    async with await Journal.open(path, fingerprint=fingerprint) as journal:
+        batch = ProviderBatch(journal, max_attempts=max_attempts, on_state=on_state)
         async with aclosing(batch.run((str(number), plan) for number, plan in enumerate(plans))) as answers:
             async for call, response in answers:
                 response.id = int(call)
                 yield response.id, response
 
 
-def _planned(plan_for: Callable[[int, Any], CallPlan], number: int, prompt: Any) -> CallPlan | DelugeError:
+def _planned(plan_for: Callable[[ModelRow, Any], CallPlan], model: ModelRow, prompt: Any) -> CallPlan | DelugeError:
     try:
-        return plan_for(number, prompt)
+        return plan_for(model, prompt)
     except DelugeError as error:
         return error
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -64,6 +64,7 @@ class ProviderBatch:
         journal: Of these calls, open; nobody else writes it meanwhile.
         max_requests: Calls in one batch at most; the provider's own limits hold beside it.
         max_attempts: How often a batch that the provider does not take for now is handed over.
+        retry: Which calls that failed in an earlier run are asked again: those whose errors pass (`retryable`), or all.
         on_state: Is told what each poll finds: our name of the batch, and its state.
         sleep: Waits so many seconds.
         now: Seconds since 1970.
@@ -76,6 +77,7 @@ class ProviderBatch:
         *,
         max_requests: int = 1_000_000,
         max_attempts: int = 5,
+        retry: Literal["retryable", "all"] = "retryable",
         on_state: Callable[[str, BatchState], None] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         now: Callable[[], float] = time.time,
@@ -84,6 +86,7 @@ class ProviderBatch:
         self._journal = journal
         self._max_requests = max_requests
         self._max_attempts = max_attempts
+        self._retries_all = retry == "all"
         self._on_state = on_state
         self._sleep = sleep
         self._now = now
@@ -95,8 +98,7 @@ class ProviderBatch:
     async def run(self, plans: Iterable[tuple[str, CallPlan | DelugeError]]) -> AsyncGenerator[Answered, None]:
         """Yield each call's id and answer as it comes: first those of earlier runs, then batch by batch.
 
-        A call that fails is an answer with the error on it. One whose error is `retryable` is asked again by the next
-        run on the journal; any other is told from it.
+        A call that fails is an answer with the error on it; `retry` says which of them the next run asks again.
 
         Args:
             plans: Id and plan of each call, or what is wrong with it. All of them, in a resumed run too.
@@ -141,13 +143,29 @@ class ProviderBatch:
         for number, (call_id, plan) in enumerate(plans):
             if number % _TURN == 0:
                 await asyncio.sleep(0)
-            if isinstance(plan, DelugeError):
-                yield call_id, APIResponse(error=plan)
-            elif (told := journal.response(call_id)) is not None:
+            if (told := self._told(call_id)) is not None:
                 yield call_id, told
+            elif isinstance(plan, DelugeError):
+                yield call_id, await self._refuse(call_id, APIResponse(error=plan))
             elif not await self._is_at_provider(call_id, plan, known.get(call_id)):
                 for answered in await self._collect(call_id, plan):
                     yield answered
+
+    def _told(self, call_id: str) -> APIResponse | None:
+        """Return the answer of an earlier run, None where the call is to be asked."""
+        told = self._journal.response(call_id)
+        if told is None or told.error is None:
+            return told
+        # What was never sent costs nothing to be tried again.
+        is_due = self._retries_all or told.error.retryable or not self._journal.state.attempts(call_id)
+        return None if is_due else told
+
+    async def _refuse(self, call_id: str, answer: APIResponse) -> APIResponse:
+        """Return the answer of a call that cannot be sent, in the journal by then: as attempt 0."""
+        known = self._journal.response(call_id)
+        if known is None or known.error_message != answer.error_message:
+            await self._journal.fail(call_id, 0, answer, is_final=True)
+        return answer
 
     async def _is_at_provider(self, call_id: str, plan: CallPlan, batch: SubmittedBatch | None) -> bool:
         """Whether an earlier run handed a call over; its batch is then polled."""
@@ -172,7 +190,7 @@ class ProviderBatch:
         try:
             request = plan.adapter.build_request(call)
         except ConfigurationError as error:
-            return [(call_id, build_failure(self._calls.pop(call_id), error))]
+            return [(call_id, await self._refuse(call_id, build_failure(self._calls.pop(call_id), error)))]
         key = (call.provider.id, call.model.id, call.base_url)
         answers: list[Answered] = []
         part = self._parts.get(key)
@@ -183,7 +201,8 @@ class ProviderBatch:
         part = self._parts[key] = BatchPart(plan, api, self._new_name(), self._max_requests)
         if not part.maybe_add(call_id, call, request):
             too_large = RequestTooLargeError("the request is larger than a whole batch may be")
-            answers.append((call_id, build_failure(self._calls.pop(call_id), too_large)))
+            failed = build_failure(self._calls.pop(call_id), too_large)
+            answers.append((call_id, await self._refuse(call_id, failed)))
         return answers
 
     async def _close_part(self, key: tuple[str, ...]) -> list[Answered]:
@@ -351,7 +370,7 @@ class ProviderBatch:
         if answer.error is None:
             await self._journal.finish(call_id, attempt, answer)
         else:
-            await self._journal.fail(call_id, attempt, answer, is_final=not answer.error.retryable)
+            await self._journal.fail(call_id, attempt, answer, is_final=True)
 
 
 class _Patience:
