@@ -78,12 +78,14 @@ class Journal:
         path: Its file.
         state: What it says: kept up to date with what is on the disk.
         failure: Why nothing new may begin any more, None as long as all is well.
+        salvaged: How many bytes of damage were moved to a file beside it when it was opened.
     """
 
     def __init__(self, file: JournalFile, thread: ThreadPoolExecutor, gather_s: float) -> None:
         self.path = file.path
         self.state: JournalState = file.state
         self.failure: JournalError | None = None
+        self.salvaged = file.salvaged
         self._file = file
         self._thread = thread
         self._gather_s = gather_s

@@ -43,6 +43,10 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
         models: Which models may take it; None: all of the client's.
         prefer: The model that should, as long as it can.
         sink: Takes the events as they come; a call whose events were taken is not tried again.
+        intend: Awaited with the number of each attempt, from 1, before its request leaves. An error that it raises ends
+            the call with that error; nothing was sent.
+        attempt_failed: Awaited with the number of an attempt that was intended and failed, the answer with its error,
+            and whether it was the last one.
     """
 
     plan_for: Callable[[str], CallPlan]
@@ -51,6 +55,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     models: frozenset[str] | None = None
     prefer: str | None = None
     sink: Callable[[list[Event]], Awaitable[None]] | None = None
+    intend: Callable[[int], Awaitable[None]] | None = None
+    attempt_failed: Callable[[int, APIResponse, bool], Awaitable[None]] | None = None
 
 
 class _Running:
@@ -167,10 +173,12 @@ class Runner:
         call: StreamCall | None = None
         try:
             plan = running.work.plan_for(model)
+            if running.work.intend is not None and not await self._may_send(running, ticket):
+                return
             call = begin_call(self._single(plan, running, ticket))
             await self._read(call, running)
         except DelugeError as error:
-            self._fail(running, start, call, error, now)
+            await self._fail(running, start, call, error, now)
         except BaseException as error:
             self._give_back(ticket, call)
             if not isinstance(error, Exception):
@@ -183,6 +191,17 @@ class Runner:
         finally:
             running.task = None
             self._pump()
+
+    async def _may_send(self, running: _Running, ticket: Ticket) -> bool:
+        """Say that a request is about to leave; where that is refused, the call is over."""
+        try:
+            if running.work.intend is not None:
+                await running.work.intend(running.attempts)
+        except DelugeError as error:
+            self._give_back(ticket, None)
+            self._end(running, APIResponse(error=error))
+            return False
+        return True
 
     def _single(self, plan: CallPlan, running: _Running, ticket: Ticket) -> CallPlan:
         """Return the plan for one request: how often is for the runner to say."""
@@ -226,7 +245,7 @@ class Runner:
             call.abort()
         self._limiter.release(ticket, self._clock(), was_sent=call is not None, delivered=delivered)
 
-    def _fail(
+    async def _fail(
         self, running: _Running, start: Start, call: StreamCall | None, error: DelugeError, sent_at: float
     ) -> None:
         now = self._clock()
@@ -243,7 +262,11 @@ class Runner:
         decision = GiveUp() if running.is_committed else self._decide(running, start.route, error)
         if isinstance(decision, GiveUp):
             error.hint = decision.hint or error.hint
-            self._end(running, self._failed(running, call, error, start.route.model))
+        failed = self._failed(running, call, error, start.route.model)
+        if call is not None and running.work.attempt_failed is not None:
+            await running.work.attempt_failed(running.attempts, failed, isinstance(decision, GiveUp))
+        if isinstance(decision, GiveUp):
+            self._end(running, failed)
             return
         wait_s = decision.seconds if isinstance(decision, Wait) else 0.0
         running.failures.append(f"attempt {running.attempts} ended with {type(error).__name__}: {error.message}")
