@@ -135,14 +135,17 @@ def build_client(asked: Asked, model: str | None = None, **more: Any) -> tuple[L
 
 def _choose_keys(asked: Asked, names: Sequence[str]) -> tuple[str | None, bool, str | None]:
     """Return the same as `_choose_key` for models that are asked together: all of them have keys, or none has."""
+    from lm_deluge.errors import ConfigurationError
     from lm_deluge.models.registry import find_provider, find_served_model
 
     rows = [find_served_model(name, asked.base_url) for name in names]
+    if asked.api_key is not None and len({row.provider for row in rows}) > 1:
+        raise ConfigurationError(
+            "one --api-key cannot be for the models of several providers", hint="Set the keys in the environment."
+        )
     choices = [_choose_key(asked, row, find_provider(row.provider)) for row in rows]
     without = [row for row, (_, is_simulated, _) in zip(rows, choices, strict=True) if is_simulated]
     if without and len(without) < len(rows):
-        from lm_deluge.errors import ConfigurationError
-
         raise ConfigurationError(
             f"some models have a key, and {', '.join(row.id for row in without)} has none",
             hint="Set its key too, or leave it out.",

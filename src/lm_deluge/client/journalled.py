@@ -92,7 +92,6 @@ class JournalledRows:
                 call = self._calls.pop(await self._ended.get())
                 response = call.result()
                 if response is not None:
-                    response.id = call.row.number - 1
                     yield call.row, response
         finally:
             self.abort()
@@ -176,6 +175,7 @@ class _Call:
         else:
             hooks = {"intend": self._intend, "attempt_failed": self._attempt_failed}
             response = await runner.run(msgspec.structs.replace(work, **hooks))
+        response.id = self.row.number - 1
         if self._last is not None:
             return self._last
         if response.error is None:
@@ -196,6 +196,7 @@ class _Call:
 
     async def _attempt_failed(self, number: int, response: APIResponse, is_final: bool) -> None:  # noqa: FBT001 - as it is called
         is_over = is_final or number >= self._budget
+        response.id = self.row.number - 1
         is_kept = await self._write_failure(self._number, response, is_final=is_over)
         if is_over and is_kept:
             self._last = response
