@@ -61,8 +61,8 @@ class JournalledRows:
         self._retry_failed = retry_failed
         self._outage = outage
         self._unseen = Counter(call for call, _ in journal.state.ambiguous)
-        self._calls: dict[int, _Call] = {}
-        self._ended: asyncio.Queue[int] = asyncio.Queue()
+        self._calls: dict[str, _Call] = {}
+        self._ended: asyncio.Queue[str] = asyncio.Queue()
         self._is_stopped = False
 
     @property
@@ -103,9 +103,9 @@ class JournalledRows:
         is_again = state.status(row.id) == "failed"
         left = self._max_attempts if is_again else self._max_attempts - (base - self._unseen[row.id])
         call = _Call(self, row, base, max(left, 1))
-        self._calls[row.number] = call
+        self._calls[row.id] = call
         call.task = asyncio.get_running_loop().create_task(call.run(runner, make))
-        call.task.add_done_callback(lambda _: self._ended.put_nowait(row.number))
+        call.task.add_done_callback(lambda _: self._ended.put_nowait(row.id))
 
     def stop(self, within_s: float | None = None) -> None:
         """Let no new request leave; what is in flight may end, within so many seconds where that is said."""
@@ -206,11 +206,13 @@ class _Call:
         """Return whether it is in the journal; it is kept in memory where the disk refuses."""
         journal = self._rows.journal
         try:
-            await journal.fail(self.row.id, attempt, response, is_final=is_final)
+            try:
+                await journal.fail(self.row.id, attempt, response, is_final=is_final)
+            except JournalError as error:
+                if journal.failure is not None:
+                    raise
+                await journal.fail(self.row.id, attempt, _without_content(response, error), is_final=is_final)
         except JournalError as error:
-            if journal.failure is None:  # it is no JSON, half a character for example
-                bare = APIResponse(error=error, usage=response.usage, cost=response.cost)
-                return await self._write_failure(attempt, bare, is_final=is_final)
             self._rows.fail(error)
             return False
         return True
@@ -220,8 +222,8 @@ class _Call:
         try:
             await journal.finish(self.row.id, self._number, response)
         except JournalError as error:
-            if journal.failure is None:  # as above: what it took is still to be written
-                response = APIResponse(error=error, usage=response.usage, cost=response.cost)
+            if journal.failure is None:
+                response = _without_content(response, error)
                 is_kept = await self._write_failure(self._number, response, is_final=True)
                 self._rows.note_end(self, None, is_over=True)
                 return response if is_kept else None
@@ -238,3 +240,8 @@ class _Call:
         if known is not None and known.error_message == response.error_message:
             return response
         return response if await self._write_failure(0, response, is_final=True) else None
+
+
+def _without_content(response: APIResponse, error: JournalError) -> APIResponse:
+    """Return what a journal can hold of an answer that is no JSON, half a character for example: what it took."""
+    return APIResponse(id=response.id, error=error, usage=response.usage, cost=response.cost)

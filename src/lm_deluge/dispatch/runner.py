@@ -62,7 +62,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 class _Running:
     """A call between its arrival and its end."""
 
-    __slots__ = ("attempts", "begun", "done", "failures", "is_committed", "job", "notes", "task", "work")
+    __slots__ = ("attempts", "begun", "done", "failures", "is_committed", "job", "notes", "start", "task", "work")
 
     def __init__(self, job: Job, work: Work, done: asyncio.Future[APIResponse]) -> None:
         self.job = job
@@ -74,6 +74,7 @@ class _Running:
         self.notes: list[Event] = []
         self.is_committed = False  # its first events were handed over
         self.task: asyncio.Task[None] | None = None
+        self.start: Start | None = None  # of an attempt whose task has not run yet
 
 
 class Runner:
@@ -145,7 +146,9 @@ class Runner:
         self._scheduler.forget(running.job.id)
         if running.task is not None:
             running.task.cancel()  # it gives its ticket back, and then others may go
-        elif was_waiting:
+        if running.start is not None:  # a task that is cancelled before its first step does nothing at all
+            self._limiter.release(running.start.ticket, self._clock(), was_sent=False)
+        if was_waiting or running.start is not None:
             self._pump()
 
     def _pump(self) -> None:
@@ -155,6 +158,7 @@ class Runner:
         loop = asyncio.get_running_loop()
         for start in plan.start:
             running = self._calls[start.job.id]
+            running.start = start
             running.task = loop.create_task(self._attempt(running, start))
         for failure in plan.failed:
             self._end(self._calls[failure.job.id], APIResponse(error=failure.error))
@@ -167,6 +171,7 @@ class Runner:
     async def _attempt(self, running: _Running, start: Start) -> None:
         """Send one request of a call; see to it that its ticket is given back exactly once."""
         now = self._clock()
+        running.start = None
         running.attempts += 1
         running.begun = now if running.begun is None else running.begun
         model, ticket = start.route.model, start.ticket
