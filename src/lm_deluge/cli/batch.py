@@ -51,7 +51,7 @@ def _limit_options(command: Any) -> Any:
     default="rich",
     help="How the batch is shown on stderr. [rich]",
 )
-def batch(source: Path, target: Path, **options: Any) -> None:
+def batch(source: Path, target: Path, **options: Any) -> int:
     """Answer every line of IN; write the answers to OUT, in the same order.
 
     IN is JSON lines: a text, {"id", "prompt"}, {"id", "messages"} or a request of OpenAI's Batch API; or a .csv or
@@ -79,4 +79,4 @@ def batch(source: Path, target: Path, **options: Any) -> None:
     if notice:
         report(notice)
     survey = look_through(source, options_that_shape(job), find_twins=job.ask_duplicates_once)
-    raise click.exceptions.Exit(asyncio.run(run_job(job, survey)))
+    return asyncio.run(run_job(job, survey))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 
 from lm_deluge.cli.status import totals
@@ -76,15 +78,30 @@ def say_failure(error: JournalError, in_flight: int) -> None:
         report(f"No new request leaves; {in_flight} are in flight and may end.")
 
 
-def say_stopped(outcome: Outcome, journal: str, failure: JournalError | None, lost: Sequence[str]) -> None:
-    """Say what is safe of a batch that ends early, and how to go on."""
+def say_stopped(
+    outcome: Outcome, journal: Path, failure: JournalError | None, lost: Sequence[str], rest: str | None
+) -> None:
+    """Say what is safe of a batch that ends early, and how to go on.
+
+    Args:
+        outcome: Where it stands.
+        journal: What it is safe in.
+        failure: Why the journal takes no more.
+        lost: Calls whose answers are not in it.
+        rest: The file that holds these.
+    """
     safe = outcome.answered + outcome.failed
     first = "make room and " if failure is not None else ""
     report(
         f"{'Stopped' if failure is None else 'Ended'}: {safe:,} of {outcome.lines:,} lines are done and safe in "
-        f"{visible_line(journal)}. To go on, {first}start the same command again."
+        f"{visible_line(str(journal))}. To go on, {first}start the same command again."
     )
-    if lost:
+    if rest is not None:
+        report(
+            f"{_counted(len(lost), 'answer', 'answers')} more did not fit. They are safe here; before you go on, run:"
+        )
+        click.echo(f"  cat {shlex.quote(rest)} >> {shlex.quote(str(journal))}", err=True)  # never wrapped, for copying
+    elif lost:
         report(
             f"{_counted(len(lost), 'answer', 'answers')} could not be saved; asked again, they may be billed twice: "
             f"{_named(lost)}"

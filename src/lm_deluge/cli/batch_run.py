@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -214,6 +216,7 @@ class _Display:
         self._keeper = TallyKeeper(total)
         self._keeper.start(time.monotonic())
         self._progress: Progress | None = make_progress(job.progress)
+        self._has_said = False
 
     def count(self, response: APIResponse) -> None:
         """Take the next answer."""
@@ -227,7 +230,6 @@ class _Display:
             await asyncio.sleep(min(self._progress.every_s, _TICK_S))
             if self._way.failure is not None:
                 self.close()
-                say_failure(self._way.failure, self._way.in_flight)
             elif self._progress is not None and time.monotonic() - shown_at >= self._progress.every_s:
                 shown_at = time.monotonic()
                 self._show(self._progress.show)
@@ -245,6 +247,9 @@ class _Display:
         progress, self._progress = self._progress, None
         if progress is not None:
             self._show(progress.close)
+        if self._way.failure is not None and not self._has_said:
+            self._has_said = True
+            say_failure(self._way.failure, self._way.in_flight)
 
 
 async def _end_early(job: Job, survey: Survey, journal: Journal, way: Way) -> None:
@@ -255,9 +260,25 @@ async def _end_early(job: Job, survey: Survey, journal: Journal, way: Way) -> No
     except JournalError:
         lost = list(journal.unsaved)
     outcome = await _outcome(survey, journal)
-    say_stopped(outcome, job.journal_path.name, way.failure, lost)
+    say_stopped(outcome, job.journal_path, way.failure, lost, _save_elsewhere(job, journal) if lost else None)
     if job.report_path is not None:
         write_report(job.report_path, outcome)
+
+
+def _save_elsewhere(job: Job, journal: Journal) -> str | None:
+    """Write what the disk did not take to where another one has room; return the path of the file."""
+    path: str | None = None
+    try:
+        descriptor, path = tempfile.mkstemp(prefix=f"{job.journal_path.name}.", suffix=".rest")
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - it is open already
+            file.write(journal.unsaved_lines)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError:
+        if path is not None:
+            Path(path).unlink(missing_ok=True)
+        return None
+    return path
 
 
 async def _deliver(job: Job, survey: Survey, journal: Journal) -> int:

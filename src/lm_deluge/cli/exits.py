@@ -42,15 +42,15 @@ class EndedError(BaseException):
 
 
 def run(command: Callable[[], Any]) -> int:
-    """Run a command and return its exit code."""
+    """Run a command and return its exit code: what it returns, where that is a number."""
     try:
         _listen_to_sigterm()
-        command()
+        code = command()
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - the last door: nobody is to see a traceback
         cause = error.cause if isinstance(error, EndedError) else error
         return next(end(cause) for kind, end in _ENDS if isinstance(cause, kind))
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _say(text: str) -> None:

@@ -254,6 +254,11 @@ class Journal:
             if not isinstance(waiting.record, Intent) and waiting.record.response is not None
         }
 
+    @property
+    def unsaved_lines(self) -> bytes:
+        """The records of these as lines, which can be appended to the file once nobody works on it."""
+        return b"".join(waiting.data for waiting in self._unsaved)
+
     def response(self, call: str) -> APIResponse | None:
         """Return the answer to a call that is done or failed for good, from whichever run; else None.
 
