@@ -188,23 +188,32 @@ async def _ask(job: Job, survey: Survey, way: Way, due: list[str], interrupts: I
     finally:
         ticking.cancel()
         display.close()
+    if _has_changed(job, survey):
+        raise DispatchError(
+            f"{job.source.name} was changed while the batch ran",
+            hint=f"What was answered until now is in {job.journal_path.name}.",
+        )
     return display.ended
 
 
 def _rows_of(job: Job, survey: Survey) -> Iterator[BatchRow]:
     """Yield the rows of the input, twins excepted, with the system message of the command line where they have none."""
     for row in read_rows(job.source):
+        if _has_changed(job, survey):
+            return
         if row.id in survey.twins:
             continue
         conversation = row.conversation
         if job.system is not None and conversation is not None and all(each.role != "system" for each in conversation):
             conversation = Conversation([Message.system(job.system), *conversation])
         yield msgspec.structs.replace(row, conversation=conversation, model=None if job.is_simulated else row.model)
-    if stamp_of(job.source) != survey.stamp:
-        raise DispatchError(
-            f"{job.source.name} was changed while the batch ran",
-            hint=f"What was answered until now is in {job.journal_path.name}.",
-        )
+
+
+def _has_changed(job: Job, survey: Survey) -> bool:
+    try:
+        return stamp_of(job.source) != survey.stamp
+    except ConfigurationError:
+        return True
 
 
 class _Display:
@@ -310,7 +319,7 @@ async def _outcome(survey: Survey, journal: Journal) -> Outcome:
 
 def _answers_of(survey: Survey, journal: Journal) -> Iterator[Answer]:
     """Yield the answer of every line, in order. Of twins that were not asked it is that of the first one."""
-    for row_id in survey.ids:
+    for place, row_id in enumerate(survey.ids):
         response, first = journal.response(row_id), survey.twins.get(row_id)
         if response is None and first is not None:
             response = journal.response(first)
@@ -319,4 +328,5 @@ def _answers_of(survey: Survey, journal: Journal) -> Iterator[Answer]:
             first = None
         if response is None:
             raise JournalError(f"the journal {journal.path} has no answer of the line {row_id[:80]!r}")
+        response.id = place
         yield Answer(row_id, response, first)
