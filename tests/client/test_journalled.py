@@ -22,7 +22,6 @@ from lm_deluge.dispatch.journal import Journal
 from lm_deluge.dispatch.outage import Outage
 from lm_deluge.errors import (
     BadRequestError,
-    ConfigurationError,
     ConnectError,
     InvalidPromptError,
     JournalError,
@@ -347,25 +346,17 @@ async def test_a_disk_that_stays_full_keeps_answers_in_memory(tmp_path: Path) ->
             await journal.close()
 
 
-async def test_an_answer_that_the_journal_cannot_hold_is_an_error_with_its_usage(tmp_path: Path) -> None:
-    from lm_deluge.prompt.message import Message
-
+async def test_an_answer_that_the_journal_cannot_hold_is_an_error_with_its_usage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "j"
-    async with Simulator(echo) as sim, client_of(sim) as client, journal_at(path) as journal:
-        asking = client.journalled(journal)
-        runner, make = asking._start()
-
-        class Odd:
-            async def run(self, work: Any) -> APIResponse:
-                response = await runner.run(work)
-                response.content = Message.assistant("\ud800")
-                return response
-
-        asking._start = lambda: (Odd(), make)
-        found = [response async for _, response in asking.answers(rows(1))]
-    assert "does not fit into JSON" in str(found[0].error)
-    assert found[0].usage.input_tokens > 0
+    monkeypatch.setattr("lm_deluge.dispatch.journal_records.MOST_BYTES", 2_000)
+    async with Simulator("word " * 500) as sim, client_of(sim) as client, journal_at(path) as journal:
+        found = [response async for _, response in client.journalled(journal).answers(rows(1))]
+    assert "is too long for a journal" in str(found[0].error)
+    assert found[0].usage.output_tokens > 0
     assert [line["type"] for line in records(path)] == ["journal", "intent", "failed"]
+    assert records(path)[-1]["is_final"] is True
 
 
 async def test_a_fault_of_ours_is_not_swallowed(tmp_path: Path) -> None:
@@ -444,33 +435,3 @@ def test_only_a_provider_that_is_alone_is_waited_for(tmp_path: Path) -> None:
 
     assert asyncio.run(outage_of("gpt-4o", "gpt-4o-mini")) is not None
     assert asyncio.run(outage_of("gpt-4o", "claude-haiku-4-5")) is None
-
-
-# The hooks by themselves
-
-
-async def test_an_intent_that_is_refused_ends_the_call_and_nothing_is_sent() -> None:
-    import msgspec
-
-    from lm_deluge.client.client import Asked
-
-    async with Simulator(refuse_all) as sim, client_of(sim, max_attempts=3) as client:
-        told: list[tuple[int, str, bool]] = []
-
-        async def intend(number: int) -> None:
-            if number == 3:
-                raise ConfigurationError("no more")
-
-        async def attempt_failed(number: int, response: APIResponse, is_final: bool) -> None:
-            told.append((number, type(response.error).__name__, is_final))
-
-        work = client._work_maker(Asked())("q")
-        response = await client._runner().run(
-            msgspec.structs.replace(work, intend=intend, attempt_failed=attempt_failed)
-        )
-        assert str(response.error) == "no more."
-        assert told == [(1, "ServerError", False), (2, "ServerError", False)]
-        assert sim.stats.requests == 2
-        response = await client._runner().run(msgspec.structs.replace(work, attempt_failed=attempt_failed))
-        assert told[-1] == (3, "ServerError", True)
-        assert response.error.attempts == 3

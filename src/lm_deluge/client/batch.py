@@ -13,20 +13,21 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sized
 from typing import Any
 
-import msgspec
-
 from lm_deluge.client.progress import Progress
+from lm_deluge.dispatch.cached_call import run_call
 from lm_deluge.dispatch.duplicates import Duplicates, answer_again
-from lm_deluge.dispatch.runner import Runner, Work
+from lm_deluge.dispatch.runner import Runner
 from lm_deluge.dispatch.tally import TallyKeeper
+from lm_deluge.dispatch.work import Work
 from lm_deluge.errors import DelugeError, StreamConsumedError
 from lm_deluge.events import Event, ResponseFinished, ResponseStarted
 from lm_deluge.prompt.conversation import to_conversation
 from lm_deluge.response import APIResponse
 
-__all__ = ["EventMerger", "run_in_order", "run_one"]
+__all__ = ["EventMerger", "run_in_order", "run_one", "window_of"]
 
 _WAITING_PER_PLACE = 4
+_DEFAULT_WINDOW = 200
 _BATCHES_AHEAD = 64
 
 MakeWork = Callable[[Any], Work]
@@ -37,7 +38,7 @@ async def run_in_order(
     make: MakeWork,
     prompts: Iterable[Any],
     *,
-    most_at_once: int,
+    most_at_once: int | None,
     progress: Progress,
     is_once: bool = False,
 ) -> list[APIResponse]:
@@ -60,13 +61,20 @@ async def run_in_order(
     return [found[index] for index in range(len(found))]
 
 
-async def run_one(runner: Runner, make: MakeWork, prompt: Any) -> APIResponse:
+async def run_one(
+    runner: Runner, make: MakeWork, prompt: Any, sink: Callable[[list[Event]], Awaitable[None]] | None = None
+) -> APIResponse:
     """Run one call; what cannot be asked is an answer with the error on it, too."""
     try:
         work = make(prompt)
     except DelugeError as error:
         return APIResponse(error=error)
-    return await runner.run(work)
+    return await run_call(work, lambda: runner, sink)
+
+
+def window_of(most_at_once: int | None) -> int:
+    """Return how many calls of a batch may be under way or wait for their turn."""
+    return _DEFAULT_WINDOW if most_at_once is None else most_at_once * _WAITING_PER_PLACE
 
 
 class _Once:
@@ -97,7 +105,10 @@ class _Once:
 
 
 def _as_they_end(
-    ask: Callable[[int, Any], Awaitable[APIResponse]], prompts: Iterable[Any], keeper: TallyKeeper, most_at_once: int
+    ask: Callable[[int, Any], Awaitable[APIResponse]],
+    prompts: Iterable[Any],
+    keeper: TallyKeeper,
+    most_at_once: int | None,
 ) -> AsyncGenerator[tuple[int, APIResponse], None]:
     """Yield index and answer of each call as it ends. Of prompts that are made as they are read few are held."""
     ended: asyncio.Queue[tuple[int, APIResponse]] = asyncio.Queue()
@@ -108,7 +119,7 @@ def _as_they_end(
         keeper.finish(response, time.monotonic())
         ended.put_nowait((index, response))
 
-    return _windowed(run, prompts, ended, most_at_once * _WAITING_PER_PLACE)
+    return _windowed(run, prompts, ended, window_of(most_at_once))
 
 
 async def _windowed(
@@ -144,12 +155,12 @@ class EventMerger:
     """
 
     def __init__(
-        self, start: Callable[[], tuple[Runner, MakeWork]], prompts: Iterable[Any], *, most_at_once: int
+        self, start: Callable[[], tuple[Runner, MakeWork]], prompts: Iterable[Any], *, most_at_once: int | None
     ) -> None:
         self.responses: dict[int, APIResponse] = {}
         self._start = start
         self._prompts = prompts
-        self._window = most_at_once * _WAITING_PER_PLACE
+        self._window = window_of(most_at_once)
         self._is_taken = False
 
     def __aiter__(self) -> AsyncIterator[tuple[int, Event]]:
@@ -170,7 +181,7 @@ class EventMerger:
                 begun.append(True)
                 await ready.put((index, events))
 
-            response = await run_one(runner, lambda given: _with_sink(make(given), sink), prompt)
+            response = await run_one(runner, make, prompt, sink)
             response.id = index
             self.responses[index] = response
             if response.error is not None:
@@ -212,7 +223,3 @@ async def _next_or_failure(
         return await waiting
     finally:
         waiting.cancel()
-
-
-def _with_sink(work: Work, sink: Callable[[list[Event]], Awaitable[None]]) -> Work:
-    return msgspec.structs.replace(work, sink=sink)

@@ -14,16 +14,16 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 
 import msgspec
 
+from lm_deluge.client.batch import run_one, window_of
 from lm_deluge.dispatch.batch_input import BatchRow
 from lm_deluge.dispatch.journal import Journal
 from lm_deluge.dispatch.outage import Outage
-from lm_deluge.dispatch.runner import Runner, Work
+from lm_deluge.dispatch.runner import Runner
+from lm_deluge.dispatch.work import Work
 from lm_deluge.errors import DelugeError, JournalError, QueueClosedError
 from lm_deluge.response import APIResponse
 
 __all__ = ["JournalledRows", "is_due"]
-
-_WAITING_PER_PLACE = 4
 
 MakeRowWork = Callable[[BatchRow], Work]
 
@@ -48,7 +48,7 @@ class JournalledRows:
         start: Callable[[], tuple[Runner, MakeRowWork]],
         journal: Journal,
         *,
-        most_at_once: int,
+        most_at_once: int | None,
         max_attempts: int,
         retry_failed: bool = False,
         outage: Outage | None = None,
@@ -56,7 +56,7 @@ class JournalledRows:
         self.failure: JournalError | None = None
         self._start = start
         self.journal = journal
-        self._window = most_at_once * _WAITING_PER_PLACE
+        self._window = window_of(most_at_once)
         self._max_attempts = max_attempts
         self._retry_failed = retry_failed
         self._outage = outage
@@ -168,13 +168,11 @@ class _Call:
 
     async def run(self, runner: Runner, make: MakeRowWork) -> APIResponse | None:
         """Ask, and write down how it ends; return None where that is for another run."""
-        try:
-            work = make(self.row)
-        except DelugeError as error:
-            response = APIResponse(error=error)
-        else:
-            hooks = {"intend": self._intend, "attempt_failed": self._attempt_failed}
-            response = await runner.run(msgspec.structs.replace(work, **hooks))
+
+        def make_with_hooks(row: BatchRow) -> Work:
+            return msgspec.structs.replace(make(row), intend=self._intend, attempt_failed=self._attempt_failed)
+
+        response = await run_one(runner, make_with_hooks, self.row)
         response.id = self.row.number - 1
         if self._last is not None:
             return self._last
@@ -188,15 +186,20 @@ class _Call:
 
     async def _intend(self, number: int) -> None:
         if self._last is not None:  # the runs before this one have used up its attempts
-            raise self._last.error
+            raise self._last.error.again()
         await self._rows.may_leave()
         await self._rows.journal.intend(self.row.id, self._base + number)
         self._number = self._base + number
         self.is_in_flight = True
 
     async def _attempt_failed(self, number: int, response: APIResponse, is_final: bool) -> None:  # noqa: FBT001 - as it is called
-        is_over = is_final or number >= self._budget
         response.id = self.row.number - 1
+        if not self.is_in_flight:  # the call ends for another reason than the attempt, whose end is told already
+            if self._last is not None and response.usage is not None:
+                self._last = response  # what all attempts took is only known now
+                await self._write_failure(self._number, response, is_final=True)
+            return
+        is_over = is_final or number >= self._budget
         is_kept = await self._write_failure(self._number, response, is_final=is_over)
         if is_over and is_kept:
             self._last = response
