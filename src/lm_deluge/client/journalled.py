@@ -20,10 +20,15 @@ from lm_deluge.dispatch.journal import Journal
 from lm_deluge.dispatch.outage import Outage
 from lm_deluge.dispatch.runner import Runner
 from lm_deluge.dispatch.work import Work
-from lm_deluge.errors import DelugeError, JournalError, QueueClosedError
+from lm_deluge.errors import DelugeError, DispatchError, JournalError
 from lm_deluge.response import APIResponse
 
 __all__ = ["JournalledRows", "is_due"]
+
+
+class _StoppedError(DispatchError):
+    """Ends a call whose request may not leave any more; nobody outside sees it."""
+
 
 MakeRowWork = Callable[[BatchRow], Work]
 
@@ -129,7 +134,7 @@ class JournalledRows:
         if self._outage is not None:
             await self._outage.wait()
         if self._is_stopped:
-            raise self.failure or QueueClosedError("the batch is being stopped")
+            raise self.failure or _StoppedError("the batch is being stopped")
 
     def note_end(self, call: _Call, error: DelugeError | None, *, is_over: bool) -> None:
         """Learn how an attempt ended that was in flight."""
@@ -180,7 +185,7 @@ class _Call:
             return await self._keep(response)
         if isinstance(response.error, JournalError):
             self._rows.fail(response.error)
-        if self._rows.failure is not None or isinstance(response.error, QueueClosedError):
+        if self._rows.failure is not None or isinstance(response.error, _StoppedError):
             return None
         return await self._keep_unasked(response)
 
