@@ -84,6 +84,9 @@ def test_every_line_has_its_line_in_order(serve, home):
     assert report["failed_by_error"] == {"InvalidPromptError": 2, "BadRequestError": 1}
     assert report["answers"]["usage"]["input_tokens"] == first["usage"]["input_tokens"]
     assert report["cost"] == report["answers"]["cost"] == first["cost"]
+    again = batch(home, **reach(simulator))
+    assert (again.returncode, again.stderr[:14]) == (1, b"Nothing to do:")
+    assert simulator.stats.requests == 2
     assert KEY not in (home / "out.jsonl.journal").read_text() + (home / "out.jsonl").read_text()
 
 
@@ -203,6 +206,10 @@ WRONG = {
     "no key for one": (
         ["in.jsonl", "out.jsonl", "-m", "gpt-4o", "-m", "claude-haiku-4-5"],
         b"some models have a key, and claude-haiku-4-5 has none",
+    ),
+    "no folder for the report": (
+        ["in.jsonl", "out.jsonl", "--report", "no/r"],
+        b"there is no folder no for the report",
     ),
     "no such limit": (["in.jsonl", "out.jsonl", "--limit-requests", "0"], b"max_requests_per_minute"),
 }
@@ -357,27 +364,46 @@ def test_a_second_process_is_told_who_works(serve, home):
         process.communicate()
 
 
-def test_a_full_disk_stops_new_requests_and_saves_what_it_can(serve, home):
-    """A limit on the size of files stands for a full disk; the answers that do not fit go to another file."""
-    simulator = serve(echo)
-    write(home, *(f'"q{number}"\n' for number in range(200)))
-    (home / "tmp").mkdir()
+def batch_with_room(home: Path, room: int, *more: str, **env: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a batch with a limit on the size of files, which stands for a full disk."""
     program = (
         "import resource, signal, sys\n"
         "from lm_deluge.cli.main import main\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\n"
-        "main(sys.argv[1:])\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))\n"
+        "main(sys.argv[2:])\n"
     )
-    arguments = ["batch", "in.jsonl", "out.jsonl", *PLAIN, "--limit-concurrency", "4"]
-    done = subprocess.run(  # noqa: S603
-        [COMMAND[0], "-c", program, *arguments],
+    return subprocess.run(  # noqa: S603
+        [COMMAND[0], "-c", program, str(room), "batch", "in.jsonl", "out.jsonl", *PLAIN, *more],
         capture_output=True,
         cwd=home,
-        env=clean_environment(home, TMPDIR=str(home / "tmp"), **reach(simulator)),
+        env=clean_environment(home, **env),
         timeout=PATIENCE_S,
         check=False,
     )
+
+
+def test_an_output_that_does_not_fit_is_written_by_the_next_run(serve, home):
+    simulator = serve(echo)
+    write(home, *(f'"q{number}"\n' for number in range(40)))
+    assert batch(home, **reach(simulator)).returncode == 0
+    (home / "out.jsonl").unlink()
+    done = batch_with_room(home, 1_000, **reach(simulator))
+    assert done.returncode == 1
+    words = "cannot write out.jsonl: File too large. All answers are safe in out.jsonl.journal: start the same command"
+    assert words.encode() in done.stderr
+    assert sorted(path.name for path in home.glob("out*")) == ["out.jsonl.journal"]
+    assert batch(home, **reach(simulator)).returncode == 0
+    assert texts_of(home) == [f"answer to q{number}" for number in range(40)]
+    assert simulator.stats.requests == 40
+
+
+def test_a_full_disk_stops_new_requests_and_saves_what_it_can(serve, home):
+    """The answers that do not fit go to another file."""
+    simulator = serve(echo)
+    write(home, *(f'"q{number}"\n' for number in range(200)))
+    (home / "tmp").mkdir()
+    done = batch_with_room(home, 20_000, "--limit-concurrency", "4", TMPDIR=str(home / "tmp"), **reach(simulator))
     said = done.stderr.decode()
     assert done.returncode == 1, said
     assert said.startswith("deluge: cannot write the journal out.jsonl.journal: File too large. What is in it is safe")

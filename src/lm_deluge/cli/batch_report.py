@@ -59,11 +59,13 @@ def say_begin(journal: Journal, survey: Survey, due: Sequence[str]) -> None:
     """Say what an earlier run has left."""
     if journal.salvaged:
         report(f"Salvaged: {journal.salvaged} bytes of damage are in {journal.path.name}.damaged now.")
-    if not due or (not journal.state.done and not journal.state.ambiguous):
+    state = journal.state
+    is_new = not state.done and not state.ambiguous
+    if is_new or all(state.status(each) == "failed" for each in due):
         return
     count = len(survey.ids)
-    report(f"Going on: {len(journal.state.done):,} of {count:,} lines are done.")
-    again = [each for each in due if journal.state.status(each) == "in_flight"]
+    report(f"Going on: {len(state.done):,} of {count:,} lines are done.")
+    again = [each for each in due if state.status(each) == "in_flight"]
     if again:
         report(
             f"{_counted(len(again), 'request was', 'requests were')} in flight when an earlier run ended: asked again, "

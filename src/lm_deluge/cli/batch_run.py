@@ -42,6 +42,7 @@ from lm_deluge.response import APIResponse
 
 _DRAIN_S = 10.0
 _TICK_S = 0.5
+_OTHER_FILES = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +117,8 @@ def check_paths(job: Job) -> None:
                 f"{job.target.name} is there already, and no journal of it",
                 hint="Name another file, or say --overwrite.",
             )
+    if job.report_path is not None and not job.report_path.parent.is_dir():
+        raise ConfigurationError(f"there is no folder {job.report_path.parent} for the report")
 
 
 def options_that_shape(job: Job) -> dict[str, Any]:
@@ -136,11 +139,12 @@ async def run_job(job: Job, survey: Survey) -> int:
         KeyboardInterrupt: The user stopped it; likewise `TerminatedError`.
     """
     journal = await _open(job, survey.fingerprint)
+    _allow_open_files(job.client.options.max_concurrent_requests or 0)
     interrupts = Interrupts()
     try:
         due = [each for each in survey.ids if each not in survey.twins and _is_due(job, journal, each)]
         say_begin(journal, survey, due)
-        way: Way = job.client.journalled(journal, retry_failed=job.retry_failed)
+        way = _way_of(job, journal)
         async with job.client:
             answered = await _ask(job, survey, way, due, interrupts) if due else 0
         if answered == len(due):
@@ -151,6 +155,22 @@ async def run_job(job: Job, survey: Survey) -> int:
         return FAILED
     finally:
         await journal.close()
+
+
+def _way_of(job: Job, journal: Journal) -> Way:
+    """Return how the rows are asked: one request each, now."""
+    return job.client.journalled(journal, retry_failed=job.retry_failed)
+
+
+def _allow_open_files(count: int) -> None:
+    """Raise the limit of open files, each connection being one, as far as the system lets us."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + _OTHER_FILES if hard == resource.RLIM_INFINITY else min(count + _OTHER_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _is_due(job: Job, journal: Journal, row_id: str) -> bool:
@@ -295,7 +315,12 @@ async def _deliver(job: Job, survey: Survey, journal: Journal) -> int:
     outcome = await _outcome(survey, journal)
     is_written = not _is_up_to_date(job)
     if is_written:
-        await asyncio.to_thread(write_answers, job.target, _answers_of(survey, journal))
+        try:
+            await asyncio.to_thread(write_answers, job.target, _answers_of(survey, journal))
+        except JournalError as error:
+            if isinstance(error.__cause__, OSError):
+                error.hint = f"All answers are safe in {job.journal_path}: start the same command again."
+            raise
     say_end(outcome, job.target.name, is_written=is_written)
     if job.report_path is not None:
         write_report(job.report_path, outcome)

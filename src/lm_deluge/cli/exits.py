@@ -15,7 +15,7 @@ import click
 from lm_deluge.cli.visible import visible
 from lm_deluge.errors import ConfigurationError, DelugeError
 
-__all__ = ["EXIT_CODES", "FAILED", "INTERRUPTED", "READER_GONE", "WRONG_USE", "EndedError", "run"]
+__all__ = ["EXIT_CODES", "FAILED", "INTERRUPTED", "READER_GONE", "WRONG_USE", "EndedError", "TerminatedError", "run"]
 
 FAILED, WRONG_USE, INTERRUPTED, READER_GONE, TERMINATED = 1, 2, 130, 141, 143
 
