@@ -144,11 +144,13 @@ async def run_job(job: Job, survey: Survey) -> int:
     try:
         due = [each for each in survey.ids if each not in survey.twins and _is_due(job, journal, each)]
         say_begin(journal, survey, due)
+        size = job.journal_path.stat().st_size
         way = _way_of(job, journal)
         async with job.client:
             answered = await _ask(job, survey, way, due, interrupts) if due else 0
         if answered == len(due):
-            return await _deliver(job, survey, journal)
+            is_new = job.journal_path.stat().st_size != size
+            return await _deliver(job, survey, journal, is_new=is_new)
         await _end_early(job, survey, journal, way)
         if interrupts.count and way.failure is None:
             raise interrupts.end()
@@ -310,10 +312,17 @@ def _save_elsewhere(job: Job, journal: Journal) -> str | None:
     return path
 
 
-async def _deliver(job: Job, survey: Survey, journal: Journal) -> int:
-    """Write the output, where it is not there already, and say what the batch came to."""
+async def _deliver(job: Job, survey: Survey, journal: Journal, *, is_new: bool) -> int:
+    """Write the output, where it is not there already, and say what the batch came to.
+
+    Args:
+        job: What is asked for.
+        survey: Its lines.
+        journal: What they came to.
+        is_new: This run has found something out.
+    """
     outcome = await _outcome(survey, journal)
-    is_written = not _is_up_to_date(job)
+    is_written = is_new or not _is_up_to_date(job)
     if is_written:
         try:
             await asyncio.to_thread(write_answers, job.target, _answers_of(survey, journal))

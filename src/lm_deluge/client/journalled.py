@@ -134,7 +134,7 @@ class JournalledRows:
         if self._outage is not None:
             await self._outage.wait()
         if self._is_stopped:
-            raise self.failure or _StoppedError("the batch is being stopped")
+            raise _StoppedError("the batch is being stopped")
 
     def note_end(self, call: _Call, error: DelugeError | None, *, is_over: bool) -> None:
         """Learn how an attempt ended that was in flight."""
