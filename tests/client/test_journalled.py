@@ -359,6 +359,34 @@ async def test_an_answer_that_the_journal_cannot_hold_is_an_error_with_its_usage
     assert records(path)[-1]["is_final"] is True
 
 
+async def test_an_answer_that_the_user_cannot_use_failed_for_good_and_is_paid(tmp_path: Path) -> None:
+    def refuse(response: APIResponse) -> APIResponse:
+        raise ValueError(response.completion)
+
+    path = tmp_path / "j"
+    async with Simulator(echo) as sim, client_of(sim, postprocess=refuse) as client:
+        seen = await ask(client, path, rows(1))
+        assert await ask(client, path, rows(1)) == {}
+    assert "postprocess raised ValueError" in str(seen["r0"].error)
+    assert seen["r0"].completion == "answer to q0"
+    assert [line["type"] for line in records(path)] == ["journal", "intent", "failed"]
+    async with journal_at(path) as journal:
+        assert journal.state.ambiguous == ()
+
+
+async def test_money_that_is_spent_leaves_lines_for_the_next_run(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    async with Simulator(echo) as sim, client_of(sim, max_cost=0.001, max_concurrent_requests=2) as client:
+        first = await ask(client, path, rows(200))
+        answered = {name for name, response in first.items() if response.error is None}
+        asked = sim.stats.requests
+        assert 0 < len(answered) < 200
+    async with Simulator(echo) as sim, client_of(sim) as client:
+        second = await ask(client, path, rows(200))
+        assert sim.stats.requests == len(second) >= 200 - asked
+    assert answered.isdisjoint(second)
+
+
 async def test_a_fault_of_ours_is_not_swallowed(tmp_path: Path) -> None:
     async with Simulator(echo) as sim, client_of(sim) as client, journal_at(tmp_path / "j") as journal:
         asking = client.journalled(journal)

@@ -6,6 +6,7 @@ import asyncio
 import builtins
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import NoReturn
 from urllib.parse import urljoin, urlsplit
 
@@ -34,6 +35,7 @@ _MOST_REDIRECTS = 3
 _MOST_ERROR_BODY = 64 * 2**10
 _ERROR_BODY_S = 10.0
 _RELEASE_S = 0.1
+_CHARACTERS_PER_TOKEN = 4
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-generation-id", "x-amzn-requestid", "cf-ray")
 _QUIET = (ResponseStarted, UsageReported, ResponseFinished)
 
@@ -99,6 +101,11 @@ class Attempt:
         if self._call.background and isinstance(decoder, ResumableDecoder) and not decoder.is_finished:
             return decoder.place
         return None
+
+    @cached_property
+    def input_estimate(self) -> int:
+        """Tokens of the prompt, from the length of its texts."""
+        return -(-self._call.conversation.text_length() // _CHARACTERS_PER_TOKEN)
 
     def opened_after(self, begun: float) -> float:
         """Note that status and headers came just now, to a request sent at `begun`; return how long that took."""

@@ -187,6 +187,10 @@ class _Call:
             self._rows.fail(response.error)
         if self._rows.failure is not None or isinstance(response.error, _StoppedError):
             return None
+        if self.is_in_flight:  # it was answered, and is an error all the same: `postprocess` made it one
+            is_kept = await self._write_failure(self._number, response, is_final=True)
+            self._rows.note_end(self, None, is_over=True)
+            return response if is_kept else None
         return await self._keep_unasked(response)
 
     async def _intend(self, number: int) -> None:
