@@ -407,7 +407,7 @@ def test_a_full_disk_stops_new_requests_and_saves_what_it_can(serve, home):
     said = done.stderr.decode()
     assert done.returncode == 1, said
     assert said.startswith("deluge: cannot write the journal out.jsonl.journal: File too large. What is in it is safe")
-    assert re.search(r"Ended: \d+ of 200 lines are done and safe in out\.jsonl\.journal", said)
+    assert re.search(r"Stopped: \d+ of 200 lines are done and safe in out\.jsonl\.journal", said)
     sent = simulator.stats.requests
     assert sent < 60
     copying = re.search(r"^  (cat .*)$", said, re.MULTILINE)

@@ -359,6 +359,34 @@ async def test_an_answer_that_the_journal_cannot_hold_is_an_error_with_its_usage
     assert records(path)[-1]["is_final"] is True
 
 
+async def test_an_answer_that_the_user_cannot_use_failed_for_good_and_is_paid(tmp_path: Path) -> None:
+    def refuse(response: APIResponse) -> APIResponse:
+        raise ValueError(response.completion)
+
+    path = tmp_path / "j"
+    async with Simulator(echo) as sim, client_of(sim, postprocess=refuse) as client:
+        seen = await ask(client, path, rows(1))
+        assert await ask(client, path, rows(1)) == {}
+    assert "postprocess raised ValueError" in str(seen["r0"].error)
+    assert seen["r0"].completion == "answer to q0"
+    assert [line["type"] for line in records(path)] == ["journal", "intent", "failed"]
+    async with journal_at(path) as journal:
+        assert journal.state.ambiguous == ()
+
+
+async def test_money_that_is_spent_leaves_lines_for_the_next_run(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    async with Simulator(echo) as sim, client_of(sim, max_cost=0.001, max_concurrent_requests=2) as client:
+        first = await ask(client, path, rows(200))
+        answered = {name for name, response in first.items() if response.error is None}
+        asked = sim.stats.requests
+        assert 0 < len(answered) < 200
+    async with Simulator(echo) as sim, client_of(sim) as client:
+        second = await ask(client, path, rows(200))
+        assert sim.stats.requests == len(second) >= 200 - asked
+    assert answered.isdisjoint(second)
+
+
 async def test_a_fault_of_ours_is_not_swallowed(tmp_path: Path) -> None:
     async with Simulator(echo) as sim, client_of(sim) as client, journal_at(tmp_path / "j") as journal:
         asking = client.journalled(journal)
@@ -402,30 +430,19 @@ async def test_a_key_that_is_refused_ends_rows_without_asking_them(tmp_path: Pat
         assert sim.stats.requests == 10
 
 
-# An outage
-
-
-async def test_an_outage_lets_one_through_now_and_then() -> None:
-    outage = Outage((0.02, 0.03, 0.04))
-    left: list[int] = []
-
-    async def call(number: int) -> None:
-        await outage.wait()
-        left.append(number)
-
-    await call(0)
-    outage.note(ConnectError("nobody"))
-    outage.note(ConnectError("nobody"))
-    assert outage.is_on
-    tasks = [asyncio.create_task(call(number)) for number in range(1, 6)]
-    async with asyncio.timeout(10):
-        while len(left) < 3:
-            await asyncio.sleep(0.001)
-    assert len(left) < 6
-    outage.note(ServerError("there, but ill", status_code=500))
-    assert not outage.is_on
-    await asyncio.gather(*tasks)
-    assert sorted(left) == [0, 1, 2, 3, 4, 5]
+async def test_an_address_where_nobody_ever_was_ends_the_batch_and_no_rows(tmp_path: Path) -> None:
+    async with Simulator(echo) as sim:
+        nowhere = sim.base_url
+    client = LLMClient("gpt-4o", base_url=nowhere, api_key="any", max_concurrent_requests=4)
+    async with client, journal_at(tmp_path / "j") as journal:
+        client._runner()._chance = lambda: 0.0
+        asking = client.journalled(journal)
+        asking._outage = Outage((0.01, 0.01))
+        seen = [row.id async for row, _ in asking.answers(rows(100))]
+        assert type(asking.gave_up) is ConnectError
+        assert len(seen) <= 4
+        assert len(journal.state.failed) == len(seen)
+        assert journal.state.ambiguous == ()
 
 
 def test_only_a_provider_that_is_alone_is_waited_for(tmp_path: Path) -> None:

@@ -37,6 +37,9 @@ def _limit_options(command: Any) -> Any:
 @batch_call_options
 @_limit_options
 @click.option("--max-attempts", type=int, metavar="COUNT", help="Requests per line at most, over all runs. [5]")
+@click.option(
+    "--max-cost", type=float, metavar="DOLLARS", help="What a run may cost; lines left over are for the next run."
+)
 @click.option("--retry-failed", is_flag=True, help="Ask lines again that failed for good in an earlier run.")
 @click.option("--ask-duplicates-once", is_flag=True, help="Ask identical lines once; each gets the answer.")
 @click.option(
@@ -70,7 +73,7 @@ def batch(source: Path, target: Path, **options: Any) -> int:
 
     asked = Asked.from_options(options)
     limits = {field: options[f"limit_{name}"] for name, (field, _) in _LIMITS.items()}
-    more = {"max_attempts": options["max_attempts"], **limits}
+    more = {"max_attempts": options["max_attempts"], "max_cost": options["max_cost"], **limits}
     client, notice = build_client(asked, **{name: value for name, value in more.items() if value is not None})
     job = Job(
         source=source,

@@ -105,7 +105,7 @@ def say_stopped(
     safe = outcome.answered + outcome.failed
     first = "make room and " if failure is not None else ""
     report(
-        f"{'Stopped' if failure is None else 'Ended'}: {safe:,} of {outcome.lines:,} lines are done and safe in "
+        f"Stopped: {safe:,} of {outcome.lines:,} lines are done and safe in "
         f"{visible_line(str(journal))}. To go on, {first}start the same command again."
     )
     if rest is not None:

@@ -26,6 +26,7 @@ from lm_deluge.cli.batch_report import (
 from lm_deluge.cli.exits import FAILED
 from lm_deluge.cli.interrupts import Interrupts
 from lm_deluge.cli.terminal import report
+from lm_deluge.cli.visible import visible_line
 from lm_deluge.client.client import LLMClient
 from lm_deluge.client.journalled import is_due
 from lm_deluge.client.progress import Progress, ProgressKind, make_progress
@@ -37,7 +38,7 @@ from lm_deluge.dispatch.batch_survey import Survey, stamp_of
 from lm_deluge.dispatch.duplicates import answer_again
 from lm_deluge.dispatch.journal import Journal
 from lm_deluge.dispatch.tally import Tally, TallyKeeper
-from lm_deluge.errors import ConfigurationError, DispatchError, JournalError
+from lm_deluge.errors import ConfigurationError, DelugeError, DispatchError, JournalError
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.message import Message
 from lm_deluge.response import APIResponse
@@ -81,6 +82,9 @@ class Way(Protocol):
 
     failure: JournalError | None
     """Why the journal takes no more; then `answers` ends."""
+
+    gave_up: DelugeError | None
+    """Why the provider is asked no more; then `answers` ends, too."""
 
     @property
     def in_flight(self) -> int:
@@ -161,7 +165,7 @@ async def run_job(job: Job, survey: Survey) -> int:
             is_new = job.journal_path.stat().st_size != size
             return await _deliver(job, survey, journal, is_new=is_new)
         await _end_early(job, survey, journal, way)
-        if interrupts.count and way.failure is None:
+        if interrupts.count and way.failure is None and way.gave_up is None:
             raise interrupts.end()
         return FAILED
     finally:
@@ -304,6 +308,8 @@ async def _end_early(job: Job, survey: Survey, journal: Journal, way: Way) -> No
     except JournalError:
         lost = list(journal.unsaved)
     outcome = await _outcome(survey, journal)
+    if way.gave_up is not None:
+        report(f"deluge: {visible_line(str(way.gave_up))}")
     say_stopped(outcome, job.journal_path, way.failure, lost, _save_elsewhere(job, journal) if lost else None)
     if job.report_path is not None:
         write_report(job.report_path, outcome)

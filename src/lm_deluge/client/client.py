@@ -145,7 +145,7 @@ class LLMClient:
         asked = Asked(tools, sampling_params, output, cache, prefer_model, max_cost)
         return SyncStream(Stream(self._call(prompt, asked), None))
 
-    async def process_prompts_async(  # noqa: PLR0913 - all but the prompts are options
+    async def process_prompts_async(  # noqa: PLR0913 - what may be said of a batch, all of it optional
         self,
         prompts: Iterable[Prompt],
         *,

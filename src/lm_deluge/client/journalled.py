@@ -63,6 +63,7 @@ class JournalledRows:
     Attributes:
         journal: Where it is written down.
         failure: Why the journal takes no more, None as long as it does; then nothing new leaves.
+        gave_up: Why no more is asked, where that is the provider's: nobody was ever reached.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class JournalledRows:
         outage: Outage | None = None,
     ) -> None:
         self.failure: JournalError | None = None
+        self.gave_up: DelugeError | None = None
         self._start = start
         self.journal = journal
         self._window = window_of(most_at_once)
@@ -158,6 +160,9 @@ class JournalledRows:
         call.is_in_flight = False
         if self._outage is not None:
             self._outage.note(error)
+            if error is not None and self._outage.is_hopeless and self.gave_up is None:
+                self.gave_up = error
+                self.stop()
         if self._is_stopped and not is_over:
             asyncio.get_running_loop().call_soon(call.task.cancel)  # there will be no other attempt
 
@@ -204,6 +209,10 @@ class _Call:
             self._rows.fail(response.error)
         if self._rows.failure is not None or isinstance(response.error, _StoppedError):
             return None
+        if self.is_in_flight:  # it was answered, and is an error all the same: `postprocess` made it one
+            is_kept = await self._write_failure(self._number, response, is_final=True)
+            self._rows.note_end(self, None, is_over=True)
+            return response if is_kept else None
         return await self._keep_unasked(response)
 
     async def _intend(self, number: int) -> None:

@@ -15,6 +15,7 @@ __all__ = ["Outage"]
 
 PAUSES_S = (2.0, 8.0, 30.0)
 """Before each probe; the last one is repeated. A single call with five attempts lasts 70 seconds by them."""
+_HOPELESS_PROBES = 4
 
 
 class Outage:
@@ -24,12 +25,18 @@ class Outage:
         self._pauses_s = pauses_s
         self._probes = 0
         self._next_probe_at: float | None = None
+        self._was_reached = False
         self._is_over = asyncio.Event()
 
     @property
     def is_on(self) -> bool:
         """Whether requests are held back."""
         return self._next_probe_at is not None
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether nobody was ever reached, for more than a minute: the address is wrong, rather."""
+        return self.is_on and not self._was_reached and self._probes >= _HOPELESS_PROBES
 
     async def wait(self) -> None:
         """Return when a request may leave: at once as long as all is well."""
@@ -52,7 +59,8 @@ class Outage:
         if isinstance(error, ConnectError) and not isinstance(error, CertificateError):
             if self._next_probe_at is None:
                 self._next_probe_at = asyncio.get_running_loop().time() + self._pause()
-        elif (error is None or isinstance(error, APIError)) and self._next_probe_at is not None:
+        elif error is None or isinstance(error, APIError):
+            self._was_reached = True
             self._next_probe_at = None
             self._probes = 0
             self._is_over.set()
