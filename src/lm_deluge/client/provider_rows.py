@@ -28,12 +28,14 @@ class ProviderRows:
 
     Attributes:
         failure: Why the journal takes no more, None as long as it does.
+        gave_up: Why no more is asked, where that is the provider's: it refuses the key, or is out of reach for long.
     """
 
     is_held = False
 
     def __init__(self, client: LLMClient, journal: Journal, *, retry_failed: bool = False) -> None:
         self.failure: JournalError | None = None
+        self.gave_up: DelugeError | None = None
         self._client = client
         self._journal = journal
         self._retry_failed = retry_failed
@@ -68,6 +70,9 @@ class ProviderRows:
                     self.failure = error
                     return
                 except QueueClosedError:
+                    return
+                except DelugeError as error:
+                    self.gave_up = error
                     return
                 except asyncio.CancelledError:
                     if self._was_aborted():

@@ -331,7 +331,14 @@ class ProviderBatch:
                 await self._pause(waited)
             for each in self._live.values():
                 each.wait_s -= waited
-            state = await self._patiently(partial(live.state, live.handle))
+            try:
+                state = await self._patiently(partial(live.state, live.handle))
+            except NotFoundError as error:
+                error.hint = (
+                    f"The journal says that it has the batch {live.handle}: ask with the key that it was handed over "
+                    "with, or move the journal away to begin anew."
+                )
+                raise
             if self._on_state is not None:
                 self._on_state(live.batch.name, state)
             if not state.is_over:
