@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from batch_runs import MODELS, Clock, DyingTransport, Killed, Script, client_of, run_batch
+from batch_runs import MODELS, Clock, DyingTransport, Killed, Script, client_of, plans_of, run_batch
 from lm_deluge.dispatch.journal import Journal
 from lm_deluge.dispatch.journal_records import JournalState
-from lm_deluge.errors import JournalError
+from lm_deluge.dispatch.provider_batch import ProviderBatch
+from lm_deluge.errors import JournalError, NotFoundError, QueueClosedError
 from lm_deluge.simulator import Batches, Fault, Simulator
 
 PROMPTS = [f"say {letter}" for letter in "abcdefg"]
@@ -143,3 +144,33 @@ async def test_a_fault_of_the_network_in_mid_download_is_no_end(tmp_path: Path) 
         assert sim.stats.faults["reset"] == sim.stats.faults["short_length"] == 1
     assert {answer.error for answer in found.values()} == {None}
     assert set(script.asked.values()) == {1}
+
+
+async def test_a_batch_that_another_key_cannot_see_is_not_sent_again(tmp_path: Path) -> None:
+    script = Script()
+    async with Simulator(script, batches=PLAN) as sim, client_of(sim, "gpt-4o", DyingTransport(10)) as client:
+        with pytest.raises(Killed):
+            await run_batch(client, PROMPTS, tmp_path / "j")
+    async with Simulator(script) as other, client_of(other, "gpt-4o") as client:
+        with pytest.raises(NotFoundError, match="ask with the key that it was handed over with"):
+            await run_batch(client, PROMPTS, tmp_path / "j")
+        assert {request.method for request in other.requests} == {"GET"}
+    assert set(script.asked.values()) == {1}
+
+
+@pytest.mark.parametrize("model", MODELS)
+async def test_a_run_that_is_stopped_ends_where_it_waits(model: str, tmp_path: Path) -> None:
+    script = Script()
+    async with Simulator(script, batches=Batches(polls=1)) as sim, client_of(sim, model) as client:
+        async with await Journal.open(tmp_path / "j", fingerprint="f" * 64) as journal:
+            batch = ProviderBatch(journal, on_state=lambda *_: batch.stop())
+            with pytest.raises(QueueClosedError):
+                await anext(batch.run(plans_of(client, PROMPTS)))
+            late = ProviderBatch(journal)
+            late.stop()
+            with pytest.raises(QueueClosedError):
+                await anext(late.run(plans_of(client, [*PROMPTS, "one more"])))
+        found = await run_batch(client, PROMPTS, tmp_path / "j")
+    assert {answer.error for answer in found.values()} == {None}
+    assert set(script.asked.values()) == {1}
+    assert "one more" not in script.asked

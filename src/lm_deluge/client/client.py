@@ -225,9 +225,7 @@ class LLMClient:
         from lm_deluge.client.provider_batch import start_provider_batch
 
         asked = Asked(tools, sampling_params, output, cache)
-        return start_provider_batch(
-            self, prompts, asked, lambda model, prompt: self._plan(model, prompt, asked), str(journal), on_state
-        )
+        return start_provider_batch(self, prompts, asked, self._plan, str(journal), on_state)
 
     def start_nowait(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_provider_batch", "start_provider_batch"]
 
-OnState = Callable[[str, BatchState], None]
+OnState: TypeAlias = Callable[[str, BatchState], None]
+PlanFor: TypeAlias = "Callable[[ModelRow, Any, Asked], CallPlan]"
 
 
 def check_provider_batch(models: Iterable[ModelRow], options: ClientOptions) -> None:
@@ -49,7 +50,7 @@ def start_provider_batch(
     client: LLMClient,
     prompts: Iterable[Any],
     asked: Asked,
-    plan_for: Callable[[ModelRow, Any], CallPlan],
+    plan_for: PlanFor,
     journal: str,
     on_state: OnState | None,
 ) -> AsyncIterator[tuple[int, APIResponse]]:
@@ -63,7 +64,7 @@ def start_provider_batch(
     names = [model.id for model in models]
     shaping = (names, options.sampling_params, options.extra_body, *asked[:2], to_schema(asked.output), asked.cache)
     held = list(prompts)
-    plans = (_planned(plan_for, models[number % len(models)], prompt) for number, prompt in enumerate(held))
+    plans = (_planned(plan_for, models[number % len(models)], prompt, asked) for number, prompt in enumerate(held))
     fingerprint = fingerprint_of({}, (_bytes_of(each) for each in (shaping, *held)))
     return _run(plans, Path(journal), fingerprint, options.max_attempts, on_state)
 
@@ -79,9 +80,9 @@ async def _run(
                 yield response.id, response
 
 
-def _planned(plan_for: Callable[[ModelRow, Any], CallPlan], model: ModelRow, prompt: Any) -> CallPlan | DelugeError:
+def _planned(plan_for: PlanFor, model: ModelRow, prompt: Any, asked: Asked) -> CallPlan | DelugeError:
     try:
-        return plan_for(model, prompt)
+        return plan_for(model, prompt, asked)
     except DelugeError as error:
         return error
 

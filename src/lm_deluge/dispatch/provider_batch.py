@@ -34,6 +34,7 @@ from lm_deluge.errors import (
     ConnectError,
     DelugeError,
     NotFoundError,
+    QueueClosedError,
     RedirectRefusedError,
     RequestTooLargeError,
 )
@@ -91,6 +92,7 @@ class ProviderBatch:
         self._sleep = sleep
         self._now = now
         self._new_name = new_name
+        self._is_stopped = asyncio.Event()
         self._calls: dict[str, BatchedCall] = {}
         self._parts: dict[tuple[str, ...], BatchPart] = {}
         self._live: dict[str, LiveBatch] = {}
@@ -106,6 +108,7 @@ class ProviderBatch:
         Raises:
             ConfigurationError: A provider has no batch API.
             JournalError: What happens cannot be written down.
+            QueueClosedError: It was stopped.
             DelugeError: The provider refuses the key or the model, or is out of reach for an hour. Run again to go on.
         """
         try:
@@ -136,6 +139,31 @@ class ProviderBatch:
                 if error.status_code not in _OVER_ALREADY:
                     raise
 
+    def stop(self) -> None:
+        """Hand nothing more over, and end `run` where it waits, with a `QueueClosedError`.
+
+        What the provider has goes on there; the next run on the journal fetches it.
+        """
+        self._is_stopped.set()
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not beyond `stop`."""
+        sleeping = asyncio.ensure_future(self._sleep(seconds))
+        stopping = asyncio.ensure_future(self._is_stopped.wait())
+        try:
+            await asyncio.wait((sleeping, stopping), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            sleeping.cancel()
+            await asyncio.gather(sleeping, stopping, return_exceptions=True)
+        self._check_stop()
+        if not sleeping.cancelled():
+            sleeping.result()
+
+    def _check_stop(self) -> None:
+        if self._is_stopped.is_set():
+            raise QueueClosedError("the batch is being stopped")
+
     async def _take(self, plans: Iterable[tuple[str, CallPlan | DelugeError]]) -> AsyncGenerator[Answered, None]:
         """Sort the calls that nobody has answered into batches; hand over each that is full."""
         journal = self._journal
@@ -143,6 +171,7 @@ class ProviderBatch:
         for number, (call_id, plan) in enumerate(plans):
             if number % _TURN == 0:
                 await asyncio.sleep(0)
+            self._check_stop()
             if (told := self._told(call_id)) is not None:
                 yield call_id, told
             elif isinstance(plan, DelugeError):
@@ -212,6 +241,7 @@ class ProviderBatch:
         try:
             if not part.ids:
                 return []
+            self._check_stop()
             attempt = 1 + max(journal.state.attempts(each) for each in part.ids)
             await journal.submit(part.name, part.ids, attempt, at=self._now())
             live = LiveBatch(journal.state.batches[part.name], part.plan, part.api, FIRST_WAIT_S)
@@ -245,7 +275,7 @@ class ProviderBatch:
                 tries -= 1
                 if not error.retryable or not tries:
                     return error
-                await self._sleep(max(wait, _asked_wait(error)))
+                await self._pause(max(wait, _asked_wait(error)))
                 wait = min(wait * 2, LONGEST_WAIT_S)
 
     async def _find(self, live: LiveBatch) -> str | None:
@@ -272,20 +302,20 @@ class ProviderBatch:
             settled_in = batch.at + SETTLE_S - self._now()
             if is_last or settled_in <= 0:
                 break
-            await self._sleep(min(settled_in, SETTLE_S))
+            await self._pause(min(settled_in, SETTLE_S))
         return None
 
     async def _has_our_names(self, live: LiveBatch, handle: str) -> bool:
         """Whether the results of a batch, once it has ended, are those of our calls."""
         wait = FIRST_WAIT_S
         while not (state := await self._patiently(partial(live.state, handle))).is_over:
-            await self._sleep(wait)
+            await self._pause(wait)
             wait = min(wait * 2, LONGEST_WAIT_S)
         return await self._patiently(partial(_begins_with, live, state))
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask until there is an answer: what passes is waited for."""
-        patience = _Patience(self._sleep)
+        patience = _Patience(self._pause)
         while True:
             try:
                 return await ask()
@@ -298,10 +328,17 @@ class ProviderBatch:
             live = min(self._live.values(), key=lambda each: each.wait_s)
             waited = max(live.wait_s, 0.0)
             if waited:
-                await self._sleep(waited)
+                await self._pause(waited)
             for each in self._live.values():
                 each.wait_s -= waited
-            state = await self._patiently(partial(live.state, live.handle))
+            try:
+                state = await self._patiently(partial(live.state, live.handle))
+            except NotFoundError as error:
+                error.hint = (
+                    f"The journal says that it has the batch {live.handle}: ask with the key that it was handed over "
+                    "with, or move the journal away to begin anew."
+                )
+                raise
             if self._on_state is not None:
                 self._on_state(live.batch.name, state)
             if not state.is_over:
@@ -327,7 +364,7 @@ class ProviderBatch:
 
     async def _download(self, live: LiveBatch, state: BatchState, waiting: set[str]) -> AsyncGenerator[Answered, None]:
         for request in live.api.build_results(live.plan.call, state):
-            patience = _Patience(self._sleep)
+            patience = _Patience(self._pause)
             while True:
                 try:
                     async with aclosing(live.link.lines(request)) as reads:
