@@ -11,7 +11,8 @@ import asyncio
 import builtins
 import contextlib
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from types import TracebackType
 
 import msgspec
 
@@ -53,7 +54,7 @@ class StreamCall:
         self._begun: float | None = None
         self._ended: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._scope: asyncio.Timeout | None = None  # by which whoever waits is woken
+        self.scope: asyncio.Timeout | None = None  # by which whoever waits is woken
         self._cancel: UpstreamCancel | None = None
         self._cancelled = ""  # the id of the answer that it ends
 
@@ -73,7 +74,7 @@ class StreamCall:
             raise overspent
         try:
             if self._leg is None:
-                async with self._waking():
+                async with _Waking(self):
                     events = await self._first_events(None)
             else:
                 events = await self._next_of(self._leg)
@@ -93,22 +94,12 @@ class StreamCall:
             self._charge(self._account)
         return events
 
-    @contextlib.asynccontextmanager
-    async def _waking(self) -> AsyncIterator[None]:
-        """Let `abort` wake whoever waits in the block."""
-        async with asyncio.timeout(None) as scope:
-            outer, self._scope = self._scope, scope
-            try:
-                yield
-            finally:
-                self._scope = outer
-
     async def _next_of(self, leg: Leg) -> list[Event]:
         """Return the next events of what is handed out, mended where it broke."""
         try:
             return await leg.next_batch()
         except DelugeError as error:
-            async with self._waking():
+            async with _Waking(self):
                 if can_resume(leg.attempt, error):
                     return await self._resume(leg, error)
                 self._end_leg(leg, error)
@@ -323,7 +314,7 @@ class StreamCall:
             if leg is not None:
                 self._cancel_upstream(leg)
                 leg.abort()
-        scope, self._scope = self._scope, None
+        scope, self.scope = self.scope, None
         if scope is not None and self._loop is not None:
             # Wakes the one who opens the attempt; his task is not cancelled.
             scope.reschedule(self._loop.time())
@@ -373,6 +364,26 @@ class StreamCall:
         now = self._ended or (self._loop.time() if self._loop is not None else None)
         attempt = None if self._leg is None else self._leg.attempt
         return build_stats(attempt, attempts=self._attempts, begun=self._begun, now=now)
+
+
+class _Waking:
+    """Lets `abort` wake whoever waits in the block."""
+
+    __slots__ = ("_call", "_outer", "_scope")
+
+    def __init__(self, call: StreamCall) -> None:
+        self._call = call
+        self._outer = call.scope
+        self._scope = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        self._call.scope = await self._scope.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._call.scope = self._outer
+        await self._scope.__aexit__(kind, error, traceback)
 
 
 def _note(number: int, error: DelugeError, wait_s: float, leg: Leg, *, goes_on: bool = False) -> Event:
