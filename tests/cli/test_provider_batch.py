@@ -173,6 +173,15 @@ def test_a_provider_without_a_batch_api_is_refused_before_anything_is_sent(serve
     assert not (home / "out.jsonl.journal").exists()
 
 
+def test_a_budget_cannot_be_kept_and_is_refused(serve, home: Path) -> None:
+    simulator = serve(Script())
+    write(home, "one")
+    done = run(*COMMAND, "gpt-4o", "--max-cost", "1", home=home, **reach(simulator, "gpt"))
+    assert done.returncode == 2
+    assert b"max_cost cannot be kept in a provider's own batch" in done.stderr
+    assert simulator.requests == []
+
+
 def test_lines_that_were_handed_over_are_not_asked_one_by_one(serve, home: Path) -> None:
     simulator = serve(Script(), batches=Batches(polls=99))
     write(home, "one")
