@@ -282,8 +282,9 @@ def test_why_openai_refused_a_batch(code: str, kind: type[APIError], retryable: 
     assert "the provider refused the batch, at line 4 of the file: This line is not" in str(error)
 
 
-def test_a_refusal_without_a_reason_is_one() -> None:
-    error = OPENAI.read_state(json.dumps({**OPENAI_BATCH, "status": "failed"}).encode()).error
+@pytest.mark.parametrize("errors", [None, [], {}, {"data": None}, {"data": ["no object"]}, "words"])
+def test_a_refusal_without_a_reason_is_one(errors: Any) -> None:
+    error = OPENAI.read_state(json.dumps({**OPENAI_BATCH, "status": "failed", "errors": errors}).encode()).error
     assert isinstance(error, BadRequestError)
     assert "it gave no reason" in str(error)
 

@@ -54,18 +54,14 @@ class _Counts(msgspec.Struct):
     failed: int = 0
 
 
-class _Errors(msgspec.Struct):
-    data: list[dict[str, Any]] | None = None
-
-
 class _Batch(msgspec.Struct):
     id: str
     status: str = ""
     output_file_id: str | None = None
     error_file_id: str | None = None
-    errors: _Errors | None = None
+    errors: Any = None
     request_counts: _Counts | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: Any = None
     created_at: float = 0
 
 
@@ -170,7 +166,7 @@ class OpenAIBatch:
             answer = yield build_side_request(call, path="/batches", query=query)
             page = read_document(answer.body, _Page)
             for each in page.data:
-                if (each.metadata or {}).get(_NAME) == batch:
+                if isinstance(each.metadata, dict) and each.metadata.get(_NAME) == batch:
                     return [Sighting(each.id, is_ours=True)]
             if not page.has_more or not page.data or page.data[-1].created_at < since - _SKEW_S:
                 break
@@ -203,8 +199,10 @@ def _build_upload(call: Call, items: Items, batch: str) -> HttpRequest:
 
 def _refusal(batch: _Batch) -> APIError:
     """Return why a batch was refused as a whole. Of many reasons the first one is told, with its line."""
-    reasons = (batch.errors and batch.errors.data) or [{}]
-    first = reasons[0]
+    reasons = (
+        batch.errors.get("data") if isinstance(batch.errors, dict) else batch.errors
+    )  # imitators leave the list bare
+    first = reasons[0] if isinstance(reasons, list) and reasons and isinstance(reasons[0], dict) else {}
     status = _STATUS_OF_REFUSAL.get(str(first.get("code")), 400)
     error = classify_in_band({"error": first}, status=status)
     line = first.get("line")
