@@ -129,6 +129,7 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         prompt_cache: Whether it caches prompts where it is told to, by itself, or not as far as is known.
         counts_max_tokens: Whether its token limits are charged what an answer may come to, not what it comes to:
             until it ends, or always.
+        batch_api: Name of the API by which it answers whole batches within a day, at half the price; empty: none.
         quirks: Where it differs from the API it speaks.
     """
 
@@ -149,6 +150,7 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     opaque_as: str = ""
     prompt_cache: Literal["explicit", "automatic", "none"] = "none"
     counts_max_tokens: CountsMaxTokens = "never"
+    batch_api: str = ""
     quirks: Quirks = Quirks()
 
     @property
