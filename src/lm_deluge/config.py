@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
@@ -312,6 +312,16 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
             raise ConfigurationError("base_url must begin with http:// or https://")
 
+    def check_models(self, models: Collection[str]) -> None:
+        """Check that limits are set for models only that the client has.
+
+        Raises:
+            ConfigurationError: One is for another model; the nearest is in it.
+        """
+        for model in self.model_limits or {}:
+            if model not in models:
+                raise unknown_option(str(model), builtins.set(models), "model_limits", "model")
+
     def __repr__(self) -> str:
         shown = ("base_url", "timeouts", "max_attempts", "max_retry_after_s")  # the rest may hold keys
         return f"ClientOptions({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
@@ -344,17 +354,6 @@ def _check_model_limits(limits: Any) -> None:
                 raise unknown_option(name, builtins.set((*LIMIT_NAMES, "max_concurrent_requests")), where)
             check_range(f"{where}[{name!r}]", amount, 1, math.inf)
         _check_whole(f"{where}['max_concurrent_requests']", named.get("max_concurrent_requests"))
-
-
-def check_limited_models(options: ClientOptions, models: Sequence[str]) -> None:
-    """Check that limits are set for models only that the client has.
-
-    Raises:
-        ConfigurationError: One is for another model; the nearest is in it.
-    """
-    for model in options.model_limits or {}:
-        if model not in models:
-            raise unknown_option(str(model), builtins.set(models), "model_limits", "model")
 
 
 def unknown_option(

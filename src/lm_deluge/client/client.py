@@ -10,15 +10,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from lm_deluge.config import (
-    ClientOptions,
-    LocalCache,
-    PromptCache,
-    SamplingParams,
-    Secret,
-    check_limited_models,
-    check_range,
-)
+from lm_deluge.config import ClientOptions, LocalCache, PromptCache, SamplingParams, Secret, check_range
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.models.registry import find_served_model
 from lm_deluge.models.rows import ModelRow
@@ -86,11 +78,10 @@ class LLMClient:
             raise ConfigurationError("the client needs a model", hint='Write LLMClient("gpt-4o"), say.')
         url, fallback = self.options.base_url, self.options.fallback
         self.models: tuple[ModelRow, ...] = tuple(find_served_model(name, url) for name in names)
-        self._fallback = tuple(
-            find_served_model(name, url) for name in ([fallback] if isinstance(fallback, str) else fallback)
-        )
+        others = [fallback] if isinstance(fallback, str) else fallback
+        self._fallback = tuple(find_served_model(name, url) for name in others)
         self._rows = {row.id: row for row in (*self._fallback, *self.models)}
-        check_limited_models(self.options, tuple(self._rows))
+        self.options.check_models(self._rows)
         self._purse: Purse | None = None
         self._turns = [0.0] * len(self.models)
         self._limiter: LimiterLock | None = None
