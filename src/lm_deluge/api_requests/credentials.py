@@ -35,6 +35,7 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _KEYLESS = ("none", "optional", "sigv4", "google")
 _ANY_INTERFACE = "0.0.0.0"  # noqa: S104 - where a server listens; nobody can call there on every system
+_PROXY_NAMES = {scheme: (f"{scheme}_proxy", f"{scheme.upper()}_PROXY") for scheme in ("http", "https")}
 _SHORTEST_SECRET = 8
 """A shorter value, "none" or "x" for a host that wants no key, is a word of its own and would garble messages."""
 
@@ -219,9 +220,12 @@ def find_proxy(url: str, explicit: Secret | None) -> Secret | None:
 
 
 def _proxy_of_environment(url: str) -> Secret | None:
+    parts = urlsplit(url)
+    if sys.platform not in ("darwin", "win32") and _from_environment(_PROXY_NAMES.get(parts.scheme, ())) is None:
+        return None  # `getproxies` goes through all of the environment for each request
+
     import urllib.request  # takes longer than all of this library to import
 
-    parts = urlsplit(url)
     proxy = urllib.request.getproxies().get(parts.scheme)
     if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
         return None

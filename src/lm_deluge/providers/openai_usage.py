@@ -37,11 +37,15 @@ _PLACES: dict[str, tuple[str, ...]] = {
 }
 
 
-def _count(raw: dict[str, Any], place: str) -> int | None:
-    outer, _, inner = place.partition(".")
+_PATHS = {name: tuple(place.partition(".")[::2] for place in places) for name, places in _PLACES.items()}
+
+
+def _count(raw: dict[str, Any], outer: str, inner: str = "") -> int | None:
     value = raw.get(outer)
     if inner:
         value = value.get(inner) if isinstance(value, dict) else None
+    if value is None:
+        return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
@@ -55,9 +59,13 @@ def merge_usage(before: dict[str, Any] | None, new: dict[str, Any]) -> dict[str,
 def read_usage(raw: dict[str, Any], service_tier: str | None = None) -> Usage:
     """Return the provider's usage object in our convention; the tier stands beside it in the answer."""
     found: dict[str, int | None] = {}
-    for name, places in _PLACES.items():
-        counts = (_count(raw, place) for place in places)
-        found[name] = next((count for count in counts if count is not None), None)
+    for name, paths in _PATHS.items():
+        found[name] = None
+        for outer, inner in paths:
+            count = _count(raw, outer, inner) if outer in raw else None
+            if count is not None:
+                found[name] = count
+                break
     prompt, output, reasoning = found["input_tokens"] or 0, found["output_tokens"] or 0, found["reasoning_tokens"]
     # xAI leaves reasoning out of completion_tokens; its own total tells (seen 2026-02).
     if reasoning and _count(raw, "total_tokens") == prompt + output + reasoning:

@@ -114,7 +114,7 @@ class SSEDecoder:
 
     def _whole_events(self, data: bytes, begin: bytes) -> bytes | None:
         """Return the bytes up to the end of the last whole event, if the first one begins so and lines end with LF."""
-        if not self._is_between or _CR in data:
+        if not (self._is_between or (self._is_start and not self._rest)) or _CR in data:
             return None
         rest = self._rest
         size = len(begin)
@@ -127,6 +127,8 @@ class SSEDecoder:
 
     def _go_on_behind(self, whole: bytes, data: bytes) -> None:
         """Take what follows the whole events, which are done."""
+        self._is_start = False
+        self._is_between = True
         end = len(whole) - len(self._rest)
         self._rest.clear()
         self._held = 0
