@@ -1,4 +1,4 @@
-"""What the dispatcher costs: thousands of short streams, a hundred at a time, against the shortest loop that could do it."""
+"""What the dispatcher costs: thousands of short streams, against the shortest loop that could read them."""
 
 import statistics
 import subprocess
