@@ -308,7 +308,7 @@ def _before_headers(error: Exception, connect_timeout_s: float | None) -> Deluge
         limit = connect_timeout_s or 0.0
         return TimeoutError(f"no connection within {limit:g} s", phase="connect", limit_s=limit, where="connect")
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientProxyConnectionError):
-        if are_descriptors_used_up(error.os_error):
+        if are_descriptors_used_up(error.os_error, is_of_resolver=isinstance(error, aiohttp.ClientConnectorDNSError)):
             return DescriptorsUsedUpError("this process has as many files open as it may", where="connect")
         return ConnectError(f"no connection to {error.host}:{error.port}: {_reason(error)}", where="connect")
     if isinstance(error, aiohttp.InvalidURL | ValueError):

@@ -8,6 +8,7 @@ import math
 import os
 import sys
 from collections import deque
+from collections.abc import Awaitable, Callable
 
 from lm_deluge.errors import ConnectError
 
@@ -29,13 +30,11 @@ def most_connections() -> float:
     return math.inf if soft == resource.RLIM_INFINITY else max(soft - _SPARE, soft // 2, 1)
 
 
-def are_descriptors_used_up(error: OSError | None) -> bool:
+def are_descriptors_used_up(error: OSError | None, *, is_of_resolver: bool) -> bool:
     """Whether no connection could be made because the process, or the machine, has too many files open."""
-    if error is None or error.errno in _USED_UP:
-        return error is not None
-    if error.strerror and "resolve" not in error.strerror and "name" not in error.strerror:
-        return False
-    # A resolver that cannot open its files or sockets only says that it failed.
+    if not is_of_resolver:
+        return error is not None and error.errno in _USED_UP
+    # A resolver that cannot open its files or sockets only says that the name does not resolve.
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as probe:
@@ -46,9 +45,10 @@ def are_descriptors_used_up(error: OSError | None) -> bool:
 class Places:
     """The connections that the calls of one event loop may hold at the same time."""
 
-    def __init__(self, most: float) -> None:
+    def __init__(self, most: float, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self.used = 0
         self.allowed = most
+        self.sleep = sleep
         self._most = most
         self._waiting: deque[asyncio.Future[None]] = deque()
 
@@ -113,7 +113,7 @@ class Place:
                 )
             pause = min(max(_FIRST_PAUSE_S, self._waited), _LONGEST_PAUSE_S)
             self._waited += pause
-            await asyncio.sleep(pause)
+            await self._places.sleep(pause)
         await self._places._take()  # noqa: SLF001
         self._is_held = True
 
