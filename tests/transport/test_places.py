@@ -171,5 +171,5 @@ with contextlib.redirect_stdout(io.StringIO()):
 soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 print(soft > 256, soft == hard)
 """
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)  # noqa: S603
     assert done.stdout.split() in (["True", "True"], ["True", "False"] if sys.platform == "darwin" else [])
