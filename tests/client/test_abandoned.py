@@ -215,6 +215,25 @@ async def by_cancelling_what_was_started(client: LLMClient, server: Loopback) ->
     client._tasks.clear()
 
 
+async def by_cancelling_them_one_after_the_other(client: LLMClient, server: Loopback) -> None:
+    """A call that gets its slot in the very moment in which it is cancelled gives it back."""
+    by_cancelling_them_one_after_the_other.steps = (by_cancelling_them_one_after_the_other.steps + 1) % 8
+    for _ in range(100):
+        client.start_nowait("hi")
+    await _until_it_flows(server)
+    tasks = list(client._tasks.values())
+    for start in range(0, 100, 20):
+        for task in tasks[start : start + 20]:
+            task.cancel()
+        for _ in range(by_cancelling_them_one_after_the_other.steps):
+            await asyncio.sleep(0)
+    await asyncio.wait(tasks)
+    client._tasks.clear()
+
+
+by_cancelling_them_one_after_the_other.steps = 0
+
+
 async def by_cancelling_who_waits(client: LLMClient, server: Loopback) -> None:
     for _ in range(100):
         client.start_nowait("hi")
@@ -236,7 +255,7 @@ async def by_leaving_as_completed(client: LLMClient, server: Loopback) -> None:
 MANY = [
     *(by_cancelling_the_batch, by_cancelling_the_batch_at_once, by_timeout_of_the_batch, by_break_from_merged),
     *(by_exception_from_merged, by_aclose_of_merged, by_cancelling_who_reads_merged, by_cancelling_what_was_started),
-    *(by_cancelling_who_waits, by_leaving_as_completed),
+    *(by_cancelling_them_one_after_the_other, by_cancelling_who_waits, by_leaving_as_completed),
 ]
 
 

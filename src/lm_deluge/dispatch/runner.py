@@ -56,7 +56,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 class _Running:
     """A call between its arrival and its end."""
 
-    __slots__ = ("attempts", "begun", "done", "failures", "is_committed", "job", "notes", "task", "work")
+    __slots__ = ("attempts", "begun", "done", "failures", "is_committed", "job", "notes", "task", "ticket", "work")
 
     def __init__(self, job: Job, work: Work, done: asyncio.Future[APIResponse]) -> None:
         self.job = job
@@ -68,6 +68,7 @@ class _Running:
         self.notes: list[Event] = []
         self.is_committed = False  # its first events were handed over
         self.task: asyncio.Task[None] | None = None
+        self.ticket: Ticket | None = None  # until the task begins, which then sees to it
 
 
 class Runner:
@@ -139,6 +140,9 @@ class Runner:
         self._scheduler.forget(running.job.id)
         if running.task is not None:
             running.task.cancel()  # it gives its ticket back, and then others may go
+            if running.ticket is not None:  # a task that is cancelled before its first step runs no line of its own
+                self._limiter.release(running.ticket, self._clock(), was_sent=False)
+                self._pump()
         elif was_waiting:
             self._pump()
 
@@ -149,6 +153,7 @@ class Runner:
         loop = asyncio.get_running_loop()
         for start in plan.start:
             running = self._calls[start.job.id]
+            running.ticket = start.ticket
             running.task = loop.create_task(self._attempt(running, start))
         for failure in plan.failed:
             self._end(self._calls[failure.job.id], APIResponse(error=failure.error))
@@ -161,6 +166,7 @@ class Runner:
     async def _attempt(self, running: _Running, start: Start) -> None:
         """Send one request of a call; see to it that its ticket is given back exactly once."""
         now = self._clock()
+        running.ticket = None
         running.attempts += 1
         running.begun = now if running.begun is None else running.begun
         model, ticket = start.route.model, start.ticket
