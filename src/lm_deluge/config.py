@@ -17,6 +17,7 @@ __all__ = [
     "REASONING_FIRST_TOKEN_S",
     "ClientOptions",
     "LocalCache",
+    "OnBreak",
     "PromptCache",
     "SamplingParams",
     "Secret",
@@ -31,6 +32,8 @@ PromptCache = Literal[
     "tools_only", "system_and_tools", "last_user_message", "last_2_user_messages", "last_3_user_messages"
 ]
 """What of a prompt the provider is to keep for the next call; the messages of the user include all before them."""
+OnBreak = Literal["raise", "restart"]
+"""What is done about a stream that dies after its first delta."""
 
 
 class LocalCache(Protocol):
@@ -85,6 +88,11 @@ def _check_whole(name: str, value: Any) -> None:
 def _check_type(name: str, value: Any, kind: type, what: str) -> None:
     if value is not None and not isinstance(value, kind):
         raise ConfigurationError(f"{name} is not {what}, but {type(value).__name__}")
+
+
+def _check_choice(name: str, value: Any, known: tuple[str, ...]) -> None:
+    if value is not None and value not in known:
+        raise ConfigurationError(f"{name}={value!r} is none", hint=f"Known: {', '.join(known)}.")
 
 
 def _check_cache(cache: Any) -> None:
@@ -165,7 +173,8 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
         idle: After the first token: without any byte. Keep-alive comments count as life here.
         progress: Without any piece of the answer, while keep-alives or empty events arrive: pings alone do
             not live for ever.
-        total: For the whole call, retries included. Off by default: a long answer that flows is no fault.
+        total: For the whole call from its first request on, retries included. Off by default: a long answer that
+            flows is no fault.
 
     Clocks run only while the library waits for the network; a slow consumer does not trip them.
     """
@@ -210,14 +219,19 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
         base_url: Where an OpenAI-compatible host is; left alone, the provider's environment variable or row.
         sampling_params: Defaults for every call; a call's own win field by field.
         timeouts: The clocks of each attempt.
-        max_attempts: Requests per call at most. Only what happens before the first token is tried again; with
-            `background` a stream that breaks later goes on, too.
+        max_attempts: Requests per call at most.
+        on_break: What is done about a stream that dies after its first token: `raise`, or `restart`: the answer begins
+            anew behind an `Attempt` event. Left alone, streams raise, and batches, whose beginnings nobody has seen,
+            restart. With `background` a stream goes on where it broke in any case.
+        fallback: Models that are asked where none of the client's own can answer, and that is not the request's fault.
         max_retry_after_s: A provider that wants a longer wait than this is not waited for: its error is raised.
         max_event_bytes: Largest single event of a stream.
         max_requests_per_minute, max_tokens_per_minute, max_input_tokens_per_minute, max_output_tokens_per_minute: What
-            batches may use in any minute, over all models; None: what the providers allow, as far as they say.
-        max_concurrent_requests: Calls of batches that may be under way at once.
-        model_weights: How batches are shared out among several models, in their order; all alike by default.
+            all calls together may use in any minute, over all models; None: what the providers allow, as far as
+            they say.
+        max_concurrent_requests: Calls that may be under way at once, single streams included. Left alone, each batch
+            has up to 200 under way or waiting, and nothing holds single streams.
+        model_weights: How calls are shared out among several models, in their order; all alike by default.
         progress: How a batch is shown while it runs: `rich`, `tqdm`, `plain` or `none`. The first writes lines where
             there is no terminal.
         background: The provider goes on when the connection dies, and the stream is taken up again where it broke;
@@ -238,13 +252,15 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     sampling_params: SamplingParams = SamplingParams()
     timeouts: Timeouts = Timeouts()
     max_attempts: int = 5
+    on_break: OnBreak | None = None
+    fallback: str | tuple[str, ...] | list[str] = ()
     max_retry_after_s: float = 120.0
     max_event_bytes: int = 16 * 2**20
     max_requests_per_minute: float | None = None
     max_tokens_per_minute: float | None = None
     max_input_tokens_per_minute: float | None = None
     max_output_tokens_per_minute: float | None = None
-    max_concurrent_requests: int = 200
+    max_concurrent_requests: int | None = None
     model_weights: tuple[float, ...] | list[float] | None = None
     progress: Literal["rich", "tqdm", "plain", "none"] | None = "rich"
     background: bool = False
@@ -268,6 +284,7 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("extra_headers", "extra_body"):
             _check_type(name, getattr(self, name), Mapping, "a mapping")
         _check_type("background", self.background, bool, "True or False")
+        _check_choice("on_break", self.on_break, ("raise", "restart"))
         _check_cache(self.local_cache)
         if not isinstance(self.sampling_params, SamplingParams):
             raise ConfigurationError("sampling_params is not a SamplingParams")

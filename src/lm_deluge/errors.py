@@ -42,7 +42,8 @@ No message carries a key or the text of a prompt; what a provider wrote about th
 from __future__ import annotations
 
 import builtins
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+import copy
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 if TYPE_CHECKING:
     from lm_deluge.response import APIResponse
@@ -165,6 +166,14 @@ class DelugeError(Exception):
     def __setstate__(self, state: dict[str, Any] | None) -> None:
         for name, value in (state or {}).items():
             setattr(self, name, value)
+
+    def again(self) -> Self:
+        """Return the same error anew: one object raised in many tasks would gather the tracebacks of all."""
+        other = copy.copy(self)
+        other.__cause__ = self.__cause__
+        if notes := getattr(self, "__notes__", None):
+            other.__notes__ = list(notes)
+        return other
 
     def to_dict(self) -> dict[str, Any]:
         """Return the error as plain data: `type` is its class name, `text` what it says; the rest as attributes are."""

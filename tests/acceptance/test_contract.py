@@ -49,6 +49,7 @@ OWN = {
     "sampling_params": ("KEYWORD_ONLY", None),
     "output": ("KEYWORD_ONLY", None),
     "cache": ("KEYWORD_ONLY", None),
+    "prefer_model": ("KEYWORD_ONLY", None),
 }
 
 

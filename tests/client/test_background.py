@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import msgspec
 import pytest
 
 from grammar import check_grammar
 from lm_deluge import LLMClient
-from lm_deluge.client.client import Asked
 from lm_deluge.client.stream import Stream
 from lm_deluge.config import Timeouts
 from lm_deluge.errors import (
@@ -38,7 +36,8 @@ def client_of(sim: Simulator, **options: Any) -> LLMClient:
 
 def without_waits(client: LLMClient) -> Stream:
     """Return a stream whose pauses between attempts take no time."""
-    return Stream(msgspec.structs.replace(client._plan(client.models[0], "Hi", Asked()), chance=lambda: 0.0), None)
+    client._runner()._chance = lambda: 0.0
+    return client.stream("Hi", echo=None)
 
 
 async def the_rest(stream: Stream) -> list[Event]:
@@ -227,16 +226,11 @@ async def test_an_abort_wakes_who_waits_for_the_rest() -> None:
     """The pause before an answer is taken up again ends with the stream."""
     async with Simulator(TEXT, faults=[Fault("reset", after=2)]) as sim:
         client = client_of(sim)
-        begun = asyncio.Event()
-
-        async def sleep(seconds: float) -> None:
-            begun.set()
-            await asyncio.Event().wait()
-
-        stream = Stream(msgspec.structs.replace(client._plan(client.models[0], "Hi", Asked()), sleep=sleep), None)
-
+        client._runner()._chance = lambda: 1_000.0  # a pause without an end
+        stream = client.stream("Hi", echo=None)
         reader = asyncio.create_task(the_rest(stream))
-        await begun.wait()
+        while not stream._call._failures:
+            await asyncio.sleep(0.001)
         response = await stream.cancel()
         events = await reader
         assert TEXT.startswith(response.completion)

@@ -13,6 +13,7 @@ import pytest
 from grammar import check_grammar
 from lm_deluge import LLMClient
 from lm_deluge.client.client import Asked
+from lm_deluge.dispatch.cached_call import run_call
 from lm_deluge.errors import (
     AuthenticationError,
     BadRequestError,
@@ -274,11 +275,11 @@ async def test_a_display_that_fails_ends_the_batch_and_leaves_nothing_behind(mon
 
 async def test_what_is_no_error_of_ours_is_not_swallowed() -> None:
     async with Simulator(echo) as sim, client_of(sim) as client:
-        work = client._work_maker(Asked())("q")
+        work = client._work_maker(Asked(), "restart")("q")
 
         def fail(_model: str) -> None:
             raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
-            await client._runner().run(msgspec.structs.replace(work, plan_for=fail))
+            await run_call(msgspec.structs.replace(work, plan_for=fail), client._runner)
         assert (await client.process_prompts_async(["q"]))[0].completion == "answer to q"

@@ -10,8 +10,6 @@ import pytest
 
 from lm_deluge import LLMClient, Timeouts
 from lm_deluge import errors as e
-from lm_deluge.client.client import Asked
-from lm_deluge.client.stream import Stream
 from lm_deluge.events import Attempt
 from loopback import (
     DONE,
@@ -29,19 +27,7 @@ from loopback import (
     plain,
     text,
 )
-
-
-class Waits(list[float]):
-    """Takes the place of sleeping: a call's plan names what it sleeps with."""
-
-    async def __call__(self, seconds: float) -> None:
-        self.append(seconds)
-        await asyncio.sleep(0)
-
-
-def stream_of(client: LLMClient, waits: Waits, chance: float = 0.0) -> Stream:
-    plan = client._plan(client.models[0], "hi", Asked())
-    return Stream(msgspec.structs.replace(plan, sleep=waits, chance=lambda: chance), None)
+from patience import Waits, without_waiting
 
 
 def client_of(server: Loopback, **options: Any) -> LLMClient:
@@ -50,10 +36,10 @@ def client_of(server: Loopback, **options: Any) -> LLMClient:
 
 async def run(*transcripts: list[Step], chance: float = 0.0, **options: Any) -> tuple[Any, Waits, int]:
     """Return what came of a call, answer or error; the waits; and how many requests the server saw."""
-    waits = Waits()
     async with Loopback(*transcripts) as server, client_of(server, **options) as client, asyncio.timeout(20):
+        waits = without_waiting(client, chance)
         try:
-            outcome: Any = await stream_of(client, waits, chance)
+            outcome: Any = await client.stream("hi", echo=None)
         except e.DelugeError as error:
             outcome = error
         return outcome, waits, len(server.requests)
@@ -225,11 +211,11 @@ async def test_a_page_instead_of_a_stream_is_tried_once_more_and_no_more() -> No
 
 
 async def test_nobody_listening_is_tried_again(unused_tcp_port: int) -> None:
-    waits = Waits()
     client = LLMClient("gpt-4o", api_key="k", base_url=f"http://127.0.0.1:{unused_tcp_port}/v1", max_attempts=3)
     async with client:
+        waits = without_waiting(client, 1.0)
         with pytest.raises(e.ConnectError) as caught:
-            await stream_of(client, waits, 1.0)
+            await client.stream("hi", echo=None)
     assert (caught.value.attempts, caught.value.billed, caught.value.where) == (3, "no", "connect")
     assert waits == [0.5, 1.0]
 
@@ -249,12 +235,12 @@ async def test_the_total_clock_covers_waits_and_retries() -> None:
 
 
 async def test_attempts_show_as_events_with_their_waits() -> None:
-    waits = Waits()
     async with (
         Loopback(refuse(429, "retry-after: 2"), answer(BUSY), answer(HELLO)) as server,
         client_of(server) as client,
-        stream_of(client, waits) as stream,
+        client.stream("hi") as stream,
     ):
+        waits = without_waiting(client)
         events = [event async for event in stream.events() if isinstance(event, Attempt)]
     assert [(each.number, each.error, each.wait_s) for each in events] == [
         (2, "RateLimitError", 2.0),
@@ -265,11 +251,11 @@ async def test_attempts_show_as_events_with_their_waits() -> None:
 
 async def test_a_connection_that_the_server_just_gave_up_costs_no_attempt() -> None:
     """[T14] The server closes the idle connection as the next request is on its way: it is sent once more, at once."""
-    waits = Waits()
     first: list[Step] = [*answer(HELLO)[:-1], RACE]
     async with Loopback(first, answer(HELLO)) as server, client_of(server, max_attempts=1) as client:
-        await stream_of(client, waits)
-        response = await stream_of(client, waits)
+        waits = without_waiting(client)
+        await client.stream("hi", echo=None)
+        response = await client.stream("hi", echo=None)
         assert response.completion == "Hello world"
         assert response.stats.attempts == 1
         assert waits == []

@@ -7,7 +7,7 @@ from lm_deluge.providers.adapter import Call
 from lm_deluge.response import APIResponse, StreamStats
 from lm_deluge.usage import Usage
 
-__all__ = ["build_answer", "build_stats"]
+__all__ = ["build_answer", "build_stats", "build_usage"]
 
 _CHARACTERS_PER_TOKEN = 4
 _BUFFERED_AFTER_S, _BUFFERED_WITHIN_S, _BUFFERED_TOKENS = 2.0, 0.005, 20
@@ -19,7 +19,7 @@ def build_answer(attempt: Attempt, call: Call, stats: StreamStats) -> APIRespons
     answer = attempt.builder.response(model.id)
     answer.status_code = attempt.head.status
     answer.request_id = attempt.request_id
-    answer.usage = answer.usage or _estimate(attempt, call)
+    answer.usage = build_usage(attempt, call)
     if model.price is not None:
         answer.cost = model.price.cost(answer.usage, call.params.service_tier)
     answer.stats = stats
@@ -51,8 +51,9 @@ def build_stats(attempt: Attempt | None, *, attempts: int, begun: float | None, 
     )
 
 
-def _estimate(attempt: Attempt, call: Call) -> Usage:
-    return Usage(
+def build_usage(attempt: Attempt, call: Call) -> Usage:
+    """Return the tokens so far: as the provider reported them, else as the texts' lengths suggest."""
+    return attempt.builder.usage or Usage(
         input_tokens=-(-call.conversation.text_length() // _CHARACTERS_PER_TOKEN),
         output_tokens=_output_tokens(attempt),
         estimated=True,

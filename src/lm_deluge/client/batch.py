@@ -13,11 +13,11 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sized
 from typing import Any
 
-import msgspec
-
 from lm_deluge.client.progress import Progress
-from lm_deluge.dispatch.runner import Runner, Work
+from lm_deluge.dispatch.cached_call import run_call
+from lm_deluge.dispatch.runner import Runner
 from lm_deluge.dispatch.tally import TallyKeeper
+from lm_deluge.dispatch.work import Work
 from lm_deluge.errors import DelugeError, StreamConsumedError
 from lm_deluge.events import Event, ResponseFinished, ResponseStarted
 from lm_deluge.response import APIResponse
@@ -25,13 +25,14 @@ from lm_deluge.response import APIResponse
 __all__ = ["EventMerger", "run_in_order", "run_one"]
 
 _WAITING_PER_PLACE = 4
+_DEFAULT_WINDOW = 200
 _BATCHES_AHEAD = 64
 
 MakeWork = Callable[[Any], Work]
 
 
 async def run_in_order(
-    runner: Runner, make: MakeWork, prompts: Iterable[Any], *, most_at_once: int, progress: Progress
+    runner: Runner, make: MakeWork, prompts: Iterable[Any], *, most_at_once: int | None, progress: Progress
 ) -> list[APIResponse]:
     """Run a call for each prompt; return the answers in the order of the prompts."""
     total = len(prompts) if isinstance(prompts, Sized) else None
@@ -51,17 +52,24 @@ async def run_in_order(
     return [found[index] for index in range(len(found))]
 
 
-async def run_one(runner: Runner, make: MakeWork, prompt: Any) -> APIResponse:
+async def run_one(
+    runner: Runner, make: MakeWork, prompt: Any, sink: Callable[[list[Event]], Awaitable[None]] | None = None
+) -> APIResponse:
     """Run one call; what cannot be asked is an answer with the error on it, too."""
     try:
         work = make(prompt)
     except DelugeError as error:
         return APIResponse(error=error)
-    return await runner.run(work)
+    return await run_call(work, lambda: runner, sink)
+
+
+def _window(most_at_once: int | None) -> int:
+    """Return how many calls of a batch may be under way or wait for their turn."""
+    return _DEFAULT_WINDOW if most_at_once is None else most_at_once * _WAITING_PER_PLACE
 
 
 def _as_they_end(
-    runner: Runner, make: MakeWork, prompts: Iterable[Any], keeper: TallyKeeper, most_at_once: int
+    runner: Runner, make: MakeWork, prompts: Iterable[Any], keeper: TallyKeeper, most_at_once: int | None
 ) -> AsyncGenerator[tuple[int, APIResponse], None]:
     """Yield index and answer of each call as it ends. Of prompts that are made as they are read few are held."""
     ended: asyncio.Queue[tuple[int, APIResponse]] = asyncio.Queue()
@@ -72,7 +80,7 @@ def _as_they_end(
         keeper.finish(response, time.monotonic())
         ended.put_nowait((index, response))
 
-    return _windowed(run, prompts, ended, most_at_once * _WAITING_PER_PLACE)
+    return _windowed(run, prompts, ended, _window(most_at_once))
 
 
 async def _windowed(
@@ -108,12 +116,12 @@ class EventMerger:
     """
 
     def __init__(
-        self, start: Callable[[], tuple[Runner, MakeWork]], prompts: Iterable[Any], *, most_at_once: int
+        self, start: Callable[[], tuple[Runner, MakeWork]], prompts: Iterable[Any], *, most_at_once: int | None
     ) -> None:
         self.responses: dict[int, APIResponse] = {}
         self._start = start
         self._prompts = prompts
-        self._window = most_at_once * _WAITING_PER_PLACE
+        self._window = _window(most_at_once)
         self._is_taken = False
 
     def __aiter__(self) -> AsyncIterator[tuple[int, Event]]:
@@ -134,7 +142,7 @@ class EventMerger:
                 begun.append(True)
                 await ready.put((index, events))
 
-            response = await run_one(runner, lambda given: _with_sink(make(given), sink), prompt)
+            response = await run_one(runner, make, prompt, sink)
             response.id = index
             self.responses[index] = response
             if response.error is not None:
@@ -176,7 +184,3 @@ async def _next_or_failure(
         return await waiting
     finally:
         waiting.cancel()
-
-
-def _with_sink(work: Work, sink: Callable[[list[Event]], Awaitable[None]]) -> Work:
-    return msgspec.structs.replace(work, sink=sink)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import msgspec
 
-from lm_deluge.config import ClientOptions, LocalCache, PromptCache, SamplingParams, Secret
+from lm_deluge.config import ClientOptions, LocalCache, OnBreak, PromptCache, SamplingParams, Secret
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.models.registry import find_served_model
 from lm_deluge.models.rows import ModelRow
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task
 
     # asyncio, the adapters and aiohttp are imported with the first call: importing the library stays cheap.
-    from lm_deluge.client.batch import EventMerger, MakeWork
+    from lm_deluge.client.batch import EventMerger
     from lm_deluge.client.progress import ProgressKind
     from lm_deluge.client.stream import Echo, Stream
     from lm_deluge.client.sync import SyncStream
     from lm_deluge.dispatch.cache import SQLiteCache
     from lm_deluge.dispatch.call_plan import CallPlan
-    from lm_deluge.dispatch.limiter import LocalLimiter
-    from lm_deluge.dispatch.runner import Runner
+    from lm_deluge.dispatch.runner import LimiterLock, Runner
+    from lm_deluge.dispatch.stream_call import StreamCall
+    from lm_deluge.dispatch.work import Work
     from lm_deluge.response import APIResponse
     from lm_deluge.transport.base import Transport
 
@@ -41,6 +42,7 @@ class Asked(NamedTuple):
     params: SamplingParams | None = None
     output: Any = None
     cache: PromptCache | None = None
+    prefer_model: str | None = None
 
 
 Tools = Sequence[Tool | ProviderTool | Mapping[str, Any]]
@@ -51,7 +53,7 @@ class LLMClient:
 
     Args:
         model: A name of the registry, `provider:name` for any other model, or with `base_url` any name at an
-            OpenAI-compatible host. Several names take turns.
+            OpenAI-compatible host. Several names share the calls; each stands in for one that fails.
         options: The fields of `ClientOptions` and of `SamplingParams`.
 
     Raises:
@@ -66,9 +68,14 @@ class LLMClient:
         names = [model] if isinstance(model, str) else list(model)
         if not names:
             raise ConfigurationError("the client needs a model", hint='Write LLMClient("gpt-4o"), say.')
-        self.models: tuple[ModelRow, ...] = tuple(find_served_model(name, self.options.base_url) for name in names)
-        self._turn = 0
-        self._limiter: LocalLimiter | None = None
+        url, fallback = self.options.base_url, self.options.fallback
+        self.models: tuple[ModelRow, ...] = tuple(find_served_model(name, url) for name in names)
+        self._fallback = tuple(
+            find_served_model(name, url) for name in ([fallback] if isinstance(fallback, str) else fallback)
+        )
+        self._rows = {row.id: row for row in (*self._fallback, *self.models)}
+        self._turns = [0.0] * len(self.models)
+        self._limiter: LimiterLock | None = None
         self._runners: WeakKeyDictionary[AbstractEventLoop, Runner] = WeakKeyDictionary()
         self._tasks: dict[int, Task[APIResponse]] = {}
         self._last_task = 0
@@ -86,6 +93,7 @@ class LLMClient:
         sampling_params: SamplingParams | None = None,
         output: Any = None,
         cache: PromptCache | None = None,
+        prefer_model: str | None = None,
         echo: Echo = "stdout",
     ) -> Stream:
         """Return a stream of the answer. Nothing is sent until it is used.
@@ -97,6 +105,7 @@ class LLMClient:
             output: JSON schema, or pydantic model, that the answer is to follow.
             cache: What of the prompt the provider is to keep for later calls, where it wants to be told:
                 `tools_only`, `system_and_tools`, `last_user_message`, `last_2_user_messages`, `last_3_user_messages`.
+            prefer_model: The one of the client's models that is to answer, as long as it can.
             echo: Where an awaited stream prints.
 
         Raises:
@@ -104,8 +113,8 @@ class LLMClient:
         """
         from lm_deluge.client.stream import Stream
 
-        asked = Asked(tools, sampling_params, output, cache)
-        return Stream(self._plan(self._next_model(), prompt, asked), echo)
+        asked = Asked(tools, sampling_params, output, cache, prefer_model)
+        return Stream(self._call(prompt, asked), echo)
 
     def stream_sync(
         self,
@@ -115,13 +124,14 @@ class LLMClient:
         sampling_params: SamplingParams | None = None,
         output: Any = None,
         cache: PromptCache | None = None,
+        prefer_model: str | None = None,
     ) -> SyncStream:
         """Return the same for code without asyncio; works in a running notebook too. Arguments as in `stream`."""
         from lm_deluge.client.stream import Stream
         from lm_deluge.client.sync import SyncStream
 
-        asked = Asked(tools, sampling_params, output, cache)
-        return SyncStream(Stream(self._plan(self._next_model(), prompt, asked), None))
+        asked = Asked(tools, sampling_params, output, cache, prefer_model)
+        return SyncStream(Stream(self._call(prompt, asked), None))
 
     async def process_prompts_async(
         self,
@@ -131,6 +141,7 @@ class LLMClient:
         sampling_params: SamplingParams | None = None,
         output: Any = None,
         cache: PromptCache | None = None,
+        prefer_model: str | None = None,
         progress: ProgressKind | None = None,
     ) -> list[APIResponse]:
         """Answer many prompts, as many at a time as the limits allow; return one answer for each, in order.
@@ -144,12 +155,13 @@ class LLMClient:
             sampling_params: Win over the client's, field by field.
             output: JSON schema, or pydantic model.
             cache: What of each prompt the provider is to keep.
+            prefer_model: The one of the client's models that is to answer, as long as it can.
             progress: In place of the client's.
         """
         from lm_deluge.client.batch import run_in_order
         from lm_deluge.client.progress import make_progress
 
-        make = self._work_maker(Asked(tools, sampling_params, output, cache))
+        make = self._work_maker(Asked(tools, sampling_params, output, cache, prefer_model), on_break="restart")
         shown = make_progress(progress or self.options.progress)
         most = self.options.max_concurrent_requests
         return await run_in_order(self._runner(), make, prompts, most_at_once=most, progress=shown)
@@ -168,6 +180,7 @@ class LLMClient:
         sampling_params: SamplingParams | None = None,
         output: Any = None,
         cache: PromptCache | None = None,
+        prefer_model: str | None = None,
     ) -> EventMerger:
         """Return the live streams of many prompts as one, of `(index, event)` in the order of arrival.
 
@@ -175,7 +188,7 @@ class LLMClient:
         """
         from lm_deluge.client.batch import EventMerger
 
-        make = self._work_maker(Asked(tools, sampling_params, output, cache))
+        make = self._work_maker(Asked(tools, sampling_params, output, cache, prefer_model), on_break="raise")
         most = self.options.max_concurrent_requests
         return EventMerger(lambda: (self._runner(), make), prompts, most_at_once=most)
 
@@ -187,13 +200,14 @@ class LLMClient:
         sampling_params: SamplingParams | None = None,
         output: Any = None,
         cache: PromptCache | None = None,
+        prefer_model: str | None = None,
     ) -> int:
         """Start a call in the running event loop, under the same limits; return the id by which to wait for it."""
         import asyncio
 
         from lm_deluge.client.batch import run_one
 
-        make = self._work_maker(Asked(tools, sampling_params, output, cache))
+        make = self._work_maker(Asked(tools, sampling_params, output, cache, prefer_model), on_break="restart")
         self._last_task += 1
         task = asyncio.get_running_loop().create_task(run_one(self._runner(), make, prompt))
         self._tasks[self._last_task] = task
@@ -227,19 +241,44 @@ class LLMClient:
                 task_id = waiting.pop(task)
                 yield task_id, await self.wait_for(task_id)
 
-    def _work_maker(self, asked: Asked) -> MakeWork:
-        from lm_deluge.dispatch.runner import Work
+    def _call(self, prompt: Prompt, asked: Asked) -> StreamCall:
+        """Return the call of a single stream; what cannot be asked is told now, before it is used."""
+        from lm_deluge.dispatch.cached_call import begin_call
+
+        if asked.prefer_model is None:
+            asked = asked._replace(prefer_model=self._next_model().id)
+        work = self._work_maker(asked, on_break="raise")(prompt)
+        work.plan_for(asked.prefer_model or "")
+        return begin_call(work, self._runner)
+
+    def _work_maker(self, asked: Asked, on_break: OnBreak) -> Callable[[Prompt], Work]:
+        """Return what makes a call of a prompt. `on_break` holds where the client's option says nothing."""
+        from lm_deluge.dispatch.work import Work
         from lm_deluge.prompt.conversation import to_conversation
 
+        if asked.prefer_model is not None and asked.prefer_model not in self._rows:
+            raise ConfigurationError(
+                f"prefer_model={asked.prefer_model!r} is none of the client's models",
+                hint=f"It has {', '.join(self._rows)}.",
+            )
         params = _merged(self.options.sampling_params, asked.params)
-        rows = {model.id: model for model in self.models}
 
         def make(prompt: Prompt) -> Work:
             conversation = to_conversation(prompt)
+            plans: dict[str, CallPlan] = {}
+
+            def plan_for(model: str) -> CallPlan:
+                if model not in plans:
+                    plans[model] = self._plan(self._rows[model], conversation, asked)
+                return plans[model]
+
             return Work(
-                plan_for=lambda model: self._plan(rows[model], conversation, asked),
+                plan_for=plan_for,
                 text_length=conversation.text_length(),
                 max_output_tokens=params.max_new_tokens,
+                prefer=asked.prefer_model,
+                is_cached=self.options.local_cache not in (None, False),
+                on_break=self.options.on_break or on_break,
             )
 
         return make
@@ -249,17 +288,17 @@ class LLMClient:
         import asyncio
 
         from lm_deluge.client.limits import build_limiter, build_routes
-        from lm_deluge.dispatch.runner import Runner
+        from lm_deluge.dispatch.runner import LimiterLock, Runner
 
         loop = asyncio.get_running_loop()
         if self._limiter is None:
-            self._limiter = build_limiter(self.options)
+            self._limiter = LimiterLock(build_limiter(self.options))
         found = self._runners.get(loop)
         if found is None:
             options = self.options
             found = self._runners[loop] = Runner(
                 self._limiter,
-                build_routes(self.models, options.model_weights),
+                build_routes(self.models, options.model_weights, self._fallback),
                 max_attempts=options.max_attempts,
                 max_retry_after_s=options.max_retry_after_s,
                 total_s=options.timeouts.total,
@@ -294,16 +333,20 @@ class LLMClient:
             key=find_key(call.provider, model, call.base_url, options.api_key),
             transport=self._shared_transport(),
             timeouts=options.timeouts.for_model(is_reasoning=bool(model.capabilities.reasoning)),
-            max_attempts=options.max_attempts,
-            max_retry_after_s=options.max_retry_after_s,
             proxy=None if options.proxy is None else Secret(options.proxy),
             local_cache=self._shared_cache(),
         )
 
     def _next_model(self) -> ModelRow:
-        model = self.models[self._turn % len(self.models)]
-        self._turn += 1
-        return model
+        """Return the model whose turn it is, by the weights."""
+        if len(self.models) == 1:
+            return self.models[0]
+        weights = self.options.model_weights or [1.0] * len(self.models)
+        turns = [turn + weight for turn, weight in zip(self._turns, weights, strict=True)]
+        chosen = turns.index(max(turns))
+        turns[chosen] -= sum(weights)
+        self._turns = turns
+        return self.models[chosen]
 
     def _shared_transport(self) -> Transport:
         if self._transport is None:

@@ -29,8 +29,10 @@ def build_limiter(options: ClientOptions) -> LocalLimiter:
     return LocalLimiter(limits, max_concurrent=options.max_concurrent_requests)
 
 
-def build_routes(models: Sequence[ModelRow], weights: Sequence[float] | None) -> list[Route]:
-    """Return a route for each model.
+def build_routes(
+    models: Sequence[ModelRow], weights: Sequence[float] | None, fallback: Sequence[ModelRow] = ()
+) -> list[Route]:
+    """Return a route for each model, those of the fallback last.
 
     Raises:
         ConfigurationError: There are not as many weights as models.
@@ -38,6 +40,7 @@ def build_routes(models: Sequence[ModelRow], weights: Sequence[float] | None) ->
     if weights is not None and len(weights) != len(models):
         raise ConfigurationError(f"there are {len(weights)} model_weights for {len(models)} models")
     shares = weights or [1.0] * len(models)
-    return [
+    own = [
         Route(model.id, weight=weight, provider=model.provider) for model, weight in zip(models, shares, strict=True)
     ]
+    return [*own, *(Route(model.id, provider=model.provider, is_fallback=True) for model in fallback)]

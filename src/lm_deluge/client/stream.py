@@ -11,8 +11,6 @@ import sys
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, Literal, TextIO
 
-from lm_deluge.dispatch.cached_call import begin_call
-from lm_deluge.dispatch.call_plan import CallPlan
 from lm_deluge.dispatch.stream_call import StreamCall
 from lm_deluge.errors import ConfigurationError, StreamConsumedError
 from lm_deluge.events import Event, RefusalDelta, TextDelta
@@ -79,10 +77,10 @@ class Stream:
     `LLMClient.stream_sync` without asyncio.
     """
 
-    def __init__(self, plan: CallPlan, echo: Echo = "stdout") -> None:
+    def __init__(self, call: StreamCall, echo: Echo = "stdout") -> None:
         if echo not in (None, "stdout") and not hasattr(echo, "write"):
             raise ConfigurationError("echo is no text file", hint="Pass sys.stderr, say, or None to print nothing.")
-        self._call = begin_call(plan)
+        self._call = call
         self._echo = echo
         self._is_entered = False
         self._use: Literal["loop", "batches"] | None = None

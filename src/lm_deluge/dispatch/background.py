@@ -27,10 +27,11 @@ _CLOCKS = Timeouts(connect=_CANCEL_S, first_token=_CANCEL_S)
 _running: set[asyncio.Task[None]] = set()
 
 
-def can_resume(attempt: Attempt, error: DelugeError) -> bool:
+def can_resume(attempt: Attempt | None, error: DelugeError) -> bool:
     """Whether the answer goes on at the provider although its stream ended with this error."""
     is_late = isinstance(error, TimeoutError) and error.phase == "total"
-    return isinstance(error, TransportError) and error.retryable and not is_late and attempt.place is not None
+    is_broken = isinstance(error, TransportError) and error.retryable and not is_late
+    return is_broken and attempt is not None and attempt.place is not None
 
 
 async def resume(plan: CallPlan, attempt: Attempt) -> None:

@@ -71,7 +71,7 @@ def encode_answer(events: Sequence[Event], response: APIResponse, call: Call) ->
         return None
     own = response.warnings[len(call.warnings) :]
     answer = CachedAnswer(
-        events=tuple(event for event in events if not isinstance(event, Attempt)),
+        events=tuple(_kept(events)),
         usage=response.usage,
         warnings=tuple(warning for warning in own if warning not in _OF_THE_WAY),
     )
@@ -80,6 +80,17 @@ def encode_answer(events: Sequence[Event], response: APIResponse, call: Call) ->
         return value if _decoder.decode(value) == answer else None
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
         return None  # half characters, say
+
+
+def _kept(events: Sequence[Event]) -> list[Event]:
+    """Return the events without the attempts that failed, and without what an answer said before it began anew."""
+    kept: list[Event] = []
+    for event in events:
+        if not isinstance(event, Attempt):
+            kept.append(event)
+        elif not event.goes_on:
+            del kept[1:]
+    return kept
 
 
 def decode_answer(value: bytes) -> CachedAnswer | None:

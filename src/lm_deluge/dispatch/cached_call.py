@@ -8,34 +8,61 @@ from __future__ import annotations
 
 import asyncio
 import warnings
+from collections.abc import Awaitable, Callable
 
-from lm_deluge.config import LocalCache
 from lm_deluge.dispatch.cached_answer import CachedAnswer, build_key, decode_answer, encode_answer
 from lm_deluge.dispatch.call_plan import CallPlan
+from lm_deluge.dispatch.runner import Runner
 from lm_deluge.dispatch.stream_call import StreamCall
+from lm_deluge.dispatch.work import Work
+from lm_deluge.errors import ConfigurationError, DelugeError
 from lm_deluge.events import Event
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
 
-__all__ = ["CachedCall", "begin_call"]
+__all__ = ["CachedCall", "begin_call", "run_call"]
 
 _PATIENCE_S = 2.0
 """A cache that takes longer than this is no help."""
 
 
-def begin_call(plan: CallPlan) -> StreamCall:
-    """Return the call of a plan. Nothing is sent until it is asked for events."""
-    return StreamCall(plan) if plan.local_cache is None else CachedCall(plan, plan.local_cache)
+def begin_call(work: Work, find_runner: Callable[[], Runner]) -> StreamCall:
+    """Return a call. Nothing is sent until it is asked for events."""
+    return CachedCall(work, find_runner) if work.is_cached else StreamCall(work, find_runner)
+
+
+async def run_call(
+    work: Work, find_runner: Callable[[], Runner], sink: Callable[[list[Event]], Awaitable[None]] | None = None
+) -> APIResponse:
+    """Run a call to its end. The answer has an error on it where the call failed; nothing is raised for that.
+
+    Args:
+        work: What is asked.
+        find_runner: Whom to ask for leave.
+        sink: Takes the events as they come.
+    """
+    call = begin_call(work, find_runner)
+    try:
+        while events := await call.next_batch():
+            if sink is not None:
+                await sink(events)
+        await call.close()
+    except DelugeError as error:
+        response = call.response()
+        response.error = error
+        return response
+    finally:
+        call.abort()
+    return call.response()
 
 
 class CachedCall(StreamCall):
-    """One logical stream, from the cache where it is in there."""
+    """One logical stream, from the cache where it is in there. A hit needs no leave of the limits."""
 
-    def __init__(self, plan: CallPlan, cache: LocalCache) -> None:
-        super().__init__(plan)
-        self._cache = cache
-        self._key = build_key(plan.adapter.name, plan.call, plan.request, plan.key)
+    def __init__(self, work: Work, find_runner: Callable[[], Runner]) -> None:
+        super().__init__(work, find_runner)
         self._has_asked = False
         self._hit: CachedAnswer | None = None
+        self._hit_plan: CallPlan | None = None
         self._builder = ResponseBuilder()  # of a hit
         self._events: list[Event] = []  # of a miss, until they are put into the cache
 
@@ -63,10 +90,25 @@ class CachedCall(StreamCall):
         return events
 
     async def _find(self) -> CachedAnswer | None:
+        """Return what any model that may take the call was answered before."""
         loop = self._loop = asyncio.get_running_loop()
         self._begun = loop.time()
+        runner = self._runner = self._find_runner()
+        for model in runner.candidates(self._work):
+            try:
+                plan = self._work.plan_for(model)
+            except ConfigurationError:
+                continue  # said when it is that model's turn, and it is no other's
+            found = await self._look(plan)
+            if found is not None:
+                self._hit_plan = plan
+                return found
+        self._begun = None
+        return None
+
+    async def _look(self, plan: CallPlan) -> CachedAnswer | None:
         try:
-            value = await self._ask()
+            value = await self._ask(plan)
             return None if value is None else decode_answer(value)
         except Exception as error:  # noqa: BLE001 - a cache may be anybody's code, and never breaks a call
             if not self._is_aborted:
@@ -76,23 +118,28 @@ class CachedCall(StreamCall):
             self.abort()
             raise
 
-    async def _ask(self) -> bytes | None:
+    async def _ask(self, plan: CallPlan) -> bytes | None:
+        if plan.local_cache is None:
+            return None
         async with asyncio.timeout(_PATIENCE_S) as scope:
-            self._opening = scope  # which an abort cuts short
+            self._scope = scope  # which an abort cuts short
             try:
-                return await self._cache.get(self._key)
+                return await plan.local_cache.get(_key(plan))
             finally:
-                self._opening = None
+                self._scope = None
 
     async def _keep(self) -> None:
         """Put a whole answer into the cache."""
         events, self._events = self._events, []
-        value = encode_answer(events, super().response(), self._plan.call) if events else None
+        if not events or self._leg is None or self._leg.plan.local_cache is None:
+            return
+        plan, cache = self._leg.plan, self._leg.plan.local_cache
+        value = encode_answer(events, super().response(), plan.call)
         if value is None:
             return
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                await self._cache.put(self._key, value)
+                await cache.put(_key(plan), value)
         except Exception as error:  # noqa: BLE001 - as above
             _warn("written", error)
 
@@ -103,9 +150,9 @@ class CachedCall(StreamCall):
 
     def response(self) -> APIResponse:
         """Return the answer so far. That of a hit has the usage that it once took, and cost nothing."""
-        if self._hit is None:
+        if self._hit is None or self._hit_plan is None:
             return super().response()
-        call = self._plan.call
+        call = self._hit_plan.call
         answer = self._builder.response(call.model.id)
         answer.usage = self._hit.usage
         answer.cost = 0.0
@@ -122,6 +169,10 @@ class CachedCall(StreamCall):
         waited = (self._ended or self._loop.time()) - self._begun
         tokens = hit.usage.output_tokens if hit.usage is not None else 0
         return StreamStats(attempts=0, duration=waited, time_to_first_token=waited, output_tokens=tokens)
+
+
+def _key(plan: CallPlan) -> str:
+    return build_key(plan.adapter.name, plan.call, plan.request, plan.key)
 
 
 def _warn(what: str, error: Exception) -> None:

@@ -236,12 +236,8 @@ class Journal:
         return JournalError(f"the journal {self.path} is closed", path=str(self.path))
 
     def _refusal(self) -> JournalError:
-        """Return the failure anew: one object raised in many tasks would gather the tracebacks of all."""
         assert self.failure is not None  # noqa: S101 - for the type checkers
-        failure = self.failure
-        again = JournalError(failure.message, path=failure.path, hint=failure.hint)
-        again.__cause__ = failure.__cause__
-        return again
+        return self.failure.again()
 
     @property
     def unsaved(self) -> dict[str, APIResponse]:

@@ -35,12 +35,16 @@ _LEAST_GAP_S = 0.05
 
 
 class Route(msgspec.Struct, frozen=True):
-    """A model through a key, and how much of the traffic it is to get where there is a choice."""
+    """A model through a key, and how much of the traffic it is to get where there is a choice.
+
+    One that `is_fallback` gets something only while no other can be used.
+    """
 
     model: str
     key: str = ""
     weight: float = 1.0
     provider: str = ""
+    is_fallback: bool = False
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -78,12 +82,13 @@ class _Way:
 
 
 class _Group:
-    """A lane and the ways that may take its jobs."""
+    """A lane and the ways that may take its jobs: the preferred one, then the others, then all."""
 
-    def __init__(self, ways: list[_Way], preferred: list[_Way]) -> None:
+    def __init__(self, ways: list[_Way], prefer: str | None) -> None:
         self.lane = Lane()
         self.ways = ways
-        self.preferred = preferred
+        preferred = [way for way in ways if way.route.model == prefer]
+        self.tiers = (preferred, [way for way in ways if not way.route.is_fallback], ways)
 
 
 _GroupKey = tuple[tuple[int, ...], str | None]
@@ -157,7 +162,7 @@ class Scheduler:
         group = self._groups.get(key)
         if group is None:
             ways = [self._ways[place] for place in places]
-            group = _Group(ways, [way for way in ways if way.route.model == job.prefer])
+            group = _Group(ways, job.prefer)
             self._groups[key] = group
         return group
 
@@ -271,8 +276,8 @@ class Scheduler:
                     failed.append(Failure(entry.job, error))
 
     def _open_ways(self, group: _Group, now: float) -> list[_Way]:
-        """Return the ways that a group may use at present: the preferred ones, if any is to be had."""
-        for ways in (group.preferred, group.ways):
+        """Return the ways that a group may use at present, of the first tier that has any."""
+        for ways in group.tiers:
             usable = [way for way in ways if way.killed_by is None and self._opens_at(way, now) <= now]
             if usable:
                 return usable

@@ -1,8 +1,8 @@
 """A call: as many attempts as it takes until the first delta, then that attempt to its end.
 
 Events are held back until an attempt brings its first delta. Up to there a failure is followed by another attempt in
-silence; from there it is raised, with what was received. In background mode a stream that broke is taken up again
-instead, before and after the first delta.
+silence, here or at another model; from there `on_break` says what follows. In background mode a stream that broke is
+taken up again instead, before and after the first delta.
 """
 
 from __future__ import annotations
@@ -11,14 +11,19 @@ import asyncio
 import builtins
 import contextlib
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
-from lm_deluge.api_requests.answer import build_answer, build_stats
-from lm_deluge.api_requests.attempt import Attempt, open_attempt
+import msgspec
+
+from lm_deluge.api_requests.answer import build_stats
 from lm_deluge.dispatch.background import UpstreamCancel, can_resume, resume
-from lm_deluge.dispatch.call_plan import CallPlan
-from lm_deluge.dispatch.retry import GiveUp, decide
-from lm_deluge.errors import APIError, DelugeError
+from lm_deluge.dispatch.lanes import Job
+from lm_deluge.dispatch.leg import Leg
+from lm_deluge.dispatch.retry import GiveUp, Wait
+from lm_deluge.dispatch.runner import Runner
+from lm_deluge.dispatch.spending import Spending
+from lm_deluge.dispatch.work import Work
+from lm_deluge.errors import APIError, ConfigurationError, DelugeError
 from lm_deluge.events import Attempt as AttemptEvent
 from lm_deluge.events import Event, ResponseStarted
 from lm_deluge.response import APIResponse, StreamStats
@@ -29,22 +34,27 @@ __all__ = ["StreamCall"]
 class StreamCall:
     """One logical stream. `next_batch` until it returns nothing, then `close`; or `abort`, from anywhere."""
 
-    def __init__(self, plan: CallPlan) -> None:
+    def __init__(self, work: Work, find_runner: Callable[[], Runner]) -> None:
         self.error: DelugeError | None = None
-        self._plan = plan
-        self._attempt: Attempt | None = None
+        self._work = work
+        self._find_runner = find_runner
+        self._runner: Runner | None = None
+        self._job: Job | None = None
+        self._leg: Leg | None = None  # whose events are handed out
+        self._opening: Leg | None = None  # nothing of it was handed out
+        self._spending = Spending()  # of the legs before
         self._attempts = 0
         self._failures: list[str] = []  # of the attempts before the last one
-        self._is_committed = False
         self._is_over = False
         self._is_aborted = False
         self._begun: float | None = None
         self._ended: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._opening: asyncio.Timeout | None = None
-        self._deadline: float | None = None
+        self._scope: asyncio.Timeout | None = None  # by which whoever waits is woken
         self._cancel: UpstreamCancel | None = None
         self._cancelled = ""  # the id of the answer that it ends
+
+    # Reading
 
     async def next_batch(self) -> list[Event]:
         """Return the next events, at least one; empty at the end, and after an abort.
@@ -55,14 +65,15 @@ class StreamCall:
         if self._is_over:
             return []
         try:
-            if self._is_committed and self._attempt is not None:
-                events = await self._next_of(self._attempt)
+            if self._leg is None:
+                async with self._waking():
+                    events = await self._first_events(None)
             else:
-                events = await self._open_until_commit()
+                events = await self._next_of(self._leg)
         except DelugeError as error:
             if self._is_aborted:
                 return []
-            self._fail(error)
+            await self._fail(error)
             raise
         except BaseException as error:
             if self._is_aborted and isinstance(error, builtins.TimeoutError):
@@ -77,36 +88,109 @@ class StreamCall:
     async def _waking(self) -> AsyncIterator[None]:
         """Let `abort` wake whoever waits in the block."""
         async with asyncio.timeout(None) as scope:
-            outer, self._opening = self._opening, scope
+            outer, self._scope = self._scope, scope
             try:
                 yield
             finally:
-                self._opening = outer
+                self._scope = outer
 
-    async def _open_until_commit(self) -> list[Event]:
-        async with self._waking():
-            return await self._try_until_commit()
-
-    async def _next_of(self, attempt: Attempt) -> list[Event]:
-        """Return the attempt's next events; one whose stream broke is taken up again where the provider goes on."""
+    async def _next_of(self, leg: Leg) -> list[Event]:
+        """Return the next events of what is handed out, mended where it broke."""
         try:
-            return await attempt.next_batch()
+            return await leg.next_batch()
         except DelugeError as error:
-            if not can_resume(attempt, error):
-                raise
             async with self._waking():
-                return await self._resume(attempt, error)
+                if can_resume(leg.attempt, error):
+                    return await self._resume(leg, error)
+                self._end_leg(leg, error)
+                if self._work.on_break == "raise":
+                    raise
+                return await self._first_events(error)
 
-    async def _resume(self, attempt: Attempt, broken: DelugeError) -> list[Event]:
+    async def _first_events(self, error: DelugeError | None) -> list[Event]:
+        """Open attempts until one has something to show; return that, and what there is to say about the others.
+
+        Args:
+            error: What ended the attempt before.
+        """
+        notes: list[Event] = []
+        while True:
+            wait_s = 0.0 if error is None else await self._wait_before_next(error)
+            leg = await self._admit(wait_s)
+            if error is not None:
+                notes.append(_note(self._attempts, error, wait_s, leg))
+            try:
+                return self._show(leg, await self._held_events(leg), notes)
+            except DelugeError as failure:
+                self._end_leg(leg, failure)
+                self._spending.add(leg)
+                error = failure
+
+    async def _admit(self, wait_s: float) -> Leg:
+        """Wait for leave to send the next request; return its leg. A model that cannot take the call is passed over."""
+        loop = self._loop = asyncio.get_running_loop()
+        runner = self._runner = self._runner or self._find_runner()
+        job = self._job = self._job or runner.job_of(self._work)
+        while True:
+            start = await runner.admit(job, wait_s)
+            try:
+                plan = self._work.plan_for(start.route.model)
+                if self._work.intend is not None:
+                    await self._work.intend(self._attempts + 1)
+            except BaseException as error:
+                runner.give_back(start.ticket, was_sent=False)
+                if not isinstance(error, ConfigurationError):
+                    raise
+                known = {route.model for route in runner.routes} if job.models is None else job.models
+                others = frozenset(known - {start.route.model})
+                if not others:
+                    raise
+                job = self._job = msgspec.structs.replace(job, models=others)
+                continue
+            self._begun = loop.time() if self._begun is None else self._begun
+            self._attempts += 1
+            leg = self._opening = Leg(runner, start, plan)
+            return leg
+
+    async def _held_events(self, leg: Leg) -> list[Event]:
+        """Open a leg and read until it has something to show, or is over."""
+        left = self._time_left()
+        attempt = await leg.open(None if left == math.inf or self._loop is None else self._loop.time() + left)
+        held: list[Event] = []
+        while True:
+            try:
+                batch = await attempt.next_batch()
+            except DelugeError as error:
+                if not can_resume(attempt, error):
+                    raise
+                batch = await self._resume(leg, error)
+            held += batch
+            if not batch or attempt.builder.has_deltas or attempt.builder.finished is not None:
+                return held
+
+    def _show(self, leg: Leg, held: list[Event], notes: list[Event]) -> list[Event]:
+        """Hand out what a leg begins with; what was shown before is void."""
+        before, self._leg, self._opening = self._leg, leg, None
+        is_start = bool(held) and type(held[0]) is ResponseStarted
+        if before is not None:
+            self._spending.add(before)
+            return [*notes, *held[is_start:]]
+        return [*held[:is_start], *notes, *held[is_start:]]
+
+    async def _resume(self, leg: Leg, broken: DelugeError) -> list[Event]:
         """Take the answer up again; return an `Attempt` for each time that it was tried."""
+        attempt, runner = leg.attempt, self._runner
+        assert attempt is not None and runner is not None  # noqa: S101, PT018 - can_resume
         error, notes = broken, list[Event]()
         while True:
-            wait_s = self._wait_before_retry(error)
-            notes.append(self._note(error, wait_s, goes_on=True))
-            await self._plan.sleep(wait_s)
+            decision = runner.decide_here(error, attempt=self._attempts, time_left_s=self._time_left())
+            wait_s = self._seconds(decision, error)
+            self._note_failure(error)
+            await asyncio.sleep(wait_s)
             self._attempts += 1
+            notes.append(_note(self._attempts, error, wait_s, leg, goes_on=True))
             try:
-                await resume(self._plan, attempt)
+                await resume(leg.plan, attempt)
             except DelugeError as failure:
                 if not failure.retryable:
                     # What broke the stream is what happened; that the rest cannot be had is why it is told.
@@ -119,106 +203,83 @@ class StreamCall:
                 return []
             return notes
 
-    def _note(self, error: DelugeError, wait_s: float, *, goes_on: bool = False) -> Event:
-        """Note that an attempt failed and another one follows."""
-        kind = type(error).__name__
-        self._failures.append(f"attempt {self._attempts} ended with {kind}: {error.message}")
-        model = self._plan.call.model.id
-        return AttemptEvent(self._attempts + 1, kind, error.message, wait_s, model, goes_on)
+    # Failing
 
-    async def _try_until_commit(self) -> list[Event]:
-        loop = self._loop = asyncio.get_running_loop()
-        self._begun = loop.time()
-        total = self._plan.timeouts.total
-        self._deadline = None if total is None else self._begun + total
-        notes: list[Event] = []
-        while True:
-            self._attempts += 1
-            try:
-                held = await self._first_batch(self._deadline)
-            except DelugeError as error:
-                self._drop_attempt()
-                wait_s = self._wait_before_retry(error)
-                notes.append(self._note(error, wait_s))
-                await self._plan.sleep(wait_s)
-                continue
-            self._is_committed = True
-            is_start = bool(held) and type(held[0]) is ResponseStarted
-            return [*held[:1], *notes, *held[1:]] if is_start else [*notes, *held]
-
-    async def _first_batch(self, deadline: float | None) -> list[Event]:
-        """Open an attempt and read until it has something to show."""
-        plan = self._plan
-        attempt = await open_attempt(
-            adapter=plan.adapter,
-            call=plan.call,
-            request=plan.request,
-            key=plan.key,
-            transport=plan.transport,
-            timeouts=plan.timeouts,
-            deadline=deadline,
-            proxy=plan.proxy,
-            on_head=plan.on_head,
-        )
-        self._attempt = attempt
-        held: list[Event] = []
-        while True:
-            batch = await self._next_of(attempt)
-            held += batch
-            if not batch or attempt.builder.has_deltas or attempt.builder.finished is not None:
-                return held
-
-    def _wait_before_retry(self, error: DelugeError) -> float:
-        loop, deadline = self._loop, self._deadline
-        time_left_s = math.inf if deadline is None or loop is None else deadline - loop.time()
-        decision = decide(
+    async def _wait_before_next(self, error: DelugeError) -> float:
+        """Return how long to wait before another attempt; raise the error where there is none."""
+        runner, job, leg = self._runner, self._job, self._opening or self._leg
+        assert runner is not None and job is not None and leg is not None  # noqa: S101, PT018 - an attempt failed
+        decision = runner.decide(
             error,
             attempt=self._attempts,
-            max_attempts=self._plan.max_attempts,
-            max_retry_after_s=self._plan.max_retry_after_s,
-            time_left_s=time_left_s,
-            chance=self._plan.chance(),
+            time_left_s=self._time_left(),
+            route=leg.start.route,
+            models=job.models,
         )
+        seconds = self._seconds(decision, error)
+        self._note_failure(error)
+        if self._work.attempt_failed is not None:
+            await self._work.attempt_failed(self._attempts, APIResponse(error=error), False)
+        return seconds
+
+    def _seconds(self, decision: object, error: DelugeError) -> float:
         if isinstance(decision, GiveUp):
             error.hint = decision.hint or error.hint
             raise error
-        return decision.seconds
+        return decision.seconds if isinstance(decision, Wait) else 0.0
 
-    def _drop_attempt(self) -> None:
-        if self._attempt is not None:
-            self._cancel_upstream()
-            self._attempt.abort()
-            self._attempt = None
+    def _time_left(self) -> float:
+        if self._runner is None or self._begun is None or self._loop is None:
+            return math.inf
+        return self._begun + self._runner.total_s - self._loop.time()
 
-    def _fail(self, error: DelugeError) -> None:
+    def _note_failure(self, error: DelugeError) -> None:
+        self._failures.append(f"attempt {self._attempts} ended with {type(error).__name__}: {error.message}")
+
+    def _end_leg(self, leg: Leg, error: DelugeError) -> None:
+        self._cancel_upstream(leg)
+        leg.fail(error)
+
+    async def _fail(self, error: DelugeError) -> None:
         self._end()
         self.error = error
+        for leg in (self._leg, self._opening):
+            if leg is not None:
+                leg.abort()
         error.attempts = self._attempts
         for note in self._failures:
             error.add_note(note)
-        if self._is_committed:
+        if self._leg is not None:
             error.partial = self.response()
+        if self._work.attempt_failed is not None and self._attempts:
+            response = self.response()
+            response.error = error
+            await self._work.attempt_failed(self._attempts, response, True)
+
+    # Ending
 
     def _end(self) -> None:
         self._is_over = True
         if self._loop is not None and self._ended is None:
             self._ended = self._loop.time()
+        if self._runner is not None and self._job is not None:
+            self._runner.forget(self._job)
 
     async def close(self) -> None:
         """End the call: an answer that was read to its end leaves its connection to the next one."""
-        self._cancel_upstream()
-        if self._attempt is not None:
-            await self._attempt.close()
+        if self._leg is not None:
+            self._cancel_upstream(self._leg)
+            await self._leg.close()
         self._end()
         await self.settle()
 
-    def _cancel_upstream(self) -> None:
+    def _cancel_upstream(self, leg: Leg) -> None:
         """End an answer that goes on at the provider; one that is over, or was refused, does not."""
-        place = None if self._attempt is None else self._attempt.place
+        place = None if leg.attempt is None else leg.attempt.place
         if place is None or place[0] == self._cancelled or self._loop is None or isinstance(self.error, APIError):
             return
         self._cancelled = place[0]
-        self._cancel = UpstreamCancel(self._plan, place[0], self._loop)
+        self._cancel = UpstreamCancel(leg.plan, place[0], self._loop)
 
     async def settle(self) -> None:
         """Wait, for seconds at most, until the provider was told that nobody listens any more."""
@@ -228,45 +289,63 @@ class StreamCall:
     def abort(self) -> None:
         """End the call now: close the connection, let whoever waits for the next batch go empty-handed."""
         self._is_aborted = True
-        self._cancel_upstream()
         self._end()
-        if self._attempt is not None:
-            self._attempt.abort()
-        opening, self._opening = self._opening, None
-        if opening is not None and self._loop is not None:
+        for leg in (self._leg, self._opening):
+            if leg is not None:
+                self._cancel_upstream(leg)
+                leg.abort()
+        scope, self._scope = self._scope, None
+        if scope is not None and self._loop is not None:
             # Wakes the one who opens the attempt; his task is not cancelled.
-            opening.reschedule(self._loop.time())
+            scope.reschedule(self._loop.time())
 
     def abort_from_anywhere(self) -> None:
         """Abort from a finaliser, which may run in another thread or after the loop was closed."""
-        loop = self._loop
-        if self._is_over or loop is None or loop.is_closed():
+        loop, leg = self._loop, self._leg
+        if loop is None or (self._is_over and (leg is None or leg.is_over)):
+            return
+        if loop.is_closed():
+            if leg is not None:
+                leg.give_back_later()
             return
         try:
             is_own = asyncio.get_running_loop() is loop
         except RuntimeError:
             is_own = False
-        if is_own:
-            self.abort()
-        else:
-            with contextlib.suppress(RuntimeError):  # closed between the question and the call
-                loop.call_soon_threadsafe(self.abort)
+        if is_own and leg is not None and leg.attempt is not None:
+            leg.attempt.abort()
+        with contextlib.suppress(RuntimeError):  # closed between the question and the call
+            loop.call_soon_threadsafe(self.abort)
+
+    # Telling
 
     def response(self) -> APIResponse:
         """Return the answer so far, with usage (the provider's, or an estimate), cost and stats."""
-        if self._attempt is not None:
-            answer = build_answer(self._attempt, self._plan.call, self.stats())
+        if self._leg is not None:
+            answer = self._leg.answer(self.stats())
             found = list(answer.warnings)
             if self._cancel is not None and self._cancel.failure is not None:
                 found.append("cancel_failed")
             answer.warnings = tuple(found)
-            return answer
-        status = self.error.status_code if isinstance(self.error, APIError) else None
-        request_id = self.error.request_id if self.error is not None else None
-        model = self._plan.call.model.id
-        return APIResponse(model_internal=model, status_code=status, request_id=request_id, stats=self.stats())
+        else:
+            model = self._work.prefer or ""
+            answer = APIResponse(model_internal=model, stats=self.stats())
+            if self._opening is not None:
+                answer.model_internal = self._opening.start.route.model
+            if isinstance(self.error, APIError):
+                answer.status_code = self.error.status_code
+            if self.error is not None:
+                answer.request_id = self.error.request_id
+        self._spending.add_to(answer)
+        return answer
 
     def stats(self) -> StreamStats:
         """Return how the stream went so far."""
         now = self._ended or (self._loop.time() if self._loop is not None else None)
-        return build_stats(self._attempt, attempts=self._attempts, begun=self._begun, now=now)
+        attempt = None if self._leg is None else self._leg.attempt
+        return build_stats(attempt, attempts=self._attempts, begun=self._begun, now=now)
+
+
+def _note(number: int, error: DelugeError, wait_s: float, leg: Leg, *, goes_on: bool = False) -> Event:
+    """Return the event that says: an attempt failed, and this leg follows."""
+    return AttemptEvent(number, type(error).__name__, error.message, wait_s, leg.start.route.model, goes_on)

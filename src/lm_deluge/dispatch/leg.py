@@ -1,0 +1,121 @@
+"""One attempt of a call under its ticket, which is given back exactly once, however the attempt ends."""
+
+from __future__ import annotations
+
+from lm_deluge.api_requests.answer import build_answer, build_usage
+from lm_deluge.api_requests.attempt import Attempt, open_attempt
+from lm_deluge.dispatch.call_plan import CallPlan
+from lm_deluge.dispatch.runner import Runner
+from lm_deluge.dispatch.scheduler import Start
+from lm_deluge.errors import DelugeError
+from lm_deluge.events import Event
+from lm_deluge.response import APIResponse, StreamStats
+from lm_deluge.usage import Usage
+from lm_deluge.wire.http import HttpHead
+
+__all__ = ["Leg"]
+
+
+class Leg:
+    """An attempt at a call. `open`, `next_batch` until it returns nothing, `close`; or `abort`, or `fail`.
+
+    Attributes:
+        plan: What is sent.
+        start: Where, and the ticket.
+        attempt: The answer that is coming, None until its head is there.
+    """
+
+    def __init__(self, runner: Runner, start: Start, plan: CallPlan) -> None:
+        self.plan = plan
+        self.start = start
+        self.attempt: Attempt | None = None
+        self._runner = runner
+        self._sent_at: float | None = None
+        self._is_given_back = False
+
+    async def open(self, deadline: float | None) -> Attempt:
+        """Send the request; return once the provider has said that an answer is coming. Errors are `open_attempt`'s."""
+        plan, ticket = self.plan, self.start.ticket
+        sent_at = self._sent_at = self._runner.now()
+
+        def on_head(head: HttpHead) -> None:
+            self._runner.head_came(ticket, head, sent_at)
+
+        self.attempt = await open_attempt(
+            adapter=plan.adapter,
+            call=plan.call,
+            request=plan.request,
+            key=plan.key,
+            transport=plan.transport,
+            timeouts=plan.timeouts,
+            deadline=deadline,
+            proxy=plan.proxy,
+            on_head=on_head,
+        )
+        return self.attempt
+
+    async def next_batch(self) -> list[Event]:
+        """Return the next events; empty at the end. Raises what `Attempt.next_batch` does."""
+        assert self.attempt is not None  # noqa: S101 - it is open
+        return await self.attempt.next_batch()
+
+    def usage(self) -> Usage | None:
+        """Return what it has cost so far, None where nothing was answered."""
+        return None if self.attempt is None else build_usage(self.attempt, self.plan.call)
+
+    def cost(self) -> float | None:
+        """Return the same in US dollars; None where nothing was answered, or the model has no price."""
+        usage, call = self.usage(), self.plan.call
+        price = call.model.price
+        return None if usage is None or price is None else price.cost(usage, call.params.service_tier)
+
+    def answer(self, stats: StreamStats) -> APIResponse:
+        """Return what it has answered so far."""
+        if self.attempt is None:
+            return APIResponse(model_internal=self.plan.call.model.id, stats=stats)
+        return build_answer(self.attempt, self.plan.call, stats)
+
+    async def close(self) -> None:
+        """End it: an answer that was read to its end leaves its connection to the next one, and is settled."""
+        if self.attempt is None:
+            self.abort()
+            return
+        await self.attempt.close()
+        usage = self.usage() if self.attempt.builder.finished is not None else None
+        if usage is None or self._is_given_back:
+            self.abort()
+            return
+        self._is_given_back = True
+        self._runner.settle(self.start.ticket, usage)
+
+    def abort(self) -> None:
+        """End it now."""
+        if self.attempt is not None:
+            self.attempt.abort()
+        self._give_back(None)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its ticket was given back."""
+        return self._is_given_back
+
+    def give_back_later(self) -> None:
+        """Give the ticket of a leg back whose loop is closed, from a finaliser."""
+        if not self._is_given_back:
+            self._is_given_back = True
+            self._runner.give_back_later(self.start.ticket, self.usage())
+
+    def fail(self, error: DelugeError) -> None:
+        """End it with an error."""
+        if self.attempt is not None:
+            self.attempt.abort()
+        if self._sent_at is not None and not self._is_given_back:
+            self._runner.failed(self.start.ticket, error, self._sent_at)
+        self._give_back(error)
+
+    def _give_back(self, error: DelugeError | None) -> None:
+        if self._is_given_back:
+            return
+        self._is_given_back = True
+        was_sent = self._sent_at is not None
+        self._runner.give_back(self.start.ticket, was_sent=was_sent, delivered=self.usage(), error=error)

@@ -1,0 +1,35 @@
+"""What the attempts of a call have cost whose answers nobody keeps: providers bill them all the same."""
+
+from __future__ import annotations
+
+from lm_deluge.dispatch.leg import Leg
+from lm_deluge.response import APIResponse
+from lm_deluge.usage import Usage
+
+__all__ = ["Spending"]
+
+
+class Spending:
+    """A sum of tokens and money."""
+
+    def __init__(self) -> None:
+        self._usage: Usage | None = None
+        self._cost: float | None = None
+
+    def add(self, leg: Leg) -> None:
+        """Add what a leg has cost: as reported, or estimated once it said something."""
+        attempt = leg.attempt
+        usage = leg.usage()
+        if attempt is None or usage is None or not (attempt.builder.has_deltas or attempt.builder.usage):
+            return
+        self._usage = usage if self._usage is None else self._usage + usage
+        cost = leg.cost()
+        if cost is not None:
+            self._cost = cost + (self._cost or 0.0)
+
+    def add_to(self, answer: APIResponse) -> None:
+        """Add the sum to an answer's own."""
+        if self._usage is not None:
+            answer.usage = self._usage if answer.usage is None else self._usage + answer.usage
+        if self._cost is not None:
+            answer.cost = self._cost + (answer.cost or 0.0)

@@ -1,0 +1,41 @@
+"""A call, before anything of it is sent: what is asked, where, and what is done about a stream that breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from lm_deluge.config import OnBreak
+from lm_deluge.dispatch.call_plan import CallPlan
+
+__all__ = ["Work"]
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """A call to be run.
+
+    Attributes:
+        plan_for: Makes its plan for a model. What it raises ends the call.
+        text_length: Characters of the prompt: what its input tokens are estimated from.
+        max_output_tokens: Its own limit, if it has one.
+        models: Which models may take it; None: all of the client's.
+        prefer: The model that should, as long as it can.
+        is_cached: Its plans have a local cache, to be looked into first.
+        on_break: What is done about a stream that dies after its first delta.
+        intend: Awaited before each request leaves, with the number of the attempt, from 1. What it raises ends the
+            call, and nothing is sent.
+        attempt_failed: Awaited after each attempt that failed, with its number, what is to be told of it (`error`
+            set), and whether it was the last. What it raises ends the call.
+    """
+
+    plan_for: Callable[[str], CallPlan]
+    text_length: int = 0
+    max_output_tokens: int | None = None
+    models: frozenset[str] | None = None
+    prefer: str | None = None
+    is_cached: bool = False
+    on_break: OnBreak = "raise"
+    intend: Callable[[int], Awaitable[None]] | None = None
+    attempt_failed: Callable[[int, Any, bool], Awaitable[None]] | None = None
