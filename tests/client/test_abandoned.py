@@ -43,8 +43,9 @@ def held_by(client: LLMClient) -> dict[str, int]:
         connector = pool.session.connector
         held["connections"] = len(connector._acquired) + sum(map(len, connector._conns.values()))
         held["places among connections"] = pool.places.used
-    limiter = client._limiter
-    if limiter is not None:
+    lock = client._limiter
+    if lock is not None:
+        limiter = lock.limiter
         held["tickets"] = len(limiter._open)
         held["places"] = limiter._places.used + sum(route.places.used for route in limiter._routes.values())
         held["waiting"] = client._runner().waiting

@@ -283,3 +283,16 @@ async def test_what_is_no_error_of_ours_is_not_swallowed() -> None:
         with pytest.raises(ZeroDivisionError):
             await run_call(msgspec.structs.replace(work, plan_for=fail), client._runner)
         assert (await client.process_prompts_async(["q"]))[0].completion == "answer to q"
+
+
+@pytest.mark.parametrize("models", ["gpt-4o", ["gpt-4o", "gpt-4o-mini"]], ids=["one model", "two models"])
+async def test_nobody_waits_in_silence_for_what_the_first_call_was_told(models: str | list[str]) -> None:
+    """A provider that wants to be left alone for a day: who waits behind that call would wait as long."""
+    options = {"max_concurrent_requests": 1}
+    async with Simulator(echo, faults="retry_after_day") as sim, client_of(sim, models, **options) as client:
+        responses = await client.process_prompts_async(["q"] * 5)
+        with pytest.raises(RateLimitError, match="more than max_retry_after_s=120 allows"):
+            await client.stream("q", echo=None)
+        assert sim.stats.requests == len(client.models)
+    assert [type(response.error) for response in responses] == [RateLimitError] * 5
+    assert {response.error.retry_after_s for response in responses} == {86_400}

@@ -18,7 +18,7 @@ from weakref import WeakSet
 
 from lm_deluge.dispatch.lanes import Job
 from lm_deluge.dispatch.limits import Limiter, Observation, Ticket
-from lm_deluge.dispatch.retry import GiveUp, Switch, Wait, decide
+from lm_deluge.dispatch.retry import GiveUp, Switch, Wait, decide, too_long
 from lm_deluge.dispatch.scheduler import Route, Scheduler, Start
 from lm_deluge.dispatch.work import Work
 from lm_deluge.errors import APIError, DelugeError, RateLimitError
@@ -29,6 +29,7 @@ from lm_deluge.wire.rate_limit_headers import parse_rate_limits
 __all__ = ["LimiterLock", "Runner"]
 
 _CHARACTERS_PER_TOKEN = 3.5  # an upper bound for most texts
+_LONGER = 1.1  # than what a provider asks for, the limiter may keep its gate closed
 
 
 class LimiterLock:
@@ -265,9 +266,21 @@ class Runner:
             chance=self._chance(),
             can_switch=bool(others),
         )
-        if isinstance(decision, Switch):
+        asked_s = error.retry_after_s if isinstance(error, APIError) else None
+        if asked_s is not None and asked_s > self._max_retry_after_s:
+            self._close(route, error, asked_s)
+        elif isinstance(decision, Switch):
             self._rest(decision, route, error)
         return decision
+
+    def _close(self, route: Route, error: DelugeError, asked_s: float) -> None:
+        """Use a route no more for as long as it wants. Who waits for it would wait in silence: they are told."""
+        now = self.now()
+        refusal = error.again()
+        refusal.hint = too_long(asked_s, self._max_retry_after_s)
+        with self._limiter:
+            self._scheduler.block(refusal, now, model=route.model, key=route.key, until=now + _LONGER * asked_s)
+        self._pump()
 
     def decide_here(self, error: DelugeError, *, attempt: int, time_left_s: float) -> Wait | GiveUp:
         """Decide whether what failed is tried again at the same place."""
@@ -291,4 +304,4 @@ class Runner:
             if decision.rest_s < math.inf:
                 self._scheduler.cool(now + decision.rest_s, now, **named)
             elif decision.scope != "provider":
-                self._scheduler.block(error.again(), now, **named)
+                self._scheduler.block(error.again(), now, model=named["model"], key=named["key"])

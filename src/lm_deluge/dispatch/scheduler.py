@@ -78,6 +78,7 @@ class _Way:
         self.turn = 0.0  # smooth weighted round robin
         self.cool_until = -math.inf
         self.killed_by: DelugeError | None = None
+        self.killed_until = math.inf
         self.held: tuple[Entry, _Group, Ticket] | None = None
 
 
@@ -186,10 +187,19 @@ class Scheduler:
 
     # Models in and out
 
-    def block(self, error: DelugeError, now: float, *, model: str | None = None, key: str | None = None) -> None:
-        """Use a model, or a key, no more. Jobs that only it could take fail with `error`."""
-        for way in self._matching(model, key, None):
-            way.killed_by = error
+    def block(
+        self,
+        error: DelugeError,
+        now: float,
+        *,
+        model: str | None = None,
+        key: str | None = None,
+        provider: str | None = None,
+        until: float = math.inf,
+    ) -> None:
+        """Use a model, a key or a provider no more, or not before `until`. Jobs that only it could take fail."""
+        for way in self._matching(model, key, provider):
+            way.killed_by, way.killed_until = error, until
             self._return_held(way, now)
 
     def cool(
@@ -219,6 +229,9 @@ class Scheduler:
         """Return what starts now, what fails, and when to ask again."""
         start: list[Start] = []
         failed: list[Failure] = []
+        for way in self._ways:
+            if way.killed_until <= now:
+                way.killed_by, way.killed_until = None, math.inf
         self._release_waiting(now)
         self._start_held(now, start)
         self._fail_dead(failed)
@@ -398,5 +411,5 @@ class Scheduler:
         if self._waiting:
             moments.append(self._waiting[0][0])
         if any(group.lane.head() is not None for group in self._groups.values()):
-            moments += [self._opens_at(way, now) for way in self._ways if way.killed_by is None]
+            moments += [way.killed_until if way.killed_by else self._opens_at(way, now) for way in self._ways]
         return min((moment for moment in moments if moment > now), default=math.inf)
