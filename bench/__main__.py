@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+from bench.crowd import crowd
 from bench.decoders import decoders
 from bench.dispatch import dispatch
 from bench.server import EVENTS
@@ -71,3 +72,4 @@ if __name__ == "__main__":
     decode()
     decoders()
     dispatch()
+    crowd()

@@ -25,14 +25,14 @@ _PLAIN = (
 )
 
 
-def _http_chunk(data: bytes) -> bytes:
+def http_chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def _streamed(*usage: bytes) -> bytes:
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
     events = [_EVENT % number for number in range(EVENTS)] + [_FINISH, *usage, b"data: [DONE]\n\n"]
-    return head + b"".join(map(_http_chunk, events)) + b"0\r\n\r\n"
+    return head + b"".join(map(http_chunk, events)) + b"0\r\n\r\n"
 
 
 STREAMED, STREAMED_WITH_USAGE = _streamed(), _streamed(_USAGE)
