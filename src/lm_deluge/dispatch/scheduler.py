@@ -229,12 +229,10 @@ class Scheduler:
         """Return what starts now, what fails, and when to ask again."""
         start: list[Start] = []
         failed: list[Failure] = []
-        for way in self._ways:
-            if way.killed_until <= now:
-                way.killed_by, way.killed_until = None, math.inf
         self._release_waiting(now)
         self._start_held(now, start)
-        self._fail_dead(failed)
+        if self._revive(now):
+            self._fail_dead(failed)
         full: set[int] = set()  # ways without a place, in this poll
         while True:
             choice = self._choose(now, full)
@@ -277,6 +275,17 @@ class Scheduler:
         again = Entry(entry.order, entry.job)
         self._entries[entry.job.id] = (again, group)
         group.lane.add(again)
+
+    def _revive(self, now: float) -> bool:
+        """Use those again whose time is over; return whether any is left that may not be used."""
+        is_any_dead = False
+        for way in self._ways:
+            if way.killed_by is not None:
+                if way.killed_until <= now:
+                    way.killed_by, way.killed_until = None, math.inf
+                else:
+                    is_any_dead = True
+        return is_any_dead
 
     def _fail_dead(self, failed: list[Failure]) -> None:
         for group in self._groups.values():
