@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
@@ -22,6 +22,7 @@ __all__ = [
     "SamplingParams",
     "Secret",
     "Timeouts",
+    "check_range",
 ]
 
 DEFAULT_FIRST_TOKEN_S = 120.0
@@ -72,7 +73,8 @@ class Secret:
         raise TypeError("a Secret is not pickled; pass the key again where it is needed")
 
 
-def _check_range(name: str, value: float | None, low: float, high: float) -> None:
+def check_range(name: str, value: float | None, low: float, high: float) -> None:
+    """Raise a ConfigurationError that names the option where its value is no number of that range, nor None."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
@@ -147,13 +149,13 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     verbosity: Literal["low", "medium", "high"] | None = None
 
     def __post_init__(self) -> None:
-        _check_range("temperature", self.temperature, 0, 2)
-        _check_range("top_p", self.top_p, 0, 1)
-        _check_range("max_new_tokens", self.max_new_tokens, 1, math.inf)
+        check_range("temperature", self.temperature, 0, 2)
+        check_range("top_p", self.top_p, 0, 1)
+        check_range("max_new_tokens", self.max_new_tokens, 1, math.inf)
         _check_whole("max_new_tokens", self.max_new_tokens)
-        _check_range("presence_penalty", self.presence_penalty, -2, 2)
-        _check_range("frequency_penalty", self.frequency_penalty, -2, 2)
-        _check_range("top_logprobs", self.top_logprobs, 0, 20)
+        check_range("presence_penalty", self.presence_penalty, -2, 2)
+        check_range("frequency_penalty", self.frequency_penalty, -2, 2)
+        check_range("top_logprobs", self.top_logprobs, 0, 20)
         _check_whole("top_logprobs", self.top_logprobs)
         _check_whole("seed", self.seed)
         if self.stop is not None:
@@ -225,6 +227,12 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
             restart. With `background` a stream goes on where it broke in any case.
         fallback: Models that are asked where none of the client's own can answer, and that is not the request's fault.
         max_retry_after_s: A provider that wants a longer wait than this is not waited for: its error is raised.
+        min_tokens_per_second: An attempt that is slower is given up for another one, elsewhere where there is one, as
+            long as nothing of it was handed out: batches are watched to the end of each answer, streams until sixteen
+            tokens or a second have come. The last of the `max_attempts` may be as slow as it is.
+        max_cost: US dollars that all calls of the client together may cost. A stream is stopped when they are spent,
+            with a `BudgetError` that has what came, and nothing more is sent. Costs of what is under way are estimated.
+        postprocess: Called with each answer of a batch that is no error; what it returns takes the answer's place.
         max_event_bytes: Largest single event of a stream.
         max_requests_per_minute, max_tokens_per_minute, max_input_tokens_per_minute, max_output_tokens_per_minute: What
             all calls together may use in any minute, over all models; None: what the providers allow, as far as
@@ -255,6 +263,9 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     on_break: OnBreak | None = None
     fallback: str | tuple[str, ...] | list[str] = ()
     max_retry_after_s: float = 120.0
+    min_tokens_per_second: float | None = None
+    max_cost: float | None = None
+    postprocess: Callable[[Any], Any] | None = None
     max_event_bytes: int = 16 * 2**20
     max_requests_per_minute: float | None = None
     max_tokens_per_minute: float | None = None
@@ -270,14 +281,18 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     local_cache: CacheOption = None
 
     def __post_init__(self) -> None:
-        _check_range("max_attempts", self.max_attempts, 1, 1_000)
+        check_range("max_attempts", self.max_attempts, 1, 1_000)
         _check_whole("max_attempts", self.max_attempts)
-        _check_range("max_retry_after_s", self.max_retry_after_s, 0, math.inf)
-        _check_range("max_event_bytes", self.max_event_bytes, 1_024, 2**31)
+        check_range("max_retry_after_s", self.max_retry_after_s, 0, math.inf)
+        check_range("min_tokens_per_second", self.min_tokens_per_second, 0.01, 100_000)
+        check_range("max_cost", self.max_cost, 0, math.inf)
+        if self.postprocess is not None and not callable(self.postprocess):
+            raise ConfigurationError("postprocess is no function")
+        check_range("max_event_bytes", self.max_event_bytes, 1_024, 2**31)
         _check_whole("max_event_bytes", self.max_event_bytes)
         for name in LIMIT_NAMES:
-            _check_range(name, getattr(self, name), 1, math.inf)
-        _check_range("max_concurrent_requests", self.max_concurrent_requests, 1, 100_000)
+            check_range(name, getattr(self, name), 1, math.inf)
+        check_range("max_concurrent_requests", self.max_concurrent_requests, 1, 100_000)
         _check_whole("max_concurrent_requests", self.max_concurrent_requests)
         for name in ("api_key", "base_url", "proxy"):
             _check_type(name, getattr(self, name), str, "text")

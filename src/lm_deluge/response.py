@@ -166,6 +166,10 @@ def _error_from_dict(data: dict[str, Any]) -> DelugeError:
     return error
 
 
+def _joined(pieces: list[str]) -> list[str]:
+    return ["".join(pieces)] if len(pieces) > 1 else pieces
+
+
 class _Pieces:
     """Text of one kind that is still growing."""
 
@@ -177,9 +181,14 @@ class _Pieces:
         self.logprobs: list[TokenLogprob] = []
 
     def part(self) -> Part:
+        self.count()
         text = "".join(self.pieces)
-        self.pieces = [text]
         return TextPart(text, tuple(self.logprobs)) if self.kind is TextPart else self.kind(text)
+
+    def count(self) -> int:
+        """Return the characters so far. What was counted once is in one piece, so asking often is cheap."""
+        self.pieces = _joined(self.pieces)
+        return sum(map(len, self.pieces))
 
 
 class _CallPieces:
@@ -191,6 +200,11 @@ class _CallPieces:
         self.started = started
         self.pieces: list[str] = []
         self.finished: ToolCallFinished | None = None
+
+    def count(self) -> int:
+        """Return the characters of its arguments so far."""
+        self.pieces = _joined(self.pieces)
+        return sum(map(len, self.pieces))
 
     def part(self) -> Part:
         done = self.finished
@@ -316,7 +330,7 @@ class ResponseBuilder:
     @property
     def output_characters(self) -> int:
         """Characters of text, reasoning and arguments so far: what token estimates start from."""
-        return sum(len(piece) for item in self._open for piece in getattr(item, "pieces", ()))
+        return sum(item.count() for item in self._open if isinstance(item, _Pieces | _CallPieces))
 
     def response(self, model_internal: str = "") -> APIResponse:
         """Return the answer so far; complete once `ResponseFinished` was added."""

@@ -50,6 +50,7 @@ OWN = {
     "output": ("KEYWORD_ONLY", None),
     "cache": ("KEYWORD_ONLY", None),
     "prefer_model": ("KEYWORD_ONLY", None),
+    "max_cost": ("KEYWORD_ONLY", None),
 }
 
 

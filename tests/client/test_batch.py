@@ -275,7 +275,7 @@ async def test_a_display_that_fails_ends_the_batch_and_leaves_nothing_behind(mon
 
 async def test_what_is_no_error_of_ours_is_not_swallowed() -> None:
     async with Simulator(echo) as sim, client_of(sim) as client:
-        work = client._work_maker(Asked(), "restart")("q")
+        work = client._work_maker(Asked(), is_collected=True)("q")
 
         def fail(_model: str) -> None:
             raise ZeroDivisionError

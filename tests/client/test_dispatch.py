@@ -264,7 +264,7 @@ async def test_hooks_hear_of_every_attempt() -> None:
     steps = (plain("500 X", b"{}"), [HEAD, chunk(text("part")), FIN], plain("400 X", b"{}"))
     async with Loopback(*steps) as server, client_of(server) as client:
         client._runner()._chance = lambda: 0.0
-        work = client._work_maker(Asked(), "restart")(Conversation.user("Hi"))
+        work = client._work_maker(Asked(), is_collected=True)(Conversation.user("Hi"))
         work = msgspec.structs.replace(work, intend=intend, attempt_failed=failed)
         response = await run_call(work, client._runner)
     assert response.is_error

@@ -102,6 +102,8 @@ def _attempts(name: str, way: str) -> int:
 
 NAMES = [*FAULTS, *IN_ORDER, *BROKEN]
 assert len(NAMES) == len(set(NAMES))
+# A model that wants to be left alone for a day is asked no more: test_batch.py has what becomes of the calls behind.
+CASES = [(name, way) for name in NAMES for way in WAYS if (name, way) != ("retry_after_day", "single")]
 
 
 @pytest.fixture(scope="module")
@@ -117,15 +119,14 @@ def runs() -> dict[tuple[str, str, str], Run]:
                 found[name, way, "once"] = await run(once(_fault(name)), way, **_options(name))
                 found[name, way, "always"] = await run(always(_fault(name)), way, PROMPTS[:2], **_options(name))
 
-        await asyncio.gather(*(one(name, way) for way in WAYS for name in NAMES))
+        await asyncio.gather(*(one(name, way) for name, way in CASES))
         return found
 
     return asyncio.run(play())
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "way"), CASES)
 def test_a_fault_that_passes_is_got_over(runs: dict[tuple[str, str, str], Run], name: str, way: str) -> None:
     found = runs[name, way, "once"]
     assert found.raised is None
@@ -146,8 +147,7 @@ def test_a_fault_that_passes_is_got_over(runs: dict[tuple[str, str, str], Run], 
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "way"), CASES)
 def test_a_fault_that_stays_ends_each_call_in_its_class(
     runs: dict[tuple[str, str, str], Run], name: str, way: str
 ) -> None:

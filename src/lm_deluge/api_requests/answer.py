@@ -19,7 +19,7 @@ def build_answer(attempt: Attempt, call: Call, stats: StreamStats) -> APIRespons
     answer = attempt.builder.response(model.id)
     answer.status_code = attempt.head.status
     answer.request_id = attempt.request_id
-    answer.usage = build_usage(attempt, call)
+    answer.usage = build_usage(attempt)
     if model.price is not None:
         answer.cost = model.price.cost(answer.usage, call.params.service_tier)
     answer.stats = stats
@@ -51,10 +51,10 @@ def build_stats(attempt: Attempt | None, *, attempts: int, begun: float | None, 
     )
 
 
-def build_usage(attempt: Attempt, call: Call) -> Usage:
+def build_usage(attempt: Attempt) -> Usage:
     """Return the tokens so far: as the provider reported them, else as the texts' lengths suggest."""
     return attempt.builder.usage or Usage(
-        input_tokens=-(-call.conversation.text_length() // _CHARACTERS_PER_TOKEN),
+        input_tokens=attempt.input_estimate,
         output_tokens=_output_tokens(attempt),
         estimated=True,
     )

@@ -6,6 +6,7 @@ import asyncio
 import builtins
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import NoReturn
 from urllib.parse import urljoin, urlsplit
 
@@ -34,6 +35,7 @@ _MOST_REDIRECTS = 3
 _MOST_ERROR_BODY = 64 * 2**10
 _ERROR_BODY_S = 10.0
 _RELEASE_S = 0.1
+_CHARACTERS_PER_TOKEN = 4
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-generation-id", "x-amzn-requestid", "cf-ray")
 _QUIET = (ResponseStarted, UsageReported, ResponseFinished)
 
@@ -99,6 +101,11 @@ class Attempt:
         if self._call.background and isinstance(decoder, ResumableDecoder) and not decoder.is_finished:
             return decoder.place
         return None
+
+    @cached_property
+    def input_estimate(self) -> int:
+        """Tokens of the prompt, from the length of its texts."""
+        return -(-self._call.conversation.text_length() // _CHARACTERS_PER_TOKEN)
 
     def opened_after(self, begun: float) -> float:
         """Note that status and headers came just now, to a request sent at `begun`; return how long that took."""
@@ -317,6 +324,7 @@ async def open_exchange(
     secrets = secrets_of(key, call.extra_headers, proxy)
     clock: Clock = "total"
     place: Place | None = None
+    sent_at: float | None = None
     try:
         place = await _find_place(transport, clocks)
         while True:
@@ -344,7 +352,8 @@ async def open_exchange(
     except builtins.TimeoutError as error:
         late = timeout_error(clock, clocks.setting(clock))
         error.__cause__ = error.__context__ = None  # the cancellation in it has frames that hold the headers
-        late.provider, late.model, late.where, late.billed = call.provider.id, call.model.id, "headers", "maybe"
+        late.provider, late.model = call.provider.id, call.model.id
+        late.where, late.billed = ("connect", "no") if sent_at is None else ("headers", "maybe")
         raise late from error
     finally:
         if place is not None:

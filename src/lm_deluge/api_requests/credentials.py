@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,7 +36,6 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _KEYLESS = ("none", "optional", "sigv4", "google")
 _ANY_INTERFACE = "0.0.0.0"  # noqa: S104 - where a server listens; nobody can call there on every system
-_PROXY_NAMES = {scheme: (f"{scheme}_proxy", f"{scheme.upper()}_PROXY") for scheme in ("http", "https")}
 _SHORTEST_SECRET = 8
 """A shorter value, "none" or "x" for a host that wants no key, is a word of its own and would garble messages."""
 
@@ -221,13 +221,18 @@ def find_proxy(url: str, explicit: Secret | None) -> Secret | None:
 
 def _proxy_of_environment(url: str) -> Secret | None:
     parts = urlsplit(url)
-    if sys.platform not in ("darwin", "win32") and _from_environment(_PROXY_NAMES.get(parts.scheme, ())) is None:
-        return None  # `getproxies` goes through all of the environment for each request
+    says = os.environ.get
+    # What is read below is read anew only when one of these has changed: reading takes longer than sending a request.
+    state = (says(f"{parts.scheme}_proxy"), says(f"{parts.scheme}_proxy".upper()), says("no_proxy"), says("NO_PROXY"))
+    return _proxy_of(parts.scheme, parts.hostname or "", state, says("REQUEST_METHOD"))
 
+
+@lru_cache(maxsize=256)
+def _proxy_of(scheme: str, host: str, state: tuple[str | None, ...], method: str | None) -> Secret | None:
     import urllib.request  # takes longer than all of this library to import
 
-    proxy = urllib.request.getproxies().get(parts.scheme)
-    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
+    proxy = urllib.request.getproxies().get(scheme)
+    if not proxy or urllib.request.proxy_bypass(host):
         return None
     return Secret(proxy if "://" in proxy else f"http://{proxy}")
 
@@ -274,6 +279,8 @@ def secrets_of(key: Secret | None, headers: Mapping[str, str], proxy: Secret | N
 
     Of what a header names, `Signature=...` for example, the value alone is a secret too.
     """
+    if not headers and proxy is None:
+        return () if key is None or len(key.reveal()) < _SHORTEST_SECRET else (key,)
     words = [] if key is None else [key.reveal()]
     for value in headers.values():
         words += value.split()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from lm_deluge.config import ClientOptions, LocalCache, OnBreak, PromptCache, SamplingParams, Secret
+from lm_deluge.config import ClientOptions, LocalCache, PromptCache, SamplingParams, Secret, check_range
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.models.registry import find_served_model
 from lm_deluge.models.rows import ModelRow
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from lm_deluge.client.sync import SyncStream
     from lm_deluge.dispatch.cache import SQLiteCache
     from lm_deluge.dispatch.call_plan import CallPlan
+    from lm_deluge.dispatch.purse import Purse
     from lm_deluge.dispatch.runner import LimiterLock, Runner
     from lm_deluge.dispatch.stream_call import StreamCall
     from lm_deluge.dispatch.work import Work
@@ -43,6 +45,7 @@ class Asked(NamedTuple):
     output: Any = None
     cache: PromptCache | None = None
     prefer_model: str | None = None
+    max_cost: float | None = None
 
 
 Tools = Sequence[Tool | ProviderTool | Mapping[str, Any]]
@@ -74,6 +77,7 @@ class LLMClient:
             find_served_model(name, url) for name in ([fallback] if isinstance(fallback, str) else fallback)
         )
         self._rows = {row.id: row for row in (*self._fallback, *self.models)}
+        self._purse: Purse | None = None
         self._turns = [0.0] * len(self.models)
         self._limiter: LimiterLock | None = None
         self._runners: WeakKeyDictionary[AbstractEventLoop, Runner] = WeakKeyDictionary()
@@ -94,6 +98,7 @@ class LLMClient:
         output: Any = None,
         cache: PromptCache | None = None,
         prefer_model: str | None = None,
+        max_cost: float | None = None,
         echo: Echo = "stdout",
     ) -> Stream:
         """Return a stream of the answer. Nothing is sent until it is used.
@@ -106,6 +111,7 @@ class LLMClient:
             cache: What of the prompt the provider is to keep for later calls, where it wants to be told:
                 `tools_only`, `system_and_tools`, `last_user_message`, `last_2_user_messages`, `last_3_user_messages`.
             prefer_model: The one of the client's models that is to answer, as long as it can.
+            max_cost: US dollars; the stream is stopped when they are spent, with a `BudgetError`.
             echo: Where an awaited stream prints.
 
         Raises:
@@ -113,7 +119,7 @@ class LLMClient:
         """
         from lm_deluge.client.stream import Stream
 
-        asked = Asked(tools, sampling_params, output, cache, prefer_model)
+        asked = Asked(tools, sampling_params, output, cache, prefer_model, max_cost)
         return Stream(self._call(prompt, asked), echo)
 
     def stream_sync(
@@ -125,12 +131,13 @@ class LLMClient:
         output: Any = None,
         cache: PromptCache | None = None,
         prefer_model: str | None = None,
+        max_cost: float | None = None,
     ) -> SyncStream:
         """Return the same for code without asyncio; works in a running notebook too. Arguments as in `stream`."""
         from lm_deluge.client.stream import Stream
         from lm_deluge.client.sync import SyncStream
 
-        asked = Asked(tools, sampling_params, output, cache, prefer_model)
+        asked = Asked(tools, sampling_params, output, cache, prefer_model, max_cost)
         return SyncStream(Stream(self._call(prompt, asked), None))
 
     async def process_prompts_async(
@@ -142,6 +149,7 @@ class LLMClient:
         output: Any = None,
         cache: PromptCache | None = None,
         prefer_model: str | None = None,
+        max_cost: float | None = None,
         progress: ProgressKind | None = None,
     ) -> list[APIResponse]:
         """Answer many prompts, as many at a time as the limits allow; return one answer for each, in order.
@@ -156,12 +164,13 @@ class LLMClient:
             output: JSON schema, or pydantic model.
             cache: What of each prompt the provider is to keep.
             prefer_model: The one of the client's models that is to answer, as long as it can.
+            max_cost: US dollars for each prompt, beside what the client has for all.
             progress: In place of the client's.
         """
         from lm_deluge.client.batch import run_in_order
         from lm_deluge.client.progress import make_progress
 
-        make = self._work_maker(Asked(tools, sampling_params, output, cache, prefer_model), on_break="restart")
+        make = self._work_maker(Asked(tools, sampling_params, output, cache, prefer_model, max_cost), is_collected=True)
         shown = make_progress(progress or self.options.progress)
         most = self.options.max_concurrent_requests
         return await run_in_order(self._runner(), make, prompts, most_at_once=most, progress=shown)
@@ -181,6 +190,7 @@ class LLMClient:
         output: Any = None,
         cache: PromptCache | None = None,
         prefer_model: str | None = None,
+        max_cost: float | None = None,
     ) -> EventMerger:
         """Return the live streams of many prompts as one, of `(index, event)` in the order of arrival.
 
@@ -188,7 +198,7 @@ class LLMClient:
         """
         from lm_deluge.client.batch import EventMerger
 
-        make = self._work_maker(Asked(tools, sampling_params, output, cache, prefer_model), on_break="raise")
+        make = self._work_maker(Asked(tools, sampling_params, output, cache, prefer_model, max_cost))
         most = self.options.max_concurrent_requests
         return EventMerger(lambda: (self._runner(), make), prompts, most_at_once=most)
 
@@ -201,13 +211,14 @@ class LLMClient:
         output: Any = None,
         cache: PromptCache | None = None,
         prefer_model: str | None = None,
+        max_cost: float | None = None,
     ) -> int:
         """Start a call in the running event loop, under the same limits; return the id by which to wait for it."""
         import asyncio
 
         from lm_deluge.client.batch import run_one
 
-        make = self._work_maker(Asked(tools, sampling_params, output, cache, prefer_model), on_break="restart")
+        make = self._work_maker(Asked(tools, sampling_params, output, cache, prefer_model, max_cost), is_collected=True)
         self._last_task += 1
         task = asyncio.get_running_loop().create_task(run_one(self._runner(), make, prompt))
         self._tasks[self._last_task] = task
@@ -247,12 +258,13 @@ class LLMClient:
 
         if asked.prefer_model is None:
             asked = asked._replace(prefer_model=self._next_model().id)
-        work = self._work_maker(asked, on_break="raise")(prompt)
+        work = self._work_maker(asked)(prompt)
         work.plan_for(asked.prefer_model or "")
         return begin_call(work, self._runner)
 
-    def _work_maker(self, asked: Asked, on_break: OnBreak) -> Callable[[Prompt], Work]:
-        """Return what makes a call of a prompt. `on_break` holds where the client's option says nothing."""
+    def _work_maker(self, asked: Asked, *, is_collected: bool = False) -> Callable[[Prompt], Work]:
+        """Return what makes a call of a prompt. Nobody sees the events of one that `is_collected` before its end."""
+        from lm_deluge.dispatch.purse import Purse
         from lm_deluge.dispatch.work import Work
         from lm_deluge.prompt.conversation import to_conversation
 
@@ -261,7 +273,11 @@ class LLMClient:
                 f"prefer_model={asked.prefer_model!r} is none of the client's models",
                 hint=f"It has {', '.join(self._rows)}.",
             )
-        params = _merged(self.options.sampling_params, asked.params)
+        check_range("max_cost", asked.max_cost, 0, math.inf)
+        options = self.options
+        params = _merged(options.sampling_params, asked.params)
+        if options.max_cost is not None and self._purse is None:
+            self._purse = Purse(options.max_cost, "the client")
 
         def make(prompt: Prompt) -> Work:
             conversation = to_conversation(prompt)
@@ -272,13 +288,18 @@ class LLMClient:
                     plans[model] = self._plan(self._rows[model], conversation, asked)
                 return plans[model]
 
+            own = None if asked.max_cost is None else Purse(asked.max_cost, "the call")
             return Work(
                 plan_for=plan_for,
                 text_length=conversation.text_length(),
                 max_output_tokens=params.max_new_tokens,
                 prefer=asked.prefer_model,
-                is_cached=self.options.local_cache not in (None, False),
-                on_break=self.options.on_break or on_break,
+                is_cached=options.local_cache not in (None, False),
+                on_break=options.on_break or ("restart" if is_collected else "raise"),
+                purses=tuple(purse for purse in (own, self._purse) if purse is not None),
+                min_tokens_per_second=options.min_tokens_per_second,
+                is_collected=is_collected,
+                postprocess=options.postprocess,
             )
 
         return make
@@ -312,6 +333,10 @@ class LLMClient:
         from lm_deluge.providers.catalog import find_adapter
 
         options = self.options
+        if model.price is None and not (asked.max_cost is None and options.max_cost is None):
+            raise ConfigurationError(
+                f"{model.id} has no price, so max_cost cannot be kept", hint="register() a row with a price."
+            )
         call = build_call(
             model,
             prompt,

@@ -15,7 +15,7 @@ from lm_deluge.dispatch.call_plan import CallPlan
 from lm_deluge.dispatch.runner import Runner
 from lm_deluge.dispatch.stream_call import StreamCall
 from lm_deluge.dispatch.work import Work
-from lm_deluge.errors import ConfigurationError, DelugeError
+from lm_deluge.errors import ConfigurationError, DelugeError, DispatchError
 from lm_deluge.events import Event
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
 
@@ -52,7 +52,17 @@ async def run_call(
         return response
     finally:
         call.abort()
-    return call.response()
+    response = call.response()
+    return response if work.postprocess is None else _postprocessed(response, work.postprocess)
+
+
+def _postprocessed(response: APIResponse, postprocess: Callable[[APIResponse], APIResponse]) -> APIResponse:
+    try:
+        return postprocess(response)
+    except Exception as error:  # noqa: BLE001 - a fault of the user's function in one row loses no other row
+        response.error = DispatchError(f"postprocess raised {type(error).__name__}", hint="The answer is on it, whole.")
+        response.error.__cause__ = error
+        return response
 
 
 class CachedCall(StreamCall):
@@ -122,11 +132,11 @@ class CachedCall(StreamCall):
         if plan.local_cache is None:
             return None
         async with asyncio.timeout(_PATIENCE_S) as scope:
-            self._scope = scope  # which an abort cuts short
+            self.scope = scope  # which an abort cuts short
             try:
                 return await plan.local_cache.get(_key(plan))
             finally:
-                self._scope = None
+                self.scope = None
 
     async def _keep(self) -> None:
         """Put a whole answer into the cache."""

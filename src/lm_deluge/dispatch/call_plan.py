@@ -7,9 +7,12 @@ import msgspec
 from lm_deluge.config import LocalCache, Secret, Timeouts
 from lm_deluge.providers.adapter import Adapter, Call
 from lm_deluge.transport.base import Transport
+from lm_deluge.usage import Usage
 from lm_deluge.wire.http import HttpRequest
 
 __all__ = ["CallPlan"]
+
+_CHARACTERS_PER_TOKEN = 4
 
 
 class CallPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +26,12 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True):
     timeouts: Timeouts
     proxy: Secret | None = None
     local_cache: LocalCache | None = None
+
+    def least_cost(self) -> float:
+        """Return what its input costs at least, in US dollars; 0 where the model has no price."""
+        price = self.call.model.price
+        tokens = self.call.conversation.text_length() // _CHARACTERS_PER_TOKEN
+        return 0.0 if price is None else price.cost(Usage(input_tokens=tokens), self.call.params.service_tier)
 
     def __repr__(self) -> str:
         return f"CallPlan({self.call!r})"  # the rest holds the key and the prompt

@@ -7,6 +7,7 @@ from lm_deluge.api_requests.attempt import Attempt, open_attempt
 from lm_deluge.dispatch.call_plan import CallPlan
 from lm_deluge.dispatch.runner import Runner
 from lm_deluge.dispatch.scheduler import Start
+from lm_deluge.dispatch.speed import SpeedWatch
 from lm_deluge.errors import DelugeError
 from lm_deluge.events import Event
 from lm_deluge.response import APIResponse, StreamStats
@@ -31,10 +32,16 @@ class Leg:
         self.attempt: Attempt | None = None
         self._runner = runner
         self._sent_at: float | None = None
+        self._watch: SpeedWatch | None = None
         self._is_given_back = False
 
-    async def open(self, deadline: float | None) -> Attempt:
-        """Send the request; return once the provider has said that an answer is coming. Errors are `open_attempt`'s."""
+    async def open(self, deadline: float | None, least_speed: float | None = None) -> Attempt:
+        """Send the request; return once the provider has said that an answer is coming. Errors are `open_attempt`'s.
+
+        Args:
+            deadline: When the call must be over, in the loop's time.
+            least_speed: Tokens per second below which it fails; None: none.
+        """
         plan, ticket = self.plan, self.start.ticket
         sent_at = self._sent_at = self._runner.now()
 
@@ -52,16 +59,30 @@ class Leg:
             proxy=plan.proxy,
             on_head=on_head,
         )
+        if least_speed is not None:
+            self._watch = SpeedWatch(self.attempt, least_speed)
         return self.attempt
 
     async def next_batch(self) -> list[Event]:
         """Return the next events; empty at the end. Raises what `Attempt.next_batch` does."""
         assert self.attempt is not None  # noqa: S101 - it is open
-        return await self.attempt.next_batch()
+        return await (self.attempt if self._watch is None else self._watch).next_batch()
+
+    @property
+    def is_speaking(self) -> bool:
+        """Whether it has something to show: fast enough, where that is asked of it."""
+        attempt = self.attempt
+        if attempt is None or not attempt.builder.has_deltas:
+            return False
+        return self._watch is None or self._watch.is_fast_enough
+
+    def trust(self) -> None:
+        """Do not watch its speed any more: it is handed out."""
+        self._watch = None
 
     def usage(self) -> Usage | None:
         """Return what it has cost so far, None where nothing was answered."""
-        return None if self.attempt is None else build_usage(self.attempt, self.plan.call)
+        return None if self.attempt is None else build_usage(self.attempt)
 
     def cost(self) -> float | None:
         """Return the same in US dollars; None where nothing was answered, or the model has no price."""

@@ -104,7 +104,7 @@ class Runner:
         self.now = clock
         self._limiter = limiter
         self._scheduler = Scheduler(limiter.limiter, routes)
-        self._max_attempts = max_attempts
+        self.max_attempts = max_attempts
         self._max_retry_after_s = max_retry_after_s
         self._chance = chance
         self._admitting: dict[int, asyncio.Future[Start]] = {}
@@ -260,7 +260,7 @@ class Runner:
         decision = decide(
             error,
             attempt=attempt,
-            max_attempts=self._max_attempts,
+            max_attempts=self.max_attempts,
             max_retry_after_s=self._max_retry_after_s,
             time_left_s=time_left_s,
             chance=self._chance(),
@@ -287,7 +287,7 @@ class Runner:
         return decide(
             error,
             attempt=attempt,
-            max_attempts=self._max_attempts,
+            max_attempts=self.max_attempts,
             max_retry_after_s=self._max_retry_after_s,
             time_left_s=time_left_s,
             chance=self._chance(),

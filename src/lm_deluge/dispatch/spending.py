@@ -16,6 +16,11 @@ class Spending:
         self._usage: Usage | None = None
         self._cost: float | None = None
 
+    @property
+    def cost(self) -> float:
+        """US dollars, as far as there are prices."""
+        return self._cost or 0.0
+
     def add(self, leg: Leg) -> None:
         """Add what a leg has cost: as reported, or estimated once it said something."""
         attempt = leg.attempt

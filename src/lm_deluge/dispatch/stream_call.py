@@ -11,7 +11,8 @@ import asyncio
 import builtins
 import contextlib
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from types import TracebackType
 
 import msgspec
 
@@ -19,6 +20,7 @@ from lm_deluge.api_requests.answer import build_stats
 from lm_deluge.dispatch.background import UpstreamCancel, can_resume, resume
 from lm_deluge.dispatch.lanes import Job
 from lm_deluge.dispatch.leg import Leg
+from lm_deluge.dispatch.purse import Account
 from lm_deluge.dispatch.retry import GiveUp, Wait
 from lm_deluge.dispatch.runner import Runner
 from lm_deluge.dispatch.spending import Spending
@@ -43,6 +45,8 @@ class StreamCall:
         self._leg: Leg | None = None  # whose events are handed out
         self._opening: Leg | None = None  # nothing of it was handed out
         self._spending = Spending()  # of the legs before
+        self._account = Account(work.purses) if work.purses else None
+        self._overspent: DelugeError | None = None
         self._attempts = 0
         self._failures: list[str] = []  # of the attempts before the last one
         self._is_over = False
@@ -50,7 +54,7 @@ class StreamCall:
         self._begun: float | None = None
         self._ended: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._scope: asyncio.Timeout | None = None  # by which whoever waits is woken
+        self.scope: asyncio.Timeout | None = None  # by which whoever waits is woken
         self._cancel: UpstreamCancel | None = None
         self._cancelled = ""  # the id of the answer that it ends
 
@@ -64,9 +68,13 @@ class StreamCall:
         """
         if self._is_over:
             return []
+        overspent = self._overspent
+        if overspent is not None:
+            await self._fail(overspent)
+            raise overspent
         try:
             if self._leg is None:
-                async with self._waking():
+                async with _Waking(self):
                     events = await self._first_events(None)
             else:
                 events = await self._next_of(self._leg)
@@ -82,24 +90,16 @@ class StreamCall:
             raise
         if not events:
             self._end()
+        elif self._account is not None:
+            self._charge(self._account)
         return events
-
-    @contextlib.asynccontextmanager
-    async def _waking(self) -> AsyncIterator[None]:
-        """Let `abort` wake whoever waits in the block."""
-        async with asyncio.timeout(None) as scope:
-            outer, self._scope = self._scope, scope
-            try:
-                yield
-            finally:
-                self._scope = outer
 
     async def _next_of(self, leg: Leg) -> list[Event]:
         """Return the next events of what is handed out, mended where it broke."""
         try:
             return await leg.next_batch()
         except DelugeError as error:
-            async with self._waking():
+            async with _Waking(self):
                 if can_resume(leg.attempt, error):
                     return await self._resume(leg, error)
                 self._end_leg(leg, error)
@@ -135,6 +135,8 @@ class StreamCall:
             start = await runner.admit(job, wait_s)
             try:
                 plan = self._work.plan_for(start.route.model)
+                if self._account is not None:
+                    self._account.check(self._spending.cost + plan.least_cost())
                 if self._work.intend is not None:
                     await self._work.intend(self._attempts + 1)
             except BaseException as error:
@@ -155,23 +157,31 @@ class StreamCall:
     async def _held_events(self, leg: Leg) -> list[Event]:
         """Open a leg and read until it has something to show, or is over."""
         left = self._time_left()
-        attempt = await leg.open(None if left == math.inf or self._loop is None else self._loop.time() + left)
+        deadline = None if left == math.inf or self._loop is None else self._loop.time() + left
+        attempt = await leg.open(deadline, self._least_speed())
         held: list[Event] = []
         while True:
             try:
-                batch = await attempt.next_batch()
+                batch = await leg.next_batch()
             except DelugeError as error:
                 if not can_resume(attempt, error):
                     raise
                 batch = await self._resume(leg, error)
             held += batch
-            if not batch or attempt.builder.has_deltas or attempt.builder.finished is not None:
+            if not batch or leg.is_speaking or attempt.builder.finished is not None:
                 return held
+
+    def _least_speed(self) -> float | None:
+        """Return how fast an attempt must be; the last one may be as slow as it is."""
+        is_last = self._runner is not None and self._attempts >= self._runner.max_attempts
+        return None if is_last else self._work.min_tokens_per_second
 
     def _show(self, leg: Leg, held: list[Event], notes: list[Event]) -> list[Event]:
         """Hand out what a leg begins with; what was shown before is void."""
         before, self._leg, self._opening = self._leg, leg, None
         is_start = bool(held) and type(held[0]) is ResponseStarted
+        if not self._work.is_collected:
+            leg.trust()
         if before is not None:
             self._spending.add(before)
             return [*notes, *held[is_start:]]
@@ -256,10 +266,20 @@ class StreamCall:
             response.error = error
             await self._work.attempt_failed(self._attempts, response, True)
 
+    def _charge(self, account: Account) -> None:
+        """Take what the call has cost so far out of the purses; see whether it may go on."""
+        leg = self._leg
+        own = 0.0 if leg is None else leg.cost() or 0.0
+        overspent = account.charge(self._spending.cost + own)
+        if leg is not None and leg.attempt is not None and leg.attempt.builder.finished is None:
+            self._overspent = overspent
+
     # Ending
 
     def _end(self) -> None:
         self._is_over = True
+        if self._account is not None:
+            self._charge(self._account)
         if self._loop is not None and self._ended is None:
             self._ended = self._loop.time()
         if self._runner is not None and self._job is not None:
@@ -294,7 +314,7 @@ class StreamCall:
             if leg is not None:
                 self._cancel_upstream(leg)
                 leg.abort()
-        scope, self._scope = self._scope, None
+        scope, self.scope = self.scope, None
         if scope is not None and self._loop is not None:
             # Wakes the one who opens the attempt; his task is not cancelled.
             scope.reschedule(self._loop.time())
@@ -344,6 +364,26 @@ class StreamCall:
         now = self._ended or (self._loop.time() if self._loop is not None else None)
         attempt = None if self._leg is None else self._leg.attempt
         return build_stats(attempt, attempts=self._attempts, begun=self._begun, now=now)
+
+
+class _Waking:
+    """Lets `abort` wake whoever waits in the block."""
+
+    __slots__ = ("_call", "_outer", "_scope")
+
+    def __init__(self, call: StreamCall) -> None:
+        self._call = call
+        self._outer = call.scope
+        self._scope = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        self._call.scope = await self._scope.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._call.scope = self._outer
+        await self._scope.__aexit__(kind, error, traceback)
 
 
 def _note(number: int, error: DelugeError, wait_s: float, leg: Leg, *, goes_on: bool = False) -> Event:

@@ -9,6 +9,7 @@ import msgspec
 
 from lm_deluge.config import OnBreak
 from lm_deluge.dispatch.call_plan import CallPlan
+from lm_deluge.dispatch.purse import Purse
 
 __all__ = ["Work"]
 
@@ -24,6 +25,10 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
         prefer: The model that should, as long as it can.
         is_cached: Its plans have a local cache, to be looked into first.
         on_break: What is done about a stream that dies after its first delta.
+        purses: What pays for it.
+        min_tokens_per_second: A slower attempt is given up, as long as nothing of it was handed out.
+        is_collected: Nobody sees its events before the end.
+        postprocess: What becomes of its answer, where it is no error.
         intend: Awaited before each request leaves, with the number of the attempt, from 1. What it raises ends the
             call, and nothing is sent.
         attempt_failed: Awaited after each attempt that failed, with its number, what is to be told of it (`error`
@@ -37,5 +42,9 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     prefer: str | None = None
     is_cached: bool = False
     on_break: OnBreak = "raise"
+    purses: tuple[Purse, ...] = ()
+    min_tokens_per_second: float | None = None
+    is_collected: bool = False
+    postprocess: Callable[[Any], Any] | None = None
     intend: Callable[[int], Awaitable[None]] | None = None
     attempt_failed: Callable[[int, Any, bool], Awaitable[None]] | None = None

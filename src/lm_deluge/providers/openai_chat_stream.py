@@ -207,10 +207,9 @@ class ChatPayload:
             if self._is_plain:
                 try:
                     events.append(TextDelta(_decode_plain(data).choices[0].delta.content))
+                    continue
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                     self._is_plain = False
-                else:
-                    continue
             self.handle(ServerSentEvent(data), events)
 
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:

@@ -57,7 +57,7 @@ class SSEDecoder:
         self._id = ""  # becomes last_event_id with the event
         self._skip_lf = False
         self._is_start = True
-        self._is_between = False  # no line of the next event was read
+        self._is_between = True  # no line of the next event was read
         self._names: dict[bytes, str] = {}  # of types: a stream has a few
 
     def may_begin(self, head: bytes) -> bool:
@@ -114,12 +114,13 @@ class SSEDecoder:
 
     def _whole_events(self, data: bytes, begin: bytes) -> bytes | None:
         """Return the bytes up to the end of the last whole event, if the first one begins so and lines end with LF."""
-        if not (self._is_between or (self._is_start and not self._rest)) or _CR in data:
+        if not self._is_between or _CR in data:
             return None
         rest = self._rest
         size = len(begin)
         if (bytes(rest[:size]) + data[:size] if rest else data)[:size] != begin:
             return None
+        self._is_start = False  # it is no byte order mark
         end = len(data) if data[-2:] == b"\n\n" else data.rfind(b"\n\n") + 2
         if end < _SHORTEST or self._held + end > self._limit:
             return None
@@ -127,8 +128,6 @@ class SSEDecoder:
 
     def _go_on_behind(self, whole: bytes, data: bytes) -> None:
         """Take what follows the whole events, which are done."""
-        self._is_start = False
-        self._is_between = True
         end = len(whole) - len(self._rest)
         self._rest.clear()
         self._held = 0
@@ -139,7 +138,7 @@ class SSEDecoder:
     def _is_idle(self) -> bool:
         """Whether nothing is held, but for a line whose end has not come, and nothing is wrong."""
         held = self._data is not None or self._event or self._id != self.last_event_id
-        return not (held or self._skip_lf or self._is_start or self.error)
+        return not (held or self._skip_lf or self.error)
 
     def _feed(self, data: bytes) -> list[ServerSentEvent]:
         if self.error is not None:
