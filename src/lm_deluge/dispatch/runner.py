@@ -18,10 +18,11 @@ from weakref import WeakSet
 
 from lm_deluge.dispatch.lanes import Job
 from lm_deluge.dispatch.limits import Limiter, Observation, Ticket
+from lm_deluge.dispatch.outages import Outages
 from lm_deluge.dispatch.retry import GiveUp, Switch, Wait, decide, too_long
 from lm_deluge.dispatch.scheduler import Route, Scheduler, Start
 from lm_deluge.dispatch.work import Work
-from lm_deluge.errors import APIError, DelugeError, RateLimitError
+from lm_deluge.errors import APIError, ConnectError, DelugeError, RateLimitError
 from lm_deluge.usage import Usage
 from lm_deluge.wire.http import HttpHead
 from lm_deluge.wire.rate_limit_headers import parse_rate_limits
@@ -107,6 +108,7 @@ class Runner:
         self.max_attempts = max_attempts
         self._max_retry_after_s = max_retry_after_s
         self._chance = chance
+        self._outages = Outages(max_retry_after_s)
         self._admitting: dict[int, asyncio.Future[Start]] = {}
         self._last_id = 0
         self._later = later
@@ -200,6 +202,7 @@ class Runner:
 
     def head_came(self, ticket: Ticket, head: HttpHead, sent_at: float) -> None:
         """Learn from the head of an answer."""
+        self._outages.answered(ticket.model)
         limits = parse_rate_limits(head.headers)
         seen = Observation(ticket=ticket, status=head.status, sent_at=sent_at, rate_limits=limits)
         with self._limiter as limiter:
@@ -207,7 +210,10 @@ class Runner:
 
     def failed(self, ticket: Ticket, error: DelugeError, sent_at: float) -> None:
         """Learn from a provider's error; the ticket is still to be given back."""
-        if not isinstance(error, APIError) or error.status_code is None:
+        if not isinstance(error, APIError):
+            return
+        self._outages.answered(ticket.model)
+        if error.status_code is None:
             return
         seen = Observation(
             ticket=ticket,
@@ -252,20 +258,37 @@ class Runner:
 
     # What next
 
+    def is_outage(self, error: DelugeError, route: Route) -> bool:
+        """Whether an attempt met nobody where somebody was before: it is not counted."""
+        return self._outages.is_one(route.model, error, self.now())
+
     def decide(
-        self, error: DelugeError, *, attempt: int, time_left_s: float, route: Route, models: frozenset[str] | None
+        self,
+        error: DelugeError,
+        *,
+        attempt: int,
+        unreached: int,
+        time_left_s: float,
+        route: Route,
+        models: frozenset[str] | None,
     ) -> Wait | Switch | GiveUp:
-        """Decide what follows an attempt that failed; leave alone for a while what is not to be used."""
+        """Decide what follows an attempt that failed; leave alone for a while what is not to be used.
+
+        Of `attempt` attempts, `unreached` met an outage, and are not counted.
+        """
         others = [each for each in self.routes if each != route and (models is None or each.model in models)]
         decision = decide(
             error,
-            attempt=attempt,
+            attempt=max(1, attempt - unreached),
             max_attempts=self.max_attempts,
             max_retry_after_s=self._max_retry_after_s,
             time_left_s=time_left_s,
             chance=self._chance(),
             can_switch=bool(others),
         )
+        if isinstance(decision, Wait) and isinstance(error, ConnectError) and unreached:
+            wait_s = self._outages.wait_s(attempt, self._chance())
+            decision = Wait(wait_s) if wait_s < time_left_s else decision
         asked_s = error.retry_after_s if isinstance(error, APIError) else None
         if asked_s is not None and asked_s > self._max_retry_after_s:
             self._close(route, error, asked_s)
