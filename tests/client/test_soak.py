@@ -51,7 +51,6 @@ class Sample:
 class Soak:
     """The calls of one run, and what came of them."""
 
-    clients: list[LLMClient]
     until: float
     chance: random.Random = field(default_factory=lambda: random.Random(7))
     numbers: "count[int]" = field(default_factory=lambda: count(1))
@@ -119,10 +118,9 @@ class Soak:
         except (TimeoutError, DelugeError):
             pass
 
-    async def work(self) -> None:
+    async def work(self, client: LLMClient) -> None:
         ways: list[Callable[[LLMClient], Awaitable[None]]] = [self.batch, self.merged, self.single, self.started]
         while time.monotonic() < self.until:
-            client = self.clients[self.chance.random() < 0.1]
             way = self.abandoned if self.chance.random() < 0.05 else self.chance.choice(ways)
             await way(client)
 
@@ -162,11 +160,11 @@ async def test_every_call_ends_once_and_nothing_grows() -> None:
         sockets, tasks = open_sockets(), len(asyncio.all_tasks())
         options = {"api_key": "sk-test", "timeouts": CLOCKS, "max_attempts": MOST_ATTEMPTS, "progress": "none"}
         clients = [LLMClient("gpt-4o", base_url=url, max_concurrent_requests=AT_ONCE, **options) for url in urls]
-        soak, samples = Soak(clients, time.monotonic() + SECONDS), list[Sample]()
+        soak, samples = Soak(time.monotonic() + SECONDS), list[Sample]()
         sampling = asyncio.create_task(sample(soak, samples))
         async with asyncio.TaskGroup() as workers:
-            for _ in range(AT_ONCE):
-                workers.create_task(soak.work())
+            for number in range(AT_ONCE):
+                workers.create_task(soak.work(clients[number % 10 == 0]))
         sampling.cancel()
         await asyncio.wait([sampling])
         await asyncio.sleep(0.25)
