@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 from bench.serving import serving
 
@@ -17,6 +18,8 @@ def crowd(streams: int = STREAMS, per_second: float = PER_SECOND, events: int = 
     print(f"\n{streams} streams at once, {per_second} events/s each for {events / per_second:g} s")
     for way in WAYS:
         found = run(way, streams, per_second, events)
+        if found["kinds"]:
+            print(f"  {way:8} {found['kinds']}")
         print(
             f"  {way:8} {found['errors']} errors, {found['events']} of {streams * events} events, "
             f"{found['kib_per_stream']:5.1f} KiB each ({found['kib_of_text']:.1f} of it text), "
@@ -25,13 +28,13 @@ def crowd(streams: int = STREAMS, per_second: float = PER_SECOND, events: int = 
         )
 
 
-def run(way: str, streams: int, per_second: float, events: int) -> dict[str, float]:
+def run(way: str, streams: int, per_second: float, events: int) -> dict[str, Any]:
     """Run one client process; return what it says."""
     flowing = serving("bench.slow_server", str(per_second), str(events))
     with flowing as (_, port), serving("bench.short_server") as (_, warm_port):
         command = [sys.executable, "-m", "bench.crowd_peer", way, port, str(streams), warm_port]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 

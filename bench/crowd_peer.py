@@ -83,6 +83,7 @@ async def main(way: str, port: str, count: int, warm_port: str) -> None:
     found = {
         "answers": len(responses),
         "errors": sum(each.error is not None for each in responses),
+        "kinds": sorted({f"{each.error}"[:200] for each in responses if each.error is not None}),
         "attempts": sum(each.stats.attempts for each in responses if each.stats),
         "events": characters // EVENT_CHARACTERS,
         "kib_per_stream": (max(rss) - before) / count,
