@@ -19,7 +19,8 @@
     |  |- RequestTooLargeError             413
     |  |- RateLimitError                   429
     |  |- OverloadedError                  503, 529
-    |  '- ServerError                      other 5xx, 408, 409
+    |  |- ServerError                      other 5xx, 408, 409
+    |  '- BatchEndedError                  a provider's own batch expired, was cancelled or lost a request
     |- TransportError                      no full answer
     |  |- ConnectError
     |  |  '- CertificateError
@@ -52,6 +53,7 @@ __all__ = [
     "APIError",
     "AuthenticationError",
     "BadRequestError",
+    "BatchEndedError",
     "BudgetError",
     "CertificateError",
     "ConfigurationError",
@@ -318,6 +320,15 @@ class OverloadedError(APIError):
 
 class ServerError(APIError):
     """The provider failed."""
+
+    retryable: ClassVar[bool] = True
+
+
+class BatchEndedError(APIError):
+    """A provider's own batch ended without this request: it expired, was cancelled, or the provider lost it.
+
+    It was not answered and is not billed; asked in another batch it may be.
+    """
 
     retryable: ClassVar[bool] = True
 

@@ -125,6 +125,7 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         opaque_as: Whose opaque data (signatures, encrypted reasoning) it makes and understands; left empty, its own
             alone.
         prompt_cache: Whether it caches prompts where it is told to, by itself, or not as far as is known.
+        batch_api: Name of the API by which it answers whole batches within a day, at half the price; empty: none.
         quirks: Where it differs from the API it speaks.
     """
 
@@ -144,6 +145,7 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     signs_for: str = ""
     opaque_as: str = ""
     prompt_cache: Literal["explicit", "automatic", "none"] = "none"
+    batch_api: str = ""
     quirks: Quirks = Quirks()
 
     @property

@@ -8,7 +8,7 @@ import contextlib
 import os
 import ssl
 import weakref
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,7 +33,7 @@ from lm_deluge.transport.base import DescriptorsUsedUpError
 from lm_deluge.transport.base import Place as PlaceLike
 from lm_deluge.transport.content_coding import ContentDecoder, accepted_codings, content_decoder
 from lm_deluge.transport.places import Place, Places, are_descriptors_used_up, most_connections
-from lm_deluge.wire.http import HttpHead, HttpRequest
+from lm_deluge.wire.http import HttpHead, HttpRequest, Pieces
 
 __all__ = ["AiohttpExchange", "AiohttpTransport"]
 
@@ -136,8 +136,8 @@ class AiohttpTransport:
                 response = await session.request(
                     request.method,
                     _as_written(request.url),
-                    data=request.body,
-                    headers={"accept-encoding": accepted_codings(), **request.headers},
+                    data=request.body if request.pieces is None else _sent_piecewise(request.pieces),
+                    headers={"accept-encoding": accepted_codings(), **_length(request), **request.headers},
                     allow_redirects=False,
                     proxy=None if proxy is None else proxy.reveal(),
                     timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout_s),
@@ -187,6 +187,16 @@ def _close_idle(session: aiohttp.ClientSession) -> None:
     for connections in idle.values():
         for protocol, _ in connections:
             protocol.close()
+
+
+async def _sent_piecewise(pieces: Pieces) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+
+
+def _length(request: HttpRequest) -> dict[str, str]:
+    # Where aiohttp cannot know the length it sends chunks, which storage services refuse.
+    return {} if request.pieces is None else {"content-length": str(request.size)}
 
 
 def _as_written(url: str) -> URL:
