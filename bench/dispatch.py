@@ -1,4 +1,7 @@
-"""What the dispatcher costs: thousands of short streams, against the shortest loop that could read them."""
+"""What the dispatcher costs: thousands of short streams, against the shortest loop that could read them.
+
+Flowing streams come event by event, as models write; the others whole in one segment, so that all is overhead.
+"""
 
 import statistics
 import subprocess
@@ -16,15 +19,22 @@ _PEERS_FILE = Path(__file__).with_name("dispatch_peers.py")
 
 def dispatch() -> None:
     """CPU and wall time per request, one process per peer, peers in turn."""
-    print(f"\n{REQUESTS} short streams, 100 at a time: CPU and wall time per request, and CPU against the bare loop")
-    with tempfile.TemporaryDirectory() as folder, serving("bench.short_server") as (_, port):
-        pythons = {"bare": sys.executable, "deluge": sys.executable}
+    with tempfile.TemporaryDirectory() as folder:
         old = _old_environment(folder)
         if old is None:
             print(f"  {_OLD} left out: it could not be installed")
-        else:
-            pythons |= {"old-streams": old, "old-batch": old}
-        taken: dict[str, list[tuple[float, float]]] = {peer: [] for peer in pythons}
+        pythons = {"bare": sys.executable, "deluge": sys.executable}
+        pythons |= {} if old is None else {"old-streams": old, "old-batch": old}
+        for how in ("flowing", "at-once"):
+            _compare(how, pythons)
+
+
+def _compare(how: str, pythons: dict[str, str]) -> None:
+    print(
+        f"\n{REQUESTS} short streams, {how}, 100 at a time: CPU and wall time per request, and CPU against the bare loop"
+    )
+    taken: dict[str, list[tuple[float, float]]] = {peer: [] for peer in pythons}
+    with serving("bench.short_server", how) as (_, port):
         for _ in range(TURNS):
             for peer, python in pythons.items():
                 taken[peer].append(_run(python, peer, port))

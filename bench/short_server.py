@@ -1,4 +1,7 @@
-"""A server that answers every request at once with the same short stream, and costs next to nothing."""
+"""A server that answers every request with the same short stream, and costs next to nothing.
+
+All of it goes out at once, or with the argument `flowing` event by event, as models generate it.
+"""
 
 import asyncio
 import sys
@@ -29,17 +32,21 @@ def http_chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def _streamed(*usage: bytes) -> bytes:
+GAP_S = 0.002  # between two events of an answer that flows
+
+
+def _streamed(*usage: bytes) -> list[bytes]:
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
     events = [_EVENT % number for number in range(EVENTS)] + [_FINISH, *usage, b"data: [DONE]\n\n"]
-    return head + b"".join(map(http_chunk, events)) + b"0\r\n\r\n"
+    first, *others = map(http_chunk, events)
+    return [head + first, *others[:-1], others[-1] + b"0\r\n\r\n"]
 
 
 STREAMED, STREAMED_WITH_USAGE = _streamed(), _streamed(_USAGE)
-PLAIN = (b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(_PLAIN)) + _PLAIN
+PLAIN = [(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(_PLAIN)) + _PLAIN]
 
 
-def _answer_to(body: bytes) -> bytes:
+def _answer_to(body: bytes) -> list[bytes]:
     if b'"include_usage":' in body:
         return STREAMED_WITH_USAGE
     return STREAMED if b'"stream":true' in body.replace(b" ", b"") else PLAIN
@@ -50,6 +57,7 @@ class ShortAnswers(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._held = b""
+        self._flows = "flowing" in sys.argv
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -65,7 +73,16 @@ class ShortAnswers(asyncio.Protocol):
             if len(self._held) < whole:
                 return
             body, self._held = self._held[end + 4 : whole], self._held[whole:]
-            self._transport.write(_answer_to(body))
+            pieces = _answer_to(body)
+            if self._flows:
+                self._send(pieces, 0)
+            else:
+                self._transport.write(b"".join(pieces))
+
+    def _send(self, pieces: list[bytes], number: int) -> None:
+        self._transport.write(pieces[number])
+        if number + 1 < len(pieces):
+            asyncio.get_running_loop().call_later(GAP_S, self._send, pieces, number + 1)
 
 
 async def main() -> None:

@@ -45,6 +45,21 @@ _KEEPALIVE_S = 30
 _MOST_STALE = 1  # idle connections in a row that the server had closed; what comes after is the caller's to retry
 
 
+class _Process:
+    """Which process this is, without asking the system at each request."""
+
+    pid = os.getpid()
+
+    @classmethod
+    def look(cls) -> None:
+        """Look again, in the child of a fork."""
+        cls.pid = os.getpid()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Process.look)
+
+
 class _Way:
     """How a request came by its connection."""
 
@@ -88,7 +103,7 @@ class _Pool:
     """
 
     def __init__(self, on_close: Callable[[], object]) -> None:
-        self.pid = os.getpid()
+        self.pid = _Process.pid
         self.places = Places(most_connections())
         self.session = aiohttp.ClientSession(
             connector=_NotingConnector(limit=0, ttl_dns_cache=_DNS_TTL_S, keepalive_timeout=_KEEPALIVE_S),
@@ -131,7 +146,7 @@ def _close_all(pools: _Pools) -> None:
         task.add_done_callback(_closing.discard)
 
     for loop, pool in list(pools.items()):
-        if pool.pid == os.getpid() and not loop.is_closed():
+        if pool.pid == _Process.pid and not loop.is_closed():
             with contextlib.suppress(RuntimeError):  # closed between the question and the call
                 loop.call_soon_threadsafe(close, pool, loop)
 
@@ -210,7 +225,7 @@ class AiohttpTransport:
     async def _pool(self) -> _Pool:
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
-        if pool is not None and pool.pid != os.getpid():
+        if pool is not None and pool.pid != _Process.pid:
             self._of_parents.append(pool)  # collecting it would touch sockets that are not ours
             pool = None
         if pool is None or pool.session.closed:
