@@ -30,9 +30,7 @@ def dispatch() -> None:
 
 
 def _compare(how: str, pythons: dict[str, str]) -> None:
-    print(
-        f"\n{REQUESTS} short streams, {how}, 100 at a time: CPU and wall time per request, and CPU against the bare loop"
-    )
+    print(f"\n{REQUESTS} short streams, {how}, 100 at a time: CPU and wall time of each, and CPU against the bare loop")
     taken: dict[str, list[tuple[float, float]]] = {peer: [] for peer in pythons}
     with serving("bench.short_server", how) as (_, port):
         for _ in range(TURNS):
