@@ -52,6 +52,7 @@ def without_waiting(client: LLMClient, chance: float = 0.0) -> Waits:
         max_attempts=options.max_attempts,
         max_retry_after_s=options.max_retry_after_s,
         total_s=options.timeouts.total,
+        hedge_after=options.hedge_after,
         clock=clock.now,
         later=clock.later,
         chance=lambda: chance,

@@ -323,6 +323,7 @@ class LLMClient:
                 max_attempts=options.max_attempts,
                 max_retry_after_s=options.max_retry_after_s,
                 total_s=options.timeouts.total,
+                hedge_after=options.hedge_after,
             )
         return found
 
