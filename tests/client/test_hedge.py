@@ -1,0 +1,829 @@
+"""A second attempt beside one that is silent: the first to speak wins, and nothing of the other one is left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import responses_bytes
+from grammar import check_grammar
+from lm_deluge import LLMClient
+from lm_deluge.client.client import Asked
+from lm_deluge.client.stream import Stream
+from lm_deluge.dispatch.cached_call import run_call
+from lm_deluge.dispatch.journal import Journal
+from lm_deluge.errors import (
+    ConfigurationError,
+    JournalError,
+    ServerError,
+)
+from lm_deluge.events import Attempt, Event, ResponseStarted, TextDelta
+from lm_deluge.prompt.conversation import Conversation
+from lm_deluge.response import APIResponse
+from lm_deluge.usage import Usage
+from loopback import (
+    DONE,
+    END,
+    HANG,
+    HEAD,
+    HELLO,
+    NEXT,
+    RST,
+    USAGE,
+    Loopback,
+    Step,
+    answer,
+    chunk,
+    finish,
+    plain,
+    text,
+)
+from patience import Bell, with_bell
+
+BOTH = ["gpt-4o", "gpt-4o-mini"]
+SILENT: list[Step] = [HEAD, HANG]
+MUTE: list[Step] = [HANG]  # not even a head
+TALKING: list[Step] = [HEAD, chunk(text("Hel")), HANG]
+BROKEN = plain("500 X", b"{}")
+PROMPT = "word " * 40  # 200 characters: 50 tokens
+
+
+def after(go: asyncio.Event, steps: list[Step]) -> list[Step]:
+    """The head at once, the rest when the test says so."""
+    return [steps[0], go, *steps[1:]]
+
+
+async def until(is_true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not is_true():
+            await asyncio.sleep(0.001)
+
+
+def serving() -> set[asyncio.Task[Any]]:
+    return {task for task in asyncio.all_tasks() if "Loopback" in repr(task.get_coro())}
+
+
+def places(client: LLMClient) -> int:
+    return 0 if client._limiter is None else client._limiter.limiter._places.used
+
+
+def check_nothing_is_left(client: LLMClient) -> None:
+    runner = client._runner()
+    assert places(client) == 0
+    assert (runner.waiting, len(runner._scheduler), runner._scheduler._orders) == (0, 0, {})
+
+
+class Race:
+    """A client whose second attempts begin when the bell rings, and one stream of it."""
+
+    stream: Stream
+    reading: asyncio.Task[list[Event]]
+
+    def __init__(self, server: Loopback, client: LLMClient) -> None:
+        self.server = server
+        self.client = client
+        self.bell: Bell = with_bell(client)
+
+    async def begin(self, prompt: str = "Hi", **asked: Any) -> None:
+        """Read a stream; return once its first request is there."""
+        asked_before = len(self.server.requests)
+        self.stream = self.client.stream(prompt, **asked)
+        self.reading = asyncio.create_task(self._read())
+        await self.asked(asked_before + 1)
+
+    async def _read(self) -> list[Event]:
+        async with self.stream:
+            return [event async for event in self.stream.events()]
+
+    async def asked(self, count: int) -> None:
+        await until(lambda: len(self.server.requests) == count)
+
+    async def ring(self) -> None:
+        """Have the second attempt begin; return once its request is there."""
+        count = len(self.server.requests)
+        assert self.bell.ring() == 1
+        await self.asked(count + 1)
+
+    async def one_is_out(self) -> None:
+        await until(lambda: places(self.client) == 1)
+
+    async def end(self) -> list[Event]:
+        events = await self.reading
+        check_grammar(events)
+        return events
+
+    @property
+    def response(self) -> APIResponse:
+        return self.stream.response
+
+    @property
+    def models(self) -> list[str]:
+        return [msgspec.json.decode(body)["model"] for _, _, body in self.server.requests]
+
+    def cost(self, model: str, usage: Usage) -> float:
+        price = self.client._rows[model].price
+        assert price is not None
+        return price.cost(usage)
+
+
+@asynccontextmanager
+async def racing(*steps: list[Step], model: Any = BOTH, **options: Any) -> AsyncIterator[Race]:
+    """Nothing may be left at the end: no task, no place, no connection."""
+    before, unheard = asyncio.all_tasks(), list[Any]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+    async with Loopback(*steps) as server:
+        options = {"api_key": "test-key", "base_url": server.url, "progress": "none", "hedge_after": 2.0, **options}
+        async with LLMClient(model, **options) as client:
+            yield Race(server, client)
+            await until(lambda: asyncio.all_tasks() - before <= serving())
+            check_nothing_is_left(client)
+        await server.settle()
+    assert unheard == []
+
+
+def notes_of(events: list[Event]) -> list[tuple[int, str]]:
+    return [(event.number, event.error) for event in events if isinstance(event, Attempt)]
+
+
+def text_of(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+# Who wins
+
+
+@pytest.mark.parametrize("first", [SILENT, MUTE], ids=["without a token", "without a head"])
+async def test_the_second_speaks_first(first: list[Step]) -> None:
+    async with racing(first, answer(HELLO)) as race:
+        await race.begin()
+        await race.ring()
+        events = await race.end()
+        assert isinstance(events[0], ResponseStarted)
+        assert [event for event in events if isinstance(event, Attempt)] == [
+            Attempt(2, "Hedge", "nothing came within 2 s", 0.0, "gpt-4o-mini")
+        ]
+        assert isinstance(events[1], Attempt)
+        assert race.models == BOTH
+        assert race.bell.delays == [2.0]
+        response = race.response
+        assert (response.completion, response.model_internal) == ("Hello world", "gpt-4o-mini")
+        assert (response.stats.attempts, response.is_error) == (2, False)
+
+
+async def test_the_first_speaks_first_after_all() -> None:
+    go = asyncio.Event()
+    async with racing(after(go, answer(HELLO)), SILENT) as race:
+        await race.begin()
+        await race.ring()
+        go.set()
+        assert notes_of(await race.end()) == [(2, "Hedge")]
+        response = race.response
+        assert (response.completion, response.model_internal) == ("Hello world", "gpt-4o")
+        assert (response.stats.attempts, response.usage.estimated) == (2, True)
+
+
+@pytest.mark.parametrize("winner", [0, 1])
+async def test_the_connection_of_the_loser_is_closed_at_once(winner: int) -> None:
+    go = asyncio.Event()
+    steps = [SILENT, SILENT]
+    steps[winner] = after(go, TALKING)
+    async with racing(*steps) as race, race.client.stream("Hi") as stream:
+        opening = asyncio.create_task(stream.next_batch())
+        await race.asked(1)
+        await race.ring()
+        assert race.server.open == places(race.client) == 2
+        go.set()
+        assert TextDelta("Hel") in await opening
+        await until(lambda: race.server.open == 1)  # the winner's, which speaks on
+        assert places(race.client) == 1
+        assert (stream.response.completion, stream.response.model_internal) == ("Hel", BOTH[winner])
+
+
+async def test_one_model_gets_another_connection() -> None:
+    async with racing(SILENT, answer(HELLO), model="gpt-4o") as race:
+        await race.begin()
+        await race.ring()
+        await race.end()
+        assert race.models == ["gpt-4o"] * 2
+        assert race.server.connections == 2
+
+
+async def test_the_fallback_stands_beside_the_only_model() -> None:
+    async with racing(SILENT, answer(HELLO), model="gpt-4o", fallback="gpt-4o-mini") as race:
+        await race.begin()
+        await race.ring()
+        await race.end()
+        assert race.models == BOTH
+
+
+async def test_a_model_that_cannot_take_the_call_is_not_asked() -> None:
+    models = ["gpt-4o", "anthropic:claude-3-haiku-20240307"]  # which knows no seed
+    async with racing(SILENT, answer(HELLO), model=models, seed=1) as race:
+        await race.begin(prefer_model="gpt-4o")
+        await race.ring()
+        await race.end()
+        assert race.models == ["gpt-4o"] * 2
+
+
+async def test_a_model_that_is_not_there_is_not_asked() -> None:
+    async with racing(plain("404 X", b"{}"), answer(HELLO), SILENT, answer(HELLO)) as race:
+        await race.client.stream("Hi", echo=None)
+        await race.begin(prefer_model="gpt-4o-mini")
+        await race.ring()
+        await race.end()
+        assert race.models == ["gpt-4o", *["gpt-4o-mini"] * 3]
+
+
+async def test_one_that_speaks_in_time_has_no_second_and_no_task() -> None:
+    async with racing(TALKING) as race:
+        tasks = asyncio.all_tasks()
+        async with race.client.stream("Hi") as stream:
+            assert TextDelta("Hel") in await stream.next_batch()
+            assert race.bell.delays == [2.0]
+            assert race.bell.ring() == 0
+            assert asyncio.all_tasks() - tasks <= serving()
+            assert stream.response.stats.attempts == 1
+        assert len(race.server.requests) == 1
+
+
+async def test_one_that_speaks_slowly_is_not_silent() -> None:
+    """It is held back as it may be too slow, which is another matter."""
+    go = asyncio.Event()
+    steps: list[Step] = [HEAD, chunk(text("a" * 40)), go, chunk(text("b" * 200), finish(), DONE), END, NEXT]
+    async with racing(steps, min_tokens_per_second=1.0) as race:
+        await race.begin()
+        await until(lambda: (leg := race.stream._call._opening) and leg.attempt and leg.attempt.builder.has_deltas)
+        race.bell.ring()
+        go.set()
+        assert notes_of(await race.end()) == []
+        assert len(race.server.requests) == 1
+
+
+async def test_both_at_the_same_moment_are_one_answer() -> None:
+    for _ in range(20):
+        go = asyncio.Event()
+        async with racing(after(go, answer(HELLO)), after(go, answer(HELLO))) as race:
+            await race.begin()
+            await race.ring()
+            await asyncio.sleep(0.002)
+            go.set()
+            events = await race.end()
+            assert notes_of(events) == [(2, "Hedge")]
+            assert text_of(events) == race.response.completion == "Hello world"
+            assert race.response.stats.attempts == 2
+
+
+# What it costs
+
+
+async def test_both_are_billed() -> None:
+    """Of the first nothing is known but its input, which is estimated; the second reports."""
+    async with racing(SILENT, answer(HELLO)) as race:
+        await race.begin(PROMPT)
+        await race.ring()
+        await race.end()
+        usage = race.response.usage
+        assert (usage.input_tokens, usage.output_tokens, usage.estimated) == (50 + 3, 2, True)
+        own = race.cost("gpt-4o", Usage(input_tokens=50))
+        other = race.cost("gpt-4o-mini", Usage(input_tokens=3, output_tokens=2))
+        assert race.response.cost == pytest.approx(own + other)
+
+
+async def test_what_the_loser_reported_counts_as_reported() -> None:
+    async with racing([HEAD, chunk(USAGE), HANG], answer(HELLO)) as race:
+        await race.begin(PROMPT)
+        await until(lambda: (leg := race.stream._call._opening) and leg.attempt and leg.attempt.builder.usage)
+        await race.ring()
+        await race.end()
+        usage = race.response.usage
+        assert (usage.input_tokens, usage.output_tokens, usage.estimated) == (6, 4, False)
+
+
+async def test_a_loser_that_was_refused_costs_nothing() -> None:
+    go = asyncio.Event()
+    async with racing(after(go, answer(HELLO)), plain("429 X", b"{}")) as race:
+        await race.begin(PROMPT)
+        await race.ring()
+        await race.one_is_out()
+        go.set()
+        await race.end()
+        usage = race.response.usage
+        assert (usage.input_tokens, usage.output_tokens, usage.estimated) == (3, 2, False)
+
+
+async def test_a_purse_that_is_too_small_for_two_pays_for_one() -> None:
+    go = asyncio.Event()
+    async with racing(after(go, answer(HELLO)), SILENT, model="gpt-4o") as race:
+        await race.begin(PROMPT, max_cost=race.cost("gpt-4o", Usage(input_tokens=75)))
+        tasks = asyncio.all_tasks()
+        assert race.bell.ring() == 1
+        await until(lambda: asyncio.all_tasks() - serving() <= tasks)
+        go.set()
+        assert notes_of(await race.end()) == []
+        assert (race.response.stats.attempts, len(race.server.requests)) == (1, 1)
+
+
+# Limits
+
+
+async def test_without_a_place_there_is_no_second() -> None:
+    go = asyncio.Event()
+    async with racing(after(go, answer(HELLO)), SILENT, max_concurrent_requests=1) as race:
+        await race.begin()
+        assert race.bell.ring() == 1
+        await until(lambda: race.client._runner().waiting == 1)
+        go.set()
+        assert notes_of(await race.end()) == []
+        assert len(race.server.requests) == 1
+        assert (race.response.stats.attempts, race.response.usage.estimated) == (1, False)
+
+
+async def test_a_second_goes_when_a_place_is_free() -> None:
+    async with racing(TALKING, SILENT, answer(HELLO), max_concurrent_requests=2) as race:
+        other = race.client.stream("Hi")
+        assert await other.next_batch()
+        await race.begin()
+        assert race.bell.ring() == 1
+        await until(lambda: race.client._runner().waiting == 1)
+        await other.cancel()
+        assert notes_of(await race.end()) == [(2, "Hedge")]
+
+
+async def test_a_first_that_fails_while_the_second_waits_is_tried_again() -> None:
+    go = asyncio.Event()
+    async with racing([go, *BROKEN], answer(HELLO), max_concurrent_requests=1) as race:
+        await race.begin()
+        assert race.bell.ring() == 1
+        await until(lambda: race.client._runner().waiting == 1)
+        go.set()
+        assert notes_of(await race.end()) == [(2, "ServerError")]
+        assert len(race.server.requests) == 2
+
+
+async def test_there_are_no_more_attempts_than_there_may_be() -> None:
+    go = asyncio.Event()
+    async with racing(BROKEN, after(go, answer(HELLO)), max_attempts=2) as race:
+        race.stream = race.client.stream("Hi")
+        race.reading = asyncio.create_task(race._read())
+        await race.asked(2)
+        assert race.bell.ring() == 0
+        go.set()
+        assert notes_of(await race.end()) == [(2, "ServerError")]
+        assert len(race.server.requests) == 2
+
+
+async def test_a_refusal_closes_the_gate_of_that_model_only() -> None:
+    go = asyncio.Event()
+    async with racing(after(go, answer(HELLO)), plain("429 X", b"{}", "retry-after: 60")) as race:
+        await race.begin()
+        await race.ring()
+        await race.one_is_out()
+        go.set()
+        assert text_of(await race.end()) == "Hello world"
+        runner = race.client._runner()
+        assert runner._scheduler.usable(runner.now()) == {"gpt-4o"}
+
+
+# Failures
+
+FAILURES = {"500": BROKEN, "reset": [HEAD, RST], "400": plain("400 X", b"{}"), "401": plain("401 X", b"{}")}
+
+
+@pytest.mark.parametrize("failing", FAILURES.values(), ids=FAILURES)
+@pytest.mark.parametrize("loser", [0, 1])
+async def test_one_that_fails_leaves_the_other_alone(failing: list[Step], loser: int) -> None:
+    fail, go = asyncio.Event(), asyncio.Event()
+    steps = [after(go, answer(HELLO)), after(go, answer(HELLO))]
+    steps[loser] = [fail, *failing]
+    async with racing(*steps, answer(HELLO)) as race:
+        await race.begin()
+        await race.ring()
+        fail.set()
+        await race.one_is_out()
+        assert race.bell.ring() == 0
+        go.set()
+        assert notes_of(await race.end()) == [(2, "Hedge")]
+        assert race.response.model_internal == BOTH[1 - loser]
+        assert len(race.server.requests) == 2
+
+
+@pytest.mark.parametrize("last", [0, 1])
+async def test_when_both_have_failed_the_last_error_decides(last: int) -> None:
+    fail, go = asyncio.Event(), asyncio.Event()
+    steps: list[list[Step]] = [[fail, *plain("503 X", b"{}")], [fail, *plain("503 X", b"{}")]]
+    steps[last] = [go, *BROKEN]
+    async with racing(*steps, answer(HELLO)) as race:
+        await race.begin()
+        await race.ring()
+        fail.set()
+        await race.one_is_out()
+        go.set()
+        events = await race.end()
+        assert notes_of(events) == [(2, "Hedge"), (3, "ServerError")]
+        assert race.response.stats.attempts == 3
+        assert race.response.usage.estimated is False
+
+
+@pytest.mark.parametrize("last", [0, 1])
+async def test_when_nothing_is_left_to_try_the_last_error_is_raised(last: int) -> None:
+    fail, go = asyncio.Event(), asyncio.Event()
+    steps: list[list[Step]] = [[fail, *plain("401 X", b"{}")], [fail, *plain("401 X", b"{}")]]
+    steps[last] = [go, *BROKEN]
+    async with racing(*steps, max_attempts=2) as race:
+        await race.begin()
+        await race.ring()
+        fail.set()
+        await race.one_is_out()
+        go.set()
+        with pytest.raises(ServerError) as caught:
+            await race.reading
+        assert caught.value.attempts == 2
+        (note,) = caught.value.__notes__
+        assert note.startswith(f"attempt {2 - last} ended with AuthenticationError")
+
+
+async def test_a_race_may_follow_a_race() -> None:
+    fail = asyncio.Event()
+    async with racing([fail, *BROKEN], [fail, *BROKEN], SILENT, answer(HELLO)) as race:
+        await race.begin()
+        await race.ring()
+        fail.set()
+        await race.asked(3)
+        await race.ring()
+        assert notes_of(await race.end()) == [(2, "Hedge"), (3, "ServerError"), (4, "Hedge")]
+
+
+async def test_a_stream_that_begins_anew_may_be_hedged() -> None:
+    async with racing([HEAD, chunk(text("void")), RST], SILENT, answer(HELLO), on_break="restart") as race:
+        await race.begin()
+        await race.asked(2)
+        await race.ring()
+        events = await race.end()
+        assert notes_of(events) == [(2, "StreamInterruptedError"), (3, "Hedge")]
+        assert (text_of(events), race.response.completion) == ("voidHello world", "Hello world")
+
+
+# What a journal is told
+
+
+class Told(list[tuple[Any, ...]]):
+    def __init__(self, intend_fails: BaseException | None = None) -> None:
+        self.intend_fails = intend_fails
+
+    async def intend(self, number: int) -> None:
+        self.append(("intend", number))
+        if number > 1 and self.intend_fails is not None:
+            raise self.intend_fails
+
+    async def failed(self, number: int, response: APIResponse, is_final: bool) -> None:
+        self.append(("failed", number, type(response.error).__name__, is_final))
+
+    def run(self, client: LLMClient) -> asyncio.Task[APIResponse]:
+        work = client._work_maker(Asked())(Conversation.user("Hi"))
+        work = msgspec.structs.replace(work, intend=self.intend, attempt_failed=self.failed)
+        return asyncio.create_task(run_call(work, client._runner))
+
+
+@pytest.mark.parametrize("winner", [0, 1])
+async def test_the_loser_is_told_of_before_the_answer(winner: int) -> None:
+    go, told = asyncio.Event(), Told()
+    steps = [SILENT, SILENT]
+    steps[winner] = after(go, answer(HELLO))
+    async with racing(*steps) as race:
+        running = told.run(race.client)
+        await race.asked(1)
+        await race.ring()
+        go.set()
+        assert (await running).completion == "Hello world"
+    assert told == [("intend", 1), ("intend", 2), ("failed", 2 - winner, "DispatchError", False)]
+
+
+async def test_both_failures_are_told() -> None:
+    fail, go, told = asyncio.Event(), asyncio.Event(), Told()
+    async with racing([go, *BROKEN], [fail, *plain("401 X", b"{}")], max_attempts=2) as race:
+        running = told.run(race.client)
+        await race.asked(1)
+        await race.ring()
+        fail.set()
+        await race.one_is_out()
+        go.set()
+        assert isinstance((await running).error, ServerError)
+    assert told == [
+        ("intend", 1),
+        ("intend", 2),
+        ("failed", 2, "AuthenticationError", False),
+        ("failed", 1, "ServerError", True),
+    ]
+
+
+async def test_a_journal_that_takes_no_more_intents_stops_the_second_only() -> None:
+    go, told = asyncio.Event(), Told(JournalError("full"))
+    async with racing(after(go, answer(HELLO)), SILENT) as race:
+        running = told.run(race.client)
+        await race.asked(1)
+        race.bell.ring()
+        await until(lambda: len(told) == 2 and places(race.client) == 1)
+        go.set()
+        response = await running
+        assert (response.completion, response.stats.attempts) == ("Hello world", 1)
+        assert len(race.server.requests) == 1
+    assert told == [("intend", 1), ("intend", 2)]
+
+
+async def test_a_fault_that_is_not_ours_is_not_hidden() -> None:
+    told = Told(ZeroDivisionError())
+    async with racing(SILENT, SILENT) as race:
+        running = told.run(race.client)
+        await race.asked(1)
+        race.bell.ring()
+        with pytest.raises(ZeroDivisionError):
+            await running
+
+
+@pytest.mark.parametrize("winner", [0, 1])
+async def test_nothing_is_in_flight_in_a_journal_but_the_winner(winner: int, tmp_path: Path) -> None:
+    go = asyncio.Event()
+    steps = [SILENT, SILENT]
+    steps[winner] = after(go, answer(HELLO))
+    async with racing(*steps) as race, await Journal.open(tmp_path / "j", fingerprint="f") as journal:
+
+        async def intend(number: int) -> None:
+            await journal.intend("1", number)
+
+        async def failed(number: int, response: APIResponse, is_final: bool) -> None:
+            await journal.fail("1", number, response, is_final=is_final)
+
+        work = race.client._work_maker(Asked())(Conversation.user("Hi"))
+        work = msgspec.structs.replace(work, intend=intend, attempt_failed=failed)
+        running = asyncio.create_task(run_call(work, race.client._runner))
+        await race.asked(1)
+        await race.ring()
+        assert journal.state.ambiguous == (("1", 1), ("1", 2))
+        go.set()
+        await running
+        assert journal.state.ambiguous == (("1", winner + 1),)
+
+
+# Percentiles
+
+
+async def test_a_percentile_is_learned_before_anything_is_hedged() -> None:
+    """By a clock of the test: the first tokens take one second more each time."""
+    clock = [0.0]
+    go = [asyncio.Event() for _ in range(20)]
+    steps = [after(each, answer(HELLO)) for each in go]
+    async with racing(*steps, SILENT, answer(HELLO), model="gpt-4o", hedge_after="p90") as race:
+        race.bell = with_bell(race.client, lambda: clock[0])
+        for number, each in enumerate(go, 1):
+            await race.begin()
+            clock[0] += number
+            each.set()
+            assert notes_of(await race.end()) == []
+        assert race.bell.delays == []
+        await race.begin()
+        assert race.bell.delays == [pytest.approx(18, abs=1)]
+        clock[0] += 25
+        await race.ring()
+        assert notes_of(await race.end()) == [(2, "Hedge")]
+        # The one that was given up counts as at least so slow: else the next would be given up sooner.
+        window = race.client._runner().first_tokens._windows["gpt-4o"]
+        assert len(window) == 22
+        assert window._sorted[-1] == pytest.approx(25, abs=1)
+
+
+# Ways out
+
+
+async def by_task(race: Race) -> None:
+    race.reading.cancel()
+    await asyncio.wait([race.reading])
+
+
+async def by_cancel(race: Race) -> None:
+    await race.stream.cancel()
+    await asyncio.wait([race.reading])
+
+
+async def by_abandoning(race: Race) -> None:
+    race.stream.abandon()
+    await asyncio.gather(race.reading, return_exceptions=True)  # who reads on may be told of a dead connection
+
+
+WAYS = [by_task, by_cancel, by_abandoning]
+
+
+@pytest.mark.parametrize("leave", WAYS)
+@pytest.mark.parametrize("first", [SILENT, MUTE, BROKEN], ids=["silent", "mute", "failing"])
+@pytest.mark.parametrize("second", [SILENT, MUTE, TALKING], ids=["silent", "mute", "talking"])
+async def test_a_call_can_be_left_at_any_step(
+    leave: Callable[[Race], Awaitable[None]], first: list[Step], second: list[Step]
+) -> None:
+    """After so many rounds of the event loop from the moment at which the second is due."""
+    for rounds in (0, 1, 2, 3, 4, 5, 6, 8, 10, 13, 17, 22, 30, 60):
+        go = asyncio.Event()
+        async with racing([go, *first], second, SILENT) as race:
+            await race.begin()
+            race.bell.ring()
+            go.set()
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+            await leave(race)
+            assert race.reading.done()
+            assert len(race.server.requests) <= 3
+
+
+@pytest.mark.parametrize("leave", WAYS)
+async def test_a_call_can_be_left_while_its_second_waits(leave: Callable[[Race], Awaitable[None]]) -> None:
+    async with racing(SILENT, max_concurrent_requests=1) as race:
+        await race.begin()
+        race.bell.ring()
+        await until(lambda: race.client._runner().waiting == 1)
+        await leave(race)
+        await asyncio.sleep(0.01)
+        assert len(race.server.requests) == 1
+
+
+@pytest.mark.parametrize("leave", WAYS)
+async def test_a_call_can_be_left_once_it_speaks(leave: Callable[[Race], Awaitable[None]]) -> None:
+    async with racing(SILENT, TALKING) as race:
+        await race.begin()
+        await race.ring()
+        await until(lambda: race.response.completion == "Hel")
+        await leave(race)
+        assert race.response.usage.estimated
+
+
+async def test_nothing_is_sent_after_an_abort() -> None:
+    """The connection that it closes is no failure that something could follow."""
+    async with racing(TALKING, answer(HELLO), on_break="restart") as race:
+        await race.begin()
+        await until(lambda: race.response.completion == "Hel")
+        await race.stream.cancel()
+        await asyncio.wait([race.reading])
+        await asyncio.sleep(0.01)
+        assert len(race.server.requests) == 1
+
+
+EVENTS = st.permutations(["ring", "first", "second", "leave", "third"])
+ENDINGS = st.sampled_from(["answer", "500", "reset", "nothing"])
+PAUSES = st.lists(st.integers(0, 12), min_size=5, max_size=5)
+
+
+async def play(race: Race, gates: dict[str, asyncio.Event], order: list[tuple[str, int]], leave: Any) -> None:
+    """Let things happen one after the other, so many rounds of the event loop apart."""
+    for what, rounds in order:
+        if what in gates:
+            gates[what].set()
+        elif what == "ring":
+            race.bell.ring()
+        elif leave is not None:
+            await leave(race)
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+    done, _ = await asyncio.wait([race.reading], timeout=0.1)
+    if not done:  # who is left in the race says nothing
+        await by_task(race)
+
+
+@settings(max_examples=150)
+@given(EVENTS, ENDINGS, ENDINGS, PAUSES, st.sampled_from([*WAYS, None]))
+def test_whatever_happens_in_whatever_order(
+    order: list[str], first: str, second: str, pauses: list[int], leave: Callable[[Race], Awaitable[None]] | None
+) -> None:
+    """There is one answer or one error, and nothing is left."""
+    gates = {name: asyncio.Event() for name in ("first", "second", "third")}
+
+    def steps(gate: str, ending: str) -> list[Step]:
+        rest = {"answer": answer(HELLO)[1:], "reset": [RST], "nothing": [HANG]}
+        return [gates[gate], *BROKEN] if ending == "500" else [HEAD, gates[gate], *rest[ending]]
+
+    async def run() -> None:
+        last = steps("third", "answer")
+        async with racing(steps("first", first), steps("second", second), last, max_attempts=3) as race:
+            await race.begin()
+            await play(race, gates, list(zip(order, pauses, strict=True)), leave)
+            if race.reading.cancelled():
+                assert leave is not None or "nothing" in (first, second)
+            elif leave is None:
+                check_grammar(race.reading.result())  # the third attempt answers if no other does
+                assert race.response.completion == "Hello world"
+            else:
+                assert leave is by_abandoning or race.reading.exception() is None
+
+    asyncio.run(run())
+
+
+# The other doors
+
+
+class Tenth(Loopback):
+    """Never answers the first request of every tenth prompt."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.seen: set[bytes] = set()
+        self.answered = 0
+
+    def _next_transcript(self) -> list[Step]:
+        body = self.requests[-1][2]
+        prompt = msgspec.json.decode(body)["messages"][0]["content"].encode()
+        is_slow = prompt.endswith(b"0") and prompt not in self.seen
+        self.seen.add(prompt)
+        self.answered += not is_slow
+        return SILENT if is_slow else answer(text(prompt.decode()), finish(), USAGE, DONE)
+
+
+@pytest.mark.parametrize("is_merged", [False, True], ids=["process_prompts", "stream_many"])
+async def test_a_batch_does_not_wait_for_its_slow_tenth(is_merged: bool) -> None:
+    """Those that hang are never waited for: they hang for ever, and each call has its answer."""
+    prompts = [f"prompt {number}" for number in range(200)]
+    async with Tenth() as server:
+        options = {"api_key": "k", "base_url": server.url, "progress": "none", "hedge_after": 1.0}
+        async with LLMClient(BOTH, **options) as client:
+            bell = with_bell(client)
+
+            async def run() -> list[APIResponse]:
+                if not is_merged:
+                    return await client.process_prompts_async(prompts)
+                events: dict[int, list[Event]] = {}
+                streams = client.stream_many(prompts)
+                async for index, event in streams:
+                    events.setdefault(index, []).append(event)
+                for each in events.values():
+                    check_grammar(each)
+                return [streams.responses[index] for index in range(len(prompts))]
+
+            running = asyncio.create_task(run())
+            async with asyncio.timeout(20):
+                while server.answered < 180 or places(client) > 20:
+                    await asyncio.sleep(0.005)
+                assert bell.ring() == 20
+                responses = await running
+            check_nothing_is_left(client)
+        await server.settle()
+    assert [response.completion for response in responses] == prompts
+    slow = [index for index, response in enumerate(responses) if response.stats.attempts == 2]
+    assert slow == list(range(0, 200, 10))
+    assert len(server.requests) == 220
+
+
+async def test_a_hit_of_the_cache_is_not_hedged(tmp_path: Path) -> None:
+    async with racing(SILENT, answer(HELLO), local_cache=tmp_path / "cache") as race:
+        await race.begin(prefer_model="gpt-4o")
+        await race.ring()
+        await race.end()
+        assert race.response.model_internal == "gpt-4o-mini"
+        async with race.client.stream("Hi", prefer_model="gpt-4o-mini") as stream:
+            events = [event async for event in stream.events()]
+        check_grammar(events)
+        assert notes_of(events) == []
+        assert stream.response.local_cache_hit
+        assert (race.bell.delays, len(race.server.requests)) == ([2.0], 2)
+
+
+def test_a_blocking_stream_is_hedged() -> None:
+    with Loopback(SILENT, answer(HELLO)) as server:
+        client = LLMClient("gpt-4o", api_key="k", base_url=server.url, hedge_after=0.05)
+        with client.stream_sync("Hi") as stream:
+            assert "".join(stream) == "Hello world"
+        assert stream.response.stats.attempts == 2
+        client.close_sync()
+
+
+async def test_a_background_answer_that_lost_is_ended_upstream() -> None:
+    lost = [HEAD, chunk(responses_bytes.created(id="resp_lost")), HANG]
+    piece = responses_bytes.message(responses_bytes.piece("Ja."))
+    whole = answer(responses_bytes.created(), responses_bytes.text("Ja."), responses_bytes.completed(piece))
+    ended = plain("200 OK", b"{}")
+    async with racing(lost, whole, ended, model="openai-responses:gpt-5", background=True) as race:
+        await race.begin()
+        await until(lambda: (leg := race.stream._call._opening) and leg.attempt and leg.attempt.place)
+        assert race.bell.ring() == 1
+        await race.end()
+        assert (race.response.completion, race.response.warnings) == ("Ja.", ())
+        paths = [line.split(" ")[1] for line, _, _ in race.server.requests]
+        assert sorted(paths) == ["/v1/responses", "/v1/responses", "/v1/responses/resp_lost/cancel"]
+
+
+# Options
+
+WRONG = [0, -1, True, float("nan"), float("inf"), "p49", "p100", "p9", "95", "", [1]]
+
+
+@pytest.mark.parametrize("value", WRONG, ids=repr)
+def test_what_is_no_patience_is_told(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match="is neither a number of seconds above 0 nor a percentile"):
+        LLMClient("gpt-4o", hedge_after=value)
+
+
+def test_one_attempt_has_none_beside_it() -> None:
+    with pytest.raises(ConfigurationError, match="needs a second attempt"):
+        LLMClient("gpt-4o", hedge_after="p95", max_attempts=1)
