@@ -104,7 +104,7 @@ class Race:
             return [event async for event in self.stream.events()]
 
     async def asked(self, count: int) -> None:
-        await until(lambda: len(self.server.requests) == count)
+        await until(lambda: len(self.server.requests) >= count)
 
     async def ring(self) -> None:
         """Have the second attempt begin; return once its request is there."""
@@ -380,9 +380,13 @@ async def test_there_are_no_more_attempts_than_there_may_be() -> None:
         assert len(race.server.requests) == 2
 
 
-async def test_a_refusal_closes_the_gate_of_that_model_only() -> None:
+REFUSALS = [plain("429 X", b"{}", "retry-after: 60"), plain("401 X", b"{}"), plain("404 X", b"{}")]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=["429", "401", "404"])
+async def test_a_refusal_closes_the_gate_of_that_model_only(refusal: list[Step]) -> None:
     go = asyncio.Event()
-    async with racing(after(go, answer(HELLO)), plain("429 X", b"{}", "retry-after: 60")) as race:
+    async with racing(after(go, answer(HELLO)), refusal) as race:
         await race.begin()
         await race.ring()
         await race.one_is_out()
@@ -641,8 +645,12 @@ async def test_a_call_can_be_left_at_any_step(
 
 
 @pytest.mark.parametrize("leave", WAYS)
-async def test_a_call_can_be_left_while_its_second_waits(leave: Callable[[Race], Awaitable[None]]) -> None:
-    async with racing(SILENT, max_concurrent_requests=1) as race:
+@pytest.mark.parametrize("first", [SILENT, MUTE], ids=["silent", "mute"])
+async def test_a_call_can_be_left_while_its_second_waits(
+    leave: Callable[[Race], Awaitable[None]], first: list[Step]
+) -> None:
+    """The place that the first one leaves is not for the second."""
+    async with racing(first, max_concurrent_requests=1) as race:
         await race.begin()
         race.bell.ring()
         await until(lambda: race.client._runner().waiting == 1)
@@ -811,6 +819,25 @@ async def test_a_background_answer_that_lost_is_ended_upstream() -> None:
         assert (race.response.completion, race.response.warnings) == ("Ja.", ())
         paths = [line.split(" ")[1] for line, _, _ in race.server.requests]
         assert sorted(paths) == ["/v1/responses", "/v1/responses", "/v1/responses/resp_lost/cancel"]
+
+
+async def test_an_answer_that_is_taken_up_again_uses_up_attempts() -> None:
+    fail, go = asyncio.Event(), asyncio.Event()
+    broken = [HEAD, chunk(responses_bytes.created()), fail, RST]
+    piece = responses_bytes.message(responses_bytes.piece("Ja."))
+    rest = after(go, answer(responses_bytes.text("Ja."), responses_bytes.completed(piece)))
+    options = {"model": "openai-responses:gpt-5", "background": True, "max_attempts": 2}
+    async with racing(broken, rest, **options) as race:
+        await race.begin()
+        await until(lambda: (leg := race.stream._call._opening) and leg.attempt and leg.attempt.place)
+        fail.set()
+        await race.asked(2)
+        tasks = asyncio.all_tasks()
+        assert race.bell.ring() == 1
+        await until(lambda: asyncio.all_tasks() - serving() <= tasks)
+        go.set()
+        assert notes_of(await race.end()) == [(2, "StreamInterruptedError")]
+        assert [line.split(" ")[0] for line, _, _ in race.server.requests] == ["POST", "GET"]
 
 
 # Options
