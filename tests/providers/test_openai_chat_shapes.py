@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 import cuts
 from chat_bytes import chunk, frames, text
+from chat_calls import a_call
 from grammar import check_grammar
 from lm_deluge import errors
-from lm_deluge.errors import APIError, ConfigurationError, DelugeError
-from lm_deluge.events import Event
+from lm_deluge.errors import APIError, ConfigurationError, DelugeError, ResponseLimitError
+from lm_deluge.events import Event, TextDelta
+from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.providers.catalog import adapter_names, find_adapter
 from lm_deluge.providers.error_bodies import classify_in_band, classify_status
 from lm_deluge.testing.decode import decode_body, decode_events
@@ -273,3 +275,12 @@ def test_a_key_that_the_provider_quotes_is_not_repeated(key: str) -> None:
     assert key not in error.message + error.body + str(error) + repr(error)
     assert error.message.startswith("Incorrect API key provided: ")
     assert error.message.endswith(". Find yours")
+
+
+def test_an_event_that_is_too_large_is_said_with_the_read_that_shows_it() -> None:
+    """Whole events came in the same read; the next read may never come."""
+    call = a_call(Conversation.user("Hi"), max_event_bytes=2_048)
+    decoder = find_adapter(API).decoder(call)
+    events = decoder.feed(text("Hé") + b'data: {"choices":[{"delta":{"content":"' + b"x" * 4_096)
+    assert [event.text for event in events if isinstance(event, TextDelta)] == ["Hé"]
+    assert isinstance(decoder.error, ResponseLimitError)

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -219,11 +220,19 @@ def find_proxy(url: str, explicit: Secret | None) -> Secret | None:
 
 
 def _proxy_of_environment(url: str) -> Secret | None:
+    parts = urlsplit(url)
+    says = os.environ.get
+    # What is read below is read anew only when one of these has changed: reading takes longer than sending a request.
+    state = (says(f"{parts.scheme}_proxy"), says(f"{parts.scheme}_proxy".upper()), says("no_proxy"), says("NO_PROXY"))
+    return _proxy_of(parts.scheme, parts.hostname or "", state, says("REQUEST_METHOD"))
+
+
+@lru_cache(maxsize=256)
+def _proxy_of(scheme: str, host: str, state: tuple[str | None, ...], method: str | None) -> Secret | None:
     import urllib.request  # takes longer than all of this library to import
 
-    parts = urlsplit(url)
-    proxy = urllib.request.getproxies().get(parts.scheme)
-    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
+    proxy = urllib.request.getproxies().get(scheme)
+    if not proxy or urllib.request.proxy_bypass(host):
         return None
     return Secret(proxy if "://" in proxy else f"http://{proxy}")
 
@@ -270,6 +279,8 @@ def secrets_of(key: Secret | None, headers: Mapping[str, str], proxy: Secret | N
 
     Of what a header names, `Signature=...` for example, the value alone is a secret too.
     """
+    if not headers and proxy is None:
+        return () if key is None or len(key.reveal()) < _SHORTEST_SECRET else (key,)
     words = [] if key is None else [key.reveal()]
     for value in headers.values():
         words += value.split()

@@ -132,11 +132,11 @@ class CachedCall(StreamCall):
         if plan.local_cache is None:
             return None
         async with asyncio.timeout(_PATIENCE_S) as scope:
-            self._scope = scope  # which an abort cuts short
+            self.scope = scope  # which an abort cuts short
             try:
                 return await plan.local_cache.get(_key(plan))
             finally:
-                self._scope = None
+                self.scope = None
 
     async def _keep(self) -> None:
         """Put a whole answer into the cache."""

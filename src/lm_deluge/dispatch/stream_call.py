@@ -12,12 +12,14 @@ import asyncio
 import builtins
 import contextlib
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from types import TracebackType
 
 import msgspec
 
 from lm_deluge.api_requests.answer import build_stats
 from lm_deluge.dispatch.background import UpstreamCancel, can_resume, resume
+from lm_deluge.dispatch.first_tokens import FirstTokens
 from lm_deluge.dispatch.hedge import Hedge
 from lm_deluge.dispatch.lanes import Job
 from lm_deluge.dispatch.leg import Leg
@@ -58,7 +60,7 @@ class StreamCall:
         self._begun: float | None = None
         self._ended: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._scope: asyncio.Timeout | None = None  # by which whoever waits is woken
+        self.scope: asyncio.Timeout | None = None  # by which whoever waits is woken
         self._cancels: dict[str, UpstreamCancel] = {}  # by the id of the answer that it ends
 
     # Reading
@@ -77,7 +79,7 @@ class StreamCall:
             raise overspent
         try:
             if self._leg is None:
-                async with self._waking():
+                async with _Waking(self):
                     events = await self._first_events(None)
             else:
                 events = await self._next_of(self._leg)
@@ -97,22 +99,12 @@ class StreamCall:
             self._charge(self._account)
         return events
 
-    @contextlib.asynccontextmanager
-    async def _waking(self) -> AsyncIterator[None]:
-        """Let `abort` wake whoever waits in the block."""
-        async with asyncio.timeout(None) as scope:
-            outer, self._scope = self._scope, scope
-            try:
-                yield
-            finally:
-                self._scope = outer
-
     async def _next_of(self, leg: Leg) -> list[Event]:
         """Return the next events of what is handed out, mended where it broke."""
         try:
             return await leg.next_batch()
         except DelugeError as error:
-            async with self._waking():
+            async with _Waking(self):
                 if can_resume(leg.attempt, error):
                     return await self._resume(leg, error)
                 self._end_leg(leg, error)
@@ -136,7 +128,11 @@ class StreamCall:
                 notes.append(_note(self._attempts, error, wait_s, leg))
             held: list[Event] | None = None
             try:
-                held = await self._raced(leg, notes)
+                runner = self._runner
+                if runner is None or runner.first_tokens is None:
+                    held = await self._held_events(leg)
+                else:
+                    held = await self._raced(runner, runner.first_tokens, leg, notes)
             except DelugeError as failure:
                 error = failure
                 self._end_leg(self._opening or leg, failure)
@@ -146,12 +142,8 @@ class StreamCall:
             if held is not None:
                 return self._show(self._opening or leg, held, notes)
 
-    async def _raced(self, leg: Leg, notes: list[Event]) -> list[Event]:
+    async def _raced(self, runner: Runner, times: FirstTokens, leg: Leg, notes: list[Event]) -> list[Event]:
         """Read a leg until it has something to show, or another one beside it has; `_opening` is the one to keep."""
-        runner = self._runner
-        times = None if runner is None else runner.first_tokens
-        if runner is None or times is None:
-            return await self._held_events(leg)
         is_last = self._attempts >= runner.max_attempts
         hedge = self._hedge = Hedge(
             runner, self._work, leg, begin=self._begin_beside, read=self._held_events, lose=self._lose
@@ -399,7 +391,7 @@ class StreamCall:
             if leg is not None:
                 self._cancel_upstream(leg)
                 leg.abort()
-        scope, self._scope = self._scope, None
+        scope, self.scope = self.scope, None
         if scope is not None and self._loop is not None:
             # Wakes the one who opens the attempt; his task is not cancelled.
             scope.reschedule(self._loop.time())
@@ -449,6 +441,26 @@ class StreamCall:
         now = self._ended or (self._loop.time() if self._loop is not None else None)
         attempt = None if self._leg is None else self._leg.attempt
         return build_stats(attempt, attempts=self._attempts, begun=self._begun, now=now)
+
+
+class _Waking:
+    """Lets `abort` wake whoever waits in the block."""
+
+    __slots__ = ("_call", "_outer", "_scope")
+
+    def __init__(self, call: StreamCall) -> None:
+        self._call = call
+        self._outer = call.scope
+        self._scope = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        self._call.scope = await self._scope.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._call.scope = self._outer
+        await self._scope.__aexit__(kind, error, traceback)
 
 
 def _note(number: int, error: DelugeError, wait_s: float, leg: Leg, *, goes_on: bool = False) -> Event:

@@ -233,9 +233,9 @@ class BodyDecoder:
         payloads = self._frames.maybe_feed_plain(data)
         if payloads is not None:
             self._payload.handle_plain(payloads, events)
-            return
-        for frame in self._frames.feed(data):
-            self._payload.handle(frame, events)
+        else:
+            for frame in self._frames.feed(data):
+                self._payload.handle(frame, events)
         if self._frames.error is not None and not self.is_complete:
             raise self._frames.error
 

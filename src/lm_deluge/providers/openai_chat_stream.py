@@ -203,14 +203,13 @@ class ChatPayload:
 
     def handle_plain(self, payloads: list[bytes], events: list[Event]) -> None:
         """Take the data of frames without a type, all of one read."""
-        if self._is_plain:
-            try:
-                events += [TextDelta(_decode_plain(data).choices[0].delta.content) for data in payloads]
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                self._is_plain = False
-            else:
-                return
         for data in payloads:
+            if self._is_plain:
+                try:
+                    events.append(TextDelta(_decode_plain(data).choices[0].delta.content))
+                    continue
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                    self._is_plain = False
             self.handle(ServerSentEvent(data), events)
 
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:

@@ -37,14 +37,27 @@ _PLACES: dict[str, tuple[str, ...]] = {
 }
 
 
-def _count(raw: dict[str, Any], place: str) -> int | None:
-    outer, _, inner = place.partition(".")
-    value = raw.get(outer)
-    if inner:
-        value = value.get(inner) if isinstance(value, dict) else None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+# The same, cut at the dots once.
+_PATHS = {
+    name: tuple((outer, inner) for outer, _, inner in (place.partition(".") for place in places))
+    for name, places in _PLACES.items()
+}
+
+
+def _count(value: Any) -> int | None:
+    if type(value) is int:
+        return value if value >= 0 else None
+    return int(value) if isinstance(value, float) and value.is_integer() and value >= 0 else None
+
+
+def _find(raw: dict[str, Any], paths: tuple[tuple[str, str], ...]) -> int | None:
+    for outer, inner in paths:
+        value = raw.get(outer)
+        if inner and value is not None:
+            value = value.get(inner) if isinstance(value, dict) else None
+        if value is not None and (count := _count(value)) is not None:
+            return count
+    return None
 
 
 def merge_usage(before: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
@@ -54,13 +67,10 @@ def merge_usage(before: dict[str, Any] | None, new: dict[str, Any]) -> dict[str,
 
 def read_usage(raw: dict[str, Any], service_tier: str | None = None) -> Usage:
     """Return the provider's usage object in our convention; the tier stands beside it in the answer."""
-    found: dict[str, int | None] = {}
-    for name, places in _PLACES.items():
-        counts = (_count(raw, place) for place in places)
-        found[name] = next((count for count in counts if count is not None), None)
+    found = {name: _find(raw, paths) for name, paths in _PATHS.items()}
     prompt, output, reasoning = found["input_tokens"] or 0, found["output_tokens"] or 0, found["reasoning_tokens"]
     # xAI leaves reasoning out of completion_tokens; its own total tells (seen 2026-02).
-    if reasoning and _count(raw, "total_tokens") == prompt + output + reasoning:
+    if reasoning and _count(raw.get("total_tokens")) == prompt + output + reasoning:
         output += reasoning
     return Usage(
         input_tokens=prompt,

@@ -57,7 +57,7 @@ class SSEDecoder:
         self._id = ""  # becomes last_event_id with the event
         self._skip_lf = False
         self._is_start = True
-        self._is_between = False  # no line of the next event was read
+        self._is_between = True  # no line of the next event was read
         self._names: dict[bytes, str] = {}  # of types: a stream has a few
 
     def may_begin(self, head: bytes) -> bool:
@@ -120,6 +120,7 @@ class SSEDecoder:
         size = len(begin)
         if (bytes(rest[:size]) + data[:size] if rest else data)[:size] != begin:
             return None
+        self._is_start = False  # it is no byte order mark
         end = len(data) if data[-2:] == b"\n\n" else data.rfind(b"\n\n") + 2
         if end < _SHORTEST or self._held + end > self._limit:
             return None
@@ -137,7 +138,7 @@ class SSEDecoder:
     def _is_idle(self) -> bool:
         """Whether nothing is held, but for a line whose end has not come, and nothing is wrong."""
         held = self._data is not None or self._event or self._id != self.last_event_id
-        return not (held or self._skip_lf or self._is_start or self.error)
+        return not (held or self._skip_lf or self.error)
 
     def _feed(self, data: bytes) -> list[ServerSentEvent]:
         if self.error is not None:
