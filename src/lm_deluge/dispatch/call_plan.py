@@ -29,7 +29,7 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     def least_usage(self) -> Usage:
         """Return what its input takes, as the length of its texts suggests."""
-        return Usage(input_tokens=self.call.conversation.text_length() // _CHARACTERS_PER_TOKEN, estimated=True)
+        return Usage(input_tokens=-(-self.call.conversation.text_length() // _CHARACTERS_PER_TOKEN), estimated=True)
 
     def cost(self, usage: Usage) -> float | None:
         """Return what that costs, in US dollars; None where the model has no price."""

@@ -1,9 +1,9 @@
 """A call: as many attempts as it takes until the first delta, then that attempt to its end.
 
 Events are held back until an attempt brings its first delta. Up to there a failure is followed by another attempt in
-silence, here or at another model, and one that is silent may get another one beside it; from there `on_break` says
-what follows. In background mode a stream that broke is
-taken up again instead, before and after the first delta.
+silence, here or at another model, and one that says nothing for long may get a second one beside it. From there
+`on_break` says what follows. In background mode a stream that broke is taken up again instead, before and after the
+first delta.
 """
 
 from __future__ import annotations
