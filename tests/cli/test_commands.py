@@ -18,7 +18,7 @@ from lm_deluge.events import ResponseFinished, ResponseStarted, TextDelta
 from lm_deluge.models.registry import list_models, snapshot_date
 from lm_deluge.testing import encode_events
 
-COMMANDS = ["stream", "chat", "models", "decode", "simulate"]
+COMMANDS = ["stream", "chat", "batch", "models", "decode", "simulate"]
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "command-line.md"
 TEXT = "one \x1b[31m\u6f22 two"
 BODY = b"".join(encode_events("openai-chat", [ResponseStarted("r1", "m"), TextDelta(TEXT), ResponseFinished("stop")]))

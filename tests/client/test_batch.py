@@ -84,6 +84,31 @@ async def test_attempts_are_bounded_and_what_came_is_kept() -> None:
     assert len(response.error.__notes__) == 2
 
 
+async def test_prompts_that_are_the_same_are_asked_once() -> None:
+    def script(request) -> Script:
+        if request.conversation[-1].completion == "bad":
+            raise BadRequestError("This is not valid.", status_code=400)
+        return echo(request)
+
+    prompts = ["a", "b", "a", Conversation.user("a"), "bad", "bad", "", "", Conversation.user("a").user("b")]
+    async with Simulator(script) as sim, client_of(sim) as client:
+        responses = await client.process_prompts_async(prompts, ask_duplicates_once=True)
+        assert sim.stats.requests == 4
+        many = await client.process_prompts_async(["same"] * 500, ask_duplicates_once=True)
+        assert sim.stats.requests == 5
+    assert [response.completion for response in responses[:4]] == [
+        *("answer to a", "answer to b", "answer to a", "answer to a")
+    ]
+    assert [response.usage is None for response in responses[:4]] == [False, False, True, True]
+    assert (responses[0].cost > 0, responses[2].cost) == (True, 0.0)
+    assert [type(response.error) for response in responses[4:8]] == [
+        *(BadRequestError, BadRequestError, InvalidPromptError, InvalidPromptError)
+    ]
+    assert [response.id for response in responses] == list(range(9))
+    assert {response.completion for response in many} == {"answer to same"}
+    assert len(many) == 500
+
+
 async def test_a_limit_of_requests_is_kept_to() -> None:
     async with Simulator(echo) as sim, client_of(sim, max_requests_per_minute=1_200) as client:
         await client.process_prompts_async(["q"] * 40)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import pytest
 
 from lm_deluge import LLMClient
 from lm_deluge.client.client import Asked
+from lm_deluge.dispatch.batch_input import BatchRow
 from lm_deluge.dispatch.cached_call import run_call
 from lm_deluge.dispatch.journal import Journal
 from lm_deluge.errors import JournalError, ServerError
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.response import APIResponse
 from loopback import HEAD, HELLO, RST, Step, answer, chunk, plain, text
-from racing import BOTH, BROKEN, SILENT, after, notes_of, places, racing, text_of, until
+from racing import BOTH, BROKEN, SILENT, Race, after, notes_of, places, racing, serving, text_of, until
 
 # Failures
 
@@ -197,3 +199,101 @@ async def test_nothing_is_in_flight_in_a_journal_but_the_winner(winner: int, tmp
         go.set()
         await running
         assert journal.state.ambiguous == (("1", winner + 1),)
+
+
+# Batches with a journal
+
+
+def story(path: Path) -> list[tuple[Any, ...]]:
+    lines = [msgspec.json.decode(line[18:]) for line in path.read_bytes().splitlines()[1:]]
+    return [(line["type"], line["attempt"], *([line["is_final"]] if "is_final" in line else [])) for line in lines]
+
+
+async def answer_row(race: Race, path: Path, happens: Callable[[], Awaitable[None]]) -> APIResponse:
+    """Ask one row through a journal; say how it ended."""
+    row = BatchRow(id="r", number=1, conversation=Conversation.user("Hi"))
+    asked = len(race.server.requests)
+    async with await Journal.open(path, fingerprint="f" * 64, gather_s=0) as journal:
+
+        async def run() -> APIResponse:
+            (ended,) = [response async for _, response in race.client.journalled(journal).answers([row])]
+            return ended
+
+        running = asyncio.create_task(run())
+        await race.asked(asked + 1)
+        await happens()
+        return await running
+
+
+@pytest.mark.parametrize("winner", [0, 1])
+async def test_a_row_of_two_attempts_is_done_by_the_one_that_was_kept(winner: int, tmp_path: Path) -> None:
+    go = asyncio.Event()
+    steps = [SILENT, SILENT]
+    steps[winner] = after(go, answer(HELLO))
+    async with racing(*steps) as race:
+
+        async def happens() -> None:
+            await race.ring()
+            go.set()
+
+        response = await answer_row(race, tmp_path / "j", happens)
+    assert (response.completion, response.error) == ("Hello world", None)
+    ends = [("failed", 2 - winner, False), ("done", 1 + winner)]
+    assert story(tmp_path / "j") == [("intent", 1), ("intent", 2), *ends]
+
+
+async def test_a_row_fails_for_good_only_once_both_attempts_have(tmp_path: Path) -> None:
+    fail, go = asyncio.Event(), asyncio.Event()
+    async with racing([go, *BROKEN], [fail, *BROKEN], max_attempts=2) as race:
+
+        async def happens() -> None:
+            await race.ring()
+            fail.set()
+            await race.one_is_out()
+            go.set()
+
+        response = await answer_row(race, tmp_path / "j", happens)
+    assert isinstance(response.error, ServerError)
+    ends = [("failed", 2, False), ("failed", 1, True)]
+    assert story(tmp_path / "j") == [("intent", 1), ("intent", 2), *ends]
+
+
+async def test_attempts_of_earlier_runs_are_not_spent_on_hedging(tmp_path: Path) -> None:
+    path, go = tmp_path / "j", asyncio.Event()
+    async with await Journal.open(path, fingerprint="f" * 64) as journal:
+        await journal.intend("r", 1)
+        await journal.fail("r", 1, APIResponse(error=ServerError("not now", status_code=500)), is_final=False)
+    async with racing(after(go, answer(HELLO)), SILENT, max_attempts=2) as race:
+
+        async def happens() -> None:
+            tasks = asyncio.all_tasks()
+            assert race.bell.ring() == 1
+            await until(lambda: asyncio.all_tasks() - serving() <= tasks)
+            go.set()
+
+        response = await answer_row(race, path, happens)
+        assert (response.completion, len(race.server.requests)) == ("Hello world", 1)
+    assert story(path) == [("intent", 1), ("failed", 1, False), ("intent", 2), ("done", 2)]
+
+
+async def test_a_batch_that_stops_lets_both_attempts_end(tmp_path: Path) -> None:
+    fail, go = asyncio.Event(), asyncio.Event()
+    row = BatchRow(id="r", number=1, conversation=Conversation.user("Hi"))
+    async with (
+        racing([fail, *BROKEN], after(go, answer(HELLO))) as race,
+        await Journal.open(tmp_path / "j", fingerprint="f" * 64, gather_s=0) as journal,
+    ):
+        rows = race.client.journalled(journal)
+
+        async def run() -> list[APIResponse]:
+            return [response async for _, response in rows.answers([row])]
+
+        running = asyncio.create_task(run())
+        await race.asked(1)
+        await race.ring()
+        await until(lambda: rows.in_flight == 2)
+        rows.stop()
+        fail.set()
+        await race.one_is_out()
+        go.set()
+        assert [response.completion for response in await running] == ["Hello world"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lm_deluge.client.client import LLMClient
     from lm_deluge.models.rows import ModelRow, ProviderRow
 
-__all__ = ["DEFAULT_MODEL", "Asked", "build_client", "call_options", "read_prompt", "read_schema"]
+__all__ = ["DEFAULT_MODEL", "Asked", "batch_call_options", "build_client", "call_options", "read_prompt", "read_schema"]
 
 DEFAULT_MODEL = "gpt-4o"
 _SIMULATOR = "simulator"
@@ -36,28 +36,43 @@ _CLOCK_HELP = {
 
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
-_OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.option(
-        "--model", "-m", metavar="NAME", help=f"A name of `deluge models`, or provider:name. [{DEFAULT_MODEL}]"
-    ),
+_MODEL_HELP = f"A name of `deluge models`, or provider:name. [{DEFAULT_MODEL}]"
+_ASKING: tuple[Callable[[Any], Any], ...] = (
     click.option("--system", metavar="TEXT", help="How the model is to behave."),
     click.option("--base-url", metavar="URL", help="An OpenAI-compatible host."),
     click.option("--api-key", metavar="KEY", help="Better in the environment: other users can see command lines."),
     click.option("--temperature", type=float, metavar="NUMBER", help="From 0 to 2."),
     click.option("--max-tokens", type=int, metavar="COUNT", help="Most tokens to generate, reasoning included."),
     click.option("--reasoning-effort", type=click.Choice(_EFFORTS), help="How much the model is to think."),
+)
+_SHOWING = (
     click.option("--show-reasoning", is_flag=True, help="Show on stderr what the model thinks."),
     click.option("--raw", is_flag=True, help="The text as it is: no Markdown, no colours, no status line."),
-    *(
-        click.option(f"--timeout-{clock.replace('_', '-')}", type=float, metavar="SECONDS", help=_CLOCK_HELP[clock])
-        for clock in _CLOCKS
-    ),
+)
+_TIMEOUTS = tuple(
+    click.option(f"--timeout-{clock.replace('_', '-')}", type=float, metavar="SECONDS", help=_CLOCK_HELP[clock])
+    for clock in _CLOCKS
+)
+_ONE_CALL = (click.option("--model", "-m", metavar="NAME", help=_MODEL_HELP), *_ASKING, *_SHOWING, *_TIMEOUTS)
+_MANY_CALLS = (
+    click.option("--model", "-m", "models", multiple=True, metavar="NAME", help=f"{_MODEL_HELP} Repeatable."),
+    *_ASKING,
+    *_TIMEOUTS,
 )
 
 
 def call_options(command: Command) -> Command:
     """Add the options that every command has that asks a model."""
-    for option in reversed(_OPTIONS):
+    return _with_options(command, _ONE_CALL)
+
+
+def batch_call_options(command: Command) -> Command:
+    """Add the same for many calls, which several models may share and nobody watches."""
+    return _with_options(command, _MANY_CALLS)
+
+
+def _with_options(command: Command, options: Sequence[Callable[[Any], Any]]) -> Command:
+    for option in reversed(options):
         command = option(command)
     return command
 
@@ -66,16 +81,17 @@ def call_options(command: Command) -> Command:
 class Asked:
     """The values of `call_options`."""
 
-    model: str | None
     system: str | None
     base_url: str | None
     api_key: str | None
     temperature: float | None
     max_tokens: int | None
     reasoning_effort: str | None
-    show_reasoning: bool
-    raw: bool
     timeouts: dict[str, float]
+    model: str | None = None
+    models: tuple[str, ...] = ()
+    show_reasoning: bool = False
+    raw: bool = False
     json_mode: bool = False
 
     @classmethod
@@ -86,22 +102,24 @@ class Asked:
         return cls(timeouts={clock: value for clock, value in clocks.items() if value is not None}, **own)
 
 
-def build_client(asked: Asked, model: str | None = None) -> tuple[LLMClient, str | None]:
+def build_client(asked: Asked, model: str | None = None, **more: Any) -> tuple[LLMClient, str | None]:
     """Return the client, and what the user must know before it answers.
 
     Without a key, and without an address where none may be needed, the built-in simulator answers instead.
+
+    Args:
+        asked: What stands on the command line.
+        model: In place of the one that is asked for there.
+        more: Options of the client beside.
 
     Raises:
         ConfigurationError: It cannot be built as asked.
     """
     from lm_deluge.client.client import LLMClient
     from lm_deluge.config import Timeouts
-    from lm_deluge.models.registry import find_provider, find_served_model
 
-    name = model or asked.model or DEFAULT_MODEL
-    row = find_served_model(name, asked.base_url)
-    provider = find_provider(row.provider)
-    key, is_simulated, notice = _choose_key(asked, row, provider)
+    names = asked.models or (model or asked.model or DEFAULT_MODEL,)
+    key, is_simulated, notice = _choose_keys(asked, names)
     options: dict[str, Any] = {
         "api_key": key,
         "base_url": None if is_simulated else asked.base_url,
@@ -110,8 +128,29 @@ def build_client(asked: Asked, model: str | None = None) -> tuple[LLMClient, str
         "max_new_tokens": asked.max_tokens,
         "reasoning_effort": asked.reasoning_effort,
         "json_mode": asked.json_mode,
+        **more,
     }
-    return LLMClient(_SIMULATOR if is_simulated else name, **options), notice
+    return LLMClient(_SIMULATOR if is_simulated else names, **options), notice
+
+
+def _choose_keys(asked: Asked, names: Sequence[str]) -> tuple[str | None, bool, str | None]:
+    """Return the same as `_choose_key` for models that are asked together: all of them have keys, or none has."""
+    from lm_deluge.errors import ConfigurationError
+    from lm_deluge.models.registry import find_provider, find_served_model
+
+    rows = [find_served_model(name, asked.base_url) for name in names]
+    if asked.api_key is not None and len({row.provider for row in rows}) > 1:
+        raise ConfigurationError(
+            "one --api-key cannot be for the models of several providers", hint="Set the keys in the environment."
+        )
+    choices = [_choose_key(asked, row, find_provider(row.provider)) for row in rows]
+    without = [row for row, (_, is_simulated, _) in zip(rows, choices, strict=True) if is_simulated]
+    if without and len(without) < len(rows):
+        raise ConfigurationError(
+            f"some models have a key, and {', '.join(row.id for row in without)} has none",
+            hint="Set its key too, or leave it out.",
+        )
+    return choices[0]
 
 
 def _choose_key(asked: Asked, row: ModelRow, provider: ProviderRow) -> tuple[str | None, bool, str | None]:

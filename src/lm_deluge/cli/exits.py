@@ -15,7 +15,7 @@ import click
 from lm_deluge.cli.visible import visible
 from lm_deluge.errors import ConfigurationError, DelugeError
 
-__all__ = ["EXIT_CODES", "FAILED", "INTERRUPTED", "READER_GONE", "WRONG_USE", "EndedError", "run"]
+__all__ = ["EXIT_CODES", "FAILED", "INTERRUPTED", "READER_GONE", "WRONG_USE", "EndedError", "TerminatedError", "run"]
 
 FAILED, WRONG_USE, INTERRUPTED, READER_GONE, TERMINATED = 1, 2, 130, 141, 143
 
@@ -42,15 +42,22 @@ class EndedError(BaseException):
 
 
 def run(command: Callable[[], Any]) -> int:
-    """Run a command and return its exit code."""
+    """Run a command and return its exit code: what it returns, where that is a number."""
+    try:
+        return _run(command)
+    finally:
+        _drop_output()
+
+
+def _run(command: Callable[[], Any]) -> int:
     try:
         _listen_to_sigterm()
-        command()
+        code = command()
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - the last door: nobody is to see a traceback
         cause = error.cause if isinstance(error, EndedError) else error
         return next(end(cause) for kind, end in _ENDS if isinstance(cause, kind))
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _say(text: str) -> None:
@@ -68,7 +75,6 @@ def _end_of_usage(error: Any) -> int:
 
 
 def _end_of_reader(error: Any) -> int:
-    _drop_output()
     return READER_GONE
 
 
@@ -97,14 +103,14 @@ def _unexpected(error: Exception) -> str:
 
 
 def _drop_output() -> None:
-    """Let the interpreter flush into nothing when it ends, instead of complaining."""
-    with contextlib.suppress(OSError, ValueError):
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        for file in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
+    """Let the interpreter flush what nobody reads into nothing when it ends, instead of complaining."""
+    for file in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # it may be closed, or not there at all
+            try:
                 file.flush()
-                continue
-            os.dup2(nothing, file.fileno())
+            except OSError:
+                with open(os.devnull, "wb") as nothing:  # noqa: PTH123 - no path of anybody's
+                    os.dup2(nothing.fileno(), file.fileno())
 
 
 def _listen_to_sigterm() -> None:

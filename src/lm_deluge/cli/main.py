@@ -17,6 +17,7 @@ __all__ = ["cli", "main"]
 _COMMANDS = {
     "stream": "Stream the answer to a prompt.",
     "chat": "Talk with a model.",
+    "batch": "Answer every line of a file; go on after any crash.",
     "models": "List models with prices and limits.",
     "decode": "Show what is read from a recorded response body.",
     "simulate": "Serve made-up answers on this machine, with faults on demand.",

@@ -15,14 +15,16 @@ from typing import Any
 
 from lm_deluge.client.progress import Progress
 from lm_deluge.dispatch.cached_call import run_call
+from lm_deluge.dispatch.duplicates import Duplicates, answer_again
 from lm_deluge.dispatch.runner import Runner
 from lm_deluge.dispatch.tally import TallyKeeper
 from lm_deluge.dispatch.work import Work
 from lm_deluge.errors import DelugeError, StreamConsumedError
 from lm_deluge.events import Event, ResponseFinished, ResponseStarted
+from lm_deluge.prompt.conversation import to_conversation
 from lm_deluge.response import APIResponse
 
-__all__ = ["EventMerger", "run_in_order", "run_one"]
+__all__ = ["EventMerger", "run_in_order", "run_one", "window_of"]
 
 _WAITING_PER_PLACE = 4
 _DEFAULT_WINDOW = 200
@@ -32,14 +34,21 @@ MakeWork = Callable[[Any], Work]
 
 
 async def run_in_order(
-    runner: Runner, make: MakeWork, prompts: Iterable[Any], *, most_at_once: int | None, progress: Progress
+    runner: Runner,
+    make: MakeWork,
+    prompts: Iterable[Any],
+    *,
+    most_at_once: int | None,
+    progress: Progress,
+    is_once: bool = False,
 ) -> list[APIResponse]:
-    """Run a call for each prompt; return the answers in the order of the prompts."""
+    """Run a call for each prompt, `is_once` for prompts that are the same; return the answers in the prompts' order."""
     total = len(prompts) if isinstance(prompts, Sized) else None
     keeper = TallyKeeper(total)
     found: dict[int, APIResponse] = {}
     shown_at = -float("inf")
-    async with contextlib.aclosing(_as_they_end(runner, make, prompts, keeper, most_at_once)) as ended:
+    ask = _Once(runner, make).ask if is_once else lambda _, prompt: run_one(runner, make, prompt)
+    async with contextlib.aclosing(_as_they_end(ask, prompts, keeper, most_at_once)) as ended:
         async for index, response in ended:
             response.id = index
             found[index] = response
@@ -63,24 +72,54 @@ async def run_one(
     return await run_call(work, lambda: runner, sink)
 
 
-def _window(most_at_once: int | None) -> int:
+def window_of(most_at_once: int | None) -> int:
     """Return how many calls of a batch may be under way or wait for their turn."""
     return _DEFAULT_WINDOW if most_at_once is None else most_at_once * _WAITING_PER_PLACE
 
 
+class _Once:
+    """Asks what several prompts ask once."""
+
+    def __init__(self, runner: Runner, make: MakeWork) -> None:
+        self._runner = runner
+        self._make = make
+        self._duplicates = Duplicates[int]()
+        self._answers: dict[int, asyncio.Future[APIResponse]] = {}
+
+    async def ask(self, index: int, prompt: Any) -> APIResponse:
+        try:
+            conversation = to_conversation(prompt)
+        except DelugeError as error:
+            return APIResponse(error=error)
+        first = self._duplicates.first(index, conversation)
+        if first != index:
+            return answer_again(await self._answers[first])
+        answer = self._answers[index] = asyncio.get_running_loop().create_future()
+        try:
+            response = await run_one(self._runner, self._make, conversation)
+        except BaseException:
+            answer.cancel()
+            raise
+        answer.set_result(response)
+        return response
+
+
 def _as_they_end(
-    runner: Runner, make: MakeWork, prompts: Iterable[Any], keeper: TallyKeeper, most_at_once: int | None
+    ask: Callable[[int, Any], Awaitable[APIResponse]],
+    prompts: Iterable[Any],
+    keeper: TallyKeeper,
+    most_at_once: int | None,
 ) -> AsyncGenerator[tuple[int, APIResponse], None]:
     """Yield index and answer of each call as it ends. Of prompts that are made as they are read few are held."""
     ended: asyncio.Queue[tuple[int, APIResponse]] = asyncio.Queue()
 
     async def run(index: int, prompt: Any) -> None:
         keeper.start(time.monotonic())
-        response = await run_one(runner, make, prompt)
+        response = await ask(index, prompt)
         keeper.finish(response, time.monotonic())
         ended.put_nowait((index, response))
 
-    return _windowed(run, prompts, ended, _window(most_at_once))
+    return _windowed(run, prompts, ended, window_of(most_at_once))
 
 
 async def _windowed(
@@ -121,7 +160,7 @@ class EventMerger:
         self.responses: dict[int, APIResponse] = {}
         self._start = start
         self._prompts = prompts
-        self._window = _window(most_at_once)
+        self._window = window_of(most_at_once)
         self._is_taken = False
 
     def __aiter__(self) -> AsyncIterator[tuple[int, Event]]:

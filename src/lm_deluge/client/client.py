@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 
     # asyncio, the adapters and aiohttp are imported with the first call: importing the library stays cheap.
     from lm_deluge.client.batch import EventMerger
+    from lm_deluge.client.journalled import JournalledRows
     from lm_deluge.client.progress import ProgressKind
     from lm_deluge.client.stream import Echo, Stream
     from lm_deluge.client.sync import SyncStream
+    from lm_deluge.dispatch.batch_input import BatchRow
     from lm_deluge.dispatch.cache import SQLiteCache
     from lm_deluge.dispatch.call_plan import CallPlan
+    from lm_deluge.dispatch.journal import Journal
     from lm_deluge.dispatch.purse import Purse
     from lm_deluge.dispatch.runner import LimiterLock, Runner
     from lm_deluge.dispatch.stream_call import StreamCall
@@ -46,6 +49,7 @@ class Asked(NamedTuple):
     cache: PromptCache | None = None
     prefer_model: str | None = None
     max_cost: float | None = None
+    extra_body: Mapping[str, Any] = {}
 
 
 Tools = Sequence[Tool | ProviderTool | Mapping[str, Any]]
@@ -140,7 +144,7 @@ class LLMClient:
         asked = Asked(tools, sampling_params, output, cache, prefer_model, max_cost)
         return SyncStream(Stream(self._call(prompt, asked), None))
 
-    async def process_prompts_async(
+    async def process_prompts_async(  # noqa: PLR0913 - what may be said of a batch, all of it optional
         self,
         prompts: Iterable[Prompt],
         *,
@@ -151,6 +155,7 @@ class LLMClient:
         prefer_model: str | None = None,
         max_cost: float | None = None,
         progress: ProgressKind | None = None,
+        ask_duplicates_once: bool = False,
     ) -> list[APIResponse]:
         """Answer many prompts, as many at a time as the limits allow; return one answer for each, in order.
 
@@ -166,6 +171,8 @@ class LLMClient:
             prefer_model: The one of the client's models that is to answer, as long as it can.
             max_cost: US dollars for each prompt, beside what the client has for all.
             progress: In place of the client's.
+            ask_duplicates_once: Of prompts that are the same, ask the first; its answer is that of the others, too,
+                without usage and cost.
         """
         from lm_deluge.client.batch import run_in_order
         from lm_deluge.client.progress import make_progress
@@ -173,7 +180,9 @@ class LLMClient:
         make = self._work_maker(Asked(tools, sampling_params, output, cache, prefer_model, max_cost), is_collected=True)
         shown = make_progress(progress or self.options.progress)
         most = self.options.max_concurrent_requests
-        return await run_in_order(self._runner(), make, prompts, most_at_once=most, progress=shown)
+        return await run_in_order(
+            self._runner(), make, prompts, most_at_once=most, progress=shown, is_once=ask_duplicates_once
+        )
 
     def process_prompts_sync(self, prompts: Iterable[Prompt], **options: Any) -> list[APIResponse]:
         """Return the same for code without asyncio; works in a running notebook too."""
@@ -201,6 +210,27 @@ class LLMClient:
         make = self._work_maker(Asked(tools, sampling_params, output, cache, prefer_model, max_cost))
         most = self.options.max_concurrent_requests
         return EventMerger(lambda: (self._runner(), make), prompts, most_at_once=most)
+
+    def journalled(self, journal: Journal, *, retry_failed: bool = False) -> JournalledRows:
+        """Return what answers the rows of a batch file, each written into a journal before and after it is asked.
+
+        Args:
+            journal: Of this batch; what it says is done is not asked.
+            retry_failed: Ask rows again that failed for good.
+        """
+        from lm_deluge.client.journalled import JournalledRows
+        from lm_deluge.dispatch.outage import Outage
+
+        # With several providers the scheduler goes to another one.
+        is_one_place = len({model.provider for model in self._rows.values()}) == 1
+        return JournalledRows(
+            lambda: (self._runner(), self._row_work),
+            journal,
+            most_at_once=self.options.max_concurrent_requests,
+            max_attempts=self.options.max_attempts,
+            retry_failed=retry_failed,
+            outage=Outage() if is_one_place else None,
+        )
 
     def start_nowait(
         self,
@@ -304,6 +334,24 @@ class LLMClient:
 
         return make
 
+    def _row_work(self, row: BatchRow) -> Work:
+        """Return the call of a row, with what the row itself says on top of what the client does."""
+        if row.error is not None:
+            raise row.error
+        asked = Asked(row.tools or None, row.params, row.output, extra_body=row.extra_body)
+        work = self._work_maker(asked, is_collected=True)(row.conversation or [])
+        if row.model is None:
+            return work
+        own = next((model.id for model in self.models if row.model in (model.id, model.name)), None)
+        if own is None:
+            known = ", ".join(model.id for model in self.models)
+            raise ConfigurationError(
+                f"the line asks for the model {str(row.model)[:80]!r}, and the batch is for {known}",
+                hint="Name all models of the lines with --model.",
+            )
+        allowed = frozenset((own, *(model.id for model in self._fallback)))
+        return msgspec.structs.replace(work, models=allowed, prefer=own)
+
     def _runner(self) -> Runner:
         """Return the runner of the running event loop; all of them share one limiter."""
         import asyncio
@@ -348,7 +396,7 @@ class LLMClient:
             cache=asked.cache,
             background=options.background,
             extra_headers=options.extra_headers,
-            extra_body=options.extra_body,
+            extra_body={**(options.extra_body or {}), **asked.extra_body},
             max_event_bytes=options.max_event_bytes,
         )
         adapter = find_adapter(call.provider.adapter)

@@ -150,16 +150,18 @@ class _Live:
 
 
 def _drawn(tally: Tally) -> RenderableType:
+    from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table.grid(expand=True)
-    grid.add_row(ProgressBar(total=tally.total, completed=tally.done, pulse=tally.total is None))
-    grid.add_row(Text(describe(msgspec.structs.replace(tally, errors={}))))
+    bar = Table.grid(expand=True)
+    bar.add_row(ProgressBar(total=tally.total, completed=tally.done, pulse=tally.total is None))
+    # The text is in no grid, which would fill its last row: the ^C of a terminal would begin one that stays.
+    rows: list[RenderableType] = [bar, Text(describe(msgspec.structs.replace(tally, errors={})))]
     if tally.errors:
-        grid.add_row(Text(_errors(tally), style="red"))
-    return grid
+        rows.append(Text(_errors(tally), style="red"))
+    return Group(*rows)
 
 
 def _rich(file: TextIO) -> Progress:

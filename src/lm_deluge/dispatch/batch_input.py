@@ -19,11 +19,11 @@ from lm_deluge.errors import ConfigurationError, DelugeError, InvalidPromptError
 from lm_deluge.prompt.conversation import Conversation, to_conversation
 from lm_deluge.prompt.tool import ProviderTool, Tool
 
-__all__ = ["BatchRow", "read_rows"]
+__all__ = ["TABLES", "BatchRow", "read_rows"]
 
 JSON = dict[str, Any]
 
-_TABLES = (".csv", ".parquet")
+TABLES = (".csv", ".parquet")
 _NAMES = ("id", "custom_id", "prompt", "messages", "body", "method", "url", "metadata")
 _CHAT = "openai-chat"
 
@@ -57,7 +57,7 @@ def read_rows(path: Path) -> Iterator[BatchRow]:
         ConfigurationError: The file cannot be read, two lines have the same id, or a package is missing.
     """
     seen: set[str] = set()
-    for number, raw in enumerate(_read_table(path) if path.suffix in _TABLES else _read_lines(path), start=1):
+    for number, raw in enumerate(_read_table(path) if path.suffix in TABLES else _read_lines(path), start=1):
         row = _read_row(raw, number)
         if row.id in seen:
             raise ConfigurationError(

@@ -78,12 +78,14 @@ class Journal:
         path: Its file.
         state: What it says: kept up to date with what is on the disk.
         failure: Why nothing new may begin any more, None as long as all is well.
+        salvaged: How many bytes of damage were moved to a file beside it when it was opened.
     """
 
     def __init__(self, file: JournalFile, thread: ThreadPoolExecutor, gather_s: float) -> None:
         self.path = file.path
         self.state: JournalState = file.state
         self.failure: JournalError | None = None
+        self.salvaged = file.salvaged
         self._file = file
         self._thread = thread
         self._gather_s = gather_s
@@ -247,6 +249,11 @@ class Journal:
             for waiting in self._unsaved
             if not isinstance(waiting.record, Intent) and waiting.record.response is not None
         }
+
+    @property
+    def unsaved_lines(self) -> bytes:
+        """The records of these as lines, which can be appended to the file once nobody works on it."""
+        return b"".join(waiting.data for waiting in self._unsaved)
 
     def response(self, call: str) -> APIResponse | None:
         """Return the answer to a call that is done or failed for good, from whichever run; else None.

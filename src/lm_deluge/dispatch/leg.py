@@ -25,14 +25,15 @@ class Leg:
     Attributes:
         plan: What is sent.
         start: Where, and the ticket.
-        number: Which attempt of the call it is, from 1; one that was taken up again counts anew.
+        number: Which attempt of the call it is, from 1.
+        last_number: The same; of an answer that was taken up again, which attempt that was.
         attempt: The answer that is coming, None until its head is there.
     """
 
     def __init__(self, runner: Runner, start: Start, plan: CallPlan, number: int) -> None:
         self.plan = plan
         self.start = start
-        self.number = number
+        self.number = self.last_number = number
         self.attempt: Attempt | None = None
         self._runner = runner
         self._sent_at: float | None = None

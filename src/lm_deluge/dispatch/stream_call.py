@@ -248,7 +248,7 @@ class StreamCall:
             self._note_failure(leg, error)
             await asyncio.sleep(wait_s)
             self._attempts += 1
-            leg.number = self._attempts
+            leg.last_number = self._attempts
             notes.append(_note(self._attempts, error, wait_s, leg, goes_on=True))
             try:
                 await resume(leg.plan, attempt)
@@ -317,7 +317,7 @@ class StreamCall:
         return self._begun + self._runner.total_s - self._loop.time()
 
     def _note_failure(self, leg: Leg, error: DelugeError) -> None:
-        self._failures.append(f"attempt {leg.number} ended with {type(error).__name__}: {error.message}")
+        self._failures.append(f"attempt {leg.last_number} ended with {type(error).__name__}: {error.message}")
 
     def _end_leg(self, leg: Leg, error: DelugeError) -> None:
         self._cancel_upstream(leg)

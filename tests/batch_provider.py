@@ -1,0 +1,72 @@
+"""A provider in a process of its own, which keeps its own bill: how often each line was asked, and for how many tokens.
+
+`python batch_provider.py PORT DELAY_S` prints its port and serves the chat API; a prompt is `ID anything`. What a line
+costs follows from its id. The bill is at /bill.
+"""
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def tokens_of(name: str) -> tuple[int, int]:
+    number = sum(name.encode())
+    return 10 + number % 17, 1 + number % 5
+
+
+def answer_of(name: str) -> str:
+    return f"answer to {name}"
+
+
+def body_of(name: str) -> bytes:
+    read, written = tokens_of(name)
+    choice = {"index": 0, "delta": {"content": answer_of(name)}, "finish_reason": None}
+    events = [
+        {"id": "c1", "model": "gpt-4o", "choices": [choice]},
+        {"id": "c1", "model": "gpt-4o", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+        {"id": "c1", "choices": [], "usage": {"prompt_tokens": read, "completion_tokens": written}},
+    ]
+    data = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events) + b"data: [DONE]\n\n"
+    return b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data)
+
+
+class Provider:
+    def __init__(self, delay_s: float) -> None:
+        self.delay_s = delay_s
+        self.asked: Counter[str] = Counter()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                lines = head.decode().lower().split("\r\n")
+                length = next((int(line[16:]) for line in lines if line.startswith("content-length: ")), 0)
+                body = await reader.readexactly(length)
+                if head.startswith(b"GET /bill"):
+                    bill = json.dumps(self.asked).encode()
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(bill), bill))
+                    continue
+                name = json.loads(body)["messages"][-1]["content"].split()[0]
+                self.asked[name] += 1
+                await asyncio.sleep(self.delay_s)
+                writer.write(HEAD + body_of(name))
+                await writer.drain()
+        writer.close()
+
+
+async def main(port: int, delay_s: float) -> None:
+    server = await asyncio.start_server(Provider(delay_s).serve, "127.0.0.1", port, backlog=1_000)
+    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
+    sys.stdout.flush()
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1]), float(sys.argv[2])))
+
+PROGRAM = str(Path(__file__).resolve())

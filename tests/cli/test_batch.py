@@ -1,0 +1,475 @@
+"""`deluge batch`: lines in, lines out, and every way in which it may end before it is through."""
+
+import json
+import re
+import signal
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from cli.driver import COMMAND, PATIENCE_S, clean_environment, run, start, terminal, wait_until
+from lm_deluge.errors import BadRequestError, ServerError
+from lm_deluge.simulator import Pace, Script
+
+KEY = "sk-test-0123456789abcdef"
+SLOW = Pace(tokens_per_second=4)
+PLAIN = ("--progress", "none")
+
+
+def echo(request) -> Script:
+    asked = request.conversation[-1].completion
+    if asked == "bad":
+        raise BadRequestError("This is not valid.", status_code=400, code="bad_thing")
+    return Script(text=f"answer to {asked}")
+
+
+def reach(simulator) -> dict[str, str]:
+    return {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": simulator.base_url}
+
+
+def write(home: Path, *lines: object, name: str = "in.jsonl") -> None:
+    (home / name).write_text("".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines))
+
+
+def batch(home: Path, *more: str, **env: str) -> subprocess.CompletedProcess[bytes]:
+    return run("batch", "in.jsonl", "out.jsonl", *PLAIN, *more, home=home, **env)
+
+
+def lines_of(home: Path, name: str = "out.jsonl") -> list[dict]:
+    return [json.loads(line) for line in (home / name).read_text().splitlines()]
+
+
+def texts_of(home: Path) -> list[str]:
+    return [line["response"]["content"]["parts"][0]["text"] for line in lines_of(home)]
+
+
+def test_every_line_has_its_line_in_order(serve, home):
+    simulator = serve(echo)
+    write(home, '"one"\n', {"id": "b", "prompt": "bad"}, "no JSON\n", {"id": "x", "prompt": "two", "model": "y"})
+    done = batch(home, "--report", "report.json", **reach(simulator))
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.startswith(
+        b"out.jsonl: 4 lines, 1 answered, 3 failed (InvalidPromptError 2, BadRequestError 1)\n"
+    )
+    assert done.stderr.endswith(b"To ask the failed lines again, start the same command with --retry-failed.\n")
+    first, refused, broken, odd = lines_of(home)
+    assert [line["id"] for line in (first, refused, broken, odd)] == ["0", "b", "2", "x"]
+    assert first["response"]["content"]["parts"][0]["text"] == "answer to one"
+    assert (first["error"], first["usage"]["estimated"]) == (None, False)
+    assert first["cost"] > 0
+    assert refused["response"] is None
+    shown = {
+        name: refused["error"][name] for name in ("type", "status_code", "code", "retryable", "attempts", "partial")
+    }
+    assert shown == {
+        "type": "BadRequestError",
+        "status_code": 400,
+        "code": "bad_thing",
+        "retryable": False,
+        "attempts": 1,
+        "partial": None,
+    }
+    assert "This is not valid." in refused["error"]["message"]
+    assert (broken["error"]["type"], broken["error"]["message"]) == ("InvalidPromptError", "the line is not JSON")
+    report = json.loads((home / "report.json").read_text())
+    assert {name: report[name] for name in ("lines", "answered", "failed", "open", "duplicates")} == {
+        "lines": 4,
+        "answered": 1,
+        "failed": 3,
+        "open": 0,
+        "duplicates": 0,
+    }
+    assert report["failed_by_error"] == {"InvalidPromptError": 2, "BadRequestError": 1}
+    assert report["answers"]["usage"]["input_tokens"] == first["usage"]["input_tokens"]
+    assert report["cost"] == report["answers"]["cost"] == first["cost"]
+    again = batch(home, **reach(simulator))
+    assert (again.returncode, again.stderr[:14]) == (1, b"Nothing to do:")
+    assert simulator.stats.requests == 2
+    assert KEY not in (home / "out.jsonl.journal").read_text() + (home / "out.jsonl").read_text()
+
+
+def test_what_came_before_a_break_is_on_the_line(serve, home):
+    from lm_deluge.simulator import Fault
+
+    simulator = serve(Script(text="one two three four"), faults=Fault("reset", after=2))
+    write(home, '"q"\n')
+    assert batch(home, "--max-attempts", "1", **reach(simulator)).returncode == 1
+    (line,) = lines_of(home)
+    assert line["error"]["type"] == "StreamInterruptedError"
+    assert line["error"]["retryable"] is True
+    assert line["error"]["partial"]["content"]["parts"][0]["text"].startswith("one")
+    assert line["usage"]["estimated"] is True
+
+
+def test_the_same_command_again_does_nothing_and_says_so(serve, home):
+    simulator = serve(echo)
+    write(home, '"one"\n', '"two"\n')
+    assert batch(home, **reach(simulator)).returncode == 0
+    before = (home / "out.jsonl").stat()
+    again = batch(home, **reach(simulator))
+    assert again.returncode == 0
+    assert again.stderr.startswith(b"Nothing to do: out.jsonl has 2 lines, 2 answered\n")
+    assert (home / "out.jsonl").stat().st_ino == before.st_ino
+    assert simulator.stats.requests == 2
+    (home / "out.jsonl").unlink()
+    assert batch(home, **reach(simulator)).returncode == 0  # it is made anew from the journal
+    assert texts_of(home) == ["answer to one", "answer to two"]
+    assert simulator.stats.requests == 2
+
+
+def test_failed_lines_are_asked_again_where_that_is_wanted(serve, home):
+    broken = [True]
+
+    def script(request) -> Script:
+        if broken and request.conversation[-1].completion == "two":
+            raise ServerError("down", status_code=501)
+        return echo(request)
+
+    simulator = serve(script)
+    write(home, '"one"\n', '"two"\n')
+    assert batch(home, **reach(simulator)).returncode == 1
+    broken.clear()
+    assert batch(home, **reach(simulator)).returncode == 1
+    assert simulator.stats.requests == 2
+    assert batch(home, "--retry-failed", **reach(simulator)).returncode == 0
+    assert simulator.stats.requests == 3
+    assert texts_of(home) == ["answer to one", "answer to two"]
+
+
+def test_lines_may_say_themselves_how_they_are_asked(serve, home):
+    simulator = serve(echo)
+    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "own"}], "max_tokens": 5, "store": True}
+    system = {"messages": [{"role": "system", "content": "of the line"}, {"role": "user", "content": "q"}]}
+    other = {"custom_id": "c", "method": "POST", "url": "/v1/chat/completions", "body": {**body, "model": "o3"}}
+    write(home, {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}, system, other)
+    models = ("--model", "gpt-4o", "--model", "gpt-4o-mini")
+    options = ("--system", "Be brief", "--temperature", "0.5", "--max-tokens", "9")
+    assert batch(home, *models, *options, **reach(simulator)).returncode == 1
+    asked = {request.json["messages"][-1]["content"]: request.json for request in simulator.requests}
+    assert sorted(asked) == ["own", "q"]
+    assert {name: asked["own"][name] for name in ("model", "max_completion_tokens", "temperature", "store")} == {
+        "model": "gpt-4o-mini",
+        "max_completion_tokens": 5,
+        "temperature": 0.5,
+        "store": True,
+    }
+    assert asked["own"]["messages"][0] == {"role": "system", "content": "Be brief"}
+    assert asked["q"]["messages"][0]["content"] == "of the line"
+    assert asked["q"]["max_completion_tokens"] == 9
+    error = lines_of(home)[2]["error"]
+    assert error["message"] == "the line asks for the model 'o3', and the batch is for gpt-4o, gpt-4o-mini"
+
+
+def test_duplicates_are_asked_once(serve, home):
+    simulator = serve(echo)
+    write(home, '"one"\n', '"two"\n', '"one"\n', {"id": "x", "prompt": "one"}, '"bad"\n', '"bad"\n')
+    done = batch(home, "--ask-duplicates-once", "--report", "report.json", **reach(simulator))
+    assert b"6 lines, 4 answered, 2 failed (BadRequestError 1), 3 of them duplicates" in done.stderr
+    lines = lines_of(home)
+    assert [line.get("duplicate_of") for line in lines] == [None, None, "0", "0", None, "4"]
+    assert [line["response"]["content"]["parts"][0]["text"] for line in lines[:4]] == [
+        *("answer to one", "answer to two", "answer to one", "answer to one"),
+    ]
+    assert [line["response"]["id"] for line in lines[:4]] == [0, 1, 2, 3]
+    assert (lines[2]["usage"], lines[2]["cost"], lines[5]["error"]["type"]) == (None, 0, "BadRequestError")
+    asked = Counter(request.json["messages"][-1]["content"] for request in simulator.requests)
+    assert asked == {"one": 1, "two": 1, "bad": 1}
+    report = json.loads((home / "report.json").read_text())
+    assert report["usage"]["input_tokens"] == sum(line["usage"]["input_tokens"] for line in lines[:2])
+
+
+def test_without_a_key_the_simulator_answers_and_says_so(home):
+    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "own"}]}
+    write(home, '"one"\n', {"custom_id": "a", "body": body})
+    done = batch(home)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith(b"Simulator: no OPENAI_API_KEY is set")
+    assert {line["response"]["model_internal"] for line in lines_of(home)} == {"simulator"}
+    refused = batch(home, OPENAI_API_KEY=KEY)  # made-up answers and a model's do not mix
+    assert refused.returncode == 2
+    assert b"another batch" in refused.stderr
+
+
+WRONG = {
+    "no input": (["no.jsonl", "out.jsonl"], b"cannot read no.jsonl: No such file"),
+    "one file": (["in.jsonl", "in.jsonl"], b"IN and OUT are the same file"),
+    "no folder": (["in.jsonl", "no/out.jsonl"], b"there is no folder no for out.jsonl"),
+    "a folder": (["in.jsonl", "."], b"is no file that could be written"),
+    "there already": (["in.jsonl", "there.jsonl"], b"there.jsonl is there already, and no journal of it"),
+    "same ids": (["twice.jsonl", "out.jsonl"], b"line 2 has the id 'a', which an earlier one has"),
+    "one key": (
+        ["in.jsonl", "out.jsonl", "--api-key", "k", "-m", "gpt-4o", "-m", "claude-haiku-4-5"],
+        b"one --api-key cannot be for the models of several providers",
+    ),
+    "no key for one": (
+        ["in.jsonl", "out.jsonl", "-m", "gpt-4o", "-m", "claude-haiku-4-5"],
+        b"some models have a key, and claude-haiku-4-5 has none",
+    ),
+    "no folder for the report": (
+        ["in.jsonl", "out.jsonl", "--report", "no/r"],
+        b"there is no folder no for the report",
+    ),
+    "no such limit": (["in.jsonl", "out.jsonl", "--limit-requests", "0"], b"max_requests_per_minute"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), WRONG.values(), ids=WRONG)
+def test_wrong_use_ends_before_anything_is_sent(serve, home, arguments, words):
+    simulator = serve(echo)
+    write(home, '"one"\n')
+    write(home, {"id": "a", "prompt": "x"}, {"id": "a", "prompt": "y"}, name="twice.jsonl")
+    (home / "there.jsonl").write_text("mine")
+    done = run("batch", *arguments, *PLAIN, home=home, **reach(simulator))
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert simulator.stats.requests == 0
+    assert (home / "there.jsonl").read_text() == "mine"
+    assert not list(home.glob("*.journal"))
+
+
+def test_a_file_that_is_there_is_replaced_where_that_is_wanted(serve, home):
+    write(home, '"one"\n')
+    (home / "out.jsonl").write_text("mine")
+    assert batch(home, "--overwrite", **reach(serve(echo))).returncode == 0
+    assert texts_of(home) == ["answer to one"]
+
+
+@pytest.mark.parametrize("change", ["lines", "options"])
+def test_a_journal_is_of_one_batch(serve, home, change):
+    simulator = serve(echo)
+    write(home, '"one"\n')
+    assert batch(home, **reach(simulator)).returncode == 0
+    if change == "lines":
+        write(home, '"other"\n')
+    done = batch(home, *(("--temperature", "0.5") if change == "options" else ()), **reach(simulator))
+    assert done.returncode == 2
+    assert (
+        b"the journal out.jsonl.journal belongs to another batch: its inputs or options are not the same" in done.stderr
+    )
+    assert simulator.stats.requests == 1
+
+
+def test_a_journal_goes_away_where_that_is_wanted_and_all_is_answered(serve, home):
+    simulator = serve(echo)
+    write(home, '"bad"\n')
+    assert batch(home, "--remove-journal", **reach(simulator)).returncode == 1
+    assert (home / "out.jsonl.journal").exists()
+    (home / "out.jsonl").unlink()
+    (home / "out.jsonl.journal").unlink()
+    write(home, '"good"\n')
+    assert batch(home, "--remove-journal", **reach(simulator)).returncode == 0
+    assert sorted(path.name for path in home.glob("out*")) == ["out.jsonl"]
+
+
+def test_a_damaged_journal_is_told_and_salvaged_where_that_is_wanted(serve, home):
+    simulator = serve(echo)
+    write(home, '"one"\n', '"two"\n', '"three"\n')
+    assert batch(home, "--limit-concurrency", "1", **reach(simulator)).returncode == 0
+    journal = home / "out.jsonl.journal"
+    data = bytearray(journal.read_bytes())
+    data[data.index(b"answer to two")] ^= 1
+    journal.write_bytes(data)
+    refused = batch(home, **reach(simulator))
+    assert refused.returncode == 2
+    assert re.search(rb"is damaged at byte \d+\. Say --salvage", refused.stderr)
+    salvaged = batch(home, "--salvage", **reach(simulator))
+    assert salvaged.returncode == 0, salvaged.stderr
+    assert b"Salvaged: " in salvaged.stderr
+    assert texts_of(home) == ["answer to one", "answer to two", "answer to three"]
+    assert simulator.stats.requests == 4
+    assert b"may have been billed beside these" in salvaged.stderr
+
+
+def begin(home: Path, simulator, count: int, *more: str) -> subprocess.Popen[bytes]:
+    """Start a batch; return once so many requests were made."""
+    write(home, *(f'"q{number}"\n' for number in range(60)))
+    process = start("batch", "in.jsonl", "out.jsonl", *PLAIN, *more, home=home, **reach(simulator))
+    wait_until(lambda: simulator.stats.requests >= count, "the first requests")
+    return process
+
+
+def pace_after(count: int):
+    """Answer so many requests at once and the others over minutes."""
+    asked = []
+
+    def script(request) -> Script:
+        asked.append(request)
+        return Script(text="quick" if len(asked) <= count else "slow " * 2_000)
+
+    return script
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_a_batch_in_order(serve, home, number, code):
+    simulator = serve(Script(text="one two three four five"), pace=SLOW)
+    process = begin(home, simulator, 5, "--limit-concurrency", "5")
+    process.send_signal(number)
+    _, said = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == code
+    assert b"Stopping: 5 requests in flight have 10 s to end. Ctrl-C again stops at once.\n" in said
+    assert (
+        b"Stopped: 5 of 60 lines are done and safe in out.jsonl.journal. "
+        b"To go on, start the same command again.\n" in said
+    )
+    assert simulator.stats.requests == 5
+    assert not (home / "out.jsonl").exists()
+
+
+def test_a_second_ctrl_c_ends_at_once_and_what_was_in_flight_is_named(serve, home):
+    simulator = serve(pace_after(2), pace=Pace(tokens_per_second=20))
+    process = begin(home, simulator, 6, "--limit-concurrency", "4")
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline().startswith(b"Stopping: ")
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130
+    assert b"Stopped: 2 of 60 lines" in said
+    named = re.search(rb"4 requests without an answer may have been billed: ([\d, ]+)\n", said)
+    unseen = {each.decode() for each in named[1].split(b", ")}
+    write(home, *(f'"q{number}"\n' for number in range(60)))
+    quick = serve(echo)
+    done = batch(home, "--report", "report.json", **reach(quick))
+    assert done.returncode == 0
+    assert b"Going on: 2 of 60 lines are done.\n" in done.stderr
+    assert b"4 requests were in flight when an earlier run ended" in done.stderr
+    assert quick.stats.requests == 58
+    assert set(json.loads((home / "report.json").read_text())["ambiguous"]["ids"]) == unseen
+
+
+def test_on_a_terminal_ctrl_c_leaves_the_screen_in_order(serve, home):
+    simulator = serve(Script(text="one two three four five six"), pace=SLOW)
+    write(home, *(f'"q{number}"\n' for number in range(60)))
+    with terminal("batch", "in.jsonl", "out.jsonl", "--limit-concurrency", "4", home=home, **reach(simulator)) as one:
+        one.expect(r"\d+/60 \(\d+%\), 4 in flight")
+        wait_until(lambda: simulator.stats.requests >= 4, "the first requests")
+        one.interrupt()
+        shown = one.expect(r"start\s+the same command again\.")
+        assert one.end() == 130
+    bars = [row for row in shown.splitlines() if "\u2501" in row]
+    assert len(bars) == 1, shown
+
+
+def test_a_second_process_is_told_who_works(serve, home):
+    simulator = serve(pace_after(0), pace=SLOW)
+    process = begin(home, simulator, 1)
+    try:
+        second = batch(home, **reach(simulator))
+        assert second.returncode == 2
+        words = f"process {process.pid} works on the journal out.jsonl.journal. Wait until it is done, or stop it."
+        assert words.encode() in second.stderr
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def batch_with_room(home: Path, room: int, *more: str, **env: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a batch with a limit on the size of files, which stands for a full disk."""
+    program = (
+        "import resource, signal, sys\n"
+        "from lm_deluge.cli.main import main\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))\n"
+        "main(sys.argv[2:])\n"
+    )
+    return subprocess.run(  # noqa: S603
+        [COMMAND[0], "-c", program, str(room), "batch", "in.jsonl", "out.jsonl", *PLAIN, *more],
+        capture_output=True,
+        cwd=home,
+        env=clean_environment(home, **env),
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+def test_an_output_that_does_not_fit_is_written_by_the_next_run(serve, home):
+    simulator = serve(echo)
+    write(home, *(f'"q{number}"\n' for number in range(40)))
+    assert batch(home, **reach(simulator)).returncode == 0
+    (home / "out.jsonl").unlink()
+    done = batch_with_room(home, 1_000, **reach(simulator))
+    assert done.returncode == 1
+    words = "cannot write out.jsonl: File too large. All answers are safe in out.jsonl.journal: start the same command"
+    assert words.encode() in done.stderr
+    assert sorted(path.name for path in home.glob("out*")) == ["out.jsonl.journal"]
+    assert batch(home, **reach(simulator)).returncode == 0
+    assert texts_of(home) == [f"answer to q{number}" for number in range(40)]
+    assert simulator.stats.requests == 40
+
+
+def test_a_full_disk_stops_new_requests_and_saves_what_it_can(serve, home):
+    """The answers that do not fit go to another file."""
+    simulator = serve(echo)
+    write(home, *(f'"q{number}"\n' for number in range(200)))
+    (home / "tmp").mkdir()
+    done = batch_with_room(home, 20_000, "--limit-concurrency", "4", TMPDIR=str(home / "tmp"), **reach(simulator))
+    said = done.stderr.decode()
+    assert done.returncode == 1, said
+    assert said.startswith("deluge: cannot write the journal out.jsonl.journal: File too large. What is in it is safe")
+    assert re.search(r"Stopped: \d+ of 200 lines are done and safe in out\.jsonl\.journal", said)
+    sent = simulator.stats.requests
+    assert sent < 60
+    copying = re.search(r"^  (cat .*)$", said, re.MULTILINE)
+    if copying:  # none where all answers fitted once the intents were left out
+        subprocess.run(["sh", "-c", copying[1]], cwd=home, check=True)  # noqa: S603, S607
+    rest = batch(home, "--report", "report.json", **reach(simulator))
+    assert rest.returncode == 0, rest.stderr
+    assert simulator.stats.requests == 200
+    assert texts_of(home) == [f"answer to q{number}" for number in range(200)]
+    assert json.loads((home / "report.json").read_text())["ambiguous"]["ids"] == []
+
+
+def test_nobody_needs_to_read_what_it_says(serve, home):
+    simulator = serve(echo)
+    write(home, *(f'"q{number}"\n' for number in range(20)))
+    process = start("batch", "in.jsonl", "out.jsonl", "--progress", "plain", home=home, **reach(simulator))
+    process.stderr.close()
+    assert process.wait(PATIENCE_S) == 0
+    process.stdout.close()
+    assert texts_of(home) == [f"answer to q{number}" for number in range(20)]
+
+
+def test_a_file_that_changes_under_a_batch_is_noticed(serve, home):
+    simulator = serve(echo, pace=Pace(first_token_s=0.05))
+    process = begin(home, simulator, 1, "--limit-concurrency", "1")
+    write(home, '"other"\n')
+    _, said = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 1
+    assert b"in.jsonl was changed while the batch ran" in said
+    assert not (home / "out.jsonl").exists()
+
+
+def test_an_empty_file_is_a_batch_too(serve, home):
+    write(home)
+    done = batch(home, **reach(serve(echo)))
+    assert (done.returncode, (home / "out.jsonl").read_bytes()) == (0, b"")
+
+
+@pytest.mark.parametrize("library", ["polars", "pandas"])
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_tables_in_and_out(serve, home, library, suffix):
+    pytest.importorskip(library)
+    (home / "in.csv").write_text("id,prompt\na,one\nb,bad\n")
+    done = run("batch", "in.csv", f"out.{suffix}", *PLAIN, home=home, **reach(serve(echo)))
+    assert done.returncode == 1, done.stderr
+    frame = __import__(library)
+    read = frame.read_csv if suffix == "csv" else frame.read_parquet
+    table = read(home / f"out.{suffix}")
+    rows = table.to_dicts() if library == "polars" else table.to_dict("records")
+    assert list(rows[0]) == [
+        *("id", "completion", "finish_reason", "error", "input_tokens", "output_tokens", "cost", "response"),
+    ]
+    assert (rows[0]["id"], rows[0]["completion"], rows[0]["finish_reason"]) == ("a", "answer to one", "stop")
+    assert json.loads(rows[0]["response"])["content"]["parts"][0]["text"] == "answer to one"
+    assert "This is not valid." in rows[1]["error"]
+
+
+def test_tables_need_a_package(serve, home):
+    for name in ("polars", "pandas"):
+        (home / f"{name}.py").write_text("raise ImportError")
+    write(home, '"one"\n')
+    env = {**reach(serve(echo)), "PYTHONPATH": f"{home}:{clean_environment(home)['PYTHONPATH']}"}
+    done = run("batch", "in.jsonl", "out.csv", home=home, **env)
+    assert done.returncode == 2
+    assert b"writing .csv files needs polars, or pandas. pip install polars" in done.stderr
