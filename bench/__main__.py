@@ -72,6 +72,11 @@ def import_seconds(statement: str) -> float:
 
 
 if __name__ == "__main__":
-    imports()
-    decode()
-    decoders()
+    if "limits" in sys.argv:
+        from bench.limits import limits
+
+        limits()
+    else:
+        imports()
+        decode()
+        decoders()

@@ -38,6 +38,7 @@ HEADS = (
     "JSON schema",
     "reasoning sent back",
     "prompt cache",
+    "batches",
 )
 
 _HI = Conversation([Message.user("Hi")])
@@ -79,6 +80,7 @@ def feature_lines() -> Iterator[tuple[str, ...]]:
                 *taken,
                 _reasoning(adapter, row),
                 _cache(adapter, row),
+                "yes" if row.batch_api else "",
             )
 
 

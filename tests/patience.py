@@ -93,7 +93,7 @@ def _runner_of(
 ) -> AnyRunner:
     options = client.options
     if client._limiter is None:
-        client._limiter = LimiterLock(build_limiter(options))
+        client._limiter = LimiterLock(build_limiter(options, client._rows.values()))
     return kind(
         client._limiter,
         build_routes(client.models, options.model_weights, client._fallback),

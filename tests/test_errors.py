@@ -58,6 +58,7 @@ def test_a_timeout_is_one_for_python_too() -> None:
 
 
 RETRYABLE = {
+    "BatchEndedError",
     "ConnectError",
     "ContentTypeError",
     "OverloadedError",

@@ -6,7 +6,7 @@ import builtins
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
@@ -255,6 +255,8 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
         max_requests_per_minute, max_tokens_per_minute, max_input_tokens_per_minute, max_output_tokens_per_minute: What
             all calls together may use in any minute, over all models; None: what the providers allow, as far as
             they say.
+        model_limits: The same limits, and `max_concurrent_requests`, of single models beside those of the client, by
+            their names: `{"gpt-4o": {"max_requests_per_minute": 500}}`. A provider's own word lowers them only.
         max_concurrent_requests: Calls that may be under way at once, single streams included. Left alone, each batch
             has up to 200 under way or waiting, and nothing holds single streams.
         model_weights: How calls are shared out among several models, in their order; all alike by default.
@@ -290,6 +292,7 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens_per_minute: float | None = None
     max_input_tokens_per_minute: float | None = None
     max_output_tokens_per_minute: float | None = None
+    model_limits: Mapping[str, Mapping[str, float]] | None = None
     max_concurrent_requests: int | None = None
     model_weights: tuple[float, ...] | list[float] | None = None
     progress: Literal["rich", "tqdm", "plain", "none"] | None = "rich"
@@ -312,6 +315,7 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
         _check_whole("max_event_bytes", self.max_event_bytes)
         for name in LIMIT_NAMES:
             check_range(name, getattr(self, name), 1, math.inf)
+        _check_model_limits(self.model_limits)
         check_range("max_concurrent_requests", self.max_concurrent_requests, 1, 100_000)
         _check_whole("max_concurrent_requests", self.max_concurrent_requests)
         for name in ("api_key", "base_url", "proxy"):
@@ -327,6 +331,16 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigurationError("timeouts is not a Timeouts; write timeouts=Timeouts(idle=30), for example")
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
             raise ConfigurationError("base_url must begin with http:// or https://")
+
+    def check_models(self, models: Collection[str]) -> None:
+        """Check that limits are set for models only that the client has.
+
+        Raises:
+            ConfigurationError: One is for another model; the nearest is in it.
+        """
+        for model in self.model_limits or {}:
+            if model not in models:
+                raise unknown_option(str(model), builtins.set(models), "model_limits", "model")
 
     def __repr__(self) -> str:
         shown = ("base_url", "timeouts", "max_attempts", "max_retry_after_s")  # the rest may hold keys
@@ -350,10 +364,24 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
         return cls(**own)
 
 
-def unknown_option(name: str, known: builtins.set[str] | frozenset[str]) -> ConfigurationError:
+def _check_model_limits(limits: Any) -> None:
+    _check_type("model_limits", limits, Mapping, "a mapping")
+    for model, named in (limits or {}).items():
+        where = f"model_limits[{model!r}]"
+        _check_type(where, named, Mapping, "a mapping")
+        for name, amount in named.items():
+            if name not in (*LIMIT_NAMES, "max_concurrent_requests"):
+                raise unknown_option(name, builtins.set((*LIMIT_NAMES, "max_concurrent_requests")), where)
+            check_range(f"{where}[{name!r}]", amount, 1, math.inf)
+        _check_whole(f"{where}['max_concurrent_requests']", named.get("max_concurrent_requests"))
+
+
+def unknown_option(
+    name: str, known: builtins.set[str] | frozenset[str], where: str = "", kind: str = "option"
+) -> ConfigurationError:
     """Return the error for an option that does not exist, naming the nearest one that does."""
     import difflib
 
     near = difflib.get_close_matches(name, sorted(known), n=1)
-    hint = f"Did you mean {near[0]}?" if near else f"Known options: {', '.join(sorted(known))}."
-    return ConfigurationError(f"there is no option {name!r}", hint=hint)
+    hint = f"Did you mean {near[0]}?" if near else f"Known {kind}s: {', '.join(sorted(known))}."
+    return ConfigurationError(f"there is no {kind} {name!r}{where and f' for {where}'}", hint=hint)

@@ -19,7 +19,8 @@
     |  |- RequestTooLargeError             413
     |  |- RateLimitError                   429
     |  |- OverloadedError                  503, 529
-    |  '- ServerError                      other 5xx, 408, 409
+    |  |- ServerError                      other 5xx, 408, 409
+    |  '- BatchEndedError                  a provider's own batch expired, was cancelled or lost a request
     |- TransportError                      no full answer
     |  |- ConnectError
     |  |  '- CertificateError
@@ -43,15 +44,18 @@ from __future__ import annotations
 
 import builtins
 import copy
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 if TYPE_CHECKING:
     from lm_deluge.response import APIResponse
+    from lm_deluge.wire.rate_limit_headers import RateLimit
 
 __all__ = [
     "APIError",
     "AuthenticationError",
     "BadRequestError",
+    "BatchEndedError",
     "BudgetError",
     "CertificateError",
     "ConfigurationError",
@@ -228,6 +232,7 @@ class APIError(DelugeError):
         type: The provider's error type.
         retry_after_s: Seconds after which the provider wants to be asked again.
         should_retry: The provider's own word on retrying (`x-should-retry`), or None.
+        rate_limits: What the answer's headers say about limits, by name.
         body: The error's JSON text, at most 4,096 characters.
     """
 
@@ -251,6 +256,7 @@ class APIError(DelugeError):
         self.type = type
         self.retry_after_s = retry_after_s
         self.should_retry = should_retry
+        self.rate_limits: Mapping[str, RateLimit] = {}
         self.body = body
 
     def _details(self) -> list[str]:
@@ -318,6 +324,15 @@ class OverloadedError(APIError):
 
 class ServerError(APIError):
     """The provider failed."""
+
+    retryable: ClassVar[bool] = True
+
+
+class BatchEndedError(APIError):
+    """A provider's own batch ended without this request: it expired, was cancelled, or the provider lost it.
+
+    It was not answered and is not billed; asked in another batch it may be.
+    """
 
     retryable: ClassVar[bool] = True
 

@@ -6,7 +6,12 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Price", "PriceTier", "Usage"]
+__all__ = ["BATCH_FACTOR", "Price", "PriceTier", "Usage"]
+
+# https://platform.openai.com/docs/guides/batch, https://platform.claude.com/docs/en/build-with-claude/batch-processing,
+# https://ai.google.dev/gemini-api/docs/batch-api, https://console.groq.com/docs/batch (2026-11): half of all prices.
+BATCH_FACTOR = 0.5
+"""What a provider's own batch costs of the price of single requests, where a model's row has no price of its own."""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,6 +134,12 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             return other.cost(usage)
         rates = self._rates(usage.input_tokens)
         return self.request + sum(count * rates[kind] for kind, count in _kinds(usage).items()) / 1e6
+
+    def batch_cost(self, usage: Usage) -> float:
+        """Return the price of one request of a provider's own batch, whatever tier its usage names."""
+        usage = msgspec.structs.replace(usage, service_tier=None)
+        own = self.modes.get("batch")
+        return own.cost(usage) if own is not None else BATCH_FACTOR * self.cost(usage)
 
     def _rates(self, input_tokens: int) -> dict[str, float]:
         rates: dict[str, Any] = {name: getattr(self, name) for name in _KINDS}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 
 class Verdict(NamedTuple):
@@ -18,6 +18,11 @@ class Server(Protocol):
     period_s: float
 
     def admit(self, now: float, cost: float = 1.0) -> Verdict: ...
+
+
+@runtime_checkable
+class MakesHeaders(Protocol):
+    def headers(self, verdict: Verdict) -> dict[str, str]: ...
 
 
 class SlidingWindow:

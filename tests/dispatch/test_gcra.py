@@ -13,13 +13,24 @@ from lm_deluge.errors import ConfigurationError
 NOW = 10_000.0
 
 
-def take(pace: Pace, units: float = 1.0, now: float = NOW, jitter_s: float = 0.0, spread: float = 0.0) -> Charge:
-    slot = pace.earliest(units, now, jitter_s, spread)
-    return pace.take(units, now, slot, jitter_s, spread)
+def take(
+    pace: Pace,
+    units: float = 1.0,
+    now: float = NOW,
+    jitter_s: float = 0.0,
+    unsure: float = 0.0,
+    paced: float = math.inf,
+) -> Charge:
+    slot = pace.earliest(units, now, jitter_s, unsure)
+    return pace.take(units, min(units, paced), now, slot, jitter_s, unsure)
 
 
-def slot(pace: Pace, units: float = 1.0, now: float = NOW) -> float:
-    return pace.earliest(units, now, 0.0, 0.0)
+def slot(pace: Pace, units: float = 1.0, now: float = NOW, jitter_s: float = 0.0, unsure: float = 0.0) -> float:
+    return pace.earliest(units, now, jitter_s, unsure)
+
+
+def tokens(amount: float) -> Pace:
+    return Pace(Limit("tokens", amount, burst_s=0.0))
 
 
 def exact(amount: float = 60, period_s: float = 60.0, **options: bool) -> Pace:
@@ -37,33 +48,43 @@ def test_a_limit_is_a_number_above_0(wrong: dict[str, float]) -> None:
 
 
 def test_the_spacing_allows_for_jitter_and_burst() -> None:
-    assert exact().spacing_s(NOW, 0.0, 0.0) == pytest.approx(1.0005)
-    assert exact().spacing_s(NOW, 1.0, 0.0) == pytest.approx(1.0005 + 1 / 60)
-    assert Pace(Limit("requests", 60)).spacing_s(NOW, 0.0, 0.0) == pytest.approx(1.0005 + 0.1 / 60)
-    assert exact(period_s=1.0).spacing_s(NOW, 5.0, 0.0) == pytest.approx(2.0005 / 60), "never slower than half"
+    assert exact().spacing_s(NOW, 0.0) == pytest.approx(1.0005)
+    assert exact().spacing_s(NOW, 1.0) == pytest.approx(1.0005 + 1 / 60)
+    assert Pace(Limit("requests", 60)).spacing_s(NOW, 0.0) == pytest.approx(1.0005 + 0.1 / 60)
+    assert exact(period_s=1.0).spacing_s(NOW, 5.0) == pytest.approx(2.0005 / 60), "never slower than half"
 
 
-def test_tokens_leave_room_for_the_biggest_and_for_what_nobody_knows_yet() -> None:
-    pace = Pace(Limit("tokens", 10_000, burst_s=0.0))
-    assert pace.spacing_s(NOW, 0.0, 0.0) == pytest.approx(0.006 * 1.0005)
-    take(pace, 2_000)
-    assert pace.spacing_s(NOW, 0.0, 0.0) == pytest.approx(60 / 8_000 * 1.0005)
-    assert pace.spacing_s(NOW, 0.0, 500.0) == pytest.approx(60 / 7_500 * 1.0005)
-    assert pace.spacing_s(NOW, 0.0, 9e9) == pytest.approx(60 / 7_000 * 1.0005), "a tenth at most"
-    assert pace.spacing_s(NOW + 64, 0.0, 0.0) == pytest.approx(0.006 * 1.0005), "a period later it is forgotten"
+def test_tokens_are_paced_a_little_faster_than_the_limit_and_the_window_is_what_limits() -> None:
+    pace = tokens(10_000)
+    assert pace.spacing_s(NOW, 0.0) == pytest.approx(0.006 / 1.05)
+    begun = [take(pace, 1_000).at for _ in range(11)]
+    assert begun[9] == pytest.approx(NOW + 9 * 6 / 1.05)
+    assert begun[10] == NOW + 60, "when the first is over, not before"
+    assert slot(pace, 1_000, jitter_s=1.0) == pytest.approx(begun[1] + 61), "and it may have come late"
+
+
+def test_what_is_unsure_is_left_free() -> None:
+    pace = tokens(10_000)
+    first = take(pace, 5_000)
+    assert slot(pace, 5_000, NOW + 40) == NOW + 40
+    assert slot(pace, 5_000, NOW + 40, unsure=1.0) == first.at + 60
+    assert slot(pace, 5_000, NOW + 40, unsure=9e9) == first.at + 60, "alone anything may go"
+
+
+def test_what_it_cost_in_the_end_is_what_counts() -> None:
+    pace = tokens(10_000)
+    first = take(pace, 8_000, paced=1_000)
+    assert slot(pace, 8_000, NOW + 20) == NOW + 60
+    pace.correct(first, 2_000)
+    assert slot(pace, 8_000, NOW + 20) == NOW + 20
+    pace.correct(first, 2_001)
+    assert slot(pace, 8_000, NOW + 20) == NOW + 60
 
 
 def test_one_as_large_as_the_limit_takes_a_whole_period() -> None:
-    pace = Pace(Limit("tokens", 10_000, burst_s=0.0))
+    pace = tokens(10_000)
     take(pace, 10_000)
-    assert 60 <= slot(pace, 1) - NOW <= 67
-
-
-def test_a_bigger_one_waits_for_the_difference() -> None:
-    pace = Pace(Limit("tokens", 10_000, burst_s=0.0))
-    take(pace, 100)
-    small, big = slot(pace, 100), slot(pace, 5_100)
-    assert big - small == pytest.approx(5_000 * 60 / 9_900, rel=0.01)
+    assert slot(pace, 1) == NOW + 60
 
 
 def test_a_day_is_a_budget_not_a_pace() -> None:
@@ -131,7 +152,7 @@ def test_slices_show_in_the_spacing_of_refusals(quantum_s: float) -> None:
         pace.refused(moment, moment, moment)
     assert pace.window_s(NOW + 60) == quantum_s
     assert pace.window_s(NOW + 60 * 40) == 60.0, "not for ever"
-    assert pace.spacing_s(NOW, 0.5 * quantum_s, 0.0) > 1.4 * exact(600).spacing_s(NOW, 0.0, 0.0)
+    assert pace.spacing_s(NOW, 0.5 * quantum_s) > 1.4 * exact(600).spacing_s(NOW, 0.0)
 
 
 def test_refusals_at_any_time_show_no_slices() -> None:
@@ -198,47 +219,56 @@ def test_what_headers_moved_forward_they_move_back_and_no_further() -> None:
 # What is given back
 
 
-def test_what_is_given_back_while_others_wait_is_theirs() -> None:
-    pace = Pace(Limit("tokens", 60_000, burst_s=0.0))
-    charges = [take(pace, 1_000) for _ in range(3)]
-    now = charges[2].free_from
-    pace.correct(charges[0], 0.0, now)
-    pace.correct(charges[1], 0.0, now)
-    assert slot(pace, 1_000, now) == now
-    take(pace, 1_000, now)
-    assert slot(pace, 1_000, now) < now + 1.0, "the rest of it"
+def test_too_much_that_was_reserved_makes_no_burst_when_it_is_given_back() -> None:
+    pace = tokens(60_000)
+    charges = [take(pace, 4_000) for _ in range(5)]
+    before = pace.tat
+    for charge in charges:
+        pace.correct(charge, 500, expected=600)
+    assert before - pace.tat == pytest.approx(5 * 100 * 0.001 / 1.05), "what is expected by now, less what it was"
 
 
 def test_what_is_given_back_in_idleness_is_lost() -> None:
-    pace = Pace(Limit("tokens", 60_000, burst_s=0.0))
+    pace = tokens(60_000)
     charge = take(pace, 1_000)
-    pace.correct(charge, 0.0, NOW + 100)
+    pace.correct(charge, 0.0)
     take(pace, 1_000, NOW + 200)
     assert slot(pace, 1_000, NOW + 200) > NOW + 200.9
 
 
 def test_an_undone_reservation_leaves_no_trace() -> None:
-    pace = Pace(Limit("tokens", 60_000, burst_s=0.0))
+    pace = tokens(3_000)
     take(pace, 1_000)
     before = pace.tat
-    charge = take(pace, 1_000)
-    pace.undo(charge, NOW)
+    charge = take(pace, 2_000)
+    assert slot(pace, 1_000) == NOW + 60
+    pace.undo(charge)
     assert pace.tat == pytest.approx(before)
-    assert pace.earliest_again(charge, NOW) == pytest.approx(charge.free_from)
-    again = pace.take_again(charge, NOW, charge.free_from, 0.0, 0.0)
-    assert again.tat_after == pytest.approx(charge.tat_after)
+    assert slot(pace, 2_000) == charge.at
 
 
 def test_a_gap_takes_what_fits_and_no_more() -> None:
     pace = exact()
-    charge = pace.take(1.0, NOW, NOW + 10, 0.0, 0.0)
-    assert pace.fits_gap(charge, 1.0, NOW, NOW + 10)
+    charge = pace.take(1.0, 1.0, NOW, NOW + 10, 0.0, 0.0)
+    assert pace.fits_gap(charge, 1.0, NOW, 0.0)
     filled = 0
     now = NOW
-    while now < NOW + 10 and pace.fits_gap(charge, 1.0, max(now, charge.free_from), NOW + 10):
+    while now < NOW + 10 and pace.fits_gap(charge, 1.0, max(now, charge.free_from), 0.0):
         now = max(now, charge.free_from)
         pace.fill_gap(charge, 1.0, now)
         filled += 1
     assert filled == 9
     assert pace.tat == pytest.approx(NOW + 11.0005), "the one that waits was not moved"
-    assert not pace.fits_gap(charge, 2.0, NOW, NOW + 100), "bigger than the one that waits"
+    assert not pace.fits_gap(charge, 2.0, NOW, 0.0), "bigger than the one that waits"
+
+
+def test_a_gap_before_one_that_the_window_holds_has_no_room() -> None:
+    pace = tokens(10_000)
+    take(pace, 8_000)
+    waits_elsewhere = pace.take(1_000, 1_000, NOW + 50, NOW + 58, 0.0, 0.0)
+    assert pace.fits_gap(waits_elsewhere, 1_000, NOW + 50, 0.0)
+    assert not pace.fits_gap(waits_elsewhere, 1_000, NOW + 50, 0.0, unsure=1.0)
+    filler = pace.fill_gap(waits_elsewhere, 900, NOW + 50)
+    assert not pace.fits_gap(waits_elsewhere, 200, NOW + 56, 0.0)
+    pace.correct(filler, 0.0)
+    assert pace.fits_gap(waits_elsewhere, 200, NOW + 56, 0.0)

@@ -32,7 +32,7 @@ def runner(
     server: Server, load: Load, *, dimension: Dimension = "requests", seed: int = 1, **options: bool
 ) -> VirtualRunner:
     limiter = LocalLimiter()
-    counts = options.pop("counts_max_tokens", False)
+    counts = options.pop("counts_max_tokens", "never")
     limiter.set_limits("m", "", [Limit(dimension, server.amount, server.period_s)], counts_max_tokens=counts)
     return VirtualRunner(limiter, {dimension: server}, load, seed=seed, **options)
 
@@ -63,6 +63,13 @@ def test_headers_that_say_what_we_know_cost_nothing(kind: str) -> None:
     outcome = runner(SERVERS[kind](600), Load(jitter_s=1.0), tells_limits=True).run(60.0 * WINDOWS)
     assert outcome.refused == 0, outcome
     assert outcome.share >= 0.98, outcome
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_a_short_way_is_found_out_and_nearly_nothing_is_left_free(kind: str) -> None:
+    outcome = runner(SERVERS[kind](600), Load(jitter_s=0.02, tells_delays=True)).run(60.0 * WINDOWS)
+    assert outcome.refused == 0, outcome
+    assert outcome.share >= 0.995, outcome
 
 
 @pytest.mark.parametrize("per_minute", [60, 600])
@@ -135,9 +142,10 @@ def answers(**changes: object) -> Load:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("amount", [1_000_000, 2_000_000])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_tokens_of_unknown_number(seed: int) -> None:
-    run = runner(SlidingWindow(2_000_000, 60.0), answers(), dimension="tokens", seed=seed)
+def test_tokens_of_unknown_number(seed: int, amount: int) -> None:
+    run = runner(SlidingWindow(amount, 60.0), answers(), dimension="tokens", seed=seed)
     outcome = run.run(60.0 * WINDOWS, warm_up_s=60.0)  # the first minute is for learning how long answers are
     assert outcome.refused == 0, outcome
     assert outcome.share >= 0.95, outcome
@@ -145,28 +153,28 @@ def test_tokens_of_unknown_number(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_tokens_where_few_answers_fill_the_limit(seed: int) -> None:
-    # 200 answers a minute: their sum is less sure, so more is left free.
+    # 200 answers a minute, a tenth of them under way, each a few thousandths of the limit, give or take as much: their
+    # sum is less sure, so more is left free. One in thousands is a twentieth of the limit by itself.
     run = runner(SlidingWindow(200_000, 60.0), answers(), dimension="tokens", seed=seed)
     outcome = run.run(60.0 * WINDOWS, warm_up_s=60.0)
-    assert outcome.refused == 0, outcome
+    assert outcome.refused <= (2 if os.environ.get("DELUGE_SOAK") else 0), outcome
     assert outcome.share >= 0.85, outcome
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_answers_that_take_half_a_minute(seed: int) -> None:
-    # Short answers end first, so what is given back at the beginning says too much: a few refusals, once.
+    # Short answers end first, so what is known at the beginning says too little of all.
     load = answers(latency_s=lambda _, tokens: 5.0 + tokens / 20)
     run = runner(SlidingWindow(1_000_000, 60.0), load, dimension="tokens", seed=seed)
     outcome = run.run(60.0 * 20, warm_up_s=120.0)
-    assert outcome.refused <= 0.001 * outcome.sent, outcome
-    assert all(moment < 1_000 + 300 for moment in run.refused_at)
-    assert outcome.share >= 0.8, outcome
+    assert outcome.refused == 0, outcome
+    assert outcome.share >= 0.88, outcome
 
 
 @pytest.mark.parametrize("amount", [200_000, 1_000_000])
 def test_reserving_ten_times_too_much_gives_it_back(amount: int) -> None:
     load = answers(max_output_tokens=5_000)
-    run = runner(SlidingWindow(amount, 60.0), load, dimension="tokens", counts_max_tokens=True)
+    run = runner(SlidingWindow(amount, 60.0), load, dimension="tokens", counts_max_tokens="until_end")
     outcome = run.run(60.0 * WINDOWS)  # the first minute, in which little has come back yet, included
     assert outcome.refused == 0, outcome
     assert outcome.share >= 0.6, outcome

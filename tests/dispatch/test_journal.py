@@ -364,3 +364,50 @@ async def test_a_loop_that_ends_leaves_nobody_waiting(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     await journal.close()
+
+
+async def test_batches_of_the_provider_are_told_again(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    async with opened(path) as journal:
+        await journal.submit("k1", ["1", "2"], 1, at=12.5)
+        assert sorted(journal.state.ambiguous) == [("1", 1), ("2", 1)]
+        await journal.hand_over("k1", "acme", "batch_1")
+        await journal.submit("k2", ["3"], 1, at=13.0)
+        await journal.submit("k3", ["4"], 1, at=14.0)
+        await journal.hand_over("k3", "acme", "")
+        await journal.finish("1", 1, answer("1"))
+    async with opened(path) as journal:
+        first, second = journal.state.open_batches
+        assert (first.name, first.ids, first.attempt, first.at) == ("k1", ("1", "2"), 1, 12.5)
+        assert (first.provider, first.handle) == ("acme", "batch_1")
+        assert journal.state.waiting_in(first) == ["2"]
+        assert (second.name, second.handle) == ("k2", None)
+        assert journal.state.ambiguous == (("3", 1),)
+        assert [journal.state.status(call) for call in "1234"] == ["done", "in_flight", "in_flight", "waiting"]
+    assert [line["type"] for line in lines(path)[1:]] == ["submit", "handle", "submit", "submit", "handle", "done"]
+
+
+async def test_a_submission_that_is_withdrawn_was_never_made(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    async with opened(path, gather_s=0.05) as journal:
+        submitting = asyncio.create_task(journal.submit("k1", ["1"], 1, at=0.0))
+        await asyncio.sleep(0)
+        submitting.cancel()
+        await asyncio.gather(submitting, return_exceptions=True)
+        await journal.submit("k2", ["1"], 1, at=0.0)
+    async with opened(path) as journal:
+        assert [batch.name for batch in journal.state.open_batches] == ["k2"]
+
+
+async def test_a_full_disk_takes_no_submission_and_a_handle_only_later(tmp_path: Path) -> None:
+    disk = FailingDisk(errno.ENOSPC)
+    async with opened(tmp_path / "j", opener=disk.open) as journal:
+        await journal.submit("k1", ["1"], 1, at=0.0)
+        disk.room = 0
+        with pytest.raises(JournalError):
+            await journal.hand_over("k1", "acme", "batch_1")
+        with pytest.raises(JournalError):
+            await journal.submit("k2", ["2"], 1, at=0.0)
+        disk.mend()
+    async with opened(tmp_path / "j") as journal:
+        assert [(batch.name, batch.handle) for batch in journal.state.open_batches] == [("k1", "batch_1")]

@@ -14,10 +14,12 @@ from lm_deluge.dispatch.journal_records import (
     Done,
     Entry,
     Failed,
+    Handle,
     Header,
     Intent,
     JournalState,
     Record,
+    Submit,
     decode_record,
     encode_record,
     fingerprint_of,
@@ -38,7 +40,11 @@ RESPONSES = st.dictionaries(TEXTS, VALUES, max_size=3)
 OUTCOMES = st.builds(Done, IDS, ATTEMPTS, RESPONSES) | st.builds(
     Failed, IDS, ATTEMPTS, st.booleans(), RESPONSES | st.none()
 )
-RECORDS = st.builds(Intent, IDS, ATTEMPTS) | OUTCOMES
+NAMES = st.sampled_from(["k1", "k2"])
+BATCHES = st.builds(Submit, NAMES, st.lists(IDS, max_size=3, unique=True).map(tuple), ATTEMPTS, st.floats(0, 2e9)) | (
+    st.builds(Handle, NAMES, st.just("acme"), st.sampled_from(["", "batch_1"]))
+)
+RECORDS = st.builds(Intent, IDS, ATTEMPTS) | OUTCOMES | BATCHES
 LOGS = st.lists(RECORDS, max_size=8)
 HEADER = Header(1, "f" * 64)
 
@@ -161,6 +167,25 @@ def folded(*records: Record) -> JournalState:
     return state
 
 
+def read_slowly(records: list[Record]) -> tuple[set[tuple[str, int]], set[tuple[str, int]]]:
+    """Return the attempts whose end is not told, and those that a batch with a handle has."""
+    waiting: set[tuple[str, int]] = set()
+    batches: dict[str, tuple[set[tuple[str, int]], str]] = {}
+    for record in records:
+        if isinstance(record, Submit):
+            batches[record.batch] = {(call, record.attempt) for call in record.ids}, ""
+            waiting |= batches[record.batch][0]
+        elif isinstance(record, Handle):
+            calls = batches.get(record.batch, (set(), ""))[0]
+            batches[record.batch] = calls, record.handle
+            waiting -= set() if record.handle else calls
+        elif isinstance(record, Intent):
+            waiting.add((record.id, record.attempt))
+        else:
+            waiting.discard((record.id, record.attempt))
+    return waiting, {each for calls, handle in batches.values() if handle for each in calls}
+
+
 STORIES: dict[str, tuple[list[Record], str | None, list[tuple[str, int]], int]] = {
     "nothing": ([], None, [], 0),
     "sent": ([Intent("1", 1)], "in_flight", [("1", 1)], 1),
@@ -179,6 +204,18 @@ STORIES: dict[str, tuple[list[Record], str | None, list[tuple[str, int]], int]] 
     "a new try after giving up": ([Intent("1", 1), Failed("1", 1, True), Intent("1", 2)], "in_flight", [("1", 2)], 2),
     "its intent was lost": ([Done("1", 1, {})], "done", [], 0),
     "its intent was lost, it failed": ([Failed("1", 3, True)], "failed", [], 3),
+    "handed over": ([Submit("k", ("1", "2"), 1)], "in_flight", [("1", 1), ("2", 1)], 1),
+    "at the provider": ([Submit("k", ("1", "2"), 1), Handle("k", "acme", "b")], "in_flight", [], 1),
+    "answered in a batch": ([Submit("k", ("1",), 1), Handle("k", "acme", "b"), Done("1", 1, {})], "done", [], 0),
+    "never came to the provider": ([Submit("k", ("1", "2"), 1), Handle("k", "acme", "")], "waiting", [], 1),
+    "refused in a batch": ([Submit("k", ("1",), 3), Handle("k", "acme", ""), Failed("1", 3, True)], "failed", [], 3),
+    "handed over again": (
+        [Submit("k", ("1",), 1), Handle("k", "acme", ""), Submit("l", ("1",), 2), Handle("l", "acme", "b")],
+        "in_flight",
+        [],
+        2,
+    ),
+    "a handle of what was lost": ([Handle("k", "acme", "b")], None, [], 0),
     "sent once more though done": ([Intent("1", 1), Done("1", 1, {}), Intent("1", 2)], "done", [("1", 2)], 0),
 }
 
@@ -196,17 +233,17 @@ def test_a_log_says_how_far_a_call_has_come(name: str) -> None:
 @given(LOGS)
 def test_the_fold_agrees_with_a_slow_reading(records: list[Record]) -> None:
     state = folded(*records)
-    for call in {record.id for record in records}:
-        own = [record for record in records if record.id == call]
-        is_done = any(isinstance(record, Done) for record in own)
-        assert (call in state.done) == is_done
-        if is_done:
-            first = next(record for record in own if isinstance(record, Done))
-            body = written([HEADER, *records])
-            assert decode_record(payload_of(body[state.done[call] :])) == first
-        for attempt in {record.attempt for record in own}:
-            last = [record for record in own if record.attempt == attempt][-1]
-            assert ((call, attempt) in state.ambiguous) == isinstance(last, Intent)
+    body = written([HEADER, *records])
+    answers = [record for record in records if isinstance(record, Done)]
+    assert set(state.done) == {record.id for record in answers}
+    for call, offset in state.done.items():
+        first = next(record for record in answers if record.id == call)
+        assert decode_record(payload_of(body[offset:])) == first
+    waiting, known = read_slowly(records)
+    assert set(state.ambiguous) == waiting - known
+    assert {(call, batch.attempt) for batch in state.open_batches for call in state.waiting_in(batch)} == {
+        (call, batch.attempt) for batch in state.batches.values() for call in batch.ids
+    } & waiting
 
 
 def test_the_fingerprint_is_of_inputs_in_order_and_of_options() -> None:

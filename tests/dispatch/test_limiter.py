@@ -9,7 +9,7 @@ import pytest
 from lm_deluge.dispatch.limiter import LocalLimiter
 from lm_deluge.dispatch.limits import Limit, Need, Observation, Ticket
 from lm_deluge.usage import Usage
-from lm_deluge.wire.rate_limit_headers import RateLimit
+from lm_deluge.wire.rate_limit_headers import RateLimit, parse_rate_limits
 
 NOW = 1_000.0
 NEED = Need("m", input_tokens=100, max_output_tokens=400)
@@ -154,3 +154,96 @@ def test_a_closed_gate_has_no_gaps_and_no_room_no_fillers() -> None:
     assert limiter.reserve(Need("m"), held.at, before=held) is None, "that one may go already"
     limiter.release(busy, NOW, was_sent=False)
     assert limiter.sooner(held, NOW + 0.1) is held, "somebody reserved after it"
+
+
+def look(limiter: LocalLimiter, remaining: float, reset_s: float, limit: int = 600) -> None:
+    headers = {
+        "x-ratelimit-limit-requests": str(limit),
+        "x-ratelimit-remaining-requests": str(remaining),
+        "x-ratelimit-reset-requests": f"{reset_s:.3f}s",
+    }
+    see(limiter, take(limiter), rate_limits=parse_rate_limits(headers))
+
+
+def periods(limiter: LocalLimiter) -> set[float]:
+    return {pace.period_s for pace in limiter._route("m", "").paces}
+
+
+def test_a_window_of_a_minute_that_has_just_begun_is_not_taken_for_an_hour() -> None:
+    limiter = LocalLimiter()
+    for used in range(1, 30):
+        look(limiter, 600 - used, 60.0 - used / 10)
+    assert periods(limiter) == {60.0}
+    limiter = LocalLimiter()
+    look(limiter, 59, 59.9, 60)  # as a bucket per hour would have it
+    assert periods(limiter) == set(), "not yet sure"
+    look(limiter, 58, 58.9, 60)
+    assert periods(limiter) == {60.0}
+    for used in range(3, 20):
+        look(limiter, 60 - used, 59.9 * used, 60)
+    assert periods(limiter) == {60.0}, "it stays what it is"
+
+
+def test_a_day_is_believed_when_three_answers_agree() -> None:
+    limiter = LocalLimiter()
+    look(limiter, 200, 0.0, 200)
+    for used in (1, 2):
+        look(limiter, 200 - used, 432.0 * used, 200)
+        look(limiter, 200 - used, 432.0 * used, 200)
+        assert periods(limiter) == set()
+    look(limiter, 197, 1_296.0, 200)
+    assert periods(limiter) == {86_400.0}
+    look(limiter, 200, 0.0, 200)
+    assert periods(limiter) == {86_400.0}
+
+
+def test_what_is_charged_for_the_longest_answer_stays_charged_where_the_provider_says_so() -> None:
+    waits = {}
+    for counts in ("never", "until_end", "always"):
+        limiter = LocalLimiter()
+        limiter.set_limits("m", "", [Limit("tokens", 1_000)], counts_max_tokens=counts)
+        need = Need("m", max_output_tokens=600)
+        ticket = take(limiter, need=need)
+        while_it_runs = limiter.earliest(need, NOW + 50) - NOW
+        limiter.settle(ticket, Usage(output_tokens=10), NOW + 5)
+        waits[counts] = while_it_runs, limiter.earliest(need, NOW + 50) - NOW
+    assert waits == {"never": (61.0, 50.0), "until_end": (61.0, 50.0), "always": (61.0, 61.0)}
+
+
+def test_a_request_that_left_late_makes_the_ways_differ_more() -> None:
+    limiter = LocalLimiter()
+    for _ in range(60):
+        ticket = take(limiter)
+        limiter.observe(Observation(ticket=ticket, status=200, sent_at=ticket.at + 0.3, delay_s=0.05), NOW + 1)
+    assert limiter._jitter_s == pytest.approx(0.35)
+
+
+def test_what_the_client_s_own_limit_leaves_is_reckoned_over_all_models() -> None:
+    limiter = LocalLimiter([Limit("tokens", 100_000)])
+    for model in ("m", "n"):
+        limiter.set_limits(model, "", [])
+        for step in range(40):
+            ticket = take(limiter, NOW + step, Need(model, input_tokens=10))
+            limiter.settle(ticket, Usage(input_tokens=8, output_tokens=100 + 800 * (step % 2)), NOW + step + 5)
+    later = NOW + 200
+    for model in ("m", "n"):
+        take(limiter, later, Need(model, input_tokens=10))
+    (pace,) = limiter._paces
+    assert limiter._unsure_of(pace, limiter._routes.values(), later + 1) > 2_000
+
+
+def test_words_for_what_holds_calls_back() -> None:
+    limiter = LocalLimiter([Limit("requests", 60, burst_s=0.0)], max_concurrent=3)
+    limiter.set_limits("m", "", [Limit("output_tokens", 500, 3_600.0)])
+    assert limiter.limited_by(NOW) is None
+    take(limiter, need=Need("m"))
+    assert limiter.limited_by(NOW) is None, "it went at once"
+    take(limiter, need=Need("n"))
+    assert limiter.limited_by(NOW) == "requests per minute"
+    take(limiter, need=Need("n"))
+    assert limiter.limited_by(NOW) == "max_concurrent_requests, 3 at once"
+    other = LocalLimiter()
+    other.set_limits("m", "", [Limit("input_tokens", 500, 90.0)])
+    for _ in range(6):
+        take(other)
+    assert other.limited_by(NOW) == "input tokens in 90 s of m"

@@ -222,14 +222,14 @@ def test_an_overloaded_provider_gets_fewer_at_once_not_slower_ones(make: Any) ->
 
 
 def test_a_gap_is_filled_only_where_that_delays_nobody(make: Any) -> None:
-    limiter = make(client=[Limit("output_tokens", 6_000)], route=[Limit("requests", 6_000)])
-    big = Need("m", max_output_tokens=3_000)
+    limiter = make(client=[Limit("input_tokens", 6_000)], route=[Limit("requests", 6_000)])
+    big = Need("m", input_tokens=3_000)
     take(limiter, big)
     held = take(limiter, big)
     assert held.at > NOW + 20
-    filler = limiter.reserve(Need("m", max_output_tokens=10), NOW + 1, before=held)
-    assert filler is None, "output tokens are what it waits for"
-    assert limiter.reserve(Need("m", max_output_tokens=10), NOW + 1, before=take(limiter, Need("other"))) is None
+    filler = limiter.reserve(Need("m", input_tokens=10), NOW + 1, before=held)
+    assert filler is None, "input tokens are what it waits for"
+    assert limiter.reserve(Need("m", input_tokens=10), NOW + 1, before=take(limiter, Need("other"))) is None
 
 
 TIGHT = [

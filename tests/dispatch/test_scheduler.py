@@ -298,10 +298,10 @@ def test_a_preferred_model_is_waited_for() -> None:
 
 def test_a_big_one_keeps_its_slot_while_another_model_uses_the_gap() -> None:
     queue, limiter = scheduler(Route("a"), Route("b"), client=[Limit("requests", 6_000)])
-    limiter.set_limits("a", "", [Limit("output_tokens", 60_000)])
-    big = {"max_output_tokens": 20_000, "models": frozenset("a")}
+    limiter.set_limits("a", "", [Limit("input_tokens", 60_000)])
+    big = {"input_tokens": 20_000, "models": frozenset("a")}
     submit(queue, [Job(id=0, **big), Job(id=1, **big)])
-    submit(queue, [Job(id=number, max_output_tokens=10, models=frozenset("b")) for number in range(2, 102)])
+    submit(queue, [Job(id=number, input_tokens=10, models=frozenset("b")) for number in range(2, 102)])
     plan = queue.poll(NOW)
     filled = ids(plan)
     polls = 0
@@ -312,13 +312,13 @@ def test_a_big_one_keeps_its_slot_while_another_model_uses_the_gap() -> None:
         filled += ids(plan)
     assert filled == [0, *range(2, 102)]
     assert polls <= 40
-    assert plan.wake_at > NOW + 20
+    assert plan.wake_at > NOW + 18
     assert ids(queue.poll(plan.wake_at)) == [1], "which has not moved"
 
 
 def test_what_does_not_touch_the_limit_goes_before_the_one_that_waits_for_it() -> None:
-    queue, _ = scheduler(limits=[Limit("output_tokens", 60_000), Limit("requests", 6_000)])
-    submit(queue, [*jobs(2, max_output_tokens=20_000), Job(id=7, max_output_tokens=0)])
+    queue, _ = scheduler(limits=[Limit("input_tokens", 60_000), Limit("requests", 6_000)])
+    submit(queue, [*jobs(2, input_tokens=20_000), Job(id=7, input_tokens=0)])
     assert ids(queue.poll(NOW)) == [0, 7]
     assert ids(queue.poll(NOW + 1)) == []
 
@@ -333,12 +333,15 @@ def test_small_ones_cannot_starve_a_big_one() -> None:
 
 
 def test_what_others_gave_back_brings_the_slot_forward() -> None:
-    queue, limiter = scheduler(limits=[Limit("output_tokens", 60_000)])
-    submit(queue, jobs(2, max_output_tokens=20_000))
+    queue, limiter = scheduler(limits=[Limit("output_tokens", 61_000)])
+    submit(queue, jobs(4, max_output_tokens=20_000))
     plan = queue.poll(NOW)
-    assert plan.wake_at > NOW + 20
-    limiter.settle(plan.start[0].ticket, Usage(output_tokens=100), NOW + 1)
-    assert ids(queue.poll(NOW + 1)) == [1]
+    first = plan.start[0].ticket
+    for _ in range(2):
+        plan = queue.poll(plan.wake_at)
+    assert plan.wake_at > NOW + 60, "three fill the window"
+    limiter.settle(first, Usage(output_tokens=100), NOW + 3)
+    assert ids(queue.poll(NOW + 3)) == [3]
 
 
 # Many

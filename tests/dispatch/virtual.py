@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from dispatch.servers import Server
+from dispatch.servers import MakesHeaders, Server, Verdict
 from lm_deluge.dispatch.limiter import LocalLimiter
 from lm_deluge.dispatch.limits import Observation
 from lm_deluge.dispatch.scheduler import Job, Route, Scheduler, Start
 from lm_deluge.usage import Usage
-from lm_deluge.wire.rate_limit_headers import Dimension, RateLimit
+from lm_deluge.wire.rate_limit_headers import Dimension, RateLimit, parse_rate_limits
 
 
 class Load(msgspec.Struct, kw_only=True):
@@ -23,6 +23,7 @@ class Load(msgspec.Struct, kw_only=True):
 
     jitter_s: float = 0.0
     lateness_s: float = 0.002  # of the runner's timer
+    tells_delays: bool = False
     input_tokens: Callable[[random.Random], int] = lambda _: 100
     output_tokens: Callable[[random.Random], int] = lambda _: 100
     max_output_tokens: int | None = None
@@ -135,14 +136,7 @@ class VirtualRunner:
             "tokens": usage.total_tokens,
         }
         verdicts = {dimension: server.admit(now, costs[dimension]) for dimension, server in self.servers.items()}
-        limits = {}
-        if self.tells_limits:
-            limits = {
-                dimension: RateLimit(
-                    dimension, server.period_s, server.amount, verdicts[dimension][1], verdicts[dimension][2]
-                )
-                for dimension, server in self.servers.items()
-            }
+        limits = self.told(verdicts) if self.tells_limits else {}
         hit = [dimension for dimension, verdict in verdicts.items() if not verdict.is_admitted]
         observation = Observation(
             ticket=start.ticket,
@@ -152,6 +146,7 @@ class VirtualRunner:
             retry_after_s=max(1.0, verdicts[hit[0]].reset_after_s) if hit else None,
             dimension=hit[0] if hit else None,
             chance=world.chance.random(),
+            delay_s=now - sent_at if self.load.tells_delays else None,
         )
         if hit:
             self.refused += 1
@@ -163,6 +158,19 @@ class VirtualRunner:
         latency_s = self.load.latency_s(world.chance, output)
         world.at(now + latency_s / 4, lambda: self.limiter.observe(observation, world.now))
         world.at(now + latency_s, lambda: self.finish(start, usage))
+
+    def told(self, verdicts: Mapping[Dimension, Verdict]) -> Mapping[str, RateLimit]:
+        """Return what the headers say: read from them, where the server makes some."""
+        found: dict[str, RateLimit] = {}
+        for dimension, server in self.servers.items():
+            verdict = verdicts[dimension]
+            if isinstance(server, MakesHeaders):
+                found |= parse_rate_limits(server.headers(verdict))
+            else:
+                found[dimension] = RateLimit(
+                    dimension, server.period_s, server.amount, verdict.remaining, verdict.reset_after_s
+                )
+        return found
 
     def refuse(self, start: Start, observation: Observation) -> None:
         now = self.world.now

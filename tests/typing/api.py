@@ -76,6 +76,17 @@ async def four_ways(client: LLMClient) -> None:
     await client.stream("hi", echo=None)
 
 
+async def at_half_the_price(client: LLMClient) -> None:
+    """Take the answers of a provider's own batch."""
+    assert_type(
+        client.provider_batch(["one", Conversation.user("two")], journal="run.journal"),
+        AsyncIterator[tuple[int, APIResponse]],
+    )
+    async for index, response in client.provider_batch(["one"], journal="run.journal"):
+        assert_type(index, int)
+        assert_type(response, APIResponse)
+
+
 def blocking(client: LLMClient) -> None:
     """Do the same without asyncio."""
     with client.stream_sync("hi") as stream:

@@ -37,7 +37,7 @@ CASES: dict[str, tuple[dict[str, str], dict[str, RateLimit]]] = {
             "x-ratelimit-remaining-requests": "199",
             "x-ratelimit-reset-requests": "7m12s",
         },
-        {"requests": RateLimit("requests", DAY_S, 200, 199, 432.0)},
+        {"requests": RateLimit("requests", DAY_S, 200, 199, 432.0, is_inferred=True)},
     ),
     "azure: -1 is nothing": (
         {
@@ -80,7 +80,7 @@ CASES: dict[str, tuple[dict[str, str], dict[str, RateLimit]]] = {
             "x-ratelimit-reset-tokens": "10ms",
         },
         {
-            "requests": RateLimit("requests", DAY_S, 14_400, 14_370, 179.56),
+            "requests": RateLimit("requests", DAY_S, 14_400, 14_370, 179.56, is_inferred=True),
             "tokens": RateLimit("tokens", MINUTE_S, 18_000, 17_997, 0.01),
         },
     ),
@@ -163,7 +163,7 @@ CASES: dict[str, tuple[dict[str, str], dict[str, RateLimit]]] = {
     "names in any case": ({"X-RateLimit-Limit": "10"}, {"requests": RateLimit("requests", None, 10)}),
     "an hour": (
         {"x-ratelimit-remaining": "3", "x-ratelimit-reset": "30m"},
-        {"requests": RateLimit("requests", 3_600.0, None, 3, 1_800.0)},
+        {"requests": RateLimit("requests", 3_600.0, None, 3, 1_800.0, is_inferred=True)},
     ),
 }
 

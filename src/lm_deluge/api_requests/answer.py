@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lm_deluge.api_requests.attempt import Attempt
 from lm_deluge.providers.adapter import Call
-from lm_deluge.response import APIResponse, StreamStats
-from lm_deluge.usage import Usage
+from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
+from lm_deluge.usage import Price, Usage
 
-__all__ = ["build_answer", "build_stats", "build_usage"]
+__all__ = ["build_answer", "build_stats", "build_usage", "settle_answer"]
 
 _CHARACTERS_PER_TOKEN = 4
 _BUFFERED_AFTER_S, _BUFFERED_WITHIN_S, _BUFFERED_TOKENS = 2.0, 0.005, 20
@@ -15,15 +17,46 @@ _BUFFERED_AFTER_S, _BUFFERED_WITHIN_S, _BUFFERED_TOKENS = 2.0, 0.005, 20
 
 def build_answer(attempt: Attempt, call: Call, stats: StreamStats) -> APIResponse:
     """Return the answer so far. Usage is the provider's, or an estimate: never nothing, never 0 for text."""
-    model = call.model
-    answer = attempt.builder.response(model.id)
+    answer = settle_answer(
+        attempt.builder,
+        call,
+        input_estimate=lambda: attempt.input_estimate,
+        cost=lambda price, usage: price.cost(usage, call.params.service_tier),
+    )
     answer.status_code = attempt.head.status
     answer.request_id = attempt.request_id
-    answer.usage = build_usage(attempt)
-    if model.price is not None:
-        answer.cost = model.price.cost(answer.usage, call.params.service_tier)
     answer.stats = stats
-    answer.warnings = (*call.warnings, *answer.warnings, *_warnings(attempt, call, stats))
+    found = list(answer.warnings)
+    if _was_buffered(attempt, stats):
+        found.append("buffered_upstream")
+    answer.warnings = tuple(found)
+    return answer
+
+
+def settle_answer(
+    builder: ResponseBuilder,
+    call: Call,
+    *,
+    input_estimate: Callable[[], int],
+    cost: Callable[[Price, Usage], float],
+) -> APIResponse:
+    """Return what was received so far as an answer, whichever way it came.
+
+    Args:
+        builder: What was received.
+        call: What was asked; its conversation is not looked at.
+        input_estimate: Tokens of the prompt, where the provider does not report them.
+        cost: What usage costs by a model's prices.
+    """
+    answer = builder.response(call.model.id)
+    answer.usage = _usage(builder, input_estimate)
+    if call.model.price is not None:
+        answer.cost = cost(call.model.price, answer.usage)
+    asked, served = call.model.name, answer.model_external
+    found = [*call.warnings, *answer.warnings]
+    if served and asked.rpartition("/")[2] not in served and served not in asked:
+        found.append("other_model")
+    answer.warnings = tuple(found)
     return answer
 
 
@@ -34,7 +67,7 @@ def build_stats(attempt: Attempt | None, *, attempts: int, begun: float | None, 
         return StreamStats(attempts=attempts, duration=duration)
     timing = attempt.timing
     first = timing.first_token_at
-    tokens = _output_tokens(attempt)
+    tokens = _output_tokens(attempt.builder)
     flowing = (timing.last_at or now) - (first or now)
     return StreamStats(
         attempts=attempts,
@@ -53,27 +86,16 @@ def build_stats(attempt: Attempt | None, *, attempts: int, begun: float | None, 
 
 def build_usage(attempt: Attempt) -> Usage:
     """Return the tokens so far: as the provider reported them, else as the texts' lengths suggest."""
-    return attempt.builder.usage or Usage(
-        input_tokens=attempt.input_estimate,
-        output_tokens=_output_tokens(attempt),
-        estimated=True,
-    )
+    return _usage(attempt.builder, lambda: attempt.input_estimate)
 
 
-def _output_tokens(attempt: Attempt) -> int:
-    usage = attempt.builder.usage
-    return usage.output_tokens if usage else -(-attempt.builder.output_characters // _CHARACTERS_PER_TOKEN)
+def _usage(builder: ResponseBuilder, input_estimate: Callable[[], int]) -> Usage:
+    return builder.usage or Usage(input_tokens=input_estimate(), output_tokens=_output_tokens(builder), estimated=True)
 
 
-def _warnings(attempt: Attempt, call: Call, stats: StreamStats) -> list[str]:
-    found = []
-    started = attempt.builder.started
-    asked, served = call.model.name, started.model if started else None
-    if served and asked.rpartition("/")[2] not in served and served not in asked:
-        found.append("other_model")
-    if _was_buffered(attempt, stats):
-        found.append("buffered_upstream")
-    return found
+def _output_tokens(builder: ResponseBuilder) -> int:
+    usage = builder.usage
+    return usage.output_tokens if usage else -(-builder.output_characters // _CHARACTERS_PER_TOKEN)
 
 
 def _was_buffered(attempt: Attempt, stats: StreamStats) -> bool:

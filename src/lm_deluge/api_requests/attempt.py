@@ -10,6 +10,8 @@ from functools import cached_property
 from typing import NoReturn
 from urllib.parse import urljoin, urlsplit
 
+import msgspec
+
 from lm_deluge.api_requests.authorize import authorize
 from lm_deluge.api_requests.clocks import StreamClocks
 from lm_deluge.api_requests.credentials import find_proxy, hide, secrets_of
@@ -26,7 +28,8 @@ from lm_deluge.events import Event, ResponseFinished, ResponseStarted, UsageRepo
 from lm_deluge.providers.adapter import Adapter, Call, ResumableDecoder
 from lm_deluge.response import ResponseBuilder
 from lm_deluge.transport.base import Exchange, Transport
-from lm_deluge.wire.http import HttpHead, HttpRequest
+from lm_deluge.wire.http import HttpHead, HttpRequest, origin_of
+from lm_deluge.wire.rate_limit_headers import parse_rate_limits
 
 __all__ = ["Attempt", "Timing", "open_attempt", "open_exchange", "resume_attempt", "timeout_error"]
 
@@ -349,7 +352,8 @@ async def _authorized(
     """Return the request as it is sent, and what of it must show up in no message."""
     given = await authorize(request, call, key)
     headers = {"user-agent": USER_AGENT, **given, **request.headers}
-    return HttpRequest(request.url, headers, request.body, request.method), (*secrets, *secrets_of(None, given, None))
+    sent = msgspec.structs.replace(request, headers=headers)
+    return sent, (*secrets, *secrets_of(None, given, None))
 
 
 async def _open_following(
@@ -370,7 +374,7 @@ async def _open_following(
             host = urlsplit(target).hostname or "nowhere"
         except ValueError as error:
             raise RedirectRefusedError("the provider redirects to what is no URL") from error
-        if _origin(target) != _origin(request.url):
+        if origin_of(target) != origin_of(request.url):
             raise RedirectRefusedError(
                 f"the provider redirects to another origin, on the host {host}",
                 hint="If that is right, make it the base URL.",
@@ -380,17 +384,8 @@ async def _open_following(
                 f"the provider redirects with status {status}, which would drop the request's body",
                 hint="Check the base URL: http for https, or a missing /v1?",
             )
-        request = HttpRequest(target, request.headers, request.body, request.method)
+        request = msgspec.structs.replace(request, url=target)
     raise RedirectRefusedError(f"the provider redirects more than {_MOST_REDIRECTS} times")
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    try:
-        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    except ValueError:
-        port = None
-    return parts.scheme, parts.hostname, port
 
 
 async def _error_of(exchange: Exchange, adapter: Adapter) -> APIError:
@@ -407,5 +402,6 @@ async def _error_of(exchange: Exchange, adapter: Adapter) -> APIError:
         exchange.abort()  # what was released has no connection any more
     error = adapter.classify_error(exchange.head.status, exchange.head.headers, bytes(body[:_MOST_ERROR_BODY]))
     error.request_id = _request_id(exchange)
+    error.rate_limits = parse_rate_limits(exchange.head.headers)
     error.where = "headers"
     return error

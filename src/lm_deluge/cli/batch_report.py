@@ -60,12 +60,22 @@ def say_begin(journal: Journal, survey: Survey, due: Sequence[str]) -> None:
     if journal.salvaged:
         report(f"Salvaged: {journal.salvaged} bytes of damage are in {journal.path.name}.damaged now.")
     state = journal.state
-    is_new = not state.done and not state.ambiguous
+    handed_over = {each for batch in state.open_batches if batch.handle for each in state.waiting_in(batch)}
+    looked_for = {each for batch in state.open_batches for each in state.waiting_in(batch)} - handed_over
+    is_new = not state.done and not state.ambiguous and not handed_over
     if is_new or all(state.status(each) == "failed" for each in due):
         return
     count = len(survey.ids)
     report(f"Going on: {len(state.done):,} of {count:,} lines are done.")
-    again = [each for each in due if state.status(each) == "in_flight"]
+    if handed_over:
+        report(f"{_counted(len(handed_over), 'line is', 'lines are')} with the provider's batch API: not sent again.")
+    if looked_for:
+        report(
+            f"{_counted(len(looked_for), 'line', 'lines')} may be with the provider's batch API: looked for, and sent "
+            f"again only where it has no such batch: {_named(sorted(looked_for))}"
+        )
+    in_batches = handed_over | looked_for
+    again = [each for each in due if state.status(each) == "in_flight" and each not in in_batches]
     if again:
         report(
             f"{_counted(len(again), 'request was', 'requests were')} in flight when an earlier run ended: asked again, "

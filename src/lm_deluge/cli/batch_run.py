@@ -30,6 +30,8 @@ from lm_deluge.cli.visible import visible_line
 from lm_deluge.client.client import LLMClient
 from lm_deluge.client.journalled import is_due
 from lm_deluge.client.progress import Progress, ProgressKind, make_progress
+from lm_deluge.client.provider_batch import check_provider_batch
+from lm_deluge.client.provider_rows import ProviderRows
 from lm_deluge.dispatch.batch_input import BatchRow, read_rows
 from lm_deluge.dispatch.batch_output import Answer, check_output, write_answers
 from lm_deluge.dispatch.batch_survey import Survey, stamp_of
@@ -51,7 +53,8 @@ class Job:
     """What the command line asks for. `OPTIONS` are the fields that are options of the same name."""
 
     OPTIONS: ClassVar = (
-        *("ask_duplicates_once", "overwrite", "progress", "remove_journal", "report_path", "retry_failed", "salvage"),
+        *("ask_duplicates_once", "overwrite", "progress", "provider_batch", "remove_journal", "report_path"),
+        *("retry_failed", "salvage"),
     )
 
     source: Path
@@ -62,6 +65,7 @@ class Job:
     ask_duplicates_once: bool = False
     overwrite: bool = False
     progress: ProgressKind = "rich"
+    provider_batch: bool = False
     remove_journal: bool = False
     report_path: Path | None = None
     retry_failed: bool = False
@@ -109,8 +113,10 @@ def check_paths(job: Job) -> None:
     """See that the files are ones that can be read and written, and that nothing of the user's is lost.
 
     Raises:
-        ConfigurationError: They are not.
+        ConfigurationError: They are not, or the provider has no batch API.
     """
+    if job.provider_batch:
+        check_provider_batch(job.client.models, job.client.options)
     stamp_of(job.source)
     check_output(job.target)
     if job.target.exists():
@@ -128,10 +134,13 @@ def check_paths(job: Job) -> None:
 def options_that_shape(job: Job) -> dict[str, Any]:
     """Return what belongs into the fingerprint beside the lines: not keys, addresses, limits, nor patience."""
     options = job.client.options
+    # What is handed over and what is asked one by one are not to go on with each other's journal.
+    way = {"provider_batch": True} if job.provider_batch else {}
     return {
         "models": [model.id for model in job.client.models],
         "system": job.system,
         "sampling": msgspec.to_builtins(options.sampling_params),
+        **way,
     }
 
 
@@ -164,7 +173,9 @@ async def run_job(job: Job, survey: Survey) -> int:
 
 
 def _way_of(job: Job, journal: Journal) -> Way:
-    """Return how the rows are asked: one request each, now."""
+    """Return how the rows are asked: one request each, now; or within a day, by the provider's batch API."""
+    if job.provider_batch:
+        return ProviderRows(job.client, journal, retry_failed=job.retry_failed)
     return job.client.journalled(journal, retry_failed=job.retry_failed)
 
 
@@ -202,7 +213,9 @@ async def _ask(job: Job, survey: Survey, way: Way, due: list[str], interrupts: I
         display.close()
         count = way.in_flight
         way.stop(_DRAIN_S)
-        if count:
+        if count and job.provider_batch:
+            report(f"Stopping: the provider goes on with {count:,} requests; the same command fetches their answers.")
+        elif count:
             report(f"Stopping: {count} requests in flight have {_DRAIN_S:.0f} s to end. Ctrl-C again stops at once.")
 
     ticking = asyncio.get_running_loop().create_task(display.tick())

@@ -55,7 +55,7 @@ async def run_in_order(
             now = time.monotonic()
             if now - shown_at >= progress.every_s:
                 shown_at = now
-                progress.show(keeper.tally(now, waiting=runner.waiting))
+                progress.show(keeper.tally(now, waiting=runner.waiting, limited_by=runner.limited_by))
     keeper.total = len(found)
     progress.close(keeper.tally(time.monotonic()))
     return [found[index] for index in range(len(found))]

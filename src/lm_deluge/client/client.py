@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from lm_deluge.dispatch.runner import LimiterLock, Runner
     from lm_deluge.dispatch.stream_call import StreamCall
     from lm_deluge.dispatch.work import Work
+    from lm_deluge.providers.batch_api import BatchState
     from lm_deluge.response import APIResponse
     from lm_deluge.transport.base import Transport
 
@@ -77,10 +78,10 @@ class LLMClient:
             raise ConfigurationError("the client needs a model", hint='Write LLMClient("gpt-4o"), say.')
         url, fallback = self.options.base_url, self.options.fallback
         self.models: tuple[ModelRow, ...] = tuple(find_served_model(name, url) for name in names)
-        self._fallback = tuple(
-            find_served_model(name, url) for name in ([fallback] if isinstance(fallback, str) else fallback)
-        )
+        others = [fallback] if isinstance(fallback, str) else fallback
+        self._fallback = tuple(find_served_model(name, url) for name in others)
         self._rows = {row.id: row for row in (*self._fallback, *self.models)}
+        self.options.check_models(self._rows)
         self._purse: Purse | None = None
         self._turns = [0.0] * len(self.models)
         self._limiter: LimiterLock | None = None
@@ -211,6 +212,30 @@ class LLMClient:
         most = self.options.max_concurrent_requests
         return EventMerger(lambda: (self._runner(), make), prompts, most_at_once=most)
 
+    def provider_batch(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        journal: str | PathLike[str],
+        tools: Tools | None = None,
+        sampling_params: SamplingParams | None = None,
+        output: Any = None,
+        cache: PromptCache | None = None,
+        on_state: Callable[[str, BatchState], None] | None = None,
+    ) -> AsyncIterator[tuple[int, APIResponse]]:
+        """Answer many prompts by the provider's own batch API, at half the price; yield number and answer as they come.
+
+        Arguments as in `process_prompts_async`. Begun again with the same prompts and the same file `journal`, it goes
+        on: nothing is sent twice. `on_state` is told what each poll finds. Several models take the prompts in turn.
+
+        Raises:
+            ConfigurationError: A provider has no batch API, the message says which have; or there is a `max_cost`.
+        """
+        from lm_deluge.client.provider_batch import start_provider_batch
+
+        asked = Asked(tools, sampling_params, output, cache)
+        return start_provider_batch(self, prompts, asked, self._plan, str(journal), on_state)
+
     def journalled(self, journal: Journal, *, retry_failed: bool = False) -> JournalledRows:
         """Return what answers the rows of a batch file, each written into a journal before and after it is asked.
 
@@ -336,43 +361,36 @@ class LLMClient:
 
     def _row_work(self, row: BatchRow) -> Work:
         """Return the call of a row, with what the row itself says on top of what the client does."""
+        from lm_deluge.client.journalled import named_model
+
         if row.error is not None:
             raise row.error
         asked = Asked(row.tools or None, row.params, row.output, extra_body=row.extra_body)
         work = self._work_maker(asked, is_collected=True)(row.conversation or [])
         if row.model is None:
             return work
-        own = next((model.id for model in self.models if row.model in (model.id, model.name)), None)
-        if own is None:
-            known = ", ".join(model.id for model in self.models)
-            raise ConfigurationError(
-                f"the line asks for the model {str(row.model)[:80]!r}, and the batch is for {known}",
-                hint="Name all models of the lines with --model.",
-            )
+        own = named_model(row.model, self.models)
         allowed = frozenset((own, *(model.id for model in self._fallback)))
         return msgspec.structs.replace(work, models=allowed, prefer=own)
+
+    def plan_row(self, row: BatchRow) -> CallPlan:
+        """Return what one row of a batch file asks. Several models take the rows in turn."""
+        work = self._row_work(row)
+        return work.plan_for(work.prefer or self.models[row.number % len(self.models)].id)
 
     def _runner(self) -> Runner:
         """Return the runner of the running event loop; all of them share one limiter."""
         import asyncio
 
-        from lm_deluge.client.limits import build_limiter, build_routes
-        from lm_deluge.dispatch.runner import LimiterLock, Runner
+        from lm_deluge.client.limits import build_limiter, build_runner
+        from lm_deluge.dispatch.runner import LimiterLock
 
         loop = asyncio.get_running_loop()
         if self._limiter is None:
-            self._limiter = LimiterLock(build_limiter(self.options))
+            self._limiter = LimiterLock(build_limiter(self.options, self._rows.values()))
         found = self._runners.get(loop)
         if found is None:
-            options = self.options
-            found = self._runners[loop] = Runner(
-                self._limiter,
-                build_routes(self.models, options.model_weights, self._fallback),
-                max_attempts=options.max_attempts,
-                max_retry_after_s=options.max_retry_after_s,
-                total_s=options.timeouts.total,
-                hedge_after=options.hedge_after,
-            )
+            found = self._runners[loop] = build_runner(self._limiter, self.options, self.models, self._fallback)
         return found
 
     def _plan(self, model: ModelRow, prompt: Prompt, asked: Asked) -> CallPlan:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
 import msgspec
 
@@ -20,10 +20,11 @@ from lm_deluge.dispatch.journal import Journal
 from lm_deluge.dispatch.outage import Outage
 from lm_deluge.dispatch.runner import Runner
 from lm_deluge.dispatch.work import Work
-from lm_deluge.errors import DelugeError, DispatchError, JournalError
+from lm_deluge.errors import ConfigurationError, DelugeError, DispatchError, JournalError
+from lm_deluge.models.rows import ModelRow
 from lm_deluge.response import APIResponse
 
-__all__ = ["JournalledRows", "is_due"]
+__all__ = ["JournalledRows", "is_due", "named_model"]
 
 
 class _StoppedError(DispatchError):
@@ -38,6 +39,22 @@ def is_due(journal: Journal, row_id: str, *, retry_failed: bool = False) -> bool
     status = journal.state.status(row_id)
     # What failed without a request, for want of a key say, costs nothing to be tried again.
     return status != "done" and (status != "failed" or retry_failed or journal.state.attempts(row_id) == 0)
+
+
+def named_model(name: str, models: Sequence[ModelRow]) -> str:
+    """Return the id of the model that a row asks for.
+
+    Raises:
+        ConfigurationError: It is none of the batch's.
+    """
+    for model in models:
+        if name in (model.id, model.name):
+            return model.id
+    known = ", ".join(model.id for model in models)
+    raise ConfigurationError(
+        f"the line asks for the model {str(name)[:80]!r}, and the batch is for {known}",
+        hint="Name all models of the lines with --model.",
+    )
 
 
 class JournalledRows:

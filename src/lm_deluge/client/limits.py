@@ -1,18 +1,20 @@
-"""From a client's options to its limiter and routes."""
+"""From a client's options to its limiter, routes and runner."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from lm_deluge.config import LIMIT_NAMES, ClientOptions
 from lm_deluge.dispatch.limiter import LocalLimiter
 from lm_deluge.dispatch.limits import Limit
+from lm_deluge.dispatch.runner import LimiterLock, Runner
 from lm_deluge.dispatch.scheduler import Route
 from lm_deluge.errors import ConfigurationError
+from lm_deluge.models.registry import find_provider
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.wire.rate_limit_headers import Dimension
 
-__all__ = ["build_limiter", "build_routes"]
+__all__ = ["build_limiter", "build_routes", "build_runner"]
 
 _DIMENSIONS: dict[str, Dimension] = {
     "max_requests_per_minute": "requests",
@@ -22,11 +24,30 @@ _DIMENSIONS: dict[str, Dimension] = {
 }
 
 
-def build_limiter(options: ClientOptions) -> LocalLimiter:
-    """Return a limiter with the client's own limits; those of providers it learns from their answers."""
-    said = {name: getattr(options, name) for name in LIMIT_NAMES}
-    limits = [Limit(_DIMENSIONS[name], amount) for name, amount in said.items() if amount is not None]
-    return LocalLimiter(limits, max_concurrent=options.max_concurrent_requests)
+def build_limiter(options: ClientOptions, models: Iterable[ModelRow] = ()) -> LocalLimiter:
+    """Return a limiter with the client's own limits and those set for its models.
+
+    Those of providers it learns from their answers.
+    """
+    of_client = {name: getattr(options, name) for name in LIMIT_NAMES}
+    limiter = LocalLimiter(_limits(of_client), max_concurrent=options.max_concurrent_requests)
+    for model in models:
+        said = (options.model_limits or {}).get(model.id, {})
+        most = said.get("max_concurrent_requests")
+        limiter.set_limits(
+            model.id,
+            "",
+            _limits(said),
+            max_concurrent=None if most is None else int(most),
+            counts_max_tokens=find_provider(model.provider).counts_max_tokens,
+            is_firm=True,
+        )
+    return limiter
+
+
+def _limits(said: Mapping[str, float | None]) -> list[Limit]:
+    amounts = {name: said.get(name) for name in LIMIT_NAMES}
+    return [Limit(_DIMENSIONS[name], amount) for name, amount in amounts.items() if amount is not None]
 
 
 def build_routes(
@@ -44,3 +65,17 @@ def build_routes(
         Route(model.id, weight=weight, provider=model.provider) for model, weight in zip(models, shares, strict=True)
     ]
     return [*own, *(Route(model.id, provider=model.provider, is_fallback=True) for model in fallback)]
+
+
+def build_runner(
+    limiter: LimiterLock, options: ClientOptions, models: Sequence[ModelRow], fallback: Sequence[ModelRow]
+) -> Runner:
+    """Return a runner for the running event loop."""
+    return Runner(
+        limiter,
+        build_routes(models, options.model_weights, fallback),
+        max_attempts=options.max_attempts,
+        max_retry_after_s=options.max_retry_after_s,
+        total_s=options.timeouts.total,
+        hedge_after=options.hedge_after,
+    )

@@ -1,13 +1,14 @@
 """One limit as virtual scheduling: the generic cell rate algorithm (ITU-T I.371), and what feedback changes of it.
 
 The state is one theoretical arrival time. A request of cost c goes at `max(now, tat - burst)` and moves the tat by
-c x spacing. In any window of a strict server there are then never more than `amount` units, because the spacing
-allows for three things:
+c x spacing. That spreads the load evenly over the period, and where all requests cost the same it also keeps every
+window of a strict server: what leaves spread over W + J may arrive within W (J: the jitter), so the spacing is longer
+by (J + burst) / W.
 
-* **jitter**: what leaves spread over W + J may arrive within W. The spacing is longer by (J + burst) / W.
-* **size**: a window may begin with one request and end with another, so with costs that differ the rate is
-  (amount - biggest recent cost) / W. One that is bigger than all recent ones first waits for the difference.
-* **spread**: what an answer costs is known at its end; the caller says by how much the sum may be off.
+Tokens differ from request to request, and how many an answer cost is known at its end only. So what left within the
+last W + J is kept and summed up (`window.py`), each at what it cost as far as that is known, and a request waits until
+it fits in there together with what those under way may yet exceed. The pace is a little faster than the limit then:
+the window is what limits.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ import math
 import msgspec
 
 from lm_deluge.dispatch.limits import Limit
-from lm_deluge.wire.rate_limit_headers import Dimension
+from lm_deluge.dispatch.slices import Slices
+from lm_deluge.dispatch.window import Window
+from lm_deluge.wire.rate_limit_headers import Dimension, RateLimit
 
 __all__ = ["Charge", "Pace"]
 
 _PRECAUTION = 0.0005
 _SHORT_S = 600.0  # longer periods are budgets, not a pace
 _BURST_SHARE = 1 / 600
-_CREDIT_SHARE = 1 / 120
-_MOST_SPREAD = 0.1
+_TOKEN_BURST_SHARE = 1 / 120  # the window keeps it
+_FASTER = 1.05
 _RATE_CUT, _LEAST_RATE = 0.9, 0.05
 _RECOVERY = 0.01
 _BURST_CUT, _LEAST_BURST = 0.5, 1 / 16
@@ -42,27 +45,25 @@ class Charge(msgspec.Struct):
 
     Attributes:
         pace: The limit.
+        at: When the request leaves.
         units: How many units are charged.
+        paced: How many the pace counts: what was expected.
         spacing_s: Seconds per unit at that time.
         tat_after: The tat that the reservation left.
         moved_s: How far headers had moved the tat by then, in sum.
         free_from: From when on the limit would have let the request go; up to the ticket's slot is a gap.
-        growth_s: The wait for being bigger than what went before.
         tat_by_s: By how much the reservation moved the tat, for undoing it.
-        credit_s: How much it took of what had been given back.
-        has_waited: Whether this limit was in the way.
     """
 
     pace: Pace
+    at: float
     units: float
+    paced: float
     spacing_s: float
     tat_after: float
     moved_s: float
     free_from: float
-    growth_s: float = 0.0
     tat_by_s: float = 0.0
-    credit_s: float = 0.0
-    has_waited: bool = False
 
 
 class Pace:
@@ -81,21 +82,22 @@ class Pace:
         self.amount = limit.amount
         self.tat = -math.inf
         self.closed_until = -math.inf
+        self.unsure, self.unsure_until = 0.0, -math.inf  # the limiter's note of what is under way
         self._quantum_s: float | None = None
         self._ceiling = limit.amount if is_firm else math.inf
         self._is_guess = is_guess
-        self._is_counted = limit.dimension == "requests"
-        default_s = limit.period_s * (_BURST_SHARE if limit.period_s <= _SHORT_S else 1.0)
-        self._burst_s = default_s if limit.burst_s is None else limit.burst_s
+        is_short = limit.period_s <= _SHORT_S
+        self._window = None if limit.dimension == "requests" or not is_short else Window()
+        self._slices = Slices(limit.period_s) if limit.dimension == "requests" and is_short else None
+        share = 1.0 if not is_short else _BURST_SHARE if self._window is None else _TOKEN_BURST_SHARE
+        self._burst_s = limit.period_s * share if limit.burst_s is None else limit.burst_s
         self._burst_share = 1.0
         self._rate_after_cut = 1.0
         self._cut_at = -math.inf
         self._refused_at: list[float] = []
         self._last: Charge | None = None
-        self._credit_s = 0.0  # given back while requests waited
         self._moved_s = 0.0  # by headers, in sum
         self._forward_s = 0.0  # by headers, not yet caught up with
-        self._sizes: dict[int, tuple[float, float]] = {}  # order of magnitude: (last seen, largest)
 
     # How fast
 
@@ -112,6 +114,8 @@ class Pace:
 
     def window_s(self, now: float) -> float:
         """Return over how long the server counts: the period, or slices of it that refusals showed a while ago."""
+        if self._slices is not None and self._slices.suspected_s is not None:
+            return self._slices.suspected_s
         is_recent = now - self._cut_at < _SLICES_KEPT * self.period_s
         return self._quantum_s if self._quantum_s is not None and is_recent else self.period_s
 
@@ -121,129 +125,111 @@ class Pace:
         doublings = math.floor((now - self._cut_at) / (10 * self.period_s))
         return min(1.0, self._burst_share * 2.0 ** min(doublings, 10))
 
-    def spacing_s(self, now: float, jitter_s: float, spread: float, biggest: float | None = None) -> float:
+    def spacing_s(self, now: float, jitter_s: float) -> float:
         """Return the seconds per unit at present."""
-        amount = self.amount * self.rate_share(now)
-        if not self._is_counted:
-            biggest = self._biggest(now) if biggest is None else biggest
-            amount = max(amount - biggest - min(spread, _MOST_SPREAD * amount), 0.001 * amount)
+        if self._slices is not None and self._slices.grid is not None:
+            return self._slices.grid.spacing_s
+        spacing_s = self.period_s / (self.amount * self.rate_share(now))
         window_s = self.window_s(now)
+        if self._window is not None and window_s == self.period_s:
+            return spacing_s / _FASTER
         slack = min(1.0, (jitter_s + self.burst_s(now)) / window_s) + _PRECAUTION
-        return self.period_s / amount * (1 + slack)
-
-    def _biggest(self, now: float) -> float:
-        since = now - 1.05 * self.period_s
-        return max((size for seen, size in self._sizes.values() if seen > since), default=0.0)
-
-    def _note_size(self, units: float, at: float) -> None:
-        magnitude = int(units).bit_length()
-        seen, size = self._sizes.get(magnitude, (-math.inf, 0.0))
-        # What is older than a period counts no more.
-        self._sizes[magnitude] = (max(seen, at), max(units, size) if seen > at - 1.05 * self.period_s else units)
+        return spacing_s * (1 + slack)
 
     # Reserving and correcting
 
-    def earliest(self, units: float, now: float, jitter_s: float, spread: float) -> float:
-        """Return when a request of this cost may go: not before `now`."""
-        tat = self.tat + self._growth_s(units, now, jitter_s, spread)
-        return max(now, self.closed_until, tat - self.burst_s(now))
+    def earliest(self, units: float, now: float, jitter_s: float, unsure: float = 0.0) -> float:
+        """Return when a request of this cost may go: not before `now`.
 
-    def _growth_s(self, units: float, now: float, jitter_s: float, spread: float) -> float:
-        if self._is_counted:
-            return 0.0
-        biggest = self._biggest(now)
-        if units <= biggest or not biggest:
-            return 0.0
-        return min((units - biggest) * self.spacing_s(now, jitter_s, spread, biggest), self.period_s)
+        `unsure` is by how much what is under way may exceed what is charged for it.
+        """
+        moment = max(now, self.closed_until, self.tat - self.burst_s(now))
+        if self._slices is not None:
+            return self._slices.open_at(moment, self.rate_share(now))
+        if self._window is None:
+            return moment
+        most = self.amount * self.rate_share(now) - units - unsure
+        return max(moment, self._window.room_at(most, now, self.reach_s(jitter_s)))
 
-    def take(self, units: float, now: float, slot: float, jitter_s: float, spread: float) -> Charge:
-        """Charge a request that goes at `slot`."""
-        return self._take(units, now, slot, jitter_s, spread, self._growth_s(units, now, jitter_s, spread))
+    def reach_s(self, jitter_s: float) -> float:
+        """Return how long what left counts in the window: what leaves spread over W + J may arrive within W."""
+        return self.period_s + jitter_s
 
-    def _take(self, units: float, now: float, slot: float, jitter_s: float, spread: float, growth_s: float) -> Charge:
+    def take(self, units: float, paced: float, now: float, slot: float, jitter_s: float, unsure: float) -> Charge:
+        """Charge a request that goes at `slot`; `paced` is what is expected of it, `units` what is to be safe."""
         before = max(self.tat, now - self.period_s)
-        tat = self.tat + growth_s
-        free_from = max(now, self.closed_until, tat - self.burst_s(now))
-        if not self._is_counted:
-            self._note_size(units, slot)
-        spacing_s = self.spacing_s(slot, jitter_s, spread)
-        if tat < slot - self._credit_s:
-            # Time that passed unused is lost, and with it what was given back: a suspend earns nothing.
-            self._credit_s = self._forward_s = 0.0
-        self.tat = max(tat, slot) + self._worth_s(units, spacing_s)
-        spent_s = min(self._credit_s, self.tat - slot)
-        self.tat -= spent_s
-        self._credit_s -= spent_s
+        free_from = self.earliest(units, now, jitter_s, unsure)
+        spacing_s = self.spacing_s(slot, jitter_s)
+        if self.tat < slot:
+            self._forward_s = 0.0
+        self.tat = max(self.tat, slot) + self._worth_s(paced, spacing_s)
         self._last = Charge(
-            self,
-            units=units,
-            spacing_s=spacing_s,
-            tat_after=self.tat,
-            moved_s=self._moved_s,
-            free_from=free_from,
-            growth_s=growth_s,
-            tat_by_s=self.tat - before,
-            credit_s=spent_s,
-            has_waited=free_from > now,
+            self, slot, units, paced, spacing_s, self.tat, self._moved_s, free_from, tat_by_s=self.tat - before
         )
+        self._note(self._last)
         return self._last
+
+    def _note(self, charge: Charge) -> None:
+        if self._window is not None:
+            self._window.add(charge)
+        if self._slices is not None:
+            self._slices.starts(charge.at)
 
     def is_last(self, charge: Charge) -> bool:
         """Tell whether nobody reserved after this one; only then it can be undone without anybody else's slot."""
         return self._last is charge
 
-    def undo(self, charge: Charge, now: float) -> None:
+    def undo(self, charge: Charge) -> None:
         """Take a reservation back whose request has not left, as if it had never been made."""
         self.tat -= charge.tat_by_s
-        self._credit_s += charge.credit_s
-        if charge.has_waited:
-            self._keep_credit(now - self.tat, self._worth_s(charge.units, charge.spacing_s))
-
-    def _keep_credit(self, below_s: float, reserved_s: float) -> None:
-        """Keep what brought the tat below now: given back while others waited, not idled away."""
-        if below_s > 0:
-            most_s = max(reserved_s, _CREDIT_SHARE * self.period_s)  # what is less than that makes no burst
-            self._credit_s = min(most_s, self._credit_s + below_s)
-            self.tat += below_s
-
-    def earliest_again(self, charge: Charge, now: float) -> float:
-        """Return when the request of an undone charge may go."""
-        return max(now, self.closed_until, self.tat + charge.growth_s - self.burst_s(now))
-
-    def take_again(self, charge: Charge, now: float, slot: float, jitter_s: float, spread: float) -> Charge:
-        """Charge the request of an undone charge anew."""
-        return self._take(charge.units, now, slot, jitter_s, spread, charge.growth_s)
+        if self._window is not None:
+            self._window.remove(charge)
+        if self._slices is not None:
+            self._slices.starts_not(charge.at)
 
     def _worth_s(self, units: float, spacing_s: float) -> float:
         return min(units * spacing_s, 1.1 * self.period_s)  # after a whole period nothing of it counts any more
 
-    def correct(self, charge: Charge, units: float, now: float) -> None:
-        """Charge `units` in place of what was reserved."""
-        if units > charge.units and not self._is_counted:
-            self._note_size(units, now)
-        reserved_s = self._worth_s(charge.units, charge.spacing_s)
-        moved_s = self._worth_s(units, charge.spacing_s) - reserved_s
-        charge.units = units
-        self.tat += moved_s
-        self._keep_credit(min(-moved_s, now - self.tat), reserved_s)
+    def correct(self, charge: Charge, units: float, expected: float = math.inf) -> None:
+        """Charge `units` in place of what was reserved.
 
-    def fits_gap(self, charge: Charge, units: float, now: float, slot: float) -> bool:
+        What was reserved beyond what is `expected` by now is not given back to the pace: all of it at once would be a
+        burst.
+        """
+        expected = min(charge.paced, expected)
+        self.tat += self._worth_s(units, charge.spacing_s) - self._worth_s(expected, charge.spacing_s)
+        if self._window is not None:
+            self._window.change(charge, units)
+        if self._slices is not None and charge.units and not units:
+            self._slices.starts_not(charge.at)
+        charge.units = charge.paced = units
+
+    def fits_gap(self, charge: Charge, units: float, now: float, jitter_s: float, unsure: float = 0.0) -> bool:
         """Tell whether a request may go now without moving the slot of the one that holds `charge`."""
         if not units:
             return self.closed_until <= now
-        return units <= charge.units and charge.free_from <= now and now + units * charge.spacing_s <= slot
+        if units > charge.units or charge.free_from > now or now + units * charge.spacing_s > charge.at:
+            return False
+        if self._window is None:
+            return True
+        most = self.amount * self.rate_share(now) - units - unsure
+        reach_s = self.reach_s(jitter_s)
+        return self._window.used_at(now, reach_s) - charge.units <= most >= self._window.used_at(charge.at, reach_s)
 
     def fill_gap(self, charge: Charge, units: float, now: float) -> Charge:
         """Charge a request to the gap before the one that holds `charge`."""
         spacing_s = charge.spacing_s
         charge.free_from = max(charge.free_from, now - self.burst_s(now)) + units * spacing_s
-        return Charge(self, units, spacing_s, self.tat, self._moved_s, now)
+        filler = Charge(self, now, units, units, spacing_s, self.tat, self._moved_s, now)
+        self._note(filler)
+        return filler
 
     # Learning
 
     def refused(self, sent_at: float, now: float, retry_at: float | None) -> None:
         """Close until `retry_at`, and go slower from then on: once for all requests that were under way together."""
-        if sent_at >= self._cut_at:
+        is_explained = self._slices is not None and sent_at < self._slices.known_from
+        if sent_at >= self._cut_at and not is_explained:
             share = self.rate_share(now)
             self._rate_after_cut = max(_LEAST_RATE, share * _RATE_CUT)
             self._burst_share = max(_LEAST_BURST, self._burst_share_at(now) * _BURST_CUT)
@@ -255,12 +241,19 @@ class Pace:
             retry_at = now + min(self.period_s, self.period_s / 60 * 2 ** (len(self._refused_at) - 1))
         self.closed_until = max(self.closed_until, retry_at)
         self.tat = max(self.tat, self.closed_until)
-        self._credit_s = 0.0
 
     def adopt(self, amount: float) -> None:
         """Take over the limit that a provider names."""
         self.amount = min(amount, self._ceiling)
         self._is_guess = False
+
+    def saw(self, sent_at: float, bucket: RateLimit, now: float) -> None:
+        """Learn from headers whether the provider counts in slices."""
+        if self._slices is not None:
+            known_from = self._slices.known_from
+            self._slices.saw(sent_at, bucket, now)
+            if self._slices.known_from > known_from:
+                self._cut_at = -math.inf  # they are why something was refused
 
     def believe(self, charge: Charge, sent_at: float, remaining: float, reset_after_s: float) -> None:
         """Move the tat to where the provider's own count has it.
@@ -268,6 +261,8 @@ class Pace:
         Compared is the moment at which this request was counted, so what left since then is in neither of the two.
         Backward goes only what headers had moved forward before, so at most one period.
         """
+        if self._slices is not None and self._slices.grid is not None:
+            return  # the count is of a slice, not of the period
         share_used = 1 - min(1.0, remaining / self.amount)
         spacing_s = charge.spacing_s
         is_bucket = abs(reset_after_s - share_used * self.period_s) <= _BUCKET_FIT * self.period_s

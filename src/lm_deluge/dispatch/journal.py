@@ -20,7 +20,7 @@ kept in memory (`unsaved`) where they cannot be written; nothing is dropped in s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -31,8 +31,11 @@ from lm_deluge.dispatch.journal_records import (
     Done,
     Entry,
     Failed,
+    Handle,
     Intent,
     JournalState,
+    Submit,
+    Written,
     decode_record,
     encode_record,
 )
@@ -50,7 +53,7 @@ class _Waiting:
 
     __slots__ = ("data", "entry", "future", "record")
 
-    def __init__(self, record: Intent | Done | Failed, future: asyncio.Future[None] | None) -> None:
+    def __init__(self, record: Written, future: asyncio.Future[None] | None) -> None:
         self.record = record
         self.data = encode_record(record)
         self.entry = Entry.of(record)
@@ -58,7 +61,7 @@ class _Waiting:
 
     @property
     def is_intent(self) -> bool:
-        return type(self.record) is Intent
+        return isinstance(self.record, Intent | Submit)
 
     def settle(self, error: BaseException | None = None) -> None:
         if self.future is None or self.future.done():  # nobody waits, or not any more
@@ -133,7 +136,36 @@ class Journal:
         Raises:
             JournalError: It cannot be written down. Send nothing.
         """
-        waiting = self._add(Intent(call, attempt))
+        await self._begin(Intent(call, attempt), Failed(call, attempt))
+
+    async def submit(self, batch: str, ids: Sequence[str], attempt: int, *, at: float) -> None:
+        """Return once it is on the disk that calls are about to be handed over as one batch of the provider.
+
+        A caller that is cancelled here has sent nothing, as with `intend`.
+
+        Args:
+            batch: Our name for it, of which there is no other.
+            ids: The calls, in the order in which they stand in it.
+            attempt: The number of the attempt that it is, for each of them.
+            at: Now, in seconds since 1970.
+
+        Raises:
+            JournalError: It cannot be written down. Send nothing.
+        """
+        await self._begin(Submit(batch, tuple(ids), attempt, at), Handle(batch, "", ""))
+
+    async def hand_over(self, batch: str, provider: str, handle: str) -> None:
+        """Return once it is on the disk by which name the provider knows a batch; before that nobody may poll.
+
+        An empty handle says that the provider does not have the batch.
+
+        Raises:
+            JournalError: It cannot be written.
+        """
+        await self._write(Handle(batch, provider, handle))
+
+    async def _begin(self, record: Intent | Submit, undo: Failed | Handle) -> None:
+        waiting = self._add(record)
         assert waiting.future is not None  # noqa: S101 - for the type checkers
         try:
             await waiting.future
@@ -141,7 +173,7 @@ class Journal:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
             elif not self._is_closed:
-                self._add(Failed(call, attempt), must_wait=False)
+                self._add(undo, must_wait=False)
             raise
 
     async def finish(self, call: str, attempt: int, response: APIResponse) -> None:
@@ -160,15 +192,15 @@ class Journal:
         """
         await self._write(Failed(call, attempt, is_final, _told(response)))
 
-    async def _write(self, record: Done | Failed) -> None:
+    async def _write(self, record: Done | Failed | Handle) -> None:
         waiting = self._add(record)
         assert waiting.future is not None  # noqa: S101 - for the type checkers
         await waiting.future
 
-    def _add(self, record: Intent | Done | Failed, *, must_wait: bool = True) -> _Waiting:
+    def _add(self, record: Written, *, must_wait: bool = True) -> _Waiting:
         if self._is_closed:
             raise self._closed()
-        if isinstance(record, Intent) and self.failure is not None:
+        if isinstance(record, Intent | Submit) and self.failure is not None:
             raise self._refusal()
         loop = asyncio.get_running_loop()
         waiting = _Waiting(record, loop.create_future() if must_wait else None)
@@ -247,7 +279,7 @@ class Journal:
         return {
             waiting.record.id: APIResponse.from_dict(waiting.record.response)
             for waiting in self._unsaved
-            if not isinstance(waiting.record, Intent) and waiting.record.response is not None
+            if isinstance(waiting.record, Done | Failed) and waiting.record.response is not None
         }
 
     @property
@@ -286,7 +318,7 @@ class Journal:
         finally:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._file.close)
             self._thread.shutdown(wait=False)
-        if lost := len(self.unsaved):
+        if lost := len(self.unsaved) + sum(isinstance(each.record, Handle) for each in self._unsaved):
             message = f"{lost} outcomes are not in the journal {self.path}, only in memory"
             raise JournalError(message, path=str(self.path)) from self.failure
 

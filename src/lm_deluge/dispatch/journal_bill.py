@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Literal
 
 import msgspec
 
@@ -79,7 +78,7 @@ class _Response(msgspec.Struct):
 class _Line(msgspec.Struct, rename={"kind": "type"}):
     """As much of a record as counts here: answers are not looked into."""
 
-    kind: Literal["journal", "intent", "done", "failed"]
+    kind: str
     id: str = ""
     attempt: int = 0
     response: _Response | None = None

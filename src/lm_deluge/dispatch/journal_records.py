@@ -12,15 +12,19 @@ one JSON object without a line end in it. So a record checks itself, the next on
     {"type":"intent","id":"17","attempt":1}
     {"type":"done","id":"17","attempt":1,"response":{...}}
     {"type":"failed","id":"17","attempt":1,"is_final":true,"response":{...}}
+    {"type":"submit","batch":"k3v9","ids":["17","18"],"attempt":1,"at":1795564800.0}
+    {"type":"handle","batch":"k3v9","provider":"acme","handle":"batch_abc"}
 
 An intent: a request is about to leave. Done: its answer, as `APIResponse.to_dict` has it. Failed: how it ended
-otherwise, `is_final` or to be tried again.
+otherwise, `is_final` or to be tried again. Submit: many calls are about to be handed over as a provider's own batch, an
+intent of each. Handle: by which name the provider took them; an empty one says that it never did.
 
 - CRC-32 as in zlib, not CRC-32C: both find every burst of up to 32 bits and miss one in four billion others, and zlib's
   is in the standard library, in C. It is there against torn writes and rot, not against forgery.
 - **A last line without its end is torn**: the process died in the middle of a write, so nobody was told of it. It is
   cut off, unless all of its payload is there. A bad line that has its end is damage and never passed over in silence.
 - An attempt with an intent and no outcome is *ambiguous*: the request may have been sent and billed, nobody can know.
+  One in a batch with a handle is not: whoever resumes asks the provider for it.
 - No key and no prompt is in it: calls have ids, the batch has a fingerprint. Answers are user data, and must be there.
 """
 
@@ -43,10 +47,14 @@ __all__ = [
     "Done",
     "Entry",
     "Failed",
+    "Handle",
     "Header",
     "Intent",
     "JournalState",
     "Record",
+    "Submit",
+    "SubmittedBatch",
+    "Written",
     "decode_record",
     "encode_record",
     "fingerprint_of",
@@ -94,23 +102,64 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     response: dict[str, Any] | None = None
 
 
-Record: TypeAlias = Header | Intent | Done | Failed
+class Submit(msgspec.Struct, frozen=True, tag="submit"):
+    """Calls are about to be handed over as one batch of the provider; `at` is in seconds since 1970."""
+
+    batch: str
+    ids: tuple[str, ...]
+    attempt: int
+    at: float = 0.0
+
+
+class Handle(msgspec.Struct, frozen=True, tag="handle"):
+    """The provider has the batch, and knows it by `handle`; empty: it never got it, or refused it."""
+
+    batch: str
+    provider: str
+    handle: str
+
+
+Record: TypeAlias = Header | Intent | Done | Failed | Submit | Handle
+Written: TypeAlias = Intent | Done | Failed | Submit | Handle
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False, rename={"kind": "type"}):
     """A record without its response, which a fold does not need: a million of them are read in seconds."""
 
-    kind: Literal["journal", "intent", "done", "failed"]
+    kind: Literal["journal", "intent", "done", "failed", "submit", "handle"]
     id: str = ""
     attempt: int = 0
     is_final: bool = False
     version: int = VERSION
     fingerprint: str = ""
+    batch: str = ""
+    ids: tuple[str, ...] = ()
+    at: float = 0.0
+    provider: str = ""
+    handle: str = ""
 
     @classmethod
-    def of(cls, record: Intent | Done | Failed) -> Entry:
+    def of(cls, record: Written) -> Entry:
         """Return the entry that is read where the record was written."""
-        return cls(_KINDS[type(record)], record.id, record.attempt, isinstance(record, Failed) and record.is_final)
+        fields = {name: getattr(record, name) for name in record.__struct_fields__ if name != "response"}
+        return cls(_KINDS[type(record)], **fields)
+
+
+class SubmittedBatch(msgspec.Struct):
+    """A provider's own batch, as far as the journal knows it.
+
+    Attributes:
+        ids: Its calls, in the order in which they were handed over.
+        attempt: The attempt of each that it is.
+        handle: None as long as nobody knows whether the provider has it; empty where it never got it.
+    """
+
+    name: str
+    ids: tuple[str, ...]
+    attempt: int
+    at: float
+    provider: str = ""
+    handle: str | None = None
 
 
 class Damage(msgspec.Struct, frozen=True):
@@ -120,7 +169,13 @@ class Damage(msgspec.Struct, frozen=True):
     is_tail: bool
 
 
-_KINDS: dict[type, Literal["intent", "done", "failed"]] = {Intent: "intent", Done: "done", Failed: "failed"}
+_KINDS: dict[type, Literal["intent", "done", "failed", "submit", "handle"]] = {
+    Intent: "intent",
+    Done: "done",
+    Failed: "failed",
+    Submit: "submit",
+    Handle: "handle",
+}
 _encoder = msgspec.json.Encoder()
 _record_decoder = msgspec.json.Decoder(Record)
 _entry_decoder = msgspec.json.Decoder(Entry)
@@ -215,13 +270,15 @@ class JournalState:
     Attributes:
         done: Where the answers of calls lie; the first one holds.
         failed: Where the last words of calls lie that failed for good.
+        batches: The provider's own batches, by our name for them.
     """
 
-    __slots__ = ("_attempts", "_open", "done", "failed")
+    __slots__ = ("_attempts", "_open", "batches", "done", "failed")
 
     def __init__(self) -> None:
         self.done: dict[str, int] = {}
         self.failed: dict[str, int] = {}
+        self.batches: dict[str, SubmittedBatch] = {}
         self._open: dict[str, tuple[int, ...]] = {}  # attempts without an outcome
         self._attempts: dict[str, int] = {}  # how many there were, of calls that are not done
 
@@ -229,8 +286,23 @@ class JournalState:
         """Take the next record."""
         if entry.kind == "intent":
             self._intend(entry.id, entry.attempt)
+        elif entry.kind == "submit":
+            self.batches[entry.batch] = SubmittedBatch(entry.batch, entry.ids, entry.attempt, entry.at)
+            for each in entry.ids:
+                self._intend(each, entry.attempt)
+        elif entry.kind == "handle":
+            self._take_handle(entry)
         elif entry.kind != "journal":
-            self._settle(entry, offset)
+            self._settle(entry.id, entry.attempt)
+            self._conclude(entry, offset)
+
+    def _take_handle(self, entry: Entry) -> None:
+        batch = self.batches.get(entry.batch)
+        if batch is None:  # its record was damaged and moved away
+            return
+        batch.provider, batch.handle = entry.provider, entry.handle
+        for each in () if batch.handle else batch.ids:
+            self._settle(each, batch.attempt)
 
     def _intend(self, call: str, attempt: int) -> None:
         self._open[call] = (*self._open.get(call, ()), attempt)
@@ -238,13 +310,15 @@ class JournalState:
             self._attempts[call] = max(attempt, self._attempts.get(call, 0))
             self.failed.pop(call, None)
 
-    def _settle(self, entry: Entry, offset: int) -> None:
-        call = entry.id
-        still_open = tuple(each for each in self._open.get(call, ()) if each != entry.attempt)
+    def _settle(self, call: str, attempt: int) -> None:
+        still_open = tuple(each for each in self._open.get(call, ()) if each != attempt)
         if still_open:
             self._open[call] = still_open
         else:
             self._open.pop(call, None)
+
+    def _conclude(self, entry: Entry, offset: int) -> None:
+        call = entry.id
         if call in self.done:
             return
         if entry.kind == "done":
@@ -262,7 +336,18 @@ class JournalState:
 
         While the batch runs these are the ones in flight. One stays ambiguous when a later attempt is done.
         """
-        return tuple((call, attempt) for call, attempts in self._open.items() for attempt in attempts)
+        known = {(each, batch.attempt) for batch in self.batches.values() if batch.handle for each in batch.ids}
+        attempts = ((call, attempt) for call, numbers in self._open.items() for attempt in numbers)
+        return tuple(each for each in attempts if each not in known)
+
+    def waiting_in(self, batch: SubmittedBatch) -> list[str]:
+        """Return the calls of a batch that it has not answered so far."""
+        return [each for each in batch.ids if batch.attempt in self._open.get(each, ())]
+
+    @property
+    def open_batches(self) -> list[SubmittedBatch]:
+        """The provider's own batches that have not answered all of their calls, as they were handed over."""
+        return [batch for batch in self.batches.values() if self.waiting_in(batch)]
 
     def attempts(self, call: str) -> int:
         """Return the number of the last attempt at a call that is not done, 0 where there was none."""

@@ -15,11 +15,12 @@ import msgspec
 
 from lm_deluge.dispatch.concurrency import Places
 from lm_deluge.dispatch.gcra import Charge, Pace
-from lm_deluge.dispatch.lengths import RecentLengths
+from lm_deluge.dispatch.lengths import Answer, Expected, RecentLengths
 from lm_deluge.dispatch.limits import Limit, Need, Observation, Ticket
 from lm_deluge.errors import BudgetError
+from lm_deluge.models.rows import CountsMaxTokens
 from lm_deluge.usage import Usage
-from lm_deluge.wire.rate_limit_headers import MINUTE_S, Dimension, RateLimit
+from lm_deluge.wire.rate_limit_headers import DAY_S, HOUR_S, MINUTE_S, Dimension, RateLimit
 
 __all__ = ["LocalLimiter"]
 
@@ -27,22 +28,92 @@ _JITTER_S = 1.0  # until measured; of a minute, less of shorter periods
 _LEAST_JITTER_S = 0.01  # of this process's own timers
 _DELAYS_KEPT = 200
 _DELAYS_ENOUGH = 50
-_SPREAD = 3.0  # standard deviations of what is under way
+_SURE = 3.5  # standard deviations of what is under way
+_GUESS = 1_000  # tokens of an answer, for the pace, before anything is known
+_UNSURE_FOR_S = 0.2  # a new sum of what is under way, so often at most
 _OVERLOADED = frozenset({503, 529})
 _TOO_MANY = 429
 _FIRST_ERROR = 400
 _GUESS_FROM = 5
+_AGREED = 3  # answers
+
+
+class _Cost(msgspec.Struct, frozen=True):
+    """What a request is reckoned at beforehand: the output to be safe, and the one to be expected."""
+
+    input_tokens: float
+    output_tokens: int
+    expected: int
+
+    def units(self, pace: Pace) -> float:
+        """Return what a limit is charged."""
+        # An estimate that fits no window is no reason to refuse: only the input is certain.
+        return min(_units(pace.dimension, self.input_tokens, self.output_tokens), pace.amount)
+
+    def paced(self, pace: Pace) -> float:
+        """Return what the pace of a limit counts."""
+        return min(_units(pace.dimension, self.input_tokens, self.expected), self.units(pace))
 
 
 class _Route:
     """What is known about one (key, model)."""
 
-    def __init__(self, limits: Iterable[Limit], most: int | None, *, counts_max_tokens: bool = False) -> None:
+    def __init__(
+        self, paces: Iterable[Pace], most: int | None, *, counts_max_tokens: CountsMaxTokens = "never"
+    ) -> None:
         self.counts_max_tokens = counts_max_tokens
-        self.paces = [Pace(limit) for limit in limits]
+        self.paces = list(paces)
         self.places = Places(most)
         self.closed_until = -math.inf
         self.starts: deque[float] = deque(maxlen=1_000)
+        self.lengths = RecentLengths()
+        self.tightest: Pace | None = None  # the limit that says when the next one goes
+        self.next_at = -math.inf
+        self.periods: dict[Dimension, tuple[float, frozenset[float]]] = {}  # as figures tell, and how many of them
+
+    def reckon(self, need: Need) -> _Cost:
+        """Return what a request will cost, as far as can be told."""
+        most, lengths = need.max_output_tokens, self.lengths
+        usual = lengths.estimate(most)
+        expected = usual if lengths.is_known else min(usual, _GUESS)
+        if self.counts_max_tokens == "never" or most is None:
+            return _Cost(need.input_tokens * lengths.input_share, usual, expected)
+        return _Cost(need.input_tokens, most, most if self.counts_max_tokens == "always" else expected)
+
+    def unsure(self, dimension: Dimension, now: float, since: float) -> Expected:
+        """Return by how much what left since then and is under way will exceed what is charged for it."""
+        output, inputs = self.lengths.under_way(now, since)
+        if dimension == "input_tokens" or self.counts_max_tokens != "never":
+            output = Expected(0.0, 0.0)
+        return output if dimension == "output_tokens" else output.plus(Expected(0.0, inputs))
+
+    def period_of(self, bucket: RateLimit) -> float | None:
+        """Return over how long a bucket counts, None as long as that is not sure: a minute, where nothing is said."""
+        if bucket.period_s is not None and not bucket.is_inferred:
+            return bucket.period_s
+        if bucket.remaining == bucket.limit and bucket.dimension not in self.periods:
+            return None  # a full bucket tells nothing of how fast it fills
+        inferred_s = bucket.period_s or MINUTE_S
+        known_s, seen = self.periods.get(bucket.dimension, (inferred_s, frozenset[float]()))
+        if known_s != MINUTE_S and len(seen) < _AGREED and bucket.reset_after_s:
+            # Once another period shows, it was a window of a minute that had just begun.
+            known_s = known_s if known_s == inferred_s else MINUTE_S
+            seen |= {bucket.remaining or 0.0}
+        if bucket.reset_after_s and bucket.remaining != bucket.limit:
+            self.periods[bucket.dimension] = known_s, seen
+        return known_s if known_s == MINUTE_S or len(seen) >= _AGREED else None
+
+    def limited_by(self, model: str, now: float) -> str | None:
+        """Return what holds calls of this model back."""
+        if not self.places.has_room:
+            return f"calls at once at {model}, {self.places.used} now"
+        until = max([self.closed_until, *(pace.closed_until for pace in self.paces)])
+        if until > now:
+            return f"a refusal of {model}, for {math.ceil(until - now)} s more"
+        if self.next_at <= now or self.tightest is None:
+            return None
+        name = f"{self.tightest.dimension.replace('_', ' ')} {_per(self.tightest.period_s)}"
+        return f"{name} of {model}" if self.tightest in self.paces else name
 
 
 class _Holding(msgspec.Struct):
@@ -52,6 +123,7 @@ class _Holding(msgspec.Struct):
     route: _Route
     at: float
     charges: list[Charge]
+    answer: Answer
     has_fillers: bool = False
 
 
@@ -63,7 +135,6 @@ class LocalLimiter:
         self._paces = [Pace(limit, is_firm=True) for limit in limits]
         self._places = Places(max_concurrent)
         self._routes: dict[tuple[str, str], _Route] = {}
-        self._lengths: dict[str, RecentLengths] = {}
         self._open: dict[int, _Holding] = {}
         self._ids = itertools.count(1)
         self._delays: deque[float] = deque(maxlen=_DELAYS_KEPT)
@@ -76,14 +147,16 @@ class LocalLimiter:
         limits: Iterable[Limit],
         *,
         max_concurrent: int | None = None,
-        counts_max_tokens: bool = False,
+        counts_max_tokens: CountsMaxTokens = "never",
+        is_firm: bool = False,
     ) -> None:
         """Set what is known beforehand about a (key, model). A limit that the provider names later takes its place.
 
-        `counts_max_tokens` is for providers that charge the request's own limit of output tokens until the answer ends,
-        whatever it then comes to.
+        `counts_max_tokens` is for providers that charge the request's own limit of output tokens: until the answer
+        ends, or always, whatever it then comes to. `is_firm`: the user's limits; headers may lower, not raise them.
         """
-        self._routes[model, key] = _Route(limits, max_concurrent, counts_max_tokens=counts_max_tokens)
+        paces = [Pace(limit, is_firm=is_firm) for limit in limits]
+        self._routes[model, key] = _Route(paces, max_concurrent, counts_max_tokens=counts_max_tokens)
 
     def _route(self, model: str, key: str) -> _Route:
         route = self._routes.get((model, key))
@@ -109,7 +182,7 @@ class LocalLimiter:
         route = self._route(need.model, need.key)
         if not (self._places.has_room and route.places.has_room):
             return math.inf
-        return self._slot(need, route, self._output(need, route), now)
+        return self._slot(route.reckon(need), route, now)
 
     def reserve(self, need: Need, now: float, *, before: Ticket | None = None) -> Ticket | None:
         """Reserve a slot under all limits at once; None where every place is taken, or no gap before `before` fits.
@@ -121,49 +194,72 @@ class LocalLimiter:
         route = self._route(need.model, need.key)
         if not (self._places.has_room and route.places.has_room):
             return None
-        output = self._output(need, route)
+        cost = route.reckon(need)
         if before is None:
-            slot = self._slot(need, route, output, now)
-            spread = self._spread(need.model, route)
-            charges = [
-                pace.take(self._cost(pace, need, output), now, slot, self._jitter(pace), spread)
-                for pace in itertools.chain(self._paces, route.paces)
-            ]
+            slot = self._slot(cost, route, now)
+            charges = [self._charge(pace, cost, now, slot, unsure) for pace, unsure in self._limits_of(route, now)]
         else:
             slot = now
-            filled = self._fill(need, route, output, now, before)
+            filled = self._fill(cost, route, now, before)
             if filled is None:
                 return None
             charges = filled
         route.places.take()
         self._places.take()
         route.starts.append(slot)
-        ticket = Ticket(next(self._ids), need.model, need.key, slot, need.input_tokens, output)
-        self._open[ticket.id] = _Holding(need, route, slot, charges)
+        ticket = Ticket(next(self._ids), need.model, need.key, slot, need.input_tokens, cost.output_tokens)
+        answer = route.lengths.begin(slot, need.input_tokens, cost.output_tokens, need.max_output_tokens)
+        self._open[ticket.id] = _Holding(need, route, slot, charges, answer)
         return ticket
 
-    def _slot(self, need: Need, route: _Route, output: int, now: float) -> float:
+    def _limits_of(self, route: _Route, now: float) -> list[tuple[Pace, float]]:
+        """Return the limits that a call of this route is under, and how much of each what is under way may yet take."""
+        of_client = [(pace, self._unsure_of(pace, self._routes.values(), now)) for pace in self._paces]
+        return of_client + [(pace, self._unsure_of(pace, (route,), now)) for pace in route.paces]
+
+    def _unsure_of(self, pace: Pace, routes: Iterable[_Route], now: float) -> float:
+        """Return by how much what is under way may exceed what is charged for it."""
+        if pace.dimension == "requests":
+            return 0.0
+        if now >= pace.unsure_until:
+            sums = Expected(0.0, 0.0)
+            for route in routes:
+                sums = sums.plus(route.unsure(pace.dimension, now, now - pace.period_s - self._jitter(pace)))
+            pace.unsure, pace.unsure_until = sums.at_most(_SURE), now + _UNSURE_FOR_S
+        return pace.unsure
+
+    def _slot(self, cost: _Cost, route: _Route, now: float) -> float:
         slot = max(now, route.closed_until)
-        spread = self._spread(need.model, route)
-        for pace in itertools.chain(self._paces, route.paces):
-            slot = max(slot, pace.earliest(self._cost(pace, need, output), now, self._jitter(pace), spread))
+        for pace, unsure in self._limits_of(route, now):
+            moment = pace.earliest(cost.units(pace), now, self._jitter(pace), unsure)
+            if moment > slot:
+                slot, route.tightest = moment, pace
+        route.next_at = slot
         return slot
 
-    def _fill(self, need: Need, route: _Route, output: int, now: float, before: Ticket) -> list[Charge] | None:
+    def _charge(self, pace: Pace, cost: _Cost, now: float, slot: float, unsure: float) -> Charge:
+        return pace.take(cost.units(pace), cost.paced(pace), now, slot, self._jitter(pace), unsure)
+
+    def _fill(self, cost: _Cost, route: _Route, now: float, before: Ticket) -> list[Charge] | None:
         held = self._open.get(before.id)
         if held is None or now < route.closed_until or held.at <= now:
             return None
         shared = held.charges if held.route is route else held.charges[: len(self._paces)]
-        pairs = [(charge, self._cost(charge.pace, need, output)) for charge in shared]
-        if not all(charge.pace.fits_gap(charge, units, now, held.at) for charge, units in pairs):
-            return None
-        spread = self._spread(need.model, route)
-        own = [] if held.route is route else [(pace, self._cost(pace, need, output)) for pace in route.paces]
-        if any(pace.earliest(units, now, self._jitter(pace), spread) > now for pace, units in own):
-            return None
+        charged = {id(charge.pace): charge for charge in shared}
+        limits = [(pace, charged.get(id(pace)), unsure) for pace, unsure in self._limits_of(route, now)]
+        for pace, charge, unsure in limits:
+            units, jitter_s = cost.units(pace), self._jitter(pace)
+            if charge is None and pace.earliest(units, now, jitter_s, unsure) > now:
+                return None
+            if charge is not None and not pace.fits_gap(charge, units, now, jitter_s, unsure):
+                return None
         held.has_fillers = True
-        charges = [charge.pace.fill_gap(charge, units, now) for charge, units in pairs]
-        return charges + [pace.take(units, now, now, self._jitter(pace), spread) for pace, units in own]
+        return [
+            self._charge(pace, cost, now, now, unsure)
+            if charge is None
+            else pace.fill_gap(charge, cost.units(pace), now)
+            for pace, charge, unsure in limits
+        ]
 
     def sooner(self, ticket: Ticket, now: float) -> Ticket:
         """Return the ticket with an earlier slot, where what was given back since allows one; else as it is."""
@@ -173,37 +269,22 @@ class LocalLimiter:
         if not all(charge.pace.is_last(charge) for charge in holding.charges):
             return ticket
         for charge in holding.charges:
-            charge.pace.undo(charge, now)
-        spread = self._spread(ticket.model, holding.route)
+            charge.pace.undo(charge)
+        unsure = {id(pace): most for pace, most in self._limits_of(holding.route, now)}
         slot = max(now, holding.route.closed_until)
         for charge in holding.charges:
-            slot = max(slot, charge.pace.earliest_again(charge, now))
+            pace = charge.pace
+            slot = max(slot, pace.earliest(charge.units, now, self._jitter(pace), unsure[id(pace)]))
         slot = min(slot, holding.at)
         holding.charges = [
-            charge.pace.take_again(charge, now, slot, self._jitter(charge.pace), spread) for charge in holding.charges
+            charge.pace.take(charge.units, charge.paced, now, slot, self._jitter(charge.pace), unsure[id(charge.pace)])
+            for charge in holding.charges
         ]
-        holding.at = slot
+        holding.at = holding.answer.begun = slot
         return ticket if slot == ticket.at else msgspec.structs.replace(ticket, at=slot)
-
-    def _output(self, need: Need, route: _Route) -> int:
-        if route.counts_max_tokens and need.max_output_tokens is not None:
-            return need.max_output_tokens
-        lengths = self._lengths.get(need.model)
-        return (lengths or _NOTHING_KNOWN).estimate(need.max_output_tokens)
-
-    def _cost(self, pace: Pace, need: Need, output: int) -> float:
-        # An estimate that fits no window is no reason to refuse: only the input is certain.
-        return min(_units(pace.dimension, need.input_tokens, output), pace.amount)
 
     def _jitter(self, pace: Pace) -> float:
         return self._jitter_s if self._jitter_s is not None else _JITTER_S * min(1.0, pace.period_s / MINUTE_S)
-
-    def _spread(self, model: str, route: _Route) -> float:
-        lengths = self._lengths.get(model)
-        if lengths is None:
-            return 0.0
-        # What is under way at the window's begin and at its end, both unknown.
-        return _SPREAD * lengths.deviation * math.sqrt(2 * route.places.used)
 
     def opens_at(self, model: str, key: str, now: float) -> float:
         """Return until when the provider wants this (key, model) left alone; `now` where it does not."""
@@ -212,46 +293,51 @@ class LocalLimiter:
             return now
         return max(now, route.closed_until, *(pace.closed_until for pace in route.paces))
 
+    def limited_by(self, now: float) -> str | None:
+        """Return what holds calls back at the moment, in words; None where nothing does."""
+        if not self._places.has_room:
+            return f"max_concurrent_requests, {self._places.used} at once"
+        reasons = [reason for (model, _), route in self._routes.items() if (reason := route.limited_by(model, now))]
+        return ", ".join(reasons) or None
+
     # Correcting
 
     def settle(self, ticket: Ticket, usage: Usage, now: float) -> None:
         """Give the place back and correct the reservation to what the answer cost."""
-        holding = self._close(ticket)
-        if holding is None:
-            return
-        lengths = self._lengths.setdefault(ticket.model, RecentLengths())
-        lengths.add(usage.output_tokens, holding.route.places.used)
-        self._correct(holding, ticket, usage.input_tokens, usage.output_tokens, now)
+        holding = self._close(ticket, now, usage.output_tokens)
+        if holding is not None:
+            holding.route.lengths.note_input(ticket.input_tokens, usage.input_tokens)
+            self._correct(holding, usage.input_tokens, usage.output_tokens)
 
     def release(self, ticket: Ticket, now: float, *, was_sent: bool = True, delivered: Usage | None = None) -> None:
         """Give the place back without a bill: see `limits.Limiter`."""
-        holding = self._close(ticket)
+        holding = self._close(ticket, now, None)
         if holding is None:
             return
         if not was_sent:
             for charge in holding.charges:
-                charge.pace.correct(charge, 0.0, now)
+                charge.pace.correct(charge, 0.0)
             return
         output = ticket.output_tokens if delivered is None else delivered.output_tokens
-        self._correct(holding, ticket, ticket.input_tokens, output, now)
+        self._correct(holding, ticket.input_tokens, output)
 
-    def _close(self, ticket: Ticket) -> _Holding | None:
+    def _close(self, ticket: Ticket, now: float, output_tokens: int | None) -> _Holding | None:
         holding = self._open.pop(ticket.id, None)
         if holding is not None:
             holding.route.places.give_back()
             self._places.give_back()
+            holding.route.lengths.end(holding.answer, now, output_tokens)
         return holding
 
-    def _correct(self, holding: _Holding, ticket: Ticket, input_tokens: int, output_tokens: int, now: float) -> None:
-        # Once answers turn out much shorter than was reserved for those under way, giving all of it back at once
-        # would let a window carry more than its limit: given back is what would be reserved today.
-        forfeited = max(0, ticket.output_tokens - max(self._output(holding.need, holding.route), output_tokens))
+    def _correct(self, holding: _Holding, input_tokens: int, output_tokens: int) -> None:
+        route = holding.route
+        if route.counts_max_tokens == "always":
+            output_tokens = max(output_tokens, holding.answer.reserved)
+        cost = route.reckon(holding.need)
         for charge in holding.charges:
-            if charge.pace.dimension == "requests":
-                continue
-            real = _units(charge.pace.dimension, input_tokens, output_tokens)
-            lost = _units(charge.pace.dimension, 0, forfeited)
-            charge.pace.correct(charge, min(real + lost, max(real, charge.units)), now)
+            if charge.pace.dimension != "requests":
+                units = _units(charge.pace.dimension, input_tokens, output_tokens)
+                charge.pace.correct(charge, units, cost.paced(charge.pace))
 
     # Learning
 
@@ -260,8 +346,8 @@ class LocalLimiter:
         ticket = observation.ticket
         route = self._route(ticket.model, ticket.key)
         if observation.delay_s is not None:
-            self._note_delay(observation.delay_s)
-        self._read_headers(observation, route)
+            self._note_delay(observation.delay_s + max(0.0, observation.sent_at - ticket.at))
+        self._read_headers(observation, route, now)
         if observation.status == _TOO_MANY:
             self._refuse(observation, route, now)
         elif observation.status in _OVERLOADED:
@@ -272,9 +358,10 @@ class LocalLimiter:
     def _note_delay(self, delay_s: float) -> None:
         self._delays.append(delay_s)
         if len(self._delays) >= _DELAYS_ENOUGH:
-            self._jitter_s = max(_LEAST_JITTER_S, max(self._delays) - min(self._delays))
+            # Nobody knows how much of it is the way there: all of it may be, or nothing.
+            self._jitter_s = max(_LEAST_JITTER_S, *self._delays)
 
-    def _read_headers(self, observation: Observation, route: _Route) -> None:
+    def _read_headers(self, observation: Observation, route: _Route, now: float) -> None:
         holding = self._open.get(observation.ticket.id)
         charges = (
             {(charge.pace.dimension, charge.pace.period_s): charge for charge in holding.charges} if holding else {}
@@ -282,11 +369,14 @@ class LocalLimiter:
         for bucket in observation.rate_limits.values():
             if bucket.qualifier:
                 continue  # of a plan or tier that this request may not belong to
-            period_s = bucket.period_s or MINUTE_S
+            period_s = route.period_of(bucket)
+            if period_s is None:
+                continue
             charge = charges.get((bucket.dimension, period_s))
             if bucket.limit:
                 _learn_limit(route, bucket, period_s)
             if charge is not None and charge.pace in route.paces:
+                charge.pace.saw(observation.sent_at, bucket, now)
                 if bucket.remaining is not None and bucket.reset_after_s is not None:
                     charge.pace.believe(charge, observation.sent_at, bucket.remaining, bucket.reset_after_s)
 
@@ -303,16 +393,18 @@ class LocalLimiter:
             route.closed_until = max(route.closed_until, now + 1.0 if retry_at is None else retry_at)
 
 
-_NOTHING_KNOWN = RecentLengths()
-
-
-def _units(dimension: Dimension, input_tokens: int, output_tokens: int) -> float:
+def _units(dimension: Dimension, input_tokens: float, output_tokens: float) -> float:
     return {
         "requests": 1,
         "input_tokens": input_tokens,
         "output_tokens": output_tokens,
         "tokens": input_tokens + output_tokens,
     }[dimension]
+
+
+def _per(period_s: float) -> str:
+    usual = {1.0: "per second", MINUTE_S: "per minute", HOUR_S: "per hour", DAY_S: "per day"}
+    return usual.get(period_s, f"in {period_s:g} s")
 
 
 def _learn_limit(route: _Route, bucket: RateLimit, period_s: float) -> None:

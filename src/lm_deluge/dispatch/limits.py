@@ -58,7 +58,8 @@ class Need(msgspec.Struct, frozen=True):
         model: Our name of the model.
         key: Which of several keys of the provider; any name that tells them apart, never the key itself.
         input_tokens: An upper bound; bytes of the prompt / 3.5, say.
-        max_output_tokens: The request's own limit. Reserved is what the model usually writes, never more than this.
+        max_output_tokens: The request's own limit. Reserved is what the model usually writes, never more than this;
+            all of it at providers that count so.
     """
 
     model: str
@@ -88,7 +89,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
         rate_limits: From `parse_rate_limits(headers)`.
         retry_after_s: How long the provider wants to be left alone.
         dimension: Which limit was hit, where the error's code says so; None closes all of the (key, model).
-        delay_s: A sample of the way there and back (the time to connect, say); its spread is the jitter to allow for.
+        delay_s: A sample of the way there and back: `HttpHead.delay_s`. The longest lately is the jitter to allow for.
         chance: Drawn anew each time.
     """
 
@@ -134,6 +135,13 @@ class Limiter(Protocol):
 
     def opens_at(self, model: str, key: str, now: float) -> float:
         """Return until when the provider wants this (key, model) left alone; `now` where it does not."""
+        ...
+
+    def limited_by(self, now: float) -> str | None:
+        """Return what holds calls back at the moment, in words; None where nothing does.
+
+        An implementation without this may always return None.
+        """
         ...
 
     def settle(self, ticket: Ticket, usage: Usage, now: float) -> None:

@@ -25,11 +25,13 @@ from lm_deluge.dispatch.work import Work
 from lm_deluge.errors import APIError, DelugeError, RateLimitError
 from lm_deluge.usage import Usage
 from lm_deluge.wire.http import HttpHead
-from lm_deluge.wire.rate_limit_headers import parse_rate_limits
+from lm_deluge.wire.rate_limit_headers import Dimension, parse_rate_limits
 
 __all__ = ["LimiterLock", "Runner"]
 
 _CHARACTERS_PER_TOKEN = 3.5  # an upper bound for most texts
+# What OpenAI's errors of status 429 have for a type: https://platform.openai.com/docs/guides/rate-limits (2026-11).
+_DIMENSIONS: dict[str, Dimension] = {"requests": "requests", "tokens": "tokens"}
 
 
 class LimiterLock:
@@ -122,6 +124,14 @@ class Runner:
         """How many calls wait for their turn."""
         return len(self._admitting)
 
+    @property
+    def limited_by(self) -> str | None:
+        """What calls wait for right now; None where none waits."""
+        if not self._admitting:
+            return None
+        with self._limiter as limiter:
+            return limiter.limited_by(self.now())
+
     def candidates(self, work: Work) -> list[str]:
         """Return the models that may take a call, the preferred one first."""
         models = [route.model for route in self.routes if work.models is None or route.model in work.models]
@@ -213,7 +223,7 @@ class Runner:
     def head_came(self, ticket: Ticket, head: HttpHead, sent_at: float) -> None:
         """Learn from the head of an answer."""
         limits = parse_rate_limits(head.headers)
-        seen = Observation(ticket=ticket, status=head.status, sent_at=sent_at, rate_limits=limits)
+        seen = Observation(ticket=ticket, status=head.status, sent_at=sent_at, rate_limits=limits, delay_s=head.delay_s)
         with self._limiter as limiter:
             limiter.observe(seen, self.now())
 
@@ -225,7 +235,9 @@ class Runner:
             ticket=ticket,
             status=error.status_code,
             sent_at=sent_at,
+            rate_limits=error.rate_limits,
             retry_after_s=error.retry_after_s,
+            dimension=_DIMENSIONS.get(error.type or ""),
             chance=self._chance(),
         )
         with self._limiter as limiter:

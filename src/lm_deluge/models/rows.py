@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import msgspec
 
 from lm_deluge.usage import Price
 
-__all__ = ["Capabilities", "ModelRow", "Place", "ProviderRow", "Quirks"]
+CountsMaxTokens: TypeAlias = Literal["never", "until_end", "always"]
+
+__all__ = ["Capabilities", "CountsMaxTokens", "ModelRow", "Place", "ProviderRow", "Quirks"]
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -125,6 +127,9 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         opaque_as: Whose opaque data (signatures, encrypted reasoning) it makes and understands; left empty, its own
             alone.
         prompt_cache: Whether it caches prompts where it is told to, by itself, or not as far as is known.
+        counts_max_tokens: Whether its token limits are charged what an answer may come to, not what it comes to:
+            until it ends, or always.
+        batch_api: Name of the API by which it answers whole batches within a day, at half the price; empty: none.
         quirks: Where it differs from the API it speaks.
     """
 
@@ -144,6 +149,8 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     signs_for: str = ""
     opaque_as: str = ""
     prompt_cache: Literal["explicit", "automatic", "none"] = "none"
+    counts_max_tokens: CountsMaxTokens = "never"
+    batch_api: str = ""
     quirks: Quirks = Quirks()
 
     @property

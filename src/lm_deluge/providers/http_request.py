@@ -12,7 +12,7 @@ from lm_deluge.errors import InvalidPromptError
 from lm_deluge.providers.adapter import Call
 from lm_deluge.wire.http import HttpRequest
 
-__all__ = ["build_bare_request", "build_http_request"]
+__all__ = ["build_bare_request", "build_http_request", "build_side_request"]
 
 _STREAM_TYPE = "text/event-stream"
 _DOCUMENT_TYPE = "application/json"
@@ -71,16 +71,43 @@ def build_bare_request(
         below: What stands behind it.
         query: Of this request.
     """
-    row = call.provider
-    headers = {
-        "accept": _STREAM_TYPE if method == "GET" else _DOCUMENT_TYPE,
-        **row.headers,
+    accept = _STREAM_TYPE if method == "GET" else _DOCUMENT_TYPE
+    return build_side_request(
+        call, method=method, path=(call.provider.path or path) + below, query=query, headers={"accept": accept}
+    )
+
+
+def build_side_request(
+    call: Call,
+    *,
+    path: str,
+    method: str = "GET",
+    query: Sequence[tuple[str, str]] = (),
+    headers: Mapping[str, str] | None = None,
+    content: Any = None,
+) -> HttpRequest:
+    """Return a request for something other than an answer, credentials not yet in it.
+
+    Args:
+        call: Whose provider is asked; its row says what every request has.
+        path: Behind the base URL.
+        method: `GET`, say.
+        query: Of this request.
+        headers: Of this request; win over those of a document.
+        content: What is sent, as JSON; None: nothing.
+    """
+    body = b"" if content is None else msgspec.json.encode(content)
+    all_headers = {
+        "accept": _DOCUMENT_TYPE,
+        **({"content-type": _DOCUMENT_TYPE} if body else {}),
+        **(headers or {}),
+        **call.provider.headers,
         **{name.lower(): value for name, value in call.extra_headers.items()},
     }
-    url = _url(call, (row.path or path) + below)
+    url = _url(call, path)
     if query:
         url += ("&" if "?" in url else "?") + urlencode(query)
-    return HttpRequest(url, headers, b"", method)
+    return HttpRequest(url, all_headers, body, method)
 
 
 def _url(call: Call, path: str) -> str:

@@ -1,5 +1,6 @@
 """A server that speaks the wire APIs: scripted answers, any pace, every fault on demand."""
 
+from lm_deluge.simulator.batch_jobs import Batches
 from lm_deluge.simulator.faults import FAULTS, Fault
 from lm_deluge.simulator.http import Limits
 from lm_deluge.simulator.pace import Pace
@@ -9,6 +10,7 @@ from lm_deluge.simulator.thread import SimulatorThread
 
 __all__ = [
     "FAULTS",
+    "Batches",
     "Fault",
     "Limits",
     "Pace",

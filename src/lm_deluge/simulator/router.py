@@ -19,6 +19,8 @@ from lm_deluge.events import Event
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.simulator.answer_faults import refuse
 from lm_deluge.simulator.background import BACKGROUND_PATHS, KeptAnswers
+from lm_deluge.simulator.batch_jobs import Batches, BatchStore
+from lm_deluge.simulator.batch_routes import batch_encoder, find_batch_route
 from lm_deluge.simulator.faults import FAULTS, Fault, FaultQueue, FaultSource
 from lm_deluge.simulator.http import HttpError, Request
 from lm_deluge.simulator.plan import Plan, Site, build_plan
@@ -28,6 +30,7 @@ __all__ = ["Router"]
 
 Planned: TypeAlias = tuple[Plan, Fault | None]
 
+_HOST = "127.0.0.1"
 _MODEL = "simulator"
 _FAULT_HEADER = "x-simulator-fault"
 
@@ -43,10 +46,12 @@ _NO_REQUEST = ParsedRequest(model=_MODEL, conversation=Conversation())
 class Router:
     """Decides what each request is answered with. It sends nothing."""
 
-    def __init__(self, script: ScriptSource | None, faults: FaultSource) -> None:
+    def __init__(self, script: ScriptSource | None, faults: FaultSource, batches: Batches | None = None) -> None:
         self._scripts = Scripts(script)
         self._faults = FaultQueue(faults)
         self._kept = KeptAnswers()
+        self._batches = BatchStore(batches or Batches(), self._answer_in_batch)
+        self._batched = 0
 
     def plan(self, request: Request, *, number: int, port: int) -> Planned:
         """Return the plan for the request of that number, and the fault that is in it."""
@@ -88,6 +93,29 @@ class Router:
     def cancel(self, request: Request, number: int, port: int) -> Planned:
         """End an answer of background mode."""
         return self._kept.cancel(request), None
+
+    def batch(self, request: Request, number: int, port: int) -> Planned:
+        """Answer what is asked of a batch API."""
+        route = find_batch_route(request)
+        assert route is not None  # noqa: S101 - or it would not have come here
+        fault = self._choose_fault(request, _NO_REQUEST)
+        plan = _document(request, port, {})
+        if fault is not None and fault.replaces(plan.site):
+            return fault.edit_plan(plan), fault
+        reply = route.handler(self._batches, request, route.named, f"http://{_HOST}:{port}")
+        plan = replace(plan.with_document(200, reply.content_type, reply.data), headers=(*plan.headers, *reply.headers))
+        return (plan, None) if fault is None else (fault.edit_plan(plan), fault)
+
+    def _answer_in_batch(self, api: str, body: bytes, asked: dict[str, Any]) -> tuple[int, bytes]:
+        """Return status and body of the answer to a request in a batch."""
+        encoder = find_encoder(api)
+        self._batched += 1
+        try:
+            parsed = encoder.parse_request(body, **asked)
+            site = Site(encoder, parsed, 0, "", time.time())
+            return 200, encoder.encode_response(self._play_script(site, self._batched), created=int(site.now))
+        except APIError as error:
+            return error.status_code or 500, encoder.encode_error(error)
 
     def list_models(self, request: Request, number: int, port: int) -> Planned:
         """List the models: one that is healthy, and one for each fault."""
@@ -134,11 +162,14 @@ def _speaks(request: Request) -> tuple[Encoder, dict[str, Any]]:
         if found:
             named = {name: unquote(value) for name, value in found.groupdict().items() if value is not None}
             return encoder, {**named, "is_streamed": route.is_streamed}
-    return _DEFAULT, {}
+    batch = batch_encoder(request)
+    return _DEFAULT if batch is None else find_encoder(batch), {}
 
 
 def _find_route(request: Request) -> _Handler:
     path = request.path
+    if find_batch_route(request) is not None:
+        return Router.batch
     method, handler = "", Router.chat
     if any(pattern.fullmatch(path) for pattern, *_ in _ROUTES):
         method = "POST"

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import msgspec
 
+from lm_deluge.simulator.batch_jobs import Batches
 from lm_deluge.simulator.connection import ClientLeftError, Connection, WatchedReader
 from lm_deluge.simulator.faults import Fault, FaultSource
 from lm_deluge.simulator.http import HttpError, Limits, Request, read_request
@@ -82,6 +83,7 @@ class Simulator:
         port: 0 for any that is free.
         seed: Of the jitter: the same requests in the same order then have the same pauses.
         limits: What a request may be.
+        batches: What becomes of batches; by default they are over at the first poll.
 
     As an async context manager it runs in the block, and its end ends every stream. `start_in_thread` is for code
     without a loop of its own.
@@ -96,9 +98,10 @@ class Simulator:
         port: int = 0,
         seed: int = 0,
         limits: Limits | None = None,
+        batches: Batches | None = None,
     ) -> None:
         self.stats = SimulatorStats()
-        self._router = Router(script, faults)
+        self._router = Router(script, faults, batches)
         self._pace = pace or Pace()
         self._asked_port = port
         self._seed = seed

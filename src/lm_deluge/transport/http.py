@@ -8,7 +8,7 @@ import contextlib
 import os
 import ssl
 import weakref
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,7 +30,7 @@ from lm_deluge.errors import (
     TransportError,
 )
 from lm_deluge.transport.content_coding import ContentDecoder, accepted_codings, content_decoder
-from lm_deluge.wire.http import HttpHead, HttpRequest
+from lm_deluge.wire.http import HttpHead, HttpRequest, Pieces
 
 __all__ = ["AiohttpExchange", "AiohttpTransport"]
 
@@ -52,6 +52,9 @@ class _Pool:
         self.pid = os.getpid()
         tracing = aiohttp.TraceConfig()
         tracing.on_connection_reuseconn.append(_note_reuse)
+        tracing.on_connection_create_start.append(_note_connecting)
+        tracing.on_connection_create_end.append(_note_connected)
+        tracing.on_request_headers_sent.append(_note_sent)
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=_DNS_TTL_S, keepalive_timeout=_KEEPALIVE_S),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -85,6 +88,19 @@ async def _note_reuse(session: Any, context: Any, params: Any) -> None:
     context.trace_request_ctx.is_reused = True
 
 
+async def _note_sent(session: Any, context: Any, params: Any) -> None:
+    context.trace_request_ctx.sent_at = asyncio.get_running_loop().time()
+
+
+async def _note_connecting(session: Any, context: Any, params: Any) -> None:
+    context.trace_request_ctx.connecting_at = asyncio.get_running_loop().time()
+
+
+async def _note_connected(session: Any, context: Any, params: Any) -> None:
+    noted = context.trace_request_ctx
+    noted.connected_in_s = asyncio.get_running_loop().time() - noted.connecting_at
+
+
 _Pools = dict[asyncio.AbstractEventLoop, _Pool]
 _closing: set[asyncio.Task[None]] = set()
 
@@ -114,6 +130,7 @@ class AiohttpTransport:
         # The registry of finalisers holds the pools, so that sessions are never collected before they are closed.
         weakref.finalize(self, _close_all, self._pools).atexit = False
         self._of_parents: list[_Pool] = []
+        self._connected_in_s: dict[str, float] = {}
 
     async def open(
         self, request: HttpRequest, *, connect_timeout_s: float | None, proxy: Secret | None
@@ -122,13 +139,14 @@ class AiohttpTransport:
         session = await self._session()
         stale = 0
         while True:
-            context = SimpleNamespace(is_reused=False)
+            begun = asyncio.get_running_loop().time()
+            context = SimpleNamespace(is_reused=False, sent_at=begun, connected_in_s=None)
             try:
                 response = await session.request(
                     request.method,
                     _as_written(request.url),
-                    data=request.body,
-                    headers={"accept-encoding": accepted_codings(), **request.headers},
+                    data=request.body if request.pieces is None else _sent_piecewise(request.pieces),
+                    headers={"accept-encoding": accepted_codings(), **_length(request), **request.headers},
                     allow_redirects=False,
                     proxy=None if proxy is None else proxy.reveal(),
                     timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout_s),
@@ -141,10 +159,22 @@ class AiohttpTransport:
                     continue
                 raise _before_headers(error, connect_timeout_s) from _bare(error)
             try:
-                return AiohttpExchange(response)
+                return AiohttpExchange(response, self._delay_s(response.url.raw_authority, context, begun))
             except DelugeError:
                 response.close()
                 raise
+
+    def _delay_s(self, host: str, noted: SimpleNamespace, begun: float) -> float | None:
+        """Return how long the request waited to be sent, and as much as it took to connect: the way there and back.
+
+        A connection that is used again has no such time of its own; that of the last new one to the host is taken.
+        """
+        connected_in_s: float | None = noted.connected_in_s
+        if connected_in_s is not None:
+            self._connected_in_s[host] = connected_in_s
+        else:
+            connected_in_s = self._connected_in_s.get(host)
+        return None if connected_in_s is None else noted.sent_at - begun + connected_in_s
 
     async def close(self) -> None:
         """Close the connections that belong to the running event loop."""
@@ -165,6 +195,16 @@ class AiohttpTransport:
             pool = pools[loop] = _Pool(lambda: pools.pop(loop, None))
             await pool.start()
         return pool.session
+
+
+async def _sent_piecewise(pieces: Pieces) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+
+
+def _length(request: HttpRequest) -> dict[str, str]:
+    # Where aiohttp cannot know the length it sends chunks, which storage services refuse.
+    return {} if request.pieces is None else {"content-length": str(request.size)}
 
 
 def _as_written(url: str) -> URL:
@@ -191,8 +231,9 @@ def _as_written(url: str) -> URL:
 class AiohttpExchange:
     """One request and its answer."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self.head = HttpHead(response.status, {name.lower(): value for name, value in response.headers.items()})
+    def __init__(self, response: aiohttp.ClientResponse, delay_s: float | None = None) -> None:
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        self.head = HttpHead(response.status, headers, delay_s)
         self.bytes_received = 0
         self._response = response
         self._content = response.content

@@ -61,6 +61,8 @@ class RateLimit(msgspec.Struct, frozen=True):
     Attributes:
         dimension: What is counted.
         period_s: Over how long, where the name or the figures tell; None where neither does.
+        is_inferred: The figures told of more than a minute, not the name. A window that has just begun can look like a
+            bucket that fills for an hour, so one answer alone proves nothing.
         limit: Units per period, or None.
         remaining: Units left, never more than `limit`; None where nothing usable is said.
         reset_after_s: Until the bucket is full again, or its window over, from the answer's own `date` on.
@@ -73,6 +75,7 @@ class RateLimit(msgspec.Struct, frozen=True):
     remaining: float | None = None
     reset_after_s: float | None = None
     qualifier: str = ""
+    is_inferred: bool = False
 
 
 class _Bucket(msgspec.Struct, frozen=True):
@@ -143,8 +146,10 @@ def _build(bucket: _Bucket, values: dict[str, float]) -> RateLimit:
     limit, remaining, reset_after_s = (values.get(kind) for kind in ("limit", "remaining", "reset"))
     if limit is not None and remaining is not None:
         remaining = min(limit, remaining)
-    period_s = _PERIODS.get(bucket.period) or _infer_period(limit, remaining, reset_after_s)
-    return RateLimit(bucket.dimension, period_s, limit, remaining, reset_after_s, bucket.qualifier)
+    named_s = _PERIODS.get(bucket.period)
+    period_s = named_s or _infer_period(limit, remaining, reset_after_s)
+    is_inferred = named_s is None and period_s not in (None, MINUTE_S)
+    return RateLimit(bucket.dimension, period_s, limit, remaining, reset_after_s, bucket.qualifier, is_inferred)
 
 
 def _infer_period(limit: float | None, remaining: float | None, reset_after_s: float | None) -> float | None:

@@ -1,0 +1,63 @@
+"""How much of a limit is used, and how often a server refuses: in virtual time, against servers of others and ours."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # the servers and the runner in virtual time
+
+from dispatch.foreign_servers import MockLimit, MovingWindow, set_clocks
+from dispatch.servers import Server, SlidingWindow
+from dispatch.test_in_virtual_time import answers
+from dispatch.virtual import Load, Outcome, VirtualRunner
+from lm_deluge.dispatch.limiter import LocalLimiter
+from lm_deluge.dispatch.limits import Limit
+from lm_deluge.wire.rate_limit_headers import Dimension
+
+MINUTES = 11
+JITTERS_S = (0.0, 0.5, 1.0)
+
+REQUESTS: dict[str, Callable] = {
+    "limits: moving window": MovingWindow,
+    "mocklimit: sliding window": lambda clock, most: MockLimit(clock, "sliding_window", most),
+    "mocklimit: token bucket": lambda clock, most: MockLimit(clock, "token_bucket", most),
+    "mocklimit: fixed window": lambda clock, most: MockLimit(clock, "fixed_window", most),
+    "mocklimit: slices of 10 s": lambda clock, most: MockLimit(clock, "quantized", most, 10.0),
+    "mocklimit: slices of 1 s": lambda clock, most: MockLimit(clock, "quantized", most, 1.0),
+}
+TELLING = {"mocklimit: slices of 10 s", "mocklimit: slices of 1 s"}
+ANSWERS = {
+    "6 s on average": answers(),
+    "30 s on average": answers(latency_s=lambda _, tokens: 5.0 + tokens / 20),
+}
+
+
+def measure(
+    server: Server, load: Load, dimension: Dimension = "requests", *, tells: bool = False, warm_up_s: float = 0.0
+) -> Outcome:
+    limiter = LocalLimiter()
+    limiter.set_limits("m", "", [Limit(dimension, server.amount)])
+    run = VirtualRunner(limiter, {dimension: server}, load, tells_limits=tells)
+    return run.run(60.0 * MINUTES, warm_up_s=warm_up_s)
+
+
+def limits() -> None:
+    """Eleven minutes each; refused requests of all that were sent, and the share of the limit that was used."""
+    rates = (60, 600, 10_000) if "all" in sys.argv else (60, 600)
+    print(
+        f"\n{'requests a minute, jitter':28}"
+        + "".join(f"{rate:>9} {jitter:g} s" for rate in rates for jitter in JITTERS_S)
+    )
+    for name, make in REQUESTS.items():
+        cells = []
+        for rate in rates:
+            for jitter_s in JITTERS_S:
+                with set_clocks() as clock:
+                    found = measure(make(clock, rate), Load(jitter_s=jitter_s), tells=name in TELLING)
+                cells.append(f"{found.refused:4} {found.share:7.2%}")
+        print(f"  {name:26}" + " ".join(cells), flush=True)
+    print("\ntokens a minute, output of unknown length (log-normal, mean 500), jitter 1 s, after two minutes")
+    for name, load in ANSWERS.items():
+        for amount in (200_000, 500_000, 1_000_000, 2_000_000):
+            found = measure(SlidingWindow(amount, 60.0), load, "tokens", warm_up_s=120.0)
+            print(f"  {name:18} {amount:10,} {found}", flush=True)

@@ -1,0 +1,74 @@
+"""What a line of a batch's results becomes: the answer that the same request alone would have had. Pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from lm_deluge.api_requests.answer import settle_answer
+from lm_deluge.errors import DelugeError
+from lm_deluge.prompt.conversation import Conversation
+from lm_deluge.providers.adapter import Adapter, Call
+from lm_deluge.providers.batch_api import BatchResult
+from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
+
+__all__ = ["BatchedCall", "build_batched_answer", "build_failure"]
+
+_HTTP_OK = 200
+_CHARACTERS_PER_TOKEN = 4
+_NOTHING = Conversation()
+
+
+class BatchedCall(NamedTuple):
+    """What must be known of a call until its answer comes: all but the prompt, of which only the length."""
+
+    call: Call
+    text_length: int
+
+    @classmethod
+    def of(cls, call: Call) -> BatchedCall:
+        """Return what is to be kept of a call."""
+        bare = msgspec.structs.replace(call, conversation=_NOTHING, tools=(), output=None, extra_body={})
+        return cls(bare, call.conversation.text_length())
+
+
+def build_batched_answer(adapter: Adapter, asked: BatchedCall, result: BatchResult, *, attempt: int) -> APIResponse:
+    """Return the answer that a line of the results stands for, with its error where it is one."""
+    if result.error is not None:
+        return build_failure(asked, result.error, result.request_id, attempt=attempt)
+    if result.status != _HTTP_OK:
+        error = adapter.classify_error(result.status, {}, result.body)
+        return build_failure(asked, error, result.request_id, attempt=attempt)
+    builder = ResponseBuilder()
+    try:
+        builder.add_all(adapter.parse_response(asked.call, result.body))
+    except DelugeError as error:
+        error.billed = "maybe"
+        return build_failure(asked, error, result.request_id, attempt=attempt)
+    answer = settle_answer(
+        builder,
+        asked.call,
+        input_estimate=lambda: -(-asked.text_length // _CHARACTERS_PER_TOKEN),
+        cost=lambda price, usage: price.batch_cost(usage),
+    )
+    answer.status_code = result.status
+    answer.request_id = result.request_id
+    tokens = 0 if answer.usage is None else answer.usage.output_tokens
+    answer.stats = StreamStats(attempts=attempt, bytes_received=len(result.body), output_tokens=tokens)
+    return answer
+
+
+def build_failure(
+    asked: BatchedCall, error: DelugeError, request_id: str | None = None, *, attempt: int = 1
+) -> APIResponse:
+    """Return the answer of a call that got none."""
+    error.provider, error.model = asked.call.provider.id, asked.call.model.id
+    error.request_id = error.request_id or request_id
+    return APIResponse(
+        model_internal=asked.call.model.id,
+        error=error,
+        status_code=getattr(error, "status_code", None),
+        request_id=error.request_id,
+        stats=StreamStats(attempts=attempt),
+    )

@@ -1,0 +1,154 @@
+"""Batches of the provider's own APIs at the simulator: short ways to run them, to watch them, and to end them early."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from lm_deluge import LLMClient
+from lm_deluge.client.client import Asked
+from lm_deluge.config import Secret
+from lm_deluge.dispatch.call_plan import CallPlan
+from lm_deluge.dispatch.journal import Journal
+from lm_deluge.dispatch.provider_batch import ProviderBatch
+from lm_deluge.encoders.encoder import ParsedRequest
+from lm_deluge.response import APIResponse
+from lm_deluge.simulator import Simulator
+from lm_deluge.transport.base import Exchange
+from lm_deluge.transport.http import AiohttpTransport
+from lm_deluge.wire.http import HttpHead, HttpRequest
+
+MODELS = ("gpt-4o", "openai-responses:gpt-4o", "claude-haiku-4-5", "gemini-2.5-flash")
+"""One for each batch API, and each wire API that goes through it."""
+KEY = "sk-test-0123456789"
+
+
+class Clock:
+    """A clock that waits by moving on; `waits` is what was slept."""
+
+    def __init__(self) -> None:
+        self.time = time.time()
+        self.waits: list[float] = []
+
+    def now(self) -> float:
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.time += seconds
+
+
+class Script:
+    """Answers every prompt with itself in capitals, and counts how often each was asked."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+
+    def __call__(self, request: ParsedRequest) -> str:
+        text = request.conversation[-1].completion
+        self.asked[text] += 1
+        return text.upper()
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class DyingTransport:
+    """A transport through which the process dies: at its `at`-th step, which is before a request, behind its head, or
+    at a read of its body. It counts them in `steps`."""
+
+    def __init__(self, at: int | None = None) -> None:
+        self.steps = 0
+        self._at = at
+        self._inner = AiohttpTransport()
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps == self._at:
+            raise Killed
+
+    async def open(self, request: HttpRequest, *, connect_timeout_s: float | None, proxy: Secret | None) -> Exchange:
+        self.step()
+        exchange = await self._inner.open(request, connect_timeout_s=connect_timeout_s, proxy=proxy)
+        try:
+            self.step()
+        except Killed:
+            exchange.abort()
+            raise
+        return DyingExchange(exchange, self)
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+class DyingExchange:
+    def __init__(self, inner: Exchange, transport: DyingTransport) -> None:
+        self._inner = inner
+        self._transport = transport
+
+    @property
+    def head(self) -> HttpHead:
+        return self._inner.head
+
+    @property
+    def bytes_received(self) -> int:
+        return self._inner.bytes_received
+
+    async def read(self) -> bytes:
+        self._transport.step()
+        return await self._inner.read()
+
+    async def release(self, wait_s: float) -> int:
+        return await self._inner.release(wait_s)
+
+    def abort(self) -> None:
+        self._inner.abort()
+
+
+def url_of(sim: Simulator, model: str) -> str:
+    return sim.base_url if "gpt" in model else sim.url
+
+
+@asynccontextmanager
+async def client_of(
+    sim: Simulator, model: str, transport: DyingTransport | None = None, **options: Any
+) -> AsyncIterator[LLMClient]:
+    client = LLMClient(model, base_url=url_of(sim, model), api_key=KEY, progress="none", **options)
+    client._transport = transport
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+def plans_of(client: LLMClient, prompts: Iterable[str], **asked: Any) -> Iterable[tuple[str, CallPlan]]:
+    for number, prompt in enumerate(prompts):
+        yield f"row {number}", client._plan(client.models[0], prompt, Asked(**asked))
+
+
+async def run_batch(
+    client: LLMClient,
+    prompts: Iterable[str],
+    path: Path,
+    *,
+    clock: Clock | None = None,
+    leave_after: int | None = None,
+    **options: Any,
+) -> dict[str, APIResponse]:
+    """Run prompts on a journal; return the answers by row. `leave_after`: so many answers are taken, no more."""
+    clock = clock or Clock()
+    found: dict[str, APIResponse] = {}
+    async with await Journal.open(path, fingerprint="f" * 64, gather_s=0) as journal:
+        batch = ProviderBatch(journal, sleep=clock.sleep, now=clock.now, **options)
+        async with aclosing(batch.run(plans_of(client, prompts))) as answers:
+            async for row, response in answers:
+                assert row not in found
+                found[row] = response
+                if len(found) == leave_after:
+                    break
+    return found
