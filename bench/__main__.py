@@ -5,27 +5,23 @@ import subprocess
 import sys
 import time
 
+from bench.crowd import crowd
 from bench.decoders import decoders
+from bench.dispatch import dispatch
 from bench.server import EVENTS
+from bench.serving import serving
 
 TURNS = 3
 
 
 def decode() -> None:
     """CPU of a client that reads 20,000 events over loopback, one process per peer, peers in turn."""
-    server = subprocess.Popen(
-        [sys.executable, "-m", "bench.server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        port = server.stdout.readline().strip()
+    with serving("bench.server") as (_, port):
         for per_chunk in ("1", "20"):
             print(
                 f"\nreading {EVENTS} events, {per_chunk} to a chunk of HTTP: CPU per event, and against the bare loop"
             )
             report(decode_turns(port, per_chunk))
-    finally:
-        server.kill()
-        server.communicate()
 
 
 def decode_turns(port: str, per_chunk: str) -> dict[str, list[float]]:
@@ -80,3 +76,5 @@ if __name__ == "__main__":
         imports()
         decode()
         decoders()
+        dispatch()
+        crowd()

@@ -18,7 +18,7 @@ from lm_deluge.dispatch.provider_batch import ProviderBatch
 from lm_deluge.encoders.encoder import ParsedRequest
 from lm_deluge.response import APIResponse
 from lm_deluge.simulator import Simulator
-from lm_deluge.transport.base import Exchange
+from lm_deluge.transport.base import Exchange, Place
 from lm_deluge.transport.http import AiohttpTransport
 from lm_deluge.wire.http import HttpHead, HttpRequest
 
@@ -72,6 +72,9 @@ class DyingTransport:
         if self.steps == self._at:
             raise Killed
 
+    async def place(self) -> Place:
+        return await self._inner.place()
+
     async def open(self, request: HttpRequest, *, connect_timeout_s: float | None, proxy: Secret | None) -> Exchange:
         self.step()
         exchange = await self._inner.open(request, connect_timeout_s=connect_timeout_s, proxy=proxy)
@@ -98,6 +101,9 @@ class DyingExchange:
     @property
     def bytes_received(self) -> int:
         return self._inner.bytes_received
+
+    def keep(self, place: Place) -> None:
+        self._inner.keep(place)
 
     async def read(self) -> bytes:
         self._transport.step()

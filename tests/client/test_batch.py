@@ -19,13 +19,14 @@ from lm_deluge.errors import (
     BadRequestError,
     BudgetError,
     ConfigurationError,
+    ConnectError,
     InvalidPromptError,
     RateLimitError,
     StreamConsumedError,
 )
 from lm_deluge.events import Attempt, Event, TextDelta
 from lm_deluge.prompt.conversation import Conversation
-from lm_deluge.simulator import Fault, Script, Simulator
+from lm_deluge.simulator import Fault, Pace, Script, Simulator
 
 
 def echo(request) -> Script:
@@ -308,3 +309,42 @@ async def test_what_is_no_error_of_ours_is_not_swallowed() -> None:
         with pytest.raises(ZeroDivisionError):
             await run_call(msgspec.structs.replace(work, plan_for=fail), client._runner)
         assert (await client.process_prompts_async(["q"]))[0].completion == "answer to q"
+
+
+@pytest.mark.parametrize("models", ["gpt-4o", ["gpt-4o", "gpt-4o-mini"]], ids=["one model", "two models"])
+async def test_nobody_waits_in_silence_for_what_the_first_call_was_told(models: str | list[str]) -> None:
+    """A provider that wants to be left alone for a day: who waits behind that call would wait as long."""
+    options = {"max_concurrent_requests": 1}
+    async with Simulator(echo, faults="retry_after_day") as sim, client_of(sim, models, **options) as client:
+        responses = await client.process_prompts_async(["q"] * 5)
+        with pytest.raises(RateLimitError, match="more than max_retry_after_s=120 allows"):
+            await client.stream("q", echo=None)
+        assert sim.stats.requests == len(client.models)
+    assert [type(response.error) for response in responses] == [RateLimitError] * 5
+    assert {response.error.retry_after_s for response in responses} == {86_400}
+
+
+async def test_a_provider_that_goes_away_and_comes_back_costs_no_answer() -> None:
+    """Longer than all attempts together would take; without patience the first refused connections end the calls."""
+    async with Simulator(echo, pace=Pace(first_token_s=0.02)) as sim:
+        client = client_of(sim, max_concurrent_requests=5, max_attempts=2)
+        port, batch = sim.port, asyncio.create_task(client.process_prompts_async([f"q{each}" for each in range(60)]))
+        while sim.stats.completed < 10:
+            await asyncio.sleep(0.001)
+    await asyncio.sleep(0.2)
+    assert not batch.done()
+    async with Simulator(echo, port=port) as sim, asyncio.timeout(30):
+        responses = await batch
+        await client.close()
+    assert {response.error for response in responses} == {None}
+    assert [response.completion for response in responses] == [f"answer to q{each}" for each in range(60)]
+
+
+async def test_a_provider_that_stays_away_is_not_waited_for_without_end() -> None:
+    async with Simulator(echo) as sim:
+        client = client_of(sim, max_attempts=2, max_retry_after_s=0.2)
+        await client.process_prompts_async(["q"])
+    async with asyncio.timeout(30):
+        responses = await client.process_prompts_async(["q"] * 3)
+        await client.close()
+    assert [type(response.error) for response in responses] == [ConnectError] * 3

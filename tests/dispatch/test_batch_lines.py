@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -23,6 +24,7 @@ from lm_deluge.dispatch.journal import Journal
 from lm_deluge.dispatch.provider_batch import ProviderBatch
 from lm_deluge.errors import BatchEndedError, DispatchError, RedirectRefusedError, ResponseLimitError
 from lm_deluge.simulator import Simulator
+from lm_deluge.transport.places import Place, Places
 from lm_deluge.wire.http import HttpHead, HttpRequest
 
 Reads = Sequence[bytes] | Callable[[], Iterator[bytes]]
@@ -35,6 +37,9 @@ class Body:
         self.head = HttpHead(200, headers)
         self.bytes_received = 0
         self._pieces = pieces
+
+    def keep(self, place: Place) -> None:
+        pass
 
     async def read(self) -> bytes:
         return next(self._pieces, b"")
@@ -54,6 +59,9 @@ class OpenAIHost:
         self._results = results
         self._names: list[str] = []
         self._phase = phase
+
+    async def place(self) -> Place:
+        return await Places(math.inf).take()
 
     async def open(self, request: HttpRequest, *, connect_timeout_s: float | None, proxy: Secret | None) -> Body:
         self.hosts.add(request.url.split("/")[2])

@@ -427,3 +427,15 @@ def test_what_no_longer_fits_fills_no_gap_and_is_told_in_its_turn() -> None:
     assert (ids(plan), plan.failed) == ([], [])
     plan = queue.poll(plan.wake_at)
     assert [failure.job.id for failure in plan.failed] == [7]
+
+
+def test_a_model_that_is_closed_for_a_while_fails_who_could_only_go_there_and_then_opens_again() -> None:
+    queue, _ = scheduler(Route("m"), Route("other"))
+    refusal = RateLimitError("come back tomorrow", status_code=429, retry_after_s=86_400)
+    queue.block(refusal, NOW, model="m", until=NOW + 86_400)
+    submit(queue, [Job(id=0, models=frozenset({"m"})), Job(id=1)])
+    plan = queue.poll(NOW)
+    assert [(failure.job.id, failure.error) for failure in plan.failed] == [(0, refusal)]
+    assert [(start.job.id, start.route.model) for start in plan.start] == [(1, "other")]
+    queue.submit(Job(id=2, models=frozenset({"m"})), NOW + 86_400)
+    assert ids(queue.poll(NOW + 86_400)) == [2]

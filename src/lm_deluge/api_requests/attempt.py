@@ -27,7 +27,7 @@ from lm_deluge.errors import (
 from lm_deluge.events import Event, ResponseFinished, ResponseStarted, UsageReported
 from lm_deluge.providers.adapter import Adapter, Call, ResumableDecoder
 from lm_deluge.response import ResponseBuilder
-from lm_deluge.transport.base import Exchange, Transport
+from lm_deluge.transport.base import DescriptorsUsedUpError, Exchange, Place, Transport
 from lm_deluge.wire.http import HttpHead, HttpRequest, origin_of
 from lm_deluge.wire.rate_limit_headers import parse_rate_limits
 
@@ -257,8 +257,7 @@ async def open_attempt(  # noqa: PLR0913 - what one exchange needs, all keyword-
         ProtocolError: What came is no HTTP.
     """
     clocks = StreamClocks(timeouts, deadline)
-    begun = asyncio.get_running_loop().time()
-    exchange, secrets = await open_exchange(
+    exchange, secrets, sent_at = await open_exchange(
         adapter=adapter,
         call=call,
         request=request,
@@ -271,7 +270,7 @@ async def open_attempt(  # noqa: PLR0913 - what one exchange needs, all keyword-
     if on_head is not None:
         on_head(exchange.head)
     attempt = Attempt(exchange, adapter, call, clocks, secrets)
-    attempt.timing.headers_s = attempt.opened_after(begun)
+    attempt.timing.headers_s = attempt.opened_after(sent_at)
     return attempt
 
 
@@ -292,8 +291,7 @@ async def resume_attempt(
         DelugeError: As `open_attempt` does; the attempt is as it was.
     """
     attempt.clocks.restart()
-    begun = asyncio.get_running_loop().time()
-    exchange, _ = await open_exchange(
+    exchange, _, sent_at = await open_exchange(
         adapter=adapter,
         call=call,
         request=request,
@@ -304,7 +302,7 @@ async def resume_attempt(
         proxy=proxy,
     )
     attempt.go_on(exchange)
-    attempt.opened_after(begun)
+    attempt.opened_after(sent_at)
 
 
 async def open_exchange(
@@ -317,24 +315,39 @@ async def open_exchange(
     timeouts: Timeouts,
     clocks: StreamClocks,
     proxy: Secret | None = None,
-) -> tuple[Exchange, tuple[Secret, ...]]:
+) -> tuple[Exchange, tuple[Secret, ...], float]:
     """Send a request; return once the provider has said that an answer is coming. Errors are those of `open_attempt`.
 
-    Behind the exchange stands what must show up in no message.
+    Behind the exchange stands what must show up in no message, and when the request left: while it waits for its
+    place among the connections of the process, only the clock of the whole call runs.
 
     Raises:
         DelugeError: The provider refuses, or no answer came.
     """
     secrets = secrets_of(key, call.extra_headers, proxy)
-    limit, clock = clocks.limit(asyncio.get_running_loop().time())
+    clock: Clock = "total"
+    place: Place | None = None
+    sent_at: float | None = None
     try:
-        async with asyncio.timeout_at(None if limit == math.inf else limit):
-            # No variable holds the headers: tracebacks with locals would show the key.
-            request, secrets = await _authorized(request, call, key, secrets)
-            exchange = await _open_following(transport, request, timeouts, proxy)
-            if exchange.head.status < 300:  # noqa: PLR2004
-                return exchange, secrets
-            raise await _error_of(exchange, adapter)
+        place = await _find_place(transport, clocks)
+        while True:
+            sent_at = asyncio.get_running_loop().time()
+            limit, clock = clocks.limit(sent_at)
+            try:
+                async with asyncio.timeout_at(None if limit == math.inf else limit):
+                    # Only what hides its headers holds them: tracebacks with locals would show the key.
+                    ready, secrets = await _authorized(request, call, key, secrets)
+                    exchange = await _open_following(transport, ready, timeouts, proxy)
+                    if exchange.head.status >= 300:  # noqa: PLR2004
+                        raise await _error_of(exchange, adapter)
+            except DescriptorsUsedUpError:
+                clock = "total"
+                async with asyncio.timeout_at(clocks.deadline):
+                    await place.again()
+            else:
+                exchange.keep(place)
+                place = None
+                return exchange, secrets, sent_at
     except DelugeError as error:
         error.provider, error.model = call.provider.id, call.model.id
         hide(error, secrets)
@@ -342,8 +355,19 @@ async def open_exchange(
     except builtins.TimeoutError as error:
         late = timeout_error(clock, clocks.setting(clock))
         error.__cause__ = error.__context__ = None  # the cancellation in it has frames that hold the headers
-        late.provider, late.model, late.where, late.billed = call.provider.id, call.model.id, "headers", "maybe"
+        late.provider, late.model = call.provider.id, call.model.id
+        late.where, late.billed = ("connect", "no") if sent_at is None else ("headers", "maybe")
         raise late from error
+    finally:
+        if place is not None:
+            place.give_back()
+
+
+async def _find_place(transport: Transport, clocks: StreamClocks) -> Place:
+    if clocks.deadline is None:
+        return await transport.place()
+    async with asyncio.timeout_at(clocks.deadline):
+        return await transport.place()
 
 
 async def _authorized(

@@ -37,6 +37,11 @@ class StreamClocks:
         self._waited = 0.0  # for the first token, or since the last delta
         self.is_complete = False
 
+    @property
+    def deadline(self) -> float | None:
+        """When the whole call must be over."""
+        return None if self._deadline == math.inf else self._deadline
+
     def limit(self, now: float) -> tuple[float, Clock]:
         """Return when a wait that begins now would be too long, and by which clock."""
         if self.is_complete:

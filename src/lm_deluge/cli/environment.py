@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
 
-__all__ = ["from_dotenv", "has_colours", "is_dumb_terminal", "load_dotenv_here", "state_folder"]
+__all__ = ["from_dotenv", "has_colours", "is_dumb_terminal", "load_dotenv_here", "raise_file_limit", "state_folder"]
 
 _loaded: dict[str, str] = {}
 
@@ -64,3 +65,17 @@ def state_folder() -> Path:
     # The specification wants relative paths ignored: https://specifications.freedesktop.org/basedir-spec/
     chosen = os.environ.get("XDG_STATE_HOME", "")
     return (Path(chosen) if Path(chosen).is_absolute() else base) / "lm-deluge"
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files, connections among them, as it is allowed to."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        # macOS names no hard limit and refuses to have none (setrlimit(2), 2026-11).
+        wanted = 10_240 if sys.platform == "darwin" and hard == resource.RLIM_INFINITY else hard
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -62,8 +62,9 @@ def cli() -> None:
     Keys come from the environment or from a file .env in the working folder, OPENAI_API_KEY for example. Without a
     key a built-in simulator answers, and says so.
     """
-    from lm_deluge.cli.environment import load_dotenv_here
+    from lm_deluge.cli.environment import load_dotenv_here, raise_file_limit
 
+    raise_file_limit()
     problem = load_dotenv_here()
     if problem:
         click.echo(f"deluge: {problem}", err=True)

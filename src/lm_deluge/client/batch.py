@@ -28,7 +28,7 @@ __all__ = ["EventMerger", "run_in_order", "run_one", "window_of"]
 
 _WAITING_PER_PLACE = 4
 _DEFAULT_WINDOW = 200
-_BATCHES_AHEAD = 64
+_LEAST_AHEAD = 64
 
 MakeWork = Callable[[Any], Work]
 
@@ -161,6 +161,8 @@ class EventMerger:
         self._start = start
         self._prompts = prompts
         self._window = window_of(most_at_once)
+        # One batch of each stream at a time: with fewer, each turn of the loop would serve a few streams of thousands.
+        self._ahead = max(_LEAST_AHEAD, self._window // _WAITING_PER_PLACE)
         self._is_taken = False
 
     def __aiter__(self) -> AsyncIterator[tuple[int, Event]]:
@@ -171,8 +173,9 @@ class EventMerger:
 
     async def _merged(self) -> AsyncIterator[tuple[int, Event]]:
         runner, make = self._start()
-        ready: asyncio.Queue[tuple[int, list[Event]] | None] = asyncio.Queue(_BATCHES_AHEAD)
+        ready: asyncio.Queue[tuple[int, list[Event]] | None] = asyncio.Queue(self._ahead)
         ended: asyncio.Queue[tuple[int, APIResponse]] = asyncio.Queue()
+        has_left: list[bool] = []  # the consumer
 
         async def run(index: int, prompt: Any) -> None:
             begun: list[bool] = []
@@ -190,36 +193,22 @@ class EventMerger:
             ended.put_nowait((index, response))
 
         async def feed() -> None:
-            async with contextlib.aclosing(_windowed(run, self._prompts, ended, self._window)) as all_ended:
-                async for _ in all_ended:
-                    pass
-            await ready.put(None)
+            try:
+                async with contextlib.aclosing(_windowed(run, self._prompts, ended, self._window)) as all_ended:
+                    async for _ in all_ended:
+                        pass
+            finally:
+                if not has_left:
+                    await ready.put(None)
 
         feeding = asyncio.get_running_loop().create_task(feed())
         try:
-            while (batch := await _next_or_failure(ready, feeding)) is not None:
+            while (batch := await ready.get()) is not None:
                 index, events = batch
                 for event in events:
                     yield index, event
+            await feeding  # raises what the source of the prompts raised
         finally:
+            has_left.append(True)
             feeding.cancel()
             await asyncio.gather(feeding, return_exceptions=True)
-
-
-async def _next_or_failure(
-    ready: asyncio.Queue[tuple[int, list[Event]] | None], feeding: asyncio.Task[None]
-) -> tuple[int, list[Event]] | None:
-    """Return the next batch, None at the end; what the source of the prompts raises is raised here."""
-    if ready.empty() and feeding.done():
-        feeding.result()
-        return None
-    if not ready.empty():
-        return ready.get_nowait()
-    waiting = asyncio.ensure_future(ready.get())
-    try:
-        await asyncio.wait((waiting, feeding), return_when=asyncio.FIRST_COMPLETED)
-        if not waiting.done():
-            feeding.result()  # raises, or the end stands in the queue
-        return await waiting
-    finally:
-        waiting.cancel()

@@ -91,7 +91,7 @@ class UpstreamCancel:
     async def _send(self) -> None:
         plan = self._plan
         assert isinstance(plan.adapter, Resumable)  # noqa: S101 - only its decoders have a place
-        exchange, _ = await open_exchange(
+        exchange, _, _ = await open_exchange(
             adapter=plan.adapter,
             call=plan.call,
             request=plan.adapter.build_cancel(plan.call, self._response_id),

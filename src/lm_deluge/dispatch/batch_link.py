@@ -92,7 +92,7 @@ class BatchLink:
             raise RedirectRefusedError("the provider sends a part of the batch to another origin")
         answer_s = _ANSWER_S + request.size / _SLOWEST_UPLOAD
         timeouts = msgspec.structs.replace(plan.timeouts, first_token=answer_s, total=None)
-        exchange, secrets = await open_exchange(
+        exchange, secrets, _ = await open_exchange(
             adapter=plan.adapter,
             call=plan.call,
             request=request,

@@ -10,7 +10,7 @@ from lm_deluge.dispatch.call_plan import CallPlan
 from lm_deluge.dispatch.runner import Runner
 from lm_deluge.dispatch.scheduler import Start
 from lm_deluge.dispatch.speed import SpeedWatch
-from lm_deluge.errors import DelugeError
+from lm_deluge.errors import ConnectError, DelugeError
 from lm_deluge.events import Event
 from lm_deluge.response import APIResponse, StreamStats
 from lm_deluge.usage import Usage
@@ -154,5 +154,5 @@ class Leg:
         if self._is_given_back:
             return
         self._is_given_back = True
-        was_sent = self._sent_at is not None
+        was_sent = self._sent_at is not None and not isinstance(error, ConnectError)
         self._runner.give_back(self.start.ticket, was_sent=was_sent, delivered=self.usage(), error=error)

@@ -9,7 +9,7 @@ import msgspec
 
 from lm_deluge.errors import APIError, DelugeError, OverloadedError, ProtocolError, Scope
 
-__all__ = ["GiveUp", "Switch", "Wait", "decide"]
+__all__ = ["GiveUp", "Switch", "Wait", "decide", "too_long"]
 
 _BASE_S = 0.5
 _OVERLOADED_BASE_S = 2.0
@@ -94,11 +94,16 @@ def decide(
         return GiveUp()
     asked = error.retry_after_s if isinstance(error, APIError) else None
     if asked is not None and asked > max_retry_after_s:
-        return GiveUp(f"It wants a wait of {asked:g} s, more than max_retry_after_s={max_retry_after_s:g} allows.")
+        return GiveUp(too_long(asked, max_retry_after_s))
     wait = _wait_s(error, attempt, chance)
     if wait >= time_left_s:
         return GiveUp("The wait before another attempt would outlast Timeouts(total=...).")
     return Wait(wait)
+
+
+def too_long(asked_s: float, max_retry_after_s: float) -> str:
+    """Say that a provider wants a longer wait than anybody allowed."""
+    return f"It wants a wait of {asked_s:g} s, more than max_retry_after_s={max_retry_after_s:g} allows."
 
 
 def _wait_s(error: DelugeError, attempt: int, chance: float) -> float:

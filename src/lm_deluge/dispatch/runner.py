@@ -19,10 +19,11 @@ from weakref import WeakSet
 from lm_deluge.dispatch.first_tokens import FirstTokens
 from lm_deluge.dispatch.lanes import Job
 from lm_deluge.dispatch.limits import Limiter, Observation, Ticket
-from lm_deluge.dispatch.retry import GiveUp, Switch, Wait, decide
+from lm_deluge.dispatch.outages import Outages
+from lm_deluge.dispatch.retry import GiveUp, Switch, Wait, decide, too_long
 from lm_deluge.dispatch.scheduler import Route, Scheduler, Start
 from lm_deluge.dispatch.work import Work
-from lm_deluge.errors import APIError, DelugeError, RateLimitError
+from lm_deluge.errors import APIError, ConnectError, DelugeError, RateLimitError
 from lm_deluge.usage import Usage
 from lm_deluge.wire.http import HttpHead
 from lm_deluge.wire.rate_limit_headers import Dimension, parse_rate_limits
@@ -32,6 +33,7 @@ __all__ = ["LimiterLock", "Runner"]
 _CHARACTERS_PER_TOKEN = 3.5  # an upper bound for most texts
 # What OpenAI's errors of status 429 have for a type: https://platform.openai.com/docs/guides/rate-limits (2026-11).
 _DIMENSIONS: dict[str, Dimension] = {"requests": "requests", "tokens": "tokens"}
+_LONGER = 1.1  # than what a provider asks for, the limiter may keep its gate closed
 
 
 class LimiterLock:
@@ -112,6 +114,7 @@ class Runner:
         self.max_attempts = max_attempts
         self._max_retry_after_s = max_retry_after_s
         self._chance = chance
+        self._outages = Outages(max_retry_after_s)
         self._admitting: dict[int, asyncio.Future[Start]] = {}
         self._last_id = 0
         self._later = later
@@ -222,6 +225,7 @@ class Runner:
 
     def head_came(self, ticket: Ticket, head: HttpHead, sent_at: float) -> None:
         """Learn from the head of an answer."""
+        self._outages.answered(ticket.model)
         limits = parse_rate_limits(head.headers)
         seen = Observation(ticket=ticket, status=head.status, sent_at=sent_at, rate_limits=limits, delay_s=head.delay_s)
         with self._limiter as limiter:
@@ -229,7 +233,10 @@ class Runner:
 
     def failed(self, ticket: Ticket, error: DelugeError, sent_at: float) -> None:
         """Learn from a provider's error; the ticket is still to be given back."""
-        if not isinstance(error, APIError) or error.status_code is None:
+        if not isinstance(error, APIError):
+            return
+        self._outages.answered(ticket.model)
+        if error.status_code is None:
             return
         seen = Observation(
             ticket=ticket,
@@ -276,23 +283,52 @@ class Runner:
 
     # What next
 
+    def is_outage(self, error: DelugeError, route: Route) -> bool:
+        """Whether an attempt met nobody where somebody was before: it is not counted."""
+        return self._outages.is_one(route.model, error, self.now())
+
     def decide(
-        self, error: DelugeError, *, attempt: int, time_left_s: float, route: Route, models: frozenset[str] | None
+        self,
+        error: DelugeError,
+        *,
+        attempt: int,
+        unreached: int,
+        time_left_s: float,
+        route: Route,
+        models: frozenset[str] | None,
     ) -> Wait | Switch | GiveUp:
-        """Decide what follows an attempt that failed; leave alone for a while what is not to be used."""
+        """Decide what follows an attempt that failed; leave alone for a while what is not to be used.
+
+        Of `attempt` attempts, `unreached` met an outage, and are not counted.
+        """
         others = [each for each in self.routes if each != route and (models is None or each.model in models)]
         decision = decide(
             error,
-            attempt=attempt,
+            attempt=max(1, attempt - unreached),
             max_attempts=self.max_attempts,
             max_retry_after_s=self._max_retry_after_s,
             time_left_s=time_left_s,
             chance=self._chance(),
             can_switch=bool(others),
         )
-        if isinstance(decision, Switch):
+        if isinstance(decision, Wait) and isinstance(error, ConnectError) and unreached:
+            wait_s = self._outages.wait_s(attempt, self._chance())
+            decision = Wait(wait_s) if wait_s < time_left_s else decision
+        asked_s = error.retry_after_s if isinstance(error, APIError) else None
+        if asked_s is not None and asked_s > self._max_retry_after_s:
+            self._close(route, error, asked_s)
+        elif isinstance(decision, Switch):
             self._rest(decision, route, error)
         return decision
+
+    def _close(self, route: Route, error: DelugeError, asked_s: float) -> None:
+        """Use a route no more for as long as it wants. Who waits for it would wait in silence: they are told."""
+        now = self.now()
+        refusal = error.again()
+        refusal.hint = too_long(asked_s, self._max_retry_after_s)
+        with self._limiter:
+            self._scheduler.block(refusal, now, model=route.model, key=route.key, until=now + _LONGER * asked_s)
+        self._pump()
 
     def decide_here(self, error: DelugeError, *, attempt: int, time_left_s: float) -> Wait | GiveUp:
         """Decide whether what failed is tried again at the same place."""
@@ -316,4 +352,4 @@ class Runner:
             if decision.rest_s < math.inf:
                 self._scheduler.cool(now + decision.rest_s, now, **named)
             elif decision.scope != "provider":
-                self._scheduler.block(error.again(), now, **named)
+                self._scheduler.block(error.again(), now, model=named["model"], key=named["key"])

@@ -78,6 +78,7 @@ class _Way:
         self.turn = 0.0  # smooth weighted round robin
         self.cool_until = -math.inf
         self.killed_by: DelugeError | None = None
+        self.killed_until = math.inf
         self.held: tuple[Entry, _Group, Ticket] | None = None
 
 
@@ -186,10 +187,19 @@ class Scheduler:
 
     # Models in and out
 
-    def block(self, error: DelugeError, now: float, *, model: str | None = None, key: str | None = None) -> None:
-        """Use a model, or a key, no more. Jobs that only it could take fail with `error`."""
-        for way in self._matching(model, key, None):
-            way.killed_by = error
+    def block(
+        self,
+        error: DelugeError,
+        now: float,
+        *,
+        model: str | None = None,
+        key: str | None = None,
+        provider: str | None = None,
+        until: float = math.inf,
+    ) -> None:
+        """Use a model, a key or a provider no more, or not before `until`. Jobs that only it could take fail."""
+        for way in self._matching(model, key, provider):
+            way.killed_by, way.killed_until = error, until
             self._return_held(way, now)
 
     def cool(
@@ -221,7 +231,8 @@ class Scheduler:
         failed: list[Failure] = []
         self._release_waiting(now)
         self._start_held(now, start)
-        self._fail_dead(failed)
+        if self._revive(now):
+            self._fail_dead(failed)
         full: set[int] = set()  # ways without a place, in this poll
         while True:
             choice = self._choose(now, full)
@@ -264,6 +275,17 @@ class Scheduler:
         again = Entry(entry.order, entry.job)
         self._entries[entry.job.id] = (again, group)
         group.lane.add(again)
+
+    def _revive(self, now: float) -> bool:
+        """Use those again whose time is over; return whether any is left that may not be used."""
+        is_any_dead = False
+        for way in self._ways:
+            if way.killed_by is not None:
+                if way.killed_until <= now:
+                    way.killed_by, way.killed_until = None, math.inf
+                else:
+                    is_any_dead = True
+        return is_any_dead
 
     def _fail_dead(self, failed: list[Failure]) -> None:
         for group in self._groups.values():
@@ -402,5 +424,5 @@ class Scheduler:
         if self._waiting:
             moments.append(self._waiting[0][0])
         if any(group.lane.head() is not None for group in self._groups.values()):
-            moments += [self._opens_at(way, now) for way in self._ways if way.killed_by is None]
+            moments += [way.killed_until if way.killed_by else self._opens_at(way, now) for way in self._ways]
         return min((moment for moment in moments if moment > now), default=math.inf)

@@ -54,6 +54,7 @@ class StreamCall:
         self._account = Account(work.purses) if work.purses else None
         self._overspent: DelugeError | None = None
         self._attempts = 0
+        self._unreached = 0  # of them, that met an outage
         self._failures: list[str] = []  # of the attempts before the last one
         self._is_over = False
         self._is_aborted = False
@@ -223,7 +224,7 @@ class StreamCall:
 
     def _least_speed(self) -> float | None:
         """Return how fast an attempt must be; the last one may be as slow as it is."""
-        is_last = self._runner is not None and self._attempts >= self._runner.max_attempts
+        is_last = self._runner is not None and self._attempts - self._unreached >= self._runner.max_attempts
         return None if is_last else self._work.min_tokens_per_second
 
     def _show(self, leg: Leg, held: list[Event], notes: list[Event]) -> list[Event]:
@@ -270,9 +271,11 @@ class StreamCall:
         """Return how long to wait before another attempt; raise the error where there is none."""
         runner, job, leg = self._runner, self._job, self._opening or self._leg
         assert runner is not None and job is not None and leg is not None  # noqa: S101, PT018 - an attempt failed
+        self._unreached += runner.is_outage(error, leg.start.route)
         decision = runner.decide(
             error,
             attempt=self._attempts,
+            unreached=self._unreached,
             time_left_s=self._time_left(),
             route=leg.start.route,
             models=job.models,

@@ -5,9 +5,30 @@ from __future__ import annotations
 from typing import Protocol
 
 from lm_deluge.config import Secret
+from lm_deluge.errors import ConnectError
 from lm_deluge.wire.http import HttpHead, HttpRequest
 
-__all__ = ["Exchange", "Transport"]
+__all__ = ["DescriptorsUsedUpError", "Exchange", "Place", "Transport"]
+
+
+class DescriptorsUsedUpError(ConnectError):
+    """The system has no file descriptor left for a connection; whoever holds a `Place` waits for another one."""
+
+
+class Place(Protocol):
+    """Room for one connection."""
+
+    async def again(self) -> None:
+        """Wait for another place, after a `DescriptorsUsedUpError`.
+
+        Raises:
+            ConnectError: That took too long, and was nothing that this library could wait for.
+        """
+        ...
+
+    def give_back(self) -> None:
+        """Let another connection have it. May be called twice."""
+        ...
 
 
 class Exchange(Protocol):
@@ -18,6 +39,10 @@ class Exchange(Protocol):
 
     head: HttpHead
     bytes_received: int
+
+    def keep(self, place: Place) -> None:
+        """Hold a place; give it back when the exchange ends."""
+        ...
 
     async def read(self) -> bytes:
         """Return the next bytes of the body, decompressed; empty at its end.
@@ -43,10 +68,15 @@ class Exchange(Protocol):
 class Transport(Protocol):
     """Sends requests."""
 
+    async def place(self) -> Place:
+        """Wait until the process has room for one more connection. Each request needs a place."""
+        ...
+
     async def open(self, request: HttpRequest, *, connect_timeout_s: float | None, proxy: Secret | None) -> Exchange:
         """Send the request; return once status and headers are here. Redirects are not followed.
 
         Raises:
+            DescriptorsUsedUpError: No connection could be made for want of file descriptors.
             TransportError: No answer came.
             ProtocolError: What came is no HTTP.
         """

@@ -29,7 +29,10 @@ from lm_deluge.errors import (
     TimeoutError,
     TransportError,
 )
+from lm_deluge.transport.base import DescriptorsUsedUpError
+from lm_deluge.transport.base import Place as PlaceLike
 from lm_deluge.transport.content_coding import ContentDecoder, accepted_codings, content_decoder
+from lm_deluge.transport.places import Place, Places, are_descriptors_used_up, most_connections
 from lm_deluge.wire.http import HttpHead, HttpRequest, Pieces
 
 __all__ = ["AiohttpExchange", "AiohttpTransport"]
@@ -50,6 +53,7 @@ class _Pool:
 
     def __init__(self, on_close: Callable[[], object]) -> None:
         self.pid = os.getpid()
+        self.places = Places(most_connections())
         tracing = aiohttp.TraceConfig()
         tracing.on_connection_reuseconn.append(_note_reuse)
         tracing.on_connection_create_start.append(_note_connecting)
@@ -132,11 +136,16 @@ class AiohttpTransport:
         self._of_parents: list[_Pool] = []
         self._connected_in_s: dict[str, float] = {}
 
+    async def place(self) -> Place:
+        """Wait until the process has room for one more connection."""
+        pool = await self._pool()
+        return await pool.places.take()
+
     async def open(
         self, request: HttpRequest, *, connect_timeout_s: float | None, proxy: Secret | None
     ) -> AiohttpExchange:
         """Send the request; return once status and headers are here."""
-        session = await self._session()
+        session = (await self._pool()).session
         stale = 0
         while True:
             begun = asyncio.get_running_loop().time()
@@ -157,7 +166,10 @@ class AiohttpTransport:
                 # The server had closed the idle connection: it never saw the request, so it is sent again.
                 if context.is_reused and stale <= _MOST_STALE and _is_disconnect(error) and not _has_begun(error):
                     continue
-                raise _before_headers(error, connect_timeout_s) from _bare(error)
+                found = _before_headers(error, connect_timeout_s)
+                if isinstance(found, DescriptorsUsedUpError):
+                    _close_idle(session)
+                raise found from _bare(error)
             try:
                 return AiohttpExchange(response, self._delay_s(response.url.raw_authority, context, begun))
             except DelugeError:
@@ -182,7 +194,7 @@ class AiohttpTransport:
         if pool is not None:
             await pool.close()
 
-    async def _session(self) -> aiohttp.ClientSession:
+    async def _pool(self) -> _Pool:
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is not None and pool.pid != os.getpid():
@@ -194,7 +206,17 @@ class AiohttpTransport:
             pools = self._pools
             pool = pools[loop] = _Pool(lambda: pools.pop(loop, None))
             await pool.start()
-        return pool.session
+        return pool
+
+
+def _close_idle(session: aiohttp.ClientSession) -> None:
+    """Close the connections that wait to be used again: their descriptors are needed more."""
+    connector = session.connector
+    assert connector is not None  # noqa: S101 - only a closed session has none
+    idle, connector._conns = connector._conns, type(connector._conns)(connector._conns.default_factory)  # noqa: SLF001 - there is no public way (3.14, 2026-11)
+    for connections in idle.values():
+        for protocol, _ in connections:
+            protocol.close()
 
 
 async def _sent_piecewise(pieces: Pieces) -> AsyncIterator[bytes]:
@@ -238,6 +260,15 @@ class AiohttpExchange:
         self._response = response
         self._content = response.content
         self._decoder: ContentDecoder | None = content_decoder(self.head.headers)
+        self._place: PlaceLike | None = None
+
+    def keep(self, place: PlaceLike) -> None:
+        """Hold a place; give it back when the exchange ends."""
+        self._place = place
+
+    def _give_place_back(self) -> None:
+        if self._place is not None:
+            self._place.give_back()
 
     async def read(self) -> bytes:
         """Return the next bytes of the body, decompressed; empty at its end."""
@@ -268,6 +299,8 @@ class AiohttpExchange:
                     surplus += len(await self._content.readany())
         except (aiohttp.ClientError, OSError, builtins.TimeoutError):
             self.abort()
+        finally:
+            self._give_place_back()
         if surplus:
             self.abort()
         self._response.release()
@@ -279,6 +312,7 @@ class AiohttpExchange:
         if connection is not None and connection.transport is not None:
             connection.transport.abort()
         self._response.close()
+        self._give_place_back()
 
 
 def _bare(error: Exception) -> Exception:
@@ -315,6 +349,8 @@ def _before_headers(error: Exception, connect_timeout_s: float | None) -> Deluge
         limit = connect_timeout_s or 0.0
         return TimeoutError(f"no connection within {limit:g} s", phase="connect", limit_s=limit, where="connect")
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientProxyConnectionError):
+        if are_descriptors_used_up(error.os_error, is_of_resolver=isinstance(error, aiohttp.ClientConnectorDNSError)):
+            return DescriptorsUsedUpError("this process has as many files open as it may", where="connect")
         return ConnectError(f"no connection to {error.host}:{error.port}: {_reason(error)}", where="connect")
     if isinstance(error, aiohttp.InvalidURL | ValueError):
         return ConfigurationError("the base URL is none", hint="Write it as https://host/v1.")

@@ -1,0 +1,165 @@
+"""The peers of `bench.dispatch`: each asks the same short stream many times and prints CPU and wall seconds.
+
+lm-deluge runs this file in an environment of its own, so nothing of ours is imported at the top.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable
+
+CONCURRENCY = 100
+CLOSE: list[Callable[[], Awaitable[None]]] = []
+PROMPT = "Write two dozen words about the weather in spring."
+
+Run = Callable[[int], Awaitable[list[str]]]
+"""Asks so many times and returns the texts."""
+
+
+async def bare(port: str) -> Run:
+    """aiohttp, a semaphore, and the shortest loop that gets text and usage: no faults seen, no limits, no retries."""
+    import aiohttp
+    import msgspec
+
+    class Delta(msgspec.Struct):
+        content: str | None = None
+
+    class Choice(msgspec.Struct):
+        delta: Delta
+        finish_reason: str | None = None
+
+    class Usage(msgspec.Struct):
+        prompt_tokens: int
+        completion_tokens: int
+
+    class Chunk(msgspec.Struct):
+        choices: list[Choice]
+        usage: Usage | None = None
+
+    decode = msgspec.json.Decoder(Chunk).decode
+    encode = msgspec.json.encode
+    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+    CLOSE.append(session.close)
+    url = f"http://127.0.0.1:{port}/v1/chat/completions"
+    places = asyncio.Semaphore(CONCURRENCY)
+
+    async def ask(prompt: str) -> str:
+        messages = [{"role": "user", "content": prompt}]
+        body = encode(
+            {"model": "gpt-4o-mini", "messages": messages, "stream": True, "stream_options": {"include_usage": True}}
+        )
+        headers = {"authorization": "Bearer none", "content-type": "application/json"}
+        texts, usage, rest = [], None, b""
+        async with places, session.post(url, data=body, headers=headers) as response:
+            while data := await response.content.readany():
+                *events, rest = (rest + data).split(b"\n\n")
+                for event in events:
+                    if event != b"data: [DONE]":
+                        chunk = decode(event[6:])
+                        usage = chunk.usage or usage
+                        texts += [choice.delta.content for choice in chunk.choices if choice.delta.content]
+        assert usage is not None
+        return "".join(texts)
+
+    async def run(count: int) -> list[str]:
+        return await asyncio.gather(*(ask(PROMPT) for _ in range(count)))
+
+    return run
+
+
+async def deluge(port: str) -> Run:
+    from lm_deluge import LLMClient
+
+    client = LLMClient(
+        "gpt-4o-mini",
+        api_key="none",
+        base_url=f"http://127.0.0.1:{port}/v1",
+        max_concurrent_requests=CONCURRENCY,
+    )
+    CLOSE.append(client.close)
+
+    async def run(count: int) -> list[str]:
+        found = await client.process_prompts_async([PROMPT] * count, progress="none")
+        assert all(each.usage is not None and each.error is None for each in found)
+        return [each.completion for each in found]
+
+    return run
+
+
+def old_client_model(port: str) -> str:
+    import os
+
+    os.environ["OPENAI_API_KEY"] = "none"
+    from lm_deluge.models import register_model  # of 0.0.168, in an environment of its own
+
+    base = f"http://127.0.0.1:{port}/v1"
+    register_model(id="bench", name="gpt-4o-mini", api_base=base, api_key_env_var="OPENAI_API_KEY", api_spec="openai")
+    return "bench"
+
+
+async def old_streams(port: str) -> Run:
+    """lm-deluge 0.0.168's streams, a hundred at a time: no limits, no retries, no usage; a connection for each."""
+    from types import SimpleNamespace
+
+    from lm_deluge import Conversation
+    from lm_deluge.api_requests import openai
+    from lm_deluge.api_requests.openai import stream_chat
+
+    class Context(SimpleNamespace):  # what its request builder asks for, and its stream does not give
+        def validate_request_config(self) -> None: ...
+        def __getattr__(self, name: str) -> None: ...
+
+    openai.SimpleNamespace = Context
+    model = old_client_model(port)
+    places = asyncio.Semaphore(CONCURRENCY)
+
+    async def ask(prompt: str) -> str:
+        async with places:
+            async for item in stream_chat(model, Conversation().user(prompt)):
+                if not isinstance(item, str):
+                    return item.completion  # behind it, it would stumble over its own end mark
+        raise AssertionError("the stream brought no answer")
+
+    async def run(count: int) -> list[str]:
+        return await asyncio.gather(*(ask(PROMPT) for _ in range(count)))
+
+    return run
+
+
+async def old_batch(port: str) -> Run:
+    """lm-deluge 0.0.168's batch, which asks for plain answers: one JSON document to read, not 27 events."""
+    from lm_deluge import LLMClient
+
+    client = LLMClient(
+        old_client_model(port),
+        max_requests_per_minute=10**9,
+        max_tokens_per_minute=10**12,
+        max_concurrent_requests=CONCURRENCY,
+        progress="manual",
+    )
+
+    async def run(count: int) -> list[str]:
+        found = await client.process_prompts_async([PROMPT] * count, show_progress=False)
+        return [each.completion for each in found]
+
+    return run
+
+
+PEERS = {"bare": bare, "deluge": deluge, "old-streams": old_streams, "old-batch": old_batch}
+
+
+async def main(peer: str, port: str, count: int) -> None:
+    run = await PEERS[peer](port)
+    await run(min(count, 300))  # imports, connections
+    cpu, wall = time.process_time(), time.perf_counter()
+    texts = await run(count)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    assert len(texts) == count
+    assert len(set(texts)) == 1
+    for close in CLOSE:
+        await close()
+    print("\n", cpu, wall, len(texts[0]), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))

@@ -1,0 +1,20 @@
+"""A server of the benchmarks, in a process of its own."""
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def serving(module: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run a module that prints its port and ends with its standard input; yield the process and the port."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout is not None
+        yield server, server.stdout.readline().strip()
+    finally:
+        server.kill()
+        server.communicate()

@@ -1,0 +1,78 @@
+"""A server that answers every request at once with the same short stream, and costs next to nothing."""
+
+import asyncio
+import sys
+
+EVENTS = 24
+_EVENT = (
+    b'data: {"id":"chatcmpl-D8EA5nZ0hOZP7LH1T8J9NNIiYa8n1","object":"chat.completion.chunk","created":1770853433,'
+    b'"model":"gpt-4o-mini","service_tier":"default","system_fingerprint":"fp_8b22347a3e","choices":[{"index":0,'
+    b'"delta":{"content":" word%d"},"logprobs":null,"finish_reason":null}]}\n\n'
+)
+_FINISH = (
+    b'data: {"id":"chatcmpl-D8EA5nZ0hOZP7LH1T8J9NNIiYa8n1","object":"chat.completion.chunk","created":1770853433,'
+    b'"model":"gpt-4o-mini","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+)
+_USAGE = (
+    b'data: {"id":"chatcmpl-D8EA5nZ0hOZP7LH1T8J9NNIiYa8n1","object":"chat.completion.chunk","created":1770853433,'
+    b'"model":"gpt-4o-mini","choices":[],"usage":{"prompt_tokens":12,"completion_tokens":24,"total_tokens":36}}\n\n'
+)
+TEXT = "".join(f" word{number}" for number in range(EVENTS))
+_PLAIN = (
+    b'{"id":"c","object":"chat.completion","created":1770853433,"model":"gpt-4o-mini","choices":[{"index":0,"message":'
+    b'{"role":"assistant","content":"%b"},"finish_reason":"stop"}],'
+    b'"usage":{"prompt_tokens":12,"completion_tokens":24,"total_tokens":36}}' % TEXT.encode()
+)
+
+
+def http_chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def _streamed(*usage: bytes) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    events = [_EVENT % number for number in range(EVENTS)] + [_FINISH, *usage, b"data: [DONE]\n\n"]
+    return head + b"".join(map(http_chunk, events)) + b"0\r\n\r\n"
+
+
+STREAMED, STREAMED_WITH_USAGE = _streamed(), _streamed(_USAGE)
+PLAIN = (b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(_PLAIN)) + _PLAIN
+
+
+def _answer_to(body: bytes) -> bytes:
+    if b'"include_usage":' in body:
+        return STREAMED_WITH_USAGE
+    return STREAMED if b'"stream":true' in body.replace(b" ", b"") else PLAIN
+
+
+class ShortAnswers(asyncio.Protocol):
+    """One connection: every whole request gets the answer, as a stream if it asks for one."""
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._held += data
+        while (end := self._held.find(b"\r\n\r\n")) >= 0:
+            head = self._held[:end].lower()
+            length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0] or 0)
+            whole = end + 4 + length
+            if len(self._held) < whole:
+                return
+            body, self._held = self._held[end + 4 : whole], self._held[whole:]
+            self._transport.write(_answer_to(body))
+
+
+async def main() -> None:
+    server = await asyncio.get_running_loop().create_server(ShortAnswers, "127.0.0.1", 0, backlog=8192)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
