@@ -145,7 +145,7 @@ class StreamCall:
 
     async def _raced(self, runner: Runner, times: FirstTokens, leg: Leg, notes: list[Event]) -> list[Event]:
         """Read a leg until it has something to show, or another one beside it has; `_opening` is the one to keep."""
-        is_last = self._attempts >= runner.max_attempts
+        is_last = self._is_last()
         hedge = self._hedge = Hedge(
             runner, self._work, leg, begin=self._begin_beside, read=self._held_events, lose=self._lose
         )
@@ -200,7 +200,7 @@ class StreamCall:
         """Make a second leg, beside the one that is opening."""
         first, runner = self._opening, self._runner
         assert first is not None and runner is not None  # noqa: S101, PT018 - there is a race
-        if self._attempts >= runner.max_attempts:  # the first was taken up again in the meantime
+        if self._is_last():  # the first was taken up again in the meantime
             runner.give_back(start.ticket, was_sent=False)
             raise DispatchError("there were as many attempts as there may be")
         return await self._begin(start, first.plan.least_cost())
@@ -224,8 +224,11 @@ class StreamCall:
 
     def _least_speed(self) -> float | None:
         """Return how fast an attempt must be; the last one may be as slow as it is."""
-        is_last = self._runner is not None and self._attempts - self._unreached >= self._runner.max_attempts
-        return None if is_last else self._work.min_tokens_per_second
+        return None if self._is_last() else self._work.min_tokens_per_second
+
+    def _is_last(self) -> bool:
+        """Whether there were as many attempts as there may be."""
+        return self._runner is not None and self._attempts - self._unreached >= self._runner.max_attempts
 
     def _show(self, leg: Leg, held: list[Event], notes: list[Event]) -> list[Event]:
         """Hand out what a leg begins with; what was shown before is void."""
@@ -305,7 +308,9 @@ class StreamCall:
             self._spending.add(leg)
             self._note_failure(leg, error)
             # What is to be left alone for a while is; another attempt is under way already.
-            runner.decide(error, attempt=1, time_left_s=math.inf, route=leg.start.route, models=job.models)
+            route = leg.start.route
+            self._unreached += runner.is_outage(error, route)
+            runner.decide(error, attempt=1, unreached=0, time_left_s=math.inf, route=route, models=job.models)
         self._lost.append((leg, error))
 
     def _seconds(self, decision: object, error: DelugeError) -> float:
