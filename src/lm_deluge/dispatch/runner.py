@@ -171,8 +171,9 @@ class Runner:
         try:
             now = self.now()
             with self._limiter:
-                self._scheduler.submit(job, now, not_before=now + wait_s if wait_s else -math.inf)
-            self._pump()
+                may_go = self._scheduler.submit(job, now, not_before=now + wait_s if wait_s else -math.inf)
+            if may_go:
+                self._pump()
             return await admitted
         except asyncio.CancelledError:
             if admitted.done() and not admitted.cancelled() and admitted.exception() is None:

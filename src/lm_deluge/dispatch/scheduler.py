@@ -3,8 +3,9 @@
 How a runner drives it, all on one thread:
 
 * `submit(job, now)` for each call; BudgetError says at once what can never fit.
-* `poll(now)` after every submit, settle, release, observe, block or cool, and at `Plan.wake_at`: one timer for all. It
-  starts each of `Plan.start` (its ticket's slot has come) and raises each of `Plan.failed`.
+* `poll(now)` after every submit that returns True, after every settle, release, observe, block or cool, and at
+  `Plan.wake_at`: one timer for all. It starts each of `Plan.start` (its ticket's slot has come) and raises each of
+  `Plan.failed`.
 * The runner itself calls the limiter's `observe` and then `settle` or `release` with the ticket, exactly once.
 * A failed attempt: `retry.decide` says Wait -> `submit(job, now, not_before=now + seconds)`, or Switch -> `block` or
   `cool` what failed, then `submit(job, now)`. A job that comes again keeps its place in the order of arrival until
@@ -123,8 +124,10 @@ class Scheduler:
 
     # Jobs in and out
 
-    def submit(self, job: Job, now: float, *, not_before: float = -math.inf) -> None:
+    def submit(self, job: Job, now: float, *, not_before: float = -math.inf) -> bool:
         """Queue a job; one that was started before comes back to its old place.
+
+        Return whether it is worth while to poll: not where it only stands behind others, who wait for what it does.
 
         Raises:
             BudgetError: It can never fit the limits of any model that may take it.
@@ -140,8 +143,10 @@ class Scheduler:
         self._entries[job.id] = (entry, group)
         if not_before > now:
             heapq.heappush(self._waiting, (not_before, order, entry, group))
-        else:
-            group.lane.add(entry)
+            return True
+        group.lane.add(entry)
+        # Where one waits for its slot, a smaller one may go in the gap before it.
+        return group.lane.head() is entry or any(way.held is not None for way in self._ways)
 
     def _group_for(self, job: Job) -> _Group:
         allowed = [place for place, way in enumerate(self._ways) if job.models is None or way.route.model in job.models]
@@ -234,7 +239,7 @@ class Scheduler:
         if self._revive(now):
             self._fail_dead(failed)
         full: set[int] = set()  # ways without a place, in this poll
-        while True:
+        while len(full) < len(self._ways):
             choice = self._choose(now, full)
             if choice is None:
                 break
@@ -325,6 +330,8 @@ class Scheduler:
         if best is None:
             return None
         entry, group, ways = best
+        if len(ways) == 1:
+            return entry, group, ways[0]  # whether it has a place is seen when it is to give one
         slots = [(self._limiter.earliest(entry.job.need(way.route.model, way.route.key), now), way) for way in ways]
         soonest = min(slot for slot, _ in slots)
         if soonest == math.inf:
