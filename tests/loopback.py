@@ -20,7 +20,7 @@ NEXT = "next"
 RACE = "race"
 """Wait for the next request and close the connection without a byte, as a server whose patience just ended."""
 
-Step = bytes | float | str
+Step = bytes | float | str | asyncio.Event
 HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\nx-request-id: req_7\r\n\r\n"
 )
@@ -131,22 +131,25 @@ class Loopback:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         await self._read_request(reader)
-        steps = self.transcripts.pop(0) if len(self.transcripts) > 1 else self.transcripts[0]
-        for step in steps:
+        for step in self._next_transcript():
             if isinstance(step, bytes):
                 writer.write(step)
                 await writer.drain()
             elif isinstance(step, float):
                 await asyncio.sleep(step)
-            elif step == NEXT:
-                return True
-            elif step == RACE:
-                await self._read_request(reader)
-                return False
+            elif isinstance(step, asyncio.Event):
+                await step.wait()
+            elif step in (NEXT, RACE):
+                if step == RACE:
+                    await self._read_request(reader)
+                return step == NEXT
             else:
                 await self._end(step, reader, writer)
                 return False
         return False
+
+    def _next_transcript(self) -> list[Step]:
+        return self.transcripts.pop(0) if len(self.transcripts) > 1 else self.transcripts[0]
 
     async def _read_request(self, reader: asyncio.StreamReader) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -161,5 +164,6 @@ class Loopback:
                 await reader.read()
         if step == RST:
             raw = writer.get_extra_info("socket")
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with contextlib.suppress(OSError):  # the client has gone already
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from lm_deluge import LLMClient
 from lm_deluge.client.limits import build_limiter, build_routes
 from lm_deluge.dispatch.lanes import Job
 from lm_deluge.dispatch.runner import LimiterLock, Runner
 from lm_deluge.dispatch.scheduler import Start
+
+AnyRunner = TypeVar("AnyRunner", bound=Runner)
 
 
 class Waits(list[float]):
@@ -43,19 +46,62 @@ class _Watched(Runner):
         return await super().admit(job, wait_s)
 
 
+class Bell:
+    """Timers that fire when a test rings, and not before."""
+
+    def __init__(self) -> None:
+        self.delays: list[float] = []
+        self._set: list[tuple[asyncio.TimerHandle, Callable[[], None]]] = []
+
+    def later(self, delay_s: float, call: Callable[[], None]) -> asyncio.Handle:
+        self.delays.append(delay_s)
+        handle = asyncio.get_running_loop().call_later(1e6, call)
+        self._set.append((handle, call))
+        return handle
+
+    def ring(self) -> int:
+        """Fire what is set and was not cancelled; return how much that was."""
+        due, self._set = [(handle, call) for handle, call in self._set if not handle.cancelled()], []
+        for handle, call in due:
+            handle.cancel()
+            call()
+        return len(due)
+
+
+def with_bell(client: LLMClient, clock: Callable[[], float] = time.monotonic) -> Bell:
+    """Give the client a runner in this event loop whose timers fire when the bell is rung."""
+    bell = Bell()
+    client._runners[asyncio.get_running_loop()] = _runner_of(client, Runner, clock, bell.later, 0.0)
+    return bell
+
+
 def without_waiting(client: LLMClient, chance: float = 0.0) -> Waits:
     """Give the client a runner that does not wait in this event loop; return where the waits are taken down."""
-    options, clock = client.options, JumpingClock()
-    runner = _Watched(
-        LimiterLock(build_limiter(options)),
-        build_routes(client.models, options.model_weights),
-        max_attempts=options.max_attempts,
-        max_retry_after_s=options.max_retry_after_s,
-        total_s=options.timeouts.total,
-        clock=clock.now,
-        later=clock.later,
-        chance=lambda: chance,
-    )
+    clock = JumpingClock()
+    runner = _runner_of(client, _Watched, clock.now, clock.later, chance)
     runner.waits, runner.seen = Waits(), set()
     client._runners[asyncio.get_running_loop()] = runner
     return runner.waits
+
+
+def _runner_of(
+    client: LLMClient,
+    kind: type[AnyRunner],
+    clock: Callable[[], float],
+    later: Callable[[float, Callable[[], None]], asyncio.Handle],
+    chance: float,
+) -> AnyRunner:
+    options = client.options
+    if client._limiter is None:
+        client._limiter = LimiterLock(build_limiter(options, client._rows.values()))
+    return kind(
+        client._limiter,
+        build_routes(client.models, options.model_weights, client._fallback),
+        max_attempts=options.max_attempts,
+        max_retry_after_s=options.max_retry_after_s,
+        total_s=options.timeouts.total,
+        hedge_after=options.hedge_after,
+        clock=clock,
+        later=later,
+        chance=lambda: chance,
+    )

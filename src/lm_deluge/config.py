@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import math
 import os
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -95,6 +96,19 @@ def _check_type(name: str, value: Any, kind: type, what: str) -> None:
 def _check_choice(name: str, value: Any, known: tuple[str, ...]) -> None:
     if value is not None and value not in known:
         raise ConfigurationError(f"{name}={value!r} is none", hint=f"Known: {', '.join(known)}.")
+
+
+def _check_hedge(value: Any, max_attempts: int) -> None:
+    if value is None:
+        return
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    if not is_number and not (isinstance(value, str) and re.fullmatch("p[5-9][0-9]", value, re.ASCII)):
+        raise ConfigurationError(
+            f"hedge_after={value!r} is neither a number of seconds above 0 nor a percentile",
+            hint='Percentiles go from "p50" to "p99".',
+        )
+    if max_attempts == 1:
+        raise ConfigurationError("hedge_after needs a second attempt", hint="Set max_attempts to 2 or more.")
 
 
 def _check_cache(cache: Any) -> None:
@@ -226,6 +240,10 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
             anew behind an `Attempt` event. Left alone, streams raise, and batches, whose beginnings nobody has seen,
             restart. With `background` a stream goes on where it broke in any case.
         fallback: Models that are asked where none of the client's own can answer, and that is not the request's fault.
+        hedge_after: Where an attempt has brought nothing after so many seconds, another one begins beside it, at
+            another model of the client where one can take the call; the first to speak is kept, the other is closed at
+            once. "p95", or another percentile from "p50" to "p99": of the times that the model took to its first token
+            lately, once twenty are known. Both attempts are billed, and both count.
         max_retry_after_s: A provider that wants a longer wait than this is not waited for: its error is raised.
         min_tokens_per_second: An attempt that is slower is given up for another one, elsewhere where there is one, as
             long as nothing of it was handed out: batches are watched to the end of each answer, streams until sixteen
@@ -264,6 +282,7 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int = 5
     on_break: OnBreak | None = None
     fallback: str | tuple[str, ...] | list[str] = ()
+    hedge_after: float | str | None = None
     max_retry_after_s: float = 120.0
     min_tokens_per_second: float | None = None
     max_cost: float | None = None
@@ -286,6 +305,7 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         check_range("max_attempts", self.max_attempts, 1, 1_000)
         _check_whole("max_attempts", self.max_attempts)
+        _check_hedge(self.hedge_after, self.max_attempts)
         check_range("max_retry_after_s", self.max_retry_after_s, 0, math.inf)
         check_range("min_tokens_per_second", self.min_tokens_per_second, 0.01, 100_000)
         check_range("max_cost", self.max_cost, 0, math.inf)

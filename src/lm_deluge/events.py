@@ -141,12 +141,12 @@ class UsageReported(msgspec.Struct, frozen=True, tag="usage_reported"):
 
 
 class Attempt(msgspec.Struct, frozen=True, gc=False, tag="attempt"):
-    """An attempt failed and another one follows.
+    """An attempt failed and another one follows; or it was silent for long, and another one began beside it.
 
     Attributes:
         number: The attempt that begins now, from 2.
-        error: Class name of what ended the one before.
-        message: What that error said.
+        error: Class name of what ended the one before; `Hedge` where it was only silent.
+        message: What that error said; for how long nothing came.
         wait_s: Seconds waited in between.
         model: Our name of the model that is asked now.
         goes_on: The answer goes on where it broke. Else it begins anew: what came before is no part of it.

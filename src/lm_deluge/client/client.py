@@ -382,22 +382,15 @@ class LLMClient:
         """Return the runner of the running event loop; all of them share one limiter."""
         import asyncio
 
-        from lm_deluge.client.limits import build_limiter, build_routes
-        from lm_deluge.dispatch.runner import LimiterLock, Runner
+        from lm_deluge.client.limits import build_limiter, build_runner
+        from lm_deluge.dispatch.runner import LimiterLock
 
         loop = asyncio.get_running_loop()
         if self._limiter is None:
             self._limiter = LimiterLock(build_limiter(self.options, self._rows.values()))
         found = self._runners.get(loop)
         if found is None:
-            options = self.options
-            found = self._runners[loop] = Runner(
-                self._limiter,
-                build_routes(self.models, options.model_weights, self._fallback),
-                max_attempts=options.max_attempts,
-                max_retry_after_s=options.max_retry_after_s,
-                total_s=options.timeouts.total,
-            )
+            found = self._runners[loop] = build_runner(self._limiter, self.options, self.models, self._fallback)
         return found
 
     def _plan(self, model: ModelRow, prompt: Prompt, asked: Asked) -> CallPlan:

@@ -92,7 +92,7 @@ class JournalledRows:
     @property
     def in_flight(self) -> int:
         """How many requests have left whose end is not written down yet."""
-        return sum(call.is_in_flight for call in self._calls.values())
+        return sum(len(call.in_flight) for call in self._calls.values())
 
     @property
     def is_held(self) -> bool:
@@ -135,7 +135,7 @@ class JournalledRows:
         """Let no new request leave; what is in flight may end, within so many seconds where that is said."""
         self._is_stopped = True
         for call in self._calls.values():
-            if not call.is_in_flight:
+            if not call.in_flight:
                 call.task.cancel()
         if within_s is not None:
             asyncio.get_running_loop().call_later(within_s, self.abort)
@@ -157,13 +157,12 @@ class JournalledRows:
 
     def note_end(self, call: _Call, error: DelugeError | None, *, is_over: bool) -> None:
         """Learn how an attempt ended that was in flight."""
-        call.is_in_flight = False
         if self._outage is not None:
             self._outage.note(error)
             if error is not None and self._outage.is_hopeless and self.gave_up is None:
                 self.gave_up = error
                 self.stop()
-        if self._is_stopped and not is_over:
+        if self._is_stopped and not is_over and not call.in_flight:
             asyncio.get_running_loop().call_soon(call.task.cancel)  # there will be no other attempt
 
     def fail(self, error: JournalError) -> None:
@@ -176,17 +175,17 @@ class JournalledRows:
 class _Call:
     """A row between its beginning and its end."""
 
-    __slots__ = ("_base", "_budget", "_last", "_number", "_rows", "is_in_flight", "row", "task")
+    __slots__ = ("_base", "_budget", "_last", "_number", "_rows", "in_flight", "row", "task")
 
     task: asyncio.Task[APIResponse | None]
 
     def __init__(self, rows: JournalledRows, row: BatchRow, base: int, budget: int) -> None:
         self.row = row
-        self.is_in_flight = False
+        self.in_flight: list[int] = []  # numbers of attempts; two where one was begun beside a silent one
         self._rows = rows
         self._base = base  # attempts of earlier runs
         self._budget = budget
-        self._number = 0  # of the attempt that is under way
+        self._number = 0  # of the last attempt
         self._last: APIResponse | None = None  # how the call failed for good
 
     def result(self) -> APIResponse | None:
@@ -209,29 +208,33 @@ class _Call:
             self._rows.fail(response.error)
         if self._rows.failure is not None or isinstance(response.error, _StoppedError):
             return None
-        if self.is_in_flight:  # it was answered, and is an error all the same: `postprocess` made it one
-            is_kept = await self._write_failure(self._number, response, is_final=True)
-            self._rows.note_end(self, None, is_over=True)
+        if self.in_flight:  # it was answered, and is an error all the same: `postprocess` made it one
+            is_kept = await self._write_failure(self.in_flight[-1], response, is_final=True)
+            self._end()
             return response if is_kept else None
         return await self._keep_unasked(response)
 
     async def _intend(self, number: int) -> None:
         if self._last is not None:  # the runs before this one have used up its attempts
             raise self._last.error.again()
+        if number > self._budget:  # beside another one, which may be the last
+            raise _StoppedError("the runs before this one have used up its attempts")
         await self._rows.may_leave()
         await self._rows.journal.intend(self.row.id, self._base + number)
         self._number = self._base + number
-        self.is_in_flight = True
+        self.in_flight.append(self._number)
 
     async def _attempt_failed(self, number: int, response: APIResponse, is_final: bool) -> None:  # noqa: FBT001 - as it is called
         response.id = self.row.number - 1
-        if not self.is_in_flight:  # the call ends for another reason than the attempt, whose end is told already
+        if not self.in_flight:  # the call ends for another reason than the attempt, whose end is told already
             if self._last is not None and response.usage is not None:
                 self._last = response  # what all attempts took is only known now
                 await self._write_failure(self._number, response, is_final=True)
             return
-        is_over = is_final or number >= self._budget
-        is_kept = await self._write_failure(self._number, response, is_final=is_over)
+        attempt = self._base + number
+        is_over = is_final or (len(self.in_flight) == 1 and self._number - self._base >= self._budget)
+        is_kept = await self._write_failure(attempt, response, is_final=is_over)
+        self.in_flight.remove(attempt)
         if is_over and is_kept:
             self._last = response
         self._rows.note_end(self, response.error, is_over=is_final)
@@ -254,18 +257,23 @@ class _Call:
     async def _keep(self, response: APIResponse) -> APIResponse | None:
         journal = self._rows.journal
         try:
-            await journal.finish(self.row.id, self._number, response)
+            await journal.finish(self.row.id, self.in_flight[-1], response)
         except JournalError as error:
             if journal.failure is None:
                 response = _without_content(response, error)
-                is_kept = await self._write_failure(self._number, response, is_final=True)
-                self._rows.note_end(self, None, is_over=True)
+                is_kept = await self._write_failure(self.in_flight[-1], response, is_final=True)
+                self._end()
                 return response if is_kept else None
-            self._rows.note_end(self, None, is_over=True)
+            self._end()
             self._rows.fail(error)
             return None
-        self._rows.note_end(self, None, is_over=True)
+        self._end()
         return response
+
+    def _end(self) -> None:
+        """Note that it was answered."""
+        self.in_flight.clear()
+        self._rows.note_end(self, None, is_over=True)
 
     async def _keep_unasked(self, response: APIResponse) -> APIResponse | None:
         """Write down why a row was not asked, as attempt 0, unless the journal says so already."""

@@ -1,4 +1,4 @@
-"""From a client's options to its limiter and routes."""
+"""From a client's options to its limiter, routes and runner."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from lm_deluge.config import LIMIT_NAMES, ClientOptions
 from lm_deluge.dispatch.limiter import LocalLimiter
 from lm_deluge.dispatch.limits import Limit
+from lm_deluge.dispatch.runner import LimiterLock, Runner
 from lm_deluge.dispatch.scheduler import Route
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.models.registry import find_provider
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.wire.rate_limit_headers import Dimension
 
-__all__ = ["build_limiter", "build_routes"]
+__all__ = ["build_limiter", "build_routes", "build_runner"]
 
 _DIMENSIONS: dict[str, Dimension] = {
     "max_requests_per_minute": "requests",
@@ -64,3 +65,17 @@ def build_routes(
         Route(model.id, weight=weight, provider=model.provider) for model, weight in zip(models, shares, strict=True)
     ]
     return [*own, *(Route(model.id, provider=model.provider, is_fallback=True) for model in fallback)]
+
+
+def build_runner(
+    limiter: LimiterLock, options: ClientOptions, models: Sequence[ModelRow], fallback: Sequence[ModelRow]
+) -> Runner:
+    """Return a runner for the running event loop."""
+    return Runner(
+        limiter,
+        build_routes(models, options.model_weights, fallback),
+        max_attempts=options.max_attempts,
+        max_retry_after_s=options.max_retry_after_s,
+        total_s=options.timeouts.total,
+        hedge_after=options.hedge_after,
+    )

@@ -27,11 +27,18 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True):
     proxy: Secret | None = None
     local_cache: LocalCache | None = None
 
+    def least_usage(self) -> Usage:
+        """Return what its input takes, as the length of its texts suggests."""
+        return Usage(input_tokens=-(-self.call.conversation.text_length() // _CHARACTERS_PER_TOKEN), estimated=True)
+
+    def cost(self, usage: Usage) -> float | None:
+        """Return what that costs, in US dollars; None where the model has no price."""
+        price = self.call.model.price
+        return None if price is None else price.cost(usage, self.call.params.service_tier)
+
     def least_cost(self) -> float:
         """Return what its input costs at least, in US dollars; 0 where the model has no price."""
-        price = self.call.model.price
-        tokens = self.call.conversation.text_length() // _CHARACTERS_PER_TOKEN
-        return 0.0 if price is None else price.cost(Usage(input_tokens=tokens), self.call.params.service_tier)
+        return self.cost(self.least_usage()) or 0.0
 
     def __repr__(self) -> str:
         return f"CallPlan({self.call!r})"  # the rest holds the key and the prompt

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from lm_deluge.api_requests.answer import build_answer, build_usage
 from lm_deluge.api_requests.attempt import Attempt, open_attempt
 from lm_deluge.dispatch.call_plan import CallPlan
@@ -23,12 +25,15 @@ class Leg:
     Attributes:
         plan: What is sent.
         start: Where, and the ticket.
+        number: Which attempt of the call it is, from 1.
+        last_number: The same; of an answer that was taken up again, which attempt that was.
         attempt: The answer that is coming, None until its head is there.
     """
 
-    def __init__(self, runner: Runner, start: Start, plan: CallPlan) -> None:
+    def __init__(self, runner: Runner, start: Start, plan: CallPlan, number: int) -> None:
         self.plan = plan
         self.start = start
+        self.number = self.last_number = number
         self.attempt: Attempt | None = None
         self._runner = runner
         self._sent_at: float | None = None
@@ -76,6 +81,14 @@ class Leg:
             return False
         return self._watch is None or self._watch.is_fast_enough
 
+    def first_token_s(self) -> float:
+        """Return how long its first token took, or for how long none has come; 0 where nothing was sent."""
+        if self._sent_at is None:
+            return 0.0
+        came_at = None if self.attempt is None else self.attempt.timing.first_token_at
+        ago_s = 0.0 if came_at is None else asyncio.get_running_loop().time() - came_at
+        return self._runner.now() - self._sent_at - ago_s
+
     def trust(self) -> None:
         """Do not watch its speed any more: it is handed out."""
         self._watch = None
@@ -84,11 +97,14 @@ class Leg:
         """Return what it has cost so far, None where nothing was answered."""
         return None if self.attempt is None else build_usage(self.attempt)
 
+    def usage_when_left(self) -> Usage | None:
+        """Return the same for one that nobody listens to any more: at least its input, if it was sent."""
+        return self.usage() or (None if self._sent_at is None else self.plan.least_usage())
+
     def cost(self) -> float | None:
         """Return the same in US dollars; None where nothing was answered, or the model has no price."""
-        usage, call = self.usage(), self.plan.call
-        price = call.model.price
-        return None if usage is None or price is None else price.cost(usage, call.params.service_tier)
+        usage = self.usage()
+        return None if usage is None else self.plan.cost(usage)
 
     def answer(self, stats: StreamStats) -> APIResponse:
         """Return what it has answered so far."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from weakref import WeakSet
 
+from lm_deluge.dispatch.first_tokens import FirstTokens
 from lm_deluge.dispatch.lanes import Job
 from lm_deluge.dispatch.limits import Limiter, Observation, Ticket
 from lm_deluge.dispatch.outages import Outages
@@ -85,12 +86,13 @@ class Runner:
         max_attempts: Requests per call at most.
         max_retry_after_s: Longest wait that a provider may ask for.
         total_s: Until a call must be over, from its first request on; None: no such limit.
+        hedge_after: How long a model may be silent before a second attempt begins; None: as long as it likes.
         clock: Monotonic seconds.
         later: Has something called after some seconds of that clock; left alone, the running loop does.
         chance: Numbers from 0 to 1.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a client sets, and what tests replace
         self,
         limiter: LimiterLock,
         routes: Sequence[Route],
@@ -98,12 +100,14 @@ class Runner:
         max_attempts: int = 5,
         max_retry_after_s: float = 120.0,
         total_s: float | None = None,
+        hedge_after: float | str | None = None,
         clock: Callable[[], float] = time.monotonic,
         later: Callable[[float, Callable[[], None]], asyncio.Handle] | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.routes = tuple(routes)
         self.total_s = math.inf if total_s is None else total_s
+        self.first_tokens = None if hedge_after is None else FirstTokens(hedge_after)
         self.now = clock
         self._limiter = limiter
         self._scheduler = Scheduler(limiter.limiter, routes)
@@ -135,6 +139,12 @@ class Runner:
         """Return the models that may take a call, the preferred one first."""
         models = [route.model for route in self.routes if work.models is None or route.model in work.models]
         return sorted(dict.fromkeys(models), key=lambda model: model != work.prefer)
+
+    def usable(self, work: Work) -> list[str]:
+        """Return those of them that are not left alone at present."""
+        with self._limiter:
+            found = self._scheduler.usable(self.now())
+        return [model for model in self.candidates(work) if model in found]
 
     # Going
 
@@ -198,8 +208,11 @@ class Runner:
                 # Anew for each call: what is found out about one of them is no other's.
                 admitted.set_exception(failure.error.again())
         if plan.wake_at < math.inf:
-            later = self._later or asyncio.get_running_loop().call_later
-            self._timer = later(max(plan.wake_at - now, 0.0), self._pump)
+            self._timer = self.later(max(plan.wake_at - now, 0.0), self._pump)
+
+    def later(self, delay_s: float, call: Callable[[], None]) -> asyncio.Handle:
+        """Have something called after some seconds."""
+        return (self._later or asyncio.get_running_loop().call_later)(delay_s, call)
 
     def _resolve(self, start: Start) -> None:
         admitted = self._admitting[start.job.id]

@@ -310,6 +310,10 @@ class Scheduler:
                 return usable
         return []
 
+    def usable(self, now: float) -> set[str]:
+        """Return the models that nothing speaks against at present, beside the limits."""
+        return {way.route.model for way in self._ways if way.killed_by is None and self._opens_at(way, now) <= now}
+
     def _opens_at(self, way: _Way, now: float) -> float:
         return max(way.cool_until, self._limiter.opens_at(way.route.model, way.route.key, now))
 

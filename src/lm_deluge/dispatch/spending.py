@@ -24,11 +24,18 @@ class Spending:
     def add(self, leg: Leg) -> None:
         """Add what a leg has cost: as reported, or estimated once it said something."""
         attempt = leg.attempt
-        usage = leg.usage()
-        if attempt is None or usage is None or not (attempt.builder.has_deltas or attempt.builder.usage):
+        if attempt is not None and (attempt.builder.has_deltas or attempt.builder.usage):
+            self._add(leg, leg.usage())
+
+    def add_left(self, leg: Leg) -> None:
+        """Add what a leg has cost that was left although nothing was wrong with it: its input in any case."""
+        self._add(leg, leg.usage_when_left())
+
+    def _add(self, leg: Leg, usage: Usage | None) -> None:
+        if usage is None:
             return
         self._usage = usage if self._usage is None else self._usage + usage
-        cost = leg.cost()
+        cost = leg.plan.cost(usage)
         if cost is not None:
             self._cost = cost + (self._cost or 0.0)
 

@@ -1,8 +1,9 @@
 """A call: as many attempts as it takes until the first delta, then that attempt to its end.
 
 Events are held back until an attempt brings its first delta. Up to there a failure is followed by another attempt in
-silence, here or at another model; from there `on_break` says what follows. In background mode a stream that broke is
-taken up again instead, before and after the first delta.
+silence, here or at another model, and one that says nothing for long may get a second one beside it. From there
+`on_break` says what follows. In background mode a stream that broke is taken up again instead, before and after the
+first delta.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ import msgspec
 
 from lm_deluge.api_requests.answer import build_stats
 from lm_deluge.dispatch.background import UpstreamCancel, can_resume, resume
+from lm_deluge.dispatch.first_tokens import FirstTokens
+from lm_deluge.dispatch.hedge import Hedge
 from lm_deluge.dispatch.lanes import Job
 from lm_deluge.dispatch.leg import Leg
 from lm_deluge.dispatch.purse import Account
 from lm_deluge.dispatch.retry import GiveUp, Wait
 from lm_deluge.dispatch.runner import Runner
+from lm_deluge.dispatch.scheduler import Start
 from lm_deluge.dispatch.spending import Spending
 from lm_deluge.dispatch.work import Work
-from lm_deluge.errors import APIError, ConfigurationError, DelugeError
+from lm_deluge.errors import APIError, ConfigurationError, DelugeError, DispatchError
 from lm_deluge.events import Attempt as AttemptEvent
 from lm_deluge.events import Event, ResponseStarted
 from lm_deluge.response import APIResponse, StreamStats
@@ -44,6 +48,8 @@ class StreamCall:
         self._job: Job | None = None
         self._leg: Leg | None = None  # whose events are handed out
         self._opening: Leg | None = None  # nothing of it was handed out
+        self._hedge: Hedge | None = None  # beside it
+        self._lost: list[tuple[Leg, DelugeError]] = []  # beside the one that goes on, and not yet told of
         self._spending = Spending()  # of the legs before
         self._account = Account(work.purses) if work.purses else None
         self._overspent: DelugeError | None = None
@@ -56,8 +62,7 @@ class StreamCall:
         self._ended: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.scope: asyncio.Timeout | None = None  # by which whoever waits is woken
-        self._cancel: UpstreamCancel | None = None
-        self._cancelled = ""  # the id of the answer that it ends
+        self._cancels: dict[str, UpstreamCancel] = {}  # by the id of the answer that it ends
 
     # Reading
 
@@ -116,16 +121,43 @@ class StreamCall:
         """
         notes: list[Event] = []
         while True:
+            if error is not None and self._is_aborted:
+                raise error  # the abort itself: nothing more is sent
             wait_s = 0.0 if error is None else await self._wait_before_next(error)
             leg = await self._admit(wait_s)
             if error is not None:
                 notes.append(_note(self._attempts, error, wait_s, leg))
+            held: list[Event] | None = None
             try:
-                return self._show(leg, await self._held_events(leg), notes)
+                runner = self._runner
+                if runner is None or runner.first_tokens is None:
+                    held = await self._held_events(leg)
+                else:
+                    held = await self._raced(runner, runner.first_tokens, leg, notes)
             except DelugeError as failure:
-                self._end_leg(leg, failure)
-                self._spending.add(leg)
                 error = failure
+                self._end_leg(self._opening or leg, failure)
+                self._spending.add(self._opening or leg)
+            while self._lost:
+                await self._tell_failed(*self._lost.pop(0))
+            if held is not None:
+                return self._show(self._opening or leg, held, notes)
+
+    async def _raced(self, runner: Runner, times: FirstTokens, leg: Leg, notes: list[Event]) -> list[Event]:
+        """Read a leg until it has something to show, or another one beside it has; `_opening` is the one to keep."""
+        is_last = self._is_last()
+        hedge = self._hedge = Hedge(
+            runner, self._work, leg, begin=self._begin_beside, read=self._held_events, lose=self._lose
+        )
+        try:
+            held = await hedge.run(None if is_last else times.patience_s(leg.start.route.model))
+        finally:
+            self._opening = kept = hedge.kept
+            notes += hedge.notes
+        self._hedge = None
+        if kept.is_speaking:
+            times.note(kept.start.route.model, kept.first_token_s())
+        return held
 
     async def _admit(self, wait_s: float) -> Leg:
         """Wait for leave to send the next request; return its leg. A model that cannot take the call is passed over."""
@@ -135,15 +167,8 @@ class StreamCall:
         while True:
             start = await runner.admit(job, wait_s)
             try:
-                plan = self._work.plan_for(start.route.model)
-                if self._account is not None:
-                    self._account.check(self._spending.cost + plan.least_cost())
-                if self._work.intend is not None:
-                    await self._work.intend(self._attempts + 1)
-            except BaseException as error:
-                runner.give_back(start.ticket, was_sent=False)
-                if not isinstance(error, ConfigurationError):
-                    raise
+                leg = self._opening = await self._begin(start)
+            except ConfigurationError:
                 known = {route.model for route in runner.routes} if job.models is None else job.models
                 others = frozenset(known - {start.route.model})
                 if not others:
@@ -151,9 +176,34 @@ class StreamCall:
                 job = self._job = msgspec.structs.replace(job, models=others)
                 continue
             self._begun = loop.time() if self._begun is None else self._begun
-            self._attempts += 1
-            leg = self._opening = Leg(runner, start, plan)
             return leg
+
+    async def _begin(self, start: Start, beside_cost: float = 0.0) -> Leg:
+        """Make a leg of leave to send; give the leave back where the request may not be sent."""
+        runner = self._runner
+        assert runner is not None  # noqa: S101 - it gave leave
+        self._attempts += 1
+        number = self._attempts
+        try:
+            plan = self._work.plan_for(start.route.model)
+            if self._account is not None:
+                self._account.check(self._spending.cost + beside_cost + plan.least_cost())
+            if self._work.intend is not None:
+                await self._work.intend(number)
+        except BaseException:
+            self._attempts -= 1
+            runner.give_back(start.ticket, was_sent=False)
+            raise
+        return Leg(runner, start, plan, number)
+
+    async def _begin_beside(self, start: Start) -> Leg:
+        """Make a second leg, beside the one that is opening."""
+        first, runner = self._opening, self._runner
+        assert first is not None and runner is not None  # noqa: S101, PT018 - there is a race
+        if self._is_last():  # the first was taken up again in the meantime
+            runner.give_back(start.ticket, was_sent=False)
+            raise DispatchError("there were as many attempts as there may be")
+        return await self._begin(start, first.plan.least_cost())
 
     async def _held_events(self, leg: Leg) -> list[Event]:
         """Open a leg and read until it has something to show, or is over."""
@@ -174,8 +224,11 @@ class StreamCall:
 
     def _least_speed(self) -> float | None:
         """Return how fast an attempt must be; the last one may be as slow as it is."""
-        is_last = self._runner is not None and self._attempts - self._unreached >= self._runner.max_attempts
-        return None if is_last else self._work.min_tokens_per_second
+        return None if self._is_last() else self._work.min_tokens_per_second
+
+    def _is_last(self) -> bool:
+        """Whether there were as many attempts as there may be."""
+        return self._runner is not None and self._attempts - self._unreached >= self._runner.max_attempts
 
     def _show(self, leg: Leg, held: list[Event], notes: list[Event]) -> list[Event]:
         """Hand out what a leg begins with; what was shown before is void."""
@@ -196,9 +249,10 @@ class StreamCall:
         while True:
             decision = runner.decide_here(error, attempt=self._attempts, time_left_s=self._time_left())
             wait_s = self._seconds(decision, error)
-            self._note_failure(error)
+            self._note_failure(leg, error)
             await asyncio.sleep(wait_s)
             self._attempts += 1
+            leg.last_number = self._attempts
             notes.append(_note(self._attempts, error, wait_s, leg, goes_on=True))
             try:
                 await resume(leg.plan, attempt)
@@ -230,10 +284,34 @@ class StreamCall:
             models=job.models,
         )
         seconds = self._seconds(decision, error)
-        self._note_failure(error)
-        if self._work.attempt_failed is not None:
-            await self._work.attempt_failed(self._attempts, APIResponse(error=error), False)
+        self._note_failure(leg, error)
+        await self._tell_failed(leg, error)
         return seconds
+
+    async def _tell_failed(self, leg: Leg, error: DelugeError) -> None:
+        if self._work.attempt_failed is not None:
+            await self._work.attempt_failed(leg.number, APIResponse(error=error), False)
+
+    def _lose(self, leg: Leg, error: DelugeError | None) -> None:
+        """End a leg at once while another one goes on: it failed, or the other one spoke first."""
+        runner, job = self._runner, self._job
+        assert runner is not None and job is not None  # noqa: S101, PT018 - there was a race
+        if error is None:
+            error = DispatchError("another attempt spoke first", billed="maybe")
+            self._cancel_upstream(leg)
+            leg.abort()
+            if leg is self._opening and runner.first_tokens is not None:
+                runner.first_tokens.note(leg.start.route.model, leg.first_token_s())
+            self._spending.add_left(leg)
+        else:
+            self._end_leg(leg, error)
+            self._spending.add(leg)
+            self._note_failure(leg, error)
+            # What is to be left alone for a while is; another attempt is under way already.
+            route = leg.start.route
+            self._unreached += runner.is_outage(error, route)
+            runner.decide(error, attempt=1, unreached=0, time_left_s=math.inf, route=route, models=job.models)
+        self._lost.append((leg, error))
 
     def _seconds(self, decision: object, error: DelugeError) -> float:
         if isinstance(decision, GiveUp):
@@ -246,8 +324,8 @@ class StreamCall:
             return math.inf
         return self._begun + self._runner.total_s - self._loop.time()
 
-    def _note_failure(self, error: DelugeError) -> None:
-        self._failures.append(f"attempt {self._attempts} ended with {type(error).__name__}: {error.message}")
+    def _note_failure(self, leg: Leg, error: DelugeError) -> None:
+        self._failures.append(f"attempt {leg.last_number} ended with {type(error).__name__}: {error.message}")
 
     def _end_leg(self, leg: Leg, error: DelugeError) -> None:
         self._cancel_upstream(leg)
@@ -267,7 +345,9 @@ class StreamCall:
         if self._work.attempt_failed is not None and self._attempts:
             response = self.response()
             response.error = error
-            await self._work.attempt_failed(self._attempts, response, True)
+            last = self._opening or self._leg
+            number = self._attempts if last is None else last.number
+            await self._work.attempt_failed(number, response, True)
 
     def _charge(self, account: Account) -> None:
         """Take what the call has cost so far out of the purses; see whether it may go on."""
@@ -299,21 +379,23 @@ class StreamCall:
     def _cancel_upstream(self, leg: Leg) -> None:
         """End an answer that goes on at the provider; one that is over, or was refused, does not."""
         place = None if leg.attempt is None else leg.attempt.place
-        if place is None or place[0] == self._cancelled or self._loop is None or isinstance(self.error, APIError):
+        if place is None or place[0] in self._cancels or self._loop is None or isinstance(self.error, APIError):
             return
-        self._cancelled = place[0]
-        self._cancel = UpstreamCancel(leg.plan, place[0], self._loop)
+        self._cancels[place[0]] = UpstreamCancel(leg.plan, place[0], self._loop)
 
     async def settle(self) -> None:
         """Wait, for seconds at most, until the provider was told that nobody listens any more."""
-        if self._cancel is not None:
-            await self._cancel.wait()
+        for cancel in list(self._cancels.values()):
+            await cancel.wait()
 
     def abort(self) -> None:
         """End the call now: close the connection, let whoever waits for the next batch go empty-handed."""
         self._is_aborted = True
         self._end()
-        for leg in (self._leg, self._opening):
+        hedge = self._hedge
+        if hedge is not None:
+            hedge.stop()
+        for leg in (self._leg, self._opening, None if hedge is None else hedge.second):
             if leg is not None:
                 self._cancel_upstream(leg)
                 leg.abort()
@@ -347,7 +429,7 @@ class StreamCall:
         if self._leg is not None:
             answer = self._leg.answer(self.stats())
             found = list(answer.warnings)
-            if self._cancel is not None and self._cancel.failure is not None:
+            if any(cancel.failure is not None for cancel in self._cancels.values()):
                 found.append("cancel_failed")
             answer.warnings = tuple(found)
         else:

@@ -32,7 +32,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
         intend: Awaited before each request leaves, with the number of the attempt, from 1. What it raises ends the
             call, and nothing is sent.
         attempt_failed: Awaited after each attempt that failed, with its number, what is to be told of it (`error`
-            set), and whether it was the last. What it raises ends the call.
+            set), and whether it was the last. What it raises ends the call. Of two attempts side by side the one that
+            is not kept has failed, too.
     """
 
     plan_for: Callable[[str], CallPlan]
