@@ -14,7 +14,7 @@ from lm_deluge.config import ClientOptions, LocalCache, PromptCache, SamplingPar
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.models.registry import find_served_model
 from lm_deluge.models.rows import ModelRow
-from lm_deluge.prompt.conversation import Prompt
+from lm_deluge.prompt.conversation import Conversation, Prompt
 from lm_deluge.prompt.tool import ProviderTool, Tool
 
 if TYPE_CHECKING:
@@ -343,9 +343,14 @@ class LLMClient:
                     plans[model] = self._plan(self._rows[model], conversation, asked)
                 return plans[model]
 
+            def plan_rest(model: str, so_far: Conversation, max_new_tokens: int | None) -> CallPlan:
+                own = msgspec.structs.replace(asked.params or SamplingParams(), max_new_tokens=max_new_tokens)
+                return self._plan(self._rows[model], so_far, asked._replace(params=own))
+
             own = None if asked.max_cost is None else Purse(asked.max_cost, "the call")
             return Work(
                 plan_for=plan_for,
+                plan_rest=plan_rest,
                 text_length=conversation.text_length(),
                 max_output_tokens=params.max_new_tokens,
                 prefer=asked.prefer_model,

@@ -1,8 +1,8 @@
 """A call: as many attempts as it takes until the first delta, then that attempt to its end.
 
 Events are held back until an attempt brings its first delta. Up to there a failure is followed by another attempt in
-silence, here or at another model; from there `on_break` says what follows. In background mode a stream that broke is
-taken up again instead, before and after the first delta.
+silence, here or at another model; from there `on_break` says what follows: an error, an answer that begins anew, or one
+that goes on. In background mode a stream that broke is taken up again instead, before and after the first delta.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ import msgspec
 
 from lm_deluge.api_requests.answer import build_stats
 from lm_deluge.dispatch.background import UpstreamCancel, can_resume, resume
+from lm_deluge.dispatch.joined_answer import JoinedAnswer
 from lm_deluge.dispatch.lanes import Job
 from lm_deluge.dispatch.leg import Leg
 from lm_deluge.dispatch.purse import Account
 from lm_deluge.dispatch.retry import GiveUp, Wait
 from lm_deluge.dispatch.runner import Runner
+from lm_deluge.dispatch.seam import SeamError
 from lm_deluge.dispatch.spending import Spending
 from lm_deluge.dispatch.work import Work
 from lm_deluge.errors import APIError, ConfigurationError, DelugeError
@@ -47,6 +49,7 @@ class StreamCall:
         self._spending = Spending()  # of the legs before
         self._account = Account(work.purses) if work.purses else None
         self._overspent: DelugeError | None = None
+        self._joint: JoinedAnswer | None = None  # of an answer that goes on behind a break
         self._attempts = 0
         self._unreached = 0  # of them, that met an outage
         self._failures: list[str] = []  # of the attempts before the last one
@@ -96,17 +99,29 @@ class StreamCall:
         return events
 
     async def _next_of(self, leg: Leg) -> list[Event]:
+        """Return the next events to be handed out."""
+        events = await self._read(leg)
+        return events if self._joint is None else await self._joined(self._joint, events)
+
+    async def _read(self, leg: Leg) -> list[Event]:
         """Return the next events of what is handed out, mended where it broke."""
         try:
             return await leg.next_batch()
         except DelugeError as error:
+            if self._is_aborted:
+                raise
+            on_break = self._work.on_break
             async with _Waking(self):
                 if can_resume(leg.attempt, error):
-                    return await self._resume(leg, error)
+                    try:
+                        return await self._resume(leg, error)
+                    except DelugeError:
+                        if on_break != "continue":
+                            raise
                 self._end_leg(leg, error)
-                if self._work.on_break == "raise":
+                if on_break == "raise":
                     raise
-                return await self._first_events(error)
+                return await (self._first_events(error) if on_break == "restart" else self._continue(leg, error))
 
     async def _first_events(self, error: DelugeError | None) -> list[Event]:
         """Open attempts until one has something to show; return that, and what there is to say about the others.
@@ -213,6 +228,72 @@ class StreamCall:
                 attempt.abort()
                 return []
             return notes
+
+    # Going on behind a break
+
+    async def _continue(self, leg: Leg, broken: DelugeError) -> list[Event]:
+        """Ask for the rest; return an `Attempt` for each time that it was tried, and what came first."""
+        joint = self._joint = self._joint or JoinedAnswer(self._work, leg, self._spending)
+        joint.broken = error = broken
+        if joint.is_blank:
+            return await self._begin_anew(joint)
+        if joint.obstacle is not None:
+            return await self._leave(joint, joint.obstacle)
+        job = self._turn_to(joint.work_for_rest())
+        self._job = msgspec.structs.replace(job, models=frozenset({leg.start.route.model}))
+        notes: list[Event] = []
+        while True:
+            try:
+                wait_s = await self._wait_before_next(error)
+                following = await self._admit(wait_s)
+            except DelugeError as failure:
+                if failure is broken:
+                    raise
+                return await self._leave(joint, failure.message, failure)
+            self._job = job  # a model that cannot be reached is not insisted on
+            notes.append(_note(self._attempts, error, wait_s, following, goes_on=True))
+            try:
+                events = self._show(following, await self._held_events(following), notes)
+            except DelugeError as failure:
+                self._end_leg(following, failure)
+                self._spending.add(following)
+                error = failure
+                continue
+            joint.begin(following)
+            return events
+
+    async def _joined(self, joint: JoinedAnswer, events: list[Event]) -> list[Event]:
+        """Return of a continuation's events what is new; read on until there is any, or the end."""
+        ready: list[Event] = []
+        while events and not ready and self._joint is not None and self._leg is not None:
+            try:
+                ready = joint.take(events)
+            except SeamError as failure:
+                self._cancel_upstream(self._leg)
+                self._leg.abort()
+                async with _Waking(self):
+                    return await self._leave(joint, str(failure))
+            events = ready or await self._read(self._leg)
+        return events
+
+    async def _leave(self, joint: JoinedAnswer, why: str, cause: DelugeError | None = None) -> list[Event]:
+        """Raise what broke the stream, as its rest cannot be had; or begin anew, where nobody has seen anything."""
+        joint.broken.hint = " ".join(filter(None, (joint.broken.hint, f"It could not be continued: {why}.")))
+        if not joint.work.is_collected:
+            raise joint.broken from cause
+        return await self._begin_anew(joint)
+
+    async def _begin_anew(self, joint: JoinedAnswer) -> list[Event]:
+        self._job = self._turn_to(joint.work)
+        events = await self._first_events(joint.broken)
+        self._joint = None
+        return events
+
+    def _turn_to(self, work: Work) -> Job:
+        """Make this the call that is asked from now on; return what it is to the scheduler, in the same place."""
+        assert self._runner is not None and self._job is not None  # noqa: S101, PT018 - a leg broke
+        self._work = work
+        return msgspec.structs.replace(self._runner.job_of(work), id=self._job.id)
 
     # Failing
 
@@ -346,6 +427,8 @@ class StreamCall:
         """Return the answer so far, with usage (the provider's, or an estimate), cost and stats."""
         if self._leg is not None:
             answer = self._leg.answer(self.stats())
+            if self._joint is not None:
+                self._joint.mend(answer)
             found = list(answer.warnings)
             if self._cancel is not None and self._cancel.failure is not None:
                 found.append("cancel_failed")
@@ -366,7 +449,8 @@ class StreamCall:
         """Return how the stream went so far."""
         now = self._ended or (self._loop.time() if self._loop is not None else None)
         attempt = None if self._leg is None else self._leg.attempt
-        return build_stats(attempt, attempts=self._attempts, begun=self._begun, now=now)
+        stats = build_stats(attempt, attempts=self._attempts, begun=self._begun, now=now)
+        return stats if self._joint is None else self._joint.mend_stats(stats)
 
 
 class _Waking:
