@@ -119,10 +119,10 @@ class JoinedAnswer:
         text = seam.feed(event.text)
         return [TextDelta(text)] if text else []
 
-    def _close_seam(self) -> list[Event]:
+    def _close_seam(self, *, is_whole: bool) -> list[Event]:
         if self._seam is None or self._seam.is_sure:
             return []
-        text = self._seam.close()
+        text = self._seam.close(is_whole=is_whole)
         return [TextDelta(text)] if text else []
 
     def _join_call(self, event: ToolCallStarted) -> list[Event]:
@@ -132,12 +132,12 @@ class JoinedAnswer:
             if not may_end_with(self._builder.response().completion):
                 raise SeamError("the model did not go on with it")
             self._seam = None
-        return [*self._close_seam(), event]
+        return [*self._close_seam(is_whole=True), event]
 
     def _join_end(self, event: ResponseFinished) -> list[Event]:
         if event.finish_reason not in _WHOLE_ENDS:
             self._want_seam(event)
-        return [*self._close_seam(), event]
+        return [*self._close_seam(is_whole=event.finish_reason != "length"), event]
 
     def _want_seam(self, event: RefusalDelta | MediaDelta | ResponseFinished) -> list[Event]:
         if self._seam is not None and not self._seam.is_sure:

@@ -47,8 +47,11 @@ class Seam(Protocol):
         """
         ...
 
-    def close(self) -> str:
+    def close(self, *, is_whole: bool) -> str:
         """Take the end of the continuation; return what was held back and is new.
+
+        Args:
+            is_whole: The model ended it, not a limit.
 
         Raises:
             SeamError: It is not certain what is.
@@ -116,7 +119,7 @@ class PrefillSeam(_Held):
             raise SeamError("the rest begins with other blanks than those that were shown")
         return self._pass(start)  # the blanks were shown, and need not come again
 
-    def close(self) -> str:
+    def close(self, *, is_whole: bool) -> str:
         """Take the end of the continuation; see `Seam`."""
         if self.is_sure:
             return ""
@@ -137,9 +140,10 @@ class AnchorSeam(_Held):
         self._shown = shown
         self._anchor = anchor
         self._least = min(_LEAST, len(shown.lstrip()))
-        self._at = 0  # the first place in what was shown where all of the continuation so far stands
         self._window = 2 * _CHATTER + len(anchor)
+        self._at = 0  # the first place in what was shown where all of the continuation so far stands
         self._is_elsewhere = False  # it stands nowhere: the model says something else first
+        self._end: int | None = None  # of the repeat
 
     def feed(self, text: str) -> str:
         """Take the next piece; see `Seam`."""
@@ -148,10 +152,10 @@ class AnchorSeam(_Held):
         is_there = not self._is_elsewhere and self._shown.startswith(text, self._at + self.held)
         self._hold(text)
         if self._is_elsewhere:
-            return self._find_anchor() if self.held >= self._window else ""
-        if self._may_be_inside(is_there=is_there):
-            return ""
-        return self._decide()
+            self._end = self._find_anchor() if self.held >= self._window else None
+        elif self._end is None and not self._may_be_inside(is_there=is_there):
+            self._end = self._find_end()
+        return "" if self._end is None or self._may_come_again(self._end) else self._pass(self._end)
 
     def _may_be_inside(self, *, is_there: bool) -> bool:
         """Whether all that came is within what was shown, before its end: then more of a repeat may come."""
@@ -163,39 +167,50 @@ class AnchorSeam(_Held):
             self._at = found
         return self._at + self.held < len(self._shown)
 
-    def _decide(self) -> str:
+    def _find_end(self) -> int | None:
+        """Return where the repeat ends; None where there is none at the beginning, but may be one later."""
         overlaps = _overlaps(self._text(), self._shown, self._least)
         if len(overlaps) > 1:
             raise SeamError("the rest fits in more than one place")
         if overlaps:
-            return self._pass(overlaps[0])
-        if len(self._anchor) < 2 * _LEAST or self._shown.find(self._anchor) != len(self._shown) - len(self._anchor):
+            return overlaps[0]
+        if len(self._anchor) < _LEAST or self._shown.find(self._anchor) != len(self._shown) - len(self._anchor):
             raise SeamError("the model did not repeat the last words")
         self._is_elsewhere = True
-        return ""
+        return None
 
-    def _find_anchor(self) -> str:
-        """Cut off what was said before the anchor, where the last words stand there and nowhere near."""
-        near = self._text()[: self._window]
-        found = near.find(self._anchor)
+    def _find_anchor(self) -> int:
+        """Return where the repeat ends behind something else that was said first; its end must stand nowhere before."""
+        near, anchor = self._text()[: self._window], self._anchor
+        found = near.find(anchor)
+        end = found + len(anchor)
         if not 0 <= found <= _CHATTER:
             raise SeamError("the model did not repeat the last words")
-        end = found + len(self._anchor)
-        last_words = end - _LEAST
-        places = near.find(near[last_words:end]), near.find(near[last_words:end], last_words + 1)
-        if places != (last_words, -1):
+        if near.find(anchor[-_LEAST:]) != end - _LEAST or near.find(anchor, found + 1) >= 0:
             raise SeamError("the model repeated the last words more than once")
         if found and not near[found - 1].isspace():
             raise SeamError("the model repeated the last words within others")
-        return self._pass(end)
+        return end
 
-    def close(self) -> str:
+    def _may_come_again(self, end: int) -> bool:
+        """Whether the repeat may be repeated: a model may name the last words before it begins with them."""
+        anchor = self._anchor
+        rest = self._text()[end:].lstrip()[: len(anchor)]
+        if len(anchor) < _LEAST or not anchor.startswith(rest):
+            return False
+        if rest == anchor:
+            raise SeamError("the model repeated the last words more than once")
+        return True
+
+    def close(self, *, is_whole: bool) -> str:
         """Take the end of the continuation; see `Seam`."""
         if self.is_sure:
             return ""
-        if self._is_elsewhere:
-            return self._find_anchor()
-        raise SeamError("the rest ended before the seam")
+        if self._end is None and not self._is_elsewhere:
+            if not is_whole or not self.held:
+                raise SeamError("the rest ended before the seam")
+            self._end = self._find_end()
+        return self._pass(self._find_anchor() if self._end is None else self._end)
 
 
 def _overlaps(text: str, shown: str, least: int) -> list[int]:
