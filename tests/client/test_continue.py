@@ -258,17 +258,49 @@ async def test_calls_and_refusals_are_not_continued(script: Script, after: int, 
         assert len(sim.requests) == 1
 
 
+SOURCE = Citation(url="https://example.org", title="Sheep", start=4, end=9)
+
+
 async def test_sources_are_not_continued() -> None:
-    events = [ResponseStarted("a"), TextDelta("As it says,"), Citation(url="https://example.org"), TextDelta(" so")]
-    script = Script(events=[*events, TextDelta(" it is."), ResponseFinished("stop")])
-    async with (
-        Simulator(script, faults=[Fault("cut_chunk", after=2)]) as sim,
-        client_of(sim, "openai-responses:gpt-4o") as client,
-    ):
-        with pytest.raises(StreamInterruptedError) as caught:
+    said = [ResponseStarted("a"), TextDelta("It says so"), SOURCE, TextDelta(" and"), TextDelta(" so.")]
+    script = Script(events=[*said, ResponseFinished("stop")])
+    faults = [Fault("cut_chunk", after=2)]
+    async with Simulator(script, faults=faults) as sim, client_of(sim, "openai-responses:gpt-4o") as client:
+        with pytest.raises(StreamInterruptedError, match="it names sources") as caught:
             await client.stream("Tell me.", echo=None)
-    if caught.value.partial.citations:
-        assert "names sources" in caught.value.hint
+        assert len(sim.requests) == 1
+    assert [each.url for each in caught.value.partial.citations] == ["https://example.org"]
+
+
+async def test_sources_of_the_rest_count_in_the_whole_text() -> None:
+    text = "There were forty-one of them, and two were missing, as the list shows."
+
+    def said(request: ParsedRequest) -> Script:
+        anchor = anchor_in(request.conversation[-1].completion)
+        if anchor is None:
+            return Script(text=text)
+        rest = text[text.index(anchor) :]
+        at = rest.index("list")
+        return Script(text=rest, extra=[Citation(url="https://example.org", title="Sheep", start=at, end=at + 4)])
+
+    faults = [Fault("cut_chunk", after=6)]
+    async with Simulator(said, faults=faults) as sim, hurried(client_of(sim, "openai-responses:gpt-4o")) as client:
+        events, response = await events_of(client)
+    check_joined(events, response, text)
+    (found,) = response.citations
+    assert text[found.start : found.end] == "list"
+
+
+async def test_sources_before_the_seam_are_no_rest() -> None:
+    def said(request: ParsedRequest) -> str | Script:
+        if anchor_in(request.conversation[-1].completion) is None:
+            return PROSE
+        return Script(events=[ResponseStarted("a"), TextDelta(PROSE[:9]), SOURCE, ResponseFinished("stop")])
+
+    faults = [Fault("cut_chunk", after=20)]
+    async with Simulator(said, faults=faults) as sim, hurried(client_of(sim, "openai-responses:gpt-4o")) as client:
+        with pytest.raises(StreamInterruptedError, match="names sources before it goes on"):
+            await client.stream("Tell me.", echo=None)
 
 
 async def test_where_only_thoughts_were_shown_it_begins_anew() -> None:

@@ -219,8 +219,6 @@ def _overlaps(text: str, shown: str, least: int) -> list[int]:
     By the prefix function of Knuth, Morris and Pratt.
     """
     pattern = text[: len(shown)]
-    if not pattern:
-        return []
     borders = _borders(pattern)
     length = 0
     for character in shown[-len(pattern) :]:
