@@ -432,6 +432,16 @@ async def test_a_refused_request_for_the_rest_is_the_reason() -> None:
     assert caught.value.attempts == 2
 
 
+async def test_a_model_that_takes_no_words_after_all_is_told_to_go_on() -> None:
+    said = Model(PROSE, cuts=[100])
+    faults = [BREAK, Fault("status", status=400, message="This model does not support assistant message prefill.")]
+    async with Simulator(said, faults=faults) as sim, hurried(client_of(sim, "claude-haiku-4-5")) as client:
+        events, response = await events_of(client)
+        told = [[message["role"] for message in request.json["messages"]] for request in sim.requests]
+    check_joined(events, response, PROSE)
+    assert told == [["user"], ["user", "assistant"], ["user", "assistant", "user"]]
+
+
 async def test_a_silence_is_a_break() -> None:
     said = Model(PROSE, cuts=[100])
     clocks = Timeouts(idle=0.2)

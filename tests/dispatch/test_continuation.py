@@ -98,7 +98,7 @@ def test_a_conversation_that_ends_with_more_than_words() -> None:
 def test_the_instruction() -> None:
     conversation = Conversation.system("Be brief.").user("Tell me.")
     call = call_of(prompt=conversation)
-    rest = ask_for_rest(call, answer(ReasoningPart("Hm."), TextPart(SHOWN)), is_same_model=True)
+    rest = ask_for_rest(call, answer(ReasoningPart("Hm."), TextPart(SHOWN)), may_prefill=True)
     *before, given, told = rest.conversation.messages
     assert before == conversation.messages
     assert given == Message.assistant(SHOWN)
@@ -113,19 +113,19 @@ def test_the_instruction() -> None:
 
 def test_braces_in_the_last_words_are_words() -> None:
     shown = "Write `{}` or {name}, and then {"
-    rest = ask_for_rest(call_of(), answer(TextPart(shown)), is_same_model=True)
+    rest = ask_for_rest(call_of(), answer(TextPart(shown)), may_prefill=True)
     assert anchor_in(rest.conversation[-1].completion) == shown
 
 
 def test_words_in_the_mouth() -> None:
-    rest = ask_for_rest(call_of("claude-haiku-4-5"), answer(TextPart("One.\n\n")), is_same_model=True)
+    rest = ask_for_rest(call_of("claude-haiku-4-5"), answer(TextPart("One.\n\n")), may_prefill=True)
     assert rest.conversation.messages == [Message.user("Tell me."), Message.assistant("One.")]
     assert isinstance(rest.seam, PrefillSeam)
     assert rest.seam.feed("\n\nTwo.") == "Two."
 
 
 @pytest.mark.parametrize(
-    ("model", "options", "parts", "is_same"),
+    ("model", "options", "parts", "may_prefill"),
     [
         ("claude-opus-4-6", {}, (), True),  # takes none
         ("gpt-4o", {}, (), True),  # nobody knows
@@ -135,20 +135,18 @@ def test_words_in_the_mouth() -> None:
         ("claude-haiku-4-5", {}, (ReasoningPart("Hm."),), True),
     ],
 )
-def test_who_is_told_instead(model: str, options: dict[str, Any], parts: tuple[Part, ...], is_same: bool) -> None:
-    rest = ask_for_rest(call_of(model, **options), answer(*parts, TextPart(SHOWN)), is_same_model=is_same)
+def test_who_is_told_instead(model: str, options: dict[str, Any], parts: tuple[Part, ...], may_prefill: bool) -> None:
+    rest = ask_for_rest(call_of(model, **options), answer(*parts, TextPart(SHOWN)), may_prefill=may_prefill)
     assert isinstance(rest.seam, AnchorSeam)
 
 
 def test_no_effort_is_no_thinking() -> None:
-    rest = ask_for_rest(
-        call_of("claude-haiku-4-5", reasoning_effort="none"), answer(TextPart(SHOWN)), is_same_model=True
-    )
+    rest = ask_for_rest(call_of("claude-haiku-4-5", reasoning_effort="none"), answer(TextPart(SHOWN)), may_prefill=True)
     assert isinstance(rest.seam, PrefillSeam)
 
 
 def test_a_provider_that_says_the_words_again() -> None:
-    rest = ask_for_rest(call_of("mistral-large-latest"), answer(TextPart("One. ")), is_same_model=True)
+    rest = ask_for_rest(call_of("mistral-large-latest"), answer(TextPart("One. ")), may_prefill=True)
     assert rest.seam.feed("One. Two.") == "Two."
 
 
@@ -158,19 +156,17 @@ def test_a_provider_that_says_the_words_again() -> None:
 )
 def test_words_that_the_conversation_ends_with(given: str, shown: str, whole: str) -> None:
     prompt = Conversation.user("Tell me.").assistant(given)
-    rest = ask_for_rest(call_of("claude-haiku-4-5", prompt), answer(TextPart(shown)), is_same_model=True)
+    rest = ask_for_rest(call_of("claude-haiku-4-5", prompt), answer(TextPart(shown)), may_prefill=True)
     assert rest.conversation.messages == [Message.user("Tell me."), Message.assistant(whole)]
-    told = ask_for_rest(call_of("gpt-4o", prompt), answer(TextPart(shown)), is_same_model=True)
+    told = ask_for_rest(call_of("gpt-4o", prompt), answer(TextPart(shown)), may_prefill=True)
     assert told.conversation.messages[1] == Message.assistant(whole)
 
 
 def test_what_is_left_of_the_limit() -> None:
     shown = answer(TextPart("x" * 400))
-    assert (
-        ask_for_rest(call_of("claude-haiku-4-5", max_new_tokens=300), shown, is_same_model=True).max_new_tokens == 200
-    )
-    assert ask_for_rest(call_of("claude-haiku-4-5", max_new_tokens=100), shown, is_same_model=True).max_new_tokens == 1
-    told = ask_for_rest(call_of(max_new_tokens=300), shown, is_same_model=True)
+    assert ask_for_rest(call_of("claude-haiku-4-5", max_new_tokens=300), shown, may_prefill=True).max_new_tokens == 200
+    assert ask_for_rest(call_of("claude-haiku-4-5", max_new_tokens=100), shown, may_prefill=True).max_new_tokens == 1
+    told = ask_for_rest(call_of(max_new_tokens=300), shown, may_prefill=True)
     anchor = anchor_in(told.conversation[-1].completion)
     assert told.max_new_tokens == 200 + -(-len(anchor) // 2)
 

@@ -96,18 +96,18 @@ def _obstacle_of(part: Part) -> str | None:
     return _PARTS.get(type(part))
 
 
-def ask_for_rest(call: Call, answer: Message, *, is_same_model: bool) -> Rest:
+def ask_for_rest(call: Call, answer: Message, *, may_prefill: bool) -> Rest:
     """Return how the rest of an answer is asked for.
 
     Args:
         call: What the model would be asked if it was the first one.
         answer: What was shown; it is not blank.
-        is_same_model: Whether it is the model that has answered so far.
+        may_prefill: It is the model that has answered so far, and has not refused to go on with words of its own.
     """
     shown = answer.completion
     limit = call.params.max_new_tokens
     left = None if limit is None else max(1, limit - len(shown) // _CHARACTERS_PER_TOKEN)
-    if is_same_model and _takes_prefill(call, answer):
+    if may_prefill and _takes_prefill(call, answer):
         sent = shown.rstrip()  # Anthropic refuses blanks at the end, and no model needs them
         seam = PrefillSeam(shown, sent, is_echoed=call.provider.quirks.prefill_echo)
         return Rest(_with_words(call.conversation, sent), left, seam)

@@ -10,10 +10,10 @@ import msgspec
 from lm_deluge.dispatch.call_plan import CallPlan
 from lm_deluge.dispatch.continuation import Rest, ask_for_rest, find_obstacle, is_blank, may_end_with
 from lm_deluge.dispatch.leg import Leg
-from lm_deluge.dispatch.seam import Seam, SeamError
+from lm_deluge.dispatch.seam import PrefillSeam, Seam, SeamError
 from lm_deluge.dispatch.spending import Spending
 from lm_deluge.dispatch.work import Work
-from lm_deluge.errors import DelugeError
+from lm_deluge.errors import BadRequestError, DelugeError
 from lm_deluge.events import (
     Citation,
     Event,
@@ -48,6 +48,7 @@ class JoinedAnswer:
         self._builder: ResponseBuilder = leg.attempt.builder  # what was handed out, and nothing else
         self._last = leg.attempt
         self._rests: dict[str, Rest] = {}
+        self._may_prefill = True
         self._seam: Seam | None = None
         self._joins: dict[type, Callable[[Any], list[Event]]] = {
             TextDelta: self._join_text,
@@ -84,10 +85,18 @@ class JoinedAnswer:
         assert plan_rest is not None  # noqa: S101 - nobody says "continue" without it
         if model not in self._rests:
             call = self.work.plan_for(model).call
-            is_same = model == self._first.plan.call.model.id
-            self._rests[model] = ask_for_rest(call, self._builder.response().content, is_same_model=is_same)
+            may_prefill = self._may_prefill and model == self._first.plan.call.model.id
+            self._rests[model] = ask_for_rest(call, self._builder.response().content, may_prefill=may_prefill)
         rest = self._rests[model]
         return plan_rest(model, rest.conversation, rest.max_new_tokens)
+
+    def has_other_way(self, failure: DelugeError) -> bool:
+        """Whether the rest can be asked for in another way than the one that was refused; it will be."""
+        was_refused = type(failure) is BadRequestError and self._may_prefill
+        if not was_refused or not any(isinstance(rest.seam, PrefillSeam) for rest in self._rests.values()):
+            return False
+        self._may_prefill, self._rests = False, {}
+        return True
 
     # Joining
 

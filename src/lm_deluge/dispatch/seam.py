@@ -13,6 +13,7 @@ __all__ = ["AnchorSeam", "PrefillSeam", "Seam", "SeamError", "choose_anchor"]
 
 _LEAST = 12
 """Characters of an overlap that is no chance; of a shorter answer all of it."""
+_LEAST_BEHIND_CHATTER = 24  # "Here is the rest" may be both
 _ANCHOR = 40
 _LONGEST_ANCHOR = 400
 _MOST_STARTS = 60
@@ -174,7 +175,8 @@ class AnchorSeam(_Held):
             raise SeamError("the rest fits in more than one place")
         if overlaps:
             return overlaps[0]
-        if len(self._anchor) < _LEAST or self._shown.find(self._anchor) != len(self._shown) - len(self._anchor):
+        is_single = self._shown.find(self._anchor) == len(self._shown) - len(self._anchor)
+        if len(self._anchor) < _LEAST_BEHIND_CHATTER or not is_single:
             raise SeamError("the model did not repeat the last words")
         self._is_elsewhere = True
         return None

@@ -257,7 +257,7 @@ class StreamCall:
             except DelugeError as failure:
                 self._end_leg(following, failure)
                 self._spending.add(following)
-                error = failure
+                error = broken if joint.has_other_way(failure) else failure
                 continue
             joint.begin(following)
             return events
