@@ -278,7 +278,9 @@ class StreamCall:
 
     async def _leave(self, joint: JoinedAnswer, why: str, cause: DelugeError | None = None) -> list[Event]:
         """Raise what broke the stream, as its rest cannot be had; or begin anew, where nobody has seen anything."""
-        joint.broken.hint = " ".join(filter(None, (joint.broken.hint, f"It could not be continued: {why}.")))
+        joint.broken.hint = " ".join(
+            filter(None, (joint.broken.hint, f"It could not be continued: {why.rstrip('.')}."))
+        )
         if not joint.work.is_collected:
             raise joint.broken from cause
         return await self._begin_anew(joint)
