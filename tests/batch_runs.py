@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_deluge import LLMClient
-from lm_deluge.client.client import Asked
+from lm_deluge.client.asked import Asked
 from lm_deluge.config import Secret
 from lm_deluge.dispatch.call_plan import CallPlan
 from lm_deluge.dispatch.journal import Journal

@@ -43,6 +43,10 @@ _FORMS: tuple[tuple[str, dict[str, Any]], ...] = (
     (r"(.*/)?gemini-2\.5-.*", {"reasoning_budget": True}),
 )
 
+# Mistral takes the beginning of an answer for those of its own models that do not think first, and says it again:
+# https://docs.mistral.ai/api/#tag/chat, `prefix`; https://github.com/vercel/ai/pull/3256, November 2026.
+_PREFIXED = r"(?!magistral|voxtral|deepseek|zai).*"
+
 # Other providers put the same models behind an API that says reasoning in its own way.
 _WITH_FORMS = ("anthropic", "vertex-anthropic", "bedrock", "gemini", "vertex")
 
@@ -111,6 +115,8 @@ def _host_capabilities(host: Host, name: str, known: Facts | None) -> Capabiliti
                 facts |= form
         if facts.get("reasoning") is False:
             facts["reasoning_budget"] = False
+    if host.provider == "mistral" and re.fullmatch(_PREFIXED, name) and facts.get("reasoning") is not True:
+        facts["prefill"] = True
     return Capabilities(**facts)
 
 

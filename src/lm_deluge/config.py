@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import msgspec
 
@@ -34,7 +34,7 @@ PromptCache = Literal[
     "tools_only", "system_and_tools", "last_user_message", "last_2_user_messages", "last_3_user_messages"
 ]
 """What of a prompt the provider is to keep for the next call; the messages of the user include all before them."""
-OnBreak = Literal["raise", "restart"]
+OnBreak = Literal["raise", "restart", "continue"]
 """What is done about a stream that dies after its first delta."""
 
 
@@ -236,9 +236,10 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
         sampling_params: Defaults for every call; a call's own win field by field.
         timeouts: The clocks of each attempt.
         max_attempts: Requests per call at most.
-        on_break: What is done about a stream that dies after its first token: `raise`, or `restart`: the answer begins
-            anew behind an `Attempt` event. Left alone, streams raise, and batches, whose beginnings nobody has seen,
-            restart. With `background` a stream goes on where it broke in any case.
+        on_break: What is done about a stream that dies after its first token: `raise`; `restart`: the answer begins
+            anew behind an `Attempt` event; `continue`: the model goes on where it broke, as one answer, and where
+            that is not safe the break is raised. Left alone, streams raise, and batches, whose beginnings nobody has
+            seen, restart. With `background` a stream goes on where it broke in any case.
         fallback: Models that are asked where none of the client's own can answer, and that is not the request's fault.
         hedge_after: Where an attempt has brought nothing after so many seconds, another one begins beside it, at
             another model of the client where one can take the call; the first to speak is kept, the other is closed at
@@ -323,7 +324,7 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("extra_headers", "extra_body"):
             _check_type(name, getattr(self, name), Mapping, "a mapping")
         _check_type("background", self.background, bool, "True or False")
-        _check_choice("on_break", self.on_break, ("raise", "restart"))
+        _check_choice("on_break", self.on_break, get_args(OnBreak))
         _check_cache(self.local_cache)
         if not isinstance(self.sampling_params, SamplingParams):
             raise ConfigurationError("sampling_params is not a SamplingParams")

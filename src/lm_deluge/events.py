@@ -2,8 +2,8 @@
 
 Order: `ResponseStarted (delta | Attempt | UsageReported ...)* ResponseFinished`. Exactly one start and one
 finish, whatever retries happened in between. Events are held back until the first delta: so the start names the
-attempt that is kept, and the `Attempt` events of those that were not follow right behind it. In background mode a
-stream that broke goes on behind an `Attempt`, wherever that is.
+attempt that is kept, and the `Attempt` events of those that were not follow right behind it. In background mode, and
+with `on_break="continue"`, a stream that broke goes on behind an `Attempt`, wherever that is.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class ProviderPart(msgspec.Struct, frozen=True, tag="provider_part"):
 
 
 class UsageReported(msgspec.Struct, frozen=True, tag="usage_reported"):
-    """The provider's count so far. The last one holds; they are never added."""
+    """The provider's count so far, with that of attempts that it goes on from. The last one holds, never a sum."""
 
     usage: Usage
 

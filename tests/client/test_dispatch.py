@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from lm_deluge import LLMClient
-from lm_deluge.client.client import Asked
+from lm_deluge.client.asked import Asked
 from lm_deluge.dispatch.cached_call import run_call
 from lm_deluge.errors import (
     AuthenticationError,

@@ -152,6 +152,8 @@ def test_models_that_do_not_chat_are_absent() -> None:
         ("vertex-anthropic:claude-opus-4-6@default", False, False),
         ("gemini-2.5-flash", True, None),
         ("gemini-3-flash-preview", False, None),
+        ("mistral-large-latest", False, True),
+        ("magistral-medium-latest", False, None),
         ("gpt-5", False, None),
         ("openrouter:anthropic/claude-sonnet-4.5", False, None),
     ],

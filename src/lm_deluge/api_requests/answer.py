@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from lm_deluge.api_requests.attempt import Attempt
 from lm_deluge.providers.adapter import Call
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
@@ -90,12 +92,20 @@ def build_usage(attempt: Attempt) -> Usage:
 
 
 def _usage(builder: ResponseBuilder, input_estimate: Callable[[], int]) -> Usage:
-    return builder.usage or Usage(input_tokens=input_estimate(), output_tokens=_output_tokens(builder), estimated=True)
+    usage, least = builder.usage, _output_tokens(builder)
+    if usage is None:
+        return Usage(input_tokens=input_estimate(), output_tokens=least, estimated=True)
+    if usage.output_tokens < least:
+        return msgspec.structs.replace(usage, output_tokens=least, estimated=True)
+    return usage
 
 
 def _output_tokens(builder: ResponseBuilder) -> int:
-    usage = builder.usage
-    return usage.output_tokens if usage else -(-builder.output_characters // _CHARACTERS_PER_TOKEN)
+    """Return what was generated; some APIs report at the beginning, when that was next to nothing."""
+    if builder.usage is not None and (builder.finished is not None or not builder.has_deltas):
+        return builder.usage.output_tokens
+    estimate = -(-builder.output_characters // _CHARACTERS_PER_TOKEN)
+    return estimate if builder.usage is None else max(estimate, builder.usage.output_tokens)
 
 
 def _was_buffered(attempt: Attempt, stats: StreamStats) -> bool:

@@ -68,6 +68,16 @@ class Timing:
             self.gap_max = max(self.gap_max, gap)
         self.last_at = now
 
+    def extend(self, later: Timing) -> None:
+        """Take another attempt's for the same stream, behind this one."""
+        if later.first_token_at is not None:
+            self.note(later.first_token_at)
+        self.gaps += later.gaps
+        self.gap_sum += later.gap_sum
+        self.gap_max = max(self.gap_max, later.gap_max)
+        self.last_at = later.last_at or self.last_at
+        self.reads += later.reads
+
 
 class Attempt:
     """An answer that is coming. `next_batch` until it returns nothing, then `close`; or `abort`."""
@@ -91,6 +101,7 @@ class Attempt:
         self._is_at_end = False
         self._surplus = 0
         self._bytes_before = 0
+        self._ignored_before = 0
 
     @property
     def bytes_received(self) -> int:
@@ -129,7 +140,14 @@ class Attempt:
     @property
     def ignored(self) -> int:
         """Frames, or bytes after the end, that were passed over."""
-        return self._decoder.ignored + self._surplus
+        return self._decoder.ignored + self._surplus + self._ignored_before
+
+    def follow(self, before: Attempt) -> None:
+        """Count another attempt, which this one continues, as the same stream."""
+        before.timing.extend(self.timing)
+        self.timing = before.timing
+        self._bytes_before += before.bytes_received
+        self._ignored_before += before.ignored
 
     async def next_batch(self) -> list[Event]:
         """Return the events of the next read that brings any; empty at the end.

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import msgspec
 
+from lm_deluge.client.asked import Asked, Tools, merged
 from lm_deluge.config import ClientOptions, LocalCache, PromptCache, SamplingParams, Secret, check_range
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.models.registry import find_served_model
 from lm_deluge.models.rows import ModelRow
-from lm_deluge.prompt.conversation import Prompt
-from lm_deluge.prompt.tool import ProviderTool, Tool
+from lm_deluge.prompt.conversation import Conversation, Prompt
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task
@@ -39,21 +39,6 @@ if TYPE_CHECKING:
     from lm_deluge.transport.base import Transport
 
 __all__ = ["LLMClient"]
-
-
-class Asked(NamedTuple):
-    """What is asked beside a prompt."""
-
-    tools: Tools | None = None
-    params: SamplingParams | None = None
-    output: Any = None
-    cache: PromptCache | None = None
-    prefer_model: str | None = None
-    max_cost: float | None = None
-    extra_body: Mapping[str, Any] = {}
-
-
-Tools = Sequence[Tool | ProviderTool | Mapping[str, Any]]
 
 
 class LLMClient:
@@ -330,7 +315,7 @@ class LLMClient:
             )
         check_range("max_cost", asked.max_cost, 0, math.inf)
         options = self.options
-        params = _merged(options.sampling_params, asked.params)
+        params = merged(options.sampling_params, asked.params)
         if options.max_cost is not None and self._purse is None:
             self._purse = Purse(options.max_cost, "the client")
 
@@ -343,9 +328,14 @@ class LLMClient:
                     plans[model] = self._plan(self._rows[model], conversation, asked)
                 return plans[model]
 
+            def plan_rest(model: str, so_far: Conversation, max_new_tokens: int | None) -> CallPlan:
+                own = msgspec.structs.replace(asked.params or SamplingParams(), max_new_tokens=max_new_tokens)
+                return self._plan(self._rows[model], so_far, asked._replace(params=own))
+
             own = None if asked.max_cost is None else Purse(asked.max_cost, "the call")
             return Work(
                 plan_for=plan_for,
+                plan_rest=plan_rest,
                 text_length=conversation.text_length(),
                 max_output_tokens=params.max_new_tokens,
                 prefer=asked.prefer_model,
@@ -407,7 +397,7 @@ class LLMClient:
         call = build_call(
             model,
             prompt,
-            params=_merged(options.sampling_params, asked.params),
+            params=merged(options.sampling_params, asked.params),
             tools=asked.tools,
             output=asked.output,
             base_url=options.base_url,
@@ -478,16 +468,3 @@ class LLMClient:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
-
-
-def _merged(defaults: SamplingParams, own: SamplingParams | None) -> SamplingParams:
-    """Return the client's sampling with a call's own on top: what a call leaves alone is the client's."""
-    if own is None:
-        return defaults
-    if not isinstance(own, SamplingParams):
-        raise ConfigurationError("sampling_params is not a SamplingParams")
-    blank = SamplingParams()
-    said = {name: getattr(own, name) for name in own.__struct_fields__}
-    return msgspec.structs.replace(
-        defaults, **{name: value for name, value in said.items() if value != getattr(blank, name)}
-    )

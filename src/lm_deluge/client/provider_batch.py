@@ -24,7 +24,8 @@ from lm_deluge.providers.batch_catalog import find_batch_api
 from lm_deluge.response import APIResponse
 
 if TYPE_CHECKING:
-    from lm_deluge.client.client import Asked, LLMClient
+    from lm_deluge.client.asked import Asked
+    from lm_deluge.client.client import LLMClient
 
 __all__ = ["check_provider_batch", "start_provider_batch"]
 

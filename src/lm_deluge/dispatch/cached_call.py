@@ -141,7 +141,8 @@ class CachedCall(StreamCall):
     async def _keep(self) -> None:
         """Put a whole answer into the cache."""
         events, self._events = self._events, []
-        if not events or self._leg is None or self._leg.plan.local_cache is None:
+        # A joined answer is the answer to no one request; what another model would say is not known to be the same.
+        if not events or self._joint is not None or self._leg is None or self._leg.plan.local_cache is None:
             return
         plan, cache = self._leg.plan, self._leg.plan.local_cache
         value = encode_answer(events, super().response(), plan.call)

@@ -39,6 +39,15 @@ class Spending:
         if cost is not None:
             self._cost = cost + (self._cost or 0.0)
 
+    def plus(self, usage: Usage) -> Usage:
+        """Return the sum of it and of what another attempt has cost."""
+        return usage if self._usage is None else self._usage + usage
+
+    @property
+    def output_tokens(self) -> int:
+        """How many of the tokens were generated."""
+        return 0 if self._usage is None else self._usage.output_tokens
+
     def add_to(self, answer: APIResponse) -> None:
         """Add the sum to an answer's own."""
         if self._usage is not None:

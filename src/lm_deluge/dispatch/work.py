@@ -10,6 +10,7 @@ import msgspec
 from lm_deluge.config import OnBreak
 from lm_deluge.dispatch.call_plan import CallPlan
 from lm_deluge.dispatch.purse import Purse
+from lm_deluge.prompt.conversation import Conversation
 
 __all__ = ["Work"]
 
@@ -29,6 +30,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
         min_tokens_per_second: A slower attempt is given up, as long as nothing of it was handed out.
         is_collected: Nobody sees its events before the end.
         postprocess: What becomes of its answer, where it is no error.
+        plan_rest: Makes the plan for the rest of an answer: for a model, of another conversation with another limit of
+            new tokens. Only for `on_break="continue"`.
         intend: Awaited before each request leaves, with the number of the attempt, from 1. What it raises ends the
             call, and nothing is sent.
         attempt_failed: Awaited after each attempt that failed, with its number, what is to be told of it (`error`
@@ -47,5 +50,6 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     min_tokens_per_second: float | None = None
     is_collected: bool = False
     postprocess: Callable[[Any], Any] | None = None
+    plan_rest: Callable[[str, Conversation, int | None], CallPlan] | None = None
     intend: Callable[[int], Awaitable[None]] | None = None
     attempt_failed: Callable[[int, Any, bool], Awaitable[None]] | None = None

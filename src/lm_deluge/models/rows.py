@@ -69,6 +69,7 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         file_urls: It fetches documents by URL.
         developer_role: It knows messages of the developer; elsewhere they are sent as the system's.
         reasoning_field: The field of a message in which it wants reasoning back; `content` for tags in the text.
+        prefill_echo: An answer that goes on with words that the conversation begins has these words in front.
         think_tags: Its models leave their reasoning in the text, between `<think>` and `</think>` at the beginning.
         effort_field: How `reasoning_effort` is said: by that name, within `reasoning`, or by switching `thinking` or
             `enable_thinking` on and off.
@@ -81,6 +82,7 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     file_urls: bool = False
     developer_role: bool = True
     reasoning_field: Literal["", "reasoning_content", "reasoning", "content"] = ""
+    prefill_echo: bool = False
     think_tags: bool = False
     effort_field: Literal["reasoning_effort", "reasoning", "thinking", "enable_thinking"] = "reasoning_effort"
     rejects: tuple[str, ...] = ()
