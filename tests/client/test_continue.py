@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +29,7 @@ from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.simulator import Script, Simulator
 from lm_deluge.simulator.faults import Fault
 
+TIMES = 1_000 if os.environ.get("DELUGE_SOAK") else 100
 WAYS = [
     ("claude-haiku-4-5", "prefill", TEXTS),
     ("mistral-large-latest", "echo", TEXTS),
@@ -40,9 +42,9 @@ WAYS = [
 
 @pytest.mark.parametrize(("model", "variant", "texts"), WAYS, ids=[f"{model}-{variant}" for model, variant, _ in WAYS])
 async def test_broken_answers_are_whole(model: str, variant: str, texts: dict[str, str]) -> None:
-    """A hundred times, wherever the stream breaks: behind the first character, before the last, within an emoji."""
+    """A hundred times, a thousand in a soak: behind the first character, before the last, within an emoji."""
     rng = random.Random(f"{model} {variant}")
-    for number in range(100):
+    for number in range(TIMES):
         text = rng.choice(list(texts.values()))
         at = rng.choice((1, len(text) - 1, *rng.choices(breaks(text), k=12)))
         said = Model(text, variant=variant, cuts=[at], seed=f"{model} {variant} {number}")
