@@ -19,7 +19,7 @@ from lm_deluge import LLMClient
 from lm_deluge.client.journalled import JournalledRows
 from lm_deluge.dispatch.batch_input import BatchRow
 from lm_deluge.dispatch.journal import Journal
-from lm_deluge.dispatch.outage import Outage
+from lm_deluge.dispatch.probe_gate import ProbeGate
 from lm_deluge.errors import (
     BadRequestError,
     ConnectError,
@@ -437,7 +437,7 @@ async def test_an_address_where_nobody_ever_was_ends_the_batch_and_no_rows(tmp_p
     async with client, journal_at(tmp_path / "j") as journal:
         client._runner()._chance = lambda: 0.0
         asking = client.journalled(journal)
-        asking._outage = Outage((0.01, 0.01))
+        asking._gate = ProbeGate((0.01, 0.01))
         seen = [row.id async for row, _ in asking.answers(rows(100))]
         assert type(asking.gave_up) is ConnectError
         assert len(seen) <= 4
@@ -446,9 +446,9 @@ async def test_an_address_where_nobody_ever_was_ends_the_batch_and_no_rows(tmp_p
 
 
 def test_only_a_provider_that_is_alone_is_waited_for(tmp_path: Path) -> None:
-    async def outage_of(*models: str) -> Outage | None:
+    async def outage_of(*models: str) -> ProbeGate | None:
         async with journal_at(tmp_path / "j") as journal:
-            return LLMClient(list(models), api_key="any").journalled(journal)._outage
+            return LLMClient(list(models), api_key="any").journalled(journal)._gate
 
     assert asyncio.run(outage_of("gpt-4o", "gpt-4o-mini")) is not None
     assert asyncio.run(outage_of("gpt-4o", "claude-haiku-4-5")) is None

@@ -229,7 +229,7 @@ class LLMClient:
             retry_failed: Ask rows again that failed for good.
         """
         from lm_deluge.client.journalled import JournalledRows
-        from lm_deluge.dispatch.outage import Outage
+        from lm_deluge.dispatch.probe_gate import ProbeGate
 
         # With several providers the scheduler goes to another one.
         is_one_place = len({model.provider for model in self._rows.values()}) == 1
@@ -239,7 +239,7 @@ class LLMClient:
             most_at_once=self.options.max_concurrent_requests,
             max_attempts=self.options.max_attempts,
             retry_failed=retry_failed,
-            outage=Outage() if is_one_place else None,
+            gate=ProbeGate() if is_one_place else None,
         )
 
     def start_nowait(

@@ -17,7 +17,7 @@ import msgspec
 from lm_deluge.client.batch import run_one, window_of
 from lm_deluge.dispatch.batch_input import BatchRow
 from lm_deluge.dispatch.journal import Journal
-from lm_deluge.dispatch.outage import Outage
+from lm_deluge.dispatch.probe_gate import ProbeGate
 from lm_deluge.dispatch.runner import Runner
 from lm_deluge.dispatch.work import Work
 from lm_deluge.errors import ConfigurationError, DelugeError, DispatchError, JournalError
@@ -74,7 +74,7 @@ class JournalledRows:
         most_at_once: int | None,
         max_attempts: int,
         retry_failed: bool = False,
-        outage: Outage | None = None,
+        gate: ProbeGate | None = None,
     ) -> None:
         self.failure: JournalError | None = None
         self.gave_up: DelugeError | None = None
@@ -83,7 +83,7 @@ class JournalledRows:
         self._window = window_of(most_at_once)
         self._max_attempts = max_attempts
         self._retry_failed = retry_failed
-        self._outage = outage
+        self._gate = gate
         self._unseen = Counter(call for call, _ in journal.state.ambiguous)
         self._calls: dict[str, _Call] = {}
         self._ended: asyncio.Queue[str] = asyncio.Queue()
@@ -97,7 +97,7 @@ class JournalledRows:
     @property
     def is_held(self) -> bool:
         """Whether requests wait because nobody listens at the provider's."""
-        return self._outage is not None and self._outage.is_on
+        return self._gate is not None and self._gate.is_on
 
     async def answers(self, rows: Iterable[BatchRow]) -> AsyncGenerator[tuple[BatchRow, APIResponse], None]:
         """Yield each row that is due with its answer, once that is on the disk, as they end.
@@ -150,16 +150,16 @@ class JournalledRows:
 
     async def may_leave(self) -> None:
         """Return when a request may leave; raise where none may any more."""
-        if self._outage is not None:
-            await self._outage.wait()
+        if self._gate is not None:
+            await self._gate.wait()
         if self._is_stopped:
             raise _StoppedError("the batch is being stopped")
 
     def note_end(self, call: _Call, error: DelugeError | None, *, is_over: bool) -> None:
         """Learn how an attempt ended that was in flight."""
-        if self._outage is not None:
-            self._outage.note(error)
-            if error is not None and self._outage.is_hopeless and self.gave_up is None:
+        if self._gate is not None:
+            self._gate.note(error)
+            if error is not None and self._gate.is_hopeless and self.gave_up is None:
                 self.gave_up = error
                 self.stop()
         if self._is_stopped and not is_over and not call.in_flight:
