@@ -13,7 +13,7 @@ from lm_deluge.dispatch.journal_records import (
     scan,
 )
 from lm_deluge.errors import RateLimitError, TruncatedError
-from lm_deluge.response import APIResponse
+from lm_deluge.response import APIResponse, StreamStats
 from lm_deluge.usage import Usage
 
 
@@ -69,3 +69,22 @@ def test_a_row_that_was_answered_in_the_end_is_no_failure() -> None:
     )
     assert found.failures == {}
     assert (found.answers.requests, found.failed_attempts.requests, found.answers.cost) == (1, 1, None)
+
+
+def test_what_an_answer_has_in_its_sum_is_not_counted_twice() -> None:
+    """The sum of a call has the attempts of its own run; those of a run that was killed stand beside it."""
+    broken = took(5, 1, 0.5, error=TruncatedError("cut"), estimated=True)
+    for attempts, own in ((2, Sum(1, 0, 0, None)), (1, Sum(1, 5, 1, 0.5, is_estimated=True))):
+        answer = took(15, 3, 1.5, stats=StreamStats(attempts=attempts))
+        found = bill(Intent("a", 1), Failed("a", 1, response=broken), Intent("a", 2), Done("a", 2, answer))
+        assert found.answers == Sum(1, 15, 3, 1.5)
+        assert found.failed_attempts == own
+    last = took(12, 2, 1.0, error=TruncatedError("cut"), stats=StreamStats(attempts=2))
+    found = bill(
+        Intent("a", 1),
+        Failed("a", 1, response=broken),
+        Intent("a", 2),
+        Failed("a", 2, is_final=True, response=broken),
+        Failed("a", 2, is_final=True, response=last),  # what all of them took is known last
+    )
+    assert found.failed_attempts == Sum(2, 12, 2, 1.0)

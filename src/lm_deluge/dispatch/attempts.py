@@ -20,12 +20,13 @@ from lm_deluge.dispatch.purse import Account
 from lm_deluge.dispatch.retry import GiveUp, Wait
 from lm_deluge.dispatch.runner import Runner
 from lm_deluge.dispatch.scheduler import Start
-from lm_deluge.dispatch.spending import Spending
+from lm_deluge.dispatch.spending import Spending, spent_by
 from lm_deluge.dispatch.work import Work
 from lm_deluge.errors import APIError, ConfigurationError, DelugeError, DispatchError
 from lm_deluge.events import Attempt as AttemptEvent
 from lm_deluge.events import Event
 from lm_deluge.response import APIResponse
+from lm_deluge.usage import Usage
 
 __all__ = ["CallAttempts", "note_of"]
 
@@ -42,7 +43,7 @@ class CallAttempts:
         self._leg: Leg | None = None  # whose events are handed out
         self._opening: Leg | None = None  # nothing of it was handed out
         self._hedge: Hedge | None = None  # beside it
-        self._lost: list[tuple[Leg, DelugeError]] = []  # beside the one that goes on, and not yet told of
+        self._lost: list[tuple[Leg, DelugeError, Usage | None]] = []  # beside the one that goes on, and not yet told of
         self._spending = Spending()  # of the legs before
         self._account = Account(work.purses) if work.purses else None
         self._attempts = 0
@@ -183,12 +184,14 @@ class CallAttempts:
         )
         seconds = self._seconds(decision, error)
         self._note_failure(leg, error)
-        await self._tell_failed(leg, error)
+        await self._tell_failed(leg, error, spent_by(leg))
         return seconds
 
-    async def _tell_failed(self, leg: Leg, error: DelugeError) -> None:
+    async def _tell_failed(self, leg: Leg, error: DelugeError, usage: Usage | None) -> None:
         if self._work.attempt_failed is not None:
-            await self._work.attempt_failed(leg.number, APIResponse(error=error), False)
+            cost = None if usage is None else leg.plan.cost(usage)
+            response = APIResponse(error=error, usage=usage, cost=cost, model_internal=leg.start.route.model)
+            await self._work.attempt_failed(leg.number, response, False)
 
     def _lose(self, leg: Leg, error: DelugeError | None) -> None:
         """End a leg at once while another one goes on: it failed, or the other one spoke first."""
@@ -201,15 +204,17 @@ class CallAttempts:
             if leg is self._opening and runner.first_tokens is not None:
                 runner.first_tokens.note(leg.start.route.model, leg.first_token_s())
             self._spending.add_left(leg)
+            usage = leg.usage_when_left()
         else:
             self._end_leg(leg, error)
             self._spending.add(leg)
+            usage = spent_by(leg)
             self._note_failure(leg, error)
             # What is to be left alone for a while is; another attempt is under way already.
             route = leg.start.route
             self._unreached += runner.is_outage(error, route)
             runner.decide(error, attempt=1, unreached=0, time_left_s=math.inf, route=route, models=job.models)
-        self._lost.append((leg, error))
+        self._lost.append((leg, error, usage))
 
     def _seconds(self, decision: object, error: DelugeError) -> float:
         if isinstance(decision, GiveUp):

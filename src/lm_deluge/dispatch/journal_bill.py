@@ -65,7 +65,12 @@ class _Error(msgspec.Struct):
     type: str = "DelugeError"
 
 
+class _Stats(msgspec.Struct):
+    attempts: int = 1
+
+
 class _Response(msgspec.Struct):
+    stats: _Stats | None = None
     usage: Usage | None = None
     cost: float | None = None
     error: _Error | None = None
@@ -98,6 +103,7 @@ def bill_of(lines: Iterable[bytes], state: JournalState) -> Bill:
     wanted: dict[str, _Response] = {}
     bill = Bill(Sum(), Sum(), Sum(), ids, {})
     failures: Counter[str] = Counter()
+    failed: dict[str, dict[int, _Response]] = {}  # by call and attempt
     ambiguous = frozenset(ids)
     offset = 0
     for line in lines:
@@ -106,20 +112,33 @@ def bill_of(lines: Iterable[bytes], state: JournalState) -> Bill:
         found = None if payload is None else _decoder.decode(payload)
         if found is None or found.response is None:
             continue
+        _take_back(failed.get(found.id, {}), found.attempt, found.response, bill.failed_attempts)
         if found.kind == "done":
             found.response.add_to(bill.answers)
             if found.id in ambiguous:
                 wanted[found.id] = found.response
             continue
         if found.attempt:  # else nothing was sent
-            found.response.add_to(bill.failed_attempts)
+            failed.setdefault(found.id, {})[found.attempt] = found.response
         if state.failed.get(found.id) == start:
             failures[_kind_of(found.response)] += 1
+    for attempts in failed.values():
+        for response in attempts.values():
+            response.add_to(bill.failed_attempts)
     for call in ids:
         wanted.get(call, _Response()).add_to(bill.ambiguous)
     bill.ambiguous.is_estimated = bool(ids)
     bill.failures = dict(failures)
     return bill
+
+
+def _take_back(failed: dict[int, _Response], attempt: int, response: _Response, total: Sum) -> None:
+    """Count attempts without what they took that a later word has in its sum: that of a call has all of its own run."""
+    covered = 1 if response.stats is None else response.stats.attempts
+    for number in [each for each in failed if each > attempt - covered]:
+        if number != attempt:
+            total.requests += 1
+        del failed[number]
 
 
 def _kind_of(response: _Response) -> str:

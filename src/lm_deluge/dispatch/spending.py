@@ -6,7 +6,13 @@ from lm_deluge.dispatch.leg import Leg
 from lm_deluge.response import APIResponse
 from lm_deluge.usage import Usage
 
-__all__ = ["Spending"]
+__all__ = ["Spending", "spent_by"]
+
+
+def spent_by(leg: Leg) -> Usage | None:
+    """Return what a leg took that failed: as reported, or estimated once it said something; None: nothing is known."""
+    attempt = leg.attempt
+    return leg.usage() if attempt is not None and (attempt.builder.has_deltas or attempt.builder.usage) else None
 
 
 class Spending:
@@ -22,10 +28,8 @@ class Spending:
         return self._cost or 0.0
 
     def add(self, leg: Leg) -> None:
-        """Add what a leg has cost: as reported, or estimated once it said something."""
-        attempt = leg.attempt
-        if attempt is not None and (attempt.builder.has_deltas or attempt.builder.usage):
-            self._add(leg, leg.usage())
+        """Add what a leg has cost that failed."""
+        self._add(leg, spent_by(leg))
 
     def add_left(self, leg: Leg) -> None:
         """Add what a leg has cost that was left although nothing was wrong with it: its input in any case."""
