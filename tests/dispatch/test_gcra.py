@@ -165,9 +165,24 @@ def test_refusals_at_any_time_show_no_slices() -> None:
 def test_a_guess_may_grow_beyond_itself() -> None:
     pace = exact(is_guess=True)
     pace.refused(NOW, NOW, NOW)
-    assert pace.rate_share(NOW + 60 * 30 + 1) == pytest.approx(1.2)
+    assert pace.rate_share(NOW + 60) == pytest.approx(1.35)
+    for _ in range(200):
+        pace.accepted(NOW + 1)
+    assert pace.rate_share(NOW) == pytest.approx(0.9 * 1.005**200)
+    assert pace.rate_share(NOW + 60 * 30 + 1) == 1_000.0
     pace.adopt(30.0)
     assert pace.rate_share(NOW + 60 * 30 + 1) == 1.0
+
+
+def test_pauses_grow_with_refusals_in_a_row_only() -> None:
+    pace = exact(is_guess=True)
+    pauses = []
+    for moment, is_accepted in ((0, False), (10, False), (30, True), (60, True), (90, False)):
+        if is_accepted:
+            pace.accepted(NOW + moment - 1)
+        pace.refused(NOW + moment, NOW + moment, None)
+        pauses.append(pace.closed_until - NOW - moment)
+    assert pauses == [1.0, 2.0, 1.0, 1.0, 2.0]
 
 
 # Headers

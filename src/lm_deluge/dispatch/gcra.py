@@ -32,6 +32,8 @@ _TOKEN_BURST_SHARE = 1 / 120  # the window keeps it
 _FASTER = 1.05
 _RATE_CUT, _LEAST_RATE = 0.9, 0.05
 _RECOVERY = 0.01
+_GROWTH_OF_GUESS, _GROWTH_BY_SUCCESS = 1.5, 1.005  # per clean period, and per request that is not refused
+_MOST_OF_GUESS = 1_000.0
 _BURST_CUT, _LEAST_BURST = 0.5, 1 / 16
 _QUANTA_S = (60.0, 30.0, 20.0, 15.0, 10.0, 6.0, 5.0, 2.0, 1.0)
 _QUANTUM_FIT = 0.12
@@ -95,6 +97,7 @@ class Pace:
         self._rate_after_cut = 1.0
         self._cut_at = -math.inf
         self._refused_at: list[float] = []
+        self._in_a_row = 0  # refusals, with nothing accepted in between
         self._last: Charge | None = None
         self._moved_s = 0.0  # by headers, in sum
         self._forward_s = 0.0  # by headers, not yet caught up with
@@ -102,11 +105,16 @@ class Pace:
     # How fast
 
     def rate_share(self, now: float) -> float:
-        """Return the share of the limit that is used: less after refusals, one hundredth more per clean period."""
+        """Return the share of the limit that is used: less after refusals, one hundredth more per clean period.
+
+        A limit that was only guessed is felt out: refusals may have had other reasons than the rate.
+        """
         if self._cut_at == -math.inf:
             return 1.0
-        share = self._rate_after_cut + _RECOVERY * math.floor((now - self._cut_at) / self.period_s)
-        return share if self._is_guess else min(1.0, share)
+        periods = (now - self._cut_at) / self.period_s
+        if self._is_guess:
+            return min(self._rate_after_cut * math.pow(_GROWTH_OF_GUESS, min(periods, 100.0)), _MOST_OF_GUESS)
+        return min(1.0, self._rate_after_cut + _RECOVERY * math.floor(periods))
 
     def burst_s(self, now: float) -> float:
         """Return how many seconds' worth may go at once; halved by refusals, doubled again by ten clean periods."""
@@ -234,13 +242,21 @@ class Pace:
             self._rate_after_cut = max(_LEAST_RATE, share * _RATE_CUT)
             self._burst_share = max(_LEAST_BURST, self._burst_share_at(now) * _BURST_CUT)
             self._cut_at = now
+            self._in_a_row += 1
             self._refused_at = [*self._refused_at[1 - _REFUSALS_KEPT :], now]
             recent = [moment for moment in self._refused_at if now - moment < _SLICES_KEPT * self.period_s]
             self._quantum_s = _quantum(recent, self.period_s) or self._quantum_s
         if retry_at is None:
-            retry_at = now + min(self.period_s, self.period_s / 60 * 2 ** (len(self._refused_at) - 1))
+            retry_at = now + min(self.period_s, self.period_s / 60 * 2 ** min(max(self._in_a_row - 1, 0), 6))
         self.closed_until = max(self.closed_until, retry_at)
         self.tat = max(self.tat, self.closed_until)
+
+    def accepted(self, sent_at: float) -> None:
+        """Note that a request was not refused: the next refusal is the first again."""
+        if sent_at > self._cut_at > -math.inf:
+            self._in_a_row = 0
+            if self._is_guess:
+                self._rate_after_cut = min(self._rate_after_cut * _GROWTH_BY_SUCCESS, _MOST_OF_GUESS)
 
     def adopt(self, amount: float) -> None:
         """Take over the limit that a provider names."""

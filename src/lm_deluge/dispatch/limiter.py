@@ -354,6 +354,8 @@ class LocalLimiter:
             route.places.overloaded(observation.sent_at, now)
         elif observation.status < _FIRST_ERROR:
             route.places.succeeded()
+            for pace in route.paces:
+                pace.accepted(observation.sent_at)
 
     def _note_delay(self, delay_s: float) -> None:
         self._delays.append(delay_s)
