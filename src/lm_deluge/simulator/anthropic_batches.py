@@ -55,14 +55,10 @@ def _show(store: BatchStore, request: Request, found: dict[str, str], url: str) 
 
 
 def _list(store: BatchStore, request: Request, found: dict[str, str], url: str) -> BatchReply:
-    jobs = store.list(_API)
-    ids = [job.id for job in jobs]
-    after = request.query.get("after_id")
-    jobs = jobs[ids.index(after) + 1 :] if after in ids else jobs
-    limit = int(request.query.get("limit", "20"))
-    shown = [_shown(job, url) for job in jobs[:limit]]
+    jobs, has_more = store.page(_API, request.query.get("after_id"), int(request.query.get("limit", "20")))
+    shown = [_shown(job, url) for job in jobs]
     ends = {"first_id": shown[0]["id"] if shown else None, "last_id": shown[-1]["id"] if shown else None}
-    return BatchReply.of({"data": shown, "has_more": len(jobs) > limit, **ends})
+    return BatchReply.of({"data": shown, "has_more": has_more, **ends})
 
 
 def _cancel(store: BatchStore, request: Request, found: dict[str, str], url: str) -> BatchReply:

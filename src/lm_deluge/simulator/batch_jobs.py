@@ -186,6 +186,13 @@ class BatchStore:
         """Return the batches of an API, newest first."""
         return [job for job in reversed(self.jobs.values()) if job.api == api]
 
+    def page(self, api: str, after: str | None, limit: int) -> tuple[Sequence[BatchJob], bool]:
+        """Return so many of them behind one, from the first where there is no such one; and whether there are more."""
+        jobs = self.list(api)
+        ids = [job.id for job in jobs]
+        rest = jobs[ids.index(after) + 1 :] if after in ids else jobs
+        return rest[:limit], len(rest) > limit
+
     def file(self, file_id: str) -> bytes:
         """Return what a file holds.
 
