@@ -35,6 +35,7 @@ __all__ = ["Attempt", "Timing", "open_attempt", "open_exchange", "resume_attempt
 
 USER_AGENT = "lm-deluge"
 _MOST_REDIRECTS = 3
+_REDIRECT, _REFUSAL = 300, 400  # statuses from which on an answer is one
 _MOST_ERROR_BODY = 64 * 2**10
 _ERROR_BODY_S = 10.0
 _RELEASE_S = 0.1
@@ -356,7 +357,7 @@ async def open_exchange(
                     # Only what hides its headers holds them: tracebacks with locals would show the key.
                     ready, secrets = await _authorized(request, call, key, secrets)
                     exchange = await _open_following(transport, ready, timeouts, proxy)
-                    if exchange.head.status >= 300:  # noqa: PLR2004
+                    if exchange.head.status >= _REDIRECT:
                         raise await _error_of(exchange, adapter)
             except DescriptorsUsedUpError:
                 clock = "total"
@@ -408,7 +409,7 @@ async def _open_following(
         )
         status = exchange.head.status
         location = exchange.head.headers.get("location")
-        if not 300 <= status < 400 or location is None:  # noqa: PLR2004
+        if not _REDIRECT <= status < _REFUSAL or location is None:
             return exchange
         exchange.abort()
         try:

@@ -12,6 +12,7 @@ import msgspec
 
 from lm_deluge.client.asked import Asked, Tools, merged
 from lm_deluge.config import ClientOptions, LocalCache, PromptCache, SamplingParams, Secret, check_range
+from lm_deluge.dispatch.purse import Purse
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.models.registry import find_served_model
 from lm_deluge.models.rows import ModelRow
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from lm_deluge.dispatch.cache import SQLiteCache
     from lm_deluge.dispatch.call_plan import CallPlan
     from lm_deluge.dispatch.journal import Journal
-    from lm_deluge.dispatch.purse import Purse
     from lm_deluge.dispatch.runner import LimiterLock, Runner
     from lm_deluge.dispatch.stream_call import StreamCall
     from lm_deluge.dispatch.work import Work
@@ -67,7 +67,7 @@ class LLMClient:
         self._fallback = tuple(find_served_model(name, url) for name in others)
         self._rows = {row.id: row for row in (*self._fallback, *self.models)}
         self.options.check_models(self._rows)
-        self._purse: Purse | None = None
+        self._purse = None if self.options.max_cost is None else Purse(self.options.max_cost, "the client")
         self._turns = [0.0] * len(self.models)
         self._limiter: LimiterLock | None = None
         self._runners: WeakKeyDictionary[AbstractEventLoop, Runner] = WeakKeyDictionary()
@@ -304,7 +304,6 @@ class LLMClient:
 
     def _work_maker(self, asked: Asked, *, is_collected: bool = False) -> Callable[[Prompt], Work]:
         """Return what makes a call of a prompt. Nobody sees the events of one that `is_collected` before its end."""
-        from lm_deluge.dispatch.purse import Purse
         from lm_deluge.dispatch.work import Work
         from lm_deluge.prompt.conversation import to_conversation
 
@@ -316,8 +315,6 @@ class LLMClient:
         check_range("max_cost", asked.max_cost, 0, math.inf)
         options = self.options
         params = merged(options.sampling_params, asked.params)
-        if options.max_cost is not None and self._purse is None:
-            self._purse = Purse(options.max_cost, "the client")
 
         def make(prompt: Prompt) -> Work:
             conversation = to_conversation(prompt)

@@ -86,7 +86,7 @@ class CallAttempts:
                 self._account.check(self._spending.cost + beside_cost + plan.least_cost())
             if self._work.intend is not None:
                 await self._work.intend(number)
-        except BaseException:
+        except BaseException:  # a cancellation, too
             self._attempts -= 1
             runner.give_back(start.ticket, was_sent=False)
             raise

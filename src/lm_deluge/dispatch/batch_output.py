@@ -78,13 +78,11 @@ def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(target)
-    except OSError as error:
+    except BaseException as error:  # whatever it was, no half file stays
         with contextlib.suppress(OSError):
             beside.unlink()
-        raise JournalError(f"cannot write {path}: {error.strerror}", path=str(path)) from error
-    except BaseException:
-        with contextlib.suppress(OSError):
-            beside.unlink()
+        if isinstance(error, OSError):
+            raise JournalError(f"cannot write {path}: {error.strerror}", path=str(path)) from error
         raise
 
 
