@@ -12,13 +12,13 @@ from lm_deluge.config import PromptCache, SamplingParams
 from lm_deluge.errors import ConfigurationError, InvalidPromptError
 from lm_deluge.models.registry import SIMULATOR, find_provider
 from lm_deluge.models.rows import ModelRow
-from lm_deluge.prompt.conversation import Prompt, to_conversation
+from lm_deluge.prompt.conversation import Conversation, Prompt, to_conversation
 from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.providers.adapter import Call
 from lm_deluge.providers.catalog import find_adapter
 from lm_deluge.providers.fit import losses
 
-__all__ = ["build_call", "to_schema", "to_tools"]
+__all__ = ["build_blank_call", "build_call", "to_schema", "to_tools", "with_conversation"]
 
 
 def build_call(  # noqa: PLR0913 - what one request is made from
@@ -40,6 +40,39 @@ def build_call(  # noqa: PLR0913 - what one request is made from
     Raises:
         ConfigurationError: Something in it cannot be sent.
     """
+    call = build_blank_call(
+        model,
+        params=params,
+        tools=tools,
+        output=output,
+        base_url=base_url,
+        cache=cache,
+        background=background,
+        extra_headers=extra_headers,
+        extra_body=extra_body,
+        max_event_bytes=max_event_bytes,
+    )
+    return with_conversation(call, to_conversation(prompt))
+
+
+def build_blank_call(  # noqa: PLR0913 - what one request is made from, but for the prompt
+    model: ModelRow,
+    *,
+    params: SamplingParams | None = None,
+    tools: Sequence[Tool | ProviderTool | Mapping[str, Any]] | None = None,
+    output: Any = None,
+    base_url: str | None = None,
+    cache: PromptCache | None = None,
+    background: bool = False,
+    extra_headers: Mapping[str, str] | None = None,
+    extra_body: Mapping[str, Any] | None = None,
+    max_event_bytes: int = 16 * 2**20,
+) -> Call:
+    """Return a call without a conversation, for `with_conversation`: all else is settled once for many of them.
+
+    Raises:
+        ConfigurationError: Something in it cannot be sent.
+    """
     if params is not None and not isinstance(params, SamplingParams):
         raise ConfigurationError("sampling_params is not a SamplingParams")
     if cache is not None and cache not in get_args(PromptCache):
@@ -50,10 +83,10 @@ def build_call(  # noqa: PLR0913 - what one request is made from
             raise ConfigurationError(f"{name} is not a mapping, but {type(value).__name__}")
     headers = dict(extra_headers or {})
     check_headers(headers)
-    call = Call(
+    return Call(
         model=model,
         provider=provider,
-        conversation=to_conversation(prompt),
+        conversation=Conversation(),
         base_url=find_base_url(provider, base_url or _simulator_url(model)),
         params=params or SamplingParams(),
         tools=to_tools(tools),
@@ -64,7 +97,13 @@ def build_call(  # noqa: PLR0913 - what one request is made from
         extra_body=dict(extra_body or {}),
         max_event_bytes=max_event_bytes,
     )
-    return msgspec.structs.replace(call, warnings=losses(call, find_adapter(provider.adapter)))
+
+
+def with_conversation(call: Call, conversation: Conversation) -> Call:
+    """Return the call with this conversation, and the warnings that go with it."""
+    full = msgspec.structs.replace(call, conversation=conversation)
+    lost = losses(full, find_adapter(call.provider.adapter))
+    return msgspec.structs.replace(full, warnings=lost) if lost else full
 
 
 def _simulator_url(model: ModelRow) -> str | None:

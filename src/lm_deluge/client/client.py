@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from os import PathLike
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from lm_deluge.providers.batch_api import BatchState
     from lm_deluge.response import APIResponse
     from lm_deluge.transport.base import Transport
+
+    Planner = Callable[[Conversation], CallPlan]
 
 __all__ = ["LLMClient"]
 
@@ -219,7 +222,7 @@ class LLMClient:
         from lm_deluge.client.provider_batch import start_provider_batch
 
         asked = Asked(tools, sampling_params, output, cache)
-        return start_provider_batch(self, prompts, asked, self._plan, str(journal), on_state)
+        return start_provider_batch(self, prompts, asked, self._planners(asked), str(journal), on_state)
 
     def journalled(self, journal: Journal, *, retry_failed: bool = False) -> JournalledRows:
         """Return what answers the rows of a batch file, each written into a journal before and after it is asked.
@@ -316,18 +319,20 @@ class LLMClient:
         options = self.options
         params = merged(options.sampling_params, asked.params)
 
+        planners = self._planners(asked)
+
+        def plan_rest(model: str, so_far: Conversation, max_new_tokens: int | None) -> CallPlan:
+            own = msgspec.structs.replace(asked.params or SamplingParams(), max_new_tokens=max_new_tokens)
+            return self._planners(asked._replace(params=own))(model)(so_far)
+
         def make(prompt: Prompt) -> Work:
             conversation = to_conversation(prompt)
             plans: dict[str, CallPlan] = {}
 
             def plan_for(model: str) -> CallPlan:
                 if model not in plans:
-                    plans[model] = self._plan(self._rows[model], conversation, asked)
+                    plans[model] = planners(model)(conversation)
                 return plans[model]
-
-            def plan_rest(model: str, so_far: Conversation, max_new_tokens: int | None) -> CallPlan:
-                own = msgspec.structs.replace(asked.params or SamplingParams(), max_new_tokens=max_new_tokens)
-                return self._plan(self._rows[model], so_far, asked._replace(params=own))
 
             own = None if asked.max_cost is None else Purse(asked.max_cost, "the call")
             return Work(
@@ -380,9 +385,14 @@ class LLMClient:
             found = self._runners[loop] = build_runner(self._limiter, self.options, self.models, self._fallback)
         return found
 
-    def _plan(self, model: ModelRow, prompt: Prompt, asked: Asked) -> CallPlan:
+    def _planners(self, asked: Asked) -> Callable[[str], Planner]:
+        """Return the planner for each model, made once: of many prompts all but the first find it there."""
+        return functools.cache(lambda name: self._planner(self._rows[name], asked))
+
+    def _planner(self, model: ModelRow, asked: Asked) -> Planner:
+        """Return what plans a call about a conversation. Keys and addresses are looked up here."""
         from lm_deluge.api_requests.credentials import find_key
-        from lm_deluge.api_requests.request import build_call
+        from lm_deluge.api_requests.request import build_blank_call, with_conversation
         from lm_deluge.dispatch.call_plan import CallPlan
         from lm_deluge.providers.catalog import find_adapter
 
@@ -391,9 +401,8 @@ class LLMClient:
             raise ConfigurationError(
                 f"{model.id} has no price, so max_cost cannot be kept", hint="register() a row with a price."
             )
-        call = build_call(
+        blank = build_blank_call(
             model,
-            prompt,
             params=merged(options.sampling_params, asked.params),
             tools=asked.tools,
             output=asked.output,
@@ -404,17 +413,26 @@ class LLMClient:
             extra_body={**(options.extra_body or {}), **asked.extra_body},
             max_event_bytes=options.max_event_bytes,
         )
-        adapter = find_adapter(call.provider.adapter)
-        return CallPlan(
-            adapter=adapter,
-            call=call,
-            request=adapter.build_request(call),
-            key=find_key(call.provider, model, call.base_url, options.api_key),
-            transport=self._shared_transport(),
-            timeouts=options.timeouts.for_model(is_reasoning=bool(model.capabilities.reasoning)),
-            proxy=None if options.proxy is None else Secret(options.proxy),
-            local_cache=self._shared_cache(),
-        )
+        adapter = find_adapter(blank.provider.adapter)
+        key = find_key(blank.provider, model, blank.base_url, options.api_key)
+        transport, local_cache = self._shared_transport(), self._shared_cache()
+        timeouts = options.timeouts.for_model(is_reasoning=bool(model.capabilities.reasoning))
+        proxy = None if options.proxy is None else Secret(options.proxy)
+
+        def plan(conversation: Conversation) -> CallPlan:
+            call = with_conversation(blank, conversation)
+            return CallPlan(
+                adapter=adapter,
+                call=call,
+                request=adapter.build_request(call),
+                key=key,
+                transport=transport,
+                timeouts=timeouts,
+                proxy=proxy,
+                local_cache=local_cache,
+            )
+
+        return plan
 
     def _next_model(self) -> ModelRow:
         """Return the model whose turn it is, by the weights."""

@@ -18,7 +18,7 @@ from lm_deluge.dispatch.provider_batch import ProviderBatch
 from lm_deluge.errors import ConfigurationError, DelugeError
 from lm_deluge.models.registry import find_provider
 from lm_deluge.models.rows import ModelRow
-from lm_deluge.prompt.conversation import Conversation
+from lm_deluge.prompt.conversation import Conversation, to_conversation
 from lm_deluge.providers.batch_api import BatchState
 from lm_deluge.providers.batch_catalog import find_batch_api
 from lm_deluge.response import APIResponse
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["check_provider_batch", "start_provider_batch"]
 
 OnState: TypeAlias = Callable[[str, BatchState], None]
-PlanFor: TypeAlias = "Callable[[ModelRow, Any, Asked], CallPlan]"
+Planners: TypeAlias = Callable[[str], Callable[[Conversation], CallPlan]]
 
 
 def check_provider_batch(models: Iterable[ModelRow], options: ClientOptions) -> None:
@@ -51,7 +51,7 @@ def start_provider_batch(
     client: LLMClient,
     prompts: Iterable[Any],
     asked: Asked,
-    plan_for: PlanFor,
+    planners: Planners,
     journal: str,
     on_state: OnState | None,
 ) -> AsyncIterator[tuple[int, APIResponse]]:
@@ -65,7 +65,7 @@ def start_provider_batch(
     names = [model.id for model in models]
     shaping = (names, options.sampling_params, options.extra_body, *asked[:2], to_schema(asked.output), asked.cache)
     held = list(prompts)
-    plans = (_planned(plan_for, models[number % len(models)], prompt, asked) for number, prompt in enumerate(held))
+    plans = (_planned(planners, models[number % len(models)], prompt) for number, prompt in enumerate(held))
     fingerprint = fingerprint_of({}, (_bytes_of(each) for each in (shaping, *held)))
     return _run(plans, Path(journal), fingerprint, options.max_attempts, on_state)
 
@@ -81,9 +81,9 @@ async def _run(
                 yield response.id, response
 
 
-def _planned(plan_for: PlanFor, model: ModelRow, prompt: Any, asked: Asked) -> CallPlan | DelugeError:
+def _planned(planners: Planners, model: ModelRow, prompt: Any) -> CallPlan | DelugeError:
     try:
-        return plan_for(model, prompt, asked)
+        return planners(model.id)(to_conversation(prompt))
     except DelugeError as error:
         return error
 
