@@ -16,6 +16,7 @@ from lm_deluge.dispatch.call_plan import CallPlan
 from lm_deluge.dispatch.journal import Journal
 from lm_deluge.dispatch.provider_batch import ProviderBatch
 from lm_deluge.encoders.encoder import ParsedRequest
+from lm_deluge.prompt.conversation import to_conversation
 from lm_deluge.response import APIResponse
 from lm_deluge.simulator import Simulator
 from lm_deluge.transport.base import Exchange, Place
@@ -133,8 +134,9 @@ async def client_of(
 
 
 def plans_of(client: LLMClient, prompts: Iterable[str], **asked: Any) -> Iterable[tuple[str, CallPlan]]:
+    plan = client._planners(Asked(**asked))(client.models[0].id)
     for number, prompt in enumerate(prompts):
-        yield f"row {number}", client._plan(client.models[0], prompt, Asked(**asked))
+        yield f"row {number}", plan(to_conversation(prompt))
 
 
 async def run_batch(

@@ -15,6 +15,7 @@ import msgspec
 from lm_deluge.api_requests.authorize import authorize
 from lm_deluge.api_requests.clocks import StreamClocks
 from lm_deluge.api_requests.credentials import find_proxy, hide, secrets_of
+from lm_deluge.api_requests.deadline import Deadline
 from lm_deluge.api_requests.watchdog import Watchdog
 from lm_deluge.config import Secret, Timeouts
 from lm_deluge.errors import (
@@ -353,7 +354,7 @@ async def open_exchange(
             sent_at = asyncio.get_running_loop().time()
             limit, clock = clocks.limit(sent_at)
             try:
-                async with asyncio.timeout_at(None if limit == math.inf else limit):
+                with Deadline(None if limit == math.inf else limit):
                     # Only what hides its headers holds them: tracebacks with locals would show the key.
                     ready, secrets = await _authorized(request, call, key, secrets)
                     exchange = await _open_following(transport, ready, timeouts, proxy)
@@ -361,7 +362,7 @@ async def open_exchange(
                         raise await _error_of(exchange, adapter)
             except DescriptorsUsedUpError:
                 clock = "total"
-                async with asyncio.timeout_at(clocks.deadline):
+                with Deadline(clocks.deadline):
                     await place.again()
             else:
                 exchange.keep(place)
@@ -385,7 +386,7 @@ async def open_exchange(
 async def _find_place(transport: Transport, clocks: StreamClocks) -> Place:
     if clocks.deadline is None:
         return await transport.place()
-    async with asyncio.timeout_at(clocks.deadline):
+    with Deadline(clocks.deadline):
         return await transport.place()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from lm_deluge.api_requests.deadline import Deadline
 from lm_deluge.dispatch.background import UpstreamCancel, can_resume, resume
 from lm_deluge.dispatch.first_tokens import FirstTokens
 from lm_deluge.dispatch.hedge import Hedge
@@ -52,7 +53,7 @@ class CallAttempts:
         self._is_aborted = False
         self._begun: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.scope: asyncio.Timeout | None = None  # by which whoever waits is woken
+        self.scope: Deadline | None = None  # by which whoever waits is woken
         self._cancels: dict[str, UpstreamCancel] = {}  # by the id of the answer that it ends
 
     async def _admit(self, wait_s: float) -> Leg:

@@ -10,6 +10,7 @@ import asyncio
 import warnings
 from collections.abc import Awaitable, Callable
 
+from lm_deluge.api_requests.deadline import Deadline
 from lm_deluge.dispatch.cached_answer import CachedAnswer, build_key, decode_answer, encode_answer
 from lm_deluge.dispatch.call_plan import CallPlan
 from lm_deluge.dispatch.runner import Runner
@@ -131,7 +132,7 @@ class CachedCall(StreamCall):
     async def _ask(self, plan: CallPlan) -> bytes | None:
         if plan.local_cache is None:
             return None
-        async with asyncio.timeout(_PATIENCE_S) as scope:
+        with Deadline(asyncio.get_running_loop().time() + _PATIENCE_S) as scope:
             self.scope = scope  # which an abort cuts short
             try:
                 return await plan.local_cache.get(_key(plan))

@@ -17,6 +17,7 @@ from types import TracebackType
 import msgspec
 
 from lm_deluge.api_requests.answer import build_stats
+from lm_deluge.api_requests.deadline import Deadline
 from lm_deluge.dispatch.attempts import CallAttempts, note_of
 from lm_deluge.dispatch.background import can_resume
 from lm_deluge.dispatch.joined_answer import JoinedAnswer
@@ -59,7 +60,7 @@ class StreamCall(CallAttempts):
             raise overspent
         try:
             if self._leg is None:
-                async with _Waking(self):
+                with _Waking(self):
                     events = await self._first_events(None)
             else:
                 events = await self._next_of(self._leg)
@@ -92,7 +93,7 @@ class StreamCall(CallAttempts):
             if self._is_aborted:
                 raise
             on_break = self._work.on_break
-            async with _Waking(self):
+            with _Waking(self):
                 if can_resume(leg.attempt, error):
                     try:
                         return await self._resume(leg, error)
@@ -187,7 +188,7 @@ class StreamCall(CallAttempts):
             except SeamError as failure:
                 self._cancel_upstream(self._leg)
                 self._leg.abort()
-                async with _Waking(self):
+                with _Waking(self):
                     return await self._leave(joint, str(failure))
             events = ready or await self._read(self._leg)
         return events
@@ -277,9 +278,8 @@ class StreamCall(CallAttempts):
                 self._cancel_upstream(leg)
                 leg.abort()
         scope, self.scope = self.scope, None
-        if scope is not None and self._loop is not None:
-            # Wakes the one who opens the attempt; his task is not cancelled.
-            scope.reschedule(self._loop.time())
+        if scope is not None:
+            scope.pass_now()  # wakes the one who opens the attempt; his task is not cancelled
 
     def abort_from_anywhere(self) -> None:
         """Abort from a finaliser, which may run in another thread or after the loop was closed."""
@@ -331,21 +331,23 @@ class StreamCall(CallAttempts):
         return stats if self._joint is None else self._joint.mend_stats(stats)
 
 
-class _Waking:
+class _Waking(Deadline):
     """Lets `abort` wake whoever waits in the block."""
 
-    __slots__ = ("_call", "_outer", "_scope")
+    __slots__ = ("_call", "_outer")
 
     def __init__(self, call: StreamCall) -> None:
+        super().__init__()
         self._call = call
         self._outer = call.scope
-        self._scope = asyncio.timeout(None)
 
-    async def __aenter__(self) -> None:
-        self._call.scope = await self._scope.__aenter__()
+    def __enter__(self) -> _Waking:
+        super().__enter__()
+        self._call.scope = self
+        return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._call.scope = self._outer
-        await self._scope.__aexit__(kind, error, traceback)
+        super().__exit__(kind, error, traceback)

@@ -322,9 +322,10 @@ class AiohttpExchange:
         """Wait at most so long for the body's end, so that the connection can be used again; else close it."""
         surplus = 0
         try:
-            async with asyncio.timeout(wait_s):
-                while not surplus and not self._content.at_eof():
-                    surplus += len(await self._content.readany())
+            if not self._content.at_eof():
+                async with asyncio.timeout(wait_s):
+                    while not surplus and not self._content.at_eof():
+                        surplus += len(await self._content.readany())
         except (aiohttp.ClientError, OSError, builtins.TimeoutError):
             self.abort()
         finally:
