@@ -32,7 +32,7 @@ def http_chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-GAP_S = 0.002  # between two events of an answer that flows
+GAP_S = 0.005  # between two events of an answer that flows: slow enough that every peer gets each in a read of its own
 
 
 def _streamed(*usage: bytes) -> list[bytes]:

@@ -14,7 +14,7 @@ import msgspec
 
 from lm_deluge.api_requests.authorize import authorize
 from lm_deluge.api_requests.clocks import StreamClocks
-from lm_deluge.api_requests.credentials import find_proxy, hide, secrets_of
+from lm_deluge.api_requests.credentials import hide, secrets_of
 from lm_deluge.api_requests.deadline import Deadline
 from lm_deluge.api_requests.watchdog import Watchdog
 from lm_deluge.config import Secret, Timeouts
@@ -268,7 +268,7 @@ async def open_attempt(  # noqa: PLR0913 - what one exchange needs, all keyword-
     """Send the request; return once the provider has said that an answer is coming.
 
     `request` is what `adapter` made of `call`; `deadline` is when the whole call must be over, in the running
-    loop's time; `on_head` is told status and headers of the answer.
+    loop's time; `proxy` is what `find_proxy` says; `on_head` is told status and headers of the answer.
 
     Raises:
         ConfigurationError: There is nothing by which the provider would know its customer.
@@ -384,8 +384,6 @@ async def open_exchange(
 
 
 async def _find_place(transport: Transport, clocks: StreamClocks) -> Place:
-    if clocks.deadline is None:
-        return await transport.place()
     with Deadline(clocks.deadline):
         return await transport.place()
 
@@ -397,7 +395,8 @@ async def _authorized(
     given = await authorize(request, call, key)
     headers = {"user-agent": USER_AGENT, **given, **request.headers}
     sent = msgspec.structs.replace(request, headers=headers)
-    return sent, (*secrets, *secrets_of(None, given, None))
+    # Where there is a key, it is all that they hold, and among the secrets already.
+    return sent, secrets if key is not None else (*secrets, *secrets_of(None, given, None))
 
 
 async def _open_following(
@@ -405,9 +404,7 @@ async def _open_following(
 ) -> Exchange:
     """Send the request; follow what leads to the same origin with the same method, and nothing else."""
     for _ in range(_MOST_REDIRECTS + 1):
-        exchange = await transport.open(
-            request, connect_timeout_s=timeouts.connect, proxy=find_proxy(request.url, proxy)
-        )
+        exchange = await transport.open(request, connect_timeout_s=timeouts.connect, proxy=proxy)
         status = exchange.head.status
         location = exchange.head.headers.get("location")
         if not _REDIRECT <= status < _REFUSAL or location is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lm_deluge.api_requests.answer import build_answer, build_stats
 from lm_deluge.api_requests.attempt import Attempt, open_attempt
-from lm_deluge.api_requests.credentials import find_key
+from lm_deluge.api_requests.credentials import find_key, find_proxy
 from lm_deluge.api_requests.request import build_call
 from lm_deluge.config import PromptCache, SamplingParams, Secret, Timeouts
 from lm_deluge.errors import DelugeError
@@ -107,4 +107,5 @@ async def _open(call: Call, key: Secret | None, timeouts: Timeouts) -> Attempt:
         transport=shared_transport(),
         timeouts=settled,
         deadline=None if settled.total is None else now + settled.total,
+        proxy=find_proxy(call.base_url, None),
     )

@@ -391,7 +391,7 @@ class LLMClient:
 
     def _planner(self, model: ModelRow, asked: Asked) -> Planner:
         """Return what plans a call about a conversation. Keys and addresses are looked up here."""
-        from lm_deluge.api_requests.credentials import find_key
+        from lm_deluge.api_requests.credentials import find_key, find_proxy
         from lm_deluge.api_requests.request import build_blank_call, with_conversation
         from lm_deluge.dispatch.call_plan import CallPlan
         from lm_deluge.providers.catalog import find_adapter
@@ -417,7 +417,7 @@ class LLMClient:
         key = find_key(blank.provider, model, blank.base_url, options.api_key)
         transport, local_cache = self._shared_transport(), self._shared_cache()
         timeouts = options.timeouts.for_model(is_reasoning=bool(model.capabilities.reasoning))
-        proxy = None if options.proxy is None else Secret(options.proxy)
+        proxy = find_proxy(blank.base_url, None if options.proxy is None else Secret(options.proxy))
 
         def plan(conversation: Conversation) -> CallPlan:
             call = with_conversation(blank, conversation)

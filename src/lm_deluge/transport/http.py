@@ -10,6 +10,7 @@ import ssl
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakSet
@@ -166,14 +167,14 @@ class AiohttpTransport:
 
     async def place(self) -> Place:
         """Wait until the process has room for one more connection."""
-        pool = await self._pool()
-        return await pool.places.take()
+        places = (self._own_pool() or await self._new_pool()).places
+        return places.maybe_take() or await places.take()
 
     async def open(
         self, request: HttpRequest, *, connect_timeout_s: float | None, proxy: Secret | None
     ) -> AiohttpExchange:
         """Send the request; return once status and headers are here."""
-        session = (await self._pool()).session
+        session = (self._own_pool() or await self._new_pool()).session
         stale = 0
         while True:
             begun = asyncio.get_running_loop().time()
@@ -187,7 +188,7 @@ class AiohttpTransport:
                     headers={"accept-encoding": accepted_codings(), **_length(request), **request.headers},
                     allow_redirects=False,
                     proxy=None if proxy is None else proxy.reveal(),
-                    timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout_s),
+                    timeout=_timeout(connect_timeout_s),
                 )
             except (aiohttp.ClientError, OSError, ValueError, builtins.TimeoutError) as error:
                 stale += 1
@@ -222,18 +223,21 @@ class AiohttpTransport:
         if pool is not None:
             await pool.close()
 
-    async def _pool(self) -> _Pool:
+    def _own_pool(self) -> _Pool | None:
+        """Return the open pool of this loop and process, None where there is none."""
+        pool = self._pools.get(asyncio.get_running_loop())
+        return None if pool is None or pool.pid != _Process.pid or pool.session.closed else pool
+
+    async def _new_pool(self) -> _Pool:
         loop = asyncio.get_running_loop()
-        pool = self._pools.get(loop)
-        if pool is not None and pool.pid != _Process.pid:
-            self._of_parents.append(pool)  # collecting it would touch sockets that are not ours
-            pool = None
-        if pool is None or pool.session.closed:
-            for other in [each for each in self._pools if each.is_closed()]:
-                del self._pools[other]
-            pools = self._pools
-            pool = pools[loop] = _Pool(lambda: pools.pop(loop, None))
-            await pool.start()
+        before = self._pools.get(loop)
+        if before is not None and before.pid != _Process.pid:
+            self._of_parents.append(before)  # collecting it would touch sockets that are not ours
+        for other in [each for each in self._pools if each.is_closed()]:
+            del self._pools[other]
+        pools = self._pools
+        pool = pools[loop] = _Pool(lambda: pools.pop(loop, None))
+        await pool.start()
         return pool
 
 
@@ -252,6 +256,11 @@ async def _sent_piecewise(pieces: Pieces) -> AsyncIterator[bytes]:
         yield piece
 
 
+@lru_cache(maxsize=16)
+def _timeout(connect_s: float | None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=connect_s)
+
+
 def _length(request: HttpRequest) -> dict[str, str]:
     # Where aiohttp cannot know the length it sends chunks, which storage services refuse.
     return {} if request.pieces is None else {"content-length": str(request.size)}
@@ -266,9 +275,9 @@ def _as_written(url: str) -> URL:
         ValueError: It is no URL.
     """
     parsed = URL(url)
-    parts = urlsplit(url)
     if "%" not in url or not url.isascii() or not url.isprintable() or " " in url:
         return parsed
+    parts = urlsplit(url)
     return URL.build(
         scheme=parsed.scheme,
         authority=parsed.raw_authority,

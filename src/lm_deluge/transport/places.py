@@ -52,6 +52,13 @@ class Places:
         self._most = most
         self._waiting: deque[asyncio.Future[None]] = deque()
 
+    def maybe_take(self) -> Place | None:
+        """Return room for one more connection, None where there is none or others wait for it."""
+        if self.used + 1 > self.allowed or self._waiting:
+            return None
+        self.used += 1
+        return Place(self)
+
     async def take(self) -> Place:
         """Wait until there is room for one more connection; first come, first served."""
         await self._take()
