@@ -165,7 +165,15 @@ class Attempt:
                 await self.close()
                 break
             begun = loop.time()
-            data = await self._read(begun)
+            self._watchdog.watch(*self.clocks.limit(begun))
+            try:
+                data = await self._exchange.read()
+            except DelugeError as error:
+                data = self._end_of(error)
+            except BaseException:
+                self.abort()
+                raise
+            self._watchdog.rest()
             self._is_at_end = not data
             events = decoder.feed(data) if data else decoder.close()
             self._note(begun, events)
@@ -174,28 +182,20 @@ class Attempt:
                 return events
         return []
 
-    async def _read(self, begun: float) -> bytes:
-        """Wait for bytes. The end of the body is empty, and so is its death once the answer is complete."""
-        self._watchdog.watch(*self.clocks.limit(begun))
-        try:
-            data = await self._exchange.read()
-        except DelugeError as error:
-            self.abort()
-            if self._decoder.is_complete:
-                return b""
+    def _end_of(self, error: DelugeError) -> bytes:
+        """Return the end of a body that died: empty as any other, once the answer is complete; else raise."""
+        self.abort()
+        if not self._decoder.is_complete:
             timeout = self._timeout()
-            if timeout is None:
-                self._fail(error, cause=error.__cause__)
-            self._fail(timeout, cause=error)
-        except BaseException:
-            self.abort()
-            raise
-        self._watchdog.rest()
-        return data
+            self._fail(timeout or error, cause=error if timeout else error.__cause__)
+        return b""
 
     def _note(self, begun: float, events: list[Event]) -> None:
         now = self._loop.time()
-        is_progress = any(type(event) not in _QUIET for event in events)
+        # The last one nearly always is; looking at each would cost more than decoding them.
+        is_progress = bool(events) and (
+            type(events[-1]) not in _QUIET or any(type(event) not in _QUIET for event in events)
+        )
         self.clocks.waited(now - begun, is_progress=is_progress)
         self.clocks.is_complete = self._decoder.is_complete
         self.timing.reads += 1
@@ -384,6 +384,8 @@ async def open_exchange(
 
 
 async def _find_place(transport: Transport, clocks: StreamClocks) -> Place:
+    if clocks.deadline is None:
+        return await transport.place()
     with Deadline(clocks.deadline):
         return await transport.place()
 

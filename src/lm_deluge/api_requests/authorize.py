@@ -1,4 +1,4 @@
-"""By what a request is known: one function for each scheme of the providers' rows."""
+"""By what a request is known: its key, and where there is none one function for each scheme of the providers' rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lm_deluge.wire.http import HttpRequest
 
 __all__ = ["authorize"]
 
-Scheme: TypeAlias = Callable[[HttpRequest, Call, Secret | None], Awaitable[dict[str, str]]]
+Scheme: TypeAlias = Callable[[HttpRequest, Call], Awaitable[dict[str, str]]]
 
 
 async def authorize(request: HttpRequest, call: Call, key: Secret | None) -> dict[str, str]:
@@ -21,30 +21,23 @@ async def authorize(request: HttpRequest, call: Call, key: Secret | None) -> dic
     Raises:
         ConfigurationError: There are none to be had.
     """
-    return await _SCHEMES.get(call.provider.auth, _by_key)(request, call, key)
+    scheme = _KEYLESS_SCHEMES.get(call.provider.auth)
+    return authorization(call.provider, key) if key is not None or scheme is None else await scheme(request, call)
 
 
-async def _by_key(request: HttpRequest, call: Call, key: Secret | None) -> dict[str, str]:
-    return authorization(call.provider, key)
-
-
-async def _by_signature(request: HttpRequest, call: Call, key: Secret | None) -> dict[str, str]:
-    if key is not None:
-        return authorization(call.provider, key)
+async def _by_signature(request: HttpRequest, call: Call) -> dict[str, str]:
     from lm_deluge.api_requests.aws import sign
 
     return await sign(request, call)
 
 
-async def _by_google(request: HttpRequest, call: Call, key: Secret | None) -> dict[str, str]:
-    if key is not None:
-        return {call.provider.key_header: key.reveal()}
+async def _by_google(request: HttpRequest, call: Call) -> dict[str, str]:
     from lm_deluge.api_requests.google import bearer
 
     return await bearer(call)
 
 
-_SCHEMES: dict[str, Scheme] = {
+_KEYLESS_SCHEMES: dict[str, Scheme] = {
     "google": _by_google,
     "sigv4": _by_signature,
 }

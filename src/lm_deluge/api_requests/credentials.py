@@ -254,7 +254,7 @@ def authorization(provider: ProviderRow, key: Secret | None) -> dict[str, str]:
     """Return the headers by which the provider knows its customer."""
     if key is None or provider.auth == "none":
         return {}
-    if provider.auth == "header":
+    if provider.auth in ("header", "google"):
         return {provider.key_header: key.reveal()}
     return {"authorization": f"Bearer {key.reveal()}"}
 

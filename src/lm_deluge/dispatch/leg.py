@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 from lm_deluge.api_requests.answer import build_answer, build_usage
 from lm_deluge.api_requests.attempt import Attempt, open_attempt
@@ -68,10 +69,10 @@ class Leg:
             self._watch = SpeedWatch(self.attempt, least_speed)
         return self.attempt
 
-    async def next_batch(self) -> list[Event]:
+    def next_batch(self) -> Awaitable[list[Event]]:
         """Return the next events; empty at the end. Raises what `Attempt.next_batch` does."""
         assert self.attempt is not None  # noqa: S101 - it is open
-        return await (self.attempt if self._watch is None else self._watch).next_batch()
+        return (self.attempt if self._watch is None else self._watch).next_batch()
 
     @property
     def is_speaking(self) -> bool:

@@ -52,18 +52,17 @@ class StreamCall(CallAttempts):
         Raises:
             DelugeError: The call failed; `partial` is what was received, once any event was returned.
         """
-        if self._is_over:
-            return []
-        overspent = self._overspent
-        if overspent is not None:
-            await self._fail(overspent)
-            raise overspent
+        if self._is_over or self._overspent is not None:
+            return await self._stop()
         try:
-            if self._leg is None:
-                with _Waking(self):
-                    events = await self._first_events(None)
-            else:
-                events = await self._next_of(self._leg)
+            leg = self._leg
+            if leg is None or self._joint is not None:
+                events = await self._next_of(leg)
+            else:  # nearly always: no coroutine more than it takes
+                try:
+                    events = await leg.next_batch()
+                except DelugeError as error:
+                    events = await self._mended(leg, error)
         except DelugeError as error:
             if self._is_aborted:
                 return []
@@ -80,30 +79,49 @@ class StreamCall(CallAttempts):
             self._charge(self._account)
         return events
 
-    async def _next_of(self, leg: Leg) -> list[Event]:
-        """Return the next events to be handed out."""
+    async def _stop(self) -> list[Event]:
+        """Return nothing: the call is over; or raise why it ends here, where its money is spent."""
+        overspent = self._overspent
+        if self._is_over or overspent is None:
+            return []
+        await self._fail(overspent)
+        raise overspent
+
+    async def _next_of(self, leg: Leg | None) -> list[Event]:
+        """Return the next events to be handed out, where that is the first ones, or those of a joined answer."""
+        if leg is None:
+            with _Waking(self):
+                return await self._first_events(None)
         events = await self._read(leg)
         return events if self._joint is None else await self._joined(self._joint, events)
 
     async def _read(self, leg: Leg) -> list[Event]:
-        """Return the next events of what is handed out, mended where it broke."""
+        """Return the next events of a leg, or of what mends it."""
         try:
             return await leg.next_batch()
         except DelugeError as error:
-            if self._is_aborted:
-                raise
-            on_break = self._work.on_break
-            with _Waking(self):
-                if can_resume(leg.attempt, error):
-                    try:
-                        return await self._resume(leg, error)
-                    except DelugeError:
-                        if on_break != "continue":
-                            raise
-                self._end_leg(leg, error)
-                if on_break == "raise":
-                    raise
-                return await (self._first_events(error) if on_break == "restart" else self._continue(leg, error))
+            return await self._mend(leg, error)
+
+    async def _mended(self, leg: Leg, error: DelugeError) -> list[Event]:
+        """Return the next events to be handed out behind a break."""
+        events = await self._mend(leg, error)
+        return events if self._joint is None else await self._joined(self._joint, events)
+
+    async def _mend(self, leg: Leg, error: DelugeError) -> list[Event]:
+        if self._is_aborted:
+            raise error
+        on_break = self._work.on_break
+        with _Waking(self):
+            if can_resume(leg.attempt, error):
+                try:
+                    return await self._resume(leg, error)
+                except DelugeError:
+                    if on_break != "continue":
+                        raise
+            self._end_leg(leg, error)
+            if on_break == "raise":
+                raise error
+            return await (self._first_events(error) if on_break == "restart" else self._continue(leg, error))
 
     async def _first_events(self, error: DelugeError | None) -> list[Event]:
         """Open attempts until one has something to show; return that, and what there is to say about the others.

@@ -97,8 +97,11 @@ def parse_rate_limits(headers: Mapping[str, str]) -> dict[str, RateLimit]:
     used.
     """
     found: dict[_Bucket, dict[str, float]] = {}
-    for name, text in headers.items():
-        family = _FAMILY.fullmatch(name.lower())
+    for written, text in headers.items():
+        name = written.lower()
+        if "limit" not in name and "priority" not in name:
+            continue  # as nearly all are
+        family = _FAMILY.fullmatch(name)
         if family is None:
             continue
         told = _read_name(family[1], family[2])
