@@ -132,6 +132,8 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         other = self.modes.get(usage.service_tier or mode or "")
         if other is not None:
             return other.cost(usage)
+        if not self.tiers and not _has_parts(usage):
+            return self.request + (usage.input_tokens * self.input + usage.output_tokens * self.output) / 1e6
         rates = self._rates(usage.input_tokens)
         return self.request + sum(count * rates[kind] for kind, count in _kinds(usage).items()) / 1e6
 
@@ -166,6 +168,20 @@ _KINDS = {
     "output_audio": "output",
     "output_image": "output",
 }
+
+
+def _has_parts(usage: Usage) -> bool:
+    """Whether any of its tokens is of another kind than input and output."""
+    return bool(
+        usage.cache_read_tokens
+        or usage.cache_write_tokens
+        or usage.reasoning_tokens
+        or usage.input_audio_tokens
+        or usage.output_audio_tokens
+        or usage.output_image_tokens
+        or usage.cache_write_1h_tokens
+        or usage.cache_read_audio_tokens
+    )
 
 
 def _kinds(usage: Usage) -> dict[str, int]:

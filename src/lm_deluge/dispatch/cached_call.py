@@ -50,9 +50,11 @@ async def run_call(
     except DelugeError as error:
         response = call.response()
         response.error = error
-        return response
-    finally:
         call.abort()
+        return response
+    except BaseException:
+        call.abort()
+        raise
     response = call.response()
     return response if work.postprocess is None else _postprocessed(response, work.postprocess)
 

@@ -166,9 +166,14 @@ class LocalLimiter:
 
     # Reserving
 
+    @property
+    def has_room(self) -> bool:
+        """Whether one more call may be under way, whatever its model."""
+        return self._places.has_room
+
     def check(self, need: Need) -> None:
         """Raise the BudgetError that `reserve` would raise; reserve nothing."""
-        for pace in [*self._paces, *self._route(need.model, need.key).paces]:
+        for pace in itertools.chain(self._paces, self._route(need.model, need.key).paces):
             units = _units(pace.dimension, need.input_tokens, 0)
             if units > pace.amount:
                 raise BudgetError(
@@ -182,7 +187,7 @@ class LocalLimiter:
         route = self._route(need.model, need.key)
         if not (self._places.has_room and route.places.has_room):
             return math.inf
-        return self._slot(route.reckon(need), route, now)
+        return self._slot(route.reckon(need), route, now, self._limits_of(route, now))
 
     def reserve(self, need: Need, now: float, *, before: Ticket | None = None) -> Ticket | None:
         """Reserve a slot under all limits at once; None where every place is taken, or no gap before `before` fits.
@@ -196,8 +201,9 @@ class LocalLimiter:
             return None
         cost = route.reckon(need)
         if before is None:
-            slot = self._slot(cost, route, now)
-            charges = [self._charge(pace, cost, now, slot, unsure) for pace, unsure in self._limits_of(route, now)]
+            limits = self._limits_of(route, now)
+            slot = self._slot(cost, route, now, limits)
+            charges = [self._charge(pace, cost, now, slot, unsure) for pace, unsure in limits]
         else:
             slot = now
             filled = self._fill(cost, route, now, before)
@@ -228,9 +234,9 @@ class LocalLimiter:
             pace.unsure, pace.unsure_until = sums.at_most(_SURE), now + _UNSURE_FOR_S
         return pace.unsure
 
-    def _slot(self, cost: _Cost, route: _Route, now: float) -> float:
+    def _slot(self, cost: _Cost, route: _Route, now: float, limits: list[tuple[Pace, float]]) -> float:
         slot = max(now, route.closed_until)
-        for pace, unsure in self._limits_of(route, now):
+        for pace, unsure in limits:
             moment = pace.earliest(cost.units(pace), now, self._jitter(pace), unsure)
             if moment > slot:
                 slot, route.tightest = moment, pace
@@ -291,7 +297,10 @@ class LocalLimiter:
         route = self._routes.get((model, key))
         if route is None:
             return now
-        return max(now, route.closed_until, *(pace.closed_until for pace in route.paces))
+        until = max(now, route.closed_until)
+        for pace in route.paces:
+            until = max(until, pace.closed_until)
+        return until
 
     def limited_by(self, now: float) -> str | None:
         """Return what holds calls back at the moment, in words; None where nothing does."""
@@ -358,10 +367,15 @@ class LocalLimiter:
                 pace.accepted(observation.sent_at)
 
     def _note_delay(self, delay_s: float) -> None:
+        forgotten = self._delays[0] if len(self._delays) == _DELAYS_KEPT else 0.0
         self._delays.append(delay_s)
-        if len(self._delays) >= _DELAYS_ENOUGH:
-            # Nobody knows how much of it is the way there: all of it may be, or nothing.
+        if len(self._delays) < _DELAYS_ENOUGH:
+            return
+        # Nobody knows how much of it is the way there: all of it may be, or nothing.
+        if self._jitter_s is None or forgotten >= self._jitter_s:
             self._jitter_s = max(_LEAST_JITTER_S, *self._delays)
+        else:
+            self._jitter_s = max(self._jitter_s, delay_s)
 
     def _read_headers(self, observation: Observation, route: _Route, now: float) -> None:
         holding = self._open.get(observation.ticket.id)

@@ -106,6 +106,14 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
 class Limiter(Protocol):
     """Where limits are kept: in this process (`LocalLimiter`), or in a place that several processes share."""
 
+    @property
+    def has_room(self) -> bool:
+        """False where every place of all models together is taken, so that nothing can be reserved.
+
+        An implementation without this may always say True.
+        """
+        ...
+
     def reserve(self, need: Need, now: float, *, before: Ticket | None = None) -> Ticket | None:
         """Reserve a slot under all limits at once; None, and nothing is reserved, where every place is taken.
 

@@ -21,7 +21,7 @@ from lm_deluge.dispatch.lanes import Job
 from lm_deluge.dispatch.limits import Limiter, Observation, Ticket
 from lm_deluge.dispatch.outages import Outages
 from lm_deluge.dispatch.retry import GiveUp, Switch, Wait, decide, too_long
-from lm_deluge.dispatch.scheduler import Route, Scheduler, Start
+from lm_deluge.dispatch.scheduler import Plan, Route, Scheduler, Start
 from lm_deluge.dispatch.work import Work
 from lm_deluge.errors import APIError, ConnectError, DelugeError, RateLimitError
 from lm_deluge.usage import Usage
@@ -172,8 +172,9 @@ class Runner:
             now = self.now()
             with self._limiter:
                 may_go = self._scheduler.submit(job, now, not_before=now + wait_s if wait_s else -math.inf)
-            if may_go:
-                self._pump()
+                plan = self._scheduler.poll(now) if may_go else None
+            if plan is not None:
+                self._carry_out(plan, now)
             return await admitted
         except asyncio.CancelledError:
             if admitted.done() and not admitted.cancelled() and admitted.exception() is None:
@@ -191,15 +192,17 @@ class Runner:
         self._scheduler.forget(job.id)
 
     def _pump(self) -> None:
+        """Look who may go now, and let them."""
+        now = self.now()
+        with self._limiter:
+            plan = self._scheduler.poll(now)
+        self._carry_out(plan, now)
+
+    def _carry_out(self, plan: Plan, now: float) -> None:
         """Let go who may go now, and set the one timer for when the scheduler wants to be asked again."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not len(self._scheduler):
-            return
-        now = self.now()
-        with self._limiter:
-            plan = self._scheduler.poll(now)
         for start in plan.start:
             self._resolve(start)
         for failure in plan.failed:
@@ -253,9 +256,12 @@ class Runner:
 
     def settle(self, ticket: Ticket, usage: Usage) -> None:
         """Give a place back: the answer is whole."""
+        now = self.now()
         with self._limiter as limiter:
-            limiter.settle(ticket, usage, self.now())
-        self._room()
+            limiter.settle(ticket, usage, now)
+            plan = self._scheduler.poll(now)
+        self._carry_out(plan, now)
+        self._limiter.wake_others(self)
 
     def give_back(
         self, ticket: Ticket, *, was_sent: bool, delivered: Usage | None = None, error: DelugeError | None = None
@@ -263,18 +269,16 @@ class Runner:
         """Give a place back: there is no whole answer."""
         # What was refused for its rate costs nothing.
         spent = Usage() if isinstance(error, RateLimitError) else delivered
+        now = self.now()
         with self._limiter as limiter:
-            limiter.release(ticket, self.now(), was_sent=was_sent, delivered=spent)
-        self._room()
+            limiter.release(ticket, now, was_sent=was_sent, delivered=spent)
+            plan = self._scheduler.poll(now)
+        self._carry_out(plan, now)
+        self._limiter.wake_others(self)
 
     def give_back_later(self, ticket: Ticket, delivered: Usage | None) -> None:
         """Give a place back from a finaliser of a loop that is closed; it may run in any thread and at any moment."""
         self._limiter.give_back_later(ticket, delivered, self.now())
-        self._limiter.wake_others(self)
-
-    def _room(self) -> None:
-        """A place is free: look who may go now."""
-        self._pump()
         self._limiter.wake_others(self)
 
     def wake(self) -> None:

@@ -71,6 +71,9 @@ class Plan(msgspec.Struct, frozen=True):
     wake_at: float
 
 
+_NOTHING = Plan([], [], math.inf)
+
+
 class _Way:
     """A route and its state."""
 
@@ -232,6 +235,8 @@ class Scheduler:
 
     def poll(self, now: float) -> Plan:
         """Return what starts now, what fails, and when to ask again."""
+        if not self._entries:
+            return _NOTHING
         start: list[Start] = []
         failed: list[Failure] = []
         self._release_waiting(now)
@@ -239,7 +244,7 @@ class Scheduler:
         if self._revive(now):
             self._fail_dead(failed)
         full: set[int] = set()  # ways without a place, in this poll
-        while len(full) < len(self._ways):
+        while len(full) < len(self._ways) and self._limiter.has_room:
             choice = self._choose(now, full)
             if choice is None:
                 break
@@ -430,6 +435,6 @@ class Scheduler:
             moments.append(now + _LEAST_GAP_S)
         if self._waiting:
             moments.append(self._waiting[0][0])
-        if any(group.lane.head() is not None for group in self._groups.values()):
+        if self._entries:
             moments += [way.killed_until if way.killed_by else self._opens_at(way, now) for way in self._ways]
         return min((moment for moment in moments if moment > now), default=math.inf)

@@ -263,6 +263,8 @@ class StreamCall(CallAttempts):
     # Ending
 
     def _end(self) -> None:
+        if self._is_over:
+            return
         self._is_over = True
         if self._account is not None:
             self._charge(self._account)
