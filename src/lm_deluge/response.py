@@ -178,12 +178,12 @@ class _Pieces:
     def __init__(self, kind: type[TextPart | ReasoningPart | RefusalPart]) -> None:
         self.kind = kind
         self.pieces: list[str] = []
-        self.logprobs: list[TokenLogprob] = []
+        self.logprobs: list[TokenLogprob] | None = None
 
     def part(self) -> Part:
         self.count()
         text = "".join(self.pieces)
-        return TextPart(text, tuple(self.logprobs)) if self.kind is TextPart else self.kind(text)
+        return TextPart(text, tuple(self.logprobs or ())) if self.kind is TextPart else self.kind(text)
 
     def count(self) -> int:
         """Return the characters so far. What was counted once is in one piece, so asking often is cheap."""
@@ -276,7 +276,8 @@ class ResponseBuilder:
             self._open.append(last)
         last.pieces.append(event.text)
         self._text = last if kind is TextPart else None
-        if isinstance(event, TextDelta):
+        if isinstance(event, TextDelta) and event.logprobs:
+            last.logprobs = last.logprobs or []
             last.logprobs.extend(event.logprobs)
 
     def _append(self, pieces: _CallPieces | _AudioPieces | _WholePart) -> None:

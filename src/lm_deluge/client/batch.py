@@ -47,7 +47,11 @@ async def run_in_order(
     keeper = TallyKeeper(total)
     found: dict[int, APIResponse] = {}
     shown_at = -float("inf")
-    ask = _Once(runner, make).ask if is_once else lambda _, prompt: run_one(runner, make, prompt)
+
+    def find_runner() -> Runner:
+        return runner
+
+    ask = _Once(find_runner, make).ask if is_once else lambda _, prompt: run_one(find_runner, make, prompt)
     async with contextlib.aclosing(_as_they_end(ask, prompts, keeper, most_at_once)) as ended:
         async for index, response in ended:
             response.id = index
@@ -62,14 +66,17 @@ async def run_in_order(
 
 
 async def run_one(
-    runner: Runner, make: MakeWork, prompt: Any, sink: Callable[[list[Event]], Awaitable[None]] | None = None
+    find_runner: Callable[[], Runner],
+    make: MakeWork,
+    prompt: Any,
+    sink: Callable[[list[Event]], Awaitable[None]] | None = None,
 ) -> APIResponse:
     """Run one call; what cannot be asked is an answer with the error on it, too."""
     try:
         work = make(prompt)
     except DelugeError as error:
         return APIResponse(error=error)
-    return await run_call(work, lambda: runner, sink)
+    return await run_call(work, find_runner, sink)
 
 
 def window_of(most_at_once: int | None) -> int:
@@ -80,8 +87,8 @@ def window_of(most_at_once: int | None) -> int:
 class _Once:
     """Asks what several prompts ask once."""
 
-    def __init__(self, runner: Runner, make: MakeWork) -> None:
-        self._runner = runner
+    def __init__(self, find_runner: Callable[[], Runner], make: MakeWork) -> None:
+        self._find_runner = find_runner
         self._make = make
         self._duplicates = Duplicates[int]()
         self._answers: dict[int, asyncio.Future[APIResponse]] = {}
@@ -96,7 +103,7 @@ class _Once:
             return answer_again(await self._answers[first])
         answer = self._answers[index] = asyncio.get_running_loop().create_future()
         try:
-            response = await run_one(self._runner, self._make, conversation)
+            response = await run_one(self._find_runner, self._make, conversation)
         except BaseException:
             answer.cancel()
             raise
@@ -184,7 +191,7 @@ class EventMerger:
                 begun.append(True)
                 await ready.put((index, events))
 
-            response = await run_one(runner, make, prompt, sink)
+            response = await run_one(lambda: runner, make, prompt, sink)
             response.id = index
             self.responses[index] = response
             if response.error is not None:

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from lm_deluge.client.asked import Asked, Tools, merged
-from lm_deluge.config import ClientOptions, LocalCache, PromptCache, SamplingParams, Secret, check_range
+from lm_deluge.config import ClientOptions, LocalCache, PromptCache, SamplingParams, check_range
 from lm_deluge.dispatch.purse import Purse
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.models.registry import find_served_model
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     # asyncio, the adapters and aiohttp are imported with the first call: importing the library stays cheap.
     from lm_deluge.client.batch import EventMerger
     from lm_deluge.client.journalled import JournalledRows
+    from lm_deluge.client.planning import Planner
     from lm_deluge.client.progress import ProgressKind
     from lm_deluge.client.stream import Echo, Stream
     from lm_deluge.client.sync import SyncStream
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from lm_deluge.response import APIResponse
     from lm_deluge.transport.base import Transport
 
-    Planner = Callable[[Conversation], CallPlan]
 
 __all__ = ["LLMClient"]
 
@@ -263,7 +263,7 @@ class LLMClient:
 
         make = self._work_maker(Asked(tools, sampling_params, output, cache, prefer_model, max_cost), is_collected=True)
         self._last_task += 1
-        task = asyncio.get_running_loop().create_task(run_one(self._runner(), make, prompt))
+        task = asyncio.get_running_loop().create_task(run_one(self._runner, make, prompt))
         self._tasks[self._last_task] = task
         return self._last_task
 
@@ -307,6 +307,7 @@ class LLMClient:
 
     def _work_maker(self, asked: Asked, *, is_collected: bool = False) -> Callable[[Prompt], Work]:
         """Return what makes a call of a prompt. Nobody sees the events of one that `is_collected` before its end."""
+        from lm_deluge.client.planning import Plans
         from lm_deluge.dispatch.work import Work
         from lm_deluge.prompt.conversation import to_conversation
 
@@ -327,16 +328,9 @@ class LLMClient:
 
         def make(prompt: Prompt) -> Work:
             conversation = to_conversation(prompt)
-            plans: dict[str, CallPlan] = {}
-
-            def plan_for(model: str) -> CallPlan:
-                if model not in plans:
-                    plans[model] = planners(model)(conversation)
-                return plans[model]
-
             own = None if asked.max_cost is None else Purse(asked.max_cost, "the call")
             return Work(
-                plan_for=plan_for,
+                plan_for=Plans(planners, conversation),
                 plan_rest=plan_rest,
                 text_length=conversation.text_length(),
                 max_output_tokens=params.max_new_tokens,
@@ -387,52 +381,10 @@ class LLMClient:
 
     def _planners(self, asked: Asked) -> Callable[[str], Planner]:
         """Return the planner for each model, made once: of many prompts all but the first find it there."""
-        return functools.cache(lambda name: self._planner(self._rows[name], asked))
+        from lm_deluge.client.planning import make_planner
 
-    def _planner(self, model: ModelRow, asked: Asked) -> Planner:
-        """Return what plans a call about a conversation. Keys and addresses are looked up here."""
-        from lm_deluge.api_requests.credentials import find_key, find_proxy
-        from lm_deluge.api_requests.request import build_blank_call, with_conversation
-        from lm_deluge.dispatch.call_plan import CallPlan
-        from lm_deluge.providers.catalog import find_adapter
-
-        options = self.options
-        if model.price is None and not (asked.max_cost is None and options.max_cost is None):
-            raise ConfigurationError(
-                f"{model.id} has no price, so max_cost cannot be kept", hint="register() a row with a price."
-            )
-        blank = build_blank_call(
-            model,
-            params=merged(options.sampling_params, asked.params),
-            tools=asked.tools,
-            output=asked.output,
-            base_url=options.base_url,
-            cache=asked.cache,
-            background=options.background,
-            extra_headers=options.extra_headers,
-            extra_body={**(options.extra_body or {}), **asked.extra_body},
-            max_event_bytes=options.max_event_bytes,
-        )
-        adapter = find_adapter(blank.provider.adapter)
-        key = find_key(blank.provider, model, blank.base_url, options.api_key)
         transport, local_cache = self._shared_transport(), self._shared_cache()
-        timeouts = options.timeouts.for_model(is_reasoning=bool(model.capabilities.reasoning))
-        proxy = find_proxy(blank.base_url, None if options.proxy is None else Secret(options.proxy))
-
-        def plan(conversation: Conversation) -> CallPlan:
-            call = with_conversation(blank, conversation)
-            return CallPlan(
-                adapter=adapter,
-                call=call,
-                request=adapter.build_request(call),
-                key=key,
-                transport=transport,
-                timeouts=timeouts,
-                proxy=proxy,
-                local_cache=local_cache,
-            )
-
-        return plan
+        return functools.cache(lambda name: make_planner(self._rows[name], asked, self.options, transport, local_cache))
 
     def _next_model(self) -> ModelRow:
         """Return the model whose turn it is, by the weights."""

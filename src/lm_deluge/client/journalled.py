@@ -198,7 +198,7 @@ class _Call:
         def make_with_hooks(row: BatchRow) -> Work:
             return msgspec.structs.replace(make(row), intend=self._intend, attempt_failed=self._attempt_failed)
 
-        response = await run_one(runner, make_with_hooks, self.row)
+        response = await run_one(lambda: runner, make_with_hooks, self.row)
         response.id = self.row.number - 1
         if self._last is not None:
             return self._last

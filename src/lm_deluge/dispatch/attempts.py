@@ -44,12 +44,14 @@ class CallAttempts:
         self._leg: Leg | None = None  # whose events are handed out
         self._opening: Leg | None = None  # nothing of it was handed out
         self._hedge: Hedge | None = None  # beside it
-        self._lost: list[tuple[Leg, DelugeError, Usage | None]] = []  # beside the one that goes on, and not yet told of
+        self._lost: tuple[
+            tuple[Leg, DelugeError, Usage | None], ...
+        ] = ()  # beside the one that goes on, and not yet told of
         self._spending = Spending()  # of the legs before
         self._account = Account(work.purses) if work.purses else None
         self._attempts = 0
         self._unreached = 0  # of them, that met an outage
-        self._failures: list[str] = []  # of the attempts before the last one
+        self._failures: tuple[str, ...] = ()  # of the attempts before the last one
         self._is_aborted = False
         self._begun: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -215,7 +217,7 @@ class CallAttempts:
             route = leg.start.route
             self._unreached += runner.is_outage(error, route)
             runner.decide(error, attempt=1, unreached=0, time_left_s=math.inf, route=route, models=job.models)
-        self._lost.append((leg, error, usage))
+        self._lost += ((leg, error, usage),)
 
     def _seconds(self, decision: object, error: DelugeError) -> float:
         if isinstance(decision, GiveUp):
@@ -229,7 +231,7 @@ class CallAttempts:
         return self._begun + self._runner.total_s - self._loop.time()
 
     def _note_failure(self, leg: Leg, error: DelugeError) -> None:
-        self._failures.append(f"attempt {leg.last_number} ended with {type(error).__name__}: {error.message}")
+        self._failures += (f"attempt {leg.last_number} ended with {type(error).__name__}: {error.message}",)
 
     def _end_leg(self, leg: Leg, error: DelugeError) -> None:
         self._cancel_upstream(leg)

@@ -149,7 +149,9 @@ class StreamCall(CallAttempts):
                 self._end_leg(self._opening or leg, failure)
                 self._spending.add(self._opening or leg)
             while self._lost:
-                await self._tell_failed(*self._lost.pop(0))
+                lost, *others = self._lost
+                self._lost = tuple(others)
+                await self._tell_failed(*lost)
             if held is not None:
                 return self._show(self._opening or leg, held, notes)
 

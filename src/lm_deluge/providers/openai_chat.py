@@ -6,6 +6,7 @@ https://platform.openai.com/docs/api-reference/chat-streaming
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
 
 from lm_deluge.errors import APIError, ProtocolError
@@ -40,7 +41,7 @@ class OpenAIChat:
         """Return a fresh state machine for the answer to `call`, streamed or plain."""
         decoder = BodyDecoder(
             ChatPayload(call.provider.id),
-            lambda body: _parse_document(call, body),
+            partial(_parse_document, call),
             max_event_bytes=call.max_event_bytes,
         )
         return TaggedDecoder(decoder) if has_think_tags(call) else decoder

@@ -183,18 +183,19 @@ class ChatPayload:
         self._is_marked = False
         self._usage: dict[str, Any] | None = None
         self._tier: str | None = None
-        self._calls = ToolCallAssembler()
-        self._details = ReasoningDetails()
-        self._sources: set[str] = set()
+        # Most answers have none of these; a list for each would be too many for thousands of them.
+        self._calls: ToolCallAssembler | None = None
+        self._details: ReasoningDetails | None = None
+        self._sources: set[str] | None = None
         self._has_refusal = False
         self._has_plain_reasoning = False
-        self._warnings: list[str] = []
+        self._warnings: tuple[str, ...] = ()
         self._is_plain = False  # the last chunk was text and nothing else: so will be the next
 
     @property
     def has_calls(self) -> bool:
         """Whether any call was begun."""
-        return self._calls.has_calls
+        return self._calls is not None and self._calls.has_calls
 
     @property
     def is_complete(self) -> bool:
@@ -235,7 +236,7 @@ class ChatPayload:
 
     def finish(self, events: list[Event]) -> None:
         """Close an answer whose finish reason came but whose mark did not."""
-        self._warnings.append("no_done")
+        self._warnings += ("no_done",)
         self._end(events)
 
     def finish_document(self, events: list[Event]) -> None:
@@ -254,7 +255,7 @@ class ChatPayload:
         elif chunk.error or chunk.detail or frame.event == "error" or chunk.object == "error":
             if not self.is_complete:
                 raise in_band_error(frame)
-            self._warnings.append("error_after_finish")
+            self._warnings += ("error_after_finish",)
             return None
         return chunk
 
@@ -329,12 +330,16 @@ class ChatPayload:
         plain = delta.reasoning_content or delta.reasoning or delta.reasoning_text or delta.thinking
         text = _joined_text(plain) if plain else ""
         self._has_plain_reasoning = self._has_plain_reasoning or bool(text)
-        pieces = [self._details.add(piece) for piece in delta.reasoning_details or ()]
+        pieces = self._detailed(delta.reasoning_details) if delta.reasoning_details else ()
         if not self._has_plain_reasoning:
             # Details repeat what the plain field says; some hosts send nothing else.
             text = "".join(pieces)
         if text:
             events.append(ReasoningDelta(text))
+
+    def _detailed(self, pieces: list[Any]) -> list[str]:
+        details = self._details = self._details or ReasoningDetails()
+        return [details.add(piece) for piece in pieces]
 
     def add_tool_call(self, call: _ToolCall, events: list[Event]) -> None:
         """Take a piece of a call."""
@@ -344,7 +349,8 @@ class ChatPayload:
             # Some servers send the arguments as an object, not as text.
             arguments = msgspec.json.encode(arguments).decode()
         custom = call.custom
-        self._calls.add(
+        calls = self._calls = self._calls or ToolCallAssembler()
+        calls.add(
             events,
             key=call.index,
             call_id=call.id or "",
@@ -372,6 +378,7 @@ class ChatPayload:
             events.append(ProviderPart(self._provider, "executed_tools", delta.executed_tools))
 
     def _add_sources(self, sources: list[Any], events: list[Event]) -> None:
+        known = self._sources = set() if self._sources is None else self._sources
         for source in sources:
             raw = {"url": source} if isinstance(source, str) else source
             if not isinstance(raw, dict):
@@ -379,8 +386,8 @@ class ChatPayload:
             inner = raw.get("url_citation") if isinstance(raw.get("url_citation"), dict) else raw
             found = convert_tolerantly(inner, _Source) or _Source()
             key = f"{found.url} {found.start_index} {found.end_index}"
-            if found.url and key not in self._sources:
-                self._sources.add(key)
+            if found.url and key not in known:
+                known.add(key)
                 events.append(Citation(found.url, found.title, found.start_index, found.end_index, raw))
 
     def _add_usage(self, raw: dict[str, Any] | None, events: list[Event]) -> None:
@@ -404,21 +411,22 @@ class ChatPayload:
     def _end(self, events: list[Event]) -> None:
         self.is_finished = True
         self._is_plain = False
-        self._calls.finish(events)
-        details = self._details.joined()
+        if self._calls is not None:
+            self._calls.finish(events)
+        details = None if self._details is None else self._details.joined()
         if details:
             events.append(ProviderPart(self._provider, "reasoning_details", details))
-        events.append(ResponseFinished(self._finish_reason(), self._reason, tuple(self._warnings)))
+        events.append(ResponseFinished(self._finish_reason(), self._reason, self._warnings))
 
     def _finish_reason(self) -> FinishReason:
         reason = _FINISH_REASONS.get(self._reason or "stop")
         if self._reason is None:
-            self._warnings.append("no_finish_reason")
+            self._warnings += ("no_finish_reason",)
         if reason is None:
-            self._warnings.append("unknown_finish_reason")
+            self._warnings += ("unknown_finish_reason",)
         if reason in (None, "stop"):
             # Some hosts say "stop" where the model called a tool or refused.
-            return "tool_calls" if self._calls.has_calls else "refusal" if self._has_refusal else "stop"
+            return "tool_calls" if self.has_calls else "refusal" if self._has_refusal else "stop"
         return reason
 
 
