@@ -134,7 +134,7 @@ class ProviderPart(msgspec.Struct, frozen=True, tag="provider_part"):
     data: Any
 
 
-class UsageReported(msgspec.Struct, frozen=True, tag="usage_reported"):
+class UsageReported(msgspec.Struct, frozen=True, gc=False, tag="usage_reported"):
     """The provider's count so far, with that of attempts that it goes on from. The last one holds, never a sum."""
 
     usage: Usage

@@ -258,10 +258,11 @@ class ResponseBuilder:
     def add_all(self, events: Iterable[Event]) -> None:
         """Add events in order."""
         for event in events:
-            if type(event) is TextDelta and self._text is not None and not event.logprobs:
-                self._text.pieces.append(event.text)
+            text = self._text
+            if text is not None and type(event) is TextDelta and not event.logprobs:
+                text.pieces.append(event.text)
             else:
-                self.add(event)
+                _FOLDS[type(event)](self, event)
 
     def add(self, event: Event) -> None:
         """Add one event."""

@@ -14,7 +14,7 @@ BATCH_FACTOR = 0.5
 """What a provider's own batch costs of the price of single requests, where a model's row has no price of its own."""
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Tokens of one answer, or of several added up.
 
     Attributes:

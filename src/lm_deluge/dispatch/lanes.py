@@ -14,7 +14,7 @@ from lm_deluge.dispatch.limits import Need
 __all__ = ["Entry", "Job", "Lane"]
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class Job(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A call that wants to be started.
 
     Attributes:

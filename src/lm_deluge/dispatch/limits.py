@@ -79,7 +79,7 @@ class Ticket(msgspec.Struct, frozen=True):
     output_tokens: int
 
 
-class Observation(msgspec.Struct, frozen=True, kw_only=True):
+class Observation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What an answer tells about limits.
 
     Attributes:

@@ -48,7 +48,7 @@ class Route(msgspec.Struct, frozen=True):
     is_fallback: bool = False
 
 
-class Start(msgspec.Struct, frozen=True):
+class Start(msgspec.Struct, frozen=True, gc=False):
     """Start this job on this route now."""
 
     job: Job

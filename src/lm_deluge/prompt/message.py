@@ -27,7 +27,7 @@ __all__ = ["Message", "Role"]
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """Who says what. Built with `Message.user(...)` and its kin; a `with_*` method returns a longer message.
 
     Raises:

@@ -45,20 +45,20 @@ class TokenLogprob(msgspec.Struct, frozen=True, gc=False):
     top_logprobs: tuple[TopLogprob, ...] = ()
 
 
-class TextPart(msgspec.Struct, frozen=True, tag="text"):
+class TextPart(msgspec.Struct, frozen=True, gc=False, tag="text"):
     """Text. `logprobs` only on generated text for which they were asked."""
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
-class ReasoningPart(msgspec.Struct, frozen=True, tag="reasoning"):
+class ReasoningPart(msgspec.Struct, frozen=True, gc=False, tag="reasoning"):
     """What the model thought, as far as the provider shows it."""
 
     text: str
 
 
-class RefusalPart(msgspec.Struct, frozen=True, tag="refusal"):
+class RefusalPart(msgspec.Struct, frozen=True, gc=False, tag="refusal"):
     """The model's refusal, where the provider keeps it apart from text."""
 
     text: str

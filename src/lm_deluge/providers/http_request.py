@@ -111,6 +111,8 @@ def build_side_request(
 
 
 def _url(call: Call, path: str) -> str:
-    url = call.base_url + path.replace("{model}", quote(call.model.name, safe=""))
+    if "{model}" in path:
+        path = path.replace("{model}", quote(call.model.name, safe=""))
+    url = call.base_url + path
     query = call.provider.query
     return url + ("&" if "?" in url else "?") + urlencode(query) if query else url

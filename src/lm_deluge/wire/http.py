@@ -43,7 +43,7 @@ class HttpRequest(msgspec.Struct, frozen=True):
         return f"HttpRequest({self.method} {self.url}, {self.size} bytes)"
 
 
-class HttpHead(msgspec.Struct, frozen=True):
+class HttpHead(msgspec.Struct, frozen=True, gc=False):
     """Status and headers of an answer; the names of headers are in lower case.
 
     `delay_s` is how long the request was on its way, there and back, without the time that the server took: what it
