@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lm_deluge import LLMClient
+from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.client.asked import Asked
 from lm_deluge.config import Secret
-from lm_deluge.dispatch.call_plan import CallPlan
 from lm_deluge.dispatch.journal import Journal
 from lm_deluge.dispatch.provider_batch import ProviderBatch
 from lm_deluge.encoders.encoder import ParsedRequest

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import math
 from collections.abc import Callable
 from functools import cached_property
 from typing import NoReturn
@@ -13,11 +12,12 @@ from urllib.parse import urljoin, urlsplit
 import msgspec
 
 from lm_deluge.api_requests.authorize import authorize
+from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.clocks import StreamClocks
 from lm_deluge.api_requests.credentials import hide, secrets_of
 from lm_deluge.api_requests.deadline import Deadline
 from lm_deluge.api_requests.watchdog import Watchdog
-from lm_deluge.config import Secret, Timeouts
+from lm_deluge.config import Secret
 from lm_deluge.errors import (
     APIError,
     Clock,
@@ -85,7 +85,13 @@ class Attempt:
     """An answer that is coming. `next_batch` until it returns nothing, then `close`; or `abort`."""
 
     def __init__(
-        self, exchange: Exchange, adapter: Adapter, call: Call, clocks: StreamClocks, secrets: tuple[Secret, ...] = ()
+        self,
+        exchange: Exchange,
+        adapter: Adapter,
+        call: Call,
+        clocks: StreamClocks,
+        watchdog: Watchdog,
+        secrets: tuple[Secret, ...] = (),
     ) -> None:
         self.head = exchange.head
         self.request_id = _request_id(exchange)
@@ -98,7 +104,8 @@ class Attempt:
         self.clocks = clocks
         self._secrets = secrets
         self._loop = asyncio.get_running_loop()
-        self._watchdog = Watchdog(self._loop, exchange.abort)
+        self._watchdog = watchdog
+        watchdog.bite = exchange.abort
         self._is_over = False
         self._is_at_end = False
         self._surplus = 0
@@ -253,22 +260,13 @@ def timeout_error(clock: Clock, limit_s: float) -> TimeoutError:
     )
 
 
-async def open_attempt(  # noqa: PLR0913 - what one exchange needs, all keyword-only
-    *,
-    adapter: Adapter,
-    call: Call,
-    request: HttpRequest,
-    key: Secret | None,
-    transport: Transport,
-    timeouts: Timeouts,
-    deadline: float | None = None,
-    proxy: Secret | None = None,
-    on_head: Callable[[HttpHead], None] | None = None,
+async def open_attempt(
+    plan: CallPlan, *, deadline: float | None = None, on_head: Callable[[HttpHead], None] | None = None
 ) -> Attempt:
-    """Send the request; return once the provider has said that an answer is coming.
+    """Send the plan's request; return once the provider has said that an answer is coming.
 
-    `request` is what `adapter` made of `call`; `deadline` is when the whole call must be over, in the running
-    loop's time; `proxy` is what `find_proxy` says; `on_head` is told status and headers of the answer.
+    `deadline` is when the whole call must be over, in the running loop's time; `on_head` is told status and headers of
+    the answer.
 
     Raises:
         ConfigurationError: There is nothing by which the provider would know its customer.
@@ -276,75 +274,43 @@ async def open_attempt(  # noqa: PLR0913 - what one exchange needs, all keyword-
         TransportError: No answer came.
         ProtocolError: What came is no HTTP.
     """
-    clocks = StreamClocks(timeouts, deadline)
-    exchange, secrets, sent_at = await open_exchange(
-        adapter=adapter,
-        call=call,
-        request=request,
-        key=key,
-        transport=transport,
-        timeouts=timeouts,
-        clocks=clocks,
-        proxy=proxy,
-    )
+    clocks = StreamClocks(plan.timeouts, deadline)
+    watchdog = Watchdog(asyncio.get_running_loop(), _nothing)
+    exchange, secrets, sent_at = await open_exchange(plan, clocks, watchdog)
     if on_head is not None:
         on_head(exchange.head)
-    attempt = Attempt(exchange, adapter, call, clocks, secrets)
+    attempt = Attempt(exchange, plan.adapter, plan.call, clocks, watchdog, secrets)
     attempt.timing.headers_s = attempt.opened_after(sent_at)
     return attempt
 
 
-async def resume_attempt(
-    attempt: Attempt,
-    *,
-    adapter: Adapter,
-    call: Call,
-    request: HttpRequest,
-    key: Secret | None,
-    transport: Transport,
-    timeouts: Timeouts,
-    proxy: Secret | None = None,
-) -> None:
-    """Have the attempt go on with the answer to another request, which asks for its rest.
+async def resume_attempt(attempt: Attempt, plan: CallPlan) -> None:
+    """Have the attempt go on with the answer to the plan's request, which asks for its rest.
 
     Raises:
         DelugeError: As `open_attempt` does; the attempt is as it was.
     """
     attempt.clocks.restart()
-    exchange, _, sent_at = await open_exchange(
-        adapter=adapter,
-        call=call,
-        request=request,
-        key=key,
-        transport=transport,
-        timeouts=timeouts,
-        clocks=attempt.clocks,
-        proxy=proxy,
-    )
+    exchange, _, sent_at = await open_exchange(plan, attempt.clocks)
     attempt.go_on(exchange)
     attempt.opened_after(sent_at)
 
 
 async def open_exchange(
-    *,
-    adapter: Adapter,
-    call: Call,
-    request: HttpRequest,
-    key: Secret | None,
-    transport: Transport,
-    timeouts: Timeouts,
-    clocks: StreamClocks,
-    proxy: Secret | None = None,
+    plan: CallPlan, clocks: StreamClocks, watchdog: Watchdog | None = None
 ) -> tuple[Exchange, tuple[Secret, ...], float]:
-    """Send a request; return once the provider has said that an answer is coming. Errors are those of `open_attempt`.
+    """Send the plan's request; return once the provider has said that an answer is coming.
 
     Behind the exchange stands what must show up in no message, and when the request left: while it waits for its
-    place among the connections of the process, only the clock of the whole call runs.
+    place among the connections of the process, only the clock of the whole call runs. `watchdog` is one that goes on
+    to watch what is read.
 
     Raises:
-        DelugeError: The provider refuses, or no answer came.
+        DelugeError: The provider refuses, or no answer came. As `open_attempt`.
     """
-    secrets = secrets_of(key, call.extra_headers, proxy)
+    call, transport = plan.call, plan.transport
+    secrets = secrets_of(plan.key, call.extra_headers, plan.proxy)
+    guard = watchdog or Watchdog(asyncio.get_running_loop(), _nothing)
     clock: Clock = "total"
     place: Place | None = None
     sent_at: float | None = None
@@ -354,19 +320,24 @@ async def open_exchange(
             sent_at = asyncio.get_running_loop().time()
             limit, clock = clocks.limit(sent_at)
             try:
-                with Deadline(None if limit == math.inf else limit):
+                with Deadline() as scope:
+                    guard.bite = scope.pass_now
+                    guard.watch(limit, clock)
                     # Only what hides its headers holds them: tracebacks with locals would show the key.
-                    ready, secrets = await _authorized(request, call, key, secrets)
-                    exchange = await _open_following(transport, ready, timeouts, proxy)
+                    ready, secrets = await _authorized(plan, secrets)
+                    exchange = await _open_following(plan, ready)
                     if exchange.head.status >= _REDIRECT:
-                        raise await _error_of(exchange, adapter)
+                        raise await _error_of(exchange, plan.adapter)
             except DescriptorsUsedUpError:
+                guard.rest()
                 clock = "total"
                 with Deadline(clocks.deadline):
                     await place.again()
             else:
                 exchange.keep(place)
                 place = None
+                guard.rest()
+                guard.expired = None  # in the moment in which the answer came after all
                 return exchange, secrets, sent_at
     except DelugeError as error:
         error.provider, error.model = call.provider.id, call.model.id
@@ -381,6 +352,12 @@ async def open_exchange(
     finally:
         if place is not None:
             place.give_back()
+        if place is not None or watchdog is None:
+            guard.stop()
+
+
+def _nothing() -> None:
+    """Be bitten where nothing waits."""
 
 
 async def _find_place(transport: Transport, clocks: StreamClocks) -> Place:
@@ -390,23 +367,20 @@ async def _find_place(transport: Transport, clocks: StreamClocks) -> Place:
         return await transport.place()
 
 
-async def _authorized(
-    request: HttpRequest, call: Call, key: Secret | None, secrets: tuple[Secret, ...]
-) -> tuple[HttpRequest, tuple[Secret, ...]]:
+async def _authorized(plan: CallPlan, secrets: tuple[Secret, ...]) -> tuple[HttpRequest, tuple[Secret, ...]]:
     """Return the request as it is sent, and what of it must show up in no message."""
-    given = await authorize(request, call, key)
+    request, key = plan.request, plan.key
+    given = await authorize(request, plan.call, key)
     headers = {"user-agent": USER_AGENT, **given, **request.headers}
     sent = msgspec.structs.replace(request, headers=headers)
     # Where there is a key, it is all that they hold, and among the secrets already.
     return sent, secrets if key is not None else (*secrets, *secrets_of(None, given, None))
 
 
-async def _open_following(
-    transport: Transport, request: HttpRequest, timeouts: Timeouts, proxy: Secret | None
-) -> Exchange:
+async def _open_following(plan: CallPlan, request: HttpRequest) -> Exchange:
     """Send the request; follow what leads to the same origin with the same method, and nothing else."""
     for _ in range(_MOST_REDIRECTS + 1):
-        exchange = await transport.open(request, connect_timeout_s=timeouts.connect, proxy=proxy)
+        exchange = await plan.transport.open(request, connect_timeout_s=plan.timeouts.connect, proxy=plan.proxy)
         status = exchange.head.status
         location = exchange.head.headers.get("location")
         if not _REDIRECT <= status < _REFUSAL or location is None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from lm_deluge.api_requests.answer import build_answer, build_stats
 from lm_deluge.api_requests.attempt import Attempt, open_attempt
+from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.credentials import find_key, find_proxy
 from lm_deluge.api_requests.request import build_call
 from lm_deluge.config import PromptCache, SamplingParams, Secret, Timeouts
@@ -99,13 +100,13 @@ async def _open(call: Call, key: Secret | None, timeouts: Timeouts) -> Attempt:
     adapter = find_adapter(call.provider.adapter)
     settled = timeouts.for_model(is_reasoning=bool(call.model.capabilities.reasoning))
     now = asyncio.get_running_loop().time()
-    return await open_attempt(
+    plan = CallPlan(
         adapter=adapter,
         call=call,
         request=adapter.build_request(call),
         key=key,
         transport=shared_transport(),
         timeouts=settled,
-        deadline=None if settled.total is None else now + settled.total,
         proxy=find_proxy(call.base_url, None),
     )
+    return await open_attempt(plan, deadline=None if settled.total is None else now + settled.total)

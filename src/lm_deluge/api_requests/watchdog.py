@@ -16,12 +16,16 @@ __all__ = ["Watchdog"]
 
 
 class Watchdog:
-    """Calls `bite` once if a wait goes beyond its limit; `expired` then names the clock."""
+    """Calls `bite` once if a wait goes beyond its limit; `expired` then names the clock.
+
+    Attributes:
+        bite: What ends the present wait: it is another thing before an answer has come than while it is read.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, bite: Callable[[], None]) -> None:
+        self.bite = bite
         self.expired: Clock | None = None
         self._loop = loop
-        self._bite = bite
         self._limit = math.inf
         self._clock: Clock = "idle"
         self._timer: asyncio.TimerHandle | None = None
@@ -51,6 +55,6 @@ class Watchdog:
         self._timer = None
         if self._loop.time() >= self._limit:
             self.expired = self._clock
-            self._bite()
+            self.bite()
         elif self._limit < math.inf:
             self._timer = self._loop.call_at(self._limit, self._look)

@@ -22,6 +22,8 @@ from lm_deluge.prompt.conversation import Conversation, Prompt
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task
 
+    from lm_deluge.api_requests.call_plan import CallPlan
+
     # asyncio, the adapters and aiohttp are imported with the first call: importing the library stays cheap.
     from lm_deluge.client.batch import EventMerger
     from lm_deluge.client.journalled import JournalledRows
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from lm_deluge.client.sync import SyncStream
     from lm_deluge.dispatch.batch_input import BatchRow
     from lm_deluge.dispatch.cache import SQLiteCache
-    from lm_deluge.dispatch.call_plan import CallPlan
     from lm_deluge.dispatch.journal import Journal
     from lm_deluge.dispatch.runner import LimiterLock, Runner
     from lm_deluge.dispatch.stream_call import StreamCall

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.credentials import find_key, find_proxy
 from lm_deluge.api_requests.request import build_blank_call, with_conversation
 from lm_deluge.client.asked import Asked, merged
 from lm_deluge.config import ClientOptions, LocalCache, Secret
-from lm_deluge.dispatch.call_plan import CallPlan
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.prompt.conversation import Conversation

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
+from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.request import to_schema
 from lm_deluge.config import ClientOptions
-from lm_deluge.dispatch.call_plan import CallPlan
 from lm_deluge.dispatch.journal import Journal
 from lm_deluge.dispatch.journal_records import fingerprint_of
 from lm_deluge.dispatch.provider_batch import ProviderBatch

@@ -10,10 +10,12 @@ import asyncio
 import builtins
 import warnings
 
+import msgspec
+
 from lm_deluge.api_requests.attempt import Attempt, open_exchange, resume_attempt
+from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.clocks import StreamClocks
 from lm_deluge.config import Timeouts
-from lm_deluge.dispatch.call_plan import CallPlan
 from lm_deluge.errors import BadRequestError, DelugeError, TimeoutError, TransportError
 from lm_deluge.providers.adapter import Resumable
 
@@ -43,16 +45,8 @@ async def resume(plan: CallPlan, attempt: Attempt) -> None:
     place = attempt.place
     assert place is not None  # noqa: S101 - can_resume
     assert isinstance(plan.adapter, Resumable)  # noqa: S101 - only its decoders have a place
-    await resume_attempt(
-        attempt,
-        adapter=plan.adapter,
-        call=plan.call,
-        request=plan.adapter.build_resume(plan.call, *place),
-        key=plan.key,
-        transport=plan.transport,
-        timeouts=plan.timeouts,
-        proxy=plan.proxy,
-    )
+    rest = plan.adapter.build_resume(plan.call, *place)
+    await resume_attempt(attempt, msgspec.structs.replace(plan, request=rest))
 
 
 class UpstreamCancel:
@@ -91,16 +85,9 @@ class UpstreamCancel:
     async def _send(self) -> None:
         plan = self._plan
         assert isinstance(plan.adapter, Resumable)  # noqa: S101 - only its decoders have a place
-        exchange, _, _ = await open_exchange(
-            adapter=plan.adapter,
-            call=plan.call,
-            request=plan.adapter.build_cancel(plan.call, self._response_id),
-            key=plan.key,
-            transport=plan.transport,
-            timeouts=_CLOCKS,
-            clocks=StreamClocks(_CLOCKS, None),
-            proxy=plan.proxy,
-        )
+        cancel = plan.adapter.build_cancel(plan.call, self._response_id)
+        asks = msgspec.structs.replace(plan, request=cancel, timeouts=_CLOCKS)
+        exchange, _, _ = await open_exchange(asks, StreamClocks(_CLOCKS, None))
         try:
             while await exchange.read():
                 pass

@@ -11,9 +11,9 @@ from typing import TypeVar
 import msgspec
 
 from lm_deluge.api_requests.attempt import open_exchange, timeout_error
+from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.clocks import StreamClocks
 from lm_deluge.api_requests.credentials import hide
-from lm_deluge.dispatch.call_plan import CallPlan
 from lm_deluge.errors import DelugeError, RedirectRefusedError, ResponseLimitError
 from lm_deluge.providers.batch_api import Exchanges, HttpAnswer
 from lm_deluge.transport.base import Exchange
@@ -92,16 +92,8 @@ class BatchLink:
             raise RedirectRefusedError("the provider sends a part of the batch to another origin")
         answer_s = _ANSWER_S + request.size / _SLOWEST_UPLOAD
         timeouts = msgspec.structs.replace(plan.timeouts, first_token=answer_s, total=None)
-        exchange, secrets, _ = await open_exchange(
-            adapter=plan.adapter,
-            call=plan.call,
-            request=request,
-            key=plan.key,
-            transport=plan.transport,
-            timeouts=timeouts,
-            clocks=StreamClocks(timeouts, None),
-            proxy=plan.proxy,
-        )
+        asks = msgspec.structs.replace(plan, request=request, timeouts=timeouts)
+        exchange, secrets, _ = await open_exchange(asks, StreamClocks(timeouts, None))
         try:
             yield exchange
         except DelugeError as error:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.dispatch.batch_items import ItemFile
 from lm_deluge.dispatch.batch_link import BatchLink
-from lm_deluge.dispatch.call_plan import CallPlan
 from lm_deluge.dispatch.journal_records import SubmittedBatch
 from lm_deluge.providers.adapter import Call
 from lm_deluge.providers.batch_api import BatchAPI, BatchState, custom_id

@@ -10,9 +10,9 @@ import asyncio
 import warnings
 from collections.abc import Awaitable, Callable
 
+from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.deadline import Deadline
 from lm_deluge.dispatch.cached_answer import CachedAnswer, build_key, decode_answer, encode_answer
-from lm_deluge.dispatch.call_plan import CallPlan
 from lm_deluge.dispatch.runner import Runner
 from lm_deluge.dispatch.stream_call import StreamCall
 from lm_deluge.dispatch.work import Work

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from lm_deluge.dispatch.call_plan import CallPlan
+from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.dispatch.continuation import Rest, ask_for_rest, find_obstacle, is_blank, may_end_with
 from lm_deluge.dispatch.leg import Leg
 from lm_deluge.dispatch.seam import PrefillSeam, Seam, SeamError

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 
 from lm_deluge.api_requests.answer import build_answer, build_usage
 from lm_deluge.api_requests.attempt import Attempt, open_attempt
-from lm_deluge.dispatch.call_plan import CallPlan
+from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.dispatch.runner import Runner
 from lm_deluge.dispatch.scheduler import Start
 from lm_deluge.dispatch.speed import SpeedWatch
@@ -48,23 +48,13 @@ class Leg:
             deadline: When the call must be over, in the loop's time.
             least_speed: Tokens per second below which it fails; None: none.
         """
-        plan, ticket = self.plan, self.start.ticket
+        ticket = self.start.ticket
         sent_at = self._sent_at = self._runner.now()
 
         def on_head(head: HttpHead) -> None:
             self._runner.head_came(ticket, head, sent_at)
 
-        self.attempt = await open_attempt(
-            adapter=plan.adapter,
-            call=plan.call,
-            request=plan.request,
-            key=plan.key,
-            transport=plan.transport,
-            timeouts=plan.timeouts,
-            deadline=deadline,
-            proxy=plan.proxy,
-            on_head=on_head,
-        )
+        self.attempt = await open_attempt(self.plan, deadline=deadline, on_head=on_head)
         if least_speed is not None:
             self._watch = SpeedWatch(self.attempt, least_speed)
         return self.attempt

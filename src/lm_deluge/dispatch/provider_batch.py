@@ -23,9 +23,9 @@ from typing import Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.dispatch.batch_part import FIRST_WAIT_S, LONGEST_WAIT_S, BatchPart, LiveBatch
 from lm_deluge.dispatch.batched_answer import BatchedCall, build_batched_answer, build_failure
-from lm_deluge.dispatch.call_plan import CallPlan
 from lm_deluge.dispatch.journal import Journal
 from lm_deluge.dispatch.journal_records import SubmittedBatch
 from lm_deluge.errors import (

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
+from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.config import OnBreak
-from lm_deluge.dispatch.call_plan import CallPlan
 from lm_deluge.dispatch.purse import Purse
 from lm_deluge.prompt.conversation import Conversation
 
