@@ -9,9 +9,9 @@ import msgspec
 from lm_deluge.api_requests.attempt import Attempt
 from lm_deluge.providers.adapter import Call
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
-from lm_deluge.usage import Price, Usage
+from lm_deluge.usage import Usage
 
-__all__ = ["build_answer", "build_stats", "build_usage", "settle_answer"]
+__all__ = ["build_answer", "build_stats", "build_usage", "settle_answer", "usage_of"]
 
 _CHARACTERS_PER_TOKEN = 4
 _BUFFERED_AFTER_S, _BUFFERED_WITHIN_S, _BUFFERED_TOKENS = 2.0, 0.005, 20
@@ -19,46 +19,34 @@ _BUFFERED_AFTER_S, _BUFFERED_WITHIN_S, _BUFFERED_TOKENS = 2.0, 0.005, 20
 
 def build_answer(attempt: Attempt, call: Call, stats: StreamStats) -> APIResponse:
     """Return the answer so far. Usage is the provider's, or an estimate: never nothing, never 0 for text."""
+    usage, price = build_usage(attempt), call.model.price
     answer = settle_answer(
-        attempt.builder,
-        call,
-        input_estimate=lambda: attempt.input_estimate,
-        cost=lambda price, usage: price.cost(usage, call.params.service_tier),
+        attempt.builder, call, usage, None if price is None else price.cost(usage, call.params.service_tier)
     )
     answer.status_code = attempt.head.status
     answer.request_id = attempt.request_id
     answer.stats = stats
-    found = list(answer.warnings)
     if _was_buffered(attempt, stats):
-        found.append("buffered_upstream")
-    answer.warnings = tuple(found)
+        answer.warnings += ("buffered_upstream",)
     return answer
 
 
-def settle_answer(
-    builder: ResponseBuilder,
-    call: Call,
-    *,
-    input_estimate: Callable[[], int],
-    cost: Callable[[Price, Usage], float],
-) -> APIResponse:
+def settle_answer(builder: ResponseBuilder, call: Call, usage: Usage, cost: float | None) -> APIResponse:
     """Return what was received so far as an answer, whichever way it came.
 
     Args:
         builder: What was received.
         call: What was asked; its conversation is not looked at.
-        input_estimate: Tokens of the prompt, where the provider does not report them.
-        cost: What usage costs by a model's prices.
+        usage: Its tokens.
+        cost: What they cost, where the model has a price.
     """
     answer = builder.response(call.model.id)
-    answer.usage = _usage(builder, input_estimate)
-    if call.model.price is not None:
-        answer.cost = cost(call.model.price, answer.usage)
+    answer.usage = usage
+    answer.cost = cost
     asked, served = call.model.name, answer.model_external
-    found = [*call.warnings, *answer.warnings]
+    answer.warnings = (*call.warnings, *answer.warnings)
     if served and asked.rpartition("/")[2] not in served and served not in asked:
-        found.append("other_model")
-    answer.warnings = tuple(found)
+        answer.warnings += ("other_model",)
     return answer
 
 
@@ -88,10 +76,11 @@ def build_stats(attempt: Attempt | None, *, attempts: int, begun: float | None, 
 
 def build_usage(attempt: Attempt) -> Usage:
     """Return the tokens so far: as the provider reported them, else as the texts' lengths suggest."""
-    return _usage(attempt.builder, lambda: attempt.input_estimate)
+    return usage_of(attempt.builder, lambda: attempt.input_estimate)
 
 
-def _usage(builder: ResponseBuilder, input_estimate: Callable[[], int]) -> Usage:
+def usage_of(builder: ResponseBuilder, input_estimate: Callable[[], int]) -> Usage:
+    """Return the same of what was received, whichever way it came; `input_estimate` says how long the prompt was."""
     usage, least = builder.usage, _output_tokens(builder)
     if usage is None:
         return Usage(input_tokens=input_estimate(), output_tokens=least, estimated=True)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from lm_deluge.api_requests.answer import settle_answer
+from lm_deluge.api_requests.answer import settle_answer, usage_of
 from lm_deluge.errors import DelugeError
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.providers.adapter import Adapter, Call
@@ -46,16 +46,12 @@ def build_batched_answer(adapter: Adapter, asked: BatchedCall, result: BatchResu
     except DelugeError as error:
         error.billed = "maybe"
         return build_failure(asked, error, result.request_id, attempt=attempt)
-    answer = settle_answer(
-        builder,
-        asked.call,
-        input_estimate=lambda: -(-asked.text_length // _CHARACTERS_PER_TOKEN),
-        cost=lambda price, usage: price.batch_cost(usage),
-    )
+    usage = usage_of(builder, lambda: -(-asked.text_length // _CHARACTERS_PER_TOKEN))
+    price = asked.call.model.price
+    answer = settle_answer(builder, asked.call, usage, None if price is None else price.batch_cost(usage))
     answer.status_code = result.status
     answer.request_id = result.request_id
-    tokens = 0 if answer.usage is None else answer.usage.output_tokens
-    answer.stats = StreamStats(attempts=attempt, bytes_received=len(result.body), output_tokens=tokens)
+    answer.stats = StreamStats(attempts=attempt, bytes_received=len(result.body), output_tokens=usage.output_tokens)
     return answer
 
 

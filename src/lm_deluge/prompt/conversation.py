@@ -135,17 +135,17 @@ def to_conversation(prompt: Prompt) -> Conversation:
         InvalidPromptError: It is empty, or no prompt at all.
     """
     if isinstance(prompt, str):
-        conversation = Conversation.user(prompt)
+        conversation = Conversation((Message.user(prompt),))
     elif isinstance(prompt, Message):
         conversation = Conversation([prompt])
     elif isinstance(prompt, Conversation | list | tuple):
         conversation = Conversation(prompt)
     else:
         raise InvalidPromptError(f"a prompt is text or a Conversation, not {type(prompt).__name__}")
-    if not any(_says_something(message) for message in conversation):
+    if not any(map(_says_something, conversation.messages)):
         raise InvalidPromptError("the prompt is empty", hint="Give it some text, an image or a file.")
     return conversation
 
 
 def _says_something(message: Message) -> bool:
-    return any(part.text.strip() if isinstance(part, TextPart) else True for part in message.parts)
+    return any(not isinstance(part, TextPart) or part.text.strip() for part in message.parts)

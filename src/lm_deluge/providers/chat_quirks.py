@@ -27,6 +27,8 @@ def check_quirks(call: Call) -> None:
     Raises:
         UnsupportedParameterError: It is named.
     """
+    if not call.provider.quirks.rejects:
+        return
     asked = {
         "tools": bool(call.tools),
         "output": call.output is not None,

@@ -42,6 +42,9 @@ _PATHS = {
     name: tuple((outer, inner) for outer, _, inner in (place.partition(".") for place in places))
     for name, places in _PLACES.items()
 }
+_TOTALS = {name: _PATHS[name] for name in ("input_tokens", "output_tokens")}
+# What says more than the totals; many hosts have none of these.
+_DETAILS = {outer for name, paths in _PATHS.items() if name not in _TOTALS for outer, _ in paths}
 
 
 def _count(value: Any) -> int | None:
@@ -67,19 +70,20 @@ def merge_usage(before: dict[str, Any] | None, new: dict[str, Any]) -> dict[str,
 
 def read_usage(raw: dict[str, Any], service_tier: str | None = None) -> Usage:
     """Return the provider's usage object in our convention; the tier stands beside it in the answer."""
-    found = {name: _find(raw, paths) for name, paths in _PATHS.items()}
-    prompt, output, reasoning = found["input_tokens"] or 0, found["output_tokens"] or 0, found["reasoning_tokens"]
+    paths = _PATHS if raw.keys() & _DETAILS else _TOTALS
+    found = {name: _find(raw, places) for name, places in paths.items()}
+    prompt, output, reasoning = found["input_tokens"] or 0, found["output_tokens"] or 0, found.get("reasoning_tokens")
     # xAI leaves reasoning out of completion_tokens; its own total tells (seen 2026-02).
     if reasoning and _count(raw.get("total_tokens")) == prompt + output + reasoning:
         output += reasoning
     return Usage(
         input_tokens=prompt,
         output_tokens=output,
-        cache_read_tokens=found["cache_read_tokens"],
-        cache_write_tokens=found["cache_write_tokens"],
+        cache_read_tokens=found.get("cache_read_tokens"),
+        cache_write_tokens=found.get("cache_write_tokens"),
         reasoning_tokens=reasoning,
-        input_audio_tokens=found["input_audio_tokens"],
-        output_audio_tokens=found["output_audio_tokens"],
+        input_audio_tokens=found.get("input_audio_tokens"),
+        output_audio_tokens=found.get("output_audio_tokens"),
         service_tier=service_tier,
         raw=raw,
     )

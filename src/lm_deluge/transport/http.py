@@ -107,7 +107,6 @@ class _Pool:
             read_bufsize=_READ_BUFFER,
             max_line_size=_LONGEST_HEADER,
             max_field_size=_LONGEST_HEADER,
-            skip_auto_headers=("user-agent",),
         )
         self._guard = _stand_guard(self.session, on_close)
 
