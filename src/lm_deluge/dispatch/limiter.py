@@ -173,7 +173,8 @@ class LocalLimiter:
 
     def check(self, need: Need) -> None:
         """Raise the BudgetError that `reserve` would raise; reserve nothing."""
-        for pace in itertools.chain(self._paces, self._route(need.model, need.key).paces):
+        paces = self._route(need.model, need.key).paces
+        for pace in [*self._paces, *paces] if self._paces else paces:
             units = _units(pace.dimension, need.input_tokens, 0)
             if units > pace.amount:
                 raise BudgetError(
@@ -339,6 +340,8 @@ class LocalLimiter:
         return holding
 
     def _correct(self, holding: _Holding, input_tokens: int, output_tokens: int) -> None:
+        if not holding.charges:
+            return
         route = holding.route
         if route.counts_max_tokens == "always":
             output_tokens = max(output_tokens, holding.answer.reserved)

@@ -166,7 +166,7 @@ class Runner:
             DispatchError: It can never fit the limits, or no model may take it.
             DelugeError: No model is left that could; this is what the last one said.
         """
-        admitted: asyncio.Future[Start] = asyncio.get_running_loop().create_future()
+        admitted: asyncio.Future[Start] = self._loop.create_future()
         self._admitting[job.id] = admitted
         try:
             now = self.now()

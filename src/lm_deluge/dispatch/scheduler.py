@@ -239,10 +239,7 @@ class Scheduler:
             return _NOTHING
         start: list[Start] = []
         failed: list[Failure] = []
-        self._release_waiting(now)
-        self._start_held(now, start)
-        if self._revive(now):
-            self._fail_dead(failed)
+        self._tend(now, start, failed)
         full: set[int] = set()  # ways without a place, in this poll
         while len(full) < len(self._ways) and self._limiter.has_room:
             choice = self._choose(now, full)
@@ -253,8 +250,22 @@ class Scheduler:
             except BudgetError:
                 self._regroup(choice[0], failed)
         for way in self._ways:
-            self._fill_gap(way, now, start)
+            if way.held is not None:
+                self._fill_gap(way, now, start)
         return Plan(start, failed, self._wake_at(now))
+
+    def _tend(self, now: float, start: list[Start], failed: list[Failure]) -> None:
+        """Do what the time brings: calls that waited long enough, slots that have come, models whose rest is over."""
+        if self._waiting:
+            self._release_waiting(now)
+        is_any_dead = False
+        for way in self._ways:
+            if way.held is not None:
+                self._start_held(way, now, start)
+            if way.killed_by is not None:
+                is_any_dead |= not self._revive(way, now)
+        if is_any_dead:
+            self._fail_dead(failed)
 
     def _release_waiting(self, now: float) -> None:
         while self._waiting and self._waiting[0][0] <= now:
@@ -262,23 +273,21 @@ class Scheduler:
             if not entry.is_gone:
                 group.lane.add(entry)
 
-    def _start_held(self, now: float, start: list[Start]) -> None:
-        for way in self._ways:
-            if way.held is None:
-                continue
-            entry, group, ticket = way.held
-            if ticket.at > now:
-                ticket = self._limiter.sooner(ticket, now)
-            if ticket.at > now:
-                way.held = (entry, group, ticket)
-                continue
-            way.held = None
-            if self._limiter.opens_at(way.route.model, way.route.key, now) > now:
-                # Refused in the meantime: the slot was from before the gate closed.
-                self._limiter.release(ticket, now, was_sent=False)
-                self._requeue(entry)
-            else:
-                self._begin(entry, way, ticket, start)
+    def _start_held(self, way: _Way, now: float, start: list[Start]) -> None:
+        assert way.held is not None  # noqa: S101 - the caller looked
+        entry, group, ticket = way.held
+        if ticket.at > now:
+            ticket = self._limiter.sooner(ticket, now)
+        if ticket.at > now:
+            way.held = (entry, group, ticket)
+            return
+        way.held = None
+        if self._limiter.opens_at(way.route.model, way.route.key, now) > now:
+            # Refused in the meantime: the slot was from before the gate closed.
+            self._limiter.release(ticket, now, was_sent=False)
+            self._requeue(entry)
+        else:
+            self._begin(entry, way, ticket, start)
 
     def _requeue(self, entry: Entry) -> None:
         _, group = self._entries[entry.job.id]
@@ -286,16 +295,11 @@ class Scheduler:
         self._entries[entry.job.id] = (again, group)
         group.lane.add(again)
 
-    def _revive(self, now: float) -> bool:
-        """Use those again whose time is over; return whether any is left that may not be used."""
-        is_any_dead = False
-        for way in self._ways:
-            if way.killed_by is not None:
-                if way.killed_until <= now:
-                    way.killed_by, way.killed_until = None, math.inf
-                else:
-                    is_any_dead = True
-        return is_any_dead
+    def _revive(self, way: _Way, now: float) -> bool:
+        """Use one again whose time is over; return whether it may be used."""
+        if way.killed_until <= now:
+            way.killed_by, way.killed_until = None, math.inf
+        return way.killed_by is None
 
     def _fail_dead(self, failed: list[Failure]) -> None:
         for group in self._groups.values():
@@ -320,7 +324,8 @@ class Scheduler:
         return {way.route.model for way in self._ways if way.killed_by is None and self._opens_at(way, now) <= now}
 
     def _opens_at(self, way: _Way, now: float) -> float:
-        return max(way.cool_until, self._limiter.opens_at(way.route.model, way.route.key, now))
+        opens_at = self._limiter.opens_at(way.route.model, way.route.key, now)
+        return max(way.cool_until, opens_at)
 
     def _choose(self, now: float, full: set[int]) -> tuple[Entry, _Group, _Way] | None:
         """Return the job that came first among those that have somewhere to go, and where it goes first."""
@@ -429,12 +434,13 @@ class Scheduler:
             return None  # said when its own turn comes
 
     def _wake_at(self, now: float) -> float:
+        if not self._entries:
+            return math.inf
         moments = [way.held[2].at for way in self._ways if way.held is not None]
         if len(moments) > 1 and max(moments) > now + _LEAST_GAP_S:
             # Who waits behind another model's slot may go in the gap before it: no event of ours says when.
             moments.append(now + _LEAST_GAP_S)
         if self._waiting:
             moments.append(self._waiting[0][0])
-        if self._entries:
-            moments += [way.killed_until if way.killed_by else self._opens_at(way, now) for way in self._ways]
+        moments += [way.killed_until if way.killed_by else self._opens_at(way, now) for way in self._ways]
         return min((moment for moment in moments if moment > now), default=math.inf)
