@@ -39,6 +39,9 @@ from lm_deluge.wire.http import HttpHead, HttpRequest, Pieces
 __all__ = ["AiohttpExchange", "AiohttpTransport"]
 
 _READ_BUFFER = 64 * 2**10  # aiohttp pauses the socket at twice this
+# asyncio allocates as much for each read, 256 KiB if left alone. From 128 KiB on glibc may fetch that from the system
+# and give it back each time, for 12 us and more (https://man7.org/linux/man-pages/man3/mallopt.3.html, 2026-11).
+_MOST_PER_READ = 64 * 2**10
 _LONGEST_HEADER = 64 * 2**10
 _DNS_TTL_S = 60
 _KEEPALIVE_S = 30
@@ -85,6 +88,8 @@ class _NotingConnector(aiohttp.TCPConnector):
         protocol = await super()._create_connection(req, traces, timeout)
         way.sent_at = clock()  # the headers follow at once
         way.connected_in_s = way.sent_at - begun
+        if hasattr(protocol.transport, "max_size"):
+            protocol.transport.max_size = _MOST_PER_READ
         return protocol
 
 
