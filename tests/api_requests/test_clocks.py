@@ -64,10 +64,10 @@ def test_the_deadline_cuts_every_other_clock(phase: str) -> None:
 def test_after_the_finish_reason_nobody_waits_long() -> None:
     own = clocks(idle=60.0)
     own.waited(0.0, is_progress=True)
-    own.is_complete = True
+    own.waited(0.0, is_progress=False, is_complete=True)
     assert own.limit(100.0) == (105.0, "idle")
     short = clocks(idle=2.0)
-    short.is_complete = True
+    short.waited(0.0, is_progress=False, is_complete=True)
     assert short.limit(100.0) == (102.0, "idle")
 
 
@@ -79,7 +79,7 @@ def test_clocks_that_are_off_never_run_out() -> None:
     own.waited(1.0, is_progress=True)
     assert own.limit(5.0) == (math.inf, "idle")
     assert clocks(first_token="auto").limit(0.0)[0] == math.inf
-    own.is_complete = True
+    own.waited(0.0, is_progress=False, is_complete=True)
     assert own.limit(5.0) == (10.0, "idle")
 
 

@@ -1,12 +1,13 @@
 """One timer for all waits of a stream. The loop here has hands that the test moves."""
 
 import asyncio
-import math
 from collections.abc import Callable
 
 import pytest
 
+from lm_deluge.api_requests.clocks import StreamClocks
 from lm_deluge.api_requests.watchdog import Watchdog
+from lm_deluge.config import Timeouts
 
 
 class Timer:
@@ -57,74 +58,156 @@ def bites() -> list[str]:
 
 
 @pytest.fixture
-def dog(loop: Clockwork, bites: list[str]) -> Watchdog:
-    return Watchdog(loop, lambda: bites.append("bite"))  # type: ignore[arg-type]
+def clocks() -> StreamClocks:
+    return StreamClocks(Timeouts(first_token=100.0, idle=5.0, progress=9.0), None)
+
+
+@pytest.fixture
+def dog(loop: Clockwork, clocks: StreamClocks, bites: list[str]) -> Watchdog:
+    return Watchdog(loop, clocks, lambda: bites.append("bite"))  # type: ignore[arg-type]
+
+
+def wait(dog: Watchdog, loop: Clockwork) -> None:
+    """Begin to wait, as whoever reads does."""
+    dog.since = loop.now
+    if dog.timer is None:
+        dog.watch(loop.now)
+
+
+def get(dog: Watchdog, loop: Clockwork, clocks: StreamClocks, *, is_progress: bool = True) -> None:
+    """End the wait."""
+    assert dog.since is not None
+    waited, dog.since = loop.now - dog.since, None
+    if clocks.waited(waited, is_progress=is_progress):
+        dog.watch(loop.now)
 
 
 def test_a_wait_that_lasts_too_long_is_bitten_once(dog: Watchdog, loop: Clockwork, bites: list[str]) -> None:
-    dog.watch(5.0, "idle")
-    loop.go_to(4.9)
+    wait(dog, loop)
+    loop.go_to(99.9)
     assert (bites, dog.expired) == ([], None)
-    loop.go_to(5.0)
-    assert (bites, dog.expired) == (["bite"], "idle")
-    loop.go_to(99.0)
+    loop.go_to(100.0)
+    assert (bites, dog.expired) == (["bite"], "first_token")
+    loop.go_to(999.0)
     assert bites == ["bite"]
     assert not loop.waiting
 
 
-def test_a_thousand_reads_set_few_timers(dog: Watchdog, loop: Clockwork, bites: list[str]) -> None:
+def test_a_thousand_reads_set_few_timers(
+    dog: Watchdog, loop: Clockwork, clocks: StreamClocks, bites: list[str]
+) -> None:
     for n in range(1_000):
         loop.go_to(n * 0.01)
-        dog.watch(loop.now + 5.0, "idle")
-        dog.rest()
+        wait(dog, loop)
+        get(dog, loop, clocks)
     assert len(loop.waiting) == 1
     assert bites == []
     loop.go_to(60.0)
     assert (bites, loop.waiting) == ([], [])
 
 
-def test_a_timer_that_fires_early_is_set_again(dog: Watchdog, loop: Clockwork, bites: list[str]) -> None:
-    dog.watch(5.0, "idle")
-    dog.rest()
+def test_a_timer_that_fires_early_is_set_again(
+    dog: Watchdog, loop: Clockwork, clocks: StreamClocks, bites: list[str]
+) -> None:
+    wait(dog, loop)
+    get(dog, loop, clocks)
     loop.now = 4.0
-    dog.watch(9.0, "progress")
+    wait(dog, loop)
     assert len(loop.waiting) == 1
     loop.go_to(5.0)
+    assert bites == []
+    loop.go_to(9.0)
+    assert (bites, dog.expired) == (["bite"], "idle")
+
+
+def test_the_first_token_brings_the_limit_nearer(
+    dog: Watchdog, loop: Clockwork, clocks: StreamClocks, bites: list[str]
+) -> None:
+    wait(dog, loop)
+    loop.now = 1.0
+    get(dog, loop, clocks)
+    assert [timer.when() for timer in loop.waiting] == [6.0]
+    wait(dog, loop)
+    loop.go_to(6.0)
+    assert dog.expired == "idle"
+
+
+def test_the_last_one_brings_it_nearer_still(loop: Clockwork, bites: list[str]) -> None:
+    clocks = StreamClocks(Timeouts(first_token=100.0, idle=60.0), None)
+    dog = Watchdog(loop, clocks, lambda: bites.append("bite"))  # type: ignore[arg-type]
+    wait(dog, loop)
+    get(dog, loop, clocks)
+    wait(dog, loop)
+    dog.since = None
+    assert clocks.waited(0.0, is_progress=False, is_complete=True)
+    dog.watch(loop.now)
+    wait(dog, loop)
+    loop.go_to(5.0)
+    assert (bites, dog.expired) == (["bite"], "idle")
+
+
+def test_pings_push_the_limit_no_further_than_the_clock_of_progress(
+    dog: Watchdog, loop: Clockwork, clocks: StreamClocks, bites: list[str]
+) -> None:
+    wait(dog, loop)
+    get(dog, loop, clocks)
+    for n in range(1, 9):
+        wait(dog, loop)
+        loop.go_to(n * 1.0)
+        get(dog, loop, clocks, is_progress=False)
+    wait(dog, loop)
     assert bites == []
     loop.go_to(9.0)
     assert (bites, dog.expired) == (["bite"], "progress")
 
 
-def test_a_nearer_limit_sets_the_timer_anew(dog: Watchdog, loop: Clockwork, bites: list[str]) -> None:
-    dog.watch(100.0, "first_token")
-    dog.rest()
-    dog.watch(5.0, "idle")
-    assert len(loop.waiting) == 1
-    loop.go_to(5.0)
-    assert dog.expired == "idle"
-
-
-def test_rest_and_stop_end_the_watch(dog: Watchdog, loop: Clockwork, bites: list[str]) -> None:
-    dog.watch(5.0, "idle")
-    dog.rest()
+def test_a_consumer_that_takes_its_time_is_not_bitten_and_the_next_wait_is_watched_again(
+    dog: Watchdog, loop: Clockwork, clocks: StreamClocks, bites: list[str]
+) -> None:
+    wait(dog, loop)
+    get(dog, loop, clocks)
     loop.go_to(50.0)
-    dog.watch(60.0, "idle")
+    assert (bites, loop.waiting) == ([], [])
+    wait(dog, loop)
+    loop.go_to(54.9)
+    assert bites == []
+    loop.go_to(55.0)
+    assert (bites, dog.expired) == (["bite"], "idle")
+
+
+def test_a_wait_that_begins_behind_the_deadline_is_bitten_at_once(loop: Clockwork, bites: list[str]) -> None:
+    clocks = StreamClocks(Timeouts(first_token=100.0, idle=5.0), deadline=3.0)
+    dog = Watchdog(loop, clocks, lambda: bites.append("bite"))  # type: ignore[arg-type]
+    wait(dog, loop)
+    get(dog, loop, clocks)
+    loop.go_to(4.0)
+    assert bites == []
+    wait(dog, loop)
+    loop.go_to(4.0)
+    assert (bites, dog.expired) == (["bite"], "total")
+
+
+def test_stop_ends_the_watch(dog: Watchdog, loop: Clockwork, bites: list[str]) -> None:
+    wait(dog, loop)
     dog.stop()
     dog.stop()
     assert not loop.waiting
-    loop.go_to(99.0)
+    loop.go_to(999.0)
     assert bites == []
 
 
-def test_an_endless_wait_needs_no_timer(dog: Watchdog, loop: Clockwork) -> None:
-    dog.watch(math.inf, "idle")
+def test_an_endless_wait_needs_no_timer(loop: Clockwork) -> None:
+    clocks = StreamClocks(Timeouts(first_token=None, idle=None, progress=None), None)
+    wait(Watchdog(loop, clocks, lambda: None), loop)  # type: ignore[arg-type]
     assert not loop.timers
 
 
 async def test_it_runs_on_a_real_loop() -> None:
     woken = asyncio.Event()
-    dog = Watchdog(asyncio.get_running_loop(), woken.set)
-    dog.watch(asyncio.get_running_loop().time() + 0.01, "total")
+    now = asyncio.get_running_loop().time()
+    dog = Watchdog(asyncio.get_running_loop(), StreamClocks(Timeouts(), now + 0.01), woken.set)
+    dog.since = now
+    dog.watch(now)
     async with asyncio.timeout(10):
         await woken.wait()
     assert dog.expired == "total"

@@ -143,7 +143,7 @@ class Attempt:
         if isinstance(self._decoder, ResumableDecoder):
             self._decoder.reopen()
         self._decoder.expect(exchange.head.headers.get("content-type", ""))
-        self._watchdog = Watchdog(self._loop, exchange.abort)
+        self._watchdog = Watchdog(self._loop, self.clocks, exchange.abort)
         self._is_over = self._is_at_end = False
 
     @property
@@ -164,15 +164,16 @@ class Attempt:
         Raises:
             DelugeError: The answer is broken, or an error; every event before it was returned.
         """
-        decoder, loop = self._decoder, self._loop
+        decoder, loop, watchdog = self._decoder, self._loop, self._watchdog
         while not self._is_over:
             if decoder.error is not None:
                 self._fail(decoder.error)
             if decoder.is_finished or self._is_at_end:
                 await self.close()
                 break
-            begun = loop.time()
-            self._watchdog.watch(*self.clocks.limit(begun))
+            watchdog.since = begun = loop.time()
+            if watchdog.timer is None:
+                watchdog.watch(begun)
             try:
                 data = await self._exchange.read()
             except DelugeError as error:
@@ -180,7 +181,7 @@ class Attempt:
             except BaseException:
                 self.abort()
                 raise
-            self._watchdog.rest()
+            watchdog.since = None
             self._is_at_end = not data
             events = decoder.feed(data) if data else decoder.close()
             self._note(begun, events)
@@ -203,8 +204,9 @@ class Attempt:
         is_progress = bool(events) and (
             type(events[-1]) not in _QUIET or any(type(event) not in _QUIET for event in events)
         )
-        self.clocks.waited(now - begun, is_progress=is_progress)
-        self.clocks.is_complete = self._decoder.is_complete
+        is_complete = self._decoder.is_complete
+        if self.clocks.waited(now - begun, is_progress=is_progress, is_complete=is_complete):
+            self._watchdog.watch(now)
         self.timing.reads += 1
         if is_progress:
             self.timing.note(now)
@@ -275,7 +277,7 @@ async def open_attempt(
         ProtocolError: What came is no HTTP.
     """
     clocks = StreamClocks(plan.timeouts, deadline)
-    watchdog = Watchdog(asyncio.get_running_loop(), _nothing)
+    watchdog = Watchdog(asyncio.get_running_loop(), clocks, _nothing)
     exchange, secrets, sent_at = await open_exchange(plan, clocks, watchdog)
     if on_head is not None:
         on_head(exchange.head)
@@ -310,33 +312,31 @@ async def open_exchange(
     """
     call, transport = plan.call, plan.transport
     secrets = secrets_of(plan.key, call.extra_headers, plan.proxy)
-    guard = watchdog or Watchdog(asyncio.get_running_loop(), _nothing)
-    clock: Clock = "total"
+    guard = watchdog or Watchdog(asyncio.get_running_loop(), clocks, _nothing)
     place: Place | None = None
     sent_at: float | None = None
     try:
         place = await _find_place(transport, clocks)
         while True:
             sent_at = asyncio.get_running_loop().time()
-            limit, clock = clocks.limit(sent_at)
+            guard.since = sent_at
+            guard.watch(sent_at)
             try:
                 with Deadline() as scope:
                     guard.bite = scope.pass_now
-                    guard.watch(limit, clock)
                     # Only what hides its headers holds them: tracebacks with locals would show the key.
                     ready, secrets = await _authorized(plan, secrets)
                     exchange = await _open_following(plan, ready)
                     if exchange.head.status >= _REDIRECT:
                         raise await _error_of(exchange, plan.adapter)
             except DescriptorsUsedUpError:
-                guard.rest()
-                clock = "total"
+                guard.since = None
                 with Deadline(clocks.deadline):
                     await place.again()
             else:
                 exchange.keep(place)
                 place = None
-                guard.rest()
+                guard.since = None
                 guard.expired = None  # in the moment in which the answer came after all
                 return exchange, secrets, sent_at
     except DelugeError as error:
@@ -344,6 +344,7 @@ async def open_exchange(
         hide(error, secrets)
         raise
     except builtins.TimeoutError as error:
+        clock = guard.expired or "total"
         late = timeout_error(clock, clocks.setting(clock))
         error.__cause__ = error.__context__ = None  # the cancellation in it has frames that hold the headers
         late.provider, late.model = call.provider.id, call.model.id

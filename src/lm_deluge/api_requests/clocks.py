@@ -35,7 +35,7 @@ class StreamClocks:
         self._deadline = math.inf if deadline is None else deadline
         self._has_token = False
         self._waited = 0.0  # for the first token, or since the last delta
-        self.is_complete = False
+        self._is_complete = False
 
     @property
     def deadline(self) -> float | None:
@@ -44,7 +44,7 @@ class StreamClocks:
 
     def limit(self, now: float) -> tuple[float, Clock]:
         """Return when a wait that begins now would be too long, and by which clock."""
-        if self.is_complete:
+        if self._is_complete:
             return now + min(self._idle, _GRACE_S), "idle"
         if not self._has_token:
             limit: tuple[float, Clock] = now + self._first_token - self._waited, "first_token"
@@ -63,10 +63,16 @@ class StreamClocks:
         """Begin the wait for the next delta anew: the answer is taken up again on another connection."""
         self._waited = 0.0
 
-    def waited(self, seconds: float, *, is_progress: bool) -> None:
-        """Take note of a wait that is over, and whether it brought a delta."""
+    def waited(self, seconds: float, *, is_progress: bool, is_complete: bool = False) -> bool:
+        """Take note of a wait that is over, whether it brought a delta, and whether the answer is complete now.
+
+        Return whether another clock runs from now on: its limit may be nearer.
+        """
+        is_another = is_complete is not self._is_complete or (is_progress and not self._has_token)
+        self._is_complete = is_complete
         if is_progress:
             self._has_token = True
             self._waited = 0.0
         else:
             self._waited += seconds
+        return is_another

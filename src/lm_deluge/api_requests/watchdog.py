@@ -1,7 +1,7 @@
 """One timer per stream that ends a wait which lasts too long.
 
-Arming `asyncio.timeout` for each read would cost more than decoding what was read. Here a read only notes its limit;
-the timer looks at the note when it fires, and sets itself again if the limit has moved on.
+Arming `asyncio.timeout` for each read would cost more than decoding what was read. Here a read only notes when it began
+to wait; the timer asks the clocks when it fires, and sets itself again if they have time left.
 """
 
 from __future__ import annotations
@@ -10,51 +10,52 @@ import asyncio
 import math
 from collections.abc import Callable
 
+from lm_deluge.api_requests.clocks import StreamClocks
 from lm_deluge.errors import Clock
 
 __all__ = ["Watchdog"]
 
 
 class Watchdog:
-    """Calls `bite` once if a wait goes beyond its limit; `expired` then names the clock.
+    """Calls `bite` once if a wait goes beyond what the clocks allow; `expired` then names the clock.
 
     Attributes:
         bite: What ends the present wait: it is another thing before an answer has come than while it is read.
+        since: When the present wait began, in the loop's time; None: nobody waits.
+        timer: What wakes it; where there is none, a wait that begins must `watch`. So must whoever makes limits nearer.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, bite: Callable[[], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, clocks: StreamClocks, bite: Callable[[], None]) -> None:
         self.bite = bite
+        self.since: float | None = None
+        self.timer: asyncio.TimerHandle | None = None
         self.expired: Clock | None = None
         self._loop = loop
-        self._limit = math.inf
-        self._clock: Clock = "idle"
-        self._timer: asyncio.TimerHandle | None = None
+        self._clocks = clocks
 
-    def watch(self, limit: float, clock: Clock) -> None:
-        """A wait begins that may last until `limit` of the loop's time."""
-        self._limit = limit
-        self._clock = clock
-        timer = self._timer
+    def watch(self, now: float) -> None:
+        """Set the timer for the limit of a wait that begins now, unless it fires before that."""
+        limit, _ = self._clocks.limit(now)
+        timer = self.timer
         if limit < math.inf and (timer is None or timer.when() > limit):
             if timer is not None:
                 timer.cancel()
-            self._timer = self._loop.call_at(limit, self._look)
-
-    def rest(self) -> None:
-        """The wait is over."""
-        self._limit = math.inf
+            self.timer = self._loop.call_at(limit, self._look)
 
     def stop(self) -> None:
         """Drop the timer for good."""
-        self._limit = math.inf
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self.since = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
     def _look(self) -> None:
-        self._timer = None
-        if self._loop.time() >= self._limit:
-            self.expired = self._clock
+        self.timer = None
+        if self.since is None:
+            return  # the next wait sets it again
+        limit, clock = self._clocks.limit(self.since)
+        if self._loop.time() >= limit:
+            self.expired = clock
             self.bite()
-        elif self._limit < math.inf:
-            self._timer = self._loop.call_at(self._limit, self._look)
+        elif limit < math.inf:
+            self.timer = self._loop.call_at(limit, self._look)

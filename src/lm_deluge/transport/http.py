@@ -88,8 +88,9 @@ class _NotingConnector(aiohttp.TCPConnector):
         protocol = await super()._create_connection(req, traces, timeout)
         way.sent_at = clock()  # the headers follow at once
         way.connected_in_s = way.sent_at - begun
-        if hasattr(protocol.transport, "max_size"):
-            protocol.transport.max_size = _MOST_PER_READ
+        transport: Any = protocol.transport
+        if hasattr(transport, "max_size"):
+            transport.max_size = _MOST_PER_READ
         return protocol
 
 
