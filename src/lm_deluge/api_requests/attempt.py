@@ -158,11 +158,13 @@ class Attempt:
         self._bytes_before += before.bytes_received
         self._ignored_before += before.ignored
 
-    async def next_batch(self) -> list[Event]:
+    async def next_batch(self, *, to_end: bool = False) -> list[Event]:
         """Return the events of the next read that brings any; empty at the end.
 
+        For whom only the answer counts it reads on `to_end`: `builder` has all events, and none are returned.
+
         Raises:
-            DelugeError: The answer is broken, or an error; every event before it was returned.
+            DelugeError: The answer is broken, or an error; every event before it is in `builder`.
         """
         decoder, loop, watchdog = self._decoder, self._loop, self._watchdog
         while not self._is_over:
@@ -187,7 +189,8 @@ class Attempt:
             self._note(begun, events)
             if events:
                 self.builder.add_all(events)
-                return events
+                if not to_end:
+                    return events
         return []
 
     def _end_of(self, error: DelugeError) -> bytes:

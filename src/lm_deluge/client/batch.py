@@ -65,18 +65,22 @@ async def run_in_order(
     return [found[index] for index in range(len(found))]
 
 
-async def run_one(
+def run_one(
     find_runner: Callable[[], Runner],
     make: MakeWork,
     prompt: Any,
     sink: Callable[[list[Event]], Awaitable[None]] | None = None,
-) -> APIResponse:
+) -> Coroutine[Any, Any, APIResponse]:
     """Run one call; what cannot be asked is an answer with the error on it, too."""
     try:
         work = make(prompt)
     except DelugeError as error:
-        return APIResponse(error=error)
-    return await run_call(work, find_runner, sink)
+        return _failed(error)
+    return run_call(work, find_runner, sink)
+
+
+async def _failed(error: DelugeError) -> APIResponse:
+    return APIResponse(error=error)
 
 
 def window_of(most_at_once: int | None) -> int:

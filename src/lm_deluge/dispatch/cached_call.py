@@ -73,6 +73,7 @@ class CachedCall(StreamCall):
 
     def __init__(self, work: Work, find_runner: Callable[[], Runner]) -> None:
         super().__init__(work, find_runner)
+        self._skips_events = False  # they are put into the cache
         self._has_asked = False
         self._hit: CachedAnswer | None = None
         self._hit_plan: CallPlan | None = None

@@ -59,10 +59,10 @@ class Leg:
             self._watch = SpeedWatch(self.attempt, least_speed)
         return self.attempt
 
-    def next_batch(self) -> Awaitable[list[Event]]:
-        """Return the next events; empty at the end. Raises what `Attempt.next_batch` does."""
+    def next_batch(self, *, to_end: bool = False) -> Awaitable[list[Event]]:
+        """Return the next events; empty at the end. It is `Attempt.next_batch`, as long as its speed is not watched."""
         assert self.attempt is not None  # noqa: S101 - it is open
-        return (self.attempt if self._watch is None else self._watch).next_batch()
+        return self.attempt.next_batch(to_end=to_end) if self._watch is None else self._watch.next_batch()
 
     @property
     def is_speaking(self) -> bool:

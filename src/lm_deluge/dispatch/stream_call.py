@@ -43,6 +43,8 @@ class StreamCall(CallAttempts):
         self._joint: JoinedAnswer | None = None  # of an answer that goes on behind a break
         self._is_over = False
         self._ended: float | None = None
+        # Where nobody wants them, and nothing is reckoned from one read to the next.
+        self._skips_events = work.is_collected and self._account is None
 
     # Reading
 
@@ -60,7 +62,7 @@ class StreamCall(CallAttempts):
                 events = await self._next_of(leg)
             else:  # nearly always: no coroutine more than it takes
                 try:
-                    events = await leg.next_batch()
+                    events = await leg.next_batch(to_end=self._skips_events)
                 except DelugeError as error:
                     events = await self._mended(leg, error)
         except DelugeError as error:

@@ -28,7 +28,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
         on_break: What is done about a stream that dies after its first delta.
         purses: What pays for it.
         min_tokens_per_second: A slower attempt is given up, as long as nothing of it was handed out.
-        is_collected: Nobody sees its events before the end.
+        is_collected: Nobody wants its events, but for the answer that they make.
         postprocess: What becomes of its answer, where it is no error.
         plan_rest: Makes the plan for the rest of an answer: for a model, of another conversation with another limit of
             new tokens. Only for `on_break="continue"`.
