@@ -262,7 +262,7 @@ class ResponseBuilder:
             if text is not None and type(event) is TextDelta and not event.logprobs:
                 text.pieces.append(event.text)
             else:
-                _FOLDS[type(event)](self, event)
+                self.add(event)
 
     def add(self, event: Event) -> None:
         """Add one event."""

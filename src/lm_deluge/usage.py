@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -73,6 +74,9 @@ _PARTS = (
     "output_audio_tokens",
     "output_image_tokens",
 )
+
+
+_parts_of = attrgetter(*_PARTS)
 
 
 def _add(one: int | None, other: int | None) -> int | None:
@@ -172,16 +176,7 @@ _KINDS = {
 
 def _has_parts(usage: Usage) -> bool:
     """Whether any of its tokens is of another kind than input and output."""
-    return bool(
-        usage.cache_read_tokens
-        or usage.cache_write_tokens
-        or usage.reasoning_tokens
-        or usage.input_audio_tokens
-        or usage.output_audio_tokens
-        or usage.output_image_tokens
-        or usage.cache_write_1h_tokens
-        or usage.cache_read_audio_tokens
-    )
+    return any(_parts_of(usage))
 
 
 def _kinds(usage: Usage) -> dict[str, int]:

@@ -67,23 +67,16 @@ def dog(loop: Clockwork, clocks: StreamClocks, bites: list[str]) -> Watchdog:
     return Watchdog(loop, clocks, lambda: bites.append("bite"))  # type: ignore[arg-type]
 
 
-def wait(dog: Watchdog, loop: Clockwork) -> None:
-    """Begin to wait, as whoever reads does."""
-    dog.since = loop.now
-    if dog.timer is None:
-        dog.watch(loop.now)
-
-
 def get(dog: Watchdog, loop: Clockwork, clocks: StreamClocks, *, is_progress: bool = True) -> None:
     """End the wait."""
-    assert dog.since is not None
+    assert dog.since is not None  # what is to end has begun
     waited, dog.since = loop.now - dog.since, None
     if clocks.waited(waited, is_progress=is_progress):
         dog.watch(loop.now)
 
 
 def test_a_wait_that_lasts_too_long_is_bitten_once(dog: Watchdog, loop: Clockwork, bites: list[str]) -> None:
-    wait(dog, loop)
+    dog.begin(loop.now)
     loop.go_to(99.9)
     assert (bites, dog.expired) == ([], None)
     loop.go_to(100.0)
@@ -98,7 +91,7 @@ def test_a_thousand_reads_set_few_timers(
 ) -> None:
     for n in range(1_000):
         loop.go_to(n * 0.01)
-        wait(dog, loop)
+        dog.begin(loop.now)
         get(dog, loop, clocks)
     assert len(loop.waiting) == 1
     assert bites == []
@@ -109,10 +102,10 @@ def test_a_thousand_reads_set_few_timers(
 def test_a_timer_that_fires_early_is_set_again(
     dog: Watchdog, loop: Clockwork, clocks: StreamClocks, bites: list[str]
 ) -> None:
-    wait(dog, loop)
+    dog.begin(loop.now)
     get(dog, loop, clocks)
     loop.now = 4.0
-    wait(dog, loop)
+    dog.begin(loop.now)
     assert len(loop.waiting) == 1
     loop.go_to(5.0)
     assert bites == []
@@ -123,11 +116,11 @@ def test_a_timer_that_fires_early_is_set_again(
 def test_the_first_token_brings_the_limit_nearer(
     dog: Watchdog, loop: Clockwork, clocks: StreamClocks, bites: list[str]
 ) -> None:
-    wait(dog, loop)
+    dog.begin(loop.now)
     loop.now = 1.0
     get(dog, loop, clocks)
     assert [timer.when() for timer in loop.waiting] == [6.0]
-    wait(dog, loop)
+    dog.begin(loop.now)
     loop.go_to(6.0)
     assert dog.expired == "idle"
 
@@ -135,13 +128,13 @@ def test_the_first_token_brings_the_limit_nearer(
 def test_the_last_one_brings_it_nearer_still(loop: Clockwork, bites: list[str]) -> None:
     clocks = StreamClocks(Timeouts(first_token=100.0, idle=60.0), None)
     dog = Watchdog(loop, clocks, lambda: bites.append("bite"))  # type: ignore[arg-type]
-    wait(dog, loop)
+    dog.begin(loop.now)
     get(dog, loop, clocks)
-    wait(dog, loop)
+    dog.begin(loop.now)
     dog.since = None
     assert clocks.waited(0.0, is_progress=False, is_complete=True)
     dog.watch(loop.now)
-    wait(dog, loop)
+    dog.begin(loop.now)
     loop.go_to(5.0)
     assert (bites, dog.expired) == (["bite"], "idle")
 
@@ -149,13 +142,13 @@ def test_the_last_one_brings_it_nearer_still(loop: Clockwork, bites: list[str]) 
 def test_pings_push_the_limit_no_further_than_the_clock_of_progress(
     dog: Watchdog, loop: Clockwork, clocks: StreamClocks, bites: list[str]
 ) -> None:
-    wait(dog, loop)
+    dog.begin(loop.now)
     get(dog, loop, clocks)
     for n in range(1, 9):
-        wait(dog, loop)
+        dog.begin(loop.now)
         loop.go_to(n * 1.0)
         get(dog, loop, clocks, is_progress=False)
-    wait(dog, loop)
+    dog.begin(loop.now)
     assert bites == []
     loop.go_to(9.0)
     assert (bites, dog.expired) == (["bite"], "progress")
@@ -164,11 +157,11 @@ def test_pings_push_the_limit_no_further_than_the_clock_of_progress(
 def test_a_consumer_that_takes_its_time_is_not_bitten_and_the_next_wait_is_watched_again(
     dog: Watchdog, loop: Clockwork, clocks: StreamClocks, bites: list[str]
 ) -> None:
-    wait(dog, loop)
+    dog.begin(loop.now)
     get(dog, loop, clocks)
     loop.go_to(50.0)
     assert (bites, loop.waiting) == ([], [])
-    wait(dog, loop)
+    dog.begin(loop.now)
     loop.go_to(54.9)
     assert bites == []
     loop.go_to(55.0)
@@ -178,17 +171,17 @@ def test_a_consumer_that_takes_its_time_is_not_bitten_and_the_next_wait_is_watch
 def test_a_wait_that_begins_behind_the_deadline_is_bitten_at_once(loop: Clockwork, bites: list[str]) -> None:
     clocks = StreamClocks(Timeouts(first_token=100.0, idle=5.0), deadline=3.0)
     dog = Watchdog(loop, clocks, lambda: bites.append("bite"))  # type: ignore[arg-type]
-    wait(dog, loop)
+    dog.begin(loop.now)
     get(dog, loop, clocks)
     loop.go_to(4.0)
     assert bites == []
-    wait(dog, loop)
+    dog.begin(loop.now)
     loop.go_to(4.0)
     assert (bites, dog.expired) == (["bite"], "total")
 
 
 def test_stop_ends_the_watch(dog: Watchdog, loop: Clockwork, bites: list[str]) -> None:
-    wait(dog, loop)
+    dog.begin(loop.now)
     dog.stop()
     dog.stop()
     assert not loop.waiting
@@ -198,7 +191,7 @@ def test_stop_ends_the_watch(dog: Watchdog, loop: Clockwork, bites: list[str]) -
 
 def test_an_endless_wait_needs_no_timer(loop: Clockwork) -> None:
     clocks = StreamClocks(Timeouts(first_token=None, idle=None, progress=None), None)
-    wait(Watchdog(loop, clocks, lambda: None), loop)  # type: ignore[arg-type]
+    Watchdog(loop, clocks, lambda: None).begin(loop.now)  # type: ignore[arg-type]
     assert not loop.timers
 
 
@@ -206,8 +199,7 @@ async def test_it_runs_on_a_real_loop() -> None:
     woken = asyncio.Event()
     now = asyncio.get_running_loop().time()
     dog = Watchdog(asyncio.get_running_loop(), StreamClocks(Timeouts(), now + 0.01), woken.set)
-    dog.since = now
-    dog.watch(now)
+    dog.begin(now)
     async with asyncio.timeout(10):
         await woken.wait()
     assert dog.expired == "total"

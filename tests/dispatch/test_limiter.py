@@ -253,6 +253,7 @@ def test_words_for_what_holds_calls_back() -> None:
     assert limiter.limited_by(NOW) == "requests per minute"
     take(limiter, need=Need("n"))
     assert limiter.limited_by(NOW) == "max_concurrent_requests, 3 at once"
+    assert not limiter.has_room
     other = LocalLimiter()
     other.set_limits("m", "", [Limit("input_tokens", 500, 90.0)])
     for _ in range(6):

@@ -71,6 +71,15 @@ def test_earliest_says_what_reserve_does_and_reserves_nothing(make: Any) -> None
     assert take(limiter).at == promised
 
 
+def test_where_it_says_that_there_is_no_room_nothing_can_be_reserved(make: Any) -> None:
+    limiter = make(route=[], places=1)
+    assert limiter.has_room
+    ticket = take(limiter)
+    assert limiter.has_room or limiter.reserve(NEED, NOW) is None
+    limiter.settle(ticket, Usage(), NOW)
+    assert limiter.has_room
+
+
 def test_all_limits_hold_and_the_tightest_decides(make: Any) -> None:
     limiter = make(client=[Limit("tokens", 6_000)], route=[Limit("requests", 60_000)])
     first, second = take(limiter), take(limiter)

@@ -173,9 +173,8 @@ class Attempt:
             if decoder.is_finished or self._is_at_end:
                 await self.close()
                 break
-            watchdog.since = begun = loop.time()
-            if watchdog.timer is None:
-                watchdog.watch(begun)
+            begun = loop.time()
+            watchdog.begin(begun)
             try:
                 data = await self._exchange.read()
             except DelugeError as error:
@@ -322,8 +321,7 @@ async def open_exchange(
         place = await _find_place(transport, clocks)
         while True:
             sent_at = asyncio.get_running_loop().time()
-            guard.since = sent_at
-            guard.watch(sent_at)
+            guard.begin(sent_at)
             try:
                 with Deadline() as scope:
                     guard.bite = scope.pass_now

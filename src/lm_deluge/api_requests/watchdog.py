@@ -22,35 +22,40 @@ class Watchdog:
     Attributes:
         bite: What ends the present wait: it is another thing before an answer has come than while it is read.
         since: When the present wait began, in the loop's time; None: nobody waits.
-        timer: What wakes it; where there is none, a wait that begins must `watch`. So must whoever makes limits nearer.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clocks: StreamClocks, bite: Callable[[], None]) -> None:
         self.bite = bite
         self.since: float | None = None
-        self.timer: asyncio.TimerHandle | None = None
         self.expired: Clock | None = None
         self._loop = loop
         self._clocks = clocks
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, now: float) -> None:
+        """A wait begins."""
+        self.since = now
+        if self._timer is None:
+            self.watch(now)
 
     def watch(self, now: float) -> None:
-        """Set the timer for the limit of a wait that begins now, unless it fires before that."""
+        """Set the timer for a limit that has come nearer, unless it fires before that."""
         limit, _ = self._clocks.limit(now)
-        timer = self.timer
+        timer = self._timer
         if limit < math.inf and (timer is None or timer.when() > limit):
             if timer is not None:
                 timer.cancel()
-            self.timer = self._loop.call_at(limit, self._look)
+            self._timer = self._loop.call_at(limit, self._look)
 
     def stop(self) -> None:
         """Drop the timer for good."""
         self.since = None
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _look(self) -> None:
-        self.timer = None
+        self._timer = None
         if self.since is None:
             return  # the next wait sets it again
         limit, clock = self._clocks.limit(self.since)
@@ -58,4 +63,4 @@ class Watchdog:
             self.expired = clock
             self.bite()
         elif limit < math.inf:
-            self.timer = self._loop.call_at(limit, self._look)
+            self._timer = self._loop.call_at(limit, self._look)

@@ -22,9 +22,8 @@ from lm_deluge.prompt.conversation import Conversation, Prompt
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task
 
-    from lm_deluge.api_requests.call_plan import CallPlan
-
     # asyncio, the adapters and aiohttp are imported with the first call: importing the library stays cheap.
+    from lm_deluge.api_requests.call_plan import CallPlan
     from lm_deluge.client.batch import EventMerger
     from lm_deluge.client.journalled import JournalledRows
     from lm_deluge.client.planning import Planner
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from lm_deluge.providers.batch_api import BatchState
     from lm_deluge.response import APIResponse
     from lm_deluge.transport.base import Transport
-
 
 __all__ = ["LLMClient"]
 

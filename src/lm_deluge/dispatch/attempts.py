@@ -44,9 +44,8 @@ class CallAttempts:
         self._leg: Leg | None = None  # whose events are handed out
         self._opening: Leg | None = None  # nothing of it was handed out
         self._hedge: Hedge | None = None  # beside it
-        self._lost: tuple[
-            tuple[Leg, DelugeError, Usage | None], ...
-        ] = ()  # beside the one that goes on, and not yet told of
+        # Beside the one that goes on, and not yet told of.
+        self._lost: tuple[tuple[Leg, DelugeError, Usage | None], ...] = ()
         self._spending = Spending()  # of the legs before
         self._account = Account(work.purses) if work.purses else None
         self._attempts = 0

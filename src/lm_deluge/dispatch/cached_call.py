@@ -50,11 +50,9 @@ async def run_call(
     except DelugeError as error:
         response = call.response()
         response.error = error
-        call.abort()
         return response
-    except BaseException:
+    finally:
         call.abort()
-        raise
     response = call.response()
     return response if work.postprocess is None else _postprocessed(response, work.postprocess)
 

@@ -103,13 +103,20 @@ class _Route:
             self.periods[bucket.dimension] = known_s, seen
         return known_s if known_s == MINUTE_S or len(seen) >= _AGREED else None
 
+    @property
+    def opens_at(self) -> float:
+        """Until when the provider wants it left alone; in the past where it does not."""
+        until = self.closed_until
+        for pace in self.paces:
+            until = max(until, pace.closed_until)
+        return until
+
     def limited_by(self, model: str, now: float) -> str | None:
         """Return what holds calls of this model back."""
         if not self.places.has_room:
             return f"calls at once at {model}, {self.places.used} now"
-        until = max([self.closed_until, *(pace.closed_until for pace in self.paces)])
-        if until > now:
-            return f"a refusal of {model}, for {math.ceil(until - now)} s more"
+        if self.opens_at > now:
+            return f"a refusal of {model}, for {math.ceil(self.opens_at - now)} s more"
         if self.next_at <= now or self.tightest is None:
             return None
         name = f"{self.tightest.dimension.replace('_', ' ')} {_per(self.tightest.period_s)}"
@@ -298,10 +305,7 @@ class LocalLimiter:
         route = self._routes.get((model, key))
         if route is None:
             return now
-        until = max(now, route.closed_until)
-        for pace in route.paces:
-            until = max(until, pace.closed_until)
-        return until
+        return max(now, route.opens_at)
 
     def limited_by(self, now: float) -> str | None:
         """Return what holds calls back at the moment, in words; None where nothing does."""

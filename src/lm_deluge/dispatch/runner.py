@@ -260,8 +260,7 @@ class Runner:
         with self._limiter as limiter:
             limiter.settle(ticket, usage, now)
             plan = self._scheduler.poll(now)
-        self._carry_out(plan, now)
-        self._limiter.wake_others(self)
+        self._fill(plan, now)
 
     def give_back(
         self, ticket: Ticket, *, was_sent: bool, delivered: Usage | None = None, error: DelugeError | None = None
@@ -273,6 +272,10 @@ class Runner:
         with self._limiter as limiter:
             limiter.release(ticket, now, was_sent=was_sent, delivered=spent)
             plan = self._scheduler.poll(now)
+        self._fill(plan, now)
+
+    def _fill(self, plan: Plan, now: float) -> None:
+        """A place is free: let go who may go now; what is left of it may be for those of other loops."""
         self._carry_out(plan, now)
         self._limiter.wake_others(self)
 

@@ -71,9 +71,6 @@ class Plan(msgspec.Struct, frozen=True):
     wake_at: float
 
 
-_NOTHING = Plan([], [], math.inf)
-
-
 class _Way:
     """A route and its state."""
 
@@ -236,7 +233,7 @@ class Scheduler:
     def poll(self, now: float) -> Plan:
         """Return what starts now, what fails, and when to ask again."""
         if not self._entries:
-            return _NOTHING
+            return Plan([], [], math.inf)
         start: list[Start] = []
         failed: list[Failure] = []
         self._tend(now, start, failed)
@@ -250,8 +247,7 @@ class Scheduler:
             except BudgetError:
                 self._regroup(choice[0], failed)
         for way in self._ways:
-            if way.held is not None:
-                self._fill_gap(way, now, start)
+            self._fill_gap(way, now, start)
         return Plan(start, failed, self._wake_at(now))
 
     def _tend(self, now: float, start: list[Start], failed: list[Failure]) -> None:
@@ -261,7 +257,7 @@ class Scheduler:
         is_any_dead = False
         for way in self._ways:
             if way.held is not None:
-                self._start_held(way, now, start)
+                self._start_held(way, *way.held, now, start)
             if way.killed_by is not None:
                 is_any_dead |= not self._revive(way, now)
         if is_any_dead:
@@ -273,9 +269,10 @@ class Scheduler:
             if not entry.is_gone:
                 group.lane.add(entry)
 
-    def _start_held(self, way: _Way, now: float, start: list[Start]) -> None:
-        assert way.held is not None  # noqa: S101 - the caller looked
-        entry, group, ticket = way.held
+    def _start_held(
+        self, way: _Way, entry: Entry, group: _Group, ticket: Ticket, now: float, start: list[Start]
+    ) -> None:
+        """Start what a way holds if its slot has come."""
         if ticket.at > now:
             ticket = self._limiter.sooner(ticket, now)
         if ticket.at > now:
@@ -324,8 +321,7 @@ class Scheduler:
         return {way.route.model for way in self._ways if way.killed_by is None and self._opens_at(way, now) <= now}
 
     def _opens_at(self, way: _Way, now: float) -> float:
-        opens_at = self._limiter.opens_at(way.route.model, way.route.key, now)
-        return max(way.cool_until, opens_at)
+        return max(way.cool_until, self._limiter.opens_at(way.route.model, way.route.key, now))
 
     def _choose(self, now: float, full: set[int]) -> tuple[Entry, _Group, _Way] | None:
         """Return the job that came first among those that have somewhere to go, and where it goes first."""

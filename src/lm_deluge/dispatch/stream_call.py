@@ -151,8 +151,7 @@ class StreamCall(CallAttempts):
                 self._end_leg(self._opening or leg, failure)
                 self._spending.add(self._opening or leg)
             while self._lost:
-                lost, *others = self._lost
-                self._lost = tuple(others)
+                lost, self._lost = self._lost[0], self._lost[1:]
                 await self._tell_failed(*lost)
             if held is not None:
                 return self._show(self._opening or leg, held, notes)

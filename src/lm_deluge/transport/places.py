@@ -54,10 +54,13 @@ class Places:
 
     def maybe_take(self) -> Place | None:
         """Return room for one more connection, None where there is none or others wait for it."""
+        return Place(self) if self._take_now() else None
+
+    def _take_now(self) -> bool:
         if self.used + 1 > self.allowed or self._waiting:
-            return None
+            return False
         self.used += 1
-        return Place(self)
+        return True
 
     async def take(self) -> Place:
         """Wait until there is room for one more connection; first come, first served."""
@@ -65,8 +68,7 @@ class Places:
         return Place(self)
 
     async def _take(self) -> None:
-        if self.used + 1 <= self.allowed and not self._waiting:
-            self.used += 1
+        if self._take_now():
             return
         waiter = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)

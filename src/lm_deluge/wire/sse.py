@@ -89,8 +89,7 @@ class SSEDecoder:
         for payload in payloads:
             if _LF in payload:
                 return None
-        if self._rest or whole is not data:
-            self._go_on_behind(whole, data)
+        self._go_on_behind(whole, data)
         return payloads
 
     def _maybe_feed_typed(self, data: bytes) -> list[ServerSentEvent] | None:
@@ -125,10 +124,12 @@ class SSEDecoder:
         end = len(data) if data[-2:] == b"\n\n" else data.rfind(b"\n\n") + 2
         if end < _SHORTEST or self._held + end > self._limit:
             return None
-        return data[:end] if not rest else bytes(rest) + data[:end]  # of whole bytes, the same bytes
+        return data[:end] if not rest else bytes(rest) + data[:end]
 
     def _go_on_behind(self, whole: bytes, data: bytes) -> None:
         """Take what follows the whole events, which are done."""
+        if whole is data:
+            return  # nothing was held, and nothing follows: a slice of all of it is itself
         end = len(whole) - len(self._rest)
         self._rest.clear()
         self._held = 0
