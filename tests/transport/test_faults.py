@@ -273,6 +273,24 @@ def test_a_slow_consumer_trips_no_clock() -> None:
     assert asyncio.run(run()) == "abHello world"
 
 
+def test_a_consumer_that_stops_gets_the_rest_when_it_goes_on() -> None:
+    """More bytes and more chunks than are kept for one that does not read: the socket rests in between, twice."""
+    chunks = [chunk(text(f"{number} ")) for number in range(9_000)]
+
+    async def run() -> str:
+        async with Loopback([HEAD, b"".join(chunks), chunk(finish(), DONE), END, NEXT]) as server:
+            client = _client(server.url)
+            seen = list[str]()
+            async with client, client.stream("hi") as stream:
+                async for token in stream:
+                    seen.append(token)
+                    if len(seen) in (1, 5_000):
+                        await asyncio.sleep(0.2)
+            return "".join(seen)
+
+    assert asyncio.run(run()).split() == [str(number) for number in range(9_000)]
+
+
 def test_nobody_listens(ask: Callable[..., APIResponse], unused_tcp_port: int) -> None:
     with pytest.raises(e.ConnectError) as caught:
         ask([answer(HELLO)], base_url=f"http://127.0.0.1:{unused_tcp_port}/v1")
