@@ -1,4 +1,4 @@
-"""One timer for all waits of a stream. The loop here has hands that the test moves."""
+"""One timer for all waits of all streams. The loop here has hands that the test moves."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from lm_deluge.api_requests.clocks import StreamClocks
-from lm_deluge.api_requests.watchdog import Watchdog
+from lm_deluge.api_requests.watchdog import Patrol, Watchdog
 from lm_deluge.config import Timeouts
 
 
@@ -22,7 +22,7 @@ class Timer:
 
 
 class Clockwork:
-    """The two methods of an event loop that a watchdog uses."""
+    """The two methods of an event loop that a patrol uses."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -64,7 +64,7 @@ def clocks() -> StreamClocks:
 
 @pytest.fixture
 def dog(loop: Clockwork, clocks: StreamClocks, bites: list[str]) -> Watchdog:
-    return Watchdog(loop, clocks, lambda: bites.append("bite"))  # type: ignore[arg-type]
+    return Watchdog(Patrol(loop), clocks, lambda: bites.append("bite"))  # type: ignore[arg-type]
 
 
 def get(dog: Watchdog, loop: Clockwork, clocks: StreamClocks, *, is_progress: bool = True) -> None:
@@ -127,7 +127,7 @@ def test_the_first_token_brings_the_limit_nearer(
 
 def test_the_last_one_brings_it_nearer_still(loop: Clockwork, bites: list[str]) -> None:
     clocks = StreamClocks(Timeouts(first_token=100.0, idle=60.0), None)
-    dog = Watchdog(loop, clocks, lambda: bites.append("bite"))  # type: ignore[arg-type]
+    dog = Watchdog(Patrol(loop), clocks, lambda: bites.append("bite"))  # type: ignore[arg-type]
     dog.begin(loop.now)
     get(dog, loop, clocks)
     dog.begin(loop.now)
@@ -170,7 +170,7 @@ def test_a_consumer_that_takes_its_time_is_not_bitten_and_the_next_wait_is_watch
 
 def test_a_wait_that_begins_behind_the_deadline_is_bitten_at_once(loop: Clockwork, bites: list[str]) -> None:
     clocks = StreamClocks(Timeouts(first_token=100.0, idle=5.0), deadline=3.0)
-    dog = Watchdog(loop, clocks, lambda: bites.append("bite"))  # type: ignore[arg-type]
+    dog = Watchdog(Patrol(loop), clocks, lambda: bites.append("bite"))  # type: ignore[arg-type]
     dog.begin(loop.now)
     get(dog, loop, clocks)
     loop.go_to(4.0)
@@ -191,14 +191,80 @@ def test_stop_ends_the_watch(dog: Watchdog, loop: Clockwork, bites: list[str]) -
 
 def test_an_endless_wait_needs_no_timer(loop: Clockwork) -> None:
     clocks = StreamClocks(Timeouts(first_token=None, idle=None, progress=None), None)
-    Watchdog(loop, clocks, lambda: None).begin(loop.now)  # type: ignore[arg-type]
+    Watchdog(Patrol(loop), clocks, lambda: None).begin(loop.now)  # type: ignore[arg-type]
     assert not loop.timers
+
+
+@pytest.fixture
+def pack(loop: Clockwork, bites: list[str]) -> list[Watchdog]:
+    """Four streams of one loop, which allow waits of 1 s to 4 s."""
+    patrol = Patrol(loop)  # type: ignore[arg-type]
+
+    def dog_of(number: int) -> Watchdog:
+        clocks = StreamClocks(Timeouts(first_token=float(number)), None)
+        return Watchdog(patrol, clocks, lambda: bites.append(str(number)))
+
+    return [dog_of(number) for number in range(1, 5)]
+
+
+def test_many_streams_share_a_timer_and_each_is_bitten_in_its_time(
+    pack: list[Watchdog], loop: Clockwork, bites: list[str]
+) -> None:
+    for dog in reversed(pack):
+        dog.begin(loop.now)
+    assert [timer.when() for timer in loop.waiting] == [1.0]
+    for second in range(1, 5):
+        loop.go_to(second - 0.01)
+        assert len(bites) == second - 1
+        loop.go_to(second)
+        assert bites == ["1", "2", "3", "4"][:second]
+    assert not loop.waiting
+
+
+def test_who_leaves_takes_no_timer_from_the_others(pack: list[Watchdog], loop: Clockwork, bites: list[str]) -> None:
+    for dog in pack:
+        dog.begin(loop.now)
+    pack[0].stop()
+    pack[1].stop()
+    assert len(loop.waiting) == 1
+    loop.go_to(2.9)
+    assert bites == []
+    loop.go_to(3.0)
+    assert bites == ["3"]
+    pack[3].stop()
+    assert not loop.waiting
+
+
+def test_a_bite_may_end_other_streams_too(pack: list[Watchdog], loop: Clockwork, bites: list[str]) -> None:
+    """As the end of a call does that has two attempts side by side."""
+    for dog in pack:
+        dog.begin(loop.now)
+    pack[0].bite = lambda: [dog.stop() for dog in pack]  # type: ignore[assignment,return-value]
+    loop.go_to(9.0)
+    assert pack[0].expired == "first_token"
+    assert not loop.waiting
+    assert set(bites) <= {"2", "3", "4"}  # those whose time had come as well, and whose turn came before
+
+
+def test_bites_that_follow_each_other_closely_share_a_round(loop: Clockwork, bites: list[str]) -> None:
+    """A thousand streams that hang: a round takes as long as it takes, and the next one does not follow at once."""
+    patrol = Patrol(loop)  # type: ignore[arg-type]
+    for number in range(1_000):
+        clocks = StreamClocks(Timeouts(first_token=1.0 + number * 1e-5), None)
+        Watchdog(patrol, clocks, lambda: bites.append("bite")).begin(loop.now)
+    rounds = 0
+    while loop.waiting:
+        loop.go_to(loop.waiting[0].when())
+        rounds += 1
+    assert len(bites) == 1_000
+    assert rounds <= 5
+    assert loop.now < 1.03  # each 10 us late at most for each of the others
 
 
 async def test_it_runs_on_a_real_loop() -> None:
     woken = asyncio.Event()
     now = asyncio.get_running_loop().time()
-    dog = Watchdog(asyncio.get_running_loop(), StreamClocks(Timeouts(), now + 0.01), woken.set)
+    dog = Watchdog(Patrol(asyncio.get_running_loop()), StreamClocks(Timeouts(), now + 0.01), woken.set)
     dog.begin(now)
     async with asyncio.timeout(10):
         await woken.wait()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import Callable
 from functools import cached_property
 from typing import NoReturn
 from urllib.parse import urljoin, urlsplit
@@ -16,7 +15,7 @@ from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.clocks import StreamClocks
 from lm_deluge.api_requests.credentials import hide, secrets_of
 from lm_deluge.api_requests.deadline import Deadline
-from lm_deluge.api_requests.watchdog import Watchdog
+from lm_deluge.api_requests.watchdog import Patrol, Watchdog
 from lm_deluge.config import Secret
 from lm_deluge.errors import (
     APIError,
@@ -29,7 +28,7 @@ from lm_deluge.events import Event, ResponseFinished, ResponseStarted, UsageRepo
 from lm_deluge.providers.adapter import Adapter, Call, ResumableDecoder
 from lm_deluge.response import ResponseBuilder
 from lm_deluge.transport.base import DescriptorsUsedUpError, Exchange, Place, Transport
-from lm_deluge.wire.http import HttpHead, HttpRequest, origin_of
+from lm_deluge.wire.http import HttpRequest, origin_of
 from lm_deluge.wire.rate_limit_headers import parse_rate_limits
 
 __all__ = ["Attempt", "Timing", "open_attempt", "open_exchange", "resume_attempt", "timeout_error"]
@@ -143,7 +142,7 @@ class Attempt:
         if isinstance(self._decoder, ResumableDecoder):
             self._decoder.reopen()
         self._decoder.expect(exchange.head.headers.get("content-type", ""))
-        self._watchdog = Watchdog(self._loop, self.clocks, exchange.abort)
+        self._watchdog = Watchdog(self._watchdog.patrol, self.clocks, exchange.abort)
         self._is_over = self._is_at_end = False
 
     @property
@@ -264,13 +263,11 @@ def timeout_error(clock: Clock, limit_s: float) -> TimeoutError:
     )
 
 
-async def open_attempt(
-    plan: CallPlan, *, deadline: float | None = None, on_head: Callable[[HttpHead], None] | None = None
-) -> Attempt:
+async def open_attempt(plan: CallPlan, *, deadline: float | None = None, patrol: Patrol | None = None) -> Attempt:
     """Send the plan's request; return once the provider has said that an answer is coming.
 
-    `deadline` is when the whole call must be over, in the running loop's time; `on_head` is told status and headers of
-    the answer.
+    `deadline` is when the whole call must be over, in the running loop's time; `patrol` looks after many attempts of
+    that loop.
 
     Raises:
         ConfigurationError: There is nothing by which the provider would know its customer.
@@ -279,10 +276,8 @@ async def open_attempt(
         ProtocolError: What came is no HTTP.
     """
     clocks = StreamClocks(plan.timeouts, deadline)
-    watchdog = Watchdog(asyncio.get_running_loop(), clocks, _nothing)
+    watchdog = Watchdog(patrol or Patrol(asyncio.get_running_loop()), clocks, _nothing)
     exchange, secrets, sent_at = await open_exchange(plan, clocks, watchdog)
-    if on_head is not None:
-        on_head(exchange.head)
     attempt = Attempt(exchange, plan.adapter, plan.call, clocks, watchdog, secrets)
     attempt.timing.headers_s = attempt.opened_after(sent_at)
     return attempt
@@ -314,7 +309,7 @@ async def open_exchange(
     """
     call, transport = plan.call, plan.transport
     secrets = secrets_of(plan.key, call.extra_headers, plan.proxy)
-    guard = watchdog or Watchdog(asyncio.get_running_loop(), clocks, _nothing)
+    guard = watchdog or Watchdog(Patrol(asyncio.get_running_loop()), clocks, _nothing)
     place: Place | None = None
     sent_at: float | None = None
     try:

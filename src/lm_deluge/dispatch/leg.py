@@ -15,7 +15,6 @@ from lm_deluge.errors import ConnectError, DelugeError
 from lm_deluge.events import Event
 from lm_deluge.response import APIResponse, StreamStats
 from lm_deluge.usage import Usage
-from lm_deluge.wire.http import HttpHead
 
 __all__ = ["Leg"]
 
@@ -48,16 +47,12 @@ class Leg:
             deadline: When the call must be over, in the loop's time.
             least_speed: Tokens per second below which it fails; None: none.
         """
-        ticket = self.start.ticket
         sent_at = self._sent_at = self._runner.now()
-
-        def on_head(head: HttpHead) -> None:
-            self._runner.head_came(ticket, head, sent_at)
-
-        self.attempt = await open_attempt(self.plan, deadline=deadline, on_head=on_head)
+        attempt = self.attempt = await open_attempt(self.plan, deadline=deadline, patrol=self._runner.patrol)
+        self._runner.head_came(self.start.ticket, attempt.head, sent_at)
         if least_speed is not None:
-            self._watch = SpeedWatch(self.attempt, least_speed)
-        return self.attempt
+            self._watch = SpeedWatch(attempt, least_speed)
+        return attempt
 
     def next_batch(self, *, to_end: bool = False) -> Awaitable[list[Event]]:
         """Return the next events; empty at the end. It is `Attempt.next_batch`, as long as its speed is not watched."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from weakref import WeakSet
 
+from lm_deluge.api_requests.watchdog import Patrol
 from lm_deluge.dispatch.first_tokens import FirstTokens
 from lm_deluge.dispatch.lanes import Job
 from lm_deluge.dispatch.limits import Limiter, Observation, Ticket
@@ -120,6 +121,7 @@ class Runner:
         self._later = later
         self._timer: asyncio.Handle | None = None
         self._loop = asyncio.get_running_loop()
+        self.patrol = Patrol(self._loop)
         limiter.join(self)
 
     @property
