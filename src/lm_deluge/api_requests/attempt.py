@@ -44,19 +44,16 @@ _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-generation-id", "x-amzn-
 _QUIET = (ResponseStarted, UsageReported, ResponseFinished)
 
 
-class Timing:
+class Timing(msgspec.Struct, gc=False):
     """What `StreamStats` is made of; one note per read, none per token."""
 
-    __slots__ = ("first_token_at", "gap_max", "gap_sum", "gaps", "headers_s", "last_at", "reads")
-
-    def __init__(self) -> None:
-        self.headers_s: float | None = None
-        self.first_token_at: float | None = None
-        self.last_at: float | None = None
-        self.reads = 0
-        self.gaps = 0
-        self.gap_sum = 0.0
-        self.gap_max = 0.0
+    headers_s: float | None = None
+    first_token_at: float | None = None
+    last_at: float | None = None
+    reads: int = 0
+    gaps: int = 0
+    gap_sum: float = 0.0
+    gap_max: float = 0.0
 
     def note(self, now: float) -> None:
         """A read brought deltas."""

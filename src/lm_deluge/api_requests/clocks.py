@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 
+import msgspec
+
 from lm_deluge.config import Timeouts
 from lm_deluge.errors import Clock
 
@@ -18,46 +20,37 @@ _GRACE_S = 5.0
 """After the finish reason only usage and the end mark are due: nobody waits a minute for them."""
 
 
-class StreamClocks:
+class StreamClocks(msgspec.Struct, gc=False):
     """What is left on each clock.
 
-    Args:
+    Attributes:
         timeouts: Settled for the model: `first_token` is a number or None.
-        deadline: When the whole call must be over, on the clock that `limit` is asked with.
+        deadline: When the whole call must be over, on the clock that `limit` is asked with; None: no such time.
     """
 
-    def __init__(self, timeouts: Timeouts, deadline: float | None) -> None:
-        first = timeouts.first_token
-        self._first_token = math.inf if first is None or isinstance(first, str) else first
-        self._idle = math.inf if timeouts.idle is None else timeouts.idle
-        self._progress = math.inf if timeouts.progress is None else timeouts.progress
-        self._total = timeouts.total or math.inf
-        self._deadline = math.inf if deadline is None else deadline
-        self._has_token = False
-        self._waited = 0.0  # for the first token, or since the last delta
-        self._is_complete = False
-
-    @property
-    def deadline(self) -> float | None:
-        """When the whole call must be over."""
-        return None if self._deadline == math.inf else self._deadline
+    timeouts: Timeouts
+    deadline: float | None
+    _has_token: bool = False
+    _waited: float = 0.0  # for the first token, or since the last delta
+    _is_complete: bool = False
 
     def limit(self, now: float) -> tuple[float, Clock]:
         """Return when a wait that begins now would be too long, and by which clock."""
+        idle = self.setting("idle")
         if self._is_complete:
-            return now + min(self._idle, _GRACE_S), "idle"
+            return now + min(idle, _GRACE_S), "idle"
         if not self._has_token:
-            limit: tuple[float, Clock] = now + self._first_token - self._waited, "first_token"
-        elif self._idle <= self._progress - self._waited:
-            limit = now + self._idle, "idle"
+            limit: tuple[float, Clock] = now + self.setting("first_token") - self._waited, "first_token"
+        elif idle <= (progress := self.setting("progress")) - self._waited:
+            limit = now + idle, "idle"
         else:
-            limit = now + self._progress - self._waited, "progress"
-        return (self._deadline, "total") if self._deadline < limit[0] else limit
+            limit = now + progress - self._waited, "progress"
+        return (self.deadline, "total") if self.deadline is not None and self.deadline < limit[0] else limit
 
     def setting(self, clock: Clock) -> float:
-        """Return what a clock is set to, in seconds."""
-        settings = {"first_token": self._first_token, "progress": self._progress, "total": self._total}
-        return settings.get(clock, self._idle)
+        """Return what a clock is set to, in seconds; infinite where it is set to nothing."""
+        value = getattr(self.timeouts, clock)
+        return math.inf if value is None or isinstance(value, str) else value
 
     def restart(self) -> None:
         """Begin the wait for the next delta anew: the answer is taken up again on another connection."""

@@ -36,7 +36,7 @@ class Job(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return Need(model, key, self.input_tokens, self.max_output_tokens)
 
 
-class Entry(msgspec.Struct, eq=False):
+class Entry(msgspec.Struct, gc=False, eq=False):
     """A job with its place in the order of arrival; `is_gone` once it left the lane from elsewhere than the head."""
 
     order: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from lm_deluge.dispatch.leg import Leg
 from lm_deluge.response import APIResponse
 from lm_deluge.usage import Usage
@@ -15,12 +17,11 @@ def spent_by(leg: Leg) -> Usage | None:
     return leg.usage() if attempt is not None and (attempt.builder.has_deltas or attempt.builder.usage) else None
 
 
-class Spending:
+class Spending(msgspec.Struct, gc=False):
     """A sum of tokens and money."""
 
-    def __init__(self) -> None:
-        self._usage: Usage | None = None
-        self._cost: float | None = None
+    _usage: Usage | None = None
+    _cost: float | None = None
 
     @property
     def cost(self) -> float:

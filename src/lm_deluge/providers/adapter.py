@@ -23,7 +23,7 @@ from lm_deluge.wire.http import HttpRequest
 __all__ = ["Adapter", "Call", "Decoder", "Resumable", "ResumableDecoder"]
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True):
+class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Everything that one request is made from, but the key.
 
     Attributes:

@@ -21,7 +21,7 @@ class Pieces(Protocol):
     def __iter__(self) -> Iterator[bytes]: ...
 
 
-class HttpRequest(msgspec.Struct, frozen=True):
+class HttpRequest(msgspec.Struct, frozen=True, gc=False):
     """A request to be sent. Headers and body never print: they hold keys and prompts.
 
     Attributes:
