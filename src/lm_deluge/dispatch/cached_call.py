@@ -48,11 +48,13 @@ async def run_call(
                 await sink(events)
         await call.close()
     except DelugeError as error:
+        call.abort()
         response = call.response()
         response.error = error
         return response
-    finally:
+    except BaseException:
         call.abort()
+        raise
     response = call.response()
     return response if work.postprocess is None else _postprocessed(response, work.postprocess)
 

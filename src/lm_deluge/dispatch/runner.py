@@ -120,6 +120,7 @@ class Runner:
         self._last_id = 0
         self._later = later
         self._timer: asyncio.Handle | None = None
+        self._filling: asyncio.Handle | None = None
         self._loop = asyncio.get_running_loop()
         self.patrol = Patrol(self._loop)
         limiter.join(self)
@@ -195,6 +196,7 @@ class Runner:
 
     def _pump(self) -> None:
         """Look who may go now, and let them."""
+        self._filling = None
         now = self.now()
         with self._limiter:
             plan = self._scheduler.poll(now)
@@ -258,11 +260,9 @@ class Runner:
 
     def settle(self, ticket: Ticket, usage: Usage) -> None:
         """Give a place back: the answer is whole."""
-        now = self.now()
         with self._limiter as limiter:
-            limiter.settle(ticket, usage, now)
-            plan = self._scheduler.poll(now)
-        self._fill(plan, now)
+            limiter.settle(ticket, usage, self.now())
+        self._fill()
 
     def give_back(
         self, ticket: Ticket, *, was_sent: bool, delivered: Usage | None = None, error: DelugeError | None = None
@@ -270,15 +270,17 @@ class Runner:
         """Give a place back: there is no whole answer."""
         # What was refused for its rate costs nothing.
         spent = Usage() if isinstance(error, RateLimitError) else delivered
-        now = self.now()
         with self._limiter as limiter:
-            limiter.release(ticket, now, was_sent=was_sent, delivered=spent)
-            plan = self._scheduler.poll(now)
-        self._fill(plan, now)
+            limiter.release(ticket, self.now(), was_sent=was_sent, delivered=spent)
+        self._fill()
 
-    def _fill(self, plan: Plan, now: float) -> None:
-        """A place is free: let go who may go now; what is left of it may be for those of other loops."""
-        self._carry_out(plan, now)
+    def _fill(self) -> None:
+        """A place is free: look who may go, once for all places of this turn of the loop.
+
+        What is left of them may be for those of other loops.
+        """
+        if self._admitting and self._filling is None:
+            self._filling = self._loop.call_soon(self._pump)
         self._limiter.wake_others(self)
 
     def give_back_later(self, ticket: Ticket, delivered: Usage | None) -> None:

@@ -330,10 +330,8 @@ class StreamCall(CallAttempts):
             answer = self._leg.answer(self.stats())
             if self._joint is not None:
                 self._joint.mend(answer)
-            found = list(answer.warnings)
-            if any(cancel.failure is not None for cancel in self._cancels.values()):
-                found.append("cancel_failed")
-            answer.warnings = tuple(found)
+            if self._cancels and any(cancel.failure is not None for cancel in self._cancels.values()):
+                answer.warnings += ("cancel_failed",)
         else:
             model = self._work.prefer or ""
             answer = APIResponse(model_internal=model, stats=self.stats())
