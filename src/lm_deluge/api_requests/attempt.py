@@ -162,14 +162,14 @@ class Attempt:
         Raises:
             DelugeError: The answer is broken, or an error; every event before it is in `builder`.
         """
-        decoder, loop, watchdog = self._decoder, self._loop, self._watchdog
+        decoder, watchdog = self._decoder, self._watchdog
+        begun = self._loop.time()
         while not self._is_over:
             if decoder.error is not None:
                 self._fail(decoder.error)
             if decoder.is_finished or self._is_at_end:
                 await self.close()
                 break
-            begun = loop.time()
             watchdog.begin(begun)
             try:
                 data = await self._exchange.read()
@@ -181,7 +181,7 @@ class Attempt:
             watchdog.since = None
             self._is_at_end = not data
             events = decoder.feed(data) if data else decoder.close()
-            self._note(begun, events)
+            begun = self._note(begun, events)
             if events:
                 self.builder.add_all(events)
                 if not to_end:
@@ -196,18 +196,22 @@ class Attempt:
             self._fail(timeout or error, cause=error if timeout else error.__cause__)
         return b""
 
-    def _note(self, begun: float, events: list[Event]) -> None:
-        now = self._loop.time()
+    def _note(self, begun: float, events: list[Event]) -> float:
+        """Note what a read brought that began to wait at `begun`; return what time it is."""
+        now, clocks = self._loop.time(), self.clocks
         # The last one nearly always is; looking at each would cost more than decoding them.
         is_progress = bool(events) and (
             type(events[-1]) not in _QUIET or any(type(event) not in _QUIET for event in events)
         )
-        is_complete = self._decoder.is_complete
-        if self.clocks.waited(now - begun, is_progress=is_progress, is_complete=is_complete):
-            self._watchdog.watch(now)
         self.timing.reads += 1
         if is_progress:
             self.timing.note(now)
+        is_complete = self._decoder.is_complete
+        # Where deltas follow deltas nothing changes for any clock.
+        if is_complete or not (is_progress and clocks.is_flowing):
+            if clocks.waited(now - begun, is_progress=is_progress, is_complete=is_complete):
+                self._watchdog.watch(now)
+        return now
 
     def _timeout(self) -> TimeoutError | None:
         clock = self._watchdog.expired

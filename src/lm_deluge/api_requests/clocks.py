@@ -26,10 +26,12 @@ class StreamClocks(msgspec.Struct, gc=False):
     Attributes:
         timeouts: Settled for the model: `first_token` is a number or None.
         deadline: When the whole call must be over, on the clock that `limit` is asked with; None: no such time.
+        is_flowing: The last wait brought a delta, and the answer is not complete: another delta changes nothing.
     """
 
     timeouts: Timeouts
     deadline: float | None
+    is_flowing: bool = False
     _has_token: bool = False
     _waited: float = 0.0  # for the first token, or since the last delta
     _is_complete: bool = False
@@ -63,6 +65,7 @@ class StreamClocks(msgspec.Struct, gc=False):
         """
         is_another = is_complete is not self._is_complete or (is_progress and not self._has_token)
         self._is_complete = is_complete
+        self.is_flowing = is_progress and not is_complete
         if is_progress:
             self._has_token = True
             self._waited = 0.0

@@ -158,7 +158,7 @@ class BodyDecoder:
             if not self._can_tell():
                 return []
             data = self._look()
-        return self._take(data)
+        return self._run(self._handle, data) if self._document is None else self._take(data)
 
     def _take(self, data: bytes) -> list[Event]:
         if self._document is not None:
