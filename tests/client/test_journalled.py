@@ -208,6 +208,22 @@ async def test_what_a_row_says_itself_is_asked(tmp_path: Path) -> None:
     assert (body["user"], body["metadata"]) == ("u", {"a": "b"})
 
 
+async def test_no_row_is_asked_what_another_one_said(tmp_path: Path) -> None:
+    """Rows share what is settled from the same words; to Python 1, 1.0 and True are the same."""
+    said = [{}, {"x": 1}, {"x": True}, {"x": 1.0}, {"x": [1]}, {"x": [True]}, {}, {"x": 1}]
+    asked = [
+        BatchRow(id=f"r{number}", number=number + 1, conversation=Conversation.user(f"q{number}"), extra_body=own)
+        for number, own in enumerate([*said, *({"y": number} for number in range(200)), *said])
+    ]
+    async with Simulator(echo) as sim, client_of(sim) as client:
+        await ask(client, tmp_path / "j", asked)
+        bodies = [request.json for request in sim.requests]
+    found = {body["messages"][0]["content"]: {key: body[key] for key in "xy" if key in body} for body in bodies}
+    assert {key: repr(own) for key, own in found.items()} == {
+        f"q{number}": repr(dict(row.extra_body)) for number, row in enumerate(asked)
+    }
+
+
 async def test_few_rows_are_held(tmp_path: Path) -> None:
     read: list[int] = []
 

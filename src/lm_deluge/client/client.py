@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LLMClient"]
 
+_MOST_MAKERS = 64  # of a batch: of rows that each say something else few are kept
+
 
 class LLMClient:
     """Asks language models. Make one and keep it: it holds the connections.
@@ -236,7 +238,7 @@ class LLMClient:
         # With several providers the scheduler goes to another one.
         is_one_place = len({model.provider for model in self._rows.values()}) == 1
         return JournalledRows(
-            lambda: (self._runner(), self._row_work),
+            lambda: (self._runner(), self._row_maker()),
             journal,
             most_at_once=self.options.max_concurrent_requests,
             max_attempts=self.options.max_attempts,
@@ -344,24 +346,39 @@ class LLMClient:
 
         return make
 
-    def _row_work(self, row: BatchRow) -> Work:
-        """Return the call of a row, with what the row itself says on top of what the client does."""
+    def _row_maker(self) -> Callable[[BatchRow], Work]:
+        """Return what makes the calls of a batch's rows: what a row says itself, on top of what the client does."""
         from lm_deluge.client.journalled import named_model
 
-        if row.error is not None:
-            raise row.error
-        asked = Asked(row.tools or None, row.params, row.output, extra_body=row.extra_body)
-        work = self._work_maker(asked, is_collected=True)(row.conversation or [])
-        if row.model is None:
-            return work
-        own = named_model(row.model, self.models)
-        allowed = frozenset((own, *(model.id for model in self._fallback)))
-        return msgspec.structs.replace(work, models=allowed, prefer=own)
+        makers: dict[bytes, Callable[[Prompt], Work]] = {}  # most rows of a file say the same
 
-    def plan_row(self, row: BatchRow) -> CallPlan:
-        """Return what one row of a batch file asks. Several models take the rows in turn."""
-        work = self._row_work(row)
-        return work.plan_for(work.prefer or self.models[row.number % len(self.models)].id)
+        def make(row: BatchRow) -> Work:
+            if row.error is not None:
+                raise row.error
+            asked = Asked(row.tools or None, row.params, row.output, extra_body=row.extra_body)
+            said = msgspec.json.encode(asked)  # as JSON: to Python, 1 and True are the same
+            if said not in makers:
+                if len(makers) >= _MOST_MAKERS:
+                    makers.clear()
+                makers[said] = self._work_maker(asked, is_collected=True)
+            work = makers[said](row.conversation or [])
+            if row.model is None:
+                return work
+            own = named_model(row.model, self.models)
+            allowed = frozenset((own, *(model.id for model in self._fallback)))
+            return msgspec.structs.replace(work, models=allowed, prefer=own)
+
+        return make
+
+    def row_planner(self) -> Callable[[BatchRow], CallPlan]:
+        """Return what says what a row of a batch file asks. Several models take the rows in turn."""
+        make = self._row_maker()
+
+        def plan(row: BatchRow) -> CallPlan:
+            work = make(row)
+            return work.plan_for(work.prefer or self.models[row.number % len(self.models)].id)
+
+        return plan
 
     def _runner(self) -> Runner:
         """Return the runner of the running event loop; all of them share one limiter."""

@@ -89,11 +89,12 @@ class ProviderRows:
         return self._is_aborted
 
     def _plans(self, rows: Iterable[BatchRow]) -> Iterator[tuple[str, CallPlan | DelugeError]]:
+        plan_row = self._client.row_planner()
         for row in rows:
             if is_due(self._journal, row.id, retry_failed=self._retry_failed):
                 self._numbers[row.id] = row.number
                 try:
-                    yield row.id, self._client.plan_row(row)
+                    yield row.id, plan_row(row)
                 except DelugeError as error:
                     yield row.id, error
 
