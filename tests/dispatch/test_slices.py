@@ -93,6 +93,19 @@ def test_slices_are_not_filled_beyond_what_they_have() -> None:
     assert slices.open_at(112.0, 1.0) == 112.0
 
 
+def test_slices_that_are_rounded_up_do_not_sum_up_to_more_than_the_limit() -> None:
+    """16 a minute as 3 in ten seconds are 18."""
+    slices = Slices(60.0)
+    slices.saw(99.0, RateLimit("requests", None, 16, 2, 1.0), 99.0)
+    slices.grid = Grid(100.0, 10.0, 9.0, 3)
+    sent = []
+    for _ in range(19):
+        sent.append(slices.open_at(max([100.0, *sent]), 1.0))
+        slices.starts(sent[-1])
+    assert sent[:16] == [100.0 + 10.0 * (number // 3) for number in range(16)]
+    assert sent[16:] == [161.0, 161.0, 161.0], "a minute after those of the first slice, and by what the ways differ"
+
+
 def test_what_left_before_slices_were_known_counts_where_it_may_arrive() -> None:
     slices = Slices(60.0)
     slices.starts(99.5)
@@ -104,7 +117,7 @@ def test_old_starts_are_forgotten() -> None:
     slices = Slices(1.0)
     for number in range(1_000):
         slices.starts(float(number))
-    assert len(slices._starts) <= 3
+    assert len(slices._starts) <= 4
 
 
 def test_a_way_longer_than_all_before_narrows_what_is_open() -> None:

@@ -75,6 +75,7 @@ class Slices:
 
     def __init__(self, period_s: float) -> None:
         self._period_s = period_s
+        self._limit = math.inf  # of the period
         self._most_left = 0.0
         self._longest_reset_s = 0.0
         self._ends: deque[float] = deque(maxlen=_KEPT)
@@ -91,6 +92,7 @@ class Slices:
         limit, remaining, reset_s = bucket.limit, bucket.remaining, bucket.reset_after_s
         if not limit or remaining is None or reset_s is None:
             return
+        self._limit = limit
         self._most_left = max(self._most_left, remaining + 1)  # with the request itself
         self._longest_reset_s = max(self._longest_reset_s, reset_s)
         if self._most_left > _MOST_OF_LIMIT * limit:
@@ -149,8 +151,8 @@ class Slices:
     def starts(self, at: float) -> None:
         """Note a request that leaves then."""
         insort(self._starts, at)
-        if self._starts[0] < at - 2 * self._period_s:
-            del self._starts[: bisect_left(self._starts, at - self._period_s)]
+        if self._starts[0] < at - 3 * self._period_s:
+            del self._starts[: bisect_left(self._starts, at - 2 * self._period_s)]
 
     def starts_not(self, at: float) -> None:
         """Note that one that was to leave then does not."""
@@ -164,7 +166,7 @@ class Slices:
         if grid is None:
             return moment
         most = max(1, int(grid.amount * share) - int(grid.amount * _SPARE))
-        moment = grid.next_open(moment)
+        moment = grid.next_open(self._room_in_period_at(moment, grid, share))
         while True:
             index = grid.slice_of(moment)
             # What left while it was closed, before the slices were known, may arrive in this one too. The grid moves
@@ -174,3 +176,15 @@ class Slices:
             if bisect_left(self._starts, end) - bisect_left(self._starts, begin) < most:
                 return moment
             moment = grid.opening(index + 1)
+
+    def _room_in_period_at(self, moment: float, grid: Grid, share: float) -> float:
+        """Return the moment, or the next one at which the whole period has room.
+
+        Slices are rounded up: 10,000 a minute as 167 a second would be 10,020.
+        """
+        most = max(1.0, self._limit * share)
+        is_rounded_up = grid.amount * self._period_s > self._limit * grid.width_s
+        if not is_rounded_up or len(self._starts) < most:
+            return moment
+        # Of what leaves within the period, and as much as the ways differ, all may arrive within the period.
+        return max(moment, self._starts[-int(most)] + self._period_s + grid.width_s - grid.open_s)
