@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import pickle
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -167,6 +168,40 @@ def test_no_piece_is_lost_and_neighbours_are_joined(events: list[Event]) -> None
         assert text == "".join(event.text for event in events if isinstance(event, kind))
     kinds = [type(part) for part in response.content.parts]
     assert all(one is not other for one, other in itertools.pairwise(kinds))
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([TextDelta, ReasoningDelta]), st.integers(1, 400), st.booleans(), st.booleans()),
+        max_size=6,
+    )
+)
+def test_long_texts_are_whole_however_they_are_added_and_asked_for(
+    runs: list[tuple[type[TextDelta | ReasoningDelta], int, bool, bool]],
+) -> None:
+    builder, numbers, texts = ResponseBuilder(), itertools.count(), {TextDelta: "", ReasoningDelta: ""}
+    for kind, count, is_at_once, is_counted in runs:
+        events = [kind(f"{next(numbers)} ") for _ in range(count)]
+        texts[kind] += "".join(event.text for event in events)
+        for batch in [events] if is_at_once else [[event] for event in events]:
+            builder.add_all(batch)
+        if is_counted:
+            assert builder.output_characters == sum(map(len, texts.values()))
+    assert builder.response().completion == texts[TextDelta]
+    assert builder.response().thinking == texts[ReasoningDelta]
+
+
+@pytest.mark.parametrize("kind", [TextDelta, ReasoningDelta])
+def test_a_text_takes_little_more_memory_than_its_characters(kind: type[TextDelta | ReasoningDelta]) -> None:
+    builder = ResponseBuilder()
+    tracemalloc.start()
+    try:
+        for number in range(100_000):
+            builder.add_all([kind(f"{number:04} ")])
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 2 * builder.output_characters
 
 
 FULL = APIResponse(

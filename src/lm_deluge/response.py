@@ -45,6 +45,8 @@ from lm_deluge.usage import Usage
 
 __all__ = ["APIResponse", "ResponseBuilder", "StreamStats"]
 
+_SMALL_PIECES = 128
+
 
 class StreamStats(msgspec.Struct, frozen=True, kw_only=True):
     """How a stream went. Times are seconds; None where it did not come so far.
@@ -171,13 +173,14 @@ def _joined(pieces: list[str]) -> list[str]:
 
 
 class _Pieces:
-    """Text of one kind that is still growing."""
+    """Text of one kind that is still growing. Once there are `most` pieces, those that came last are to be folded."""
 
-    __slots__ = ("kind", "logprobs", "pieces")
+    __slots__ = ("kind", "logprobs", "most", "pieces")
 
     def __init__(self, kind: type[TextPart | ReasoningPart | RefusalPart]) -> None:
         self.kind = kind
         self.pieces: list[str] = []
+        self.most = _SMALL_PIECES
         self.logprobs: list[TokenLogprob] | None = None
 
     def part(self) -> Part:
@@ -185,9 +188,15 @@ class _Pieces:
         text = "".join(self.pieces)
         return TextPart(text, tuple(self.logprobs or ())) if self.kind is TextPart else self.kind(text)
 
+    def fold(self) -> None:
+        """Make one of the small pieces: a token takes ten times the memory of its text."""
+        self.pieces[self.most - _SMALL_PIECES :] = ["".join(self.pieces[self.most - _SMALL_PIECES :])]
+        self.most = len(self.pieces) + _SMALL_PIECES
+
     def count(self) -> int:
         """Return the characters so far. What was counted once is in one piece, so asking often is cheap."""
         self.pieces = _joined(self.pieces)
+        self.most = len(self.pieces) + _SMALL_PIECES
         return sum(map(len, self.pieces))
 
 
@@ -263,6 +272,9 @@ class ResponseBuilder:
                 text.pieces.append(event.text)
             else:
                 self.add(event)
+        text = self._text
+        if text is not None and len(text.pieces) >= text.most:
+            text.fold()
 
     def add(self, event: Event) -> None:
         """Add one event."""
@@ -276,6 +288,8 @@ class ResponseBuilder:
             last = _Pieces(kind)
             self._open.append(last)
         last.pieces.append(event.text)
+        if len(last.pieces) >= last.most:
+            last.fold()
         self._text = last if kind is TextPart else None
         if isinstance(event, TextDelta) and event.logprobs:
             last.logprobs = last.logprobs or []
