@@ -184,7 +184,6 @@ class _Pieces:
         self.logprobs: list[TokenLogprob] | None = None
 
     def part(self) -> Part:
-        self.count()
         text = "".join(self.pieces)
         return TextPart(text, tuple(self.logprobs or ())) if self.kind is TextPart else self.kind(text)
 
@@ -355,7 +354,7 @@ class ResponseBuilder:
             model_internal=model_internal,
             model_external=started.model if started else None,
             response_id=started.response_id if started else None,
-            content=Message("assistant", tuple(item.part() for item in self._open)),
+            content=Message("assistant", tuple([item.part() for item in self._open])),
             usage=self.usage,
             finish_reason=finished.finish_reason if finished else None,
             raw_finish_reason=finished.raw_finish_reason if finished else None,

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from lm_deluge import LLMClient
 from lm_deluge.api_requests.authorize import authorize
-from lm_deluge.api_requests.credentials import find_key, has_key
+from lm_deluge.api_requests.credentials import authorization, find_key, has_key
 from lm_deluge.api_requests.request import build_call
 from lm_deluge.config import Secret
 from lm_deluge.errors import ConnectError, MissingAPIKeyError, MissingExtraError
@@ -61,9 +61,9 @@ def credentials_at(url: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
 
 
-async def headers(key: Secret | None = None, **options: Any) -> dict[str, str]:
+async def headers(**options: Any) -> dict[str, str]:
     call = build_call(find_model(MODEL), "Hi", **options)
-    return await authorize(find_adapter(call.provider.adapter).build_request(call), call, key)
+    return await authorize(find_adapter(call.provider.adapter).build_request(call), call)
 
 
 async def test_a_token_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ async def test_a_proxy_gets_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 async def test_a_key_goes_into_its_header() -> None:
-    assert await headers(Secret("the-key")) == {"x-goog-api-key": "the-key"}
+    assert authorization(find_provider(find_model(MODEL).provider), Secret("the-key")) == {"x-goog-api-key": "the-key"}
     async with Simulator("Hello") as sim:
         client = LLMClient(MODEL, base_url=sim.url, api_key="the-key")
         response = await client.stream("Hi", echo=None)

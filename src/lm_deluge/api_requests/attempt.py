@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+from collections.abc import Awaitable, Mapping
 from functools import cached_property
 from typing import NoReturn
 from urllib.parse import urljoin, urlsplit
@@ -13,7 +14,7 @@ import msgspec
 from lm_deluge.api_requests.authorize import authorize
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.clocks import StreamClocks
-from lm_deluge.api_requests.credentials import hide, secrets_of
+from lm_deluge.api_requests.credentials import authorization, hide, secrets_of
 from lm_deluge.api_requests.deadline import Deadline
 from lm_deluge.api_requests.watchdog import Patrol, Watchdog
 from lm_deluge.config import Secret
@@ -314,7 +315,8 @@ async def open_exchange(
     place: Place | None = None
     sent_at: float | None = None
     try:
-        place = await _find_place(transport, clocks)
+        deadline = clocks.deadline
+        place = await (transport.place() if deadline is None else _find_place(transport, deadline))
         while True:
             sent_at = asyncio.get_running_loop().time()
             guard.begin(sent_at)
@@ -322,13 +324,16 @@ async def open_exchange(
                 with Deadline() as scope:
                     guard.bite = scope.pass_now
                     # Only what hides its headers holds them: tracebacks with locals would show the key.
-                    ready, secrets = await _authorized(plan, secrets)
-                    exchange = await _open_following(plan, ready)
+                    if plan.key is not None:
+                        ready = _ready(plan, authorization(call.provider, plan.key))
+                    else:
+                        ready, secrets = await _authorized(plan, secrets)
+                    exchange = await _sent(plan, ready)
                     if exchange.head.status >= _REDIRECT:
-                        raise await _error_of(exchange, plan.adapter)
+                        exchange = await _followed(exchange, plan, ready)
             except DescriptorsUsedUpError:
                 guard.since = None
-                with Deadline(clocks.deadline):
+                with Deadline(deadline):
                     await place.again()
             else:
                 exchange.keep(place)
@@ -358,49 +363,64 @@ def _nothing() -> None:
     """Be bitten where nothing waits."""
 
 
-async def _find_place(transport: Transport, clocks: StreamClocks) -> Place:
-    if clocks.deadline is None:
+async def _find_place(transport: Transport, deadline: float) -> Place:
+    with Deadline(deadline):
         return await transport.place()
-    with Deadline(clocks.deadline):
-        return await transport.place()
+
+
+def _ready(plan: CallPlan, given: Mapping[str, str]) -> HttpRequest:
+    """Return the plan's request as it is sent, with the headers by which the provider knows its customer."""
+    request = plan.request
+    return msgspec.structs.replace(request, headers={"user-agent": USER_AGENT, **given, **request.headers})
 
 
 async def _authorized(plan: CallPlan, secrets: tuple[Secret, ...]) -> tuple[HttpRequest, tuple[Secret, ...]]:
-    """Return the request as it is sent, and what of it must show up in no message."""
-    request, key = plan.request, plan.key
-    given = await authorize(request, plan.call, key)
-    headers = {"user-agent": USER_AGENT, **given, **request.headers}
-    sent = msgspec.structs.replace(request, headers=headers)
-    # Where there is a key, it is all that they hold, and among the secrets already.
-    return sent, secrets if key is not None else (*secrets, *secrets_of(None, given, None))
+    """Return the same for one without a key, and what of it must show up in no message."""
+    given = await authorize(plan.request, plan.call)
+    return _ready(plan, given), (*secrets, *secrets_of(None, given, None))
 
 
-async def _open_following(plan: CallPlan, request: HttpRequest) -> Exchange:
-    """Send the request; follow what leads to the same origin with the same method, and nothing else."""
-    for _ in range(_MOST_REDIRECTS + 1):
-        exchange = await plan.transport.open(request, connect_timeout_s=plan.timeouts.connect, proxy=plan.proxy)
-        status = exchange.head.status
-        location = exchange.head.headers.get("location")
-        if not _REDIRECT <= status < _REFUSAL or location is None:
+def _sent(plan: CallPlan, request: HttpRequest) -> Awaitable[Exchange]:
+    return plan.transport.open(request, connect_timeout_s=plan.timeouts.connect, proxy=plan.proxy)
+
+
+async def _followed(exchange: Exchange, plan: CallPlan, request: HttpRequest) -> Exchange:
+    """Follow what leads to the same origin with the same method, and nothing else.
+
+    Raises:
+        DelugeError: What the provider says of its refusal, or why a redirect is not followed.
+    """
+    for left in reversed(range(_MOST_REDIRECTS + 1)):
+        status, location = exchange.head.status, exchange.head.headers.get("location")
+        if status >= _REFUSAL or (status >= _REDIRECT and location is None):
+            raise await _error_of(exchange, plan.adapter)
+        if status < _REDIRECT or location is None:
             return exchange
         exchange.abort()
-        try:
-            target = urljoin(request.url, location)
-            host = urlsplit(target).hostname or "nowhere"
-        except ValueError as error:
-            raise RedirectRefusedError("the provider redirects to what is no URL") from error
-        if origin_of(target) != origin_of(request.url):
-            raise RedirectRefusedError(
-                f"the provider redirects to another origin, on the host {host}",
-                hint="If that is right, make it the base URL.",
-            )
-        if status not in (307, 308):
-            raise RedirectRefusedError(
-                f"the provider redirects with status {status}, which would drop the request's body",
-                hint="Check the base URL: http for https, or a missing /v1?",
-            )
-        request = msgspec.structs.replace(request, url=target)
+        request = msgspec.structs.replace(request, url=_target_of(request.url, location, status))
+        if left:
+            exchange = await _sent(plan, request)
     raise RedirectRefusedError(f"the provider redirects more than {_MOST_REDIRECTS} times")
+
+
+def _target_of(url: str, location: str, status: int) -> str:
+    """Return where a redirect leads."""
+    try:
+        target = urljoin(url, location)
+        host = urlsplit(target).hostname or "nowhere"
+    except ValueError as error:
+        raise RedirectRefusedError("the provider redirects to what is no URL") from error
+    if origin_of(target) != origin_of(url):
+        raise RedirectRefusedError(
+            f"the provider redirects to another origin, on the host {host}",
+            hint="If that is right, make it the base URL.",
+        )
+    if status not in (307, 308):
+        raise RedirectRefusedError(
+            f"the provider redirects with status {status}, which would drop the request's body",
+            hint="Check the base URL: http for https, or a missing /v1?",
+        )
+    return target
 
 
 async def _error_of(exchange: Exchange, adapter: Adapter) -> APIError:

@@ -1,12 +1,10 @@
-"""By what a request is known: its key, and where there is none one function for each scheme of the providers' rows."""
+"""By what a request without a key is known: one function for each scheme of the providers' rows."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from lm_deluge.api_requests.credentials import authorization
-from lm_deluge.config import Secret
 from lm_deluge.providers.adapter import Call
 from lm_deluge.wire.http import HttpRequest
 
@@ -15,14 +13,14 @@ __all__ = ["authorize"]
 Scheme: TypeAlias = Callable[[HttpRequest, Call], Awaitable[dict[str, str]]]
 
 
-async def authorize(request: HttpRequest, call: Call, key: Secret | None) -> dict[str, str]:
-    """Return the headers by which the provider knows its customer.
+async def authorize(request: HttpRequest, call: Call) -> dict[str, str]:
+    """Return the headers by which the provider knows its customer where there is no key; none where it needs none.
 
     Raises:
         ConfigurationError: There are none to be had.
     """
     scheme = _KEYLESS_SCHEMES.get(call.provider.auth)
-    return authorization(call.provider, key) if key is not None or scheme is None else await scheme(request, call)
+    return {} if scheme is None else await scheme(request, call)
 
 
 async def _by_signature(request: HttpRequest, call: Call) -> dict[str, str]:

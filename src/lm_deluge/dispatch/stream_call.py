@@ -58,8 +58,11 @@ class StreamCall(CallAttempts):
             return await self._stop()
         try:
             leg = self._leg
-            if leg is None or self._joint is not None:
-                events = await self._next_of(leg)
+            if leg is None:
+                with _Waking(self):
+                    events = await self._first_events(None)
+            elif self._joint is not None:
+                events = await self._next_joined(leg)
             else:  # nearly always: no coroutine more than it takes
                 try:
                     events = await leg.next_batch(to_end=self._skips_events)
@@ -75,6 +78,10 @@ class StreamCall(CallAttempts):
                 return []
             self.abort()
             raise
+        return self._noted(events)
+
+    def _noted(self, events: list[Event]) -> list[Event]:
+        """Note that the call is over where there are none, or what they cost; return them."""
         if not events:
             self._end()
         elif self._account is not None:
@@ -89,11 +96,8 @@ class StreamCall(CallAttempts):
         await self._fail(overspent)
         raise overspent
 
-    async def _next_of(self, leg: Leg | None) -> list[Event]:
-        """Return the next events to be handed out, where that is the first ones, or those of a joined answer."""
-        if leg is None:
-            with _Waking(self):
-                return await self._first_events(None)
+    async def _next_joined(self, leg: Leg) -> list[Event]:
+        """Return the next events to be handed out of an answer that goes on behind a break."""
         events = await self._read(leg)
         return events if self._joint is None else await self._joined(self._joint, events)
 
