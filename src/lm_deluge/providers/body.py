@@ -158,13 +158,15 @@ class BodyDecoder:
             if not self._can_tell():
                 return []
             data = self._look()
-        return self._run(self._handle, data) if self._document is None else self._take(data)
+        return self._take(data)
 
     def _take(self, data: bytes) -> list[Event]:
+        events: list[Event] = []
         if self._document is not None:
             self._keep(data)
-            return []
-        return self._run(self._handle, data)
+        else:
+            self._run(data, events)
+        return events
 
     def close(self) -> list[Event]:
         """Take the end of the body."""
@@ -172,20 +174,21 @@ class BodyDecoder:
         if self._head:
             events += self._take(self._look())
         if not self.is_finished:
-            events += self._run(self._close)
+            self._run(None, events)
         return events
 
-    def _run(self, step: Callable[..., None], *arguments: bytes) -> list[Event]:
-        """Return the events of a step; a fault in it is noted behind them."""
-        events: list[Event] = []
+    def _run(self, data: bytes | None, events: list[Event]) -> None:
+        """Take bytes, None for the end of the body; a fault is noted behind the events that came before it."""
         if self.error is None:
             try:
-                step(*arguments, events)
+                if data is None:
+                    self._close(events)
+                else:
+                    self._handle(data, events)
             except DelugeError as error:
                 self.error = error
             except RecursionError:
                 self.error = _too_deep()
-        return events
 
     def _can_tell(self) -> bool:
         """Whether the head is enough to go by: an HTML page should show its title, a suspect its first field."""

@@ -82,14 +82,21 @@ class SSEDecoder:
         That is events of one data line each and no type, ended by LF, and maybe the beginning of another one. Of
         anything else nothing is taken, and None is returned: then `feed` is to take it.
         """
-        whole = self._whole_events(data, b"data: ")
-        if whole is None:
-            return None
+        is_whole = self._is_between and not self._rest and data[:6] == b"data: " and data[-2:] == b"\n\n"
+        if is_whole and _CR not in data and _SHORTEST <= len(data) <= self._limit:  # nearly always
+            self._is_start = False
+            whole = data
+        else:
+            found = self._whole_events(data, b"data: ")
+            if found is None:
+                return None
+            whole = found
         payloads = whole[6:-2].split(b"\n\ndata: ")
         for payload in payloads:
             if _LF in payload:
                 return None
-        self._go_on_behind(whole, data)
+        if whole is not data:
+            self._go_on_behind(whole, data)
         return payloads
 
     def _maybe_feed_typed(self, data: bytes) -> list[ServerSentEvent] | None:
@@ -103,7 +110,8 @@ class SSEDecoder:
             if not found or head[:7] != b"event: " or _LF in payload or _LF in head:
                 return None
             events.append(ServerSentEvent(payload, self._names.get(head) or self._name_of(head)))
-        self._go_on_behind(whole, data)
+        if whole is not data:  # a slice of all of it is itself: nothing was held, and nothing follows
+            self._go_on_behind(whole, data)
         return events
 
     def _name_of(self, head: bytes) -> str:
@@ -128,8 +136,6 @@ class SSEDecoder:
 
     def _go_on_behind(self, whole: bytes, data: bytes) -> None:
         """Take what follows the whole events, which are done."""
-        if whole is data:
-            return  # nothing was held, and nothing follows: a slice of all of it is itself
         end = len(whole) - len(self._rest)
         self._rest.clear()
         self._held = 0
