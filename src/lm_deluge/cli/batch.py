@@ -10,6 +10,7 @@ import click
 
 from lm_deluge.cli.asking import Asked, batch_call_options, build_client
 from lm_deluge.cli.terminal import report
+from lm_deluge.errors import ConfigurationError
 
 _LIMITS = {
     "requests": ("max_requests_per_minute", "Requests per minute."),
@@ -17,6 +18,19 @@ _LIMITS = {
     "input_tokens": ("max_input_tokens_per_minute", "Input tokens per minute."),
     "output_tokens": ("max_output_tokens_per_minute", "Output tokens per minute."),
     "concurrency": ("max_concurrent_requests", "Requests under way at once. [200]"),
+}
+_RESCUES = {
+    "on_break": (
+        click.Choice(["restart", "continue", "raise"]),
+        None,
+        "An answer that breaks off begins anew, goes on where it broke, or fails its line. [restart]",
+    ),
+    "hedge_after": (
+        click.STRING,
+        "SECONDS",
+        "Ask a second time, beside the first, where nothing has come for so long; p95: longer than usual.",
+    ),
+    "min_tokens_per_second": (click.FLOAT, "RATE", "Give an attempt up that is slower, unless it is the last."),
 }
 _EPILOG = (
     "Exit codes: 0 every line is answered; 1 some lines failed (OUT says which), or the journal or OUT could not be "
@@ -31,12 +45,36 @@ def _limit_options(command: Any) -> Any:
     return command
 
 
+def _rescue_options(command: Any) -> Any:
+    for name, (kind, shown, text) in reversed(_RESCUES.items()):
+        command = click.option(f"--{name.replace('_', '-')}", type=kind, metavar=shown, help=text)(command)
+    return command
+
+
+def _check_rescues(options: dict[str, Any]) -> None:
+    said = [name for name in _RESCUES if options[name] is not None]
+    if said and options["provider_batch"]:
+        raise ConfigurationError(
+            f"--{said[0].replace('_', '-')} is for lines that are asked one by one",
+            hint="The provider's batch API looks after its own; leave out one of the two.",
+        )
+
+
+def _patience(text: str | None) -> float | str | None:
+    """Return `--hedge-after` as the client takes it: seconds, or a percentile, which it judges itself."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
+
+
 @click.command(epilog=_EPILOG)
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
 @batch_call_options
 @_limit_options
 @click.option("--max-attempts", type=int, metavar="COUNT", help="Requests per line at most, over all runs. [5]")
+@_rescue_options
 @click.option(
     "--max-cost", type=float, metavar="DOLLARS", help="What a run may cost; lines left over are for the next run."
 )
@@ -71,9 +109,11 @@ def batch(source: Path, target: Path, **options: Any) -> int:
     from lm_deluge.cli.batch_run import Job, check_paths, options_that_shape, run_job
     from lm_deluge.dispatch.batch_survey import look_through
 
+    _check_rescues(options)
     asked = Asked.from_options(options)
     limits = {field: options[f"limit_{name}"] for name, (field, _) in _LIMITS.items()}
-    more = {"max_attempts": options["max_attempts"], "max_cost": options["max_cost"], **limits}
+    more = {name: options[name] for name in ("max_attempts", "max_cost", "on_break", "min_tokens_per_second")}
+    more |= {"hedge_after": _patience(options["hedge_after"]), **limits}
     client, notice = build_client(asked, **{name: value for name, value in more.items() if value is not None})
     job = Job(
         source=source,
