@@ -24,6 +24,7 @@ class Load(msgspec.Struct, kw_only=True):
     jitter_s: float = 0.0
     lateness_s: float = 0.002  # of the runner's timer
     tells_delays: bool = False
+    says_when: bool = True  # a refusal: when to come again
     input_tokens: Callable[[random.Random], int] = lambda _: 100
     output_tokens: Callable[[random.Random], int] = lambda _: 100
     max_output_tokens: int | None = None
@@ -143,7 +144,7 @@ class VirtualRunner:
             status=429 if hit else 200,
             sent_at=sent_at,
             rate_limits=limits,
-            retry_after_s=max(1.0, verdicts[hit[0]].reset_after_s) if hit else None,
+            retry_after_s=max(1.0, verdicts[hit[0]].reset_after_s) if hit and self.load.says_when else None,
             dimension=hit[0] if hit else None,
             chance=world.chance.random(),
             delay_s=now - sent_at if self.load.tells_delays else None,

@@ -19,6 +19,7 @@ import math
 import msgspec
 
 from lm_deluge.dispatch.limits import Limit
+from lm_deluge.dispatch.noise import Noise
 from lm_deluge.dispatch.slices import Slices
 from lm_deluge.dispatch.window import Window
 from lm_deluge.wire.rate_limit_headers import Dimension, RateLimit
@@ -38,6 +39,7 @@ _BURST_CUT, _LEAST_BURST = 0.5, 1 / 16
 _QUANTA_S = (60.0, 30.0, 20.0, 15.0, 10.0, 6.0, 5.0, 2.0, 1.0)
 _QUANTUM_FIT = 0.12
 _REFUSALS_KEPT = 8
+_SOON_S = 5.0
 _SLICES_KEPT = 30  # periods without a refusal, after which they were perhaps never there
 _BUCKET_FIT = 0.03
 
@@ -97,6 +99,7 @@ class Pace:
         self._rate_after_cut = 1.0
         self._cut_at = -math.inf
         self._refused_at: list[float] = []
+        self.noise = Noise(limit.period_s)
         self._in_a_row = 0  # refusals, with nothing accepted in between
         self._last: Charge | None = None
         self._moved_s = 0.0  # by headers, in sum
@@ -178,6 +181,8 @@ class Pace:
         return self._last
 
     def _note(self, charge: Charge) -> None:
+        if self._is_guess:
+            self.noise.left(charge.at)
         if self._window is not None:
             self._window.add(charge)
         if self._slices is not None:
@@ -234,8 +239,10 @@ class Pace:
 
     # Learning
 
-    def refused(self, sent_at: float, now: float, retry_at: float | None) -> None:
+    def refused(self, sent_at: float, now: float, retry_at: float | None, under_way: int = 0) -> None:
         """Close until `retry_at`, and go slower from then on: once for all requests that were under way together."""
+        if self._is_noise(sent_at, now, retry_at, under_way):
+            return
         is_explained = self._slices is not None and sent_at < self._slices.known_from
         if sent_at >= self._cut_at and not is_explained:
             share = self.rate_share(now)
@@ -251,8 +258,17 @@ class Pace:
         self.closed_until = max(self.closed_until, retry_at)
         self.tat = max(self.tat, self.closed_until)
 
-    def accepted(self, sent_at: float) -> None:
+    def _is_noise(self, sent_at: float, now: float, retry_at: float | None, under_way: int) -> bool:
+        """Whether a refusal has nothing to do with the rate, nor does the provider want to be left alone for long."""
+        if not self._is_guess:
+            return False
+        self.noise.note(sent_at, under_way, is_refused=True)
+        return self.noise.explains() and (retry_at is None or retry_at - now <= _SOON_S)
+
+    def accepted(self, sent_at: float, under_way: int = 0) -> None:
         """Note that a request was not refused: the next refusal is the first again."""
+        if self._is_guess:
+            self.noise.note(sent_at, under_way, is_refused=False)
         if sent_at > self._cut_at > -math.inf:
             self._in_a_row = 0
             if self._is_guess:

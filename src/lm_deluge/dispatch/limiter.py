@@ -17,6 +17,7 @@ from lm_deluge.dispatch.concurrency import Places
 from lm_deluge.dispatch.gcra import Charge, Pace
 from lm_deluge.dispatch.lengths import Answer, Expected, RecentLengths
 from lm_deluge.dispatch.limits import Limit, Need, Observation, Ticket
+from lm_deluge.dispatch.noise import Noise
 from lm_deluge.errors import BudgetError
 from lm_deluge.models.rows import CountsMaxTokens
 from lm_deluge.usage import Usage
@@ -371,7 +372,7 @@ class LocalLimiter:
         elif observation.status < _FIRST_ERROR:
             route.places.succeeded()
             for pace in route.paces:
-                pace.accepted(observation.sent_at)
+                pace.accepted(observation.sent_at, route.places.used)
 
     def _note_delay(self, delay_s: float) -> None:
         forgotten = self._delays[0] if len(self._delays) == _DELAYS_KEPT else 0.0
@@ -411,7 +412,7 @@ class LocalLimiter:
             _guess_limit(route, observation.sent_at)
         named = [pace for pace in route.paces if pace.dimension == observation.dimension]
         for pace in named or route.paces:
-            pace.refused(observation.sent_at, now, retry_at)
+            pace.refused(observation.sent_at, now, retry_at, route.places.used)
         if not route.paces:
             route.closed_until = max(route.closed_until, now + 1.0 if retry_at is None else retry_at)
 
@@ -444,4 +445,6 @@ def _guess_limit(route: _Route, sent_at: float) -> None:
     recent = [start for start in route.starts if sent_at - MINUTE_S < start <= sent_at]
     if len(recent) >= _GUESS_FROM:
         took_s = max(sent_at - recent[0], 1.0)
-        route.paces.append(Pace(Limit("requests", len(recent) * MINUTE_S / took_s), is_guess=True))
+        guess = Pace(Limit("requests", len(recent) * MINUTE_S / took_s), is_guess=True)
+        guess.noise = Noise(MINUTE_S, recent)
+        route.paces.append(guess)
