@@ -31,11 +31,15 @@ class Patrol:
     def join(self, dog: Watchdog, limit: float) -> None:
         """Look after one whose wait would be too long at that time."""
         self._dogs.add(dog)
+        self._look_at(limit)
+
+    def _look_at(self, when: float) -> None:
+        """Look then at the latest."""
         timer = self._timer
-        if timer is None or timer.when() > limit:
+        if timer is None or timer.when() > when:
             if timer is not None:
                 timer.cancel()
-            self._timer = self._loop.call_at(limit, self._look)
+            self._timer = self._loop.call_at(when, self._look)
 
     def leave(self, dog: Watchdog) -> None:
         """Look after it no more."""
@@ -50,8 +54,7 @@ class Patrol:
         # Of a copy: one that bites may make others leave.
         nearest = min((dog.look(now) for dog in list(self._dogs)), default=math.inf)
         if nearest < math.inf:
-            rested = now + _REST_PER_DOG_S * len(self._dogs)
-            self._timer = self._loop.call_at(max(nearest, rested), self._look)
+            self._look_at(max(nearest, now + _REST_PER_DOG_S * len(self._dogs)))
 
 
 class Watchdog:
