@@ -7,6 +7,8 @@ import random
 
 import pytest
 
+from lm_deluge.dispatch.gcra import Pace
+from lm_deluge.dispatch.limits import Limit
 from lm_deluge.dispatch.slices import Grid, Slices
 from lm_deluge.wire.rate_limit_headers import RateLimit
 
@@ -96,14 +98,26 @@ def test_slices_are_not_filled_beyond_what_they_have() -> None:
 def test_slices_that_are_rounded_up_do_not_sum_up_to_more_than_the_limit() -> None:
     """16 a minute as 3 in ten seconds are 18."""
     slices = Slices(60.0)
-    slices.saw(99.0, RateLimit("requests", None, 16, 2, 1.0), 99.0)
     slices.grid = Grid(100.0, 10.0, 9.0, 3)
     sent = []
     for _ in range(19):
-        sent.append(slices.open_at(max([100.0, *sent]), 1.0))
+        sent.append(slices.open_at(max([100.0, *sent]), 1.0, 16.0))
         slices.starts(sent[-1])
     assert sent[:16] == [100.0 + 10.0 * (number // 3) for number in range(16)]
     assert sent[16:] == [161.0, 161.0, 161.0], "a minute after those of the first slice, and by what the ways differ"
+
+
+def test_a_lower_limit_of_the_user_holds_in_slices_too() -> None:
+    pace = Pace(Limit("requests", 300.0), is_firm=True)
+    slices = pace._slices
+    assert slices is not None
+    slices.grid = Grid(100.0, 1.0, 0.9, 10)  # 600 a minute
+    now, sent = 100.0, 0
+    while now < 100.0 + 600.0:
+        now = max(now, pace.earliest(1.0, now, 0.0))
+        pace.take(1.0, 1.0, now, now, 0.0, 0.0)
+        sent += 1
+    assert 2_900 <= sent <= 3_010
 
 
 def test_what_left_before_slices_were_known_counts_where_it_may_arrive() -> None:

@@ -156,7 +156,7 @@ class Pace:
         """
         moment = max(now, self.closed_until, self.tat - self.burst_s(now))
         if self._slices is not None:
-            return self._slices.open_at(moment, self.rate_share(now))
+            return self._slices.open_at(moment, self.rate_share(now), self.amount)
         if self._window is None:
             return moment
         most = self.amount * self.rate_share(now) - units - unsure

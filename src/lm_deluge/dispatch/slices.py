@@ -75,7 +75,6 @@ class Slices:
 
     def __init__(self, period_s: float) -> None:
         self._period_s = period_s
-        self._limit = math.inf  # of the period
         self._most_left = 0.0
         self._longest_reset_s = 0.0
         self._ends: deque[float] = deque(maxlen=_KEPT)
@@ -92,7 +91,6 @@ class Slices:
         limit, remaining, reset_s = bucket.limit, bucket.remaining, bucket.reset_after_s
         if not limit or remaining is None or reset_s is None:
             return
-        self._limit = limit
         self._most_left = max(self._most_left, remaining + 1)  # with the request itself
         self._longest_reset_s = max(self._longest_reset_s, reset_s)
         if self._most_left > _MOST_OF_LIMIT * limit:
@@ -160,13 +158,19 @@ class Slices:
         if place < len(self._starts) and self._starts[place] == at:
             del self._starts[place]
 
-    def open_at(self, moment: float, share: float) -> float:
-        """Return the moment, or the next one at which a request arrives in a slice that has room for it."""
+    def open_at(self, moment: float, share: float, limit: float = math.inf) -> float:
+        """Return the moment, or the next one at which a request arrives in a slice that has room for it.
+
+        Args:
+            moment: When it could leave at the earliest.
+            share: Of what a slice has, and of the limit, how much may be used.
+            limit: Of the whole period.
+        """
         grid = self.grid
         if grid is None:
             return moment
         most = max(1, int(grid.amount * share) - int(grid.amount * _SPARE))
-        moment = grid.next_open(self._room_in_period_at(moment, grid, share))
+        moment = grid.next_open(self._room_in_period_at(moment, grid, limit * share))
         while True:
             index = grid.slice_of(moment)
             # What left while it was closed, before the slices were known, may arrive in this one too. The grid moves
@@ -177,14 +181,13 @@ class Slices:
                 return moment
             moment = grid.opening(index + 1)
 
-    def _room_in_period_at(self, moment: float, grid: Grid, share: float) -> float:
+    def _room_in_period_at(self, moment: float, grid: Grid, most: float) -> float:
         """Return the moment, or the next one at which the whole period has room.
 
-        Slices are rounded up: 10,000 a minute as 167 a second would be 10,020.
+        Slices are rounded up: 10,000 a minute as 167 a second would be 10,020. And the user's own limit may be lower.
         """
-        most = max(1.0, self._limit * share)
-        is_rounded_up = grid.amount * self._period_s > self._limit * grid.width_s
-        if not is_rounded_up or len(self._starts) < most:
+        is_more = grid.amount * self._period_s > most * grid.width_s
+        if not is_more or len(self._starts) < most:
             return moment
         # Of what leaves within the period, and as much as the ways differ, all may arrive within the period.
-        return max(moment, self._starts[-int(most)] + self._period_s + grid.width_s - grid.open_s)
+        return max(moment, self._starts[-max(1, int(most))] + self._period_s + grid.width_s - grid.open_s)
