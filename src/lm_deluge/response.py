@@ -188,7 +188,7 @@ class _Pieces:
         return TextPart(text, tuple(self.logprobs or ())) if self.kind is TextPart else self.kind(text)
 
     def fold(self) -> None:
-        """Make one of the small pieces: a token takes ten times the memory of its text."""
+        """Make one of the small pieces: each takes 49 bytes more than its text."""
         self.pieces[self.most - _SMALL_PIECES :] = ["".join(self.pieces[self.most - _SMALL_PIECES :])]
         self.most = len(self.pieces) + _SMALL_PIECES
 

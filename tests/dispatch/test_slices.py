@@ -109,8 +109,7 @@ def test_slices_that_are_rounded_up_do_not_sum_up_to_more_than_the_limit() -> No
 
 def test_a_lower_limit_of_the_user_holds_in_slices_too() -> None:
     pace = Pace(Limit("requests", 300.0), is_firm=True)
-    slices = pace._slices
-    assert slices is not None
+    slices = pace._slices = Slices(60.0)
     slices.grid = Grid(100.0, 1.0, 0.9, 10)  # 600 a minute
     now, sent = 100.0, 0
     while now < 100.0 + 600.0:

@@ -19,19 +19,7 @@ _LIMITS = {
     "output_tokens": ("max_output_tokens_per_minute", "Output tokens per minute."),
     "concurrency": ("max_concurrent_requests", "Requests under way at once. [200]"),
 }
-_RESCUES = {
-    "on_break": (
-        click.Choice(["restart", "continue", "raise"]),
-        None,
-        "An answer that breaks off begins anew, goes on where it broke, or fails its line. [restart]",
-    ),
-    "hedge_after": (
-        click.STRING,
-        "SECONDS",
-        "Ask a second time, beside the first, where nothing has come for so long; p95: longer than usual.",
-    ),
-    "min_tokens_per_second": (click.FLOAT, "RATE", "Give an attempt up that is slower, unless it is the last."),
-}
+_RESCUES = ("on_break", "hedge_after", "min_tokens_per_second")
 _EPILOG = (
     "Exit codes: 0 every line is answered; 1 some lines failed (OUT says which), or the journal or OUT could not be "
     "written; 2 wrong use or configuration, nothing was sent; 130 Ctrl-C, 143 SIGTERM: start the same command again."
@@ -45,12 +33,6 @@ def _limit_options(command: Any) -> Any:
     return command
 
 
-def _rescue_options(command: Any) -> Any:
-    for name, (kind, shown, text) in reversed(_RESCUES.items()):
-        command = click.option(f"--{name.replace('_', '-')}", type=kind, metavar=shown, help=text)(command)
-    return command
-
-
 def _check_rescues(options: dict[str, Any]) -> None:
     said = [name for name in _RESCUES if options[name] is not None]
     if said and options["provider_batch"]:
@@ -60,10 +42,10 @@ def _check_rescues(options: dict[str, Any]) -> None:
         )
 
 
-def _patience(text: str | None) -> float | str | None:
+def _patience(text: str) -> float | str:
     """Return `--hedge-after` as the client takes it: seconds, or a percentile, which it judges itself."""
     try:
-        return None if text is None else float(text)
+        return float(text)
     except ValueError:
         return text
 
@@ -74,7 +56,23 @@ def _patience(text: str | None) -> float | str | None:
 @batch_call_options
 @_limit_options
 @click.option("--max-attempts", type=int, metavar="COUNT", help="Requests per line at most, over all runs. [5]")
-@_rescue_options
+@click.option(
+    "--on-break",
+    type=click.Choice(["restart", "continue", "raise"]),
+    help="An answer that breaks off begins anew, goes on where it broke, or fails its line. [restart]",
+)
+@click.option(
+    "--hedge-after",
+    type=_patience,
+    metavar="SECONDS",
+    help="Ask a second time, beside the first, where nothing has come for so long; p95: longer than usual.",
+)
+@click.option(
+    "--min-tokens-per-second",
+    type=float,
+    metavar="RATE",
+    help="Give an attempt up that is slower, unless it is the last.",
+)
 @click.option(
     "--max-cost", type=float, metavar="DOLLARS", help="What a run may cost; lines left over are for the next run."
 )
@@ -112,8 +110,7 @@ def batch(source: Path, target: Path, **options: Any) -> int:
     _check_rescues(options)
     asked = Asked.from_options(options)
     limits = {field: options[f"limit_{name}"] for name, (field, _) in _LIMITS.items()}
-    more = {name: options[name] for name in ("max_attempts", "max_cost", "on_break", "min_tokens_per_second")}
-    more |= {"hedge_after": _patience(options["hedge_after"]), **limits}
+    more = {name: options[name] for name in ("max_attempts", "max_cost", *_RESCUES)} | limits
     client, notice = build_client(asked, **{name: value for name, value in more.items() if value is not None})
     job = Job(
         source=source,

@@ -39,7 +39,7 @@ _BURST_CUT, _LEAST_BURST = 0.5, 1 / 16
 _QUANTA_S = (60.0, 30.0, 20.0, 15.0, 10.0, 6.0, 5.0, 2.0, 1.0)
 _QUANTUM_FIT = 0.12
 _REFUSALS_KEPT = 8
-_SOON_S = 5.0
+_SOON_S = 5.0  # who wants to be left alone for longer is, whatever the reason
 _SLICES_KEPT = 30  # periods without a refusal, after which they were perhaps never there
 _BUCKET_FIT = 0.03
 
@@ -241,8 +241,10 @@ class Pace:
 
     def refused(self, sent_at: float, now: float, retry_at: float | None, under_way: int = 0) -> None:
         """Close until `retry_at`, and go slower from then on: once for all requests that were under way together."""
-        if self._is_noise(sent_at, now, retry_at, under_way):
-            return
+        if self._is_guess:
+            self.noise.note(sent_at, under_way, is_refused=True)
+            if self.noise.explains() and (retry_at is None or retry_at - now <= _SOON_S):
+                return
         is_explained = self._slices is not None and sent_at < self._slices.known_from
         if sent_at >= self._cut_at and not is_explained:
             share = self.rate_share(now)
@@ -257,13 +259,6 @@ class Pace:
             retry_at = now + min(self.period_s, self.period_s / 60 * 2 ** min(max(self._in_a_row - 1, 0), 6))
         self.closed_until = max(self.closed_until, retry_at)
         self.tat = max(self.tat, self.closed_until)
-
-    def _is_noise(self, sent_at: float, now: float, retry_at: float | None, under_way: int) -> bool:
-        """Whether a refusal has nothing to do with the rate, nor does the provider want to be left alone for long."""
-        if not self._is_guess:
-            return False
-        self.noise.note(sent_at, under_way, is_refused=True)
-        return self.noise.explains() and (retry_at is None or retry_at - now <= _SOON_S)
 
     def accepted(self, sent_at: float, under_way: int = 0) -> None:
         """Note that a request was not refused: the next refusal is the first again."""

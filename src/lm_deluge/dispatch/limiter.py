@@ -17,7 +17,6 @@ from lm_deluge.dispatch.concurrency import Places
 from lm_deluge.dispatch.gcra import Charge, Pace
 from lm_deluge.dispatch.lengths import Answer, Expected, RecentLengths
 from lm_deluge.dispatch.limits import Limit, Need, Observation, Ticket
-from lm_deluge.dispatch.noise import Noise
 from lm_deluge.errors import BudgetError
 from lm_deluge.models.rows import CountsMaxTokens
 from lm_deluge.usage import Usage
@@ -446,5 +445,6 @@ def _guess_limit(route: _Route, sent_at: float) -> None:
     if len(recent) >= _GUESS_FROM:
         took_s = max(sent_at - recent[0], 1.0)
         guess = Pace(Limit("requests", len(recent) * MINUTE_S / took_s), is_guess=True)
-        guess.noise = Noise(MINUTE_S, recent)
+        for start in recent:
+            guess.noise.left(start)
         route.paces.append(guess)

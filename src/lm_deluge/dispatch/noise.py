@@ -2,13 +2,12 @@
 
 A host that has no room for one request in twenty refuses as many whether it was asked often within the last minute or
 seldom. One that keeps a limit refuses none as long as the minute has room. So the answers to requests before which
-there were few are held against those before which there were many.
+there were few are held against those before which there were many, and so are those to which few were under way.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
 from operator import itemgetter
 
 __all__ = ["Noise"]
@@ -29,12 +28,11 @@ class Noise:
 
     Args:
         period_s: Over how long such a host may count, in seconds.
-        before: When the requests left that nothing else is known of.
     """
 
-    def __init__(self, period_s: float, before: Iterable[float] = ()) -> None:
+    def __init__(self, period_s: float) -> None:
         self._slot_s = period_s / _SLOTS
-        self._left = Counter(map(self._slot_of, before))
+        self._left = Counter[int]()
         # How many left within a period, up to it; how many were under way; whether it was refused.
         self._answers: deque[tuple[int, int, bool]] = deque(maxlen=_KEPT)
         self._share: float | None = None  # of the requests that are refused at any rate
@@ -69,9 +67,9 @@ class Noise:
 
     def _found(self) -> float | None:
         """Return how large a share is refused at any rate, None where it is another one of few than of many."""
-        shares = [_share_of_few([(each[load], each[2]) for each in self._answers]) for load in (0, 1)]
-        known = [share for share in shares if share is not None]
-        return min(known) if len(known) == len(shares) else None
+        within_period = _share_of_few([(number, is_refused) for number, _, is_refused in self._answers])
+        at_once = _share_of_few([(under_way, is_refused) for _, under_way, is_refused in self._answers])
+        return None if within_period is None or at_once is None else min(within_period, at_once)
 
 
 def _share_of_few(answers: list[tuple[int, bool]]) -> float | None:
