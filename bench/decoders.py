@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from lm_deluge.adapters.catalog import adapter_names
 from lm_deluge.encoders.catalog import find_encoder
 from lm_deluge.events import ResponseFinished, ResponseStarted, TextDelta, UsageReported
-from lm_deluge.providers.catalog import adapter_names
 from lm_deluge.testing import decode_events
 from lm_deluge.usage import Usage
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from lm_deluge.adapters.adapter import Adapter, Call
+from lm_deluge.adapters.catalog import adapter_names, find_adapter
 from lm_deluge.errors import DelugeError
 from lm_deluge.models.registry import list_models, list_providers
 from lm_deluge.models.rows import Capabilities, ModelRow, ProviderRow
@@ -19,8 +21,6 @@ from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import AudioPart, FilePart, ImagePart, Part, ProviderDataPart, ReasoningPart, TextPart
 from lm_deluge.prompt.tool import Tool
-from lm_deluge.providers.adapter import Adapter, Call
-from lm_deluge.providers.catalog import adapter_names, find_adapter
 
 __all__ = ["HEADS", "feature_lines"]
 

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import recordings
-from chat_bytes import outcome_of
 from lm_deluge.errors import DelugeError, RateLimitError, TimeoutError
 from lm_deluge.events import (
     Attempt,
@@ -46,6 +45,7 @@ from lm_deluge.prompt.parts import (
 )
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
 from lm_deluge.usage import Usage
+from samples.chat_bytes import outcome_of
 
 TOKEN = TokenLogprob("Hi", -0.5, (72, 105), (TopLogprob("Yo", -2.0),))
 STORY: list[Event] = [

@@ -16,6 +16,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials, RefreshableCredentials
 
 from lm_deluge import LLMClient
+from lm_deluge.adapters.adapter import Call
 from lm_deluge.api_requests import aws
 from lm_deluge.api_requests.credentials import find_base_url, find_key, has_key
 from lm_deluge.encoders.catalog import find_encoder
@@ -23,7 +24,6 @@ from lm_deluge.errors import APIError, AuthenticationError, MissingAPIKeyError, 
 from lm_deluge.events import ResponseFinished, ResponseStarted, TextDelta, UsageReported
 from lm_deluge.models.registry import find_model, find_provider
 from lm_deluge.prompt.conversation import Conversation
-from lm_deluge.providers.adapter import Call
 from lm_deluge.response import APIResponse
 from lm_deluge.usage import Usage
 from loopback import NEXT, Loopback, Step, plain

@@ -4,6 +4,8 @@ import pickle
 
 import pytest
 
+from lm_deluge.adapters.adapter import Call
+from lm_deluge.adapters.openai_chat.adapter import OpenAIChat
 from lm_deluge.api_requests.credentials import (
     authorization,
     check_headers,
@@ -19,8 +21,6 @@ from lm_deluge.errors import APIError, ConfigurationError, ContentTypeError, Mis
 from lm_deluge.models.registry import find_provider
 from lm_deluge.models.rows import ModelRow, Place, ProviderRow
 from lm_deluge.prompt.conversation import Conversation
-from lm_deluge.providers.adapter import Call
-from lm_deluge.providers.openai_chat import OpenAIChat
 
 ACME = ProviderRow(
     id="acme",

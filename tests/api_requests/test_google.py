@@ -16,13 +16,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from lm_deluge import LLMClient
+from lm_deluge.adapters.catalog import find_adapter
 from lm_deluge.api_requests.authorize import authorize
 from lm_deluge.api_requests.credentials import authorization, find_key, has_key
 from lm_deluge.api_requests.request import build_call
 from lm_deluge.config import Secret
 from lm_deluge.errors import ConnectError, MissingAPIKeyError, MissingExtraError
 from lm_deluge.models.registry import find_model, find_provider
-from lm_deluge.providers.catalog import find_adapter
 from lm_deluge.simulator import Simulator
 from loopback import Loopback, plain
 

@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 import pytest
 
-import responses_bytes
 from grammar import check_grammar
 from lm_deluge import LLMClient
 from lm_deluge.errors import ConfigurationError
@@ -34,6 +33,7 @@ from racing import (
     text_of,
     until,
 )
+from samples import responses_bytes
 
 # Who wins
 

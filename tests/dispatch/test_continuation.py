@@ -7,6 +7,7 @@ import pytest
 
 from continued import PROSE, anchor_in
 from lm_deluge import Conversation, Message
+from lm_deluge.adapters.adapter import Call
 from lm_deluge.api_requests.request import build_call
 from lm_deluge.config import SamplingParams
 from lm_deluge.dispatch.continuation import ask_for_rest, find_obstacle, is_blank, may_end_with
@@ -23,7 +24,6 @@ from lm_deluge.prompt.parts import (
     TextPart,
     ToolCallPart,
 )
-from lm_deluge.providers.adapter import Call
 
 SHOWN = PROSE[:200]
 

@@ -9,6 +9,8 @@ import pytest
 
 from batch_runs import KEY, MODELS, Clock, Script, client_of, plans_of, run_batch
 from lm_deluge import LLMClient, Message, SamplingParams, Tool
+from lm_deluge.adapters.batch_api import BatchState
+from lm_deluge.adapters.openai_chat.batch import OpenAIBatch
 from lm_deluge.dispatch.journal import Journal
 from lm_deluge.dispatch.provider_batch import PATIENCE_S, ProviderBatch
 from lm_deluge.errors import (
@@ -23,8 +25,6 @@ from lm_deluge.errors import (
     ServerError,
 )
 from lm_deluge.models.registry import find_model
-from lm_deluge.providers.batch_api import BatchState
-from lm_deluge.providers.openai_batch import OpenAIBatch
 from lm_deluge.response import APIResponse
 from lm_deluge.simulator import Batches, Fault, Simulator
 from lm_deluge.simulator import Script as Answer

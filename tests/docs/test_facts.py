@@ -14,10 +14,10 @@ import lm_deluge.testing
 import recordings
 from client.test_stream import WAYS_OUT
 from lm_deluge import errors, events
+from lm_deluge.adapters.catalog import adapter_names
+from lm_deluge.adapters.errors import classify_status
 from lm_deluge.config import ClientOptions, SamplingParams, Timeouts
 from lm_deluge.errors import APIError, DelugeError
-from lm_deluge.providers.catalog import adapter_names
-from lm_deluge.providers.error_bodies import classify_status
 from lm_deluge.simulator import FAULTS
 from pages import DOCS, PAGES, ROOT, name_of, prose, read, table_rows
 from transport.test_faults import BROKEN, IN_ORDER

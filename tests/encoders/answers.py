@@ -6,6 +6,7 @@ import base64
 
 from hypothesis import strategies as st
 
+from lm_deluge.adapters.tool_call_fragments import parse_arguments
 from lm_deluge.events import (
     Citation,
     Event,
@@ -23,7 +24,6 @@ from lm_deluge.events import (
     TopLogprob,
     UsageReported,
 )
-from lm_deluge.providers.tool_calls import parse_arguments
 from lm_deluge.usage import Usage
 
 texts = st.text(min_size=1, max_size=12)

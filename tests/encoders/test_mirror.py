@@ -6,18 +6,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api_calls import simulated_url
 from encoders.answers import comparable, without_raw
 from grammar import check_grammar
 from lm_deluge import LLMClient
+from lm_deluge.adapters.catalog import adapter_names
 from lm_deluge.encoders.catalog import encoder_names, find_encoder
 from lm_deluge.events import Event
 from lm_deluge.models.registry import list_providers
-from lm_deluge.providers.catalog import adapter_names
 from lm_deluge.response import APIResponse
 from lm_deluge.simulator import Script, Simulator
 from lm_deluge.testing import decode_body, decode_events, encode_events
 from mirrors import find_mirrors
+from samples.api_calls import simulated_url
 
 MIRRORS = find_mirrors()
 APIS = sorted(MIRRORS)

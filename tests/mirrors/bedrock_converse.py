@@ -1,6 +1,6 @@
 """Converse: blocks in any order, each with what belongs to it."""
 
-from encoders.converse_answers import converse_answers
+from encoders.bedrock_converse.answers import converse_answers
 
 API = "bedrock-converse"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from encoders.answers import images, reasoning, text_deltas, texts, usages
+from lm_deluge.adapters.tool_call_fragments import parse_arguments
 from lm_deluge.events import (
     Citation,
     Event,
@@ -16,7 +17,6 @@ from lm_deluge.events import (
     ToolCallStarted,
     UsageReported,
 )
-from lm_deluge.providers.tool_calls import parse_arguments
 
 API = "mistral-chat"
 

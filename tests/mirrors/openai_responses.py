@@ -5,6 +5,7 @@ import base64
 from hypothesis import strategies as st
 
 from encoders.answers import counts, logprobs, texts
+from lm_deluge.adapters.tool_call_fragments import parse_arguments
 from lm_deluge.events import (
     Citation,
     Event,
@@ -20,7 +21,6 @@ from lm_deluge.events import (
     ToolCallStarted,
     UsageReported,
 )
-from lm_deluge.providers.tool_calls import parse_arguments
 from lm_deluge.usage import Usage
 
 API = "openai-responses"

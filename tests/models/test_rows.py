@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
+from lm_deluge.adapters.catalog import adapter_names
 from lm_deluge.config import SamplingParams
 from lm_deluge.models.rows import ProviderRow
-from lm_deluge.providers.catalog import adapter_names
 
 TABLES = tomllib.loads(resources.files("lm_deluge.models").joinpath("providers.toml").read_text("utf-8"))
 ROWS = [msgspec.convert({"id": name, **table}, ProviderRow) for name, table in TABLES.items()]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lm_deluge.encoders.gemini_fields import camel, lower_types
+from lm_deluge.encoders.gemini_generate.fields import camel, lower_types
 from requests_again import JSON, Again
 
 API = "gemini-generate"

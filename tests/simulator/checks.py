@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from lm_deluge import errors
-from lm_deluge.providers.openai_chat import OpenAIChat
+from lm_deluge.adapters.openai_chat.adapter import OpenAIChat
 from lm_deluge.response import APIResponse
 from lm_deluge.simulator import Simulator
 from lm_deluge.testing import decode_body

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from api_calls import simulated_url
 from live.checks import CHECKS, run_checks
+from lm_deluge.adapters.catalog import adapter_names
 from lm_deluge.models.registry import list_providers
-from lm_deluge.providers.catalog import adapter_names
 from lm_deluge.simulator import Simulator
+from samples.api_calls import simulated_url
 
 
 @pytest.mark.parametrize("api", adapter_names())

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from chat_bytes import chunk, text
 from lm_deluge.errors import ConfigurationError, RateLimitError, TruncatedError
 from lm_deluge.events import ResponseFinished, ResponseStarted, TextDelta
 from lm_deluge.testing.decode import decode_body, decode_events
+from samples.chat_bytes import chunk, text
 
 BODY = text("Hello") + chunk({}, "stop") + b"data: [DONE]\n\n"
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 import lm_deluge
+from lm_deluge.adapters.adapter import Call
+from lm_deluge.adapters.openai_chat.adapter import OpenAIChat
 from lm_deluge.models.rows import ModelRow, ProviderRow
 from lm_deluge.prompt.conversation import Conversation
-from lm_deluge.providers.adapter import Call
-from lm_deluge.providers.openai_chat import OpenAIChat
 from loopback import END, HEAD, HELLO, NEXT, Loopback, Step, answer, chunk, text
 
 MOST_GROWTH = 64 * 2**20

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import msgspec
 
+from lm_deluge.adapters.adapter import Call
 from lm_deluge.api_requests.attempt import Attempt
-from lm_deluge.providers.adapter import Call
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
 from lm_deluge.usage import Usage
 

@@ -11,6 +11,7 @@ from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
+from lm_deluge.adapters.adapter import Adapter, Call, ResumableDecoder
 from lm_deluge.api_requests.authorize import authorize
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.clocks import StreamClocks
@@ -26,7 +27,6 @@ from lm_deluge.errors import (
     TimeoutError,
 )
 from lm_deluge.events import Event, ResponseFinished, ResponseStarted, UsageReported
-from lm_deluge.providers.adapter import Adapter, Call, ResumableDecoder
 from lm_deluge.response import ResponseBuilder
 from lm_deluge.transport.base import DescriptorsUsedUpError, Exchange, Place, Transport
 from lm_deluge.wire.http import HttpRequest, origin_of

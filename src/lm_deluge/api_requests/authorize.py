@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from lm_deluge.providers.adapter import Call
+from lm_deluge.adapters.adapter import Call
 from lm_deluge.wire.http import HttpRequest
 
 __all__ = ["authorize"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from lm_deluge.adapters.adapter import Adapter, Call
 from lm_deluge.config import LocalCache, Secret, Timeouts
-from lm_deluge.providers.adapter import Adapter, Call
 from lm_deluge.transport.base import Transport
 from lm_deluge.usage import Usage
 from lm_deluge.wire.http import HttpRequest

@@ -10,9 +10,9 @@ import threading
 from typing import Any
 from urllib.parse import urlsplit
 
+from lm_deluge.adapters.adapter import Call
 from lm_deluge.api_requests.credentials import google_environment
 from lm_deluge.errors import ConnectError, MissingAPIKeyError, MissingExtraError
-from lm_deluge.providers.adapter import Call
 
 try:
     import google.auth

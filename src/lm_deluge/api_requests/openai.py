@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
+from lm_deluge.adapters.adapter import Call
+from lm_deluge.adapters.catalog import find_adapter
 from lm_deluge.api_requests.answer import build_answer, build_stats
 from lm_deluge.api_requests.attempt import Attempt, open_attempt
 from lm_deluge.api_requests.call_plan import CallPlan
@@ -17,8 +19,6 @@ from lm_deluge.events import TextDelta
 from lm_deluge.models.registry import find_served_model
 from lm_deluge.prompt.conversation import Prompt
 from lm_deluge.prompt.tool import ProviderTool, Tool
-from lm_deluge.providers.adapter import Call
-from lm_deluge.providers.catalog import find_adapter
 from lm_deluge.response import APIResponse
 from lm_deluge.transport.base import Transport
 

@@ -7,6 +7,9 @@ from typing import Any, get_args
 
 import msgspec
 
+from lm_deluge.adapters.adapter import Call
+from lm_deluge.adapters.capabilities import losses
+from lm_deluge.adapters.catalog import find_adapter
 from lm_deluge.api_requests.credentials import check_headers, find_base_url
 from lm_deluge.config import PromptCache, SamplingParams
 from lm_deluge.errors import ConfigurationError, InvalidPromptError
@@ -14,9 +17,6 @@ from lm_deluge.models.registry import SIMULATOR, find_provider
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.prompt.conversation import Conversation, Prompt, to_conversation
 from lm_deluge.prompt.tool import ProviderTool, Tool
-from lm_deluge.providers.adapter import Call
-from lm_deluge.providers.catalog import find_adapter
-from lm_deluge.providers.fit import losses
 
 __all__ = ["build_blank_call", "build_call", "to_schema", "to_tools", "with_conversation"]
 

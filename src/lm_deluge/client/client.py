@@ -22,6 +22,8 @@ from lm_deluge.prompt.conversation import Conversation, Prompt
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task
 
+    from lm_deluge.adapters.batch_api import BatchState
+
     # asyncio, the adapters and aiohttp are imported with the first call: importing the library stays cheap.
     from lm_deluge.api_requests.call_plan import CallPlan
     from lm_deluge.client.batch import EventMerger
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     from lm_deluge.dispatch.runner import LimiterLock, Runner
     from lm_deluge.dispatch.stream_call import StreamCall
     from lm_deluge.dispatch.work import Work
-    from lm_deluge.providers.batch_api import BatchState
     from lm_deluge.response import APIResponse
     from lm_deluge.transport.base import Transport
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+from lm_deluge.adapters.catalog import find_adapter
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.credentials import find_key, find_proxy
 from lm_deluge.api_requests.request import build_blank_call, with_conversation
@@ -13,7 +14,6 @@ from lm_deluge.config import ClientOptions, LocalCache, Secret
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.prompt.conversation import Conversation
-from lm_deluge.providers.catalog import find_adapter
 from lm_deluge.transport.base import Transport
 
 __all__ = ["Planner", "Plans", "make_planner"]

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
+from lm_deluge.adapters.batch_api import BatchState
+from lm_deluge.adapters.batch_catalog import find_batch_api
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.request import to_schema
 from lm_deluge.config import ClientOptions
@@ -19,8 +21,6 @@ from lm_deluge.errors import ConfigurationError, DelugeError
 from lm_deluge.models.registry import find_provider
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.prompt.conversation import Conversation, to_conversation
-from lm_deluge.providers.batch_api import BatchState
-from lm_deluge.providers.batch_catalog import find_batch_api
 from lm_deluge.response import APIResponse
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+from lm_deluge.adapters.batch_api import BatchState
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.client.journalled import is_due
 from lm_deluge.dispatch.batch_input import BatchRow
 from lm_deluge.dispatch.journal import Journal
 from lm_deluge.dispatch.provider_batch import Answered, ProviderBatch
 from lm_deluge.errors import DelugeError, JournalError, QueueClosedError
-from lm_deluge.providers.batch_api import BatchState
 from lm_deluge.response import APIResponse
 
 if TYPE_CHECKING:

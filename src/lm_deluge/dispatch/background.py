@@ -12,12 +12,12 @@ import warnings
 
 import msgspec
 
+from lm_deluge.adapters.adapter import Resumable
 from lm_deluge.api_requests.attempt import Attempt, open_exchange, resume_attempt
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.clocks import StreamClocks
 from lm_deluge.config import Timeouts
 from lm_deluge.errors import BadRequestError, DelugeError, TimeoutError, TransportError
-from lm_deluge.providers.adapter import Resumable
 
 __all__ = ["UpstreamCancel", "can_resume", "resume"]
 

@@ -10,12 +10,12 @@ from typing import TypeVar
 
 import msgspec
 
+from lm_deluge.adapters.batch_api import Exchanges, HttpAnswer
 from lm_deluge.api_requests.attempt import open_exchange, timeout_error
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.clocks import StreamClocks
 from lm_deluge.api_requests.credentials import hide
 from lm_deluge.errors import DelugeError, RedirectRefusedError, ResponseLimitError
-from lm_deluge.providers.batch_api import Exchanges, HttpAnswer
 from lm_deluge.transport.base import Exchange
 from lm_deluge.wire.http import HttpRequest, origin_of
 from lm_deluge.wire.ndjson import NDJSONDecoder

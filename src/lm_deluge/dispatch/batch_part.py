@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from lm_deluge.adapters.adapter import Call
+from lm_deluge.adapters.batch_api import BatchAPI, BatchState, custom_id
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.dispatch.batch_items import ItemFile
 from lm_deluge.dispatch.batch_link import BatchLink
 from lm_deluge.dispatch.journal_records import SubmittedBatch
-from lm_deluge.providers.adapter import Call
-from lm_deluge.providers.batch_api import BatchAPI, BatchState, custom_id
 from lm_deluge.wire.http import HttpRequest
 
 __all__ = ["FIRST_WAIT_S", "LONGEST_WAIT_S", "BatchPart", "LiveBatch"]

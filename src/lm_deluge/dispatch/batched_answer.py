@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from lm_deluge.adapters.adapter import Adapter, Call
+from lm_deluge.adapters.batch_api import BatchResult
 from lm_deluge.api_requests.answer import settle_answer, usage_of
 from lm_deluge.errors import DelugeError
 from lm_deluge.prompt.conversation import Conversation
-from lm_deluge.providers.adapter import Adapter, Call
-from lm_deluge.providers.batch_api import BatchResult
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
 
 __all__ = ["BatchedCall", "build_batched_answer", "build_failure"]

@@ -13,9 +13,9 @@ from typing import Literal
 
 import msgspec
 
+from lm_deluge.adapters.adapter import Call
 from lm_deluge.config import Secret
 from lm_deluge.events import Attempt, Event, ResponseFinished, ResponseStarted
-from lm_deluge.providers.adapter import Call
 from lm_deluge.response import APIResponse
 from lm_deluge.usage import Usage
 from lm_deluge.wire.http import HttpRequest

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from lm_deluge.adapters.adapter import Call
 from lm_deluge.dispatch.seam import AnchorSeam, PrefillSeam, Seam, choose_anchor
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.message import Message
@@ -25,7 +26,6 @@ from lm_deluge.prompt.parts import (
     TextPart,
     ToolCallPart,
 )
-from lm_deluge.providers.adapter import Call
 
 __all__ = ["INSTRUCTION", "Rest", "ask_for_rest", "find_obstacle", "is_blank", "may_end_with"]
 

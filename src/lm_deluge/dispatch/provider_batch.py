@@ -23,6 +23,8 @@ from typing import Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from lm_deluge.adapters.batch_api import BatchState, Sighting, batch_ended, index_in
+from lm_deluge.adapters.batch_catalog import find_batch_api
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.dispatch.batch_part import FIRST_WAIT_S, LONGEST_WAIT_S, BatchPart, LiveBatch
 from lm_deluge.dispatch.batched_answer import BatchedCall, build_batched_answer, build_failure
@@ -38,8 +40,6 @@ from lm_deluge.errors import (
     RedirectRefusedError,
     RequestTooLargeError,
 )
-from lm_deluge.providers.batch_api import BatchState, Sighting, batch_ended, index_in
-from lm_deluge.providers.batch_catalog import find_batch_api
 from lm_deluge.response import APIResponse
 
 __all__ = ["Answered", "ProviderBatch"]

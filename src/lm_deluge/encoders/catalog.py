@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from lm_deluge.encoders import (
-    anthropic,
-    bedrock_converse,
-    bedrock_invoke,
-    cohere_v2,
-    gemini_generate,
-    gemini_interactions,
-    mistral_chat,
-    ollama_chat,
-    openai_chat,
-    openai_responses,
-)
+from lm_deluge.encoders.anthropic_messages.response import ENCODER as ANTHROPIC_MESSAGES
+from lm_deluge.encoders.bedrock_converse.response import ENCODER as BEDROCK_CONVERSE
+from lm_deluge.encoders.bedrock_invoke.response import ENCODER as BEDROCK_INVOKE
+from lm_deluge.encoders.cohere_v2.response import ENCODER as COHERE_V2
 from lm_deluge.encoders.encoder import Encoder
+from lm_deluge.encoders.gemini_generate.response import ENCODER as GEMINI_GENERATE
+from lm_deluge.encoders.gemini_interactions.response import ENCODER as GEMINI_INTERACTIONS
+from lm_deluge.encoders.mistral_chat.response import ENCODER as MISTRAL_CHAT
+from lm_deluge.encoders.ollama_chat.response import ENCODER as OLLAMA_CHAT
+from lm_deluge.encoders.openai_chat.response import ENCODER as OPENAI_CHAT
+from lm_deluge.encoders.openai_responses.response import ENCODER as OPENAI_RESPONSES
 from lm_deluge.errors import ConfigurationError
 
 __all__ = ["encoder_names", "find_encoder", "list_encoders"]
@@ -22,16 +20,16 @@ __all__ = ["encoder_names", "find_encoder", "list_encoders"]
 _ENCODERS: dict[str, Encoder] = {
     encoder.name: encoder
     for encoder in (
-        anthropic.ENCODER,
-        bedrock_converse.ENCODER,
-        bedrock_invoke.ENCODER,
-        cohere_v2.ENCODER,
-        gemini_generate.ENCODER,
-        gemini_interactions.ENCODER,
-        mistral_chat.ENCODER,
-        ollama_chat.ENCODER,
-        openai_chat.ENCODER,
-        openai_responses.ENCODER,
+        ANTHROPIC_MESSAGES,
+        BEDROCK_CONVERSE,
+        BEDROCK_INVOKE,
+        COHERE_V2,
+        GEMINI_GENERATE,
+        GEMINI_INTERACTIONS,
+        MISTRAL_CHAT,
+        OLLAMA_CHAT,
+        OPENAI_CHAT,
+        OPENAI_RESPONSES,
     )
 }
 

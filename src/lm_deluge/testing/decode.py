@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from lm_deluge.adapters.adapter import Call
+from lm_deluge.adapters.catalog import find_adapter
 from lm_deluge.errors import DelugeError
 from lm_deluge.events import Event
 from lm_deluge.models.rows import ModelRow, ProviderRow
 from lm_deluge.prompt.conversation import Conversation
-from lm_deluge.providers.adapter import Call
-from lm_deluge.providers.catalog import find_adapter
 from lm_deluge.response import APIResponse, ResponseBuilder
 
 __all__ = ["decode_body", "decode_events"]

@@ -1,0 +1,57 @@
+"""Anthropic's Messages, by Anthropic itself and by Google's Vertex AI.
+
+https://platform.claude.com/docs/en/api/messages
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from lm_deluge.adapters.adapter import Call
+from lm_deluge.adapters.anthropic_messages.request import ECHOES, SENDS, build_messages_body
+from lm_deluge.adapters.anthropic_messages.stream import AnthropicPayload
+from lm_deluge.adapters.body_decoder import BodyDecoder
+from lm_deluge.adapters.errors import classify_status
+from lm_deluge.adapters.http_request import build_http_request
+from lm_deluge.errors import APIError, ProtocolError
+from lm_deluge.events import Event
+from lm_deluge.prompt.parts import Part
+from lm_deluge.wire.http import HttpRequest
+from lm_deluge.wire.sse import ServerSentEvent
+
+__all__ = ["AnthropicMessages"]
+
+
+class AnthropicMessages:
+    """The adapter `anthropic-messages`."""
+
+    name: ClassVar[str] = "anthropic-messages"
+    sends: ClassVar[frozenset[type[Part]]] = SENDS
+    echoes: ClassVar[frozenset[str]] = ECHOES
+
+    def build_request(self, call: Call) -> HttpRequest:
+        """Return the request, without credentials."""
+        body = build_messages_body(call, version=call.provider.quirks.anthropic_version)
+        return build_http_request(call, body, path="/v1/messages")
+
+    def decoder(self, call: Call) -> BodyDecoder:
+        """Return a fresh state machine for the answer to `call`, streamed or plain."""
+        return BodyDecoder(
+            AnthropicPayload(call.provider.opaque_owner, call.model.id),
+            lambda body: self.parse_response(call, body),
+            max_event_bytes=call.max_event_bytes,
+        )
+
+    def parse_response(self, call: Call, body: bytes) -> list[Event]:
+        """Return the events of a plain answer."""
+        payload = AnthropicPayload(call.provider.opaque_owner, call.model.id)
+        events: list[Event] = []
+        payload.handle(ServerSentEvent(body), events)
+        if not payload.is_finished:
+            raise ProtocolError("the answer is JSON, but no message", reason="order", excerpt=body, billed="maybe")
+        return events
+
+    def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
+        """Return the error that an answer with this status stands for."""
+        return classify_status(status, headers, body)

@@ -1,0 +1,170 @@
+"""Anthropic's Message Batches: one request holds them all, the results come as lines.
+
+https://platform.claude.com/docs/en/build-with-claude/batch-processing (2026-11)
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+import msgspec
+
+from lm_deluge.adapters.adapter import Call
+from lm_deluge.adapters.batch_api import (
+    BatchResult,
+    BatchState,
+    Exchanges,
+    Items,
+    Sighting,
+    batch_ended,
+    read_document,
+)
+from lm_deluge.adapters.errors import classify_in_band
+from lm_deluge.adapters.http_request import build_side_request
+from lm_deluge.wire.http import HttpRequest
+
+__all__ = ["AnthropicBatch"]
+
+_PATH = "/v1/messages/batches"
+_LOST = {
+    "expired": ("expired before this request's turn", "expired"),
+    "canceled": ("was cancelled before this request's turn", "cancelled"),
+}
+_PAGE = 100
+_MOST_PAGES = 20
+_SKEW_S = 3_600.0  # by which the provider's clock may be behind ours
+
+
+class _Counts(msgspec.Struct):
+    processing: int = 0
+    succeeded: int = 0
+    errored: int = 0
+    canceled: int = 0
+    expired: int = 0
+
+    @property
+    def finished(self) -> int:
+        return self.succeeded + self.errored + self.canceled + self.expired
+
+    @property
+    def total(self) -> int:
+        return self.processing + self.finished
+
+
+class _Batch(msgspec.Struct):
+    id: str
+    processing_status: str = ""
+    request_counts: _Counts | None = None
+    created_at: str = ""
+
+
+class _Page(msgspec.Struct):
+    data: list[_Batch]
+    has_more: bool = False
+    last_id: str | None = None
+
+
+class _Result(msgspec.Struct, frozen=True):
+    type: str = ""
+    message: msgspec.Raw = msgspec.Raw(b"{}")
+    error: dict[str, Any] | None = None
+
+
+class _Line(msgspec.Struct):
+    custom_id: str = ""
+    result: _Result = _Result()
+
+
+class AnthropicBatch:
+    """The batch API `anthropic-batch`."""
+
+    name: ClassVar[str] = "anthropic-batch"
+    max_requests: ClassVar[int] = 100_000
+    max_bytes: ClassVar[int] = 256_000_000
+    separator: ClassVar[bytes] = b",\n"
+
+    def encode_item(self, call: Call, custom_id: str, request: HttpRequest) -> bytes:
+        """Return a request as a member of the list."""
+        return msgspec.json.encode({"custom_id": custom_id, "params": msgspec.Raw(request.body)})
+
+    def submit(self, call: Call, items: Items, batch: str) -> Exchanges[str]:
+        """Send them all."""
+        headers = {"content-type": "application/json"}
+        request = build_side_request(call, method="POST", path=_PATH, headers=headers)
+        created = yield msgspec.structs.replace(request, pieces=items.framed(b'{"requests":[', b"]}"))
+        return read_document(created.body, _Batch).id
+
+    def build_poll(self, call: Call, handle: str) -> HttpRequest:
+        """Return the request for the state of a batch."""
+        return build_side_request(call, path=f"{_PATH}/{quote(handle, safe='')}")
+
+    def read_state(self, body: bytes) -> BatchState:
+        """Return the state that a poll was answered with. One that expired or was cancelled has ended, like any."""
+        batch = read_document(body, _Batch)
+        counts = batch.request_counts
+        return BatchState(
+            handle=batch.id,
+            phase="ended" if batch.processing_status == "ended" else "in_progress",
+            results=(batch.id,),
+            finished=None if counts is None else counts.finished,
+            total=None if counts is None else counts.total,
+        )
+
+    def build_results(self, call: Call, state: BatchState) -> list[HttpRequest]:
+        """Return the request for the results.
+
+        The state names a URL too (`results_url`), which is the same at Anthropic itself. A gateway's would be another
+        host, which our key is none of the business of.
+        """
+        headers = {"accept": "application/binary"}
+        return [
+            build_side_request(call, path=f"{_PATH}/{quote(name, safe='')}/results", headers=headers)
+            for name in state.results
+        ]
+
+    def read_result(self, line: bytes) -> BatchResult:
+        """Return what a line of the results says."""
+        read = read_document(line, _Line)
+        result = read.result
+        if result.type == "succeeded":
+            return BatchResult(custom_id=read.custom_id, body=bytes(result.message))
+        if result.type in _LOST:
+            return BatchResult(custom_id=read.custom_id, error=batch_ended(*_LOST[result.type]))
+        # The error is wrapped as a direct one is, in {"type": "error", "error": {...}}, without its status.
+        error = classify_in_band(result.error or {})
+        request_id = (result.error or {}).get("request_id")
+        return BatchResult(
+            custom_id=read.custom_id, error=error, request_id=request_id if isinstance(request_id, str) else None
+        )
+
+    def build_cancel(self, call: Call, handle: str) -> HttpRequest:
+        """Return the request that ends a batch early."""
+        return build_side_request(call, method="POST", path=f"{_PATH}/{quote(handle, safe='')}/cancel")
+
+    def search(self, call: Call, batch: str, *, count: int, since: float) -> Exchanges[list[Sighting]]:
+        """List the batches of as many requests since then, newest first. Only their results say whose they are."""
+        found: list[Sighting] = []
+        query = [("limit", str(_PAGE))]
+        for _ in range(_MOST_PAGES):
+            answer = yield build_side_request(call, path=_PATH, query=query)
+            page = read_document(answer.body, _Page)
+            recent = [each for each in page.data if _seconds(each.created_at) >= since - _SKEW_S]
+            found += [Sighting(each.id, is_ours=None) for each in recent if _total(each) in (None, count)]
+            if not page.has_more or len(recent) < len(page.data) or not page.last_id:
+                break
+            query = [("limit", str(_PAGE)), ("after_id", page.last_id)]
+        return found
+
+
+def _total(batch: _Batch) -> int | None:
+    return None if batch.request_counts is None else batch.request_counts.total
+
+
+def _seconds(text: str) -> float:
+    """Return a time in seconds since 1970; one that cannot be read is taken for late."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        return float("inf")

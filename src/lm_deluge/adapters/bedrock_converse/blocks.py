@@ -1,0 +1,277 @@
+"""Parts of messages as blocks of Converse, and of Nova's own API.
+
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ContentBlock.html
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from lm_deluge.adapters.adapter import Call
+from lm_deluge.adapters.bedrock_converse.stream import REDACTED, SERVER_TOOL, SIGNATURE
+from lm_deluge.adapters.capabilities import cannot_stand, cannot_take, parts_in_pairs
+from lm_deluge.prompt.media import Media
+from lm_deluge.prompt.message import Message
+from lm_deluge.prompt.parts import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Part,
+    ProviderDataPart,
+    ReasoningPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+
+__all__ = ["AUDIO_FORMATS", "CONTENT_BLOCK", "DOCUMENT_FORMATS", "IMAGE_FORMATS", "VIDEO_FORMATS", "build_blocks"]
+
+JSON = dict[str, Any]
+
+CONTENT_BLOCK = "content_block"
+"""Kind of opaque data: a block in the API's own words, for what no part of ours stands for."""
+
+IMAGE_FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/gif": "gif", "image/webp": "webp"}
+DOCUMENT_FORMATS = {
+    "application/pdf": "pdf",
+    "text/csv": "csv",
+    "application/msword": "doc",
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document": "docx",
+    "application/vnd.ms-excel": "xls",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "xlsx",
+    "text/html": "html",
+    "text/plain": "txt",
+    "text/markdown": "md",
+}
+VIDEO_FORMATS = {
+    "video/mp4": "mp4",
+    "video/quicktime": "mov",
+    "video/x-matroska": "mkv",
+    "video/webm": "webm",
+    "video/x-flv": "flv",
+    "video/mpeg": "mpeg",
+    "video/x-ms-wmv": "wmv",
+    "video/3gpp": "three_gp",
+}
+AUDIO_FORMATS = {
+    "audio/mpeg": "mp3",
+    "audio/wav": "wav",
+    "audio/ogg": "ogg",
+    "audio/flac": "flac",
+    "audio/aac": "aac",
+    "audio/opus": "opus",
+    "audio/mp4": "mp4",
+    "audio/webm": "webm",
+}
+
+# What the name of a document may not have: anything but letters, digits, single blanks, hyphens and brackets.
+_NO_NAME = re.compile(r"[^A-Za-z0-9\s()\[\]-]+")
+
+
+class _Names:
+    """Names of documents: no two in a request may be the same."""
+
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+
+    def choose(self, filename: str | None) -> str:
+        stem = (filename or "").rpartition(".")[0] or filename or ""
+        base = " ".join(_NO_NAME.sub("-", stem).split())[:180].strip("- ") or "document"
+        name, number = base, 1
+        while name in self._used:
+            number += 1
+            name = f"{base}-{number}"
+        self._used.add(name)
+        return name
+
+
+def build_blocks(call: Call) -> list[tuple[str, list[JSON]]]:
+    """Return the messages as pairs of a role of the API and blocks; neighbours of the same role are one.
+
+    Raises:
+        UnsupportedParameterError: The API cannot take a part.
+    """
+    names = _Names()
+    turns: list[tuple[str, list[JSON]]] = []
+    for message in call.conversation:
+        role, build = _ROLES[message.role]
+        blocks = build(call, message, names)
+        if not blocks:
+            continue
+        if turns and turns[-1][0] == role:
+            turns[-1][1].extend(blocks)
+        else:
+            turns.append((role, blocks))
+    return turns
+
+
+def _system(call: Call, message: Message, names: _Names) -> list[JSON]:
+    blocks: list[JSON] = []
+    for part in message.parts:
+        if isinstance(part, ProviderDataPart) and _is_own(call, part):
+            blocks.append(part.data)
+        elif isinstance(part, TextPart):
+            blocks.append({"text": part.text})
+        else:
+            raise cannot_stand(part, message.role)
+    return blocks
+
+
+def _user(call: Call, message: Message, names: _Names) -> list[JSON]:
+    blocks = []
+    for part in message.parts:
+        if isinstance(part, ProviderDataPart) and _is_own(call, part):
+            blocks.append(part.data)
+            continue
+        build = _CONTENT.get(type(part))
+        if build is None:
+            raise cannot_stand(part, "user")
+        blocks.append(build(call, part, names))
+    return blocks
+
+
+def _assistant(call: Call, message: Message, names: _Names) -> list[JSON]:
+    blocks: list[JSON] = []
+    before: Part | None = None
+    for part, after in parts_in_pairs(message):
+        build = _ANSWERED.get(type(part))
+        # The signature of a thought that is not shown has no thought before it.
+        if _is_signature(call, part) and not isinstance(before, ReasoningPart):
+            blocks += _thought(call, ReasoningPart(""), part, names)
+        elif build is not None:
+            blocks += build(call, part, after, names)
+        before = part
+    return blocks
+
+
+def _is_signature(call: Call, part: Part | None) -> bool:
+    return isinstance(part, ProviderDataPart) and part.kind == SIGNATURE and _is_own(call, part)
+
+
+def _said(call: Call, part: Any, after: Part | None, names: _Names) -> list[JSON]:
+    return [{"text": part.text}] if part.text.strip() else []  # blank text is refused
+
+
+def _called(call: Call, part: Any, after: Part | None, names: _Names) -> list[JSON]:
+    # What the model wrote and is no JSON object has no place of its own: the API refuses any other input.
+    arguments = part.arguments if isinstance(part.arguments, dict) else {"input": part.arguments_text}
+    return [{"toolUse": {"toolUseId": part.id, "name": part.name, "input": arguments}}]
+
+
+def _thought(call: Call, part: Any, after: Part | None, names: _Names) -> list[JSON]:
+    """Send back a signed thought; an unsigned one may be another provider's."""
+    if not (isinstance(after, ProviderDataPart) and _is_signature(call, after)):
+        return []
+    return [{"reasoningContent": {"reasoningText": {"text": part.text, "signature": after.data}}}]
+
+
+def _opaque(call: Call, part: Any, after: Part | None, names: _Names) -> list[JSON]:
+    if not _is_own(call, part):
+        return []
+    if part.kind == REDACTED:
+        return [{"reasoningContent": {"redactedContent": part.data}}]
+    return [part.data] if part.kind in (SERVER_TOOL, CONTENT_BLOCK) else []
+
+
+def _made_image(call: Call, part: Any, after: Part | None, names: _Names) -> list[JSON]:
+    media = part.media
+    is_within_reach = media.data is not None or (media.url or "").startswith("s3://")
+    return [_image(call, part, names)] if is_within_reach and media.media_type in IMAGE_FORMATS else []
+
+
+def _made_file(call: Call, part: Any, after: Part | None, names: _Names) -> list[JSON]:
+    return [_file(call, part, names)] if part.media.data is not None else []
+
+
+_ANSWERED: dict[type, Callable[[Call, Any, Part | None, _Names], list[JSON]]] = {
+    TextPart: _said,
+    ToolCallPart: _called,
+    ReasoningPart: _thought,
+    ProviderDataPart: _opaque,
+    ImagePart: _made_image,
+    FilePart: _made_file,
+}
+
+
+def _results(call: Call, message: Message, names: _Names) -> list[JSON]:
+    blocks = []
+    for part in message.parts:
+        if not isinstance(part, ToolResultPart):
+            raise cannot_stand(part, "tool")
+        content: list[JSON] = [{"text": part.content}] if part.content else []
+        for medium in part.media:
+            if isinstance(medium, AudioPart):
+                raise cannot_take(call, "sound in a tool result", hint="Put it into a message of the user behind it.")
+            content.append(_CONTENT[type(medium)](call, medium, names))
+        result: JSON = {"toolUseId": part.tool_call_id, "content": content}
+        if part.is_error:
+            result["status"] = "error"
+        blocks.append({"toolResult": result})
+    return blocks
+
+
+def _text(call: Call, part: Any, names: _Names) -> JSON:
+    return {"text": part.text}
+
+
+def _image(call: Call, part: Any, names: _Names) -> JSON:
+    return {"image": {"format": _format(call, part.media, IMAGE_FORMATS, "image"), "source": _source(call, part.media)}}
+
+
+def _audio(call: Call, part: Any, names: _Names) -> JSON:
+    return {"audio": {"format": _format(call, part.media, AUDIO_FORMATS, "audio"), "source": _source(call, part.media)}}
+
+
+def _file(call: Call, part: Any, names: _Names) -> JSON:
+    media = part.media
+    if (media.media_type or "").startswith("video/"):
+        return {"video": {"format": _format(call, media, VIDEO_FORMATS, "video"), "source": _source(call, media)}}
+    document = {"format": _format(call, media, DOCUMENT_FORMATS, "document"), "name": names.choose(media.filename)}
+    return {"document": {**document, "source": _source(call, media)}}
+
+
+def _format(call: Call, media: Media, formats: dict[str, str], kind: str) -> str:
+    found = formats.get(media.media_type or "")
+    if found is None and (media.filename or media.url):
+        suffix = (media.filename or media.url or "").rpartition(".")[2].lower()
+        found = {**{word: word for word in formats.values()}, "jpg": "jpeg"}.get(suffix)
+    if found is None or (kind != "image" and found == "jpeg"):
+        raise cannot_take(
+            call, f"{kind} of the type {media.media_type}", hint=f"It takes: {', '.join(sorted(formats.values()))}."
+        )
+    return found
+
+
+def _source(call: Call, media: Media) -> JSON:
+    if media.data is not None:
+        return {"bytes": media.base64()}
+    if media.url is not None and media.url.startswith("s3://"):
+        return {"s3Location": {"uri": media.url}}
+    raise cannot_take(call, "media by URL", hint="Pass the path or the bytes instead, or an s3:// URL in a Media.")
+
+
+def _is_own(call: Call, part: ProviderDataPart) -> bool:
+    return part.provider == call.provider.opaque_owner and part.kind in (
+        SIGNATURE,
+        REDACTED,
+        SERVER_TOOL,
+        CONTENT_BLOCK,
+    )
+
+
+_CONTENT: dict[type, Callable[[Call, Any, _Names], JSON]] = {
+    TextPart: _text,
+    ImagePart: _image,
+    FilePart: _file,
+    AudioPart: _audio,
+}
+
+_ROLES: dict[str, tuple[str, Callable[[Call, Message, _Names], list[JSON]]]] = {
+    "system": ("system", _system),
+    "developer": ("system", _system),
+    "user": ("user", _user),
+    "assistant": ("assistant", _assistant),
+    "tool": ("user", _results),
+}

@@ -1,0 +1,184 @@
+"""Requests of Converse.
+
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from lm_deluge.adapters.adapter import Call
+from lm_deluge.adapters.anthropic_messages.request import build_thinking
+from lm_deluge.adapters.bedrock_converse.blocks import build_blocks
+from lm_deluge.adapters.bedrock_converse.models import find_vendor
+from lm_deluge.adapters.capabilities import cannot_take, check_fit, check_tool_choice
+from lm_deluge.errors import InvalidPromptError
+from lm_deluge.prompt.tool import ProviderTool, Tool
+
+__all__ = ["NO_PLACE", "build_converse_body", "build_messages", "build_tool_config", "refuse_what_has_no_place"]
+
+JSON = dict[str, Any]
+
+_CACHE_POINT: JSON = {"cachePoint": {"type": "default"}}
+# What Claude's answer is limited to where nobody says: a thought must fit into it.
+# https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InferenceConfiguration.html
+_LEAST_DEFAULT_LIMIT = 4_096
+_CACHED_USER_MESSAGES = {"last_user_message": 1, "last_2_user_messages": 2, "last_3_user_messages": 3}
+
+NO_PLACE = ("seed", "presence_penalty", "frequency_penalty", "top_logprobs", "verbosity", "parallel_tool_calls")
+"""Parameters that the API, whatever the model, has no field for."""
+
+
+def build_converse_body(call: Call) -> JSON:
+    """Return the request's JSON. What was not asked for is not sent.
+
+    Raises:
+        UnsupportedParameterError: The model or the API cannot take a parameter or a part.
+    """
+    check_fit(call)
+    refuse_what_has_no_place(call, NO_PLACE)
+    system, messages = build_messages(call)
+    params = call.params
+    inference = {
+        "maxTokens": params.max_new_tokens,
+        "temperature": params.temperature,
+        "topP": params.top_p,
+        "stopSequences": list(params.stop) if params.stop else None,
+    }
+    fields: JSON = {
+        "system": system,
+        "messages": messages,
+        "inferenceConfig": {name: value for name, value in inference.items() if value is not None},
+        "toolConfig": build_tool_config(call),
+        "serviceTier": {"type": params.service_tier} if params.service_tier else None,
+        "outputConfig": {"textFormat": _text_format(call.output)} if call.output is not None else None,
+    }
+    body = {name: value for name, value in fields.items() if value}
+    if params.reasoning_effort is not None:
+        _add_reasoning(call, params.reasoning_effort, body)
+    return body
+
+
+def refuse_what_has_no_place(call: Call, names: tuple[str, ...]) -> None:
+    """Refuse parameters that the API has no field for.
+
+    Raises:
+        UnsupportedParameterError: The call has one of them.
+    """
+    for name in names:
+        if getattr(call.params, name) is not None:
+            raise cannot_take(call, name)
+    if call.params.logprobs:
+        raise cannot_take(call, "logprobs")
+    if call.params.json_mode:
+        raise cannot_take(call, "json_mode", hint="Give the schema with output=..., or ask for JSON in the prompt.")
+
+
+def build_messages(call: Call) -> tuple[list[JSON], list[JSON]]:
+    """Return the system's blocks and the messages, with the marks of the cache.
+
+    Raises:
+        InvalidPromptError: Nobody but the system says anything.
+    """
+    turns = build_blocks(call)
+    system = turns.pop(0)[1] if turns and turns[0][0] == "system" else []
+    if not turns:
+        raise InvalidPromptError("the prompt has no message but the system's", hint="Add one of the user.")
+    if system and call.cache == "system_and_tools":
+        system.append(_CACHE_POINT)
+    of_user = [blocks for role, blocks in turns if role == "user"]
+    marked = _CACHED_USER_MESSAGES.get(call.cache or "", 0)
+    for blocks in of_user[len(of_user) - min(marked, len(of_user)) :]:
+        blocks.append(_CACHE_POINT)
+    return system, [{"role": role, "content": blocks} for role, blocks in turns]
+
+
+def build_tool_config(call: Call) -> JSON | None:
+    """Return the tools and which of them is to be called.
+
+    Raises:
+        UnsupportedParameterError: The API cannot be told not to call any.
+    """
+    choice = check_tool_choice(call)
+    if choice == "none":
+        raise cannot_take(call, "tool_choice='none'", hint="Leave the tools out.")
+    if not call.tools:
+        return None
+    tools = [tool.data if isinstance(tool, ProviderTool) else _tool(tool) for tool in call.tools]
+    if call.cache in ("tools_only", "system_and_tools"):
+        tools.append(_CACHE_POINT)
+    config: JSON = {"tools": tools}
+    if choice is not None:
+        config["toolChoice"] = {"auto": {"auto": {}}, "required": {"any": {}}}.get(choice) or {"tool": {"name": choice}}
+    return config
+
+
+def _tool(tool: Tool) -> JSON:
+    schema = tool.parameters or {"type": "object", "properties": {}}
+    spec: JSON = {"name": tool.name, "inputSchema": {"json": schema}}
+    if tool.description:
+        spec["description"] = tool.description
+    if tool.strict is not None:
+        spec["strict"] = tool.strict
+    return {"toolSpec": spec}
+
+
+def _text_format(schema: JSON) -> JSON:
+    try:
+        text = msgspec.json.encode(schema).decode()
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidPromptError(f"the schema does not fit into JSON: {error}") from error
+    described: JSON = {"name": re.sub(r"[^A-Za-z0-9_-]", "_", str(schema.get("title") or "output"))[:64]}
+    if isinstance(schema.get("description"), str):
+        described["description"] = schema["description"]
+    return {"type": "json_schema", "structure": {"jsonSchema": {"schema": text, **described}}}
+
+
+def _add_reasoning(call: Call, effort: str, body: JSON) -> None:
+    """Say how much the model is to think: each vendor has fields of its own for it."""
+    add = _REASONING.get(find_vendor(call.model.name), _add_effort)
+    add(call, effort, body)
+
+
+def _add_effort(call: Call, effort: str, body: JSON) -> None:
+    # https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_OutputConfig.html (2026-11)
+    _check_effort(call, effort, "low", "medium", "high", "xhigh", "max")
+    body["outputConfig"] = {**body.get("outputConfig", {}), "effort": effort}
+
+
+def _add_claude_thinking(call: Call, effort: str, body: JSON) -> None:
+    # https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-adaptive-thinking.html (2026-11)
+    fields = build_thinking(call, call.params.max_new_tokens or call.model.max_output_tokens or _LEAST_DEFAULT_LIMIT)
+    word = fields.get("output_config", {}).get("effort")
+    if word is not None:
+        body["outputConfig"] = {**body.get("outputConfig", {}), "effort": word}
+    body["additionalModelRequestFields"] = {"thinking": fields["thinking"]}
+
+
+def _add_nova_reasoning(call: Call, effort: str, body: JSON) -> None:
+    # https://docs.aws.amazon.com/nova/latest/nova2-userguide/extended-thinking.html (2026-11)
+    _check_effort(call, effort, "none", "low", "medium", "high")
+    config = {"type": "disabled"} if effort == "none" else {"type": "enabled", "maxReasoningEffort": effort}
+    body["additionalModelRequestFields"] = {"reasoningConfig": config}
+
+
+def _add_gpt_oss_reasoning(call: Call, effort: str, body: JSON) -> None:
+    # https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-openai.html (2026-11)
+    _check_effort(call, effort, "low", "medium", "high")
+    body["additionalModelRequestFields"] = {"reasoning_effort": effort}
+
+
+def _check_effort(call: Call, effort: str, *known: str) -> None:
+    if effort not in known:
+        raise cannot_take(call, f"reasoning_effort={effort!r} for this model", hint=f"It takes: {', '.join(known)}.")
+
+
+_REASONING: dict[str, Callable[[Call, str, JSON], None]] = {
+    "anthropic": _add_claude_thinking,
+    "amazon": _add_nova_reasoning,
+    "openai": _add_gpt_oss_reasoning,
+}

@@ -1,0 +1,480 @@
+"""Events of Converse, and of Nova's own API, which is shaped like it, into ours.
+
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import msgspec
+
+from lm_deluge.adapters.bedrock_converse.errors import maybe_document_error, stream_error
+from lm_deluge.adapters.bedrock_converse.usage import read_converse_usage
+from lm_deluge.adapters.body_decoder import not_json
+from lm_deluge.adapters.tool_call_fragments import parse_arguments
+from lm_deluge.adapters.typed_payload import Handlers, TypedPayload
+from lm_deluge.errors import ProtocolError
+from lm_deluge.events import (
+    Citation,
+    Event,
+    FinishReason,
+    MediaDelta,
+    ProviderPart,
+    ReasoningDelta,
+    TextDelta,
+    UsageReported,
+)
+from lm_deluge.wire.sse import ServerSentEvent
+from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_tolerantly
+
+__all__ = ["REDACTED", "SERVER_TOOL", "SIGNATURE", "ConversePayload"]
+
+SIGNATURE = "reasoning_signature"
+REDACTED = "redacted_reasoning"
+SERVER_TOOL = "server_tool"
+
+_SERVER_TOOL_USE = "server_tool_use"
+
+
+class _ToolUse(msgspec.Struct, gc=False):
+    toolUseId: str | None = None  # noqa: N815 - the wire's name
+    name: str | None = None
+    type: str | None = None
+    input: Any = None
+
+
+class _ToolResult(msgspec.Struct, gc=False):
+    toolUseId: str | None = None  # noqa: N815
+    type: str | None = None
+    status: str | None = None
+
+
+class _ImageStart(msgspec.Struct, gc=False):
+    format: str | None = None
+
+
+class _BlockBegin(msgspec.Struct, gc=False):
+    toolUse: _ToolUse | None = None  # noqa: N815
+    toolResult: _ToolResult | None = None  # noqa: N815
+    image: _ImageStart | None = None
+
+
+class _BlockStart(msgspec.Struct, gc=False):
+    contentBlockIndex: int | None = None  # noqa: N815
+    start: _BlockBegin | None = None
+
+
+class _Reasoning(msgspec.Struct, gc=False):
+    text: str | None = None
+    signature: str | None = None
+    redactedContent: str | None = None  # noqa: N815
+
+
+class _S3Location(msgspec.Struct, gc=False):
+    uri: str | None = None
+
+
+class _ImageSource(msgspec.Struct, gc=False):
+    bytes: str | None = None
+    s3Location: _S3Location | None = None  # noqa: N815
+
+
+class _ImagePiece(msgspec.Struct, gc=False):
+    format: str | None = None
+    source: _ImageSource | None = None
+
+
+class _Delta(msgspec.Struct, gc=False):
+    text: str | None = None
+    toolUse: _ToolUse | None = None  # noqa: N815
+    reasoningContent: _Reasoning | None = None  # noqa: N815
+    citation: dict[str, Any] | None = None
+    toolResult: list[Any] | None = None  # noqa: N815
+    image: _ImagePiece | None = None
+
+
+class _BlockDelta(msgspec.Struct, gc=False):
+    contentBlockIndex: int | None = None  # noqa: N815
+    delta: _Delta | None = None
+
+
+class _BlockStop(msgspec.Struct, gc=False):
+    contentBlockIndex: int | None = None  # noqa: N815
+
+
+class _MessageStop(msgspec.Struct, gc=False):
+    stopReason: str | None = None  # noqa: N815
+
+
+class _Metadata(msgspec.Struct, gc=False):
+    usage: dict[str, Any] | None = None
+
+
+class _Nothing(msgspec.Struct, gc=False):
+    pass
+
+
+class _Web(msgspec.Struct, gc=False):
+    url: str | None = None
+
+
+class _Location(msgspec.Struct, gc=False):
+    web: _Web | None = None
+
+
+class _Source(msgspec.Struct, gc=False):
+    title: str | None = None
+    location: _Location | None = None
+
+
+class _Block:
+    """What of a block is only known at its end."""
+
+    __slots__ = ("image", "redacted", "result", "server_call", "signature")
+
+    def __init__(self) -> None:
+        self.signature: list[str] = []
+        self.redacted: list[str] = []
+        self.image: list[str] | None = None
+        self.server_call: tuple[dict[str, Any], list[str]] | None = None
+        self.result: dict[str, Any] | None = None
+
+
+class ConversePayload(TypedPayload):
+    """The state machine behind one answer. Blocks come one after another, and may lack their start or their stop.
+
+    The semantic terminal is the stop reason; usage comes behind it, from some hosts before it.
+    """
+
+    finish_reasons: ClassVar[Mapping[str, FinishReason]] = {
+        "end_turn": "stop",
+        "stop_sequence": "stop",
+        "tool_use": "tool_calls",
+        "max_tokens": "length",
+        "model_context_window_exceeded": "length",
+        "guardrail_intervened": "content_filter",
+        "content_filtered": "content_filter",
+        "malformed_model_output": "error",
+        "malformed_tool_use": "error",
+        "refusal": "refusal",
+        "pause_turn": "pause",
+    }
+
+    def __init__(self, provider: str) -> None:
+        super().__init__(provider)
+        self._block = _Block()
+        self._image_type = "image/*"
+        self._key: int | None = None  # of the block that is open
+        self._usage: dict[str, Any] | None = None
+
+    def handle_named(self, name: str, value: Any, events: list[Event]) -> bool:
+        """Take one event that is no frame of its own; return whether its name is known."""
+        method = _NAMED.get(name)
+        if method is None or self.is_finished:
+            self.ignored += 1
+            return method is not None
+        kind, step = method
+        found = convert_tolerantly(value, kind)
+        if found is None:
+            self.ignored += 1
+        else:
+            step(self, found, events)
+        return True
+
+    def handle_wrapped(self, data: bytes, events: list[Event]) -> None:
+        """Take a chunk of Nova's own API: an object whose one field is an event.
+
+        Raises:
+            ProtocolError: It is no JSON, and the answer is not complete.
+        """
+        try:
+            chunk = None if self.is_finished else _WRAPPED.decode(data)
+        except NotJSONError:
+            if not self.is_complete:
+                raise not_json(ServerSentEvent(data)) from None
+            chunk = None
+        is_known = False
+        for name, (_, step) in _NAMED.items() if chunk is not None else ():
+            value = getattr(chunk, name)
+            if value is not None:
+                is_known = True
+                step(self, value, events)
+        self.ignored += not is_known
+
+    def read_document(self, body: bytes, events: list[Event]) -> None:
+        """Take a plain answer.
+
+        Raises:
+            ProtocolError: It is none.
+        """
+        try:
+            answer = _DOCUMENTS.decode(body)
+        except NotJSONError:
+            raise not_json(ServerSentEvent(body)) from None
+        content = answer.output.message.content if answer and answer.output and answer.output.message else None
+        if answer is None or answer.stopReason is None or content is None:
+            failure = maybe_document_error(body)
+            if failure is not None:
+                raise failure
+            raise ProtocolError(
+                "the answer is JSON, but no answer of Converse", reason="order", excerpt=body, billed="maybe"
+            )
+        self.start(events)
+        for index, block in enumerate(content):
+            self._add_block(index, block, events)
+        self._add_metadata(_Metadata(answer.usage), events)
+        self._stop(_MessageStop(answer.stopReason), events)
+        if not self.is_finished:
+            self.end(events)
+
+    def _add_block(self, index: int, block: Any, events: list[Event]) -> None:
+        """Take a block of a plain answer as the events that would have brought it."""
+        for name, value in block.items() if isinstance(block, dict) else ():
+            pieces = _PIECES.get(name)
+            if pieces is None:
+                self.ignored += 1
+                continue
+            start, deltas = pieces(value)
+            if start is not None:
+                self.handle_named("contentBlockStart", {"contentBlockIndex": index, "start": {name: start}}, events)
+            for delta in deltas:
+                self.handle_named("contentBlockDelta", {"contentBlockIndex": index, "delta": delta}, events)
+        self._stop_block(_BlockStop(index), events)
+
+    def _begin(self, value: _Nothing, events: list[Event]) -> None:
+        self.start(events)
+
+    def _start_block(self, value: _BlockStart, events: list[Event]) -> None:
+        self.start(events)
+        self._enter(value.contentBlockIndex, events)
+        begin = value.start or _BlockBegin()
+        call = begin.toolUse
+        if call is not None and call.type == _SERVER_TOOL_USE:
+            fields = {"toolUseId": call.toolUseId, "name": call.name, "type": call.type}
+            self._block.server_call = fields, []
+        elif call is not None:
+            self.calls.start(events, value.contentBlockIndex, call.toolUseId or "", call.name or "")
+        if begin.toolResult is not None:
+            fields = {name: getattr(begin.toolResult, name) for name in ("toolUseId", "type", "status")}
+            self._block.result = {name: field for name, field in fields.items() if field is not None}
+            self._block.result["content"] = []
+        if begin.image is not None:
+            self._block.image = []
+            self._image_type = f"image/{begin.image.format or '*'}"
+
+    def _add_delta(self, value: _BlockDelta, events: list[Event]) -> None:
+        delta = value.delta
+        if delta is None:
+            self.ignored += 1
+            return
+        if not self._is_started:
+            self.start(events)
+        if value.contentBlockIndex != self._key:
+            self._enter(value.contentBlockIndex, events)
+        if delta.text:
+            events.append(TextDelta(delta.text))
+            return
+        if delta.toolUse is not None:
+            self._add_arguments(value.contentBlockIndex, delta.toolUse.input, events)
+        if delta.reasoningContent is not None:
+            self._add_reasoning(delta.reasoningContent, events)
+        if delta.citation is not None:
+            events.append(_citation(delta.citation))
+        if delta.toolResult is not None and self._block.result is not None:
+            self._block.result["content"] += delta.toolResult
+        if delta.image is not None:
+            self._add_image(delta.image, events)
+
+    def _add_arguments(self, key: int | None, piece: Any, events: list[Event]) -> None:
+        if piece is None:
+            return
+        text = piece if isinstance(piece, str) else msgspec.json.encode(piece).decode()
+        if self._block.server_call is not None:
+            self._block.server_call[1].append(text)
+        else:
+            self.calls.add(events, key, text)
+
+    def _add_reasoning(self, piece: _Reasoning, events: list[Event]) -> None:
+        if piece.text:
+            events.append(ReasoningDelta(piece.text))
+        if piece.signature:
+            self._block.signature.append(piece.signature)
+        if piece.redactedContent:
+            self._block.redacted.append(piece.redactedContent)
+
+    def _add_image(self, piece: _ImagePiece, events: list[Event]) -> None:
+        source = piece.source or _ImageSource()
+        if source.s3Location is not None and source.s3Location.uri:
+            events.append(MediaDelta(self._image_type, url=source.s3Location.uri))
+        elif source.bytes:
+            self._block.image = [*(self._block.image or ()), source.bytes]
+        else:
+            self.ignored += 1  # the image failed: what is wrong with it is said in text
+
+    def _enter(self, key: int | None, events: list[Event]) -> None:
+        """Begin a block; the one that was open is ended, if nobody said so."""
+        if key != self._key:
+            self._end_block(events)
+            self._key = key
+
+    def _stop_block(self, value: _BlockStop, events: list[Event]) -> None:
+        key = self._key if value.contentBlockIndex is None else value.contentBlockIndex
+        self._end_block(events)
+        self.calls.finish(events, key)
+
+    def _end_block(self, events: list[Event]) -> None:
+        """Write what of the block is only known at its end: opaque data behind what it belongs to."""
+        block, self._block = self._block, _Block()
+        self._key = None
+        if block.signature:
+            events.append(ProviderPart(self.provider, SIGNATURE, "".join(block.signature)))
+        if block.redacted:
+            events.append(ProviderPart(self.provider, REDACTED, _joined_base64(block.redacted)))
+        if block.image:
+            events.append(MediaDelta(self._image_type, _joined_base64(block.image)))
+        if block.server_call is not None:
+            fields, pieces = block.server_call
+            arguments, error = parse_arguments("".join(pieces))
+            fields["input"] = "".join(pieces) if error else arguments
+            events.append(ProviderPart(self.provider, SERVER_TOOL, {"toolUse": fields}))
+        if block.result is not None:
+            events.append(ProviderPart(self.provider, SERVER_TOOL, {"toolResult": block.result}))
+
+    def _stop(self, value: _MessageStop, events: list[Event]) -> None:
+        if value.stopReason is None or self.reason is not None:
+            self.ignored += 1
+            return
+        self.start(events)
+        self._end_block(events)
+        self.calls.finish_all(events)
+        self.reason = value.stopReason
+        if self._usage is not None:
+            self.end(events)
+
+    def _add_metadata(self, value: _Metadata, events: list[Event]) -> None:
+        if value.usage:
+            known = {name: count for name, count in value.usage.items() if count is not None}
+            self._usage = {**(self._usage or {}), **known}
+            self.start(events)
+            events.append(UsageReported(read_converse_usage(self._usage)))
+        if self.reason is not None:
+            self.end(events)
+
+    def _fail(self, value: Any, events: list[Event]) -> None:
+        """Take an exception, of which the framing made a frame."""
+        self.fail(stream_error(ServerSentEvent(msgspec.json.encode({"error": value.error}))))
+
+
+class _Failure(msgspec.Struct, gc=False):
+    error: Any = None
+
+
+_Step = Callable[[ConversePayload, Any, list[Event]], None]
+
+_NAMED: dict[str, tuple[type[msgspec.Struct], _Step]] = {
+    "messageStart": (_Nothing, ConversePayload._begin),  # noqa: SLF001 - the table stands below its class
+    "contentBlockStart": (_BlockStart, ConversePayload._start_block),  # noqa: SLF001
+    "contentBlockDelta": (_BlockDelta, ConversePayload._add_delta),  # noqa: SLF001
+    "contentBlockStop": (_BlockStop, ConversePayload._stop_block),  # noqa: SLF001
+    "messageStop": (_MessageStop, ConversePayload._stop),  # noqa: SLF001
+    "metadata": (_Metadata, ConversePayload._add_metadata),  # noqa: SLF001
+}
+
+
+def _handlers() -> Handlers:
+    named = {name: (TolerantDecoder(kind), step) for name, (kind, step) in _NAMED.items()}
+    return {**named, "error": (TolerantDecoder(_Failure), ConversePayload._fail)}  # noqa: SLF001
+
+
+ConversePayload.handlers = _handlers()
+
+
+class _Wrapped(msgspec.Struct, gc=False):
+    contentBlockDelta: _BlockDelta | None = None  # noqa: N815
+    contentBlockStop: _BlockStop | None = None  # noqa: N815
+    contentBlockStart: _BlockStart | None = None  # noqa: N815
+    messageStart: _Nothing | None = None  # noqa: N815
+    messageStop: _MessageStop | None = None  # noqa: N815
+    metadata: _Metadata | None = None
+
+
+_WRAPPED = TolerantDecoder(_Wrapped)
+
+
+class _Message(msgspec.Struct):
+    content: list[Any] | None = None
+
+
+class _Output(msgspec.Struct):
+    message: _Message | None = None
+
+
+class _Document(msgspec.Struct):
+    output: _Output | None = None
+    stopReason: str | None = None  # noqa: N815
+    usage: dict[str, Any] | None = None
+
+
+_DOCUMENTS = TolerantDecoder(_Document)
+
+_Pieces = tuple[Any, list[Any]]
+
+
+def _tool_use_pieces(block: Any) -> _Pieces:
+    value = block.get("input") if isinstance(block, dict) else None
+    return block, [{"toolUse": {"input": value}}] if value not in (None, {}) else []
+
+
+def _tool_result_pieces(block: Any) -> _Pieces:
+    content = block.get("content") if isinstance(block, dict) else None
+    return block, [{"toolResult": content}]
+
+
+def _reasoning_pieces(block: Any) -> _Pieces:
+    if not isinstance(block, dict):
+        return None, []
+    return None, [{"reasoningContent": block.get("reasoningText") or block}]
+
+
+def _citation_pieces(block: Any) -> _Pieces:
+    if not isinstance(block, dict):
+        return None, []
+    citations = block.get("citations")
+    content = block.get("content")
+    cited = [{"citation": each} for each in citations] if isinstance(citations, list) else []
+    return None, [*cited, *(content if isinstance(content, list) else ())]
+
+
+def _image_pieces(block: Any) -> _Pieces:
+    return block, [{"image": block}]
+
+
+_PIECES: dict[str, Callable[[Any], _Pieces]] = {
+    "text": lambda text: (None, [{"text": text}]),
+    "toolUse": _tool_use_pieces,
+    "toolResult": _tool_result_pieces,
+    "reasoningContent": _reasoning_pieces,
+    "citationsContent": _citation_pieces,
+    "image": _image_pieces,
+}
+
+
+def _citation(raw: dict[str, Any]) -> Citation:
+    found = convert_tolerantly(raw, _Source) or _Source()
+    web = found.location.web if found.location else None
+    # Other locations are places in the prompt's documents, not in the answer.
+    return Citation(web.url if web else None, found.title, raw=raw)
+
+
+def _joined_base64(pieces: list[str]) -> str:
+    """Return what came in pieces, each of which is base64 of its own, as one."""
+    if len(pieces) == 1:
+        return pieces[0]
+    try:
+        return base64.b64encode(b"".join(base64.b64decode(piece) for piece in pieces)).decode()
+    except (binascii.Error, ValueError):
+        return "".join(pieces)

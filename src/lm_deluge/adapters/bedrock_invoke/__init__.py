@@ -1,0 +1,1 @@
+"""Bedrock's InvokeModel API: requests written, answers read."""

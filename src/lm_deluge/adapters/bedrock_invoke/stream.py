@@ -1,0 +1,242 @@
+"""Chunks of Bedrock's native API into events: each holds a piece of the model's own stream.
+
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModelWithResponseStream.html
+
+Whose stream it is shows in its first chunk; the model's id need not say it.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from binascii import a2b_base64
+from typing import Any
+
+import msgspec
+
+from lm_deluge.adapters.anthropic_messages.stream import AnthropicPayload
+from lm_deluge.adapters.bedrock_converse.errors import maybe_document_error, stream_error
+from lm_deluge.adapters.bedrock_converse.stream import ConversePayload
+from lm_deluge.adapters.bedrock_converse.usage import read_metrics
+from lm_deluge.adapters.bedrock_invoke.text_models import TextPayload
+from lm_deluge.adapters.body_decoder import Payload, not_json
+from lm_deluge.adapters.openai_chat.stream import ChatPayload
+from lm_deluge.errors import ProtocolError
+from lm_deluge.events import Event, UsageReported
+from lm_deluge.wire.sse import ServerSentEvent
+from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder
+
+__all__ = ["InvokePayload"]
+
+JSON = dict[str, Any]
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    bytes: str | None = None
+
+
+class _Shape(msgspec.Struct, gc=False):
+    type: str | None = None
+    object: str | None = None
+    choices: list[Any] | None = None
+    id: Any = None
+    metrics: JSON | None = msgspec.field(default=None, name="amazon-bedrock-invocationMetrics")
+
+
+_CHUNKS = TolerantDecoder(_Chunk)
+_SHAPES = TolerantDecoder(_Shape)
+
+# The type of an event of Claude stands first; what has it elsewhere is read in full.
+_TYPE = re.compile(rb'\s*\{\s*"type"\s*:\s*"([a-z_]+)"')
+_CONVERSE = re.compile(rb'\s*\{\s*"(messageStart|contentBlock(?:Start|Delta|Stop)|messageStop|metadata)"')
+_METRICS = b"amazon-bedrock-invocationMetrics"
+
+
+class InvokePayload:
+    """The state machine behind one answer: opens the chunks and hands them to the one that reads such a stream."""
+
+    def __init__(self, provider: str, model: str) -> None:
+        self._provider = provider
+        self._model = model
+        self._inner: Payload | None = None
+        self._has_usage = False
+        self._is_begun = False
+        self._ignored = 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the answer was closed."""
+        return self._inner is not None and self._inner.is_finished
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the terminal event was seen."""
+        return self._inner is not None and self._inner.is_complete
+
+    @property
+    def ignored(self) -> int:
+        """How many frames were passed over."""
+        return self._ignored + (0 if self._inner is None else self._inner.ignored)
+
+    def handle_plain(self, payloads: list[bytes], events: list[Event]) -> None:
+        """Take the data of frames without a type."""
+        for data in payloads:
+            self.handle(ServerSentEvent(data), events)
+
+    def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
+        """Take one frame."""
+        if frame.event == "error":
+            if not self.is_complete:
+                raise stream_error(frame)
+            self._ignored += 1
+            return
+        data = self._open(frame) if frame.event == "chunk" else None
+        if data is None:
+            self._ignored += 1
+        else:
+            self._hand_on(data, events)
+
+    def maybe_handle_tail(self, frame: ServerSentEvent, events: list[Event]) -> None:
+        """Take nothing: a message that was cut never counts."""
+
+    def finish(self, events: list[Event]) -> None:
+        """Close an answer whose terminal event came. OpenAI's end mark is not missing: here it is never sent."""
+        if isinstance(self._inner, ChatPayload):
+            self._inner.finish_document(events)
+        elif self._inner is not None:
+            self._inner.finish(events)
+
+    def read_document(self, body: bytes, events: list[Event]) -> None:
+        """Take a plain answer.
+
+        Raises:
+            DelugeError: It is none, or an error.
+        """
+        reader = _reader_of_document(body, self._provider, self._model)
+        if isinstance(reader, ConversePayload | TextPayload):
+            reader.read_document(body, events)
+            return
+        is_chat = isinstance(reader, ChatPayload)
+        reader.handle(ServerSentEvent(_with_openai_s_word(body) if is_chat else body), events)
+        if not reader.is_complete:
+            raise ProtocolError("the answer is JSON, but no answer of a model", reason="order", excerpt=body)
+        if isinstance(reader, ChatPayload):
+            reader.finish_document(events)
+
+    def _open(self, frame: ServerSentEvent) -> bytes | None:
+        """Return what is in a chunk."""
+        try:
+            chunk = _CHUNKS.decode(frame.data)
+            return a2b_base64(chunk.bytes) if chunk is not None and chunk.bytes is not None else None
+        except (NotJSONError, binascii.Error, ValueError):
+            if self.is_complete:
+                return None
+            raise not_json(frame) from None
+
+    def _hand_on(self, data: bytes, events: list[Event]) -> None:
+        if self._inner is None:
+            self._inner = _reader_of_chunk(data, self._provider, self._model)
+        inner = self._inner
+        if isinstance(inner, AnthropicPayload):
+            kind = _TYPE.match(data)
+            inner.handle(ServerSentEvent(data, kind[1].decode() if kind else ""), events)
+        elif isinstance(inner, ConversePayload):
+            inner.handle_wrapped(data, events)
+        elif isinstance(inner, ChatPayload):
+            before = len(events)
+            inner.handle(ServerSentEvent(_with_openai_s_word(data)), events)
+            self._has_usage = self._has_usage or any(isinstance(event, UsageReported) for event in events[before:])
+            if _METRICS in data:
+                self._end_chat(inner, data, events)
+        else:
+            before = len(events)
+            inner.handle(ServerSentEvent(data), events)
+            if len(events) == before and not self._is_begun:
+                # A chunk that says nothing does not say either whose stream this is.
+                self._ignored, self._inner = self.ignored, None
+        self._is_begun = self._is_begun or bool(events)
+
+    def _end_chat(self, inner: ChatPayload, data: bytes, events: list[Event]) -> None:
+        """Take Bedrock's own count, where the model told none: it ends a stream that has no end mark."""
+        if not inner.is_complete or inner.is_finished:
+            return
+        try:
+            shape = _SHAPES.decode(data)
+        except NotJSONError:  # behind the reason why the answer ends: then it is no matter
+            return
+        if shape is not None and shape.metrics is not None:
+            if not self._has_usage:
+                events.append(UsageReported(read_metrics(shape.metrics)))
+            inner.finish_document(events)
+
+
+def _with_openai_s_word(data: bytes) -> bytes:
+    """Return a chunk of Mistral's with `finish_reason` where that has `stop_reason`.
+
+    https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-mistral-chat-completion.html (2026-11)
+    """
+    if b'"stop_reason"' not in data or b'"finish_reason"' in data:
+        return data
+    try:
+        chunk = msgspec.json.decode(data)
+        choices = [{**choice, "finish_reason": choice.get("stop_reason")} for choice in chunk["choices"]]
+        return msgspec.json.encode({**chunk, "choices": choices})
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError, KeyError, TypeError):
+        return data
+
+
+def _reader_of_chunk(data: bytes, provider: str, model: str) -> Payload:
+    """Return who reads the stream that begins with this chunk."""
+    if _CONVERSE.match(data):
+        return ConversePayload(provider)
+    try:
+        shape = _SHAPES.decode(data)
+    except NotJSONError:
+        raise not_json(ServerSentEvent(data)) from None
+    if shape is not None and shape.type is not None:
+        return AnthropicPayload(provider, model)
+    if shape is not None and _is_chat(shape):
+        return ChatPayload(provider)
+    return TextPayload(provider)
+
+
+def _is_chat(shape: _Shape) -> bool:
+    """Whether this is OpenAI's form: choices that say something in `delta` or `message`, not in `text`."""
+    first = shape.choices[0] if shape.choices else None
+    if isinstance(first, dict):
+        return "delta" in first or "message" in first
+    return shape.object is not None and shape.object.startswith("chat.completion")
+
+
+class _DocumentShape(msgspec.Struct, gc=False):
+    output: Any = None
+    type: str | None = None
+    object: str | None = None
+    choices: list[Any] | None = None
+
+
+_DOCUMENTS = TolerantDecoder(_DocumentShape)
+
+
+def _reader_of_document(
+    body: bytes, provider: str, model: str
+) -> ConversePayload | TextPayload | AnthropicPayload | ChatPayload:
+    """Return who reads this plain answer.
+
+    Raises:
+        DelugeError: It is no JSON object, or an error.
+    """
+    try:
+        shape = _DOCUMENTS.decode(body)
+    except NotJSONError:
+        raise not_json(ServerSentEvent(body)) from None
+    if shape is not None and shape.type == "message":
+        return AnthropicPayload(provider, model)
+    if shape is not None and _is_chat(_Shape(object=shape.object, choices=shape.choices)):
+        return ChatPayload(provider)
+    if shape is not None and shape.output is not None:
+        return ConversePayload(provider)
+    failure = maybe_document_error(body)
+    if failure is not None:
+        raise failure
+    return TextPayload(provider)

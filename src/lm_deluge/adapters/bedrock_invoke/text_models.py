@@ -1,0 +1,219 @@
+"""Answers of models that continue text, each vendor's in its own words, into events.
+
+https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import msgspec
+
+from lm_deluge.adapters.bedrock_converse.usage import read_metrics
+from lm_deluge.adapters.body_decoder import in_band_error, not_json
+from lm_deluge.adapters.typed_payload import Handlers, TypedPayload
+from lm_deluge.errors import ProtocolError
+from lm_deluge.events import Citation, Event, FinishReason, TextDelta, UsageReported
+from lm_deluge.usage import Usage
+from lm_deluge.wire.sse import ServerSentEvent
+from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_tolerantly
+
+__all__ = ["TextPayload"]
+
+JSON = dict[str, Any]
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    """What any of them writes: no two mean different things by the same name."""
+
+    outputText: str | None = None  # noqa: N815 - Titan
+    completionReason: str | None = None  # noqa: N815
+    totalOutputTextTokenCount: float | None = None  # noqa: N815
+    inputTextTokenCount: float | None = None  # noqa: N815
+    tokenCount: float | None = None  # noqa: N815
+    results: list[Any] | None = None
+    generation: str | None = None  # Llama
+    prompt_token_count: int | None = None
+    generation_token_count: int | None = None
+    stop_reason: str | None = None
+    completion: str | None = None  # Claude's first models
+    outputs: list[Any] | None = None  # Mistral
+    choices: list[Any] | None = None  # DeepSeek
+    text: str | None = None  # Cohere
+    event_type: str | None = None
+    finish_reason: str | None = None
+    generation_id: str | None = None
+    generations: list[Any] | None = None
+    citations: list[Any] | None = None
+    tool_calls: list[Any] | None = None
+    error: Any = None
+    message: Any = None
+    metrics: JSON | None = msgspec.field(default=None, name="amazon-bedrock-invocationMetrics")
+    guardrail: str | None = msgspec.field(default=None, name="amazon-bedrock-guardrailAction")
+
+
+class _Call(msgspec.Struct, gc=False):
+    name: str | None = None
+    parameters: Any = None
+
+
+class _Source(msgspec.Struct, gc=False):
+    start: int | None = None
+    end: int | None = None
+
+
+_CHUNKS = TolerantDecoder(_Chunk)
+_MOST_NESTED = 2
+
+
+class TextPayload(TypedPayload):
+    """The state machine behind one answer.
+
+    The semantic terminal is the reason why the text ends, or what only a last chunk has: Titan's total count. Bedrock's
+    own count of tokens stands in the last chunk too, or in one behind it.
+    """
+
+    handlers: ClassVar[Handlers] = {}
+    finish_reasons: ClassVar[Mapping[str, FinishReason]] = {
+        "FINISH": "stop",
+        "FINISHED": "stop",
+        "COMPLETE": "stop",
+        "STOP_CRITERIA_MET": "stop",
+        "STOP_SEQUENCE": "stop",
+        "stop": "stop",
+        "stop_sequence": "stop",
+        "LENGTH": "length",
+        "MAX_TOKENS": "length",
+        "length": "length",
+        "max_tokens": "length",
+        "tool_calls": "tool_calls",
+        "CONTENT_FILTERED": "content_filter",
+        "ERROR_TOXIC": "content_filter",
+        "ERROR_LIMIT": "length",
+        "ERROR": "error",
+        "USER_CANCEL": "error",
+    }
+
+    def __init__(self, provider: str) -> None:
+        super().__init__(provider)
+        self._is_last = False
+        self._is_blocked = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last chunk was seen."""
+        return self._is_last
+
+    def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
+        """Take one chunk."""
+        if self.is_finished:
+            self.ignored += 1
+            return
+        try:
+            chunk = _CHUNKS.decode(frame.data)
+        except NotJSONError:
+            if not self.is_complete:
+                raise not_json(frame) from None
+            chunk = None
+        if chunk is None:
+            self.ignored += 1
+        else:
+            self._add_chunk(chunk, frame, events)
+
+    def read_document(self, body: bytes, events: list[Event]) -> None:
+        """Take a plain answer.
+
+        Raises:
+            ProtocolError: It is none.
+        """
+        self.handle(ServerSentEvent(body), events)
+        if not self.is_complete:
+            raise ProtocolError("the answer is JSON, but no answer of a model", reason="order", excerpt=body)
+        if not self.is_finished:
+            self.end(events)
+
+    def finish(self, events: list[Event]) -> None:
+        """Close an answer behind which Bedrock counted no tokens; no end mark is missing."""
+        self.end(events)
+
+    def _add_chunk(self, chunk: _Chunk, frame: ServerSentEvent, events: list[Event]) -> None:
+        if chunk.error:
+            self.fail(in_band_error(frame))
+            return
+        if chunk.guardrail == "INTERVENED":
+            self._is_blocked = True
+        self._say(chunk, events)
+        if chunk.metrics is not None:
+            self._report(read_metrics(chunk.metrics), events)
+        elif chunk.results is not None or chunk.generation_token_count:
+            self._count_document(chunk, events)
+        if self._is_last and chunk.metrics is not None:
+            self.end(events)
+
+    def _say(self, chunk: _Chunk, events: list[Event], depth: int = 0) -> None:
+        """Take text and reason, of a plain answer from the first of the pieces in which they stand there."""
+        is_summary = chunk.event_type == "stream-end"
+        text = chunk.outputText or chunk.generation or chunk.completion or chunk.text
+        reason = chunk.completionReason or chunk.stop_reason or chunk.finish_reason
+        nested = chunk.results or chunk.outputs or chunk.choices or chunk.generations
+        known = _is_known(chunk)
+        if known:
+            self.start(events, chunk.generation_id)
+        if text and not is_summary:
+            events.append(TextDelta(text))
+        for call in chunk.tool_calls or () if not is_summary else ():
+            self._add_call(call, events)
+        for source in chunk.citations or () if not is_summary else ():
+            self._cite(source, events)
+        if reason and self.reason is None:
+            self.reason = reason
+        self._is_last = self._is_last or reason is not None or chunk.totalOutputTextTokenCount is not None
+        inner = convert_tolerantly(nested[0], _Chunk) if nested else None
+        if inner is not None and depth < _MOST_NESTED:
+            self._say(inner, events, depth + 1)
+        elif not known:
+            self.ignored += 1
+
+    def _add_call(self, raw: Any, events: list[Event]) -> None:
+        call = convert_tolerantly(raw, _Call)
+        if call is None or not call.name:
+            self.ignored += 1
+            return
+        key = object()
+        self.calls.start(events, key, "", call.name)
+        self.calls.add(events, key, msgspec.json.encode(call.parameters or {}).decode())
+        self.calls.finish(events, key)
+
+    def _cite(self, raw: Any, events: list[Event]) -> None:
+        found = convert_tolerantly(raw, _Source)
+        if found is not None:
+            events.append(Citation(start=found.start, end=found.end, raw=raw))
+
+    def _count_document(self, chunk: _Chunk, events: list[Event]) -> None:
+        """Report what a plain answer says of its tokens itself; in a stream Bedrock's own count follows."""
+        if not self._is_last:
+            return
+        inner = convert_tolerantly((chunk.results or [None])[0], _Chunk) or _Chunk()
+        counts = {
+            "inputTokenCount": chunk.inputTextTokenCount or chunk.prompt_token_count,
+            "outputTokenCount": inner.tokenCount or chunk.generation_token_count,
+        }
+        known = {name: int(count) for name, count in counts.items() if count is not None}
+        if known:
+            self._report(read_metrics(known), events)
+
+    def _report(self, usage: Usage, events: list[Event]) -> None:
+        self.start(events)
+        events.append(UsageReported(usage))
+
+    def finish_reason(self) -> FinishReason:
+        """Return our word for the model's; a guardrail that blocked the answer leaves it without any."""
+        return "content_filter" if self.reason is None and self._is_blocked else super().finish_reason()
+
+
+def _is_known(chunk: _Chunk) -> bool:
+    texts = (chunk.outputText, chunk.generation, chunk.completion, chunk.text, chunk.event_type)
+    nested = (chunk.results, chunk.outputs, chunk.choices, chunk.generations)
+    reasons = (chunk.completionReason, chunk.stop_reason, chunk.finish_reason)
+    return any(value is not None for value in (*texts, *nested, *reasons))

@@ -1,0 +1,49 @@
+"""Which adapter speaks which wire API: one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lm_deluge.adapters.adapter import Adapter
+from lm_deluge.adapters.anthropic_messages.adapter import AnthropicMessages
+from lm_deluge.adapters.bedrock_converse.adapter import BedrockConverse
+from lm_deluge.adapters.bedrock_invoke.adapter import BedrockInvoke
+from lm_deluge.adapters.cohere_v2.adapter import CohereV2
+from lm_deluge.adapters.gemini_generate.adapter import GeminiGenerate
+from lm_deluge.adapters.gemini_interactions.adapter import GeminiInteractions
+from lm_deluge.adapters.mistral_chat.adapter import MistralChat
+from lm_deluge.adapters.ollama_chat.adapter import OllamaChat
+from lm_deluge.adapters.openai_chat.adapter import OpenAIChat
+from lm_deluge.adapters.openai_responses.adapter import OpenAIResponses
+from lm_deluge.errors import ConfigurationError
+
+__all__ = ["adapter_names", "find_adapter"]
+
+_ADAPTERS: dict[str, Callable[[], Adapter]] = {
+    AnthropicMessages.name: AnthropicMessages,
+    CohereV2.name: CohereV2,
+    MistralChat.name: MistralChat,
+    OllamaChat.name: OllamaChat,
+    BedrockConverse.name: BedrockConverse,
+    BedrockInvoke.name: BedrockInvoke,
+    GeminiGenerate.name: GeminiGenerate,
+    GeminiInteractions.name: GeminiInteractions,
+    OpenAIChat.name: OpenAIChat,
+    OpenAIResponses.name: OpenAIResponses,
+}
+
+
+def adapter_names() -> list[str]:
+    """Return the names of all wire APIs."""
+    return sorted(_ADAPTERS)
+
+
+def find_adapter(name: str) -> Adapter:
+    """Return the adapter of a wire API.
+
+    Raises:
+        ConfigurationError: There is none of that name; the error lists those there are.
+    """
+    if name not in _ADAPTERS:
+        raise ConfigurationError(f"there is no wire API {name!r}", hint=f"Known: {', '.join(adapter_names())}.")
+    return _ADAPTERS[name]()

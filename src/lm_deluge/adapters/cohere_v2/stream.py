@@ -1,0 +1,346 @@
+"""Events of Cohere's Chat API into ours.
+
+The plan that a model makes before it calls tools is neither text nor a thought: it is kept whole, as data that goes
+back with the calls.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import msgspec
+
+from lm_deluge.adapters.body_decoder import in_band_error
+from lm_deluge.adapters.cohere_v2.request import TOOL_PLAN
+from lm_deluge.adapters.errors import classify_in_band
+from lm_deluge.adapters.typed_payload import Handlers, TypedPayload
+from lm_deluge.errors import APIError, ProtocolError
+from lm_deluge.events import (
+    Citation,
+    Event,
+    FinishReason,
+    ProviderPart,
+    ReasoningDelta,
+    TextDelta,
+    TokenLogprob,
+    UsageReported,
+)
+from lm_deluge.usage import Usage
+from lm_deluge.wire.sse import ServerSentEvent
+from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_tolerantly
+
+__all__ = ["CoherePayload"]
+
+JSON = dict[str, Any]
+
+
+class _Piece(msgspec.Struct, gc=False):
+    text: str | None = None
+    thinking: str | None = None
+
+
+class _Function(msgspec.Struct, gc=False):
+    name: str | None = None
+    arguments: Any = None
+
+
+class _ToolCall(msgspec.Struct, gc=False):
+    id: str | None = None
+    function: _Function | None = None
+
+
+class _Logprobs(msgspec.Struct, gc=False):
+    text: str | None = None
+    logprobs: list[float] | None = None
+
+
+class _Start(msgspec.Struct, gc=False):
+    id: str | None = None
+
+
+class _PieceMessage(msgspec.Struct, gc=False):
+    content: _Piece | None = None
+
+
+class _PieceDelta(msgspec.Struct, gc=False):
+    message: _PieceMessage | None = None
+
+
+class _PieceEvent(msgspec.Struct, gc=False):
+    delta: _PieceDelta | None = None
+    logprobs: _Logprobs | None = None
+
+
+class _OtherMessage(msgspec.Struct, gc=False):
+    tool_plan: str | None = None
+    tool_calls: _ToolCall | list[_ToolCall] | None = None
+    citations: JSON | list[Any] | None = None
+
+
+class _OtherDelta(msgspec.Struct, gc=False):
+    message: _OtherMessage | None = None
+
+
+class _OtherEvent(msgspec.Struct, gc=False):
+    index: int | None = None
+    delta: _OtherDelta | None = None
+
+
+class _EndDelta(msgspec.Struct, gc=False):
+    finish_reason: str | None = None
+    usage: JSON | None = None
+    error: Any = None
+    status_code: int | None = None  # of servers that say more than Cohere, the simulator among them
+
+
+class _End(msgspec.Struct, gc=False):
+    delta: _EndDelta | None = None
+
+
+class _Whole(msgspec.Struct, gc=False):
+    content: list[_Piece] | str | None = None
+    tool_plan: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    citations: list[Any] | None = None
+
+
+class _Document(msgspec.Struct, gc=False):
+    id: str | None = None
+    finish_reason: str | None = None
+    message: _Whole | None = None
+    usage: JSON | None = None
+    logprobs: list[_Logprobs] | None = None
+
+
+_DOCUMENT = TolerantDecoder(_Document)
+
+# The status that an end stands for which is none.
+_FAILURES = {"ERROR": 500, "TIMEOUT": 504}
+
+
+class CoherePayload(TypedPayload):
+    """The state machine behind one stream. The terminal is `message-end`; the mark behind it says nothing more."""
+
+    handlers: ClassVar[Handlers]
+    finish_reasons: ClassVar[Mapping[str, FinishReason]] = {
+        "COMPLETE": "stop",
+        "STOP_SEQUENCE": "stop",
+        "MAX_TOKENS": "length",
+        "TOOL_CALL": "tool_calls",
+        "ERROR_TOXIC": "content_filter",
+        "ERROR_LIMIT": "length",
+    }
+
+    def __init__(self, owner: str) -> None:
+        super().__init__(owner)
+        self._plan: list[str] = []
+
+    def begin(self, event: _Start, events: list[Event]) -> None:
+        """Take `message-start`."""
+        self.start(events, event.id)
+
+    def add_content(self, event: _PieceEvent, events: list[Event]) -> None:
+        """Take `content-start` or `content-delta`: the first has mostly an empty text."""
+        message = event.delta.message if event.delta is not None else None
+        piece = message.content if message is not None else None
+        logprobs = (event.logprobs,) if event.logprobs is not None else ()
+        if piece is not None and (piece.text or piece.thinking or logprobs):
+            self._say(piece, _tokens(logprobs), events)
+
+    def _say(self, piece: _Piece, tokens: tuple[TokenLogprob, ...], events: list[Event]) -> None:
+        self.start(events)
+        if self._plan:
+            self._end_plan(events)
+        if piece.thinking:
+            events.append(ReasoningDelta(piece.thinking))
+        if piece.text or tokens:
+            events.append(TextDelta(piece.text or "", tokens))
+
+    def add_plan(self, event: _OtherEvent, events: list[Event]) -> None:
+        """Take `tool-plan-delta`."""
+        message = _message(event)
+        if message.tool_plan:
+            self.start(events)
+            self._plan.append(message.tool_plan)
+
+    def _end_plan(self, events: list[Event]) -> None:
+        if self._plan:
+            events.append(ProviderPart(self.provider, TOOL_PLAN, "".join(self._plan)))
+            self._plan = []
+
+    def start_call(self, event: _OtherEvent, events: list[Event]) -> None:
+        """Take `tool-call-start`."""
+        self._open_call(event.index, _call(event), events)
+
+    def _open_call(self, key: int | None, call: _ToolCall, events: list[Event]) -> None:
+        self.start(events)
+        self._end_plan(events)
+        function = call.function or _Function()
+        self.calls.start(events, key, call.id or "", function.name or "")
+        self.calls.add(events, key, _text_of(function.arguments))
+
+    def add_arguments(self, event: _OtherEvent, events: list[Event]) -> None:
+        """Take `tool-call-delta`."""
+        function = _call(event).function or _Function()
+        self.calls.add(events, event.index, _text_of(function.arguments))
+
+    def end_call(self, event: _OtherEvent, events: list[Event]) -> None:
+        """Take `tool-call-end`."""
+        self.calls.finish(events, event.index)
+
+    def cite(self, event: _OtherEvent, events: list[Event]) -> None:
+        """Take `citation-start`."""
+        found = _message(event).citations
+        self.start(events)
+        self._cite(found if isinstance(found, list) else [found], events)
+
+    def _cite(self, citations: list[Any], events: list[Event]) -> None:
+        for citation in citations:
+            if isinstance(citation, dict):
+                events += _citations(citation)
+
+    def pass_over(self, event: Any, events: list[Event]) -> None:
+        """Take the end of content or of a citation, which says nothing that is not known."""
+
+    def end_message(self, event: _End, events: list[Event]) -> None:
+        """Take `message-end`.
+
+        Raises:
+            APIError: The answer broke off.
+        """
+        self._finish(event.delta or _EndDelta(), events)
+
+    def _finish(self, end: _EndDelta, events: list[Event]) -> None:
+        self.start(events)
+        self._end_plan(events)
+        if end.usage:
+            events.append(UsageReported(_usage(end.usage)))
+        if end.error or end.finish_reason in _FAILURES:
+            self.fail(_failure(end))
+        self.reason = end.finish_reason or None
+        self.end(events)
+
+    def add_document(self, body: bytes, events: list[Event]) -> None:
+        """Take a plain answer.
+
+        Raises:
+            APIError: It is an error.
+            ProtocolError: It is neither.
+        """
+        try:
+            document = _DOCUMENT.decode(body)
+        except NotJSONError:
+            document = None
+        if document is None or document.message is None or document.finish_reason is None:
+            raise _no_answer(body)
+        message = document.message
+        self.start(events, document.id)
+        pieces = [_Piece(message.content)] if isinstance(message.content, str) else message.content or []
+        tokens = _tokens(document.logprobs or ())
+        for piece in pieces:
+            # Log probabilities are of all text together; an answer has one piece of it.
+            self._say(piece, tokens if piece.text else (), events)
+            tokens = () if piece.text else tokens
+        self._plan = [message.tool_plan] if message.tool_plan else []
+        for position, call in enumerate(message.tool_calls or ()):
+            self._open_call(position, call, events)
+            self.calls.finish(events, position)
+        self._cite(message.citations or [], events)
+        self._finish(_EndDelta(document.finish_reason, document.usage), events)
+
+
+CoherePayload.handlers = {
+    "message-start": (TolerantDecoder(_Start), CoherePayload.begin),
+    "content-start": (TolerantDecoder(_PieceEvent), CoherePayload.add_content),
+    "content-delta": (TolerantDecoder(_PieceEvent), CoherePayload.add_content),
+    "content-end": (TolerantDecoder(_Start), CoherePayload.pass_over),
+    "tool-plan-delta": (TolerantDecoder(_OtherEvent), CoherePayload.add_plan),
+    "tool-call-start": (TolerantDecoder(_OtherEvent), CoherePayload.start_call),
+    "tool-call-delta": (TolerantDecoder(_OtherEvent), CoherePayload.add_arguments),
+    "tool-call-end": (TolerantDecoder(_OtherEvent), CoherePayload.end_call),
+    "citation-start": (TolerantDecoder(_OtherEvent), CoherePayload.cite),
+    "citation-end": (TolerantDecoder(_Start), CoherePayload.pass_over),
+    "message-end": (TolerantDecoder(_End), CoherePayload.end_message),
+}
+
+
+def _message(event: _OtherEvent) -> _OtherMessage:
+    return (event.delta.message if event.delta is not None else None) or _OtherMessage()
+
+
+def _call(event: _OtherEvent) -> _ToolCall:
+    call = _message(event).tool_calls
+    if isinstance(call, list):
+        call = call[0] if call else None
+    return call or _ToolCall()
+
+
+def _text_of(arguments: Any) -> str:
+    if arguments is None or isinstance(arguments, str):
+        return arguments or ""
+    return msgspec.json.encode(arguments).decode()
+
+
+def _tokens(items: tuple[_Logprobs, ...] | list[_Logprobs]) -> tuple[TokenLogprob, ...]:
+    """Return the chunks that log probabilities are given for: of several tokens their product, which is the chunk's."""
+    return tuple(TokenLogprob(item.text or "", math.fsum(item.logprobs)) for item in items if item.logprobs)
+
+
+class _Source(msgspec.Struct, gc=False):
+    document: JSON | None = None
+
+
+def _citations(raw: JSON) -> list[Citation]:
+    """Return what a citation names: one of ours for each source."""
+    is_text = raw.get("type") in (None, "TEXT_CONTENT")  # else it is of the plan, or of a thought
+    start, end = (_whole(raw.get(name)) if is_text else None for name in ("start", "end"))
+    sources = raw.get("sources")
+    found = []
+    for source in sources if isinstance(sources, list) and sources else [None]:
+        document = (convert_tolerantly(source, _Source) or _Source()).document or {}
+        url, title = (value if isinstance(value, str) else None for value in map(document.get, ("url", "title")))
+        only = raw if source is None else {**raw, "sources": [source]}
+        found.append(Citation(url, title, start, end, only))
+    return found
+
+
+def _whole(value: Any) -> int | None:
+    """Return a count; Cohere's may be floats."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _usage(raw: JSON) -> Usage:
+    """Return usage in our convention: the tokens that were processed, not those that are billed."""
+    counted = raw.get("tokens") or raw.get("billed_units")
+    tokens = counted if isinstance(counted, dict) else {}
+    return Usage(
+        input_tokens=_whole(tokens.get("input_tokens")) or 0,
+        output_tokens=_whole(tokens.get("output_tokens")) or 0,
+        cache_read_tokens=_whole(raw.get("cached_tokens")),
+        reasoning_tokens=_whole(tokens.get("reasoning_tokens")),
+        raw=raw,
+    )
+
+
+def _failure(end: _EndDelta) -> APIError:
+    reason = end.finish_reason or "ERROR"
+    said = end.error if isinstance(end.error, str) and end.error else f"the answer broke off: {reason}"
+    payload = end.error if isinstance(end.error, dict) else {"message": said, "type": reason}
+    error = classify_in_band({"status_code": end.status_code or _FAILURES.get(reason), **payload})
+    error.billed = "maybe"
+    return error
+
+
+def _no_answer(body: bytes) -> APIError | ProtocolError:
+    """Return the error for a document that is no answer: Cohere's own are `{"id": ..., "message": "why"}`."""
+    try:
+        raw = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ProtocolError("the answer is no JSON", reason="json", excerpt=body, billed="maybe")
+    if isinstance(raw, dict) and (isinstance(raw.get("message"), str) or raw.get("error")):
+        return in_band_error(ServerSentEvent(body))
+    return ProtocolError("the answer is JSON, but no chat answer", reason="order", excerpt=body, billed="maybe")

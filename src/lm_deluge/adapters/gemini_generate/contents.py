@@ -1,0 +1,214 @@
+"""A conversation as Gemini's `contents`: turns of parts.
+
+https://ai.google.dev/api/caching#Content, https://ai.google.dev/gemini-api/docs/thought-signatures (read 2026-11)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from lm_deluge.adapters.adapter import Call
+from lm_deluge.adapters.capabilities import cannot_stand, cannot_take, parts_in_pairs
+from lm_deluge.errors import InvalidPromptError
+from lm_deluge.prompt.media import Media
+from lm_deluge.prompt.message import Message
+from lm_deluge.prompt.parts import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Part,
+    ProviderDataPart,
+    ReasoningPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+
+__all__ = ["ECHOES", "INSTRUCTING", "build_contents", "build_instruction", "leading_instructions"]
+
+JSON = dict[str, Any]
+
+_SIGNATURE = "thought_signature"
+_WHOLE_PARTS = ("executable_code", "code_execution_result", "tool_call", "tool_response", "thought_media")
+# What a search page suggests belongs to the answer, and Google does not want it back.
+ECHOES = frozenset({_SIGNATURE, *_WHOLE_PARTS, "search_suggestions"})
+
+# Ids that we made up where Gemini gave none are not Gemini's business.
+_MADE_UP = re.compile(r"call_\d+")
+INSTRUCTING = ("system", "developer")
+_RESOLUTIONS = {"low": "MEDIA_RESOLUTION_LOW", "high": "MEDIA_RESOLUTION_HIGH"}
+# Vertex wants to know what lies at a URL.
+_TYPES_BY_ENDING = {
+    "png": "image/png",
+    "jpg": "image/jpeg",
+    "jpeg": "image/jpeg",
+    "webp": "image/webp",
+    "gif": "image/gif",
+    "pdf": "application/pdf",
+    "txt": "text/plain",
+    "mp3": "audio/mpeg",
+    "wav": "audio/wav",
+    "mp4": "video/mp4",
+}
+
+
+def leading_instructions(call: Call) -> list[str]:
+    """Return the texts of the system messages; they stand before all others.
+
+    Raises:
+        UnsupportedParameterError: One stands behind another message, or has something else than text in it.
+    """
+    texts: list[str] = []
+    is_leading = True
+    for message in call.conversation:
+        if message.role not in INSTRUCTING:
+            is_leading = False
+            continue
+        if not is_leading:
+            raise cannot_take(call, "system message behind others", hint="Put it first.")
+        for part in message.parts:
+            if not isinstance(part, TextPart):
+                raise cannot_stand(part, message.role)
+            texts.append(part.text)
+    return texts
+
+
+def build_instruction(call: Call) -> JSON | None:
+    """Return what the system messages say, as one of Google's contents."""
+    parts = [{"text": text} for text in leading_instructions(call)]
+    return {"parts": parts} if parts else None
+
+
+def build_contents(call: Call) -> list[JSON]:
+    """Return the turns; messages of the same side that follow each other are one."""
+    contents: list[JSON] = []
+    names: dict[str, str] = {}  # of the functions that were called, by the call's id
+    for message in call.conversation:
+        if message.role in INSTRUCTING:
+            continue
+        if message.name is not None:
+            raise cannot_take(call, "name of a message")
+        role = "model" if message.role == "assistant" else "user"
+        parts = _BUILDERS[message.role](call, message, names)
+        if contents and contents[-1]["role"] == role:
+            contents[-1]["parts"] += parts
+        elif parts:
+            contents.append({"role": role, "parts": parts})
+    return contents
+
+
+def _user(call: Call, message: Message, names: dict[str, str]) -> list[JSON]:
+    parts = []
+    for part in message.parts:
+        if isinstance(part, TextPart):
+            parts.append({"text": part.text})
+        elif isinstance(part, ImagePart | FilePart | AudioPart):
+            parts.append(_media_part(part))
+        else:
+            raise cannot_stand(part, "user")
+    return parts
+
+
+def _media_part(part: ImagePart | FilePart | AudioPart) -> JSON:
+    built = _blob(part.media)
+    if isinstance(part, ImagePart) and part.detail in _RESOLUTIONS:
+        built["mediaResolution"] = {"level": _RESOLUTIONS[part.detail]}
+    return built
+
+
+def _blob(media: Media) -> JSON:
+    if media.data is not None:
+        return {"inlineData": {"mimeType": media.media_type, "data": media.base64()}}
+    uri = media.file_id or media.url or ""
+    ending = uri.partition("?")[0].rpartition(".")[2].lower()
+    media_type = media.media_type or _TYPES_BY_ENDING.get(ending)
+    return {"fileData": {"fileUri": uri} | ({"mimeType": media_type} if media_type else {})}
+
+
+def _tool_results(call: Call, message: Message, names: dict[str, str]) -> list[JSON]:
+    parts = []
+    for part in message.parts:
+        if not isinstance(part, ToolResultPart):
+            raise cannot_stand(part, "tool")
+        if part.tool_call_id not in names:
+            raise InvalidPromptError(
+                "a tool result answers a call that is not in the conversation",
+                hint="Gemini knows results by the function's name: add the answer with the call before.",
+            )
+        response: JSON = {"name": names[part.tool_call_id], "response": _response(part)}
+        if not _MADE_UP.fullmatch(part.tool_call_id):
+            response["id"] = part.tool_call_id
+        if part.media:
+            response["parts"] = [_blob(each.media) for each in part.media]
+        parts.append({"functionResponse": response})
+    return parts
+
+
+def _response(part: ToolResultPart) -> JSON:
+    """Return the object that a result has to be: `output` and `error` are Google's names where it is none itself."""
+    if part.is_error:
+        return {"error": part.content}
+    if part.content.lstrip().startswith("{"):
+        try:
+            return msgspec.json.decode(part.content, type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            pass
+    return {"output": part.content}
+
+
+def _assistant(call: Call, message: Message, names: dict[str, str]) -> list[JSON]:
+    parts: list[JSON] = []
+    for part, after in parts_in_pairs(message):
+        if isinstance(part, ProviderDataPart):
+            _echo(call, part, parts)
+        elif isinstance(part, ToolCallPart):
+            names[part.id] = part.name
+            parts.append({"functionCall": _function_call(part)})
+        elif isinstance(part, ImagePart):
+            parts.append(_blob(part.media))
+        else:
+            parts += _said(part, is_signed=_signature(call, after) is not None)
+    return parts
+
+
+def _said(part: Part, *, is_signed: bool) -> list[JSON]:
+    if isinstance(part, ReasoningPart):
+        # A thought goes back with its signature or not at all: it may be another model's.
+        return [{"text": part.text, "thought": True}] if is_signed else []
+    return [{"text": part.text}] if isinstance(part, TextPart) and part.text else []
+
+
+def _function_call(part: ToolCallPart) -> JSON:
+    arguments = part.arguments
+    if not isinstance(arguments, dict):
+        arguments = {"input": part.arguments_text} if part.arguments_text else {}
+    found: JSON = {"name": part.name, "args": arguments}
+    return found if _MADE_UP.fullmatch(part.id) else {"id": part.id, **found}
+
+
+def _signature(call: Call, part: Any) -> Any:
+    is_own = isinstance(part, ProviderDataPart) and part.provider == call.provider.opaque_owner
+    return part.data if is_own and part.kind == _SIGNATURE and isinstance(part.data, str) else None
+
+
+def _echo(call: Call, part: ProviderDataPart, parts: list[JSON]) -> None:
+    """Send opaque data back: a signature on the part that it came on, other data as the part that it was."""
+    if part.provider != call.provider.opaque_owner:
+        return
+    signature = _signature(call, part)
+    if signature is None:
+        if part.kind in (*_WHOLE_PARTS, _SIGNATURE) and isinstance(part.data, dict):
+            parts.append(dict(part.data))
+    elif parts and "thoughtSignature" not in parts[-1]:
+        parts[-1]["thoughtSignature"] = signature
+
+
+_BUILDERS: dict[str, Callable[[Call, Message, dict[str, str]], list[JSON]]] = {
+    "user": _user,
+    "assistant": _assistant,
+    "tool": _tool_results,
+}

@@ -1,0 +1,136 @@
+"""The request body of Gemini's `generateContent`.
+
+https://ai.google.dev/api/generate-content (read 2026-11)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lm_deluge.adapters.adapter import Call
+from lm_deluge.adapters.capabilities import cannot_take, check_fit, check_tool_choice
+from lm_deluge.adapters.gemini_generate.contents import build_contents, build_instruction
+from lm_deluge.errors import InvalidPromptError, UnsupportedParameterError
+from lm_deluge.prompt.tool import ProviderTool, Tool
+
+__all__ = ["build_generate_body", "thinking_config", "wire_name"]
+
+JSON = dict[str, Any]
+
+_NO_PLACE = ("verbosity",)
+
+# Gemini 3 is told how much to think by levels, 2.5 (`reasoning_budget` in its row) by a budget of tokens, in sizes
+# of Google's own endpoint for OpenAI's words: https://ai.google.dev/gemini-api/docs/openai#thinking (2026-11)
+_LEVELS = {"minimal": "minimal", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
+_BUDGETS = {
+    "none": 0,
+    "minimal": 1_024,
+    "low": 1_024,
+    "medium": 8_192,
+    "high": 24_576,
+    "xhigh": 24_576,
+    "max": 24_576,
+}
+_TOOL_MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
+
+
+def wire_name(name: str) -> tuple[str, str]:
+    """Return the collection that a model is in, and its name there: `models/` may stand before it, or not."""
+    collection, slash, rest = name.partition("/")
+    return (collection, rest) if slash and collection in ("models", "tunedModels") else ("models", name)
+
+
+def build_generate_body(call: Call) -> JSON:
+    """Return the request's JSON. What was not asked for is not sent.
+
+    Raises:
+        UnsupportedParameterError: The model or the API cannot take a parameter or a part.
+        InvalidPromptError: A result answers a call that nobody made.
+    """
+    check_fit(call)
+    for name in _NO_PLACE:
+        if getattr(call.params, name) is not None:
+            raise cannot_take(call, name)
+    body: JSON = {"contents": build_contents(call)}
+    if not body["contents"]:
+        raise InvalidPromptError("the prompt has a system message alone", hint="Add a message of the user.")
+    optional = {
+        "systemInstruction": build_instruction(call),
+        "tools": _tools(call.tools),
+        "toolConfig": _tool_config(call),
+        "generationConfig": _generation_config(call),
+        "serviceTier": call.params.service_tier,
+    }
+    return body | {name: value for name, value in optional.items() if value}
+
+
+def _tools(tools: tuple[Tool | ProviderTool, ...]) -> list[JSON]:
+    own = [_declaration(tool) for tool in tools if isinstance(tool, Tool)]
+    of_google = [tool.data for tool in tools if isinstance(tool, ProviderTool)]
+    return [*([{"functionDeclarations": own}] if own else []), *of_google]
+
+
+def _declaration(tool: Tool) -> JSON:
+    declaration: JSON = {"name": tool.name}
+    if tool.description:
+        declaration["description"] = tool.description
+    if tool.parameters:
+        # The older field `parameters` takes a part of OpenAPI's schemas, this one JSON schemas.
+        declaration["parametersJsonSchema"] = tool.parameters
+    return declaration
+
+
+def _tool_config(call: Call) -> JSON | None:
+    if call.params.parallel_tool_calls is False:
+        raise cannot_take(call, "parallel_tool_calls=False")
+    choice = check_tool_choice(call)
+    config: JSON = {}
+    if choice is not None:
+        config["mode"] = _TOOL_MODES.get(choice, "ANY")
+        if choice not in _TOOL_MODES:
+            config["allowedFunctionNames"] = [choice]
+    if choice in (None, "auto") and any(isinstance(tool, Tool) and tool.strict for tool in call.tools):
+        config["mode"] = "VALIDATED"  # as AUTO, but calls follow their schemas
+    return {"functionCallingConfig": config} if config else None
+
+
+def _generation_config(call: Call) -> JSON:
+    params = call.params
+    is_json = call.output is not None or params.json_mode
+    fields: JSON = {
+        "temperature": params.temperature,
+        "topP": params.top_p,
+        "maxOutputTokens": params.max_new_tokens,
+        "stopSequences": list(params.stop) if params.stop else None,
+        "seed": params.seed,
+        "presencePenalty": params.presence_penalty,
+        "frequencyPenalty": params.frequency_penalty,
+        "responseLogprobs": True if params.logprobs or params.top_logprobs is not None else None,
+        "logprobs": params.top_logprobs,
+        "responseMimeType": "application/json" if is_json else None,
+        "responseJsonSchema": call.output,
+        "thinkingConfig": thinking_config(call),
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def thinking_config(call: Call) -> JSON | None:
+    """Return how much to think, and that thoughts are to be shown: Google keeps them to itself unless asked.
+
+    Nothing is said of a model that is not known to think, as those that do not think refuse the field.
+    """
+    effort = call.params.reasoning_effort
+    if effort is None:
+        return {"includeThoughts": True} if call.model.capabilities.reasoning else None
+    size: JSON = {}
+    if call.model.capabilities.reasoning_budget:
+        size = {"thinkingBudget": _BUDGETS[effort]}
+    elif effort in _LEVELS:
+        size = {"thinkingLevel": _LEVELS[effort]}
+    else:
+        raise UnsupportedParameterError(
+            f"{call.model.id} cannot be kept from thinking",
+            parameter="reasoning_effort",
+            hint="The least is reasoning_effort='minimal'.",
+        )
+    return size if effort == "none" else {**size, "includeThoughts": True}

@@ -1,0 +1,348 @@
+"""Chunks of Gemini's `generateContent` into events.
+
+Nothing marks the end of a stream: an answer is complete once its finish reason came, and over with the body. Some hosts
+say `STOP` in every chunk, so what follows a finish reason counts all the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from lm_deluge.adapters.body_decoder import in_band_error, not_json
+from lm_deluge.adapters.gemini_generate.citations import CitationMetadata, GroundingMetadata, Sources
+from lm_deluge.adapters.gemini_generate.partial_arguments import ArgumentsWriter, PartialArgument
+from lm_deluge.adapters.gemini_generate.usage import maybe_read_usage
+from lm_deluge.adapters.tool_call_fragments import KeyedCalls
+from lm_deluge.errors import ContentFilterError, ProtocolError
+from lm_deluge.events import (
+    Event,
+    FinishReason,
+    MediaDelta,
+    ProviderPart,
+    ReasoningDelta,
+    ResponseFinished,
+    ResponseStarted,
+    TextDelta,
+    TokenLogprob,
+    TopLogprob,
+    UsageReported,
+)
+from lm_deluge.wire.sse import ServerSentEvent
+from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder
+
+__all__ = ["OPAQUE_FIELDS", "GeminiPayload"]
+
+# Parts of what Google ran itself: their field, and the kind under which they are kept and sent back.
+OPAQUE_FIELDS = {
+    "executableCode": "executable_code",
+    "codeExecutionResult": "code_execution_result",
+    "toolCall": "tool_call",
+    "toolResponse": "tool_response",
+}
+
+
+class _FunctionCall(msgspec.Struct, gc=False, rename="camel"):
+    id: str | None = None
+    name: str | None = None
+    args: Any = None
+    partial_args: list[PartialArgument] | None = None
+    will_continue: bool | None = None
+
+
+class _Blob(msgspec.Struct, gc=False, rename="camel"):
+    mime_type: str | None = None
+    data: str | None = None
+    file_uri: str | None = None
+
+
+class _Part(msgspec.Struct, gc=False, rename="camel"):
+    text: str | None = None
+    thought: bool | None = None
+    thought_signature: str | None = None
+    function_call: _FunctionCall | None = None
+    inline_data: _Blob | None = None
+    file_data: _Blob | None = None
+    executable_code: Any = None
+    code_execution_result: Any = None
+    tool_call: Any = None
+    tool_response: Any = None
+
+
+class _Content(msgspec.Struct, gc=False):
+    parts: list[_Part] | None = None
+
+
+class _Token(msgspec.Struct, gc=False, rename="camel"):
+    token: str = ""
+    log_probability: float = 0.0
+
+
+class _TopTokens(msgspec.Struct, gc=False):
+    candidates: list[_Token] | None = None
+
+
+class _Logprobs(msgspec.Struct, gc=False, rename="camel"):
+    chosen_candidates: list[_Token] | None = None
+    top_candidates: list[_TopTokens] | None = None
+
+
+class _Candidate(msgspec.Struct, gc=False, rename="camel"):
+    index: int | None = None
+    content: _Content | None = None
+    finish_reason: str | None = None
+    logprobs_result: _Logprobs | None = None
+    grounding_metadata: GroundingMetadata | None = None
+    citation_metadata: CitationMetadata | None = None
+
+
+class _Feedback(msgspec.Struct, gc=False, rename="camel"):
+    block_reason: str | None = None
+    block_reason_message: str | None = None
+
+
+class _Chunk(msgspec.Struct, gc=False, rename="camel"):
+    candidates: list[_Candidate] | None = None
+    prompt_feedback: _Feedback | None = None
+    usage_metadata: dict[str, Any] | None = None
+    model_version: str | None = None
+    response_id: str | None = None
+    error: Any = None
+
+
+_DECODER = TolerantDecoder(_Chunk)
+
+# https://ai.google.dev/api/generate-content#FinishReason and the SDK's types (google-genai 3.6).
+_FINISH_REASONS: dict[str, FinishReason] = {
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    "CONTINUATION": "length",  # goes on with a token of its own only
+    **dict.fromkeys(
+        [
+            *("SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "MODEL_ARMOR"),
+            *("IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION", "ESCALATION"),
+            "PUP_LIMITED_DISABLED",
+        ],
+        "content_filter",
+    ),
+    **dict.fromkeys(
+        [
+            *("OTHER", "MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS"),
+            *("MISSING_THOUGHT_SIGNATURE", "MALFORMED_RESPONSE", "IMAGE_OTHER", "NO_IMAGE"),
+        ],
+        "error",
+    ),
+}
+_UNSPECIFIED = "FINISH_REASON_UNSPECIFIED"
+
+
+class GeminiPayload:
+    """The state machine behind one answer, streamed or plain: a plain one is a stream of one chunk."""
+
+    def __init__(self, provider: str) -> None:
+        self.is_finished = False
+        self.ignored = 0
+        self.is_started = False
+        self._provider = provider
+        self._reason: str | None = None
+        self._calls = KeyedCalls()
+        self._number = 0  # of calls, which is their key
+        self._open: tuple[str, ArgumentsWriter] | None = None  # name and arguments of a call that continues
+        self._sources = Sources()
+        self._warnings: list[str] = []
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a finish reason was seen."""
+        return self._reason is not None
+
+    def handle_plain(self, payloads: list[bytes], events: list[Event]) -> None:
+        """Take the data of frames without a type, all of one read."""
+        for data in payloads:
+            self.handle(ServerSentEvent(data), events)
+
+    def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
+        """Take one frame."""
+        if self.is_finished or not frame.data.strip() or frame.data.strip() == b"[DONE]":
+            self.ignored += 1
+            return
+        try:
+            chunk = _DECODER.decode(frame.data)
+        except NotJSONError:
+            if frame.event != "error" and not self.is_complete:
+                raise not_json(frame) from None
+            chunk = _Chunk(error=frame.text)
+        if chunk is None:
+            self.ignored += 1
+        elif chunk.error or frame.event == "error":
+            if not self.is_complete:
+                raise in_band_error(frame)
+            self._warnings.append("error_after_finish")
+        else:
+            self._add_chunk(chunk, events)
+
+    def maybe_handle_tail(self, frame: ServerSentEvent, events: list[Event]) -> None:
+        """Take the frame that the end of the body cut: it counts if it is whole JSON."""
+        try:
+            msgspec.json.decode(frame.text)
+            self.handle(frame, events)
+        except (ProtocolError, msgspec.DecodeError, RecursionError):
+            self.ignored += 1
+
+    def finish(self, events: list[Event]) -> None:
+        """Close the answer."""
+        self._end_call(events)
+        self._sources.finish(events)
+        if self._sources.search_suggestions:
+            # Who shows a grounded answer has to show these too: https://ai.google.dev/gemini-api/docs/google-search
+            events.append(ProviderPart(self._provider, "search_suggestions", self._sources.search_suggestions))
+        self.is_finished = True
+        events.append(ResponseFinished(self._finish_reason(), self._reason, tuple(self._warnings)))
+
+    def _finish_reason(self) -> FinishReason:
+        reason = _FINISH_REASONS.get(self._reason or "")
+        if reason is None:
+            self._warnings.append("unknown_finish_reason")
+        return "tool_calls" if reason in (None, "stop") and self._calls.has_calls else reason or "stop"
+
+    def _add_chunk(self, chunk: _Chunk, events: list[Event]) -> None:
+        # Further candidates are not asked for by any call of ours.
+        candidate = next((each for each in chunk.candidates or () if not each.index), None)
+        feedback = chunk.prompt_feedback
+        if candidate is None and feedback is None and chunk.usage_metadata is None:
+            self.ignored += 1
+            return
+        if not self.is_started:
+            self.is_started = True
+            events.append(ResponseStarted(chunk.response_id or None, chunk.model_version or None))
+        if candidate is not None:
+            self._add_candidate(candidate, events)
+        usage = None if chunk.usage_metadata is None else maybe_read_usage(chunk.usage_metadata)
+        if usage is not None:
+            events.append(UsageReported(usage))
+        if feedback is not None and feedback.block_reason and candidate is None and not self.is_complete:
+            raise _blocked(feedback)
+
+    def _add_candidate(self, candidate: _Candidate, events: list[Event]) -> None:
+        logprobs = _read_logprobs(candidate.logprobs_result)
+        parts = (candidate.content.parts if candidate.content else None) or ()
+        for part in parts:
+            if logprobs and part.text and not part.thought:
+                self._say(part.text, events, logprobs)
+                logprobs = ()
+                self._sign(part, events)
+            else:
+                self._add_part(part, events)
+        if logprobs:
+            events.append(TextDelta("", logprobs))
+        if candidate.citation_metadata is not None:
+            self._sources.add_citations(candidate.citation_metadata, events)
+        if candidate.grounding_metadata is not None:
+            self._sources.add_grounding(candidate.grounding_metadata, events)
+        if candidate.finish_reason and candidate.finish_reason != _UNSPECIFIED:
+            self._reason = candidate.finish_reason
+
+    def _say(self, text: str, events: list[Event], logprobs: tuple[TokenLogprob, ...] = ()) -> None:
+        self._sources.add_text(text)
+        events.append(TextDelta(text, logprobs))
+
+    def _add_part(self, part: _Part, events: list[Event]) -> None:
+        blob = part.inline_data or part.file_data
+        if part.text:
+            if part.thought:
+                events.append(ReasoningDelta(part.text))
+            else:
+                self._say(part.text, events)
+        elif part.function_call is not None:
+            self._add_call(part.function_call, part, events)
+            return
+        elif blob is not None:
+            self._add_blob(blob, part, events)
+        elif not self._add_opaque(part, events):
+            self._sign_empty(part, events)
+            return
+        self._sign(part, events)
+
+    def _sign(self, part: _Part, events: list[Event]) -> None:
+        if part.thought_signature:
+            events.append(ProviderPart(self._provider, "thought_signature", part.thought_signature))
+
+    def _sign_empty(self, part: _Part, events: list[Event]) -> None:
+        """Keep a signature on a part with nothing else in it, which is to be sent back on just such a part."""
+        if part.thought_signature:
+            whole = {"text": "", "thoughtSignature": part.thought_signature}
+            if part.thought:
+                whole["thought"] = True  # type: ignore[assignment]
+            events.append(ProviderPart(self._provider, "thought_signature", whole))
+
+    def _add_blob(self, blob: _Blob, part: _Part, events: list[Event]) -> None:
+        field = "inlineData" if part.inline_data is not None else "fileData"
+        if part.thought:
+            # A draft, made while thinking: https://ai.google.dev/gemini-api/docs/image-generation#thinking-process
+            fields = {"mimeType": blob.mime_type, "data": blob.data, "fileUri": blob.file_uri}
+            content = {name: value for name, value in fields.items() if value is not None}
+            events.append(ProviderPart(self._provider, "thought_media", {field: content, "thought": True}))
+        elif blob.data or blob.file_uri:
+            events.append(MediaDelta(blob.mime_type or "application/octet-stream", blob.data or "", blob.file_uri))
+
+    def _add_opaque(self, part: _Part, events: list[Event]) -> bool:
+        values = (part.executable_code, part.code_execution_result, part.tool_call, part.tool_response)
+        for (field, kind), value in zip(OPAQUE_FIELDS.items(), values, strict=True):
+            if value is not None:
+                events.append(ProviderPart(self._provider, kind, {field: value}))
+                return True
+        return False
+
+    def _add_call(self, call: _FunctionCall, part: _Part, events: list[Event]) -> None:
+        """Take a call: whole, the beginning of one, a piece of the arguments, or the empty end."""
+        is_more = self._open is not None and (not call.name or (call.name == self._open[0] and bool(call.partial_args)))
+        if not is_more:
+            if not call.name:
+                self.ignored += 1
+                self._sign_empty(part, events)
+                return
+            self._end_call(events)
+            self._number += 1
+            self._calls.start(events, self._number, call.id or "", call.name)
+            self._open = (call.name, ArgumentsWriter())
+        self._sign(part, events)
+        if call.args is not None and not self._calls.text(self._number):
+            self._calls.add(events, self._number, msgspec.json.encode(call.args).decode())
+        elif self._open is not None:
+            for piece in call.partial_args or ():
+                self._calls.add(events, self._number, self._open[1].add(piece))
+        if not call.will_continue:
+            self._end_call(events)
+
+    def _end_call(self, events: list[Event]) -> None:
+        if self._open is not None:
+            self._calls.add(events, self._number, self._open[1].close())
+            self._calls.finish(events, self._number)
+            self._open = None
+
+
+def _blocked(feedback: _Feedback) -> ContentFilterError:
+    """Return the error for a prompt that was not answered at all: no candidate is an answer, not even an empty one."""
+    said = f": {feedback.block_reason_message[:500]}" if feedback.block_reason_message else ""
+    return ContentFilterError(
+        f"the prompt was blocked by {feedback.block_reason}{said}",
+        code=feedback.block_reason,
+        hint="Say it in other words, or set safetySettings in extra_body.",
+        billed="maybe",
+    )
+
+
+def _read_logprobs(found: _Logprobs | None) -> tuple[TokenLogprob, ...]:
+    if found is None:
+        return ()
+    tops = found.top_candidates or []
+    chosen = found.chosen_candidates or []
+    return tuple(
+        TokenLogprob(token.token, token.log_probability, None, _tops(tops[position : position + 1]))
+        for position, token in enumerate(chosen)
+    )
+
+
+def _tops(found: list[_TopTokens]) -> tuple[TopLogprob, ...]:
+    return tuple(TopLogprob(each.token, each.log_probability) for top in found for each in top.candidates or ())

@@ -1,0 +1,316 @@
+"""Events of Gemini's Interactions API into events of ours.
+
+https://ai.google.dev/gemini-api/docs/interactions, and the types of google-genai 3.6 (read 2026-11). An answer is made
+of steps: thoughts, output, calls of functions, and calls and results of tools that Google runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import msgspec
+
+from lm_deluge.adapters.body_decoder import in_band_error
+from lm_deluge.adapters.errors import classify_in_band
+from lm_deluge.adapters.gemini_generate.citations import Sources
+from lm_deluge.adapters.typed_payload import Handlers, TypedPayload
+from lm_deluge.errors import ProtocolError
+from lm_deluge.events import Event, FinishReason, MediaDelta, ProviderPart, ReasoningDelta, TextDelta, UsageReported
+from lm_deluge.usage import Usage
+from lm_deluge.wire.sse import ServerSentEvent
+from lm_deluge.wire.tolerant_json import TolerantDecoder, convert_tolerantly
+
+__all__ = ["Interaction", "InteractionsPayload", "check_document"]
+
+JSON = dict[str, Any]
+
+
+class Interaction(msgspec.Struct, gc=False):
+    """An answer, whole or as far as an event tells of it."""
+
+    id: str | None = None
+    model: str | None = None
+    status: str | None = None
+    usage: JSON | None = None
+    steps: list[Any] | None = None
+    errors: list[Any] | None = None
+    error: Any = None
+
+
+class _Metadata(msgspec.Struct, gc=False):
+    usage: JSON | None = None
+    total_usage: JSON | None = None
+
+
+class _Event(msgspec.Struct, gc=False):
+    index: int | None = None
+    step: JSON | None = None
+    delta: JSON | None = None
+    interaction: Interaction | None = None
+    metadata: _Metadata | None = None
+    usage: JSON | None = None
+
+
+class _Counts(msgspec.Struct, gc=False):
+    total_input_tokens: int | None = None
+    total_tool_use_tokens: int | None = None
+    total_output_tokens: int | None = None
+    total_thought_tokens: int | None = None
+    total_cached_tokens: int | None = None
+
+
+_EVENT = TolerantDecoder(_Event)
+_MEDIA_TYPES = {"image": "image/*", "audio": "audio/*", "video": "video/*", "document": "application/octet-stream"}
+_UNFINISHED = ("in_progress", "queued")
+
+
+class InteractionsPayload(TypedPayload):
+    """The state machine behind one answer, streamed or plain."""
+
+    # `requires_continuation` wants a token of its own back, which goes into extra_body.
+    finish_reasons: ClassVar[Mapping[str, FinishReason]] = {
+        "completed": "stop",
+        "idle": "stop",
+        "requires_action": "tool_calls",
+        "incomplete": "length",
+        "budget_exceeded": "length",
+        "requires_continuation": "length",
+        "failed": "error",
+        "cancelled": "error",
+    }
+
+    def __init__(self, provider: str) -> None:
+        super().__init__(provider)
+        self._steps: dict[int, JSON] = {}  # those that are open
+        self._sources = Sources()
+
+    def take_document(self, interaction: Interaction, events: list[Event]) -> None:
+        """Take a plain answer."""
+        self.start(events, interaction.id, interaction.model)
+        for index, step in enumerate(interaction.steps or ()):
+            if isinstance(step, dict):
+                self.start_step(_Event(index=index, step=step), events)
+                self.stop_step(_Event(index=index), events)
+            else:
+                self.ignored += 1
+        self.complete(_Event(interaction=interaction), events)
+
+    def begin(self, event: _Event, events: list[Event]) -> None:
+        """Take the first event."""
+        interaction = event.interaction or Interaction()
+        self.start(events, interaction.id, interaction.model)
+        self._count(event, events)
+
+    def note(self, event: _Event, events: list[Event]) -> None:
+        """Take an event in which there is nothing but usage."""
+        self._count(event, events)
+
+    def start_step(self, event: _Event, events: list[Event]) -> None:
+        """Open a step. A plain answer has all of it here, a stream mostly its type alone."""
+        self.start(events)
+        index, step = event.index or 0, dict(event.step or {})
+        self._close(index, events)
+        self._steps[index] = step
+        kind = _text(step.get("type"))
+        if kind == "function_call":
+            self.calls.start(events, index, _text(step.get("id")), _text(step.get("name")))
+        elif kind == "thought":
+            for content in _list(step.pop("summary", None)):
+                self.add_thought({"content": content}, step, events)
+        elif kind == "model_output":
+            for content in _list(step.pop("content", None)):
+                if isinstance(content, dict):
+                    self._apply(content, step, events, index)
+        self._count(event, events)
+
+    def add_delta(self, event: _Event, events: list[Event]) -> None:
+        """Take a piece of a step."""
+        index, delta = event.index or 0, event.delta
+        if delta is not None:
+            self.start(events)
+            step = self._steps.setdefault(index, {"type": "model_output"})
+            self._apply(delta, step, events, index)
+        self._count(event, events)
+
+    def stop_step(self, event: _Event, events: list[Event]) -> None:
+        """Take the end of a step."""
+        self._close(event.index or 0, events)
+        self._count(event, events)
+
+    def complete(self, event: _Event, events: list[Event]) -> None:
+        """Take the end, which says how it ends; of an answer that runs in the background there is none yet."""
+        interaction = event.interaction or Interaction()
+        self._count(_Event(usage=interaction.usage), events)
+        failures = [*_list(interaction.errors), *([interaction.error] if interaction.error else [])]
+        if interaction.status == "failed" and failures:
+            error = classify_in_band({"error": failures[0]})
+            error.billed = "maybe"
+            self.fail(error)
+        if interaction.status and interaction.status not in _UNFINISHED:
+            self.start(events, interaction.id, interaction.model)
+            self.reason = interaction.status
+            self.end(events)
+
+    def end(self, events: list[Event]) -> None:
+        """Close the answer, and what of it is open."""
+        for index in list(self._steps):
+            self._close(index, events)
+        super().end(events)
+
+    def _apply(self, delta: JSON, step: JSON, events: list[Event], index: int) -> None:
+        kind = _text(delta.get("type"))
+        if kind == "text":
+            self._add_text(delta, events)
+        elif kind == "arguments_delta":
+            self.calls.add(events, index, _text(delta.get("arguments")))
+        elif kind in _DELTAS:
+            _DELTAS[kind](self, delta, step, events)
+        elif step.get("type") not in ("model_output", "thought", "function_call"):
+            _merge(step, delta)
+        else:
+            self.ignored += 1
+
+    def _add_text(self, delta: JSON, events: list[Event]) -> None:
+        text = delta.get("text")
+        if isinstance(text, str) and text:
+            self._sources.add_text(text)
+            events.append(TextDelta(text))
+        if "annotations" in delta:
+            self.add_annotations(delta, {}, events)
+
+    def add_annotations(self, delta: JSON, step: JSON, events: list[Event]) -> None:
+        """Take sources."""
+        for annotation in _list(delta.get("annotations")):
+            self._sources.add_annotation(annotation, events)
+
+    def add_thought(self, delta: JSON, step: JSON, events: list[Event]) -> None:
+        """Take a summary of thoughts."""
+        content = delta.get("content")
+        text = content.get("text") if isinstance(content, dict) else None
+        if isinstance(text, str) and text:
+            events.append(ReasoningDelta(text))
+
+    def add_signature(self, delta: JSON, step: JSON, events: list[Event]) -> None:
+        """Keep the signature of thoughts; empty ones come too."""
+        step["signature"] = _text(step.get("signature")) + _text(delta.get("signature"))
+
+    def add_media(self, delta: JSON, step: JSON, events: list[Event]) -> None:
+        """Take a generated medium."""
+        data, uri = _text(delta.get("data")), _text(delta.get("uri"))
+        if data or uri:
+            media_type = _text(delta.get("mime_type")) or _MEDIA_TYPES[delta["type"]]
+            events.append(MediaDelta(media_type, data, uri or None))
+
+    def _close(self, index: int, events: list[Event]) -> None:
+        """End a step: what it was made of is known now."""
+        step = self._steps.pop(index, None)
+        if step is None:
+            return
+        kind = _text(step.get("type"))
+        if kind == "function_call":
+            arguments = step.get("arguments")
+            if arguments and not self.calls.text(index):
+                whole = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+                self.calls.add(events, index, whole)
+            self.calls.finish(events, index)
+        elif kind in ("thought", "model_output"):
+            if step.get("signature"):
+                events.append(ProviderPart(self.provider, "thought_signature", step["signature"]))
+        elif isinstance(kind, str):
+            events.append(ProviderPart(self.provider, kind, step))
+
+    def _count(self, event: _Event, events: list[Event]) -> None:
+        metadata = event.metadata or _Metadata()
+        raw = event.usage or metadata.total_usage or metadata.usage
+        usage = None if raw is None else _read_usage(raw)
+        if usage is not None:
+            self.start(events)
+            events.append(UsageReported(usage))
+
+    def handle_error(self, event: Any, events: list[Event]) -> None:
+        """Take an error event.
+
+        Raises:
+            APIError: It is one, and the answer is not complete.
+        """
+        self.fail(in_band_error(ServerSentEvent(msgspec.json.encode(event))))
+
+    handlers: ClassVar[Handlers] = {}
+
+
+class _Failure(msgspec.Struct, gc=False):
+    error: Any = None
+    message: Any = None
+
+
+_DELTAS: dict[Any, Callable[[InteractionsPayload, JSON, JSON, list[Event]], None]] = {
+    "thought_summary": InteractionsPayload.add_thought,
+    "thought_signature": InteractionsPayload.add_signature,
+    "text_annotation_delta": InteractionsPayload.add_annotations,
+    **dict.fromkeys(_MEDIA_TYPES, InteractionsPayload.add_media),
+}
+
+InteractionsPayload.handlers = {
+    "interaction.created": (_EVENT, InteractionsPayload.begin),
+    "interaction.start": (_EVENT, InteractionsPayload.begin),
+    "interaction.status_update": (_EVENT, InteractionsPayload.note),
+    "step.start": (_EVENT, InteractionsPayload.start_step),
+    "step.delta": (_EVENT, InteractionsPayload.add_delta),
+    "step.stop": (_EVENT, InteractionsPayload.stop_step),
+    "interaction.completed": (_EVENT, InteractionsPayload.complete),
+    "interaction.cancelled": (_EVENT, InteractionsPayload.complete),
+    "error": (TolerantDecoder(_Failure), InteractionsPayload.handle_error),
+}
+
+
+def check_document(interaction: Interaction | None, body: bytes) -> Interaction:
+    """Return a plain answer.
+
+    Raises:
+        APIError: It is an error.
+        ProtocolError: It is none.
+    """
+    if interaction is not None and interaction.status is not None:
+        return interaction
+    if interaction is not None and interaction.error:
+        raise in_band_error(ServerSentEvent(body))
+    raise ProtocolError("the answer is JSON, but no interaction", reason="order", excerpt=body, billed="maybe")
+
+
+def _read_usage(raw: JSON) -> Usage | None:
+    try:
+        counts = msgspec.convert(raw, _Counts)
+    except msgspec.ValidationError:
+        counts = convert_tolerantly(raw, _Counts) or _Counts()
+    if counts == _Counts():
+        return None
+    return Usage(
+        input_tokens=(counts.total_input_tokens or 0) + (counts.total_tool_use_tokens or 0),
+        output_tokens=(counts.total_output_tokens or 0) + (counts.total_thought_tokens or 0),
+        cache_read_tokens=counts.total_cached_tokens,
+        reasoning_tokens=counts.total_thought_tokens,
+        raw=raw,
+    )
+
+
+def _merge(step: JSON, delta: JSON) -> None:
+    """Put a piece of a server's tool into its step: texts and lists grow, objects are filled."""
+    for name, value in delta.items():
+        known = step.get(name)
+        if name == "type":
+            continue
+        if (isinstance(known, str) and isinstance(value, str)) or (isinstance(known, list) and isinstance(value, list)):
+            step[name] = known + value  # type: ignore[operator]
+        elif isinstance(known, dict) and isinstance(value, dict):
+            step[name] = {**known, **value}
+        else:
+            step[name] = value
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,1 @@
+"""Mistral's chat API: requests written, answers read."""

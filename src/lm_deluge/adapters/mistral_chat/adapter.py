@@ -1,0 +1,59 @@
+"""Mistral's chat completions: near to OpenAI's, with typed pieces of content.
+
+https://docs.mistral.ai/api/#tag/chat
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from lm_deluge.adapters.adapter import Call
+from lm_deluge.adapters.body_decoder import BodyDecoder
+from lm_deluge.adapters.errors import classify_status
+from lm_deluge.adapters.http_request import build_http_request
+from lm_deluge.adapters.mistral_chat.request import SIGNATURE, build_body
+from lm_deluge.adapters.mistral_chat.stream import MistralPayload
+from lm_deluge.errors import APIError, ProtocolError
+from lm_deluge.events import Event
+from lm_deluge.prompt.parts import Part, ReasoningPart, TextPart, ToolCallPart
+from lm_deluge.wire.http import HttpRequest
+from lm_deluge.wire.sse import ServerSentEvent
+
+__all__ = ["MistralChat"]
+
+
+class MistralChat:
+    """The adapter `mistral-chat`."""
+
+    name: ClassVar[str] = "mistral-chat"
+    sends: ClassVar[frozenset[type[Part]]] = frozenset({TextPart, ReasoningPart, ToolCallPart})
+    echoes: ClassVar[frozenset[str]] = frozenset({SIGNATURE})
+
+    def build_request(self, call: Call) -> HttpRequest:
+        """Return the request, without credentials."""
+        return build_http_request(call, build_body(call), path="/v1/chat/completions")
+
+    def decoder(self, call: Call) -> BodyDecoder:
+        """Return a fresh state machine for the answer to `call`, streamed or plain."""
+        return BodyDecoder(
+            MistralPayload(call.provider.opaque_owner),
+            lambda body: self.parse_response(call, body),
+            max_event_bytes=call.max_event_bytes,
+        )
+
+    def parse_response(self, call: Call, body: bytes) -> list[Event]:
+        """Return the events of a plain answer: it is read as a stream of one chunk, whose message is the delta."""
+        payload = MistralPayload(call.provider.opaque_owner)
+        events: list[Event] = []
+        payload.handle(ServerSentEvent(body), events)
+        if not payload.is_complete:
+            raise ProtocolError(
+                "the answer is JSON, but no chat completion", reason="order", excerpt=body, billed="maybe"
+            )
+        payload.finish_document(events)
+        return events
+
+    def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
+        """Return the error that an answer with this status stands for."""
+        return classify_status(status, headers, body)

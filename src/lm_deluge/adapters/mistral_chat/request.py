@@ -1,0 +1,191 @@
+"""Requests of Mistral's chat completions.
+
+https://docs.mistral.ai/api/#tag/chat
+
+The API refuses fields that it does not know, so nothing of OpenAI's is sent along.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import string
+from typing import Any
+
+from lm_deluge.adapters.adapter import Call
+from lm_deluge.adapters.capabilities import cannot_stand, cannot_take, check_fit
+from lm_deluge.adapters.openai_chat.request import (
+    CHAT_CONTENT,
+    ContentTable,
+    MessageTable,
+    build_content,
+    build_messages,
+    function_call_fields,
+    response_format,
+    sampling_fields,
+    tool_choice_field,
+    tool_fields,
+)
+from lm_deluge.errors import InvalidPromptError
+from lm_deluge.prompt.message import Message
+from lm_deluge.prompt.parts import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Part,
+    ProviderDataPart,
+    ReasoningPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+
+__all__ = ["SIGNATURE", "build_body", "valid_call_id"]
+
+JSON = dict[str, Any]
+
+SIGNATURE = "signature"
+"""The kind of opaque data by which Mistral knows its own thoughts again."""
+
+_ID_LENGTH = 9
+_ID = re.compile(f"[A-Za-z0-9]{{{_ID_LENGTH}}}")
+_ID_SIGNS = string.digits + string.ascii_letters
+
+
+def build_body(call: Call) -> JSON:
+    """Return the request's JSON. What was not asked for is not sent.
+
+    Raises:
+        UnsupportedParameterError: The model or the API cannot take a parameter or a part.
+    """
+    check_fit(call)
+    body: JSON = {"model": call.model.name, "messages": build_messages(call, _MESSAGES)}
+    if body["messages"] and body["messages"][-1]["role"] == "assistant":
+        # Without the mark an answer cannot begin with words of ours: 400, "Expected last role User or Tool".
+        body["messages"][-1]["prefix"] = True
+    if call.is_streamed:
+        body["stream"] = True
+    body |= _sampling(call)
+    if call.tools:
+        body["tools"] = tool_fields(call)
+    choice = tool_choice_field(call)
+    if choice is not None:
+        body["tool_choice"] = "any" if choice == "required" else choice
+    wanted = response_format(call)
+    if wanted is not None:
+        body["response_format"] = wanted
+    return body
+
+
+def _sampling(call: Call) -> JSON:
+    fields = sampling_fields(call.params, "max_tokens")
+    if "verbosity" in fields:
+        raise cannot_take(call, "verbosity")
+    if "seed" in fields:
+        fields["random_seed"] = fields.pop("seed")
+    return fields
+
+
+def valid_call_id(call_id: str) -> str:
+    """Return a call's id if Mistral takes it, else one that is made of it and always the same.
+
+    "Tool call id was ... but must be a-z, A-Z, 0-9, with a length of 9": calls of other providers' models have others.
+    """
+    if _ID.fullmatch(call_id):
+        return call_id
+    number = int.from_bytes(hashlib.sha256(call_id.encode("utf-8", "surrogatepass")).digest())
+    signs = []
+    for _ in range(_ID_LENGTH):
+        number, position = divmod(number, len(_ID_SIGNS))
+        signs.append(_ID_SIGNS[position])
+    return "".join(signs)
+
+
+def _system(call: Call, message: Message) -> list[JSON]:
+    for part in message.parts:
+        if not isinstance(part, TextPart):
+            raise cannot_stand(part, message.role)
+    return [{"role": "system", "content": _unnamed(call, message).completion}]
+
+
+def _user(call: Call, message: Message) -> list[JSON]:
+    return [{"role": "user", "content": build_content(call, _unnamed(call, message), _CONTENT)}]
+
+
+def _unnamed(call: Call, message: Message) -> Message:
+    if message.name is not None:
+        raise cannot_take(call, "names of who speaks", hint="Say it in the text.")
+    return message
+
+
+def _assistant(call: Call, message: Message) -> list[JSON]:
+    calls = [
+        {**function_call_fields(part), "id": valid_call_id(part.id)}
+        for part in _unnamed(call, message).parts
+        if isinstance(part, ToolCallPart)
+    ]
+    content: str | list[JSON] = message.completion
+    if message.thinking:
+        content = _pieces(call, message.parts)
+    body: JSON = {"role": "assistant", "content": content}
+    return [{**body, "tool_calls": calls} if calls else body]
+
+
+def _pieces(call: Call, parts: tuple[Part, ...]) -> list[JSON]:
+    pieces: list[JSON] = []
+    for part in parts:
+        if isinstance(part, TextPart):
+            pieces.append({"type": "text", "text": part.text})
+        elif isinstance(part, ReasoningPart):
+            pieces.append({"type": "thinking", "thinking": [{"type": "text", "text": part.text}]})
+        elif isinstance(part, ProviderDataPart) and part.kind == SIGNATURE:
+            if part.provider == call.provider.opaque_owner and pieces and pieces[-1]["type"] == "thinking":
+                pieces[-1][SIGNATURE] = part.data
+    return pieces
+
+
+def _tool_results(call: Call, message: Message) -> list[JSON]:
+    results: list[JSON] = []
+    for part in message.parts:
+        if not isinstance(part, ToolResultPart):
+            raise cannot_stand(part, "tool")
+        content: str | list[JSON] = part.content
+        if part.media:
+            content = [
+                {"type": "text", "text": part.content},
+                *(_CONTENT[type(each)](call, each) for each in part.media),
+            ]
+        result: JSON = {"role": "tool", "tool_call_id": valid_call_id(part.tool_call_id), "content": content}
+        results.append(result if message.name is None else {**result, "name": message.name})
+    return results
+
+
+def _file_content(call: Call, part: Any) -> JSON:
+    media = part.media
+    if media.file_id is not None:
+        return {"type": "file", "file_id": media.file_id}
+    piece = {"type": "document_url", "document_url": media.url or media.data_url()}
+    return piece if media.filename is None else {**piece, "document_name": media.filename}
+
+
+def _audio_content(call: Call, part: Any) -> JSON:
+    media = part.media
+    if media.data is None and media.url is None:
+        raise InvalidPromptError("audio cannot be passed on by its id", hint="Pass the path, the bytes or a URL.")
+    return {"type": "input_audio", "input_audio": media.url or media.base64()}
+
+
+_CONTENT: ContentTable = {
+    TextPart: CHAT_CONTENT[TextPart],
+    ImagePart: CHAT_CONTENT[ImagePart],
+    FilePart: _file_content,
+    AudioPart: _audio_content,
+}
+
+_MESSAGES: MessageTable = {
+    "system": _system,
+    "developer": _system,  # OpenAI's newer word for the same
+    "user": _user,
+    "assistant": _assistant,
+    "tool": _tool_results,
+}

@@ -1,0 +1,76 @@
+"""Chunks of Mistral's chat completions into events: what they have beyond those of Chat Completions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lm_deluge.adapters.mistral_chat.request import SIGNATURE
+from lm_deluge.adapters.openai_chat.stream import ChatPayload
+from lm_deluge.events import Citation, Event, MediaDelta, ProviderPart
+
+__all__ = ["MistralPayload"]
+
+_NO_ID = "null"
+
+
+class MistralPayload(ChatPayload):
+    """The state machine behind one stream of chunks, whose content may come in typed pieces."""
+
+    def __init__(self, owner: str) -> None:
+        super().__init__(owner)
+        self._owner = owner
+
+    def add_piece(self, piece: Any, events: list[Event]) -> None:
+        """Take a typed piece of content."""
+        kind = piece.get("type") if isinstance(piece, dict) else None
+        special = _SPECIAL.get(kind) if isinstance(kind, str) else None
+        if special is not None:
+            special(self, piece, events)
+        else:
+            super().add_piece(piece, events)
+
+    def add_tool_call(self, call: Any, events: list[Event]) -> None:
+        """Take a piece of a call. The text `null` is no id: it is what Mistral's SDK writes where there is none."""
+        if call.id == _NO_ID and self.has_calls:
+            call.id = None
+        super().add_tool_call(call, events)
+
+    def add_thinking(self, piece: dict[str, Any], events: list[Event]) -> None:
+        """Take a thought, which may name sources and be signed."""
+        super().add_piece(piece, events)
+        inner = piece.get("thinking")
+        for each in inner if isinstance(inner, list) else ():
+            if isinstance(each, dict) and each.get("type") in ("reference", "tool_reference"):
+                self.add_reference(each, events)
+        signature = piece.get("signature")
+        if isinstance(signature, str) and signature:
+            events.append(ProviderPart(self._owner, SIGNATURE, signature))
+
+    def add_reference(self, piece: dict[str, Any], events: list[Event]) -> None:
+        """Take a source: found by a tool of Mistral's, or one of those that the client sent, by its number."""
+        url, title = piece.get("url"), piece.get("title")
+        events.append(Citation(_text_or_none(url), _text_or_none(title), raw=piece))
+
+    def add_image(self, piece: dict[str, Any], events: list[Event]) -> None:
+        """Take an image, inline or by its URL."""
+        image = piece.get("image_url")
+        url = image.get("url") if isinstance(image, dict) else image
+        if not isinstance(url, str) or not url:
+            self.ignored += 1
+            return
+        head, comma, data = url.partition(";base64,")
+        is_inline = bool(comma) and head.startswith("data:")
+        events.append(MediaDelta(head[5:], data) if is_inline else MediaDelta("image/*", url=url))
+
+
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+_SPECIAL: dict[str, Callable[[MistralPayload, dict[str, Any], list[Event]], None]] = {
+    "thinking": MistralPayload.add_thinking,
+    "reference": MistralPayload.add_reference,
+    "tool_reference": MistralPayload.add_reference,
+    "image_url": MistralPayload.add_image,
+}

@@ -1,0 +1,1 @@
+"""Ollama's chat API: requests written, answers read."""

@@ -1,0 +1,67 @@
+"""OpenAI's Chat Completions, and every host that speaks it.
+
+https://platform.openai.com/docs/api-reference/chat-streaming
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import ClassVar
+
+from lm_deluge.adapters.adapter import Call, Decoder
+from lm_deluge.adapters.body_decoder import BodyDecoder
+from lm_deluge.adapters.errors import classify_status
+from lm_deluge.adapters.http_request import build_http_request
+from lm_deluge.adapters.openai_chat.quirks import has_think_tags
+from lm_deluge.adapters.openai_chat.request import build_chat_body
+from lm_deluge.adapters.openai_chat.stream import ChatPayload
+from lm_deluge.adapters.openai_chat.think_tags import TaggedDecoder, TagSplitter
+from lm_deluge.errors import APIError, ProtocolError
+from lm_deluge.events import Event
+from lm_deluge.prompt.parts import AudioPart, Part, RefusalPart, TextPart, ToolCallPart
+from lm_deluge.wire.http import HttpRequest
+from lm_deluge.wire.sse import ServerSentEvent
+
+__all__ = ["OpenAIChat"]
+
+
+class OpenAIChat:
+    """The adapter `openai-chat`."""
+
+    name: ClassVar[str] = "openai-chat"
+    sends: ClassVar[frozenset[type[Part]]] = frozenset({TextPart, RefusalPart, ToolCallPart, AudioPart})
+    echoes: ClassVar[frozenset[str]] = frozenset({"reasoning_details"})
+
+    def build_request(self, call: Call) -> HttpRequest:
+        """Return the request, without credentials."""
+        return build_http_request(call, build_chat_body(call), path="/chat/completions")
+
+    def decoder(self, call: Call) -> Decoder:
+        """Return a fresh state machine for the answer to `call`, streamed or plain."""
+        decoder = BodyDecoder(
+            ChatPayload(call.provider.id),
+            partial(_parse_document, call),
+            max_event_bytes=call.max_event_bytes,
+        )
+        return TaggedDecoder(decoder) if has_think_tags(call) else decoder
+
+    def parse_response(self, call: Call, body: bytes) -> list[Event]:
+        """Return the events of a plain answer."""
+        events = _parse_document(call, body)
+        return TagSplitter().split(events) if has_think_tags(call) else events
+
+    def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
+        """Return the error that an answer with this status stands for."""
+        return classify_status(status, headers, body)
+
+
+def _parse_document(call: Call, body: bytes) -> list[Event]:
+    """Read a plain answer as a stream of one chunk, whose message is the delta."""
+    payload = ChatPayload(call.provider.id)
+    events: list[Event] = []
+    payload.handle(ServerSentEvent(body), events)
+    if not payload.is_complete:
+        raise ProtocolError("the answer is JSON, but no chat completion", reason="order", excerpt=body, billed="maybe")
+    payload.finish_document(events)
+    return events

@@ -1,0 +1,121 @@
+"""What hosts of Chat Completions want otherwise, as their rows say it: applied to a request that is otherwise done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lm_deluge.adapters.adapter import Call
+from lm_deluge.adapters.capabilities import cannot_take
+from lm_deluge.prompt.message import Message
+from lm_deluge.prompt.parts import ReasoningPart
+
+__all__ = ["apply_quirks", "check_quirks", "has_think_tags", "reasoning_fields"]
+
+JSON = dict[str, Any]
+
+
+def has_think_tags(call: Call) -> bool:
+    """Whether the answer's text holds its reasoning in tags; the model's row knows better than its host's."""
+    of_model = call.model.capabilities.think_tags
+    return call.provider.quirks.think_tags if of_model is None else of_model
+
+
+def check_quirks(call: Call) -> None:
+    """Refuse what the host is known to refuse.
+
+    Raises:
+        UnsupportedParameterError: It is named.
+    """
+    if not call.provider.quirks.rejects:
+        return
+    asked = {
+        "tools": bool(call.tools),
+        "output": call.output is not None,
+        "name": any(message.name for message in call.conversation),
+    }
+    for name in call.provider.quirks.rejects:
+        value = asked[name] if name in asked else getattr(call.params, name)
+        if value is not None and value is not False:
+            raise cannot_take(call, name)
+
+
+def reasoning_fields(call: Call, message: Message) -> JSON:
+    """Return what the model thought before, in the field in which the host wants it back.
+
+    Hosts need it while tools are called, and ignore or use it in later turns.
+    """
+    field = call.provider.quirks.reasoning_field
+    text = "".join(part.text for part in message.parts if isinstance(part, ReasoningPart)) if field else ""
+    if not text:
+        return {}
+    if field == "content":
+        return {"content": f"<think>{text}</think>{message.completion}"}
+    return {field: text}
+
+
+def apply_quirks(call: Call, body: JSON) -> None:
+    """Change a request's JSON as the host wants it."""
+    quirks = call.provider.quirks
+    if not quirks.developer_role:
+        for message in body["messages"]:
+            if message["role"] == "developer":
+                message["role"] = "system"
+    effort = body.pop("reasoning_effort", None)
+    if effort is not None:
+        body |= _EFFORTS[quirks.effort_field](effort)
+    if call.cache is not None and call.provider.prompt_cache == "explicit":
+        _mark(call.cache, body)
+
+
+def _effort(word: str) -> JSON:
+    return {"reasoning_effort": word}
+
+
+def _reasoning(word: str) -> JSON:
+    # https://openrouter.ai/docs/use-cases/reasoning-tokens, November 2026
+    return {"reasoning": {"effort": word}}
+
+
+def _thinking(word: str) -> JSON:
+    # https://docs.z.ai/guides/capabilities/thinking-mode and https://api-docs.deepseek.com/guides/thinking_mode,
+    # November 2026: a switch, and beside it the effort for models that know degrees.
+    if word == "none":
+        return {"thinking": {"type": "disabled"}}
+    return {"thinking": {"type": "enabled"}, "reasoning_effort": word}
+
+
+def _enable_thinking(word: str) -> JSON:
+    # https://www.alibabacloud.com/help/en/model-studio/deep-thinking, November 2026: a switch without degrees.
+    return {"enable_thinking": word != "none"}
+
+
+_EFFORTS: dict[str, Callable[[str], JSON]] = {
+    "reasoning_effort": _effort,
+    "reasoning": _reasoning,
+    "thinking": _thinking,
+    "enable_thinking": _enable_thinking,
+}
+
+_MARK: JSON = {"cache_control": {"type": "ephemeral"}}
+_MARKED_USER_MESSAGES = {"last_user_message": 1, "last_2_user_messages": 2, "last_3_user_messages": 3}
+
+
+def _mark(cache: str, body: JSON) -> None:
+    """Put marks behind what is to be cached: each one covers all before it, tools come first of all."""
+    messages: list[JSON] = body["messages"]
+    count = _MARKED_USER_MESSAGES.get(cache, 0)
+    marked = [message for message in messages if message["role"] == "user"][-count:] if count else []
+    if cache == "system_and_tools":
+        marked = [message for message in messages if message["role"] in ("system", "developer")][-1:]
+    for message in marked:
+        _mark_message(message)
+    if not marked and body.get("tools"):
+        body["tools"][-1] = {**body["tools"][-1], **_MARK}
+
+
+def _mark_message(message: JSON) -> None:
+    content = message["content"]
+    pieces = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+    if pieces:
+        message["content"] = [*pieces[:-1], {**pieces[-1], **_MARK}]

@@ -1,0 +1,279 @@
+"""The request body that OpenAI-like chat APIs share. Functions, no class.
+
+An API that differs in a few places takes the functions that fit, and its own in place of the others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import msgspec
+
+from lm_deluge.adapters.adapter import Call
+from lm_deluge.adapters.capabilities import cannot_stand, cannot_take, check_fit, check_tool_choice
+from lm_deluge.adapters.openai_chat.json_schema import is_strict
+from lm_deluge.adapters.openai_chat.quirks import apply_quirks, check_quirks, reasoning_fields
+from lm_deluge.config import SamplingParams
+from lm_deluge.errors import InvalidPromptError, UnsupportedParameterError
+from lm_deluge.prompt.message import Message
+from lm_deluge.prompt.parts import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Part,
+    ProviderDataPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from lm_deluge.prompt.tool import ProviderTool, Tool
+
+__all__ = [
+    "CHAT_CONTENT",
+    "CHAT_MESSAGES",
+    "ContentTable",
+    "MessageTable",
+    "build_chat_body",
+    "build_content",
+    "build_messages",
+    "call_fields",
+    "function_call_fields",
+    "response_format",
+    "sampling_fields",
+    "tool_choice_field",
+    "tool_fields",
+]
+
+JSON = dict[str, Any]
+ContentTable: TypeAlias = Mapping[type[Part], Callable[[Call, Any], JSON]]
+MessageTable: TypeAlias = Mapping[str, Callable[[Call, Message], list[JSON]]]
+
+
+def build_chat_body(call: Call) -> JSON:
+    """Return the request's JSON. What was not asked for is not sent.
+
+    Raises:
+        UnsupportedParameterError: The model or the API cannot take a parameter or a part.
+    """
+    check_fit(call)
+    check_quirks(call)
+    body: JSON = {"model": call.model.name, "messages": build_messages(call)}
+    if call.is_streamed:
+        body["stream"] = True
+        if call.provider.quirks.usage_option:
+            body["stream_options"] = {"include_usage": True}
+    body |= sampling_fields(call.params, call.provider.quirks.max_tokens_field)
+    if call.tools:
+        body["tools"] = tool_fields(call)
+    choice = tool_choice_field(call)
+    if choice is not None:
+        body["tool_choice"] = choice
+    wanted = response_format(call)
+    if wanted is not None:
+        body["response_format"] = wanted
+    apply_quirks(call, body)
+    return body
+
+
+def sampling_fields(params: SamplingParams, max_tokens_field: str) -> JSON:
+    """Return the parameters that were given, as Chat Completions calls them."""
+    fields: JSON = {
+        "temperature": params.temperature,
+        "top_p": params.top_p,
+        max_tokens_field: params.max_new_tokens,
+        "stop": list(params.stop) if params.stop else None,
+        "seed": params.seed,
+        "presence_penalty": params.presence_penalty,
+        "frequency_penalty": params.frequency_penalty,
+        "reasoning_effort": params.reasoning_effort,
+        "logprobs": True if params.logprobs or params.top_logprobs is not None else None,
+        "top_logprobs": params.top_logprobs,
+        "parallel_tool_calls": params.parallel_tool_calls,
+        "service_tier": params.service_tier,
+        "verbosity": params.verbosity,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def tool_fields(call: Call) -> list[JSON]:
+    """Return the call's tools; one in the provider's own words as it is."""
+    return [tool.data if isinstance(tool, ProviderTool) else _tool(tool) for tool in call.tools]
+
+
+def _tool(tool: Tool) -> JSON:
+    function: JSON = {"name": tool.name, "parameters": tool.parameters or {"type": "object", "properties": {}}}
+    if tool.description:
+        function["description"] = tool.description
+    if tool.strict is not None:
+        function["strict"] = tool.strict
+    return {"type": "function", "function": function}
+
+
+def tool_choice_field(call: Call) -> str | JSON | None:
+    """Return what is said of tools: a word, one of them, or None for nothing."""
+    choice = check_tool_choice(call)
+    if choice in (None, "auto", "none", "required"):
+        return choice
+    return {"type": "function", "function": {"name": choice}}
+
+
+def response_format(call: Call) -> JSON | None:
+    """Return the form that the answer is to have, None where it is free."""
+    if call.output is not None:
+        return _json_schema(call.output)
+    return {"type": "json_object"} if call.params.json_mode else None
+
+
+def _json_schema(schema: JSON) -> JSON:
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", str(schema.get("title") or "output"))[:64]
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": name, "schema": schema, "strict": is_strict(schema)},
+    }
+
+
+def build_messages(call: Call, builders: MessageTable | None = None) -> list[JSON]:
+    """Return the conversation as the API's messages; `builders` says how each role's are made."""
+    messages: list[JSON] = []
+    for message in call.conversation:
+        messages.extend((builders or CHAT_MESSAGES)[message.role](call, message))
+    return messages
+
+
+def _plain(call: Call, message: Message) -> list[JSON]:
+    for part in message.parts:
+        if not isinstance(part, TextPart):
+            raise cannot_stand(part, message.role)
+    return [_named(message, {"role": message.role, "content": message.completion})]
+
+
+def _user(call: Call, message: Message) -> list[JSON]:
+    return [_named(message, {"role": "user", "content": build_content(call, message)})]
+
+
+def build_content(call: Call, message: Message, table: ContentTable | None = None) -> str | list[JSON]:
+    """Return what a message says: a text if it is nothing else, or pieces, made as `table` says.
+
+    Raises:
+        UnsupportedParameterError: A part has no place in the table.
+    """
+    if len(message.parts) == 1 and isinstance(message.parts[0], TextPart):
+        return message.parts[0].text
+    content = []
+    for part in message.parts:
+        build = (table or CHAT_CONTENT).get(type(part))
+        if build is None:
+            raise cannot_stand(part, message.role)
+        content.append(build(call, part))
+    return content
+
+
+def _assistant(call: Call, message: Message) -> list[JSON]:
+    body: JSON = {"role": "assistant", "content": message.completion or None}
+    if message.refusal:
+        body["refusal"] = message.refusal
+    calls = [call_fields(part) for part in message.parts if isinstance(part, ToolCallPart)]
+    if calls:
+        body["tool_calls"] = calls
+    for part in message.parts:
+        if isinstance(part, AudioPart) and part.media.file_id:
+            body["audio"] = {"id": part.media.file_id}
+        elif isinstance(part, ProviderDataPart) and part.kind == "reasoning_details":
+            if part.provider == call.provider.opaque_owner:
+                body["reasoning_details"] = part.data
+    if body["content"] is None and len(body) == 2:  # noqa: PLR2004 - the API wants content where nothing else is
+        body["content"] = ""
+    if "reasoning_details" not in body:
+        body |= reasoning_fields(call, message)
+    return [_named(message, body)]
+
+
+def call_fields(part: ToolCallPart) -> JSON:
+    """Return a call that the model made."""
+    if part.custom:
+        return {"id": part.id, "type": "custom", "custom": {"name": part.name, "input": part.arguments_text}}
+    return function_call_fields(part)
+
+
+def function_call_fields(part: ToolCallPart) -> JSON:
+    """Return a call as one of a function, for APIs that know no others: free text becomes its argument `input`."""
+    arguments = part.arguments_text or "{}"
+    if part.custom:
+        arguments = msgspec.json.encode({"input": part.arguments_text}).decode()
+    return {"id": part.id, "type": "function", "function": {"name": part.name, "arguments": arguments}}
+
+
+def _tool_results(call: Call, message: Message) -> list[JSON]:
+    results: list[JSON] = []
+    for part in message.parts:
+        if not isinstance(part, ToolResultPart):
+            raise cannot_stand(part, "tool")
+        if part.media:
+            raise cannot_take(call, "media in a tool result", hint="Put it into a message of the user behind it.")
+        results.append({"role": "tool", "tool_call_id": part.tool_call_id, "content": part.content})
+    return results
+
+
+def _named(message: Message, body: JSON) -> JSON:
+    return body if message.name is None else {**body, "name": message.name}
+
+
+def _text_content(call: Call, part: Any) -> JSON:
+    return {"type": "text", "text": part.text}
+
+
+def _image_content(call: Call, part: Any) -> JSON:
+    if part.media.url is None and part.media.data is None:
+        raise InvalidPromptError("an image cannot be passed on by its id", hint="Pass the path, the bytes or a URL.")
+    image: JSON = {"url": part.media.url or part.media.data_url()}
+    if part.detail is not None:
+        image["detail"] = part.detail
+    return {"type": "image_url", "image_url": image}
+
+
+def _file_content(call: Call, part: Any) -> JSON:
+    media = part.media
+    if media.file_id is not None:
+        return {"type": "file", "file": {"file_id": media.file_id}}
+    if media.url is not None:
+        if not call.provider.quirks.file_urls:
+            raise UnsupportedParameterError(
+                f"{call.provider.id} takes no documents by URL through Chat Completions",
+                parameter="file",
+                hint="Pass the path or the bytes instead.",
+            )
+        data = media.url
+    else:
+        data = media.data_url()
+    return {"type": "file", "file": {"filename": media.filename or "document.pdf", "file_data": data}}
+
+
+_AUDIO_FORMATS = {"audio/wav": "wav", "audio/mpeg": "mp3", "audio/ogg": "ogg", "audio/flac": "flac"}
+
+
+def _audio_content(call: Call, part: Any) -> JSON:
+    media = part.media
+    if media.data is None:
+        raise InvalidPromptError("audio cannot be passed on by URL", hint="Pass the path or the bytes instead.")
+    return {
+        "type": "input_audio",
+        "input_audio": {"data": media.base64(), "format": _AUDIO_FORMATS.get(media.media_type or "", "wav")},
+    }
+
+
+CHAT_CONTENT: ContentTable = {
+    TextPart: _text_content,
+    ImagePart: _image_content,
+    FilePart: _file_content,
+    AudioPart: _audio_content,
+}
+
+CHAT_MESSAGES: MessageTable = {
+    "system": _plain,
+    "developer": _plain,
+    "user": _user,
+    "assistant": _assistant,
+    "tool": _tool_results,
+}

@@ -1,0 +1,458 @@
+"""Chunks of Chat Completions into events."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from lm_deluge.adapters.body_decoder import in_band_error, not_json
+from lm_deluge.adapters.errors import classify_in_band
+from lm_deluge.adapters.openai_chat.reasoning_details import ReasoningDetails
+from lm_deluge.adapters.openai_chat.usage import merge_usage, read_usage
+from lm_deluge.adapters.tool_call_fragments import ToolCallAssembler
+from lm_deluge.errors import ProtocolError
+from lm_deluge.events import (
+    Citation,
+    Event,
+    FinishReason,
+    MediaDelta,
+    ProviderPart,
+    ReasoningDelta,
+    RefusalDelta,
+    ResponseFinished,
+    ResponseStarted,
+    TextDelta,
+    TokenLogprob,
+    UsageReported,
+)
+from lm_deluge.wire.sse import ServerSentEvent
+from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_tolerantly
+
+__all__ = ["ChatPayload"]
+
+
+class _Function(msgspec.Struct, gc=False):
+    name: str | None = None
+    arguments: Any = None
+
+
+class _Custom(msgspec.Struct, gc=False):
+    name: str | None = None
+    input: str | None = None
+
+
+class _ToolCall(msgspec.Struct, gc=False):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+    custom: _Custom | None = None
+
+
+class _Audio(msgspec.Struct, gc=False):
+    id: str | None = None
+    data: str | None = None
+    transcript: str | None = None
+
+
+class _Delta(msgspec.Struct, gc=False):
+    content: str | list[Any] | None = None
+    reasoning_content: str | None = None
+    reasoning: Any = None
+    reasoning_text: str | None = None
+    thinking: Any = None
+    reasoning_details: list[Any] | None = None
+    refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
+    annotations: list[Any] | None = None
+    audio: _Audio | None = None
+    images: list[Any] | None = None
+    executed_tools: list[Any] | None = None
+
+
+class _Logprobs(msgspec.Struct, gc=False):
+    content: list[TokenLogprob] | None = None
+    refusal: list[TokenLogprob] | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    index: int | None = None
+    delta: _Delta | None = None
+    message: _Delta | None = None
+    text: Any = None
+    finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+    usage: dict[str, Any] | None = None
+
+
+class _GroqExtra(msgspec.Struct, gc=False):
+    usage: dict[str, Any] | None = None
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    id: str | None = None
+    model: str | None = None
+    object: str | None = None
+    choices: list[_Choice] | None = None
+    usage: dict[str, Any] | None = None
+    x_groq: _GroqExtra | None = None
+    error: Any = None
+    detail: Any = None
+    citations: list[Any] | None = None
+    search_results: list[Any] | None = None
+    service_tier: str | None = None
+
+
+_DECODER = TolerantDecoder(_Chunk)
+
+
+class _PlainDelta(msgspec.Struct, gc=False):
+    content: Annotated[str, msgspec.Meta(min_length=1)]
+    reasoning_content: None = None
+    reasoning: None = None
+    reasoning_text: None = None
+    thinking: None = None
+    reasoning_details: None = None
+    refusal: None = None
+    tool_calls: None = None
+    function_call: None = None
+    annotations: None = None
+    audio: None = None
+    images: None = None
+    executed_tools: None = None
+
+
+class _PlainChoice(msgspec.Struct, gc=False):
+    delta: _PlainDelta
+    index: Literal[0] = 0
+    finish_reason: None = None
+    logprobs: None = None
+    usage: None = None
+
+
+class _PlainChunk(msgspec.Struct, gc=False):
+    """A chunk of text and nothing else: whatever else has a value does not fit these types.
+
+    Nearly every chunk is one, and once its types fit there is nothing left to look at in Python.
+    """
+
+    choices: tuple[_PlainChoice]
+    usage: None = None
+    x_groq: None = None
+    error: None = None
+    detail: None = None
+    citations: None = None
+    search_results: None = None
+
+
+_decode_plain = msgspec.json.Decoder(_PlainChunk).decode
+
+_FINISH_REASONS: dict[str, FinishReason] = {
+    "stop": "stop",
+    "eos": "stop",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "tool_use": "tool_calls",
+    "content_filter": "content_filter",
+    "refusal": "refusal",
+}
+
+# Words by which a host says that the answer broke off. DeepSeek documents the second one.
+_FAILURES = {"error", "insufficient_system_resource", "abort", "cancelled"}
+
+
+class ChatPayload:
+    """The state machine behind one stream of chunks.
+
+    The semantic terminal is the finish reason of the first candidate; the mark `[DONE]` says that usage will not
+    come any more. Either one makes the answer complete; only the mark, or the end of the body, finishes it.
+    """
+
+    def __init__(self, provider: str) -> None:
+        self.is_finished = False
+        self.ignored = 0
+        self._provider = provider
+        self._is_started = False
+        self._reason: str | None = None
+        self._is_marked = False
+        self._usage: dict[str, Any] | None = None
+        self._tier: str | None = None
+        # Most answers have none of these; a list for each would be too many for thousands of them.
+        self._calls: ToolCallAssembler | None = None
+        self._details: ReasoningDetails | None = None
+        self._sources: set[str] | None = None
+        self._has_refusal = False
+        self._has_plain_reasoning = False
+        self._warnings: tuple[str, ...] = ()
+        self._is_plain = False  # the last chunk was text and nothing else: so will be the next
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether any call was begun."""
+        return self._calls is not None and self._calls.has_calls
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the finish reason or the end mark was seen."""
+        return self._reason is not None or self._is_marked
+
+    def handle_plain(self, payloads: list[bytes], events: list[Event]) -> None:
+        """Take the data of frames without a type, all of one read."""
+        for data in payloads:
+            if self._is_plain:
+                try:
+                    events.append(TextDelta(_decode_plain(data).choices[0].delta.content))
+                    continue
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                    self._is_plain = False
+            self.handle(ServerSentEvent(data), events)
+
+    def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
+        """Take one frame."""
+        data = frame.data
+        if self.is_finished:
+            self.ignored += 1
+        elif data[:1] in b"[ " and data.strip() == b"[DONE]":
+            self._end_at_mark(events)
+        elif data.strip():
+            chunk = self._decoded(frame)
+            if chunk is not None:
+                self._add_chunk(chunk, events)
+
+    def maybe_handle_tail(self, frame: ServerSentEvent, events: list[Event]) -> None:
+        """Take the frame that the end of the body cut: it counts if it is the mark or whole JSON."""
+        try:
+            if frame.data.strip() != b"[DONE]":
+                msgspec.json.decode(frame.text)
+            self.handle(frame, events)
+        except (ProtocolError, msgspec.DecodeError, RecursionError):
+            self.ignored += 1
+
+    def finish(self, events: list[Event]) -> None:
+        """Close an answer whose finish reason came but whose mark did not."""
+        self._warnings += ("no_done",)
+        self._end(events)
+
+    def finish_document(self, events: list[Event]) -> None:
+        """Close a plain answer, which has no mark."""
+        self._end(events)
+
+    def _decoded(self, frame: ServerSentEvent) -> _Chunk | None:
+        try:
+            chunk = _DECODER.decode(frame.data)
+        except NotJSONError:
+            if frame.event != "error" and not self.is_complete:
+                raise not_json(frame) from None
+            chunk = _Chunk(error=frame.text)
+        if chunk is None:
+            self.ignored += 1
+        elif chunk.error or chunk.detail or frame.event == "error" or chunk.object == "error":
+            if not self.is_complete:
+                raise in_band_error(frame)
+            self._warnings += ("error_after_finish",)
+            return None
+        return chunk
+
+    def _add_chunk(self, chunk: _Chunk, events: list[Event]) -> None:
+        choices = chunk.choices
+        if not self._is_started and _says_anything(chunk):
+            self._is_started = True
+            events.append(ResponseStarted(chunk.id or None, chunk.model or None))
+        if choices:
+            for choice in choices:
+                # Further candidates (n > 1) are billed but not asked for by any call of ours.
+                if not choice.index:
+                    self._add_choice(choice, events)
+        self._tier = chunk.service_tier or self._tier
+        if chunk.usage is not None:
+            self._add_usage(chunk.usage, events)
+        elif chunk.x_groq is not None:
+            self._add_usage(chunk.x_groq.usage, events)
+        if chunk.citations is not None or chunk.search_results is not None:
+            self._add_sources([*(chunk.search_results or ()), *(chunk.citations or ())], events)
+
+    def _add_choice(self, choice: _Choice, events: list[Event]) -> None:
+        delta = choice.delta or choice.message
+        if delta is None:
+            if isinstance(choice.text, str) and choice.text:
+                events.append(TextDelta(choice.text))
+        else:
+            self._is_plain = bool(delta.content) and choice.logprobs is None
+            self._add_delta(delta, choice.logprobs, events)
+        if choice.usage is not None:  # Moonshot
+            self._add_usage(choice.usage, events)
+        if choice.finish_reason and self._reason is None:
+            self._set_reason(choice.finish_reason)
+
+    def add_piece(self, piece: Any, events: list[Event]) -> None:
+        """Take a typed piece of content: text, or thinking that may hold pieces itself (Mistral's models)."""
+        if isinstance(piece, str):
+            events.append(TextDelta(piece))
+            return
+        if not isinstance(piece, dict):
+            self.ignored += 1
+            return
+        kind = piece.get("type")
+        text = _joined_text(piece.get("thinking") or piece.get("text"))
+        if text:
+            events.append(ReasoningDelta(text) if kind in ("thinking", "reasoning") else TextDelta(text))
+
+    def _add_delta(self, delta: _Delta, logprobs: _Logprobs | None, events: list[Event]) -> None:
+        self._add_reasoning(delta, events)
+        content = delta.content
+        if isinstance(content, list):
+            for piece in content:
+                self.add_piece(piece, events)
+            content = None
+        of_text = tuple(logprobs.content or ()) if logprobs else ()
+        if content or of_text:
+            events.append(TextDelta(content or "", of_text))
+        of_refusal = tuple(logprobs.refusal or ()) if logprobs else ()
+        if delta.refusal or of_refusal:
+            self._has_refusal = True
+            events.append(RefusalDelta(delta.refusal or "", of_refusal))
+        for call in delta.tool_calls or ():
+            self.add_tool_call(call, events)
+        if delta.function_call is not None:
+            self.add_tool_call(_ToolCall(index=0, function=delta.function_call), events)
+        if delta.annotations:
+            self._add_sources(delta.annotations, events)
+        if delta.audio or delta.images or delta.executed_tools:
+            self._add_media(delta, events)
+
+    def _add_reasoning(self, delta: _Delta, events: list[Event]) -> None:
+        plain = delta.reasoning_content or delta.reasoning or delta.reasoning_text or delta.thinking
+        text = _joined_text(plain) if plain else ""
+        self._has_plain_reasoning = self._has_plain_reasoning or bool(text)
+        pieces = self._detailed(delta.reasoning_details) if delta.reasoning_details else ()
+        if not self._has_plain_reasoning:
+            # Details repeat what the plain field says; some hosts send nothing else.
+            text = "".join(pieces)
+        if text:
+            events.append(ReasoningDelta(text))
+
+    def _detailed(self, pieces: list[Any]) -> list[str]:
+        details = self._details = self._details or ReasoningDetails()
+        return [details.add(piece) for piece in pieces]
+
+    def add_tool_call(self, call: _ToolCall, events: list[Event]) -> None:
+        """Take a piece of a call."""
+        function = call.function or _Function()
+        arguments = function.arguments
+        if arguments is not None and not isinstance(arguments, str):
+            # Some servers send the arguments as an object, not as text.
+            arguments = msgspec.json.encode(arguments).decode()
+        custom = call.custom
+        calls = self._calls = self._calls or ToolCallAssembler()
+        calls.add(
+            events,
+            key=call.index,
+            call_id=call.id or "",
+            name=(custom.name if custom else function.name) or "",
+            arguments=(custom.input if custom else arguments) or "",
+            custom=custom is not None,
+        )
+
+    def _add_media(self, delta: _Delta, events: list[Event]) -> None:
+        audio = delta.audio
+        if audio is not None and (audio.data or audio.transcript):
+            # Streamed sound is always 16-bit PCM: https://platform.openai.com/docs/guides/audio
+            events.append(MediaDelta("audio/pcm", audio.data or "", id=audio.id, transcript=audio.transcript))
+        for image in delta.images or ():
+            found = convert_tolerantly(image, _Image)
+            url = found.image_url.url if found and found.image_url else ""
+            if not url:
+                self.ignored += 1
+                continue
+            head, _, data = url.partition(";base64,")
+            is_inline = url.startswith("data:")
+            media_type = head[5:] if is_inline else "image/*"
+            events.append(MediaDelta(media_type, data if is_inline else "", None if is_inline else url))
+        if delta.executed_tools:
+            events.append(ProviderPart(self._provider, "executed_tools", delta.executed_tools))
+
+    def _add_sources(self, sources: list[Any], events: list[Event]) -> None:
+        known = self._sources = set() if self._sources is None else self._sources
+        for source in sources:
+            raw = {"url": source} if isinstance(source, str) else source
+            if not isinstance(raw, dict):
+                continue
+            inner = raw.get("url_citation") if isinstance(raw.get("url_citation"), dict) else raw
+            found = convert_tolerantly(inner, _Source) or _Source()
+            key = f"{found.url} {found.start_index} {found.end_index}"
+            if found.url and key not in known:
+                known.add(key)
+                events.append(Citation(found.url, found.title, found.start_index, found.end_index, raw))
+
+    def _add_usage(self, raw: dict[str, Any] | None, events: list[Event]) -> None:
+        if raw:
+            self._usage = merge_usage(self._usage, raw)
+            events.append(UsageReported(read_usage(self._usage, self._tier)))
+
+    def _set_reason(self, reason: str) -> None:
+        if reason in _FAILURES:
+            error = classify_in_band({"message": f"the answer broke off: {reason}", "code": reason})
+            error.billed = "maybe"
+            raise error
+        self._reason = reason
+
+    def _end_at_mark(self, events: list[Event]) -> None:
+        if not self._is_started:
+            raise ProtocolError("the stream has an end mark and nothing before it", reason="order")
+        self._is_marked = True
+        self._end(events)
+
+    def _end(self, events: list[Event]) -> None:
+        self.is_finished = True
+        self._is_plain = False
+        if self._calls is not None:
+            self._calls.finish(events)
+        details = None if self._details is None else self._details.joined()
+        if details:
+            events.append(ProviderPart(self._provider, "reasoning_details", details))
+        events.append(ResponseFinished(self._finish_reason(), self._reason, self._warnings))
+
+    def _finish_reason(self) -> FinishReason:
+        reason = _FINISH_REASONS.get(self._reason or "stop")
+        if self._reason is None:
+            self._warnings += ("no_finish_reason",)
+        if reason is None:
+            self._warnings += ("unknown_finish_reason",)
+        if reason in (None, "stop"):
+            # Some hosts say "stop" where the model called a tool or refused.
+            return "tool_calls" if self.has_calls else "refusal" if self._has_refusal else "stop"
+        return reason
+
+
+def _says_anything(chunk: _Chunk) -> bool:
+    return bool(chunk.id or chunk.choices or chunk.usage or chunk.x_groq or chunk.citations or chunk.search_results)
+
+
+class _ImageURL(msgspec.Struct, gc=False):
+    url: str = ""
+
+
+class _Image(msgspec.Struct, gc=False):
+    image_url: _ImageURL | None = None
+
+
+class _Source(msgspec.Struct, gc=False):
+    url: str | None = None
+    title: str | None = None
+    start_index: int | None = None
+    end_index: int | None = None
+
+
+def _joined_text(value: Any) -> str:
+    """Return the text in a value that should be text and may be a list of pieces."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        return _joined_text(value.get("text") or value.get("content"))
+    return "".join(_joined_text(item) for item in value) if isinstance(value, list) else ""

@@ -1,0 +1,311 @@
+"""The body of a request to the Responses API.
+
+https://platform.openai.com/docs/api-reference/responses/create
+
+Requests are stateless: the whole conversation goes along, `store` is false, and reasoning comes back encrypted, to be
+sent again (https://platform.openai.com/docs/guides/reasoning#encrypted-reasoning-items). Background mode alone needs
+the provider's store (https://platform.openai.com/docs/guides/background#limits).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from lm_deluge.adapters.adapter import Call
+from lm_deluge.adapters.capabilities import cannot_stand, cannot_take, check_fit, check_tool_choice, parts_in_pairs
+from lm_deluge.adapters.openai_chat.json_schema import is_strict
+from lm_deluge.adapters.openai_responses.items import ECHOED
+from lm_deluge.prompt.message import Message
+from lm_deluge.prompt.parts import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    ProviderDataPart,
+    RefusalPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from lm_deluge.prompt.tool import ProviderTool, Tool
+
+__all__ = ["build_responses_body", "wanted_extras"]
+
+JSON = dict[str, Any]
+
+# The API has no place for these: https://platform.openai.com/docs/guides/migrate-to-responses (2026-11).
+_ABSENT = ("stop", "seed", "presence_penalty", "frequency_penalty")
+
+# Of messages and calls, which their parts say themselves, this is added to the item in front of it.
+_ADDED = ("message", "function_call", "custom_tool_call")
+
+
+def build_responses_body(call: Call) -> JSON:
+    """Return the request's JSON. What was not asked for is not sent.
+
+    Raises:
+        UnsupportedParameterError: The model or the API cannot take a parameter or a part.
+    """
+    check_fit(call, takes_background=True)
+    for name in _ABSENT:
+        if getattr(call.params, name) is not None:
+            raise cannot_take(call, name)
+    body: JSON = {"model": call.model.name, "input": _build_input(call), "store": call.background}
+    if call.is_streamed:
+        body["stream"] = True
+    if call.background:
+        body["background"] = True
+    body |= _sampling(call)
+    if call.tools:
+        body["tools"] = [tool.data if isinstance(tool, ProviderTool) else _tool(tool) for tool in call.tools]
+    choice = _tool_choice(call)
+    if choice is not None:
+        body["tool_choice"] = choice
+    text = _text_config(call)
+    if text:
+        body["text"] = text
+    return body
+
+
+def _sampling(call: Call) -> JSON:
+    params = call.params
+    fields: JSON = {
+        "temperature": params.temperature,
+        "top_p": params.top_p,
+        "max_output_tokens": params.max_new_tokens,
+        "top_logprobs": params.top_logprobs,
+        "parallel_tool_calls": params.parallel_tool_calls,
+        "service_tier": params.service_tier,
+        "include": wanted_extras(call) or None,
+        "reasoning": _reasoning(call),
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _is_reasoning(call: Call) -> bool:
+    """Whether the model is known to reason: others refuse to be asked for encrypted reasoning (gpt-4o, 2026-11)."""
+    effort = call.params.reasoning_effort
+    return bool(call.model.capabilities.reasoning) or effort not in (None, "none")
+
+
+def wanted_extras(call: Call) -> list[str]:
+    """Return what the answer is to include that it does not by itself."""
+    wanted = ["reasoning.encrypted_content"] if _is_reasoning(call) else []
+    if call.params.logprobs or call.params.top_logprobs is not None:
+        wanted.append("message.output_text.logprobs")
+    return wanted
+
+
+def _reasoning(call: Call) -> JSON | None:
+    effort = call.params.reasoning_effort
+    fields: JSON = {} if effort is None else {"effort": effort}
+    if _is_reasoning(call):
+        fields["summary"] = "auto"  # without it reasoning is never shown
+    return fields or None
+
+
+def _text_config(call: Call) -> JSON:
+    config: JSON = {}
+    if call.output is not None:
+        title = re.sub(r"[^A-Za-z0-9_-]", "_", str(call.output.get("title") or "output"))[:64]
+        strict = is_strict(call.output)
+        config["format"] = {"type": "json_schema", "name": title, "schema": call.output, "strict": strict}
+    elif call.params.json_mode:
+        config["format"] = {"type": "json_object"}
+    if call.params.verbosity is not None:
+        config["verbosity"] = call.params.verbosity
+    return config
+
+
+def _tool(tool: Tool) -> JSON:
+    """Return a function. Left alone `strict` is true here, which would refuse or change many schemas: so it is said."""
+    function: JSON = {
+        "type": "function",
+        "name": tool.name,
+        "parameters": tool.parameters or {"type": "object", "properties": {}},
+        "strict": bool(tool.strict),
+    }
+    if tool.description:
+        function["description"] = tool.description
+    return function
+
+
+def _tool_choice(call: Call) -> str | JSON | None:
+    choice = check_tool_choice(call)
+    if choice in (None, "auto", "none", "required"):
+        return choice
+    tool = next(tool for tool in call.tools if tool.name == choice)
+    if isinstance(tool, Tool) or tool.data.get("type") == "function":
+        return {"type": "function", "name": choice}
+    data = tool.data
+    kind = data.get("type")
+    if kind == "mcp":
+        return {"type": "mcp", "server_label": data.get("server_label")}
+    return {"type": kind, "name": choice} if kind == "custom" else {"type": kind}
+
+
+# --- the conversation ---
+
+
+def _build_input(call: Call) -> list[JSON]:
+    """Return the conversation as items.
+
+    System messages stay among them, where they stand: `instructions` would be the first one only, and not every host
+    has that field (xAI, 2026-11).
+    """
+    results = _results_of(call)
+    items: list[JSON] = []
+    for message in call.conversation:
+        if message.name is not None:
+            raise cannot_take(call, "name of a message")
+        if message.role == "assistant":
+            items += _assistant(call, message)
+        elif message.role == "tool":
+            items += _tool_results(call, message, results)
+        else:
+            items += _said(call, message)
+    return items
+
+
+def _results_of(call: Call) -> dict[str, JSON]:
+    """Return, for each call of the conversation that needs it, what its result must say beside its output.
+
+    The result of a custom tool has a type of its own, and that of a call out of a program names the program
+    (https://platform.openai.com/docs/guides/tools, programmatic tool calling).
+    """
+    found: dict[str, JSON] = {}
+    for message in call.conversation:
+        for part, after in parts_in_pairs(message):
+            if not isinstance(part, ToolCallPart):
+                continue
+            wanted: JSON = {"type": "custom_tool_call_output"} if part.custom else {}
+            if isinstance(after, ProviderDataPart) and after.provider == call.provider.opaque_owner:
+                caller = after.data.get("caller") if isinstance(after.data, dict) else None
+                wanted |= {"caller": caller} if after.kind in _ADDED and caller else {}
+            found[part.id] = wanted
+    return found
+
+
+def _said(call: Call, message: Message) -> Iterator[JSON]:
+    """Yield a message of the user or the developer; items in the API's own words stand for themselves."""
+    parts = message.parts
+    if len(parts) == 1 and isinstance(parts[0], TextPart):
+        yield {"role": message.role, "content": parts[0].text}
+        return
+    content: list[JSON] = []
+    for part in parts:
+        if isinstance(part, ProviderDataPart) and part.provider == call.provider.opaque_owner:
+            yield part.data
+            continue
+        build = _CONTENT.get(type(part))
+        if build is None or (message.role != "user" and not isinstance(part, TextPart)):
+            raise cannot_stand(part, message.role)
+        content.append(build(call, part))
+    if content or not parts:
+        yield {"role": message.role, "content": content}
+
+
+def _tool_results(call: Call, message: Message, results: dict[str, JSON]) -> Iterator[JSON]:
+    for part in message.parts:
+        if isinstance(part, ProviderDataPart) and part.provider == call.provider.opaque_owner:
+            yield part.data  # what a computer or a shell answered, or an approval
+            continue
+        if not isinstance(part, ToolResultPart):
+            raise cannot_stand(part, "tool")
+        output: str | list[JSON] = part.content
+        if part.media:
+            text = [{"type": "input_text", "text": part.content}] if part.content else []
+            output = [*text, *(_CONTENT[type(each)](call, each) for each in part.media)]
+        result = {"type": "function_call_output", "call_id": part.tool_call_id, "output": output}
+        yield {**result, **results.get(part.tool_call_id, {})}
+
+
+def _assistant(call: Call, message: Message) -> list[JSON]:
+    """Return the items of an answer: each part's own, and between them those that only the provider understands."""
+    items: list[JSON] = []
+    pieces: list[JSON] | None = None  # of the message that may go on
+    for part in message.parts:
+        if isinstance(part, TextPart | RefusalPart):
+            if pieces is None:
+                pieces = []
+                items.append({"role": "assistant", "content": pieces})
+            pieces.append(_output_piece(part))
+        elif isinstance(part, ToolCallPart):
+            pieces = None
+            items.append(_call_of(part))
+        elif isinstance(part, ProviderDataPart):
+            if part.provider == call.provider.opaque_owner and part.kind in ECHOED:
+                pieces = None
+                _echo(part, items, is_stored=call.background or call.extra_body.get("store") is True)
+        # Reasoning, and media that were generated, are in the item behind them.
+    return [_simplified(item) for item in items]
+
+
+def _output_piece(part: TextPart | RefusalPart) -> JSON:
+    if isinstance(part, RefusalPart):
+        return {"type": "refusal", "refusal": part.text}
+    return {"type": "output_text", "text": part.text}
+
+
+def _simplified(item: JSON) -> JSON:
+    """Return a message that is one text in its short form, which every host reads."""
+    content = item.get("content")
+    if item.get("role") == "assistant" and isinstance(content, list) and "id" not in item and len(content) == 1:
+        piece = content[0]
+        if isinstance(piece, dict) and piece.get("type") == "output_text":
+            return {**item, "content": piece.get("text")}
+    return item
+
+
+def _echo(part: ProviderDataPart, items: list[JSON], *, is_stored: bool) -> None:
+    data = part.data
+    if not isinstance(data, dict):
+        return
+    if part.kind in _ADDED:
+        last = items[-1] if items else {}
+        if last.get("type", "message") == part.kind:
+            items[-1] = {**data, **last}
+    elif part.kind != "reasoning" or is_stored or data.get("encrypted_content") or data.get("content"):
+        # Reasoning of which there is only an id cannot be found by a provider that stored nothing.
+        items.append(data)
+
+
+def _call_of(part: ToolCallPart) -> JSON:
+    if part.custom:
+        return {"type": "custom_tool_call", "call_id": part.id, "name": part.name, "input": part.arguments_text}
+    arguments = part.arguments_text or "{}"
+    return {"type": "function_call", "call_id": part.id, "name": part.name, "arguments": arguments}
+
+
+def _text(call: Call, part: Any) -> JSON:
+    return {"type": "input_text", "text": part.text}
+
+
+def _image(call: Call, part: Any) -> JSON:
+    media = part.media
+    image: JSON = {"type": "input_image", "detail": part.detail or "auto"}
+    if media.file_id is not None:
+        return {**image, "file_id": media.file_id}
+    return {**image, "image_url": media.url or media.data_url()}
+
+
+def _file(call: Call, part: Any) -> JSON:
+    media = part.media
+    if media.file_id is not None:
+        return {"type": "input_file", "file_id": media.file_id}
+    if media.url is not None:
+        return {"type": "input_file", "file_url": media.url}
+    return {"type": "input_file", "filename": media.filename or "document.pdf", "file_data": media.data_url()}
+
+
+def _audio(call: Call, part: Any) -> JSON:
+    raise cannot_take(call, "audio", hint="Ask a model that hears through Chat Completions.")
+
+
+_CONTENT: dict[type, Callable[[Call, Any], JSON]] = {
+    TextPart: _text,
+    ImagePart: _image,
+    FilePart: _file,
+    AudioPart: _audio,
+}

@@ -1,0 +1,178 @@
+"""Requests of Anthropic's Messages, read: the inverse of what the adapter builds.
+
+https://platform.claude.com/docs/en/api/messages
+
+What cannot be answered raises `BadRequestError` in Anthropic's words. Media are taken inline, by http(s) URL or by id
+only: a path in a request must never make a server read its own files. Blocks that say more than our parts can, such as
+search results, stand for themselves as opaque data.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from lm_deluge.config import PromptCache, SamplingParams
+from lm_deluge.encoders.anthropic_messages.blocks import API, bad, need, read_assistant, read_system, read_user, take
+from lm_deluge.encoders.encoder import ParsedRequest
+from lm_deluge.errors import ConfigurationError
+from lm_deluge.prompt.conversation import Conversation
+from lm_deluge.prompt.message import Message
+from lm_deluge.prompt.tool import ProviderTool, Tool
+
+__all__ = ["API", "parse_request"]
+
+JSON = dict[str, Any]
+
+_SAMPLING = ("temperature", "top_p", "service_tier")
+_READ = {
+    *_SAMPLING,
+    *("model", "messages", "system", "stream", "max_tokens", "stop_sequences", "tools", "tool_choice"),
+    *("thinking", "output_config", "output_format", "anthropic_version"),
+}
+_TOOL_FIELDS = {"type", "name", "description", "input_schema", "strict", "cache_control"}
+
+
+def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | None = None) -> ParsedRequest:
+    """Read the body of a request. Some hosts say the model's name in the path, and whether to stream.
+
+    Raises:
+        BadRequestError: It is no JSON object, lacks what is required, or a value is of a wrong kind.
+    """
+    raw = _parse_json(body)
+    if not isinstance(raw, dict):
+        raise bad("Input should be a valid dictionary")
+    name = take(raw, "model", str) or model
+    if not name:
+        raise bad("model: Field required")
+    thinking, extra = _thinking(raw)
+    try:
+        return ParsedRequest(
+            model=name,
+            conversation=Conversation(_messages(raw)),
+            params=_params(raw, thinking),
+            is_streamed=take(raw, "stream", bool, default=is_streamed or False),
+            wants_usage=True,
+            tools=_tools(raw),
+            output=_output(raw),
+            cache=_cache(raw),
+            extra={**{name: value for name, value in raw.items() if name not in _READ}, **extra},
+            raw=raw,
+        )
+    except ConfigurationError as error:
+        raise bad(error.message) from error
+
+
+def _parse_json(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise bad("The request body is not valid JSON") from error
+
+
+def _params(raw: JSON, effort: str | None) -> SamplingParams:
+    fields = {name: raw[name] for name in _SAMPLING if raw.get(name) is not None}
+    choice = take(raw, "tool_choice", dict, {})
+    return SamplingParams(
+        **fields,
+        max_new_tokens=need(raw, "max_tokens", int),
+        stop=take(raw, "stop_sequences", list) or None,
+        reasoning_effort=effort,  # type: ignore[arg-type]  # whatever it is, it is sent on
+        tool_choice=_tool_choice(choice),
+        parallel_tool_calls=False if choice.get("disable_parallel_tool_use") is True else None,
+    )
+
+
+_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+
+
+def _tool_choice(choice: JSON) -> str | None:
+    kind = take(choice, "type", str, at="tool_choice.")
+    if kind != "tool":
+        return _CHOICES.get(kind or "")
+    name: str = need(choice, "name", str, at="tool_choice.")
+    return name
+
+
+def _thinking(raw: JSON) -> tuple[str | None, JSON]:
+    """Return the effort where one of our words says it, and what is to be passed on because none does."""
+    thinking, config = take(raw, "thinking", dict, {}), take(raw, "output_config", dict, {})
+    effort = take(config, "effort", str, at="output_config.")
+    extra: JSON = {}
+    if thinking == {"type": "disabled"} and effort is None:
+        found = "none"
+    elif thinking.get("type") == "adaptive" and effort is not None:
+        found = effort
+        extra = {} if thinking == {"type": "adaptive"} else {"thinking": thinking}
+    else:
+        found = None
+        extra = {"thinking": thinking} if thinking else {}
+    if config.keys() - {"effort", "format"} or (effort is not None and found is None):
+        extra["output_config"] = config
+    return found, extra
+
+
+def _output(raw: JSON) -> JSON | None:
+    form = take(take(raw, "output_config", dict, {}), "format", dict) or take(raw, "output_format", dict)
+    return None if form is None else need(form, "schema", dict, at="output_config.format.")
+
+
+def _tools(raw: JSON) -> tuple[Tool | ProviderTool, ...]:
+    tools: list[Tool | ProviderTool] = []
+    for position, tool in enumerate(take(raw, "tools", list, ())):
+        if not isinstance(tool, dict):
+            raise bad(f"tools.{position}: Input should be a valid dictionary")
+        tools.append(_tool(tool, f"tools.{position}."))
+    return tuple(tools)
+
+
+def _tool(tool: JSON, at: str) -> Tool | ProviderTool:
+    if tool.get("type") not in (None, "custom"):
+        return ProviderTool(tool)
+    name = need(tool, "name", str, at=at)
+    schema = need(tool, "input_schema", dict, at=at)
+    given = {"description": take(tool, "description", str, at=at), "strict": take(tool, "strict", bool, at=at)}
+    known = {field: value for field, value in given.items() if value is not None}
+    try:
+        own = Tool(name=name, parameters=schema, **known)
+    except ConfigurationError:  # names may be longer here
+        return ProviderTool(tool)
+    return own if tool.keys() <= _TOOL_FIELDS else ProviderTool(tool)
+
+
+def _cache(raw: JSON) -> PromptCache | None:
+    """Return the word that says best what is marked."""
+    marked = 0
+    for message in raw["messages"]:
+        content = message.get("content")
+        marked += message.get("role") == "user" and isinstance(content, list) and _has_mark(content)
+    if marked:
+        words: tuple[PromptCache, ...] = ("last_user_message", "last_2_user_messages", "last_3_user_messages")
+        return words[min(marked, len(words)) - 1]
+    if isinstance(raw.get("system"), list) and _has_mark(raw["system"]):
+        return "system_and_tools"
+    return "tools_only" if _has_mark(raw.get("tools") or ()) else None
+
+
+def _has_mark(blocks: Any) -> bool:
+    return any(isinstance(block, dict) and block.get("cache_control") for block in blocks)
+
+
+def _messages(raw: JSON) -> list[Message]:
+    messages = need(raw, "messages", list)
+    if not messages:
+        raise bad("messages: at least one message is required")
+    found = read_system(raw.get("system"), "system")
+    for position, message in enumerate(messages):
+        at = f"messages.{position}"
+        if not isinstance(message, dict):
+            raise bad(f"{at}: Input should be a valid dictionary")
+        role = need(message, "role", str, at=f"{at}.")
+        read = {"user": read_user, "assistant": read_assistant, "system": read_system}.get(role)
+        if read is None:
+            raise bad(f"{at}.role: Input should be 'user' or 'assistant'")
+        if message.get("content") is None:
+            raise bad(f"{at}.content: Field required")
+        found += read(message["content"], f"{at}.content")
+    return found

@@ -1,0 +1,399 @@
+"""Answers of Anthropic's Messages, written: the inverse of the adapter of that name.
+
+https://platform.claude.com/docs/en/build-with-claude/streaming
+
+Read again, an answer has the same events, but for what this API has no place for:
+
+- Ids, names and tools' ids are texts: one that is missing comes back as none, or as the decoder's own.
+- Usage stands at the head and at the end: what is reported in between is lost, and an answer that reports none has
+  zeros, as clients count on numbers.
+- A refusal is text; input of custom tools is the field `input` of an object. A call is ended where it ends or, at the
+  latest, with the answer.
+- Sources come back at the end of their block of text, all with its place.
+- `content_filter` is `refusal`. `error` is an error in the stream, and nothing follows it.
+- Generated media, log probabilities, attempts, warnings, and opaque data of other kinds are left out.
+
+An answer that was cut has no `ResponseFinished`, so it gets neither stop reason nor end mark: a terminal event is never
+made up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias
+
+import msgspec
+
+from lm_deluge.encoders.anthropic_messages.errors import encode_error, encode_stream_error
+from lm_deluge.encoders.anthropic_messages.request import parse_request
+from lm_deluge.encoders.encoder import Encoder, Route
+from lm_deluge.errors import ServerError
+from lm_deluge.events import (
+    Citation,
+    Event,
+    FinishReason,
+    ProviderPart,
+    ReasoningDelta,
+    RefusalDelta,
+    ResponseFinished,
+    ResponseStarted,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallFinished,
+    ToolCallStarted,
+    UsageReported,
+)
+from lm_deluge.usage import Usage
+
+__all__ = ["ENCODER", "encode_response", "encode_stream", "write_events"]
+
+JSON = dict[str, Any]
+
+_FINISH_REASONS: dict[FinishReason, str] = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "content_filter": "refusal",
+    "refusal": "refusal",
+    "pause": "pause_turn",
+}
+_WORDS = {*_FINISH_REASONS.values(), "stop_sequence", "model_context_window_exceeded", "compaction"}
+
+
+def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: bool = True) -> Iterator[bytes]:
+    """Yield the frames of a streamed answer, each as soon as its events went in; usage is always reported."""
+    for event in write_events(events):
+        if event["type"] == "error":
+            yield encode_stream_error(ServerError(event["error"]["message"]))
+        else:
+            yield b"event: %b\ndata: %b\n\n" % (event["type"].encode(), msgspec.json.encode(event))
+
+
+def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
+    """Return the answer in one piece. One that was cut has no stop reason."""
+    message: JSON = {}
+    for event in write_events(events):
+        fold = _FOLDS.get(event["type"])
+        if event["type"] == "message_start":
+            message = event["message"]
+        elif fold is not None:
+            fold(message, event)
+    for block in message.get("content", ()):  # where the answer was cut
+        block.pop("partial_json", None)
+    return msgspec.json.encode(message)
+
+
+def write_events(events: Iterable[Event]) -> Iterator[JSON]:
+    """Yield the API's events, before they are put into a framing."""
+    writer = _Writer()
+    for event in events:
+        yield from writer.write(event)
+
+
+class _Writer:
+    """The state behind one answer."""
+
+    def __init__(self) -> None:
+        self._head: JSON | None = {"type": "message", "role": "assistant", "content": []}
+        self._usage = _usage(Usage())
+        self._container: Any = None
+        self._kind = ""  # of the block that is being written
+        self._index = -1  # of the last block
+        self._cited = 0  # sources written in this block
+        self._calls: dict[int, int] = {}  # our index of a call to the block's, while that is open
+        self._written: set[int] = set()  # calls that have been begun
+        self._inputs: set[int] = set()  # calls of which some input was written
+        self._custom: set[int] = set()
+        self._waiting: JSON | None = None  # the head of a call: more fields may follow
+
+    def write(self, event: Event) -> list[JSON]:
+        """Return the events that `event` completes."""
+        write = _WRITERS.get(type(event))
+        if write is None:
+            return []
+        if isinstance(event, ResponseStarted | UsageReported) or _is_of_call(event):
+            return list(write(self, event))
+        return [*self._begin(), *self._flush(), *write(self, event)]
+
+    def start(self, event: ResponseStarted) -> Iterator[JSON]:
+        """Keep the head: usage that follows it at once belongs there."""
+        self._head = {"id": event.response_id or "", **(self._head or {}), "model": event.model or ""}
+        yield from ()
+
+    def _begin(self) -> Iterator[JSON]:
+        if self._head is not None:
+            head = {"id": "", "model": "", **self._head, "stop_reason": None, "stop_sequence": None}
+            self._head = None
+            yield {"type": "message_start", "message": {**head, "usage": self._usage}}
+
+    def _flush(self) -> Iterator[JSON]:
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            yield waiting
+
+    def _open(self, kind: str, block: JSON) -> Iterator[JSON]:
+        yield from self._close()
+        self._kind = kind
+        self._index += 1
+        self._cited = 0
+        yield {"type": "content_block_start", "index": self._index, "content_block": block}
+
+    def _close(self) -> Iterator[JSON]:
+        if self._kind:
+            self._kind = ""
+            yield _stop(self._index)
+
+    def _delta(self, kind: str, name: str, value: Any) -> JSON:
+        return {"type": "content_block_delta", "index": self._index, "delta": {"type": kind, name: value}}
+
+    def add_text(self, event: TextDelta | RefusalDelta) -> Iterator[JSON]:
+        """Write text, in the block of text that is open."""
+        if event.text:
+            yield from self._need_text()
+            yield self._delta("text_delta", "text", event.text)
+
+    def _need_text(self) -> Iterator[JSON]:
+        if self._kind != "text":
+            yield from self._open("text", {"type": "text", "text": ""})
+
+    def add_reasoning(self, event: ReasoningDelta) -> Iterator[JSON]:
+        """Write a thought."""
+        if self._kind != "thinking":
+            yield from self._open("thinking", {"type": "thinking", "thinking": "", "signature": ""})
+        yield self._delta("thinking_delta", "thinking", event.text)
+
+    def add_citation(self, event: Citation) -> Iterator[JSON]:
+        """Write a source into the block of text that is open."""
+        citation = _citation(event)
+        if citation is not None:
+            yield from self._need_text()
+            self._cited += 1
+            yield self._delta("citations_delta", "citation", citation)
+
+    def start_call(self, event: ToolCallStarted) -> Iterator[JSON]:
+        """Begin a call. Its block stays open beside others, as calls may come mixed."""
+        yield from self._close()
+        self._index += 1
+        self._calls[event.index] = self._index
+        self._written.add(event.index)
+        if event.custom:
+            self._custom.add(event.index)
+        block = {"type": "tool_use", "id": event.id, "name": event.name, "input": {}}
+        self._waiting = {"type": "content_block_start", "index": self._index, "content_block": block}
+
+    def add_arguments(self, event: ToolCallDelta) -> Iterator[JSON]:
+        """Write a piece of a call's input; free text is written when it is whole."""
+        index = self._calls.get(event.index)
+        if index is not None and event.index not in self._custom:
+            self._inputs.add(event.index)
+            yield _input(index, event.arguments)
+
+    def finish_call(self, event: ToolCallFinished) -> Iterator[JSON]:
+        """End a call, with what was not written in pieces: answers that were never streamed bring calls whole."""
+        if event.index not in self._written:
+            yield from self.start_call(ToolCallStarted(event.index, event.id, event.name, event.custom))
+            yield from self._flush()
+        index = self._calls.pop(event.index, None)
+        if index is None:
+            return
+        if event.custom:
+            yield _input(index, msgspec.json.encode({"input": event.arguments_text}).decode())
+        elif event.arguments_text and event.index not in self._inputs:
+            yield _input(index, event.arguments_text)
+        yield _stop(index)
+
+    def add_opaque(self, event: ProviderPart) -> Iterator[JSON]:
+        """Write what this API made of its own, where it stood."""
+        write = _OPAQUE.get(event.kind)
+        return iter(()) if write is None else write(self, event.data)
+
+    def add_signature(self, data: Any) -> Iterator[JSON]:
+        """End a thought; one that is not shown is empty."""
+        if self._kind != "thinking":
+            yield from self._open("thinking", {"type": "thinking", "thinking": "", "signature": ""})
+        yield self._delta("signature_delta", "signature", data)
+        yield from self._close()
+
+    def add_citations(self, data: Any) -> Iterator[JSON]:
+        """End a block of text, with its sources if they were not written yet."""
+        if data and not self._cited:
+            yield from self._need_text()
+            for citation in data:
+                yield self._delta("citations_delta", "citation", citation)
+        if self._kind == "text":
+            yield from self._close()
+
+    def add_block(self, data: Any) -> Iterator[JSON]:
+        """Write a whole block; input of tools goes in pieces, as clients know it."""
+        given = data.get("input")
+        yield from self._open("block", {**data, "input": {}} if given else data)
+        if given:
+            yield _input(self._index, msgspec.json.encode(given).decode())
+        yield from self._close()
+
+    def add_call_fields(self, data: Any) -> Iterator[JSON]:
+        """Put further fields into the head of the call that was just begun."""
+        if self._waiting is not None:
+            self._waiting["content_block"] |= data
+        yield from ()
+
+    def keep_container(self, data: Any) -> Iterator[JSON]:
+        """Keep it for the end."""
+        self._container = data
+        yield from ()
+
+    def keep_usage(self, event: UsageReported) -> Iterator[JSON]:
+        """Keep the count for the end; the first one completes the head, if that is not written."""
+        self._usage = _usage(event.usage)
+        yield from self._begin()
+
+    def finish(self, event: ResponseFinished) -> Iterator[JSON]:
+        """End all blocks and the answer."""
+        yield from self._close()
+        for index in self._calls.values():
+            yield _stop(index)
+        if event.finish_reason == "error":
+            message = f"the answer broke off: {event.raw_finish_reason or 'error'}"
+            yield {"type": "error", "error": {"type": "api_error", "message": message}}
+            return
+        raw = event.raw_finish_reason
+        reason = raw if raw in _WORDS else _FINISH_REASONS[event.finish_reason]
+        delta: JSON = {"stop_reason": reason, "stop_sequence": None}
+        if self._container is not None:
+            delta["container"] = self._container
+        yield {"type": "message_delta", "delta": delta, "usage": self._usage}
+        yield {"type": "message_stop"}
+
+
+def _is_of_call(event: Event) -> bool:
+    return isinstance(event, ProviderPart) and event.kind == "tool_use"
+
+
+_Write: TypeAlias = Callable[[_Writer, Any], Iterator[JSON]]
+
+_WRITERS: dict[type, _Write] = {
+    ResponseStarted: _Writer.start,
+    TextDelta: _Writer.add_text,
+    RefusalDelta: _Writer.add_text,
+    ReasoningDelta: _Writer.add_reasoning,
+    Citation: _Writer.add_citation,
+    ToolCallStarted: _Writer.start_call,
+    ToolCallDelta: _Writer.add_arguments,
+    ToolCallFinished: _Writer.finish_call,
+    ProviderPart: _Writer.add_opaque,
+    UsageReported: _Writer.keep_usage,
+    ResponseFinished: _Writer.finish,
+}
+
+_OPAQUE: dict[str, _Write] = {
+    "signature": _Writer.add_signature,
+    "citations": _Writer.add_citations,
+    "block": _Writer.add_block,
+    "tool_use": _Writer.add_call_fields,
+    "container": _Writer.keep_container,
+}
+
+
+def _stop(index: int) -> JSON:
+    return {"type": "content_block_stop", "index": index}
+
+
+def _input(index: int, text: str) -> JSON:
+    delta = {"type": "input_json_delta", "partial_json": text}
+    return {"type": "content_block_delta", "index": index, "delta": delta}
+
+
+def _citation(event: Citation) -> JSON | None:
+    if event.raw is not None and "cited_text" in event.raw:
+        return event.raw
+    if event.url is None:
+        return None
+    found = {"type": "web_search_result_location", "cited_text": "", "url": event.url, "title": event.title}
+    return {**found, "encrypted_index": ""}
+
+
+def _usage(usage: Usage) -> JSON:
+    read, written = usage.cache_read_tokens, usage.cache_write_tokens
+    fields: JSON = {
+        "input_tokens": max(usage.input_tokens - (read or 0) - (written or 0), 0),
+        "cache_creation_input_tokens": written,
+        "cache_read_input_tokens": read,
+        "output_tokens": usage.output_tokens,
+    }
+    hour = usage.cache_write_1h_tokens
+    if hour is not None:
+        short = max((written or 0) - hour, 0)
+        fields["cache_creation"] = {"ephemeral_5m_input_tokens": short, "ephemeral_1h_input_tokens": hour}
+    if usage.service_tier is not None:
+        fields["service_tier"] = usage.service_tier
+    if usage.reasoning_tokens is not None:
+        fields["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
+    return fields
+
+
+def _add_block(message: JSON, event: JSON) -> None:
+    message["content"].append(dict(event["content_block"]))
+
+
+def _add_delta(message: JSON, event: JSON) -> None:
+    delta = event["delta"]
+    block = message["content"][event["index"]]
+    name = _FIELDS[delta["type"]]
+    value = delta[name]
+    if name == "citation":
+        block.setdefault("citations", []).append(value)
+    else:
+        block[name] = block.get(name, "") + value
+
+
+def _end_block(message: JSON, event: JSON) -> None:
+    block = message["content"][event["index"]]
+    text = block.pop("partial_json", None)
+    if text is not None:
+        block["input"] = _parsed(text)
+
+
+def _parsed(text: str) -> Any:
+    """Return the input of a call; text that is no JSON under the name that Anthropic proposes for it."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return {"INVALID_JSON": text}
+
+
+def _end_message(message: JSON, event: JSON) -> None:
+    message.update(event["delta"])
+    message["usage"] = event["usage"]
+
+
+_FIELDS = {
+    "text_delta": "text",
+    "thinking_delta": "thinking",
+    "signature_delta": "signature",
+    "citations_delta": "citation",
+    "input_json_delta": "partial_json",
+}
+
+_FOLDS: dict[str, Callable[[JSON, JSON], None]] = {
+    "content_block_start": _add_block,
+    "content_block_delta": _add_delta,
+    "content_block_stop": _end_block,
+    "message_delta": _end_message,
+}
+
+
+ENCODER = Encoder(
+    name="anthropic-messages",
+    parse_request=parse_request,
+    encode_stream=encode_stream,
+    encode_response=encode_response,
+    encode_error=encode_error,
+    encode_stream_error=encode_stream_error,
+    # With and without the version, as base URLs come in both forms; and as Google's Vertex AI has it.
+    routes=(
+        Route(r"(/v1)?/messages"),
+        Route(r"(.*/publishers/anthropic)?/models/(?P<model>[^/]+):streamRawPredict", is_streamed=True),
+        Route(r"(.*/publishers/anthropic)?/models/(?P<model>[^/]+):rawPredict", is_streamed=False),
+    ),
+    id_prefix="msg_",
+)

@@ -1,0 +1,187 @@
+"""Answers of models that continue text, each vendor's in its own words, and their requests, read.
+
+Only text, the reason why it ends and the tokens have a place in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from lm_deluge.config import SamplingParams
+from lm_deluge.encoders.bedrock_converse.fields import need, take
+from lm_deluge.events import Event, FinishReason, RefusalDelta, ResponseFinished, TextDelta, UsageReported
+from lm_deluge.prompt.message import Message
+from lm_deluge.response import ResponseBuilder
+from lm_deluge.usage import Usage
+
+__all__ = ["TEXT_FORMS", "TextForm", "build_text_answer", "metrics", "write_text"]
+
+JSON = dict[str, Any]
+
+
+class TextForm(NamedTuple):
+    """How one family writes.
+
+    Attributes:
+        prompt: The field of a request that has the prompt.
+        fields: Where each of our parameters stands in a request; a dot leads into an object.
+        chunk: Make a chunk of a piece of text.
+        last: Make the last chunk of the reason.
+        whole: Make a plain answer of text, reason and tokens.
+        words: The words for why an answer ends: at its own end, or at the limit.
+        known: Fields of a request that say nothing more.
+    """
+
+    prompt: str
+    fields: dict[str, str]
+    chunk: Callable[[str], JSON]
+    last: Callable[[str], JSON]
+    whole: Callable[[str, str | None, Usage | None], JSON]
+    words: tuple[str, str]
+    known: frozenset[str] = frozenset()
+
+    def read(self, raw: JSON) -> tuple[list[Message], SamplingParams, JSON]:
+        """Return the messages and parameters of a request, and the fields that are passed on.
+
+        Raises:
+            BadRequestError: It cannot be read.
+        """
+        read = {self.prompt, *self.known}
+        values: JSON = {}
+        for name, place in self.fields.items():
+            outer, _, inner = place.rpartition(".")
+            values[name] = (take(raw, outer, dict, {}) if outer else raw).get(inner)
+            read.add(outer or inner)
+        messages = [Message.user(need(raw, self.prompt, str))]
+        values["stop"] = values.get("stop") or None
+        if self.prompt == "message":
+            messages = [*_history(raw), *messages]
+            read |= {"preamble", "chat_history"}
+        return messages, SamplingParams(**values), {name: value for name, value in raw.items() if name not in read}
+
+
+def _history(raw: JSON) -> list[Message]:
+    roles = {"CHATBOT": Message.assistant, "SYSTEM": Message.system}
+    preamble = take(raw, "preamble", str)
+    messages = [] if preamble is None else [Message.system(preamble)]
+    for turn in take(raw, "chat_history", list, []):
+        make = roles.get(take(turn, "role", str, ""), Message.user)
+        messages.append(make(need(turn, "message", str, at="chat_history.")))
+    return messages
+
+
+def _titan_whole(text: str, reason: str | None, usage: Usage | None) -> JSON:
+    result = {"tokenCount": usage.output_tokens if usage else None, "outputText": text, "completionReason": reason}
+    return {"inputTextTokenCount": usage.input_tokens if usage else None, "results": [result]}
+
+
+def _llama_whole(text: str, reason: str | None, usage: Usage | None) -> JSON:
+    counts = {
+        "prompt_token_count": usage.input_tokens if usage else None,
+        "generation_token_count": usage.output_tokens if usage else None,
+    }
+    return {"generation": text, **counts, "stop_reason": reason}
+
+
+_SAMPLING = {"max_new_tokens": "max_tokens", "temperature": "temperature"}
+
+TEXT_FORMS: dict[str, TextForm] = {
+    "titan": TextForm(
+        "inputText",
+        {
+            "max_new_tokens": "textGenerationConfig.maxTokenCount",
+            "temperature": "textGenerationConfig.temperature",
+            "top_p": "textGenerationConfig.topP",
+            "stop": "textGenerationConfig.stopSequences",
+        },
+        lambda text: {"outputText": text, "index": 0, "completionReason": None},
+        lambda reason: {"outputText": "", "index": 0, "totalOutputTextTokenCount": 0, "completionReason": reason},
+        _titan_whole,
+        ("FINISH", "LENGTH"),
+    ),
+    "llama": TextForm(
+        "prompt",
+        {"max_new_tokens": "max_gen_len", "temperature": "temperature", "top_p": "top_p"},
+        lambda text: {"generation": text, "stop_reason": None},
+        lambda reason: {"generation": "", "stop_reason": reason},
+        _llama_whole,
+        ("stop", "length"),
+    ),
+    "mistral-text": TextForm(
+        "prompt",
+        {**_SAMPLING, "top_p": "top_p", "stop": "stop"},
+        lambda text: {"outputs": [{"text": text, "stop_reason": None}]},
+        lambda reason: {"outputs": [{"text": "", "stop_reason": reason}]},
+        lambda text, reason, _: {"outputs": [{"text": text, "stop_reason": reason}]},
+        ("stop", "length"),
+    ),
+    "command": TextForm(
+        "prompt",
+        {**_SAMPLING, "top_p": "p", "stop": "stop_sequences"},
+        lambda text: {"is_finished": False, "text": text},
+        lambda reason: {"is_finished": True, "finish_reason": reason},
+        lambda text, reason, _: {"generations": [{"text": text, "finish_reason": reason}]},
+        ("COMPLETE", "MAX_TOKENS"),
+        frozenset({"stream"}),
+    ),
+    "command-r": TextForm(
+        "message",
+        {
+            **_SAMPLING,
+            "top_p": "p",
+            "stop": "stop_sequences",
+            "seed": "seed",
+            "presence_penalty": "presence_penalty",
+            "frequency_penalty": "frequency_penalty",
+        },
+        lambda text: {"event_type": "text-generation", "is_finished": False, "text": text},
+        lambda reason: {"event_type": "stream-end", "is_finished": True, "finish_reason": reason},
+        lambda text, reason, _: {"text": text, "finish_reason": reason},
+        ("COMPLETE", "MAX_TOKENS"),
+    ),
+}
+
+
+def write_text(form: TextForm, events: Iterable[Event]) -> Iterator[JSON]:
+    """Yield the chunks of a streamed answer, each as soon as its events went in."""
+    usage = None
+    for event in events:
+        if isinstance(event, TextDelta | RefusalDelta) and event.text:
+            yield form.chunk(event.text)
+        elif isinstance(event, UsageReported):
+            usage = event.usage
+        elif isinstance(event, ResponseFinished):
+            yield {**form.last(_word(form, event.finish_reason)), **metrics(usage)}
+
+
+def build_text_answer(form: TextForm, events: Iterable[Event]) -> JSON:
+    """Return the answer in one piece. One that was cut has no reason."""
+    builder = ResponseBuilder()
+    builder.add_all(events)
+    response = builder.response()
+    finished = builder.finished
+    reason = None if finished is None else _word(form, finished.finish_reason)
+    return form.whole(response.content.refusal + response.completion, reason, response.usage)
+
+
+def _word(form: TextForm, reason: FinishReason) -> str:
+    return form.words[reason == "length"]
+
+
+def metrics(usage: Usage | None) -> JSON:
+    """Return what Bedrock itself counts, as it stands in the last chunk of a stream; nothing where nobody counted."""
+    if usage is None:
+        return {}
+    cached = {
+        "cacheReadInputTokenCount": usage.cache_read_tokens,
+        "cacheWriteInputTokenCount": usage.cache_write_tokens,
+    }
+    known = {name: count for name, count in cached.items() if count is not None}
+    counts = {
+        "inputTokenCount": max(usage.input_tokens - sum(known.values()), 0),
+        "outputTokenCount": usage.output_tokens,
+        "invocationLatency": 0,
+        "firstByteLatency": 0,
+    }
+    return {"amazon-bedrock-invocationMetrics": {**counts, **known}}

@@ -1,0 +1,256 @@
+"""Answers of Gemini's `generateContent`, written: the inverse of the adapter of that name.
+
+https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse
+
+Read again, an answer has the same events, but for what this API has no place for:
+
+- A call comes whole, once it is finished, and ids that were made up are left out; usage comes with the end.
+- A signature goes with the call that it stands in. Behind text it goes on an empty part, as Gemini does in streams.
+- A refusal is text. Ids and transcripts of sound, and bytes of tokens, are left out, as is opaque data of other kinds.
+- Sources with a place in the text are grounding, others are citations, which come first in a plain answer.
+- `tool_calls` is `STOP`, `refusal` is `SAFETY`, `pause` is `MAX_TOKENS`, `error` is `OTHER`; Google's own words stay.
+
+An answer that was cut has no `ResponseFinished`, so it gets no finish reason, which is the only mark of an end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from lm_deluge.encoders.encoder import Encoder, Route
+from lm_deluge.encoders.gemini_generate.fields import encode_error, encode_stream_error
+from lm_deluge.encoders.gemini_generate.request import parse_request
+from lm_deluge.events import (
+    Citation,
+    Event,
+    FinishReason,
+    MediaDelta,
+    ProviderPart,
+    ReasoningDelta,
+    RefusalDelta,
+    ResponseFinished,
+    ResponseStarted,
+    TextDelta,
+    TokenLogprob,
+    ToolCallFinished,
+    ToolCallStarted,
+    UsageReported,
+)
+from lm_deluge.usage import Usage
+
+__all__ = ["ENCODER", "encode_response", "encode_stream"]
+
+JSON = dict[str, Any]
+
+_FINISH_REASONS: dict[FinishReason, str] = {
+    "stop": "STOP",
+    "length": "MAX_TOKENS",
+    "tool_calls": "STOP",
+    "content_filter": "SAFETY",
+    "refusal": "SAFETY",
+    "pause": "MAX_TOKENS",
+    "error": "OTHER",
+}
+_GOOGLES_WORD = str.isupper
+_WHOLE_PARTS = ("executable_code", "code_execution_result", "tool_call", "tool_response", "thought_media")
+
+
+def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: bool = True) -> Iterator[bytes]:
+    """Yield the frames of a streamed answer, each as soon as its events went in; usage always comes."""
+    for chunk in _chunks(events):
+        yield b"data: " + msgspec.json.encode(chunk) + b"\r\n\r\n"
+
+
+def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
+    """Return the answer in one piece: the chunks of a stream, joined. One that was cut has no finish reason."""
+    parts: list[JSON] = []
+    joined: JSON = {"content": {"parts": parts, "role": "model"}, "index": 0}
+    body: JSON = {"candidates": [joined]}
+    for chunk in _chunks(events):
+        candidate: JSON = chunk.pop("candidates")[0]
+        for part in candidate.pop("content")["parts"]:
+            _join_part(parts, part)
+        _join(joined, candidate)
+        body |= chunk
+    return msgspec.json.encode(body)
+
+
+def _join_part(parts: list[JSON], part: JSON) -> None:
+    """Append a part; text that goes on is one part."""
+    last = parts[-1] if parts else {}
+    if set(last) == set(part) and set(part) <= {"text", "thought"}:
+        last["text"] += part["text"]
+    else:
+        parts.append(part)
+
+
+def _join(whole: JSON, more: JSON) -> None:
+    """Join the fields of a candidate: lists grow, and the indices in them with their lists."""
+    for name, value in more.items():
+        known = whole.get(name)
+        if name == "groundingMetadata" and known is not None:
+            offset = len(known.get("groundingChunks", ()))
+            for support in value.get("groundingSupports", ()):
+                support["groundingChunkIndices"] = [index + offset for index in support["groundingChunkIndices"]]
+        if isinstance(known, dict) and isinstance(value, dict):
+            _join(known, value)
+        elif isinstance(known, list) and isinstance(value, list):
+            known += value
+        else:
+            whole[name] = value
+
+
+def _chunks(events: Iterable[Event]) -> Iterator[JSON]:
+    writer = _ChunkWriter()
+    for event in events:
+        write = _WRITERS.get(type(event))
+        chunk = None if write is None else write(writer, event)
+        if chunk is not None:
+            yield chunk
+
+
+class _ChunkWriter:
+    """The state behind one answer."""
+
+    def __init__(self) -> None:
+        self._head: JSON = {}
+        self._usage: Usage | None = None
+        self._ids: dict[int, ToolCallStarted] = {}
+        self._signatures: dict[int, str] = {}
+        self._open: int | None = None
+        self._text: list[str] = []
+        self._suggestions = ""
+
+    def start(self, event: ResponseStarted) -> None:
+        names = {"modelVersion": event.model, "responseId": event.response_id}
+        self._head = {name: value for name, value in names.items() if value is not None}
+
+    def _chunk(self, *parts: JSON, **fields: Any) -> JSON:
+        candidate = {"content": {"parts": list(parts), "role": "model"}, "index": 0, **fields}
+        return {"candidates": [candidate], **self._head}
+
+    def add_text(self, event: TextDelta) -> JSON:
+        self._text.append(event.text)
+        parts = [{"text": event.text}] if event.text else []
+        return self._chunk(*parts, **({"logprobsResult": _logprobs(event.logprobs)} if event.logprobs else {}))
+
+    def add_refusal(self, event: RefusalDelta) -> JSON:
+        return self.add_text(TextDelta(event.text, event.logprobs))
+
+    def add_reasoning(self, event: ReasoningDelta) -> JSON:
+        return self._chunk({"text": event.text, "thought": True})
+
+    def start_call(self, event: ToolCallStarted) -> None:
+        self._open = event.index
+
+    def finish_call(self, event: ToolCallFinished) -> JSON:
+        arguments = event.arguments
+        if not isinstance(arguments, dict):
+            arguments = {"input": event.arguments_text}
+        call: JSON = {"name": event.name, "args": arguments}
+        if event.id != f"call_{event.index}":
+            call = {"id": event.id, **call}
+        part: JSON = {"functionCall": call}
+        if event.index in self._signatures:
+            part["thoughtSignature"] = self._signatures.pop(event.index)
+        self._open = None if self._open == event.index else self._open
+        return self._chunk(part)
+
+    def add_opaque(self, event: ProviderPart) -> JSON | None:
+        data = event.data
+        if event.kind == "search_suggestions":
+            self._suggestions = str(data)
+        elif event.kind == "thought_signature" and isinstance(data, str):
+            if self._open is None:
+                return self._chunk({"text": "", "thoughtSignature": data})
+            self._signatures[self._open] = data
+        elif isinstance(data, dict) and event.kind in (*_WHOLE_PARTS, "thought_signature"):
+            return self._chunk(dict(data))
+        return None
+
+    def add_media(self, event: MediaDelta) -> JSON:
+        if event.url is not None:
+            return self._chunk({"fileData": {"mimeType": event.media_type, "fileUri": event.url}})
+        return self._chunk({"inlineData": {"mimeType": event.media_type, "data": event.data}})
+
+    def add_citation(self, event: Citation) -> JSON | None:
+        place = {name: value for name, value in (("uri", event.url), ("title", event.title)) if value is not None}
+        if not place:
+            return None
+        if event.start is None or event.end is None:
+            return self._chunk(citationMetadata={"citationSources": [place]})
+        text = "".join(self._text)
+        segment = {
+            "startIndex": len(text[: event.start].encode("utf-8", "replace")),
+            "endIndex": len(text[: event.end].encode("utf-8", "replace")),
+        }
+        support = {"segment": segment, "groundingChunkIndices": [0]}
+        return self._chunk(groundingMetadata={"groundingChunks": [{"web": place}], "groundingSupports": [support]})
+
+    def keep_usage(self, event: UsageReported) -> None:
+        self._usage = event.usage
+
+    def finish(self, event: ResponseFinished) -> JSON:
+        raw = event.raw_finish_reason or ""
+        word = raw if _GOOGLES_WORD(raw) else _FINISH_REASONS[event.finish_reason]
+        fields: JSON = {"finishReason": word}
+        if self._suggestions:
+            fields["groundingMetadata"] = {"searchEntryPoint": {"renderedContent": self._suggestions}}
+        chunk = self._chunk(**fields)
+        return chunk if self._usage is None else {**chunk, "usageMetadata": _usage(self._usage)}
+
+
+_WRITERS: dict[type, Callable[[_ChunkWriter, Any], JSON | None]] = {
+    ResponseStarted: _ChunkWriter.start,
+    TextDelta: _ChunkWriter.add_text,
+    ReasoningDelta: _ChunkWriter.add_reasoning,
+    RefusalDelta: _ChunkWriter.add_refusal,
+    ToolCallStarted: _ChunkWriter.start_call,
+    ToolCallFinished: _ChunkWriter.finish_call,
+    Citation: _ChunkWriter.add_citation,
+    MediaDelta: _ChunkWriter.add_media,
+    ProviderPart: _ChunkWriter.add_opaque,
+    UsageReported: _ChunkWriter.keep_usage,
+    ResponseFinished: _ChunkWriter.finish,
+}
+
+
+def _usage(usage: Usage) -> JSON:
+    counts = {
+        "promptTokenCount": usage.input_tokens,
+        "candidatesTokenCount": max(usage.output_tokens - (usage.reasoning_tokens or 0), 0),
+        "totalTokenCount": usage.total_tokens,
+        "thoughtsTokenCount": usage.reasoning_tokens,
+        "cachedContentTokenCount": usage.cache_read_tokens,
+    }
+    return {name: value for name, value in counts.items() if value is not None}
+
+
+def _logprobs(logprobs: Iterable[TokenLogprob]) -> JSON:
+    tokens = list(logprobs)
+    tops = [[{"token": top.token, "logProbability": top.logprob} for top in token.top_logprobs] for token in tokens]
+    return {
+        "chosenCandidates": [{"token": token.token, "logProbability": token.logprob} for token in tokens],
+        "topCandidates": [{"candidates": top} for top in tops],
+    }
+
+
+_VERTEX = r"(/projects/[^/]+/locations/[^/]+)?/publishers/google"
+_MODEL = rf"(/v1beta1|/v1beta|/v1)?({_VERTEX})?/(models|tunedModels)/(?P<model>[^:]+)"
+
+ENCODER = Encoder(
+    name="gemini-generate",
+    parse_request=parse_request,
+    encode_stream=encode_stream,
+    encode_response=encode_response,
+    encode_error=encode_error,
+    encode_stream_error=encode_stream_error,
+    routes=(
+        Route(f"{_MODEL}:streamGenerateContent", is_streamed=True),
+        Route(f"{_MODEL}:generateContent", is_streamed=False),
+    ),
+    stream_type="text/event-stream",
+)

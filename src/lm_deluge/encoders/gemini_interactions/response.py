@@ -1,0 +1,283 @@
+"""Answers of Gemini's Interactions API, written: the inverse of the adapter of that name.
+
+https://ai.google.dev/gemini-api/docs/interactions
+
+Read again, an answer has the same events, but for what this API has no place for:
+
+- Calls come one after the other, as each of them is a step; arguments `{}` are none. Usage comes with the end.
+- A refusal is text. Log probabilities, ids and transcripts of sound are left out, as is opaque data of other kinds.
+- Each source counts in the whole text. `content_filter` and `pause` are `incomplete`, `refusal` is `completed`.
+
+An answer that was cut has no `ResponseFinished`, so it gets no `interaction.completed`, without which none is complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from lm_deluge.encoders.encoder import Encoder, Route
+from lm_deluge.encoders.gemini_generate.fields import encode_error
+from lm_deluge.encoders.gemini_interactions.request import parse_request
+from lm_deluge.errors import APIError
+from lm_deluge.events import (
+    Citation,
+    Event,
+    FinishReason,
+    MediaDelta,
+    ProviderPart,
+    ReasoningDelta,
+    RefusalDelta,
+    ResponseFinished,
+    ResponseStarted,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallFinished,
+    ToolCallStarted,
+    UsageReported,
+)
+from lm_deluge.usage import Usage
+from lm_deluge.wire.sse import encode_sse
+
+__all__ = ["ENCODER", "encode_response", "encode_stream"]
+
+JSON = dict[str, Any]
+
+_STATUSES: dict[FinishReason, str] = {
+    "stop": "completed",
+    "length": "incomplete",
+    "tool_calls": "requires_action",
+    "content_filter": "incomplete",
+    "refusal": "completed",
+    "pause": "incomplete",
+    "error": "failed",
+}
+_OWN_WORDS = {*_STATUSES.values(), "cancelled", "budget_exceeded", "requires_continuation", "idle"}
+_SERVER_STEPS = ("_call", "_result")
+_MEDIA = ("image", "audio", "video")
+
+
+def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: bool = True) -> Iterator[bytes]:
+    """Yield the frames of a streamed answer, each as soon as its events went in; usage always comes."""
+    writer = _EventWriter(created)
+    for event in events:
+        write = _WRITERS.get(type(event))
+        if write is not None:
+            for each in write(writer, event):
+                yield _frame(each)
+    if writer.is_finished:
+        yield b"event: done\ndata: [DONE]\n\n"
+
+
+def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
+    """Return the answer in one piece: the steps of a stream, each put together."""
+    writer = _EventWriter(created)
+    steps: list[JSON] = []
+    interaction: JSON = {}
+    for event in events:
+        write = _WRITERS.get(type(event))
+        for each in () if write is None else write(writer, event):
+            interaction |= each.get("interaction", {})
+            if each["event_type"] == "step.start":
+                steps.append(dict(each["step"]))
+            elif each["event_type"] == "step.delta":
+                _grow(steps[-1], each["delta"])
+    for step in steps:
+        if "arguments_text" in step:
+            step["arguments"] = _arguments(step.pop("arguments_text"))
+    return msgspec.json.encode({**interaction, "steps": steps})
+
+
+def _grow(step: JSON, delta: JSON) -> None:
+    """Put a piece into its step."""
+    kind = delta["type"]
+    if kind == "arguments_delta":
+        step["arguments_text"] = step.get("arguments_text", "") + delta["arguments"]
+    elif kind == "thought_signature":
+        step["signature"] = delta["signature"]
+    elif kind == "thought_summary":
+        step.setdefault("summary", []).append(delta["content"])
+    elif kind == "text_annotation_delta":
+        contents = step.setdefault("content", [])
+        if not contents or contents[-1]["type"] != "text":
+            contents.append({"type": "text", "text": ""})
+        contents[-1].setdefault("annotations", []).extend(delta["annotations"])
+    else:
+        _grow_output(step.setdefault("content", []), delta)
+
+
+def _grow_output(contents: list[JSON], delta: JSON) -> None:
+    last = contents[-1] if contents else {}
+    if last.get("type") == delta["type"] == "text" and "annotations" not in last:
+        last["text"] += delta["text"]
+    else:
+        contents.append(dict(delta))
+
+
+def _arguments(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return text  # as the model wrote it
+
+
+def _frame(event: JSON) -> bytes:
+    return encode_sse(msgspec.json.encode(event), event=event["event_type"])
+
+
+class _EventWriter:
+    """The state behind one answer: which step is open."""
+
+    def __init__(self, created: int) -> None:
+        self.is_finished = False
+        self._created = datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self._interaction: JSON = {"id": "", "object": "interaction", "model": ""}
+        self._index = -1
+        self._open = ""  # type of the open step
+        self._call: int | None = None  # index of the call that is open
+        self._has_arguments = False
+        self._usage: Usage | None = None
+        self._text: list[str] = []
+
+    def start(self, event: ResponseStarted) -> list[JSON]:
+        names = {"id": event.response_id or "", "model": event.model or ""}
+        self._interaction |= names
+        status = {**self._interaction, "status": "in_progress"}
+        return [{"event_type": "interaction.created", "interaction": status}]
+
+    def _begin(self, kind: str, **fields: Any) -> list[JSON]:
+        """Return the events that open a step, and close the one before."""
+        closed = self._close()
+        self._index += 1
+        self._open = kind
+        step = {"type": kind, **fields}
+        return [*closed, {"event_type": "step.start", "index": self._index, "step": step}]
+
+    def _close(self) -> list[JSON]:
+        if not self._open:
+            return []
+        self._open, self._call = "", None
+        return [{"event_type": "step.stop", "index": self._index}]
+
+    def _delta(self, kind: str, delta: JSON) -> list[JSON]:
+        begun = [] if self._open == kind else self._begin(kind)
+        return [*begun, {"event_type": "step.delta", "index": self._index, "delta": delta}]
+
+    def add_text(self, event: TextDelta | RefusalDelta) -> list[JSON]:
+        self._text.append(event.text)
+        return self._delta("model_output", {"type": "text", "text": event.text}) if event.text else []
+
+    def add_reasoning(self, event: ReasoningDelta) -> list[JSON]:
+        content = {"type": "text", "text": event.text}
+        return self._delta("thought", {"type": "thought_summary", "content": content})
+
+    def start_call(self, event: ToolCallStarted) -> list[JSON]:
+        begun = self._begin("function_call", id=event.id, name=event.name, arguments={})
+        self._call, self._has_arguments = event.index, False
+        return begun
+
+    def add_arguments(self, event: ToolCallDelta) -> list[JSON]:
+        # Of calls that come at once only the last one is open; the others are written when they end.
+        if event.index != self._call:
+            return []
+        self._has_arguments = True
+        return self._delta("function_call", {"type": "arguments_delta", "arguments": event.arguments})
+
+    def finish_call(self, event: ToolCallFinished) -> list[JSON]:
+        frames = []
+        if event.index == self._call and not self._has_arguments and event.arguments_text:
+            frames = self._delta("function_call", {"type": "arguments_delta", "arguments": event.arguments_text})
+        return [*frames, *(self._close() if event.index == self._call else [])]
+
+    def add_opaque(self, event: ProviderPart) -> list[JSON]:
+        if event.kind == "thought_signature" and isinstance(event.data, str):
+            delta = {"type": "thought_signature", "signature": event.data}
+            return [*self._delta("thought", delta), *self._close()]
+        if event.kind.endswith(_SERVER_STEPS) and isinstance(event.data, dict):
+            fields = {name: value for name, value in event.data.items() if name != "type"}
+            return [*self._begin(event.kind, **fields), *self._close()]
+        return []
+
+    def add_media(self, event: MediaDelta) -> list[JSON]:
+        kind = event.media_type.partition("/")[0]
+        source = {"data": event.data} if event.url is None else {"uri": event.url}
+        delta = {"type": kind if kind in _MEDIA else "document", "mime_type": event.media_type, **source}
+        return self._delta("model_output", delta)
+
+    def add_citation(self, event: Citation) -> list[JSON]:
+        if not event.url and not event.title:
+            return []
+        text = "".join(self._text)
+        annotation: JSON = {"type": "url_citation", "url": event.url, "title": event.title}
+        if event.start is not None and event.end is not None:
+            annotation["start_index"] = len(text[: event.start].encode("utf-8", "replace"))
+            annotation["end_index"] = len(text[: event.end].encode("utf-8", "replace"))
+        told = {name: value for name, value in annotation.items() if value is not None}
+        return self._delta("model_output", {"type": "text_annotation_delta", "annotations": [told]})
+
+    def keep_usage(self, event: UsageReported) -> list[JSON]:
+        self._usage = event.usage
+        return []
+
+    def finish(self, event: ResponseFinished) -> list[JSON]:
+        self.is_finished = True
+        raw = event.raw_finish_reason or ""
+        interaction = {
+            **self._interaction,
+            "status": raw if raw in _OWN_WORDS else _STATUSES[event.finish_reason],
+            "created": self._created,
+            "updated": self._created,
+        }
+        if self._usage is not None:
+            interaction["usage"] = _usage(self._usage)
+        return [*self._close(), {"event_type": "interaction.completed", "interaction": interaction}]
+
+
+_WRITERS: dict[type, Callable[[_EventWriter, Any], list[JSON]]] = {
+    ResponseStarted: _EventWriter.start,
+    TextDelta: _EventWriter.add_text,
+    RefusalDelta: _EventWriter.add_text,
+    ReasoningDelta: _EventWriter.add_reasoning,
+    ToolCallStarted: _EventWriter.start_call,
+    ToolCallDelta: _EventWriter.add_arguments,
+    ToolCallFinished: _EventWriter.finish_call,
+    Citation: _EventWriter.add_citation,
+    MediaDelta: _EventWriter.add_media,
+    ProviderPart: _EventWriter.add_opaque,
+    UsageReported: _EventWriter.keep_usage,
+    ResponseFinished: _EventWriter.finish,
+}
+
+
+def _usage(usage: Usage) -> JSON:
+    counts = {
+        "total_tokens": usage.total_tokens,
+        "total_input_tokens": usage.input_tokens,
+        "total_cached_tokens": usage.cache_read_tokens,
+        "total_output_tokens": max(usage.output_tokens - (usage.reasoning_tokens or 0), 0),
+        "total_thought_tokens": usage.reasoning_tokens,
+    }
+    return {name: value for name, value in counts.items() if value is not None}
+
+
+def encode_stream_error(error: APIError) -> bytes:
+    """Write the event by which a stream fails after it began."""
+    fields = msgspec.json.decode(encode_error(error))["error"]
+    told = {"code": fields["status"].lower(), "message": fields["message"]}
+    return encode_sse(msgspec.json.encode({"event_type": "error", "error": told}), event="error")
+
+
+ENCODER = Encoder(
+    name="gemini-interactions",
+    parse_request=parse_request,
+    encode_stream=encode_stream,
+    encode_response=encode_response,
+    encode_error=encode_error,
+    encode_stream_error=encode_stream_error,
+    routes=(Route(r"(/v1beta1|/v1beta|/v1)?/interactions"),),
+    stream_type="text/event-stream",
+    id_prefix="v1_",
+)

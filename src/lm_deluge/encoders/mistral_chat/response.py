@@ -1,0 +1,275 @@
+"""Answers of Mistral's chat completions, written: the inverse of the adapter of that name.
+
+https://docs.mistral.ai/api/#tag/chat
+
+Read again, an answer has the same events, but for what this API has no place for:
+
+- A call is announced with its first argument, and closed with all others at the end; its name and id are repeated
+  in each piece. Usage is reported once, with the finish reason, and without the mark `estimated`.
+- A refusal is text like any other. `pause`, `refusal` and `content_filter` are `stop`.
+- Places of citations, sound, attempts, warnings, and opaque data but signatures of thoughts are left out.
+- Calls of a plain answer stand behind its content.
+
+An answer that was cut has no `ResponseFinished`, so it gets neither finish reason nor end mark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from lm_deluge.encoders.encoder import Encoder, Route
+from lm_deluge.encoders.mistral_chat.request import parse_request
+from lm_deluge.encoders.openai_chat.errors import error_words
+from lm_deluge.encoders.openai_chat.response_fields import call_fields, image_piece, logprob_fields, usage_fields
+from lm_deluge.errors import APIError
+from lm_deluge.events import (
+    Citation,
+    Event,
+    FinishReason,
+    MediaDelta,
+    ProviderPart,
+    ReasoningDelta,
+    RefusalDelta,
+    ResponseFinished,
+    ResponseStarted,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallFinished,
+    ToolCallStarted,
+    UsageReported,
+)
+from lm_deluge.prompt.media import Media
+from lm_deluge.prompt.message import Message
+from lm_deluge.prompt.parts import ImagePart, ProviderDataPart, ReasoningPart, RefusalPart, TextPart
+from lm_deluge.response import ResponseBuilder
+from lm_deluge.usage import Usage
+from lm_deluge.wire.sse import encode_sse
+
+__all__ = ["ENCODER", "encode_error", "encode_response", "encode_stream", "encode_stream_error"]
+
+JSON = dict[str, Any]
+
+_DONE = b"data: [DONE]\n\n"
+_SIGNATURE = "signature"
+
+_FINISH_REASONS: dict[FinishReason, str] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "content_filter": "stop",
+    "refusal": "stop",
+    "pause": "stop",
+    "error": "error",
+}
+
+
+def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: bool = True) -> Iterator[bytes]:
+    """Yield the frames of a streamed answer, each as soon as its events went in.
+
+    Usage is in the last chunk, asked for or not; `include_usage` changes nothing.
+    """
+    writer = _ChunkWriter(created)
+    for event in events:
+        yield from writer.write(event)
+
+
+class _ChunkWriter:
+    """The state behind one streamed answer."""
+
+    def __init__(self, created: int) -> None:
+        self._created = created
+        self._head = b""
+        self._usage: Usage | None = None
+        self._calls: dict[int, ToolCallStarted] = {}
+        self._has_arguments: set[int] = set()
+
+    def write(self, event: Event) -> list[bytes]:
+        """Return the frames that `event` completes."""
+        write = _WRITERS.get(type(event))
+        if write is None:
+            return []
+        frames = [] if self._head or isinstance(event, ResponseStarted) else self.start(ResponseStarted())
+        return [*frames, *write(self, event)]
+
+    def start(self, event: ResponseStarted) -> list[bytes]:
+        head = {
+            "id": event.response_id or "",
+            "object": "chat.completion.chunk",
+            "created": self._created,
+            "model": event.model or "",
+        }
+        self._head = b"data: " + msgspec.json.encode(head)[:-1] + b',"choices":['
+        return [self._chunk({"role": "assistant", "content": ""})]
+
+    def _chunk(self, delta: JSON, *, reason: str | None = None, logprobs: JSON | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "finish_reason": reason}
+        if logprobs is not None:
+            choice["logprobs"] = logprobs
+        usage = b""
+        if reason is not None and self._usage is not None:
+            usage = b',"usage":' + msgspec.json.encode(usage_fields(self._usage))
+        return b"%b%b]%b}\n\n" % (self._head, msgspec.json.encode(choice), usage)
+
+    def add_text(self, event: TextDelta | RefusalDelta) -> list[bytes]:
+        logprobs = {"content": logprob_fields(event.logprobs)} if event.logprobs else None
+        return [self._chunk({"content": event.text}, logprobs=logprobs)]
+
+    def add_reasoning(self, event: ReasoningDelta) -> list[bytes]:
+        return [self._chunk({"content": [_thought(event.text)]})]
+
+    def add_opaque(self, event: ProviderPart) -> list[bytes]:
+        if event.kind != _SIGNATURE:
+            return []
+        return [self._chunk({"content": [{"type": "thinking", "thinking": [], _SIGNATURE: event.data}]})]
+
+    def start_call(self, event: ToolCallStarted) -> list[bytes]:
+        self._calls[event.index] = event
+        return [self._call(event, "")]
+
+    def _call(self, started: ToolCallStarted, arguments: str) -> bytes:
+        call = {**call_fields(started.id, started.name, arguments, custom=False), "index": started.index}
+        return self._chunk({"tool_calls": [call]})
+
+    def add_arguments(self, event: ToolCallDelta) -> list[bytes]:
+        self._has_arguments.add(event.index)
+        started = self._calls.get(event.index) or ToolCallStarted(event.index, "", "")
+        return [self._call(started, event.arguments)]
+
+    def finish_call(self, event: ToolCallFinished) -> list[bytes]:
+        """Write what was not written in pieces: answers that were never streamed bring calls whole."""
+        is_whole = event.index in self._calls and (event.index in self._has_arguments or not event.arguments_text)
+        return (
+            [] if is_whole else [self._call(ToolCallStarted(event.index, event.id, event.name), event.arguments_text)]
+        )
+
+    def add_citation(self, event: Citation) -> list[bytes]:
+        return [self._chunk({"content": [_reference(event)]})]
+
+    def add_media(self, event: MediaDelta) -> list[bytes]:
+        if event.media_type.startswith("audio/"):
+            return []
+        url = event.url or f"data:{event.media_type};base64,{event.data}"
+        return [self._chunk({"content": [image_piece(url)]})]
+
+    def keep_usage(self, event: UsageReported) -> list[bytes]:
+        self._usage = event.usage
+        return []
+
+    def finish(self, event: ResponseFinished) -> list[bytes]:
+        reason = event.raw_finish_reason or _FINISH_REASONS[event.finish_reason]
+        return [self._chunk({"content": ""}, reason=reason), _DONE]
+
+
+_WRITERS: dict[type, Callable[[_ChunkWriter, Any], list[bytes]]] = {
+    ResponseStarted: _ChunkWriter.start,
+    TextDelta: _ChunkWriter.add_text,
+    ReasoningDelta: _ChunkWriter.add_reasoning,
+    RefusalDelta: _ChunkWriter.add_text,
+    ToolCallStarted: _ChunkWriter.start_call,
+    ToolCallDelta: _ChunkWriter.add_arguments,
+    ToolCallFinished: _ChunkWriter.finish_call,
+    Citation: _ChunkWriter.add_citation,
+    MediaDelta: _ChunkWriter.add_media,
+    ProviderPart: _ChunkWriter.add_opaque,
+    UsageReported: _ChunkWriter.keep_usage,
+    ResponseFinished: _ChunkWriter.finish,
+}
+
+
+def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
+    """Return the answer in one piece. One that was cut has no finish reason."""
+    builder = ResponseBuilder()
+    builder.add_all(events)
+    response = builder.response()
+    finished = builder.finished
+    reason = None
+    if finished is not None:
+        reason = finished.raw_finish_reason or _FINISH_REASONS[finished.finish_reason]
+    content = response.content
+    references = [_reference(citation) for citation in response.citations]
+    message: JSON = {"role": "assistant", "content": _content(content, references)}
+    message["tool_calls"] = [
+        call_fields(part.id, part.name, part.arguments_text, custom=False) for part in content.tool_calls
+    ] or None
+    choice: JSON = {"index": 0, "message": message, "finish_reason": reason}
+    tokens = [token for part in content.parts if isinstance(part, TextPart) for token in part.logprobs]
+    if tokens:
+        choice["logprobs"] = {"content": logprob_fields(tuple(tokens))}
+    body: JSON = {
+        "id": response.response_id or "",
+        "object": "chat.completion",
+        "created": created,
+        "model": response.model_external or "",
+        "choices": [choice],
+    }
+    if response.usage is not None:
+        body["usage"] = usage_fields(response.usage)
+    return msgspec.json.encode(body)
+
+
+def _content(content: Message, references: list[JSON]) -> str | list[JSON]:
+    """Return a text where there is nothing else, or pieces."""
+    pieces: list[JSON] = []
+    for part in content.parts:
+        if isinstance(part, ProviderDataPart) and part.kind == _SIGNATURE and pieces:
+            pieces[-1][_SIGNATURE] = part.data
+        elif type(part) in _PIECES:
+            pieces.append(_PIECES[type(part)](part))
+    pieces += references
+    if all(piece["type"] == "text" for piece in pieces):
+        return "".join(piece["text"] for piece in pieces)
+    return pieces
+
+
+def _text_piece(part: Any) -> JSON:
+    return {"type": "text", "text": part.text}
+
+
+def _thought(text: str) -> JSON:
+    return {"type": "thinking", "thinking": [{"type": "text", "text": text}]}
+
+
+def _shown(part: Any) -> JSON:
+    media: Media = part.media
+    return image_piece(media.url or media.data_url())
+
+
+_PIECES: dict[type, Callable[[Any], JSON]] = {
+    TextPart: _text_piece,
+    RefusalPart: _text_piece,
+    ReasoningPart: lambda part: _thought(part.text),
+    ImagePart: _shown,
+}
+
+
+def _reference(citation: Citation) -> JSON:
+    raw = citation.raw
+    if raw is not None and raw.get("type") in ("reference", "tool_reference"):
+        return raw
+    return {"type": "tool_reference", "tool": "web_search", "title": citation.title or "", "url": citation.url}
+
+
+def encode_error(error: APIError) -> bytes:
+    """Write the JSON body of an error answer. The status is not in it: `error.status_code` goes before."""
+    kind, code = error_words(error)
+    return msgspec.json.encode({"object": "error", "message": error.message, "type": kind, "param": None, "code": code})
+
+
+def encode_stream_error(error: APIError) -> bytes:
+    """Write the frame by which a stream fails after it began. Nothing follows it, no end mark either."""
+    return encode_sse(encode_error(error))
+
+
+ENCODER = Encoder(
+    name="mistral-chat",
+    parse_request=parse_request,
+    encode_stream=encode_stream,
+    encode_response=encode_response,
+    encode_error=encode_error,
+    encode_stream_error=encode_stream_error,
+    # The path alone is OpenAI's too: a server that speaks both tells them apart by the name in front of it.
+    routes=(Route(r"/mistral/v1/chat/completions"),),
+)

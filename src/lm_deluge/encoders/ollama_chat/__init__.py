@@ -1,0 +1,1 @@
+"""Ollama's chat API, from the server's side: requests read, answers written."""

@@ -1,0 +1,214 @@
+"""Answers of Ollama's own chat API, written: the inverse of the adapter `ollama-chat`.
+
+https://docs.ollama.com/api/chat
+
+Read again, an answer has the same events, but for what this API has no place for:
+
+- Ids of answers, details of usage, citations, sound, images by URL, attempts, warnings and opaque data are left out.
+- A call is written whole once it is finished, its arguments as JSON; text that is no object becomes its field `input`.
+- A refusal is text like any other. All reasons but `length` are `stop`; `error` is an error.
+- A plain answer has its thoughts, its text, its images and its calls in fields of their own: their order is lost.
+
+An answer that was cut has no `ResponseFinished`, so it gets no line that says `done`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from lm_deluge.encoders.encoder import Encoder, Route
+from lm_deluge.encoders.ollama_chat.request import parse_request
+from lm_deluge.encoders.openai_chat.errors import usual_status
+from lm_deluge.encoders.openai_chat.response_fields import logprob_fields
+from lm_deluge.errors import APIError
+from lm_deluge.events import (
+    Event,
+    FinishReason,
+    MediaDelta,
+    ReasoningDelta,
+    RefusalDelta,
+    ResponseFinished,
+    ResponseStarted,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallFinished,
+    ToolCallStarted,
+    UsageReported,
+)
+from lm_deluge.prompt.message import Message
+from lm_deluge.prompt.parts import ImagePart, TextPart, ToolCallPart
+from lm_deluge.response import ResponseBuilder
+from lm_deluge.usage import Usage
+
+__all__ = ["ENCODER", "encode_error", "encode_response", "encode_stream", "encode_stream_error"]
+
+JSON = dict[str, Any]
+
+_FINISH_REASONS: dict[FinishReason, str] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "stop",
+    "content_filter": "stop",
+    "refusal": "stop",
+    "pause": "stop",
+    "error": "stop",
+}
+
+
+def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: bool = True) -> Iterator[bytes]:
+    """Yield the lines of a streamed answer, each as soon as its events went in.
+
+    Usage is in the last line, asked for or not; `include_usage` changes nothing.
+    """
+    writer = _LineWriter(created)
+    for event in events:
+        yield from writer.write(event)
+
+
+class _LineWriter:
+    """The state behind one streamed answer. All lines begin with the same fields."""
+
+    def __init__(self, created: int) -> None:
+        self._head: JSON = {"model": "", "created_at": _time(created)}
+        self._usage: Usage | None = None
+        self._open: dict[int, tuple[ToolCallStarted, list[str]]] = {}  # calls that were begun
+
+    def write(self, event: Event) -> list[bytes]:
+        """Return the lines that `event` completes."""
+        write = _WRITERS.get(type(event))
+        return [] if write is None else write(self, event)
+
+    def start(self, event: ResponseStarted) -> list[bytes]:
+        self._head["model"] = event.model or ""
+        return []
+
+    def _line(self, message: JSON, **more: Any) -> bytes:
+        fields = {**self._head, "message": {"role": "assistant", **message}, "done": False, **more}
+        return msgspec.json.encode(fields) + b"\n"
+
+    def add_text(self, event: TextDelta | RefusalDelta) -> list[bytes]:
+        more = {"logprobs": logprob_fields(event.logprobs)} if event.logprobs else {}
+        return [self._line({"content": event.text}, **more)]
+
+    def add_reasoning(self, event: ReasoningDelta) -> list[bytes]:
+        return [self._line({"content": "", "thinking": event.text})]
+
+    def add_media(self, event: MediaDelta) -> list[bytes]:
+        is_image = event.data and not event.media_type.startswith("audio/")
+        return [self._line({"content": "", "images": [event.data]})] if is_image else []
+
+    def start_call(self, event: ToolCallStarted) -> list[bytes]:
+        self._open[event.index] = (event, [])
+        return []
+
+    def add_arguments(self, event: ToolCallDelta) -> list[bytes]:
+        if event.index in self._open:
+            self._open[event.index][1].append(event.arguments)
+        return []
+
+    def finish_call(self, event: ToolCallFinished) -> list[bytes]:
+        self._open.pop(event.index, None)
+        return [self._line({"content": "", "tool_calls": [_call(event)]})]
+
+    def keep_usage(self, event: UsageReported) -> list[bytes]:
+        self._usage = event.usage
+        return []
+
+    def finish(self, event: ResponseFinished) -> list[bytes]:
+        broken = [ToolCallPart(start.id, start.name, "".join(pieces)) for start, pieces in self._open.values()]
+        calls = [self._line({"content": "", "tool_calls": [_call(call)]}) for call in broken]
+        return [*calls, self._line({"content": ""}, **_end(event, self._usage))]
+
+
+_WRITERS: dict[type, Callable[[_LineWriter, Any], list[bytes]]] = {
+    ResponseStarted: _LineWriter.start,
+    TextDelta: _LineWriter.add_text,
+    ReasoningDelta: _LineWriter.add_reasoning,
+    RefusalDelta: _LineWriter.add_text,
+    MediaDelta: _LineWriter.add_media,
+    ToolCallStarted: _LineWriter.start_call,
+    ToolCallDelta: _LineWriter.add_arguments,
+    ToolCallFinished: _LineWriter.finish_call,
+    UsageReported: _LineWriter.keep_usage,
+    ResponseFinished: _LineWriter.finish,
+}
+
+
+def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
+    """Return the answer in one piece. One that was cut is not `done`."""
+    builder = ResponseBuilder()
+    builder.add_all(events)
+    response = builder.response()
+    body: JSON = {
+        "model": response.model_external or "",
+        "created_at": _time(created),
+        "message": {"role": "assistant", **_message(response.content)},
+        "done": False,
+    }
+    tokens = [token for part in response.content.parts if isinstance(part, TextPart) for token in part.logprobs]
+    if tokens:
+        body["logprobs"] = logprob_fields(tuple(tokens))
+    if builder.finished is not None:
+        body |= _end(builder.finished, response.usage)
+    return msgspec.json.encode(body)
+
+
+def _message(content: Message) -> JSON:
+    images = [part.media.base64() for part in content.parts if isinstance(part, ImagePart) and part.media.data]
+    optional: JSON = {
+        "thinking": content.thinking,
+        "images": images,
+        "tool_calls": [_call(part) for part in content.tool_calls],
+    }
+    text = content.completion + content.refusal
+    return {"content": text, **{name: value for name, value in optional.items() if value}}
+
+
+def _call(call: Any) -> JSON:
+    """Return a call: of an event, or of a part, which have the same fields."""
+    arguments = call.arguments if isinstance(call.arguments, dict) else {"input": call.arguments_text}
+    return {"id": call.id, "function": {"name": call.name, "arguments": arguments}}
+
+
+def _end(finished: ResponseFinished, usage: Usage | None) -> JSON:
+    end: JSON = {"done": True, "done_reason": finished.raw_finish_reason or _FINISH_REASONS[finished.finish_reason]}
+    if usage is not None:
+        end |= {"total_duration": 0, "load_duration": 0}
+        end |= {"prompt_eval_count": usage.input_tokens, "prompt_eval_duration": 0}
+        end |= {"eval_count": usage.output_tokens, "eval_duration": 0}
+    return end
+
+
+def _time(created: int) -> str:
+    return datetime.fromtimestamp(created, UTC).isoformat().replace("+00:00", "Z")
+
+
+def encode_error(error: APIError) -> bytes:
+    """Write the JSON body of an error answer. The status is not in it: `error.status_code` goes before."""
+    return msgspec.json.encode({"error": error.message})
+
+
+def encode_stream_error(error: APIError) -> bytes:
+    """Write the line by which a stream fails after it began. Nothing follows it.
+
+    Ollama says no more than why; the status that it stands for is ours, so that the error is known again.
+    """
+    fields = {"error": error.message, "status_code": usual_status(error)}
+    return msgspec.json.encode(fields) + b"\n"
+
+
+ENCODER = Encoder(
+    name="ollama-chat",
+    parse_request=parse_request,
+    encode_stream=encode_stream,
+    encode_response=encode_response,
+    encode_error=encode_error,
+    encode_stream_error=encode_stream_error,
+    routes=(Route(r"/api/chat"),),
+    stream_type="application/x-ndjson",
+    is_sse=False,
+)

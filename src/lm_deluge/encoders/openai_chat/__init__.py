@@ -1,0 +1,1 @@
+"""OpenAI's Chat Completions API and of compatible hosts, from the server's side: requests read, answers written."""

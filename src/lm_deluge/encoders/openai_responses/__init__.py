@@ -1,0 +1,1 @@
+"""OpenAI's Responses API, from the server's side: requests read, answers written."""

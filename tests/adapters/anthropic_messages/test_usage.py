@@ -1,0 +1,43 @@
+"""Anthropic's usage, as far as prices depend on it."""
+
+from __future__ import annotations
+
+import pytest
+
+from lm_deluge.adapters.anthropic_messages.usage import read_usage
+from lm_deluge.events import ResponseFinished, ResponseStarted, TextDelta, UsageReported
+from lm_deluge.models.registry import find_model
+from lm_deluge.testing import decode_body, encode_events
+from lm_deluge.usage import Usage
+
+RAW = {
+    "input_tokens": 100,
+    "output_tokens": 10,
+    "cache_creation_input_tokens": 60,
+    "cache_creation": {"ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 40},
+    "service_tier": "batch",
+}
+
+
+def test_how_long_the_cache_keeps_and_how_it_was_served() -> None:
+    usage = read_usage(RAW)
+    assert (usage.cache_write_tokens, usage.cache_write_1h_tokens, usage.service_tier) == (60, 40, "batch")
+    price = find_model("claude-sonnet-4-5").price
+    assert price is not None
+    assert price.cost(usage) == pytest.approx((100 * 1.5 + 20 * 1.875 + 40 * 3.0 + 10 * 7.5) / 1e6)
+
+
+@pytest.mark.parametrize("odd", [{"cache_creation": 5, "service_tier": 5}, {"cache_creation": {}}, {}])
+def test_what_is_not_said_or_odd_is_not_known(odd: dict) -> None:
+    usage = read_usage({"input_tokens": 1, "output_tokens": 1, **odd})
+    assert (usage.cache_write_1h_tokens, usage.service_tier) == (None, None)
+
+
+def test_it_is_written_and_read_again() -> None:
+    told = Usage(
+        input_tokens=160, output_tokens=10, cache_write_tokens=60, cache_write_1h_tokens=40, service_tier="standard"
+    )
+    events = [ResponseStarted("msg_1", "m"), TextDelta("Hi"), UsageReported(told), ResponseFinished("stop")]
+    read = decode_body("anthropic-messages", b"".join(encode_events("anthropic-messages", events))).usage
+    assert read is not None
+    assert (read.cache_write_1h_tokens, read.service_tier) == (40, "standard")

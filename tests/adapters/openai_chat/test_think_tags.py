@@ -1,0 +1,161 @@
+"""Reasoning between tags in the text: told as reasoning where a row says so, and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lm_deluge.adapters.openai_chat.adapter import OpenAIChat
+from lm_deluge.adapters.openai_chat.think_tags import TagSplitter
+from lm_deluge.events import (
+    Event,
+    ReasoningDelta,
+    ResponseFinished,
+    ResponseStarted,
+    TextDelta,
+    TokenLogprob,
+    ToolCallStarted,
+)
+from lm_deluge.models.rows import Capabilities, Quirks
+from lm_deluge.prompt.conversation import Conversation
+from samples.chat_bytes import chunk, text
+from samples.chat_calls import a_call
+
+HI = Conversation.user("Hi")
+TAGS = Quirks(think_tags=True)
+DONE = b"data: [DONE]\n\n"
+
+
+def split(*pieces: str) -> list[Event]:
+    splitter = TagSplitter()
+    events: list[Event] = []
+    for piece in pieces:
+        events += splitter.split([TextDelta(piece)])
+    return [*events, *splitter.split([ResponseFinished("stop")])]
+
+
+def told(events: list[Event]) -> tuple[str, str]:
+    """Return the reasoning and the text of events."""
+    reasoning = "".join(event.text for event in events if isinstance(event, ReasoningDelta))
+    return reasoning, "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+@pytest.mark.parametrize(
+    ("answer", "reasoning", "rest"),
+    [
+        ("<think>Hm.</think>Yes.", "Hm.", "Yes."),
+        ("<think>\nHm.\n</think>\n\nYes.", "\nHm.\n", "\n\nYes."),
+        ("\n <think>Hm.</think>Yes.", "Hm.", "\n Yes."),
+        ("<think></think>Yes.", "", "Yes."),
+        ("Yes. <think>Hm.</think>", "", "Yes. <think>Hm.</think>"),
+        ("<think>a</think><think>b</think>", "a", "<think>b</think>"),
+        ("<think>a < b, </thin, <think></think>c", "a < b, </thin, <think>", "c"),
+        ("<thinking>a</thinking>", "", "<thinking>a</thinking>"),
+        ("<think>cut off </thi", "cut off </thi", ""),
+        ("<thi", "", "<thi"),
+        ("  ", "", "  "),
+        ("a</think>b", "", "a</think>b"),
+        ("", "", ""),
+    ],
+)
+def test_wherever_the_text_is_cut_the_same_is_told(answer: str, reasoning: str, rest: str) -> None:
+    assert told(split(answer)) == (reasoning, rest)
+    assert told(split(*answer)) == (reasoning, rest)
+    for seed in range(20):
+        draw = random.Random(seed)
+        cuts = sorted(draw.randint(0, len(answer)) for _ in range(4))
+        pieces = [answer[a:b] for a, b in zip([0, *cuts], [*cuts, len(answer)], strict=True)]
+        assert told(split(*pieces)) == (reasoning, rest)
+
+
+def expected(whole: str) -> tuple[str, str]:
+    """Return the reasoning and the text of an answer, by one regular expression."""
+    found = re.fullmatch(r"(\s*)<think>(.*?)(?:</think>(.*))?", whole, re.DOTALL)
+    return (found[2], found[1] + (found[3] or "")) if found else ("", whole)
+
+
+@given(st.lists(st.sampled_from(["<think>", "</think>", "<", "</", "think", ">", " ", "a", ""]), max_size=14))
+def test_nothing_but_the_tags_is_lost(pieces: list[str]) -> None:
+    whole = "".join(pieces)
+    assert told(split(*pieces)) == told(split(*whole)) == told(split(whole)) == expected(whole)
+
+
+def test_no_delta_is_empty_and_text_that_can_be_no_tag_is_told_at_once() -> None:
+    splitter = TagSplitter()
+    steps = [("<thi", []), ("s", [TextDelta("<this")]), ("<think>", [TextDelta("<think>")])]
+    for piece, made in steps:
+        assert splitter.split([TextDelta(piece)]) == made
+    splitter = TagSplitter()
+    steps = [
+        ("<think>a", [ReasoningDelta("a")]),
+        ("b</", [ReasoningDelta("b")]),
+        ("c", [ReasoningDelta("</c")]),
+        ("</think", []),
+        (">d", [TextDelta("d")]),
+    ]
+    for piece, made in steps:
+        assert splitter.split([TextDelta(piece)]) == made
+
+
+def test_other_events_keep_their_place() -> None:
+    splitter = TagSplitter()
+    call = ToolCallStarted(0, "call_1", "add")
+    start = ResponseStarted("1", "m")
+    assert splitter.split([start, TextDelta("<th")]) == [start]
+    assert splitter.split([call]) == [TextDelta("<th"), call]
+    assert splitter.split([TextDelta("<think>")]) == [TextDelta("<think>")]
+
+
+def test_log_probabilities_stay_with_the_text() -> None:
+    splitter = TagSplitter()
+    first, second = TokenLogprob("<th", -0.1), TokenLogprob("is", -0.2)
+    assert splitter.split([TextDelta("<th", (first,))]) == []
+    assert splitter.split([TextDelta("is", (second,))]) == [TextDelta("<this", (first, second))]
+
+
+def read(body: bytes, *, capabilities: Capabilities | None = None, quirks: Quirks = TAGS) -> list[Event]:
+    decoder = OpenAIChat().decoder(a_call(HI, capabilities=capabilities, quirks=quirks))
+    events = [event for at in range(len(body)) for event in decoder.feed(body[at : at + 1])]
+    return [*events, *decoder.close()]
+
+
+STREAM = b"".join(map(text, ("<th", "ink>Hm", ".</thi", "nk>", "Yes."))) + chunk({}, "stop") + DONE
+
+
+def test_a_stream_of_a_host_with_tags() -> None:
+    assert told(read(STREAM)) == ("Hm.", "Yes.")
+
+
+def test_without_a_word_in_the_row_tags_are_text() -> None:
+    assert told(read(STREAM, quirks=Quirks())) == ("", "<think>Hm.</think>Yes.")
+
+
+@pytest.mark.parametrize("of_host", [True, False])
+def test_the_row_of_the_model_overrules_that_of_the_host(*, of_host: bool) -> None:
+    quirks, model = Quirks(think_tags=of_host), Capabilities(think_tags=not of_host)
+    assert told(read(STREAM, capabilities=model, quirks=quirks))[0] == ("" if of_host else "Hm.")
+
+
+@pytest.mark.parametrize("way", ["decoder", "parse_response"])
+def test_a_plain_answer_is_split_once(way: str) -> None:
+    message = {"role": "assistant", "content": "<think>a</think><think>b</think>"}
+    body = json.dumps({"id": "1", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).encode()
+    call = a_call(HI, quirks=TAGS, is_streamed=False)
+    events = read(body) if way == "decoder" else OpenAIChat().parse_response(call, body)
+    assert told(events) == ("a", "<think>b</think>")
+
+
+def test_what_is_held_back_is_told_where_the_stream_breaks() -> None:
+    decoder = OpenAIChat().decoder(a_call(HI, quirks=TAGS))
+    events = decoder.feed(text("<think>Hm</th"))
+    assert told(events) == ("Hm", "")
+    assert told(decoder.close()) == ("</th", "")
+    assert decoder.error is not None
+    assert not decoder.is_complete
+    assert not decoder.is_finished
+    assert decoder.ignored == 0
