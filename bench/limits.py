@@ -6,12 +6,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # the servers and the runner in virtual time
 
-from dispatch.foreign_servers import MockLimit, MovingWindow, set_clocks
-from dispatch.servers import Server, SlidingWindow
-from dispatch.test_in_virtual_time import answers
-from dispatch.virtual import Load, Outcome, VirtualRunner
-from lm_deluge.dispatch.limiter import LocalLimiter
-from lm_deluge.dispatch.limits import Limit
+from dispatch.scheduling.foreign_servers import MockLimit, MovingWindow, set_clocks
+from dispatch.scheduling.servers import Server, SlidingWindow
+from dispatch.scheduling.test_in_virtual_time import answers
+from dispatch.scheduling.virtual import Load, Outcome, VirtualRunner
+from lm_deluge.dispatch.scheduling.limiter import Limit
+from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
 from lm_deluge.wire.rate_limit_headers import Dimension
 
 MINUTES = 11

@@ -19,7 +19,7 @@ import msgspec
 from lm_deluge import config, errors, events, response, usage
 from lm_deluge.models import rows
 from lm_deluge.prompt import tool
-from lm_deluge.simulator.faults import FAULTS, Fault
+from lm_deluge.simulator.faults.catalog import FAULTS, Fault
 from provider_features import HEADS, feature_lines
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,10 +11,10 @@ from typing import Any
 
 from lm_deluge import LLMClient
 from lm_deluge.api_requests.call_plan import CallPlan
-from lm_deluge.client.asked import Asked
+from lm_deluge.client.call_options import Asked
 from lm_deluge.config import Secret
-from lm_deluge.dispatch.journal import Journal
-from lm_deluge.dispatch.provider_batch import ProviderBatch
+from lm_deluge.dispatch.batch.provider.runner import ProviderBatch
+from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.encoders.encoder import ParsedRequest
 from lm_deluge.prompt.conversation import to_conversation
 from lm_deluge.response import APIResponse

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lm_deluge.dispatch.journal_file import DiskFile
+from lm_deluge.dispatch.journal.file import DiskFile
 
 
 class FailingDisk:

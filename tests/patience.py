@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from lm_deluge import LLMClient
-from lm_deluge.client.limits import build_limiter, build_routes
-from lm_deluge.dispatch.lanes import Job
-from lm_deluge.dispatch.runner import LimiterLock, Runner
-from lm_deluge.dispatch.scheduler import Start
+from lm_deluge.client.scheduling import build_limiter, build_routes
+from lm_deluge.dispatch.scheduling.queue import Job
+from lm_deluge.dispatch.scheduling.runner import LimiterLock, Runner
+from lm_deluge.dispatch.scheduling.scheduler import Start
 
 AnyRunner = TypeVar("AnyRunner", bound=Runner)
 

@@ -18,7 +18,7 @@ from lm_deluge.adapters.batch_catalog import batch_api_names, find_batch_api
 from lm_deluge.adapters.catalog import find_adapter
 from lm_deluge.adapters.gemini_generate.batch import GeminiBatch
 from lm_deluge.adapters.openai_chat.batch import OpenAIBatch
-from lm_deluge.dispatch.batch_items import ItemFile
+from lm_deluge.dispatch.batch.provider.items import ItemFile
 from lm_deluge.errors import (
     APIError,
     BadRequestError,

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from cli.emulator import Emulator
+from cli.render.emulator import Emulator
 
 PATIENCE_S = 30.0
 COMMAND = [sys.executable, "-m", "lm_deluge"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli.driver import PATIENCE_S, run, start, wait_until
-from lm_deluge.dispatch.journal_records import Entry, JournalState, scan
+from lm_deluge.dispatch.journal.records import Entry, JournalState, scan
 from lm_deluge.errors import BadRequestError
 from lm_deluge.simulator import Batches
 

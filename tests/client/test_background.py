@@ -22,7 +22,7 @@ from lm_deluge.events import Attempt, Event, ResponseFinished, ResponseStarted, 
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.response import ResponseBuilder
 from lm_deluge.simulator import Pace, Script, Simulator
-from lm_deluge.simulator.faults import Fault
+from lm_deluge.simulator.faults.catalog import Fault
 
 TEXT = "Grüße aus Genève, 世界! 🙂 Ende."
 SCRIPT = Script(reasoning="Erst denken.", text=TEXT, tool_calls=[("weather", {"city": "Roma"})])

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from continued import PLAIN_TEXTS, PROSE, TEXTS, anchor_in, breaks
-from continued_streams import BREAK, Model, check_joined, client_of, events_of, hurried, read_all, read_on
+from client.continued import PLAIN_TEXTS, PROSE, TEXTS, anchor_in, breaks
+from client.continued_streams import BREAK, Model, check_joined, client_of, events_of, hurried, read_all, read_on
 from grammar import check_grammar
 from lm_deluge import Tool
 from lm_deluge.config import Timeouts
@@ -27,7 +27,7 @@ from lm_deluge.events import (
 )
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.simulator import Script, Simulator
-from lm_deluge.simulator.faults import Fault
+from lm_deluge.simulator.faults.catalog import Fault
 
 TIMES = 1_000 if os.environ.get("DELUGE_SOAK") else 100
 WAYS = [

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from lm_deluge import LLMClient
-from lm_deluge.client.asked import Asked
-from lm_deluge.dispatch.cached_call import run_call
+from lm_deluge.client.call_options import Asked
+from lm_deluge.dispatch.cache.call import run_call
 from lm_deluge.errors import (
     AuthenticationError,
     BudgetError,
@@ -21,7 +21,7 @@ from lm_deluge.events import Attempt, ResponseFinished, ResponseStarted, TextDel
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.response import ResponseBuilder
 from lm_deluge.simulator import Simulator
-from lm_deluge.simulator.faults import Fault
+from lm_deluge.simulator.faults.catalog import Fault
 from lm_deluge.usage import Usage
 from loopback import FIN, HANG, HEAD, HELLO, Loopback, answer, chunk, plain, text
 from patience import without_waiting

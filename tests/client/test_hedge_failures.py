@@ -12,9 +12,9 @@ import pytest
 
 from lm_deluge import LLMClient
 from lm_deluge.client.client import Asked
-from lm_deluge.dispatch.batch_input import BatchRow
-from lm_deluge.dispatch.cached_call import run_call
-from lm_deluge.dispatch.journal import Journal
+from lm_deluge.dispatch.batch.input import BatchRow
+from lm_deluge.dispatch.cache.call import run_call
+from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.errors import JournalError, ServerError
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.response import APIResponse

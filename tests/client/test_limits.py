@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from lm_deluge import LLMClient
-from lm_deluge.client.batch import run_in_order
+from lm_deluge.client.batch.prompts import run_in_order
 from lm_deluge.client.client import Asked
-from lm_deluge.client.limits import build_limiter
-from lm_deluge.dispatch.limits import Need, Observation
-from lm_deluge.dispatch.tally import Tally
+from lm_deluge.client.scheduling import build_limiter
+from lm_deluge.dispatch.batch.progress import Tally
+from lm_deluge.dispatch.scheduling.limiter import Need, Observation
 from lm_deluge.errors import ConfigurationError, RateLimitError
 from lm_deluge.simulator import Simulator
 from lm_deluge.usage import Usage

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from lm_deluge.cli.simulate import simulate
+from lm_deluge.cli.commands.simulate import simulate
 from lm_deluge.simulator import Simulator
 from pages import DOCS, PAGES, ROOT, Block, blocks, name_of
 

@@ -11,7 +11,7 @@ from lm_deluge.api_requests.openai import stream_chat
 from lm_deluge.client.stream import Stream
 from lm_deluge.client.sync import SyncStream
 from lm_deluge.config import LocalCache
-from lm_deluge.dispatch.cache import SQLiteCache
+from lm_deluge.dispatch.cache.sqlite import SQLiteCache
 from lm_deluge.errors import APIError, RateLimitError, TimeoutError, TruncatedError
 from lm_deluge.events import (
     Attempt,

@@ -11,13 +11,13 @@ from typing import Any
 import click
 import msgspec
 
-from lm_deluge.cli.status import totals
-from lm_deluge.cli.terminal import report
-from lm_deluge.cli.visible import visible_line
-from lm_deluge.dispatch.batch_output import write_whole
-from lm_deluge.dispatch.batch_survey import Survey
-from lm_deluge.dispatch.journal import Journal
-from lm_deluge.dispatch.journal_bill import Bill, Sum, bill_of
+from lm_deluge.cli.render.escape import visible_line
+from lm_deluge.cli.render.status_line import totals
+from lm_deluge.cli.render.terminal import report
+from lm_deluge.dispatch.batch.output import write_whole
+from lm_deluge.dispatch.batch.survey import Survey
+from lm_deluge.dispatch.journal.cost import Bill, Sum, bill_of
+from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.errors import JournalError
 
 __all__ = ["Outcome", "outcome_of", "say_begin", "say_end", "say_failure", "say_stopped", "write_report"]

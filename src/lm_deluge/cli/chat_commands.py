@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lm_deluge.cli.status import totals
-from lm_deluge.cli.talk import Talk
-from lm_deluge.cli.terminal import report
-from lm_deluge.cli.visible import visible_line
+from lm_deluge.cli.chat_session import Talk
+from lm_deluge.cli.render.escape import visible_line
+from lm_deluge.cli.render.status_line import totals
+from lm_deluge.cli.render.terminal import report
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.prompt.message import Message
 

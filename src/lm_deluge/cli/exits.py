@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from lm_deluge.cli.visible import visible
+from lm_deluge.cli.render.escape import visible
 from lm_deluge.errors import ConfigurationError, DelugeError
 
 __all__ = ["EXIT_CODES", "FAILED", "INTERRUPTED", "READER_GONE", "WRONG_USE", "EndedError", "TerminatedError", "run"]
@@ -61,7 +61,7 @@ def _run(command: Callable[[], Any]) -> int:
 
 
 def _say(text: str) -> None:
-    from lm_deluge.cli.terminal import report
+    from lm_deluge.cli.render.terminal import report
 
     with contextlib.suppress(AttributeError):  # no stderr at all
         report(visible(text))

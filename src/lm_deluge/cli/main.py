@@ -37,7 +37,7 @@ class _Commands(click.Group):
         """Import a command, or return None where there is none of that name."""
         if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"lm_deluge.cli.{cmd_name}")
+        module = importlib.import_module(f"lm_deluge.cli.commands.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
         return command
 

@@ -11,9 +11,9 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from lm_deluge.client.asked import Asked, Tools, merged
+from lm_deluge.client.call_options import Asked, Tools, merged
 from lm_deluge.config import ClientOptions, LocalCache, PromptCache, SamplingParams, check_range
-from lm_deluge.dispatch.purse import Purse
+from lm_deluge.dispatch.budget import Purse
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.models.registry import find_served_model
 from lm_deluge.models.rows import ModelRow
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
     # asyncio, the adapters and aiohttp are imported with the first call: importing the library stays cheap.
     from lm_deluge.api_requests.call_plan import CallPlan
-    from lm_deluge.client.batch import EventMerger
-    from lm_deluge.client.journalled import JournalledRows
-    from lm_deluge.client.planning import Planner
-    from lm_deluge.client.progress import ProgressKind
+    from lm_deluge.client.batch.journaled import JournalledRows
+    from lm_deluge.client.batch.progress_display import ProgressKind
+    from lm_deluge.client.batch.prompts import EventMerger
+    from lm_deluge.client.plans import Planner
     from lm_deluge.client.stream import Echo, Stream
     from lm_deluge.client.sync import SyncStream
-    from lm_deluge.dispatch.batch_input import BatchRow
-    from lm_deluge.dispatch.cache import SQLiteCache
-    from lm_deluge.dispatch.journal import Journal
-    from lm_deluge.dispatch.runner import LimiterLock, Runner
-    from lm_deluge.dispatch.stream_call import StreamCall
-    from lm_deluge.dispatch.work import Work
+    from lm_deluge.dispatch.attempts.call_stream import StreamCall
+    from lm_deluge.dispatch.batch.input import BatchRow
+    from lm_deluge.dispatch.cache.sqlite import SQLiteCache
+    from lm_deluge.dispatch.call import Work
+    from lm_deluge.dispatch.journal.journal import Journal
+    from lm_deluge.dispatch.scheduling.runner import LimiterLock, Runner
     from lm_deluge.response import APIResponse
     from lm_deluge.transport.base import Transport
 
@@ -165,8 +165,8 @@ class LLMClient:
             ask_duplicates_once: Of prompts that are the same, ask the first; its answer is that of the others, too,
                 without usage and cost.
         """
-        from lm_deluge.client.batch import run_in_order
-        from lm_deluge.client.progress import make_progress
+        from lm_deluge.client.batch.progress_display import make_progress
+        from lm_deluge.client.batch.prompts import run_in_order
 
         make = self._work_maker(Asked(tools, sampling_params, output, cache, prefer_model, max_cost), is_collected=True)
         shown = make_progress(progress or self.options.progress)
@@ -196,7 +196,7 @@ class LLMClient:
 
         Arguments as in `process_prompts_async`. A stream is tried again as long as nothing of it was handed over.
         """
-        from lm_deluge.client.batch import EventMerger
+        from lm_deluge.client.batch.prompts import EventMerger
 
         make = self._work_maker(Asked(tools, sampling_params, output, cache, prefer_model, max_cost))
         most = self.options.max_concurrent_requests
@@ -221,7 +221,7 @@ class LLMClient:
         Raises:
             ConfigurationError: A provider has no batch API, the message says which have; or there is a `max_cost`.
         """
-        from lm_deluge.client.provider_batch import start_provider_batch
+        from lm_deluge.client.batch.provider_prompts import start_provider_batch
 
         asked = Asked(tools, sampling_params, output, cache)
         return start_provider_batch(self, prompts, asked, self._planners(asked), str(journal), on_state)
@@ -233,8 +233,8 @@ class LLMClient:
             journal: Of this batch; what it says is done is not asked.
             retry_failed: Ask rows again that failed for good.
         """
-        from lm_deluge.client.journalled import JournalledRows
-        from lm_deluge.dispatch.probe_gate import ProbeGate
+        from lm_deluge.client.batch.journaled import JournalledRows
+        from lm_deluge.dispatch.batch.circuit_breaker import ProbeGate
 
         # With several providers the scheduler goes to another one.
         is_one_place = len({model.provider for model in self._rows.values()}) == 1
@@ -261,7 +261,7 @@ class LLMClient:
         """Start a call in the running event loop, under the same limits; return the id by which to wait for it."""
         import asyncio
 
-        from lm_deluge.client.batch import run_one
+        from lm_deluge.client.batch.prompts import run_one
 
         make = self._work_maker(Asked(tools, sampling_params, output, cache, prefer_model, max_cost), is_collected=True)
         self._last_task += 1
@@ -299,7 +299,7 @@ class LLMClient:
 
     def _call(self, prompt: Prompt, asked: Asked) -> StreamCall:
         """Return the call of a single stream; what cannot be asked is told now, before it is used."""
-        from lm_deluge.dispatch.cached_call import begin_call
+        from lm_deluge.dispatch.cache.call import begin_call
 
         if asked.prefer_model is None:
             asked = asked._replace(prefer_model=self._next_model().id)
@@ -309,8 +309,8 @@ class LLMClient:
 
     def _work_maker(self, asked: Asked, *, is_collected: bool = False) -> Callable[[Prompt], Work]:
         """Return what makes a call of a prompt. Nobody sees the events of one that `is_collected` before its end."""
-        from lm_deluge.client.planning import Plans
-        from lm_deluge.dispatch.work import Work
+        from lm_deluge.client.plans import Plans
+        from lm_deluge.dispatch.call import Work
         from lm_deluge.prompt.conversation import to_conversation
 
         if asked.prefer_model is not None and asked.prefer_model not in self._rows:
@@ -349,7 +349,7 @@ class LLMClient:
 
     def _row_maker(self) -> Callable[[BatchRow], Work]:
         """Return what makes the calls of a batch's rows: what a row says itself, on top of what the client does."""
-        from lm_deluge.client.journalled import named_model
+        from lm_deluge.client.batch.journaled import named_model
 
         makers: dict[bytes, Callable[[Prompt], Work]] = {}  # most rows of a file say the same
 
@@ -385,8 +385,8 @@ class LLMClient:
         """Return the runner of the running event loop; all of them share one limiter."""
         import asyncio
 
-        from lm_deluge.client.limits import build_limiter, build_runner
-        from lm_deluge.dispatch.runner import LimiterLock
+        from lm_deluge.client.scheduling import build_limiter, build_runner
+        from lm_deluge.dispatch.scheduling.runner import LimiterLock
 
         loop = asyncio.get_running_loop()
         if self._limiter is None:
@@ -398,7 +398,7 @@ class LLMClient:
 
     def _planners(self, asked: Asked) -> Callable[[str], Planner]:
         """Return the planner for each model, made once: of many prompts all but the first find it there."""
-        from lm_deluge.client.planning import make_planner
+        from lm_deluge.client.plans import make_planner
 
         transport, local_cache = self._shared_transport(), self._shared_cache()
         return functools.cache(lambda name: make_planner(self._rows[name], asked, self.options, transport, local_cache))
@@ -428,7 +428,7 @@ class LLMClient:
         if option is not True and not isinstance(option, str | PathLike):
             return option
         if self._own_cache is None:
-            from lm_deluge.dispatch.cache import open_cache
+            from lm_deluge.dispatch.cache.sqlite import open_cache
 
             self._own_cache = open_cache(None if option is True else option)
         return self._own_cache

@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, Literal, TextIO
 
-from lm_deluge.dispatch.stream_call import StreamCall
+from lm_deluge.dispatch.attempts.call_stream import StreamCall
 from lm_deluge.errors import ConfigurationError, StreamConsumedError
 from lm_deluge.events import Event, RefusalDelta, TextDelta
 from lm_deluge.response import APIResponse, StreamStats

@@ -1,7 +1,7 @@
 """A server that speaks the wire APIs: scripted answers, any pace, every fault on demand."""
 
-from lm_deluge.simulator.batch_jobs import Batches
-from lm_deluge.simulator.faults import FAULTS, Fault
+from lm_deluge.simulator.batches.jobs import Batches
+from lm_deluge.simulator.faults.catalog import FAULTS, Fault
 from lm_deluge.simulator.http import Limits
 from lm_deluge.simulator.pace import Pace
 from lm_deluge.simulator.script import Script

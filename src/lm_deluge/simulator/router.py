@@ -17,11 +17,11 @@ from lm_deluge.encoders.encoder import Encoder, ParsedRequest, Route
 from lm_deluge.errors import APIError, BadRequestError, ConfigurationError, NotFoundError, ServerError
 from lm_deluge.events import Event
 from lm_deluge.prompt.conversation import Conversation
-from lm_deluge.simulator.answer_faults import refuse
 from lm_deluge.simulator.background import BACKGROUND_PATHS, KeptAnswers
-from lm_deluge.simulator.batch_jobs import Batches, BatchStore
-from lm_deluge.simulator.batch_routes import batch_encoder, find_batch_route
-from lm_deluge.simulator.faults import FAULTS, Fault, FaultQueue, FaultSource
+from lm_deluge.simulator.batches.jobs import Batches, BatchStore
+from lm_deluge.simulator.batches.routes import batch_encoder, find_batch_route
+from lm_deluge.simulator.faults.answer import refuse
+from lm_deluge.simulator.faults.catalog import FAULTS, Fault, FaultQueue, FaultSource
 from lm_deluge.simulator.http import HttpError, Request
 from lm_deluge.simulator.plan import Plan, Site, build_plan
 from lm_deluge.simulator.script import Scripts, ScriptSource

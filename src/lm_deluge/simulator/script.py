@@ -25,7 +25,7 @@ from lm_deluge.events import (
     UsageReported,
 )
 from lm_deluge.prompt.parts import ToolCallPart
-from lm_deluge.simulator.made_up import make_call, make_reasoning, make_text
+from lm_deluge.simulator.generated_answer import make_call, make_reasoning, make_text
 from lm_deluge.usage import Usage
 
 __all__ = ["Script", "ScriptSource", "Scripts", "count_tokens", "split_tokens"]

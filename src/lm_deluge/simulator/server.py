@@ -12,9 +12,9 @@ from typing import Any, Self
 
 import msgspec
 
-from lm_deluge.simulator.batch_jobs import Batches
+from lm_deluge.simulator.batches.jobs import Batches
 from lm_deluge.simulator.connection import ClientLeftError, Connection, WatchedReader
-from lm_deluge.simulator.faults import Fault, FaultSource
+from lm_deluge.simulator.faults.catalog import Fault, FaultSource
 from lm_deluge.simulator.http import HttpError, Limits, Request, read_request
 from lm_deluge.simulator.pace import Pace
 from lm_deluge.simulator.router import Router

@@ -1,0 +1,96 @@
+"""How a stream goes, in one line: while it runs, and when it is over."""
+
+from __future__ import annotations
+
+from lm_deluge.cli.render.escape import visible_line
+from lm_deluge.cli.render.terminal import SEPARATOR
+from lm_deluge.response import APIResponse
+
+__all__ = ["notes_of", "running_status", "summary", "totals"]
+
+_CENT = 0.01
+_MINUTE = 60.0
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds:.2f} s"
+    if seconds < _MINUTE:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), int(_MINUTE))
+    return f"{minutes} min {rest:02d} s"
+
+
+def _dollars(cost: float) -> str:
+    if cost == 0:
+        return "$0"
+    return f"${cost:.4f}" if cost >= _CENT / 10 else f"${cost:.6f}"
+
+
+def running_status(response: APIResponse, *, activity: str) -> str:
+    """Return the line below an answer that still grows."""
+    stats = response.stats
+    items = [visible_line(response.model_internal), activity]
+    if stats is not None and stats.time_to_first_token is not None:
+        mark = "~" if response.usage is None or response.usage.estimated else ""
+        items.append(f"{mark}{stats.output_tokens} tokens")
+        if stats.tokens_per_second is not None:
+            items.append(f"{stats.tokens_per_second:.0f} tokens/s")
+    if stats is not None and stats.duration is not None:
+        items.append(f"{stats.duration:.1f} s" if stats.duration < _MINUTE else _seconds(stats.duration))
+    if response.cost and stats is not None and stats.output_tokens:
+        items.append(f"~{_dollars(response.cost)}")
+    return SEPARATOR.join(item for item in items if item)
+
+
+def summary(response: APIResponse) -> str:
+    """Return the line below an answer that is over."""
+    items = [visible_line(response.model_external or response.model_internal)]
+    usage, stats = response.usage, response.stats
+    if usage is not None:
+        mark = "~" if usage.estimated else ""
+        items.append(f"{mark}{usage.input_tokens} tokens in, {mark}{usage.output_tokens} out")
+    if response.cost is not None:
+        items.append(_dollars(response.cost))
+    if stats is not None and stats.time_to_first_token is not None:
+        items.append(f"first token {_seconds(stats.time_to_first_token)}")
+    if stats is not None and stats.tokens_per_second is not None:
+        items.append(f"{stats.tokens_per_second:.0f} tokens/s")
+    if stats is not None and stats.duration is not None:
+        items.append(_seconds(stats.duration))
+    if stats is not None and stats.attempts > 1:
+        items.append(f"{stats.attempts} attempts")
+    return SEPARATOR.join(items)
+
+
+def totals(input_tokens: int, output_tokens: int, cost: float | None, *, is_estimated: bool) -> str:
+    """Return what a whole conversation took."""
+    mark = "~" if is_estimated else ""
+    items = [f"{mark}{input_tokens} tokens in, {mark}{output_tokens} out"]
+    if cost is not None:
+        items.append(_dollars(cost))
+    return SEPARATOR.join(items)
+
+
+_REASONS = {
+    "length": "The answer was cut: it reached the limit of --max-tokens, or the model's own.",
+    "content_filter": "The answer was cut by the provider's content filter.",
+    "refusal": "The model refused to answer.",
+    "pause": "The provider paused the answer; it is not complete.",
+    "error": "The provider ended the answer because of an error of its own.",
+}
+_WARNINGS = {
+    "other_model": "Another model answered than the one that was asked.",
+    "buffered_upstream": "Something between here and the provider held the answer back and passed it on at once.",
+}
+
+
+def notes_of(response: APIResponse) -> list[str]:
+    """Return what a user should know of an answer that its text does not say."""
+    notes = [_REASONS[response.finish_reason]] if response.finish_reason in _REASONS else []
+    notes += [_WARNINGS[warning] for warning in response.warnings if warning in _WARNINGS]
+    for call in response.tool_calls:
+        notes.append(f"The model calls the tool {visible_line(call.name)}({visible_line(call.arguments_text)}).")
+    for source in response.citations:
+        notes.append(f"Source: {visible_line(' '.join(word for word in (source.title, source.url) if word))}")
+    return notes

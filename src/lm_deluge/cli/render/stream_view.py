@@ -1,0 +1,134 @@
+"""Shows one stream while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Iterator
+
+from lm_deluge.cli.render.output import Output
+from lm_deluge.cli.render.status_line import running_status
+from lm_deluge.client.stream import Stream
+from lm_deluge.events import Event, MediaDelta, ReasoningDelta, RefusalDelta, TextDelta
+from lm_deluge.response import APIResponse
+
+__all__ = ["show_stream", "watch_for_lost_reader"]
+
+_STATUS_EVERY_S = 0.1
+
+
+class _Activity:
+    """What the model does, in a word."""
+
+    def __init__(self) -> None:
+        self.word = "waiting"
+
+    def note(self, events: list[Event]) -> None:
+        for event in events:
+            self.word = _WORDS.get(type(event), self.word)
+
+
+_WORDS: dict[type, str] = {
+    TextDelta: "writing",
+    RefusalDelta: "writing",
+    ReasoningDelta: "thinking",
+    MediaDelta: "drawing or speaking",
+}
+
+
+async def show_stream(stream: Stream, output: Output) -> APIResponse:
+    """Show the stream as it comes and return the answer.
+
+    However it ends, the output is ended too and the connection closed.
+
+    Raises:
+        DelugeError: The call failed; what came before was shown.
+        BrokenPipeError: Nobody reads the output any more.
+    """
+    activity = _Activity()
+    ticker = asyncio.ensure_future(_draw_status(stream, output, activity)) if output.has_status else None
+    try:
+        async with stream:
+            while events := await stream.next_batch():
+                activity.note(events)
+                _write(events, output)
+            return stream.response
+    finally:
+        if ticker is not None:
+            ticker.cancel()
+        output.end()
+
+
+def _write(events: list[Event], output: Output) -> None:
+    """Write all text of one read at once, its kinds in order."""
+    text: list[str] = []
+    for event in events:
+        if isinstance(event, TextDelta | RefusalDelta):
+            text.append(event.text)
+        elif isinstance(event, ReasoningDelta):
+            output.write("".join(text))
+            text.clear()
+            output.write_reasoning(event.text)
+    output.write("".join(text))
+
+
+async def _draw_status(stream: Stream, output: Output, activity: _Activity) -> None:
+    while True:
+        response = stream.response
+        word = activity.word
+        if word == "waiting" and response.stats is not None and response.stats.attempts > 1:
+            word = f"waiting, attempt {response.stats.attempts}"
+        output.show_status(running_status(response, activity=word))
+        await asyncio.sleep(_STATUS_EVERY_S)
+
+
+@contextlib.contextmanager
+def watch_for_lost_reader() -> Iterator[None]:
+    """End the current task with `BrokenPipeError` as soon as nobody reads stdout any more.
+
+    Without it, that would only show at the next write, and a model that thinks would think on.
+    """
+    descriptor = _pipe_of_stdout()
+    if descriptor is None:
+        yield
+        return
+    watched: int = descriptor
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    is_lost = False
+
+    def lose() -> None:
+        nonlocal is_lost
+        is_lost = True
+        loop.remove_reader(watched)
+        if task is not None:
+            task.cancel()
+
+    try:
+        loop.add_reader(watched, lose)
+    except (OSError, NotImplementedError):
+        yield
+        return
+    try:
+        yield
+    except asyncio.CancelledError:
+        if is_lost and task is not None and task.uncancel() == 0:
+            raise BrokenPipeError from None
+        raise
+    finally:
+        loop.remove_reader(watched)
+
+
+def _pipe_of_stdout() -> int | None:
+    """Return the descriptor of stdout where its other end can be watched: of a pipe, on Linux."""
+    import os
+    import stat
+
+    if sys.platform != "linux":
+        return None
+    try:
+        descriptor = sys.stdout.fileno()
+        return descriptor if stat.S_ISFIFO(os.fstat(descriptor).st_mode) else None
+    except (OSError, ValueError, AttributeError):
+        return None

@@ -1,0 +1,1 @@
+"""Many prompts at once: the batch methods of the client."""

@@ -1,0 +1,1 @@
+"""One call: its attempts, the hedge beside them, the continuation after a break."""

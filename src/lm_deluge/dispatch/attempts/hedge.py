@@ -1,0 +1,188 @@
+"""A second attempt beside one that is silent for long: the first to speak is kept, the other is closed at once.
+
+The first one is read by whoever waits for the call, as without hedging; only a second one has a task, from the moment
+at which it is due. It queues for leave like any other request, and is withdrawn if the first one speaks, or fails, in
+the meantime. Once it has left, neither one's failure ends the call as long as the other goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from lm_deluge.dispatch.attempts.attempt import Leg
+from lm_deluge.dispatch.call import Work
+from lm_deluge.dispatch.scheduling.runner import Runner
+from lm_deluge.dispatch.scheduling.scheduler import Start
+from lm_deluge.errors import ConfigurationError, DelugeError
+from lm_deluge.events import Attempt as AttemptEvent
+from lm_deluge.events import Event
+
+__all__ = ["Hedge"]
+
+
+class Hedge:
+    """One race. `run` it once, from the task that waits for the call; `stop` it from anywhere.
+
+    Args:
+        runner: Where leave is asked for.
+        work: The call.
+        first: A leg that has leave and was not yet opened.
+        begin: Makes the second leg of leave to send.
+        read: Opens a leg and reads until it has something to show.
+        lose: Told at once of a leg that is out of the race, and why it failed; None: the other one spoke first.
+
+    Attributes:
+        kept: The leg that spoke; after an error the one that failed last.
+        second: The leg that was begun beside the first, as long as it is in the race.
+        notes: What there is to say about it.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        work: Work,
+        first: Leg,
+        *,
+        begin: Callable[[Start], Awaitable[Leg]],
+        read: Callable[[Leg], Awaitable[list[Event]]],
+        lose: Callable[[Leg, DelugeError | None], None],
+    ) -> None:
+        self.kept = first
+        self.second: Leg | None = None
+        self.notes: list[Event] = []
+        self._runner = runner
+        self._work = work
+        self._first = first
+        self._begin = begin
+        self._read = read
+        self._lose = lose
+        self._timer: asyncio.Handle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._outcome: list[Event] | Exception | None = None
+        self._scope: asyncio.Timeout | None = None  # by which whoever reads the first leg is woken
+
+    async def run(self, patience_s: float | None) -> list[Event]:
+        """Return what the kept leg begins with.
+
+        Args:
+            patience_s: How long the first may be silent; None: as long as it likes.
+
+        Raises:
+            DelugeError: Nobody is left in the race; this is what the last one ended with.
+        """
+        if patience_s is None:
+            return await self._read(self._first)
+        self._timer = self._runner.later(patience_s, lambda: self._start(patience_s))
+        try:
+            return await self._first_to_speak()
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """Begin nothing more; the legs are the caller's to end."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    # The first leg
+
+    async def _first_to_speak(self) -> list[Event]:
+        failure: DelugeError | None = None
+        scope = asyncio.timeout(None)
+        try:
+            async with scope:
+                self._scope = scope
+                held = await self._read(self._first)
+        except DelugeError as error:
+            failure = error
+        except builtins.TimeoutError:
+            if not scope.expired():
+                raise
+        else:
+            await self._drop_second()
+            return held
+        finally:
+            self._scope = None
+        second = self.second
+        if second is None:
+            await self._drop_second()
+        else:
+            self.kept = second
+            self._lose(self._first, failure)
+            await self._end_of_task()
+        if isinstance(self._outcome, list):
+            return self._outcome
+        raise self._outcome or failure or asyncio.CancelledError  # without the first two somebody stopped us
+
+    async def _drop_second(self) -> None:
+        """Withdraw the second leg, or end it, and its task in any case."""
+        self.stop()
+        second, self.second = self.second, None
+        if second is not None:
+            self._lose(second, None)
+        await self._end_of_task()
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+
+    async def _end_of_task(self) -> None:
+        if self._task is not None:
+            await asyncio.wait([self._task])  # awaited itself, it would be cancelled in our stead
+
+    # The second leg
+
+    def _start(self, patience_s: float) -> None:
+        attempt = self._first.attempt
+        if attempt is None or not attempt.builder.has_deltas:  # else it speaks, if slowly
+            self._task = asyncio.get_running_loop().create_task(self._run_second(patience_s))
+
+    async def _run_second(self, patience_s: float) -> None:
+        """Leave in `_outcome` what it said, or what ends the race; nothing where it failed and the first goes on."""
+        try:
+            self._outcome = await self._second(patience_s)
+        except DelugeError as error:
+            if self.second is None:
+                return  # nothing of it has left
+            if self.kept is self.second:
+                self._outcome = error
+                return
+            lost, self.second = self.second, None
+            self._lose(lost, error)
+            return
+        except Exception as error:  # noqa: BLE001 - raised by whoever waits for the call
+            self._outcome = error
+        if self._scope is not None:
+            self._scope.reschedule(asyncio.get_running_loop().time())
+
+    async def _second(self, patience_s: float) -> list[Event]:
+        leg = self.second = await self._begin(await self._leave())
+        what = f"nothing came within {patience_s:.4g} s"
+        self.notes.append(AttemptEvent(leg.number, "Hedge", what, 0.0, leg.start.route.model))
+        return await self._read(leg)
+
+    async def _leave(self) -> Start:
+        """Queue for leave at another model, and where no other can take the call, at the same one."""
+        asked = self._first.start.route.model
+        others = frozenset(
+            model for model in self._runner.usable(self._work) if model != asked and self._can_take(model)
+        )
+        job = self._runner.job_of(self._work)
+        try:
+            if others:
+                with contextlib.suppress(DelugeError):
+                    return await self._runner.admit(msgspec.structs.replace(job, models=others))
+            return await self._runner.admit(msgspec.structs.replace(job, models=frozenset({asked})))
+        finally:
+            self._runner.forget(job)
+
+    def _can_take(self, model: str) -> bool:
+        try:
+            self._work.plan_for(model)
+        except ConfigurationError:
+            return False
+        return True

@@ -1,0 +1,181 @@
+"""An answer that several attempts give together: what was handed out of it, and what of the next one goes behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from lm_deluge.api_requests.call_plan import CallPlan
+from lm_deluge.dispatch.attempts.attempt import Leg
+from lm_deluge.dispatch.attempts.continuation import Rest, ask_for_rest, find_obstacle, is_blank, may_end_with
+from lm_deluge.dispatch.attempts.discarded_cost import Spending
+from lm_deluge.dispatch.attempts.splice import PrefillSeam, Seam, SeamError
+from lm_deluge.dispatch.call import Work
+from lm_deluge.errors import BadRequestError, DelugeError
+from lm_deluge.events import (
+    Citation,
+    Event,
+    MediaDelta,
+    RefusalDelta,
+    ResponseFinished,
+    TextDelta,
+    ToolCallStarted,
+    UsageReported,
+)
+from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
+
+__all__ = ["JoinedAnswer"]
+
+_WHOLE_ENDS = ("stop", "length", "tool_calls", "pause")
+
+
+class JoinedAnswer:
+    """An answer of which a stream broke.
+
+    Attributes:
+        work: The call as it was asked.
+        broken: What broke the stream last.
+    """
+
+    def __init__(self, work: Work, leg: Leg, spending: Spending) -> None:
+        assert leg.attempt is not None  # noqa: S101 - it broke
+        self.work = work
+        self.broken = DelugeError("the stream broke")
+        self._first = leg
+        self._spending = spending
+        self._builder: ResponseBuilder = leg.attempt.builder  # what was handed out, and nothing else
+        self._last = leg.attempt
+        self._rests: dict[str, Rest] = {}
+        self._may_prefill = True
+        self._seam: Seam | None = None
+        self._joins: dict[type, Callable[[Any], list[Event]]] = {
+            TextDelta: self._join_text,
+            ToolCallStarted: self._join_call,
+            RefusalDelta: self._want_seam,
+            MediaDelta: self._want_seam,
+            Citation: self._shift,
+            UsageReported: self._add_usage,
+            ResponseFinished: self._join_end,
+        }
+        self._offset = 0  # of what comes, in the whole text
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether nothing of the answer itself was shown."""
+        return is_blank(self._builder.response().content)
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why it must not be continued."""
+        shown = self._builder.response()
+        return find_obstacle(self._first.plan.call, shown.content, has_citations=bool(shown.citations))
+
+    # Asking
+
+    def work_for_rest(self) -> Work:
+        """Return the call that asks for what is missing."""
+        self._rests = {}
+        length = self.work.text_length + len(self._builder.response().completion)
+        return msgspec.structs.replace(self.work, plan_for=self._plan_for, text_length=length)
+
+    def _plan_for(self, model: str) -> CallPlan:
+        plan_rest = self.work.plan_rest
+        assert plan_rest is not None  # noqa: S101 - nobody says "continue" without it
+        if model not in self._rests:
+            call = self.work.plan_for(model).call
+            may_prefill = self._may_prefill and model == self._first.plan.call.model.id
+            self._rests[model] = ask_for_rest(call, self._builder.response().content, may_prefill=may_prefill)
+        rest = self._rests[model]
+        return plan_rest(model, rest.conversation, rest.max_new_tokens)
+
+    def has_other_way(self, failure: DelugeError) -> bool:
+        """Whether the rest can be asked for in another way than the one that was refused; it will be."""
+        was_refused = type(failure) is BadRequestError and self._may_prefill
+        if not was_refused or not any(isinstance(rest.seam, PrefillSeam) for rest in self._rests.values()):
+            return False
+        self._may_prefill, self._rests = False, {}
+        return True
+
+    # Joining
+
+    def begin(self, leg: Leg) -> None:
+        """Take the rest from this leg."""
+        assert leg.attempt is not None  # noqa: S101 - it is open
+        leg.attempt.follow(self._last)
+        self._last = leg.attempt
+        self._seam = self._rests[leg.start.route.model].seam
+        self._offset = len(self._builder.response().completion)
+
+    def take(self, events: list[Event]) -> list[Event]:
+        """Return what of a continuation's events is handed out: nothing that was shown already.
+
+        Raises:
+            SeamError: It is not certain what was shown.
+        """
+        ready: list[Event] = []
+        for event in events:
+            join = self._joins.get(type(event))
+            ready += [event] if join is None else join(event)
+        self._builder.add_all(ready)
+        return ready
+
+    def _join_text(self, event: TextDelta) -> list[Event]:
+        seam = self._seam
+        if seam is None or seam.is_sure:
+            return [event]
+        text = seam.feed(event.text)
+        return [TextDelta(text)] if text else []
+
+    def _close_seam(self, *, is_whole: bool) -> list[Event]:
+        if self._seam is None or self._seam.is_sure:
+            return []
+        text = self._seam.close(is_whole=is_whole)
+        return [TextDelta(text)] if text else []
+
+    def _join_call(self, event: ToolCallStarted) -> list[Event]:
+        """Take a call as it is where the text before it was whole, and nothing more was said."""
+        seam = self._seam
+        if seam is not None and not seam.is_sure and not seam.held:
+            if not may_end_with(self._builder.response().completion):
+                raise SeamError("the model did not go on with it")
+            self._seam = None
+        return [*self._close_seam(is_whole=True), event]
+
+    def _join_end(self, event: ResponseFinished) -> list[Event]:
+        if event.finish_reason not in _WHOLE_ENDS:
+            self._want_seam(event)
+        return [*self._close_seam(is_whole=event.finish_reason != "length"), event]
+
+    def _want_seam(self, event: RefusalDelta | MediaDelta | ResponseFinished) -> list[Event]:
+        if self._seam is not None and not self._seam.is_sure:
+            raise SeamError("the model did not go on with it")
+        return [event]
+
+    def _shift(self, event: Citation) -> list[Event]:
+        """Count in the whole text what was counted in a part of it."""
+        if self._seam is None or not self._seam.is_sure:
+            raise SeamError("the rest names sources before it goes on")
+        by = self._offset - self._seam.cut
+        start, end = (None if at is None else max(0, at + by) for at in (event.start, event.end))
+        return [msgspec.structs.replace(event, start=start, end=end)]
+
+    def _add_usage(self, event: UsageReported) -> list[Event]:
+        return [UsageReported(self._spending.plus(event.usage))]
+
+    # Telling
+
+    def mend(self, answer: APIResponse) -> None:
+        """Put into the answer of one attempt what all of them have said."""
+        whole = self._builder.response()
+        for name in ("model_external", "response_id", "content", "citations", "finish_reason", "raw_finish_reason"):
+            setattr(answer, name, getattr(whole, name))
+
+    def mend_stats(self, stats: StreamStats) -> StreamStats:
+        """Return how the stream of all of them went."""
+        tokens = stats.output_tokens + self._spending.output_tokens
+        speed = stats.tokens_per_second
+        if speed is not None and stats.output_tokens:
+            speed *= tokens / stats.output_tokens
+        return msgspec.structs.replace(stats, output_tokens=tokens, tokens_per_second=speed)

@@ -1,0 +1,1 @@
+"""Batches handed over to a provider's own batch API."""

@@ -1,0 +1,1 @@
+"""Decide which call starts, when and at which model: limits, queue, retries."""

@@ -1,0 +1,92 @@
+"""Calls that wait, in order of arrival."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Iterator
+
+import msgspec
+
+from lm_deluge.dispatch.scheduling.limiter import Need
+
+__all__ = ["Entry", "Job", "Lane"]
+
+
+class Job(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A call that wants to be started.
+
+    Attributes:
+        id: Whatever the runner knows it by; unique among those that wait.
+        input_tokens: An upper bound.
+        max_output_tokens: The request's own limit.
+        models: Which models may take it; None for all of the client's.
+        prefer: The one that should, as long as it can.
+    """
+
+    id: int
+    input_tokens: int = 0
+    max_output_tokens: int | None = None
+    models: frozenset[str] | None = None
+    prefer: str | None = None
+
+    def need(self, model: str, key: str) -> Need:
+        """Return what it costs at a model."""
+        return Need(model, key, self.input_tokens, self.max_output_tokens)
+
+
+class Entry(msgspec.Struct, gc=False, eq=False):
+    """A job with its place in the order of arrival; `is_gone` once it left the lane from elsewhere than the head."""
+
+    order: int
+    job: Job
+    is_gone: bool = False
+
+
+class Lane:
+    """Jobs that the same routes may take. New ones go to the end, returned ones to where they came from."""
+
+    def __init__(self) -> None:
+        self._fresh: deque[Entry] = deque()
+        self._returned: list[tuple[int, int, Entry]] = []
+        self._count = itertools.count()  # one that left and came back may be in the heap twice
+
+    def add(self, entry: Entry) -> None:
+        """Put a job in its place: O(1) at the end, O(log n) elsewhere."""
+        if not self._fresh or entry.order > self._fresh[-1].order:
+            self._fresh.append(entry)
+        else:
+            heapq.heappush(self._returned, (entry.order, next(self._count), entry))
+
+    def head(self) -> Entry | None:
+        """Return the one that came first."""
+        self._drop_gone()
+        if self._returned and (not self._fresh or self._returned[0][0] < self._fresh[0].order):
+            return self._returned[0][2]
+        return self._fresh[0] if self._fresh else None
+
+    def take(self, entry: Entry) -> None:
+        """Take a job out, wherever it stands."""
+        entry.is_gone = True
+        self._drop_gone()
+
+    def next_ones(self, count: int) -> Iterator[Entry]:
+        """Yield up to `count` of the jobs at the front, nearly in order."""
+        self._drop_gone()
+        front = [entry for _, _, entry in self._returned[:count]]
+        front += [self._fresh[place] for place in range(min(count, len(self._fresh)))]
+        yield from [entry for entry in front if not entry.is_gone][:count]
+
+    def drain(self) -> list[Entry]:
+        """Take all jobs out."""
+        entries = [*(entry for _, _, entry in self._returned), *self._fresh]
+        self._returned.clear()
+        self._fresh.clear()
+        return sorted((entry for entry in entries if not entry.is_gone), key=lambda entry: entry.order)
+
+    def _drop_gone(self) -> None:
+        while self._fresh and self._fresh[0].is_gone:
+            self._fresh.popleft()
+        while self._returned and self._returned[0][2].is_gone:
+            heapq.heappop(self._returned)

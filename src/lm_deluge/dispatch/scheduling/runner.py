@@ -1,0 +1,367 @@
+"""Lets calls go when the scheduler says so, and tells it what came of them: one for all calls of a client in a loop.
+
+It reads the clock. One timer for all that wait, and no task: a call waits in its own consumer's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from weakref import WeakSet
+
+from lm_deluge.api_requests.watchdog import Patrol
+from lm_deluge.dispatch.call import Work
+from lm_deluge.dispatch.scheduling.first_token_times import FirstTokens
+from lm_deluge.dispatch.scheduling.limiter import Limiter, Observation, Ticket
+from lm_deluge.dispatch.scheduling.outages import Outages
+from lm_deluge.dispatch.scheduling.queue import Job
+from lm_deluge.dispatch.scheduling.retry import GiveUp, Switch, Wait, decide, too_long
+from lm_deluge.dispatch.scheduling.scheduler import Plan, Route, Scheduler, Start
+from lm_deluge.errors import APIError, ConnectError, DelugeError, RateLimitError
+from lm_deluge.usage import Usage
+from lm_deluge.wire.http import HttpHead
+from lm_deluge.wire.rate_limit_headers import Dimension, parse_rate_limits
+
+__all__ = ["LimiterLock", "Runner"]
+
+_CHARACTERS_PER_TOKEN = 3.5  # an upper bound for most texts
+# What OpenAI's errors of status 429 have for a type: https://platform.openai.com/docs/guides/rate-limits (2026-11).
+_DIMENSIONS: dict[str, Dimension] = {"requests": "requests", "tokens": "tokens"}
+_LONGER = 1.1  # than what a provider asks for, the limiter may keep its gate closed
+
+
+class LimiterLock:
+    """Held while a limiter is asked or told: loops in several threads may share one.
+
+    A finaliser may run in the middle of that, so it takes no lock: what it gives back is taken in by the next holder.
+    """
+
+    def __init__(self, limiter: Limiter) -> None:
+        self.limiter = limiter
+        self._lock = threading.Lock()
+        self._late: deque[tuple[Ticket, Usage | None, float]] = deque()
+        self._runners: WeakSet[Runner] = WeakSet()
+
+    def join(self, runner: Runner) -> None:
+        """Note a loop's runner: what others give back may be what its calls wait for."""
+        with self:
+            self._runners.add(runner)
+
+    def wake_others(self, runner: Runner) -> None:
+        """Have those of other loops look again whose calls wait."""
+        if len(self._runners) > 1:
+            for other in list(self._runners):
+                if other is not runner and other.waiting:
+                    other.wake()
+
+    def give_back_later(self, ticket: Ticket, delivered: Usage | None, now: float) -> None:
+        """Give a place back, from a finaliser."""
+        self._late.append((ticket, delivered, now))
+
+    def __enter__(self) -> Limiter:
+        self._lock.acquire()
+        while self._late:
+            ticket, delivered, now = self._late.popleft()
+            self.limiter.release(ticket, now, delivered=delivered)
+        return self.limiter
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+
+class Runner:
+    """Admits the calls of one client in one event loop.
+
+    Args:
+        limiter: Says when a request may go, for the other loops too.
+        routes: The models, and how the traffic is split.
+        max_attempts: Requests per call at most.
+        max_retry_after_s: Longest wait that a provider may ask for.
+        total_s: Until a call must be over, from its first request on; None: no such limit.
+        hedge_after: How long a model may be silent before a second attempt begins; None: as long as it likes.
+        clock: Monotonic seconds.
+        later: Has something called after some seconds of that clock; left alone, the running loop does.
+        chance: Numbers from 0 to 1.
+    """
+
+    def __init__(  # noqa: PLR0913 - what a client sets, and what tests replace
+        self,
+        limiter: LimiterLock,
+        routes: Sequence[Route],
+        *,
+        max_attempts: int = 5,
+        max_retry_after_s: float = 120.0,
+        total_s: float | None = None,
+        hedge_after: float | str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        later: Callable[[float, Callable[[], None]], asyncio.Handle] | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.routes = tuple(routes)
+        self.total_s = math.inf if total_s is None else total_s
+        self.first_tokens = None if hedge_after is None else FirstTokens(hedge_after)
+        self.now = clock
+        self._limiter = limiter
+        self._scheduler = Scheduler(limiter.limiter, routes)
+        self.max_attempts = max_attempts
+        self._max_retry_after_s = max_retry_after_s
+        self._chance = chance
+        self._outages = Outages(max_retry_after_s)
+        self._admitting: dict[int, asyncio.Future[Start]] = {}
+        self._last_id = 0
+        self._later = later
+        self._timer: asyncio.Handle | None = None
+        self._filling: asyncio.Handle | None = None
+        self._loop = asyncio.get_running_loop()
+        self.patrol = Patrol(self._loop)
+        limiter.join(self)
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for their turn."""
+        return len(self._admitting)
+
+    @property
+    def limited_by(self) -> str | None:
+        """What calls wait for right now; None where none waits."""
+        if not self._admitting:
+            return None
+        with self._limiter as limiter:
+            return limiter.limited_by(self.now())
+
+    def candidates(self, work: Work) -> list[str]:
+        """Return the models that may take a call, the preferred one first."""
+        models = [route.model for route in self.routes if work.models is None or route.model in work.models]
+        return sorted(dict.fromkeys(models), key=lambda model: model != work.prefer)
+
+    def usable(self, work: Work) -> list[str]:
+        """Return those of them that are not left alone at present."""
+        with self._limiter:
+            found = self._scheduler.usable(self.now())
+        return [model for model in self.candidates(work) if model in found]
+
+    # Going
+
+    def job_of(self, work: Work) -> Job:
+        """Return what a call is to the scheduler. It keeps its place in the queue until `forget`."""
+        self._last_id += 1
+        return Job(
+            id=self._last_id,
+            input_tokens=math.ceil(work.text_length / _CHARACTERS_PER_TOKEN),
+            max_output_tokens=work.max_output_tokens,
+            models=work.models,
+            prefer=work.prefer,
+        )
+
+    async def admit(self, job: Job, wait_s: float = 0.0) -> Start:
+        """Wait until a request may leave, `wait_s` at least; its ticket must be given back by `settle` or `give_back`.
+
+        Raises:
+            DispatchError: It can never fit the limits, or no model may take it.
+            DelugeError: No model is left that could; this is what the last one said.
+        """
+        admitted: asyncio.Future[Start] = self._loop.create_future()
+        self._admitting[job.id] = admitted
+        try:
+            now = self.now()
+            with self._limiter:
+                may_go = self._scheduler.submit(job, now, not_before=now + wait_s if wait_s else -math.inf)
+                plan = self._scheduler.poll(now) if may_go else None
+            if plan is not None:
+                self._carry_out(plan, now)
+            return await admitted
+        except asyncio.CancelledError:
+            if admitted.done() and not admitted.cancelled() and admitted.exception() is None:
+                self.give_back(admitted.result().ticket, was_sent=False)
+            raise
+        finally:
+            del self._admitting[job.id]
+            if not admitted.done() or admitted.cancelled():
+                with self._limiter:
+                    self._scheduler.cancel(job.id, self.now())
+                self._pump()
+
+    def forget(self, job: Job) -> None:
+        """Note that a call is over."""
+        self._scheduler.forget(job.id)
+
+    def _pump(self) -> None:
+        """Look who may go now, and let them."""
+        self._filling = None
+        now = self.now()
+        with self._limiter:
+            plan = self._scheduler.poll(now)
+        self._carry_out(plan, now)
+
+    def _carry_out(self, plan: Plan, now: float) -> None:
+        """Let go who may go now, and set the one timer for when the scheduler wants to be asked again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for start in plan.start:
+            self._resolve(start)
+        for failure in plan.failed:
+            admitted = self._admitting[failure.job.id]
+            if not admitted.done():
+                # Anew for each call: what is found out about one of them is no other's.
+                admitted.set_exception(failure.error.again())
+        if plan.wake_at < math.inf:
+            self._timer = self.later(max(plan.wake_at - now, 0.0), self._pump)
+
+    def later(self, delay_s: float, call: Callable[[], None]) -> asyncio.Handle:
+        """Have something called after some seconds."""
+        return (self._later or asyncio.get_running_loop().call_later)(delay_s, call)
+
+    def _resolve(self, start: Start) -> None:
+        admitted = self._admitting[start.job.id]
+        if admitted.done():  # cancelled, and its task has not yet run
+            with self._limiter as limiter:
+                limiter.release(start.ticket, self.now(), was_sent=False)
+        else:
+            admitted.set_result(start)
+
+    # What came of it
+
+    def head_came(self, ticket: Ticket, head: HttpHead, sent_at: float) -> None:
+        """Learn from the head of an answer."""
+        self._outages.answered(ticket.model)
+        limits = parse_rate_limits(head.headers)
+        seen = Observation(ticket=ticket, status=head.status, sent_at=sent_at, rate_limits=limits, delay_s=head.delay_s)
+        with self._limiter as limiter:
+            limiter.observe(seen, self.now())
+
+    def failed(self, ticket: Ticket, error: DelugeError, sent_at: float) -> None:
+        """Learn from a provider's error; the ticket is still to be given back."""
+        if not isinstance(error, APIError):
+            return
+        self._outages.answered(ticket.model)
+        if error.status_code is None:
+            return
+        seen = Observation(
+            ticket=ticket,
+            status=error.status_code,
+            sent_at=sent_at,
+            rate_limits=error.rate_limits,
+            retry_after_s=error.retry_after_s,
+            dimension=_DIMENSIONS.get(error.type or ""),
+            chance=self._chance(),
+        )
+        with self._limiter as limiter:
+            limiter.observe(seen, self.now())
+
+    def settle(self, ticket: Ticket, usage: Usage) -> None:
+        """Give a place back: the answer is whole."""
+        with self._limiter as limiter:
+            limiter.settle(ticket, usage, self.now())
+        self._fill()
+
+    def give_back(
+        self, ticket: Ticket, *, was_sent: bool, delivered: Usage | None = None, error: DelugeError | None = None
+    ) -> None:
+        """Give a place back: there is no whole answer."""
+        # What was refused for its rate costs nothing.
+        spent = Usage() if isinstance(error, RateLimitError) else delivered
+        with self._limiter as limiter:
+            limiter.release(ticket, self.now(), was_sent=was_sent, delivered=spent)
+        self._fill()
+
+    def _fill(self) -> None:
+        """A place is free: look who may go, once for all places of this turn of the loop.
+
+        What is left of them may be for those of other loops.
+        """
+        if self._admitting and self._filling is None:
+            self._filling = self._loop.call_soon(self._pump)
+        self._limiter.wake_others(self)
+
+    def give_back_later(self, ticket: Ticket, delivered: Usage | None) -> None:
+        """Give a place back from a finaliser of a loop that is closed; it may run in any thread and at any moment."""
+        self._limiter.give_back_later(ticket, delivered, self.now())
+        self._limiter.wake_others(self)
+
+    def wake(self) -> None:
+        """Look again who may go; from any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._pump)
+
+    # What next
+
+    def is_outage(self, error: DelugeError, route: Route) -> bool:
+        """Whether an attempt met nobody where somebody was before: it is not counted."""
+        return self._outages.is_one(route.model, error, self.now())
+
+    def decide(
+        self,
+        error: DelugeError,
+        *,
+        attempt: int,
+        unreached: int,
+        time_left_s: float,
+        route: Route,
+        models: frozenset[str] | None,
+    ) -> Wait | Switch | GiveUp:
+        """Decide what follows an attempt that failed; leave alone for a while what is not to be used.
+
+        Of `attempt` attempts, `unreached` met an outage, and are not counted.
+        """
+        others = [each for each in self.routes if each != route and (models is None or each.model in models)]
+        decision = decide(
+            error,
+            attempt=max(1, attempt - unreached),
+            max_attempts=self.max_attempts,
+            max_retry_after_s=self._max_retry_after_s,
+            time_left_s=time_left_s,
+            chance=self._chance(),
+            can_switch=bool(others),
+        )
+        if isinstance(decision, Wait) and isinstance(error, ConnectError) and unreached:
+            wait_s = self._outages.wait_s(attempt, self._chance())
+            decision = Wait(wait_s) if wait_s < time_left_s else decision
+        asked_s = error.retry_after_s if isinstance(error, APIError) else None
+        if asked_s is not None and asked_s > self._max_retry_after_s:
+            self._close(route, error, asked_s)
+        elif isinstance(decision, Switch):
+            self._rest(decision, route, error)
+        return decision
+
+    def _close(self, route: Route, error: DelugeError, asked_s: float) -> None:
+        """Use a route no more for as long as it wants. Who waits for it would wait in silence: they are told."""
+        now = self.now()
+        refusal = error.again()
+        refusal.hint = too_long(asked_s, self._max_retry_after_s)
+        with self._limiter:
+            self._scheduler.block(refusal, now, model=route.model, key=route.key, until=now + _LONGER * asked_s)
+        self._pump()
+
+    def decide_here(self, error: DelugeError, *, attempt: int, time_left_s: float) -> Wait | GiveUp:
+        """Decide whether what failed is tried again at the same place."""
+        return decide(
+            error,
+            attempt=attempt,
+            max_attempts=self.max_attempts,
+            max_retry_after_s=self._max_retry_after_s,
+            time_left_s=time_left_s,
+            chance=self._chance(),
+        )
+
+    def _rest(self, decision: Switch, route: Route, error: DelugeError) -> None:
+        named = {
+            "key": {"key": route.key, "model": route.model},
+            "model": {"model": route.model, "key": route.key},
+            "provider": {"provider": route.provider},
+        }[decision.scope]
+        now = self.now()
+        with self._limiter:
+            if decision.rest_s < math.inf:
+                self._scheduler.cool(now + decision.rest_s, now, **named)
+            elif decision.scope != "provider":
+                self._scheduler.block(error.again(), now, model=named["model"], key=named["key"])

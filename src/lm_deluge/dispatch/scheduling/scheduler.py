@@ -1,0 +1,442 @@
+"""Which waiting call starts where and when: queue, limits and cooldowns in, a plan out. Pure.
+
+How a runner drives it, all on one thread:
+
+* `submit(job, now)` for each call; BudgetError says at once what can never fit.
+* `poll(now)` after every submit that returns True, after every settle, release, observe, block or cool, and at
+  `Plan.wake_at`: one timer for all. It starts each of `Plan.start` (its ticket's slot has come) and raises each of
+  `Plan.failed`.
+* The runner itself calls the limiter's `observe` and then `settle` or `release` with the ticket, exactly once.
+* A failed attempt: `retry.decide` says Wait -> `submit(job, now, not_before=now + seconds)`, or Switch -> `block` or
+  `cool` what failed, then `submit(job, now)`. A job that comes again keeps its place in the order of arrival until
+  `forget(job.id)`, which the runner calls when the call is over.
+
+A job goes where it can go first; among models that are free at the same time, weights decide. Within what a model may
+take, the one that came first goes first. Where that one must wait for its slot, it keeps it, and smaller ones behind it
+may go as long as that does not delay it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from lm_deluge.dispatch.scheduling.limiter import Limiter, Ticket
+from lm_deluge.dispatch.scheduling.queue import Entry, Job, Lane
+from lm_deluge.errors import BudgetError, ConfigurationError, DelugeError, DispatchError
+
+__all__ = ["Failure", "Job", "Plan", "Route", "Scheduler", "Start"]
+
+_LOOK_AHEAD = 8
+_LEAST_GAP_S = 0.05
+
+
+class Route(msgspec.Struct, frozen=True):
+    """A model through a key, and how much of the traffic it is to get where there is a choice.
+
+    One that `is_fallback` gets something only while no other can be used.
+    """
+
+    model: str
+    key: str = ""
+    weight: float = 1.0
+    provider: str = ""
+    is_fallback: bool = False
+
+
+class Start(msgspec.Struct, frozen=True, gc=False):
+    """Start this job on this route now."""
+
+    job: Job
+    route: Route
+    ticket: Ticket
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """This job can go nowhere any more."""
+
+    job: Job
+    error: DelugeError
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What to do now, and when to ask again if nothing happens before; infinite: only when something happened."""
+
+    start: list[Start]
+    failed: list[Failure]
+    wake_at: float
+
+
+class _Way:
+    """A route and its state."""
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self.turn = 0.0  # smooth weighted round robin
+        self.cool_until = -math.inf
+        self.killed_by: DelugeError | None = None
+        self.killed_until = math.inf
+        self.held: tuple[Entry, _Group, Ticket] | None = None
+
+
+class _Group:
+    """A lane and the ways that may take its jobs: the preferred one, then the others, then all."""
+
+    def __init__(self, ways: list[_Way], prefer: str | None) -> None:
+        self.lane = Lane()
+        self.ways = ways
+        preferred = [way for way in ways if way.route.model == prefer]
+        self.tiers = (preferred, [way for way in ways if not way.route.is_fallback], ways)
+
+
+_GroupKey = tuple[tuple[int, ...], str | None]
+
+
+class Scheduler:
+    """Decides; does nothing itself."""
+
+    def __init__(self, limiter: Limiter, routes: Sequence[Route]) -> None:
+        """Schedule over these routes.
+
+        Raises:
+            ConfigurationError: There is no route, or a weight is not above 0.
+        """
+        if not routes:
+            raise ConfigurationError("there is no model to schedule calls for")
+        for route in routes:
+            if not 0 < route.weight < math.inf:
+                raise ConfigurationError(f"the weight {route.weight!r} of {route.model} is not a number above 0")
+        self._limiter = limiter
+        self._ways = [_Way(route) for route in routes]
+        self._groups: dict[_GroupKey, _Group] = {}
+        self._waiting: list[tuple[float, int, Entry, _Group]] = []
+        self._entries: dict[int, tuple[Entry, _Group]] = {}
+        self._orders: dict[int, int] = {}
+        self._count = itertools.count()
+
+    def __len__(self) -> int:
+        """Return how many jobs wait."""
+        return len(self._entries)
+
+    # Jobs in and out
+
+    def submit(self, job: Job, now: float, *, not_before: float = -math.inf) -> bool:
+        """Queue a job; one that was started before comes back to its old place.
+
+        Return whether it is worth while to poll: not where it only stands behind others, who wait for what it does.
+
+        Raises:
+            BudgetError: It can never fit the limits of any model that may take it.
+            DispatchError: It waits already, or no model may take it.
+        """
+        if job.id in self._entries:
+            raise DispatchError(f"call {job.id} waits already")
+        group = self._group_for(job)
+        order = self._orders.get(job.id)
+        if order is None:
+            order = self._orders[job.id] = next(self._count)
+        entry = Entry(order, job)
+        self._entries[job.id] = (entry, group)
+        if not_before > now:
+            heapq.heappush(self._waiting, (not_before, order, entry, group))
+            return True
+        group.lane.add(entry)
+        # Where one waits for its slot, a smaller one may go in the gap before it.
+        return group.lane.head() is entry or any(way.held is not None for way in self._ways)
+
+    def _group_for(self, job: Job) -> _Group:
+        allowed = [place for place, way in enumerate(self._ways) if job.models is None or way.route.model in job.models]
+        if not allowed:
+            raise DispatchError(f"none of the client's models may take call {job.id}")
+        places: list[int] = []
+        refusal: BudgetError | None = None
+        for place in allowed:
+            route = self._ways[place].route
+            try:
+                self._limiter.check(job.need(route.model, route.key))
+            except BudgetError as error:
+                refusal = error
+            else:
+                places.append(place)
+        if refusal is not None and not places:
+            raise refusal
+        key = (tuple(places), job.prefer)
+        group = self._groups.get(key)
+        if group is None:
+            ways = [self._ways[place] for place in places]
+            group = _Group(ways, job.prefer)
+            self._groups[key] = group
+        return group
+
+    def cancel(self, job_id: int, now: float) -> bool:
+        """Take a waiting job out; False where it does not wait (any more)."""
+        found = self._entries.pop(job_id, None)
+        self._orders.pop(job_id, None)
+        if found is None:
+            return False
+        entry, group = found
+        for way in self._ways:
+            if way.held is not None and way.held[0] is entry:
+                self._limiter.release(way.held[2], now, was_sent=False)
+                way.held = None
+        group.lane.take(entry)
+        return True
+
+    def forget(self, job_id: int) -> None:
+        """Note that a call is over: should its id come again, it is a new one."""
+        self._orders.pop(job_id, None)
+
+    # Models in and out
+
+    def block(
+        self,
+        error: DelugeError,
+        now: float,
+        *,
+        model: str | None = None,
+        key: str | None = None,
+        provider: str | None = None,
+        until: float = math.inf,
+    ) -> None:
+        """Use a model, a key or a provider no more, or not before `until`. Jobs that only it could take fail."""
+        for way in self._matching(model, key, provider):
+            way.killed_by, way.killed_until = error, until
+            self._return_held(way, now)
+
+    def cool(
+        self, until: float, now: float, *, model: str | None = None, key: str | None = None, provider: str | None = None
+    ) -> None:
+        """Pass over a model, a key or a provider until then."""
+        for way in self._matching(model, key, provider):
+            way.cool_until = max(way.cool_until, until)
+            self._return_held(way, now)
+
+    def _matching(self, model: str | None, key: str | None, provider: str | None) -> list[_Way]:
+        wanted = {"model": model, "key": key, "provider": provider}
+        names = {name: value for name, value in wanted.items() if value is not None}
+        return [way for way in self._ways if all(getattr(way.route, name) == value for name, value in names.items())]
+
+    def _return_held(self, way: _Way, now: float) -> None:
+        if way.held is None:
+            return
+        entry, _, ticket = way.held
+        way.held = None
+        self._limiter.release(ticket, now, was_sent=False)
+        self._requeue(entry)
+
+    # The decision
+
+    def poll(self, now: float) -> Plan:
+        """Return what starts now, what fails, and when to ask again."""
+        if not self._entries:
+            return Plan([], [], math.inf)
+        start: list[Start] = []
+        failed: list[Failure] = []
+        self._tend(now, start, failed)
+        full: set[int] = set()  # ways without a place, in this poll
+        while len(full) < len(self._ways) and self._limiter.has_room:
+            choice = self._choose(now, full)
+            if choice is None:
+                break
+            try:
+                self._give(*choice, now, start, full)
+            except BudgetError:
+                self._regroup(choice[0], failed)
+        for way in self._ways:
+            self._fill_gap(way, now, start)
+        return Plan(start, failed, self._wake_at(now))
+
+    def _tend(self, now: float, start: list[Start], failed: list[Failure]) -> None:
+        """Do what the time brings: calls that waited long enough, slots that have come, models whose rest is over."""
+        if self._waiting:
+            self._release_waiting(now)
+        is_any_dead = False
+        for way in self._ways:
+            if way.held is not None:
+                self._start_held(way, *way.held, now, start)
+            if way.killed_by is not None:
+                is_any_dead |= not self._revive(way, now)
+        if is_any_dead:
+            self._fail_dead(failed)
+
+    def _release_waiting(self, now: float) -> None:
+        while self._waiting and self._waiting[0][0] <= now:
+            _, _, entry, group = heapq.heappop(self._waiting)
+            if not entry.is_gone:
+                group.lane.add(entry)
+
+    def _start_held(
+        self, way: _Way, entry: Entry, group: _Group, ticket: Ticket, now: float, start: list[Start]
+    ) -> None:
+        """Start what a way holds if its slot has come."""
+        if ticket.at > now:
+            ticket = self._limiter.sooner(ticket, now)
+        if ticket.at > now:
+            way.held = (entry, group, ticket)
+            return
+        way.held = None
+        if self._limiter.opens_at(way.route.model, way.route.key, now) > now:
+            # Refused in the meantime: the slot was from before the gate closed.
+            self._limiter.release(ticket, now, was_sent=False)
+            self._requeue(entry)
+        else:
+            self._begin(entry, way, ticket, start)
+
+    def _requeue(self, entry: Entry) -> None:
+        _, group = self._entries[entry.job.id]
+        again = Entry(entry.order, entry.job)
+        self._entries[entry.job.id] = (again, group)
+        group.lane.add(again)
+
+    def _revive(self, way: _Way, now: float) -> bool:
+        """Use one again whose time is over; return whether it may be used."""
+        if way.killed_until <= now:
+            way.killed_by, way.killed_until = None, math.inf
+        return way.killed_by is None
+
+    def _fail_dead(self, failed: list[Failure]) -> None:
+        for group in self._groups.values():
+            if all(way.killed_by is not None for way in group.ways):
+                error = group.ways[-1].killed_by
+                assert error is not None  # noqa: S101 - asked above
+                for entry in group.lane.drain():
+                    del self._entries[entry.job.id]
+                    self._orders.pop(entry.job.id, None)
+                    failed.append(Failure(entry.job, error))
+
+    def _open_ways(self, group: _Group, now: float) -> list[_Way]:
+        """Return the ways that a group may use at present, of the first tier that has any."""
+        for ways in group.tiers:
+            usable = [way for way in ways if way.killed_by is None and self._opens_at(way, now) <= now]
+            if usable:
+                return usable
+        return []
+
+    def usable(self, now: float) -> set[str]:
+        """Return the models that nothing speaks against at present, beside the limits."""
+        return {way.route.model for way in self._ways if way.killed_by is None and self._opens_at(way, now) <= now}
+
+    def _opens_at(self, way: _Way, now: float) -> float:
+        return max(way.cool_until, self._limiter.opens_at(way.route.model, way.route.key, now))
+
+    def _choose(self, now: float, full: set[int]) -> tuple[Entry, _Group, _Way] | None:
+        """Return the job that came first among those that have somewhere to go, and where it goes first."""
+        best: tuple[Entry, _Group, list[_Way]] | None = None
+        for group in self._groups.values():
+            entry = group.lane.head()
+            if entry is None or (best is not None and best[0].order < entry.order):
+                continue
+            ways = [way for way in self._open_ways(group, now) if way.held is None and id(way) not in full]
+            if ways:
+                best = (entry, group, ways)
+        if best is None:
+            return None
+        entry, group, ways = best
+        if len(ways) == 1:
+            return entry, group, ways[0]  # whether it has a place is seen when it is to give one
+        slots = [(self._limiter.earliest(entry.job.need(way.route.model, way.route.key), now), way) for way in ways]
+        soonest = min(slot for slot, _ in slots)
+        if soonest == math.inf:
+            # No place at any of them: nobody's turn is used up by asking.
+            full.update(id(way) for way in ways)
+            return self._choose(now, full)
+        return entry, group, self._next_turn([way for slot, way in slots if slot <= soonest])
+
+    def _next_turn(self, ways: list[_Way]) -> _Way:
+        if len(ways) == 1:
+            return ways[0]
+        for way in ways:
+            way.turn += way.route.weight
+        chosen = max(ways, key=lambda way: way.turn)
+        chosen.turn -= sum(way.route.weight for way in ways)
+        return chosen
+
+    def _give(self, entry: Entry, group: _Group, way: _Way, now: float, start: list[Start], full: set[int]) -> None:
+        ticket = self._limiter.reserve(entry.job.need(way.route.model, way.route.key), now)
+        if ticket is None:
+            full.add(id(way))
+            return
+        group.lane.take(entry)
+        if ticket.at <= now:
+            self._begin(entry, way, ticket, start)
+        else:
+            way.held = (entry, group, ticket)
+
+    def _regroup(self, entry: Entry, failed: list[Failure]) -> None:
+        """Queue a job anew that no longer fits: a limit turned out lower than it was when the job came."""
+        _, group = self._entries[entry.job.id]
+        group.lane.take(entry)
+        try:
+            group = self._group_for(entry.job)
+        except BudgetError as error:
+            del self._entries[entry.job.id]
+            failed.append(Failure(entry.job, error))
+            return
+        again = Entry(entry.order, entry.job)
+        self._entries[entry.job.id] = (again, group)
+        group.lane.add(again)
+
+    def _begin(self, entry: Entry, way: _Way, ticket: Ticket, start: list[Start]) -> None:
+        del self._entries[entry.job.id]
+        start.append(Start(entry.job, way.route, ticket))
+
+    def _fill_gap(self, way: _Way, now: float, start: list[Start]) -> None:
+        """Let smaller jobs go before the one that waits for its slot, where that does not delay it."""
+        if way.held is None or way.held[2].at - now < _LEAST_GAP_S:
+            return
+        ticket = way.held[2]
+        for other in self._ways:
+            self._start_sooner(other, ticket, now, start)
+        for group in self._groups.values():
+            if way not in self._open_ways(group, now):
+                continue
+            for entry in list(group.lane.next_ones(_LOOK_AHEAD)):
+                filler = self._fill(entry, way, ticket, now)
+                if filler is not None:
+                    group.lane.take(entry)
+                    self._begin(entry, way, filler, start)
+
+    def _start_sooner(self, other: _Way, ticket: Ticket, now: float, start: list[Start]) -> None:
+        """Start who waits elsewhere only because `ticket` has its slot first under limits that both share."""
+        while other.held is not None and other.held[2] is not ticket:
+            entry, _, own = other.held
+            filler = self._fill(entry, other, ticket, now)
+            if filler is None:
+                return
+            self._limiter.release(own, now, was_sent=False)
+            other.held = None
+            self._begin(entry, other, filler, start)
+            following = self._next_for(other, now)
+            if following is not None:
+                self._give(*following, other, now, start, set())
+
+    def _next_for(self, way: _Way, now: float) -> tuple[Entry, _Group] | None:
+        """Return the job that came first among those that this way may take."""
+        heads = [
+            (entry, group)
+            for group in self._groups.values()
+            if way in self._open_ways(group, now) and (entry := group.lane.head()) is not None
+        ]
+        return min(heads, key=lambda head: head[0].order, default=None)
+
+    def _fill(self, entry: Entry, way: _Way, ticket: Ticket, now: float) -> Ticket | None:
+        try:
+            return self._limiter.reserve(entry.job.need(way.route.model, way.route.key), now, before=ticket)
+        except BudgetError:
+            return None  # said when its own turn comes
+
+    def _wake_at(self, now: float) -> float:
+        if not self._entries:
+            return math.inf
+        moments = [way.held[2].at for way in self._ways if way.held is not None]
+        if len(moments) > 1 and max(moments) > now + _LEAST_GAP_S:
+            # Who waits behind another model's slot may go in the gap before it: no event of ours says when.
+            moments.append(now + _LEAST_GAP_S)
+        if self._waiting:
+            moments.append(self._waiting[0][0])
+        moments += [way.killed_until if way.killed_by else self._opens_at(way, now) for way in self._ways]
+        return min((moment for moment in moments if moment > now), default=math.inf)

@@ -1,0 +1,131 @@
+"""Anthropic's Message Batches, from the server's side: https://platform.claude.com/docs/en/api/messages/batches."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from lm_deluge.errors import BadRequestError
+from lm_deluge.simulator.batches.jobs import (
+    BatchHandler,
+    BatchJob,
+    BatchReply,
+    BatchRequest,
+    BatchStore,
+    Outcome,
+    parsed_object,
+)
+from lm_deluge.simulator.http import Request
+
+__all__ = ["ANTHROPIC_BATCH_ROUTES"]
+
+_API = "anthropic"
+_ENCODER = "anthropic-messages"
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_MOST_REQUESTS = 100_000
+_DAY_S = 86_400
+_FAILURE = {"type": "error", "error": {"type": "api_error", "message": "Internal server error"}}
+
+
+def _create(store: BatchStore, request: Request, found: dict[str, str], url: str) -> BatchReply:
+    asked = parsed_object(request.body).get("requests")
+    if not isinstance(asked, list) or not 0 < len(asked) <= _MOST_REQUESTS:
+        raise _bad(f"requests: 1 to {_MOST_REQUESTS} requests are required")
+    seen: set[str] = set()
+    for number, each in enumerate(asked):
+        name = each.get("custom_id") if isinstance(each, dict) else None
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise _bad(f"requests.{number}.custom_id: String should match pattern '^[a-zA-Z0-9_-]{{1,64}}$'")
+        if name in seen:
+            raise _bad(f"requests.{number}.custom_id: The custom_id is that of an earlier request")
+        if not isinstance(each.get("params"), dict) or each["params"].get("stream"):
+            raise _bad(f"requests.{number}.params: Parameters of a message that is not streamed are required")
+        seen.add(name)
+    job = store.add("msgbatch_", _API, [store.answer(each["custom_id"], _ENCODER, each["params"]) for each in asked])
+    return BatchReply.of(_shown(job, url))
+
+
+def _show(store: BatchStore, request: Request, found: dict[str, str], url: str) -> BatchReply:
+    job = store.find(found["id"], _API)
+    job.polls += 1
+    return BatchReply.of(_shown(job, url))
+
+
+def _list(store: BatchStore, request: Request, found: dict[str, str], url: str) -> BatchReply:
+    jobs, has_more = store.page(_API, request.query.get("after_id"), int(request.query.get("limit", "20")))
+    shown = [_shown(job, url) for job in jobs]
+    ends = {"first_id": shown[0]["id"] if shown else None, "last_id": shown[-1]["id"] if shown else None}
+    return BatchReply.of({"data": shown, "has_more": has_more, **ends})
+
+
+def _cancel(store: BatchStore, request: Request, found: dict[str, str], url: str) -> BatchReply:
+    job = store.find(found["id"], _API)
+    if job.phase != "in_progress":
+        raise _bad(f"Batch {job.id} cannot be canceled because it has already ended.")
+    shown = _shown(job, url)
+    job.is_cancelled = True
+    return BatchReply.of({**shown, "processing_status": "canceling", "cancel_initiated_at": _time(job.created)})
+
+
+def _results(store: BatchStore, request: Request, found: dict[str, str], url: str) -> BatchReply:
+    job = store.find(found["id"], _API)
+    if job.phase == "in_progress":
+        raise _bad(f"Batch {job.id} has no results: it has not ended.")
+    return BatchReply.of_lines(
+        [{"custom_id": each.name, "result": _result(job, each, outcome)} for each, outcome in job.outcomes()]
+    )
+
+
+def _result(job: BatchJob, each: BatchRequest, outcome: Outcome) -> dict[str, Any]:
+    if job.phase == "failed" or (outcome == "expired" and job.plan.ends == "failed"):
+        return {"type": "errored", "error": _FAILURE}
+    if outcome != "answered":
+        return {"type": "canceled" if outcome == "cancelled" else "expired"}
+    if each.status >= 400:  # noqa: PLR2004
+        return {"type": "errored", "error": msgspec.Raw(each.body)}
+    return {"type": "succeeded", "message": msgspec.Raw(each.body)}
+
+
+def _shown(job: BatchJob, url: str) -> dict[str, Any]:
+    is_over = job.phase != "in_progress"
+    counts = job.counts()
+    return {
+        "id": job.id,
+        "type": "message_batch",
+        "processing_status": "ended" if is_over else "in_progress",
+        "request_counts": {
+            "processing": counts["under_way"],
+            "succeeded": counts["answered"],
+            "errored": counts["errors"],
+            "canceled": counts["cancelled"],
+            "expired": counts["expired"],
+        },
+        "ended_at": _time(job.created) if is_over else None,
+        "created_at": _time(job.created),
+        "expires_at": _time(job.created + _DAY_S),
+        "archived_at": None,
+        "cancel_initiated_at": None,
+        "results_url": f"{url}/v1/messages/batches/{job.id}/results" if is_over else None,
+    }
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def _bad(message: str) -> BadRequestError:
+    return BadRequestError(message, status_code=400, type="invalid_request_error")
+
+
+_ROOT = "(?:/v1)?/messages/batches"
+ANTHROPIC_BATCH_ROUTES: tuple[tuple[str, str, BatchHandler], ...] = (
+    ("POST", _ROOT, _create),
+    ("GET", _ROOT, _list),
+    ("GET", rf"{_ROOT}/(?P<id>[^/]+)", _show),
+    ("GET", rf"{_ROOT}/(?P<id>[^/]+)/results", _results),
+    ("POST", rf"{_ROOT}/(?P<id>[^/]+)/cancel", _cancel),
+)
+"""Method, path and handler."""

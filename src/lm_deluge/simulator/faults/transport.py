@@ -1,0 +1,237 @@
+"""Faults of the connection: how the bytes of an answer come, and how they stop coming."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from lm_deluge.simulator.faults.fault import SSE, EditPlan, Parameters, Row
+from lm_deluge.simulator.plan import Close, Frame, Hang, Pause, Plan, Raw, Repeat, Reset, Step
+
+__all__ = ["TRANSPORT_FAULTS"]
+
+_AFTER: dict[str, Any] = {"after": 3}
+
+
+def _slow_first_byte(plan: Plan, params: Parameters) -> Plan:
+    return replace(plan, before=(Pause(params["seconds"]), *plan.before))
+
+
+def _slow_first_token(plan: Plan, params: Parameters) -> Plan:
+    return plan.insert(0, Pause(params["seconds"]))
+
+
+def _silence(plan: Plan, params: Parameters) -> Plan:
+    seconds = params["seconds"]
+    return plan.insert(params["after"], Hang() if seconds is None else Pause(seconds))
+
+
+def _no_answer(plan: Plan, params: Parameters) -> Plan:
+    return replace(plan, before=(Hang(),))
+
+
+def _drip(plan: Plan, params: Parameters) -> Plan:
+    data = b"".join(step.data for step in plan.body if isinstance(step, Frame))
+    pause = Pause(params["seconds"])
+    steps: list[Step] = []
+    for at in range(len(data)):
+        steps += [Frame(data[at : at + 1]), pause]
+    return replace(plan, body=tuple(steps))
+
+
+def _endless_pings(plan: Plan, params: Parameters) -> Plan:
+    before, _ = plan.split(params["after"])
+    return replace(plan, body=(*before, Repeat(b": ping\n\n", params["seconds"])))
+
+
+def _endless_empty_deltas(plan: Plan, params: Parameters) -> Plan:
+    """Repeat the opening frame, which has no text: life on the wire, but no progress."""
+    before, _ = plan.split(params["after"])
+    opening = next((step.data for step in plan.body if isinstance(step, Frame)), b"")
+    return replace(plan, body=(*before, Repeat(opening, params["seconds"])))
+
+
+def _cut(last: Step) -> EditPlan:
+    """Return an edit that ends the connection with `last`, in the middle of a frame if asked for."""
+
+    def edit(plan: Plan, params: Parameters) -> Plan:
+        before, rest = plan.split(params["after"])
+        step = rest[0] if rest else None
+        torn = (Frame(step.data[: len(step.data) // 2]),) if params["in_frame"] and isinstance(step, Frame) else ()
+        return replace(plan, body=(*before, *torn, last))
+
+    return edit
+
+
+def _before_anything(step: Step) -> EditPlan:
+    def edit(plan: Plan, params: Parameters) -> Plan:
+        return replace(plan, before=(step,))
+
+    return edit
+
+
+def _short_length(plan: Plan, params: Parameters) -> Plan:
+    """Promise the whole length and close behind half of it."""
+    data = b"".join(step.data for step in plan.body if isinstance(step, Frame))
+    body = (Frame(data[: len(data) // 2]), Close())
+    return replace(plan, body=body, framing="length", length=len(data))
+
+
+def _clean_truncation(plan: Plan, params: Parameters) -> Plan:
+    before, rest = plan.split(params["after"])
+    step = rest[0] if rest else None
+    torn = (Frame(step.data[: len(step.data) // 2]),) if params["in_frame"] and isinstance(step, Frame) else ()
+    return replace(plan, body=(*before, *torn))
+
+
+def _close_delimited(plan: Plan, params: Parameters) -> Plan:
+    return replace(plan, framing="close")
+
+
+def _close_truncation(plan: Plan, params: Parameters) -> Plan:
+    return replace(_clean_truncation(plan, params), framing="close")
+
+
+def _http_10(plan: Plan, params: Parameters) -> Plan:
+    return replace(plan, framing="close", version="HTTP/1.0")
+
+
+def _no_done(plan: Plan, params: Parameters) -> Plan:
+    """Leave out the last frame: the end mark, not the finish reason."""
+    return replace(plan, body=plan.body[:-1])
+
+
+def _never_closes(plan: Plan, params: Parameters) -> Plan:
+    return replace(plan, body=(*plan.body, Hang()))
+
+
+def _data_after_done(plan: Plan, params: Parameters) -> Plan:
+    """Send the deltas a second time, behind the end mark."""
+    ghosts = tuple(Frame(step.data) for step in plan.body if isinstance(step, Frame) and step.is_delta)
+    return replace(plan, body=(*plan.body, *ghosts[: params["deltas"]]))
+
+
+def _redirect(location: Callable[[Plan], str]) -> EditPlan:
+    def edit(plan: Plan, params: Parameters) -> Plan:
+        target = params["location"] or location(plan)
+        return plan.with_document(params["status"], "text/plain", b"over there\n").with_headers(location=target)
+
+    return edit
+
+
+def _other_origin(plan: Plan) -> str:
+    # The other name of the same machine is another origin, so the simulator sees whether anybody comes.
+    return f"http://localhost:{plan.site.port}{plan.site.path}?fault=none"
+
+
+def _keepalive_race(plan: Plan, params: Parameters) -> Plan:
+    return replace(plan, after="doom")
+
+
+def _huge_header(plan: Plan, params: Parameters) -> Plan:
+    return plan.with_headers(x_huge="x" * params["size"])
+
+
+def _duplicate_content_length(plan: Plan, params: Parameters) -> Plan:
+    data = b"".join(step.data for step in plan.body if isinstance(step, Frame))
+    headers = (*plan.headers, ("content-length", str(len(data) // 2)))
+    return replace(plan, body=(Frame(data),), framing="length", headers=headers, after="close")
+
+
+def _informational(plan: Plan, params: Parameters) -> Plan:
+    early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </hint>; rel=preload\r\n\r\n"
+    return replace(plan, before=(*plan.before, Raw(early)))
+
+
+def _bad_chunk_size(plan: Plan, params: Parameters) -> Plan:
+    return plan.insert(params["after"], Raw(b"no size\r\n"), Close())
+
+
+def _buffered(plan: Plan, params: Parameters) -> Plan:
+    data = b"".join(step.data for step in plan.body if isinstance(step, Frame))
+    return replace(plan, body=(Pause(params["seconds"]), Frame(data)))
+
+
+_TORN: dict[str, Any] = {**_AFTER, "in_frame": False}
+_REDIRECT: dict[str, Any] = {"status": 307, "location": None}
+
+TRANSPORT_FAULTS: dict[str, Row] = {
+    "slow_first_byte": Row(
+        "no byte of an answer for `seconds`", _slow_first_byte, defaults={"seconds": 5.0}, only_streams=False
+    ),
+    "slow_first_token": Row(
+        "headers at once, the first delta after `seconds`", _slow_first_token, defaults={"seconds": 5.0}
+    ),
+    "no_answer": Row("the connection stays open and nothing comes", _no_answer, only_streams=False),
+    "silence": Row(
+        "nothing comes for `seconds` (for ever by default), on an open connection",
+        _silence,
+        defaults={**_AFTER, "seconds": None},
+        only_streams=False,
+    ),
+    "drip": Row("one byte every `seconds`", _drip, defaults={"seconds": 0.05}, only_streams=False),
+    "endless_pings": Row(
+        "comments every `seconds`, for ever", _endless_pings, defaults={**_AFTER, "seconds": 0.1}, needs=SSE
+    ),
+    "endless_empty_deltas": Row(
+        "deltas without content every `seconds`, for ever", _endless_empty_deltas, defaults={**_AFTER, "seconds": 0.1}
+    ),
+    "buffered": Row(
+        "a proxy holds the whole answer back for `seconds`", _buffered, defaults={"seconds": 2.1}, only_streams=False
+    ),
+    "cut_chunk": Row("the connection closes before the body ends", _cut(Close()), defaults=_TORN, only_streams=False),
+    "reset": Row(
+        "the connection is reset in the middle of the body", _cut(Reset()), defaults=_TORN, only_streams=False
+    ),
+    "short_length": Row("the body is shorter than its content-length", _short_length, only_streams=False),
+    "empty_reply": Row(
+        "the connection closes without a byte", _before_anything(Close()), only_streams=False, is_refusal=True
+    ),
+    "reset_first": Row(
+        "the connection is reset without a byte", _before_anything(Reset()), only_streams=False, is_refusal=True
+    ),
+    "clean_truncation": Row("the body ends in order, the answer does not", _clean_truncation, defaults=_TORN),
+    "close_truncation": Row("so too, with closing as the end of the body", _close_truncation, defaults=_TORN),
+    "close_delimited": Row("a whole answer whose body ends by closing", _close_delimited, only_streams=False),
+    "http_10": Row("a whole answer in HTTP/1.0", _http_10, only_streams=False),
+    "no_done": Row("the end mark is missing, the finish reason is there", _no_done),
+    "never_closes": Row("the body stays open behind the end mark", _never_closes),
+    "data_after_done": Row("deltas follow the end mark", _data_after_done, defaults={"deltas": 2}),
+    "redirect_other_origin": Row(
+        "a redirect to another origin, `location`",
+        _redirect(_other_origin),
+        defaults=_REDIRECT,
+        only_streams=False,
+        is_refusal=True,
+    ),
+    "redirect_same_origin": Row(
+        "a redirect to the same origin, where the answer is",
+        _redirect(lambda plan: f"{plan.site.path}?fault=none"),
+        defaults=_REDIRECT,
+        only_streams=False,
+        is_refusal=True,
+    ),
+    "redirect_loop": Row(
+        "a redirect to where one is redirected again",
+        _redirect(lambda plan: f"{plan.site.path}?fault=redirect_loop"),
+        defaults=_REDIRECT,
+        only_streams=False,
+        is_refusal=True,
+    ),
+    "keepalive_race": Row(
+        "a whole answer, but the next request on the connection finds it closed", _keepalive_race, only_streams=False
+    ),
+    "huge_header": Row(
+        "a header of `size` bytes, 70,000 by default", _huge_header, defaults={"size": 70_000}, only_streams=False
+    ),
+    "duplicate_content_length": Row("two lengths that differ", _duplicate_content_length, only_streams=False),
+    "informational": Row("100 and 103 come before the answer", _informational, only_streams=False),
+    "bad_status_line": Row(
+        "what answers does not speak HTTP",
+        lambda plan, _params: replace(plan, before=(Raw(b"220 mail.example.org ESMTP\r\n"), Close())),
+        only_streams=False,
+        is_refusal=True,
+    ),
+    "bad_chunk_size": Row("the size of a chunk is no number", _bad_chunk_size, defaults=_AFTER),
+}

@@ -1,0 +1,124 @@
+"""What is answered where no script says it: a call of an offered tool, JSON where JSON is asked for, else the tour.
+
+So a program that uses tools, schemas or reasoning can be tried out without a key and without a script.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lm_deluge.encoders.encoder import ParsedRequest
+from lm_deluge.prompt.parts import ToolResultPart
+from lm_deluge.prompt.tool import Tool
+from lm_deluge.simulator.demo_answer import write_tour
+
+__all__ = ["make_call", "make_example", "make_reasoning", "make_text"]
+
+_DEEPEST = 8  # schemas may contain themselves
+
+Schema = Mapping[str, Any]
+
+
+def make_call(request: ParsedRequest) -> tuple[str, Any] | None:
+    """Return a call of the tool that must be called, else of the first one; None once results have come."""
+    choice = request.params.tool_choice
+    last = request.conversation.messages[-1:]
+    tools = [tool for tool in request.tools if isinstance(tool, Tool)]
+    if not tools or choice == "none" or (last and last[0].role == "tool"):
+        return None
+    tool = next((tool for tool in tools if tool.name == choice), tools[0])
+    return tool.name, make_example(tool.parameters or {"type": "object"})
+
+
+def make_text(request: ParsedRequest) -> str:
+    """Return the text of an answer."""
+    if request.output is not None:
+        return json.dumps(make_example(request.output), ensure_ascii=False)
+    last = request.conversation.messages[-1:]
+    results = [part.content for part in last[0].parts if isinstance(part, ToolResultPart)] if last else []
+    asked = [message.completion for message in request.conversation if message.role == "user"]
+    question = asked[-1] if asked else ""
+    if request.params.json_mode:
+        return json.dumps({"simulated": True, "question": question}, ensure_ascii=False)
+    return f"The tool says: {' '.join(results)}" if results else write_tour(question)
+
+
+def make_reasoning(request: ParsedRequest) -> str:
+    """Return thoughts where an effort is asked for."""
+    if request.params.reasoning_effort in (None, "none"):
+        return ""
+    return "A simulator does not think. These words stand where a reasoning model shows its thoughts."
+
+
+def make_example(schema: Any) -> Any:
+    """Return a value that follows a JSON schema, as far as its types, choices, examples and smallest sizes go."""
+    return _example(schema, "", schema, 0)
+
+
+def _example(schema: Any, name: str, root: Any, depth: int) -> Any:
+    if not isinstance(schema, Mapping) or depth > _DEEPEST:
+        return None
+    for choice in (schema.get("examples"), schema.get("enum")):
+        if isinstance(choice, list) and choice:
+            return choice[0]
+    for said in ("const", "default"):
+        if said in schema:
+            return schema[said]
+    inner = _inner(schema, root)
+    if inner is not None:
+        return _example(inner, name, root, depth + 1)
+    make = _MAKERS.get(_kind(schema))
+    return None if make is None else make(schema, name, root, depth)
+
+
+def _inner(schema: Schema, root: Any) -> Any:
+    """Return the schema that this one stands for, or None."""
+    reference = schema.get("$ref")
+    if isinstance(reference, str):
+        found = root
+        for step in reference.removeprefix("#").strip("/").split("/"):
+            found = found.get(step) if isinstance(found, Mapping) else None
+        return found if found is not schema else None
+    several: list[Any] = next(
+        (schema[word] for word in ("anyOf", "oneOf", "allOf") if isinstance(schema.get(word), list)), []
+    )
+    return next((each for each in several if each != {"type": "null"}), None)
+
+
+def _kind(schema: Schema) -> str:
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        kind = next((each for each in kind if each != "null"), "null")
+    return kind if isinstance(kind, str) else "object" if "properties" in schema else "string"
+
+
+def _object(schema: Schema, name: str, root: Any, depth: int) -> dict[str, Any]:
+    properties = schema.get("properties")
+    fields = properties if isinstance(properties, Mapping) else {}
+    return {field: _example(inner, str(field), root, depth + 1) for field, inner in fields.items()}
+
+
+def _array(schema: Schema, name: str, root: Any, depth: int) -> list[Any]:
+    least = schema.get("minItems")
+    count = min(max(least, 1), 20) if isinstance(least, int) else 1
+    return [_example(schema.get("items", {}), name, root, depth + 1)] * count
+
+
+def _string(schema: Schema, name: str, root: Any, depth: int) -> str:
+    return f"some {name}" if name else "some text"
+
+
+def _number(schema: Schema, name: str, root: Any, depth: int) -> Any:
+    return next((schema[word] for word in ("minimum", "maximum") if isinstance(schema.get(word), int | float)), 1)
+
+
+_MAKERS: dict[str, Callable[[Schema, str, Any, int], Any]] = {
+    "object": _object,
+    "array": _array,
+    "string": _string,
+    "number": _number,
+    "integer": _number,
+    "boolean": lambda *_: True,
+}

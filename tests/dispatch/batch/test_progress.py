@@ -1,0 +1,56 @@
+"""Where a batch stands, told with a clock of our own."""
+
+from __future__ import annotations
+
+import pytest
+
+from lm_deluge.dispatch.batch.progress import Tally, TallyKeeper
+from lm_deluge.errors import RateLimitError, ServerError
+from lm_deluge.response import APIResponse
+from lm_deluge.usage import Usage
+
+
+def answer(
+    *, read: int = 100, written: int = 10, cost: float | None = 0.5, error: Exception | None = None
+) -> APIResponse:
+    return APIResponse(usage=Usage(input_tokens=read, output_tokens=written), cost=cost, error=error)
+
+
+def test_nothing_has_begun() -> None:
+    assert TallyKeeper(4).tally(10.0) == Tally(total=4)
+
+
+def test_the_half_of_a_batch() -> None:
+    keeper = TallyKeeper(4)
+    for _ in range(3):
+        keeper.start(100.0)
+    keeper.finish(answer(), 105.0)
+    keeper.finish(answer(error=RateLimitError("slow down"), cost=None), 110.0)
+    found = keeper.tally(110.0, limited_by="requests per minute")
+    assert (found.done, found.failed, found.in_flight) == (2, 1, 1)
+    assert keeper.tally(110.0, waiting=1).in_flight == 0
+    assert (found.input_tokens, found.output_tokens) == (200, 20)
+    assert (found.input_rate, found.output_rate) == (20.0, 2.0)
+    assert (found.cost, found.projected_cost) == (0.5, 1.0)
+    assert (found.remaining_s, found.elapsed_s) == (10.0, 10.0)
+    assert (found.limited_by, found.errors) == ("requests per minute", {"RateLimitError": 1})
+
+
+def test_rates_are_of_the_last_half_minute() -> None:
+    keeper = TallyKeeper()
+    keeper.start(0.0)
+    keeper.start(0.0)
+    keeper.finish(answer(read=9_000), 1.0)
+    keeper.finish(answer(read=300), 50.0)
+    assert keeper.tally(60.0).input_rate == pytest.approx(10.0)
+    assert keeper.tally(100.0).input_rate == 0.0
+    assert keeper.tally(100.0).input_tokens == 9_300
+    assert keeper.tally(100.0).projected_cost is None
+
+
+def test_a_call_of_which_nothing_is_known() -> None:
+    keeper = TallyKeeper(1)
+    keeper.start(0.0)
+    keeper.finish(APIResponse(error=ServerError("down")), 1.0)
+    found = keeper.tally(1.0)
+    assert (found.cost, found.projected_cost, found.output_tokens, found.failed) == (None, None, 0, 1)
