@@ -11,7 +11,7 @@ from typing import Any
 
 from lm_deluge import LLMClient
 from lm_deluge.api_requests.call_plan import CallPlan
-from lm_deluge.client.call_options import Asked
+from lm_deluge.client.call_options import CallOptions
 from lm_deluge.config import Secret
 from lm_deluge.dispatch.batch.provider.runner import ProviderBatch
 from lm_deluge.dispatch.journal.journal import Journal
@@ -19,7 +19,7 @@ from lm_deluge.encoders.encoder import ParsedRequest
 from lm_deluge.prompt.conversation import to_conversation
 from lm_deluge.response import APIResponse
 from lm_deluge.simulator import Simulator
-from lm_deluge.transport.base import Exchange, Place
+from lm_deluge.transport.base import ConnectionSlot, Exchange
 from lm_deluge.transport.http import AiohttpTransport
 from lm_deluge.wire.http import HttpHead, HttpRequest
 
@@ -73,7 +73,7 @@ class DyingTransport:
         if self.steps == self._at:
             raise Killed
 
-    async def place(self) -> Place:
+    async def place(self) -> ConnectionSlot:
         return await self._inner.place()
 
     async def open(self, request: HttpRequest, *, connect_timeout_s: float | None, proxy: Secret | None) -> Exchange:
@@ -103,7 +103,7 @@ class DyingExchange:
     def bytes_received(self) -> int:
         return self._inner.bytes_received
 
-    def keep(self, place: Place) -> None:
+    def keep(self, place: ConnectionSlot) -> None:
         self._inner.keep(place)
 
     async def read(self) -> bytes:
@@ -134,7 +134,7 @@ async def client_of(
 
 
 def plans_of(client: LLMClient, prompts: Iterable[str], **asked: Any) -> Iterable[tuple[str, CallPlan]]:
-    plan = client._planners(Asked(**asked))(client.models[0].id)
+    plan = client._planners(CallOptions(**asked))(client.models[0].id)
     for number, prompt in enumerate(prompts):
         yield f"row {number}", plan(to_conversation(prompt))
 

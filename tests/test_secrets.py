@@ -127,7 +127,7 @@ def test_no_fault_shows_a_secret(name: str, log: pytest.LogCaptureFixture) -> No
     error, stream = asyncio.run(fail_with(*FAULTS[name]), debug=True)
     # What a server says back is in the variables that hold what it said.
     told = told_by(error, with_locals=name not in ECHOES)
-    plan = stream._call._work.plan_for("gpt-4o")
+    plan = stream._call._spec.plan_for("gpt-4o")
     told["objects"] = f"{stream!r} {stream._call!r} {plan!r} {plan.call!r} {plan.request!r} {plan.key!r}"
     told["response"] = json.dumps(stream.response.to_dict())
     told["log"] = log.text

@@ -19,7 +19,7 @@ from lm_deluge.api_requests.credentials import (
 from lm_deluge.config import Secret
 from lm_deluge.errors import APIError, ConfigurationError, ContentTypeError, MissingAPIKeyError
 from lm_deluge.models.registry import find_provider
-from lm_deluge.models.rows import ModelRow, Place, ProviderRow
+from lm_deluge.models.rows import ModelRow, ProviderRow, UrlVariable
 from lm_deluge.prompt.conversation import Conversation
 
 ACME = ProviderRow(
@@ -214,9 +214,9 @@ REGIONAL = ProviderRow(
     auth="header",
     key_header="api-key",
     places={
-        "location": Place(env=("CLOUD_LOCATION",), default="global"),
-        "project": Place(env=("CLOUD_PROJECT",)),
-        "host": Place(of="location", values={"global": "cloud.test"}, default="{location}-cloud.test"),
+        "location": UrlVariable(env=("CLOUD_LOCATION",), default="global"),
+        "project": UrlVariable(env=("CLOUD_PROJECT",)),
+        "host": UrlVariable(of="location", values={"global": "cloud.test"}, default="{location}-cloud.test"),
     },
 )
 

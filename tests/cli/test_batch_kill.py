@@ -17,7 +17,7 @@ import pytest
 
 from batch_provider import PROGRAM, answer_of, tokens_of
 from cli.driver import PATIENCE_S, run, start, wait_until
-from lm_deluge.dispatch.journal.records import Entry, JournalState, scan
+from lm_deluge.dispatch.journal.records import JournalEntry, JournalState, scan
 
 IS_SOAK = bool(os.environ.get("DELUGE_SOAK"))
 LINES, KILLS, AT_ONCE = (5_000, 50, 32) if IS_SOAK else (300, 4, 16)
@@ -74,7 +74,7 @@ def state_of(journal: Path) -> JournalState:
     state = JournalState()
     with journal.open("rb") as file:
         for offset, found in scan(file):
-            if isinstance(found, Entry):
+            if isinstance(found, JournalEntry):
                 state.add(found, offset)
     return state
 

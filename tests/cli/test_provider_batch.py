@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli.driver import PATIENCE_S, run, start, wait_until
-from lm_deluge.dispatch.journal.records import Entry, JournalState, scan
+from lm_deluge.dispatch.journal.records import JournalEntry, JournalState, scan
 from lm_deluge.errors import BadRequestError
 from lm_deluge.simulator import Batches
 
@@ -197,7 +197,7 @@ def test_lines_that_were_handed_over_are_not_asked_one_by_one(serve, home: Path)
     state = JournalState()
     with (home / "out.jsonl.journal").open("rb") as file:
         for offset, found in scan(file):
-            if isinstance(found, Entry):
+            if isinstance(found, JournalEntry):
                 state.add(found, offset)
     (batch,) = state.open_batches
     assert (batch.provider, batch.ids) == ("openai", ("id one",))

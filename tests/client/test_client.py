@@ -266,8 +266,8 @@ def test_reprs_show_no_secret() -> None:
         base_url="http://127.0.0.1:1",
     )
     stream = client.stream("hi")
-    work = stream._call._work
-    plan = work.plan_for("gpt-4o")
-    for thing in (client, client.options, stream, stream._call, work, plan, plan.call):
+    spec = stream._call._spec
+    plan = spec.plan_for("gpt-4o")
+    for thing in (client, client.options, stream, stream._call, spec, plan, plan.call):
         assert "canary" not in repr(thing)
         assert "canary" not in str(thing)

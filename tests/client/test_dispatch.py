@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from lm_deluge import LLMClient
-from lm_deluge.client.call_options import Asked
+from lm_deluge.client.call_options import CallOptions
 from lm_deluge.dispatch.cache.call import run_call
 from lm_deluge.errors import (
     AuthenticationError,
@@ -255,8 +255,8 @@ async def test_without_on_break_a_break_is_raised() -> None:
 async def test_hooks_hear_of_every_attempt() -> None:
     told: list[tuple[Any, ...]] = []
 
-    async def intend(number: int) -> None:
-        told.append(("intend", number))
+    async def before_attempt(number: int) -> None:
+        told.append(("before_attempt", number))
 
     async def failed(number: int, response: Any, is_final: bool) -> None:
         told.append(("failed", number, type(response.error).__name__, response.completion, is_final))
@@ -264,17 +264,17 @@ async def test_hooks_hear_of_every_attempt() -> None:
     steps = (plain("500 X", b"{}"), [HEAD, chunk(text("part")), FIN], plain("400 X", b"{}"))
     async with Loopback(*steps) as server, client_of(server) as client:
         client._runner()._chance = lambda: 0.0
-        work = client._work_maker(Asked(), is_collected=True)(Conversation.user("Hi"))
-        work = msgspec.structs.replace(work, intend=intend, attempt_failed=failed)
-        response = await run_call(work, client._runner)
+        spec = client._spec_factory(CallOptions(), is_collected=True)(Conversation.user("Hi"))
+        spec = msgspec.structs.replace(spec, before_attempt=before_attempt, on_attempt_failed=failed)
+        response = await run_call(spec, client._runner)
     assert response.is_error
     assert response.completion == "part"
     assert told == [
-        ("intend", 1),
+        ("before_attempt", 1),
         ("failed", 1, "ServerError", "", False),
-        ("intend", 2),
+        ("before_attempt", 2),
         ("failed", 2, "StreamInterruptedError", "", False),
-        ("intend", 3),
+        ("before_attempt", 3),
         ("failed", 3, "BadRequestError", "part", True),
     ]
 

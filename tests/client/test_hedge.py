@@ -138,7 +138,9 @@ async def test_one_that_speaks_slowly_is_not_silent() -> None:
     steps: list[Step] = [HEAD, chunk(text("a" * 40)), go, chunk(text("b" * 200), finish(), DONE), END, NEXT]
     async with racing(steps, min_tokens_per_second=1.0) as race:
         await race.begin()
-        await until(lambda: (leg := race.stream._call._opening) and leg.attempt and leg.attempt.builder.has_deltas)
+        await until(
+            lambda: (attempt := race.stream._call._opening) and attempt.stream and attempt.stream.builder.has_deltas
+        )
         race.bell.ring()
         go.set()
         assert notes_of(await race.end()) == []
@@ -178,7 +180,7 @@ async def test_both_are_billed() -> None:
 async def test_what_the_loser_reported_counts_as_reported() -> None:
     async with racing([HEAD, chunk(USAGE), HANG], answer(HELLO)) as race:
         await race.begin(PROMPT)
-        await until(lambda: (leg := race.stream._call._opening) and leg.attempt and leg.attempt.builder.usage)
+        await until(lambda: (attempt := race.stream._call._opening) and attempt.stream and attempt.stream.builder.usage)
         await race.ring()
         await race.end()
         usage = race.response.usage
@@ -385,7 +387,7 @@ async def test_a_background_answer_that_lost_is_ended_upstream() -> None:
     ended = plain("200 OK", b"{}")
     async with racing(lost, whole, ended, model="openai-responses:gpt-5", background=True) as race:
         await race.begin()
-        await until(lambda: (leg := race.stream._call._opening) and leg.attempt and leg.attempt.place)
+        await until(lambda: (attempt := race.stream._call._opening) and attempt.stream and attempt.stream.place)
         assert race.bell.ring() == 1
         await race.end()
         assert (race.response.completion, race.response.warnings) == ("Ja.", ())
@@ -401,7 +403,7 @@ async def test_an_answer_that_is_taken_up_again_uses_up_attempts() -> None:
     options = {"model": "openai-responses:gpt-5", "background": True, "max_attempts": 2}
     async with racing(broken, rest, **options) as race:
         await race.begin()
-        await until(lambda: (leg := race.stream._call._opening) and leg.attempt and leg.attempt.place)
+        await until(lambda: (attempt := race.stream._call._opening) and attempt.stream and attempt.stream.place)
         fail.set()
         await race.asked(2)
         tasks = asyncio.all_tasks()

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from lm_deluge import LLMClient
-from lm_deluge.client.client import Asked
+from lm_deluge.client.client import CallOptions
 from lm_deluge.dispatch.batch.input import BatchRow
 from lm_deluge.dispatch.cache.call import run_call
 from lm_deluge.dispatch.journal.journal import Journal
@@ -107,8 +107,8 @@ class Told(list[tuple[Any, ...]]):
     def __init__(self, intend_fails: BaseException | None = None) -> None:
         self.intend_fails = intend_fails
 
-    async def intend(self, number: int) -> None:
-        self.append(("intend", number))
+    async def before_attempt(self, number: int) -> None:
+        self.append(("before_attempt", number))
         if number > 1 and self.intend_fails is not None:
             raise self.intend_fails
 
@@ -116,9 +116,9 @@ class Told(list[tuple[Any, ...]]):
         self.append(("failed", number, type(response.error).__name__, is_final))
 
     def run(self, client: LLMClient) -> asyncio.Task[APIResponse]:
-        work = client._work_maker(Asked())(Conversation.user("Hi"))
-        work = msgspec.structs.replace(work, intend=self.intend, attempt_failed=self.failed)
-        return asyncio.create_task(run_call(work, client._runner))
+        spec = client._spec_factory(CallOptions())(Conversation.user("Hi"))
+        spec = msgspec.structs.replace(spec, before_attempt=self.before_attempt, on_attempt_failed=self.failed)
+        return asyncio.create_task(run_call(spec, client._runner))
 
 
 @pytest.mark.parametrize("winner", [0, 1])
@@ -132,7 +132,7 @@ async def test_the_loser_is_told_of_before_the_answer(winner: int) -> None:
         await race.ring()
         go.set()
         assert (await running).completion == "Hello world"
-    assert told == [("intend", 1), ("intend", 2), ("failed", 2 - winner, "DispatchError", False)]
+    assert told == [("before_attempt", 1), ("before_attempt", 2), ("failed", 2 - winner, "DispatchError", False)]
 
 
 async def test_both_failures_are_told() -> None:
@@ -146,8 +146,8 @@ async def test_both_failures_are_told() -> None:
         go.set()
         assert isinstance((await running).error, ServerError)
     assert told == [
-        ("intend", 1),
-        ("intend", 2),
+        ("before_attempt", 1),
+        ("before_attempt", 2),
         ("failed", 2, "AuthenticationError", False),
         ("failed", 1, "ServerError", True),
     ]
@@ -164,7 +164,7 @@ async def test_a_journal_that_takes_no_more_intents_stops_the_second_only() -> N
         response = await running
         assert (response.completion, response.stats.attempts) == ("Hello world", 1)
         assert len(race.server.requests) == 1
-    assert told == [("intend", 1), ("intend", 2)]
+    assert told == [("before_attempt", 1), ("before_attempt", 2)]
 
 
 async def test_a_fault_that_is_not_ours_is_not_hidden() -> None:
@@ -184,15 +184,15 @@ async def test_nothing_is_in_flight_in_a_journal_but_the_winner(winner: int, tmp
     steps[winner] = after(go, answer(HELLO))
     async with racing(*steps) as race, await Journal.open(tmp_path / "j", fingerprint="f") as journal:
 
-        async def intend(number: int) -> None:
-            await journal.intend("1", number)
+        async def before_attempt(number: int) -> None:
+            await journal.before_attempt("1", number)
 
         async def failed(number: int, response: APIResponse, is_final: bool) -> None:
             await journal.fail("1", number, response, is_final=is_final)
 
-        work = race.client._work_maker(Asked())(Conversation.user("Hi"))
-        work = msgspec.structs.replace(work, intend=intend, attempt_failed=failed)
-        running = asyncio.create_task(run_call(work, race.client._runner))
+        spec = race.client._spec_factory(CallOptions())(Conversation.user("Hi"))
+        spec = msgspec.structs.replace(spec, before_attempt=before_attempt, on_attempt_failed=failed)
+        running = asyncio.create_task(run_call(spec, race.client._runner))
         await race.asked(1)
         await race.ring()
         assert journal.state.ambiguous == (("1", 1), ("1", 2))
@@ -261,7 +261,7 @@ async def test_a_row_fails_for_good_only_once_both_attempts_have(tmp_path: Path)
 async def test_attempts_of_earlier_runs_are_not_spent_on_hedging(tmp_path: Path) -> None:
     path, go = tmp_path / "j", asyncio.Event()
     async with await Journal.open(path, fingerprint="f" * 64) as journal:
-        await journal.intend("r", 1)
+        await journal.before_attempt("r", 1)
         await journal.fail("r", 1, APIResponse(error=ServerError("not now", status_code=500)), is_final=False)
     async with racing(after(go, answer(HELLO)), SILENT, max_attempts=2) as race:
 

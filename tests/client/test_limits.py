@@ -9,9 +9,9 @@ import pytest
 
 from lm_deluge import LLMClient
 from lm_deluge.client.batch.prompts import run_in_order
-from lm_deluge.client.client import Asked
+from lm_deluge.client.client import CallOptions
 from lm_deluge.client.scheduling import build_limiter
-from lm_deluge.dispatch.batch.progress import Tally
+from lm_deluge.dispatch.batch.progress import BatchProgress
 from lm_deluge.dispatch.scheduling.limiter import Need, Observation
 from lm_deluge.errors import ConfigurationError, RateLimitError
 from lm_deluge.simulator import Simulator
@@ -115,12 +115,12 @@ class Watching:
     every_s = 0.0
 
     def __init__(self) -> None:
-        self.told: list[Tally] = []
+        self.told: list[BatchProgress] = []
 
-    def show(self, tally: Tally) -> None:
+    def show(self, tally: BatchProgress) -> None:
         self.told.append(tally)
 
-    def close(self, tally: Tally) -> None:
+    def close(self, tally: BatchProgress) -> None:
         self.told.append(tally)
 
 
@@ -136,7 +136,7 @@ class Watching:
 async def test_a_batch_says_what_holds_it_back(options: dict[str, Any], words: str) -> None:
     async with Simulator("Yes.") as sim, client_of(sim, **options) as client:
         shown = Watching()
-        make = client._work_maker(Asked(), is_collected=True)
+        make = client._spec_factory(CallOptions(), is_collected=True)
         await run_in_order(client._runner(), make, ["Hi"] * 20, most_at_once=20, progress=shown)
     assert words in {tally.limited_by for tally in shown.told}
     assert shown.told[-1].limited_by is None, "nothing waits any more"

@@ -446,7 +446,7 @@ async def test_the_socket_is_not_read_ahead_of_a_slow_consumer() -> None:
         tokens: AsyncIterator[str] = aiter(client.stream("hi"))
         await anext(tokens)
         await asyncio.sleep(0.3)
-        received = tokens._call._leg.attempt.bytes_received
+        received = tokens._call._attempt.stream.bytes_received
         assert received < 2**20
         del tokens
         await server.settle()

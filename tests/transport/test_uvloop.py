@@ -23,9 +23,9 @@ FAILED = [
 ]  # fmt: skip
 
 
-def run(work: Any) -> Any:
+def run(spec: Any) -> Any:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
+        return runner.run(spec)
 
 
 async def ask(steps: list[Step], timeouts: Timeouts = CLOCKS["none"]) -> APIResponse:

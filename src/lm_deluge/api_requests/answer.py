@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.api_requests.attempt import Attempt
+from lm_deluge.api_requests.response_stream import ResponseStream
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
 from lm_deluge.usage import Usage
 
@@ -17,7 +17,7 @@ _CHARACTERS_PER_TOKEN = 4
 _BUFFERED_AFTER_S, _BUFFERED_WITHIN_S, _BUFFERED_TOKENS = 2.0, 0.005, 20
 
 
-def build_answer(attempt: Attempt, call: Call, stats: StreamStats) -> APIResponse:
+def build_answer(attempt: ResponseStream, call: Call, stats: StreamStats) -> APIResponse:
     """Return the answer so far. Usage is the provider's, or an estimate: never nothing, never 0 for text."""
     usage, price = build_usage(attempt), call.model.price
     answer = settle_answer(
@@ -50,7 +50,9 @@ def settle_answer(builder: ResponseBuilder, call: Call, usage: Usage, cost: floa
     return answer
 
 
-def build_stats(attempt: Attempt | None, *, attempts: int, begun: float | None, now: float | None) -> StreamStats:
+def build_stats(
+    attempt: ResponseStream | None, *, attempts: int, begun: float | None, now: float | None
+) -> StreamStats:
     """Return how a call went that began at `begun`, of which `attempt` is the one that is kept."""
     duration = None if begun is None or now is None else now - begun
     if attempt is None or begun is None or now is None:
@@ -74,7 +76,7 @@ def build_stats(attempt: Attempt | None, *, attempts: int, begun: float | None, 
     )
 
 
-def build_usage(attempt: Attempt) -> Usage:
+def build_usage(attempt: ResponseStream) -> Usage:
     """Return the tokens so far: as the provider reported them, else as the texts' lengths suggest."""
     return usage_of(attempt.builder, lambda: attempt.input_estimate)
 
@@ -97,7 +99,7 @@ def _output_tokens(builder: ResponseBuilder) -> int:
     return estimate if builder.usage is None else max(estimate, builder.usage.output_tokens)
 
 
-def _was_buffered(attempt: Attempt, stats: StreamStats) -> bool:
+def _was_buffered(attempt: ResponseStream, stats: StreamStats) -> bool:
     """Whether something in between kept a long answer and gave it out at once."""
     timing = attempt.timing
     if stats.time_to_first_token is None or timing.last_at is None or timing.first_token_at is None:

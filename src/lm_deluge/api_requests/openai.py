@@ -9,10 +9,10 @@ from typing import Any
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.catalog import find_adapter
 from lm_deluge.api_requests.answer import build_answer, build_stats
-from lm_deluge.api_requests.attempt import Attempt, open_attempt
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.credentials import find_key, find_proxy
 from lm_deluge.api_requests.request import build_call
+from lm_deluge.api_requests.response_stream import ResponseStream, open_response_stream
 from lm_deluge.config import PromptCache, SamplingParams, Secret, Timeouts
 from lm_deluge.errors import DelugeError
 from lm_deluge.events import TextDelta
@@ -96,7 +96,7 @@ async def stream_chat(  # noqa: PLR0913 - keyword arguments of one request
         await attempt.close()
 
 
-async def _open(call: Call, key: Secret | None, timeouts: Timeouts) -> Attempt:
+async def _open(call: Call, key: Secret | None, timeouts: Timeouts) -> ResponseStream:
     adapter = find_adapter(call.provider.adapter)
     settled = timeouts.for_model(is_reasoning=bool(call.model.capabilities.reasoning))
     now = asyncio.get_running_loop().time()
@@ -109,4 +109,4 @@ async def _open(call: Call, key: Secret | None, timeouts: Timeouts) -> Attempt:
         timeouts=settled,
         proxy=find_proxy(call.base_url, None),
     )
-    return await open_attempt(plan, deadline=None if settled.total is None else now + settled.total)
+    return await open_response_stream(plan, deadline=None if settled.total is None else now + settled.total)

@@ -35,7 +35,7 @@ from lm_deluge.client.client import LLMClient
 from lm_deluge.dispatch.batch.duplicates import answer_again
 from lm_deluge.dispatch.batch.input import BatchRow, read_rows
 from lm_deluge.dispatch.batch.output import Answer, check_output, write_answers
-from lm_deluge.dispatch.batch.progress import Tally, TallyKeeper
+from lm_deluge.dispatch.batch.progress import BatchProgress, ProgressTracker
 from lm_deluge.dispatch.batch.survey import Survey, stamp_of
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.errors import ConfigurationError, DelugeError, DispatchError, JournalError
@@ -49,7 +49,7 @@ _OTHER_FILES = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class BatchJob:
     """What the command line asks for. `OPTIONS` are the fields that are options of the same name."""
 
     OPTIONS: ClassVar = (
@@ -77,7 +77,7 @@ class Job:
         return self.target.with_name(self.target.name + ".journal")
 
 
-class Way(Protocol):
+class BatchSource(Protocol):
     """From rows to answers. What it yields is in the journal already."""
 
     failure: JournalError | None
@@ -109,7 +109,7 @@ class Way(Protocol):
         ...
 
 
-def check_paths(job: Job) -> None:
+def check_paths(job: BatchJob) -> None:
     """See that the files are ones that can be read and written, and that nothing of the user's is lost.
 
     Raises:
@@ -131,7 +131,7 @@ def check_paths(job: Job) -> None:
         raise ConfigurationError(f"there is no folder {job.report_path.parent} for the report")
 
 
-def options_that_shape(job: Job) -> dict[str, Any]:
+def options_that_shape(job: BatchJob) -> dict[str, Any]:
     """Return what belongs into the fingerprint beside the lines: not keys, addresses, limits, nor patience."""
     options = job.client.options
     # What is handed over and what is asked one by one are not to go on with each other's journal.
@@ -144,7 +144,7 @@ def options_that_shape(job: Job) -> dict[str, Any]:
     }
 
 
-async def run_job(job: Job, survey: Survey) -> int:
+async def run_job(job: BatchJob, survey: Survey) -> int:
     """Run a batch, or what is left of it; return the exit code.
 
     Raises:
@@ -172,7 +172,7 @@ async def run_job(job: Job, survey: Survey) -> int:
         await journal.close()
 
 
-def _way_of(job: Job, journal: Journal) -> Way:
+def _way_of(job: BatchJob, journal: Journal) -> BatchSource:
     """Return how the rows are asked: one request each, now; or within a day, by the provider's batch API."""
     if job.provider_batch:
         return ProviderRows(job.client, journal, retry_failed=job.retry_failed)
@@ -190,11 +190,11 @@ def _allow_open_files(count: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _is_due(job: Job, journal: Journal, row_id: str) -> bool:
+def _is_due(job: BatchJob, journal: Journal, row_id: str) -> bool:
     return is_due(journal, row_id, retry_failed=job.retry_failed)
 
 
-async def _open(job: Job, fingerprint: str) -> Journal:
+async def _open(job: BatchJob, fingerprint: str) -> Journal:
     try:
         return await Journal.open(job.journal_path, fingerprint=fingerprint, salvage=job.salvage)
     except JournalError as error:
@@ -205,7 +205,7 @@ async def _open(job: Job, fingerprint: str) -> Journal:
         raise ConfigurationError(error.message, hint=hint) from error
 
 
-async def _ask(job: Job, survey: Survey, way: Way, due: list[str], interrupts: Interrupts) -> int:
+async def _ask(job: BatchJob, survey: Survey, way: BatchSource, due: list[str], interrupts: Interrupts) -> int:
     """Ask what is due; return how many rows have ended, one way or the other."""
     display = _Display(job, way, len(due))
 
@@ -235,7 +235,7 @@ async def _ask(job: Job, survey: Survey, way: Way, due: list[str], interrupts: I
     return display.ended
 
 
-def _rows_of(job: Job, survey: Survey) -> Iterator[BatchRow]:
+def _rows_of(job: BatchJob, survey: Survey) -> Iterator[BatchRow]:
     """Yield the rows of the input, twins excepted, with the system message of the command line where they have none."""
     for row in read_rows(job.source):
         if _has_changed(job, survey):
@@ -248,7 +248,7 @@ def _rows_of(job: Job, survey: Survey) -> Iterator[BatchRow]:
         yield msgspec.structs.replace(row, conversation=conversation, model=None if job.is_simulated else row.model)
 
 
-def _has_changed(job: Job, survey: Survey) -> bool:
+def _has_changed(job: BatchJob, survey: Survey) -> bool:
     try:
         return stamp_of(job.source) != survey.stamp
     except ConfigurationError:
@@ -258,10 +258,10 @@ def _has_changed(job: Job, survey: Survey) -> bool:
 class _Display:
     """Shows a batch while it runs. A stderr that nobody reads any more ends the showing, not the batch."""
 
-    def __init__(self, job: Job, way: Way, total: int) -> None:
+    def __init__(self, job: BatchJob, way: BatchSource, total: int) -> None:
         self.ended = 0
         self._way = way
-        self._keeper = TallyKeeper(total)
+        self._keeper = ProgressTracker(total)
         self._keeper.start(time.monotonic())
         self._progress: Progress | None = make_progress(job.progress)
         self._has_said = False
@@ -282,7 +282,7 @@ class _Display:
                 shown_at = time.monotonic()
                 self._show(self._progress.show)
 
-    def _show(self, show: Callable[[Tally], None]) -> None:
+    def _show(self, show: Callable[[BatchProgress], None]) -> None:
         why = "an outage: nobody listens at the provider's" if self._way.is_held else None
         tally = self._keeper.tally(time.monotonic(), limited_by=why)
         try:
@@ -300,7 +300,7 @@ class _Display:
             say_failure(self._way.failure, self._way.in_flight)
 
 
-async def _end_early(job: Job, survey: Survey, journal: Journal, way: Way) -> None:
+async def _end_early(job: BatchJob, survey: Survey, journal: Journal, way: BatchSource) -> None:
     """Save what can be saved, and say how to go on."""
     lost: list[str] = []
     try:
@@ -315,7 +315,7 @@ async def _end_early(job: Job, survey: Survey, journal: Journal, way: Way) -> No
         write_report(job.report_path, outcome)
 
 
-def _save_elsewhere(job: Job, journal: Journal) -> str | None:
+def _save_elsewhere(job: BatchJob, journal: Journal) -> str | None:
     """Write what the disk did not take to where another one has room; return the path of the file."""
     path: str | None = None
     try:
@@ -331,7 +331,7 @@ def _save_elsewhere(job: Job, journal: Journal) -> str | None:
     return path
 
 
-async def _deliver(job: Job, survey: Survey, journal: Journal, *, is_new: bool) -> int:
+async def _deliver(job: BatchJob, survey: Survey, journal: Journal, *, is_new: bool) -> int:
     """Write the output, where it is not there already, and say what the batch came to.
 
     Args:
@@ -358,7 +358,7 @@ async def _deliver(job: Job, survey: Survey, journal: Journal, *, is_new: bool) 
     return FAILED if outcome.failed else 0
 
 
-def _is_up_to_date(job: Job) -> bool:
+def _is_up_to_date(job: BatchJob) -> bool:
     """Whether the output was written after the last record of the journal."""
     try:
         return job.target.stat().st_mtime_ns >= job.journal_path.stat().st_mtime_ns

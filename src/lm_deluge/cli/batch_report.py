@@ -16,7 +16,7 @@ from lm_deluge.cli.render.status_line import totals
 from lm_deluge.cli.render.terminal import report
 from lm_deluge.dispatch.batch.output import write_whole
 from lm_deluge.dispatch.batch.survey import Survey
-from lm_deluge.dispatch.journal.cost import Bill, Sum, bill_of
+from lm_deluge.dispatch.journal.cost import BatchCost, Sum, bill_of
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.errors import JournalError
 
@@ -32,7 +32,7 @@ class Outcome(msgspec.Struct, frozen=True):
     answered: int
     failed: int
     duplicates: int
-    bill: Bill
+    bill: BatchCost
 
     @property
     def open(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lm_deluge.cli.chat_session import Talk
+from lm_deluge.cli.chat_session import ChatSession
 from lm_deluge.cli.render.escape import visible_line
 from lm_deluge.cli.render.status_line import totals
 from lm_deluge.cli.render.terminal import report
@@ -28,25 +28,25 @@ class Next:
 _NOTHING = Next()
 
 
-def _set_system(talk: Talk, text: str) -> Next:
+def _set_system(chat_session: ChatSession, text: str) -> Next:
     if text:
-        talk.system = None if text == "-" else text
-    report(f"System: {visible_line(talk.system) if talk.system else 'nothing'}")
+        chat_session.system = None if text == "-" else text
+    report(f"System: {visible_line(chat_session.system) if chat_session.system else 'nothing'}")
     return _NOTHING
 
 
-def _set_model(talk: Talk, name: str) -> Next:
-    notice = talk.choose_model(name) if name else None
-    report(f"Model: {visible_line(talk.model)}")
+def _set_model(chat_session: ChatSession, name: str) -> Next:
+    notice = chat_session.choose_model(name) if name else None
+    report(f"Model: {visible_line(chat_session.model)}")
     if notice:
         report(notice)
     return _NOTHING
 
 
-def _save(talk: Talk, name: str, *, overwrite: bool = False) -> Next:
+def _save(chat_session: ChatSession, name: str, *, overwrite: bool = False) -> Next:
     path = _path(name)
-    talk.save(path, overwrite=overwrite)
-    report(f"Saved {len(talk.conversation())} messages in {visible_line(str(path))}.")
+    chat_session.save(path, overwrite=overwrite)
+    report(f"Saved {len(chat_session.conversation())} messages in {visible_line(str(path))}.")
     return _NOTHING
 
 
@@ -60,35 +60,35 @@ def _path(name: str) -> Path:
     return Path(words[0])
 
 
-def _save_over(talk: Talk, name: str) -> Next:
-    return _save(talk, name, overwrite=True)
+def _save_over(chat_session: ChatSession, name: str) -> Next:
+    return _save(chat_session, name, overwrite=True)
 
 
-def _retry(talk: Talk, rest: str) -> Next:
-    message = talk.take_back()
+def _retry(chat_session: ChatSession, rest: str) -> Next:
+    message = chat_session.take_back()
     if message is None:
         report("There is nothing to ask again.")
     return Next(message)
 
 
-def _keep(talk: Talk, rest: str) -> Next:
-    report("Kept." if talk.keep() else "There is no piece of an answer to keep.")
+def _keep(chat_session: ChatSession, rest: str) -> Next:
+    report("Kept." if chat_session.keep() else "There is no piece of an answer to keep.")
     return _NOTHING
 
 
-def _clear(talk: Talk, rest: str) -> Next:
-    talk.clear()
+def _clear(chat_session: ChatSession, rest: str) -> Next:
+    chat_session.clear()
     report("Forgotten.")
     return _NOTHING
 
 
-def _tell_usage(talk: Talk, rest: str) -> Next:
-    usage = talk.usage
-    report(totals(usage.input_tokens, usage.output_tokens, talk.cost, is_estimated=usage.estimated))
+def _tell_usage(chat_session: ChatSession, rest: str) -> Next:
+    usage = chat_session.usage
+    report(totals(usage.input_tokens, usage.output_tokens, chat_session.cost, is_estimated=usage.estimated))
     return _NOTHING
 
 
-def _help(talk: Talk, rest: str) -> Next:
+def _help(chat_session: ChatSession, rest: str) -> Next:
     width = max(len(usage) for usage, _, _ in COMMANDS.values())
     for usage, meaning, _ in COMMANDS.values():
         report(f"  {usage:<{width}}  {meaning}")
@@ -96,11 +96,11 @@ def _help(talk: Talk, rest: str) -> Next:
     return _NOTHING
 
 
-def _quit(talk: Talk, rest: str) -> Next:
+def _quit(chat_session: ChatSession, rest: str) -> Next:
     return Next(is_end=True)
 
 
-COMMANDS: dict[str, tuple[str, str, Callable[[Talk, str], Next]]] = {
+COMMANDS: dict[str, tuple[str, str, Callable[[ChatSession, str], Next]]] = {
     "/system": ("/system [TEXT]", "How the model is to behave; - for nothing.", _set_system),
     "/model": ("/model [NAME]", "Ask another model.", _set_model),
     "/retry": ("/retry", "Ask the last message again.", _retry),
@@ -114,7 +114,7 @@ COMMANDS: dict[str, tuple[str, str, Callable[[Talk, str], Next]]] = {
 }
 
 
-def run_chat_command(talk: Talk, line: str) -> Next:
+def run_chat_command(chat_session: ChatSession, line: str) -> Next:
     """Run the command in `line`.
 
     Raises:
@@ -123,4 +123,4 @@ def run_chat_command(talk: Talk, line: str) -> Next:
     name, _, rest = line.strip().partition(" ")
     if name not in COMMANDS:
         raise ConfigurationError(f"there is no command {visible_line(name)[:40]}", hint="/help lists them.")
-    return COMMANDS[name][2](talk, rest.strip())
+    return COMMANDS[name][2](chat_session, rest.strip())

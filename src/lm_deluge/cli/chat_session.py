@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from lm_deluge.cli.options import DEFAULT_MODEL, Asked, build_client
+from lm_deluge.cli.options import DEFAULT_MODEL, CommandOptions, build_client
 from lm_deluge.cli.render.output import Output
 from lm_deluge.cli.render.stream_view import show_stream
 from lm_deluge.errors import ConfigurationError, DelugeError
@@ -19,21 +19,21 @@ from lm_deluge.prompt.parts import TextPart
 from lm_deluge.response import APIResponse
 from lm_deluge.usage import Usage
 
-__all__ = ["Talk"]
+__all__ = ["ChatSession"]
 
 
-class Talk:
+class ChatSession:
     """A conversation that grows.
 
     Only what was answered is in it. A message whose answer failed waits in `unanswered`, so that it can be asked again;
     what had come of the answer is in `cut`, in case the user wants to go on from there.
     """
 
-    def __init__(self, asked: Asked) -> None:
-        self._asked = asked
-        self.model = asked.model or DEFAULT_MODEL
-        self.client, self.notice = build_client(asked)
-        self.system = asked.system
+    def __init__(self, settings: CommandOptions) -> None:
+        self._settings = settings
+        self.model = settings.model or DEFAULT_MODEL
+        self.client, self.notice = build_client(settings)
+        self.system = settings.system
         self.messages: list[Message] = []
         self.unanswered: Message | None = None
         self.cut: APIResponse | None = None
@@ -47,7 +47,7 @@ class Talk:
         Raises:
             ConfigurationError: There is no such model; the one before stays.
         """
-        self.client, self.notice = build_client(self._asked, name)
+        self.client, self.notice = build_client(self._settings, name)
         self.model = name
         return self.notice
 

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from lm_deluge.client.client import LLMClient
     from lm_deluge.models.rows import ModelRow, ProviderRow
 
-__all__ = ["DEFAULT_MODEL", "Asked", "batch_call_options", "build_client", "call_options", "read_prompt", "read_schema"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "CommandOptions",
+    "batch_call_options",
+    "build_client",
+    "call_options",
+    "read_prompt",
+    "read_schema",
+]
 
 DEFAULT_MODEL = "gpt-4o"
 _SIMULATOR = "simulator"
@@ -78,7 +86,7 @@ def _with_options(command: Command, options: Sequence[Callable[[Any], Any]]) -> 
 
 
 @dataclass(frozen=True)
-class Asked:
+class CommandOptions:
     """The values of `call_options`."""
 
     system: str | None
@@ -95,20 +103,20 @@ class Asked:
     json_mode: bool = False
 
     @classmethod
-    def from_options(cls, options: dict[str, Any]) -> Asked:
+    def from_options(cls, options: dict[str, Any]) -> CommandOptions:
         """Take what `call_options` added out of a command's keyword arguments; what is left is the command's own."""
         clocks = {clock: options.pop(f"timeout_{clock}") for clock in _CLOCKS}
         own = {name: options.pop(name) for name in cls.__dataclass_fields__ if name in options}
         return cls(timeouts={clock: value for clock, value in clocks.items() if value is not None}, **own)
 
 
-def build_client(asked: Asked, model: str | None = None, **more: Any) -> tuple[LLMClient, str | None]:
+def build_client(settings: CommandOptions, model: str | None = None, **more: Any) -> tuple[LLMClient, str | None]:
     """Return the client, and what the user must know before it answers.
 
     Without a key, and without an address where none may be needed, the built-in simulator answers instead.
 
     Args:
-        asked: What stands on the command line.
+        settings: What stands on the command line.
         model: In place of the one that is asked for there.
         more: Options of the client beside.
 
@@ -118,32 +126,32 @@ def build_client(asked: Asked, model: str | None = None, **more: Any) -> tuple[L
     from lm_deluge.client.client import LLMClient
     from lm_deluge.config import Timeouts
 
-    names = asked.models or (model or asked.model or DEFAULT_MODEL,)
-    key, is_simulated, notice = _choose_keys(asked, names)
+    names = settings.models or (model or settings.model or DEFAULT_MODEL,)
+    key, is_simulated, notice = _choose_keys(settings, names)
     options: dict[str, Any] = {
         "api_key": key,
-        "base_url": None if is_simulated else asked.base_url,
-        "timeouts": Timeouts(**asked.timeouts),
-        "temperature": asked.temperature,
-        "max_new_tokens": asked.max_tokens,
-        "reasoning_effort": asked.reasoning_effort,
-        "json_mode": asked.json_mode,
+        "base_url": None if is_simulated else settings.base_url,
+        "timeouts": Timeouts(**settings.timeouts),
+        "temperature": settings.temperature,
+        "max_new_tokens": settings.max_tokens,
+        "reasoning_effort": settings.reasoning_effort,
+        "json_mode": settings.json_mode,
         **more,
     }
     return LLMClient(_SIMULATOR if is_simulated else names, **options), notice
 
 
-def _choose_keys(asked: Asked, names: Sequence[str]) -> tuple[str | None, bool, str | None]:
+def _choose_keys(settings: CommandOptions, names: Sequence[str]) -> tuple[str | None, bool, str | None]:
     """Return the same as `_choose_key` for models that are asked together: all of them have keys, or none has."""
     from lm_deluge.errors import ConfigurationError
     from lm_deluge.models.registry import find_provider, find_served_model
 
-    rows = [find_served_model(name, asked.base_url) for name in names]
-    if asked.api_key is not None and len({row.provider for row in rows}) > 1:
+    rows = [find_served_model(name, settings.base_url) for name in names]
+    if settings.api_key is not None and len({row.provider for row in rows}) > 1:
         raise ConfigurationError(
             "one --api-key cannot be for the models of several providers", hint="Set the keys in the environment."
         )
-    choices = [_choose_key(asked, row, find_provider(row.provider)) for row in rows]
+    choices = [_choose_key(settings, row, find_provider(row.provider)) for row in rows]
     without = [row for row, (_, is_simulated, _) in zip(rows, choices, strict=True) if is_simulated]
     if without and len(without) < len(rows):
         raise ConfigurationError(
@@ -153,18 +161,18 @@ def _choose_keys(asked: Asked, names: Sequence[str]) -> tuple[str | None, bool, 
     return choices[0]
 
 
-def _choose_key(asked: Asked, row: ModelRow, provider: ProviderRow) -> tuple[str | None, bool, str | None]:
+def _choose_key(settings: CommandOptions, row: ModelRow, provider: ProviderRow) -> tuple[str | None, bool, str | None]:
     """Return the key (None: the environment's), whether the simulator answers, and what to say about it."""
     from lm_deluge.api_requests.credentials import find_base_url, has_key, is_row_url
 
-    if row.id == _SIMULATOR and asked.base_url is None:
+    if row.id == _SIMULATOR and settings.base_url is None:
         return None, True, "Simulator: this is the built-in simulator, not a model; it makes its answers up."
-    if asked.api_key is not None or provider.auth == "none" or not provider.key_env:
-        return asked.api_key, False, None
+    if settings.api_key is not None or provider.auth == "none" or not provider.key_env:
+        return settings.api_key, False, None
     if has_key(provider):
-        _check_dotenv(asked, provider)
+        _check_dotenv(settings, provider)
         return None, False, None
-    is_elsewhere = asked.base_url is not None or not is_row_url(provider, find_base_url(provider, None))
+    is_elsewhere = settings.base_url is not None or not is_row_url(provider, find_base_url(provider, None))
     if is_elsewhere or provider.auth == "optional":
         return None, False, None
     names = " or ".join(provider.key_env)
@@ -175,10 +183,10 @@ def _choose_key(asked: Asked, row: ModelRow, provider: ProviderRow) -> tuple[str
     return None, True, notice
 
 
-def _check_dotenv(asked: Asked, provider: ProviderRow) -> None:
+def _check_dotenv(settings: CommandOptions, provider: ProviderRow) -> None:
     """Refuse a folder that would send a key which is not its own to an address of its choice."""
     address = from_dotenv(provider.address_env)
-    if asked.base_url is None and address is not None and from_dotenv(provider.key_env) is None:
+    if settings.base_url is None and address is not None and from_dotenv(provider.key_env) is None:
         from lm_deluge.errors import ConfigurationError
 
         raise ConfigurationError(

@@ -11,10 +11,10 @@ from lm_deluge.config import PromptCache, SamplingParams
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.prompt.tool import ProviderTool, Tool
 
-__all__ = ["Asked", "Tools", "merged"]
+__all__ = ["CallOptions", "Tools", "merged"]
 
 
-class Asked(NamedTuple):
+class CallOptions(NamedTuple):
     """What is asked beside a prompt."""
 
     tools: Tools | None = None

@@ -11,9 +11,9 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from lm_deluge.client.call_options import Asked, Tools, merged
+from lm_deluge.client.call_options import CallOptions, Tools, merged
 from lm_deluge.config import ClientOptions, LocalCache, PromptCache, SamplingParams, check_range
-from lm_deluge.dispatch.budget import Purse
+from lm_deluge.dispatch.budget import Budget
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.models.registry import find_served_model
 from lm_deluge.models.rows import ModelRow
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from lm_deluge.dispatch.attempts.call_stream import StreamCall
     from lm_deluge.dispatch.batch.input import BatchRow
     from lm_deluge.dispatch.cache.sqlite import SQLiteCache
-    from lm_deluge.dispatch.call import Work
+    from lm_deluge.dispatch.call import CallSpec
     from lm_deluge.dispatch.journal.journal import Journal
     from lm_deluge.dispatch.scheduling.runner import LimiterLock, Runner
     from lm_deluge.response import APIResponse
@@ -72,7 +72,7 @@ class LLMClient:
         self._fallback = tuple(find_served_model(name, url) for name in others)
         self._rows = {row.id: row for row in (*self._fallback, *self.models)}
         self.options.check_models(self._rows)
-        self._purse = None if self.options.max_cost is None else Purse(self.options.max_cost, "the client")
+        self._budget = None if self.options.max_cost is None else Budget(self.options.max_cost, "the client")
         self._turns = [0.0] * len(self.models)
         self._limiter: LimiterLock | None = None
         self._runners: WeakKeyDictionary[AbstractEventLoop, Runner] = WeakKeyDictionary()
@@ -114,7 +114,7 @@ class LLMClient:
         """
         from lm_deluge.client.stream import Stream
 
-        asked = Asked(tools, sampling_params, output, cache, prefer_model, max_cost)
+        asked = CallOptions(tools, sampling_params, output, cache, prefer_model, max_cost)
         return Stream(self._call(prompt, asked), echo)
 
     def stream_sync(
@@ -132,7 +132,7 @@ class LLMClient:
         from lm_deluge.client.stream import Stream
         from lm_deluge.client.sync import SyncStream
 
-        asked = Asked(tools, sampling_params, output, cache, prefer_model, max_cost)
+        asked = CallOptions(tools, sampling_params, output, cache, prefer_model, max_cost)
         return SyncStream(Stream(self._call(prompt, asked), None))
 
     async def process_prompts_async(  # noqa: PLR0913 - what may be said of a batch, all of it optional
@@ -168,7 +168,9 @@ class LLMClient:
         from lm_deluge.client.batch.progress_display import make_progress
         from lm_deluge.client.batch.prompts import run_in_order
 
-        make = self._work_maker(Asked(tools, sampling_params, output, cache, prefer_model, max_cost), is_collected=True)
+        make = self._spec_factory(
+            CallOptions(tools, sampling_params, output, cache, prefer_model, max_cost), is_collected=True
+        )
         shown = make_progress(progress or self.options.progress)
         most = self.options.max_concurrent_requests
         return await run_in_order(
@@ -198,7 +200,7 @@ class LLMClient:
         """
         from lm_deluge.client.batch.prompts import EventMerger
 
-        make = self._work_maker(Asked(tools, sampling_params, output, cache, prefer_model, max_cost))
+        make = self._spec_factory(CallOptions(tools, sampling_params, output, cache, prefer_model, max_cost))
         most = self.options.max_concurrent_requests
         return EventMerger(lambda: (self._runner(), make), prompts, most_at_once=most)
 
@@ -223,7 +225,7 @@ class LLMClient:
         """
         from lm_deluge.client.batch.provider_prompts import start_provider_batch
 
-        asked = Asked(tools, sampling_params, output, cache)
+        asked = CallOptions(tools, sampling_params, output, cache)
         return start_provider_batch(self, prompts, asked, self._planners(asked), str(journal), on_state)
 
     def journalled(self, journal: Journal, *, retry_failed: bool = False) -> JournalledRows:
@@ -234,7 +236,7 @@ class LLMClient:
             retry_failed: Ask rows again that failed for good.
         """
         from lm_deluge.client.batch.journaled import JournalledRows
-        from lm_deluge.dispatch.batch.circuit_breaker import ProbeGate
+        from lm_deluge.dispatch.batch.circuit_breaker import CircuitBreaker
 
         # With several providers the scheduler goes to another one.
         is_one_place = len({model.provider for model in self._rows.values()}) == 1
@@ -244,7 +246,7 @@ class LLMClient:
             most_at_once=self.options.max_concurrent_requests,
             max_attempts=self.options.max_attempts,
             retry_failed=retry_failed,
-            gate=ProbeGate() if is_one_place else None,
+            gate=CircuitBreaker() if is_one_place else None,
         )
 
     def start_nowait(
@@ -263,7 +265,9 @@ class LLMClient:
 
         from lm_deluge.client.batch.prompts import run_one
 
-        make = self._work_maker(Asked(tools, sampling_params, output, cache, prefer_model, max_cost), is_collected=True)
+        make = self._spec_factory(
+            CallOptions(tools, sampling_params, output, cache, prefer_model, max_cost), is_collected=True
+        )
         self._last_task += 1
         task = asyncio.get_running_loop().create_task(run_one(self._runner, make, prompt))
         self._tasks[self._last_task] = task
@@ -297,20 +301,20 @@ class LLMClient:
                 task_id = waiting.pop(task)
                 yield task_id, await self.wait_for(task_id)
 
-    def _call(self, prompt: Prompt, asked: Asked) -> StreamCall:
+    def _call(self, prompt: Prompt, asked: CallOptions) -> StreamCall:
         """Return the call of a single stream; what cannot be asked is told now, before it is used."""
         from lm_deluge.dispatch.cache.call import begin_call
 
         if asked.prefer_model is None:
             asked = asked._replace(prefer_model=self._next_model().id)
-        work = self._work_maker(asked)(prompt)
-        work.plan_for(asked.prefer_model or "")
-        return begin_call(work, self._runner)
+        spec = self._spec_factory(asked)(prompt)
+        spec.plan_for(asked.prefer_model or "")
+        return begin_call(spec, self._runner)
 
-    def _work_maker(self, asked: Asked, *, is_collected: bool = False) -> Callable[[Prompt], Work]:
+    def _spec_factory(self, asked: CallOptions, *, is_collected: bool = False) -> Callable[[Prompt], CallSpec]:
         """Return what makes a call of a prompt. Nobody sees the events of one that `is_collected` before its end."""
         from lm_deluge.client.plans import Plans
-        from lm_deluge.dispatch.call import Work
+        from lm_deluge.dispatch.call import CallSpec
         from lm_deluge.prompt.conversation import to_conversation
 
         if asked.prefer_model is not None and asked.prefer_model not in self._rows:
@@ -328,10 +332,10 @@ class LLMClient:
             own = msgspec.structs.replace(asked.params or SamplingParams(), max_new_tokens=max_new_tokens)
             return self._planners(asked._replace(params=own))(model)(so_far)
 
-        def make(prompt: Prompt) -> Work:
+        def make(prompt: Prompt) -> CallSpec:
             conversation = to_conversation(prompt)
-            own = None if asked.max_cost is None else Purse(asked.max_cost, "the call")
-            return Work(
+            own = None if asked.max_cost is None else Budget(asked.max_cost, "the call")
+            return CallSpec(
                 plan_for=Plans(planners, conversation),
                 plan_rest=plan_rest,
                 text_length=conversation.text_length(),
@@ -339,7 +343,7 @@ class LLMClient:
                 prefer=asked.prefer_model,
                 is_cached=options.local_cache not in (None, False),
                 on_break=options.on_break or ("restart" if is_collected else "raise"),
-                purses=tuple(purse for purse in (own, self._purse) if purse is not None),
+                budgets=tuple(budget for budget in (own, self._budget) if budget is not None),
                 min_tokens_per_second=options.min_tokens_per_second,
                 is_collected=is_collected,
                 postprocess=options.postprocess,
@@ -347,27 +351,27 @@ class LLMClient:
 
         return make
 
-    def _row_maker(self) -> Callable[[BatchRow], Work]:
+    def _row_maker(self) -> Callable[[BatchRow], CallSpec]:
         """Return what makes the calls of a batch's rows: what a row says itself, on top of what the client does."""
         from lm_deluge.client.batch.journaled import named_model
 
-        makers: dict[bytes, Callable[[Prompt], Work]] = {}  # most rows of a file say the same
+        makers: dict[bytes, Callable[[Prompt], CallSpec]] = {}  # most rows of a file say the same
 
-        def make(row: BatchRow) -> Work:
+        def make(row: BatchRow) -> CallSpec:
             if row.error is not None:
                 raise row.error
-            asked = Asked(row.tools or None, row.params, row.output, extra_body=row.extra_body)
+            asked = CallOptions(row.tools or None, row.params, row.output, extra_body=row.extra_body)
             said = msgspec.json.encode(asked)  # as JSON: to Python, 1 and True are the same
             if said not in makers:
                 if len(makers) >= _MOST_MAKERS:
                     makers.clear()
-                makers[said] = self._work_maker(asked, is_collected=True)
-            work = makers[said](row.conversation or [])
+                makers[said] = self._spec_factory(asked, is_collected=True)
+            spec = makers[said](row.conversation or [])
             if row.model is None:
-                return work
+                return spec
             own = named_model(row.model, self.models)
             allowed = frozenset((own, *(model.id for model in self._fallback)))
-            return msgspec.structs.replace(work, models=allowed, prefer=own)
+            return msgspec.structs.replace(spec, models=allowed, prefer=own)
 
         return make
 
@@ -376,8 +380,8 @@ class LLMClient:
         make = self._row_maker()
 
         def plan(row: BatchRow) -> CallPlan:
-            work = make(row)
-            return work.plan_for(work.prefer or self.models[row.number % len(self.models)].id)
+            spec = make(row)
+            return spec.plan_for(spec.prefer or self.models[row.number % len(self.models)].id)
 
         return plan
 
@@ -396,7 +400,7 @@ class LLMClient:
             found = self._runners[loop] = build_runner(self._limiter, self.options, self.models, self._fallback)
         return found
 
-    def _planners(self, asked: Asked) -> Callable[[str], Planner]:
+    def _planners(self, asked: CallOptions) -> Callable[[str], Planner]:
         """Return the planner for each model, made once: of many prompts all but the first find it there."""
         from lm_deluge.client.plans import make_planner
 

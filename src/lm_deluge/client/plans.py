@@ -9,7 +9,7 @@ from lm_deluge.adapters.catalog import find_adapter
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.credentials import find_key, find_proxy
 from lm_deluge.api_requests.request import build_blank_call, with_conversation
-from lm_deluge.client.call_options import Asked, merged
+from lm_deluge.client.call_options import CallOptions, merged
 from lm_deluge.config import ClientOptions, LocalCache, Secret
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.models.rows import ModelRow
@@ -22,7 +22,7 @@ Planner: TypeAlias = Callable[[Conversation], CallPlan]
 
 
 def make_planner(
-    model: ModelRow, asked: Asked, options: ClientOptions, transport: Transport, local_cache: LocalCache | None
+    model: ModelRow, asked: CallOptions, options: ClientOptions, transport: Transport, local_cache: LocalCache | None
 ) -> Planner:
     """Return what plans a call to the model about a conversation.
 

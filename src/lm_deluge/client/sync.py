@@ -43,8 +43,8 @@ class _Portal:
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+    def run(self, spec: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(spec, self._loop)
         try:
             return future.result()
         except BaseException:
@@ -71,13 +71,13 @@ _lock = threading.Lock()
 _portals: list[_Portal] = []
 
 
-def run_blocking(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` in the background loop and return its result. After a fork the child starts a loop of its own."""
+def run_blocking(spec: Coroutine[Any, Any, T]) -> T:
+    """Run `spec` in the background loop and return its result. After a fork the child starts a loop of its own."""
     with _lock:
         if not _portals or _portals[-1].pid != os.getpid():
             _portals.append(_Portal())
         portal = _portals[-1]
-    return portal.run(work)
+    return portal.run(spec)
 
 
 class _SyncBatches:

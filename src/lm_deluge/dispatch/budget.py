@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from lm_deluge.errors import BudgetError
 
-__all__ = ["Account", "Purse"]
+__all__ = ["Budget", "CallBudget"]
 
 
-class Purse:
+class Budget:
     """So much may be spent, in US dollars. Streams that are under way are in `spent`, as far as they came."""
 
     def __init__(self, max_cost: float, owner: str) -> None:
@@ -25,11 +25,11 @@ class Purse:
         )
 
 
-class Account:
+class CallBudget:
     """What one call takes out of the purses that pay for it."""
 
-    def __init__(self, purses: tuple[Purse, ...]) -> None:
-        self._purses = purses
+    def __init__(self, budgets: tuple[Budget, ...]) -> None:
+        self._budgets = budgets
         self._taken = 0.0
 
     def check(self, more: float) -> None:
@@ -38,13 +38,13 @@ class Account:
         Raises:
             BudgetError: There is not.
         """
-        for purse in self._purses:
-            if refusal := purse.refusal(more):
+        for budget in self._budgets:
+            if refusal := budget.refusal(more):
                 raise refusal
 
     def charge(self, cost: float) -> BudgetError | None:
         """Note what the call has cost so far, all of it; return why it may go on no longer, if so."""
-        for purse in self._purses:
-            purse.spent += cost - self._taken
+        for budget in self._budgets:
+            budget.spent += cost - self._taken
         self._taken = cost
-        return next((refusal for purse in self._purses if (refusal := purse.refusal())), None)
+        return next((refusal for budget in self._budgets if (refusal := budget.refusal())), None)

@@ -9,13 +9,13 @@ import msgspec
 
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.config import OnBreak
-from lm_deluge.dispatch.budget import Purse
+from lm_deluge.dispatch.budget import Budget
 from lm_deluge.prompt.conversation import Conversation
 
-__all__ = ["Work"]
+__all__ = ["CallSpec"]
 
 
-class Work(msgspec.Struct, frozen=True, kw_only=True):
+class CallSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A call to be run.
 
     Attributes:
@@ -46,10 +46,10 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     prefer: str | None = None
     is_cached: bool = False
     on_break: OnBreak = "raise"
-    purses: tuple[Purse, ...] = ()
+    budgets: tuple[Budget, ...] = ()
     min_tokens_per_second: float | None = None
     is_collected: bool = False
     postprocess: Callable[[Any], Any] | None = None
     plan_rest: Callable[[str, Conversation, int | None], CallPlan] | None = None
-    intend: Callable[[int], Awaitable[None]] | None = None
-    attempt_failed: Callable[[int, Any, bool], Awaitable[None]] | None = None
+    before_attempt: Callable[[int], Awaitable[None]] | None = None
+    on_attempt_failed: Callable[[int, Any, bool], Awaitable[None]] | None = None

@@ -14,7 +14,7 @@ from lm_deluge.events import Event
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.tool import ProviderTool, Tool
 
-__all__ = ["Encoder", "ParsedRequest", "Route"]
+__all__ = ["Encoder", "Endpoint", "ParsedRequest"]
 
 
 class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +41,7 @@ class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
     raw: dict[str, Any] = {}
 
 
-class Route(msgspec.Struct, frozen=True):
+class Endpoint(msgspec.Struct, frozen=True):
     """A path under which an API is asked. Groups named `model` in the pattern are handed to `parse_request`.
 
     Attributes:
@@ -92,7 +92,7 @@ class Encoder:
     encode_response: _EncodeResponse
     encode_error: _EncodeError
     encode_stream_error: _EncodeError
-    routes: tuple[Route, ...]
+    routes: tuple[Endpoint, ...]
     stream_type: str = "text/event-stream; charset=utf-8"
     is_sse: bool = True
     id_prefix: str = ""

@@ -10,7 +10,7 @@ from lm_deluge.usage import Price
 
 CountsMaxTokens: TypeAlias = Literal["never", "until_end", "always"]
 
-__all__ = ["Capabilities", "CountsMaxTokens", "ModelRow", "Place", "ProviderRow", "Quirks"]
+__all__ = ["Capabilities", "CountsMaxTokens", "ModelRow", "ProviderRow", "Quirks", "UrlVariable"]
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,7 +89,7 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     anthropic_version: str = ""
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class UrlVariable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A word in a base URL that only the customer knows: a region, a project, a resource.
 
     Attributes:
@@ -141,7 +141,7 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     base_url: str
     base_url_env: tuple[str, ...] = ()
     key_env: tuple[str, ...] = ()
-    places: dict[str, Place] = {}
+    places: dict[str, UrlVariable] = {}
     path: str = ""
     stream_path: str = ""
     query: dict[str, str] = {}

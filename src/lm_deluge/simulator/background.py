@@ -18,7 +18,7 @@ from lm_deluge.encoders.encoder import ParsedRequest
 from lm_deluge.errors import BadRequestError, NotFoundError
 from lm_deluge.events import Event
 from lm_deluge.simulator.http import Request
-from lm_deluge.simulator.plan import Plan, Site, build_plan
+from lm_deluge.simulator.plan import Site, WirePlan, build_plan
 
 __all__ = ["BACKGROUND_PATHS", "KeptAnswers"]
 
@@ -51,7 +51,7 @@ class KeptAnswers:
             while len(self._kept) > _MOST:
                 self._kept.popitem(last=False)
 
-    def resume(self, request: Request) -> Plan:
+    def resume(self, request: Request) -> WirePlan:
         """Return the answer, or as a stream its rest behind `starting_after`.
 
         Raises:
@@ -69,7 +69,7 @@ class KeptAnswers:
         frames = tuple(plan.unwritten)
         return replace(plan, body=frames[int(after) + 1 if after.isdecimal() else 0 :], unwritten=())
 
-    def cancel(self, request: Request) -> Plan:
+    def cancel(self, request: Request) -> WirePlan:
         """End an answer.
 
         Raises:

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any
 
 from lm_deluge.simulator.http import LAST_CHUNK, encode_chunk, encode_head
-from lm_deluge.simulator.plan import Close, Frame, Hang, Pause, Plan, Raw, Repeat, Reset
+from lm_deluge.simulator.plan import Close, Frame, Hang, Pause, Raw, Repeat, Reset, WirePlan
 
 __all__ = ["ClientLeftError", "Connection", "WatchedReader"]
 
@@ -83,7 +83,7 @@ class Connection:
                     pass
         self.writer.close()
 
-    async def play(self, plan: Plan, pauses: Iterator[float]) -> bool:
+    async def play(self, plan: WirePlan, pauses: Iterator[float]) -> bool:
         """Send an answer; return whether the connection can be used again.
 
         Raises:
@@ -175,7 +175,7 @@ class Connection:
         raise _Broken
 
 
-def _headers(plan: Plan) -> list[tuple[str, str]]:
+def _headers(plan: WirePlan) -> list[tuple[str, str]]:
     headers = list(plan.headers)
     if plan.framing == "chunked":
         headers.append(("transfer-encoding", "chunked"))

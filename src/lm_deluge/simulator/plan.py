@@ -18,7 +18,7 @@ from lm_deluge.events import (
     ToolCallStarted,
 )
 
-__all__ = ["Close", "Frame", "Hang", "Pause", "Plan", "Raw", "Repeat", "Reset", "Site", "Step", "build_plan"]
+__all__ = ["Close", "Frame", "Hang", "Pause", "Raw", "Repeat", "Reset", "Site", "Step", "WirePlan", "build_plan"]
 
 _DELTAS = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallStarted, ToolCallDelta, MediaDelta)
 
@@ -100,7 +100,7 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class WirePlan:
     """One answer.
 
     Attributes:
@@ -125,26 +125,26 @@ class Plan:
     unwritten: Iterable[Frame] = ()
     events: tuple[Event, ...] = ()
 
-    def with_headers(self, **headers: str) -> Plan:
+    def with_headers(self, **headers: str) -> WirePlan:
         """Return the plan with headers in place of those of the same name; `_` stands for `-`."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         kept = tuple(pair for pair in self.headers if pair[0] not in named)
         return replace(self, headers=(*kept, *named.items()))
 
-    def without_header(self, name: str) -> Plan:
+    def without_header(self, name: str) -> WirePlan:
         """Return the plan without a header."""
         return replace(self, headers=tuple(pair for pair in self.headers if pair[0] != name))
 
-    def written(self) -> Plan:
+    def written(self) -> WirePlan:
         """Return the plan with its whole body written, as a fault wants it."""
         return replace(self, body=(*self.unwritten, *self.body), unwritten=())
 
-    def with_document(self, status: int, content_type: str, data: bytes) -> Plan:
+    def with_document(self, status: int, content_type: str, data: bytes) -> WirePlan:
         """Return a plan that answers with one document instead."""
         plan = replace(self, status=status, body=(Frame(data),), unwritten=(), framing="length", is_stream=False)
         return plan.with_headers(content_type=content_type)
 
-    def map_frames(self, edit: Callable[[bytes], bytes]) -> Plan:
+    def map_frames(self, edit: Callable[[bytes], bytes]) -> WirePlan:
         """Return the plan with the bytes of every frame changed."""
         return replace(self, body=tuple(_edited(step, edit) for step in self.body))
 
@@ -163,7 +163,7 @@ class Plan:
                 seen += step.is_delta
         return self.body, ()
 
-    def insert(self, after: int, *steps: Step) -> Plan:
+    def insert(self, after: int, *steps: Step) -> WirePlan:
         """Return the plan with steps behind the first `after` deltas."""
         before, rest = self.split(after)
         return replace(self, body=(*before, *steps, *rest))
@@ -179,7 +179,7 @@ def _halves(body: tuple[Step, ...]) -> tuple[tuple[Step, ...], tuple[Step, ...]]
     return (Frame(data[:middle]),), (Frame(data[middle:]),)
 
 
-def build_plan(site: Site, events: Sequence[Event]) -> Plan:
+def build_plan(site: Site, events: Sequence[Event]) -> WirePlan:
     """Return the plan of a healthy answer, streamed or plain as the request wants it.
 
     A streamed one is written as it is sent: a thousand that begin together do not wait for each other's end.
@@ -187,7 +187,7 @@ def build_plan(site: Site, events: Sequence[Event]) -> Plan:
     created = int(site.now)
     if not site.request.is_streamed:
         data = site.encoder.encode_response(events, created=created)
-        plan = Plan(site, (Frame(data),), framing="length", is_stream=False)
+        plan = WirePlan(site, (Frame(data),), framing="length", is_stream=False)
         return plan.with_headers(content_type="application/json")
     last: Event | None = None
     is_new = True
@@ -206,6 +206,6 @@ def build_plan(site: Site, events: Sequence[Event]) -> Plan:
     # The encoder writes a frame as soon as it can, so the last event that it took is the one in the frame.
     frames = site.encoder.encode_stream(watched(), created=created, include_usage=site.request.wants_usage)
     unwritten = (read_off(data) for data in frames)
-    return Plan(site, (), unwritten=unwritten, events=tuple(events)).with_headers(
+    return WirePlan(site, (), unwritten=unwritten, events=tuple(events)).with_headers(
         content_type=site.encoder.stream_type, cache_control="no-cache"
     )

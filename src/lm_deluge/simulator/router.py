@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import msgspec
 
 from lm_deluge.encoders.catalog import find_encoder, list_encoders
-from lm_deluge.encoders.encoder import Encoder, ParsedRequest, Route
+from lm_deluge.encoders.encoder import Encoder, Endpoint, ParsedRequest
 from lm_deluge.errors import APIError, BadRequestError, ConfigurationError, NotFoundError, ServerError
 from lm_deluge.events import Event
 from lm_deluge.prompt.conversation import Conversation
@@ -23,18 +23,18 @@ from lm_deluge.simulator.batches.routes import batch_encoder, find_batch_route
 from lm_deluge.simulator.faults.answer import refuse
 from lm_deluge.simulator.faults.catalog import FAULTS, Fault, FaultQueue, FaultSource
 from lm_deluge.simulator.http import HttpError, Request
-from lm_deluge.simulator.plan import Plan, Site, build_plan
+from lm_deluge.simulator.plan import Site, WirePlan, build_plan
 from lm_deluge.simulator.script import Scripts, ScriptSource
 
 __all__ = ["Router"]
 
-Planned: TypeAlias = tuple[Plan, Fault | None]
+Planned: TypeAlias = tuple[WirePlan, Fault | None]
 
 _HOST = "127.0.0.1"
 _MODEL = "simulator"
 _FAULT_HEADER = "x-simulator-fault"
 
-_ROUTES: list[tuple[re.Pattern[str], Route, Encoder]] = [
+_ROUTES: list[tuple[re.Pattern[str], Endpoint, Encoder]] = [
     (re.compile(route.pattern), route, encoder) for encoder in list_encoders() for route in encoder.routes
 ]
 _DEFAULT = find_encoder("openai-chat")  # whose words are spoken on a path that is nobody's
@@ -64,7 +64,7 @@ class Router:
             plan = refuse(build_plan(_site(request, port), []), _bad_request(str(error)))
         return _with_usual_headers(plan, number), fault
 
-    def plan_refusal(self, error: HttpError, *, port: int) -> Plan:
+    def plan_refusal(self, error: HttpError, *, port: int) -> WirePlan:
         """Return the plan for a request that could not be read. The connection ends with it."""
         site = _site(Request("", "", {}, {}), port)
         refusal = refuse(build_plan(site, []), _bad_request(error.message, error.status))
@@ -191,7 +191,7 @@ def _site(request: Request, port: int, parsed: ParsedRequest = _NO_REQUEST) -> S
     return Site(_speaks(request)[0], parsed, port, request.path, time.time())
 
 
-def _document(request: Request, port: int, content: Any) -> Plan:
+def _document(request: Request, port: int, content: Any) -> WirePlan:
     plan = build_plan(_site(request, port), [])
     return plan.with_document(200, "application/json", msgspec.json.encode(content))
 
@@ -212,7 +212,7 @@ def _no_model(name: str) -> NotFoundError:
     return NotFoundError(f"The model `{name[:100]}` does not exist or you do not have access to it.", status_code=404)
 
 
-def _with_usual_headers(plan: Plan, number: int) -> Plan:
+def _with_usual_headers(plan: WirePlan, number: int) -> WirePlan:
     usual = {
         "date": formatdate(plan.site.now, usegmt=True),
         "server": "lm-deluge-simulator",

@@ -8,14 +8,14 @@ from lm_deluge.config import Secret
 from lm_deluge.errors import ConnectError
 from lm_deluge.wire.http import HttpHead, HttpRequest
 
-__all__ = ["DescriptorsUsedUpError", "Exchange", "Place", "Transport"]
+__all__ = ["ConnectionSlot", "DescriptorsUsedUpError", "Exchange", "Transport"]
 
 
 class DescriptorsUsedUpError(ConnectError):
-    """The system has no file descriptor left for a connection; whoever holds a `Place` waits for another one."""
+    """The system has no file descriptor left; the holder of a `ConnectionSlot` waits for another one with `again`."""
 
 
-class Place(Protocol):
+class ConnectionSlot(Protocol):
     """Room for one connection."""
 
     async def again(self) -> None:
@@ -40,7 +40,7 @@ class Exchange(Protocol):
     head: HttpHead
     bytes_received: int
 
-    def keep(self, place: Place) -> None:
+    def keep(self, place: ConnectionSlot) -> None:
         """Hold a place; give it back when the exchange ends."""
         ...
 
@@ -68,7 +68,7 @@ class Exchange(Protocol):
 class Transport(Protocol):
     """Sends requests."""
 
-    async def place(self) -> Place:
+    async def place(self) -> ConnectionSlot:
         """Wait until the process has room for one more connection. Each request needs a place."""
         ...
 

@@ -31,10 +31,15 @@ from lm_deluge.errors import (
     TimeoutError,
     TransportError,
 )
+from lm_deluge.transport.base import ConnectionSlot as PlaceLike
 from lm_deluge.transport.base import DescriptorsUsedUpError
-from lm_deluge.transport.base import Place as PlaceLike
+from lm_deluge.transport.connection_slots import (
+    ConnectionSlot,
+    ConnectionSlots,
+    are_descriptors_used_up,
+    most_connections,
+)
 from lm_deluge.transport.content_coding import ContentDecoder, accepted_codings, content_decoder
-from lm_deluge.transport.places import Place, Places, are_descriptors_used_up, most_connections
 from lm_deluge.wire.http import HttpHead, HttpRequest, Pieces
 
 __all__ = ["AiohttpExchange", "AiohttpTransport"]
@@ -64,7 +69,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_Process.look)
 
 
-class _Way:
+class _ConnectionTrace:
     """How a request came by its connection."""
 
     __slots__ = ("connected_in_s", "is_reused", "sent_at")
@@ -75,7 +80,7 @@ class _Way:
         self.connected_in_s: float | None = None
 
 
-_way: ContextVar[_Way] = ContextVar("_way")
+_way: ContextVar[_ConnectionTrace] = ContextVar("_way")
 
 
 class _Handler(ResponseHandler):
@@ -117,7 +122,7 @@ class _Pool:
 
     def __init__(self, on_close: Callable[[], object]) -> None:
         self.pid = _Process.pid
-        self.places = Places(most_connections())
+        self.places = ConnectionSlots(most_connections())
         self.session = aiohttp.ClientSession(
             connector=_NotingConnector(limit=0, ttl_dns_cache=_DNS_TTL_S, keepalive_timeout=_KEEPALIVE_S),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -176,7 +181,7 @@ class AiohttpTransport:
         self._of_parents: list[_Pool] = []
         self._connected_in_s: dict[str, float] = {}
 
-    async def place(self) -> Place:
+    async def place(self) -> ConnectionSlot:
         """Wait until the process has room for one more connection."""
         places = (self._own_pool() or await self._new_pool()).places
         return places.maybe_take() or await places.take()
@@ -189,7 +194,7 @@ class AiohttpTransport:
         stale = 0
         while True:
             begun = asyncio.get_running_loop().time()
-            way = _Way(begun)
+            way = _ConnectionTrace(begun)
             _way.set(way)
             try:
                 response = await session.request(
@@ -216,7 +221,7 @@ class AiohttpTransport:
                 response.close()
                 raise
 
-    def _delay_s(self, host: str, noted: _Way, begun: float) -> float | None:
+    def _delay_s(self, host: str, noted: _ConnectionTrace, begun: float) -> float | None:
         """Return how long the request waited to be sent, and as much as it took to connect: the way there and back.
 
         A connection that is used again has no such time of its own; that of the last new one to the host is taken.

@@ -17,7 +17,7 @@ import pytest
 from failing_disk import FailingDisk
 from lm_deluge import LLMClient
 from lm_deluge.client.batch.journaled import JournalledRows
-from lm_deluge.dispatch.batch.circuit_breaker import ProbeGate
+from lm_deluge.dispatch.batch.circuit_breaker import CircuitBreaker
 from lm_deluge.dispatch.batch.input import BatchRow
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.errors import (
@@ -122,9 +122,9 @@ async def test_attempts_that_failed_count_over_all_runs_and_unseen_ones_do_not(t
     path = tmp_path / "j"
     async with journal_at(path) as journal:
         for attempt in (1, 2, 3):
-            await journal.intend("r0", attempt)
+            await journal.before_attempt("r0", attempt)
             await journal.fail("r0", attempt, APIResponse(error=ServerError("x", status_code=500)), is_final=False)
-            await journal.intend("r1", attempt)
+            await journal.before_attempt("r1", attempt)
     async with Simulator(refuse_all) as sim, client_of(sim, max_attempts=4) as client:
         seen = await ask(client, path, rows(2))
         asked = Counter(request.json["messages"][-1]["content"] for request in sim.requests)
@@ -173,7 +173,7 @@ async def test_a_row_that_cannot_be_asked_is_tried_again_by_each_run_for_it_cost
 
 async def test_an_unseen_request_stays_known_when_its_row_cannot_be_asked_any_more(tmp_path: Path) -> None:
     async with journal_at(tmp_path / "j") as journal:
-        await journal.intend("r0", 1)
+        await journal.before_attempt("r0", 1)
     async with Simulator(echo) as sim, client_of(sim, max_input_tokens_per_minute=1) as client:
         row = BatchRow(id="r0", number=1, conversation=Conversation.user("long " * 100))
         seen = await ask(client, tmp_path / "j", [row])
@@ -453,7 +453,7 @@ async def test_an_address_where_nobody_ever_was_ends_the_batch_and_no_rows(tmp_p
     async with client, journal_at(tmp_path / "j") as journal:
         client._runner()._chance = lambda: 0.0
         asking = client.journalled(journal)
-        asking._gate = ProbeGate((0.01, 0.01))
+        asking._gate = CircuitBreaker((0.01, 0.01))
         seen = [row.id async for row, _ in asking.answers(rows(100))]
         assert type(asking.gave_up) is ConnectError
         assert len(seen) <= 4
@@ -462,7 +462,7 @@ async def test_an_address_where_nobody_ever_was_ends_the_batch_and_no_rows(tmp_p
 
 
 def test_only_a_provider_that_is_alone_is_waited_for(tmp_path: Path) -> None:
-    async def outage_of(*models: str) -> ProbeGate | None:
+    async def outage_of(*models: str) -> CircuitBreaker | None:
         async with journal_at(tmp_path / "j") as journal:
             return LLMClient(list(models), api_key="any").journalled(journal)._gate
 

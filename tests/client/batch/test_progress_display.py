@@ -8,10 +8,10 @@ import io
 import pytest
 
 from lm_deluge.client.batch.progress_display import describe, make_progress
-from lm_deluge.dispatch.batch.progress import Tally
+from lm_deluge.dispatch.batch.progress import BatchProgress
 from lm_deluge.errors import ConfigurationError, MissingExtraError
 
-HALF = Tally(
+HALF = BatchProgress(
     total=5_000,
     done=1_250,
     failed=3,
@@ -40,9 +40,9 @@ def test_a_line_says_everything() -> None:
 
 
 def test_a_line_says_no_more_than_is_known() -> None:
-    assert describe(Tally()) == "0 done, 0 in 0 out tokens/s, in 0 s"
-    assert describe(Tally(total=0)) == "0/0, 0 in 0 out tokens/s, in 0 s"
-    assert describe(Tally(total=2, done=2, cost=0.00012, elapsed_s=75)) == (
+    assert describe(BatchProgress()) == "0 done, 0 in 0 out tokens/s, in 0 s"
+    assert describe(BatchProgress(total=0)) == "0/0, 0 in 0 out tokens/s, in 0 s"
+    assert describe(BatchProgress(total=2, done=2, cost=0.00012, elapsed_s=75)) == (
         "2/2 (100%), 0 in 0 out tokens/s, $0.0001, in 1:15 min"
     )
 

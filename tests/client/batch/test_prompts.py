@@ -12,7 +12,7 @@ import pytest
 
 from grammar import check_grammar
 from lm_deluge import LLMClient
-from lm_deluge.client.call_options import Asked
+from lm_deluge.client.call_options import CallOptions
 from lm_deluge.dispatch.cache.call import run_call
 from lm_deluge.errors import (
     AuthenticationError,
@@ -301,13 +301,13 @@ async def test_a_display_that_fails_ends_the_batch_and_leaves_nothing_behind(mon
 
 async def test_what_is_no_error_of_ours_is_not_swallowed() -> None:
     async with Simulator(echo) as sim, client_of(sim) as client:
-        work = client._work_maker(Asked(), is_collected=True)("q")
+        spec = client._spec_factory(CallOptions(), is_collected=True)("q")
 
         def fail(_model: str) -> None:
             raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
-            await run_call(msgspec.structs.replace(work, plan_for=fail), client._runner)
+            await run_call(msgspec.structs.replace(spec, plan_for=fail), client._runner)
         assert (await client.process_prompts_async(["q"]))[0].completion == "answer to q"
 
 

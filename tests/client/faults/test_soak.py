@@ -120,7 +120,7 @@ class Soak:
         except (TimeoutError, DelugeError):
             pass
 
-    async def work(self, client: LLMClient) -> None:
+    async def spec(self, client: LLMClient) -> None:
         ways: list[Callable[[LLMClient], Awaitable[None]]] = [self.batch, self.merged, self.single, self.started]
         while time.monotonic() < self.until:
             way = self.abandoned if self.chance.random() < 0.05 else self.chance.choice(ways)
@@ -169,7 +169,7 @@ async def test_every_call_ends_once_and_nothing_grows() -> None:
         sampling = asyncio.create_task(sample(soak, samples))
         async with asyncio.TaskGroup() as workers:
             for number in range(AT_ONCE):
-                workers.create_task(soak.work(clients[number % 10 == 0]))
+                workers.create_task(soak.spec(clients[number % 10 == 0]))
         sampling.cancel()
         await asyncio.wait([sampling])
         await asyncio.sleep(0.25)

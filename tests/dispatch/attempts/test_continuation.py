@@ -11,7 +11,7 @@ from lm_deluge.adapters.adapter import Call
 from lm_deluge.api_requests.request import build_call
 from lm_deluge.config import SamplingParams
 from lm_deluge.dispatch.attempts.continuation import ask_for_rest, find_obstacle, is_blank, may_end_with
-from lm_deluge.dispatch.attempts.splice import AnchorSeam, PrefillSeam
+from lm_deluge.dispatch.attempts.splice import AnchorSplice, PrefillSplice
 from lm_deluge.models.registry import find_model
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.parts import (
@@ -106,7 +106,7 @@ def test_the_instruction() -> None:
     anchor = anchor_in(told.completion)
     assert anchor is not None
     assert SHOWN.endswith(anchor)
-    assert isinstance(rest.seam, AnchorSeam)
+    assert isinstance(rest.splice, AnchorSplice)
     assert rest.max_new_tokens is None
     assert len(conversation) == 2  # it is left as it was
 
@@ -120,8 +120,8 @@ def test_braces_in_the_last_words_are_words() -> None:
 def test_words_in_the_mouth() -> None:
     rest = ask_for_rest(call_of("claude-haiku-4-5"), answer(TextPart("One.\n\n")), may_prefill=True)
     assert rest.conversation.messages == [Message.user("Tell me."), Message.assistant("One.")]
-    assert isinstance(rest.seam, PrefillSeam)
-    assert rest.seam.feed("\n\nTwo.") == "Two."
+    assert isinstance(rest.splice, PrefillSplice)
+    assert rest.splice.feed("\n\nTwo.") == "Two."
 
 
 @pytest.mark.parametrize(
@@ -137,17 +137,17 @@ def test_words_in_the_mouth() -> None:
 )
 def test_who_is_told_instead(model: str, options: dict[str, Any], parts: tuple[Part, ...], may_prefill: bool) -> None:
     rest = ask_for_rest(call_of(model, **options), answer(*parts, TextPart(SHOWN)), may_prefill=may_prefill)
-    assert isinstance(rest.seam, AnchorSeam)
+    assert isinstance(rest.splice, AnchorSplice)
 
 
 def test_no_effort_is_no_thinking() -> None:
     rest = ask_for_rest(call_of("claude-haiku-4-5", reasoning_effort="none"), answer(TextPart(SHOWN)), may_prefill=True)
-    assert isinstance(rest.seam, PrefillSeam)
+    assert isinstance(rest.splice, PrefillSplice)
 
 
 def test_a_provider_that_says_the_words_again() -> None:
     rest = ask_for_rest(call_of("mistral-large-latest"), answer(TextPart("One. ")), may_prefill=True)
-    assert rest.seam.feed("One. Two.") == "Two."
+    assert rest.splice.feed("One. Two.") == "Two."
 
 
 @pytest.mark.parametrize(

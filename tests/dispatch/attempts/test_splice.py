@@ -8,19 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.continued import PERIODIC, PLAIN_TEXTS, PROSE, TEXTS, VARIANTS, breaks, in_pieces, rest_of
-from lm_deluge.dispatch.attempts.splice import AnchorSeam, PrefillSeam, Seam, SeamError, choose_anchor
+from lm_deluge.dispatch.attempts.splice import AnchorSplice, PrefillSplice, Splice, SpliceError, choose_anchor
 
 BREAKS_OF_A_VARIANT = 1_000
 
 
-def joined(shown: str, seam: Seam, pieces: Iterable[str], *, is_whole: bool = True) -> str:
+def joined(shown: str, splice: Splice, pieces: Iterable[str], *, is_whole: bool = True) -> str:
     """Return the whole text, as it is shown piece by piece."""
-    new = [seam.feed(piece) for piece in pieces]
-    return shown + "".join(new) + seam.close(is_whole=is_whole)
+    new = [splice.feed(piece) for piece in pieces]
+    return shown + "".join(new) + splice.close(is_whole=is_whole)
 
 
 def said(shown: str, anchor: str, *pieces: str) -> str:
-    return joined(shown, AnchorSeam(shown, anchor), pieces)
+    return joined(shown, AnchorSplice(shown, anchor), pieces)
 
 
 def random_breaks(texts: dict[str, str], seed: str) -> list[tuple[str, int, random.Random]]:
@@ -43,8 +43,8 @@ def test_a_thousand_answers_are_whole(variant: str) -> None:
         anchor = choose_anchor(shown)
         rest = rest_of(text, shown, anchor, variant, rng)
         try:
-            assert joined(shown, AnchorSeam(shown, anchor), in_pieces(rest, rng)) == text
-        except SeamError:
+            assert joined(shown, AnchorSplice(shown, anchor), in_pieces(rest, rng)) == text
+        except SpliceError:
             refused += 1
     # Indented code may begin and end with the same blanks. Behind chatter 23 characters may be a chance, and words that
     # stand there twice are no seam.
@@ -60,9 +60,9 @@ def test_a_thousand_answers_that_repeat_themselves_are_whole_or_broken(variant: 
         anchor = choose_anchor(shown)
         rest = rest_of(text, shown, anchor, variant, rng)
         try:
-            assert joined(shown, AnchorSeam(shown, anchor), in_pieces(rest, rng)) == text
+            assert joined(shown, AnchorSplice(shown, anchor), in_pieces(rest, rng)) == text
             whole += 1
-        except SeamError:
+        except SpliceError:
             pass
     assert whole > BREAKS_OF_A_VARIANT / 2
 
@@ -72,8 +72,8 @@ def test_a_thousand_answers_that_were_begun_for_the_model_are_whole(is_echoed: b
     for text, at, rng in random_breaks(TEXTS, f"prefill {is_echoed}"):
         shown = text[:at]
         sent = shown.rstrip()
-        seam = PrefillSeam(shown, sent, is_echoed=is_echoed)
-        assert joined(shown, seam, in_pieces(text if is_echoed else text[len(sent) :], rng)) == text
+        splice = PrefillSplice(shown, sent, is_echoed=is_echoed)
+        assert joined(shown, splice, in_pieces(text if is_echoed else text[len(sent) :], rng)) == text
 
 
 REPEATING = st.one_of(
@@ -104,12 +104,12 @@ def test_a_join_is_right_or_refused(text: str, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(rest)), max_size=6)))
     pieces = [rest[start:end] for start, end in zip([0, *cuts], [*cuts, len(rest)], strict=True)]
     try:
-        assert joined(shown, AnchorSeam(shown, anchor), pieces) == text
-    except SeamError:
-        with pytest.raises(SeamError):  # the pieces do not matter
-            joined(shown, AnchorSeam(shown, anchor), rest)
+        assert joined(shown, AnchorSplice(shown, anchor), pieces) == text
+    except SpliceError:
+        with pytest.raises(SpliceError):  # the pieces do not matter
+            joined(shown, AnchorSplice(shown, anchor), rest)
     else:
-        assert joined(shown, AnchorSeam(shown, anchor), rest) == text
+        assert joined(shown, AnchorSplice(shown, anchor), rest) == text
 
 
 @given(text=REPEATING, data=st.data())
@@ -119,19 +119,19 @@ def test_a_join_behind_given_words_is_right_or_refused(text: str, data: st.DataO
     shown = text[: data.draw(st.integers(1, len(text)))]
     sent = shown.rstrip()
     is_echoed = data.draw(st.booleans())
-    seam = PrefillSeam(shown, sent, is_echoed=is_echoed)
+    splice = PrefillSplice(shown, sent, is_echoed=is_echoed)
     rest = text if is_echoed else text[len(sent) :]
-    assert joined(shown, seam, rest) == text
+    assert joined(shown, splice, rest) == text
 
 
 @given(shown=st.text(min_size=1, max_size=60), rest=st.text(max_size=300))
 @settings(max_examples=200, deadline=None)
 def test_whatever_the_model_says_nothing_else_happens(shown: str, rest: str) -> None:
     shown = "." + shown
-    for seam in (AnchorSeam(shown, choose_anchor(shown)), PrefillSeam(shown, shown.rstrip())):
+    for splice in (AnchorSplice(shown, choose_anchor(shown)), PrefillSplice(shown, shown.rstrip())):
         try:
-            whole = joined(shown, seam, rest)
-        except SeamError:
+            whole = joined(shown, splice, rest)
+        except SpliceError:
             continue
         assert whole.startswith(shown)
         assert rest.endswith(whole[len(shown) :])
@@ -142,14 +142,14 @@ ANCHOR = "cold day in April, and the clocks were striking thir"
 
 
 def test_what_passes_is_not_held_back() -> None:
-    seam = AnchorSeam(SHOWN, ANCHOR)
-    assert seam.feed(ANCHOR) == ""
-    assert not seam.is_sure
-    assert seam.feed("t") == "t"
-    assert seam.is_sure
-    assert seam.cut == len(ANCHOR)
-    assert seam.feed("een.") == "een."
-    assert seam.close(is_whole=False) == ""
+    splice = AnchorSplice(SHOWN, ANCHOR)
+    assert splice.feed(ANCHOR) == ""
+    assert not splice.is_sure
+    assert splice.feed("t") == "t"
+    assert splice.is_sure
+    assert splice.cut == len(ANCHOR)
+    assert splice.feed("een.") == "een."
+    assert splice.close(is_whole=False) == ""
 
 
 @pytest.mark.parametrize(
@@ -173,15 +173,15 @@ def test_what_passes_is_not_held_back() -> None:
     ],
 )
 def test_no_seam_is_certain(rest: str) -> None:
-    with pytest.raises(SeamError):
+    with pytest.raises(SpliceError):
         said(SHOWN, ANCHOR, *rest)
-    with pytest.raises(SeamError):
+    with pytest.raises(SpliceError):
         said(SHOWN, ANCHOR, rest)
 
 
 def test_chatter_may_hold_a_few_words_of_the_answer() -> None:
     shown = "Here is the rest of"
-    with pytest.raises(SeamError, match="did not repeat"):
+    with pytest.raises(SpliceError, match="did not repeat"):
         said(shown, shown, "Sorry! Here is the rest of it:\n\n the bread.")
     assert said(SHOWN, ANCHOR, f"Sorry! Here it is, day by day:\n\n{ANCHOR}teen.") == SHOWN + "teen."
 
@@ -190,33 +190,33 @@ def test_behind_chatter_the_words_stand_nowhere_else() -> None:
     """The first place may be one that came earlier in what was shown."""
     words = "and so the whole song begins again"
     shown = f"{words}, {'la ' * 250}{words}"
-    with pytest.raises(SeamError, match="did not repeat"):
+    with pytest.raises(SpliceError, match="did not repeat"):
         said(shown, words, f"Sure:\n{shown}!")
 
 
 def test_the_least_overlap() -> None:
     assert said(SHOWN, ANCHOR, SHOWN[-12:], "teen.") == SHOWN + "teen."
-    with pytest.raises(SeamError, match="did not repeat"):
+    with pytest.raises(SpliceError, match="did not repeat"):
         said(SHOWN, ANCHOR, SHOWN[-11:], "teen.")
 
 
 def test_an_answer_that_was_whole_but_for_its_end() -> None:
     assert said(SHOWN, ANCHOR, ANCHOR) == SHOWN
-    assert joined("Yes.", PrefillSeam("Yes.", "Yes."), []) == "Yes."
-    assert joined("Yes.\n", PrefillSeam("Yes.\n", "Yes."), ["\n"]) == "Yes.\n"
+    assert joined("Yes.", PrefillSplice("Yes.", "Yes."), []) == "Yes."
+    assert joined("Yes.\n", PrefillSplice("Yes.\n", "Yes."), ["\n"]) == "Yes.\n"
 
 
 def test_a_limit_that_cuts_the_repeat_is_no_end() -> None:
     shown = "abcdefghijkl, then abcdefghijkl"
     rest = "abcdefghijkl"
-    assert joined(shown, AnchorSeam(shown, shown), [rest]) == shown
-    with pytest.raises(SeamError, match="ended before"):
-        joined(shown, AnchorSeam(shown, shown), [rest], is_whole=False)
+    assert joined(shown, AnchorSplice(shown, shown), [rest]) == shown
+    with pytest.raises(SpliceError, match="ended before"):
+        joined(shown, AnchorSplice(shown, shown), [rest], is_whole=False)
 
 
 def test_periodic_text_is_not_joined() -> None:
     shown = PERIODIC[:100]
-    with pytest.raises(SeamError, match="more than one place"):
+    with pytest.raises(SpliceError, match="more than one place"):
         said(shown, choose_anchor(shown), PERIODIC[30:])
 
 
@@ -231,21 +231,21 @@ def test_periodic_text_is_not_joined() -> None:
     ],
 )
 def test_blanks_that_were_left_out_are_not_doubled(shown: str, rest: str, whole: str) -> None:
-    assert joined(shown, PrefillSeam(shown, shown.rstrip()), rest) == whole
-    assert joined(shown, PrefillSeam(shown, shown.rstrip()), [rest]) == whole
+    assert joined(shown, PrefillSplice(shown, shown.rstrip()), rest) == whole
+    assert joined(shown, PrefillSplice(shown, shown.rstrip()), [rest]) == whole
 
 
 def test_other_blanks_are_no_seam() -> None:
-    with pytest.raises(SeamError, match="other blanks"):
-        joined("One.\n\n", PrefillSeam("One.\n\n", "One."), ["\n", "Two."])
+    with pytest.raises(SpliceError, match="other blanks"):
+        joined("One.\n\n", PrefillSplice("One.\n\n", "One."), ["\n", "Two."])
 
 
 def test_words_that_come_back_only_in_part_are_no_seam() -> None:
-    with pytest.raises(SeamError, match="goes another way"):
-        joined(SHOWN, PrefillSeam(SHOWN, SHOWN, is_echoed=True), [SHOWN[:30], "?"])
-    with pytest.raises(SeamError, match="ended within"):
-        joined(SHOWN, PrefillSeam(SHOWN, SHOWN, is_echoed=True), [SHOWN[:30]])
-    assert joined(SHOWN, PrefillSeam(SHOWN, SHOWN, is_echoed=True), ["teen."]) == SHOWN + "teen."
+    with pytest.raises(SpliceError, match="goes another way"):
+        joined(SHOWN, PrefillSplice(SHOWN, SHOWN, is_echoed=True), [SHOWN[:30], "?"])
+    with pytest.raises(SpliceError, match="ended within"):
+        joined(SHOWN, PrefillSplice(SHOWN, SHOWN, is_echoed=True), [SHOWN[:30]])
+    assert joined(SHOWN, PrefillSplice(SHOWN, SHOWN, is_echoed=True), ["teen."]) == SHOWN + "teen."
 
 
 def test_anchors() -> None:
@@ -273,9 +273,9 @@ def test_no_anchor_begins_within_a_character(text: str) -> None:
 @pytest.mark.parametrize("shown", ["ab" * 50_000, "".join("a" * n + "b" for n in range(440)), PROSE * 150])
 def test_the_searches_through_a_long_text_never_turn_back(shown: str) -> None:
     """So all of them together read the text once. What is within what was shown is held."""
-    seam = AnchorSeam(shown, choose_anchor(shown))
+    splice = AnchorSplice(shown, choose_anchor(shown))
     places = []
     for at in range(0, len(shown) - 7, 7):
-        assert seam.feed(shown[at : at + 7]) == ""
-        places.append(seam._at)
+        assert splice.feed(shown[at : at + 7]) == ""
+        places.append(splice._at)
     assert places == sorted(places)

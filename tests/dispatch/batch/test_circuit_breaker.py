@@ -2,12 +2,12 @@
 
 import asyncio
 
-from lm_deluge.dispatch.batch.circuit_breaker import ProbeGate
+from lm_deluge.dispatch.batch.circuit_breaker import CircuitBreaker
 from lm_deluge.errors import CertificateError, ConnectError, ServerError, StreamInterruptedError
 
 
 async def test_one_is_let_through_now_and_then() -> None:
-    gate = ProbeGate((0.02, 0.03, 0.04))
+    gate = CircuitBreaker((0.02, 0.03, 0.04))
     left: list[int] = []
 
     async def call(number: int) -> None:
@@ -30,7 +30,7 @@ async def test_one_is_let_through_now_and_then() -> None:
 
 
 async def test_what_is_no_outage() -> None:
-    gate = ProbeGate()
+    gate = CircuitBreaker()
     for error in (CertificateError("not to be trusted"), StreamInterruptedError("cut"), None):
         gate.note(error)
         assert not gate.is_on
@@ -42,7 +42,7 @@ async def test_what_is_no_outage() -> None:
 
 async def test_where_nobody_ever_was_there_is_no_hope() -> None:
     for was_reached in (False, True):
-        gate = ProbeGate((0.001,))
+        gate = CircuitBreaker((0.001,))
         if was_reached:
             gate.note(None)
         for _ in range(4):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lm_deluge.dispatch.batch.progress import Tally, TallyKeeper
+from lm_deluge.dispatch.batch.progress import BatchProgress, ProgressTracker
 from lm_deluge.errors import RateLimitError, ServerError
 from lm_deluge.response import APIResponse
 from lm_deluge.usage import Usage
@@ -17,11 +17,11 @@ def answer(
 
 
 def test_nothing_has_begun() -> None:
-    assert TallyKeeper(4).tally(10.0) == Tally(total=4)
+    assert ProgressTracker(4).tally(10.0) == BatchProgress(total=4)
 
 
 def test_the_half_of_a_batch() -> None:
-    keeper = TallyKeeper(4)
+    keeper = ProgressTracker(4)
     for _ in range(3):
         keeper.start(100.0)
     keeper.finish(answer(), 105.0)
@@ -37,7 +37,7 @@ def test_the_half_of_a_batch() -> None:
 
 
 def test_rates_are_of_the_last_half_minute() -> None:
-    keeper = TallyKeeper()
+    keeper = ProgressTracker()
     keeper.start(0.0)
     keeper.start(0.0)
     keeper.finish(answer(read=9_000), 1.0)
@@ -49,7 +49,7 @@ def test_rates_are_of_the_last_half_minute() -> None:
 
 
 def test_a_call_of_which_nothing_is_known() -> None:
-    keeper = TallyKeeper(1)
+    keeper = ProgressTracker(1)
     keeper.start(0.0)
     keeper.finish(APIResponse(error=ServerError("down")), 1.0)
     found = keeper.tally(1.0)

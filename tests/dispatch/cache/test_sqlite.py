@@ -197,9 +197,9 @@ async def test_a_database_of_something_else_is_left_alone(path: Path) -> None:
     database.close()
     before = bytes_of(path)
     cache = SQLiteCache(path)
-    for work in (cache.get(KEY), cache.put(KEY, b"one")):
+    for spec in (cache.get(KEY), cache.put(KEY, b"one")):
         with pytest.warns(RuntimeWarning, match="holds something else, or was written by a newer version"):
-            assert await work is None
+            assert await spec is None
     await cache.close()
     assert bytes_of(path) == before
 

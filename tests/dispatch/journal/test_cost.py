@@ -1,12 +1,12 @@
 """What a journal comes to: what was answered, what failed, and what nobody knows."""
 
-from lm_deluge.dispatch.journal.cost import Bill, Sum, bill_of
+from lm_deluge.dispatch.journal.cost import BatchCost, Sum, bill_of
 from lm_deluge.dispatch.journal.records import (
     Done,
-    Entry,
     Failed,
     Header,
     Intent,
+    JournalEntry,
     JournalState,
     Record,
     encode_record,
@@ -22,17 +22,17 @@ def took(read: int, written: int, cost: float | None = None, **fields) -> dict:
     return APIResponse(usage=usage, cost=cost, **fields).to_dict()
 
 
-def bill(*records: Record) -> Bill:
+def bill(*records: Record) -> BatchCost:
     lines = [encode_record(record) for record in (Header(1, "f"), *records)]
     state = JournalState()
     for offset, found in scan(lines):
-        assert isinstance(found, Entry)
+        assert isinstance(found, JournalEntry)
         state.add(found, offset)
     return bill_of(lines, state)
 
 
 def test_nothing() -> None:
-    assert bill() == Bill(Sum(), Sum(), Sum(), [], {})
+    assert bill() == BatchCost(Sum(), Sum(), Sum(), [], {})
 
 
 def test_a_batch_with_everything_in_it() -> None:

@@ -45,13 +45,13 @@ def lines(path: Path) -> list[dict[str, Any]]:
 async def test_the_story_of_a_call_is_told_again(tmp_path: Path) -> None:
     path = tmp_path / "j"
     async with opened(path) as journal:
-        await journal.intend("1", 1)
+        await journal.before_attempt("1", 1)
         await journal.fail("1", 1, failure(), is_final=False)
-        await journal.intend("1", 2)
+        await journal.before_attempt("1", 2)
         await journal.finish("1", 2, answer("1"))
-        await journal.intend("2", 1)
+        await journal.before_attempt("2", 1)
         await journal.fail("2", 1, failure("no"), is_final=True)
-        await journal.intend("3", 1)
+        await journal.before_attempt("3", 1)
         told = journal.response("1"), journal.response("2")
         assert journal.response("3") is None
     async with opened(path) as journal:
@@ -98,7 +98,7 @@ async def test_nobody_is_told_before_it_is_on_the_disk(tmp_path: Path) -> None:
 
     async with opened(path, opener=Watched) as journal:
         for number in range(5):
-            await journal.intend(str(number), 1)
+            await journal.before_attempt(str(number), 1)
             assert await safe_lines() == 2 + 2 * number
             await journal.finish(str(number), 1, answer("x"))
             assert await safe_lines() == 3 + 2 * number
@@ -107,7 +107,7 @@ async def test_nobody_is_told_before_it_is_on_the_disk(tmp_path: Path) -> None:
 async def test_all_who_wait_share_one_sync(tmp_path: Path) -> None:
     async with opened(tmp_path / "j", opener=Watched) as journal:
         before = Watched.syncs
-        await asyncio.gather(*(journal.intend(str(number), 1) for number in range(200)))
+        await asyncio.gather(*(journal.before_attempt(str(number), 1) for number in range(200)))
         assert Watched.syncs == before + 1
         await asyncio.gather(*(journal.finish(str(number), 1, answer("x")) for number in range(200)))
         assert Watched.syncs == before + 2
@@ -132,12 +132,12 @@ class Gated(DiskFile):
 async def test_a_caller_who_is_cancelled_has_sent_nothing(tmp_path: Path) -> None:
     path = tmp_path / "j"
     async with opened(path, opener=Gated) as journal:
-        early = asyncio.create_task(journal.intend("early", 1))
+        early = asyncio.create_task(journal.before_attempt("early", 1))
         await asyncio.sleep(0)
         early.cancel()
         await asyncio.gather(early, return_exceptions=True)
-        await journal.intend("sent", 1)
-        late = asyncio.create_task(journal.intend("late", 1))
+        await journal.before_attempt("sent", 1)
+        late = asyncio.create_task(journal.before_attempt("late", 1))
         assert await asyncio.to_thread(Gated.reached.wait, 5)  # it is on its way to the disk
         late.cancel()
         await asyncio.gather(late, return_exceptions=True)
@@ -165,7 +165,7 @@ async def test_two_journals_of_one_file_and_after_the_end(tmp_path: Path) -> Non
         await journal.finish("0", 1, answer("0"))
     await journal.close()
     with pytest.raises(JournalError, match="is closed"):
-        await journal.intend("1", 1)
+        await journal.before_attempt("1", 1)
     with pytest.raises(JournalError, match="is closed"):
         journal.response("0")
     with pytest.raises(JournalError, match="another batch"):
@@ -177,7 +177,7 @@ async def test_a_full_disk_stops_intents_first_and_keeps_answers(tmp_path: Path)
     disk = FailingDisk(errno.ENOSPC)
     async with opened(path, opener=disk.open) as journal:
         for call in "123":
-            await journal.intend(call, 1)
+            await journal.before_attempt(call, 1)
         await journal.finish("1", 1, answer("1"))
         disk.room = 0
         with pytest.raises(JournalError) as caught:
@@ -190,25 +190,28 @@ async def test_a_full_disk_stops_intents_first_and_keeps_answers(tmp_path: Path)
         assert (journal.response("1"), journal.response("2")) == (answer("1"), answer("2"))
         written = disk.writes
         with pytest.raises(JournalError, match="No space left"):
-            await journal.intend("4", 1)
+            await journal.before_attempt("4", 1)
         assert disk.writes == written
         disk.mend()
         await journal.finish("3", 1, answer("3"))  # takes along what is unsaved
         assert journal.unsaved == {}
         with pytest.raises(JournalError, match="No space left"):
-            await journal.intend("4", 1)
+            await journal.before_attempt("4", 1)
     async with opened(path) as journal:
         assert sorted(journal.state.done) == ["1", "2", "3"]
         assert journal.response("2") == answer("2")
-        await journal.intend("4", 1)
+        await journal.before_attempt("4", 1)
 
 
 async def test_intents_give_way_to_answers_where_room_is_short(tmp_path: Path) -> None:
     disk = FailingDisk(errno.ENOSPC)
     async with opened(tmp_path / "j", opener=disk.open, gather_s=0.01) as journal:
-        await journal.intend("1", 1)
+        await journal.before_attempt("1", 1)
         ending = asyncio.gather(
-            journal.intend("2", 1), journal.finish("1", 1, answer("1")), journal.intend("3", 1), return_exceptions=True
+            journal.before_attempt("2", 1),
+            journal.finish("1", 1, answer("1")),
+            journal.before_attempt("3", 1),
+            return_exceptions=True,
         )
         await asyncio.sleep(0)
         first = disk.writes + 1
@@ -232,10 +235,13 @@ async def test_intents_that_came_while_a_write_failed_are_not_written(tmp_path: 
 
     disk = FailingDisk(errno.ENOSPC, on_write=on_write)
     async with opened(tmp_path / "j", opener=disk.open, gather_s=0) as journal:
-        await journal.intend("1", 1)
-        first = asyncio.create_task(journal.intend("2", 1))
+        await journal.before_attempt("1", 1)
+        first = asyncio.create_task(journal.before_attempt("2", 1))
         assert await asyncio.to_thread(failing.wait, 5)
-        late = [asyncio.create_task(journal.intend("3", 1)), asyncio.create_task(journal.finish("1", 1, answer("1")))]
+        late = [
+            asyncio.create_task(journal.before_attempt("3", 1)),
+            asyncio.create_task(journal.finish("1", 1, answer("1"))),
+        ]
         await asyncio.sleep(0)
         may_fail.set()
         results = await asyncio.gather(first, *late, return_exceptions=True)
@@ -246,7 +252,7 @@ async def test_intents_that_came_while_a_write_failed_are_not_written(tmp_path: 
 async def test_a_withdrawn_intent_that_cannot_be_told_is_no_lost_answer(tmp_path: Path) -> None:
     disk = FailingDisk(errno.ENOSPC)
     async with opened(tmp_path / "j", opener=disk.open, gather_s=0) as journal:
-        task = asyncio.create_task(journal.intend("1", 1))
+        task = asyncio.create_task(journal.before_attempt("1", 1))
         while journal.state.attempts("1") == 0:
             await asyncio.sleep(0)
         task.cancel()  # in the moment in which it is told
@@ -260,7 +266,7 @@ async def test_a_withdrawn_intent_that_cannot_be_told_is_no_lost_answer(tmp_path
 async def test_a_disk_that_is_not_to_be_trusted_gets_nothing_more(fails: str, tmp_path: Path) -> None:
     disk = FailingDisk(errno.EIO)
     journal = await Journal.open(tmp_path / "j", fingerprint=BATCH, opener=disk.open)
-    await journal.intend("1", 1)
+    await journal.before_attempt("1", 1)
     disk.room, disk.fails = 5, {fails}
     with pytest.raises(JournalError, match="Input/output error"):
         await journal.finish("1", 1, answer("1"))
@@ -277,10 +283,10 @@ async def test_a_disk_that_is_not_to_be_trusted_gets_nothing_more(fails: str, tm
 async def test_a_device_that_is_really_full(tmp_path: Path) -> None:
     with full() as opener:
         journal = await Journal.open(tmp_path / "j", fingerprint=BATCH, opener=opener)
-        await journal.intend("1", 1)
+        await journal.before_attempt("1", 1)
         opener.is_full = True
         results = await asyncio.gather(
-            journal.intend("2", 1), journal.finish("1", 1, answer("1")), return_exceptions=True
+            journal.before_attempt("2", 1), journal.finish("1", 1, answer("1")), return_exceptions=True
         )
         assert [type(each) for each in results] == [JournalError, JournalError]
         assert journal.response("1") == answer("1")
@@ -296,17 +302,17 @@ async def run_batch(path: Path, count: int, opener: Any = DiskFile) -> dict[str,
     async with await Journal.open(path, fingerprint=BATCH, opener=opener, gather_s=0) as journal:
         calls = iter([str(number) for number in range(count)])
 
-        async def work() -> None:
+        async def spec() -> None:
             for call in calls:
                 known = journal.response(call)
                 if known is None:
                     attempt = journal.state.attempts(call) + 1
-                    await journal.intend(call, attempt)
+                    await journal.before_attempt(call, attempt)
                     known = answer(call)
                     await journal.finish(call, attempt, known)
                 seen[call] = known
 
-        await asyncio.gather(*(work() for _ in range(8)), return_exceptions=True)
+        await asyncio.gather(*(spec() for _ in range(8)), return_exceptions=True)
     return seen
 
 
@@ -337,7 +343,9 @@ async def test_what_nobody_foresaw_reaches_all_who_wait(tmp_path: Path) -> None:
             super().sync()
 
     journal = await Journal.open(tmp_path / "j", fingerprint=BATCH, opener=Odd)
-    flushing = asyncio.gather(journal.intend("1", 1), journal.finish("2", 1, answer("2")), return_exceptions=True)
+    flushing = asyncio.gather(
+        journal.before_attempt("1", 1), journal.finish("2", 1, answer("2")), return_exceptions=True
+    )
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     flusher = journal._flusher
@@ -349,7 +357,7 @@ async def test_what_nobody_foresaw_reaches_all_who_wait(tmp_path: Path) -> None:
 
 async def test_an_answer_that_is_no_json_is_refused_and_stays_with_its_owner(tmp_path: Path) -> None:
     async with opened(tmp_path / "j") as journal:
-        await journal.intend("1", 1)
+        await journal.before_attempt("1", 1)
         with pytest.raises(JournalError, match="does not fit into JSON"):
             await journal.finish("1", 1, APIResponse(content=Message.assistant("\ud800")))
         await journal.finish("1", 1, answer("1"))
@@ -357,7 +365,7 @@ async def test_an_answer_that_is_no_json_is_refused_and_stays_with_its_owner(tmp
 
 async def test_a_loop_that_ends_leaves_nobody_waiting(tmp_path: Path) -> None:
     journal = await Journal.open(tmp_path / "j", fingerprint=BATCH, gather_s=5)
-    task = asyncio.create_task(journal.intend("1", 1))
+    task = asyncio.create_task(journal.before_attempt("1", 1))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     journal._flusher.cancel()

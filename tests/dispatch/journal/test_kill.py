@@ -33,7 +33,7 @@ async def main(path, fingerprint, calls, tasks):
         async def work():
             for call in waiting:
                 attempt = journal.state.attempts(call) + 1
-                await journal.intend(call, attempt)
+                await journal.before_attempt(call, attempt)
                 tell(f"sent {call}\\n")
                 await asyncio.sleep(0)
                 text = f"answer {call} " + "x" * (int(call) % 700)

@@ -12,11 +12,11 @@ from lm_deluge.dispatch.journal.records import (
     MOST_BYTES,
     Damage,
     Done,
-    Entry,
     Failed,
     Handle,
     Header,
     Intent,
+    JournalEntry,
     JournalState,
     Record,
     Submit,
@@ -53,8 +53,8 @@ def written(records: list[Record]) -> bytes:
     return b"".join(map(encode_record, records))
 
 
-def good(body: bytes) -> list[tuple[int, Entry]]:
-    return [(offset, found) for offset, found in scan(io.BytesIO(body)) if isinstance(found, Entry)]
+def good(body: bytes) -> list[tuple[int, JournalEntry]]:
+    return [(offset, found) for offset, found in scan(io.BytesIO(body)) if isinstance(found, JournalEntry)]
 
 
 def damage(body: bytes) -> list[tuple[int, Damage]]:
@@ -72,7 +72,7 @@ def test_what_is_written_is_read(records: list[Record]) -> None:
     assert damage(body) == []
     assert body.count(b"\n") == len(records) + 1
     entries = [entry for _, entry in good(body)]
-    assert entries[1:] == [Entry.of(record) for record in records]
+    assert entries[1:] == [JournalEntry.of(record) for record in records]
     assert (entries[0].kind, entries[0].fingerprint) == ("journal", "f" * 64)
 
 
@@ -127,7 +127,7 @@ def test_lines_that_are_too_long_come_in_pieces_and_are_one_damage(size: int) ->
     found = list(scan([lines[0], *pieces, lines[2]]))
     start = len(lines[0])
     assert found[1] == (start, Damage(96, is_tail=False))
-    assert found[2] == (start + 96, Entry("intent", "2", 1))
+    assert found[2] == (start + 96, JournalEntry("intent", "2", 1))
 
 
 def test_zeros_at_the_end_are_a_tail() -> None:

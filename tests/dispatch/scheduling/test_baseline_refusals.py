@@ -10,7 +10,7 @@ import pytest
 
 from dispatch.scheduling.servers import Server, SlidingWindow, TokenBucket, Verdict
 from dispatch.scheduling.virtual import Load, Outcome, VirtualRunner
-from lm_deluge.dispatch.scheduling.baseline_refusals import Noise
+from lm_deluge.dispatch.scheduling.baseline_refusals import BaselineRefusals
 from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
 
 PLACES, LATENCY_S = 100, 1.0
@@ -77,19 +77,21 @@ def test_one_that_keeps_a_limit_without_a_word_is_not_pushed(
     assert outcome.refused <= refused * outcome.sent, outcome
 
 
-def answers(noise: Noise, count: int, share: float, *, begun: float, every_s: float, under_way: int) -> None:
+def answers(
+    baseline: BaselineRefusals, count: int, share: float, *, begun: float, every_s: float, under_way: int
+) -> None:
     for number in range(count):
         at = begun + number * every_s
-        noise.left(at)
-        noise.note(at, under_way, is_refused=number % round(1 / share) == 0 if share else False)
+        baseline.left(at)
+        baseline.note(at, under_way, is_refused=number % round(1 / share) == 0 if share else False)
 
 
-def noise_of(slow: float, fast: float, *, under_way: tuple[int, int] = (2, 40)) -> Noise:
+def noise_of(slow: float, fast: float, *, under_way: tuple[int, int] = (2, 40)) -> BaselineRefusals:
     """A host that refuses these shares of few and of many requests."""
-    noise = Noise(60.0)
-    answers(noise, 200, slow, begun=0.0, every_s=1.0, under_way=under_way[0])
-    answers(noise, 400, fast, begun=200.0, every_s=0.05, under_way=under_way[1])
-    return noise
+    baseline = BaselineRefusals(60.0)
+    answers(baseline, 200, slow, begun=0.0, every_s=1.0, under_way=under_way[0])
+    answers(baseline, 400, fast, begun=200.0, every_s=0.05, under_way=under_way[1])
+    return baseline
 
 
 def test_as_many_of_few_as_of_many_are_noise() -> None:
@@ -110,20 +112,20 @@ def test_what_may_be_the_rate_is_none(kwargs: dict[str, Any]) -> None:
 
 
 def test_more_than_usual_is_no_noise_any_more() -> None:
-    noise = noise_of(0.05, 0.05)
-    assert noise.explains()
-    answers(noise, 100, 0.25, begun=300.0, every_s=0.05, under_way=40)
-    assert not noise.explains()
+    baseline = noise_of(0.05, 0.05)
+    assert baseline.explains()
+    answers(baseline, 100, 0.25, begun=300.0, every_s=0.05, under_way=40)
+    assert not baseline.explains()
 
 
 def test_a_few_answers_say_nothing() -> None:
-    noise = Noise(60.0)
-    answers(noise, 30, 0.1, begun=0.0, every_s=1.0, under_way=1)
-    assert not noise.explains()
+    baseline = BaselineRefusals(60.0)
+    answers(baseline, 30, 0.1, begun=0.0, every_s=1.0, under_way=1)
+    assert not baseline.explains()
 
 
 def test_what_left_long_ago_is_forgotten() -> None:
-    noise = Noise(60.0)
+    baseline = BaselineRefusals(60.0)
     for number in range(10_000):
-        noise.left(float(number))
-    assert len(noise._left) <= 200
+        baseline.left(float(number))
+    assert len(baseline._left) <= 200

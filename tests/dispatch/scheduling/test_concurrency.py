@@ -2,11 +2,11 @@
 
 import math
 
-from lm_deluge.dispatch.scheduling.concurrency import Places
+from lm_deluge.dispatch.scheduling.concurrency import ConcurrencyLimit
 
 
 def test_places_are_taken_and_given_back() -> None:
-    places = Places(2)
+    places = ConcurrencyLimit(2)
     places.take()
     assert places.has_room
     places.take()
@@ -19,7 +19,7 @@ def test_places_are_taken_and_given_back() -> None:
 
 
 def test_without_a_limit_there_is_always_room() -> None:
-    places = Places()
+    places = ConcurrencyLimit()
     for _ in range(1_000):
         places.take()
     places.succeeded()
@@ -28,7 +28,7 @@ def test_without_a_limit_there_is_always_room() -> None:
 
 
 def test_overload_lowers_what_was_under_way_once() -> None:
-    places = Places()
+    places = ConcurrencyLimit()
     for _ in range(100):
         places.take()
     for _ in range(100):
@@ -39,7 +39,7 @@ def test_overload_lowers_what_was_under_way_once() -> None:
 
 
 def test_one_place_is_always_left() -> None:
-    places = Places(3)
+    places = ConcurrencyLimit(3)
     for step in range(20):
         places.overloaded(sent_at=step, now=step)
     assert places.allowed == 1.0
@@ -47,7 +47,7 @@ def test_one_place_is_always_left() -> None:
 
 
 def test_successes_raise_it_to_where_it_was() -> None:
-    places = Places(10)
+    places = ConcurrencyLimit(10)
     for _ in range(10):
         places.take()
     places.overloaded(0.0, 0.0)

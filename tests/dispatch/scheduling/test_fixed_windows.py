@@ -7,14 +7,14 @@ import random
 
 import pytest
 
-from lm_deluge.dispatch.scheduling.fixed_windows import Grid, Slices
+from lm_deluge.dispatch.scheduling.fixed_windows import FixedWindows, Grid
 from lm_deluge.dispatch.scheduling.limiter import Limit
-from lm_deluge.dispatch.scheduling.rate_limit import Pace
+from lm_deluge.dispatch.scheduling.rate_limit import RateLimitState
 from lm_deluge.wire.rate_limit_headers import RateLimit
 
 
 def told(
-    slices: Slices, *, width_s: float, jitter_s: float, limit: int = 600, seconds: int = 60, seed: int = 1
+    fixed_windows: FixedWindows, *, width_s: float, jitter_s: float, limit: int = 600, seconds: int = 60, seed: int = 1
 ) -> list[tuple[float, float]]:
     """Send evenly, and tell what a server says that counts in slices which begin at 3.3 s; return what was told."""
     chance = random.Random(seed)
@@ -27,7 +27,7 @@ def told(
         used[index] = used.get(index, 0) + 1
         left = max(0.0, limit * width_s / 60 - used[index])
         reset_s = 3.3 + (index + 1) * width_s - arrived
-        slices.saw(sent_at, RateLimit("requests", None, limit, left, reset_s), arrived)
+        fixed_windows.saw(sent_at, RateLimit("requests", None, limit, left, reset_s), arrived)
         said.append((sent_at, reset_s))
     return said
 
@@ -35,9 +35,9 @@ def told(
 @pytest.mark.parametrize("jitter_s", [0.01, 0.5, 1.0])
 @pytest.mark.parametrize(("limit", "width_s"), [(60, 10.0), (600, 10.0), (600, 5.0), (6_000, 2.0)])
 def test_what_leaves_in_an_open_slice_arrives_in_it(limit: int, width_s: float, jitter_s: float) -> None:
-    slices = Slices(60.0)
-    told(slices, width_s=width_s, jitter_s=jitter_s, limit=limit)
-    grid = slices.grid
+    fixed_windows = FixedWindows(60.0)
+    told(fixed_windows, width_s=width_s, jitter_s=jitter_s, limit=limit)
+    grid = fixed_windows.grid
     assert grid is not None
     assert (grid.width_s, grid.amount) == (width_s, limit * width_s / 60)
     first = (grid.opens_at - 3.3) % width_s
@@ -48,69 +48,69 @@ def test_what_leaves_in_an_open_slice_arrives_in_it(limit: int, width_s: float, 
 
 
 def test_ways_that_differ_by_more_than_a_slice_leave_no_safe_moment() -> None:
-    slices = Slices(60.0)
-    told(slices, width_s=1.0, jitter_s=1.0)
-    assert slices.grid is None
-    assert slices.suspected_s == 1.0, "so that who paces can allow for it"
+    fixed_windows = FixedWindows(60.0)
+    told(fixed_windows, width_s=1.0, jitter_s=1.0)
+    assert fixed_windows.grid is None
+    assert fixed_windows.suspected_s == 1.0, "so that who paces can allow for it"
 
 
 @pytest.mark.parametrize("limit", [60, 600])
 def test_a_window_that_slides_has_no_slices(limit: int) -> None:
-    slices = Slices(60.0)
+    fixed_windows = FixedWindows(60.0)
     for number in range(400):
         now = number * 60.5 / limit
         left = max(0, limit - 1 - number) if number < limit else 3
-        slices.saw(now, RateLimit("requests", None, limit, left, 60.0 - now if now < 60 else 0.3), now)
-    assert slices.grid is None
-    assert slices.suspected_s is None
+        fixed_windows.saw(now, RateLimit("requests", None, limit, left, 60.0 - now if now < 60 else 0.3), now)
+    assert fixed_windows.grid is None
+    assert fixed_windows.suspected_s is None
 
 
 def test_a_key_that_others_use_up_has_no_slices() -> None:
-    slices, chance = Slices(60.0), random.Random(1)
+    fixed_windows, chance = FixedWindows(60.0), random.Random(1)
     for number in range(300):
         now = number * 0.1
-        slices.saw(now, RateLimit("requests", None, 600, chance.randint(0, 99), chance.uniform(0, 10)), now)
-    assert slices.grid is None
+        fixed_windows.saw(now, RateLimit("requests", None, 600, chance.randint(0, 99), chance.uniform(0, 10)), now)
+    assert fixed_windows.grid is None
 
 
 def test_headers_that_say_half_tell_nothing() -> None:
-    slices = Slices(60.0)
+    fixed_windows = FixedWindows(60.0)
     for limit, left, reset_s in ((None, 1.0, 1.0), (600.0, None, 1.0), (600.0, 1.0, None)):
-        slices.saw(1.0, RateLimit("requests", None, limit, left, reset_s), 1.0)
-    assert slices.suspected_s is None
+        fixed_windows.saw(1.0, RateLimit("requests", None, limit, left, reset_s), 1.0)
+    assert fixed_windows.suspected_s is None
 
 
 def test_slices_are_not_filled_beyond_what_they_have() -> None:
-    slices = Slices(60.0)
-    slices.grid = Grid(100.0, 10.0, 9.0, 3)
+    fixed_windows = FixedWindows(60.0)
+    fixed_windows.grid = Grid(100.0, 10.0, 9.0, 3)
     sent = []
     for _ in range(7):
-        sent.append(slices.open_at(max([100.0, *sent]), 1.0))
-        slices.starts(sent[-1])
+        sent.append(fixed_windows.open_at(max([100.0, *sent]), 1.0))
+        fixed_windows.starts(sent[-1])
     assert sent == [100.0] * 3 + [110.0] * 3 + [120.0]
-    assert slices.open_at(119.5, 1.0) == 120.0, "closed"
-    assert slices.open_at(100.0, 0.1) == 130.0, "one each is the least"
-    slices.starts_not(110.0)
-    slices.starts_not(55.0)
-    assert slices.open_at(112.0, 1.0) == 112.0
+    assert fixed_windows.open_at(119.5, 1.0) == 120.0, "closed"
+    assert fixed_windows.open_at(100.0, 0.1) == 130.0, "one each is the least"
+    fixed_windows.starts_not(110.0)
+    fixed_windows.starts_not(55.0)
+    assert fixed_windows.open_at(112.0, 1.0) == 112.0
 
 
 def test_slices_that_are_rounded_up_do_not_sum_up_to_more_than_the_limit() -> None:
     """16 a minute as 3 in ten seconds are 18."""
-    slices = Slices(60.0)
-    slices.grid = Grid(100.0, 10.0, 9.0, 3)
+    fixed_windows = FixedWindows(60.0)
+    fixed_windows.grid = Grid(100.0, 10.0, 9.0, 3)
     sent = []
     for _ in range(19):
-        sent.append(slices.open_at(max([100.0, *sent]), 1.0, 16.0))
-        slices.starts(sent[-1])
+        sent.append(fixed_windows.open_at(max([100.0, *sent]), 1.0, 16.0))
+        fixed_windows.starts(sent[-1])
     assert sent[:16] == [100.0 + 10.0 * (number // 3) for number in range(16)]
     assert sent[16:] == [161.0, 161.0, 161.0], "a minute after those of the first slice, and by what the ways differ"
 
 
 def test_a_lower_limit_of_the_user_holds_in_slices_too() -> None:
-    pace = Pace(Limit("requests", 300.0), is_firm=True)
-    slices = pace._slices = Slices(60.0)
-    slices.grid = Grid(100.0, 1.0, 0.9, 10)  # 600 a minute
+    pace = RateLimitState(Limit("requests", 300.0), is_firm=True)
+    fixed_windows = pace._fixed_windows = FixedWindows(60.0)
+    fixed_windows.grid = Grid(100.0, 1.0, 0.9, 10)  # 600 a minute
     now, sent = 100.0, 0
     while now < 100.0 + 600.0:
         now = max(now, pace.earliest(1.0, now, 0.0))
@@ -120,25 +120,25 @@ def test_a_lower_limit_of_the_user_holds_in_slices_too() -> None:
 
 
 def test_what_left_before_slices_were_known_counts_where_it_may_arrive() -> None:
-    slices = Slices(60.0)
-    slices.starts(99.5)
-    slices.grid = Grid(100.0, 10.0, 9.0, 1)
-    assert slices.open_at(101.0, 1.0) == 110.0
+    fixed_windows = FixedWindows(60.0)
+    fixed_windows.starts(99.5)
+    fixed_windows.grid = Grid(100.0, 10.0, 9.0, 1)
+    assert fixed_windows.open_at(101.0, 1.0) == 110.0
 
 
 def test_old_starts_are_forgotten() -> None:
-    slices = Slices(1.0)
+    fixed_windows = FixedWindows(1.0)
     for number in range(1_000):
-        slices.starts(float(number))
-    assert len(slices._starts) <= 4
+        fixed_windows.starts(float(number))
+    assert len(fixed_windows._starts) <= 4
 
 
 def test_a_way_longer_than_all_before_narrows_what_is_open() -> None:
-    slices = Slices(60.0)
-    said = told(slices, width_s=10.0, jitter_s=0.2)
-    before = slices.grid
+    fixed_windows = FixedWindows(60.0)
+    said = told(fixed_windows, width_s=10.0, jitter_s=0.2)
+    before = fixed_windows.grid
     assert before is not None
     sent_at, reset_s = said[-1]
-    slices.saw(sent_at, RateLimit("requests", None, 600, 50, reset_s - 2.0), sent_at + 3.0)
-    assert slices.grid is not None
-    assert slices.grid.open_s < before.open_s - 1.5
+    fixed_windows.saw(sent_at, RateLimit("requests", None, 600, 50, reset_s - 2.0), sent_at + 3.0)
+    assert fixed_windows.grid is not None
+    assert fixed_windows.grid.open_s < before.open_s - 1.5

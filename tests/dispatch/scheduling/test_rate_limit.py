@@ -7,14 +7,14 @@ import math
 import pytest
 
 from lm_deluge.dispatch.scheduling.limiter import Limit
-from lm_deluge.dispatch.scheduling.rate_limit import Charge, Pace
+from lm_deluge.dispatch.scheduling.rate_limit import Charge, RateLimitState
 from lm_deluge.errors import ConfigurationError
 
 NOW = 10_000.0
 
 
 def take(
-    pace: Pace,
+    pace: RateLimitState,
     units: float = 1.0,
     now: float = NOW,
     jitter_s: float = 0.0,
@@ -25,16 +25,18 @@ def take(
     return pace.take(units, min(units, paced), now, slot, jitter_s, unsure)
 
 
-def slot(pace: Pace, units: float = 1.0, now: float = NOW, jitter_s: float = 0.0, unsure: float = 0.0) -> float:
+def slot(
+    pace: RateLimitState, units: float = 1.0, now: float = NOW, jitter_s: float = 0.0, unsure: float = 0.0
+) -> float:
     return pace.earliest(units, now, jitter_s, unsure)
 
 
-def tokens(amount: float) -> Pace:
-    return Pace(Limit("tokens", amount, burst_s=0.0))
+def tokens(amount: float) -> RateLimitState:
+    return RateLimitState(Limit("tokens", amount, burst_s=0.0))
 
 
-def exact(amount: float = 60, period_s: float = 60.0, **options: bool) -> Pace:
-    return Pace(Limit("requests", amount, period_s, burst_s=0.0), **options)
+def exact(amount: float = 60, period_s: float = 60.0, **options: bool) -> RateLimitState:
+    return RateLimitState(Limit("requests", amount, period_s, burst_s=0.0), **options)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +52,7 @@ def test_a_limit_is_a_number_above_0(wrong: dict[str, float]) -> None:
 def test_the_spacing_allows_for_jitter_and_burst() -> None:
     assert exact().spacing_s(NOW, 0.0) == pytest.approx(1.0005)
     assert exact().spacing_s(NOW, 1.0) == pytest.approx(1.0005 + 1 / 60)
-    assert Pace(Limit("requests", 60)).spacing_s(NOW, 0.0) == pytest.approx(1.0005 + 0.1 / 60)
+    assert RateLimitState(Limit("requests", 60)).spacing_s(NOW, 0.0) == pytest.approx(1.0005 + 0.1 / 60)
     assert exact(period_s=1.0).spacing_s(NOW, 5.0) == pytest.approx(2.0005 / 60), "never slower than half"
 
 
@@ -88,7 +90,7 @@ def test_one_as_large_as_the_limit_takes_a_whole_period() -> None:
 
 
 def test_a_day_is_a_budget_not_a_pace() -> None:
-    pace = Pace(Limit("requests", 1_000, 86_400.0))
+    pace = RateLimitState(Limit("requests", 1_000, 86_400.0))
     slots = [take(pace).free_from for _ in range(505)]
     assert slots[499] == NOW
     assert slots[-1] > NOW
@@ -126,7 +128,7 @@ def test_the_rate_never_falls_to_nothing() -> None:
 
 
 def test_a_refusal_halves_the_burst_for_a_while() -> None:
-    pace = Pace(Limit("requests", 60, burst_s=8.0))
+    pace = RateLimitState(Limit("requests", 60, burst_s=8.0))
     assert pace.burst_s(NOW) == 8.0
     pace.refused(NOW, NOW, NOW)
     assert pace.burst_s(NOW) == 4.0
@@ -147,8 +149,8 @@ def test_without_a_word_the_gate_opens_later_each_time() -> None:
 @pytest.mark.parametrize("quantum_s", [1.0, 10.0])
 def test_slices_show_in_the_spacing_of_refusals(quantum_s: float) -> None:
     pace = exact(600)
-    for slices in (0, 1, 3, 4):
-        moment = NOW + slices * quantum_s + 0.05 * quantum_s
+    for fixed_windows in (0, 1, 3, 4):
+        moment = NOW + fixed_windows * quantum_s + 0.05 * quantum_s
         pace.refused(moment, moment, moment)
     assert pace.window_s(NOW + 60) == quantum_s
     assert pace.window_s(NOW + 60 * 40) == 60.0, "not for ever"

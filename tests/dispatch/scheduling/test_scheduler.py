@@ -10,7 +10,7 @@ import pytest
 
 from lm_deluge.dispatch.scheduling.limiter import Limit, Observation
 from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
-from lm_deluge.dispatch.scheduling.queue import Entry, Lane
+from lm_deluge.dispatch.scheduling.queue import JobQueue, QueuedJob
 from lm_deluge.dispatch.scheduling.scheduler import Job, Plan, Route, Scheduler, Start
 from lm_deluge.errors import (
     AuthenticationError,
@@ -403,16 +403,16 @@ class Counted(int):
 
 
 def test_returned_jobs_are_found_by_halving() -> None:
-    lane = Lane()
+    queue = JobQueue()
     count = 20_000
-    lane.add(Entry(Counted(count + 1), Job(id=count + 1)))
+    queue.add(QueuedJob(Counted(count + 1), Job(id=count + 1)))
     Counted.compared = 0
     for number in range(count):
-        lane.add(Entry(Counted((number * 7_919) % count), Job(id=number)))
+        queue.add(QueuedJob(Counted((number * 7_919) % count), Job(id=number)))
     order = []
-    while (entry := lane.head()) is not None:
+    while (entry := queue.head()) is not None:
         order.append(int(entry.order))
-        lane.take(entry)
+        queue.take(entry)
     assert order == sorted(order)
     assert Counted.compared < 4 * count * math.log2(count)
 

@@ -26,11 +26,11 @@ WEATHER = {"toolSpec": {"name": "weather", "inputSchema": {"json": {"type": "obj
 async def ask(sim: Simulator, use: Callable[[Any], Any], **options: Any) -> Any:
     """Return what `use` makes of a client of the simulator, in a thread."""
 
-    def work() -> Any:
+    def spec() -> Any:
         with closing(client_of(sim, **options)) as client:
             return use(client)
 
-    return await asyncio.to_thread(work)
+    return await asyncio.to_thread(spec)
 
 
 def client_of(sim: Simulator, attempts: int = 1) -> Any:

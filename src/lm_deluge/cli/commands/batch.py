@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from lm_deluge.cli.options import Asked, batch_call_options, build_client
+from lm_deluge.cli.options import CommandOptions, batch_call_options, build_client
 from lm_deluge.cli.render.terminal import report
 from lm_deluge.errors import ConfigurationError
 
@@ -104,21 +104,21 @@ def batch(source: Path, target: Path, **options: Any) -> int:
     Until then everything is in OUT.journal. Whatever ends the batch, the same command goes on where it was: what is
     done is not asked again. Requests that were in flight are, and are named: they may be billed twice.
     """
-    from lm_deluge.cli.batch_job import Job, check_paths, options_that_shape, run_job
+    from lm_deluge.cli.batch_job import BatchJob, check_paths, options_that_shape, run_job
     from lm_deluge.dispatch.batch.survey import look_through
 
     _check_rescues(options)
-    asked = Asked.from_options(options)
+    settings = CommandOptions.from_options(options)
     limits = {field: options[f"limit_{name}"] for name, (field, _) in _LIMITS.items()}
     more = {name: options[name] for name in ("max_attempts", "max_cost", *_RESCUES)} | limits
-    client, notice = build_client(asked, **{name: value for name, value in more.items() if value is not None})
-    job = Job(
+    client, notice = build_client(settings, **{name: value for name, value in more.items() if value is not None})
+    job = BatchJob(
         source=source,
         target=target,
         client=client,
-        system=asked.system,
+        system=settings.system,
         is_simulated=[model.provider for model in client.models] == ["simulator"],
-        **{name: options[name] for name in Job.OPTIONS},
+        **{name: options[name] for name in BatchJob.OPTIONS},
     )
     check_paths(job)
     if notice:

@@ -12,9 +12,9 @@ from typing import Any
 import click
 
 from lm_deluge.cli.chat_commands import Next, run_chat_command
-from lm_deluge.cli.chat_session import Talk
+from lm_deluge.cli.chat_session import ChatSession
 from lm_deluge.cli.line_editor import InterruptedLineError, LineSource, open_lines
-from lm_deluge.cli.options import Asked, call_options
+from lm_deluge.cli.options import CommandOptions, call_options
 from lm_deluge.cli.render.escape import visible
 from lm_deluge.cli.render.output import choose_output
 from lm_deluge.cli.render.status_line import notes_of, summary
@@ -32,19 +32,19 @@ def chat(**options: Any) -> None:
     Ctrl-C stops an answer, once more at the prompt leaves; so does Ctrl-D. Where stdin is no terminal, each line of it
     is a message.
     """
-    asked = Asked.from_options(options)
-    talk = Talk(asked)
-    if talk.notice:
-        report(talk.notice)
-    asyncio.run(_Chat(talk, asked).run())
+    settings = CommandOptions.from_options(options)
+    chat_session = ChatSession(settings)
+    if chat_session.notice:
+        report(chat_session.notice)
+    asyncio.run(_Chat(chat_session, settings).run())
 
 
 class _Chat:
     """The loop of reading, asking and showing."""
 
-    def __init__(self, talk: Talk, asked: Asked) -> None:
-        self._talk = talk
-        self._asked = asked
+    def __init__(self, chat_session: ChatSession, settings: CommandOptions) -> None:
+        self._session = chat_session
+        self._settings = settings
         self._was_interrupted = False
 
     async def run(self) -> None:
@@ -60,7 +60,7 @@ class _Chat:
                     if line.strip() and not await self._take(line):
                         break
         finally:
-            await self._talk.client.close()
+            await self._session.client.close()
 
     async def _read(self, lines: LineSource) -> str | None:
         while True:
@@ -76,7 +76,7 @@ class _Chat:
         """Do what a line says; return whether the conversation goes on."""
         self._was_interrupted = False
         try:
-            following = run_chat_command(self._talk, line) if _is_command(line) else Next(Message.user(line))
+            following = run_chat_command(self._session, line) if _is_command(line) else Next(Message.user(line))
         except ConfigurationError as error:
             _say_error(error)
             return True
@@ -85,24 +85,24 @@ class _Chat:
         return not following.is_end
 
     async def _ask(self, message: Message) -> None:
-        output = choose_output(is_raw=self._asked.raw, shows_reasoning=self._asked.show_reasoning)
+        output = choose_output(is_raw=self._settings.raw, shows_reasoning=self._settings.show_reasoning)
         try:
-            response, is_stopped = await _stoppable(self._talk.ask(message, output))
+            response, is_stopped = await _stoppable(self._session.ask(message, output))
         except DelugeError as error:
             _end_line(is_begun=error.partial is not None)
             _say_error(error)
-            has_piece = self._talk.cut is not None and bool(self._talk.cut.completion)
+            has_piece = self._session.cut is not None and bool(self._session.cut.completion)
             report("/retry asks again" + ("; /keep goes on from this piece." if has_piece else "."))
             return
         if is_stopped:
             self._was_interrupted = True
             _end_line(is_begun=True)
-            report("Stopped. What came is kept." if self._talk.unanswered is None else "Stopped; /retry asks again.")
+            report("Stopped. What came is kept." if self._session.unanswered is None else "Stopped; /retry asks again.")
             return
         _end_line(is_begun=True)
         for note in notes_of(response):
             report(note)
-        report_aside(summary(response), is_raw=self._asked.raw)
+        report_aside(summary(response), is_raw=self._settings.raw)
         if is_terminal(sys.stderr):
             report("")
 

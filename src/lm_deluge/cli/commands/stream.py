@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from lm_deluge.cli.options import Asked, build_client, call_options, read_prompt, read_schema
+from lm_deluge.cli.options import CommandOptions, build_client, call_options, read_prompt, read_schema
 from lm_deluge.cli.render.output import choose_output
 from lm_deluge.cli.render.status_line import notes_of, summary
 from lm_deluge.cli.render.stream_view import show_stream, watch_for_lost_reader
@@ -38,13 +38,13 @@ def stream(prompt: str | None, **options: Any) -> None:
     The answer goes to stdout: drawn while it grows on a terminal, byte for byte into a pipe. All else goes to stderr.
     Without PROMPT, or for "-", the prompt is read from stdin.
     """
-    asked = Asked.from_options(options)
+    settings = CommandOptions.from_options(options)
     schema = read_schema(options["schema"]) if options["schema"] else None
-    client, notice = build_client(asked)
-    conversation = _conversation(read_prompt(prompt), asked.system, options["images"], options["files"])
+    client, notice = build_client(settings)
+    conversation = _conversation(read_prompt(prompt), settings.system, options["images"], options["files"])
     if notice:
         report(notice)
-    asyncio.run(_stream(client, conversation, schema, asked, options))
+    asyncio.run(_stream(client, conversation, schema, settings, options))
 
 
 def _conversation(prompt: str, system: str | None, images: tuple[str, ...], files: tuple[str, ...]) -> Conversation:
@@ -58,10 +58,14 @@ def _conversation(prompt: str, system: str | None, images: tuple[str, ...], file
 
 
 async def _stream(
-    client: LLMClient, conversation: Conversation, schema: dict[str, Any] | None, asked: Asked, options: dict[str, Any]
+    client: LLMClient,
+    conversation: Conversation,
+    schema: dict[str, Any] | None,
+    settings: CommandOptions,
+    options: dict[str, Any],
 ) -> None:
     as_json = options["as_json"]
-    output = choose_output(is_raw=asked.raw, shows_reasoning=asked.show_reasoning, is_silent=as_json)
+    output = choose_output(is_raw=settings.raw, shows_reasoning=settings.show_reasoning, is_silent=as_json)
     async with client:
         with watch_for_lost_reader():
             try:
@@ -75,7 +79,7 @@ async def _stream(
     if not options["quiet"]:
         for note in notes_of(response):
             report(note)
-        report_aside(summary(response), is_raw=asked.raw)
+        report_aside(summary(response), is_raw=settings.raw)
 
 
 def _failed(error: DelugeError) -> APIResponse:

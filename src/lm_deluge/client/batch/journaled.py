@@ -15,9 +15,9 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 import msgspec
 
 from lm_deluge.client.batch.prompts import run_one, window_of
-from lm_deluge.dispatch.batch.circuit_breaker import ProbeGate
+from lm_deluge.dispatch.batch.circuit_breaker import CircuitBreaker
 from lm_deluge.dispatch.batch.input import BatchRow
-from lm_deluge.dispatch.call import Work
+from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import ConfigurationError, DelugeError, DispatchError, JournalError
@@ -31,7 +31,7 @@ class _StoppedError(DispatchError):
     """Ends a call whose request may not leave any more; nobody outside sees it."""
 
 
-MakeRowWork = Callable[[BatchRow], Work]
+MakeRowWork = Callable[[BatchRow], CallSpec]
 
 
 def is_due(journal: Journal, row_id: str, *, retry_failed: bool = False) -> bool:
@@ -74,7 +74,7 @@ class JournalledRows:
         most_at_once: int | None,
         max_attempts: int,
         retry_failed: bool = False,
-        gate: ProbeGate | None = None,
+        gate: CircuitBreaker | None = None,
     ) -> None:
         self.failure: JournalError | None = None
         self.gave_up: DelugeError | None = None
@@ -195,8 +195,10 @@ class _Call:
     async def run(self, runner: Runner, make: MakeRowWork) -> APIResponse | None:
         """Ask, and write down how it ends; return None where that is for another run."""
 
-        def make_with_hooks(row: BatchRow) -> Work:
-            return msgspec.structs.replace(make(row), intend=self._intend, attempt_failed=self._attempt_failed)
+        def make_with_hooks(row: BatchRow) -> CallSpec:
+            return msgspec.structs.replace(
+                make(row), before_attempt=self._intend, on_attempt_failed=self._attempt_failed
+            )
 
         response = await run_one(lambda: runner, make_with_hooks, self.row)
         response.id = self.row.number - 1
@@ -220,7 +222,7 @@ class _Call:
         if number > self._budget:  # beside another one, which may be the last
             raise _StoppedError("the runs before this one have used up its attempts")
         await self._rows.may_leave()
-        await self._rows.journal.intend(self.row.id, self._base + number)
+        await self._rows.journal.before_attempt(self.row.id, self._base + number)
         self._number = self._base + number
         self.in_flight.append(self._number)
 

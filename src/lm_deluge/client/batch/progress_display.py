@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
 import msgspec
 
-from lm_deluge.dispatch.batch.progress import Tally
+from lm_deluge.dispatch.batch.progress import BatchProgress
 from lm_deluge.errors import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ class Progress(Protocol):
     every_s: float
     """How often it wants to be told."""
 
-    def show(self, tally: Tally) -> None:
+    def show(self, tally: BatchProgress) -> None:
         """Show where the batch stands."""
         ...
 
-    def close(self, tally: Tally) -> None:
+    def close(self, tally: BatchProgress) -> None:
         """Show how it ended, and leave the terminal as it was."""
         ...
 
@@ -50,7 +50,7 @@ def make_progress(kind: ProgressKind | None, file: TextIO | None = None) -> Prog
     return make(file or sys.stderr)
 
 
-def describe(tally: Tally) -> str:
+def describe(tally: BatchProgress) -> str:
     """Return where a batch stands, in one line of plain text."""
     words = [_count(tally)]
     if tally.in_flight:
@@ -70,14 +70,14 @@ def describe(tally: Tally) -> str:
     return ", ".join(words)
 
 
-def _count(tally: Tally) -> str:
+def _count(tally: BatchProgress) -> str:
     if tally.total is None:
         return f"{tally.done} done"
     percent = f" ({tally.done / tally.total:.0%})" if tally.total else ""
     return f"{tally.done}/{tally.total}{percent}"
 
 
-def _errors(tally: Tally) -> str:
+def _errors(tally: BatchProgress) -> str:
     each = (f"{name} {count}" for name, count in sorted(tally.errors.items(), key=lambda item: -item[1]))
     return f"failed {tally.failed}: {', '.join(each)}"
 
@@ -103,10 +103,10 @@ class _None:
 
     every_s = 3_600.0
 
-    def show(self, tally: Tally) -> None:
+    def show(self, tally: BatchProgress) -> None:
         """Show nothing."""
 
-    def close(self, tally: Tally) -> None:
+    def close(self, tally: BatchProgress) -> None:
         """Show nothing."""
 
 
@@ -118,11 +118,11 @@ class _Lines:
     def __init__(self, file: TextIO) -> None:
         self._file = file
 
-    def show(self, tally: Tally) -> None:
+    def show(self, tally: BatchProgress) -> None:
         self._file.write(f"{describe(tally)}\n")
         self._file.flush()
 
-    def close(self, tally: Tally) -> None:
+    def close(self, tally: BatchProgress) -> None:
         self.show(tally)
 
 
@@ -138,18 +138,18 @@ class _Live:
         self._live = Live(console=console, auto_refresh=False, transient=False)
         self._is_open = False
 
-    def show(self, tally: Tally) -> None:
+    def show(self, tally: BatchProgress) -> None:
         if not self._is_open:
             self._is_open = True
             self._live.start()
         self._live.update(_drawn(tally), refresh=True)
 
-    def close(self, tally: Tally) -> None:
+    def close(self, tally: BatchProgress) -> None:
         self.show(tally)
         self._live.stop()
 
 
-def _drawn(tally: Tally) -> RenderableType:
+def _drawn(tally: BatchProgress) -> RenderableType:
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
@@ -187,14 +187,14 @@ class _Bar:
         self._file = file
         self._bar: Any = None
 
-    def show(self, tally: Tally) -> None:
+    def show(self, tally: BatchProgress) -> None:
         if self._bar is None:
             self._bar = self._make(total=tally.total, file=self._file, unit="call")
         self._bar.n = tally.done
         self._bar.set_postfix_str(describe(tally).partition(", ")[2], refresh=False)
         self._bar.refresh()
 
-    def close(self, tally: Tally) -> None:
+    def close(self, tally: BatchProgress) -> None:
         self.show(tally)
         self._bar.close()
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from lm_deluge.client.batch.progress_display import Progress
 from lm_deluge.dispatch.batch.duplicates import Duplicates, answer_again
-from lm_deluge.dispatch.batch.progress import TallyKeeper
+from lm_deluge.dispatch.batch.progress import ProgressTracker
 from lm_deluge.dispatch.cache.call import run_call
-from lm_deluge.dispatch.call import Work
+from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import DelugeError, StreamConsumedError
 from lm_deluge.events import Event, ResponseFinished, ResponseStarted
@@ -30,12 +30,12 @@ _WAITING_PER_PLACE = 4
 _DEFAULT_WINDOW = 200
 _LEAST_AHEAD = 64
 
-MakeWork = Callable[[Any], Work]
+MakeCallSpec = Callable[[Any], CallSpec]
 
 
 async def run_in_order(
     runner: Runner,
-    make: MakeWork,
+    make: MakeCallSpec,
     prompts: Iterable[Any],
     *,
     most_at_once: int | None,
@@ -44,7 +44,7 @@ async def run_in_order(
 ) -> list[APIResponse]:
     """Run a call for each prompt, `is_once` for prompts that are the same; return the answers in the prompts' order."""
     total = len(prompts) if isinstance(prompts, Sized) else None
-    keeper = TallyKeeper(total)
+    keeper = ProgressTracker(total)
     found: dict[int, APIResponse] = {}
     shown_at = -float("inf")
 
@@ -67,16 +67,16 @@ async def run_in_order(
 
 def run_one(
     find_runner: Callable[[], Runner],
-    make: MakeWork,
+    make: MakeCallSpec,
     prompt: Any,
     sink: Callable[[list[Event]], Awaitable[None]] | None = None,
 ) -> Coroutine[Any, Any, APIResponse]:
     """Run one call; what cannot be asked is an answer with the error on it, too."""
     try:
-        work = make(prompt)
+        spec = make(prompt)
     except DelugeError as error:
         return _failed(error)
-    return run_call(work, find_runner, sink)
+    return run_call(spec, find_runner, sink)
 
 
 async def _failed(error: DelugeError) -> APIResponse:
@@ -91,7 +91,7 @@ def window_of(most_at_once: int | None) -> int:
 class _Once:
     """Asks what several prompts ask once."""
 
-    def __init__(self, find_runner: Callable[[], Runner], make: MakeWork) -> None:
+    def __init__(self, find_runner: Callable[[], Runner], make: MakeCallSpec) -> None:
         self._find_runner = find_runner
         self._make = make
         self._duplicates = Duplicates[int]()
@@ -118,7 +118,7 @@ class _Once:
 def _as_they_end(
     ask: Callable[[int, Any], Awaitable[APIResponse]],
     prompts: Iterable[Any],
-    keeper: TallyKeeper,
+    keeper: ProgressTracker,
     most_at_once: int | None,
 ) -> AsyncGenerator[tuple[int, APIResponse], None]:
     """Yield index and answer of each call as it ends. Of prompts that are made as they are read few are held."""
@@ -166,7 +166,7 @@ class EventMerger:
     """
 
     def __init__(
-        self, start: Callable[[], tuple[Runner, MakeWork]], prompts: Iterable[Any], *, most_at_once: int | None
+        self, start: Callable[[], tuple[Runner, MakeCallSpec]], prompts: Iterable[Any], *, most_at_once: int | None
     ) -> None:
         self.responses: dict[int, APIResponse] = {}
         self._start = start

@@ -24,7 +24,7 @@ from lm_deluge.prompt.conversation import Conversation, to_conversation
 from lm_deluge.response import APIResponse
 
 if TYPE_CHECKING:
-    from lm_deluge.client.call_options import Asked
+    from lm_deluge.client.call_options import CallOptions
     from lm_deluge.client.client import LLMClient
 
 __all__ = ["check_provider_batch", "start_provider_batch"]
@@ -50,7 +50,7 @@ def check_provider_batch(models: Iterable[ModelRow], options: ClientOptions) -> 
 def start_provider_batch(
     client: LLMClient,
     prompts: Iterable[Any],
-    asked: Asked,
+    asked: CallOptions,
     planners: Planners,
     journal: str,
     on_state: OnState | None,

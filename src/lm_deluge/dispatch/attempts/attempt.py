@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable
 
 from lm_deluge.api_requests.answer import build_answer, build_usage
-from lm_deluge.api_requests.attempt import Attempt, open_attempt
 from lm_deluge.api_requests.call_plan import CallPlan
-from lm_deluge.dispatch.attempts.throughput import SpeedWatch
+from lm_deluge.api_requests.response_stream import ResponseStream, open_response_stream
+from lm_deluge.dispatch.attempts.throughput import ThroughputMonitor
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.dispatch.scheduling.scheduler import Start
 from lm_deluge.errors import ConnectError, DelugeError
@@ -16,10 +16,10 @@ from lm_deluge.events import Event
 from lm_deluge.response import APIResponse, StreamStats
 from lm_deluge.usage import Usage
 
-__all__ = ["Leg"]
+__all__ = ["CallAttempt"]
 
 
-class Leg:
+class CallAttempt:
     """An attempt at a call. `open`, `next_batch` until it returns nothing, `close`; or `abort`, or `fail`.
 
     Attributes:
@@ -34,35 +34,37 @@ class Leg:
         self.plan = plan
         self.start = start
         self.number = self.last_number = number
-        self.attempt: Attempt | None = None
+        self.stream: ResponseStream | None = None
         self._runner = runner
         self._sent_at: float | None = None
-        self._watch: SpeedWatch | None = None
+        self._watch: ThroughputMonitor | None = None
         self._is_given_back = False
 
-    async def open(self, deadline: float | None, least_speed: float | None = None) -> Attempt:
-        """Send the request; return once the provider has said that an answer is coming. Errors are `open_attempt`'s.
+    async def open(self, deadline: float | None, least_speed: float | None = None) -> ResponseStream:
+        """Send the request; return once status and headers arrived. Raises as `open_response_stream`.
 
         Args:
             deadline: When the call must be over, in the loop's time.
             least_speed: Tokens per second below which it fails; None: none.
         """
         sent_at = self._sent_at = self._runner.now()
-        attempt = self.attempt = await open_attempt(self.plan, deadline=deadline, patrol=self._runner.patrol)
+        attempt = self.stream = await open_response_stream(
+            self.plan, deadline=deadline, timeout_monitor=self._runner.timeout_monitor
+        )
         self._runner.head_came(self.start.ticket, attempt.head, sent_at)
         if least_speed is not None:
-            self._watch = SpeedWatch(attempt, least_speed)
+            self._watch = ThroughputMonitor(attempt, least_speed)
         return attempt
 
     def next_batch(self, *, to_end: bool = False) -> Awaitable[list[Event]]:
-        """Return the next events; empty at the end. It is `Attempt.next_batch`, as long as its speed is not watched."""
-        assert self.attempt is not None  # noqa: S101 - it is open
-        return self.attempt.next_batch(to_end=to_end) if self._watch is None else self._watch.next_batch()
+        """Return the next events; empty at the end."""
+        assert self.stream is not None  # noqa: S101 - it is open
+        return self.stream.next_batch(to_end=to_end) if self._watch is None else self._watch.next_batch()
 
     @property
     def is_speaking(self) -> bool:
         """Whether it has something to show: fast enough, where that is asked of it."""
-        attempt = self.attempt
+        attempt = self.stream
         if attempt is None or not attempt.builder.has_deltas:
             return False
         return self._watch is None or self._watch.is_fast_enough
@@ -71,7 +73,7 @@ class Leg:
         """Return how long its first token took, or for how long none has come; 0 where nothing was sent."""
         if self._sent_at is None:
             return 0.0
-        came_at = None if self.attempt is None else self.attempt.timing.first_token_at
+        came_at = None if self.stream is None else self.stream.timing.first_token_at
         ago_s = 0.0 if came_at is None else asyncio.get_running_loop().time() - came_at
         return self._runner.now() - self._sent_at - ago_s
 
@@ -81,7 +83,7 @@ class Leg:
 
     def usage(self) -> Usage | None:
         """Return what it has cost so far, None where nothing was answered."""
-        return None if self.attempt is None else build_usage(self.attempt)
+        return None if self.stream is None else build_usage(self.stream)
 
     def usage_when_left(self) -> Usage | None:
         """Return the same for one that nobody listens to any more: at least its input, if it was sent."""
@@ -94,17 +96,17 @@ class Leg:
 
     def answer(self, stats: StreamStats) -> APIResponse:
         """Return what it has answered so far."""
-        if self.attempt is None:
+        if self.stream is None:
             return APIResponse(model_internal=self.plan.call.model.id, stats=stats)
-        return build_answer(self.attempt, self.plan.call, stats)
+        return build_answer(self.stream, self.plan.call, stats)
 
     async def close(self) -> None:
         """End it: an answer that was read to its end leaves its connection to the next one, and is settled."""
-        if self.attempt is None:
+        if self.stream is None:
             self.abort()
             return
-        await self.attempt.close()
-        usage = self.usage() if self.attempt.builder.finished is not None else None
+        await self.stream.close()
+        usage = self.usage() if self.stream.builder.finished is not None else None
         if usage is None or self._is_given_back:
             self.abort()
             return
@@ -113,8 +115,8 @@ class Leg:
 
     def abort(self) -> None:
         """End it now."""
-        if self.attempt is not None:
-            self.attempt.abort()
+        if self.stream is not None:
+            self.stream.abort()
         self._give_back(None)
 
     @property
@@ -130,8 +132,8 @@ class Leg:
 
     def fail(self, error: DelugeError) -> None:
         """End it with an error."""
-        if self.attempt is not None:
-            self.attempt.abort()
+        if self.stream is not None:
+            self.stream.abort()
         if self._sent_at is not None and not self._is_given_back:
             self._runner.failed(self.start.ticket, error, self._sent_at)
         self._give_back(error)

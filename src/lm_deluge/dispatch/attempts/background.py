@@ -13,9 +13,9 @@ import warnings
 import msgspec
 
 from lm_deluge.adapters.adapter import Resumable
-from lm_deluge.api_requests.attempt import Attempt, open_exchange, resume_attempt
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.clocks import StreamClocks
+from lm_deluge.api_requests.response_stream import ResponseStream, open_exchange, resume_response_stream
 from lm_deluge.config import Timeouts
 from lm_deluge.errors import BadRequestError, DelugeError, TimeoutError, TransportError
 
@@ -29,14 +29,14 @@ _CLOCKS = Timeouts(connect=_CANCEL_S, first_token=_CANCEL_S)
 _running: set[asyncio.Task[None]] = set()
 
 
-def can_resume(attempt: Attempt | None, error: DelugeError) -> bool:
+def can_resume(attempt: ResponseStream | None, error: DelugeError) -> bool:
     """Whether the answer goes on at the provider although its stream ended with this error."""
     is_late = isinstance(error, TimeoutError) and error.phase == "total"
     is_broken = isinstance(error, TransportError) and error.retryable and not is_late
     return is_broken and attempt is not None and attempt.place is not None
 
 
-async def resume(plan: CallPlan, attempt: Attempt) -> None:
+async def resume(plan: CallPlan, attempt: ResponseStream) -> None:
     """Have the attempt go on where its stream broke.
 
     Raises:
@@ -46,7 +46,7 @@ async def resume(plan: CallPlan, attempt: Attempt) -> None:
     assert place is not None  # noqa: S101 - can_resume
     assert isinstance(plan.adapter, Resumable)  # noqa: S101 - only its decoders have a place
     rest = plan.adapter.build_resume(plan.call, *place)
-    await resume_attempt(attempt, msgspec.structs.replace(plan, request=rest))
+    await resume_response_stream(attempt, msgspec.structs.replace(plan, request=rest))
 
 
 class UpstreamCancel:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.dispatch.attempts.splice import AnchorSeam, PrefillSeam, Seam, choose_anchor
+from lm_deluge.dispatch.attempts.splice import AnchorSplice, PrefillSplice, Splice, choose_anchor
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import (
@@ -62,7 +62,7 @@ class Rest(msgspec.Struct, frozen=True):
 
     conversation: Conversation
     max_new_tokens: int | None
-    seam: Seam
+    splice: Splice
 
 
 def is_blank(answer: Message) -> bool:
@@ -109,13 +109,13 @@ def ask_for_rest(call: Call, answer: Message, *, may_prefill: bool) -> Rest:
     left = None if limit is None else max(1, limit - len(shown) // _CHARACTERS_PER_TOKEN)
     if may_prefill and _takes_prefill(call, answer):
         sent = shown.rstrip()  # Anthropic refuses blanks at the end, and no model needs them
-        seam = PrefillSeam(shown, sent, is_echoed=call.provider.quirks.prefill_echo)
-        return Rest(_with_words(call.conversation, sent), left, seam)
+        splice = PrefillSplice(shown, sent, is_echoed=call.provider.quirks.prefill_echo)
+        return Rest(_with_words(call.conversation, sent), left, splice)
     anchor = choose_anchor(shown)
     if left is not None:
         left += -(-len(anchor) // _CHARACTERS_PER_TOKEN_AT_LEAST)
-    told = _with_words(call.conversation, shown).add(Message.user(INSTRUCTION.format(anchor)))
-    return Rest(told, left, AnchorSeam(shown, anchor))
+    continued = _with_words(call.conversation, shown).add(Message.user(INSTRUCTION.format(anchor)))
+    return Rest(continued, left, AnchorSplice(shown, anchor))
 
 
 def _takes_prefill(call: Call, answer: Message) -> bool:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import msgspec
 
-from lm_deluge.dispatch.attempts.attempt import Leg
+from lm_deluge.dispatch.attempts.attempt import CallAttempt
 from lm_deluge.response import APIResponse
 from lm_deluge.usage import Usage
 
-__all__ = ["Spending", "spent_by"]
+__all__ = ["DiscardedCost", "spent_by"]
 
 
-def spent_by(leg: Leg) -> Usage | None:
+def spent_by(attempt: CallAttempt) -> Usage | None:
     """Return what a leg took that failed: as reported, or estimated once it said something; None: nothing is known."""
-    attempt = leg.attempt
-    return leg.usage() if attempt is not None and (attempt.builder.has_deltas or attempt.builder.usage) else None
+    stream = attempt.stream
+    return attempt.usage() if stream is not None and (stream.builder.has_deltas or stream.builder.usage) else None
 
 
-class Spending(msgspec.Struct, gc=False):
+class DiscardedCost(msgspec.Struct, gc=False):
     """A sum of tokens and money."""
 
     _usage: Usage | None = None
@@ -28,19 +28,19 @@ class Spending(msgspec.Struct, gc=False):
         """US dollars, as far as there are prices."""
         return self._cost or 0.0
 
-    def add(self, leg: Leg) -> None:
+    def add(self, attempt: CallAttempt) -> None:
         """Add what a leg has cost that failed."""
-        self._add(leg, spent_by(leg))
+        self._add(attempt, spent_by(attempt))
 
-    def add_left(self, leg: Leg) -> None:
+    def add_left(self, attempt: CallAttempt) -> None:
         """Add what a leg has cost that was left although nothing was wrong with it: its input in any case."""
-        self._add(leg, leg.usage_when_left())
+        self._add(attempt, attempt.usage_when_left())
 
-    def _add(self, leg: Leg, usage: Usage | None) -> None:
+    def _add(self, attempt: CallAttempt, usage: Usage | None) -> None:
         if usage is None:
             return
         self._usage = usage if self._usage is None else self._usage + usage
-        cost = leg.plan.cost(usage)
+        cost = attempt.plan.cost(usage)
         if cost is not None:
             self._cost = cost + (self._cost or 0.0)
 

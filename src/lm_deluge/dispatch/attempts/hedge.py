@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from lm_deluge.dispatch.attempts.attempt import Leg
-from lm_deluge.dispatch.call import Work
+from lm_deluge.dispatch.attempts.attempt import CallAttempt
+from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.dispatch.scheduling.scheduler import Start
 from lm_deluge.errors import ConfigurationError, DelugeError
@@ -45,18 +45,18 @@ class Hedge:
     def __init__(
         self,
         runner: Runner,
-        work: Work,
-        first: Leg,
+        spec: CallSpec,
+        first: CallAttempt,
         *,
-        begin: Callable[[Start], Awaitable[Leg]],
-        read: Callable[[Leg], Awaitable[list[Event]]],
-        lose: Callable[[Leg, DelugeError | None], None],
+        begin: Callable[[Start], Awaitable[CallAttempt]],
+        read: Callable[[CallAttempt], Awaitable[list[Event]]],
+        lose: Callable[[CallAttempt, DelugeError | None], None],
     ) -> None:
         self.kept = first
-        self.second: Leg | None = None
+        self.second: CallAttempt | None = None
         self.notes: list[Event] = []
         self._runner = runner
-        self._work = work
+        self._spec = spec
         self._first = first
         self._begin = begin
         self._read = read
@@ -137,7 +137,7 @@ class Hedge:
     # The second leg
 
     def _start(self, patience_s: float) -> None:
-        attempt = self._first.attempt
+        attempt = self._first.stream
         if attempt is None or not attempt.builder.has_deltas:  # else it speaks, if slowly
             self._task = asyncio.get_running_loop().create_task(self._run_second(patience_s))
 
@@ -160,18 +160,18 @@ class Hedge:
             self._scope.reschedule(asyncio.get_running_loop().time())
 
     async def _second(self, patience_s: float) -> list[Event]:
-        leg = self.second = await self._begin(await self._leave())
+        attempt = self.second = await self._begin(await self._leave())
         what = f"nothing came within {patience_s:.4g} s"
-        self.notes.append(AttemptEvent(leg.number, "Hedge", what, 0.0, leg.start.route.model))
-        return await self._read(leg)
+        self.notes.append(AttemptEvent(attempt.number, "Hedge", what, 0.0, attempt.start.route.model))
+        return await self._read(attempt)
 
     async def _leave(self) -> Start:
         """Queue for leave at another model, and where no other can take the call, at the same one."""
         asked = self._first.start.route.model
         others = frozenset(
-            model for model in self._runner.usable(self._work) if model != asked and self._can_take(model)
+            model for model in self._runner.usable(self._spec) if model != asked and self._can_take(model)
         )
-        job = self._runner.job_of(self._work)
+        job = self._runner.job_of(self._spec)
         try:
             if others:
                 with contextlib.suppress(DelugeError):
@@ -182,7 +182,7 @@ class Hedge:
 
     def _can_take(self, model: str) -> bool:
         try:
-            self._work.plan_for(model)
+            self._spec.plan_for(model)
         except ConfigurationError:
             return False
         return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Protocol
 
-__all__ = ["AnchorSeam", "PrefillSeam", "Seam", "SeamError", "choose_anchor"]
+__all__ = ["AnchorSplice", "PrefillSplice", "Splice", "SpliceError", "choose_anchor"]
 
 _LEAST = 12
 """Characters of an overlap that is no chance; of a shorter answer all of it."""
@@ -23,11 +23,11 @@ _SKIN_TONES = range(0x1F3FB, 0x1F400)
 _FLAG_LETTERS = range(0x1F1E6, 0x1F200)
 
 
-class SeamError(Exception):
+class SpliceError(Exception):
     """The rest cannot be joined; the message says why."""
 
 
-class Seam(Protocol):
+class Splice(Protocol):
     """Takes the text of a continuation piece by piece.
 
     Attributes:
@@ -85,7 +85,7 @@ class _Held:
         return text[cut:]
 
 
-class PrefillSeam(_Held):
+class PrefillSplice(_Held):
     """The model goes on with words that were put into its mouth: nothing is said twice but what had to be left out.
 
     Args:
@@ -101,7 +101,7 @@ class PrefillSeam(_Held):
         self._expected = self._echo + self._blank
 
     def feed(self, text: str) -> str:
-        """Take the next piece; see `Seam`."""
+        """Take the next piece; see `Splice`."""
         if self.is_sure:
             return text
         is_as_expected = self._expected.startswith(text, self.held)
@@ -113,23 +113,23 @@ class PrefillSeam(_Held):
         if echo and text.startswith(echo):
             start = len(echo)
         elif echo and text.startswith(echo[:_LEAST]):
-            raise SeamError("the rest begins as the answer did, but goes another way")
+            raise SpliceError("the rest begins as the answer did, but goes another way")
         if text.startswith(self._blank, start):
             return self._pass(start + len(self._blank))
         if text[start : start + 1].isspace():
-            raise SeamError("the rest begins with other blanks than those that were shown")
+            raise SpliceError("the rest begins with other blanks than those that were shown")
         return self._pass(start)  # the blanks were shown, and need not come again
 
     def close(self, *, is_whole: bool) -> str:
-        """Take the end of the continuation; see `Seam`."""
+        """Take the end of the continuation; see `Splice`."""
         if self.is_sure:
             return ""
         if 0 < self.held < len(self._echo):
-            raise SeamError("the rest ended within what was shown")
+            raise SpliceError("the rest ended within what was shown")
         return self._pass(self.held)  # the answer was whole but for its end
 
 
-class AnchorSeam(_Held):
+class AnchorSplice(_Held):
     """The model was asked to repeat the last words and to go on behind them.
 
     Whatever it repeats, more or less than it should: a place fits if the continuation begins there and runs through to
@@ -147,7 +147,7 @@ class AnchorSeam(_Held):
         self._end: int | None = None  # of the repeat
 
     def feed(self, text: str) -> str:
-        """Take the next piece; see `Seam`."""
+        """Take the next piece; see `Splice`."""
         if self.is_sure:
             return text
         is_there = not self._is_elsewhere and self._shown.startswith(text, self._at + self.held)
@@ -172,12 +172,12 @@ class AnchorSeam(_Held):
         """Return where the repeat ends; None where there is none at the beginning, but may be one later."""
         overlaps = _overlaps(self._text(), self._shown, self._least)
         if len(overlaps) > 1:
-            raise SeamError("the rest fits in more than one place")
+            raise SpliceError("the rest fits in more than one place")
         if overlaps:
             return overlaps[0]
         is_single = self._shown.find(self._anchor) == len(self._shown) - len(self._anchor)
         if len(self._anchor) < _LEAST_BEHIND_CHATTER or not is_single:
-            raise SeamError("the model did not repeat the last words")
+            raise SpliceError("the model did not repeat the last words")
         self._is_elsewhere = True
         return None
 
@@ -187,11 +187,11 @@ class AnchorSeam(_Held):
         found = near.find(anchor)
         end = found + len(anchor)
         if not 0 <= found <= _CHATTER:
-            raise SeamError("the model did not repeat the last words")
+            raise SpliceError("the model did not repeat the last words")
         if near.find(anchor[-_LEAST:]) != end - _LEAST or near.find(anchor, found + 1) >= 0:
-            raise SeamError("the model repeated the last words more than once")
+            raise SpliceError("the model repeated the last words more than once")
         if found and not near[found - 1].isspace():
-            raise SeamError("the model repeated the last words within others")
+            raise SpliceError("the model repeated the last words within others")
         return end
 
     def _may_come_again(self, end: int) -> bool:
@@ -201,16 +201,16 @@ class AnchorSeam(_Held):
         if len(anchor) < _LEAST or not anchor.startswith(rest):
             return False
         if rest == anchor:
-            raise SeamError("the model repeated the last words more than once")
+            raise SpliceError("the model repeated the last words more than once")
         return True
 
     def close(self, *, is_whole: bool) -> str:
-        """Take the end of the continuation; see `Seam`."""
+        """Take the end of the continuation; see `Splice`."""
         if self.is_sure:
             return ""
         if self._end is None and not self._is_elsewhere:
             if not is_whole or not self.held:
-                raise SeamError("the rest ended before the seam")
+                raise SpliceError("the rest ended before the seam")
             self._end = self._find_end()
         return self._pass(self._find_anchor() if self._end is None else self._end)
 

@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 
 from lm_deluge.api_requests.call_plan import CallPlan
-from lm_deluge.dispatch.attempts.attempt import Leg
+from lm_deluge.dispatch.attempts.attempt import CallAttempt
 from lm_deluge.dispatch.attempts.continuation import Rest, ask_for_rest, find_obstacle, is_blank, may_end_with
-from lm_deluge.dispatch.attempts.discarded_cost import Spending
-from lm_deluge.dispatch.attempts.splice import PrefillSeam, Seam, SeamError
-from lm_deluge.dispatch.call import Work
+from lm_deluge.dispatch.attempts.discarded_cost import DiscardedCost
+from lm_deluge.dispatch.attempts.splice import PrefillSplice, Splice, SpliceError
+from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.errors import BadRequestError, DelugeError
 from lm_deluge.events import (
     Citation,
@@ -26,12 +26,12 @@ from lm_deluge.events import (
 )
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
 
-__all__ = ["JoinedAnswer"]
+__all__ = ["SplicedResponse"]
 
 _WHOLE_ENDS = ("stop", "length", "tool_calls", "pause")
 
 
-class JoinedAnswer:
+class SplicedResponse:
     """An answer of which a stream broke.
 
     Attributes:
@@ -39,22 +39,22 @@ class JoinedAnswer:
         broken: What broke the stream last.
     """
 
-    def __init__(self, work: Work, leg: Leg, spending: Spending) -> None:
-        assert leg.attempt is not None  # noqa: S101 - it broke
-        self.work = work
+    def __init__(self, spec: CallSpec, attempt: CallAttempt, discarded: DiscardedCost) -> None:
+        assert attempt.stream is not None  # noqa: S101 - it broke
+        self.spec = spec
         self.broken = DelugeError("the stream broke")
-        self._first = leg
-        self._spending = spending
-        self._builder: ResponseBuilder = leg.attempt.builder  # what was handed out, and nothing else
-        self._last = leg.attempt
+        self._first = attempt
+        self._discarded = discarded
+        self._builder: ResponseBuilder = attempt.stream.builder  # what was handed out, and nothing else
+        self._last = attempt.stream
         self._rests: dict[str, Rest] = {}
         self._may_prefill = True
-        self._seam: Seam | None = None
+        self._splice: Splice | None = None
         self._joins: dict[type, Callable[[Any], list[Event]]] = {
             TextDelta: self._join_text,
             ToolCallStarted: self._join_call,
-            RefusalDelta: self._want_seam,
-            MediaDelta: self._want_seam,
+            RefusalDelta: self._require_splice,
+            MediaDelta: self._require_splice,
             Citation: self._shift,
             UsageReported: self._add_usage,
             ResponseFinished: self._join_end,
@@ -74,17 +74,17 @@ class JoinedAnswer:
 
     # Asking
 
-    def work_for_rest(self) -> Work:
+    def spec_for_rest(self) -> CallSpec:
         """Return the call that asks for what is missing."""
         self._rests = {}
-        length = self.work.text_length + len(self._builder.response().completion)
-        return msgspec.structs.replace(self.work, plan_for=self._plan_for, text_length=length)
+        length = self.spec.text_length + len(self._builder.response().completion)
+        return msgspec.structs.replace(self.spec, plan_for=self._plan_for, text_length=length)
 
     def _plan_for(self, model: str) -> CallPlan:
-        plan_rest = self.work.plan_rest
+        plan_rest = self.spec.plan_rest
         assert plan_rest is not None  # noqa: S101 - nobody says "continue" without it
         if model not in self._rests:
-            call = self.work.plan_for(model).call
+            call = self.spec.plan_for(model).call
             may_prefill = self._may_prefill and model == self._first.plan.call.model.id
             self._rests[model] = ask_for_rest(call, self._builder.response().content, may_prefill=may_prefill)
         rest = self._rests[model]
@@ -93,19 +93,19 @@ class JoinedAnswer:
     def has_other_way(self, failure: DelugeError) -> bool:
         """Whether the rest can be asked for in another way than the one that was refused; it will be."""
         was_refused = type(failure) is BadRequestError and self._may_prefill
-        if not was_refused or not any(isinstance(rest.seam, PrefillSeam) for rest in self._rests.values()):
+        if not was_refused or not any(isinstance(rest.splice, PrefillSplice) for rest in self._rests.values()):
             return False
         self._may_prefill, self._rests = False, {}
         return True
 
     # Joining
 
-    def begin(self, leg: Leg) -> None:
+    def begin(self, attempt: CallAttempt) -> None:
         """Take the rest from this leg."""
-        assert leg.attempt is not None  # noqa: S101 - it is open
-        leg.attempt.follow(self._last)
-        self._last = leg.attempt
-        self._seam = self._rests[leg.start.route.model].seam
+        assert attempt.stream is not None  # noqa: S101 - it is open
+        attempt.stream.follow(self._last)
+        self._last = attempt.stream
+        self._splice = self._rests[attempt.start.route.model].splice
         self._offset = len(self._builder.response().completion)
 
     def take(self, events: list[Event]) -> list[Event]:
@@ -122,47 +122,47 @@ class JoinedAnswer:
         return ready
 
     def _join_text(self, event: TextDelta) -> list[Event]:
-        seam = self._seam
-        if seam is None or seam.is_sure:
+        splice = self._splice
+        if splice is None or splice.is_sure:
             return [event]
-        text = seam.feed(event.text)
+        text = splice.feed(event.text)
         return [TextDelta(text)] if text else []
 
-    def _close_seam(self, *, is_whole: bool) -> list[Event]:
-        if self._seam is None or self._seam.is_sure:
+    def _close_splice(self, *, is_whole: bool) -> list[Event]:
+        if self._splice is None or self._splice.is_sure:
             return []
-        text = self._seam.close(is_whole=is_whole)
+        text = self._splice.close(is_whole=is_whole)
         return [TextDelta(text)] if text else []
 
     def _join_call(self, event: ToolCallStarted) -> list[Event]:
         """Take a call as it is where the text before it was whole, and nothing more was said."""
-        seam = self._seam
-        if seam is not None and not seam.is_sure and not seam.held:
+        splice = self._splice
+        if splice is not None and not splice.is_sure and not splice.held:
             if not may_end_with(self._builder.response().completion):
-                raise SeamError("the model did not go on with it")
-            self._seam = None
-        return [*self._close_seam(is_whole=True), event]
+                raise SpliceError("the model did not go on with it")
+            self._splice = None
+        return [*self._close_splice(is_whole=True), event]
 
     def _join_end(self, event: ResponseFinished) -> list[Event]:
         if event.finish_reason not in _WHOLE_ENDS:
-            self._want_seam(event)
-        return [*self._close_seam(is_whole=event.finish_reason != "length"), event]
+            self._require_splice(event)
+        return [*self._close_splice(is_whole=event.finish_reason != "length"), event]
 
-    def _want_seam(self, event: RefusalDelta | MediaDelta | ResponseFinished) -> list[Event]:
-        if self._seam is not None and not self._seam.is_sure:
-            raise SeamError("the model did not go on with it")
+    def _require_splice(self, event: RefusalDelta | MediaDelta | ResponseFinished) -> list[Event]:
+        if self._splice is not None and not self._splice.is_sure:
+            raise SpliceError("the model did not go on with it")
         return [event]
 
     def _shift(self, event: Citation) -> list[Event]:
         """Count in the whole text what was counted in a part of it."""
-        if self._seam is None or not self._seam.is_sure:
-            raise SeamError("the rest names sources before it goes on")
-        by = self._offset - self._seam.cut
+        if self._splice is None or not self._splice.is_sure:
+            raise SpliceError("the rest names sources before it goes on")
+        by = self._offset - self._splice.cut
         start, end = (None if at is None else max(0, at + by) for at in (event.start, event.end))
         return [msgspec.structs.replace(event, start=start, end=end)]
 
     def _add_usage(self, event: UsageReported) -> list[Event]:
-        return [UsageReported(self._spending.plus(event.usage))]
+        return [UsageReported(self._discarded.plus(event.usage))]
 
     # Telling
 
@@ -174,7 +174,7 @@ class JoinedAnswer:
 
     def mend_stats(self, stats: StreamStats) -> StreamStats:
         """Return how the stream of all of them went."""
-        tokens = stats.output_tokens + self._spending.output_tokens
+        tokens = stats.output_tokens + self._discarded.output_tokens
         speed = stats.tokens_per_second
         if speed is not None and stats.output_tokens:
             speed *= tokens / stats.output_tokens

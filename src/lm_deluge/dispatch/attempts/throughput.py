@@ -5,24 +5,24 @@ from __future__ import annotations
 import asyncio
 import builtins
 
-from lm_deluge.api_requests.attempt import Attempt
+from lm_deluge.api_requests.response_stream import ResponseStream
 from lm_deluge.errors import TimeoutError
 from lm_deluge.events import Event
 
-__all__ = ["SpeedWatch"]
+__all__ = ["ThroughputMonitor"]
 
 _PATIENCE_S = 1.0
 _ENOUGH_TOKENS = 16
 _CHARACTERS_PER_TOKEN = 4
 
 
-class SpeedWatch:
+class ThroughputMonitor:
     """Reads an attempt, and ends it with an error once it is slower than `least` tokens per second.
 
     Its average counts, from the first delta on and after a second of patience; a slow start is for `Timeouts` to judge.
     """
 
-    def __init__(self, attempt: Attempt, least: float) -> None:
+    def __init__(self, attempt: ResponseStream, least: float) -> None:
         self._attempt = attempt
         self._least = least
         self._loop = asyncio.get_running_loop()

@@ -11,14 +11,14 @@ import contextlib
 
 from lm_deluge.errors import APIError, CertificateError, ConnectError, DelugeError
 
-__all__ = ["ProbeGate"]
+__all__ = ["CircuitBreaker"]
 
 PAUSES_S = (2.0, 8.0, 30.0)
 """Before each probe; the last one is repeated. A single call with five attempts lasts 70 seconds by them."""
 _HOPELESS_PROBES = 4
 
 
-class ProbeGate:
+class CircuitBreaker:
     """Whether there is one, for the calls of one event loop."""
 
     def __init__(self, pauses_s: tuple[float, ...] = PAUSES_S) -> None:

@@ -8,12 +8,12 @@ import msgspec
 
 from lm_deluge.response import APIResponse
 
-__all__ = ["Tally", "TallyKeeper"]
+__all__ = ["BatchProgress", "ProgressTracker"]
 
 _WINDOW_S = 30.0
 
 
-class Tally(msgspec.Struct, frozen=True, kw_only=True):
+class BatchProgress(msgspec.Struct, frozen=True, kw_only=True):
     """A batch at one moment.
 
     Attributes:
@@ -47,7 +47,7 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     errors: dict[str, int] = {}
 
 
-class TallyKeeper:
+class ProgressTracker:
     """Counts the calls of a batch."""
 
     def __init__(self, total: int | None = None) -> None:
@@ -84,14 +84,14 @@ class TallyKeeper:
             self._recent_input += usage.input_tokens
             self._recent_output += usage.output_tokens
 
-    def tally(self, now: float, *, waiting: int = 0, limited_by: str | None = None) -> Tally:
+    def tally(self, now: float, *, waiting: int = 0, limited_by: str | None = None) -> BatchProgress:
         """Return where the batch stands. `waiting` of the calls that began wait for their turn."""
         elapsed = 0.0 if self._begun is None else max(now - self._begun, 0.0)
         self._forget(now - _WINDOW_S)
         window = min(elapsed, _WINDOW_S)
         left = None if self.total is None or not self._done else self.total - self._done
         share = None if left is None or self.total is None else self.total / self._done
-        return Tally(
+        return BatchProgress(
             total=self.total,
             done=self._done,
             failed=self._errors.total(),

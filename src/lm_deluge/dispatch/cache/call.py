@@ -14,7 +14,7 @@ from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.deadline import Deadline
 from lm_deluge.dispatch.attempts.call_stream import StreamCall
 from lm_deluge.dispatch.cache.entry import CachedAnswer, build_key, decode_answer, encode_answer
-from lm_deluge.dispatch.call import Work
+from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import ConfigurationError, DelugeError, DispatchError
 from lm_deluge.events import Event
@@ -26,22 +26,22 @@ _PATIENCE_S = 2.0
 """A cache that takes longer than this is no help."""
 
 
-def begin_call(work: Work, find_runner: Callable[[], Runner]) -> StreamCall:
+def begin_call(spec: CallSpec, find_runner: Callable[[], Runner]) -> StreamCall:
     """Return a call. Nothing is sent until it is asked for events."""
-    return CachedCall(work, find_runner) if work.is_cached else StreamCall(work, find_runner)
+    return CachedCall(spec, find_runner) if spec.is_cached else StreamCall(spec, find_runner)
 
 
 async def run_call(
-    work: Work, find_runner: Callable[[], Runner], sink: Callable[[list[Event]], Awaitable[None]] | None = None
+    spec: CallSpec, find_runner: Callable[[], Runner], sink: Callable[[list[Event]], Awaitable[None]] | None = None
 ) -> APIResponse:
     """Run a call to its end. The answer has an error on it where the call failed; nothing is raised for that.
 
     Args:
-        work: What is asked.
+        spec: The call.
         find_runner: Whom to ask for leave.
         sink: Takes the events as they come.
     """
-    call = begin_call(work, find_runner)
+    call = begin_call(spec, find_runner)
     try:
         while events := await call.next_batch():
             if sink is not None:
@@ -56,7 +56,7 @@ async def run_call(
         call.abort()
         raise
     response = call.response()
-    return response if work.postprocess is None else _postprocessed(response, work.postprocess)
+    return response if spec.postprocess is None else _postprocessed(response, spec.postprocess)
 
 
 def _postprocessed(response: APIResponse, postprocess: Callable[[APIResponse], APIResponse]) -> APIResponse:
@@ -71,8 +71,8 @@ def _postprocessed(response: APIResponse, postprocess: Callable[[APIResponse], A
 class CachedCall(StreamCall):
     """One logical stream, from the cache where it is in there. A hit needs no leave of the limits."""
 
-    def __init__(self, work: Work, find_runner: Callable[[], Runner]) -> None:
-        super().__init__(work, find_runner)
+    def __init__(self, spec: CallSpec, find_runner: Callable[[], Runner]) -> None:
+        super().__init__(spec, find_runner)
         self._skips_events = False  # they are put into the cache
         self._has_asked = False
         self._hit: CachedAnswer | None = None
@@ -108,9 +108,9 @@ class CachedCall(StreamCall):
         loop = self._loop = asyncio.get_running_loop()
         self._begun = loop.time()
         runner = self._runner = self._find_runner()
-        for model in runner.candidates(self._work):
+        for model in runner.candidates(self._spec):
             try:
-                plan = self._work.plan_for(model)
+                plan = self._spec.plan_for(model)
             except ConfigurationError:
                 continue  # said when it is that model's turn, and it is no other's
             found = await self._look(plan)
@@ -146,9 +146,9 @@ class CachedCall(StreamCall):
         """Put a whole answer into the cache."""
         events, self._events = self._events, []
         # A joined answer is the answer to no one request; what another model would say is not known to be the same.
-        if not events or self._joint is not None or self._leg is None or self._leg.plan.local_cache is None:
+        if not events or self._spliced is not None or self._attempt is None or self._attempt.plan.local_cache is None:
             return
-        plan, cache = self._leg.plan, self._leg.plan.local_cache
+        plan, cache = self._attempt.plan, self._attempt.plan.local_cache
         value = encode_answer(events, super().response(), plan.call)
         if value is None:
             return

@@ -59,16 +59,16 @@ class _Database:
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
 
-    def run(self, work: Callable[[sqlite3.Connection], T]) -> tuple[T, bool]:
+    def run(self, spec: Callable[[sqlite3.Connection], T]) -> tuple[T, bool]:
         """Return what the work returns, and whether a damaged file was moved aside for it."""
         with self._lock:
             try:
-                return work(self._open()), False
+                return spec(self._open()), False
             except sqlite3.DatabaseError as error:
                 if (error.sqlite_errorcode & 0xFF if hasattr(error, "sqlite_errorcode") else 0) not in _DAMAGE:
                     raise
                 is_mine = self._move_aside()
-                return work(self._open()), is_mine
+                return spec(self._open()), is_mine
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -215,9 +215,9 @@ class SQLiteCache:
         database = self._own_database()
         await self._run(lambda connection: database.put(connection, key, value), "written")
 
-    async def _run(self, work: Callable[[sqlite3.Connection], T], what: str) -> T | None:
+    async def _run(self, spec: Callable[[sqlite3.Connection], T], what: str) -> T | None:
         try:
-            result, was_damaged = await asyncio.to_thread(self._own_database().run, work)
+            result, was_damaged = await asyncio.to_thread(self._own_database().run, spec)
         except _ForeignError:
             self._warn("holds something else, or was written by a newer version: it is not used")
             return None

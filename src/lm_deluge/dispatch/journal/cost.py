@@ -10,7 +10,7 @@ import msgspec
 from lm_deluge.dispatch.journal.records import JournalState, payload_of
 from lm_deluge.usage import Usage
 
-__all__ = ["Bill", "Sum", "bill_of"]
+__all__ = ["BatchCost", "Sum", "bill_of"]
 
 
 class Sum(msgspec.Struct):
@@ -43,7 +43,7 @@ class Sum(msgspec.Struct):
         )
 
 
-class Bill(msgspec.Struct):
+class BatchCost(msgspec.Struct):
     """A batch so far.
 
     Attributes:
@@ -92,7 +92,7 @@ class _Line(msgspec.Struct, rename={"kind": "type"}):
 _decoder = msgspec.json.Decoder(_Line)
 
 
-def bill_of(lines: Iterable[bytes], state: JournalState) -> Bill:
+def bill_of(lines: Iterable[bytes], state: JournalState) -> BatchCost:
     """Add up the lines of a journal.
 
     Args:
@@ -101,7 +101,7 @@ def bill_of(lines: Iterable[bytes], state: JournalState) -> Bill:
     """
     ids = [call for call, _ in state.ambiguous]
     wanted: dict[str, _Response] = {}
-    bill = Bill(Sum(), Sum(), Sum(), ids, {})
+    bill = BatchCost(Sum(), Sum(), Sum(), ids, {})
     failures: Counter[str] = Counter()
     failed: dict[str, dict[int, _Response]] = {}  # by call and attempt
     ambiguous = frozenset(ids)

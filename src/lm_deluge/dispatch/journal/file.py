@@ -21,8 +21,8 @@ from lm_deluge.dispatch.journal.records import (
     MOST_BYTES,
     VERSION,
     Damage,
-    Entry,
     Header,
+    JournalEntry,
     JournalState,
     encode_record,
     payload_of,
@@ -126,7 +126,7 @@ class JournalFile:
         last = 0
         has_damage = False
         for offset, found in self._scan():
-            if isinstance(found, Entry):
+            if isinstance(found, JournalEntry):
                 if offset == 0 or found.kind == "journal":
                     self._check_header(found, offset)
                 self.state.add(found, offset)
@@ -143,11 +143,11 @@ class JournalFile:
             self._mend_end(file, last)
         return has_damage
 
-    def _scan(self) -> Iterator[tuple[int, Entry | Damage]]:
+    def _scan(self) -> Iterator[tuple[int, JournalEntry | Damage]]:
         with self.path.open("rb", buffering=_BUFFER) as reader:
             yield from scan(iter(lambda: reader.readline(MOST_BYTES), b""))
 
-    def _check_header(self, header: Entry, offset: int) -> None:
+    def _check_header(self, header: JournalEntry, offset: int) -> None:
         if offset or header.kind != "journal":
             raise self._foreign("has its header in the wrong place", offset)
         if header.version != VERSION:
@@ -197,7 +197,7 @@ class JournalFile:
             with self.path.open("rb", buffering=_BUFFER) as reader:
                 for offset, found in self._scan():
                     reader.seek(offset)
-                    if isinstance(found, Entry):
+                    if isinstance(found, JournalEntry):
                         line = reader.readline(MOST_BYTES)
                         _write_all(good, line if line.endswith(b"\n") else line + b"\n")
                     else:

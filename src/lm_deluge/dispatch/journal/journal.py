@@ -5,7 +5,7 @@
             if journal.state.status(call) == "done":
                 response = journal.response(call)       # from an earlier run
                 continue
-            await journal.intend(call, attempt=1)       # on the disk before the first byte of the request leaves
+            await journal.before_attempt(call, attempt=1)  # on the disk before the first byte of the request leaves
             response = ...
             await journal.finish(call, 1, response)     # on the disk before the caller sees it
 
@@ -29,10 +29,10 @@ from typing import Any
 from lm_deluge.dispatch.journal.file import DiskFile, JournalFile
 from lm_deluge.dispatch.journal.records import (
     Done,
-    Entry,
     Failed,
     Handle,
     Intent,
+    JournalEntry,
     JournalState,
     Submit,
     Written,
@@ -56,7 +56,7 @@ class _Waiting:
     def __init__(self, record: Written, future: asyncio.Future[None] | None) -> None:
         self.record = record
         self.data = encode_record(record)
-        self.entry = Entry.of(record)
+        self.entry = JournalEntry.of(record)
         self.future = future
 
     @property
@@ -128,7 +128,7 @@ class Journal:
             raise
         return cls(file, thread, gather_s)
 
-    async def intend(self, call: str, attempt: int) -> None:
+    async def before_attempt(self, call: str, attempt: int) -> None:
         """Return once it is on the disk that a request is about to leave; before that none may.
 
         A caller that is cancelled here has sent nothing, and the journal comes to know it.
@@ -141,7 +141,7 @@ class Journal:
     async def submit(self, batch: str, ids: Sequence[str], attempt: int, *, at: float) -> None:
         """Return once it is on the disk that calls are about to be handed over as one batch of the provider.
 
-        A caller that is cancelled here has sent nothing, as with `intend`.
+        A caller that is cancelled here has sent nothing, as with `before_attempt`.
 
         Args:
             batch: Our name for it, of which there is no other.

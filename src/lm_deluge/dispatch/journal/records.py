@@ -45,11 +45,11 @@ __all__ = [
     "VERSION",
     "Damage",
     "Done",
-    "Entry",
     "Failed",
     "Handle",
     "Header",
     "Intent",
+    "JournalEntry",
     "JournalState",
     "Record",
     "Submit",
@@ -123,7 +123,7 @@ Record: TypeAlias = Header | Intent | Done | Failed | Submit | Handle
 Written: TypeAlias = Intent | Done | Failed | Submit | Handle
 
 
-class Entry(msgspec.Struct, frozen=True, gc=False, rename={"kind": "type"}):
+class JournalEntry(msgspec.Struct, frozen=True, gc=False, rename={"kind": "type"}):
     """A record without its response, which a fold does not need: a million of them are read in seconds."""
 
     kind: Literal["journal", "intent", "done", "failed", "submit", "handle"]
@@ -139,7 +139,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False, rename={"kind": "type"}):
     handle: str = ""
 
     @classmethod
-    def of(cls, record: Written) -> Entry:
+    def of(cls, record: Written) -> JournalEntry:
         """Return the entry that is read where the record was written."""
         fields = {name: getattr(record, name) for name in record.__struct_fields__ if name != "response"}
         return cls(_KINDS[type(record)], **fields)
@@ -178,7 +178,7 @@ _KINDS: dict[type, Literal["intent", "done", "failed", "submit", "handle"]] = {
 }
 _encoder = msgspec.json.Encoder()
 _record_decoder = msgspec.json.Decoder(Record)
-_entry_decoder = msgspec.json.Decoder(Entry)
+_entry_decoder = msgspec.json.Decoder(JournalEntry)
 
 
 def encode_record(record: Record) -> bytes:
@@ -214,7 +214,7 @@ def decode_record(payload: bytes) -> Record:
     return record
 
 
-def scan(lines: Iterable[bytes]) -> Iterator[tuple[int, Entry | Damage]]:
+def scan(lines: Iterable[bytes]) -> Iterator[tuple[int, JournalEntry | Damage]]:
     """Yield what stands at which offset, in order. A last record without its line end counts: all of it is there.
 
     Args:
@@ -241,7 +241,7 @@ def scan(lines: Iterable[bytes]) -> Iterator[tuple[int, Entry | Damage]]:
         yield long_from, Damage(offset - long_from, is_tail=True)
 
 
-def _entry(payload: bytes, offset: int) -> Entry:
+def _entry(payload: bytes, offset: int) -> JournalEntry:
     try:
         return _entry_decoder.decode(payload)
     except msgspec.DecodeError:
@@ -282,7 +282,7 @@ class JournalState:
         self._open: dict[str, tuple[int, ...]] = {}  # attempts without an outcome
         self._attempts: dict[str, int] = {}  # how many there were, of calls that are not done
 
-    def add(self, entry: Entry, offset: int) -> None:
+    def add(self, entry: JournalEntry, offset: int) -> None:
         """Take the next record."""
         if entry.kind == "intent":
             self._intend(entry.id, entry.attempt)
@@ -296,7 +296,7 @@ class JournalState:
             self._settle(entry.id, entry.attempt)
             self._conclude(entry, offset)
 
-    def _take_handle(self, entry: Entry) -> None:
+    def _take_handle(self, entry: JournalEntry) -> None:
         batch = self.batches.get(entry.batch)
         if batch is None:  # its record was damaged and moved away
             return
@@ -317,7 +317,7 @@ class JournalState:
         else:
             self._open.pop(call, None)
 
-    def _conclude(self, entry: Entry, offset: int) -> None:
+    def _conclude(self, entry: JournalEntry, offset: int) -> None:
         call = entry.id
         if call in self.done:
             return

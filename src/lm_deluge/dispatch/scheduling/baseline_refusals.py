@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from operator import itemgetter
 
-__all__ = ["Noise"]
+__all__ = ["BaselineRefusals"]
 
 _KEPT = 1_000
 _ENOUGH = 40  # answers behind few requests, and as many behind many
@@ -23,7 +23,7 @@ _LATELY = 100
 _EXCESS, _SPARE = 2.0, 0.02
 
 
-class Noise:
+class BaselineRefusals:
     """The answers of late under a limit that nobody named.
 
     Args:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["Places"]
+__all__ = ["ConcurrencyLimit"]
 
 _CUT = 0.7
 
 
-class Places:
+class ConcurrencyLimit:
     """A number of places that shrinks by a factor when the provider has no capacity, and grows by one step at a time.
 
     Growth is by success, not by time: one more place after as many successes as there are places.

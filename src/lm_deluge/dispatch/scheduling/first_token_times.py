@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left, insort
 from collections import deque
 
-__all__ = ["FirstTokens"]
+__all__ = ["FirstTokenTimes"]
 
 _KEPT = 200
 _ENOUGH = 20
@@ -33,7 +33,7 @@ class _Window:
         return self._sorted[math.ceil(percent * len(self._sorted) / 100) - 1]
 
 
-class FirstTokens:
+class FirstTokenTimes:
     """The patience with models: the same for all, or a percentile of what each took lately.
 
     Args:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from lm_deluge.wire.rate_limit_headers import RateLimit
 
-__all__ = ["Grid", "Slices"]
+__all__ = ["FixedWindows", "Grid"]
 
 _KEPT, _ALL_KEPT = 200, 2_000
 _ENOUGH = 8
@@ -70,7 +70,7 @@ class Grid(NamedTuple):
         return self.open_s / self.amount
 
 
-class Slices:
+class FixedWindows:
     """What headers tell about the slices of one limit of requests."""
 
     def __init__(self, period_s: float) -> None:

@@ -13,10 +13,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-from lm_deluge.dispatch.scheduling.concurrency import Places
+from lm_deluge.dispatch.scheduling.concurrency import ConcurrencyLimit
 from lm_deluge.dispatch.scheduling.limiter import Limit, Need, Observation, Ticket
-from lm_deluge.dispatch.scheduling.output_lengths import Answer, Expected, RecentLengths
-from lm_deluge.dispatch.scheduling.rate_limit import Charge, Pace
+from lm_deluge.dispatch.scheduling.output_lengths import AnswerLength, Expected, RecentLengths
+from lm_deluge.dispatch.scheduling.rate_limit import Charge, RateLimitState
 from lm_deluge.errors import BudgetError
 from lm_deluge.models.rows import CountsMaxTokens
 from lm_deluge.usage import Usage
@@ -45,12 +45,12 @@ class _Cost(msgspec.Struct, frozen=True):
     output_tokens: int
     expected: int
 
-    def units(self, pace: Pace) -> float:
+    def units(self, pace: RateLimitState) -> float:
         """Return what a limit is charged."""
         # An estimate that fits no window is no reason to refuse: only the input is certain.
         return min(_units(pace.dimension, self.input_tokens, self.output_tokens), pace.amount)
 
-    def paced(self, pace: Pace) -> float:
+    def paced(self, pace: RateLimitState) -> float:
         """Return what the pace of a limit counts."""
         return min(_units(pace.dimension, self.input_tokens, self.expected), self.units(pace))
 
@@ -59,15 +59,15 @@ class _Route:
     """What is known about one (key, model)."""
 
     def __init__(
-        self, paces: Iterable[Pace], most: int | None, *, counts_max_tokens: CountsMaxTokens = "never"
+        self, paces: Iterable[RateLimitState], most: int | None, *, counts_max_tokens: CountsMaxTokens = "never"
     ) -> None:
         self.counts_max_tokens = counts_max_tokens
         self.paces = list(paces)
-        self.places = Places(most)
+        self.places = ConcurrencyLimit(most)
         self.closed_until = -math.inf
         self.starts: deque[float] = deque(maxlen=1_000)
         self.lengths = RecentLengths()
-        self.tightest: Pace | None = None  # the limit that says when the next one goes
+        self.tightest: RateLimitState | None = None  # the limit that says when the next one goes
         self.next_at = -math.inf
         self.periods: dict[Dimension, tuple[float, frozenset[float]]] = {}  # as figures tell, and how many of them
 
@@ -130,7 +130,7 @@ class _Holding(msgspec.Struct):
     route: _Route
     at: float
     charges: list[Charge]
-    answer: Answer
+    answer: AnswerLength
     has_fillers: bool = False
 
 
@@ -139,8 +139,8 @@ class LocalLimiter:
 
     def __init__(self, limits: Iterable[Limit] = (), *, max_concurrent: int | None = None) -> None:
         """Set the limits of the client, over all models and keys."""
-        self._paces = [Pace(limit, is_firm=True) for limit in limits]
-        self._places = Places(max_concurrent)
+        self._paces = [RateLimitState(limit, is_firm=True) for limit in limits]
+        self._places = ConcurrencyLimit(max_concurrent)
         self._routes: dict[tuple[str, str], _Route] = {}
         self._open: dict[int, _Holding] = {}
         self._ids = itertools.count(1)
@@ -162,7 +162,7 @@ class LocalLimiter:
         `counts_max_tokens` is for providers that charge the request's own limit of output tokens: until the answer
         ends, or always, whatever it then comes to. `is_firm`: the user's limits; headers may lower, not raise them.
         """
-        paces = [Pace(limit, is_firm=is_firm) for limit in limits]
+        paces = [RateLimitState(limit, is_firm=is_firm) for limit in limits]
         self._routes[model, key] = _Route(paces, max_concurrent, counts_max_tokens=counts_max_tokens)
 
     def _route(self, model: str, key: str) -> _Route:
@@ -226,12 +226,12 @@ class LocalLimiter:
         self._open[ticket.id] = _Holding(need, route, slot, charges, answer)
         return ticket
 
-    def _limits_of(self, route: _Route, now: float) -> list[tuple[Pace, float]]:
+    def _limits_of(self, route: _Route, now: float) -> list[tuple[RateLimitState, float]]:
         """Return the limits that a call of this route is under, and how much of each what is under way may yet take."""
         of_client = [(pace, self._unsure_of(pace, self._routes.values(), now)) for pace in self._paces]
         return of_client + [(pace, self._unsure_of(pace, (route,), now)) for pace in route.paces]
 
-    def _unsure_of(self, pace: Pace, routes: Iterable[_Route], now: float) -> float:
+    def _unsure_of(self, pace: RateLimitState, routes: Iterable[_Route], now: float) -> float:
         """Return by how much what is under way may exceed what is charged for it."""
         if pace.dimension == "requests":
             return 0.0
@@ -242,7 +242,7 @@ class LocalLimiter:
             pace.unsure, pace.unsure_until = sums.at_most(_SURE), now + _UNSURE_FOR_S
         return pace.unsure
 
-    def _slot(self, cost: _Cost, route: _Route, now: float, limits: list[tuple[Pace, float]]) -> float:
+    def _slot(self, cost: _Cost, route: _Route, now: float, limits: list[tuple[RateLimitState, float]]) -> float:
         slot = max(now, route.closed_until)
         for pace, unsure in limits:
             moment = pace.earliest(cost.units(pace), now, self._jitter(pace), unsure)
@@ -251,7 +251,7 @@ class LocalLimiter:
         route.next_at = slot
         return slot
 
-    def _charge(self, pace: Pace, cost: _Cost, now: float, slot: float, unsure: float) -> Charge:
+    def _charge(self, pace: RateLimitState, cost: _Cost, now: float, slot: float, unsure: float) -> Charge:
         return pace.take(cost.units(pace), cost.paced(pace), now, slot, self._jitter(pace), unsure)
 
     def _fill(self, cost: _Cost, route: _Route, now: float, before: Ticket) -> list[Charge] | None:
@@ -297,7 +297,7 @@ class LocalLimiter:
         holding.at = holding.answer.begun = slot
         return ticket if slot == ticket.at else msgspec.structs.replace(ticket, at=slot)
 
-    def _jitter(self, pace: Pace) -> float:
+    def _jitter(self, pace: RateLimitState) -> float:
         return self._jitter_s if self._jitter_s is not None else _JITTER_S * min(1.0, pace.period_s / MINUTE_S)
 
     def opens_at(self, model: str, key: str, now: float) -> float:
@@ -436,7 +436,7 @@ def _learn_limit(route: _Route, bucket: RateLimit, period_s: float) -> None:
         if pace.dimension == bucket.dimension and pace.period_s == period_s:
             pace.adopt(bucket.limit)
             return
-    route.paces.append(Pace(Limit(bucket.dimension, bucket.limit, period_s)))
+    route.paces.append(RateLimitState(Limit(bucket.dimension, bucket.limit, period_s)))
 
 
 def _guess_limit(route: _Route, sent_at: float) -> None:
@@ -444,7 +444,7 @@ def _guess_limit(route: _Route, sent_at: float) -> None:
     recent = [start for start in route.starts if sent_at - MINUTE_S < start <= sent_at]
     if len(recent) >= _GUESS_FROM:
         took_s = max(sent_at - recent[0], 1.0)
-        guess = Pace(Limit("requests", len(recent) * MINUTE_S / took_s), is_guess=True)
+        guess = RateLimitState(Limit("requests", len(recent) * MINUTE_S / took_s), is_guess=True)
         for start in recent:
-            guess.noise.left(start)
+            guess.baseline.left(start)
         route.paces.append(guess)

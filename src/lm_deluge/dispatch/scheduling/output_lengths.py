@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-__all__ = ["Answer", "Expected", "RecentLengths"]
+__all__ = ["AnswerLength", "Expected", "RecentLengths"]
 
 _KEPT = 4_000
 _SUMMED_UP_AGAIN = 0.05  # when so many are new
@@ -44,7 +44,7 @@ class Expected(NamedTuple):
         return self.mean + deviations * math.sqrt(self.variance) + max(0.0, skewed)
 
 
-class Answer(msgspec.Struct, eq=False):
+class AnswerLength(msgspec.Struct, eq=False):
     """One answer, from its start on. `tokens` is None while it is under way, and where nobody knows its length."""
 
     begun: float
@@ -66,7 +66,7 @@ class RecentLengths:
     """
 
     def __init__(self) -> None:
-        self._begun: deque[Answer] = deque()
+        self._begun: deque[AnswerLength] = deque()
         self._recent: deque[tuple[float, int]] = deque(maxlen=_KEPT)
         self._inputs: deque[tuple[int, int]] = deque(maxlen=_KEPT)
         self._longest_s = 0.0
@@ -78,13 +78,13 @@ class RecentLengths:
 
     # What happens
 
-    def begin(self, at: float, input_tokens: int, reserved: int, most: int | None) -> Answer:
+    def begin(self, at: float, input_tokens: int, reserved: int, most: int | None) -> AnswerLength:
         """Note an answer that begins at a moment: what is reserved for it, and the most that its output can be."""
-        answer = Answer(at, input_tokens, reserved, math.inf if most is None else most)
+        answer = AnswerLength(at, input_tokens, reserved, math.inf if most is None else most)
         self._begun.append(answer)
         return answer
 
-    def end(self, answer: Answer, now: float, tokens: int | None) -> None:
+    def end(self, answer: AnswerLength, now: float, tokens: int | None) -> None:
         """Note the length of an answer that came to its end; None where it did not, or nobody knows."""
         answer.is_over, answer.tokens, answer.took_s = True, tokens, max(0.0, now - answer.begun)
         if tokens is not None:
@@ -107,7 +107,7 @@ class RecentLengths:
             return max(_STRAGGLES_S, 2 * self._longest_s)
         return max(_STRAGGLES_S, _STRAGGLES * self._durations[int(_USUAL * len(self._durations))])
 
-    def _take(self, answer: Answer) -> None:
+    def _take(self, answer: AnswerLength) -> None:
         if answer.tokens is not None:
             if len(self._recent) == _KEPT:
                 self._sum -= self._recent[0][1]

@@ -11,7 +11,7 @@ import msgspec
 
 from lm_deluge.dispatch.scheduling.limiter import Need
 
-__all__ = ["Entry", "Job", "Lane"]
+__all__ = ["Job", "JobQueue", "QueuedJob"]
 
 
 class Job(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -36,7 +36,7 @@ class Job(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return Need(model, key, self.input_tokens, self.max_output_tokens)
 
 
-class Entry(msgspec.Struct, gc=False, eq=False):
+class QueuedJob(msgspec.Struct, gc=False, eq=False):
     """A job with its place in the order of arrival; `is_gone` once it left the lane from elsewhere than the head."""
 
     order: int
@@ -44,41 +44,41 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     is_gone: bool = False
 
 
-class Lane:
+class JobQueue:
     """Jobs that the same routes may take. New ones go to the end, returned ones to where they came from."""
 
     def __init__(self) -> None:
-        self._fresh: deque[Entry] = deque()
-        self._returned: list[tuple[int, int, Entry]] = []
+        self._fresh: deque[QueuedJob] = deque()
+        self._returned: list[tuple[int, int, QueuedJob]] = []
         self._count = itertools.count()  # one that left and came back may be in the heap twice
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: QueuedJob) -> None:
         """Put a job in its place: O(1) at the end, O(log n) elsewhere."""
         if not self._fresh or entry.order > self._fresh[-1].order:
             self._fresh.append(entry)
         else:
             heapq.heappush(self._returned, (entry.order, next(self._count), entry))
 
-    def head(self) -> Entry | None:
+    def head(self) -> QueuedJob | None:
         """Return the one that came first."""
         self._drop_gone()
         if self._returned and (not self._fresh or self._returned[0][0] < self._fresh[0].order):
             return self._returned[0][2]
         return self._fresh[0] if self._fresh else None
 
-    def take(self, entry: Entry) -> None:
+    def take(self, entry: QueuedJob) -> None:
         """Take a job out, wherever it stands."""
         entry.is_gone = True
         self._drop_gone()
 
-    def next_ones(self, count: int) -> Iterator[Entry]:
+    def next_ones(self, count: int) -> Iterator[QueuedJob]:
         """Yield up to `count` of the jobs at the front, nearly in order."""
         self._drop_gone()
         front = [entry for _, _, entry in self._returned[:count]]
         front += [self._fresh[place] for place in range(min(count, len(self._fresh)))]
         yield from [entry for entry in front if not entry.is_gone][:count]
 
-    def drain(self) -> list[Entry]:
+    def drain(self) -> list[QueuedJob]:
         """Take all jobs out."""
         entries = [*(entry for _, _, entry in self._returned), *self._fresh]
         self._returned.clear()

@@ -18,13 +18,13 @@ import math
 
 import msgspec
 
-from lm_deluge.dispatch.scheduling.baseline_refusals import Noise
-from lm_deluge.dispatch.scheduling.fixed_windows import Slices
+from lm_deluge.dispatch.scheduling.baseline_refusals import BaselineRefusals
+from lm_deluge.dispatch.scheduling.fixed_windows import FixedWindows
 from lm_deluge.dispatch.scheduling.limiter import Limit
 from lm_deluge.dispatch.scheduling.sliding_window import Window
 from lm_deluge.wire.rate_limit_headers import Dimension, RateLimit
 
-__all__ = ["Charge", "Pace"]
+__all__ = ["Charge", "RateLimitState"]
 
 _PRECAUTION = 0.0005
 _SHORT_S = 600.0  # longer periods are budgets, not a pace
@@ -59,7 +59,7 @@ class Charge(msgspec.Struct):
         tat_by_s: By how much the reservation moved the tat, for undoing it.
     """
 
-    pace: Pace
+    pace: RateLimitState
     at: float
     units: float
     paced: float
@@ -70,7 +70,7 @@ class Charge(msgspec.Struct):
     tat_by_s: float = 0.0
 
 
-class Pace:
+class RateLimitState:
     """A limit and its tat."""
 
     def __init__(self, limit: Limit, *, is_guess: bool = False, is_firm: bool = False) -> None:
@@ -92,14 +92,14 @@ class Pace:
         self._is_guess = is_guess
         is_short = limit.period_s <= _SHORT_S
         self._window = None if limit.dimension == "requests" or not is_short else Window()
-        self._slices = Slices(limit.period_s) if limit.dimension == "requests" and is_short else None
+        self._fixed_windows = FixedWindows(limit.period_s) if limit.dimension == "requests" and is_short else None
         share = 1.0 if not is_short else _BURST_SHARE if self._window is None else _TOKEN_BURST_SHARE
         self._burst_s = limit.period_s * share if limit.burst_s is None else limit.burst_s
         self._burst_share = 1.0
         self._rate_after_cut = 1.0
         self._cut_at = -math.inf
         self._refused_at: list[float] = []
-        self.noise = Noise(limit.period_s)
+        self.baseline = BaselineRefusals(limit.period_s)
         self._in_a_row = 0  # refusals, with nothing accepted in between
         self._last: Charge | None = None
         self._moved_s = 0.0  # by headers, in sum
@@ -125,8 +125,8 @@ class Pace:
 
     def window_s(self, now: float) -> float:
         """Return over how long the server counts: the period, or slices of it that refusals showed a while ago."""
-        if self._slices is not None and self._slices.suspected_s is not None:
-            return self._slices.suspected_s
+        if self._fixed_windows is not None and self._fixed_windows.suspected_s is not None:
+            return self._fixed_windows.suspected_s
         is_recent = now - self._cut_at < _SLICES_KEPT * self.period_s
         return self._quantum_s if self._quantum_s is not None and is_recent else self.period_s
 
@@ -138,8 +138,8 @@ class Pace:
 
     def spacing_s(self, now: float, jitter_s: float) -> float:
         """Return the seconds per unit at present."""
-        if self._slices is not None and self._slices.grid is not None:
-            return self._slices.grid.spacing_s
+        if self._fixed_windows is not None and self._fixed_windows.grid is not None:
+            return self._fixed_windows.grid.spacing_s
         spacing_s = self.period_s / (self.amount * self.rate_share(now))
         window_s = self.window_s(now)
         if self._window is not None and window_s == self.period_s:
@@ -155,8 +155,8 @@ class Pace:
         `unsure` is by how much what is under way may exceed what is charged for it.
         """
         moment = max(now, self.closed_until, self.tat - self.burst_s(now))
-        if self._slices is not None:
-            return self._slices.open_at(moment, self.rate_share(now), self.amount)
+        if self._fixed_windows is not None:
+            return self._fixed_windows.open_at(moment, self.rate_share(now), self.amount)
         if self._window is None:
             return moment
         most = self.amount * self.rate_share(now) - units - unsure
@@ -182,11 +182,11 @@ class Pace:
 
     def _note(self, charge: Charge) -> None:
         if self._is_guess:
-            self.noise.left(charge.at)
+            self.baseline.left(charge.at)
         if self._window is not None:
             self._window.add(charge)
-        if self._slices is not None:
-            self._slices.starts(charge.at)
+        if self._fixed_windows is not None:
+            self._fixed_windows.starts(charge.at)
 
     def is_last(self, charge: Charge) -> bool:
         """Tell whether nobody reserved after this one; only then it can be undone without anybody else's slot."""
@@ -197,8 +197,8 @@ class Pace:
         self.tat -= charge.tat_by_s
         if self._window is not None:
             self._window.remove(charge)
-        if self._slices is not None:
-            self._slices.starts_not(charge.at)
+        if self._fixed_windows is not None:
+            self._fixed_windows.starts_not(charge.at)
 
     def _worth_s(self, units: float, spacing_s: float) -> float:
         return min(units * spacing_s, 1.1 * self.period_s)  # after a whole period nothing of it counts any more
@@ -213,8 +213,8 @@ class Pace:
         self.tat += self._worth_s(units, charge.spacing_s) - self._worth_s(expected, charge.spacing_s)
         if self._window is not None:
             self._window.change(charge, units)
-        if self._slices is not None and charge.units and not units:
-            self._slices.starts_not(charge.at)
+        if self._fixed_windows is not None and charge.units and not units:
+            self._fixed_windows.starts_not(charge.at)
         charge.units = charge.paced = units
 
     def fits_gap(self, charge: Charge, units: float, now: float, jitter_s: float, unsure: float = 0.0) -> bool:
@@ -242,10 +242,10 @@ class Pace:
     def refused(self, sent_at: float, now: float, retry_at: float | None, under_way: int = 0) -> None:
         """Close until `retry_at`, and go slower from then on: once for all requests that were under way together."""
         if self._is_guess:
-            self.noise.note(sent_at, under_way, is_refused=True)
-            if self.noise.explains() and (retry_at is None or retry_at - now <= _SOON_S):
+            self.baseline.note(sent_at, under_way, is_refused=True)
+            if self.baseline.explains() and (retry_at is None or retry_at - now <= _SOON_S):
                 return
-        is_explained = self._slices is not None and sent_at < self._slices.known_from
+        is_explained = self._fixed_windows is not None and sent_at < self._fixed_windows.known_from
         if sent_at >= self._cut_at and not is_explained:
             share = self.rate_share(now)
             self._rate_after_cut = max(_LEAST_RATE, share * _RATE_CUT)
@@ -263,7 +263,7 @@ class Pace:
     def accepted(self, sent_at: float, under_way: int = 0) -> None:
         """Note that a request was not refused: the next refusal is the first again."""
         if self._is_guess:
-            self.noise.note(sent_at, under_way, is_refused=False)
+            self.baseline.note(sent_at, under_way, is_refused=False)
         if sent_at > self._cut_at > -math.inf:
             self._in_a_row = 0
             if self._is_guess:
@@ -276,10 +276,10 @@ class Pace:
 
     def saw(self, sent_at: float, bucket: RateLimit, now: float) -> None:
         """Learn from headers whether the provider counts in slices."""
-        if self._slices is not None:
-            known_from = self._slices.known_from
-            self._slices.saw(sent_at, bucket, now)
-            if self._slices.known_from > known_from:
+        if self._fixed_windows is not None:
+            known_from = self._fixed_windows.known_from
+            self._fixed_windows.saw(sent_at, bucket, now)
+            if self._fixed_windows.known_from > known_from:
                 self._cut_at = -math.inf  # they are why something was refused
 
     def believe(self, charge: Charge, sent_at: float, remaining: float, reset_after_s: float) -> None:
@@ -288,7 +288,7 @@ class Pace:
         Compared is the moment at which this request was counted, so what left since then is in neither of the two.
         Backward goes only what headers had moved forward before, so at most one period.
         """
-        if self._slices is not None and self._slices.grid is not None:
+        if self._fixed_windows is not None and self._fixed_windows.grid is not None:
             return  # the count is of a slice, not of the period
         share_used = 1 - min(1.0, remaining / self.amount)
         spacing_s = charge.spacing_s

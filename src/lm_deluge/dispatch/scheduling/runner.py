@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from weakref import WeakSet
 
-from lm_deluge.api_requests.watchdog import Patrol
-from lm_deluge.dispatch.call import Work
-from lm_deluge.dispatch.scheduling.first_token_times import FirstTokens
+from lm_deluge.api_requests.read_timeout import TimeoutMonitor
+from lm_deluge.dispatch.call import CallSpec
+from lm_deluge.dispatch.scheduling.first_token_times import FirstTokenTimes
 from lm_deluge.dispatch.scheduling.limiter import Limiter, Observation, Ticket
 from lm_deluge.dispatch.scheduling.outages import Outages
 from lm_deluge.dispatch.scheduling.queue import Job
@@ -108,7 +108,7 @@ class Runner:
     ) -> None:
         self.routes = tuple(routes)
         self.total_s = math.inf if total_s is None else total_s
-        self.first_tokens = None if hedge_after is None else FirstTokens(hedge_after)
+        self.first_tokens = None if hedge_after is None else FirstTokenTimes(hedge_after)
         self.now = clock
         self._limiter = limiter
         self._scheduler = Scheduler(limiter.limiter, routes)
@@ -122,7 +122,7 @@ class Runner:
         self._timer: asyncio.Handle | None = None
         self._filling: asyncio.Handle | None = None
         self._loop = asyncio.get_running_loop()
-        self.patrol = Patrol(self._loop)
+        self.timeout_monitor = TimeoutMonitor(self._loop)
         limiter.join(self)
 
     @property
@@ -138,28 +138,28 @@ class Runner:
         with self._limiter as limiter:
             return limiter.limited_by(self.now())
 
-    def candidates(self, work: Work) -> list[str]:
+    def candidates(self, spec: CallSpec) -> list[str]:
         """Return the models that may take a call, the preferred one first."""
-        models = [route.model for route in self.routes if work.models is None or route.model in work.models]
-        return sorted(dict.fromkeys(models), key=lambda model: model != work.prefer)
+        models = [route.model for route in self.routes if spec.models is None or route.model in spec.models]
+        return sorted(dict.fromkeys(models), key=lambda model: model != spec.prefer)
 
-    def usable(self, work: Work) -> list[str]:
+    def usable(self, spec: CallSpec) -> list[str]:
         """Return those of them that are not left alone at present."""
         with self._limiter:
             found = self._scheduler.usable(self.now())
-        return [model for model in self.candidates(work) if model in found]
+        return [model for model in self.candidates(spec) if model in found]
 
     # Going
 
-    def job_of(self, work: Work) -> Job:
+    def job_of(self, spec: CallSpec) -> Job:
         """Return what a call is to the scheduler. It keeps its place in the queue until `forget`."""
         self._last_id += 1
         return Job(
             id=self._last_id,
-            input_tokens=math.ceil(work.text_length / _CHARACTERS_PER_TOKEN),
-            max_output_tokens=work.max_output_tokens,
-            models=work.models,
-            prefer=work.prefer,
+            input_tokens=math.ceil(spec.text_length / _CHARACTERS_PER_TOKEN),
+            max_output_tokens=spec.max_output_tokens,
+            models=spec.models,
+            prefer=spec.prefer,
         )
 
     async def admit(self, job: Job, wait_s: float = 0.0) -> Start:

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 import msgspec
 
 from lm_deluge.dispatch.scheduling.limiter import Limiter, Ticket
-from lm_deluge.dispatch.scheduling.queue import Entry, Job, Lane
+from lm_deluge.dispatch.scheduling.queue import Job, JobQueue, QueuedJob
 from lm_deluge.errors import BudgetError, ConfigurationError, DelugeError, DispatchError
 
 __all__ = ["Failure", "Job", "Plan", "Route", "Scheduler", "Start"]
@@ -71,7 +71,7 @@ class Plan(msgspec.Struct, frozen=True):
     wake_at: float
 
 
-class _Way:
+class _RouteState:
     """A route and its state."""
 
     def __init__(self, route: Route) -> None:
@@ -80,17 +80,17 @@ class _Way:
         self.cool_until = -math.inf
         self.killed_by: DelugeError | None = None
         self.killed_until = math.inf
-        self.held: tuple[Entry, _Group, Ticket] | None = None
+        self.held: tuple[QueuedJob, _Group, Ticket] | None = None
 
 
 class _Group:
     """A lane and the ways that may take its jobs: the preferred one, then the others, then all."""
 
-    def __init__(self, ways: list[_Way], prefer: str | None) -> None:
-        self.lane = Lane()
-        self.ways = ways
-        preferred = [way for way in ways if way.route.model == prefer]
-        self.tiers = (preferred, [way for way in ways if not way.route.is_fallback], ways)
+    def __init__(self, states: list[_RouteState], prefer: str | None) -> None:
+        self.queue = JobQueue()
+        self.states = states
+        preferred = [state for state in states if state.route.model == prefer]
+        self.tiers = (preferred, [state for state in states if not state.route.is_fallback], states)
 
 
 _GroupKey = tuple[tuple[int, ...], str | None]
@@ -111,10 +111,10 @@ class Scheduler:
             if not 0 < route.weight < math.inf:
                 raise ConfigurationError(f"the weight {route.weight!r} of {route.model} is not a number above 0")
         self._limiter = limiter
-        self._ways = [_Way(route) for route in routes]
+        self._states = [_RouteState(route) for route in routes]
         self._groups: dict[_GroupKey, _Group] = {}
-        self._waiting: list[tuple[float, int, Entry, _Group]] = []
-        self._entries: dict[int, tuple[Entry, _Group]] = {}
+        self._waiting: list[tuple[float, int, QueuedJob, _Group]] = []
+        self._entries: dict[int, tuple[QueuedJob, _Group]] = {}
         self._orders: dict[int, int] = {}
         self._count = itertools.count()
 
@@ -139,23 +139,25 @@ class Scheduler:
         order = self._orders.get(job.id)
         if order is None:
             order = self._orders[job.id] = next(self._count)
-        entry = Entry(order, job)
+        entry = QueuedJob(order, job)
         self._entries[job.id] = (entry, group)
         if not_before > now:
             heapq.heappush(self._waiting, (not_before, order, entry, group))
             return True
-        group.lane.add(entry)
+        group.queue.add(entry)
         # Where one waits for its slot, a smaller one may go in the gap before it.
-        return group.lane.head() is entry or any(way.held is not None for way in self._ways)
+        return group.queue.head() is entry or any(state.held is not None for state in self._states)
 
     def _group_for(self, job: Job) -> _Group:
-        allowed = [place for place, way in enumerate(self._ways) if job.models is None or way.route.model in job.models]
+        allowed = [
+            place for place, state in enumerate(self._states) if job.models is None or state.route.model in job.models
+        ]
         if not allowed:
             raise DispatchError(f"none of the client's models may take call {job.id}")
         places: list[int] = []
         refusal: BudgetError | None = None
         for place in allowed:
-            route = self._ways[place].route
+            route = self._states[place].route
             try:
                 self._limiter.check(job.need(route.model, route.key))
             except BudgetError as error:
@@ -167,8 +169,8 @@ class Scheduler:
         key = (tuple(places), job.prefer)
         group = self._groups.get(key)
         if group is None:
-            ways = [self._ways[place] for place in places]
-            group = _Group(ways, job.prefer)
+            states = [self._states[place] for place in places]
+            group = _Group(states, job.prefer)
             self._groups[key] = group
         return group
 
@@ -179,11 +181,11 @@ class Scheduler:
         if found is None:
             return False
         entry, group = found
-        for way in self._ways:
-            if way.held is not None and way.held[0] is entry:
-                self._limiter.release(way.held[2], now, was_sent=False)
-                way.held = None
-        group.lane.take(entry)
+        for state in self._states:
+            if state.held is not None and state.held[0] is entry:
+                self._limiter.release(state.held[2], now, was_sent=False)
+                state.held = None
+        group.queue.take(entry)
         return True
 
     def forget(self, job_id: int) -> None:
@@ -203,28 +205,30 @@ class Scheduler:
         until: float = math.inf,
     ) -> None:
         """Use a model, a key or a provider no more, or not before `until`. Jobs that only it could take fail."""
-        for way in self._matching(model, key, provider):
-            way.killed_by, way.killed_until = error, until
-            self._return_held(way, now)
+        for state in self._matching(model, key, provider):
+            state.killed_by, state.killed_until = error, until
+            self._return_held(state, now)
 
     def cool(
         self, until: float, now: float, *, model: str | None = None, key: str | None = None, provider: str | None = None
     ) -> None:
         """Pass over a model, a key or a provider until then."""
-        for way in self._matching(model, key, provider):
-            way.cool_until = max(way.cool_until, until)
-            self._return_held(way, now)
+        for state in self._matching(model, key, provider):
+            state.cool_until = max(state.cool_until, until)
+            self._return_held(state, now)
 
-    def _matching(self, model: str | None, key: str | None, provider: str | None) -> list[_Way]:
+    def _matching(self, model: str | None, key: str | None, provider: str | None) -> list[_RouteState]:
         wanted = {"model": model, "key": key, "provider": provider}
         names = {name: value for name, value in wanted.items() if value is not None}
-        return [way for way in self._ways if all(getattr(way.route, name) == value for name, value in names.items())]
+        return [
+            state for state in self._states if all(getattr(state.route, name) == value for name, value in names.items())
+        ]
 
-    def _return_held(self, way: _Way, now: float) -> None:
-        if way.held is None:
+    def _return_held(self, state: _RouteState, now: float) -> None:
+        if state.held is None:
             return
-        entry, _, ticket = way.held
-        way.held = None
+        entry, _, ticket = state.held
+        state.held = None
         self._limiter.release(ticket, now, was_sent=False)
         self._requeue(entry)
 
@@ -238,7 +242,7 @@ class Scheduler:
         failed: list[Failure] = []
         self._tend(now, start, failed)
         full: set[int] = set()  # ways without a place, in this poll
-        while len(full) < len(self._ways) and self._limiter.has_room:
+        while len(full) < len(self._states) and self._limiter.has_room:
             choice = self._choose(now, full)
             if choice is None:
                 break
@@ -246,8 +250,8 @@ class Scheduler:
                 self._give(*choice, now, start, full)
             except BudgetError:
                 self._regroup(choice[0], failed)
-        for way in self._ways:
-            self._fill_gap(way, now, start)
+        for state in self._states:
+            self._fill_gap(state, now, start)
         return Plan(start, failed, self._wake_at(now))
 
     def _tend(self, now: float, start: list[Start], failed: list[Failure]) -> None:
@@ -255,11 +259,11 @@ class Scheduler:
         if self._waiting:
             self._release_waiting(now)
         is_any_dead = False
-        for way in self._ways:
-            if way.held is not None:
-                self._start_held(way, *way.held, now, start)
-            if way.killed_by is not None:
-                is_any_dead |= not self._revive(way, now)
+        for state in self._states:
+            if state.held is not None:
+                self._start_held(state, *state.held, now, start)
+            if state.killed_by is not None:
+                is_any_dead |= not self._revive(state, now)
         if is_any_dead:
             self._fail_dead(failed)
 
@@ -267,140 +271,146 @@ class Scheduler:
         while self._waiting and self._waiting[0][0] <= now:
             _, _, entry, group = heapq.heappop(self._waiting)
             if not entry.is_gone:
-                group.lane.add(entry)
+                group.queue.add(entry)
 
     def _start_held(
-        self, way: _Way, entry: Entry, group: _Group, ticket: Ticket, now: float, start: list[Start]
+        self, state: _RouteState, entry: QueuedJob, group: _Group, ticket: Ticket, now: float, start: list[Start]
     ) -> None:
         """Start what a way holds if its slot has come."""
         if ticket.at > now:
             ticket = self._limiter.sooner(ticket, now)
         if ticket.at > now:
-            way.held = (entry, group, ticket)
+            state.held = (entry, group, ticket)
             return
-        way.held = None
-        if self._limiter.opens_at(way.route.model, way.route.key, now) > now:
+        state.held = None
+        if self._limiter.opens_at(state.route.model, state.route.key, now) > now:
             # Refused in the meantime: the slot was from before the gate closed.
             self._limiter.release(ticket, now, was_sent=False)
             self._requeue(entry)
         else:
-            self._begin(entry, way, ticket, start)
+            self._begin(entry, state, ticket, start)
 
-    def _requeue(self, entry: Entry) -> None:
+    def _requeue(self, entry: QueuedJob) -> None:
         _, group = self._entries[entry.job.id]
-        again = Entry(entry.order, entry.job)
+        again = QueuedJob(entry.order, entry.job)
         self._entries[entry.job.id] = (again, group)
-        group.lane.add(again)
+        group.queue.add(again)
 
-    def _revive(self, way: _Way, now: float) -> bool:
+    def _revive(self, state: _RouteState, now: float) -> bool:
         """Use one again whose time is over; return whether it may be used."""
-        if way.killed_until <= now:
-            way.killed_by, way.killed_until = None, math.inf
-        return way.killed_by is None
+        if state.killed_until <= now:
+            state.killed_by, state.killed_until = None, math.inf
+        return state.killed_by is None
 
     def _fail_dead(self, failed: list[Failure]) -> None:
         for group in self._groups.values():
-            if all(way.killed_by is not None for way in group.ways):
-                error = group.ways[-1].killed_by
+            if all(state.killed_by is not None for state in group.states):
+                error = group.states[-1].killed_by
                 assert error is not None  # noqa: S101 - asked above
-                for entry in group.lane.drain():
+                for entry in group.queue.drain():
                     del self._entries[entry.job.id]
                     self._orders.pop(entry.job.id, None)
                     failed.append(Failure(entry.job, error))
 
-    def _open_ways(self, group: _Group, now: float) -> list[_Way]:
+    def _open_states(self, group: _Group, now: float) -> list[_RouteState]:
         """Return the ways that a group may use at present, of the first tier that has any."""
-        for ways in group.tiers:
-            usable = [way for way in ways if way.killed_by is None and self._opens_at(way, now) <= now]
+        for states in group.tiers:
+            usable = [state for state in states if state.killed_by is None and self._opens_at(state, now) <= now]
             if usable:
                 return usable
         return []
 
     def usable(self, now: float) -> set[str]:
         """Return the models that nothing speaks against at present, beside the limits."""
-        return {way.route.model for way in self._ways if way.killed_by is None and self._opens_at(way, now) <= now}
+        return {
+            state.route.model for state in self._states if state.killed_by is None and self._opens_at(state, now) <= now
+        }
 
-    def _opens_at(self, way: _Way, now: float) -> float:
-        return max(way.cool_until, self._limiter.opens_at(way.route.model, way.route.key, now))
+    def _opens_at(self, state: _RouteState, now: float) -> float:
+        return max(state.cool_until, self._limiter.opens_at(state.route.model, state.route.key, now))
 
-    def _choose(self, now: float, full: set[int]) -> tuple[Entry, _Group, _Way] | None:
+    def _choose(self, now: float, full: set[int]) -> tuple[QueuedJob, _Group, _RouteState] | None:
         """Return the job that came first among those that have somewhere to go, and where it goes first."""
-        best: tuple[Entry, _Group, list[_Way]] | None = None
+        best: tuple[QueuedJob, _Group, list[_RouteState]] | None = None
         for group in self._groups.values():
-            entry = group.lane.head()
+            entry = group.queue.head()
             if entry is None or (best is not None and best[0].order < entry.order):
                 continue
-            ways = [way for way in self._open_ways(group, now) if way.held is None and id(way) not in full]
-            if ways:
-                best = (entry, group, ways)
+            states = [state for state in self._open_states(group, now) if state.held is None and id(state) not in full]
+            if states:
+                best = (entry, group, states)
         if best is None:
             return None
-        entry, group, ways = best
-        if len(ways) == 1:
-            return entry, group, ways[0]  # whether it has a place is seen when it is to give one
-        slots = [(self._limiter.earliest(entry.job.need(way.route.model, way.route.key), now), way) for way in ways]
+        entry, group, states = best
+        if len(states) == 1:
+            return entry, group, states[0]  # whether it has a place is seen when it is to give one
+        slots = [
+            (self._limiter.earliest(entry.job.need(state.route.model, state.route.key), now), state) for state in states
+        ]
         soonest = min(slot for slot, _ in slots)
         if soonest == math.inf:
             # No place at any of them: nobody's turn is used up by asking.
-            full.update(id(way) for way in ways)
+            full.update(id(state) for state in states)
             return self._choose(now, full)
-        return entry, group, self._next_turn([way for slot, way in slots if slot <= soonest])
+        return entry, group, self._next_turn([state for slot, state in slots if slot <= soonest])
 
-    def _next_turn(self, ways: list[_Way]) -> _Way:
-        if len(ways) == 1:
-            return ways[0]
-        for way in ways:
-            way.turn += way.route.weight
-        chosen = max(ways, key=lambda way: way.turn)
-        chosen.turn -= sum(way.route.weight for way in ways)
+    def _next_turn(self, states: list[_RouteState]) -> _RouteState:
+        if len(states) == 1:
+            return states[0]
+        for state in states:
+            state.turn += state.route.weight
+        chosen = max(states, key=lambda state: state.turn)
+        chosen.turn -= sum(state.route.weight for state in states)
         return chosen
 
-    def _give(self, entry: Entry, group: _Group, way: _Way, now: float, start: list[Start], full: set[int]) -> None:
-        ticket = self._limiter.reserve(entry.job.need(way.route.model, way.route.key), now)
+    def _give(
+        self, entry: QueuedJob, group: _Group, state: _RouteState, now: float, start: list[Start], full: set[int]
+    ) -> None:
+        ticket = self._limiter.reserve(entry.job.need(state.route.model, state.route.key), now)
         if ticket is None:
-            full.add(id(way))
+            full.add(id(state))
             return
-        group.lane.take(entry)
+        group.queue.take(entry)
         if ticket.at <= now:
-            self._begin(entry, way, ticket, start)
+            self._begin(entry, state, ticket, start)
         else:
-            way.held = (entry, group, ticket)
+            state.held = (entry, group, ticket)
 
-    def _regroup(self, entry: Entry, failed: list[Failure]) -> None:
+    def _regroup(self, entry: QueuedJob, failed: list[Failure]) -> None:
         """Queue a job anew that no longer fits: a limit turned out lower than it was when the job came."""
         _, group = self._entries[entry.job.id]
-        group.lane.take(entry)
+        group.queue.take(entry)
         try:
             group = self._group_for(entry.job)
         except BudgetError as error:
             del self._entries[entry.job.id]
             failed.append(Failure(entry.job, error))
             return
-        again = Entry(entry.order, entry.job)
+        again = QueuedJob(entry.order, entry.job)
         self._entries[entry.job.id] = (again, group)
-        group.lane.add(again)
+        group.queue.add(again)
 
-    def _begin(self, entry: Entry, way: _Way, ticket: Ticket, start: list[Start]) -> None:
+    def _begin(self, entry: QueuedJob, state: _RouteState, ticket: Ticket, start: list[Start]) -> None:
         del self._entries[entry.job.id]
-        start.append(Start(entry.job, way.route, ticket))
+        start.append(Start(entry.job, state.route, ticket))
 
-    def _fill_gap(self, way: _Way, now: float, start: list[Start]) -> None:
+    def _fill_gap(self, state: _RouteState, now: float, start: list[Start]) -> None:
         """Let smaller jobs go before the one that waits for its slot, where that does not delay it."""
-        if way.held is None or way.held[2].at - now < _LEAST_GAP_S:
+        if state.held is None or state.held[2].at - now < _LEAST_GAP_S:
             return
-        ticket = way.held[2]
-        for other in self._ways:
+        ticket = state.held[2]
+        for other in self._states:
             self._start_sooner(other, ticket, now, start)
         for group in self._groups.values():
-            if way not in self._open_ways(group, now):
+            if state not in self._open_states(group, now):
                 continue
-            for entry in list(group.lane.next_ones(_LOOK_AHEAD)):
-                filler = self._fill(entry, way, ticket, now)
+            for entry in list(group.queue.next_ones(_LOOK_AHEAD)):
+                filler = self._fill(entry, state, ticket, now)
                 if filler is not None:
-                    group.lane.take(entry)
-                    self._begin(entry, way, filler, start)
+                    group.queue.take(entry)
+                    self._begin(entry, state, filler, start)
 
-    def _start_sooner(self, other: _Way, ticket: Ticket, now: float, start: list[Start]) -> None:
+    def _start_sooner(self, other: _RouteState, ticket: Ticket, now: float, start: list[Start]) -> None:
         """Start who waits elsewhere only because `ticket` has its slot first under limits that both share."""
         while other.held is not None and other.held[2] is not ticket:
             entry, _, own = other.held
@@ -414,29 +424,29 @@ class Scheduler:
             if following is not None:
                 self._give(*following, other, now, start, set())
 
-    def _next_for(self, way: _Way, now: float) -> tuple[Entry, _Group] | None:
+    def _next_for(self, state: _RouteState, now: float) -> tuple[QueuedJob, _Group] | None:
         """Return the job that came first among those that this way may take."""
         heads = [
             (entry, group)
             for group in self._groups.values()
-            if way in self._open_ways(group, now) and (entry := group.lane.head()) is not None
+            if state in self._open_states(group, now) and (entry := group.queue.head()) is not None
         ]
         return min(heads, key=lambda head: head[0].order, default=None)
 
-    def _fill(self, entry: Entry, way: _Way, ticket: Ticket, now: float) -> Ticket | None:
+    def _fill(self, entry: QueuedJob, state: _RouteState, ticket: Ticket, now: float) -> Ticket | None:
         try:
-            return self._limiter.reserve(entry.job.need(way.route.model, way.route.key), now, before=ticket)
+            return self._limiter.reserve(entry.job.need(state.route.model, state.route.key), now, before=ticket)
         except BudgetError:
             return None  # said when its own turn comes
 
     def _wake_at(self, now: float) -> float:
         if not self._entries:
             return math.inf
-        moments = [way.held[2].at for way in self._ways if way.held is not None]
+        moments = [state.held[2].at for state in self._states if state.held is not None]
         if len(moments) > 1 and max(moments) > now + _LEAST_GAP_S:
             # Who waits behind another model's slot may go in the gap before it: no event of ours says when.
             moments.append(now + _LEAST_GAP_S)
         if self._waiting:
             moments.append(self._waiting[0][0])
-        moments += [way.killed_until if way.killed_by else self._opens_at(way, now) for way in self._ways]
+        moments += [state.killed_until if state.killed_by else self._opens_at(state, now) for state in self._states]
         return min((moment for moment in moments if moment > now), default=math.inf)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from typing import Protocol
 
-__all__ = ["Entry", "Window"]
+__all__ = ["Window", "WindowEntry"]
 
 
-class Entry(Protocol):
+class WindowEntry(Protocol):
     """Something that left, or will: at which moment, and at what cost as far as it is known by now."""
 
     at: float
@@ -19,10 +19,10 @@ class Window:
     """Entries in the order of their moments, and their sum. Whatever `reach_s` ago or longer left counts no more."""
 
     def __init__(self) -> None:
-        self._entries: deque[Entry] = deque()
+        self._entries: deque[WindowEntry] = deque()
         self._used = 0.0
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: WindowEntry) -> None:
         """Count an entry; nearly always it is the last one."""
         place = len(self._entries)
         while place and self._entries[place - 1].at > entry.at:
@@ -30,7 +30,7 @@ class Window:
         self._entries.insert(place, entry)
         self._used += entry.units
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry: WindowEntry) -> None:
         """Count an entry no more; one that is forgotten already is no fault."""
         for place in range(len(self._entries) - 1, -1, -1):
             if self._entries[place] is entry:
@@ -40,7 +40,7 @@ class Window:
             if self._entries[place].at < entry.at:
                 return
 
-    def change(self, entry: Entry, units: float) -> None:
+    def change(self, entry: WindowEntry, units: float) -> None:
         """Note what an entry costs after all; to be told before the entry itself is changed."""
         if self._entries and entry.at >= self._entries[0].at:
             self._used += units - entry.units

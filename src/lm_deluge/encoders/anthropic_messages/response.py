@@ -26,7 +26,7 @@ import msgspec
 
 from lm_deluge.encoders.anthropic_messages.errors import encode_error, encode_stream_error
 from lm_deluge.encoders.anthropic_messages.request import parse_request
-from lm_deluge.encoders.encoder import Encoder, Route
+from lm_deluge.encoders.encoder import Encoder, Endpoint
 from lm_deluge.errors import ServerError
 from lm_deluge.events import (
     Citation,
@@ -391,9 +391,9 @@ ENCODER = Encoder(
     encode_stream_error=encode_stream_error,
     # With and without the version, as base URLs come in both forms; and as Google's Vertex AI has it.
     routes=(
-        Route(r"(/v1)?/messages"),
-        Route(r"(.*/publishers/anthropic)?/models/(?P<model>[^/]+):streamRawPredict", is_streamed=True),
-        Route(r"(.*/publishers/anthropic)?/models/(?P<model>[^/]+):rawPredict", is_streamed=False),
+        Endpoint(r"(/v1)?/messages"),
+        Endpoint(r"(.*/publishers/anthropic)?/models/(?P<model>[^/]+):streamRawPredict", is_streamed=True),
+        Endpoint(r"(.*/publishers/anthropic)?/models/(?P<model>[^/]+):rawPredict", is_streamed=False),
     ),
     id_prefix="msg_",
 )

@@ -12,7 +12,7 @@ import msgspec
 from lm_deluge.encoders.bedrock_converse.blocks import ConverseWriter, build_answer
 from lm_deluge.encoders.bedrock_converse.errors import encode_error, encode_event, encode_stream_error
 from lm_deluge.encoders.bedrock_converse.request import parse_request
-from lm_deluge.encoders.encoder import Encoder, Route
+from lm_deluge.encoders.encoder import Encoder, Endpoint
 from lm_deluge.events import Event
 from lm_deluge.wire.eventstream import MEDIA_TYPE
 
@@ -40,8 +40,8 @@ ENCODER = Encoder(
     encode_error=encode_error,
     encode_stream_error=encode_stream_error,
     routes=(
-        Route(r"/model/(?P<model>[^/]+)/converse-stream", is_streamed=True),
-        Route(r"/model/(?P<model>[^/]+)/converse", is_streamed=False),
+        Endpoint(r"/model/(?P<model>[^/]+)/converse-stream", is_streamed=True),
+        Endpoint(r"/model/(?P<model>[^/]+)/converse", is_streamed=False),
     ),
     stream_type=MEDIA_TYPE,
     is_sse=False,

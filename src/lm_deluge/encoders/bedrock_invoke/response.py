@@ -21,7 +21,7 @@ from lm_deluge.encoders.bedrock_converse.errors import encode_error, encode_even
 from lm_deluge.encoders.bedrock_invoke.model_families import find_form
 from lm_deluge.encoders.bedrock_invoke.request import parse_request
 from lm_deluge.encoders.bedrock_invoke.text_models import TEXT_FORMS, build_text_answer, metrics, write_text
-from lm_deluge.encoders.encoder import Encoder, Route
+from lm_deluge.encoders.encoder import Encoder, Endpoint
 from lm_deluge.encoders.openai_chat import response as openai_chat
 from lm_deluge.events import Event, ResponseStarted, UsageReported
 from lm_deluge.usage import Usage
@@ -128,8 +128,8 @@ ENCODER = Encoder(
     encode_error=encode_error,
     encode_stream_error=encode_stream_error,
     routes=(
-        Route(r"/model/(?P<model>[^/]+)/invoke-with-response-stream", is_streamed=True),
-        Route(r"/model/(?P<model>[^/]+)/invoke", is_streamed=False),
+        Endpoint(r"/model/(?P<model>[^/]+)/invoke-with-response-stream", is_streamed=True),
+        Endpoint(r"/model/(?P<model>[^/]+)/invoke", is_streamed=False),
     ),
     stream_type=MEDIA_TYPE,
     is_sse=False,

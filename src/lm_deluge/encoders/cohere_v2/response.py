@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from lm_deluge.encoders.cohere_v2.request import parse_request
-from lm_deluge.encoders.encoder import Encoder, Route
+from lm_deluge.encoders.encoder import Encoder, Endpoint
 from lm_deluge.encoders.openai_chat.errors import usual_status
 from lm_deluge.encoders.openai_chat.response_fields import call_fields
 from lm_deluge.errors import APIError
@@ -274,5 +274,5 @@ ENCODER = Encoder(
     encode_response=encode_response,
     encode_error=encode_error,
     encode_stream_error=encode_stream_error,
-    routes=(Route(r"/v2/chat"),),
+    routes=(Endpoint(r"/v2/chat"),),
 )

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from lm_deluge.encoders.encoder import Encoder, Route
+from lm_deluge.encoders.encoder import Encoder, Endpoint
 from lm_deluge.encoders.gemini_generate.fields import encode_error, encode_stream_error
 from lm_deluge.encoders.gemini_generate.request import parse_request
 from lm_deluge.events import (
@@ -249,8 +249,8 @@ ENCODER = Encoder(
     encode_error=encode_error,
     encode_stream_error=encode_stream_error,
     routes=(
-        Route(f"{_MODEL}:streamGenerateContent", is_streamed=True),
-        Route(f"{_MODEL}:generateContent", is_streamed=False),
+        Endpoint(f"{_MODEL}:streamGenerateContent", is_streamed=True),
+        Endpoint(f"{_MODEL}:generateContent", is_streamed=False),
     ),
     stream_type="text/event-stream",
 )

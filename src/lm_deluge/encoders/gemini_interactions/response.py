@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from lm_deluge.encoders.encoder import Encoder, Route
+from lm_deluge.encoders.encoder import Encoder, Endpoint
 from lm_deluge.encoders.gemini_generate.fields import encode_error
 from lm_deluge.encoders.gemini_interactions.request import parse_request
 from lm_deluge.errors import APIError
@@ -277,7 +277,7 @@ ENCODER = Encoder(
     encode_response=encode_response,
     encode_error=encode_error,
     encode_stream_error=encode_stream_error,
-    routes=(Route(r"(/v1beta1|/v1beta|/v1)?/interactions"),),
+    routes=(Endpoint(r"(/v1beta1|/v1beta|/v1)?/interactions"),),
     stream_type="text/event-stream",
     id_prefix="v1_",
 )

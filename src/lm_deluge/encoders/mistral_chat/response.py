@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from lm_deluge.encoders.encoder import Encoder, Route
+from lm_deluge.encoders.encoder import Encoder, Endpoint
 from lm_deluge.encoders.mistral_chat.request import parse_request
 from lm_deluge.encoders.openai_chat.errors import error_words
 from lm_deluge.encoders.openai_chat.response_fields import call_fields, image_piece, logprob_fields, usage_fields
@@ -271,5 +271,5 @@ ENCODER = Encoder(
     encode_error=encode_error,
     encode_stream_error=encode_stream_error,
     # The path alone is OpenAI's too: a server that speaks both tells them apart by the name in front of it.
-    routes=(Route(r"/mistral/v1/chat/completions"),),
+    routes=(Endpoint(r"/mistral/v1/chat/completions"),),
 )

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from lm_deluge.encoders.encoder import Encoder, Route
+from lm_deluge.encoders.encoder import Encoder, Endpoint
 from lm_deluge.encoders.ollama_chat.request import parse_request
 from lm_deluge.encoders.openai_chat.errors import usual_status
 from lm_deluge.encoders.openai_chat.response_fields import logprob_fields
@@ -208,7 +208,7 @@ ENCODER = Encoder(
     encode_response=encode_response,
     encode_error=encode_error,
     encode_stream_error=encode_stream_error,
-    routes=(Route(r"/api/chat"),),
+    routes=(Endpoint(r"/api/chat"),),
     stream_type="application/x-ndjson",
     is_sse=False,
 )

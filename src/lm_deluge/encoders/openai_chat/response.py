@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from lm_deluge.encoders.encoder import Encoder, Route
+from lm_deluge.encoders.encoder import Encoder, Endpoint
 from lm_deluge.encoders.openai_chat.errors import encode_error, encode_stream_error
 from lm_deluge.encoders.openai_chat.request import parse_request
 from lm_deluge.encoders.openai_chat.response_fields import call_fields, image_piece, logprob_fields, usage_fields
@@ -289,6 +289,6 @@ ENCODER = Encoder(
     encode_error=encode_error,
     encode_stream_error=encode_stream_error,
     # With and without the version, as base URLs come in both forms.
-    routes=(Route(r"(/v1)?/chat/completions"),),
+    routes=(Endpoint(r"(/v1)?/chat/completions"),),
     id_prefix="chatcmpl-",
 )

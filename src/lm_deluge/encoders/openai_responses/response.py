@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from lm_deluge.encoders.encoder import Encoder, Route
+from lm_deluge.encoders.encoder import Encoder, Endpoint
 from lm_deluge.encoders.openai_chat.errors import encode_error
 from lm_deluge.encoders.openai_responses.output_items import (
     JSON,
@@ -287,6 +287,6 @@ ENCODER = Encoder(
     encode_error=encode_error,
     encode_stream_error=encode_stream_error,
     # With and without the version, as base URLs come in both forms; Azure's has one more word in it.
-    routes=(Route(r"(/openai)?(/v1)?/responses"),),
+    routes=(Endpoint(r"(/openai)?(/v1)?/responses"),),
     id_prefix="resp_",
 )

@@ -10,7 +10,7 @@ from typing import Any
 from lm_deluge import errors
 from lm_deluge.errors import APIError
 from lm_deluge.simulator.faults.fault import Parameters, Row
-from lm_deluge.simulator.plan import Frame, Plan
+from lm_deluge.simulator.plan import Frame, WirePlan
 
 __all__ = ["ANSWER_FAULTS", "refuse"]
 
@@ -48,7 +48,7 @@ _MESSAGES: dict[int, str] = {
 }
 
 
-def refuse(plan: Plan, error: APIError) -> Plan:
+def refuse(plan: WirePlan, error: APIError) -> WirePlan:
     """Return a plan that answers with an error."""
     status = error.status_code or 500
     refusal = plan.with_document(status, _JSON, plan.site.encoder.encode_error(error))
@@ -65,7 +65,7 @@ def _error(params: Parameters) -> APIError:
     return error
 
 
-def _status(plan: Plan, params: Parameters) -> Plan:
+def _status(plan: WirePlan, params: Parameters) -> WirePlan:
     refusal = refuse(plan, _error(params))
     if params["body"] is not None:
         refusal = plan.with_document(int(params["status"]), params["content_type"], str(params["body"]).encode())
@@ -89,8 +89,8 @@ def _row(description: str, status: int, **defaults: Any) -> Row:
     )
 
 
-def _retry_after(description: str, header: Callable[[Plan, float], dict[str, str]], seconds: float = 1.0) -> Row:
-    def edit(plan: Plan, params: Parameters) -> Plan:
+def _retry_after(description: str, header: Callable[[WirePlan, float], dict[str, str]], seconds: float = 1.0) -> Row:
+    def edit(plan: WirePlan, params: Parameters) -> WirePlan:
         refusal = _status(plan, params)
         return replace(refusal, headers=(*refusal.headers, *header(plan, params["seconds"]).items()))
 
@@ -98,7 +98,7 @@ def _retry_after(description: str, header: Callable[[Plan, float], dict[str, str
     return replace(row, edit_plan=edit)
 
 
-def _date(plan: Plan, seconds: float) -> dict[str, str]:
+def _date(plan: WirePlan, seconds: float) -> dict[str, str]:
     # Measured against the answer's own date, which is an hour ahead: the client's clock must not matter.
     ahead = plan.site.now + 3_600
     return {
@@ -107,15 +107,15 @@ def _date(plan: Plan, seconds: float) -> dict[str, str]:
     }
 
 
-def _json_error_200(plan: Plan, params: Parameters) -> Plan:
+def _json_error_200(plan: WirePlan, params: Parameters) -> WirePlan:
     return plan.with_document(200, _JSON, plan.site.encoder.encode_error(_error(params)))
 
 
-def _in_band_first(plan: Plan, params: Parameters) -> Plan:
+def _in_band_first(plan: WirePlan, params: Parameters) -> WirePlan:
     return replace(plan, body=(Frame(plan.site.encoder.encode_stream_error(_error(params))),))
 
 
-def _in_band_mid(plan: Plan, params: Parameters) -> Plan:
+def _in_band_mid(plan: WirePlan, params: Parameters) -> WirePlan:
     before, _ = plan.split(params["after"])
     return replace(plan, body=(*before, Frame(plan.site.encoder.encode_stream_error(_error(params)))))
 

@@ -21,7 +21,7 @@ from lm_deluge.simulator.faults.fault import SSE, Row
 from lm_deluge.simulator.faults.openai_chat import CHAT_FAULTS
 from lm_deluge.simulator.faults.transport import TRANSPORT_FAULTS
 from lm_deluge.simulator.faults.wire import WIRE_FAULTS
-from lm_deluge.simulator.plan import Plan, Site
+from lm_deluge.simulator.plan import Site, WirePlan
 
 __all__ = ["FAULTS", "Fault", "FaultQueue", "FaultSource"]
 
@@ -92,7 +92,7 @@ class Fault:
             return events
         return row.edit_events(events, site, self.params)
 
-    def edit_plan(self, plan: Plan) -> Plan:
+    def edit_plan(self, plan: WirePlan) -> WirePlan:
         """Return the plan as the fault changes it."""
         row = _ROWS[self.name]
         if row.edit_plan is None or (row.only_streams and not plan.is_stream):

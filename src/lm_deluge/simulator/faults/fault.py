@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from lm_deluge.events import Event
-from lm_deluge.simulator.plan import Plan, Site
+from lm_deluge.simulator.plan import Site, WirePlan
 
 __all__ = ["SSE", "EditEvents", "EditPlan", "Parameters", "Row"]
 
@@ -15,7 +15,7 @@ SSE = "server-sent events"
 
 Parameters: TypeAlias = Mapping[str, Any]
 EditEvents: TypeAlias = Callable[[list[Event], Site, Parameters], list[Event]]
-EditPlan: TypeAlias = Callable[[Plan, Parameters], Plan]
+EditPlan: TypeAlias = Callable[[WirePlan, Parameters], WirePlan]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from lm_deluge.events import (
     UsageReported,
 )
 from lm_deluge.simulator.faults.fault import EditEvents, EditPlan, Parameters, Row
-from lm_deluge.simulator.plan import Frame, Plan, Site
+from lm_deluge.simulator.plan import Frame, Site, WirePlan
 from lm_deluge.wire.sse import encode_sse
 
 __all__ = ["CHAT_FAULTS"]
@@ -136,7 +136,7 @@ def _without(name: str) -> Callable[[JSON], list[JSON]]:
 def _repeated_head() -> EditPlan:
     """Send id and name with every fragment, as some servers do."""
 
-    def edit(plan: Plan, params: Parameters) -> Plan:
+    def edit(plan: WirePlan, params: Parameters) -> WirePlan:
         heads: dict[int, JSON] = {}
 
         def repeat(call: JSON) -> list[JSON]:
@@ -158,7 +158,7 @@ def _split_name(call: JSON) -> list[JSON]:
     return [first, {"index": call["index"], "function": {"name": name[middle:], "arguments": ""}}]
 
 
-def _second_finish(plan: Plan, params: Parameters) -> Plan:
+def _second_finish(plan: WirePlan, params: Parameters) -> WirePlan:
     """Send the finish a second time, with another reason: the first one holds."""
     before, rest = plan.split(len(plan.body))
     first = rest[0] if rest else None
@@ -172,7 +172,7 @@ def _second_finish(plan: Plan, params: Parameters) -> Plan:
 def _like_the_first(change: Callable[[JSON], JSON], *, first: bool = False) -> EditPlan:
     """Return an edit that inserts a changed copy of the opening chunk."""
 
-    def edit(plan: Plan, params: Parameters) -> Plan:
+    def edit(plan: WirePlan, params: Parameters) -> WirePlan:
         opening = next((step for step in plan.body if isinstance(step, Frame)), None)
         if opening is None:
             return plan
@@ -200,7 +200,7 @@ def _unknown_chunk(chunk: JSON) -> JSON:
     return {**chunk, "choices": [choice], "weather": ["sunny", None]}
 
 
-def _plain_for_stream(plan: Plan, params: Parameters) -> Plan:
+def _plain_for_stream(plan: WirePlan, params: Parameters) -> WirePlan:
     """Answer in one piece, though a stream was asked for."""
     data = plan.site.encoder.encode_response(plan.events, created=int(plan.site.now))
     return plan.with_document(200, "application/json", data)

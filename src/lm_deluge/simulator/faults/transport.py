@@ -7,31 +7,31 @@ from dataclasses import replace
 from typing import Any
 
 from lm_deluge.simulator.faults.fault import SSE, EditPlan, Parameters, Row
-from lm_deluge.simulator.plan import Close, Frame, Hang, Pause, Plan, Raw, Repeat, Reset, Step
+from lm_deluge.simulator.plan import Close, Frame, Hang, Pause, Raw, Repeat, Reset, Step, WirePlan
 
 __all__ = ["TRANSPORT_FAULTS"]
 
 _AFTER: dict[str, Any] = {"after": 3}
 
 
-def _slow_first_byte(plan: Plan, params: Parameters) -> Plan:
+def _slow_first_byte(plan: WirePlan, params: Parameters) -> WirePlan:
     return replace(plan, before=(Pause(params["seconds"]), *plan.before))
 
 
-def _slow_first_token(plan: Plan, params: Parameters) -> Plan:
+def _slow_first_token(plan: WirePlan, params: Parameters) -> WirePlan:
     return plan.insert(0, Pause(params["seconds"]))
 
 
-def _silence(plan: Plan, params: Parameters) -> Plan:
+def _silence(plan: WirePlan, params: Parameters) -> WirePlan:
     seconds = params["seconds"]
     return plan.insert(params["after"], Hang() if seconds is None else Pause(seconds))
 
 
-def _no_answer(plan: Plan, params: Parameters) -> Plan:
+def _no_answer(plan: WirePlan, params: Parameters) -> WirePlan:
     return replace(plan, before=(Hang(),))
 
 
-def _drip(plan: Plan, params: Parameters) -> Plan:
+def _drip(plan: WirePlan, params: Parameters) -> WirePlan:
     data = b"".join(step.data for step in plan.body if isinstance(step, Frame))
     pause = Pause(params["seconds"])
     steps: list[Step] = []
@@ -40,12 +40,12 @@ def _drip(plan: Plan, params: Parameters) -> Plan:
     return replace(plan, body=tuple(steps))
 
 
-def _endless_pings(plan: Plan, params: Parameters) -> Plan:
+def _endless_pings(plan: WirePlan, params: Parameters) -> WirePlan:
     before, _ = plan.split(params["after"])
     return replace(plan, body=(*before, Repeat(b": ping\n\n", params["seconds"])))
 
 
-def _endless_empty_deltas(plan: Plan, params: Parameters) -> Plan:
+def _endless_empty_deltas(plan: WirePlan, params: Parameters) -> WirePlan:
     """Repeat the opening frame, which has no text: life on the wire, but no progress."""
     before, _ = plan.split(params["after"])
     opening = next((step.data for step in plan.body if isinstance(step, Frame)), b"")
@@ -55,7 +55,7 @@ def _endless_empty_deltas(plan: Plan, params: Parameters) -> Plan:
 def _cut(last: Step) -> EditPlan:
     """Return an edit that ends the connection with `last`, in the middle of a frame if asked for."""
 
-    def edit(plan: Plan, params: Parameters) -> Plan:
+    def edit(plan: WirePlan, params: Parameters) -> WirePlan:
         before, rest = plan.split(params["after"])
         step = rest[0] if rest else None
         torn = (Frame(step.data[: len(step.data) // 2]),) if params["in_frame"] and isinstance(step, Frame) else ()
@@ -65,90 +65,90 @@ def _cut(last: Step) -> EditPlan:
 
 
 def _before_anything(step: Step) -> EditPlan:
-    def edit(plan: Plan, params: Parameters) -> Plan:
+    def edit(plan: WirePlan, params: Parameters) -> WirePlan:
         return replace(plan, before=(step,))
 
     return edit
 
 
-def _short_length(plan: Plan, params: Parameters) -> Plan:
+def _short_length(plan: WirePlan, params: Parameters) -> WirePlan:
     """Promise the whole length and close behind half of it."""
     data = b"".join(step.data for step in plan.body if isinstance(step, Frame))
     body = (Frame(data[: len(data) // 2]), Close())
     return replace(plan, body=body, framing="length", length=len(data))
 
 
-def _clean_truncation(plan: Plan, params: Parameters) -> Plan:
+def _clean_truncation(plan: WirePlan, params: Parameters) -> WirePlan:
     before, rest = plan.split(params["after"])
     step = rest[0] if rest else None
     torn = (Frame(step.data[: len(step.data) // 2]),) if params["in_frame"] and isinstance(step, Frame) else ()
     return replace(plan, body=(*before, *torn))
 
 
-def _close_delimited(plan: Plan, params: Parameters) -> Plan:
+def _close_delimited(plan: WirePlan, params: Parameters) -> WirePlan:
     return replace(plan, framing="close")
 
 
-def _close_truncation(plan: Plan, params: Parameters) -> Plan:
+def _close_truncation(plan: WirePlan, params: Parameters) -> WirePlan:
     return replace(_clean_truncation(plan, params), framing="close")
 
 
-def _http_10(plan: Plan, params: Parameters) -> Plan:
+def _http_10(plan: WirePlan, params: Parameters) -> WirePlan:
     return replace(plan, framing="close", version="HTTP/1.0")
 
 
-def _no_done(plan: Plan, params: Parameters) -> Plan:
+def _no_done(plan: WirePlan, params: Parameters) -> WirePlan:
     """Leave out the last frame: the end mark, not the finish reason."""
     return replace(plan, body=plan.body[:-1])
 
 
-def _never_closes(plan: Plan, params: Parameters) -> Plan:
+def _never_closes(plan: WirePlan, params: Parameters) -> WirePlan:
     return replace(plan, body=(*plan.body, Hang()))
 
 
-def _data_after_done(plan: Plan, params: Parameters) -> Plan:
+def _data_after_done(plan: WirePlan, params: Parameters) -> WirePlan:
     """Send the deltas a second time, behind the end mark."""
     ghosts = tuple(Frame(step.data) for step in plan.body if isinstance(step, Frame) and step.is_delta)
     return replace(plan, body=(*plan.body, *ghosts[: params["deltas"]]))
 
 
-def _redirect(location: Callable[[Plan], str]) -> EditPlan:
-    def edit(plan: Plan, params: Parameters) -> Plan:
+def _redirect(location: Callable[[WirePlan], str]) -> EditPlan:
+    def edit(plan: WirePlan, params: Parameters) -> WirePlan:
         target = params["location"] or location(plan)
         return plan.with_document(params["status"], "text/plain", b"over there\n").with_headers(location=target)
 
     return edit
 
 
-def _other_origin(plan: Plan) -> str:
+def _other_origin(plan: WirePlan) -> str:
     # The other name of the same machine is another origin, so the simulator sees whether anybody comes.
     return f"http://localhost:{plan.site.port}{plan.site.path}?fault=none"
 
 
-def _keepalive_race(plan: Plan, params: Parameters) -> Plan:
+def _keepalive_race(plan: WirePlan, params: Parameters) -> WirePlan:
     return replace(plan, after="doom")
 
 
-def _huge_header(plan: Plan, params: Parameters) -> Plan:
+def _huge_header(plan: WirePlan, params: Parameters) -> WirePlan:
     return plan.with_headers(x_huge="x" * params["size"])
 
 
-def _duplicate_content_length(plan: Plan, params: Parameters) -> Plan:
+def _duplicate_content_length(plan: WirePlan, params: Parameters) -> WirePlan:
     data = b"".join(step.data for step in plan.body if isinstance(step, Frame))
     headers = (*plan.headers, ("content-length", str(len(data) // 2)))
     return replace(plan, body=(Frame(data),), framing="length", headers=headers, after="close")
 
 
-def _informational(plan: Plan, params: Parameters) -> Plan:
+def _informational(plan: WirePlan, params: Parameters) -> WirePlan:
     early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </hint>; rel=preload\r\n\r\n"
     return replace(plan, before=(*plan.before, Raw(early)))
 
 
-def _bad_chunk_size(plan: Plan, params: Parameters) -> Plan:
+def _bad_chunk_size(plan: WirePlan, params: Parameters) -> WirePlan:
     return plan.insert(params["after"], Raw(b"no size\r\n"), Close())
 
 
-def _buffered(plan: Plan, params: Parameters) -> Plan:
+def _buffered(plan: WirePlan, params: Parameters) -> WirePlan:
     data = b"".join(step.data for step in plan.body if isinstance(step, Frame))
     return replace(plan, body=(Pause(params["seconds"]), Frame(data)))
 

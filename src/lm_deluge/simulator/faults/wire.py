@@ -14,7 +14,7 @@ import msgspec
 from lm_deluge.errors import MissingExtraError
 from lm_deluge.events import Event, TextDelta
 from lm_deluge.simulator.faults.fault import SSE, EditPlan, Parameters, Row
-from lm_deluge.simulator.plan import Frame, Pause, Plan, Repeat, Site, Step
+from lm_deluge.simulator.plan import Frame, Pause, Repeat, Site, Step, WirePlan
 from lm_deluge.wire.sse import encode_sse
 
 __all__ = ["WIRE_FAULTS"]
@@ -26,7 +26,7 @@ _AFTER: dict[str, Any] = {"after": 3}
 _SPLIT_PAUSE_S = 0.002
 
 
-def _split_utf8(plan: Plan, params: Parameters) -> Plan:
+def _split_utf8(plan: WirePlan, params: Parameters) -> WirePlan:
     """Cut inside every character that has several bytes; a frame without any, in its middle."""
     body: list[Step] = []
     for step in plan.body:
@@ -45,7 +45,7 @@ def _pieces(data: bytes) -> list[bytes]:
     return [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 
 
-def _byte_by_byte(plan: Plan, params: Parameters) -> Plan:
+def _byte_by_byte(plan: WirePlan, params: Parameters) -> WirePlan:
     body = [_split_step(step) for step in plan.body]
     return replace(plan, body=tuple(step for steps in body for step in steps))
 
@@ -56,7 +56,7 @@ def _split_step(step: Step) -> list[Step]:
     return [replace(step, data=step.data[:1]), *(Frame(step.data[at : at + 1]) for at in range(1, len(step.data)))]
 
 
-def _invalid_utf8(plan: Plan, params: Parameters) -> Plan:
+def _invalid_utf8(plan: WirePlan, params: Parameters) -> WirePlan:
     """Put two bytes that are no UTF-8 into the text of a delta."""
     before, rest = plan.split(params["after"])
     step = rest[0] if rest else None
@@ -67,13 +67,13 @@ def _invalid_utf8(plan: Plan, params: Parameters) -> Plan:
     return replace(plan, body=(*before, replace(step, data=spoiled), *rest[1:]))
 
 
-def _bom(plan: Plan, params: Parameters) -> Plan:
+def _bom(plan: WirePlan, params: Parameters) -> WirePlan:
     first, *rest = plan.body
     data = first.data if isinstance(first, Frame) else b""
     return replace(plan, body=(Frame(_BOM + data), *rest))
 
 
-def _late_bom(plan: Plan, params: Parameters) -> Plan:
+def _late_bom(plan: WirePlan, params: Parameters) -> WirePlan:
     """Send a delta a second time, behind a mark that makes its field an unknown one."""
     _, rest = plan.split(params["after"])
     ghost = next((step.data for step in rest if isinstance(step, Frame)), b"data: {}\n\n")
@@ -81,7 +81,7 @@ def _late_bom(plan: Plan, params: Parameters) -> Plan:
 
 
 def _line_ends(*ends: bytes) -> EditPlan:
-    def edit(plan: Plan, params: Parameters) -> Plan:
+    def edit(plan: WirePlan, params: Parameters) -> WirePlan:
         count = 0
 
         def with_ends(data: bytes) -> bytes:
@@ -116,13 +116,13 @@ def _text(text: str) -> Callable[[list[Event], Site, Parameters], list[Event]]:
 def _between(data: bytes) -> EditPlan:
     """Return an edit that puts bytes before every frame."""
 
-    def edit(plan: Plan, params: Parameters) -> Plan:
+    def edit(plan: WirePlan, params: Parameters) -> WirePlan:
         return plan.map_frames(lambda frame: data + frame)
 
     return edit
 
 
-def _multiline_data(plan: Plan, params: Parameters) -> Plan:
+def _multiline_data(plan: WirePlan, params: Parameters) -> WirePlan:
     def spread(frame: bytes) -> bytes:
         if not frame.startswith(b"data: {"):
             return frame
@@ -131,33 +131,33 @@ def _multiline_data(plan: Plan, params: Parameters) -> Plan:
     return plan.map_frames(spread)
 
 
-def _unterminated(plan: Plan, params: Parameters) -> Plan:
+def _unterminated(plan: WirePlan, params: Parameters) -> WirePlan:
     *others, last = plan.body
     data = last.data if isinstance(last, Frame) else b""
     return replace(plan, body=(*others, Frame(data.rstrip(b"\r\n"))))
 
 
-def _huge_line(plan: Plan, params: Parameters) -> Plan:
+def _huge_line(plan: WirePlan, params: Parameters) -> WirePlan:
     piece = 2**16
     times = -(-int(params["size"]) // piece)
     return plan.insert(params["after"], Frame(b'data: {"'), Repeat(b"x" * piece, 0.0, times), Frame(b'":0}\n\n'))
 
 
-def _huge_event(plan: Plan, params: Parameters) -> Plan:
+def _huge_event(plan: WirePlan, params: Parameters) -> WirePlan:
     line = b"data: " + b" " * 1017 + b"\n"
     times = -(-int(params["size"]) // len(line))
     return plan.insert(params["after"], Frame(b"data: {\n"), Repeat(line, 0.0, times), Frame(b"data: }\n\n"))
 
 
 def _insert(data: bytes) -> EditPlan:
-    def edit(plan: Plan, params: Parameters) -> Plan:
+    def edit(plan: WirePlan, params: Parameters) -> WirePlan:
         return plan.insert(params["after"], Frame(data))
 
     return edit
 
 
 def _compressed(coding: str, make: Callable[[Parameters], tuple[Callable[[bytes], bytes], Callable[[], bytes]]]) -> Row:
-    def edit(plan: Plan, params: Parameters) -> Plan:
+    def edit(plan: WirePlan, params: Parameters) -> WirePlan:
         compress, finish = make(params)
         coded = plan.map_frames(compress).with_headers(content_encoding=coding)
         return replace(coded, body=(*coded.body, Frame(finish())))
@@ -188,7 +188,7 @@ def _need(module: str) -> Any:
         raise MissingExtraError(f"this fault needs the package {module}", hint="Install lm-deluge[speed].") from error
 
 
-def _gzip_bomb(plan: Plan, params: Parameters) -> Plan:
+def _gzip_bomb(plan: WirePlan, params: Parameters) -> WirePlan:
     """Send comments, small lines all of them, that are a thousand times larger than their bytes."""
     coder = zlib.compressobj(wbits=31)
     head = b"".join(coder.compress(step.data) for step in plan.split(params["after"])[0] if isinstance(step, Frame))
@@ -199,7 +199,7 @@ def _gzip_bomb(plan: Plan, params: Parameters) -> Plan:
     return bomb.with_headers(content_encoding="gzip")
 
 
-def _truncated_gzip(plan: Plan, params: Parameters) -> Plan:
+def _truncated_gzip(plan: WirePlan, params: Parameters) -> WirePlan:
     """End the compressed body in order, but without its last block and checksum."""
     coder = zlib.compressobj(wbits=31)
     data = b"".join(coder.compress(step.data) for step in plan.body if isinstance(step, Frame)) + coder.flush()
@@ -207,7 +207,7 @@ def _truncated_gzip(plan: Plan, params: Parameters) -> Plan:
     return cut.with_headers(content_encoding="gzip")
 
 
-def _unknown_encoding(plan: Plan, params: Parameters) -> Plan:
+def _unknown_encoding(plan: WirePlan, params: Parameters) -> WirePlan:
     return plan.with_headers(content_encoding=params["coding"])
 
 
@@ -216,19 +216,19 @@ _PAGE = b"""<!DOCTYPE html>
 """
 
 
-def _html_200(plan: Plan, params: Parameters) -> Plan:
+def _html_200(plan: WirePlan, params: Parameters) -> WirePlan:
     return plan.with_document(200, "text/html; charset=utf-8", _PAGE)
 
 
-def _content_type(plan: Plan, params: Parameters) -> Plan:
+def _content_type(plan: WirePlan, params: Parameters) -> WirePlan:
     return plan.with_headers(content_type=params["type"])
 
 
-def _no_content_type(plan: Plan, params: Parameters) -> Plan:
+def _no_content_type(plan: WirePlan, params: Parameters) -> WirePlan:
     return plan.without_header("content-type")
 
 
-def _empty_body(plan: Plan, params: Parameters) -> Plan:
+def _empty_body(plan: WirePlan, params: Parameters) -> WirePlan:
     return replace(plan, body=())
 
 

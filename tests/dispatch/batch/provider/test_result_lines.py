@@ -24,7 +24,7 @@ from lm_deluge.dispatch.batch.provider.runner import ProviderBatch
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.errors import BatchEndedError, DispatchError, RedirectRefusedError, ResponseLimitError
 from lm_deluge.simulator import Simulator
-from lm_deluge.transport.places import Place, Places
+from lm_deluge.transport.connection_slots import ConnectionSlot, ConnectionSlots
 from lm_deluge.wire.http import HttpHead, HttpRequest
 
 Reads = Sequence[bytes] | Callable[[], Iterator[bytes]]
@@ -38,7 +38,7 @@ class Body:
         self.bytes_received = 0
         self._pieces = pieces
 
-    def keep(self, place: Place) -> None:
+    def keep(self, place: ConnectionSlot) -> None:
         pass
 
     async def read(self) -> bytes:
@@ -60,8 +60,8 @@ class OpenAIHost:
         self._names: list[str] = []
         self._phase = phase
 
-    async def place(self) -> Place:
-        return await Places(math.inf).take()
+    async def place(self) -> ConnectionSlot:
+        return await ConnectionSlots(math.inf).take()
 
     async def open(self, request: HttpRequest, *, connect_timeout_s: float | None, proxy: Secret | None) -> Body:
         self.hosts.add(request.url.split("/")[2])

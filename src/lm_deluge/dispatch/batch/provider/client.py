@@ -11,16 +11,16 @@ from typing import TypeVar
 import msgspec
 
 from lm_deluge.adapters.batch_api import Exchanges, HttpAnswer
-from lm_deluge.api_requests.attempt import open_exchange, timeout_error
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.clocks import StreamClocks
 from lm_deluge.api_requests.credentials import hide
+from lm_deluge.api_requests.response_stream import open_exchange, timeout_error
 from lm_deluge.errors import DelugeError, RedirectRefusedError, ResponseLimitError
 from lm_deluge.transport.base import Exchange
 from lm_deluge.wire.http import HttpRequest, origin_of
 from lm_deluge.wire.ndjson import NDJSONDecoder
 
-__all__ = ["BatchLink"]
+__all__ = ["BatchClient"]
 
 _MOST_DOCUMENT = 16 * 2**20
 _ANSWER_S = 60.0
@@ -30,7 +30,7 @@ _RELEASE_S = 0.1
 T = TypeVar("T")
 
 
-class BatchLink:
+class BatchClient:
     """Sends requests on behalf of a plan, whose key, address, proxy and timeouts are those of its batch."""
 
     def __init__(self, plan: CallPlan) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.batch_api import BatchAPI, BatchState, custom_id
 from lm_deluge.api_requests.call_plan import CallPlan
-from lm_deluge.dispatch.batch.provider.client import BatchLink
+from lm_deluge.dispatch.batch.provider.client import BatchClient
 from lm_deluge.dispatch.batch.provider.items import ItemFile
 from lm_deluge.dispatch.journal.records import SubmittedBatch
 from lm_deluge.wire.http import HttpRequest
@@ -60,7 +60,7 @@ class LiveBatch:
         self.batch = batch
         self.plan = plan
         self.api = api
-        self.link = BatchLink(plan)
+        self.client = BatchClient(plan)
         self.wait_s = wait_s
         self._delay_s = FIRST_WAIT_S
 
@@ -75,7 +75,7 @@ class LiveBatch:
         Raises:
             DelugeError: The provider refuses, or no answer came.
         """
-        return self.api.read_state((await self.link.ask(self.api.build_poll(self.plan.call, handle))).body)
+        return self.api.read_state((await self.client.ask(self.api.build_poll(self.plan.call, handle))).body)
 
     def call_of(self, index: int | None) -> str | None:
         """Return the id of the call that stands at a place in the batch; None where there is none."""

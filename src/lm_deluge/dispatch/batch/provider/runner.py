@@ -134,7 +134,7 @@ class ProviderBatch:
         """
         for live in list(self._live.values()):
             try:
-                await live.link.ask(live.api.build_cancel(live.plan.call, live.handle))
+                await live.client.ask(live.api.build_cancel(live.plan.call, live.handle))
             except APIError as error:
                 if error.status_code not in _OVER_ALREADY:
                     raise
@@ -268,7 +268,7 @@ class ProviderBatch:
         wait = FIRST_WAIT_S
         while True:
             try:
-                return await live.link.run(part.api.submit(part.plan.call, part.items, part.name))
+                return await live.client.run(part.api.submit(part.plan.call, part.items, part.name))
             except DelugeError as error:
                 if _may_have_begun(error) and (found := await self._find(live)):
                     return found
@@ -291,7 +291,7 @@ class ProviderBatch:
 
             def look() -> Awaitable[list[Sighting]]:
                 search = api.search(call, batch.name, count=len(batch.ids), since=batch.at)
-                return live.link.run(search)
+                return live.client.run(search)
 
             for sighting in await self._patiently(look):
                 if sighting.handle in others or sighting.handle in foreign:
@@ -367,7 +367,7 @@ class ProviderBatch:
             patience = _Patience(self._pause)
             while True:
                 try:
-                    async with aclosing(live.link.lines(request)) as reads:
+                    async with aclosing(live.client.lines(request)) as reads:
                         async for lines in reads:
                             for answered in await self._record(live, lines, waiting):
                                 yield answered
@@ -446,7 +446,7 @@ def _may_have_begun(error: DelugeError) -> bool:
 
 async def _begins_with(live: LiveBatch, state: BatchState) -> bool:
     for request in live.api.build_results(live.plan.call, state):
-        async with aclosing(live.link.lines(request)) as reads:
+        async with aclosing(live.client.lines(request)) as reads:
             async for lines in reads:
                 return index_in(live.batch.name, live.api.read_result(lines[0]).custom_id) is not None
     return False

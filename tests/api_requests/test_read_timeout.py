@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from lm_deluge.api_requests.clocks import StreamClocks
-from lm_deluge.api_requests.watchdog import Patrol, Watchdog
+from lm_deluge.api_requests.read_timeout import ReadTimeout, TimeoutMonitor
 from lm_deluge.config import Timeouts
 
 
@@ -63,36 +63,38 @@ def clocks() -> StreamClocks:
 
 
 @pytest.fixture
-def dog(loop: Clockwork, clocks: StreamClocks, bites: list[str]) -> Watchdog:
-    return Watchdog(Patrol(loop), clocks, lambda: bites.append("bite"))  # type: ignore[arg-type]
+def read_timeout(loop: Clockwork, clocks: StreamClocks, bites: list[str]) -> ReadTimeout:
+    return ReadTimeout(TimeoutMonitor(loop), clocks, lambda: bites.append("on_timeout"))  # type: ignore[arg-type]
 
 
-def get(dog: Watchdog, loop: Clockwork, clocks: StreamClocks, *, is_progress: bool = True) -> None:
+def get(read_timeout: ReadTimeout, loop: Clockwork, clocks: StreamClocks, *, is_progress: bool = True) -> None:
     """End the wait."""
-    assert dog.since is not None  # what is to end has begun
-    waited, dog.since = loop.now - dog.since, None
+    assert read_timeout.since is not None  # what is to end has begun
+    waited, read_timeout.since = loop.now - read_timeout.since, None
     if clocks.waited(waited, is_progress=is_progress):
-        dog.watch(loop.now)
+        read_timeout.watch(loop.now)
 
 
-def test_a_wait_that_lasts_too_long_is_bitten_once(dog: Watchdog, loop: Clockwork, bites: list[str]) -> None:
-    dog.begin(loop.now)
+def test_a_wait_that_lasts_too_long_is_bitten_once(
+    read_timeout: ReadTimeout, loop: Clockwork, bites: list[str]
+) -> None:
+    read_timeout.begin(loop.now)
     loop.go_to(99.9)
-    assert (bites, dog.expired) == ([], None)
+    assert (bites, read_timeout.expired) == ([], None)
     loop.go_to(100.0)
-    assert (bites, dog.expired) == (["bite"], "first_token")
+    assert (bites, read_timeout.expired) == (["on_timeout"], "first_token")
     loop.go_to(999.0)
-    assert bites == ["bite"]
+    assert bites == ["on_timeout"]
     assert not loop.waiting
 
 
 def test_a_thousand_reads_set_few_timers(
-    dog: Watchdog, loop: Clockwork, clocks: StreamClocks, bites: list[str]
+    read_timeout: ReadTimeout, loop: Clockwork, clocks: StreamClocks, bites: list[str]
 ) -> None:
     for n in range(1_000):
         loop.go_to(n * 0.01)
-        dog.begin(loop.now)
-        get(dog, loop, clocks)
+        read_timeout.begin(loop.now)
+        get(read_timeout, loop, clocks)
     assert len(loop.waiting) == 1
     assert bites == []
     loop.go_to(60.0)
@@ -100,90 +102,90 @@ def test_a_thousand_reads_set_few_timers(
 
 
 def test_a_timer_that_fires_early_is_set_again(
-    dog: Watchdog, loop: Clockwork, clocks: StreamClocks, bites: list[str]
+    read_timeout: ReadTimeout, loop: Clockwork, clocks: StreamClocks, bites: list[str]
 ) -> None:
-    dog.begin(loop.now)
-    get(dog, loop, clocks)
+    read_timeout.begin(loop.now)
+    get(read_timeout, loop, clocks)
     loop.now = 4.0
-    dog.begin(loop.now)
+    read_timeout.begin(loop.now)
     assert len(loop.waiting) == 1
     loop.go_to(5.0)
     assert bites == []
     loop.go_to(9.0)
-    assert (bites, dog.expired) == (["bite"], "idle")
+    assert (bites, read_timeout.expired) == (["on_timeout"], "idle")
 
 
 def test_the_first_token_brings_the_limit_nearer(
-    dog: Watchdog, loop: Clockwork, clocks: StreamClocks, bites: list[str]
+    read_timeout: ReadTimeout, loop: Clockwork, clocks: StreamClocks, bites: list[str]
 ) -> None:
-    dog.begin(loop.now)
+    read_timeout.begin(loop.now)
     loop.now = 1.0
-    get(dog, loop, clocks)
+    get(read_timeout, loop, clocks)
     assert [timer.when() for timer in loop.waiting] == [6.0]
-    dog.begin(loop.now)
+    read_timeout.begin(loop.now)
     loop.go_to(6.0)
-    assert dog.expired == "idle"
+    assert read_timeout.expired == "idle"
 
 
 def test_the_last_one_brings_it_nearer_still(loop: Clockwork, bites: list[str]) -> None:
     clocks = StreamClocks(Timeouts(first_token=100.0, idle=60.0), None)
-    dog = Watchdog(Patrol(loop), clocks, lambda: bites.append("bite"))  # type: ignore[arg-type]
-    dog.begin(loop.now)
-    get(dog, loop, clocks)
-    dog.begin(loop.now)
-    dog.since = None
+    read_timeout = ReadTimeout(TimeoutMonitor(loop), clocks, lambda: bites.append("on_timeout"))  # type: ignore[arg-type]
+    read_timeout.begin(loop.now)
+    get(read_timeout, loop, clocks)
+    read_timeout.begin(loop.now)
+    read_timeout.since = None
     assert clocks.waited(0.0, is_progress=False, is_complete=True)
-    dog.watch(loop.now)
-    dog.begin(loop.now)
+    read_timeout.watch(loop.now)
+    read_timeout.begin(loop.now)
     loop.go_to(5.0)
-    assert (bites, dog.expired) == (["bite"], "idle")
+    assert (bites, read_timeout.expired) == (["on_timeout"], "idle")
 
 
 def test_pings_push_the_limit_no_further_than_the_clock_of_progress(
-    dog: Watchdog, loop: Clockwork, clocks: StreamClocks, bites: list[str]
+    read_timeout: ReadTimeout, loop: Clockwork, clocks: StreamClocks, bites: list[str]
 ) -> None:
-    dog.begin(loop.now)
-    get(dog, loop, clocks)
+    read_timeout.begin(loop.now)
+    get(read_timeout, loop, clocks)
     for n in range(1, 9):
-        dog.begin(loop.now)
+        read_timeout.begin(loop.now)
         loop.go_to(n * 1.0)
-        get(dog, loop, clocks, is_progress=False)
-    dog.begin(loop.now)
+        get(read_timeout, loop, clocks, is_progress=False)
+    read_timeout.begin(loop.now)
     assert bites == []
     loop.go_to(9.0)
-    assert (bites, dog.expired) == (["bite"], "progress")
+    assert (bites, read_timeout.expired) == (["on_timeout"], "progress")
 
 
 def test_a_consumer_that_takes_its_time_is_not_bitten_and_the_next_wait_is_watched_again(
-    dog: Watchdog, loop: Clockwork, clocks: StreamClocks, bites: list[str]
+    read_timeout: ReadTimeout, loop: Clockwork, clocks: StreamClocks, bites: list[str]
 ) -> None:
-    dog.begin(loop.now)
-    get(dog, loop, clocks)
+    read_timeout.begin(loop.now)
+    get(read_timeout, loop, clocks)
     loop.go_to(50.0)
     assert (bites, loop.waiting) == ([], [])
-    dog.begin(loop.now)
+    read_timeout.begin(loop.now)
     loop.go_to(54.9)
     assert bites == []
     loop.go_to(55.0)
-    assert (bites, dog.expired) == (["bite"], "idle")
+    assert (bites, read_timeout.expired) == (["on_timeout"], "idle")
 
 
 def test_a_wait_that_begins_behind_the_deadline_is_bitten_at_once(loop: Clockwork, bites: list[str]) -> None:
     clocks = StreamClocks(Timeouts(first_token=100.0, idle=5.0), deadline=3.0)
-    dog = Watchdog(Patrol(loop), clocks, lambda: bites.append("bite"))  # type: ignore[arg-type]
-    dog.begin(loop.now)
-    get(dog, loop, clocks)
+    read_timeout = ReadTimeout(TimeoutMonitor(loop), clocks, lambda: bites.append("on_timeout"))  # type: ignore[arg-type]
+    read_timeout.begin(loop.now)
+    get(read_timeout, loop, clocks)
     loop.go_to(4.0)
     assert bites == []
-    dog.begin(loop.now)
+    read_timeout.begin(loop.now)
     loop.go_to(4.0)
-    assert (bites, dog.expired) == (["bite"], "total")
+    assert (bites, read_timeout.expired) == (["on_timeout"], "total")
 
 
-def test_stop_ends_the_watch(dog: Watchdog, loop: Clockwork, bites: list[str]) -> None:
-    dog.begin(loop.now)
-    dog.stop()
-    dog.stop()
+def test_stop_ends_the_watch(read_timeout: ReadTimeout, loop: Clockwork, bites: list[str]) -> None:
+    read_timeout.begin(loop.now)
+    read_timeout.stop()
+    read_timeout.stop()
     assert not loop.waiting
     loop.go_to(999.0)
     assert bites == []
@@ -191,27 +193,27 @@ def test_stop_ends_the_watch(dog: Watchdog, loop: Clockwork, bites: list[str]) -
 
 def test_an_endless_wait_needs_no_timer(loop: Clockwork) -> None:
     clocks = StreamClocks(Timeouts(first_token=None, idle=None, progress=None), None)
-    Watchdog(Patrol(loop), clocks, lambda: None).begin(loop.now)  # type: ignore[arg-type]
+    ReadTimeout(TimeoutMonitor(loop), clocks, lambda: None).begin(loop.now)  # type: ignore[arg-type]
     assert not loop.timers
 
 
 @pytest.fixture
-def pack(loop: Clockwork, bites: list[str]) -> list[Watchdog]:
+def pack(loop: Clockwork, bites: list[str]) -> list[ReadTimeout]:
     """Four streams of one loop, which allow waits of 1 s to 4 s."""
-    patrol = Patrol(loop)  # type: ignore[arg-type]
+    timeout_monitor = TimeoutMonitor(loop)  # type: ignore[arg-type]
 
-    def dog_of(number: int) -> Watchdog:
+    def dog_of(number: int) -> ReadTimeout:
         clocks = StreamClocks(Timeouts(first_token=float(number)), None)
-        return Watchdog(patrol, clocks, lambda: bites.append(str(number)))
+        return ReadTimeout(timeout_monitor, clocks, lambda: bites.append(str(number)))
 
     return [dog_of(number) for number in range(1, 5)]
 
 
 def test_many_streams_share_a_timer_and_each_is_bitten_in_its_time(
-    pack: list[Watchdog], loop: Clockwork, bites: list[str]
+    pack: list[ReadTimeout], loop: Clockwork, bites: list[str]
 ) -> None:
-    for dog in reversed(pack):
-        dog.begin(loop.now)
+    for read_timeout in reversed(pack):
+        read_timeout.begin(loop.now)
     assert [timer.when() for timer in loop.waiting] == [1.0]
     for second in range(1, 5):
         loop.go_to(second - 0.01)
@@ -221,9 +223,9 @@ def test_many_streams_share_a_timer_and_each_is_bitten_in_its_time(
     assert not loop.waiting
 
 
-def test_who_leaves_takes_no_timer_from_the_others(pack: list[Watchdog], loop: Clockwork, bites: list[str]) -> None:
-    for dog in pack:
-        dog.begin(loop.now)
+def test_who_leaves_takes_no_timer_from_the_others(pack: list[ReadTimeout], loop: Clockwork, bites: list[str]) -> None:
+    for read_timeout in pack:
+        read_timeout.begin(loop.now)
     pack[0].stop()
     pack[1].stop()
     assert len(loop.waiting) == 1
@@ -235,11 +237,11 @@ def test_who_leaves_takes_no_timer_from_the_others(pack: list[Watchdog], loop: C
     assert not loop.waiting
 
 
-def test_a_bite_may_end_other_streams_too(pack: list[Watchdog], loop: Clockwork, bites: list[str]) -> None:
+def test_a_bite_may_end_other_streams_too(pack: list[ReadTimeout], loop: Clockwork, bites: list[str]) -> None:
     """As the end of a call does that has two attempts side by side."""
-    for dog in pack:
-        dog.begin(loop.now)
-    pack[0].bite = lambda: [dog.stop() for dog in pack]  # type: ignore[assignment,return-value]
+    for read_timeout in pack:
+        read_timeout.begin(loop.now)
+    pack[0].on_timeout = lambda: [read_timeout.stop() for read_timeout in pack]  # type: ignore[assignment,return-value]
     loop.go_to(9.0)
     assert pack[0].expired == "first_token"
     assert not loop.waiting
@@ -248,10 +250,10 @@ def test_a_bite_may_end_other_streams_too(pack: list[Watchdog], loop: Clockwork,
 
 def test_bites_that_follow_each_other_closely_share_a_round(loop: Clockwork, bites: list[str]) -> None:
     """A thousand streams that hang: a round takes as long as it takes, and the next one does not follow at once."""
-    patrol = Patrol(loop)  # type: ignore[arg-type]
+    timeout_monitor = TimeoutMonitor(loop)  # type: ignore[arg-type]
     for number in range(1_000):
         clocks = StreamClocks(Timeouts(first_token=1.0 + number * 1e-5), None)
-        Watchdog(patrol, clocks, lambda: bites.append("bite")).begin(loop.now)
+        ReadTimeout(timeout_monitor, clocks, lambda: bites.append("on_timeout")).begin(loop.now)
     rounds = 0
     while loop.waiting:
         loop.go_to(loop.waiting[0].when())
@@ -264,8 +266,10 @@ def test_bites_that_follow_each_other_closely_share_a_round(loop: Clockwork, bit
 async def test_it_runs_on_a_real_loop() -> None:
     woken = asyncio.Event()
     now = asyncio.get_running_loop().time()
-    dog = Watchdog(Patrol(asyncio.get_running_loop()), StreamClocks(Timeouts(), now + 0.01), woken.set)
-    dog.begin(now)
+    read_timeout = ReadTimeout(
+        TimeoutMonitor(asyncio.get_running_loop()), StreamClocks(Timeouts(), now + 0.01), woken.set
+    )
+    read_timeout.begin(now)
     async with asyncio.timeout(10):
         await woken.wait()
-    assert dog.expired == "total"
+    assert read_timeout.expired == "total"

@@ -17,7 +17,7 @@ from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.clocks import StreamClocks
 from lm_deluge.api_requests.credentials import authorization, hide, secrets_of
 from lm_deluge.api_requests.deadline import Deadline
-from lm_deluge.api_requests.watchdog import Patrol, Watchdog
+from lm_deluge.api_requests.read_timeout import ReadTimeout, TimeoutMonitor
 from lm_deluge.config import Secret
 from lm_deluge.errors import (
     APIError,
@@ -28,11 +28,18 @@ from lm_deluge.errors import (
 )
 from lm_deluge.events import Event, ResponseFinished, ResponseStarted, UsageReported
 from lm_deluge.response import ResponseBuilder
-from lm_deluge.transport.base import DescriptorsUsedUpError, Exchange, Place, Transport
+from lm_deluge.transport.base import ConnectionSlot, DescriptorsUsedUpError, Exchange, Transport
 from lm_deluge.wire.http import HttpRequest, origin_of
 from lm_deluge.wire.rate_limit_headers import parse_rate_limits
 
-__all__ = ["Attempt", "Timing", "open_attempt", "open_exchange", "resume_attempt", "timeout_error"]
+__all__ = [
+    "ResponseStream",
+    "Timing",
+    "open_exchange",
+    "open_response_stream",
+    "resume_response_stream",
+    "timeout_error",
+]
 
 USER_AGENT = "lm-deluge"
 _MOST_REDIRECTS = 3
@@ -78,7 +85,7 @@ class Timing(msgspec.Struct, gc=False):
         self.reads += later.reads
 
 
-class Attempt:
+class ResponseStream:
     """An answer that is coming. `next_batch` until it returns nothing, then `close`; or `abort`."""
 
     def __init__(
@@ -87,7 +94,7 @@ class Attempt:
         adapter: Adapter,
         call: Call,
         clocks: StreamClocks,
-        watchdog: Watchdog,
+        read_timeout: ReadTimeout,
         secrets: tuple[Secret, ...] = (),
     ) -> None:
         self.head = exchange.head
@@ -101,8 +108,8 @@ class Attempt:
         self.clocks = clocks
         self._secrets = secrets
         self._loop = asyncio.get_running_loop()
-        self._watchdog = watchdog
-        watchdog.bite = exchange.abort
+        self._read_timeout = read_timeout
+        read_timeout.on_timeout = exchange.abort
         self._is_over = False
         self._is_at_end = False
         self._surplus = 0
@@ -140,7 +147,7 @@ class Attempt:
         if isinstance(self._decoder, ResumableDecoder):
             self._decoder.reopen()
         self._decoder.expect(exchange.head.headers.get("content-type", ""))
-        self._watchdog = Watchdog(self._watchdog.patrol, self.clocks, exchange.abort)
+        self._read_timeout = ReadTimeout(self._read_timeout.timeout_monitor, self.clocks, exchange.abort)
         self._is_over = self._is_at_end = False
 
     @property
@@ -148,7 +155,7 @@ class Attempt:
         """Frames, or bytes after the end, that were passed over."""
         return self._decoder.ignored + self._surplus + self._ignored_before
 
-    def follow(self, before: Attempt) -> None:
+    def follow(self, before: ResponseStream) -> None:
         """Count another attempt, which this one continues, as the same stream."""
         before.timing.extend(self.timing)
         self.timing = before.timing
@@ -163,7 +170,7 @@ class Attempt:
         Raises:
             DelugeError: The answer is broken, or an error; every event before it is in `builder`.
         """
-        decoder, watchdog = self._decoder, self._watchdog
+        decoder, read_timeout = self._decoder, self._read_timeout
         begun = self._loop.time()
         while not self._is_over:
             if decoder.error is not None:
@@ -171,7 +178,7 @@ class Attempt:
             if decoder.is_finished or self._is_at_end:
                 await self.close()
                 break
-            watchdog.begin(begun)
+            read_timeout.begin(begun)
             try:
                 data = await self._exchange.read()
             except DelugeError as error:
@@ -179,7 +186,7 @@ class Attempt:
             except BaseException:
                 self.abort()
                 raise
-            watchdog.since = None
+            read_timeout.since = None
             self._is_at_end = not data
             events = decoder.feed(data) if data else decoder.close()
             begun = self._note(begun, events)
@@ -211,11 +218,11 @@ class Attempt:
         # Where deltas follow deltas nothing changes for any clock.
         if is_complete or not (is_progress and clocks.is_flowing):
             if clocks.waited(now - begun, is_progress=is_progress, is_complete=is_complete):
-                self._watchdog.watch(now)
+                self._read_timeout.watch(now)
         return now
 
     def _timeout(self) -> TimeoutError | None:
-        clock = self._watchdog.expired
+        clock = self._read_timeout.expired
         return None if clock is None else timeout_error(clock, self.clocks.setting(clock))
 
     def _fail(self, error: DelugeError, cause: BaseException | None = None) -> NoReturn:
@@ -234,7 +241,7 @@ class Attempt:
         if self._is_over:
             return
         self._is_over = True
-        self._watchdog.stop()
+        self._read_timeout.stop()
         if self._decoder.is_finished:
             self._surplus = await self._exchange.release(_RELEASE_S)
         else:
@@ -243,7 +250,7 @@ class Attempt:
     def abort(self) -> None:
         """Close the connection now."""
         self._is_over = True
-        self._watchdog.stop()
+        self._read_timeout.stop()
         self._exchange.abort()
 
 
@@ -265,11 +272,13 @@ def timeout_error(clock: Clock, limit_s: float) -> TimeoutError:
     )
 
 
-async def open_attempt(plan: CallPlan, *, deadline: float | None = None, patrol: Patrol | None = None) -> Attempt:
+async def open_response_stream(
+    plan: CallPlan, *, deadline: float | None = None, timeout_monitor: TimeoutMonitor | None = None
+) -> ResponseStream:
     """Send the plan's request; return once the provider has said that an answer is coming.
 
-    `deadline` is when the whole call must be over, in the running loop's time; `patrol` looks after many attempts of
-    that loop.
+    `deadline` is when the whole call must be over, in the running loop's time; `timeout_monitor` watches all
+    streams of that loop.
 
     Raises:
         ConfigurationError: There is nothing by which the provider would know its customer.
@@ -278,18 +287,18 @@ async def open_attempt(plan: CallPlan, *, deadline: float | None = None, patrol:
         ProtocolError: What came is no HTTP.
     """
     clocks = StreamClocks(plan.timeouts, deadline)
-    watchdog = Watchdog(patrol or Patrol(asyncio.get_running_loop()), clocks, _nothing)
-    exchange, secrets, sent_at = await open_exchange(plan, clocks, watchdog)
-    attempt = Attempt(exchange, plan.adapter, plan.call, clocks, watchdog, secrets)
+    read_timeout = ReadTimeout(timeout_monitor or TimeoutMonitor(asyncio.get_running_loop()), clocks, _nothing)
+    exchange, secrets, sent_at = await open_exchange(plan, clocks, read_timeout)
+    attempt = ResponseStream(exchange, plan.adapter, plan.call, clocks, read_timeout, secrets)
     attempt.timing.headers_s = attempt.opened_after(sent_at)
     return attempt
 
 
-async def resume_attempt(attempt: Attempt, plan: CallPlan) -> None:
+async def resume_response_stream(attempt: ResponseStream, plan: CallPlan) -> None:
     """Have the attempt go on with the answer to the plan's request, which asks for its rest.
 
     Raises:
-        DelugeError: As `open_attempt` does; the attempt is as it was.
+        DelugeError: As `open_response_stream` does; the attempt is as it was.
     """
     attempt.clocks.restart()
     exchange, _, sent_at = await open_exchange(plan, attempt.clocks)
@@ -298,21 +307,21 @@ async def resume_attempt(attempt: Attempt, plan: CallPlan) -> None:
 
 
 async def open_exchange(
-    plan: CallPlan, clocks: StreamClocks, watchdog: Watchdog | None = None
+    plan: CallPlan, clocks: StreamClocks, read_timeout: ReadTimeout | None = None
 ) -> tuple[Exchange, tuple[Secret, ...], float]:
     """Send the plan's request; return once the provider has said that an answer is coming.
 
     Behind the exchange stands what must show up in no message, and when the request left: while it waits for its
-    place among the connections of the process, only the clock of the whole call runs. `watchdog` is one that goes on
-    to watch what is read.
+    place among the connections of the process, only the clock of the whole call runs. `read_timeout` also
+    limits the reads that follow.
 
     Raises:
-        DelugeError: The provider refuses, or no answer came. As `open_attempt`.
+        DelugeError: The provider refuses, or no answer came. As `open_response_stream`.
     """
     call, transport = plan.call, plan.transport
     secrets = secrets_of(plan.key, call.extra_headers, plan.proxy)
-    guard = watchdog or Watchdog(Patrol(asyncio.get_running_loop()), clocks, _nothing)
-    place: Place | None = None
+    guard = read_timeout or ReadTimeout(TimeoutMonitor(asyncio.get_running_loop()), clocks, _nothing)
+    place: ConnectionSlot | None = None
     sent_at: float | None = None
     try:
         deadline = clocks.deadline
@@ -322,7 +331,7 @@ async def open_exchange(
             guard.begin(sent_at)
             try:
                 with Deadline() as scope:
-                    guard.bite = scope.pass_now
+                    guard.on_timeout = scope.pass_now
                     # Only what hides its headers holds them: tracebacks with locals would show the key.
                     if plan.key is not None:
                         ready = _ready(plan, authorization(call.provider, plan.key))
@@ -355,7 +364,7 @@ async def open_exchange(
     finally:
         if place is not None:
             place.give_back()
-        if place is not None or watchdog is None:
+        if place is not None or read_timeout is None:
             guard.stop()
 
 
@@ -363,7 +372,7 @@ def _nothing() -> None:
     """Be bitten where nothing waits."""
 
 
-async def _find_place(transport: Transport, deadline: float) -> Place:
+async def _find_place(transport: Transport, deadline: float) -> ConnectionSlot:
     with Deadline(deadline):
         return await transport.place()
 

@@ -14,23 +14,23 @@ from collections.abc import Callable
 from lm_deluge.api_requests.clocks import StreamClocks
 from lm_deluge.errors import Clock
 
-__all__ = ["Patrol", "Watchdog"]
+__all__ = ["ReadTimeout", "TimeoutMonitor"]
 
 _REST_PER_DOG_S = 1e-5
 """Between two rounds, for each that is looked after: what a round takes ten times over. So late may a bite be."""
 
 
-class Patrol:
+class TimeoutMonitor:
     """Looks after the watchdogs of one loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._dogs: set[Watchdog] = set()
+        self._read_timeouts: set[ReadTimeout] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def join(self, dog: Watchdog, limit: float) -> None:
+    def join(self, read_timeout: ReadTimeout, limit: float) -> None:
         """Look after one whose wait would be too long at that time."""
-        self._dogs.add(dog)
+        self._read_timeouts.add(read_timeout)
         self._look_at(limit)
 
     def _look_at(self, when: float) -> None:
@@ -41,10 +41,10 @@ class Patrol:
                 timer.cancel()
             self._timer = self._loop.call_at(when, self._look)
 
-    def leave(self, dog: Watchdog) -> None:
+    def leave(self, read_timeout: ReadTimeout) -> None:
         """Look after it no more."""
-        self._dogs.discard(dog)
-        if self._timer is not None and not self._dogs:
+        self._read_timeouts.discard(read_timeout)
+        if self._timer is not None and not self._read_timeouts:
             self._timer.cancel()
             self._timer = None
 
@@ -52,13 +52,13 @@ class Patrol:
         self._timer = None
         now = self._loop.time()
         # Of a copy: one that bites may make others leave.
-        nearest = min((dog.look(now) for dog in list(self._dogs)), default=math.inf)
+        nearest = min((read_timeout.check(now) for read_timeout in list(self._read_timeouts)), default=math.inf)
         if nearest < math.inf:
-            self._look_at(max(nearest, now + _REST_PER_DOG_S * len(self._dogs)))
+            self._look_at(max(nearest, now + _REST_PER_DOG_S * len(self._read_timeouts)))
 
 
-class Watchdog:
-    """Calls `bite` once if a wait goes beyond what the clocks allow; `expired` then names the clock.
+class ReadTimeout:
+    """Calls `on_timeout` once if a wait goes beyond what the clocks allow; `expired` then names the clock.
 
     Attributes:
         patrol: What looks after it.
@@ -66,13 +66,13 @@ class Watchdog:
         since: When the present wait began, in the loop's time; None: nobody waits.
     """
 
-    __slots__ = ("_clocks", "_is_looked_after", "bite", "expired", "patrol", "since")
+    __slots__ = ("_clocks", "_is_looked_after", "expired", "on_timeout", "since", "timeout_monitor")
 
-    def __init__(self, patrol: Patrol, clocks: StreamClocks, bite: Callable[[], None]) -> None:
-        self.bite = bite
+    def __init__(self, timeout_monitor: TimeoutMonitor, clocks: StreamClocks, on_timeout: Callable[[], None]) -> None:
+        self.on_timeout = on_timeout
         self.since: float | None = None
         self.expired: Clock | None = None
-        self.patrol = patrol
+        self.timeout_monitor = timeout_monitor
         self._clocks = clocks
         self._is_looked_after = False
 
@@ -87,7 +87,7 @@ class Watchdog:
         limit, _ = self._clocks.limit(now)
         if limit < math.inf:
             self._is_looked_after = True
-            self.patrol.join(self, limit)
+            self.timeout_monitor.join(self, limit)
 
     def stop(self) -> None:
         """Watch no more, for good."""
@@ -95,7 +95,7 @@ class Watchdog:
         if self._is_looked_after:
             self._leave()
 
-    def look(self, now: float) -> float:
+    def check(self, now: float) -> float:
         """Bite if it is time; return when it will be, infinite where nobody waits."""
         if self.since is None:
             self._leave()  # the next wait joins again
@@ -105,9 +105,9 @@ class Watchdog:
             return limit
         self._leave()
         self.expired = clock
-        self.bite()
+        self.on_timeout()
         return math.inf
 
     def _leave(self) -> None:
         self._is_looked_after = False
-        self.patrol.leave(self)
+        self.timeout_monitor.leave(self)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from lm_deluge.errors import ConnectError
 
-__all__ = ["Place", "Places", "are_descriptors_used_up", "most_connections"]
+__all__ = ["ConnectionSlot", "ConnectionSlots", "are_descriptors_used_up", "most_connections"]
 
 _SPARE = 128  # for what else the process has open
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
@@ -42,7 +42,7 @@ def are_descriptors_used_up(error: OSError | None, *, is_of_resolver: bool) -> b
     return False
 
 
-class Places:
+class ConnectionSlots:
     """The connections that the calls of one event loop may hold at the same time."""
 
     def __init__(self, most: float, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
@@ -52,9 +52,9 @@ class Places:
         self._most = most
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    def maybe_take(self) -> Place | None:
+    def maybe_take(self) -> ConnectionSlot | None:
         """Return room for one more connection, None where there is none or others wait for it."""
-        return Place(self) if self._take_now() else None
+        return ConnectionSlot(self) if self._take_now() else None
 
     def _take_now(self) -> bool:
         if self.used + 1 > self.allowed or self._waiting:
@@ -62,10 +62,10 @@ class Places:
         self.used += 1
         return True
 
-    async def take(self) -> Place:
+    async def take(self) -> ConnectionSlot:
         """Wait until there is room for one more connection; first come, first served."""
         await self._take()
-        return Place(self)
+        return ConnectionSlot(self)
 
     async def _take(self) -> None:
         if self._take_now():
@@ -96,13 +96,13 @@ class Places:
         return self.used > 0
 
 
-class Place:
+class ConnectionSlot:
     """Room for one connection, until it is given back."""
 
-    __slots__ = ("_is_held", "_places", "_waited")
+    __slots__ = ("_is_held", "_slots", "_waited")
 
-    def __init__(self, places: Places) -> None:
-        self._places = places
+    def __init__(self, places: ConnectionSlots) -> None:
+        self._slots = places
         self._is_held = True
         self._waited = 0.0
 
@@ -113,7 +113,7 @@ class Place:
             ConnectError: Half a minute went by in which none of the library's own connections was in the way.
         """
         self._is_held = False
-        if not self._places._refuse():  # noqa: SLF001 - the two are one
+        if not self._slots._refuse():  # noqa: SLF001 - the two are one
             if self._waited >= _PATIENCE_S:
                 raise ConnectError(
                     "no connection: this process has as many files open as it may",
@@ -122,12 +122,12 @@ class Place:
                 )
             pause = min(max(_FIRST_PAUSE_S, self._waited), _LONGEST_PAUSE_S)
             self._waited += pause
-            await self._places.sleep(pause)
-        await self._places._take()  # noqa: SLF001
+            await self._slots.sleep(pause)
+        await self._slots._take()  # noqa: SLF001
         self._is_held = True
 
     def give_back(self) -> None:
         """Let another connection have it. A second time changes nothing."""
         if self._is_held:
             self._is_held = False
-            self._places._give_back()  # noqa: SLF001
+            self._slots._give_back()  # noqa: SLF001

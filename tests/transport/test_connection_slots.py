@@ -11,7 +11,7 @@ import pytest
 
 from lm_deluge.errors import ConnectError
 from lm_deluge.simulator import Pace, Script, Simulator
-from lm_deluge.transport.places import Places
+from lm_deluge.transport.connection_slots import ConnectionSlots
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
 
@@ -120,7 +120,7 @@ async def test_all_calls_are_answered(code: str, limit: int, most_open: int) -> 
 
 
 async def test_who_waits_gets_the_place_in_order_of_arrival_and_none_is_lost() -> None:
-    places = Places(2)
+    places = ConnectionSlots(2)
     held = [await places.take(), await places.take()]
     order: list[int] = []
 
@@ -148,7 +148,7 @@ async def test_what_nobody_of_ours_holds_is_not_waited_for_without_end() -> None
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    place = await Places(100, sleep=sleep).take()
+    place = await ConnectionSlots(100, sleep=sleep).take()
 
     async def wait_again_and_again() -> None:
         while True:
