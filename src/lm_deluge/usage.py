@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from operator import attrgetter
 from typing import Any
 
 import msgspec
 
-__all__ = ["BATCH_FACTOR", "Price", "PriceTier", "Usage"]
+__all__ = ["BATCH_FACTOR", "Price", "PriceTier", "Usage", "estimate_tokens"]
 
 # https://platform.openai.com/docs/guides/batch, https://platform.claude.com/docs/en/build-with-claude/batch-processing,
 # https://ai.google.dev/gemini-api/docs/batch-api, https://console.groq.com/docs/batch (2026-11): half of all prices.
 BATCH_FACTOR = 0.5
 """What a provider's own batch costs of the price of single requests, where a model's row has no price of its own."""
+
+
+_CHARACTERS_PER_TOKEN = 4.0
+"""English text in the tokenizers of OpenAI, Anthropic and Google: https://platform.openai.com/tokenizer (2026-11)."""
+
+
+def estimate_tokens(characters: int, *, characters_per_token: float = _CHARACTERS_PER_TOKEN) -> int:
+    """Return how many tokens a text of that length has, rounded up.
+
+    Args:
+        characters: Length of the text.
+        characters_per_token: A smaller number gives an upper bound instead of the usual count.
+    """
+    return math.ceil(characters / characters_per_token)
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):

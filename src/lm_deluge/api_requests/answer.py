@@ -9,11 +9,10 @@ import msgspec
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.api_requests.response_stream import ResponseStream
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
-from lm_deluge.usage import Usage
+from lm_deluge.usage import Usage, estimate_tokens
 
 __all__ = ["build_answer", "build_stats", "build_usage", "settle_answer", "usage_of"]
 
-_CHARACTERS_PER_TOKEN = 4
 _BUFFERED_AFTER_S, _BUFFERED_WITHIN_S, _BUFFERED_TOKENS = 2.0, 0.005, 20
 
 
@@ -95,7 +94,7 @@ def _output_tokens(builder: ResponseBuilder) -> int:
     """Return what was generated; some APIs report at the beginning, when that was next to nothing."""
     if builder.usage is not None and (builder.finished is not None or not builder.has_deltas):
         return builder.usage.output_tokens
-    estimate = -(-builder.output_characters // _CHARACTERS_PER_TOKEN)
+    estimate = estimate_tokens(builder.output_characters)
     return estimate if builder.usage is None else max(estimate, builder.usage.output_tokens)
 
 

@@ -7,12 +7,10 @@ import msgspec
 from lm_deluge.adapters.adapter import Adapter, Call
 from lm_deluge.config import LocalCache, Secret, Timeouts
 from lm_deluge.transport.base import Transport
-from lm_deluge.usage import Usage
+from lm_deluge.usage import Usage, estimate_tokens
 from lm_deluge.wire.http import HttpRequest
 
 __all__ = ["CallPlan"]
-
-_CHARACTERS_PER_TOKEN = 4
 
 
 class CallPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +27,7 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     def least_usage(self) -> Usage:
         """Return what its input takes, as the length of its texts suggests."""
-        return Usage(input_tokens=-(-self.call.conversation.text_length() // _CHARACTERS_PER_TOKEN), estimated=True)
+        return Usage(input_tokens=estimate_tokens(self.call.conversation.text_length()), estimated=True)
 
     def cost(self, usage: Usage) -> float | None:
         """Return what that costs, in US dollars; None where the model has no price."""

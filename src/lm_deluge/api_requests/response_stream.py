@@ -29,6 +29,7 @@ from lm_deluge.errors import (
 from lm_deluge.events import Event, ResponseFinished, ResponseStarted, UsageReported
 from lm_deluge.response import ResponseBuilder
 from lm_deluge.transport.base import ConnectionSlot, DescriptorsUsedUpError, Exchange, Transport
+from lm_deluge.usage import estimate_tokens
 from lm_deluge.wire.http import HttpRequest, origin_of
 from lm_deluge.wire.rate_limit_headers import parse_rate_limits
 
@@ -47,7 +48,6 @@ _REDIRECT, _REFUSAL = 300, 400  # statuses from which on an answer is one
 _MOST_ERROR_BODY = 64 * 2**10
 _ERROR_BODY_S = 10.0
 _RELEASE_S = 0.1
-_CHARACTERS_PER_TOKEN = 4
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-generation-id", "x-amzn-requestid", "cf-ray")
 _QUIET = (ResponseStarted, UsageReported, ResponseFinished)
 
@@ -132,7 +132,7 @@ class ResponseStream:
     @cached_property
     def input_estimate(self) -> int:
         """Tokens of the prompt, from the length of its texts."""
-        return -(-self._call.conversation.text_length() // _CHARACTERS_PER_TOKEN)
+        return estimate_tokens(self._call.conversation.text_length())
 
     def opened_after(self, begun: float) -> float:
         """Note that status and headers came just now, to a request sent at `begun`; return how long that took."""

@@ -26,23 +26,17 @@ from lm_deluge.events import (
 )
 from lm_deluge.prompt.parts import ToolCallPart
 from lm_deluge.simulator.generated_answer import make_call, make_reasoning, make_text
-from lm_deluge.usage import Usage
+from lm_deluge.usage import Usage, estimate_tokens
 
-__all__ = ["Script", "ScriptSource", "Scripts", "count_tokens", "split_tokens"]
+__all__ = ["Script", "ScriptSource", "Scripts", "split_tokens"]
 
 # A blank belongs to the token behind it, and long words come in pieces: about four characters each in English.
 _TOKEN = re.compile(r"\s*\S{1,6}|\s+")
-_CHARACTERS_PER_TOKEN = 4
 
 
 def split_tokens(text: str) -> list[str]:
     """Cut a text into the tokens of the simulator, which joined are the text."""
     return _TOKEN.findall(text)
-
-
-def count_tokens(characters: int) -> int:
-    """Estimate the tokens of so many characters."""
-    return -(-characters // _CHARACTERS_PER_TOKEN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +83,7 @@ class Script:
             reasoned += isinstance(event, ReasoningDelta)
             content.append(event)
         usage = self.usage or Usage(
-            input_tokens=max(1, count_tokens(request.conversation.text_length())),
+            input_tokens=max(1, estimate_tokens(request.conversation.text_length())),
             output_tokens=tokens,
             reasoning_tokens=reasoned if self.reasoning else None,
         )

@@ -26,6 +26,7 @@ from lm_deluge.prompt.parts import (
     TextPart,
     ToolCallPart,
 )
+from lm_deluge.usage import estimate_tokens
 
 __all__ = ["INSTRUCTION", "Rest", "ask_for_rest", "find_obstacle", "is_blank", "may_end_with"]
 
@@ -35,7 +36,6 @@ Your last message was cut off on its way. These are the last words of it that ar
 Go on exactly there: begin with what stands between the tags, letter for letter and without the tags, and write on \
 right behind it, even in the middle of a word. Say nothing else before it, do not begin anew, never mention the cut."""
 
-_CHARACTERS_PER_TOKEN = 4
 _CHARACTERS_PER_TOKEN_AT_LEAST = 2  # of words that are to be repeated: too few tokens would cut them
 
 # Opaque data that belongs to what a model thought before it spoke; the answer's text does not depend on it.
@@ -106,14 +106,14 @@ def ask_for_rest(call: Call, answer: Message, *, may_prefill: bool) -> Rest:
     """
     shown = answer.completion
     limit = call.params.max_new_tokens
-    left = None if limit is None else max(1, limit - len(shown) // _CHARACTERS_PER_TOKEN)
+    left = None if limit is None else max(1, limit - estimate_tokens(len(shown)))
     if may_prefill and _takes_prefill(call, answer):
         sent = shown.rstrip()  # Anthropic refuses blanks at the end, and no model needs them
         splice = PrefillSplice(shown, sent, is_echoed=call.provider.quirks.prefill_echo)
         return Rest(_with_words(call.conversation, sent), left, splice)
     anchor = choose_anchor(shown)
     if left is not None:
-        left += -(-len(anchor) // _CHARACTERS_PER_TOKEN_AT_LEAST)
+        left += estimate_tokens(len(anchor), characters_per_token=_CHARACTERS_PER_TOKEN_AT_LEAST)
     continued = _with_words(call.conversation, shown).add(Message.user(INSTRUCTION.format(anchor)))
     return Rest(continued, left, AnchorSplice(shown, anchor))
 

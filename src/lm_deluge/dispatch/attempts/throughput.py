@@ -8,12 +8,12 @@ import builtins
 from lm_deluge.api_requests.response_stream import ResponseStream
 from lm_deluge.errors import TimeoutError
 from lm_deluge.events import Event
+from lm_deluge.usage import estimate_tokens
 
 __all__ = ["ThroughputMonitor"]
 
 _PATIENCE_S = 1.0
 _ENOUGH_TOKENS = 16
-_CHARACTERS_PER_TOKEN = 4
 
 
 class ThroughputMonitor:
@@ -58,8 +58,8 @@ class ThroughputMonitor:
         tokens = self._tokens()
         return tokens >= self._least * elapsed and (tokens >= _ENOUGH_TOKENS or elapsed >= _PATIENCE_S)
 
-    def _tokens(self) -> float:
-        return self._attempt.builder.output_characters / _CHARACTERS_PER_TOKEN
+    def _tokens(self) -> int:
+        return estimate_tokens(self._attempt.builder.output_characters)
 
     def _slow(self) -> TimeoutError:
         elapsed = self._loop.time() - (self._first_at or 0.0)

@@ -25,13 +25,14 @@ from lm_deluge.dispatch.scheduling.queue import Job
 from lm_deluge.dispatch.scheduling.retry import GiveUp, Switch, Wait, decide, too_long
 from lm_deluge.dispatch.scheduling.scheduler import Plan, Route, Scheduler, Start
 from lm_deluge.errors import APIError, ConnectError, DelugeError, RateLimitError
-from lm_deluge.usage import Usage
+from lm_deluge.usage import Usage, estimate_tokens
 from lm_deluge.wire.http import HttpHead
 from lm_deluge.wire.rate_limit_headers import Dimension, parse_rate_limits
 
 __all__ = ["LimiterLock", "Runner"]
 
-_CHARACTERS_PER_TOKEN = 3.5  # an upper bound for most texts
+# An upper bound for most texts, so that few requests are larger than what was reserved for them in a limit.
+_CHARACTERS_PER_TOKEN_AT_LEAST = 3.5
 # What OpenAI's errors of status 429 have for a type: https://platform.openai.com/docs/guides/rate-limits (2026-11).
 _DIMENSIONS: dict[str, Dimension] = {"requests": "requests", "tokens": "tokens"}
 _LONGER = 1.1  # than what a provider asks for, the limiter may keep its gate closed
@@ -156,7 +157,7 @@ class Runner:
         self._last_id += 1
         return Job(
             id=self._last_id,
-            input_tokens=math.ceil(spec.text_length / _CHARACTERS_PER_TOKEN),
+            input_tokens=estimate_tokens(spec.text_length, characters_per_token=_CHARACTERS_PER_TOKEN_AT_LEAST),
             max_output_tokens=spec.max_output_tokens,
             models=spec.models,
             prefer=spec.prefer,

@@ -12,11 +12,11 @@ from lm_deluge.api_requests.answer import settle_answer, usage_of
 from lm_deluge.errors import DelugeError
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
+from lm_deluge.usage import estimate_tokens
 
 __all__ = ["BatchedCall", "build_batched_answer", "build_failure"]
 
 _HTTP_OK = 200
-_CHARACTERS_PER_TOKEN = 4
 _NOTHING = Conversation()
 
 
@@ -46,7 +46,7 @@ def build_batched_answer(adapter: Adapter, asked: BatchedCall, result: BatchResu
     except DelugeError as error:
         error.billed = "maybe"
         return build_failure(asked, error, result.request_id, attempt=attempt)
-    usage = usage_of(builder, lambda: -(-asked.text_length // _CHARACTERS_PER_TOKEN))
+    usage = usage_of(builder, lambda: estimate_tokens(asked.text_length))
     price = asked.call.model.price
     answer = settle_answer(builder, asked.call, usage, None if price is None else price.batch_cost(usage))
     answer.status_code = result.status
