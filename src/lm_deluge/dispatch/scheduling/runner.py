@@ -22,7 +22,7 @@ from lm_deluge.dispatch.scheduling.first_token_times import FirstTokenTimes
 from lm_deluge.dispatch.scheduling.limiter import Limiter, Observation, Ticket
 from lm_deluge.dispatch.scheduling.outages import Outages
 from lm_deluge.dispatch.scheduling.queue import Job
-from lm_deluge.dispatch.scheduling.retry import GiveUp, Switch, Wait, decide, too_long
+from lm_deluge.dispatch.scheduling.retry import GiveUp, RetryPolicy, Switch, Wait, decide_next, decide_retry, too_long
 from lm_deluge.dispatch.scheduling.scheduler import Plan, Route, Scheduler, Start
 from lm_deluge.errors import APIError, ConnectError, DelugeError, RateLimitError
 from lm_deluge.usage import Usage, estimate_tokens
@@ -114,7 +114,7 @@ class Runner:
         self._limiter = limiter
         self._scheduler = Scheduler(limiter.limiter, routes)
         self.max_attempts = max_attempts
-        self._max_retry_after_s = max_retry_after_s
+        self._policy = RetryPolicy(max_attempts, max_retry_after_s)
         self._chance = chance
         self._outages = Outages(max_retry_after_s)
         self._admitting: dict[int, asyncio.Future[Start]] = {}
@@ -315,20 +315,18 @@ class Runner:
         Of `attempt` attempts, `unreached` met an outage, and are not counted.
         """
         others = [each for each in self.routes if each != route and (models is None or each.model in models)]
-        decision = decide(
+        decision = (decide_next if others else decide_retry)(
             error,
+            self._policy,
             attempt=max(1, attempt - unreached),
-            max_attempts=self.max_attempts,
-            max_retry_after_s=self._max_retry_after_s,
             time_left_s=time_left_s,
             chance=self._chance(),
-            can_switch=bool(others),
         )
         if isinstance(decision, Wait) and isinstance(error, ConnectError) and unreached:
             wait_s = self._outages.wait_s(attempt, self._chance())
             decision = Wait(wait_s) if wait_s < time_left_s else decision
         asked_s = error.retry_after_s if isinstance(error, APIError) else None
-        if asked_s is not None and asked_s > self._max_retry_after_s:
+        if asked_s is not None and asked_s > self._policy.max_retry_after_s:
             self._close(route, error, asked_s)
         elif isinstance(decision, Switch):
             self._rest(decision, route, error)
@@ -338,21 +336,14 @@ class Runner:
         """Use a route no more for as long as it wants. Who waits for it would wait in silence: they are told."""
         now = self.now()
         refusal = error.again()
-        refusal.hint = too_long(asked_s, self._max_retry_after_s)
+        refusal.hint = too_long(asked_s, self._policy.max_retry_after_s)
         with self._limiter:
             self._scheduler.block(refusal, now, model=route.model, key=route.key, until=now + _LONGER * asked_s)
         self._pump()
 
     def decide_here(self, error: DelugeError, *, attempt: int, time_left_s: float) -> Wait | GiveUp:
         """Decide whether what failed is tried again at the same place."""
-        return decide(
-            error,
-            attempt=attempt,
-            max_attempts=self.max_attempts,
-            max_retry_after_s=self._max_retry_after_s,
-            time_left_s=time_left_s,
-            chance=self._chance(),
-        )
+        return decide_retry(error, self._policy, attempt=attempt, time_left_s=time_left_s, chance=self._chance())
 
     def _rest(self, decision: Switch, route: Route, error: DelugeError) -> None:
         named = {
@@ -362,7 +353,7 @@ class Runner:
         }[decision.scope]
         now = self.now()
         with self._limiter:
-            if decision.rest_s < math.inf:
-                self._scheduler.cool(now + decision.rest_s, now, **named)
+            if decision.cooldown_s < math.inf:
+                self._scheduler.cool(now + decision.cooldown_s, now, **named)
             elif decision.scope != "provider":
                 self._scheduler.block(error.again(), now, model=named["model"], key=named["key"])
