@@ -152,8 +152,8 @@ def test_slices_show_in_the_spacing_of_refusals(quantum_s: float) -> None:
     for fixed_windows in (0, 1, 3, 4):
         moment = NOW + fixed_windows * quantum_s + 0.05 * quantum_s
         pace.refused(moment, moment, moment)
-    assert pace.window_s(NOW + 60) == quantum_s
-    assert pace.window_s(NOW + 60 * 40) == 60.0, "not for ever"
+    assert pace.window_length.at(NOW + 60) == quantum_s
+    assert pace.window_length.at(NOW + 60 * 40) == 60.0, "not for ever"
     assert pace.spacing_s(NOW, 0.5 * quantum_s) > 1.4 * exact(600).spacing_s(NOW, 0.0)
 
 
@@ -161,7 +161,7 @@ def test_refusals_at_any_time_show_no_slices() -> None:
     pace = exact(600)
     for moment in (0, 3.37, 12.81, 14.22):
         pace.refused(NOW + moment, NOW + moment, NOW)
-    assert pace.window_s(NOW + 20) == 60.0
+    assert pace.window_length.at(NOW + 20) == 60.0
 
 
 def test_a_guess_may_grow_beyond_itself() -> None:

@@ -13,13 +13,12 @@ the window is what limits.
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import msgspec
 
 from lm_deluge.dispatch.scheduling.baseline_refusals import BaselineRefusals
-from lm_deluge.dispatch.scheduling.fixed_windows import FixedWindows
+from lm_deluge.dispatch.scheduling.fixed_windows import FixedWindows, WindowLength
 from lm_deluge.dispatch.scheduling.limiter import Limit
 from lm_deluge.dispatch.scheduling.sliding_window import Window
 from lm_deluge.wire.rate_limit_headers import Dimension, RateLimit
@@ -36,11 +35,7 @@ _RECOVERY = 0.01
 _GROWTH_OF_GUESS, _GROWTH_BY_SUCCESS = 1.5, 1.005  # per clean period, and per request that is not refused
 _MOST_OF_GUESS = 1_000.0
 _BURST_CUT, _LEAST_BURST = 0.5, 1 / 16
-_QUANTA_S = (60.0, 30.0, 20.0, 15.0, 10.0, 6.0, 5.0, 2.0, 1.0)
-_QUANTUM_FIT = 0.12
-_REFUSALS_KEPT = 8
 _SOON_S = 5.0  # who wants to be left alone for longer is, whatever the reason
-_SLICES_KEPT = 30  # periods without a refusal, after which they were perhaps never there
 _BUCKET_FIT = 0.03
 
 
@@ -87,18 +82,17 @@ class RateLimitState:
         self.tat = -math.inf
         self.closed_until = -math.inf
         self.unsure, self.unsure_until = 0.0, -math.inf  # the limiter's note of what is under way
-        self._quantum_s: float | None = None
         self._ceiling = limit.amount if is_firm else math.inf
         self._is_guess = is_guess
         is_short = limit.period_s <= _SHORT_S
         self._window = None if limit.dimension == "requests" or not is_short else Window()
-        self._fixed_windows = FixedWindows(limit.period_s) if limit.dimension == "requests" and is_short else None
+        self.window_length = WindowLength(limit.period_s)
+        self._fixed_windows = FixedWindows(self.window_length) if limit.dimension == "requests" and is_short else None
         share = 1.0 if not is_short else _BURST_SHARE if self._window is None else _TOKEN_BURST_SHARE
         self._burst_s = limit.period_s * share if limit.burst_s is None else limit.burst_s
         self._burst_share = 1.0
         self._rate_after_cut = 1.0
         self._cut_at = -math.inf
-        self._refused_at: list[float] = []
         self.baseline = BaselineRefusals(limit.period_s)
         self._in_a_row = 0  # refusals, with nothing accepted in between
         self._last: Charge | None = None
@@ -121,14 +115,7 @@ class RateLimitState:
 
     def burst_s(self, now: float) -> float:
         """Return how many seconds' worth may go at once; halved by refusals, doubled again by ten clean periods."""
-        return self._burst_s * self.window_s(now) / self.period_s * self._burst_share_at(now)
-
-    def window_s(self, now: float) -> float:
-        """Return over how long the server counts: the period, or slices of it that refusals showed a while ago."""
-        if self._fixed_windows is not None and self._fixed_windows.suspected_s is not None:
-            return self._fixed_windows.suspected_s
-        is_recent = now - self._cut_at < _SLICES_KEPT * self.period_s
-        return self._quantum_s if self._quantum_s is not None and is_recent else self.period_s
+        return self._burst_s * self.window_length.at(now) / self.period_s * self._burst_share_at(now)
 
     def _burst_share_at(self, now: float) -> float:
         if self._cut_at == -math.inf:
@@ -138,10 +125,10 @@ class RateLimitState:
 
     def spacing_s(self, now: float, jitter_s: float) -> float:
         """Return the seconds per unit at present."""
-        if self._fixed_windows is not None and self._fixed_windows.grid is not None:
-            return self._fixed_windows.grid.spacing_s
+        if self._fixed_windows is not None and self._fixed_windows.schedule is not None:
+            return self._fixed_windows.schedule.spacing_s
         spacing_s = self.period_s / (self.amount * self.rate_share(now))
-        window_s = self.window_s(now)
+        window_s = self.window_length.at(now)
         if self._window is not None and window_s == self.period_s:
             return spacing_s / _FASTER
         slack = min(1.0, (jitter_s + self.burst_s(now)) / window_s) + _PRECAUTION
@@ -156,7 +143,7 @@ class RateLimitState:
         """
         moment = max(now, self.closed_until, self.tat - self.burst_s(now))
         if self._fixed_windows is not None:
-            return self._fixed_windows.open_at(moment, self.rate_share(now), self.amount)
+            return self._fixed_windows.earliest(moment, self.rate_share(now), self.amount)
         if self._window is None:
             return moment
         most = self.amount * self.rate_share(now) - units - unsure
@@ -186,7 +173,7 @@ class RateLimitState:
         if self._window is not None:
             self._window.add(charge)
         if self._fixed_windows is not None:
-            self._fixed_windows.starts(charge.at)
+            self._fixed_windows.add(charge.at)
 
     def is_last(self, charge: Charge) -> bool:
         """Tell whether nobody reserved after this one; only then it can be undone without anybody else's slot."""
@@ -198,7 +185,7 @@ class RateLimitState:
         if self._window is not None:
             self._window.remove(charge)
         if self._fixed_windows is not None:
-            self._fixed_windows.starts_not(charge.at)
+            self._fixed_windows.remove(charge.at)
 
     def _worth_s(self, units: float, spacing_s: float) -> float:
         return min(units * spacing_s, 1.1 * self.period_s)  # after a whole period nothing of it counts any more
@@ -214,7 +201,7 @@ class RateLimitState:
         if self._window is not None:
             self._window.change(charge, units)
         if self._fixed_windows is not None and charge.units and not units:
-            self._fixed_windows.starts_not(charge.at)
+            self._fixed_windows.remove(charge.at)
         charge.units = charge.paced = units
 
     def fits_gap(self, charge: Charge, units: float, now: float, jitter_s: float, unsure: float = 0.0) -> bool:
@@ -252,9 +239,7 @@ class RateLimitState:
             self._burst_share = max(_LEAST_BURST, self._burst_share_at(now) * _BURST_CUT)
             self._cut_at = now
             self._in_a_row += 1
-            self._refused_at = [*self._refused_at[1 - _REFUSALS_KEPT :], now]
-            recent = [moment for moment in self._refused_at if now - moment < _SLICES_KEPT * self.period_s]
-            self._quantum_s = _quantum(recent, self.period_s) or self._quantum_s
+            self.window_length.observe_refusal(now)
         if retry_at is None:
             retry_at = now + min(self.period_s, self.period_s / 60 * 2 ** min(max(self._in_a_row - 1, 0), 6))
         self.closed_until = max(self.closed_until, retry_at)
@@ -278,9 +263,10 @@ class RateLimitState:
         """Learn from headers whether the provider counts in slices."""
         if self._fixed_windows is not None:
             known_from = self._fixed_windows.known_from
-            self._fixed_windows.saw(sent_at, bucket, now)
+            self._fixed_windows.observe(sent_at, bucket, now)
             if self._fixed_windows.known_from > known_from:
-                self._cut_at = -math.inf  # they are why something was refused
+                self._cut_at = -math.inf  # the windows explain the refusals
+                self.window_length.forget_refusals()
 
     def believe(self, charge: Charge, sent_at: float, remaining: float, reset_after_s: float) -> None:
         """Move the tat to where the provider's own count has it.
@@ -288,7 +274,7 @@ class RateLimitState:
         Compared is the moment at which this request was counted, so what left since then is in neither of the two.
         Backward goes only what headers had moved forward before, so at most one period.
         """
-        if self._fixed_windows is not None and self._fixed_windows.grid is not None:
+        if self._fixed_windows is not None and self._fixed_windows.schedule is not None:
             return  # the count is of a slice, not of the period
         share_used = 1 - min(1.0, remaining / self.amount)
         spacing_s = charge.spacing_s
@@ -302,19 +288,3 @@ class RateLimitState:
         self._forward_s = min(self._forward_s + moved_s, self.period_s)
         self._moved_s += moved_s
         self.tat += moved_s
-
-
-def _quantum(moments: list[float], period_s: float) -> float | None:
-    """Infer the slices in which a server counts: refusals come at multiples of them."""
-    gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
-    if len(gaps) < 3:  # noqa: PLR2004
-        return None
-    for quantum_s in _QUANTA_S:
-        if quantum_s < period_s and all(_is_multiple(gap, quantum_s) for gap in gaps):
-            return quantum_s
-    return None
-
-
-def _is_multiple(gap: float, quantum_s: float) -> bool:
-    times = round(gap / quantum_s)
-    return times >= 1 and abs(gap - times * quantum_s) <= _QUANTUM_FIT * quantum_s
