@@ -236,17 +236,13 @@ class LLMClient:
             retry_failed: Ask rows again that failed for good.
         """
         from lm_deluge.client.batch.journaled import JournalledRows
-        from lm_deluge.dispatch.batch.circuit_breaker import CircuitBreaker
 
-        # With several providers the scheduler goes to another one.
-        is_one_place = len({model.provider for model in self._rows.values()}) == 1
         return JournalledRows(
             lambda: (self._runner(), self._row_maker()),
             journal,
             most_at_once=self.options.max_concurrent_requests,
             max_attempts=self.options.max_attempts,
             retry_failed=retry_failed,
-            gate=CircuitBreaker() if is_one_place else None,
         )
 
     def start_nowait(

@@ -18,9 +18,9 @@ from weakref import WeakSet
 
 from lm_deluge.api_requests.read_timeout import TimeoutMonitor
 from lm_deluge.dispatch.call import CallSpec
+from lm_deluge.dispatch.scheduling.circuit_breaker import CircuitBreaker
 from lm_deluge.dispatch.scheduling.first_token_times import FirstTokenTimes
 from lm_deluge.dispatch.scheduling.limiter import Limiter, Observation, Ticket
-from lm_deluge.dispatch.scheduling.outages import Outages
 from lm_deluge.dispatch.scheduling.queue import Job
 from lm_deluge.dispatch.scheduling.retry import GiveUp, RetryPolicy, Switch, Wait, decide_next, decide_retry, too_long
 from lm_deluge.dispatch.scheduling.scheduler import Plan, Route, Scheduler, Start
@@ -112,11 +112,13 @@ class Runner:
         self.first_tokens = None if hedge_after is None else FirstTokenTimes(hedge_after)
         self.now = clock
         self._limiter = limiter
-        self._scheduler = Scheduler(limiter.limiter, routes)
+        self._scheduler = Scheduler(limiter.limiter, routes, outage_patience_s=max_retry_after_s)
+        breakers = self._scheduler.breakers
+        self._breakers = {route.model: breakers[route.provider] for route in routes}
         self.max_attempts = max_attempts
         self._policy = RetryPolicy(max_attempts, max_retry_after_s)
         self._chance = chance
-        self._outages = Outages(max_retry_after_s)
+        self._is_reachable = asyncio.Event()  # set, and replaced, when a breaker closes
         self._admitting: dict[int, asyncio.Future[Start]] = {}
         self._last_id = 0
         self._later = later
@@ -234,7 +236,7 @@ class Runner:
 
     def head_came(self, ticket: Ticket, head: HttpHead, sent_at: float) -> None:
         """Learn from the head of an answer."""
-        self._outages.answered(ticket.model)
+        self._record_answer(ticket.model)
         limits = parse_rate_limits(head.headers)
         seen = Observation(ticket=ticket, status=head.status, sent_at=sent_at, rate_limits=limits, delay_s=head.delay_s)
         with self._limiter as limiter:
@@ -244,7 +246,7 @@ class Runner:
         """Learn from a provider's error; the ticket is still to be given back."""
         if not isinstance(error, APIError):
             return
-        self._outages.answered(ticket.model)
+        self._record_answer(ticket.model)
         if error.status_code is None:
             return
         seen = Observation(
@@ -297,8 +299,27 @@ class Runner:
     # What next
 
     def is_outage(self, error: DelugeError, route: Route) -> bool:
-        """Whether an attempt met nobody where somebody was before: it is not counted."""
-        return self._outages.is_one(route.model, error, self.now())
+        """Note why an attempt failed; return whether an outage of its provider explains it: it is not counted then."""
+        return self._breakers[route.model].record_failure(error, self.now())
+
+    def _record_answer(self, model: str) -> None:
+        if self._breakers[model].record_answer():
+            self._is_reachable.set()
+            self._is_reachable = asyncio.Event()
+
+    @property
+    def only_breaker(self) -> CircuitBreaker | None:
+        """The breaker of the provider; None if there are several, because the scheduler switches between them."""
+        breakers = self._scheduler.breakers
+        return next(iter(breakers.values())) if len(breakers) == 1 else None
+
+    async def until_reachable(self) -> None:
+        """Return when a request may leave: at once, unless the only provider cannot be reached and no probe is due."""
+        breaker = self.only_breaker
+        while breaker is not None and (wait_s := breaker.acquire(self.now())):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._is_reachable.wait()
 
     def decide(
         self,
@@ -323,13 +344,13 @@ class Runner:
             chance=self._chance(),
         )
         if isinstance(decision, Wait) and isinstance(error, ConnectError) and unreached:
-            wait_s = self._outages.wait_s(attempt, self._chance())
+            wait_s = self._breakers[route.model].retry_wait_s(attempt, self._chance())
             decision = Wait(wait_s) if wait_s < time_left_s else decision
         asked_s = error.retry_after_s if isinstance(error, APIError) else None
         if asked_s is not None and asked_s > self._policy.max_retry_after_s:
             self._close(route, error, asked_s)
         elif isinstance(decision, Switch):
-            self._rest(decision, route, error)
+            self._cool_down(decision, route, error)
         return decision
 
     def _close(self, route: Route, error: DelugeError, asked_s: float) -> None:
@@ -345,15 +366,14 @@ class Runner:
         """Decide whether what failed is tried again at the same place."""
         return decide_retry(error, self._policy, attempt=attempt, time_left_s=time_left_s, chance=self._chance())
 
-    def _rest(self, decision: Switch, route: Route, error: DelugeError) -> None:
-        named = {
-            "key": {"key": route.key, "model": route.model},
-            "model": {"model": route.model, "key": route.key},
-            "provider": {"provider": route.provider},
-        }[decision.scope]
+    def _cool_down(self, decision: Switch, route: Route, error: DelugeError) -> None:
         now = self.now()
+        is_provider = decision.scope == "provider"
         with self._limiter:
-            if decision.cooldown_s < math.inf:
-                self._scheduler.cool(now + decision.cooldown_s, now, **named)
-            elif decision.scope != "provider":
-                self._scheduler.block(error.again(), now, model=named["model"], key=named["key"])
+            if decision.cooldown_s == math.inf:
+                if not is_provider:
+                    self._scheduler.block(error.again(), now, model=route.model, key=route.key)
+            elif is_provider:
+                self._scheduler.cool_down_provider(now + decision.cooldown_s, now, route.provider)
+            else:
+                self._scheduler.cool_down(now + decision.cooldown_s, now, model=route.model, key=route.key)

@@ -3,12 +3,12 @@
 How a runner drives it, all on one thread:
 
 * `submit(job, now)` for each call; BudgetError says at once what can never fit.
-* `poll(now)` after every submit that returns True, after every settle, release, observe, block or cool, and at
+* `poll(now)` after every submit that returns True, after every settle, release, observe, block or cool_down, and at
   `Plan.wake_at`: one timer for all. It starts each of `Plan.start` (its ticket's slot has come) and raises each of
   `Plan.failed`.
 * The runner itself calls the limiter's `observe` and then `settle` or `release` with the ticket, exactly once.
 * A failed attempt: `retry.decide` says Wait -> `submit(job, now, not_before=now + seconds)`, or Switch -> `block` or
-  `cool` what failed, then `submit(job, now)`. A job that comes again keeps its place in the order of arrival until
+  `cool_down` what failed, then `submit(job, now)`. A job that comes again keeps its place in the order of arrival until
   `forget(job.id)`, which the runner calls when the call is over.
 
 A job goes where it can go first; among models that are free at the same time, weights decide. Within what a model may
@@ -25,6 +25,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from lm_deluge.dispatch.scheduling.circuit_breaker import CircuitBreaker, Cooldown
 from lm_deluge.dispatch.scheduling.limiter import Limiter, Ticket
 from lm_deluge.dispatch.scheduling.queue import Job, JobQueue, QueuedJob
 from lm_deluge.errors import BudgetError, ConfigurationError, DelugeError, DispatchError
@@ -71,15 +72,14 @@ class Plan(msgspec.Struct, frozen=True):
     wake_at: float
 
 
-class _RouteState:
+class _RouteState(Cooldown):
     """A route and its state."""
 
-    def __init__(self, route: Route) -> None:
+    def __init__(self, route: Route, breaker: CircuitBreaker) -> None:
+        super().__init__()
         self.route = route
+        self.breaker = breaker  # of the provider
         self.turn = 0.0  # smooth weighted round robin
-        self.cool_until = -math.inf
-        self.killed_by: DelugeError | None = None
-        self.killed_until = math.inf
         self.held: tuple[QueuedJob, _Group, Ticket] | None = None
 
 
@@ -99,8 +99,13 @@ _GroupKey = tuple[tuple[int, ...], str | None]
 class Scheduler:
     """Decides; does nothing itself."""
 
-    def __init__(self, limiter: Limiter, routes: Sequence[Route]) -> None:
+    def __init__(self, limiter: Limiter, routes: Sequence[Route], *, outage_patience_s: float = math.inf) -> None:
         """Schedule over these routes.
+
+        Args:
+            limiter: The limits of all calls.
+            routes: The models, and how the traffic is split.
+            outage_patience_s: As `CircuitBreaker` takes it.
 
         Raises:
             ConfigurationError: There is no route, or a weight is not above 0.
@@ -111,7 +116,8 @@ class Scheduler:
             if not 0 < route.weight < math.inf:
                 raise ConfigurationError(f"the weight {route.weight!r} of {route.model} is not a number above 0")
         self._limiter = limiter
-        self._states = [_RouteState(route) for route in routes]
+        self.breakers = {route.provider: CircuitBreaker(outage_patience_s) for route in routes}
+        self._states = [_RouteState(route, self.breakers[route.provider]) for route in routes]
         self._groups: dict[_GroupKey, _Group] = {}
         self._waiting: list[tuple[float, int, QueuedJob, _Group]] = []
         self._entries: dict[int, tuple[QueuedJob, _Group]] = {}
@@ -201,27 +207,30 @@ class Scheduler:
         *,
         model: str | None = None,
         key: str | None = None,
-        provider: str | None = None,
         until: float = math.inf,
     ) -> None:
-        """Use a model, a key or a provider no more, or not before `until`. Jobs that only it could take fail."""
-        for state in self._matching(model, key, provider):
-            state.killed_by, state.killed_until = error, until
+        """Do not use a model, a key, or a model with a key before `until`. Jobs without another route fail."""
+        for state in self._matching(model, key):
+            state.block(error, until)
             self._return_held(state, now)
 
-    def cool(
-        self, until: float, now: float, *, model: str | None = None, key: str | None = None, provider: str | None = None
-    ) -> None:
-        """Pass over a model, a key or a provider until then."""
-        for state in self._matching(model, key, provider):
-            state.cool_until = max(state.cool_until, until)
+    def cool_down(self, until: float, now: float, *, model: str | None = None, key: str | None = None) -> None:
+        """Do not use a model, a key, or a model with a key before `until`. Jobs without another route wait."""
+        for state in self._matching(model, key):
+            state.extend(until)
             self._return_held(state, now)
 
-    def _matching(self, model: str | None, key: str | None, provider: str | None) -> list[_RouteState]:
-        wanted = {"model": model, "key": key, "provider": provider}
-        names = {name: value for name, value in wanted.items() if value is not None}
+    def cool_down_provider(self, until: float, now: float, provider: str) -> None:
+        """Do not use a provider before `until`. Jobs without another route wait."""
+        breaker = self.breakers[provider]
+        breaker.extend(until)
+        for state in self._states:
+            if state.breaker is breaker:
+                self._return_held(state, now)
+
+    def _matching(self, model: str | None, key: str | None) -> list[_RouteState]:
         return [
-            state for state in self._states if all(getattr(state.route, name) == value for name, value in names.items())
+            state for state in self._states if model in (None, state.route.model) and key in (None, state.route.key)
         ]
 
     def _return_held(self, state: _RouteState, now: float) -> None:
@@ -258,14 +267,14 @@ class Scheduler:
         """Do what the time brings: calls that waited long enough, slots that have come, models whose rest is over."""
         if self._waiting:
             self._release_waiting(now)
-        is_any_dead = False
+        is_any_blocked = False
         for state in self._states:
             if state.held is not None:
                 self._start_held(state, *state.held, now, start)
-            if state.killed_by is not None:
-                is_any_dead |= not self._revive(state, now)
-        if is_any_dead:
-            self._fail_dead(failed)
+            if state.blocked_by is not None:
+                is_any_blocked |= not state.unblock(now)
+        if is_any_blocked:
+            self._fail_blocked(failed)
 
     def _release_waiting(self, now: float) -> None:
         while self._waiting and self._waiting[0][0] <= now:
@@ -296,26 +305,20 @@ class Scheduler:
         self._entries[entry.job.id] = (again, group)
         group.queue.add(again)
 
-    def _revive(self, state: _RouteState, now: float) -> bool:
-        """Use one again whose time is over; return whether it may be used."""
-        if state.killed_until <= now:
-            state.killed_by, state.killed_until = None, math.inf
-        return state.killed_by is None
-
-    def _fail_dead(self, failed: list[Failure]) -> None:
+    def _fail_blocked(self, failed: list[Failure]) -> None:
         for group in self._groups.values():
-            if all(state.killed_by is not None for state in group.states):
-                error = group.states[-1].killed_by
+            if all(state.blocked_by is not None for state in group.states):
+                error = group.states[-1].blocked_by
                 assert error is not None  # noqa: S101 - asked above
                 for entry in group.queue.drain():
                     del self._entries[entry.job.id]
                     self._orders.pop(entry.job.id, None)
                     failed.append(Failure(entry.job, error))
 
-    def _open_states(self, group: _Group, now: float) -> list[_RouteState]:
+    def _usable_states(self, group: _Group, now: float) -> list[_RouteState]:
         """Return the ways that a group may use at present, of the first tier that has any."""
         for states in group.tiers:
-            usable = [state for state in states if state.killed_by is None and self._opens_at(state, now) <= now]
+            usable = [state for state in states if state.blocked_by is None and self._usable_at(state, now) <= now]
             if usable:
                 return usable
         return []
@@ -323,11 +326,13 @@ class Scheduler:
     def usable(self, now: float) -> set[str]:
         """Return the models that nothing speaks against at present, beside the limits."""
         return {
-            state.route.model for state in self._states if state.killed_by is None and self._opens_at(state, now) <= now
+            state.route.model
+            for state in self._states
+            if state.blocked_by is None and self._usable_at(state, now) <= now
         }
 
-    def _opens_at(self, state: _RouteState, now: float) -> float:
-        return max(state.cool_until, self._limiter.opens_at(state.route.model, state.route.key, now))
+    def _usable_at(self, state: _RouteState, now: float) -> float:
+        return max(state.until, state.breaker.until, self._limiter.opens_at(state.route.model, state.route.key, now))
 
     def _choose(self, now: float, full: set[int]) -> tuple[QueuedJob, _Group, _RouteState] | None:
         """Return the job that came first among those that have somewhere to go, and where it goes first."""
@@ -336,7 +341,9 @@ class Scheduler:
             entry = group.queue.head()
             if entry is None or (best is not None and best[0].order < entry.order):
                 continue
-            states = [state for state in self._open_states(group, now) if state.held is None and id(state) not in full]
+            states = [
+                state for state in self._usable_states(group, now) if state.held is None and id(state) not in full
+            ]
             if states:
                 best = (entry, group, states)
         if best is None:
@@ -402,7 +409,7 @@ class Scheduler:
         for other in self._states:
             self._start_sooner(other, ticket, now, start)
         for group in self._groups.values():
-            if state not in self._open_states(group, now):
+            if state not in self._usable_states(group, now):
                 continue
             for entry in list(group.queue.next_ones(_LOOK_AHEAD)):
                 filler = self._fill(entry, state, ticket, now)
@@ -429,7 +436,7 @@ class Scheduler:
         heads = [
             (entry, group)
             for group in self._groups.values()
-            if state in self._open_states(group, now) and (entry := group.queue.head()) is not None
+            if state in self._usable_states(group, now) and (entry := group.queue.head()) is not None
         ]
         return min(heads, key=lambda head: head[0].order, default=None)
 
@@ -448,5 +455,5 @@ class Scheduler:
             moments.append(now + _LEAST_GAP_S)
         if self._waiting:
             moments.append(self._waiting[0][0])
-        moments += [state.killed_until if state.killed_by else self._opens_at(state, now) for state in self._states]
+        moments += [state.blocked_until if state.blocked_by else self._usable_at(state, now) for state in self._states]
         return min((moment for moment in moments if moment > now), default=math.inf)
