@@ -42,7 +42,7 @@ def serving() -> set[asyncio.Task[Any]]:
 
 
 def places(client: LLMClient) -> int:
-    return 0 if client._limiter is None else client._limiter.limiter._places.used
+    return 0 if client._limiter is None else client._limiter.limiter._concurrency.used
 
 
 def check_nothing_is_left(client: LLMClient) -> None:

@@ -37,7 +37,7 @@ def client_of(server: Simulator | Loopback, model: Any = "gpt-4o", **options: An
 
 def places(client: LLMClient) -> int:
     assert client._limiter is not None
-    return client._limiter.limiter._places.used
+    return client._limiter.limiter._concurrency.used
 
 
 async def test_single_streams_wait_for_their_slot() -> None:

@@ -108,13 +108,13 @@ def test_slices_that_are_rounded_up_do_not_sum_up_to_more_than_the_limit() -> No
 
 
 def test_a_lower_limit_of_the_user_holds_in_slices_too() -> None:
-    pace = RateLimitState(Limit("requests", 300.0), is_firm=True)
-    fixed_windows = pace._fixed_windows = FixedWindows(WindowLength(60.0))
+    state = RateLimitState(Limit("requests", 300.0), is_firm=True)
+    fixed_windows = state._fixed_windows = FixedWindows(WindowLength(60.0))
     fixed_windows.schedule = SendSchedule(100.0, 1.0, 0.9, 10)  # 600 a minute
     now, sent = 100.0, 0
     while now < 100.0 + 600.0:
-        now = max(now, pace.earliest(1.0, now, 0.0))
-        pace.take(1.0, 1.0, now, now, 0.0, 0.0)
+        now = max(now, state.earliest(1.0, now, 0.0))
+        state.charge(1.0, 1.0, now, now, 0.0, 0.0)
         sent += 1
     assert 2_900 <= sent <= 3_010
 

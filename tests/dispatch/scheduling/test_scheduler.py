@@ -11,7 +11,7 @@ import pytest
 from lm_deluge.dispatch.scheduling.limiter import Limit, Observation
 from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
 from lm_deluge.dispatch.scheduling.queue import JobQueue, QueuedJob
-from lm_deluge.dispatch.scheduling.scheduler import Job, Plan, Route, Scheduler, Start
+from lm_deluge.dispatch.scheduling.scheduler import Admission, Job, Plan, Route, Scheduler
 from lm_deluge.errors import (
     AuthenticationError,
     BudgetError,
@@ -48,7 +48,7 @@ def ids(plan: Plan) -> list[int]:
     return [start.job.id for start in plan.start]
 
 
-def run_all(queue: Scheduler, limiter: LocalLimiter, until: float = math.inf, now: float = NOW) -> list[Start]:
+def run_all(queue: Scheduler, limiter: LocalLimiter, until: float = math.inf, now: float = NOW) -> list[Admission]:
     """Poll at every wake-up; answers end at once."""
     started = []
     while now < until:
@@ -412,7 +412,7 @@ def test_returned_jobs_are_found_by_halving() -> None:
     order = []
     while (entry := queue.head()) is not None:
         order.append(int(entry.order))
-        queue.take(entry)
+        queue.remove(entry)
     assert order == sorted(order)
     assert Counted.compared < 4 * count * math.log2(count)
 

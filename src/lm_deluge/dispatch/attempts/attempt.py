@@ -10,7 +10,7 @@ from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.response_stream import ResponseStream, open_response_stream
 from lm_deluge.dispatch.attempts.throughput import ThroughputMonitor
 from lm_deluge.dispatch.scheduling.runner import Runner
-from lm_deluge.dispatch.scheduling.scheduler import Start
+from lm_deluge.dispatch.scheduling.scheduler import Admission
 from lm_deluge.errors import ConnectError, DelugeError
 from lm_deluge.events import Event
 from lm_deluge.response import APIResponse, StreamStats
@@ -30,7 +30,7 @@ class CallAttempt:
         attempt: The answer that is coming, None until its head is there.
     """
 
-    def __init__(self, runner: Runner, start: Start, plan: CallPlan, number: int) -> None:
+    def __init__(self, runner: Runner, start: Admission, plan: CallPlan, number: int) -> None:
         self.plan = plan
         self.start = start
         self.number = self.last_number = number

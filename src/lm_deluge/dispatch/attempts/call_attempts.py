@@ -22,7 +22,7 @@ from lm_deluge.dispatch.scheduling.first_token_times import FirstTokenTimes
 from lm_deluge.dispatch.scheduling.queue import Job
 from lm_deluge.dispatch.scheduling.retry import GiveUp, Wait
 from lm_deluge.dispatch.scheduling.runner import Runner
-from lm_deluge.dispatch.scheduling.scheduler import Start
+from lm_deluge.dispatch.scheduling.scheduler import Admission
 from lm_deluge.errors import APIError, ConfigurationError, DelugeError, DispatchError
 from lm_deluge.events import Attempt as AttemptEvent
 from lm_deluge.events import Event
@@ -76,7 +76,7 @@ class CallAttempts:
             self._begun = loop.time() if self._begun is None else self._begun
             return attempt
 
-    async def _begin(self, start: Start, beside_cost: float = 0.0) -> CallAttempt:
+    async def _begin(self, start: Admission, beside_cost: float = 0.0) -> CallAttempt:
         """Make a leg of leave to send; give the leave back where the request may not be sent."""
         runner = self._runner
         assert runner is not None  # noqa: S101 - it gave leave
@@ -94,7 +94,7 @@ class CallAttempts:
             raise
         return CallAttempt(runner, start, plan, number)
 
-    async def _begin_beside(self, start: Start) -> CallAttempt:
+    async def _begin_beside(self, start: Admission) -> CallAttempt:
         """Make a second leg, beside the one that is opening."""
         first, runner = self._opening, self._runner
         assert first is not None and runner is not None  # noqa: S101, PT018 - there is a race

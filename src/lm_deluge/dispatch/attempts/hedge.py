@@ -17,7 +17,7 @@ import msgspec
 from lm_deluge.dispatch.attempts.attempt import CallAttempt
 from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.scheduling.runner import Runner
-from lm_deluge.dispatch.scheduling.scheduler import Start
+from lm_deluge.dispatch.scheduling.scheduler import Admission
 from lm_deluge.errors import ConfigurationError, DelugeError
 from lm_deluge.events import Attempt as AttemptEvent
 from lm_deluge.events import Event
@@ -48,7 +48,7 @@ class Hedge:
         spec: CallSpec,
         first: CallAttempt,
         *,
-        begin: Callable[[Start], Awaitable[CallAttempt]],
+        begin: Callable[[Admission], Awaitable[CallAttempt]],
         read: Callable[[CallAttempt], Awaitable[list[Event]]],
         lose: Callable[[CallAttempt, DelugeError | None], None],
     ) -> None:
@@ -165,7 +165,7 @@ class Hedge:
         self.notes.append(AttemptEvent(attempt.number, "Hedge", what, 0.0, attempt.start.route.model))
         return await self._read(attempt)
 
-    async def _leave(self) -> Start:
+    async def _leave(self) -> Admission:
         """Queue for leave at another model, and where no other can take the call, at the same one."""
         asked = self._first.start.route.model
         others = frozenset(

@@ -46,7 +46,7 @@ class Charge(msgspec.Struct):
         pace: The limit.
         at: When the request leaves.
         units: How many units are charged.
-        paced: How many the pace counts: what was expected.
+        expected_units: How many the pace counts: what was expected.
         spacing_s: Seconds per unit at that time.
         tat_after: The tat that the reservation left.
         moved_s: How far headers had moved the tat by then, in sum.
@@ -54,10 +54,10 @@ class Charge(msgspec.Struct):
         tat_by_s: By how much the reservation moved the tat, for undoing it.
     """
 
-    pace: RateLimitState
+    limit: RateLimitState
     at: float
     units: float
-    paced: float
+    expected_units: float
     spacing_s: float
     tat_after: float
     moved_s: float
@@ -69,7 +69,7 @@ class RateLimitState:
     """A limit and its tat."""
 
     def __init__(self, limit: Limit, *, is_guess: bool = False, is_firm: bool = False) -> None:
-        """Start with an empty history.
+        """Admission with an empty history.
 
         Args:
             limit: How much in which time.
@@ -81,7 +81,7 @@ class RateLimitState:
         self.amount = limit.amount
         self.tat = -math.inf
         self.closed_until = -math.inf
-        self.unsure, self.unsure_until = 0.0, -math.inf  # the limiter's note of what is under way
+        self.overrun, self.overrun_until = 0.0, -math.inf  # the limiter's note of what is under way
         self._ceiling = limit.amount if is_firm else math.inf
         self._is_guess = is_guess
         is_short = limit.period_s <= _SHORT_S
@@ -136,40 +136,42 @@ class RateLimitState:
 
     # Reserving and correcting
 
-    def earliest(self, units: float, now: float, jitter_s: float, unsure: float = 0.0) -> float:
+    def earliest(self, units: float, now: float, jitter_s: float, overrun: float = 0.0) -> float:
         """Return when a request of this cost may go: not before `now`.
 
-        `unsure` is by how much what is under way may exceed what is charged for it.
+        `overrun` is by how much what is under way may exceed what is charged for it.
         """
         moment = max(now, self.closed_until, self.tat - self.burst_s(now))
         if self._fixed_windows is not None:
             return self._fixed_windows.earliest(moment, self.rate_share(now), self.amount)
         if self._window is None:
             return moment
-        most = self.amount * self.rate_share(now) - units - unsure
+        most = self.amount * self.rate_share(now) - units - overrun
         return max(moment, self._window.room_at(most, now, self.reach_s(jitter_s)))
 
     def reach_s(self, jitter_s: float) -> float:
         """Return how long what left counts in the window: what leaves spread over W + J may arrive within W."""
         return self.period_s + jitter_s
 
-    def take(self, units: float, paced: float, now: float, slot: float, jitter_s: float, unsure: float) -> Charge:
-        """Charge a request that goes at `slot`; `paced` is what is expected of it, `units` what is to be safe."""
+    def charge(
+        self, units: float, expected_units: float, now: float, slot: float, jitter_s: float, overrun: float
+    ) -> Charge:
+        """Charge a request that leaves at `slot`: an upper bound of its units, and the expected ones for the pace."""
         before = max(self.tat, now - self.period_s)
-        free_from = self.earliest(units, now, jitter_s, unsure)
+        free_from = self.earliest(units, now, jitter_s, overrun)
         spacing_s = self.spacing_s(slot, jitter_s)
         if self.tat < slot:
             self._forward_s = 0.0
-        self.tat = max(self.tat, slot) + self._worth_s(paced, spacing_s)
+        self.tat = max(self.tat, slot) + self._worth_s(expected_units, spacing_s)
         self._last = Charge(
-            self, slot, units, paced, spacing_s, self.tat, self._moved_s, free_from, tat_by_s=self.tat - before
+            self, slot, units, expected_units, spacing_s, self.tat, self._moved_s, free_from, tat_by_s=self.tat - before
         )
         self._note(self._last)
         return self._last
 
     def _note(self, charge: Charge) -> None:
         if self._is_guess:
-            self.baseline.left(charge.at)
+            self.baseline.add_request(charge.at)
         if self._window is not None:
             self._window.add(charge)
         if self._fixed_windows is not None:
@@ -196,15 +198,15 @@ class RateLimitState:
         What was reserved beyond what is `expected` by now is not given back to the pace: all of it at once would be a
         burst.
         """
-        expected = min(charge.paced, expected)
+        expected = min(charge.expected_units, expected)
         self.tat += self._worth_s(units, charge.spacing_s) - self._worth_s(expected, charge.spacing_s)
         if self._window is not None:
             self._window.change(charge, units)
         if self._fixed_windows is not None and charge.units and not units:
             self._fixed_windows.remove(charge.at)
-        charge.units = charge.paced = units
+        charge.units = charge.expected_units = units
 
-    def fits_gap(self, charge: Charge, units: float, now: float, jitter_s: float, unsure: float = 0.0) -> bool:
+    def fits_gap(self, charge: Charge, units: float, now: float, jitter_s: float, overrun: float = 0.0) -> bool:
         """Tell whether a request may go now without moving the slot of the one that holds `charge`."""
         if not units:
             return self.closed_until <= now
@@ -212,7 +214,7 @@ class RateLimitState:
             return False
         if self._window is None:
             return True
-        most = self.amount * self.rate_share(now) - units - unsure
+        most = self.amount * self.rate_share(now) - units - overrun
         reach_s = self.reach_s(jitter_s)
         return self._window.used_at(now, reach_s) - charge.units <= most >= self._window.used_at(charge.at, reach_s)
 
@@ -226,11 +228,11 @@ class RateLimitState:
 
     # Learning
 
-    def refused(self, sent_at: float, now: float, retry_at: float | None, under_way: int = 0) -> None:
+    def on_refusal(self, sent_at: float, now: float, retry_at: float | None, under_way: int = 0) -> None:
         """Close until `retry_at`, and go slower from then on: once for all requests that were under way together."""
         if self._is_guess:
-            self.baseline.note(sent_at, under_way, is_refused=True)
-            if self.baseline.explains() and (retry_at is None or retry_at - now <= _SOON_S):
+            self.baseline.add_response(sent_at, under_way, is_refused=True)
+            if self.baseline.explains_refusals() and (retry_at is None or retry_at - now <= _SOON_S):
                 return
         is_explained = self._fixed_windows is not None and sent_at < self._fixed_windows.known_from
         if sent_at >= self._cut_at and not is_explained:
@@ -245,21 +247,21 @@ class RateLimitState:
         self.closed_until = max(self.closed_until, retry_at)
         self.tat = max(self.tat, self.closed_until)
 
-    def accepted(self, sent_at: float, under_way: int = 0) -> None:
+    def on_success(self, sent_at: float, under_way: int = 0) -> None:
         """Note that a request was not refused: the next refusal is the first again."""
         if self._is_guess:
-            self.baseline.note(sent_at, under_way, is_refused=False)
+            self.baseline.add_response(sent_at, under_way, is_refused=False)
         if sent_at > self._cut_at > -math.inf:
             self._in_a_row = 0
             if self._is_guess:
                 self._rate_after_cut = min(self._rate_after_cut * _GROWTH_BY_SUCCESS, _MOST_OF_GUESS)
 
-    def adopt(self, amount: float) -> None:
+    def set_amount(self, amount: float) -> None:
         """Take over the limit that a provider names."""
         self.amount = min(amount, self._ceiling)
         self._is_guess = False
 
-    def saw(self, sent_at: float, bucket: RateLimit, now: float) -> None:
+    def observe_headers(self, sent_at: float, bucket: RateLimit, now: float) -> None:
         """Learn from headers whether the provider counts in slices."""
         if self._fixed_windows is not None:
             known_from = self._fixed_windows.known_from
@@ -268,7 +270,7 @@ class RateLimitState:
                 self._cut_at = -math.inf  # the windows explain the refusals
                 self.window_length.forget_refusals()
 
-    def believe(self, charge: Charge, sent_at: float, remaining: float, reset_after_s: float) -> None:
+    def align(self, charge: Charge, sent_at: float, remaining: float, reset_after_s: float) -> None:
         """Move the tat to where the provider's own count has it.
 
         Compared is the moment at which this request was counted, so what left since then is in neither of the two.
