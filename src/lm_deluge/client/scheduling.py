@@ -1,4 +1,4 @@
-"""From a client's options to its limiter, routes and runner."""
+"""Build a client's limiter, routes and runner from its options."""
 
 from __future__ import annotations
 
@@ -25,38 +25,38 @@ _DIMENSIONS: dict[str, Dimension] = {
 
 
 def build_limiter(options: ClientOptions, models: Iterable[ModelRow] = ()) -> LocalLimiter:
-    """Return a limiter with the client's own limits and those set for its models.
+    """Return a limiter with the client's limits and the limits that the user set for single models.
 
-    Those of providers it learns from their answers.
+    The limiter learns the providers' limits from their responses.
     """
     of_client = {name: getattr(options, name) for name in LIMIT_NAMES}
     limiter = LocalLimiter(_limits(of_client), max_concurrent=options.max_concurrent_requests)
     for model in models:
-        said = (options.model_limits or {}).get(model.id, {})
-        most = said.get("max_concurrent_requests")
+        model_limits = (options.model_limits or {}).get(model.id, {})
+        max_concurrent = model_limits.get("max_concurrent_requests")
         limiter.set_limits(
             model.id,
             "",
-            _limits(said),
-            max_concurrent=None if most is None else int(most),
+            _limits(model_limits),
+            max_concurrent=None if max_concurrent is None else int(max_concurrent),
             counts_max_tokens=find_provider(model.provider).counts_max_tokens,
             is_firm=True,
         )
     return limiter
 
 
-def _limits(said: Mapping[str, float | None]) -> list[Limit]:
-    amounts = {name: said.get(name) for name in LIMIT_NAMES}
+def _limits(options: Mapping[str, float | None]) -> list[Limit]:
+    amounts = {name: options.get(name) for name in LIMIT_NAMES}
     return [Limit(_DIMENSIONS[name], amount) for name, amount in amounts.items() if amount is not None]
 
 
 def build_routes(
     models: Sequence[ModelRow], weights: Sequence[float] | None, fallback: Sequence[ModelRow] = ()
 ) -> list[Route]:
-    """Return a route for each model, those of the fallback last.
+    """Return a route for each model, the fallback models last.
 
     Raises:
-        ConfigurationError: There are not as many weights as models.
+        ConfigurationError: The numbers of weights and models differ.
     """
     if weights is not None and len(weights) != len(models):
         raise ConfigurationError(f"there are {len(weights)} model_weights for {len(models)} models")
@@ -70,7 +70,7 @@ def build_routes(
 def build_runner(
     limiter: LimiterLock, options: ClientOptions, models: Sequence[ModelRow], fallback: Sequence[ModelRow]
 ) -> Runner:
-    """Return a runner for the running event loop."""
+    """Return a runner for the current event loop."""
     return Runner(
         limiter,
         build_routes(models, options.model_weights, fallback),

@@ -128,4 +128,4 @@ def test_what_left_long_ago_is_forgotten() -> None:
     baseline = BaselineRefusals(60.0)
     for number in range(10_000):
         baseline.add_request(float(number))
-    assert len(baseline._left) <= 200
+    assert len(baseline._requests_in_slot) <= 200

@@ -24,7 +24,7 @@ def test_before_anything_is_known_the_request_s_own_limit_counts() -> None:
     answered(lengths, [10] * 19)
     assert not lengths.is_known
     assert lengths.estimate(100) == 100
-    assert lengths.under_way(20.0, -math.inf) == (Expected(0.0, 0.0), 0.0)
+    assert lengths.in_flight(20.0, -math.inf) == (Expected(0.0, 0.0), 0.0)
 
 
 def test_the_mean_is_expected_and_never_more_than_the_request_allows() -> None:
@@ -76,10 +76,10 @@ def test_what_takes_long_will_be_long() -> None:
     lengths = RecentLengths()
     now = answered(lengths, [100, 3_000] * 100)
     lengths.begin(now, 100, 1_550, None)
-    assert lengths.under_way(now, -math.inf)[0].mean == pytest.approx(0.0, abs=1.0)
-    assert lengths.under_way(now + 10, -math.inf)[0].mean == pytest.approx(1_450.0), "not one of the short ones"
-    assert lengths.under_way(now + 300, -math.inf)[0].mean > 10_000, "longer than any"
-    assert lengths.under_way(now + 10, now)[0].mean == 0.0, "what began before is not asked for"
+    assert lengths.in_flight(now, -math.inf)[0].mean == pytest.approx(0.0, abs=1.0)
+    assert lengths.in_flight(now + 10, -math.inf)[0].mean == pytest.approx(1_450.0), "not one of the short ones"
+    assert lengths.in_flight(now + 300, -math.inf)[0].mean > 10_000, "longer than any"
+    assert lengths.in_flight(now + 10, now)[0].mean == 0.0, "what began before is not asked for"
 
 
 def test_more_under_way_are_less_sure_and_many_known_are_surer() -> None:
@@ -87,12 +87,12 @@ def test_more_under_way_are_less_sure_and_many_known_are_surer() -> None:
     now = answered(few, [100, 900] * 10)
     then = answered(many, [100, 900] * 900)
     one = few.begin(now, 0, 500, None)
-    alone = few.under_way(now, -math.inf)[0].variance
+    alone = few.in_flight(now, -math.inf)[0].variance
     few.begin(now, 0, 500, None)
-    assert few.under_way(now, -math.inf)[0].variance > 1.9 * alone
+    assert few.in_flight(now, -math.inf)[0].variance > 1.9 * alone
     few.end(one, now + 1, 900)
     many.begin(then, 0, 500, None)
-    assert many.under_way(then, -math.inf)[0].variance < 0.5 * alone
+    assert many.in_flight(then, -math.inf)[0].variance < 0.5 * alone
 
 
 def test_the_share_that_inputs_come_to() -> None:
@@ -105,7 +105,7 @@ def test_the_share_that_inputs_come_to() -> None:
     now = answered(lengths, [10] * 30)
     assert lengths.input_share == pytest.approx(0.8)
     lengths.begin(now, 1_000, 10, None)
-    assert lengths.under_way(now, -math.inf)[1] == pytest.approx(100.0**2)
+    assert lengths.in_flight(now, -math.inf)[1] == pytest.approx(100.0**2)
 
 
 def test_rare_long_ones_are_allowed_for() -> None:

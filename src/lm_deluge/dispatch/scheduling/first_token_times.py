@@ -1,4 +1,4 @@
-"""How long models take to their first token, and how long to wait for it before a second attempt begins. Pure."""
+"""Times to first token per model, and how long to wait before a second attempt starts. Pure."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections import deque
 
 __all__ = ["FirstTokenTimes"]
 
-_KEPT = 200
-_ENOUGH = 20
+_TIMES_KEPT = 200  # a p99 is one of the two slowest then, and a change of the model shows after minutes
+_TIMES_NEEDED = 20  # with fewer, a p95 is just the slowest
 
 
 class _Window:
@@ -23,18 +23,18 @@ class _Window:
         return len(self._sorted)
 
     def add(self, seconds: float) -> None:
-        if len(self._in_order) >= _KEPT:
+        if len(self._in_order) >= _TIMES_KEPT:
             del self._sorted[bisect_left(self._sorted, self._in_order.popleft())]
         self._in_order.append(seconds)
         insort(self._sorted, seconds)
 
     def percentile(self, percent: int) -> float:
-        """Return the least time that so many of a hundred do not exceed."""
+        """Return the smallest recorded time that at least `percent` percent of all do not exceed."""
         return self._sorted[math.ceil(percent * len(self._sorted) / 100) - 1]
 
 
 class FirstTokenTimes:
-    """The patience with models: the same for all, or a percentile of what each took lately.
+    """The time after which a silent attempt is hedged: a fixed one, or a percentile of each model's recent times.
 
     Args:
         hedge_after: Seconds, or a percentile as `ClientOptions` takes it: "p95".
@@ -46,16 +46,16 @@ class FirstTokenTimes:
         self._windows: dict[str, _Window] = {}
 
     def note(self, model: str, seconds: float) -> None:
-        """Note how long a first token took, or at least would have taken where nobody waited any longer.
+        """Record a time to first token, or the time that an attempt was silent before it was abandoned.
 
-        Without the latter the slow ones would be missing, and each round of hedging would make the next one earlier.
+        Without the abandoned attempts the slow ones would be missing, and each hedge would make the next one earlier.
         """
         if self._seconds is None:
             self._windows.setdefault(model, _Window()).add(seconds)
 
     def patience_s(self, model: str) -> float | None:
-        """Return how long to wait for a model; None as long as too little is known of it."""
+        """Return how long to wait for a model's first token; None while too few times are known."""
         window = self._windows.get(model)
-        if self._seconds is not None or window is None or len(window) < _ENOUGH:
+        if self._seconds is not None or window is None or len(window) < _TIMES_NEEDED:
             return self._seconds
         return window.percentile(self._percent)

@@ -1,15 +1,17 @@
-"""The port of the limiter: what is asked of it, what it answers. Plain values, so that it may stand on another machine.
+"""The protocol of limiters. All arguments are plain values, so a limiter may run in another process.
 
-How a runner uses it, for each call:
+A runner calls, for each request:
 
-1. `reserve(request, now)` when the call is next in its queue. All limits are taken at once, or none. The ticket names
-   the moment at which the request may leave: sleep until then, then send; nothing is asked twice. None means that every
-   place is taken: ask again after the next `settle` or `release`.
-2. `observe(...)` as soon as the head of an answer is there (status, rate-limit headers), and for an error in a stream.
-3. Exactly one of `settle(ticket, usage, now)` (the answer ended, the provider said what it cost) and
-   `release(ticket, now, ...)` (cancelled, failed, or never sent). A second one changes nothing.
+1. `reserve(request, now)` when the call is next in its queue. All limits are reserved at once, or none. The ticket
+   contains the moment at which the request may leave: sleep until then and send, without another question. None means
+   that no more requests may be in flight: ask again after the next `settle` or `release`.
+2. `observe(...)` as soon as the head of the response arrived (status, rate-limit headers), and for an error event in a
+   stream.
+3. Exactly one of `settle(ticket, usage, now)` (the response is complete, and its usage known) and
+   `release(ticket, now, ...)` (cancelled, failed, or never sent). A second call changes nothing.
 
-`now` and all moments are monotonic seconds of one clock, chance a number from 0 to 1; the limiter reads neither itself.
+`now` and all moments are monotonic seconds of one clock, `chance` is a random number from 0 to 1. The limiter itself
+reads no clock and draws no numbers.
 """
 
 from __future__ import annotations
@@ -30,8 +32,9 @@ __all__ = ["Limit", "Limiter", "Observation", "ReservationRequest", "Ticket"]
 class Limit(msgspec.Struct, frozen=True):
     """At most `amount` units of `dimension` in any `period_s` seconds.
 
-    `burst_s` is how many seconds' worth may leave at once; left alone, a six-hundredth of a period up to ten minutes
-    (longer ones, a day's say, are not spread evenly: half of their amount may leave at once).
+    `burst_s` is the number of seconds whose amount may leave at once. Default: 1/600 of the period for requests, 1/120
+    for tokens, which a sliding window limits in addition. The amount of a period longer than ten minutes, of a day for
+    example, is not spread evenly: half of it may leave at once.
 
     Raises:
         ConfigurationError: A value is not a number above 0.
@@ -52,14 +55,14 @@ class Limit(msgspec.Struct, frozen=True):
 
 
 class ReservationRequest(msgspec.Struct, frozen=True):
-    """What a request will cost, as far as it is known before it is sent.
+    """The cost of a request as far as it is known before sending.
 
     Attributes:
-        model: Our name of the model.
-        key: Which of several keys of the provider; any name that tells them apart, never the key itself.
-        input_tokens: An upper bound; bytes of the prompt / 3.5, say.
-        max_output_tokens: The request's own limit. Reserved is what the model usually writes, never more than this;
-            all of it at providers that count so.
+        model: The model's id in the registry.
+        key: A name for one of several keys of the provider, never the key itself.
+        input_tokens: An upper bound, for example the prompt's characters / 3.5.
+        max_output_tokens: The limit that the request contains. The usual output of the model is reserved, at most this
+            limit; with providers that charge the limit itself, all of it.
     """
 
     model: str
@@ -69,7 +72,7 @@ class ReservationRequest(msgspec.Struct, frozen=True):
 
 
 class Ticket(msgspec.Struct, frozen=True):
-    """Leave to send one request at `at`, not before. Holds a place among the concurrent ones until it is given back."""
+    """Permission to send one request at the moment `at` or later. It counts as a request in flight until released."""
 
     id: int
     model: str
@@ -80,17 +83,18 @@ class Ticket(msgspec.Struct, frozen=True):
 
 
 class Observation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What an answer tells about limits.
+    """The facts about limits in the head of a response, or in an error.
 
     Attributes:
-        ticket: The request's.
-        status: HTTP status; for an error inside a stream the one that it stands for.
+        ticket: The ticket of the request.
+        status: HTTP status; for an error event in a stream the equivalent status.
         sent_at: When the request left, by the clock of `now`.
-        rate_limits: From `parse_rate_limits(headers)`.
-        retry_after_s: How long the provider wants to be left alone.
-        dimension: Which limit was hit, where the error's code says so; None closes all of the (key, model).
-        delay_s: A sample of the way there and back: `HttpHead.delay_s`. The longest lately is the jitter to allow for.
-        chance: Drawn anew each time.
+        rate_limits: Result of `parse_rate_limits(headers)`.
+        retry_after_s: Seconds for which the provider asks not to send.
+        dimension: The limit that was exceeded, if the error names it; None pauses all limits of the (key, model).
+        delay_s: A sample of the network's round-trip time: `HttpHead.delay_s`. The longest recent one is the jitter to
+            allow for.
+        chance: Random number from 0 to 1, a new one for each observation.
     """
 
     ticket: Ticket
@@ -104,66 +108,72 @@ class Observation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Limiter(Protocol):
-    """Where limits are kept: in this process (`LocalLimiter`), or in a place that several processes share."""
+    """Enforces limits: within this process (`LocalLimiter`), or shared by several processes."""
 
     @property
     def has_room(self) -> bool:
-        """False where every place of all models together is taken, so that nothing can be reserved.
+        """False if no further request of any model may be in flight, so that `reserve` would return None.
 
-        An implementation without this may always say True.
+        An implementation may always return True.
         """
         ...
 
     def reserve(self, request: ReservationRequest, now: float, *, before: Ticket | None = None) -> Ticket | None:
-        """Reserve a slot under all limits at once; None, and nothing is reserved, where every place is taken.
+        """Reserve a slot under all limits at once.
 
-        `before` asks for a slot right now that does not delay that ticket, which waits for its own; None where there is
-        no such gap. That is mostly for another model: under limits that both share, a slot in the future leaves what
-        comes before it free. An implementation without this may always return None to it.
+        Args:
+            request: The cost to reserve.
+            now: The present moment.
+            before: Backfill: reserve a slot for now that does not delay this ticket, which waits for its own slot. Used
+                mostly for another model: under a shared limit, a slot in the future leaves the time before it unused.
+
+        Returns:
+            The ticket; None, with nothing reserved, if no more requests may be in flight or no gap before `before` is
+            large enough. An implementation may always return None if `before` is given.
 
         Raises:
-            BudgetError: The request can never fit. The message has the numbers.
+            BudgetError: The request can never fit. The message contains the numbers.
         """
         ...
 
     def advance(self, ticket: Ticket, now: float) -> Ticket:
-        """Return the ticket with an earlier slot, where what was given back since allows one; else as it is.
+        """Return the ticket with an earlier slot if corrections since its reservation allow one; else unchanged.
 
-        An implementation without this may always return the ticket as it is.
+        An implementation may always return the ticket unchanged.
         """
         ...
 
     def check(self, request: ReservationRequest) -> None:
-        """Raise the BudgetError that `reserve` would raise; reserve nothing."""
+        """Raise the BudgetError that `reserve` would raise, without reserving anything."""
         ...
 
     def earliest(self, request: ReservationRequest, now: float) -> float:
-        """Return when a reservation made now would let the request go; infinite where every place is taken."""
+        """Return the slot that a reservation made now would get; infinite if no more requests may be in flight."""
         ...
 
     def opens_at(self, model: str, key: str, now: float) -> float:
-        """Return until when the provider wants this (key, model) left alone; `now` where it does not."""
+        """Return the end of the pause that the provider asked for at this (key, model); `now` without a pause."""
         ...
 
     def limited_by(self, now: float) -> str | None:
-        """Return what holds calls back at the moment, in words; None where nothing does.
+        """Return a description of the limits that delay calls at present; None without any.
 
-        An implementation without this may always return None.
+        An implementation may always return None.
         """
         ...
 
     def settle(self, ticket: Ticket, usage: Usage, now: float) -> None:
-        """Give the place back and correct the reservation to what the answer cost."""
+        """Release the ticket and correct the reservation to the actual usage."""
         ...
 
     def release(self, ticket: Ticket, now: float, *, was_sent: bool = True, delivered: Usage | None = None) -> None:
-        """Give the place back without a bill.
+        """Release the ticket of a request whose usage is not known.
 
-        What was never sent is refunded. What was sent stays charged: its input as reserved, its output as delivered,
-        or as reserved where nobody counted.
+        A request that was never sent is refunded. Of a request that was sent, the input stays charged as reserved, and
+        the output as delivered; if `delivered` is None, as reserved.
         """
         ...
 
     def observe(self, observation: Observation, now: float) -> None:
-        """Learn from an answer's status and headers. Before `settle` or `release` of the same ticket."""
+        """Learn from a response's status and headers, before `settle` or `release` of the same ticket."""
         ...

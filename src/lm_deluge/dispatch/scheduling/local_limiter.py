@@ -1,7 +1,7 @@
-"""The limiter of one process: every limit of a call reserved at once, as a slot in time.
+"""The limiter of one process: it reserves all limits of a request at once, as a slot in time.
 
-Limits of the client hold over all models; those of a (key, model) are the provider's, and learn from its answers.
-`limits.py` says how it is used.
+The client's limits apply to all models together. The limits of a (key, model) are the provider's, and are learned from
+its responses. `limiter.py` describes the usage.
 """
 
 from __future__ import annotations
@@ -24,39 +24,39 @@ from lm_deluge.wire.rate_limit_headers import DAY_S, HOUR_S, MINUTE_S, Dimension
 
 __all__ = ["LocalLimiter"]
 
-_JITTER_S = 1.0  # until measured; of a minute, less of shorter periods
-_LEAST_JITTER_S = 0.01  # of this process's own timers
-_DELAYS_KEPT = 200
-_DELAYS_ENOUGH = 50
-_SURE = 3.5  # standard deviations of what is under way
-_GUESS = 1_000  # tokens of an answer, for the limit, before anything is known
-_OVERRUN_KEPT_S = 0.2  # a new sum of what is under way, so often at most
-_OVERLOADED = frozenset({503, 529})
-_TOO_MANY = 429
-_FIRST_ERROR = 400
-_GUESS_FROM = 5
-_AGREED = 3  # answers
+_JITTER_S = 1.0  # assumed until it is measured, for a period of a minute; proportionally less for shorter periods
+_LEAST_JITTER_S = 0.01  # the timers of this process alone are that late
+_DELAYS_KEPT = 200  # the jitter is the maximum of so many delays: a spike is forgotten after so many requests
+_DELAYS_NEEDED = 50  # the maximum of fewer is likely to be exceeded soon
+_SURE_DEVIATIONS = 3.5  # standard deviations of the usage in flight: if it were normal, exceeded once in 4,000 times
+_EXPECTED_OUTPUT_TOKENS = 1_000  # of a response, before any length is known; only the spacing uses it
+_OVERRUN_KEPT_S = 0.2  # summing over all requests in flight for each reservation would be quadratic
+_OVERLOADED = frozenset({503, 529})  # 529 is Anthropic's overloaded_error
+_TOO_MANY = 429  # RFC 6585
+_FIRST_ERROR = 400  # statuses from here on are errors
+_GUESS_NEEDS = 5  # accepted requests within a minute; fewer show little about a limit
+_RESPONSES_AGREEING = 3  # that imply the same period, before a period other than a minute is believed
 
 
 class _Cost(msgspec.Struct, frozen=True):
-    """What a request is reckoned at beforehand: the output to be safe, and the one to be expected."""
+    """The estimated cost of a request: its input, the output to reserve, and the expected output."""
 
     input_tokens: float
     output_tokens: int
     expected: int
 
     def units(self, limit: RateLimitState) -> float:
-        """Return what a limit is charged."""
-        # An estimate that fits no window is no reason to refuse: only the input is certain.
+        """Return the units that a limit is charged."""
+        # Only the input is certain, so an output estimate above the whole limit must not exclude the request.
         return min(_units(limit.dimension, self.input_tokens, self.output_tokens), limit.amount)
 
     def expected_units(self, limit: RateLimitState) -> float:
-        """Return what the limit of a limit counts."""
+        """Return the expected units, by which a limit spaces requests."""
         return min(_units(limit.dimension, self.input_tokens, self.expected), self.units(limit))
 
 
 class _RouteLimits:
-    """What is known about one (key, model)."""
+    """The limits and statistics of one (key, model)."""
 
     def __init__(
         self, limits: Iterable[RateLimitState], most: int | None, *, counts_max_tokens: CountsMaxTokens = "never"
@@ -67,52 +67,53 @@ class _RouteLimits:
         self.closed_until = -math.inf
         self.starts: deque[float] = deque(maxlen=1_000)
         self.lengths = RecentLengths()
-        self.tightest: RateLimitState | None = None  # the limit that says when the next one goes
+        self.tightest: RateLimitState | None = None  # the limit that determines the next slot
         self.next_at = -math.inf
-        self.periods: dict[Dimension, tuple[float, frozenset[float]]] = {}  # as figures tell, and how many of them
+        # Inferred from headers, with the remaining amounts of the responses that agree.
+        self.periods: dict[Dimension, tuple[float, frozenset[float]]] = {}
 
     def estimate_cost(self, request: ReservationRequest) -> _Cost:
-        """Return what a request will cost, as far as can be told."""
+        """Return the estimated cost of a request."""
         most, lengths = request.max_output_tokens, self.lengths
         usual = lengths.estimate(most)
-        expected = usual if lengths.is_known else min(usual, _GUESS)
+        expected = usual if lengths.is_known else min(usual, _EXPECTED_OUTPUT_TOKENS)
         if self.counts_max_tokens == "never" or most is None:
             return _Cost(request.input_tokens * lengths.input_share, usual, expected)
         return _Cost(request.input_tokens, most, most if self.counts_max_tokens == "always" else expected)
 
     def overrun(self, dimension: Dimension, now: float, since: float) -> Expected:
-        """Return by how much what left since then and is under way will exceed what is charged for it."""
-        output, inputs = self.lengths.under_way(now, since)
+        """Return by how much the requests in flight that left after `since` will exceed their charges."""
+        output, inputs = self.lengths.in_flight(now, since)
         if dimension == "input_tokens" or self.counts_max_tokens != "never":
             output = Expected(0.0, 0.0)
         return output if dimension == "output_tokens" else output.plus(Expected(0.0, inputs))
 
     def period_of(self, bucket: RateLimit) -> float | None:
-        """Return over how long a bucket counts, None as long as that is not sure: a minute, where nothing is said."""
+        """Return the period of a bucket: a minute unless headers imply another one; None while that is not certain."""
         if bucket.period_s is not None and not bucket.is_inferred:
             return bucket.period_s
         if bucket.remaining == bucket.limit and bucket.dimension not in self.periods:
-            return None  # a full bucket tells nothing of how fast it fills
+            return None  # a full bucket does not show how fast it refills
         inferred_s = bucket.period_s or MINUTE_S
         known_s, seen = self.periods.get(bucket.dimension, (inferred_s, frozenset[float]()))
-        if known_s != MINUTE_S and len(seen) < _AGREED and bucket.reset_after_s:
-            # Once another period shows, it was a window of a minute that had just begun.
+        if known_s != MINUTE_S and len(seen) < _RESPONSES_AGREEING and bucket.reset_after_s:
+            # If responses imply different periods, it is a window of a minute that had just started.
             known_s = known_s if known_s == inferred_s else MINUTE_S
             seen |= {bucket.remaining or 0.0}
         if bucket.reset_after_s and bucket.remaining != bucket.limit:
             self.periods[bucket.dimension] = known_s, seen
-        return known_s if known_s == MINUTE_S or len(seen) >= _AGREED else None
+        return known_s if known_s == MINUTE_S or len(seen) >= _RESPONSES_AGREEING else None
 
     @property
     def opens_at(self) -> float:
-        """Until when the provider wants it left alone; in the past where it does not."""
+        """End of the pause that the provider asked for; a past moment without a pause."""
         until = self.closed_until
         for limit in self.limits:
             until = max(until, limit.closed_until)
         return until
 
     def limited_by(self, model: str, now: float) -> str | None:
-        """Return what holds calls of this model back."""
+        """Return a description of the limit that delays calls of this model."""
         if not self.concurrency.has_room:
             return f"calls at once at {model}, {self.concurrency.used} now"
         if self.opens_at > now:
@@ -124,7 +125,7 @@ class _RouteLimits:
 
 
 class _Reservation(msgspec.Struct):
-    """An open ticket."""
+    """A ticket that is not yet released."""
 
     request: ReservationRequest
     route: _RouteLimits
@@ -135,10 +136,10 @@ class _Reservation(msgspec.Struct):
 
 
 class LocalLimiter:
-    """Limits within one process. See `limits.Limiter` for the contract."""
+    """Limits within one process; implements `limiter.Limiter`."""
 
     def __init__(self, limits: Iterable[Limit] = (), *, max_concurrent: int | None = None) -> None:
-        """Set the limits of the client, over all models and keys."""
+        """Set the client's limits, which apply to all models and keys together."""
         self._limits_of_client = [RateLimitState(limit, is_firm=True) for limit in limits]
         self._concurrency = ConcurrencyLimit(max_concurrent)
         self._routes: dict[tuple[str, str], _RouteLimits] = {}
@@ -157,10 +158,16 @@ class LocalLimiter:
         counts_max_tokens: CountsMaxTokens = "never",
         is_firm: bool = False,
     ) -> None:
-        """Set what is known beforehand about a (key, model). A limit that the provider names later takes its place.
+        """Set the initial limits of a (key, model). Limits that the provider names later replace them.
 
-        `counts_max_tokens` is for providers that charge the request's own limit of output tokens: until the answer
-        ends, or always, whatever it then comes to. `is_firm`: the user's limits; headers may lower, not raise them.
+        Args:
+            model: The model's id.
+            key: The name of the key.
+            limits: The limits to start with.
+            max_concurrent: Requests in flight at most.
+            counts_max_tokens: Whether the provider charges the request's limit of output tokens: until the response
+                ends, or always, whatever the actual usage is.
+            is_firm: The user set the limits: headers may lower, but not raise them.
         """
         states = [RateLimitState(limit, is_firm=is_firm) for limit in limits]
         self._routes[model, key] = _RouteLimits(states, max_concurrent, counts_max_tokens=counts_max_tokens)
@@ -175,11 +182,11 @@ class LocalLimiter:
 
     @property
     def has_room(self) -> bool:
-        """Whether one more call may be under way, whatever its model."""
+        """Whether one more request of any model may be in flight."""
         return self._concurrency.has_room
 
     def check(self, request: ReservationRequest) -> None:
-        """Raise the BudgetError that `reserve` would raise; reserve nothing."""
+        """Raise the BudgetError that `reserve` would raise, without reserving anything."""
         limits = self._route(request.model, request.key).limits
         for limit in [*self._limits_of_client, *limits] if self._limits_of_client else limits:
             units = _units(limit.dimension, request.input_tokens, 0)
@@ -191,17 +198,17 @@ class LocalLimiter:
                 )
 
     def earliest(self, request: ReservationRequest, now: float) -> float:
-        """Return when a reservation made now would let the request go; infinite where every place is taken."""
+        """Return the slot that a reservation made now would get; infinite if no more requests may be in flight."""
         route = self._route(request.model, request.key)
         if not (self._concurrency.has_room and route.concurrency.has_room):
             return math.inf
         return self._slot(route.estimate_cost(request), route, now, self._limits_of(route, now))
 
     def reserve(self, request: ReservationRequest, now: float, *, before: Ticket | None = None) -> Ticket | None:
-        """Reserve a slot under all limits at once; None where every place is taken, or no gap before `before` fits.
+        """Reserve a slot under all limits at once; None if no more may be in flight, or no gap before `before` fits.
 
         Raises:
-            BudgetError: The request can never fit. The message has the numbers.
+            BudgetError: The request can never fit. The message contains the numbers.
         """
         self.check(request)
         route = self._route(request.model, request.key)
@@ -227,19 +234,19 @@ class LocalLimiter:
         return ticket
 
     def _limits_of(self, route: _RouteLimits, now: float) -> list[tuple[RateLimitState, float]]:
-        """Return the limits that a call of this route is under, and how much of each what is under way may yet take."""
+        """Return the limits of a route, each with the units by which requests in flight may exceed their charges."""
         of_client = [(limit, self._overrun_of(limit, self._routes.values(), now)) for limit in self._limits_of_client]
         return of_client + [(limit, self._overrun_of(limit, (route,), now)) for limit in route.limits]
 
     def _overrun_of(self, limit: RateLimitState, routes: Iterable[_RouteLimits], now: float) -> float:
-        """Return by how much what is under way may exceed what is charged for it."""
+        """Return the units by which the requests in flight may exceed their charges."""
         if limit.dimension == "requests":
             return 0.0
         if now >= limit.overrun_until:
             sums = Expected(0.0, 0.0)
             for route in routes:
                 sums = sums.plus(route.overrun(limit.dimension, now, now - limit.period_s - self._jitter(limit)))
-            limit.overrun, limit.overrun_until = sums.at_most(_SURE), now + _OVERRUN_KEPT_S
+            limit.overrun, limit.overrun_until = sums.at_most(_SURE_DEVIATIONS), now + _OVERRUN_KEPT_S
         return limit.overrun
 
     def _slot(self, cost: _Cost, route: _RouteLimits, now: float, limits: list[tuple[RateLimitState, float]]) -> float:
@@ -276,7 +283,7 @@ class LocalLimiter:
         ]
 
     def advance(self, ticket: Ticket, now: float) -> Ticket:
-        """Return the ticket with an earlier slot, where what was given back since allows one; else as it is."""
+        """Return the ticket with an earlier slot if corrections since its reservation allow one; else unchanged."""
         reservation = self._open.get(ticket.id)
         if reservation is None or reservation.has_backfill or reservation.at <= now:
             return ticket
@@ -303,14 +310,14 @@ class LocalLimiter:
         return self._jitter_s if self._jitter_s is not None else _JITTER_S * min(1.0, limit.period_s / MINUTE_S)
 
     def opens_at(self, model: str, key: str, now: float) -> float:
-        """Return until when the provider wants this (key, model) left alone; `now` where it does not."""
+        """Return the end of the pause that the provider asked for at this (key, model); `now` without a pause."""
         route = self._routes.get((model, key))
         if route is None:
             return now
         return max(now, route.opens_at)
 
     def limited_by(self, now: float) -> str | None:
-        """Return what holds calls back at the moment, in words; None where nothing does."""
+        """Return a description of the limits that delay calls at present; None without any."""
         if not self._concurrency.has_room:
             return f"max_concurrent_requests, {self._concurrency.used} at once"
         reasons = [reason for (model, _), route in self._routes.items() if (reason := route.limited_by(model, now))]
@@ -319,14 +326,14 @@ class LocalLimiter:
     # Correcting
 
     def settle(self, ticket: Ticket, usage: Usage, now: float) -> None:
-        """Give the place back and correct the reservation to what the answer cost."""
+        """Release the ticket and correct the reservation to the actual usage."""
         reservation = self._close(ticket, now, usage.output_tokens)
         if reservation is not None:
             reservation.route.lengths.note_input(ticket.input_tokens, usage.input_tokens)
             self._correct(reservation, usage.input_tokens, usage.output_tokens)
 
     def release(self, ticket: Ticket, now: float, *, was_sent: bool = True, delivered: Usage | None = None) -> None:
-        """Give the place back without a bill: see `limits.Limiter`."""
+        """Release the ticket of a request whose usage is not known: see `limiter.Limiter`."""
         reservation = self._close(ticket, now, None)
         if reservation is None:
             return
@@ -360,7 +367,7 @@ class LocalLimiter:
     # Learning
 
     def observe(self, observation: Observation, now: float) -> None:
-        """Learn from an answer's status and headers. Before `settle` or `release` of the same ticket."""
+        """Learn from a response's status and headers, before `settle` or `release` of the same ticket."""
         ticket = observation.ticket
         route = self._route(ticket.model, ticket.key)
         if observation.delay_s is not None:
@@ -378,9 +385,9 @@ class LocalLimiter:
     def _note_delay(self, delay_s: float) -> None:
         forgotten = self._delays[0] if len(self._delays) == _DELAYS_KEPT else 0.0
         self._delays.append(delay_s)
-        if len(self._delays) < _DELAYS_ENOUGH:
+        if len(self._delays) < _DELAYS_NEEDED:
             return
-        # Nobody knows how much of it is the way there: all of it may be, or nothing.
+        # The delay is of the round trip. How much of it is the request's way is unknown: perhaps all.
         if self._jitter_s is None or forgotten >= self._jitter_s:
             self._jitter_s = max(_LEAST_JITTER_S, *self._delays)
         else:
@@ -395,7 +402,7 @@ class LocalLimiter:
         )
         for bucket in observation.rate_limits.values():
             if bucket.qualifier:
-                continue  # of a plan or tier that this request may not belong to
+                continue  # of a plan or tier that may not apply to this request
             period_s = route.period_of(bucket)
             if period_s is None:
                 continue
@@ -435,7 +442,7 @@ def _per(period_s: float) -> str:
 
 
 def _learn_limit(route: _RouteLimits, bucket: RateLimit, period_s: float) -> None:
-    assert bucket.limit  # noqa: S101 - the caller looked
+    assert bucket.limit  # noqa: S101 - the caller has checked
     for limit in route.limits:
         if limit.dimension == bucket.dimension and limit.period_s == period_s:
             limit.set_amount(bucket.limit)
@@ -444,9 +451,9 @@ def _learn_limit(route: _RouteLimits, bucket: RateLimit, period_s: float) -> Non
 
 
 def _guess_limit(route: _RouteLimits, sent_at: float) -> None:
-    """Take what went through within the last minute for the limit, where nobody named one."""
+    """Take the requests accepted within the last minute as the limit, because the provider named none."""
     recent = [start for start in route.starts if sent_at - MINUTE_S < start <= sent_at]
-    if len(recent) >= _GUESS_FROM:
+    if len(recent) >= _GUESS_NEEDS:
         took_s = max(sent_at - recent[0], 1.0)
         guess = RateLimitState(Limit("requests", len(recent) * MINUTE_S / took_s), is_guess=True)
         for start in recent:

@@ -1,4 +1,4 @@
-"""How long a model's answers are, and what to expect of those that are still under way."""
+"""Output tokens of a model's recent responses, and an estimate for the responses that are still in flight."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import msgspec
 
 __all__ = ["AnswerLength", "Expected", "RecentLengths"]
 
-_KEPT = 4_000
-_SUMMED_UP_AGAIN = 0.05  # when so many are new
-_ENOUGH = 20
-_TAIL = 4  # so many are needed for a mean; what lasts longer is judged by how long it has lasted
-_UNKNOWN = 4_096  # before anything is known: rather too much
-_DOUBT = 50  # of so many answers half of the variance is still unseen
-_STRAGGLES_S, _STRAGGLES, _USUAL = 60.0, 1.25, 0.98
-_MANY = 200
-_FADES = 0.99  # with each answer
+_LENGTHS_KEPT = 4_000  # enough for the variance of a long-tailed distribution, little enough to sort
+_RECOMPUTED_AT = 0.05  # share of new lengths: a new table costs a sort of all lengths
+_LENGTHS_NEEDED = 20  # for a first mean; _VARIANCE_DOUBT allows for their small number
+_TAIL = 4  # lengths needed for a mean; the estimate for a response that takes longer grows with its duration
+_UNKNOWN_TOKENS = (
+    4_096  # reserved before any length is known: rather too many, so that the first minute stays in limits
+)
+_VARIANCE_DOUBT = 50  # with so many lengths the variance is doubled: long tails show late
+_STRAGGLER_S, _STRAGGLER_FACTOR, _USUAL_QUANTILE = 60.0, 1.25, 0.98
+"""The count of later responses waits for a slow one for 1.25 times the 98th percentile, at least a minute."""
+_DURATIONS_NEEDED = 200  # for that percentile; before, twice the longest duration
+_LONGEST_DECAY = 0.99  # per response: one slow response is forgotten after some hundreds
 
 
 class Expected(NamedTuple):
@@ -30,13 +33,13 @@ class Expected(NamedTuple):
     third: float = 0.0
 
     def plus(self, other: Expected) -> Expected:
-        """Return what is known of the sum."""
+        """Return the moments of the sum of two independent numbers."""
         return Expected(self.mean + other.mean, self.variance + other.variance, self.third + other.third)
 
     def at_most(self, deviations: float) -> float:
-        """Return the number that is exceeded as seldom as a normal one exceeds so many standard deviations.
+        """Return the quantile that a normal distribution has at so many standard deviations above its mean.
 
-        Long answers are rare and very long: the second term of Cornish and Fisher's expansion allows for that.
+        Long responses are rare and very long: the second term of the Cornish-Fisher expansion allows for the skew.
         """
         if not self.variance:
             return self.mean
@@ -45,7 +48,7 @@ class Expected(NamedTuple):
 
 
 class AnswerLength(msgspec.Struct, eq=False):
-    """One answer, from its start on. `tokens` is None while it is under way, and where nobody knows its length."""
+    """One response. `tokens` is None while it is in flight, and after that if its length is not known."""
 
     started_at: float
     input_tokens: int = 0
@@ -58,67 +61,67 @@ class AnswerLength(msgspec.Struct, eq=False):
 
 
 class RecentLengths:
-    """The output tokens of a model's last answers.
+    """The output tokens of a model's recent responses.
 
-    Short answers end first, so what has ended so far says too little of all: an answer counts once all that began
-    before it have ended, too. Those under way are expected to be as long as the ones of then that took longer than they
-    do until now, which is more than the mean.
+    Short responses end first, so the mean of those that have ended is too low: a response counts after all that started
+    before it have ended. A response in flight is expected to be as long as the recent ones that took longer than it has
+    taken so far, which is more than the mean.
     """
 
     def __init__(self) -> None:
-        self._begun: deque[AnswerLength] = deque()
-        self._recent: deque[tuple[float, int]] = deque(maxlen=_KEPT)
-        self._inputs: deque[tuple[int, int]] = deque(maxlen=_KEPT)
+        self._started: deque[AnswerLength] = deque()
+        self._recent: deque[tuple[float, int]] = deque(maxlen=_LENGTHS_KEPT)
+        self._inputs: deque[tuple[int, int]] = deque(maxlen=_LENGTHS_KEPT)
         self._longest_s = 0.0
         self._new = 0
         self._sum = self._sum_reserved = self._sum_real = 0
         self._input_variance = 0.0
         self._durations: list[float] = []
-        self._rests: list[Expected] = []
+        self._remaining_after: list[Expected] = []
 
-    # What happens
+    # Recording
 
     def begin(self, at: float, input_tokens: int, reserved: int, most: int | None) -> AnswerLength:
-        """Note an answer that begins at a moment: what is reserved for it, and the most that its output can be."""
+        """Record a response that starts at a moment: its reserved tokens, and the limit of its output."""
         answer = AnswerLength(at, input_tokens, reserved, math.inf if most is None else most)
-        self._begun.append(answer)
+        self._started.append(answer)
         return answer
 
     def end(self, answer: AnswerLength, now: float, tokens: int | None) -> None:
-        """Note the length of an answer that came to its end; None where it did not, or nobody knows."""
+        """Record the length of a complete response; None if it was cut, or its length is not known."""
         answer.is_over, answer.tokens, answer.took_s = True, tokens, max(0.0, now - answer.started_at)
         if tokens is not None:
-            self._longest_s = max(_FADES * self._longest_s, answer.took_s)
+            self._longest_s = max(_LONGEST_DECAY * self._longest_s, answer.took_s)
         if answer.is_skipped:
-            self._take(answer)
-        begun = self._begun
-        while begun:
-            first = begun[0]
+            self._count(answer)
+        started = self._started
+        while started:
+            first = started[0]
             if first.is_over:
-                self._take(begun.popleft())
+                self._count(started.popleft())
             elif now - first.started_at > self._patience_s():
-                begun.popleft().is_skipped = True  # it counts when it ends; the others do not wait for it
+                started.popleft().is_skipped = True  # it counts when it ends
             else:
                 break
 
     def _patience_s(self) -> float:
-        """Return how long one answer may hold up that the later ones count."""
-        if len(self._durations) < _MANY:
-            return max(_STRAGGLES_S, 2 * self._longest_s)
-        return max(_STRAGGLES_S, _STRAGGLES * self._durations[int(_USUAL * len(self._durations))])
+        """Return how long one response may delay the count of later ones."""
+        if len(self._durations) < _DURATIONS_NEEDED:
+            return max(_STRAGGLER_S, 2 * self._longest_s)
+        return max(_STRAGGLER_S, _STRAGGLER_FACTOR * self._durations[int(_USUAL_QUANTILE * len(self._durations))])
 
-    def _take(self, answer: AnswerLength) -> None:
+    def _count(self, answer: AnswerLength) -> None:
         if answer.tokens is not None:
-            if len(self._recent) == _KEPT:
+            if len(self._recent) == _LENGTHS_KEPT:
                 self._sum -= self._recent[0][1]
             self._recent.append((answer.took_s, answer.tokens))
             self._sum += answer.tokens
             self._new += 1
 
     def note_input(self, reserved: int, real: int) -> None:
-        """Note what an input came to."""
+        """Record the reserved and the actual tokens of an input."""
         if reserved > 0:
-            if len(self._inputs) == _KEPT:
+            if len(self._inputs) == _LENGTHS_KEPT:
                 oldest = self._inputs[0]
                 self._sum_reserved -= oldest[0]
                 self._sum_real -= oldest[1]
@@ -126,67 +129,68 @@ class RecentLengths:
             self._sum_reserved += reserved
             self._sum_real += real
 
-    # What to expect
+    # Estimating
 
     @property
     def is_known(self) -> bool:
-        """Whether enough answers have ended."""
-        return len(self._recent) >= _ENOUGH
+        """Whether enough lengths are known for an estimate."""
+        return len(self._recent) >= _LENGTHS_NEEDED
 
     @property
     def input_share(self) -> float:
-        """Which share of what is said beforehand inputs come to."""
-        return self._sum_real / self._sum_reserved if len(self._inputs) >= _ENOUGH else 1.0
+        """Actual input tokens as a share of the reserved ones; 1 while too few are known."""
+        return self._sum_real / self._sum_reserved if len(self._inputs) >= _LENGTHS_NEEDED else 1.0
 
     def estimate(self, max_output_tokens: int | None) -> int:
-        """Return what to reserve: the mean; before it is known, all that the request allows."""
+        """Return the output tokens to reserve: the mean; before it is known, the limit of the request."""
         if not self.is_known:
-            return _UNKNOWN if max_output_tokens is None else max_output_tokens
+            return _UNKNOWN_TOKENS if max_output_tokens is None else max_output_tokens
         expected = math.ceil(self._sum / len(self._recent))
         return expected if max_output_tokens is None else min(expected, max_output_tokens)
 
-    def under_way(self, now: float, since: float) -> tuple[Expected, float]:
-        """Return by how much what began since then and is under way may exceed what is reserved for it.
+    def in_flight(self, now: float, since: float) -> tuple[Expected, float]:
+        """Return by how much the responses in flight that started after `since` may exceed their reservations.
 
-        Behind the output stands the variance of the input.
+        Returns:
+            The excess of output tokens, and the variance of the input tokens.
         """
         if not self.is_known:
             return Expected(0.0, 0.0), 0.0
-        self._sum_up()
+        self._recompute()
         exceeds = expected = variance = third = inputs = 0.0
-        for answer in self._begun:
+        for answer in self._started:
             if answer.is_over or answer.started_at <= since:
                 continue
-            rest = self._rest_after(now - answer.started_at)
+            rest = self._expected_after(now - answer.started_at)
             mean = min(rest.mean, answer.most)
             expected += mean
             exceeds += mean - answer.reserved
             variance += rest.variance
             third += rest.third
             inputs += answer.input_tokens * answer.input_tokens
-        # Mean and variance themselves are known from so many answers only.
-        whole, known = self._rests[0], len(self._recent)
+        # Mean and variance are themselves estimates from a limited number of lengths.
+        whole, known = self._remaining_after[0], len(self._recent)
         error = whole.variance / max(whole.mean, 1.0) ** 2 / known
-        variance = (variance + expected * expected * error) * (1 + _DOUBT / known)
+        variance = (variance + expected * expected * error) * (1 + _VARIANCE_DOUBT / known)
         return Expected(exceeds, variance, third), inputs * self._input_variance
 
-    def _rest_after(self, age_s: float) -> Expected:
-        """Return what is to be expected of an answer that has taken so long and is not over."""
+    def _expected_after(self, age_s: float) -> Expected:
+        """Return the expected length of a response in flight that started so many seconds ago."""
         place = bisect_right(self._durations, age_s)
         last = len(self._durations) - _TAIL
         if place <= last:
-            return self._rests[place]
-        tail = self._rests[last]
+            return self._remaining_after[place]
+        tail = self._remaining_after[last]
         stretch = max(1.0, age_s / max(self._durations[last], 1e-3))
         return Expected(tail.mean * stretch, tail.variance * stretch**2, tail.third * stretch**3)
 
-    def _sum_up(self) -> None:
-        if self._durations and self._new <= _SUMMED_UP_AGAIN * len(self._recent):
+    def _recompute(self) -> None:
+        if self._durations and self._new <= _RECOMPUTED_AT * len(self._recent):
             return
         self._new = 0
         ordered = sorted(self._recent)
         self._durations = [took_s for took_s, _ in ordered]
-        self._rests = []
+        self._remaining_after = []
         total = squares = cubes = 0.0
         for count, (_, tokens) in enumerate(reversed(ordered), 1):
             total += tokens
@@ -194,8 +198,8 @@ class RecentLengths:
             cubes += tokens**3
             mean = total / count
             variance = max(0.0, squares / count - mean * mean)
-            self._rests.append(Expected(mean, variance, cubes / count - 3 * mean * variance - mean**3))
-        self._rests.reverse()
-        if len(self._inputs) >= _ENOUGH:
+            self._remaining_after.append(Expected(mean, variance, cubes / count - 3 * mean * variance - mean**3))
+        self._remaining_after.reverse()
+        if len(self._inputs) >= _LENGTHS_NEEDED:
             share, count = self.input_share, len(self._inputs)
             self._input_variance = sum((real / reserved - share) ** 2 for reserved, real in self._inputs) / count

@@ -1,4 +1,4 @@
-"""Calls that wait, in order of arrival."""
+"""Calls that wait to be admitted, in order of arrival."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["Job", "JobQueue", "QueuedJob"]
 
 
 class Job(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A call that wants to be started.
+    """A call that waits to be admitted.
 
     Attributes:
-        id: Whatever the runner knows it by; unique among those that wait.
+        id: The runner's identifier; unique among the waiting jobs.
         input_tokens: An upper bound.
-        max_output_tokens: The request's own limit.
-        models: Which models may take it; None for all of the client's.
-        prefer: The one that should, as long as it can.
+        max_output_tokens: The limit that the request contains; None without one.
+        models: Models that may take the call; None for all models of the client.
+        prefer: The model to use while it is usable.
     """
 
     id: int
@@ -32,12 +32,12 @@ class Job(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     prefer: str | None = None
 
     def request_for(self, model: str, key: str) -> ReservationRequest:
-        """Return what it costs at a model."""
+        """Return the reservation that the call needs on a route."""
         return ReservationRequest(model, key, self.input_tokens, self.max_output_tokens)
 
 
 class QueuedJob(msgspec.Struct, gc=False, eq=False):
-    """A job with its place in the order of arrival; `is_removed` once it left the lane from elsewhere than the head."""
+    """A job with its number in the order of arrival. `is_removed` marks entries still in storage."""
 
     order: int
     job: Job
@@ -45,41 +45,41 @@ class QueuedJob(msgspec.Struct, gc=False, eq=False):
 
 
 class JobQueue:
-    """Jobs that the same routes may take. New ones go to the end, returned ones to where they came from."""
+    """Jobs that the same routes may take. New jobs go to the end, returned jobs back to their place in the order."""
 
     def __init__(self) -> None:
         self._fresh: deque[QueuedJob] = deque()
         self._returned: list[tuple[int, int, QueuedJob]] = []
-        self._count = itertools.count()  # one that left and came back may be in the heap twice
+        self._count = itertools.count()  # breaks ties: an entry that returned twice is in the heap twice
 
     def add(self, entry: QueuedJob) -> None:
-        """Put a job in its place: O(1) at the end, O(log n) elsewhere."""
+        """Insert a job by its order: O(1) at the end, O(log n) elsewhere."""
         if not self._fresh or entry.order > self._fresh[-1].order:
             self._fresh.append(entry)
         else:
             heapq.heappush(self._returned, (entry.order, next(self._count), entry))
 
     def head(self) -> QueuedJob | None:
-        """Return the one that came first."""
+        """Return the first job; None if the queue is empty."""
         self._drop_gone()
         if self._returned and (not self._fresh or self._returned[0][0] < self._fresh[0].order):
             return self._returned[0][2]
         return self._fresh[0] if self._fresh else None
 
     def remove(self, entry: QueuedJob) -> None:
-        """Take a job out, wherever it stands."""
+        """Remove a job from anywhere in the queue."""
         entry.is_removed = True
         self._drop_gone()
 
     def peek(self, count: int) -> Iterator[QueuedJob]:
-        """Yield up to `count` of the jobs at the front, nearly in order."""
+        """Yield up to `count` jobs from the front: returned ones first, each kind in order or nearly so."""
         self._drop_gone()
         front = [entry for _, _, entry in self._returned[:count]]
         front += [self._fresh[place] for place in range(min(count, len(self._fresh)))]
         yield from [entry for entry in front if not entry.is_removed][:count]
 
     def drain(self) -> list[QueuedJob]:
-        """Take all jobs out."""
+        """Remove and return all jobs, in order."""
         entries = [*(entry for _, _, entry in self._returned), *self._fresh]
         self._returned.clear()
         self._fresh.clear()

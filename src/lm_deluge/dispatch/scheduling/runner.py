@@ -1,6 +1,7 @@
-"""Lets calls go when the scheduler says so, and tells it what came of them: one for all calls of a client in a loop.
+"""Runs the scheduler in an event loop: one runner for all calls of a client in a loop.
 
-It reads the clock. One timer for all that wait, and no task: a call waits in its own consumer's.
+The runner reads the clock. It has one timer for all waiting calls, and no task: a call waits in the task of its
+consumer.
 """
 
 from __future__ import annotations
@@ -31,17 +32,17 @@ from lm_deluge.wire.rate_limit_headers import Dimension, parse_rate_limits
 
 __all__ = ["LimiterLock", "Runner"]
 
-# An upper bound for most texts, so that few requests are larger than what was reserved for them in a limit.
+# Low, so that the estimate is an upper bound for most texts and few requests exceed their reservation.
 _CHARACTERS_PER_TOKEN_AT_LEAST = 3.5
-# What OpenAI's errors of status 429 have for a type: https://platform.openai.com/docs/guides/rate-limits (2026-11).
+# The `type` of OpenAI's errors of status 429: https://platform.openai.com/docs/guides/rate-limits (2026-11).
 _DIMENSION_OF_TYPE: dict[str, Dimension] = {"requests": "requests", "tokens": "tokens"}
-_BLOCK_FACTOR = 1.1  # than what a provider asks for, the limiter may keep its gate closed
+_BLOCK_FACTOR = 1.1  # the limiter adds up to a tenth to the pause that a provider asks for
 
 
 class LimiterLock:
-    """Held while a limiter is asked or told: loops in several threads may share one.
+    """The lock of a limiter, because event loops in several threads may share the limiter.
 
-    A finaliser may run in the middle of that, so it takes no lock: what it gives back is taken in by the next holder.
+    A finaliser may run while its own thread holds the lock, so it takes none: the next holder does the release.
     """
 
     def __init__(self, limiter: Limiter) -> None:
@@ -51,19 +52,19 @@ class LimiterLock:
         self._runners: WeakSet[Runner] = WeakSet()
 
     def join(self, runner: Runner) -> None:
-        """Note a loop's runner: what others give back may be what its calls wait for."""
+        """Register a loop's runner: a release in another loop may admit its calls."""
         with self:
             self._runners.add(runner)
 
     def wake_others(self, runner: Runner) -> None:
-        """Have those of other loops look again whose calls wait."""
+        """Poll in the other loops that have waiting calls."""
         if len(self._runners) > 1:
             for other in list(self._runners):
                 if other is not runner and other.waiting:
                     other.wake()
 
     def release_later(self, ticket: Ticket, delivered: Usage | None, now: float) -> None:
-        """Give a place back, from a finaliser."""
+        """Release a ticket from a finaliser."""
         self._deferred.append((ticket, delivered, now))
 
     def __enter__(self) -> Limiter:
@@ -83,18 +84,18 @@ class Runner:
     """Admits the calls of one client in one event loop.
 
     Args:
-        limiter: Says when a request may go, for the other loops too.
-        routes: The models, and how the traffic is split.
+        limiter: The limiter, which runners of other loops may share.
+        routes: The models, and their weights.
         max_attempts: Requests per call at most.
         max_retry_after_s: Longest wait that a provider may ask for.
-        total_s: Until a call must be over, from its first request on; None: no such limit.
-        hedge_after: How long a model may be silent before a second attempt begins; None: as long as it likes.
-        clock: Monotonic seconds.
-        later: Has something called after some seconds of that clock; left alone, the running loop does.
-        chance: Numbers from 0 to 1.
+        total_s: Seconds from the first request of a call to its end at most; None: no limit.
+        hedge_after: Silence after which a second attempt starts, as `FirstTokenTimes` takes it; None: never.
+        clock: Returns monotonic seconds.
+        later: Calls a function after some seconds of that clock; by default the running loop's `call_later`.
+        chance: Returns random numbers from 0 to 1.
     """
 
-    def __init__(  # noqa: PLR0913 - what a client sets, and what tests replace
+    def __init__(  # noqa: PLR0913 - the client's options, and the clock and chance that tests replace
         self,
         limiter: LimiterLock,
         routes: Sequence[Route],
@@ -130,32 +131,32 @@ class Runner:
 
     @property
     def waiting(self) -> int:
-        """How many calls wait for their turn."""
+        """Number of calls that wait to be admitted."""
         return len(self._admitting)
 
     @property
     def limited_by(self) -> str | None:
-        """What calls wait for right now; None where none waits."""
+        """Description of the limits that calls wait for; None if no call waits."""
         if not self._admitting:
             return None
         with self._limiter as limiter:
             return limiter.limited_by(self.now())
 
     def candidates(self, spec: CallSpec) -> list[str]:
-        """Return the models that may take a call, the preferred one first."""
+        """Return the models that may take a call, the preferred model first."""
         models = [route.model for route in self.routes if spec.models is None or route.model in spec.models]
         return sorted(dict.fromkeys(models), key=lambda model: model != spec.prefer)
 
     def usable(self, spec: CallSpec) -> list[str]:
-        """Return those of them that are not left alone at present."""
+        """Return the models that may take a call and are not blocked, cooling down or paused at present."""
         with self._limiter:
             found = self._scheduler.usable(self.now())
         return [model for model in self.candidates(spec) if model in found]
 
-    # Going
+    # Admission
 
     def job_of(self, spec: CallSpec) -> Job:
-        """Return what a call is to the scheduler. It keeps its place in the queue until `forget`."""
+        """Return the scheduler's job of a call. It keeps its place in the order of arrival until `forget`."""
         self._last_id += 1
         return Job(
             id=self._last_id,
@@ -166,11 +167,11 @@ class Runner:
         )
 
     async def admit(self, job: Job, wait_s: float = 0.0) -> Admission:
-        """Wait until a request may leave, `wait_s` at least; its ticket must be given back by `settle` or `give_back`.
+        """Wait until a request may leave, at least `wait_s`. The caller must `settle` or `give_back` the ticket.
 
         Raises:
-            DispatchError: It can never fit the limits, or no model may take it.
-            DelugeError: No model is left that could; this is what the last one said.
+            DispatchError: The request can never fit the limits, or no model may take it.
+            DelugeError: All models that may take the request are blocked; this is the error that blocked the last one.
         """
         admitted: asyncio.Future[Admission] = self._loop.create_future()
         self._admitting[job.id] = admitted
@@ -180,7 +181,7 @@ class Runner:
                 may_go = self._scheduler.submit(job, now, not_before=now + wait_s if wait_s else -math.inf)
                 plan = self._scheduler.poll(now) if may_go else None
             if plan is not None:
-                self._execute(plan, now)
+                self._carry_out(plan, now)
             return await admitted
         except asyncio.CancelledError:
             if admitted.done() and not admitted.cancelled() and admitted.exception() is None:
@@ -194,37 +195,37 @@ class Runner:
                 self._pump()
 
     def forget(self, job: Job) -> None:
-        """Note that a call is over."""
+        """Forget a call that is over."""
         self._scheduler.forget(job.id)
 
     def _pump(self) -> None:
-        """Look who may go now, and let them."""
+        """Poll the scheduler, and carry out its plan."""
         self._pump_handle = None
         now = self.now()
         with self._limiter:
             plan = self._scheduler.poll(now)
-        self._execute(plan, now)
+        self._carry_out(plan, now)
 
-    def _execute(self, plan: Plan, now: float) -> None:
-        """Let go who may go now, and set the one timer for when the scheduler wants to be asked again."""
+    def _carry_out(self, plan: Plan, now: float) -> None:
+        """Admit and fail jobs as planned, and set the timer for the next poll."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         for start in plan.start:
-            self._admit_now(start)
+            self._resolve(start)
         for failure in plan.failed:
             admitted = self._admitting[failure.job.id]
             if not admitted.done():
-                # Anew for each call: what is found out about one of them is no other's.
+                # A copy for each call, because details are added to the error of a single call.
                 admitted.set_exception(failure.error.again())
         if plan.wake_at < math.inf:
             self._timer = self.later(max(plan.wake_at - now, 0.0), self._pump)
 
     def later(self, delay_s: float, call: Callable[[], None]) -> asyncio.Handle:
-        """Have something called after some seconds."""
+        """Call a function after some seconds."""
         return (self._later or asyncio.get_running_loop().call_later)(delay_s, call)
 
-    def _admit_now(self, start: Admission) -> None:
+    def _resolve(self, start: Admission) -> None:
         admitted = self._admitting[start.job.id]
         if admitted.done():  # cancelled, and its task has not yet run
             with self._limiter as limiter:
@@ -232,10 +233,10 @@ class Runner:
         else:
             admitted.set_result(start)
 
-    # What came of it
+    # Results
 
     def head_came(self, ticket: Ticket, head: HttpHead, sent_at: float) -> None:
-        """Learn from the head of an answer."""
+        """Learn from the head of a response."""
         self._record_answer(ticket.model)
         limits = parse_rate_limits(head.headers)
         observation = Observation(
@@ -245,7 +246,7 @@ class Runner:
             limiter.observe(observation, self.now())
 
     def failed(self, ticket: Ticket, error: DelugeError, sent_at: float) -> None:
-        """Learn from a provider's error; the ticket is still to be given back."""
+        """Learn from an error; the ticket still has to be given back."""
         if not isinstance(error, APIError):
             return
         self._record_answer(ticket.model)
@@ -264,7 +265,7 @@ class Runner:
             limiter.observe(observation, self.now())
 
     def settle(self, ticket: Ticket, usage: Usage) -> None:
-        """Give a place back: the answer is whole."""
+        """Release the ticket of a complete response."""
         with self._limiter as limiter:
             limiter.settle(ticket, usage, self.now())
         self._schedule_pump()
@@ -272,33 +273,33 @@ class Runner:
     def give_back(
         self, ticket: Ticket, *, was_sent: bool, delivered: Usage | None = None, error: DelugeError | None = None
     ) -> None:
-        """Give a place back: there is no whole answer."""
-        # What was refused for its rate costs nothing.
+        """Release the ticket of a request without a complete response."""
+        # A request that was refused for its rate costs nothing.
         spent = Usage() if isinstance(error, RateLimitError) else delivered
         with self._limiter as limiter:
             limiter.release(ticket, self.now(), was_sent=was_sent, delivered=spent)
         self._schedule_pump()
 
     def _schedule_pump(self) -> None:
-        """A place is free: look who may go, once for all places of this turn of the loop.
+        """Poll after a release, once for all releases in this iteration of the loop.
 
-        What is left of them may be for those of other loops.
+        Calls of other loops may be admitted in its place.
         """
         if self._admitting and self._pump_handle is None:
             self._pump_handle = self._loop.call_soon(self._pump)
         self._limiter.wake_others(self)
 
     def give_back_later(self, ticket: Ticket, delivered: Usage | None) -> None:
-        """Give a place back from a finaliser of a loop that is closed; it may run in any thread and at any moment."""
+        """Release a ticket from a finaliser, when the loop is closed; callable from any thread at any moment."""
         self._limiter.release_later(ticket, delivered, self.now())
         self._limiter.wake_others(self)
 
     def wake(self) -> None:
-        """Look again who may go; from any thread."""
+        """Poll the scheduler in the runner's own loop; callable from any thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._pump)
 
-    # What next
+    # After a failure
 
     def is_outage(self, error: DelugeError, route: Route) -> bool:
         """Note why an attempt failed; return whether an outage of its provider explains it: it is not counted then."""
@@ -333,9 +334,9 @@ class Runner:
         route: Route,
         models: frozenset[str] | None,
     ) -> Wait | Switch | GiveUp:
-        """Decide what follows an attempt that failed; leave alone for a while what is not to be used.
+        """Decide what follows a failed attempt; start a cooldown of the part that failed.
 
-        Of `attempt` attempts, `unreached` met an outage, and are not counted.
+        Of `attempt` attempts, `unreached` failed to connect during an outage; they do not count against max_attempts.
         """
         others = [each for each in self.routes if each != route and (models is None or each.model in models)]
         decision = (decide_next if others else decide_retry)(
@@ -348,24 +349,26 @@ class Runner:
         if isinstance(decision, Wait) and isinstance(error, ConnectError) and unreached:
             wait_s = self._breakers[route.model].retry_wait_s(attempt, self._chance())
             decision = Wait(wait_s) if wait_s < time_left_s else decision
-        asked_s = error.retry_after_s if isinstance(error, APIError) else None
-        if asked_s is not None and asked_s > self._policy.max_retry_after_s:
-            self._block(route, error, asked_s)
+        retry_after_s = error.retry_after_s if isinstance(error, APIError) else None
+        if retry_after_s is not None and retry_after_s > self._policy.max_retry_after_s:
+            self._block(route, error, retry_after_s)
         elif isinstance(decision, Switch):
             self._cool_down(decision, route, error)
         return decision
 
-    def _block(self, route: Route, error: DelugeError, asked_s: float) -> None:
-        """Use a route no more for as long as it wants. Who waits for it would wait in silence: they are told."""
+    def _block(self, route: Route, error: DelugeError, retry_after_s: float) -> None:
+        """Do not use a route for the time that it asks for, and fail the calls that would wait for it so long."""
         now = self.now()
         refusal = error.again()
-        refusal.hint = too_long(asked_s, self._policy.max_retry_after_s)
+        refusal.hint = too_long(retry_after_s, self._policy.max_retry_after_s)
         with self._limiter:
-            self._scheduler.block(refusal, now, model=route.model, key=route.key, until=now + _BLOCK_FACTOR * asked_s)
+            self._scheduler.block(
+                refusal, now, model=route.model, key=route.key, until=now + _BLOCK_FACTOR * retry_after_s
+            )
         self._pump()
 
     def decide_here(self, error: DelugeError, *, attempt: int, time_left_s: float) -> Wait | GiveUp:
-        """Decide whether what failed is tried again at the same place."""
+        """Decide whether a failed request is repeated on the same route."""
         return decide_retry(error, self._policy, attempt=attempt, time_left_s=time_left_s, chance=self._chance())
 
     def _cool_down(self, decision: Switch, route: Route, error: DelugeError) -> None:

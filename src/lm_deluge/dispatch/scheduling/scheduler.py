@@ -1,19 +1,19 @@
-"""Which waiting call starts where and when: queue, limits and cooldowns in, a plan out. Pure.
+"""Decide which waiting call is admitted on which route, and when, from queues, limits and cooldowns. Pure.
 
-How a runner drives it, all on one thread:
+A runner calls, all on one thread:
 
-* `submit(job, now)` for each call; BudgetError says at once what can never fit.
+* `submit(job, now)` for each call. It raises BudgetError for a call that can never fit its limits.
 * `poll(now)` after every submit that returns True, after every settle, release, observe, block or cool_down, and at
-  `Plan.wake_at`: one timer for all. It starts each of `Plan.start` (its ticket's slot has come) and raises each of
-  `Plan.failed`.
-* The runner itself calls the limiter's `observe` and then `settle` or `release` with the ticket, exactly once.
-* A failed attempt: `retry.decide` says Wait -> `submit(job, now, not_before=now + seconds)`, or Switch -> `block` or
-  `cool_down` what failed, then `submit(job, now)`. A job that comes again keeps its place in the order of arrival until
-  `forget(job.id)`, which the runner calls when the call is over.
+  `Plan.wake_at`, with one timer for all calls. The runner sends the requests of `Plan.start`, whose slots have come,
+  and raises the errors of `Plan.failed`.
+* The limiter's `observe`, and then `settle` or `release` with the ticket, exactly once.
+* After a failed attempt what `retry.decide_next` returns: for Wait `submit(job, now, not_before=now + seconds)`, for
+  Switch `block` or `cool_down`, then `submit(job, now)`. A job that is submitted again keeps its place in the order of
+  arrival until `forget(job.id)`, which the runner calls at the end of the call.
 
-A job goes where it can go first; among models that are free at the same time, weights decide. Within what a model may
-take, the one that came first goes first. Where that one must wait for its slot, it keeps it, and smaller ones behind it
-may go as long as that does not delay it.
+A job goes to the route that can take it first; among routes that are free at the same time, weights decide. Each route
+admits its jobs in the order of arrival. A job that must wait for its slot keeps the slot, and smaller jobs that came
+later may be admitted before it as long as that does not delay it (backfilling).
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from lm_deluge.errors import BudgetError, ConfigurationError, DelugeError, Dispa
 
 __all__ = ["Admission", "Failure", "Job", "Plan", "Route", "Scheduler"]
 
-_LOOK_AHEAD = 8
-_MIN_GAP_S = 0.05
+_LOOK_AHEAD = 8  # jobs of a queue tried for backfilling: each costs a reservation attempt in each poll
+_MIN_GAP_S = 0.05  # shorter gaps are not backfilled: they hold few requests, and each attempt costs a poll
 
 
 class Route(msgspec.Struct, frozen=True):
-    """A model through a key, and how much of the traffic it is to get where there is a choice.
+    """A model with a key, and its weight among routes that are free at the same time.
 
-    One that `is_fallback` gets something only while no other can be used.
+    A route that `is_fallback` gets calls only while no other route is usable.
     """
 
     model: str
@@ -50,7 +50,7 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class Admission(msgspec.Struct, frozen=True, gc=False):
-    """Admission this job on this route now."""
+    """A job that is admitted on a route now."""
 
     job: Job
     route: Route
@@ -58,14 +58,14 @@ class Admission(msgspec.Struct, frozen=True, gc=False):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """This job can go nowhere any more."""
+    """A job that no route will ever take."""
 
     job: Job
     error: DelugeError
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What to do now, and when to ask again if nothing happens before; infinite: only when something happened."""
+    """The jobs to start and to fail now, and the moment of the next poll; infinite: not before the next change."""
 
     start: list[Admission]
     failed: list[Failure]
@@ -84,7 +84,7 @@ class _RouteState(Cooldown):
 
 
 class _Group:
-    """A lane and the ways that may take its jobs: the preferred one, then the others, then all."""
+    """A queue and the routes that may take its jobs, in tiers: the preferred ones, those without fallbacks, all."""
 
     def __init__(self, states: list[_RouteState], prefer: str | None) -> None:
         self.queue = JobQueue()
@@ -97,7 +97,7 @@ _GroupKey = tuple[tuple[int, ...], str | None]
 
 
 class Scheduler:
-    """Decides; does nothing itself."""
+    """Decides about admissions; it sends nothing and reads no clock."""
 
     def __init__(self, limiter: Limiter, routes: Sequence[Route], *, outage_patience_s: float = math.inf) -> None:
         """Schedule over these routes.
@@ -131,13 +131,14 @@ class Scheduler:
     # Jobs in and out
 
     def submit(self, job: Job, now: float, *, not_before: float = -math.inf) -> bool:
-        """Queue a job; one that was started before comes back to its old place.
+        """Queue a job; a job that was admitted before returns to its place in the order.
 
-        Return whether it is worth while to poll: not where it only stands behind others, who wait for what it does.
+        Returns:
+            Whether a poll may admit anything. False if jobs ahead of this one wait for the same routes.
 
         Raises:
-            BudgetError: It can never fit the limits of any model that may take it.
-            DispatchError: It waits already, or no model may take it.
+            BudgetError: The job can never fit the limits of any model that may take it.
+            DispatchError: The job waits already, or none of the client's models may take it.
         """
         if job.id in self._entries:
             raise DispatchError(f"call {job.id} waits already")
@@ -151,7 +152,7 @@ class Scheduler:
             heapq.heappush(self._waiting, (not_before, order, entry, group))
             return True
         group.queue.add(entry)
-        # Where one waits for its slot, a smaller one may go in the gap before it.
+        # While a job waits for its slot, this one may be backfilled.
         return group.queue.head() is entry or any(state.reserved is not None for state in self._states)
 
     def _group_for(self, job: Job) -> _Group:
@@ -181,7 +182,7 @@ class Scheduler:
         return group
 
     def cancel(self, job_id: int, now: float) -> bool:
-        """Take a waiting job out; False where it does not wait (any more)."""
+        """Remove a waiting job; return False if it does not wait."""
         found = self._entries.pop(job_id, None)
         self._orders.pop(job_id, None)
         if found is None:
@@ -195,10 +196,10 @@ class Scheduler:
         return True
 
     def forget(self, job_id: int) -> None:
-        """Note that a call is over: should its id come again, it is a new one."""
+        """Forget a call that is over: a later job with its id is a new one."""
         self._orders.pop(job_id, None)
 
-    # Models in and out
+    # Cooldowns
 
     def block(
         self,
@@ -241,16 +242,16 @@ class Scheduler:
         self._limiter.release(ticket, now, was_sent=False)
         self._requeue(entry)
 
-    # The decision
+    # Deciding
 
     def poll(self, now: float) -> Plan:
-        """Return what starts now, what fails, and when to ask again."""
+        """Return the jobs to start and to fail now, and the moment of the next poll."""
         if not self._entries:
             return Plan([], [], math.inf)
         start: list[Admission] = []
         failed: list[Failure] = []
         self._update(now, start, failed)
-        full: set[int] = set()  # ways without a place, in this poll
+        full: set[int] = set()  # ids of states without room for another request, in this poll
         while len(full) < len(self._states) and self._limiter.has_room:
             choice = self._choose(now, full)
             if choice is None:
@@ -264,7 +265,7 @@ class Scheduler:
         return Plan(start, failed, self._wake_at(now))
 
     def _update(self, now: float, start: list[Admission], failed: list[Failure]) -> None:
-        """Do what the time brings: calls that waited long enough, slots that have come, models whose rest is over."""
+        """Queue due retries, admit reserved jobs whose slots have come, end blocks that are over."""
         if self._waiting:
             self._queue_due(now)
         is_any_blocked = False
@@ -285,7 +286,7 @@ class Scheduler:
     def _admit_reserved(
         self, state: _RouteState, entry: QueuedJob, group: _Group, ticket: Ticket, now: float, start: list[Admission]
     ) -> None:
-        """Admission what a way holds if its slot has come."""
+        """Admit the job that a route has reserved if its slot has come."""
         if ticket.at > now:
             ticket = self._limiter.advance(ticket, now)
         if ticket.at > now:
@@ -293,7 +294,7 @@ class Scheduler:
             return
         state.reserved = None
         if self._limiter.opens_at(state.route.model, state.route.key, now) > now:
-            # Refused in the meantime: the slot was from before the gate closed.
+            # A refusal came after the reservation, so the slot is no longer valid.
             self._limiter.release(ticket, now, was_sent=False)
             self._requeue(entry)
         else:
@@ -309,14 +310,14 @@ class Scheduler:
         for group in self._groups.values():
             if all(state.blocked_by is not None for state in group.states):
                 error = group.states[-1].blocked_by
-                assert error is not None  # noqa: S101 - asked above
+                assert error is not None  # noqa: S101 - checked above
                 for entry in group.queue.drain():
                     del self._entries[entry.job.id]
                     self._orders.pop(entry.job.id, None)
                     failed.append(Failure(entry.job, error))
 
     def _usable_states(self, group: _Group, now: float) -> list[_RouteState]:
-        """Return the ways that a group may use at present, of the first tier that has any."""
+        """Return the usable routes of the first tier that has any."""
         for states in group.tiers:
             usable = [state for state in states if state.blocked_by is None and self._usable_at(state, now) <= now]
             if usable:
@@ -324,7 +325,7 @@ class Scheduler:
         return []
 
     def usable(self, now: float) -> set[str]:
-        """Return the models that nothing speaks against at present, beside the limits."""
+        """Return the models that are neither blocked nor cooling down nor paused by their provider."""
         return {
             state.route.model
             for state in self._states
@@ -335,7 +336,7 @@ class Scheduler:
         return max(state.until, state.breaker.until, self._limiter.opens_at(state.route.model, state.route.key, now))
 
     def _choose(self, now: float, full: set[int]) -> tuple[QueuedJob, _Group, _RouteState] | None:
-        """Return the job that came first among those that have somewhere to go, and where it goes first."""
+        """Return the first job in order of arrival that has a usable route, and its route with the earliest slot."""
         best: tuple[QueuedJob, _Group, list[_RouteState]] | None = None
         for group in self._groups.values():
             entry = group.queue.head()
@@ -350,19 +351,19 @@ class Scheduler:
             return None
         entry, group, states = best
         if len(states) == 1:
-            return entry, group, states[0]  # whether it has a place is seen when it is to give one
+            return entry, group, states[0]  # the reservation shows whether it has room
         slots = [
             (self._limiter.earliest(entry.job.request_for(state.route.model, state.route.key), now), state)
             for state in states
         ]
         soonest = min(slot for slot, _ in slots)
         if soonest == math.inf:
-            # No place at any of them: nobody's turn is used up by asking.
+            # None has room, so no route's weight is used up.
             full.update(id(state) for state in states)
             return self._choose(now, full)
-        return entry, group, self._next_turn([state for slot, state in slots if slot <= soonest])
+        return entry, group, self._next_by_weight([state for slot, state in slots if slot <= soonest])
 
-    def _next_turn(self, states: list[_RouteState]) -> _RouteState:
+    def _next_by_weight(self, states: list[_RouteState]) -> _RouteState:
         if len(states) == 1:
             return states[0]
         for state in states:
@@ -385,7 +386,7 @@ class Scheduler:
             state.reserved = (entry, group, ticket)
 
     def _regroup(self, entry: QueuedJob, failed: list[Failure]) -> None:
-        """Queue a job anew that no longer fits: a limit turned out lower than it was when the job came."""
+        """Move a job that no longer fits its route to another queue: a limit was lowered after `submit`."""
         _, group = self._entries[entry.job.id]
         group.queue.remove(entry)
         try:
@@ -403,7 +404,7 @@ class Scheduler:
         start.append(Admission(entry.job, state.route, ticket))
 
     def _backfill(self, state: _RouteState, now: float, start: list[Admission]) -> None:
-        """Let smaller jobs go before the one that waits for its slot, where that does not delay it."""
+        """Admit smaller jobs before the one that waits for its slot, if that does not delay it."""
         if state.reserved is None or state.reserved[2].at - now < _MIN_GAP_S:
             return
         ticket = state.reserved[2]
@@ -419,7 +420,7 @@ class Scheduler:
                     self._admit(entry, state, filler, start)
 
     def _backfill_from(self, other: _RouteState, ticket: Ticket, now: float, start: list[Admission]) -> None:
-        """Admission who waits elsewhere only because `ticket` has its slot first under limits that both share."""
+        """Admit jobs of another route that wait only because `ticket` has an earlier slot under a shared limit."""
         while other.reserved is not None and other.reserved[2] is not ticket:
             entry, _, own = other.reserved
             filler = self._backfill_ticket(entry, other, ticket, now)
@@ -433,7 +434,7 @@ class Scheduler:
                 self._reserve(*following, other, now, start, set())
 
     def _next_for(self, state: _RouteState, now: float) -> tuple[QueuedJob, _Group] | None:
-        """Return the job that came first among those that this way may take."""
+        """Return the first job in order of arrival that a route may take."""
         heads = [
             (entry, group)
             for group in self._groups.values()
@@ -445,14 +446,14 @@ class Scheduler:
         try:
             return self._limiter.reserve(entry.job.request_for(state.route.model, state.route.key), now, before=ticket)
         except BudgetError:
-            return None  # said when its own turn comes
+            return None  # raised when the job is the next in its queue
 
     def _wake_at(self, now: float) -> float:
         if not self._entries:
             return math.inf
         moments = [state.reserved[2].at for state in self._states if state.reserved is not None]
         if len(moments) > 1 and max(moments) > now + _MIN_GAP_S:
-            # Who waits behind another model's slot may go in the gap before it: no event of ours says when.
+            # A job may fit the gap before another model's slot later, without any event in between: poll again.
             moments.append(now + _MIN_GAP_S)
         if self._waiting:
             moments.append(self._waiting[0][0])

@@ -1,4 +1,4 @@
-"""What left within the last period: the exact sum that a server with a sliding window would have, as far as known."""
+"""The requests of the last period: the sum that a server with a sliding window has, as far as costs are known."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ __all__ = ["Window", "WindowEntry"]
 
 
 class WindowEntry(Protocol):
-    """Something that left, or will: at which moment, and at what cost as far as it is known by now."""
+    """A request: when it leaves, and its cost as far as it is known."""
 
     at: float
     units: float
 
 
 class Window:
-    """Entries in the order of their moments, and their sum. Whatever `reach_s` ago or longer left counts no more."""
+    """Entries ordered by time, and their sum. An entry counts for `reach_s` seconds."""
 
     def __init__(self) -> None:
         self._entries: deque[WindowEntry] = deque()
         self._used = 0.0
 
     def add(self, entry: WindowEntry) -> None:
-        """Count an entry; nearly always it is the last one."""
+        """Count an entry; it is nearly always the last in time, which is O(1)."""
         place = len(self._entries)
         while place and self._entries[place - 1].at > entry.at:
             place -= 1
@@ -31,7 +31,7 @@ class Window:
         self._used += entry.units
 
     def remove(self, entry: WindowEntry) -> None:
-        """Count an entry no more; one that is forgotten already is no fault."""
+        """Stop counting an entry; nothing happens if it has been dropped already."""
         for place in range(len(self._entries) - 1, -1, -1):
             if self._entries[place] is entry:
                 del self._entries[place]
@@ -41,12 +41,12 @@ class Window:
                 return
 
     def change(self, entry: WindowEntry, units: float) -> None:
-        """Note what an entry costs after all; to be told before the entry itself is changed."""
+        """Count an entry with another cost; call this before the entry itself is changed."""
         if self._entries and entry.at >= self._entries[0].at:
             self._used += units - entry.units
 
     def forget(self, before: float) -> None:
-        """Drop what left until then."""
+        """Drop the entries that are not later than a moment."""
         entries = self._entries
         while entries and entries[0].at <= before:
             self._used -= entries.popleft().units
@@ -54,7 +54,7 @@ class Window:
             self._used = 0.0
 
     def room_at(self, most: float, now: float, reach_s: float) -> float:
-        """Return when no more than `most` units will be left within the window; at the latest when none are."""
+        """Return when at most `most` units are left in the window; if that is negative, when the window is empty."""
         self.forget(now - reach_s)
         moment, over = now, self._used - most
         for entry in self._entries:
@@ -65,7 +65,7 @@ class Window:
         return moment
 
     def used_at(self, moment: float, reach_s: float) -> float:
-        """Return the units that count at a moment that is not over yet."""
+        """Return the units that will still count at a moment that is not in the past."""
         used = self._used
         for entry in self._entries:
             if entry.at > moment - reach_s:
