@@ -1,4 +1,4 @@
-"""Limiters that others wrote, as servers in virtual time: their clocks are set, nothing of them is changed."""
+"""Limiters of other packages as servers in virtual time: only their clocks are replaced."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dispatch.scheduling.servers import Verdict
 
 
 class VirtualTime:
-    """Stands where their modules have `time`."""
+    """Replaces `time` in their modules."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -36,7 +36,7 @@ def set_clocks() -> Iterator[VirtualTime]:
 
 
 class MovingWindow:
-    """The strict one of the package `limits`: never more than `amount` in any minute."""
+    """The strict limiter of the package `limits`: never more than `amount` in any minute."""
 
     def __init__(self, clock: VirtualTime, amount: int) -> None:
         from limits import RateLimitItemPerMinute
@@ -57,7 +57,7 @@ class MovingWindow:
 
 
 class MockLimit:
-    """One of mocklimit's four ways to count, with the headers that its server makes of it."""
+    """One of mocklimit's four algorithms, with the headers that its server derives from it."""
 
     def __init__(self, clock: VirtualTime, kind: str, amount: int, slice_s: float = 10.0) -> None:
         from mocklimit.ratelimit import FixedWindowLimiter, QuantizedLimiter, SlidingWindowLimiter, TokenBucketLimiter

@@ -1,4 +1,4 @@
-"""Servers that limit, as pure models: four ways to count, none of which knows our limiter."""
+"""Pure models of servers with a rate limit, by four algorithms, independent of our limiter."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class MakesHeaders(Protocol):
 
 
 class SlidingWindow:
-    """Never more than `amount` in any `period_s`; what is refused counts too, so pushing does not help."""
+    """Never more than `amount` in any `period_s`; refused requests count, too."""
 
     def __init__(self, amount: float, period_s: float) -> None:
         self.amount, self.period_s = amount, period_s
@@ -43,7 +43,7 @@ class SlidingWindow:
 
 
 class TokenBucket:
-    """Starts full, fills steadily."""
+    """Token bucket: starts full, refills at a constant rate."""
 
     def __init__(self, amount: float, period_s: float, capacity: float | None = None) -> None:
         self.amount, self.period_s = amount, period_s
@@ -62,7 +62,7 @@ class TokenBucket:
 
 
 class FixedWindow:
-    """Counts from one full period to the next."""
+    """Fixed window: counts from one full period to the next."""
 
     def __init__(self, amount: float, period_s: float, phase_s: float = 0.0) -> None:
         self.amount, self.period_s, self.phase_s = amount, period_s, phase_s
@@ -79,7 +79,7 @@ class FixedWindow:
 
 
 class Quantised:
-    """A limit per minute that is kept in slices of it."""
+    """A limit per minute that is enforced in fixed sub-windows."""
 
     def __init__(self, amount: float, period_s: float, quantum_s: float, phase_s: float = 0.0) -> None:
         self.amount, self.period_s = amount, period_s

@@ -1,4 +1,4 @@
-"""Refusals of hosts that name no limit: those that come at any rate slow nothing down, those of a limit do."""
+"""Refusals of providers that name no limit: only refusals that depend on the request rate reduce it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST = 60.0 * PLACES / LATENCY_S  # a minute
 
 
 class Moody:
-    """Refuses a share of the requests, however many there are."""
+    """Refuses a share of the requests at any rate."""
 
     amount, period_s = MOST, 60.0
 
@@ -31,7 +31,7 @@ class Moody:
 
 
 class Crowded:
-    """Answers so many at the same time, and refuses the others."""
+    """Accepts a number of requests at a time, and refuses the others."""
 
     amount, period_s = MOST, 60.0
 
@@ -87,7 +87,7 @@ def answers(
 
 
 def noise_of(slow: float, fast: float, *, under_way: tuple[int, int] = (2, 40)) -> BaselineRefusals:
-    """A host that refuses these shares of few and of many requests."""
+    """Return the state after a provider refused these shares at a low and at a high rate."""
     baseline = BaselineRefusals(60.0)
     answers(baseline, 200, slow, started_at=0.0, every_s=1.0, under_way=under_way[0])
     answers(baseline, 400, fast, started_at=200.0, every_s=0.05, under_way=under_way[1])

@@ -1,4 +1,4 @@
-"""How many at once, and what an overloaded provider changes of it."""
+"""The limit of requests in flight, and how an overloaded provider lowers it."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Scheduler and limiter under an event loop whose clock is ours: no second of it is waited for."""
+"""Scheduler and limiter in an event loop with a fake clock, so that nothing really waits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lm_deluge.usage import Usage
 
 
 class FakeClock:
-    """Time passes when everybody sleeps."""
+    """Time passes when all tasks sleep."""
 
     def __init__(self) -> None:
         self.now = 50.0
@@ -38,7 +38,7 @@ class FakeClock:
 
 
 class TinyRunner:
-    """One timer, one task per call: what the real runner does, in little."""
+    """A small runner: one timer, and one task per call."""
 
     def __init__(self, clock: FakeClock, server: SlidingWindow) -> None:
         self.clock, self.server = clock, server

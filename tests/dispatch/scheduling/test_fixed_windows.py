@@ -1,4 +1,4 @@
-"""Slices of a limit, as headers tell of them."""
+"""Fixed sub-windows of a limit, inferred from headers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lm_deluge.wire.rate_limit_headers import RateLimit
 def told(
     fixed_windows: FixedWindows, *, width_s: float, jitter_s: float, limit: int = 600, seconds: int = 60, seed: int = 1
 ) -> list[tuple[float, float]]:
-    """Send evenly, and tell what a server says that counts in slices which begin at 3.3 s; return what was told."""
+    """Send evenly to a server whose windows start at 3.3 s, and observe its headers; return sending times and resets."""
     chance = random.Random(seed)
     used: dict[int, int] = {}
     said = []
@@ -96,7 +96,7 @@ def test_slices_are_not_filled_beyond_what_they_have() -> None:
 
 
 def test_slices_that_are_rounded_up_do_not_sum_up_to_more_than_the_limit() -> None:
-    """16 a minute as 3 in ten seconds are 18."""
+    """16 a minute, rounded up to 3 in ten seconds, would be 18."""
     fixed_windows = FixedWindows(WindowLength(60.0))
     fixed_windows.schedule = SendSchedule(100.0, 10.0, 9.0, 3)
     sent = []

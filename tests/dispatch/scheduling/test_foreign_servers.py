@@ -1,4 +1,4 @@
-"""The limiter against servers that we did not write: no refusal, and at least 98 % of the limit.
+"""The limiter against servers of other packages: no refusal, and at least 98 % of the limit.
 
 The strict sliding window of the package `limits`, and mocklimit's four ways to count, over eleven minutes of virtual
 time. DELUGE_SOAK=1 runs all of the table, 10,000 a minute included; `python -m bench limits` prints it.
@@ -87,7 +87,7 @@ def test_slices_of_ten_seconds_are_kept_whose_headers_tell_of_them(amount: int, 
 )
 @pytest.mark.parametrize("amount", RATES)
 def test_slices_of_a_second(amount: int, jitter_s: float, refused: int, share: float) -> None:
-    """The first ones are refused before headers have told of the slices."""
+    """Some requests are refused before the headers have revealed the windows."""
     outcome = run(lambda clock, most: MockLimit(clock, "quantized", most, 1.0), amount, jitter_s, tells_limits=True)
     assert outcome.refused <= refused, outcome
     assert outcome.share >= share, outcome

@@ -1,4 +1,4 @@
-"""The limiter against servers that count in four ways, over many windows, in virtual time.
+"""The limiter against four server algorithms, over many windows, in virtual time.
 
 Figures are the goals L1 and L2: not one refusal, and nearly all of what the limit allows.
 """

@@ -1,4 +1,4 @@
-"""What every limiter must do, wherever it keeps its state.
+"""The contract of every limiter, independent of where its state is kept.
 
 To hold another implementation against the contract, add its factory to `FACTORIES`: it takes the limits of the client,
 those of the (key, model) `("m", "")`, and the number of places, and returns a `Limiter` without a history.
@@ -265,7 +265,7 @@ TIGHT = [
     )
 )
 def test_no_window_ever_carries_more(steps: list[tuple[int, int, float, str]]) -> None:
-    """Whatever happens, what was reserved and not given back fits every window."""
+    """For any sequence of calls, the reservations that were not refunded fit every window."""
     for factory in FACTORIES.values():
         limiter = factory([], TIGHT, None)
         now = NOW

@@ -1,4 +1,4 @@
-"""What the limiter of one process learns, beyond the contract."""
+"""The local limiter's learning, beyond the contract."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_where_nobody_names_a_limit_what_went_through_is_taken_for_it() -> None:
 
 
 def test_refusals_that_have_nothing_to_do_with_the_rate_do_not_bring_it_to_a_halt() -> None:
-    """A provider that has no room for one request in fifty, however slowly they come, and names no limit."""
+    """A provider that refuses one request in fifty at any rate, and names no limit."""
     limiter, chance, now = LocalLimiter(), random.Random(4), NOW
     for _ in range(3_000):
         ticket = take(limiter, now)

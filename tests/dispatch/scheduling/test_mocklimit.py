@@ -1,4 +1,4 @@
-"""The limiter against somebody else's server, through real sockets: mocklimit's four ways to count, side by side.
+"""The limiter against mocklimit's server, through real sockets: its four algorithms side by side.
 
 Its windows may be short, so two of them take seconds. `make soak` runs ten longer ones and asks for no refusal at all;
 in between a machine that stalls for a tenth of a second may cost one.
@@ -72,7 +72,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 class Sender:
-    """Sends as much as it may to one endpoint, for a while."""
+    """Sends as much as the limiter admits to one endpoint, for a while."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self.session, self.url = session, url

@@ -1,4 +1,4 @@
-"""What to expect of the next answer, and of those under way."""
+"""The estimates for the next response and for responses in flight."""
 
 import math
 import random
@@ -9,7 +9,7 @@ from lm_deluge.dispatch.scheduling.output_lengths import Expected, RecentLengths
 
 
 def answered(lengths: RecentLengths, sizes: list[int], at: float = 0.0) -> float:
-    """Let answers of these lengths begin and end, one a second; they take a hundredth of a second a token."""
+    """Record responses of these lengths, one starting each second, each taking 10 ms per token."""
     for tokens in sizes:
         answer = lengths.begin(at, 100, 500, None)
         lengths.end(answer, at + tokens / 100, tokens)

@@ -1,4 +1,4 @@
-"""One limit: how it paces, what refusals and headers change of that."""
+"""One limit: its pacing, and the effect of refusals and headers."""
 
 from __future__ import annotations
 

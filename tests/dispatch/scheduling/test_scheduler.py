@@ -1,4 +1,4 @@
-"""Which call starts where and when. Time is a number."""
+"""Admission of calls to routes. Time is a number."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def ids(plan: Plan) -> list[int]:
 
 
 def run_all(queue: Scheduler, limiter: LocalLimiter, until: float = math.inf, now: float = NOW) -> list[Admission]:
-    """Poll at every wake-up; answers end at once."""
+    """Poll at every wake-up; each response ends at once."""
     started = []
     while now < until:
         plan = queue.poll(now)
@@ -389,7 +389,7 @@ def test_a_hundred_thousand_calls_cost_ten_times_ten_thousand() -> None:
 
 
 class Counted(int):
-    """A place in the order that counts how often it is compared."""
+    """An order number that counts its comparisons."""
 
     compared = 0
 

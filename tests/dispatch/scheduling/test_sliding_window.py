@@ -1,4 +1,4 @@
-"""What left within a window: the sum, and when there is room again."""
+"""The sum of a window, and the time at which it has room."""
 
 from __future__ import annotations
 

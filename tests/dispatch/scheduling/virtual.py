@@ -1,4 +1,4 @@
-"""A runner in virtual time: drives scheduler and limiter the way the real one does, against a server model."""
+"""A runner in virtual time: drives scheduler and limiter as the real runner does, against a model of a server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lm_deluge.wire.rate_limit_headers import Dimension, RateLimit, parse_rate_l
 
 
 class Load(msgspec.Struct, kw_only=True):
-    """What is sent, and how the way there and the answer behave."""
+    """The requests to send, their network delay, and their responses."""
 
     jitter_s: float = 0.0
     lateness_s: float = 0.002  # of the runner's timer
@@ -43,7 +43,7 @@ class Outcome(NamedTuple):
 
 
 class World:
-    """Virtual time: what happens, in order."""
+    """Virtual time: a queue of events."""
 
     def __init__(self, seed: int) -> None:
         self.now = 1_000.0
@@ -61,7 +61,7 @@ class World:
 
 
 class VirtualRunner:
-    """There are always more jobs than can be sent."""
+    """Runs with more jobs than can be sent."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class VirtualRunner:
         self._timer = 0
 
     def run(self, seconds: float, *, warm_up_s: float = 0.0) -> Outcome:
-        """Run; shares are counted after `warm_up_s`, refusals always."""
+        """Run; shares are measured after `warm_up_s`, refusals from the start."""
         begun = self.world.now
         self.turn()
         self.world.run(begun + warm_up_s)
@@ -161,7 +161,7 @@ class VirtualRunner:
         world.at(now + latency_s, lambda: self.finish(start, usage))
 
     def told(self, verdicts: Mapping[Dimension, Verdict]) -> Mapping[str, RateLimit]:
-        """Return what the headers say: read from them, where the server makes some."""
+        """Return the rate limits of a response, parsed from headers if the server model creates them."""
         found: dict[str, RateLimit] = {}
         for dimension, server in self.servers.items():
             verdict = verdicts[dimension]
