@@ -16,7 +16,7 @@ from lm_deluge.wire.rate_limit_headers import RateLimit
 def told(
     fixed_windows: FixedWindows, *, width_s: float, jitter_s: float, limit: int = 600, seconds: int = 60, seed: int = 1
 ) -> list[tuple[float, float]]:
-    """Send evenly to a server whose windows start at 3.3 s, and observe its headers; return sending times and resets."""
+    """Send evenly to a server whose windows start at 3.3 s, observing its headers; return sending times and resets."""
     chance = random.Random(seed)
     used: dict[int, int] = {}
     said = []
