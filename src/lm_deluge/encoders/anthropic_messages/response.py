@@ -20,18 +20,21 @@ made up.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeAlias
+from typing import Any, ClassVar
 
 import msgspec
 
 from lm_deluge.encoders.anthropic_messages.errors import encode_error, encode_stream_error
 from lm_deluge.encoders.anthropic_messages.request import parse_request
 from lm_deluge.encoders.encoder import Encoder, Endpoint
+from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
 from lm_deluge.errors import ServerError
 from lm_deluge.events import (
+    Attempt,
     Citation,
     Event,
     FinishReason,
+    MediaDelta,
     ProviderPart,
     ReasoningDelta,
     RefusalDelta,
@@ -85,15 +88,14 @@ def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
 
 def write_events(events: Iterable[Event]) -> Iterator[JSON]:
     """Yield the API's events, before they are put into a framing."""
-    writer = _Writer()
-    for event in events:
-        yield from writer.write(event)
+    return _Writer().write_all(events)
 
 
-class _Writer:
+class _Writer(EventWriter[JSON]):
     """The state behind one answer."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._head: JSON | None = {"type": "message", "role": "assistant", "content": []}
         self._usage = _usage(Usage())
         self._container: Any = None
@@ -108,12 +110,9 @@ class _Writer:
 
     def write(self, event: Event) -> list[JSON]:
         """Return the events that `event` completes."""
-        write = _WRITERS.get(type(event))
-        if write is None:
-            return []
-        if isinstance(event, ResponseStarted | UsageReported) or _is_of_call(event):
-            return list(write(self, event))
-        return [*self._begin(), *self._flush(), *write(self, event)]
+        if type(event) in _LEAVING_HEAD_OPEN or _is_of_call(event):
+            return list(super().write(event))
+        return [*self._begin(), *self._flush(), *super().write(event)]
 
     def start(self, event: ResponseStarted) -> Iterator[JSON]:
         """Keep the head: usage that follows it at once belongs there."""
@@ -264,28 +263,36 @@ class _Writer:
         yield {"type": "message_delta", "delta": delta, "usage": self._usage}
         yield {"type": "message_stop"}
 
+    HANDLED: ClassVar[EventHandlers] = {
+        ResponseStarted: start,
+        TextDelta: add_text,
+        RefusalDelta: add_text,
+        ReasoningDelta: add_reasoning,
+        Citation: add_citation,
+        ToolCallStarted: start_call,
+        ToolCallDelta: add_arguments,
+        ToolCallFinished: finish_call,
+        ProviderPart: add_opaque,
+        UsageReported: keep_usage,
+        ResponseFinished: finish,
+    }
+    IGNORED = frozenset(
+        {
+            MediaDelta,  # Claude generates no media
+            Attempt,  # a retry of this library; no wire API reports one
+        }
+    )
+
+
+# These events send neither the head of the message nor that of a call: the events after them may add fields to it.
+_LEAVING_HEAD_OPEN = _Writer.IGNORED | {ResponseStarted, UsageReported}
+
 
 def _is_of_call(event: Event) -> bool:
     return isinstance(event, ProviderPart) and event.kind == "tool_use"
 
 
-_Write: TypeAlias = Callable[[_Writer, Any], Iterator[JSON]]
-
-_WRITERS: dict[type, _Write] = {
-    ResponseStarted: _Writer.start,
-    TextDelta: _Writer.add_text,
-    RefusalDelta: _Writer.add_text,
-    ReasoningDelta: _Writer.add_reasoning,
-    Citation: _Writer.add_citation,
-    ToolCallStarted: _Writer.start_call,
-    ToolCallDelta: _Writer.add_arguments,
-    ToolCallFinished: _Writer.finish_call,
-    ProviderPart: _Writer.add_opaque,
-    UsageReported: _Writer.keep_usage,
-    ResponseFinished: _Writer.finish,
-}
-
-_OPAQUE: dict[str, _Write] = {
+_OPAQUE: dict[str, Callable[[_Writer, Any], Iterator[JSON]]] = {
     "signature": _Writer.add_signature,
     "citations": _Writer.add_citations,
     "block": _Writer.add_block,

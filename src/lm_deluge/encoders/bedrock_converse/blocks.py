@@ -13,11 +13,13 @@ An answer that was cut has no `ResponseFinished`, so it gets no stop reason: a t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
+from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
 from lm_deluge.events import (
+    Attempt,
     Citation,
     Event,
     FinishReason,
@@ -69,28 +71,19 @@ _WORDS = {
 }
 
 
-class ConverseWriter:
+class ConverseWriter(EventWriter[Named]):
     """The state behind one streamed answer."""
 
     def __init__(self) -> None:
-        self._is_started = False
+        super().__init__()
         self._next = 0  # the number of the next block
         self._open: tuple[str, int] | None = None  # the block of text or reasoning that can grow
         self._calls: dict[int, tuple[int, bool]] = {}  # the block of each open call, and whether it has arguments
         self._usage: Usage | None = None
 
-    def write(self, event: Event) -> list[Named]:
-        """Return the events of the API, by their names, that `event` completes."""
-        write = _WRITERS.get(type(event))
-        if write is None:
-            return []
-        begun = [] if self._is_started else [("messageStart", {"role": "assistant"})]
-        self._is_started = True
-        return [*begun, *write(self, event)]
-
     def start(self, event: ResponseStarted) -> list[Named]:
-        """Say nothing: the start has no place for id and model."""
-        return []
+        """Open the message; the API has no field for the id and the model."""
+        return [("messageStart", {"role": "assistant"})]
 
     def add_text(self, event: TextDelta | RefusalDelta) -> list[Named]:
         """Write a piece of text."""
@@ -187,21 +180,22 @@ class ConverseWriter:
             metadata = {"usage": _usage(self._usage), **metadata}
         return [*self._close(), ("messageStop", {"stopReason": _reason(event)}), ("metadata", metadata)]
 
-
-_WRITERS: dict[type, Callable[[ConverseWriter, Any], list[Named]]] = {
-    ResponseStarted: ConverseWriter.start,
-    TextDelta: ConverseWriter.add_text,
-    ReasoningDelta: ConverseWriter.add_reasoning,
-    RefusalDelta: ConverseWriter.add_text,
-    ToolCallStarted: ConverseWriter.start_call,
-    ToolCallDelta: ConverseWriter.add_arguments,
-    ToolCallFinished: ConverseWriter.finish_call,
-    Citation: ConverseWriter.add_citation,
-    MediaDelta: ConverseWriter.add_media,
-    ProviderPart: ConverseWriter.add_opaque,
-    UsageReported: ConverseWriter.keep_usage,
-    ResponseFinished: ConverseWriter.finish,
-}
+    HANDLED: ClassVar[EventHandlers] = {
+        ResponseStarted: start,
+        TextDelta: add_text,
+        ReasoningDelta: add_reasoning,
+        RefusalDelta: add_text,
+        ToolCallStarted: start_call,
+        ToolCallDelta: add_arguments,
+        ToolCallFinished: finish_call,
+        Citation: add_citation,
+        MediaDelta: add_media,
+        ProviderPart: add_opaque,
+        UsageReported: keep_usage,
+        ResponseFinished: finish,
+    }
+    IGNORED = frozenset({Attempt})  # a retry of this library; no wire API reports one
+    IMPLICIT_START = True
 
 
 def _start(number: int, start: JSON) -> Named:

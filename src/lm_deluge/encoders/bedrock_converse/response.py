@@ -21,10 +21,8 @@ __all__ = ["ENCODER", "encode_response", "encode_stream"]
 
 def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: bool = True) -> Iterator[bytes]:
     """Yield the frames of a streamed answer, each as soon as its events went in. Usage is always told."""
-    writer = ConverseWriter()
-    for event in events:
-        for name, fields in writer.write(event):
-            yield encode_event(name, msgspec.json.encode(fields))
+    for name, fields in ConverseWriter().write_all(events):
+        yield encode_event(name, msgspec.json.encode(fields))
 
 
 def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:

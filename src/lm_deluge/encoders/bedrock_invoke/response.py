@@ -75,11 +75,9 @@ def _write_text(form: str, events: _Watched, created: int) -> Iterator[bytes]:
 
 
 def _write_nova(form: str, events: _Watched, created: int) -> Iterator[bytes]:
-    writer = ConverseWriter()
-    for event in events:
-        for name, fields in writer.write(event):
-            counted = metrics(events.usage) if name == "metadata" else {}
-            yield msgspec.json.encode({name: fields, **counted})
+    for name, fields in ConverseWriter().write_all(events):
+        counted = metrics(events.usage) if name == "metadata" else {}
+        yield msgspec.json.encode({name: fields, **counted})
 
 
 def _write_claude(form: str, events: _Watched, created: int) -> Iterator[bytes]:

@@ -6,11 +6,28 @@ Only text, the reason why it ends and the tokens have a place in them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from lm_deluge.config import SamplingParams
 from lm_deluge.encoders.bedrock_converse.fields import need, take
-from lm_deluge.events import Event, FinishReason, RefusalDelta, ResponseFinished, TextDelta, UsageReported
+from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
+from lm_deluge.events import (
+    Attempt,
+    Citation,
+    Event,
+    FinishReason,
+    MediaDelta,
+    ProviderPart,
+    ReasoningDelta,
+    RefusalDelta,
+    ResponseFinished,
+    ResponseStarted,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallFinished,
+    ToolCallStarted,
+    UsageReported,
+)
 from lm_deluge.prompt.message import Message
 from lm_deluge.response import ResponseBuilder
 from lm_deluge.usage import Usage
@@ -145,14 +162,46 @@ TEXT_FORMS: dict[str, TextForm] = {
 
 def write_text(form: TextForm, events: Iterable[Event]) -> Iterator[JSON]:
     """Yield the chunks of a streamed answer, each as soon as its events went in."""
-    usage = None
-    for event in events:
-        if isinstance(event, TextDelta | RefusalDelta) and event.text:
-            yield form.chunk(event.text)
-        elif isinstance(event, UsageReported):
-            usage = event.usage
-        elif isinstance(event, ResponseFinished):
-            yield {**form.last(_word(form, event.finish_reason)), **metrics(usage)}
+    return _TextWriter(form).write_all(events)
+
+
+class _TextWriter(EventWriter[JSON]):
+    """State of one streamed response of a text-completion model."""
+
+    def __init__(self, form: TextForm) -> None:
+        super().__init__()
+        self._form = form
+        self._usage: Usage | None = None
+
+    def add_text(self, event: TextDelta | RefusalDelta) -> list[JSON]:
+        return [self._form.chunk(event.text)] if event.text else []
+
+    def keep_usage(self, event: UsageReported) -> list[JSON]:
+        self._usage = event.usage
+        return []
+
+    def finish(self, event: ResponseFinished) -> list[JSON]:
+        return [{**self._form.last(_word(self._form, event.finish_reason)), **metrics(self._usage)}]
+
+    HANDLED: ClassVar[EventHandlers] = {
+        TextDelta: add_text,
+        RefusalDelta: add_text,
+        UsageReported: keep_usage,
+        ResponseFinished: finish,
+    }
+    IGNORED = frozenset(
+        {
+            ResponseStarted,  # chunks have fields for neither id nor model
+            ReasoningDelta,  # these models continue a text: they have no reasoning, tools, sources or media
+            ToolCallStarted,
+            ToolCallDelta,
+            ToolCallFinished,
+            Citation,
+            MediaDelta,
+            ProviderPart,
+            Attempt,  # a retry of this library; no wire API reports one
+        }
+    )
 
 
 def build_text_answer(form: TextForm, events: Iterable[Event]) -> JSON:

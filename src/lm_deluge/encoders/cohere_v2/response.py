@@ -15,19 +15,22 @@ An answer that was cut has no `ResponseFinished`, so it gets neither `message-en
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from lm_deluge.encoders.cohere_v2.request import parse_request
 from lm_deluge.encoders.encoder import Encoder, Endpoint
+from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
 from lm_deluge.encoders.openai_chat.errors import usual_status
 from lm_deluge.encoders.openai_chat.response_fields import call_fields
 from lm_deluge.errors import APIError
 from lm_deluge.events import (
+    Attempt,
     Citation,
     Event,
     FinishReason,
+    MediaDelta,
     ProviderPart,
     ReasoningDelta,
     RefusalDelta,
@@ -70,32 +73,21 @@ def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: b
     Usage is in the last event, asked for or not, and nothing says when the answer was made: `include_usage` and
     `created` change nothing.
     """
-    writer = _EventWriter()
-    for event in events:
-        yield from writer.write(event)
+    return _EventWriter().write_all(events)
 
 
-class _EventWriter:
+class _EventWriter(EventWriter[bytes]):
     """The state behind one streamed answer."""
 
     def __init__(self) -> None:
-        self._is_started = False
+        super().__init__()
         self._block = -1  # number of the piece of content that came last
         self._kind = ""  # what it is, while it is open
         self._citations = 0
         self._calls: dict[int, bool] = {}  # whether a call has arguments
         self._usage: Usage | None = None
 
-    def write(self, event: Event) -> list[bytes]:
-        """Return the frames that `event` completes."""
-        write = _WRITERS.get(type(event))
-        if write is None:
-            return []
-        frames = [] if self._is_started or isinstance(event, ResponseStarted) else self.start(ResponseStarted())
-        return [*frames, *write(self, event)]
-
     def start(self, event: ResponseStarted) -> list[bytes]:
-        self._is_started = True
         message = {"role": "assistant", "content": [], _PLAN: "", "tool_calls": [], "citations": []}
         return [_frame("message-start", id=event.response_id, delta={"message": message})]
 
@@ -165,20 +157,26 @@ class _EventWriter:
             end["usage"] = _usage(self._usage)
         return [*self._close(), _frame("message-end", delta=end), _DONE]
 
-
-_WRITERS: dict[type, Callable[[_EventWriter, Any], list[bytes]]] = {
-    ResponseStarted: _EventWriter.start,
-    TextDelta: _EventWriter.add_text,
-    ReasoningDelta: _EventWriter.add_reasoning,
-    RefusalDelta: _EventWriter.add_text,
-    ToolCallStarted: _EventWriter.start_call,
-    ToolCallDelta: _EventWriter.add_arguments,
-    ToolCallFinished: _EventWriter.finish_call,
-    Citation: _EventWriter.add_citation,
-    ProviderPart: _EventWriter.add_opaque,
-    UsageReported: _EventWriter.keep_usage,
-    ResponseFinished: _EventWriter.finish,
-}
+    HANDLED: ClassVar[EventHandlers] = {
+        ResponseStarted: start,
+        TextDelta: add_text,
+        ReasoningDelta: add_reasoning,
+        RefusalDelta: add_text,
+        ToolCallStarted: start_call,
+        ToolCallDelta: add_arguments,
+        ToolCallFinished: finish_call,
+        Citation: add_citation,
+        ProviderPart: add_opaque,
+        UsageReported: keep_usage,
+        ResponseFinished: finish,
+    }
+    IGNORED = frozenset(
+        {
+            MediaDelta,  # Cohere's chat generates no media
+            Attempt,  # a retry of this library; no wire API reports one
+        }
+    )
+    IMPLICIT_START = True
 
 
 def _frame(kind: str, **fields: Any) -> bytes:

@@ -15,15 +15,17 @@ An answer that was cut has no `ResponseFinished`, so it gets no finish reason, w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar
 
 import msgspec
 
 from lm_deluge.encoders.encoder import Encoder, Endpoint
+from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
 from lm_deluge.encoders.gemini_generate.fields import encode_error, encode_stream_error
 from lm_deluge.encoders.gemini_generate.request import parse_request
 from lm_deluge.events import (
+    Attempt,
     Citation,
     Event,
     FinishReason,
@@ -35,6 +37,7 @@ from lm_deluge.events import (
     ResponseStarted,
     TextDelta,
     TokenLogprob,
+    ToolCallDelta,
     ToolCallFinished,
     ToolCallStarted,
     UsageReported,
@@ -60,7 +63,7 @@ _WHOLE_PARTS = ("executable_code", "code_execution_result", "tool_call", "tool_r
 
 def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: bool = True) -> Iterator[bytes]:
     """Yield the frames of a streamed answer, each as soon as its events went in; usage always comes."""
-    for chunk in _chunks(events):
+    for chunk in _ChunkWriter().write_all(events):
         yield b"data: " + msgspec.json.encode(chunk) + b"\r\n\r\n"
 
 
@@ -69,7 +72,7 @@ def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
     parts: list[JSON] = []
     joined: JSON = {"content": {"parts": parts, "role": "model"}, "index": 0}
     body: JSON = {"candidates": [joined]}
-    for chunk in _chunks(events):
+    for chunk in _ChunkWriter().write_all(events):
         candidate: JSON = chunk.pop("candidates")[0]
         for part in candidate.pop("content")["parts"]:
             _join_part(parts, part)
@@ -103,50 +106,40 @@ def _join(whole: JSON, more: JSON) -> None:
             whole[name] = value
 
 
-def _chunks(events: Iterable[Event]) -> Iterator[JSON]:
-    writer = _ChunkWriter()
-    for event in events:
-        write = _WRITERS.get(type(event))
-        chunk = None if write is None else write(writer, event)
-        if chunk is not None:
-            yield chunk
-
-
-class _ChunkWriter:
+class _ChunkWriter(EventWriter[JSON]):
     """The state behind one answer."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._head: JSON = {}
         self._usage: Usage | None = None
-        self._ids: dict[int, ToolCallStarted] = {}
         self._signatures: dict[int, str] = {}
         self._open: int | None = None
         self._text: list[str] = []
         self._suggestions = ""
 
-    def start(self, event: ResponseStarted) -> None:
+    def start(self, event: ResponseStarted) -> list[JSON]:
         names = {"modelVersion": event.model, "responseId": event.response_id}
         self._head = {name: value for name, value in names.items() if value is not None}
+        return []
 
-    def _chunk(self, *parts: JSON, **fields: Any) -> JSON:
+    def _chunk(self, *parts: JSON, **fields: Any) -> list[JSON]:
         candidate = {"content": {"parts": list(parts), "role": "model"}, "index": 0, **fields}
-        return {"candidates": [candidate], **self._head}
+        return [{"candidates": [candidate], **self._head}]
 
-    def add_text(self, event: TextDelta) -> JSON:
+    def add_text(self, event: TextDelta | RefusalDelta) -> list[JSON]:
         self._text.append(event.text)
         parts = [{"text": event.text}] if event.text else []
         return self._chunk(*parts, **({"logprobsResult": _logprobs(event.logprobs)} if event.logprobs else {}))
 
-    def add_refusal(self, event: RefusalDelta) -> JSON:
-        return self.add_text(TextDelta(event.text, event.logprobs))
-
-    def add_reasoning(self, event: ReasoningDelta) -> JSON:
+    def add_reasoning(self, event: ReasoningDelta) -> list[JSON]:
         return self._chunk({"text": event.text, "thought": True})
 
-    def start_call(self, event: ToolCallStarted) -> None:
+    def start_call(self, event: ToolCallStarted) -> list[JSON]:
         self._open = event.index
+        return []
 
-    def finish_call(self, event: ToolCallFinished) -> JSON:
+    def finish_call(self, event: ToolCallFinished) -> list[JSON]:
         arguments = event.arguments
         if not isinstance(arguments, dict):
             arguments = {"input": event.arguments_text}
@@ -159,7 +152,7 @@ class _ChunkWriter:
         self._open = None if self._open == event.index else self._open
         return self._chunk(part)
 
-    def add_opaque(self, event: ProviderPart) -> JSON | None:
+    def add_opaque(self, event: ProviderPart) -> list[JSON]:
         data = event.data
         if event.kind == "search_suggestions":
             self._suggestions = str(data)
@@ -169,17 +162,17 @@ class _ChunkWriter:
             self._signatures[self._open] = data
         elif isinstance(data, dict) and event.kind in (*_WHOLE_PARTS, "thought_signature"):
             return self._chunk(dict(data))
-        return None
+        return []
 
-    def add_media(self, event: MediaDelta) -> JSON:
+    def add_media(self, event: MediaDelta) -> list[JSON]:
         if event.url is not None:
             return self._chunk({"fileData": {"mimeType": event.media_type, "fileUri": event.url}})
         return self._chunk({"inlineData": {"mimeType": event.media_type, "data": event.data}})
 
-    def add_citation(self, event: Citation) -> JSON | None:
+    def add_citation(self, event: Citation) -> list[JSON]:
         place = {name: value for name, value in (("uri", event.url), ("title", event.title)) if value is not None}
         if not place:
-            return None
+            return []
         if event.start is None or event.end is None:
             return self._chunk(citationMetadata={"citationSources": [place]})
         text = "".join(self._text)
@@ -190,32 +183,40 @@ class _ChunkWriter:
         support = {"segment": segment, "groundingChunkIndices": [0]}
         return self._chunk(groundingMetadata={"groundingChunks": [{"web": place}], "groundingSupports": [support]})
 
-    def keep_usage(self, event: UsageReported) -> None:
+    def keep_usage(self, event: UsageReported) -> list[JSON]:
         self._usage = event.usage
+        return []
 
-    def finish(self, event: ResponseFinished) -> JSON:
+    def finish(self, event: ResponseFinished) -> list[JSON]:
         raw = event.raw_finish_reason or ""
         word = raw if _GOOGLES_WORD(raw) else _FINISH_REASONS[event.finish_reason]
         fields: JSON = {"finishReason": word}
         if self._suggestions:
             fields["groundingMetadata"] = {"searchEntryPoint": {"renderedContent": self._suggestions}}
-        chunk = self._chunk(**fields)
-        return chunk if self._usage is None else {**chunk, "usageMetadata": _usage(self._usage)}
+        chunks = self._chunk(**fields)
+        if self._usage is not None:
+            chunks[0]["usageMetadata"] = _usage(self._usage)
+        return chunks
 
-
-_WRITERS: dict[type, Callable[[_ChunkWriter, Any], JSON | None]] = {
-    ResponseStarted: _ChunkWriter.start,
-    TextDelta: _ChunkWriter.add_text,
-    ReasoningDelta: _ChunkWriter.add_reasoning,
-    RefusalDelta: _ChunkWriter.add_refusal,
-    ToolCallStarted: _ChunkWriter.start_call,
-    ToolCallFinished: _ChunkWriter.finish_call,
-    Citation: _ChunkWriter.add_citation,
-    MediaDelta: _ChunkWriter.add_media,
-    ProviderPart: _ChunkWriter.add_opaque,
-    UsageReported: _ChunkWriter.keep_usage,
-    ResponseFinished: _ChunkWriter.finish,
-}
+    HANDLED: ClassVar[EventHandlers] = {
+        ResponseStarted: start,
+        TextDelta: add_text,
+        ReasoningDelta: add_reasoning,
+        RefusalDelta: add_text,
+        ToolCallStarted: start_call,
+        ToolCallFinished: finish_call,
+        Citation: add_citation,
+        MediaDelta: add_media,
+        ProviderPart: add_opaque,
+        UsageReported: keep_usage,
+        ResponseFinished: finish,
+    }
+    IGNORED = frozenset(
+        {
+            ToolCallDelta,  # a call is one part with all of its arguments, written by finish_call
+            Attempt,  # a retry of this library; no wire API reports one
+        }
+    )
 
 
 def _usage(usage: Usage) -> JSON:

@@ -13,17 +13,19 @@ An answer that was cut has no `ResponseFinished`, so it gets no `interaction.com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from lm_deluge.encoders.encoder import Encoder, Endpoint
+from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
 from lm_deluge.encoders.gemini_generate.fields import encode_error
 from lm_deluge.encoders.gemini_interactions.request import parse_request
 from lm_deluge.errors import APIError
 from lm_deluge.events import (
+    Attempt,
     Citation,
     Event,
     FinishReason,
@@ -63,28 +65,22 @@ _MEDIA = ("image", "audio", "video")
 def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: bool = True) -> Iterator[bytes]:
     """Yield the frames of a streamed answer, each as soon as its events went in; usage always comes."""
     writer = _EventWriter(created)
-    for event in events:
-        write = _WRITERS.get(type(event))
-        if write is not None:
-            for each in write(writer, event):
-                yield _frame(each)
+    for each in writer.write_all(events):
+        yield _frame(each)
     if writer.is_finished:
         yield b"event: done\ndata: [DONE]\n\n"
 
 
 def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
     """Return the answer in one piece: the steps of a stream, each put together."""
-    writer = _EventWriter(created)
     steps: list[JSON] = []
     interaction: JSON = {}
-    for event in events:
-        write = _WRITERS.get(type(event))
-        for each in () if write is None else write(writer, event):
-            interaction |= each.get("interaction", {})
-            if each["event_type"] == "step.start":
-                steps.append(dict(each["step"]))
-            elif each["event_type"] == "step.delta":
-                _grow(steps[-1], each["delta"])
+    for each in _EventWriter(created).write_all(events):
+        interaction |= each.get("interaction", {})
+        if each["event_type"] == "step.start":
+            steps.append(dict(each["step"]))
+        elif each["event_type"] == "step.delta":
+            _grow(steps[-1], each["delta"])
     for step in steps:
         if "arguments_text" in step:
             step["arguments"] = _arguments(step.pop("arguments_text"))
@@ -128,10 +124,11 @@ def _frame(event: JSON) -> bytes:
     return encode_sse(msgspec.json.encode(event), event=event["event_type"])
 
 
-class _EventWriter:
+class _EventWriter(EventWriter[JSON]):
     """The state behind one answer: which step is open."""
 
     def __init__(self, created: int) -> None:
+        super().__init__()
         self.is_finished = False
         self._created = datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self._interaction: JSON = {"id": "", "object": "interaction", "model": ""}
@@ -235,21 +232,21 @@ class _EventWriter:
             interaction["usage"] = _usage(self._usage)
         return [*self._close(), {"event_type": "interaction.completed", "interaction": interaction}]
 
-
-_WRITERS: dict[type, Callable[[_EventWriter, Any], list[JSON]]] = {
-    ResponseStarted: _EventWriter.start,
-    TextDelta: _EventWriter.add_text,
-    RefusalDelta: _EventWriter.add_text,
-    ReasoningDelta: _EventWriter.add_reasoning,
-    ToolCallStarted: _EventWriter.start_call,
-    ToolCallDelta: _EventWriter.add_arguments,
-    ToolCallFinished: _EventWriter.finish_call,
-    Citation: _EventWriter.add_citation,
-    MediaDelta: _EventWriter.add_media,
-    ProviderPart: _EventWriter.add_opaque,
-    UsageReported: _EventWriter.keep_usage,
-    ResponseFinished: _EventWriter.finish,
-}
+    HANDLED: ClassVar[EventHandlers] = {
+        ResponseStarted: start,
+        TextDelta: add_text,
+        RefusalDelta: add_text,
+        ReasoningDelta: add_reasoning,
+        ToolCallStarted: start_call,
+        ToolCallDelta: add_arguments,
+        ToolCallFinished: finish_call,
+        Citation: add_citation,
+        MediaDelta: add_media,
+        ProviderPart: add_opaque,
+        UsageReported: keep_usage,
+        ResponseFinished: finish,
+    }
+    IGNORED = frozenset({Attempt})  # a retry of this library; no wire API reports one
 
 
 def _usage(usage: Usage) -> JSON:

@@ -16,16 +16,18 @@ An answer that was cut has no `ResponseFinished`, so it gets neither finish reas
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from lm_deluge.encoders.encoder import Encoder, Endpoint
+from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
 from lm_deluge.encoders.mistral_chat.request import parse_request
 from lm_deluge.encoders.openai_chat.errors import error_words
 from lm_deluge.encoders.openai_chat.response_fields import call_fields, image_piece, logprob_fields, usage_fields
 from lm_deluge.errors import APIError
 from lm_deluge.events import (
+    Attempt,
     Citation,
     Event,
     FinishReason,
@@ -71,28 +73,19 @@ def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: b
 
     Usage is in the last chunk, asked for or not; `include_usage` changes nothing.
     """
-    writer = _ChunkWriter(created)
-    for event in events:
-        yield from writer.write(event)
+    return _ChunkWriter(created).write_all(events)
 
 
-class _ChunkWriter:
+class _ChunkWriter(EventWriter[bytes]):
     """The state behind one streamed answer."""
 
     def __init__(self, created: int) -> None:
+        super().__init__()
         self._created = created
         self._head = b""
         self._usage: Usage | None = None
         self._calls: dict[int, ToolCallStarted] = {}
         self._has_arguments: set[int] = set()
-
-    def write(self, event: Event) -> list[bytes]:
-        """Return the frames that `event` completes."""
-        write = _WRITERS.get(type(event))
-        if write is None:
-            return []
-        frames = [] if self._head or isinstance(event, ResponseStarted) else self.start(ResponseStarted())
-        return [*frames, *write(self, event)]
 
     def start(self, event: ResponseStarted) -> list[bytes]:
         head = {
@@ -162,21 +155,22 @@ class _ChunkWriter:
         reason = event.raw_finish_reason or _FINISH_REASONS[event.finish_reason]
         return [self._chunk({"content": ""}, reason=reason), _DONE]
 
-
-_WRITERS: dict[type, Callable[[_ChunkWriter, Any], list[bytes]]] = {
-    ResponseStarted: _ChunkWriter.start,
-    TextDelta: _ChunkWriter.add_text,
-    ReasoningDelta: _ChunkWriter.add_reasoning,
-    RefusalDelta: _ChunkWriter.add_text,
-    ToolCallStarted: _ChunkWriter.start_call,
-    ToolCallDelta: _ChunkWriter.add_arguments,
-    ToolCallFinished: _ChunkWriter.finish_call,
-    Citation: _ChunkWriter.add_citation,
-    MediaDelta: _ChunkWriter.add_media,
-    ProviderPart: _ChunkWriter.add_opaque,
-    UsageReported: _ChunkWriter.keep_usage,
-    ResponseFinished: _ChunkWriter.finish,
-}
+    HANDLED: ClassVar[EventHandlers] = {
+        ResponseStarted: start,
+        TextDelta: add_text,
+        ReasoningDelta: add_reasoning,
+        RefusalDelta: add_text,
+        ToolCallStarted: start_call,
+        ToolCallDelta: add_arguments,
+        ToolCallFinished: finish_call,
+        Citation: add_citation,
+        MediaDelta: add_media,
+        ProviderPart: add_opaque,
+        UsageReported: keep_usage,
+        ResponseFinished: finish,
+    }
+    IGNORED = frozenset({Attempt})  # a retry of this library; no wire API reports one
+    IMPLICIT_START = True
 
 
 def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:

@@ -14,21 +14,25 @@ An answer that was cut has no `ResponseFinished`, so it gets no line that says `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from lm_deluge.encoders.encoder import Encoder, Endpoint
+from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
 from lm_deluge.encoders.ollama_chat.request import parse_request
 from lm_deluge.encoders.openai_chat.errors import usual_status
 from lm_deluge.encoders.openai_chat.response_fields import logprob_fields
 from lm_deluge.errors import APIError
 from lm_deluge.events import (
+    Attempt,
+    Citation,
     Event,
     FinishReason,
     MediaDelta,
+    ProviderPart,
     ReasoningDelta,
     RefusalDelta,
     ResponseFinished,
@@ -64,23 +68,17 @@ def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: b
 
     Usage is in the last line, asked for or not; `include_usage` changes nothing.
     """
-    writer = _LineWriter(created)
-    for event in events:
-        yield from writer.write(event)
+    return _LineWriter(created).write_all(events)
 
 
-class _LineWriter:
+class _LineWriter(EventWriter[bytes]):
     """The state behind one streamed answer. All lines begin with the same fields."""
 
     def __init__(self, created: int) -> None:
+        super().__init__()
         self._head: JSON = {"model": "", "created_at": _time(created)}
         self._usage: Usage | None = None
         self._open: dict[int, tuple[ToolCallStarted, list[str]]] = {}  # calls that were begun
-
-    def write(self, event: Event) -> list[bytes]:
-        """Return the lines that `event` completes."""
-        write = _WRITERS.get(type(event))
-        return [] if write is None else write(self, event)
 
     def start(self, event: ResponseStarted) -> list[bytes]:
         self._head["model"] = event.model or ""
@@ -123,19 +121,25 @@ class _LineWriter:
         calls = [self._line({"content": "", "tool_calls": [_call(call)]}) for call in broken]
         return [*calls, self._line({"content": ""}, **_end(event, self._usage))]
 
-
-_WRITERS: dict[type, Callable[[_LineWriter, Any], list[bytes]]] = {
-    ResponseStarted: _LineWriter.start,
-    TextDelta: _LineWriter.add_text,
-    ReasoningDelta: _LineWriter.add_reasoning,
-    RefusalDelta: _LineWriter.add_text,
-    MediaDelta: _LineWriter.add_media,
-    ToolCallStarted: _LineWriter.start_call,
-    ToolCallDelta: _LineWriter.add_arguments,
-    ToolCallFinished: _LineWriter.finish_call,
-    UsageReported: _LineWriter.keep_usage,
-    ResponseFinished: _LineWriter.finish,
-}
+    HANDLED: ClassVar[EventHandlers] = {
+        ResponseStarted: start,
+        TextDelta: add_text,
+        ReasoningDelta: add_reasoning,
+        RefusalDelta: add_text,
+        MediaDelta: add_media,
+        ToolCallStarted: start_call,
+        ToolCallDelta: add_arguments,
+        ToolCallFinished: finish_call,
+        UsageReported: keep_usage,
+        ResponseFinished: finish,
+    }
+    IGNORED = frozenset(
+        {
+            Citation,  # no field for sources
+            ProviderPart,  # no field for opaque data
+            Attempt,  # a retry of this library; no wire API reports one
+        }
+    )
 
 
 def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:

@@ -17,16 +17,18 @@ never made up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar
 
 import msgspec
 
 from lm_deluge.encoders.encoder import Encoder, Endpoint
+from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
 from lm_deluge.encoders.openai_chat.errors import encode_error, encode_stream_error
 from lm_deluge.encoders.openai_chat.request import parse_request
 from lm_deluge.encoders.openai_chat.response_fields import call_fields, image_piece, logprob_fields, usage_fields
 from lm_deluge.events import (
+    Attempt,
     Citation,
     Event,
     FinishReason,
@@ -76,15 +78,14 @@ def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: b
         created: When it was asked for, in seconds since 1970.
         include_usage: Whether the client asked for usage (`stream_options.include_usage`).
     """
-    writer = _ChunkWriter(created, include_usage=include_usage)
-    for event in events:
-        yield from writer.write(event)
+    return _ChunkWriter(created, include_usage=include_usage).write_all(events)
 
 
-class _ChunkWriter:
+class _ChunkWriter(EventWriter[bytes]):
     """The state behind one streamed answer. All chunks begin with the same bytes, so they are made once."""
 
     def __init__(self, created: int, *, include_usage: bool) -> None:
+        super().__init__()
         self._created = created
         self._include_usage = include_usage
         self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
@@ -93,14 +94,6 @@ class _ChunkWriter:
         self._calls: dict[int, ToolCallStarted] = {}
         self._has_arguments: set[int] = set()
         self._has_refusal = False
-
-    def write(self, event: Event) -> list[bytes]:
-        """Return the frames that `event` completes."""
-        write = _WRITERS.get(type(event))
-        if write is None:
-            return []
-        frames = [] if self._head or isinstance(event, ResponseStarted) else self.start(ResponseStarted())
-        return [*frames, *write(self, event)]
 
     def start(self, event: ResponseStarted) -> list[bytes]:
         head = {
@@ -175,21 +168,22 @@ class _ChunkWriter:
             frames.append(b"%b],%b\n\n" % (self._head, told[1:]))
         return [*frames, _DONE]
 
-
-_WRITERS: dict[type, Callable[[_ChunkWriter, Any], list[bytes]]] = {
-    ResponseStarted: _ChunkWriter.start,
-    TextDelta: _ChunkWriter.add_text,
-    ReasoningDelta: _ChunkWriter.add_reasoning,
-    RefusalDelta: _ChunkWriter.add_refusal,
-    ToolCallStarted: _ChunkWriter.start_call,
-    ToolCallDelta: _ChunkWriter.add_arguments,
-    ToolCallFinished: _ChunkWriter.finish_call,
-    Citation: _ChunkWriter.add_citation,
-    MediaDelta: _ChunkWriter.add_media,
-    ProviderPart: _ChunkWriter.add_opaque,
-    UsageReported: _ChunkWriter.keep_usage,
-    ResponseFinished: _ChunkWriter.finish,
-}
+    HANDLED: ClassVar[EventHandlers] = {
+        ResponseStarted: start,
+        TextDelta: add_text,
+        ReasoningDelta: add_reasoning,
+        RefusalDelta: add_refusal,
+        ToolCallStarted: start_call,
+        ToolCallDelta: add_arguments,
+        ToolCallFinished: finish_call,
+        Citation: add_citation,
+        MediaDelta: add_media,
+        ProviderPart: add_opaque,
+        UsageReported: keep_usage,
+        ResponseFinished: finish,
+    }
+    IGNORED = frozenset({Attempt})  # a retry of this library; no wire API reports one
+    IMPLICIT_START = True
 
 
 def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:

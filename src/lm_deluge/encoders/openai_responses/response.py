@@ -17,12 +17,13 @@ An answer that was cut has no `ResponseFinished`, so nothing ends it: a terminal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import ClassVar
 
 import msgspec
 
 from lm_deluge.encoders.encoder import Encoder, Endpoint
+from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
 from lm_deluge.encoders.openai_chat.errors import encode_error
 from lm_deluge.encoders.openai_responses.output_items import (
     JSON,
@@ -37,6 +38,7 @@ from lm_deluge.encoders.openai_responses.output_items import (
 from lm_deluge.encoders.openai_responses.request import WHOLE_ITEMS, parse_request
 from lm_deluge.errors import APIError
 from lm_deluge.events import (
+    Attempt,
     Citation,
     Event,
     MediaDelta,
@@ -73,8 +75,7 @@ def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: b
         include_usage: Of no meaning here: usage is always a part of the last frame.
     """
     writer = _Writer(created)
-    for event in events:
-        yield from writer.write(event)
+    yield from writer.write_all(events)
     yield from writer.settle()
 
 
@@ -93,14 +94,14 @@ def encode_stream_error(error: APIError) -> bytes:
     return encode_sse(msgspec.json.encode({"type": "error", "error": inner}), event="error")
 
 
-class _Writer:
+class _Writer(EventWriter[bytes]):
     """The state behind one answer. An item that is complete stays open until the next event: it may be its rest."""
 
     def __init__(self, created: int) -> None:
+        super().__init__()
         self._created = created
         self._number = 0
         self._started = ResponseStarted()
-        self._is_started = False
         self._output: list[JSON] = []
         self._open: Item | None = None
         self._calls: dict[int, CallItem] = {}
@@ -108,14 +109,6 @@ class _Writer:
         self._status = "in_progress"
         self._detail: str | None = None
         self._length = 0  # of the answer's text
-
-    def write(self, event: Event) -> list[bytes]:
-        """Return the frames that `event` completes."""
-        write = _WRITERS.get(type(event))
-        if write is None:
-            return []
-        frames = [] if self._is_started or isinstance(event, ResponseStarted) else self.start(ResponseStarted())
-        return [*frames, *write(self, event)]
 
     def response(self, *, is_begin: bool = False) -> JSON:
         """Return the answer as it is now."""
@@ -149,7 +142,6 @@ class _Writer:
         return [self._frame(f"response.{kind}", fields) for kind, fields in pieces]
 
     def start(self, event: ResponseStarted) -> list[bytes]:
-        self._is_started = True
         self._started = event
         body = self.response(is_begin=True)
         return self._frames([("created", {"response": body}), ("in_progress", {"response": body})])
@@ -262,21 +254,22 @@ class _Writer:
         self._detail = detail if self._status == "incomplete" else None
         return frames + self._frames([(self._status, {"response": self.response()})])
 
-
-_WRITERS: dict[type, Callable[[_Writer, Any], list[bytes]]] = {
-    ResponseStarted: _Writer.start,
-    TextDelta: _Writer.add_text,
-    ReasoningDelta: _Writer.add_reasoning,
-    RefusalDelta: _Writer.add_refusal,
-    ToolCallStarted: _Writer.start_call,
-    ToolCallDelta: _Writer.add_arguments,
-    ToolCallFinished: _Writer.finish_call,
-    Citation: _Writer.add_citation,
-    MediaDelta: _Writer.add_media,
-    ProviderPart: _Writer.add_opaque,
-    UsageReported: _Writer.keep_usage,
-    ResponseFinished: _Writer.finish,
-}
+    HANDLED: ClassVar[EventHandlers] = {
+        ResponseStarted: start,
+        TextDelta: add_text,
+        ReasoningDelta: add_reasoning,
+        RefusalDelta: add_refusal,
+        ToolCallStarted: start_call,
+        ToolCallDelta: add_arguments,
+        ToolCallFinished: finish_call,
+        Citation: add_citation,
+        MediaDelta: add_media,
+        ProviderPart: add_opaque,
+        UsageReported: keep_usage,
+        ResponseFinished: finish,
+    }
+    IGNORED = frozenset({Attempt})  # a retry of this library; no wire API reports one
+    IMPLICIT_START = True
 
 
 ENCODER = Encoder(
