@@ -50,7 +50,7 @@ class OpeningWriter(NameWriter):
 
 
 def define(handled: set[type], ignored: set[type]) -> None:
-    """Define a writer with these tables."""
+    """Define a writer class with these tables."""
     namespace: dict[str, Any] = {
         "HANDLED": dict.fromkeys(handled, NameWriter.write_name),
         "IGNORED": frozenset(ignored),
@@ -72,7 +72,7 @@ def test_each_writer_decides_about_each_event_type(writer: type[EventWriter[Any]
 
 
 def test_each_wire_api_has_a_writer() -> None:
-    """Bedrock's native API has its own writer for text models only; for the others it uses three of the rest."""
+    """Bedrock's native API has its own writer for text models; other families use the writers of other APIs."""
     assert sorted(writer.__module__.split(".")[2].replace("_", "-") for writer in writers()) == encoder_names()
 
 

@@ -1,16 +1,18 @@
-"""Answers of Gemini's `generateContent`, written: the inverse of the adapter of that name.
+"""Encode responses of Gemini's `generateContent`: the inverse of the adapter of the same name.
 
 https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse
 
-Read again, an answer has the same events, but for what this API has no place for:
+Decoding an encoded response gives the same events, except for what this API cannot express:
 
-- A call comes whole, once it is finished, and ids that were made up are left out; usage comes with the end.
-- A signature goes with the call that it stands in. Behind text it goes on an empty part, as Gemini does in streams.
-- A refusal is text. Ids and transcripts of sound, and bytes of tokens, are left out, as is opaque data of other kinds.
-- Sources with a place in the text are grounding, others are citations, which come first in a plain answer.
-- `tool_calls` is `STOP`, `refusal` is `SAFETY`, `pause` is `MAX_TOKENS`, `error` is `OTHER`; Google's own words stay.
+- A call is written whole when it is finished, without a generated id; usage is in the last chunk.
+- A signature that arrives during a call is written on the call, any other on an empty part, as in Gemini's streams.
+- A refusal is text. Ids and transcripts of audio, bytes of tokens, and opaque data of other kinds are left out.
+- Citations with a position in the text are grounding metadata; others are citation metadata, which is decoded
+  first in a response that is not streamed.
+- `tool_calls` becomes `STOP`, `refusal` `SAFETY`, `pause` `MAX_TOKENS` and `error` `OTHER`; a raw finish reason in
+  upper case is Google's own and is kept.
 
-An answer that was cut has no `ResponseFinished`, so it gets no finish reason, which is the only mark of an end.
+A truncated response has no `ResponseFinished`, so it gets no finish reason, which is the only mark of an end.
 """
 
 from __future__ import annotations
@@ -57,18 +59,21 @@ _FINISH_REASONS: dict[FinishReason, str] = {
     "pause": "MAX_TOKENS",
     "error": "OTHER",
 }
-_GOOGLES_WORD = str.isupper
+_IS_GOOGLE_REASON = str.isupper
 _WHOLE_PARTS = ("executable_code", "code_execution_result", "tool_call", "tool_response", "thought_media")
 
 
 def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: bool = True) -> Iterator[bytes]:
-    """Yield the frames of a streamed answer, each as soon as its events went in; usage always comes."""
+    """Yield the frames of a streamed response, each as soon as the events that complete it are read.
+
+    Usage is always reported; `include_usage` and `created` have no effect.
+    """
     for chunk in _ChunkWriter().write_all(events):
         yield b"data: " + msgspec.json.encode(chunk) + b"\r\n\r\n"
 
 
 def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
-    """Return the answer in one piece: the chunks of a stream, joined. One that was cut has no finish reason."""
+    """Return the joined chunks of a stream as one JSON document; a truncated response has no finish reason."""
     parts: list[JSON] = []
     joined: JSON = {"content": {"parts": parts, "role": "model"}, "index": 0}
     body: JSON = {"candidates": [joined]}
@@ -82,7 +87,7 @@ def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
 
 
 def _join_part(parts: list[JSON], part: JSON) -> None:
-    """Append a part; text that goes on is one part."""
+    """Append a part; consecutive text is joined into one part."""
     last = parts[-1] if parts else {}
     if set(last) == set(part) and set(part) <= {"text", "thought"}:
         last["text"] += part["text"]
@@ -91,23 +96,23 @@ def _join_part(parts: list[JSON], part: JSON) -> None:
 
 
 def _join(whole: JSON, more: JSON) -> None:
-    """Join the fields of a candidate: lists grow, and the indices in them with their lists."""
+    """Join the fields of a candidate: lists are concatenated, and indices into them are shifted."""
     for name, value in more.items():
-        known = whole.get(name)
-        if name == "groundingMetadata" and known is not None:
-            offset = len(known.get("groundingChunks", ()))
+        previous = whole.get(name)
+        if name == "groundingMetadata" and previous is not None:
+            offset = len(previous.get("groundingChunks", ()))
             for support in value.get("groundingSupports", ()):
                 support["groundingChunkIndices"] = [index + offset for index in support["groundingChunkIndices"]]
-        if isinstance(known, dict) and isinstance(value, dict):
-            _join(known, value)
-        elif isinstance(known, list) and isinstance(value, list):
-            known += value
+        if isinstance(previous, dict) and isinstance(value, dict):
+            _join(previous, value)
+        elif isinstance(previous, list) and isinstance(value, list):
+            previous += value
         else:
             whole[name] = value
 
 
 class _ChunkWriter(EventWriter[JSON]):
-    """The state behind one answer."""
+    """State of one response."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,18 +175,18 @@ class _ChunkWriter(EventWriter[JSON]):
         return self._chunk({"inlineData": {"mimeType": event.media_type, "data": event.data}})
 
     def add_citation(self, event: Citation) -> list[JSON]:
-        place = {name: value for name, value in (("uri", event.url), ("title", event.title)) if value is not None}
-        if not place:
+        source = {name: value for name, value in (("uri", event.url), ("title", event.title)) if value is not None}
+        if not source:
             return []
         if event.start is None or event.end is None:
-            return self._chunk(citationMetadata={"citationSources": [place]})
+            return self._chunk(citationMetadata={"citationSources": [source]})
         text = "".join(self._text)
         segment = {
             "startIndex": len(text[: event.start].encode("utf-8", "replace")),
             "endIndex": len(text[: event.end].encode("utf-8", "replace")),
         }
         support = {"segment": segment, "groundingChunkIndices": [0]}
-        return self._chunk(groundingMetadata={"groundingChunks": [{"web": place}], "groundingSupports": [support]})
+        return self._chunk(groundingMetadata={"groundingChunks": [{"web": source}], "groundingSupports": [support]})
 
     def keep_usage(self, event: UsageReported) -> list[JSON]:
         self._usage = event.usage
@@ -189,8 +194,8 @@ class _ChunkWriter(EventWriter[JSON]):
 
     def finish(self, event: ResponseFinished) -> list[JSON]:
         raw = event.raw_finish_reason or ""
-        word = raw if _GOOGLES_WORD(raw) else _FINISH_REASONS[event.finish_reason]
-        fields: JSON = {"finishReason": word}
+        reason = raw if _IS_GOOGLE_REASON(raw) else _FINISH_REASONS[event.finish_reason]
+        fields: JSON = {"finishReason": reason}
         if self._suggestions:
             fields["groundingMetadata"] = {"searchEntryPoint": {"renderedContent": self._suggestions}}
         chunks = self._chunk(**fields)

@@ -1,15 +1,15 @@
-"""Answers of Ollama's own chat API, written: the inverse of the adapter `ollama-chat`.
+"""Encode responses of Ollama's own chat API: the inverse of the adapter `ollama-chat`.
 
 https://docs.ollama.com/api/chat
 
-Read again, an answer has the same events, but for what this API has no place for:
+Decoding an encoded response gives the same events, except for what this API cannot express:
 
-- Ids of answers, details of usage, citations, sound, images by URL, attempts, warnings and opaque data are left out.
-- A call is written whole once it is finished, its arguments as JSON; text that is no object becomes its field `input`.
-- A refusal is text like any other. All reasons but `length` are `stop`; `error` is an error.
-- A plain answer has its thoughts, its text, its images and its calls in fields of their own: their order is lost.
+- Response ids, details of usage, citations, audio, images by URL, attempts, warnings and opaque data are left out.
+- A call is written whole when it is finished, its arguments as a JSON object; other arguments become its field `input`.
+- A refusal is text. All finish reasons except `length` become `stop`, unless the event has a raw finish reason.
+- In a response that is not streamed, reasoning, text, images and calls are separate fields: their order is lost.
 
-An answer that was cut has no `ResponseFinished`, so it gets no line that says `done`.
+A truncated response has no `ResponseFinished`, so it gets no line with `"done": true`.
 """
 
 from __future__ import annotations
@@ -64,21 +64,21 @@ _FINISH_REASONS: dict[FinishReason, str] = {
 
 
 def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: bool = True) -> Iterator[bytes]:
-    """Yield the lines of a streamed answer, each as soon as its events went in.
+    """Yield the lines of a streamed response, each as soon as the events that complete it are read.
 
-    Usage is in the last line, asked for or not; `include_usage` changes nothing.
+    Usage is always in the last line; `include_usage` has no effect.
     """
     return _LineWriter(created).write_all(events)
 
 
 class _LineWriter(EventWriter[bytes]):
-    """The state behind one streamed answer. All lines begin with the same fields."""
+    """State of one streamed response. All lines start with the same fields."""
 
     def __init__(self, created: int) -> None:
         super().__init__()
         self._head: JSON = {"model": "", "created_at": _time(created)}
         self._usage: Usage | None = None
-        self._open: dict[int, tuple[ToolCallStarted, list[str]]] = {}  # calls that were begun
+        self._open: dict[int, tuple[ToolCallStarted, list[str]]] = {}  # start and fragments of each unfinished call
 
     def start(self, event: ResponseStarted) -> list[bytes]:
         self._head["model"] = event.model or ""
@@ -117,8 +117,10 @@ class _LineWriter(EventWriter[bytes]):
         return []
 
     def finish(self, event: ResponseFinished) -> list[bytes]:
-        broken = [ToolCallPart(start.id, start.name, "".join(pieces)) for start, pieces in self._open.values()]
-        calls = [self._line({"content": "", "tool_calls": [_call(call)]}) for call in broken]
+        unfinished = [
+            ToolCallPart(start.id, start.name, "".join(fragments)) for start, fragments in self._open.values()
+        ]
+        calls = [self._line({"content": "", "tool_calls": [_call(call)]}) for call in unfinished]
         return [*calls, self._line({"content": ""}, **_end(event, self._usage))]
 
     HANDLED: ClassVar[EventHandlers] = {
@@ -143,7 +145,7 @@ class _LineWriter(EventWriter[bytes]):
 
 
 def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
-    """Return the answer in one piece. One that was cut is not `done`."""
+    """Return the response as one JSON document; a truncated response is not `done`."""
     builder = ResponseBuilder()
     builder.add_all(events)
     response = builder.response()
@@ -173,7 +175,7 @@ def _message(content: Message) -> JSON:
 
 
 def _call(call: Any) -> JSON:
-    """Return a call: of an event, or of a part, which have the same fields."""
+    """Return the JSON of a `ToolCallFinished` or a `ToolCallPart`, which have the same fields."""
     arguments = call.arguments if isinstance(call.arguments, dict) else {"input": call.arguments_text}
     return {"id": call.id, "function": {"name": call.name, "arguments": arguments}}
 
@@ -192,14 +194,14 @@ def _time(created: int) -> str:
 
 
 def encode_error(error: APIError) -> bytes:
-    """Write the JSON body of an error answer. The status is not in it: `error.status_code` goes before."""
+    """Return the JSON body of an error response. The HTTP status is `error.status_code`, not a field of the body."""
     return msgspec.json.encode({"error": error.message})
 
 
 def encode_stream_error(error: APIError) -> bytes:
-    """Write the line by which a stream fails after it began. Nothing follows it.
+    """Return the line that reports an error in a started stream. No line follows it.
 
-    Ollama says no more than why; the status that it stands for is ours, so that the error is known again.
+    Ollama sends only a message. The added `status_code` lets the adapter decode the same error class.
     """
     fields = {"error": error.message, "status_code": usual_status(error)}
     return msgspec.json.encode(fields) + b"\n"
