@@ -104,7 +104,7 @@ class _Writer(EventWriter[JSON]):
         self._usage = _usage(Usage())
         self._container: Any = None
         self._block_type = ""  # type of the open block, or empty
-        self._index = -1  # of the last block
+        self._index = -1  # index of the last block
         self._citation_count = 0  # number of citations written in the open block
         self._calls: dict[int, int] = {}  # index of each open call -> index of its block
         self._started_calls: set[int] = set()  # calls whose block was started

@@ -54,7 +54,7 @@ _EFFORTS: dict[int | None, ReasoningEffort] = {512: "minimal", 2_048: "low", 8_1
 
 
 def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | None = None) -> ParsedRequest:
-    """Parse the body of a request; `model` overrides its model, `is_streamed` is the default of its field `stream`.
+    """Parse the body of a request; `model` overrides that of the body, `is_streamed` is the default of `stream`.
 
     Raises:
         BadRequestError: The body is not a JSON object, lacks `model` or `messages`, or has a value of a wrong type.

@@ -48,7 +48,7 @@ _EFFORTS: dict[str, ReasoningEffort] = {"low": "low", "medium": "medium", "high"
 
 
 def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | None = None) -> ParsedRequest:
-    """Parse the body of a request; `model` overrides its model.
+    """Parse the body of a request; `model` overrides that of the body.
 
     Ollama streams by default: a request without the field `stream` is streamed unless `is_streamed` is false.
 
