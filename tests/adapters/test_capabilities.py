@@ -80,7 +80,7 @@ def test_caching_is_refused_where_there_is_none() -> None:
     with pytest.raises(UnsupportedParameterError, match="acme takes no cache through openai-chat"):
         body_of(Conversation.user("hi"), cache="system_and_tools")
     model = ModelRow(id="openai:m", name="m", provider="openai")
-    with pytest.raises(ConfigurationError, match=r"cache='all' is not a known value.*Known: tools_only"):
+    with pytest.raises(ConfigurationError, match=r"cache='all' is none.*Known: tools_only"):
         build_call(model, "hi", cache="all")  # type: ignore[arg-type]
 
 
