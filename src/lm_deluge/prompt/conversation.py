@@ -97,7 +97,9 @@ class Conversation:
 
         Args:
             text: The text, None for a message of media only.
-            image, file, audio: A path, bytes, an http(s) URL or a data URL.
+            image: A path, bytes, an http(s) URL or a data URL.
+            file: The same, for a document.
+            audio: The same, for audio.
 
         Raises:
             InvalidPromptError: A file cannot be read, or the data is not an image or audio of a known format.
