@@ -66,7 +66,7 @@ BAD_CALLS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "tools 5": ({}, {"tools": 5}, "list of tools"),
     "a tool of text": ({}, {"tools": ["add"]}, "str is no tool"),
     "a tool without a name": ({}, {"tools": [{"parameters": {}}]}, "needs a name"),
-    "a tool with a bad name": ({}, {"tools": [{"name": "a b"}]}, "no name for a tool"),
+    "a tool with a bad name": ({}, {"tools": [{"name": "a b"}]}, "is not a valid tool name"),
     "a tool of nothing": ({}, {"tools": [{"function": None}]}, "function"),
     "two tools of one name": ({}, {"tools": [{"name": "a"}, {"name": "a"}]}, "two tools"),
     "a tool that is no JSON": ({}, {"tools": [{"name": "a", "parameters": {"x": object()}}]}, "JSON"),

@@ -180,7 +180,10 @@ REFUSED = {
         request(tools=[{"type": "function", "function": {}}]),
         "Missing required parameter: 'tools[0].function.name'.",
     ),
-    "no name for a tool": (request(tools=[{"type": "function", "function": {"name": "a b"}}]), "is no name for a tool"),
+    "no name for a tool": (
+        request(tools=[{"type": "function", "function": {"name": "a b"}}]),
+        "is not a valid tool name",
+    ),
     "a choice as number": (request(tool_choice=3), "Invalid type for 'tool_choice'"),
 }
 
