@@ -11,7 +11,7 @@ from typing import TypeVar
 from lm_deluge import LLMClient
 from lm_deluge.dispatch.scheduling.queue import Job
 from lm_deluge.dispatch.scheduling.runner import Runner
-from lm_deluge.dispatch.scheduling.scheduler import Start
+from lm_deluge.dispatch.scheduling.scheduler import Admission
 
 AnyRunner = TypeVar("AnyRunner", bound=Runner)
 
@@ -39,7 +39,7 @@ class _Watched(Runner):
     waits: Waits
     seen: set[int]
 
-    async def admit(self, job: Job, wait_s: float = 0.0) -> Start:
+    async def admit(self, job: Job, wait_s: float = 0.0) -> Admission:
         if job.id in self.seen:
             self.waits.append(wait_s)
         self.seen.add(job.id)

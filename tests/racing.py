@@ -42,7 +42,7 @@ def serving() -> set[asyncio.Task[Any]]:
 
 
 def places(client: LLMClient) -> int:
-    return client.dispatcher.limiter().limiter._places.used
+    return client.dispatcher.limiter().limiter._concurrency.used
 
 
 def check_nothing_is_left(client: LLMClient) -> None:

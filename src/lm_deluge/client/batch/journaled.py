@@ -15,10 +15,10 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 import msgspec
 
 from lm_deluge.client.batch.prompts import run_one, window_of
-from lm_deluge.dispatch.batch.circuit_breaker import CircuitBreaker
 from lm_deluge.dispatch.batch.input import BatchRow
 from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.journal.journal import Journal
+from lm_deluge.dispatch.scheduling.circuit_breaker import CircuitBreaker
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import ConfigurationError, DelugeError, DispatchError, JournalError
 from lm_deluge.models.rows import ModelRow
@@ -74,7 +74,6 @@ class JournalledRows:
         most_at_once: int | None,
         max_attempts: int,
         retry_failed: bool = False,
-        gate: CircuitBreaker | None = None,
     ) -> None:
         self.failure: JournalError | None = None
         self.gave_up: DelugeError | None = None
@@ -83,7 +82,7 @@ class JournalledRows:
         self._window = window_of(most_at_once)
         self._max_attempts = max_attempts
         self._retry_failed = retry_failed
-        self._gate = gate
+        self._runner: Runner | None = None
         self._unseen = Counter(call for call, _ in journal.state.ambiguous)
         self._calls: dict[str, _Call] = {}
         self._ended: asyncio.Queue[str] = asyncio.Queue()
@@ -97,7 +96,12 @@ class JournalledRows:
     @property
     def is_held(self) -> bool:
         """Whether requests wait because nobody listens at the provider's."""
-        return self._gate is not None and self._gate.is_on
+        breaker = self._breaker
+        return breaker is not None and breaker.is_open
+
+    @property
+    def _breaker(self) -> CircuitBreaker | None:
+        return None if self._runner is None else self._runner.only_breaker
 
     async def answers(self, rows: Iterable[BatchRow]) -> AsyncGenerator[tuple[BatchRow, APIResponse], None]:
         """Yield each row that is due with its answer, once that is on the disk, as they end.
@@ -105,6 +109,7 @@ class JournalledRows:
         Rows are read as they are needed. A row that cannot be asked ends like one that failed.
         """
         runner, make = self._start()
+        self._runner = runner
         due = (row for row in rows if is_due(self.journal, row.id, retry_failed=self._retry_failed))
         try:
             while True:
@@ -150,18 +155,17 @@ class JournalledRows:
 
     async def may_leave(self) -> None:
         """Return when a request may leave; raise where none may any more."""
-        if self._gate is not None:
-            await self._gate.wait()
+        if self._runner is not None:
+            await self._runner.until_reachable()
         if self._is_stopped:
             raise _StoppedError("the batch is being stopped")
 
     def note_end(self, call: _Call, error: DelugeError | None, *, is_over: bool) -> None:
         """Learn how an attempt ended that was in flight."""
-        if self._gate is not None:
-            self._gate.note(error)
-            if error is not None and self._gate.is_hopeless and self.gave_up is None:
-                self.gave_up = error
-                self.stop()
+        breaker = self._breaker
+        if error is not None and breaker is not None and breaker.is_hopeless and self.gave_up is None:
+            self.gave_up = error
+            self.stop()
         if self._is_stopped and not is_over and not call.in_flight:
             asyncio.get_running_loop().call_soon(call.task.cancel)  # there will be no other attempt
 

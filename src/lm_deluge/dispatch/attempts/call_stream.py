@@ -28,7 +28,7 @@ from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.scheduling.first_token_times import FirstTokenTimes
 from lm_deluge.dispatch.scheduling.queue import Job
 from lm_deluge.dispatch.scheduling.runner import Runner
-from lm_deluge.dispatch.scheduling.scheduler import Start
+from lm_deluge.dispatch.scheduling.scheduler import Admission
 from lm_deluge.errors import APIError, ConfigurationError, DelugeError, DispatchError
 from lm_deluge.events import Event, ResponseStarted
 from lm_deluge.response import APIResponse, StreamStats
@@ -190,7 +190,7 @@ class StreamCall:
             call.started_at = call.loop.time() if call.started_at is None else call.started_at
             return attempt
 
-    async def _begin(self, call: AdmittedCall, start: Start, reserved_cost: float = 0.0) -> CallAttempt:
+    async def _begin(self, call: AdmittedCall, start: Admission, reserved_cost: float = 0.0) -> CallAttempt:
         """Return the attempt of an admission; release the ticket if the request cannot be sent.
 
         Args:

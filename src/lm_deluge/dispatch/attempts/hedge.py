@@ -16,7 +16,7 @@ import msgspec
 
 from lm_deluge.dispatch.attempts.attempt import AdmittedCall, CallAttempt
 from lm_deluge.dispatch.call import CallSpec
-from lm_deluge.dispatch.scheduling.scheduler import Start
+from lm_deluge.dispatch.scheduling.scheduler import Admission
 from lm_deluge.errors import ConfigurationError, DelugeError, DispatchError
 from lm_deluge.events import Attempt as AttemptEvent
 from lm_deluge.events import Event
@@ -46,7 +46,7 @@ class Hedge:
         spec: CallSpec,
         first: CallAttempt,
         *,
-        begin: Callable[[AdmittedCall, Start, float], Awaitable[CallAttempt]],
+        begin: Callable[[AdmittedCall, Admission, float], Awaitable[CallAttempt]],
         read: Callable[[CallAttempt], Awaitable[list[Event]]],
         lose: Callable[[CallAttempt, DelugeError | None], None],
     ) -> None:
@@ -82,7 +82,7 @@ class Hedge:
             self.stop()
 
     def stop(self) -> None:
-        """Start no second attempt any more; the caller ends the attempts."""
+        """Admission no second attempt any more; the caller ends the attempts."""
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:
@@ -163,14 +163,14 @@ class Hedge:
         self.notes.append(AttemptEvent(attempt.number, "Hedge", what, 0.0, attempt.start.route.model))
         return await self._read(attempt)
 
-    async def _begin_second(self, start: Start) -> CallAttempt:
+    async def _begin_second(self, start: Admission) -> CallAttempt:
         call = self._first.call
         if call.is_last:  # the first attempt was resumed in the meantime
             self._runner.give_back(start.ticket, was_sent=False)
             raise DispatchError("there were as many attempts as max_attempts allows")
         return await self._begin(call, start, self._first.plan.least_cost())
 
-    async def _admit(self) -> Start:
+    async def _admit(self) -> Admission:
         """Wait for admission at another model, and if no other can take the call, at the same one."""
         present = self._first.start.route.model
         others = frozenset(
