@@ -253,3 +253,20 @@ def test_rot_under_an_open_journal_is_seen(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="damaged at byte"):
         file.payload_at(offset)
     file.close()
+
+
+def test_a_journal_needs_nothing_that_windows_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pread", "O_DIRECTORY"):
+        monkeypatch.delattr(os, name)
+    path = tmp_path / "j"
+    file = JournalFile(path, fingerprint=BATCH)
+    for line in LINES:
+        file.append(line)
+        assert decode_record(file.payload_at(len(HEADER))) == Intent("1", 1)
+    file.close()
+    assert path.read_bytes() == BODY
+    make(path, HEADER + b"#" + LINES[0] + LINES[2] + b"torn", salvage=True).close()
+    again = JournalFile(path, fingerprint=BATCH)
+    assert path.read_bytes() == HEADER + LINES[2]
+    assert decode_record(again.payload_at(again.state.done["1"])) == Done("1", 1, {"a": "\n"})
+    again.close()

@@ -40,6 +40,15 @@ class DiskFile(io.FileIO):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "a+", opener=lambda name, flags: os.open(name, flags, 0o600))
+        self._path = path
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return up to `size` bytes from `offset` on, while another thread may append."""
+        if hasattr(os, "pread"):
+            return os.pread(self.fileno(), size, offset)
+        with self._path.open("rb", buffering=0) as reader:  # Windows: a file position of its own instead
+            reader.seek(offset)
+            return reader.read(size)
 
     def sync(self) -> None:
         """Return once what was written is on the disk."""
@@ -100,7 +109,7 @@ class JournalFile:
         file = self._opener(self.path)
         try:
             header = encode_record(Header(VERSION, self._fingerprint))
-            begin = os.pread(file.fileno(), len(header), 0)
+            begin = file.read_at(0, len(header))
             if len(begin) < len(header) and header.startswith(begin):  # new, or its maker died over the first line
                 self._begin(file, header)
             elif self._load(file, salvage=salvage):
@@ -175,13 +184,13 @@ class JournalFile:
         """Make the file end behind the record at `last`, with its line end: a write may have been torn there."""
         size = self.path.stat().st_size
         end = last + FRAME + len(self._payload_at(file, last))
-        if size > end and os.pread(file.fileno(), 1, end) == b"\n":
+        if size > end and file.read_at(end, 1) == b"\n":
             end += 1
             if size == end:
                 self.size = size
                 return
         file.truncate(end)
-        if os.pread(file.fileno(), 1, end - 1) != b"\n":
+        if file.read_at(end - 1, 1) != b"\n":
             end += _write_all(file, b"\n")
         file.sync()
         self.size = end
@@ -254,12 +263,12 @@ class JournalFile:
             raise JournalError(f"cannot read the journal {self.path}: {error.strerror}", path=str(self.path)) from error
 
     def _payload_at(self, file: DiskFile, offset: int) -> bytes:
-        frame = os.pread(file.fileno(), FRAME, offset)
+        frame = file.read_at(offset, FRAME)
         try:
             length = int(frame[:8], 16)
         except ValueError:
             raise self._damaged(offset) from None
-        payload = payload_of(frame + os.pread(file.fileno(), length, offset + FRAME))
+        payload = payload_of(frame + file.read_at(offset + FRAME, length))
         if payload is None:
             raise self._damaged(offset)
         return payload
@@ -287,8 +296,10 @@ def _copy(reader: BinaryIO, target: DiskFile, length: int) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new name in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Make a new name in a folder durable; on Windows, which cannot open a folder, that is up to its file system."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:
