@@ -126,7 +126,7 @@ async def client_of(
     sim: Simulator, model: str, transport: DyingTransport | None = None, **options: Any
 ) -> AsyncIterator[LLMClient]:
     client = LLMClient(model, base_url=url_of(sim, model), api_key=KEY, progress="none", **options)
-    client._transport = transport
+    client.dispatcher.transport = transport
     try:
         yield client
     finally:
@@ -134,9 +134,9 @@ async def client_of(
 
 
 def plans_of(client: LLMClient, prompts: Iterable[str], **asked: Any) -> Iterable[tuple[str, CallPlan]]:
-    plan = client._planners(CallOptions(**asked))(client.models[0].id)
+    planner = client.dispatcher.planner(CallOptions(**asked))
     for number, prompt in enumerate(prompts):
-        yield f"row {number}", plan(to_conversation(prompt))
+        yield f"row {number}", planner.plan(client.models[0].id, to_conversation(prompt))
 
 
 async def run_batch(

@@ -42,11 +42,11 @@ def serving() -> set[asyncio.Task[Any]]:
 
 
 def places(client: LLMClient) -> int:
-    return 0 if client._limiter is None else client._limiter.limiter._places.used
+    return client.dispatcher.limiter().limiter._places.used
 
 
 def check_nothing_is_left(client: LLMClient) -> None:
-    runner = client._runner()
+    runner = client.dispatcher.runner()
     assert places(client) == 0
     assert (runner.waiting, len(runner._scheduler), runner._scheduler._orders) == (0, 0, {})
 
@@ -99,7 +99,7 @@ class Race:
         return [msgspec.json.decode(body)["model"] for _, _, body in self.server.requests]
 
     def cost(self, model: str, usage: Usage) -> float:
-        price = self.client._rows[model].price
+        price = self.client.dispatcher.rows[model].price
         assert price is not None
         return price.cost(usage)
 

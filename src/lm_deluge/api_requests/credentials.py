@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from lm_deluge.config import Secret
@@ -16,9 +16,11 @@ from lm_deluge.errors import ConfigurationError, DelugeError, MissingAPIKeyError
 from lm_deluge.models.rows import ModelRow, ProviderRow
 
 __all__ = [
+    "Access",
     "authorization",
     "aws_environment",
     "check_headers",
+    "find_access",
     "find_base_url",
     "find_cache_folder",
     "find_key",
@@ -76,7 +78,33 @@ def find_key(provider: ProviderRow, model: ModelRow, base_url: str, explicit: st
             provider=provider.id,
             hint="Copy it again.",
         )
-    return Secret(key)
+    return _secret_of(key)
+
+
+class Access(NamedTuple):
+    """The address of a provider, the key for it, and the proxy on the way."""
+
+    base_url: str
+    key: Secret | None
+    proxy: Secret | None
+
+
+def find_access(
+    provider: ProviderRow, model: ModelRow, *, base_url: str | None, api_key: str | None, proxy: str | None
+) -> Access:
+    """Return where and with which key a provider is reached: as given, else as the environment or the row has it.
+
+    Raises:
+        MissingAPIKeyError: The provider needs a key, and there is none.
+        ConfigurationError: A value cannot be used.
+    """
+    url = find_base_url(provider, base_url)
+    key = find_key(provider, model, url, api_key)
+    return Access(url, key, find_proxy(url, None if proxy is None else _secret_of(proxy)))
+
+
+# The same keys are looked up for every call; a new object for each would only be garbage.
+_secret_of = lru_cache(maxsize=64)(Secret)
 
 
 def find_base_url(provider: ProviderRow, explicit: str | None) -> str:

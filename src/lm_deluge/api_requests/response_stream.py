@@ -16,8 +16,7 @@ from lm_deluge.api_requests.authorize import authorize
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.clocks import StreamClocks
 from lm_deluge.api_requests.credentials import authorization, hide, secrets_of
-from lm_deluge.api_requests.deadline import Deadline
-from lm_deluge.api_requests.read_timeout import ReadTimeout, TimeoutMonitor
+from lm_deluge.api_requests.timeouts import Deadline, ReadTimeout, TimeoutMonitor
 from lm_deluge.config import Secret
 from lm_deluge.errors import (
     APIError,
@@ -147,7 +146,7 @@ class ResponseStream:
         if isinstance(self._decoder, ResumableDecoder):
             self._decoder.reopen()
         self._decoder.expect(exchange.head.headers.get("content-type", ""))
-        self._read_timeout = ReadTimeout(self._read_timeout.timeout_monitor, self.clocks, exchange.abort)
+        self._read_timeout = ReadTimeout(self._read_timeout.monitor, self.clocks, exchange.abort)
         self._is_over = self._is_at_end = False
 
     @property
@@ -178,7 +177,9 @@ class ResponseStream:
             if decoder.is_finished or self._is_at_end:
                 await self.close()
                 break
-            read_timeout.begin(begun)
+            read_timeout.since = begun
+            if not read_timeout.is_watched:
+                read_timeout.watch(begun)
             try:
                 data = await self._exchange.read()
             except DelugeError as error:

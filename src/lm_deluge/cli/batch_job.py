@@ -31,6 +31,7 @@ from lm_deluge.client.batch.journaled import is_due
 from lm_deluge.client.batch.progress_display import Progress, ProgressKind, make_progress
 from lm_deluge.client.batch.provider_prompts import check_provider_batch
 from lm_deluge.client.batch.provider_rows import ProviderRows
+from lm_deluge.client.batch.row_planner import answer_rows
 from lm_deluge.client.client import LLMClient
 from lm_deluge.dispatch.batch.duplicates import answer_again
 from lm_deluge.dispatch.batch.input import BatchRow, read_rows
@@ -175,8 +176,8 @@ async def run_job(job: BatchJob, survey: Survey) -> int:
 def _way_of(job: BatchJob, journal: Journal) -> BatchSource:
     """Return how the rows are asked: one request each, now; or within a day, by the provider's batch API."""
     if job.provider_batch:
-        return ProviderRows(job.client, journal, retry_failed=job.retry_failed)
-    return job.client.journalled(journal, retry_failed=job.retry_failed)
+        return ProviderRows(job.client.dispatcher, journal, retry_failed=job.retry_failed)
+    return answer_rows(job.client.dispatcher, journal, retry_failed=job.retry_failed)
 
 
 def _allow_open_files(count: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from lm_deluge.config import LIMIT_NAMES, ClientOptions
 from lm_deluge.dispatch.scheduling.limiter import Limit
@@ -68,10 +68,22 @@ def build_routes(
 
 
 def build_runner(
-    limiter: LimiterLock, options: ClientOptions, models: Sequence[ModelRow], fallback: Sequence[ModelRow]
+    limiter: LimiterLock,
+    options: ClientOptions,
+    models: Sequence[ModelRow],
+    fallback: Sequence[ModelRow],
+    make: Callable[..., Runner] = Runner,
 ) -> Runner:
-    """Return a runner for the running event loop."""
-    return Runner(
+    """Return a runner for the running event loop.
+
+    Args:
+        limiter: Shared with the runners of other loops.
+        options: The client's options.
+        models: Rows of the models that share the calls.
+        fallback: Rows of the models that answer where none of the others can.
+        make: `Runner`, or a function that adds arguments to it, such as a clock.
+    """
+    return make(
         limiter,
         build_routes(models, options.model_weights, fallback),
         max_attempts=options.max_attempts,

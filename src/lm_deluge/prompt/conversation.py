@@ -135,7 +135,7 @@ def to_conversation(prompt: Prompt) -> Conversation:
         InvalidPromptError: It is empty, or no prompt at all.
     """
     if isinstance(prompt, str):
-        conversation = Conversation((Message.user(prompt),))
+        conversation = Conversation((Message("user", (TextPart(prompt),)),))
     elif isinstance(prompt, Message):
         conversation = Conversation([prompt])
     elif isinstance(prompt, Conversation | list | tuple):

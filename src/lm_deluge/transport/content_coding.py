@@ -12,7 +12,11 @@ from typing import Any, Protocol
 
 from lm_deluge.errors import ContentTypeError, ProtocolError, ResponseLimitError
 
-__all__ = ["ContentDecoder", "accepted_codings"]
+__all__ = ["ACCEPTED_CODINGS", "ContentDecoder"]
+
+ACCEPTED_CODINGS = "gzip, deflate"
+"""The value of `accept-encoding`: the codings that need no further package. Some proxies send others unasked; they are
+decoded where the package is installed."""
 
 _FREE_BYTES = 8 * 2**20
 _MOST_RATIO = 100
@@ -91,14 +95,6 @@ _CODINGS: dict[str, Callable[[], _Decompressor]] = {
     "br": _brotli,
     "zstd": _zstandard,
 }
-
-
-def accepted_codings() -> str:
-    """Return the value of `accept-encoding`.
-
-    Only what needs no further package is asked for; what some proxies send unasked is decoded where it can be.
-    """
-    return "gzip, deflate"
 
 
 class ContentDecoder:

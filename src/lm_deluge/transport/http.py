@@ -39,7 +39,7 @@ from lm_deluge.transport.connection_slots import (
     are_descriptors_used_up,
     most_connections,
 )
-from lm_deluge.transport.content_coding import ContentDecoder, accepted_codings, content_decoder
+from lm_deluge.transport.content_coding import ACCEPTED_CODINGS, ContentDecoder, content_decoder
 from lm_deluge.wire.http import HttpHead, HttpRequest, Pieces
 
 __all__ = ["AiohttpExchange", "AiohttpTransport"]
@@ -201,7 +201,7 @@ class AiohttpTransport:
                     request.method,
                     _as_written(request.url),
                     data=request.body if request.pieces is None else _sent_piecewise(request.pieces),
-                    headers={"accept-encoding": accepted_codings(), **_length(request), **request.headers},
+                    headers={"accept-encoding": ACCEPTED_CODINGS, **_length(request), **request.headers},
                     allow_redirects=False,
                     proxy=None if proxy is None else proxy.reveal(),
                     timeout=_timeout(connect_timeout_s),
@@ -312,7 +312,8 @@ class AiohttpExchange:
         self.bytes_received = 0
         self._response = response
         self._content = response.content
-        self._decoder: ContentDecoder | None = content_decoder(self.head.headers)
+        is_coded = "content-encoding" in self.head.headers
+        self._decoder: ContentDecoder | None = content_decoder(self.head.headers) if is_coded else None
         self._place: PlaceLike | None = None
 
     def keep(self, place: PlaceLike) -> None:

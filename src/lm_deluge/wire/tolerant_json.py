@@ -20,11 +20,15 @@ class NotJSONError(ValueError):
 
 
 class TolerantDecoder(Generic[T]):
-    """Decodes JSON objects into the msgspec struct `kind`, whose own fields must all be optional."""
+    """Decodes JSON objects into the msgspec struct `kind`, whose own fields must all be optional.
+
+    Attributes:
+        decode_typed: The fast path alone; raises `msgspec.DecodeError` where `decode` reads the object once more.
+    """
 
     def __init__(self, kind: type[T]) -> None:
         self._kind = kind
-        self._decoder = msgspec.json.Decoder(kind)
+        self.decode_typed = msgspec.json.Decoder(kind).decode
 
     def decode(self, data: bytes) -> T | None:
         """Return the object; None where the JSON is no object.
@@ -33,7 +37,7 @@ class TolerantDecoder(Generic[T]):
             NotJSONError: It is no JSON.
         """
         try:
-            return self._decoder.decode(data)
+            return self.decode_typed(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self._decode_slowly(data)
 

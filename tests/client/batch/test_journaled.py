@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import json
 import os
 from collections import Counter
@@ -17,9 +18,11 @@ import pytest
 from failing_disk import FailingDisk
 from lm_deluge import LLMClient
 from lm_deluge.client.batch.journaled import JournalledRows
+from lm_deluge.client.batch.row_planner import answer_rows
 from lm_deluge.dispatch.batch.circuit_breaker import CircuitBreaker
 from lm_deluge.dispatch.batch.input import BatchRow
 from lm_deluge.dispatch.journal.journal import Journal
+from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import (
     BadRequestError,
     ConnectError,
@@ -52,7 +55,7 @@ def rows(count: int) -> list[BatchRow]:
 
 def client_of(sim: Simulator, model: str | list[str] = "gpt-4o", **options: Any) -> LLMClient:
     client = LLMClient(model, base_url=sim.base_url, api_key="any", **{"max_concurrent_requests": 8, **options})
-    client._runner()._chance = lambda: 0.0  # no waits between attempts
+    client.dispatcher.make_runner(functools.partial(Runner, chance=lambda: 0.0))  # no waits between attempts
     return client
 
 
@@ -69,7 +72,9 @@ async def ask(
     seen: dict[str, APIResponse] = {}
     async with (
         journal_at(path, **options) as journal,
-        contextlib.aclosing(client.journalled(journal, retry_failed=retry_failed).answers(asked)) as answers,
+        contextlib.aclosing(
+            answer_rows(client.dispatcher, journal, retry_failed=retry_failed).answers(asked)
+        ) as answers,
     ):
         async for row, response in answers:
             assert journal.response(row.id).error_message == response.error_message
@@ -238,7 +243,7 @@ async def test_few_rows_are_held(tmp_path: Path) -> None:
         client_of(sim, max_concurrent_requests=3) as client,
         journal_at(tmp_path / "j") as journal,
     ):
-        async for _ in client.journalled(journal).answers(many()):
+        async for _ in answer_rows(client.dispatcher, journal).answers(many()):
             ended += 1
             assert len(read) - ended < 4 * 3
     assert ended == 500
@@ -256,7 +261,7 @@ async def stopped(asking: JournalledRows, count: int, **options: Any) -> list[st
 
 async def test_a_stop_lets_what_is_in_flight_end_and_nothing_new_leave(tmp_path: Path) -> None:
     async with Simulator(echo) as sim, client_of(sim) as client, journal_at(tmp_path / "j") as journal:
-        asking = client.journalled(journal)
+        asking = answer_rows(client.dispatcher, journal)
         seen = await stopped(asking, 10, within_s=10)
         assert 10 <= len(seen) < 60
         assert sim.stats.requests == len(seen)
@@ -276,7 +281,7 @@ async def test_a_stop_waits_no_longer_than_it_says(tmp_path: Path) -> None:
         client_of(sim, max_concurrent_requests=4) as client,
         journal_at(tmp_path / "j") as journal,
     ):
-        seen = await stopped(client.journalled(journal), 1, within_s=0.05)
+        seen = await stopped(answer_rows(client.dispatcher, journal), 1, within_s=0.05)
         assert seen == ["r0"]
         unseen = [call for call, _ in journal.state.ambiguous]
         assert 1 <= len(unseen) <= 4
@@ -295,7 +300,7 @@ async def test_a_stop_does_not_wait_for_attempts_that_would_come_later(tmp_path:
 
     async with Simulator(script) as sim, client_of(sim) as client, journal_at(tmp_path / "j") as journal:
         async with asyncio.timeout(20):
-            assert await stopped(client.journalled(journal), 1) == ["r0"]
+            assert await stopped(answer_rows(client.dispatcher, journal), 1) == ["r0"]
         assert journal.state.ambiguous == ()
         assert journal.state.failed == {}
 
@@ -305,7 +310,7 @@ async def run_on_disk(client: LLMClient, path: Path, count: int, disk: FailingDi
     seen: set[str] = set()
     journal = await Journal.open(path, fingerprint=BATCH, gather_s=0, opener=disk.open)
     try:
-        asking = client.journalled(journal)
+        asking = answer_rows(client.dispatcher, journal)
         async for row, response in asking.answers(rows(count)):
             assert response.error is None
             assert row.id in journal.state.done
@@ -352,7 +357,7 @@ async def test_a_disk_that_stays_full_keeps_answers_in_memory(tmp_path: Path) ->
 
     async with Simulator(script) as sim, client_of(sim) as client:
         journal = await Journal.open(tmp_path / "j", fingerprint=BATCH, gather_s=0, opener=disk.open)
-        asking = client.journalled(journal)
+        asking = answer_rows(client.dispatcher, journal)
         seen = [row.id async for row, _ in asking.answers(rows(100))]
         assert "No space left on device" in str(asking.failure)
         assert sim.stats.requests <= 10 + 8
@@ -368,7 +373,7 @@ async def test_an_answer_that_the_journal_cannot_hold_is_an_error_with_its_usage
     path = tmp_path / "j"
     monkeypatch.setattr("lm_deluge.dispatch.journal.records.MOST_BYTES", 2_000)
     async with Simulator("word " * 500) as sim, client_of(sim) as client, journal_at(path) as journal:
-        found = [response async for _, response in client.journalled(journal).answers(rows(1))]
+        found = [response async for _, response in answer_rows(client.dispatcher, journal).answers(rows(1))]
     assert "is too long for a journal" in str(found[0].error)
     assert found[0].usage.output_tokens > 0
     assert [line["type"] for line in records(path)] == ["journal", "intent", "failed"]
@@ -405,7 +410,7 @@ async def test_money_that_is_spent_leaves_lines_for_the_next_run(tmp_path: Path)
 
 async def test_a_fault_of_ours_is_not_swallowed(tmp_path: Path) -> None:
     async with Simulator(echo) as sim, client_of(sim) as client, journal_at(tmp_path / "j") as journal:
-        asking = client.journalled(journal)
+        asking = answer_rows(client.dispatcher, journal)
         runner, _ = asking._start()
 
         def fail(_row: BatchRow) -> Any:
@@ -420,7 +425,7 @@ async def test_a_fault_of_ours_is_not_swallowed(tmp_path: Path) -> None:
 async def test_leaving_early_ends_all_calls(tmp_path: Path) -> None:
     async with Simulator(echo) as sim, client_of(sim) as client, journal_at(tmp_path / "j") as journal:
         before = len(asyncio.all_tasks())
-        answers = client.journalled(journal).answers(rows(100))
+        answers = answer_rows(client.dispatcher, journal).answers(rows(100))
         await anext(answers)
         await answers.aclose()
         async with asyncio.timeout(10):
@@ -451,8 +456,8 @@ async def test_an_address_where_nobody_ever_was_ends_the_batch_and_no_rows(tmp_p
         nowhere = sim.base_url
     client = LLMClient("gpt-4o", base_url=nowhere, api_key="any", max_concurrent_requests=4)
     async with client, journal_at(tmp_path / "j") as journal:
-        client._runner()._chance = lambda: 0.0
-        asking = client.journalled(journal)
+        client.dispatcher.make_runner(functools.partial(Runner, chance=lambda: 0.0))
+        asking = answer_rows(client.dispatcher, journal)
         asking._gate = CircuitBreaker((0.01, 0.01))
         seen = [row.id async for row, _ in asking.answers(rows(100))]
         assert type(asking.gave_up) is ConnectError
@@ -464,7 +469,7 @@ async def test_an_address_where_nobody_ever_was_ends_the_batch_and_no_rows(tmp_p
 def test_only_a_provider_that_is_alone_is_waited_for(tmp_path: Path) -> None:
     async def outage_of(*models: str) -> CircuitBreaker | None:
         async with journal_at(tmp_path / "j") as journal:
-            return LLMClient(list(models), api_key="any").journalled(journal)._gate
+            return answer_rows(LLMClient(list(models), api_key="any").dispatcher, journal)._gate
 
     assert asyncio.run(outage_of("gpt-4o", "gpt-4o-mini")) is not None
     assert asyncio.run(outage_of("gpt-4o", "claude-haiku-4-5")) is None

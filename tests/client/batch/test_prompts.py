@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ import pytest
 
 from grammar import check_grammar
 from lm_deluge import LLMClient
+from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.client.call_options import CallOptions
 from lm_deluge.dispatch.cache.call import run_call
+from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import (
     AuthenticationError,
     BadRequestError,
@@ -36,7 +39,7 @@ def echo(request) -> Script:
 def client_of(sim: Simulator, model: str | list[str] = "gpt-4o", **options) -> LLMClient:
     options = {"progress": None, "max_concurrent_requests": 20, **options}
     client = LLMClient(model, base_url=sim.base_url, api_key="any-text", **options)
-    client._runner()._chance = lambda: 0.0  # no waits between attempts
+    client.dispatcher.make_runner(functools.partial(Runner, chance=lambda: 0.0))  # no waits between attempts
     return client
 
 
@@ -205,7 +208,7 @@ async def test_cancelling_a_batch_ends_its_calls() -> None:
                 await batch
             while len(asyncio.all_tasks()) > before + sim.open_connections or sim.open_connections:
                 await asyncio.sleep(0.01)
-        assert client._runner().waiting == 0
+        assert client.dispatcher.runner().waiting == 0
 
 
 async def test_prompts_are_read_as_they_are_needed() -> None:
@@ -301,13 +304,14 @@ async def test_a_display_that_fails_ends_the_batch_and_leaves_nothing_behind(mon
 
 async def test_what_is_no_error_of_ours_is_not_swallowed() -> None:
     async with Simulator(echo) as sim, client_of(sim) as client:
-        spec = client._spec_factory(CallOptions(), is_collected=True)("q")
+        spec = client.dispatcher.planner(CallOptions()).collected("q")
 
-        def fail(_model: str) -> None:
-            raise ZeroDivisionError
+        class Failing:
+            def plan(self, model: str, conversation: Conversation) -> CallPlan:
+                raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
-            await run_call(msgspec.structs.replace(spec, plan_for=fail), client._runner)
+            await run_call(msgspec.structs.replace(spec, planner=Failing(), plans={}), client.dispatcher.runner)
         assert (await client.process_prompts_async(["q"]))[0].completion == "answer to q"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -13,6 +13,8 @@ from lm_deluge.adapters.batch_api import BatchState
 from lm_deluge.adapters.batch_catalog import find_batch_api
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.request import to_schema
+from lm_deluge.client.call_options import CallOptions
+from lm_deluge.client.dispatcher import CallPlanner, Dispatcher
 from lm_deluge.config import ClientOptions
 from lm_deluge.dispatch.batch.provider.runner import ProviderBatch
 from lm_deluge.dispatch.journal.journal import Journal
@@ -23,14 +25,9 @@ from lm_deluge.models.rows import ModelRow
 from lm_deluge.prompt.conversation import Conversation, to_conversation
 from lm_deluge.response import APIResponse
 
-if TYPE_CHECKING:
-    from lm_deluge.client.call_options import CallOptions
-    from lm_deluge.client.client import LLMClient
-
 __all__ = ["check_provider_batch", "start_provider_batch"]
 
 OnState: TypeAlias = Callable[[str, BatchState], None]
-Planners: TypeAlias = Callable[[str], Callable[[Conversation], CallPlan]]
 
 
 def check_provider_batch(models: Iterable[ModelRow], options: ClientOptions) -> None:
@@ -48,10 +45,9 @@ def check_provider_batch(models: Iterable[ModelRow], options: ClientOptions) -> 
 
 
 def start_provider_batch(
-    client: LLMClient,
+    dispatcher: Dispatcher,
     prompts: Iterable[Any],
     asked: CallOptions,
-    planners: Planners,
     journal: str,
     on_state: OnState | None,
 ) -> AsyncIterator[tuple[int, APIResponse]]:
@@ -60,12 +56,16 @@ def start_provider_batch(
     Raises:
         ConfigurationError: A provider has no batch API, or there is a budget.
     """
-    models, options = client.models, client.options
+    for name in ("prefer_model", "max_cost"):
+        if getattr(asked, name) is not None:
+            raise ConfigurationError(f"provider_batch takes no {name}", hint="Leave it out.")
+    models, options = dispatcher.models, dispatcher.options
+    planner = dispatcher.planner(asked)
     check_provider_batch(models, options)
     names = [model.id for model in models]
     shaping = (names, options.sampling_params, options.extra_body, *asked[:2], to_schema(asked.output), asked.cache)
     held = list(prompts)
-    plans = (_planned(planners, models[number % len(models)], prompt) for number, prompt in enumerate(held))
+    plans = (_planned(planner, models[number % len(models)], prompt) for number, prompt in enumerate(held))
     fingerprint = fingerprint_of({}, (_bytes_of(each) for each in (shaping, *held)))
     return _run(plans, Path(journal), fingerprint, options.max_attempts, on_state)
 
@@ -81,9 +81,9 @@ async def _run(
                 yield response.id, response
 
 
-def _planned(planners: Planners, model: ModelRow, prompt: Any) -> CallPlan | DelugeError:
+def _planned(planner: CallPlanner, model: ModelRow, prompt: Any) -> CallPlan | DelugeError:
     try:
-        return planners(model.id)(to_conversation(prompt))
+        return planner.plan(model.id, to_conversation(prompt))
     except DelugeError as error:
         return error
 

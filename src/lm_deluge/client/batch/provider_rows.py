@@ -6,19 +6,17 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
-from typing import TYPE_CHECKING
 
 from lm_deluge.adapters.batch_api import BatchState
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.client.batch.journaled import is_due
+from lm_deluge.client.batch.row_planner import RowPlanner
+from lm_deluge.client.dispatcher import Dispatcher
 from lm_deluge.dispatch.batch.input import BatchRow
 from lm_deluge.dispatch.batch.provider.runner import Answered, ProviderBatch
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.errors import DelugeError, JournalError, QueueClosedError
 from lm_deluge.response import APIResponse
-
-if TYPE_CHECKING:
-    from lm_deluge.client.client import LLMClient
 
 __all__ = ["ProviderRows"]
 
@@ -33,16 +31,16 @@ class ProviderRows:
 
     is_held = False
 
-    def __init__(self, client: LLMClient, journal: Journal, *, retry_failed: bool = False) -> None:
+    def __init__(self, dispatcher: Dispatcher, journal: Journal, *, retry_failed: bool = False) -> None:
         self.failure: JournalError | None = None
         self.gave_up: DelugeError | None = None
-        self._client = client
+        self._planner = RowPlanner(dispatcher)
         self._journal = journal
         self._retry_failed = retry_failed
         self._states: dict[str, BatchState] = {}
         self._numbers: dict[str, int] = {}
         self._batch = ProviderBatch(
-            journal, max_attempts=client.options.max_attempts, retry="all", on_state=self._states.__setitem__
+            journal, max_attempts=dispatcher.options.max_attempts, retry="all", on_state=self._states.__setitem__
         )
         self._step: asyncio.Task[Answered | None] | None = None
         self._is_aborted = False
@@ -89,12 +87,11 @@ class ProviderRows:
         return self._is_aborted
 
     def _plans(self, rows: Iterable[BatchRow]) -> Iterator[tuple[str, CallPlan | DelugeError]]:
-        plan_row = self._client.row_planner()
         for row in rows:
             if is_due(self._journal, row.id, retry_failed=self._retry_failed):
                 self._numbers[row.id] = row.number
                 try:
-                    yield row.id, plan_row(row)
+                    yield row.id, self._planner.plan(row)
                 except DelugeError as error:
                     yield row.id, error
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import warnings
+from collections.abc import Callable
 
 import msgspec
 
@@ -17,9 +18,11 @@ from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.clocks import StreamClocks
 from lm_deluge.api_requests.response_stream import ResponseStream, open_exchange, resume_response_stream
 from lm_deluge.config import Timeouts
+from lm_deluge.dispatch.attempts.attempt import CallAttempt
 from lm_deluge.errors import BadRequestError, DelugeError, TimeoutError, TransportError
+from lm_deluge.events import Event
 
-__all__ = ["UpstreamCancel", "can_resume", "resume"]
+__all__ = ["UpstreamCancel", "can_resume", "resume_attempt"]
 
 _CANCEL_S = 5.0
 _RELEASE_S = 0.1
@@ -36,8 +39,45 @@ def can_resume(attempt: ResponseStream | None, error: DelugeError) -> bool:
     return is_broken and attempt is not None and attempt.place is not None
 
 
-async def resume(plan: CallPlan, attempt: ResponseStream) -> None:
-    """Have the attempt go on where its stream broke.
+async def resume_attempt(attempt: CallAttempt, broken: DelugeError, is_aborted: Callable[[], bool]) -> list[Event]:
+    """Resume an answer at the provider, in as many requests as it takes; return an `Attempt` event for each of them.
+
+    Args:
+        attempt: The attempt whose stream broke; `can_resume` is true for it.
+        broken: What broke the stream.
+        is_aborted: Whether the call was aborted in the meantime; then nothing is returned.
+
+    Raises:
+        DelugeError: The rest cannot be fetched.
+    """
+    call, stream = attempt.call, attempt.stream
+    if stream is None:
+        raise broken
+    error, notes = broken, list[Event]()
+    while True:
+        wait_s = call.wait_before_resume(error)
+        call.note_failure(attempt, error)
+        await asyncio.sleep(wait_s)
+        call.attempts += 1
+        attempt.last_number = call.attempts
+        notes.append(attempt.event_after(error, wait_s, is_continued=True))
+        try:
+            await _resume(attempt.plan, stream)
+        except DelugeError as failure:
+            if not failure.retryable:
+                # The break is what happened; that the rest cannot be fetched explains why it is raised.
+                broken.hint = f"It could not be resumed: {failure.message}"
+                raise broken from failure
+            error = failure
+            continue
+        if is_aborted():
+            stream.abort()
+            return []
+        return notes
+
+
+async def _resume(plan: CallPlan, attempt: ResponseStream) -> None:
+    """Have the stream go on where it broke.
 
     Raises:
         DelugeError: The provider does not give the rest, or cannot be reached; the attempt is as it was.

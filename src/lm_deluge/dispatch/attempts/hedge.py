@@ -14,11 +14,10 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from lm_deluge.dispatch.attempts.attempt import CallAttempt
+from lm_deluge.dispatch.attempts.attempt import AdmittedCall, CallAttempt
 from lm_deluge.dispatch.call import CallSpec
-from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.dispatch.scheduling.scheduler import Start
-from lm_deluge.errors import ConfigurationError, DelugeError
+from lm_deluge.errors import ConfigurationError, DelugeError, DispatchError
 from lm_deluge.events import Attempt as AttemptEvent
 from lm_deluge.events import Event
 
@@ -44,18 +43,17 @@ class Hedge:
 
     def __init__(
         self,
-        runner: Runner,
         spec: CallSpec,
         first: CallAttempt,
         *,
-        begin: Callable[[Start], Awaitable[CallAttempt]],
+        begin: Callable[[AdmittedCall, Start, float], Awaitable[CallAttempt]],
         read: Callable[[CallAttempt], Awaitable[list[Event]]],
         lose: Callable[[CallAttempt, DelugeError | None], None],
     ) -> None:
         self.kept = first
         self.second: CallAttempt | None = None
         self.notes: list[Event] = []
-        self._runner = runner
+        self._runner = first.call.runner
         self._spec = spec
         self._first = first
         self._begin = begin
@@ -160,13 +158,20 @@ class Hedge:
             self._scope.reschedule(asyncio.get_running_loop().time())
 
     async def _second(self, patience_s: float) -> list[Event]:
-        attempt = self.second = await self._begin(await self._leave())
+        attempt = self.second = await self._begin_second(await self._admit())
         what = f"nothing came within {patience_s:.4g} s"
         self.notes.append(AttemptEvent(attempt.number, "Hedge", what, 0.0, attempt.start.route.model))
         return await self._read(attempt)
 
-    async def _leave(self) -> Start:
-        """Queue for leave at another model, and where no other can take the call, at the same one."""
+    async def _begin_second(self, start: Start) -> CallAttempt:
+        call = self._first.call
+        if call.is_last:  # the first attempt was resumed in the meantime
+            self._runner.give_back(start.ticket, was_sent=False)
+            raise DispatchError("there were as many attempts as max_attempts allows")
+        return await self._begin(call, start, self._first.plan.least_cost())
+
+    async def _admit(self) -> Start:
+        """Wait for admission at another model, and if no other can take the call, at the same one."""
         asked = self._first.start.route.model
         others = frozenset(
             model for model in self._runner.usable(self._spec) if model != asked and self._can_take(model)

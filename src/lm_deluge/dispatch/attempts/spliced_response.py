@@ -24,6 +24,8 @@ from lm_deluge.events import (
     ToolCallStarted,
     UsageReported,
 )
+from lm_deluge.prompt.conversation import Conversation
+from lm_deluge.prompt.message import Message
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
 
 __all__ = ["SplicedResponse"]
@@ -48,6 +50,7 @@ class SplicedResponse:
         self._builder: ResponseBuilder = attempt.stream.builder  # what was handed out, and nothing else
         self._last = attempt.stream
         self._rests: dict[str, Rest] = {}
+        self._plans: dict[str, CallPlan] = {}  # of requests for the rest
         self._may_prefill = True
         self._splice: Splice | None = None
         self._joins: dict[type, Callable[[Any], list[Event]]] = {
@@ -76,19 +79,23 @@ class SplicedResponse:
 
     def spec_for_rest(self) -> CallSpec:
         """Return the call that asks for what is missing."""
-        self._rests = {}
-        length = self.spec.text_length + len(self._builder.response().completion)
-        return msgspec.structs.replace(self.spec, plan_for=self._plan_for, text_length=length)
+        self._rests, self._plans = {}, {}
+        shown = Message.assistant(self._builder.response().completion)
+        conversation = Conversation([*self.spec.conversation, shown])
+        return msgspec.structs.replace(self.spec, planner=self, conversation=conversation, plans=self._plans)
 
-    def _plan_for(self, model: str) -> CallPlan:
-        plan_rest = self.spec.plan_rest
-        assert plan_rest is not None  # noqa: S101 - nobody says "continue" without it
+    def plan(self, model: str, conversation: Conversation) -> CallPlan:
+        """Return the plan of a request for the rest; its conversation is made from the answer so far."""
         if model not in self._rests:
             call = self.spec.plan_for(model).call
             may_prefill = self._may_prefill and model == self._first.plan.call.model.id
             self._rests[model] = ask_for_rest(call, self._builder.response().content, may_prefill=may_prefill)
         rest = self._rests[model]
-        return plan_rest(model, rest.conversation, rest.max_new_tokens)
+        return self.plan_rest(model, rest.conversation, rest.max_new_tokens)
+
+    def plan_rest(self, model: str, conversation: Conversation, max_new_tokens: int | None) -> CallPlan:
+        """Return the plan of a request for the rest of an answer."""
+        return self.spec.planner.plan_rest(model, conversation, max_new_tokens)
 
     def has_other_way(self, failure: DelugeError) -> bool:
         """Whether the rest can be asked for in another way than the one that was refused; it will be."""
@@ -96,6 +103,7 @@ class SplicedResponse:
         if not was_refused or not any(isinstance(rest.splice, PrefillSplice) for rest in self._rests.values()):
             return False
         self._may_prefill, self._rests = False, {}
+        self._plans.clear()
         return True
 
     # Joining
@@ -166,13 +174,13 @@ class SplicedResponse:
 
     # Telling
 
-    def mend(self, answer: APIResponse) -> None:
+    def complete(self, answer: APIResponse) -> None:
         """Put into the answer of one attempt what all of them have said."""
         whole = self._builder.response()
         for name in ("model_external", "response_id", "content", "citations", "finish_reason", "raw_finish_reason"):
             setattr(answer, name, getattr(whole, name))
 
-    def mend_stats(self, stats: StreamStats) -> StreamStats:
+    def complete_stats(self, stats: StreamStats) -> StreamStats:
         """Return how the stream of all of them went."""
         tokens = stats.output_tokens + self._discarded.output_tokens
         speed = stats.tokens_per_second

@@ -28,8 +28,8 @@ class ThroughputMonitor:
         self._loop = asyncio.get_running_loop()
         self._first_at: float | None = None
 
-    async def next_batch(self) -> list[Event]:
-        """Return the next events.
+    async def next_batch(self, *, to_end: bool = False) -> list[Event]:
+        """Return the next events; `to_end` has no effect, as the throughput is measured read by read.
 
         Raises:
             TimeoutError: It is too slow.

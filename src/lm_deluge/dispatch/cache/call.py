@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Awaitable, Callable
 
 from lm_deluge.api_requests.call_plan import CallPlan
-from lm_deluge.api_requests.deadline import Deadline
+from lm_deluge.api_requests.timeouts import Deadline
 from lm_deluge.dispatch.attempts.call_stream import StreamCall
 from lm_deluge.dispatch.cache.entry import CachedAnswer, build_key, decode_answer, encode_answer
 from lm_deluge.dispatch.call import CallSpec
@@ -20,15 +20,10 @@ from lm_deluge.errors import ConfigurationError, DelugeError, DispatchError
 from lm_deluge.events import Event
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
 
-__all__ = ["CachedCall", "begin_call", "run_call"]
+__all__ = ["CachedCall", "run_call"]
 
 _PATIENCE_S = 2.0
 """A cache that takes longer than this is no help."""
-
-
-def begin_call(spec: CallSpec, find_runner: Callable[[], Runner]) -> StreamCall:
-    """Return a call. Nothing is sent until it is asked for events."""
-    return CachedCall(spec, find_runner) if spec.is_cached else StreamCall(spec, find_runner)
 
 
 async def run_call(
@@ -41,7 +36,7 @@ async def run_call(
         find_runner: Whom to ask for leave.
         sink: Takes the events as they come.
     """
-    call = begin_call(spec, find_runner)
+    call = (CachedCall if spec.is_cached else StreamCall)(spec, find_runner)
     try:
         while events := await call.next_batch():
             if sink is not None:
@@ -77,6 +72,7 @@ class CachedCall(StreamCall):
         self._has_asked = False
         self._hit: CachedAnswer | None = None
         self._hit_plan: CallPlan | None = None
+        self._asked_at = 0.0  # when the cache was asked, in the loop's time
         self._builder = ResponseBuilder()  # of a hit
         self._events: list[Event] = []  # of a miss, until they are put into the cache
 
@@ -105,10 +101,9 @@ class CachedCall(StreamCall):
 
     async def _find(self) -> CachedAnswer | None:
         """Return what any model that may take the call was answered before."""
-        loop = self._loop = asyncio.get_running_loop()
-        self._begun = loop.time()
-        runner = self._runner = self._find_runner()
-        for model in runner.candidates(self._spec):
+        call = self._admitted()
+        self._asked_at = call.loop.time()
+        for model in call.runner.candidates(self._spec):
             try:
                 plan = self._spec.plan_for(model)
             except ConfigurationError:
@@ -117,7 +112,6 @@ class CachedCall(StreamCall):
             if found is not None:
                 self._hit_plan = plan
                 return found
-        self._begun = None
         return None
 
     async def _look(self, plan: CallPlan) -> CachedAnswer | None:
@@ -179,9 +173,9 @@ class CachedCall(StreamCall):
     def stats(self) -> StreamStats:
         """Return how the stream went so far; a hit has no attempts."""
         hit = self._hit
-        if hit is None or self._loop is None or self._begun is None:
+        if hit is None or self._call is None:
             return super().stats()
-        waited = (self._ended or self._loop.time()) - self._begun
+        waited = (self._ended_at or self._call.loop.time()) - self._asked_at
         tokens = hit.usage.output_tokens if hit.usage is not None else 0
         return StreamStats(attempts=0, duration=waited, time_to_first_token=waited, output_tokens=tokens)
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from weakref import WeakSet
 
-from lm_deluge.api_requests.read_timeout import TimeoutMonitor
+from lm_deluge.api_requests.timeouts import TimeoutMonitor
 from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.scheduling.first_token_times import FirstTokenTimes
 from lm_deluge.dispatch.scheduling.limiter import Limiter, Observation, Ticket
@@ -157,7 +157,9 @@ class Runner:
         self._last_id += 1
         return Job(
             id=self._last_id,
-            input_tokens=estimate_tokens(spec.text_length, characters_per_token=_CHARACTERS_PER_TOKEN_AT_LEAST),
+            input_tokens=estimate_tokens(
+                spec.conversation.text_length(), characters_per_token=_CHARACTERS_PER_TOKEN_AT_LEAST
+            ),
             max_output_tokens=spec.max_output_tokens,
             models=spec.models,
             prefer=spec.prefer,

@@ -93,7 +93,7 @@ def line_of(name: str, text: str) -> bytes:
 
 async def run_at(host: OpenAIHost, count: int, path: Path, **options: Any) -> dict[str, Any]:
     client = LLMClient("gpt-4o", base_url="http://host.test/v1", api_key=KEY, **options)
-    client._transport = host
+    client.dispatcher.transport = host
     return await run_batch(client, [f"p{number}" for number in range(count)], path, max_requests=1_000)
 
 
@@ -185,7 +185,7 @@ async def test_nothing_goes_to_another_origin(tmp_path: Path) -> None:
 
     host = Host(lambda _: [])
     client = LLMClient("gemini-2.5-flash", base_url="https://host.test", api_key=KEY)
-    client._transport = host
+    client.dispatcher.transport = host
     with pytest.raises(RedirectRefusedError, match="to another origin"):
         await run_batch(client, ["a"], tmp_path / "j")
     assert host.hosts == {"host.test"}
