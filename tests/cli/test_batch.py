@@ -406,7 +406,7 @@ def test_a_full_disk_stops_new_requests_and_saves_what_it_can(serve, home):
     done = batch_with_room(home, 20_000, "--limit-concurrency", "4", TMPDIR=str(home / "tmp"), **reach(simulator))
     said = done.stderr.decode()
     assert done.returncode == 1, said
-    assert said.startswith("deluge: cannot write the journal out.jsonl.journal: File too large. What is in it is safe")
+    assert said.startswith("deluge: cannot write the journal out.jsonl.journal: File too large. Its answers are safe")
     assert re.search(r"Stopped: \d+ of 200 lines are done and safe in out\.jsonl\.journal", said)
     sent = simulator.stats.requests
     assert sent < 60

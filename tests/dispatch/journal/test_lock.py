@@ -1,4 +1,4 @@
-"""One process works on a journal, the second one gets its process id, and a lock whose holder died stops nobody."""
+"""One process works on a journal, the second gets its process id, and the lock of a dead process is free."""
 
 import errno
 import fcntl
@@ -174,7 +174,7 @@ def test_without_locks_of_the_kernel_a_process_of_somebody_else_is_alive(
 def test_a_lock_that_was_removed_in_the_meantime_is_made_anew(
     is_renamed: bool, tmp_path: Path, on_lock: Callable[[Callable[[], None]], None]
 ) -> None:
-    """A file that is open somewhere is renamed by NFS where it is removed."""
+    """NFS renames a file that is removed while it is open."""
     path = tmp_path / "j.lock"
     removed = []
 
