@@ -159,7 +159,7 @@ def test_lines_may_say_themselves_how_they_are_asked(serve, home):
     assert asked["q"]["messages"][0]["content"] == "of the line"
     assert asked["q"]["max_completion_tokens"] == 9
     error = lines_of(home)[2]["error"]
-    assert error["message"] == "the line asks for the model 'o3', and the batch is for gpt-4o, gpt-4o-mini"
+    assert error["message"] == "the line names the model 'o3', and the batch has gpt-4o, gpt-4o-mini"
 
 
 def test_duplicates_are_asked_once(serve, home):
@@ -198,7 +198,7 @@ WRONG = {
     "no folder": (["in.jsonl", "no/out.jsonl"], b"there is no folder no for out.jsonl"),
     "a folder": (["in.jsonl", "."], b"is no file that could be written"),
     "there already": (["in.jsonl", "there.jsonl"], b"there.jsonl is there already, and no journal of it"),
-    "same ids": (["twice.jsonl", "out.jsonl"], b"line 2 has the id 'a', which an earlier one has"),
+    "same ids": (["twice.jsonl", "out.jsonl"], b"line 2 has the id 'a', which an earlier line has"),
     "one key": (
         ["in.jsonl", "out.jsonl", "--api-key", "k", "-m", "gpt-4o", "-m", "claude-haiku-4-5"],
         b"one --api-key cannot be for the models of several providers",

@@ -47,7 +47,7 @@ def outcome_of(survey: Survey, journal: Journal) -> Outcome:
     for row_id in survey.ids:
         own = row_id
         if row_id not in state.done and row_id not in state.failed:
-            own = survey.twins.get(row_id, row_id)
+            own = survey.duplicates.get(row_id, row_id)
             duplicates += own != row_id
         answered += own in state.done
         failed += own in state.failed

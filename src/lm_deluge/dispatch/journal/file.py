@@ -299,7 +299,7 @@ def _copy(reader: BinaryIO, target: DiskFile, length: int) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new file name durable. Windows cannot open a folder: there its file system has to see to that."""
+    """Make a new file name durable, except on Windows, where a folder cannot be opened."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

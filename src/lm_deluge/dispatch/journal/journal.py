@@ -47,7 +47,7 @@ __all__ = ["Journal"]
 GATHER_S = 0.003
 """Seconds that the first record waits for others to share its write.
 
-Longer than a turn of a busy event loop, so that many join; short against an `fsync` and against any request.
+Longer than a turn of a busy event loop, so that many join; short against any request.
 """
 
 
