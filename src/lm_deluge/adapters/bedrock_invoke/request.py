@@ -12,10 +12,10 @@ from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.anthropic_messages.request import build_messages_body
 from lm_deluge.adapters.bedrock_converse.models import find_family, find_vendor
 from lm_deluge.adapters.bedrock_converse.request import (
-    NO_PLACE,
+    UNSUPPORTED,
     build_messages,
     build_tool_config,
-    refuse_what_has_no_place,
+    reject_unsupported,
 )
 from lm_deluge.adapters.bedrock_invoke.prompt_templates import (
     llama_prompt,
@@ -33,7 +33,7 @@ JSON = dict[str, Any]
 
 _CLAUDE_VERSION = "bedrock-2023-05-31"
 _PENALTIES = ("presence_penalty", "frequency_penalty")
-_NO_TEXT_PLACE = (*NO_PLACE, "reasoning_effort")
+_UNSUPPORTED_BY_TEXT_MODELS = (*UNSUPPORTED, "reasoning_effort")
 
 
 def build_invoke_body(call: Call) -> JSON:
@@ -61,7 +61,7 @@ def _stop(call: Call) -> list[str] | None:
 
 def _claude(call: Call) -> JSON:
     # https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages-request-response.html
-    body = build_messages_body(call, version=_CLAUDE_VERSION, says_stream=False)
+    body = build_messages_body(call, version=_CLAUDE_VERSION, includes_stream=False)
     body.pop("service_tier", None)  # a header says it
     return body
 
@@ -70,7 +70,7 @@ def _nova(call: Call) -> JSON:
     """Return a body in the form of Nova, which is nearly that of Converse."""
     # https://docs.aws.amazon.com/nova/latest/nova2-userguide/request-response-schema.html
     check_fit(call)
-    refuse_what_has_no_place(call, NO_PLACE)
+    reject_unsupported(call, UNSUPPORTED)
     if call.output is not None:
         raise cannot_take(call, "output with this model", hint="Ask it through Converse, or give a tool of that form.")
     system, messages = build_messages(call)
@@ -117,7 +117,7 @@ def _chat(call: Call) -> JSON:
 def _check_text(call: Call, *able: str) -> None:
     """Refuse what a model that continues text cannot take."""
     check_fit(call)
-    refuse_what_has_no_place(call, tuple(name for name in _NO_TEXT_PLACE if name not in able))
+    reject_unsupported(call, tuple(name for name in _UNSUPPORTED_BY_TEXT_MODELS if name not in able))
     if call.params.stop and "stop" not in able:
         raise cannot_take(call, "stop with this model")
     for name, value in (("tools", call.tools), ("output", call.output), ("cache", call.cache)):
