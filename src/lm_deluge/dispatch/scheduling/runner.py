@@ -239,7 +239,8 @@ class Runner:
     def head_came(self, ticket: Ticket, head: HttpHead, sent_at: float) -> None:
         """Learn from the head of an answer."""
         self._record_answer(ticket.model)
-        limits = parse_rate_limits(head.headers)
+        names = " ".join(head.headers)  # most responses have no such header, and need not be parsed
+        limits = parse_rate_limits(head.headers) if "limit" in names or "priority" in names else {}
         observation = Observation(
             ticket=ticket, status=head.status, sent_at=sent_at, rate_limits=limits, delay_s=head.delay_s
         )
@@ -307,7 +308,8 @@ class Runner:
         return self._breakers[route.model].record_failure(error, self.now())
 
     def _record_answer(self, model: str) -> None:
-        if self._breakers[model].record_answer():
+        breaker = self._breakers[model]
+        if not breaker.is_healthy and breaker.record_answer():
             self._is_reachable.set()
             self._is_reachable = asyncio.Event()
 
