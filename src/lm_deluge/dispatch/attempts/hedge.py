@@ -1,8 +1,9 @@
-"""A second attempt beside one that is silent for long: the first to speak is kept, the other is closed at once.
+"""Hedging: a second attempt beside one without output; the first to have output is kept, the other one is closed.
 
-The first one is read by whoever waits for the call, as without hedging; only a second one has a task, from the moment
-at which it is due. It queues for leave like any other request, and is withdrawn if the first one speaks, or fails, in
-the meantime. Once it has left, neither one's failure ends the call as long as the other goes on.
+The first attempt is read in the task that waits for the call, as without hedging; the second one has a task of its own,
+from the moment at which it is due. It queues for admission like any other request, and leaves the queue if the first
+attempt has output, or fails, in the meantime. Once it was sent, a failure of one attempt does not end the call as long
+as the other one runs.
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ class Hedge:
             lost, self.second = self.second, None
             self._lose(lost, error)
             return
-        except Exception as error:  # noqa: BLE001 - raised by whoever waits for the call
+        except Exception as error:  # noqa: BLE001 - raised in the task that waits for the call
             self._outcome = error
         if self._scope is not None:
             self._scope.reschedule(asyncio.get_running_loop().time())
