@@ -58,14 +58,14 @@ def sources_md(prices: Package, facts: Package, today: dt.date) -> str:
 
 Written by `scripts/refresh_models.py` on {today.isoformat()}; run it again instead of editing the rows.
 
-| Package | Version | Licence | Taken from it |
+| Package | Version | Licence | Used for |
 |---|---|---|---|
 | [{prices.name}](https://pypi.org/project/{prices.name}/) | {prices.version} | MIT | prices |
 | [{facts.name}](https://pypi.org/project/{facts.name}/) | {facts.version} | MIT | limits, capabilities, other prices |
 
-Prices are those of that day, in US dollars per million tokens. Web searches, pages and seconds cost money too and
-are not in the rows, nor is what holds at certain hours of the day only: DeepSeek's rows have the prices outside its
-peak hours. Where the packages are wrong or silent, the tables of `scripts/model_sources` hold, each with its reason.
+Prices are those of that day, in US dollars per million tokens. The rows do not include charges per web search, page
+or second, nor prices that apply at certain hours only: DeepSeek's rows have the prices outside its peak hours. Where
+the packages are wrong or incomplete, the tables of `scripts/model_sources` apply; each entry there has its reason.
 
 The notices of both packages:
 

@@ -325,7 +325,7 @@ async def open_exchange(
     sent_at: float | None = None
     try:
         deadline = clocks.deadline
-        place = await (transport.place() if deadline is None else _find_place(transport, deadline))
+        place = await (transport.connection_slot() if deadline is None else _find_place(transport, deadline))
         while True:
             sent_at = asyncio.get_running_loop().time()
             guard.begin(sent_at)
@@ -343,7 +343,7 @@ async def open_exchange(
             except DescriptorsUsedUpError:
                 guard.since = None
                 with Deadline(deadline):
-                    await place.again()
+                    await place.wait_again()
             else:
                 exchange.keep(place)
                 place = None
@@ -374,7 +374,7 @@ def _nothing() -> None:
 
 async def _find_place(transport: Transport, deadline: float) -> ConnectionSlot:
     with Deadline(deadline):
-        return await transport.place()
+        return await transport.connection_slot()
 
 
 def _ready(plan: CallPlan, given: Mapping[str, str]) -> HttpRequest:
