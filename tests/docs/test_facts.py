@@ -189,5 +189,16 @@ def test_changelog_fragments_have_the_right_form() -> None:
     assert len(set(numbers)) == len(numbers)
 
 
+def test_the_changelog_sorts_entries_by_kind() -> None:
+    sections = re.split(r"^### ", read(ROOT / "CHANGELOG.md"), flags=re.MULTILINE)[1:]
+    kinds = [section.partition("\n")[0] for section in sections]
+    assert kinds
+    assert set(kinds) <= {"Added", "Changed", "Fixed", "Removed"}
+    for section in sections:
+        entries = re.split(r"^- ", section.partition("\n## ")[0], flags=re.MULTILINE)[1:]
+        assert entries
+        assert [entry for entry in entries if not entry.strip().endswith(".")] == []
+
+
 def test_every_exported_error_is_a_deluge_error() -> None:
     assert all(issubclass(getattr(errors, name), DelugeError) for name in errors.__all__)
