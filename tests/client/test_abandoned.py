@@ -47,7 +47,7 @@ def held_by(client: LLMClient) -> dict[str, int]:
     if lock is not None:
         limiter = lock.limiter
         held["tickets"] = len(limiter._open)
-        held["places"] = limiter._places.used + sum(route.places.used for route in limiter._routes.values())
+        held["places"] = limiter._concurrency.used + sum(route.concurrency.used for route in limiter._routes.values())
         held["waiting"] = client.dispatcher.runner().waiting
     return {name: count for name, count in held.items() if count}
 

@@ -177,7 +177,7 @@ class LLMClient:
             prompts,
             most_at_once=self.options.max_concurrent_requests,
             progress=make_progress(own.get("progress") or self.options.progress),
-            is_once=own.get("ask_duplicates_once", False),
+            dedupe=own.get("ask_duplicates_once", False),
         )
 
     def process_prompts_sync(self, prompts: Iterable[Prompt], **options: Unpack[BatchKeywords]) -> list[APIResponse]:

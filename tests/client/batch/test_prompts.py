@@ -1,4 +1,4 @@
-"""Many calls at once, through real sockets: in order, as they end, as merged streams; none lost, none doubled."""
+"""Many calls at once, over real sockets: in order, as completed, as merged streams; none lost, none sent twice."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ async def test_a_limit_of_requests_is_kept_to() -> None:
     async with Simulator(echo) as sim, client_of(sim, max_requests_per_minute=1_200) as client:
         await client.process_prompts_async(["q"] * 40)
         times = [request.at_s for request in sim.requests]
-    # 20 a second: whatever the machine does, no window of a second may have many more.
+    # 20 per second: on a slow machine, too, no window of a second may have many more.
     assert all(sum(begin <= at < begin + 1 for at in times) <= 24 for begin in times)
 
 
@@ -141,7 +141,7 @@ async def test_another_model_takes_what_one_cannot() -> None:
     assert {response.error for response in responses} == {None}
     assert {response.model_internal for response in responses} == {"gpt-4o-mini"}
     assert asked["gpt-4o-mini"] == 30
-    assert asked["gpt-4o"] <= 20  # those under way when the first one was refused
+    assert asked["gpt-4o"] <= 20  # the calls in flight when the first one was refused
 
 
 async def test_weights_share_the_calls_out() -> None:
@@ -266,7 +266,7 @@ def test_without_asyncio(capsys: pytest.CaptureFixture[str]) -> None:
     assert [response.completion for response in responses] == ["answer to a", "answer to b"]
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert "2/2 (100%)" in shown.err  # no terminal: lines
+    assert "2/2 (100%)" in shown.err  # lines, since stderr is not a terminal
 
 
 async def test_one_refusal_under_many_calls_closes_the_gate_once() -> None:
@@ -317,7 +317,7 @@ async def test_what_is_no_error_of_ours_is_not_swallowed() -> None:
 
 @pytest.mark.parametrize("models", ["gpt-4o", ["gpt-4o", "gpt-4o-mini"]], ids=["one model", "two models"])
 async def test_nobody_waits_in_silence_for_what_the_first_call_was_told(models: str | list[str]) -> None:
-    """A provider that wants to be left alone for a day: who waits behind that call would wait as long."""
+    """A provider asks for a wait of a day: the calls queued after this one must not wait as long."""
     options = {"max_concurrent_requests": 1}
     async with Simulator(echo, faults="retry_after_day") as sim, client_of(sim, models, **options) as client:
         responses = await client.process_prompts_async(["q"] * 5)
@@ -329,7 +329,7 @@ async def test_nobody_waits_in_silence_for_what_the_first_call_was_told(models: 
 
 
 async def test_a_provider_that_goes_away_and_comes_back_costs_no_answer() -> None:
-    """Longer than all attempts together would take; without patience the first refused connections end the calls."""
+    """An outage longer than all attempts together: without a pause, refused connections would end the calls."""
     async with Simulator(echo, pace=Pace(first_token_s=0.02)) as sim:
         client = client_of(sim, max_concurrent_requests=5, max_attempts=2)
         port, batch = sim.port, asyncio.create_task(client.process_prompts_async([f"q{each}" for each in range(60)]))

@@ -1,29 +1,28 @@
-"""The rows of a batch file as calls: the options of a row over those of the client."""
+"""Build the calls of the rows of a batch file: the options of a row override those of the client."""
 
 from __future__ import annotations
 
 import msgspec
 
 from lm_deluge.api_requests.call_plan import CallPlan
-from lm_deluge.client.batch.journaled import JournalledRows, named_model
+from lm_deluge.client.batch.journaled import JournaledRows, named_model
 from lm_deluge.client.call_options import CallOptions
 from lm_deluge.client.dispatcher import CallPlanner, Dispatcher
-from lm_deluge.dispatch.batch.circuit_breaker import CircuitBreaker
 from lm_deluge.dispatch.batch.input import BatchRow
 from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.journal.journal import Journal
 
 __all__ = ["RowPlanner", "answer_rows"]
 
-# Rows of a file mostly have the same options. Of files in which each row has its own, few planners are kept.
-_MOST_PLANNERS = 64
+# The rows of a file mostly have the same options. If each row has its own, the planners must not fill the memory.
+_MAX_PLANNERS = 64
 
 
 class RowPlanner:
-    """Makes calls of the rows of a batch file.
+    """Builds the calls of the rows of a batch file.
 
     Args:
-        dispatcher: What the calls of the client share.
+        dispatcher: The dispatcher of the client.
     """
 
     def __init__(self, dispatcher: Dispatcher) -> None:
@@ -34,7 +33,7 @@ class RowPlanner:
         """Return the call of a row.
 
         Raises:
-            DelugeError: The row is no call, or its call cannot be sent.
+            DelugeError: The row could not be read, or its call cannot be sent.
         """
         if row.error is not None:
             raise row.error
@@ -46,10 +45,10 @@ class RowPlanner:
         return msgspec.structs.replace(spec, models=allowed, prefer=own)
 
     def plan(self, row: BatchRow) -> CallPlan:
-        """Return the plan of a row's request, for a provider's own batch; rows that name no model share the client's.
+        """Return the plan of a row's request. Rows that name no model use the models of the client in turn.
 
         Raises:
-            DelugeError: The row is no call, or its call cannot be sent.
+            DelugeError: The row could not be read, or its call cannot be sent.
         """
         spec = self.spec(row)
         models = self._dispatcher.models
@@ -60,27 +59,28 @@ class RowPlanner:
         key = msgspec.json.encode(options)  # as JSON: in Python, 1 and True are equal
         planner = self._planners.get(key)
         if planner is None:
-            if len(self._planners) >= _MOST_PLANNERS:
+            if len(self._planners) >= _MAX_PLANNERS:
                 self._planners.clear()
             planner = self._planners[key] = self._dispatcher.planner(options)
         return planner
 
 
-def answer_rows(dispatcher: Dispatcher, journal: Journal, *, retry_failed: bool = False) -> JournalledRows:
-    """Return the run that answers the rows of a batch file with the help of a journal.
+def answer_rows(dispatcher: Dispatcher, journal: Journal, *, retry_failed: bool = False) -> JournaledRows:
+    """Return an object that answers the rows of a batch file, with a journal.
 
     Args:
-        dispatcher: What the calls of the client share.
-        journal: Of this batch; rows that it has as done are not asked again.
-        retry_failed: Ask rows again that failed for good.
+        dispatcher: The dispatcher of the client.
+        journal: The journal of the batch; rows that are done in it are not sent again.
+        retry_failed: Whether rows that failed for good are sent again.
+
+    Example:
+        >>> async for row, response in answer_rows(client.dispatcher, journal).answers(read_rows(path)):
+        ...     print(row.id, response.completion)
     """
-    # With several providers the scheduler goes to another one instead of waiting.
-    is_one_provider = len({model.provider for model in dispatcher.rows.values()}) == 1
-    return JournalledRows(
+    return JournaledRows(
         lambda: (dispatcher.runner(), RowPlanner(dispatcher).spec),
         journal,
         most_at_once=dispatcher.options.max_concurrent_requests,
         max_attempts=dispatcher.options.max_attempts,
         retry_failed=retry_failed,
-        gate=CircuitBreaker() if is_one_provider else None,
     )

@@ -1,4 +1,4 @@
-"""The lines of a batch's results, cut and ordered in any way; what is too large, too much, or from elsewhere."""
+"""The lines of a batch's results, cut and ordered in any way, too large, too many, or of another origin."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Reads = Sequence[bytes] | Callable[[], Iterator[bytes]]
 
 
 class Body:
-    """An answer that comes in the given pieces."""
+    """An answer that arrives in the given pieces."""
 
     def __init__(self, pieces: Iterator[bytes], headers: dict[str, str]) -> None:
         self.head = HttpHead(200, headers)
@@ -52,7 +52,7 @@ class Body:
 
 
 class OpenAIHost:
-    """A transport in memory: a host of OpenAI's batch API. `results` makes the results out of the names it was sent."""
+    """A transport in memory: a host of OpenAI's batch API. `results` returns the results for the names in a batch."""
 
     def __init__(self, results: Callable[[list[str]], Reads], phase: str = "completed") -> None:
         self.hosts: set[str] = set()
@@ -136,7 +136,7 @@ def test_any_order_and_any_cut_of_the_lines_gives_each_call_its_answer(data: st.
 
 
 async def test_a_large_download_is_not_held(tmp_path: Path) -> None:
-    """Forty megabytes of results, of which a read is held at a time, and of the answers what the caller keeps."""
+    """Forty megabytes of results: only one read, and the answers that the caller keeps, are in memory."""
 
     def results(names: list[str]) -> Reads:
         def body() -> Iterator[bytes]:
@@ -176,7 +176,7 @@ async def test_a_poll_that_never_ends_is_cut_off(tmp_path: Path) -> None:
 
 
 async def test_nothing_goes_to_another_origin(tmp_path: Path) -> None:
-    """Gemini names the place of the upload: one elsewhere gets neither key nor prompt."""
+    """Gemini names the URL of the upload: another origin gets neither key nor prompt."""
 
     class Host(OpenAIHost):
         async def open(self, request: HttpRequest, **options: Any) -> Body:
@@ -203,7 +203,7 @@ def test_items_are_framed_anew_each_time() -> None:
         framed = items.framed(b"[", b"]")
         assert (items.count, items.size, len(framed)) == (3, 10, 12)
         assert b"".join(framed) == b"".join(framed) == b"[1,\n22,\n333]"
-        items.add(b"4")  # behind the others, wherever the file was read last
+        items.add(b"4")  # after the others, at whatever position the file was read last
         assert b"".join(items.framed(b"", b"")) == b"1,\n22,\n333,\n4"
 
 
@@ -221,12 +221,12 @@ def test_a_full_disk_is_an_error_of_ours() -> None:
     with closing(ItemFile(b"\n")) as items:
         items._file.close()
         items._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115, PTH123 - closed with the items
-        with pytest.raises(DispatchError, match="cannot keep the requests of a batch"):
+        with pytest.raises(DispatchError, match="cannot write the requests of a batch"):
             items.add(b"x")
 
 
 async def test_a_body_in_pieces_is_sent_again_where_a_connection_was_stale(tmp_path: Path) -> None:
-    """The server closes an idle connection as the upload begins: it is read anew from its begin."""
+    """The server closes an idle connection when the upload starts: the upload is sent again from its start."""
     faults = [None, "keepalive_race", None, None]
     prompts = ["y" * 300_000, "z"]
     async with Simulator(lambda request: request.conversation[-1].completion[:1], faults=faults) as sim:
