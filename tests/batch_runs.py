@@ -75,8 +75,8 @@ class DyingTransport:
         if self.steps == self._at:
             raise Killed
 
-    async def place(self) -> ConnectionSlot:
-        return await self._inner.place()
+    async def connection_slot(self) -> ConnectionSlot:
+        return await self._inner.connection_slot()
 
     async def open(self, request: HttpRequest, *, connect_timeout_s: float | None, proxy: Secret | None) -> Exchange:
         self.step()

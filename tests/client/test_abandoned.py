@@ -42,7 +42,7 @@ def held_by(client: LLMClient) -> dict[str, int]:
     for pool in client.dispatcher.transport._pools.values():
         connector = pool.session.connector
         held["connections"] = len(connector._acquired) + sum(map(len, connector._conns.values()))
-        held["places among connections"] = pool.places.used
+        held["places among connections"] = pool.slots.used
     lock = client.dispatcher.limiter()
     if lock is not None:
         limiter = lock.limiter

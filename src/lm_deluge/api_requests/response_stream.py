@@ -339,7 +339,7 @@ async def open_exchange(
     sent_at: float | None = None
     try:
         deadline = clocks.deadline
-        slot = await (transport.place() if deadline is None else _find_slot(transport, deadline))
+        slot = await (transport.connection_slot() if deadline is None else _find_slot(transport, deadline))
         while True:
             sent_at = asyncio.get_running_loop().time()
             guard.begin(sent_at)
@@ -357,7 +357,7 @@ async def open_exchange(
             except DescriptorsUsedUpError:
                 guard.since = None
                 with Deadline(deadline):
-                    await slot.again()
+                    await slot.wait_again()
             else:
                 exchange.keep(slot)
                 slot = None
@@ -388,7 +388,7 @@ def _nothing() -> None:
 
 async def _find_slot(transport: Transport, deadline: float) -> ConnectionSlot:
     with Deadline(deadline):
-        return await transport.place()
+        return await transport.connection_slot()
 
 
 def _ready(plan: CallPlan, given: Mapping[str, str]) -> HttpRequest:
