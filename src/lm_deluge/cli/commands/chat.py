@@ -18,7 +18,7 @@ from lm_deluge.cli.options import CommandOptions, call_options
 from lm_deluge.cli.render.escape import visible
 from lm_deluge.cli.render.output import choose_output
 from lm_deluge.cli.render.status_line import notes_of, summary
-from lm_deluge.cli.render.stream_view import watch_for_lost_reader
+from lm_deluge.cli.render.stream_view import watch_for_closed_stdout
 from lm_deluge.cli.render.terminal import is_terminal, report, report_aside, write_text
 from lm_deluge.errors import ConfigurationError, DelugeError
 from lm_deluge.prompt.message import Message
@@ -55,7 +55,7 @@ class _Chat:
         """
         lines = open_lines()
         try:
-            with watch_for_lost_reader():
+            with watch_for_closed_stdout():
                 while (line := await self._read(lines)) is not None:
                     if line.strip() and not await self._run_line(line):
                         break

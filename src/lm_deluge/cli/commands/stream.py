@@ -12,7 +12,7 @@ import click
 from lm_deluge.cli.options import CommandOptions, build_client, call_options, read_prompt, read_schema
 from lm_deluge.cli.render.output import choose_output
 from lm_deluge.cli.render.status_line import notes_of, summary
-from lm_deluge.cli.render.stream_view import show_stream, watch_for_lost_reader
+from lm_deluge.cli.render.stream_view import show_stream, watch_for_closed_stdout
 from lm_deluge.cli.render.terminal import report, report_aside, write_text
 from lm_deluge.client.client import LLMClient
 from lm_deluge.errors import DelugeError
@@ -65,7 +65,7 @@ async def _stream(
     as_json = options["as_json"]
     output = choose_output(is_raw=settings.raw, shows_reasoning=settings.show_reasoning, is_silent=as_json)
     async with client:
-        with watch_for_lost_reader():
+        with watch_for_closed_stdout():
             try:
                 response = await show_stream(client.stream(conversation, output=schema), output)
             except DelugeError as error:
