@@ -245,9 +245,7 @@ def test_a_journal_is_of_one_batch(serve, home, change):
         write(home, '"other"\n')
     done = batch(home, *(("--temperature", "0.5") if change == "options" else ()), **reach(simulator))
     assert done.returncode == 2
-    assert (
-        b"the journal out.jsonl.journal belongs to another batch: its inputs or options are not the same" in done.stderr
-    )
+    assert b"the journal out.jsonl.journal belongs to another batch: its inputs or options are different" in done.stderr
     assert simulator.stats.requests == 1
 
 
@@ -472,4 +470,4 @@ def test_tables_need_a_package(serve, home):
     env = {**reach(serve(echo)), "PYTHONPATH": f"{home}:{clean_environment(home)['PYTHONPATH']}"}
     done = run("batch", "in.jsonl", "out.csv", home=home, **env)
     assert done.returncode == 2
-    assert b"writing .csv files needs polars, or pandas. pip install polars" in done.stderr
+    assert b"writing .csv files needs polars, or pandas. Run pip install polars" in done.stderr

@@ -135,9 +135,9 @@ async def test_a_rest_that_does_not_fit_is_not_joined(says: Callable[[str], str 
 
 
 OBSTACLES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "schema": ("follows a form", {}, {"output": {"type": "object", "properties": {"a": {"type": "string"}}}}),
-    "json mode": ("follows a form", {"json_mode": True}, {}),
-    "extra body": ("follows a form", {"extra_body": {"response_format": {"type": "json_object"}}}, {}),
+    "schema": ("is structured output", {}, {"output": {"type": "object", "properties": {"a": {"type": "string"}}}}),
+    "json mode": ("is structured output", {"json_mode": True}, {}),
+    "extra body": ("is structured output", {"extra_body": {"response_format": {"type": "json_object"}}}, {}),
     "logprobs": ("log probabilities", {"logprobs": True}, {}),
 }
 
@@ -177,7 +177,7 @@ async def test_sources_are_not_continued() -> None:
     script = Script(events=[*said, ResponseFinished("stop")])
     faults = [Fault("cut_chunk", after=2)]
     async with Simulator(script, faults=faults) as sim, client_of(sim, "openai-responses:gpt-4o") as client:
-        with pytest.raises(StreamInterruptedError, match="it names sources") as caught:
+        with pytest.raises(StreamInterruptedError, match="it has citations") as caught:
             await client.stream("Tell me.", echo=None)
         assert len(sim.requests) == 1
     assert [each.url for each in caught.value.partial.citations] == ["https://example.org"]
@@ -210,7 +210,7 @@ async def test_sources_before_the_seam_are_no_rest() -> None:
 
     faults = [Fault("cut_chunk", after=20)]
     async with Simulator(said, faults=faults) as sim, hurried(client_of(sim, "openai-responses:gpt-4o")) as client:
-        with pytest.raises(StreamInterruptedError, match="names sources before it goes on"):
+        with pytest.raises(StreamInterruptedError, match="has citations before its text"):
             await client.stream("Tell me.", echo=None)
 
 
@@ -421,7 +421,7 @@ async def test_an_answer_that_is_not_kept_any_more_is_asked_for() -> None:
         stream = client.stream("Tell me.", echo=None)
         while not any(isinstance(event, TextDelta) for event in events):
             events += await stream.next_batch()
-        sim._router._kept._kept.clear()
+        sim._router._background._answers.clear()
         with pytest.warns(RuntimeWarning, match="could not be cancelled"):
             await read_on(stream, events)
         check_joined(events, stream.response, PROSE, in_silence=1)  # the one that found nothing to take up

@@ -46,7 +46,7 @@ async def test_the_second_speaks_first(first: list[Step]) -> None:
         events = await race.end()
         assert isinstance(events[0], ResponseStarted)
         assert [event for event in events if isinstance(event, Attempt)] == [
-            Attempt(2, "Hedge", "nothing came within 2 s", 0.0, "gpt-4o-mini")
+            Attempt(2, "Hedge", "no output within 2 s", 0.0, "gpt-4o-mini")
         ]
         assert isinstance(events[1], Attempt)
         assert race.models == BOTH

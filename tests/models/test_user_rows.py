@@ -123,7 +123,7 @@ def test_a_file_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch, tmp
 def test_what_is_no_text_is_no_file_of_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "rows.toml").write_bytes(b"\xff\xfe")
     monkeypatch.setenv("DELUGE_MODELS", str(tmp_path / "rows.toml"))
-    with pytest.raises(ConfigurationError, match=r"rows\.toml was not read: it is no text in UTF-8"):
+    with pytest.raises(ConfigurationError, match=r"rows\.toml was not read: it is not UTF-8 text"):
         registry.find_model("gpt-4o")
 
 

@@ -58,6 +58,6 @@ def test_the_host_is_as_http_wants_it(url: str, host: str, port: int) -> None:
 @pytest.mark.parametrize("url", ["http://[::1/%3A", "http://a:99999/%3A", "http:///%3A"])
 async def test_what_is_no_url(url: str) -> None:
     transport = AiohttpTransport()
-    with pytest.raises(e.ConfigurationError, match="the base URL is none"):
+    with pytest.raises(e.ConfigurationError, match="the base URL is invalid"):
         await transport.open(HttpRequest(url, {}, b""), connect_timeout_s=5, proxy=None)
     await transport.close()

@@ -1,4 +1,4 @@
-"""From a client's options to its limiter, routes and runner."""
+"""Builds the limiter, the routes and the runner of a client from its options."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _DIMENSIONS: dict[str, Dimension] = {
 
 
 def build_limiter(options: ClientOptions, models: Iterable[ModelRow] = ()) -> LocalLimiter:
-    """Return a limiter with the client's own limits and those set for its models.
+    """Return a limiter with the limits of the client and of its models.
 
-    Those of providers it learns from their answers.
+    It learns the limits of providers from their responses.
     """
     of_client = {name: getattr(options, name) for name in LIMIT_NAMES}
     limiter = LocalLimiter(_limits(of_client), max_concurrent=options.max_concurrent_requests)
     for model in models:
-        said = (options.model_limits or {}).get(model.id, {})
-        most = said.get("max_concurrent_requests")
+        own = (options.model_limits or {}).get(model.id, {})
+        most = own.get("max_concurrent_requests")
         limiter.set_limits(
             model.id,
             "",
-            _limits(said),
+            _limits(own),
             max_concurrent=None if most is None else int(most),
             counts_max_tokens=find_provider(model.provider).counts_max_tokens,
             is_firm=True,
@@ -45,18 +45,18 @@ def build_limiter(options: ClientOptions, models: Iterable[ModelRow] = ()) -> Lo
     return limiter
 
 
-def _limits(said: Mapping[str, float | None]) -> list[Limit]:
-    amounts = {name: said.get(name) for name in LIMIT_NAMES}
+def _limits(named: Mapping[str, float | None]) -> list[Limit]:
+    amounts = {name: named.get(name) for name in LIMIT_NAMES}
     return [Limit(_DIMENSIONS[name], amount) for name, amount in amounts.items() if amount is not None]
 
 
 def build_routes(
     models: Sequence[ModelRow], weights: Sequence[float] | None, fallback: Sequence[ModelRow] = ()
 ) -> list[Route]:
-    """Return a route for each model, those of the fallback last.
+    """Return a route for each model; the routes of fallback models come last.
 
     Raises:
-        ConfigurationError: There are not as many weights as models.
+        ConfigurationError: The numbers of weights and of models differ.
     """
     if weights is not None and len(weights) != len(models):
         raise ConfigurationError(f"there are {len(weights)} model_weights for {len(models)} models")

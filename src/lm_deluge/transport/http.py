@@ -408,7 +408,7 @@ def _before_headers(error: Exception, connect_timeout_s: float | None) -> Deluge
             return DescriptorsUsedUpError("this process has as many files open as it may", where="connect")
         return ConnectError(f"no connection to {error.host}:{error.port}: {_reason(error)}", where="connect")
     if isinstance(error, aiohttp.InvalidURL | ValueError):
-        return ConfigurationError("the base URL is none", hint="Write it as https://host/v1.")
+        return ConfigurationError("the base URL is invalid", hint="Write it as https://host/v1.")
     return _after_connect(error)
 
 

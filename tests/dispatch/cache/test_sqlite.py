@@ -253,7 +253,7 @@ async def test_a_cache_that_is_locked_is_a_warning(path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("size", [0, -1, True, 1.5, "1"])
 def test_a_size_that_is_none_is_refused(size: Any, path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no number of bytes"):
+    with pytest.raises(ConfigurationError, match="not a positive number of bytes"):
         SQLiteCache(path, max_bytes=size)
 
 

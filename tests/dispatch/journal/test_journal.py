@@ -379,10 +379,10 @@ async def test_batches_of_the_provider_are_told_again(tmp_path: Path) -> None:
     async with opened(path) as journal:
         await journal.submit("k1", ["1", "2"], 1, at=12.5)
         assert sorted(journal.state.ambiguous) == [("1", 1), ("2", 1)]
-        await journal.hand_over("k1", "acme", "batch_1")
+        await journal.record_handle("k1", "acme", "batch_1")
         await journal.submit("k2", ["3"], 1, at=13.0)
         await journal.submit("k3", ["4"], 1, at=14.0)
-        await journal.hand_over("k3", "acme", "")
+        await journal.record_handle("k3", "acme", "")
         await journal.finish("1", 1, answer("1"))
     async with opened(path) as journal:
         first, second = journal.state.open_batches
@@ -413,7 +413,7 @@ async def test_a_full_disk_takes_no_submission_and_a_handle_only_later(tmp_path:
         await journal.submit("k1", ["1"], 1, at=0.0)
         disk.room = 0
         with pytest.raises(JournalError):
-            await journal.hand_over("k1", "acme", "batch_1")
+            await journal.record_handle("k1", "acme", "batch_1")
         with pytest.raises(JournalError):
             await journal.submit("k2", ["2"], 1, at=0.0)
         disk.mend()

@@ -161,7 +161,7 @@ class Journal:
         """
         await self._write_intent(Submit(batch, tuple(ids), attempt, at), Handle(batch, "", ""))
 
-    async def hand_over(self, batch: str, provider: str, handle: str) -> None:
+    async def record_handle(self, batch: str, provider: str, handle: str) -> None:
         """Write the provider's name of a batch; the batch may be polled after the return.
 
         Args:

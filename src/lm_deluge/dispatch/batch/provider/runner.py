@@ -217,7 +217,7 @@ class ProviderBatch:
             live = LiveBatch(batch, plan, api)
             if batch.handle is None:
                 found = await self._find(live)
-                await self._journal.hand_over(batch.name, plan.call.provider.id, found or "")
+                await self._journal.record_handle(batch.name, plan.call.provider.id, found or "")
                 if found is None:
                     return False
             self._live[batch.name] = live
@@ -259,10 +259,10 @@ class ProviderBatch:
             submitted = await self._submit(part, live)
             provider = part.plan.call.provider.id
             if isinstance(submitted, str):
-                await journal.hand_over(part.name, provider, submitted)
+                await journal.record_handle(part.name, provider, submitted)
                 self._live[part.name] = live
                 return []
-            await journal.hand_over(part.name, provider, "")
+            await journal.record_handle(part.name, provider, "")
         finally:
             part.items.close()
         if submitted.scope != "request":
