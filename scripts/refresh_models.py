@@ -58,7 +58,7 @@ def sources_md(prices: Package, facts: Package, today: dt.date) -> str:
 
 Written by `scripts/refresh_models.py` on {today.isoformat()}; run it again instead of editing the rows.
 
-| Package | Version | Licence | Taken from it |
+| Package | Version | Licence | Used for |
 |---|---|---|---|
 | [{prices.name}](https://pypi.org/project/{prices.name}/) | {prices.version} | MIT | prices |
 | [{facts.name}](https://pypi.org/project/{facts.name}/) | {facts.version} | MIT | limits, capabilities, other prices |

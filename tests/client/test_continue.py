@@ -125,7 +125,7 @@ async def test_a_rest_that_does_not_fit_is_not_joined(says: Callable[[str], str 
         stream = client.stream("Tell me.", tools=[Tool(name="count")])
         with pytest.raises(StreamInterruptedError, match="It could not be continued: the ") as caught:
             await read_all(stream, events)
-        assert client.dispatcher.limiter().limiter._places.used == 0
+        assert client.dispatcher.limiter().limiter._concurrency.used == 0
     check_grammar(events, is_complete=False)
     shown = "".join(event.text for event in events if isinstance(event, TextDelta))
     assert PROSE.startswith(shown)
@@ -460,7 +460,7 @@ async def test_a_continuation_that_is_held_back_can_be_left() -> None:
         response = await stream.cancel()
         assert await reader == []
         assert response.completion == PROSE[:100]
-        assert client.dispatcher.limiter().limiter._places.used == 0
+        assert client.dispatcher.limiter().limiter._concurrency.used == 0
 
 
 async def test_stats_are_of_the_whole() -> None:

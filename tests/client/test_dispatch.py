@@ -38,8 +38,8 @@ def client_of(server: Simulator | Loopback, model: Any = "gpt-4o", **options: An
 
 
 def places(client: LLMClient) -> int:
-    assert True
-    return client.dispatcher.limiter().limiter._places.used
+
+    return client.dispatcher.limiter().limiter._concurrency.used
 
 
 async def test_single_streams_wait_for_their_slot() -> None:

@@ -52,11 +52,11 @@ def settle_answer(builder: ResponseBuilder, call: Call, usage: Usage, cost: floa
 
 
 def build_stats(
-    attempt: ResponseStream | None, *, attempts: int, begun: float | None, now: float | None
+    attempt: ResponseStream | None, *, attempts: int, started_at: float | None, now: float | None
 ) -> StreamStats:
-    """Return the timing of a call that started at `begun`; `attempt` is kept, None before it is open."""
-    duration = None if begun is None or now is None else now - begun
-    if attempt is None or begun is None or now is None:
+    """Return the timing of a call that started at `started_at`; `attempt` is kept, None before it is open."""
+    duration = None if started_at is None or now is None else now - started_at
+    if attempt is None or started_at is None or now is None:
         return StreamStats(attempts=attempts, duration=duration)
     timing = attempt.timing
     first = timing.first_token_at
@@ -66,7 +66,7 @@ def build_stats(
         attempts=attempts,
         bytes_received=attempt.bytes_received,
         time_to_headers=timing.headers_s,
-        time_to_first_token=None if first is None else first - begun,
+        time_to_first_token=None if first is None else first - started_at,
         duration=duration,
         reads=timing.reads,
         gap_mean=timing.gap_sum / timing.gaps if timing.gaps else None,

@@ -18,7 +18,7 @@ __all__ = ["StreamClocks"]
 
 _GRACE_S = 5.0
 """After the finish reason only the usage and the end mark are due, which providers send at once; 5 s is long enough for
-a slow network and short enough for a reader who waits for the end."""
+a slow network and short enough for a user in front of a finished text."""
 
 
 class StreamClocks(msgspec.Struct, gc=False):

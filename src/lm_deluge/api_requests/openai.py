@@ -70,7 +70,7 @@ async def stream_chat(  # noqa: PLR0913 - keyword arguments of one request
         extra_body=extra_body,
     )
     loop = asyncio.get_running_loop()
-    begun = loop.time()
+    started_at = loop.time()
     access = find_access(call.provider, model, base_url=call.base_url, api_key=api_key, proxy=None)
     try:
         attempt = await _open(call, access, timeouts or Timeouts())
@@ -79,7 +79,7 @@ async def stream_chat(  # noqa: PLR0913 - keyword arguments of one request
         raise
 
     def answer() -> APIResponse:
-        stats = build_stats(attempt, attempts=1, begun=begun, now=loop.time())
+        stats = build_stats(attempt, attempts=1, started_at=started_at, now=loop.time())
         return build_answer(attempt, call, stats)
 
     try:

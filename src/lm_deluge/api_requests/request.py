@@ -1,4 +1,4 @@
-"""From what a user says to one `Call`, settled and checked before anything is sent."""
+"""Builds a `Call` from the arguments of a user, checked before anything is sent."""
 
 from __future__ import annotations
 

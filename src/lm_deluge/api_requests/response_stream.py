@@ -145,9 +145,9 @@ class ResponseStream:
         """Tokens of the prompt, estimated from the length of its texts."""
         return estimate_tokens(self._call.conversation.text_length())
 
-    def opened_after(self, begun: float) -> float:
-        """Note that status and headers arrived now, for a request sent at `begun`; return how long that took."""
-        waited = self._loop.time() - begun
+    def opened_after(self, started_at: float) -> float:
+        """Note that status and headers arrived now, for a request sent at `started_at`; return how long that took."""
+        waited = self._loop.time() - started_at
         self.clocks.waited(waited, is_progress=False)
         return waited
 
@@ -182,16 +182,16 @@ class ResponseStream:
             DelugeError: The response is broken, or an error; the events before it are in `builder`.
         """
         decoder, read_timeout = self._decoder, self._read_timeout
-        begun = self._loop.time()
+        started_at = self._loop.time()
         while not self._is_over:
             if decoder.error is not None:
                 self._fail(decoder.error)
             if decoder.is_finished or self._is_at_end:
                 await self.close()
                 break
-            read_timeout.since = begun
+            read_timeout.since = started_at
             if not read_timeout.is_watched:
-                read_timeout.watch(begun)
+                read_timeout.watch(started_at)
             try:
                 data = await self._exchange.read()
             except DelugeError as error:
@@ -202,7 +202,7 @@ class ResponseStream:
             read_timeout.since = None
             self._is_at_end = not data
             events = decoder.feed(data) if data else decoder.close()
-            begun = self._note(begun, events)
+            started_at = self._note(started_at, events)
             if events:
                 self.builder.add_all(events)
                 if not to_end:
@@ -217,8 +217,8 @@ class ResponseStream:
             self._fail(timeout or error, cause=error if timeout else error.__cause__)
         return b""
 
-    def _note(self, begun: float, events: list[Event]) -> float:
-        """Note the events of a read that started at `begun`; return the present time."""
+    def _note(self, started_at: float, events: list[Event]) -> float:
+        """Note the events of a read that started at `started_at`; return the present time."""
         now, clocks = self._loop.time(), self.clocks
         # The last event nearly always is a delta; looking at each event would cost more than decoding it.
         is_progress = bool(events) and (
@@ -230,7 +230,7 @@ class ResponseStream:
         is_complete = self._decoder.is_complete
         # While deltas follow deltas, no clock's limit changes.
         if is_complete or not (is_progress and clocks.is_flowing):
-            if clocks.waited(now - begun, is_progress=is_progress, is_complete=is_complete):
+            if clocks.waited(now - started_at, is_progress=is_progress, is_complete=is_complete):
                 self._read_timeout.watch(now)
         return now
 
@@ -339,7 +339,7 @@ async def open_exchange(
     sent_at: float | None = None
     try:
         deadline = clocks.deadline
-        slot = await (transport.place() if deadline is None else _find_slot(transport, deadline))
+        slot = await (transport.connection_slot() if deadline is None else _find_slot(transport, deadline))
         while True:
             sent_at = asyncio.get_running_loop().time()
             guard.begin(sent_at)
@@ -357,7 +357,7 @@ async def open_exchange(
             except DescriptorsUsedUpError:
                 guard.since = None
                 with Deadline(deadline):
-                    await slot.again()
+                    await slot.wait_again()
             else:
                 exchange.keep(slot)
                 slot = None
@@ -388,7 +388,7 @@ def _nothing() -> None:
 
 async def _find_slot(transport: Transport, deadline: float) -> ConnectionSlot:
     with Deadline(deadline):
-        return await transport.place()
+        return await transport.connection_slot()
 
 
 def _ready(plan: CallPlan, given: Mapping[str, str]) -> HttpRequest:

@@ -108,7 +108,7 @@ class ProviderDataPart(msgspec.Struct, frozen=True, tag="provider_data"):
     """Opaque data of a provider, sent back to the same provider only.
 
     It directly follows the part that it belongs to (the signature of a reasoning part or a tool call), or is
-    independent of other parts (the call of a tool that the provider runs); `kind` tells them apart.
+    independent of other parts (the call of a tool that the provider runs); `kind` distinguishes them.
     """
 
     provider: str

@@ -19,9 +19,9 @@ from failing_disk import FailingDisk
 from lm_deluge import LLMClient
 from lm_deluge.client.batch.journaled import JournaledRows
 from lm_deluge.client.batch.row_planner import answer_rows
-from lm_deluge.dispatch.batch.circuit_breaker import CircuitBreaker
 from lm_deluge.dispatch.batch.input import BatchRow
 from lm_deluge.dispatch.journal.journal import Journal
+from lm_deluge.dispatch.scheduling.circuit_breaker import CircuitBreaker
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import (
     BadRequestError,
@@ -458,7 +458,7 @@ async def test_an_address_where_nobody_ever_was_ends_the_batch_and_no_rows(tmp_p
     async with client, journal_at(tmp_path / "j") as journal:
         client.dispatcher.make_runner(functools.partial(Runner, chance=lambda: 0.0))
         asking = answer_rows(client.dispatcher, journal)
-        asking._circuit_breaker = CircuitBreaker((0.01, 0.01))
+        client.dispatcher.runner().only_breaker.probe_pauses_s = (0.01, 0.01)
         seen = [row.id async for row, _ in asking.answers(rows(100))]
         assert type(asking.gave_up) is ConnectError
         assert len(seen) <= 4
@@ -469,7 +469,10 @@ async def test_an_address_where_nobody_ever_was_ends_the_batch_and_no_rows(tmp_p
 def test_only_a_provider_that_is_alone_is_waited_for(tmp_path: Path) -> None:
     async def outage_of(*models: str) -> CircuitBreaker | None:
         async with journal_at(tmp_path / "j") as journal:
-            return answer_rows(LLMClient(list(models), api_key="any").dispatcher, journal)._circuit_breaker
+            asking = answer_rows(LLMClient(list(models), api_key="any").dispatcher, journal)
+            async for _ in asking.answers([]):
+                pass
+            return asking._breaker
 
     assert asyncio.run(outage_of("gpt-4o", "gpt-4o-mini")) is not None
     assert asyncio.run(outage_of("gpt-4o", "claude-haiku-4-5")) is None

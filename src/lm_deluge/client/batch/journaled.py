@@ -15,10 +15,10 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 import msgspec
 
 from lm_deluge.client.batch.prompts import run_one, window_of
-from lm_deluge.dispatch.batch.circuit_breaker import CircuitBreaker
 from lm_deluge.dispatch.batch.input import BatchRow
 from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.journal.journal import Journal
+from lm_deluge.dispatch.scheduling.circuit_breaker import CircuitBreaker
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import ConfigurationError, DelugeError, DispatchError, JournalError
 from lm_deluge.models.rows import ModelRow
@@ -87,7 +87,6 @@ class JournaledRows:
         most_at_once: int | None,
         max_attempts: int,
         retry_failed: bool = False,
-        circuit_breaker: CircuitBreaker | None = None,
     ) -> None:
         self.failure: JournalError | None = None
         self.gave_up: DelugeError | None = None
@@ -96,7 +95,7 @@ class JournaledRows:
         self._window = window_of(most_at_once)
         self._max_attempts = max_attempts
         self._retry_failed = retry_failed
-        self._circuit_breaker = circuit_breaker
+        self._runner: Runner | None = None
         self._ambiguous = Counter(call for call, _ in journal.state.ambiguous)
         self._calls: dict[str, _Call] = {}
         self._ended: asyncio.Queue[str] = asyncio.Queue()
@@ -110,7 +109,12 @@ class JournaledRows:
     @property
     def is_paused(self) -> bool:
         """Whether requests wait because no connection to the provider succeeds."""
-        return self._circuit_breaker is not None and self._circuit_breaker.is_on
+        breaker = self._breaker
+        return breaker is not None and breaker.is_open
+
+    @property
+    def _breaker(self) -> CircuitBreaker | None:
+        return None if self._runner is None else self._runner.only_breaker
 
     async def answers(self, rows: Iterable[BatchRow]) -> AsyncGenerator[tuple[BatchRow, APIResponse], None]:
         """Yield each row that is due with its response, after the response is on the disk.
@@ -118,6 +122,7 @@ class JournaledRows:
         Rows are read when they are needed. A row that cannot be sent has a response with `error` set.
         """
         runner, make = self._start()
+        self._runner = runner
         due = (row for row in rows if is_due(self.journal, row.id, retry_failed=self._retry_failed))
         try:
             while True:
@@ -167,18 +172,17 @@ class JournaledRows:
 
     async def wait_to_send(self) -> None:
         """Return when a request may be sent; raise if no more requests are sent."""
-        if self._circuit_breaker is not None:
-            await self._circuit_breaker.wait()
+        if self._runner is not None:
+            await self._runner.until_reachable()
         if self._is_stopped:
             raise _StoppedError("the batch is being stopped")
 
     def note_end(self, call: _Call, error: DelugeError | None, *, is_over: bool) -> None:
         """Note the end of an attempt that was in flight."""
-        if self._circuit_breaker is not None:
-            self._circuit_breaker.note(error)
-            if error is not None and self._circuit_breaker.is_hopeless and self.gave_up is None:
-                self.gave_up = error
-                self.stop()
+        breaker = self._breaker
+        if error is not None and breaker is not None and breaker.is_hopeless and self.gave_up is None:
+            self.gave_up = error
+            self.stop()
         if self._is_stopped and not is_over and not call.in_flight:
             asyncio.get_running_loop().call_soon(call.task.cancel)  # no other attempt may start
 

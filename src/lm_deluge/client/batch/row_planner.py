@@ -8,7 +8,6 @@ from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.client.batch.journaled import JournaledRows, named_model
 from lm_deluge.client.call_options import CallOptions
 from lm_deluge.client.dispatcher import CallPlanner, Dispatcher
-from lm_deluge.dispatch.batch.circuit_breaker import CircuitBreaker
 from lm_deluge.dispatch.batch.input import BatchRow
 from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.journal.journal import Journal
@@ -78,13 +77,10 @@ def answer_rows(dispatcher: Dispatcher, journal: Journal, *, retry_failed: bool 
         >>> async for row, response in answer_rows(client.dispatcher, journal).answers(read_rows(path)):
         ...     print(row.id, response.completion)
     """
-    # With several providers the scheduler sends the call to another provider instead of waiting.
-    is_one_provider = len({model.provider for model in dispatcher.rows.values()}) == 1
     return JournaledRows(
         lambda: (dispatcher.runner(), RowPlanner(dispatcher).spec),
         journal,
         most_at_once=dispatcher.options.max_concurrent_requests,
         max_attempts=dispatcher.options.max_attempts,
         retry_failed=retry_failed,
-        circuit_breaker=CircuitBreaker() if is_one_provider else None,
     )

@@ -12,7 +12,7 @@ from lm_deluge.dispatch.attempts.throughput import ThroughputMonitor
 from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.scheduling.retry import GiveUp, Wait
 from lm_deluge.dispatch.scheduling.runner import Runner
-from lm_deluge.dispatch.scheduling.scheduler import Start
+from lm_deluge.dispatch.scheduling.scheduler import Admission
 from lm_deluge.errors import ConnectError, DelugeError
 from lm_deluge.events import Attempt as AttemptEvent
 from lm_deluge.response import APIResponse, StreamStats
@@ -112,7 +112,7 @@ class CallAttempt:
         reader: Where events are read: the stream, or what watches its throughput.
     """
 
-    def __init__(self, call: AdmittedCall, start: Start, plan: CallPlan) -> None:
+    def __init__(self, call: AdmittedCall, start: Admission, plan: CallPlan) -> None:
         self.call = call
         self.plan = plan
         self.start = start

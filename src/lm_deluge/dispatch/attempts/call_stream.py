@@ -28,7 +28,7 @@ from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.scheduling.first_token_times import FirstTokenTimes
 from lm_deluge.dispatch.scheduling.queue import Job
 from lm_deluge.dispatch.scheduling.runner import Runner
-from lm_deluge.dispatch.scheduling.scheduler import Start
+from lm_deluge.dispatch.scheduling.scheduler import Admission
 from lm_deluge.errors import APIError, ConfigurationError, DelugeError, DispatchError
 from lm_deluge.events import Event, ResponseStarted
 from lm_deluge.response import APIResponse, StreamStats
@@ -62,7 +62,7 @@ class StreamCall:
         self._is_aborted = False
         self._is_over = False
         self._ended_at: float | None = None
-        # If nobody reads the events and no cost is checked, nothing is done from one read to the next.
+        # If the caller reads no events and no cost is checked, nothing is done from one read to the next.
         self._skips_events = not spec.delivers_events and self._budget is None
 
     # Reading
@@ -190,7 +190,7 @@ class StreamCall:
             call.started_at = call.loop.time() if call.started_at is None else call.started_at
             return attempt
 
-    async def _begin(self, call: AdmittedCall, start: Start, reserved_cost: float = 0.0) -> CallAttempt:
+    async def _begin(self, call: AdmittedCall, start: Admission, reserved_cost: float = 0.0) -> CallAttempt:
         """Return the attempt of an admission; release the ticket if the request cannot be sent.
 
         Args:
@@ -494,7 +494,7 @@ class StreamCall:
         call = self._call
         stream = None if self._attempt is None else self._attempt.stream
         if call is None:
-            return build_stats(stream, attempts=0, begun=None, now=self._ended_at)
+            return build_stats(stream, attempts=0, started_at=None, now=self._ended_at)
         now = self._ended_at or call.loop.time()
-        stats = build_stats(stream, attempts=call.attempts, begun=call.started_at, now=now)
+        stats = build_stats(stream, attempts=call.attempts, started_at=call.started_at, now=now)
         return stats if self._spliced is None else self._spliced.complete_stats(stats)

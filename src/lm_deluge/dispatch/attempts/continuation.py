@@ -34,7 +34,7 @@ INSTRUCTION = """\
 Your last message was cut off on its way. These are the last words of it that arrived:
 <last_words>{}</last_words>
 Go on exactly there: begin with what stands between the tags, letter for letter and without the tags, and write on \
-right behind it, even in the middle of a word. Say nothing else before it, do not begin anew, never mention the cut."""
+right after it, even in the middle of a word. Say nothing else before it, do not start over, never mention the cut."""
 
 _CHARACTERS_PER_TOKEN_AT_LEAST = 2  # of the repeated words; a limit with too few tokens would cut them
 

@@ -1,8 +1,9 @@
-"""A second attempt beside one that is silent for long: the first to speak is kept, the other is closed at once.
+"""Hedging: a second attempt beside one without output; the first to have output is kept, the other one is closed.
 
-The first one is read by whoever waits for the call, as without hedging; only a second one has a task, from the moment
-at which it is due. It queues for leave like any other request, and is withdrawn if the first one speaks, or fails, in
-the meantime. Once it has left, neither one's failure ends the call as long as the other goes on.
+The first attempt is read in the task that waits for the call, as without hedging; the second one has a task of its own,
+from the moment at which it is due. It queues for admission like any other request, and leaves the queue if the first
+attempt has output, or fails, in the meantime. Once it was sent, a failure of one attempt does not end the call as long
+as the other one runs.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import msgspec
 
 from lm_deluge.dispatch.attempts.attempt import AdmittedCall, CallAttempt
 from lm_deluge.dispatch.call import CallSpec
-from lm_deluge.dispatch.scheduling.scheduler import Start
+from lm_deluge.dispatch.scheduling.scheduler import Admission
 from lm_deluge.errors import ConfigurationError, DelugeError, DispatchError
 from lm_deluge.events import Attempt as AttemptEvent
 from lm_deluge.events import Event
@@ -46,7 +47,7 @@ class Hedge:
         spec: CallSpec,
         first: CallAttempt,
         *,
-        begin: Callable[[AdmittedCall, Start, float], Awaitable[CallAttempt]],
+        begin: Callable[[AdmittedCall, Admission, float], Awaitable[CallAttempt]],
         read: Callable[[CallAttempt], Awaitable[list[Event]]],
         lose: Callable[[CallAttempt, DelugeError | None], None],
     ) -> None:
@@ -82,7 +83,7 @@ class Hedge:
             self.stop()
 
     def stop(self) -> None:
-        """Start no second attempt any more; the caller ends the attempts."""
+        """Admission no second attempt any more; the caller ends the attempts."""
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:
@@ -152,7 +153,7 @@ class Hedge:
             lost, self.second = self.second, None
             self._lose(lost, error)
             return
-        except Exception as error:  # noqa: BLE001 - raised by whoever waits for the call
+        except Exception as error:  # noqa: BLE001 - raised in the task that waits for the call
             self._outcome = error
         if self._scope is not None:
             self._scope.reschedule(asyncio.get_running_loop().time())
@@ -163,14 +164,14 @@ class Hedge:
         self.notes.append(AttemptEvent(attempt.number, "Hedge", what, 0.0, attempt.start.route.model))
         return await self._read(attempt)
 
-    async def _begin_second(self, start: Start) -> CallAttempt:
+    async def _begin_second(self, start: Admission) -> CallAttempt:
         call = self._first.call
         if call.is_last:  # the first attempt was resumed in the meantime
             self._runner.give_back(start.ticket, was_sent=False)
             raise DispatchError("there were as many attempts as max_attempts allows")
         return await self._begin(call, start, self._first.plan.least_cost())
 
-    async def _admit(self) -> Start:
+    async def _admit(self) -> Admission:
         """Wait for admission at another model, and if no other can take the call, at the same one."""
         present = self._first.start.route.model
         others = frozenset(

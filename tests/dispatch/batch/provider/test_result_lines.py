@@ -24,7 +24,8 @@ from lm_deluge.dispatch.batch.provider.runner import ProviderBatch
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.errors import BatchEndedError, DispatchError, RedirectRefusedError, ResponseLimitError
 from lm_deluge.simulator import Simulator
-from lm_deluge.transport.connection_slots import ConnectionSlot, ConnectionSlots
+from lm_deluge.transport.base import ConnectionSlot
+from lm_deluge.transport.connection_slots import ConnectionSlots
 from lm_deluge.wire.http import HttpHead, HttpRequest
 
 Reads = Sequence[bytes] | Callable[[], Iterator[bytes]]
@@ -60,7 +61,7 @@ class OpenAIHost:
         self._names: list[str] = []
         self._phase = phase
 
-    async def place(self) -> ConnectionSlot:
+    async def connection_slot(self) -> ConnectionSlot:
         return await ConnectionSlots(math.inf).take()
 
     async def open(self, request: HttpRequest, *, connect_timeout_s: float | None, proxy: Secret | None) -> Body:
