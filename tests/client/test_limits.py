@@ -139,8 +139,8 @@ class Watching:
 async def test_a_batch_says_what_holds_it_back(options: dict[str, Any], words: str) -> None:
     async with Simulator("Yes.") as sim, client_of(sim, **options) as client:
         shown = Watching()
-        make = client._spec_factory(CallOptions(), is_collected=True)
-        await run_in_order(client._runner(), make, ["Hi"] * 20, most_at_once=20, progress=shown)
+        make = client.dispatcher.planner(CallOptions()).collected
+        await run_in_order(client.dispatcher.runner(), make, ["Hi"] * 20, most_at_once=20, progress=shown)
     assert words in {tally.limited_by for tally in shown.told}
     assert shown.told[-1].limited_by is None, "nothing waits any more"
 
@@ -169,7 +169,7 @@ async def test_headers_of_a_refusal_are_learned_from() -> None:
         with pytest.raises(RateLimitError) as caught:
             await client.stream("Hi", echo=None)
         assert caught.value.rate_limits["requests"].limit == 30
-        (limit,) = client._limiter.limiter._route("gpt-4o", "").limits
+        (limit,) = client.dispatcher.limiter().limiter._route("gpt-4o", "").limits
         assert (limit.dimension, limit.amount) == ("requests", 30)
 
 
@@ -177,7 +177,7 @@ async def test_jitter_is_learned_from_connections() -> None:
     async with Loopback(answer(HELLO)) as server, client_of(server) as client:
         for _ in range(60):
             await client.stream("Hi", echo=None)
-        limiter = client._limiter.limiter
+        limiter = client.dispatcher.limiter().limiter
         assert len(limiter._delays) == 60
         assert min(limiter._delays) > 0
         assert limiter._jitter_s == max(0.01, *limiter._delays)
@@ -202,7 +202,7 @@ def jumping_wall_clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 async def test_the_wall_clock_changes_nothing(jumping_wall_clock: list[float]) -> None:
     async with Simulator("Yes.") as sim, client_of(sim, max_requests_per_minute=60) as client:
         without_waiting(client)
-        runner = client._runner()
+        runner = client.dispatcher.runner()
         begun = runner.now()
         responses = await client.process_prompts_async(["Hi"] * 30)
         took_s = runner.now() - begun

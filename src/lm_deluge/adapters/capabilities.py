@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
+import msgspec
+
 from lm_deluge.adapters.adapter import Adapter, Call
 from lm_deluge.config import SamplingParams
 from lm_deluge.errors import ConfigurationError, UnsupportedParameterError
@@ -24,7 +26,15 @@ from lm_deluge.prompt.parts import (
     ToolResultPart,
 )
 
-__all__ = ["cannot_stand", "cannot_take", "check_fit", "check_tool_choice", "losses", "parts_in_pairs"]
+__all__ = [
+    "cannot_stand",
+    "cannot_take",
+    "check_fit",
+    "check_tool_choice",
+    "losses",
+    "parts_in_pairs",
+    "with_dropped_parts",
+]
 
 _SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 _MEDIA = {ImagePart: "image_input", FilePart: "file_input", AudioPart: "audio_input"}
@@ -111,6 +121,12 @@ def check_tool_choice(call: Call) -> str | None:
         names = ", ".join(tool.name for tool in call.tools) or "none"
         raise ConfigurationError(f"tool_choice={choice!r} names no tool of the call", hint=f"Its tools: {names}.")
     return choice
+
+
+def with_dropped_parts(call: Call, adapter: Adapter) -> Call:
+    """Return the call with the names of the parts in its warnings that are not sent; see `losses`."""
+    dropped = losses(call, adapter)
+    return msgspec.structs.replace(call, warnings=dropped) if dropped else call
 
 
 def losses(call: Call, adapter: Adapter) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from weakref import WeakSet
 
-from lm_deluge.api_requests.read_timeout import TimeoutMonitor
+from lm_deluge.api_requests.timeouts import TimeoutMonitor
 from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.scheduling.circuit_breaker import CircuitBreaker
 from lm_deluge.dispatch.scheduling.first_token_times import FirstTokenTimes
@@ -160,7 +160,9 @@ class Runner:
         self._last_id += 1
         return Job(
             id=self._last_id,
-            input_tokens=estimate_tokens(spec.text_length, characters_per_token=_CHARACTERS_PER_TOKEN_AT_LEAST),
+            input_tokens=estimate_tokens(
+                spec.conversation.text_length(), characters_per_token=_CHARACTERS_PER_TOKEN_AT_LEAST
+            ),
             max_output_tokens=spec.max_output_tokens,
             models=spec.models,
             prefer=spec.prefer,
@@ -238,7 +240,8 @@ class Runner:
     def head_came(self, ticket: Ticket, head: HttpHead, sent_at: float) -> None:
         """Learn from the head of a response."""
         self._record_answer(ticket.model)
-        limits = parse_rate_limits(head.headers)
+        names = " ".join(head.headers)  # most responses have no such header, and need not be parsed
+        limits = parse_rate_limits(head.headers) if "limit" in names or "priority" in names else {}
         observation = Observation(
             ticket=ticket, status=head.status, sent_at=sent_at, rate_limits=limits, delay_s=head.delay_s
         )
@@ -306,7 +309,8 @@ class Runner:
         return self._breakers[route.model].record_failure(error, self.now())
 
     def _record_answer(self, model: str) -> None:
-        if self._breakers[model].record_answer():
+        breaker = self._breakers[model]
+        if not breaker.is_healthy and breaker.record_answer():
             self._is_reachable.set()
             self._is_reachable = asyncio.Event()
 
