@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.anthropic_messages.batch import AnthropicBatch
-from lm_deluge.adapters.batch_api import BatchAPI, Exchanges, HttpAnswer, Sighting, custom_id, index_in
+from lm_deluge.adapters.batch_api import BatchAPI, Exchanges, HttpAnswer, ListedBatch, custom_id, index_in
 from lm_deluge.adapters.batch_catalog import batch_api_names, find_batch_api
 from lm_deluge.adapters.catalog import find_adapter
 from lm_deluge.adapters.gemini_generate.batch import GeminiBatch
@@ -125,7 +125,7 @@ def answered(content: Any, **headers: str) -> HttpAnswer:
     return HttpAnswer(named, json.dumps(content).encode())
 
 
-def seek(api: BatchAPI, pages: list[Any], call: Call, since: float = 0) -> tuple[list[Sighting], list[str]]:
+def seek(api: BatchAPI, pages: list[Any], call: Call, since: float = 0) -> tuple[list[ListedBatch], list[str]]:
     """Search for the batch k1 of two requests; return what was found and the URLs that were asked."""
     found, sent = play_out(api.search(call, "k1", count=2, since=since), [answered(page) for page in pages])
     return found, [request.url for request in sent]
@@ -286,7 +286,7 @@ def test_why_openai_refused_a_batch(code: str, kind: type[APIError], retryable: 
 def test_a_refusal_without_a_reason_is_one(errors: Any) -> None:
     error = OPENAI.read_state(json.dumps({**OPENAI_BATCH, "status": "failed", "errors": errors}).encode()).error
     assert isinstance(error, BadRequestError)
-    assert "it gave no reason" in str(error)
+    assert "the provider gave no reason" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_an_operation_of_gemini_that_is_done_without_a_state(fields: dict[str, A
 @pytest.mark.parametrize("api", [OPENAI, ANTHROPIC, GEMINI], ids=lambda api: api.name)
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"\xff", b'{"id": 1}', b"null"])
 def test_what_is_no_state_is_an_error_that_passes(api: BatchAPI, body: bytes) -> None:
-    with pytest.raises(ContentTypeError, match="in no form of its own") as caught:
+    with pytest.raises(ContentTypeError, match="the batch API's answer is not in its documented format") as caught:
         api.read_state(body)
     assert caught.value.retryable
 
@@ -469,7 +469,7 @@ def test_openai_knows_a_batch_by_its_metadata() -> None:
     other, ours = {**OPENAI_BATCH, "id": "batch_0"}, {**OPENAI_BATCH, "metadata": {"lm_deluge_batch": "k1"}}
     pages = [{"object": "list", "data": [other], "has_more": True}, {"object": "list", "data": [ours]}]
     found, urls = seek(OPENAI, pages, chat_call())
-    assert found == [Sighting("batch_abc123", is_ours=True)]
+    assert found == [ListedBatch("batch_abc123", is_ours=True)]
     assert urls == ["https://acme.test/batches?limit=100", "https://acme.test/batches?limit=100&after=batch_0"]
     found, urls = seek(OPENAI, [pages[0]], chat_call(), since=1711471533 + 7_200)
     assert (found, len(urls)) == ([], 1)  # what is older cannot be it
@@ -485,7 +485,7 @@ def test_anthropic_names_the_batches_of_the_same_size_and_time() -> None:
     ]
     since = 1727203044.0  # when the first ones were made
     found, urls = seek(ANTHROPIC, pages, chat_call("anthropic-messages"), since)
-    assert found == [Sighting("m_1", is_ours=None)]
+    assert found == [ListedBatch("m_1", is_ours=None)]
     assert urls[1].endswith("/v1/messages/batches?limit=100&after_id=m_9")
 
 
@@ -493,7 +493,7 @@ def test_gemini_knows_a_batch_by_the_name_that_it_displays() -> None:
     ours = {"name": "batches/2", "metadata": {"displayName": "k1"}}
     pages = [{"operations": [GEMINI_BATCH], "nextPageToken": "t"}, {"operations": [ours]}]
     found, urls = seek(GEMINI, pages, chat_call("gemini-generate"))
-    assert found == [Sighting("batches/2", is_ours=True)]
+    assert found == [ListedBatch("batches/2", is_ours=True)]
     assert urls[1] == "https://acme.test/v1beta/batches?pageSize=100&pageToken=t"
     assert seek(GEMINI, [{}], chat_call("gemini-generate"))[0] == []
 
@@ -507,11 +507,11 @@ def test_every_row_that_names_a_batch_api_names_one_that_takes_its_requests() ->
     for row in rows:
         assert row.batch_api in batch_api_names()
         assert find_batch_api(row).name == row.batch_api
-        assert not row.path  # it is asked beside it
+        assert not row.path  # batch requests go to other paths than `path`
 
 
 @pytest.mark.parametrize("provider", ["vertex", "bedrock", "azure", "mistral"])
 def test_a_provider_without_one_is_refused_and_others_are_named(provider: str) -> None:
     with pytest.raises(ConfigurationError, match=r"anthropic, gemini, .*openai") as caught:
         find_batch_api(find_provider(provider))
-    assert str(caught.value).startswith(f"{provider}: it has no batch API")
+    assert str(caught.value).startswith(f"{provider}: LM Deluge knows no batch API of this provider")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lm_deluge.adapters.capabilities import losses
+from lm_deluge.adapters.capabilities import dropped_parts
 from lm_deluge.adapters.openai_chat.adapter import OpenAIChat
 from lm_deluge.api_requests.request import build_call
 from lm_deluge.errors import ConfigurationError, UnsupportedParameterError
@@ -30,7 +30,7 @@ SIGNED = (ReasoningPart("hm"), ProviderDataPart("acme", "reasoning_details", [{"
 
 
 def lost(*parts: object, role: str = "assistant") -> tuple[str, ...]:
-    return losses(a_call(Conversation([Message(role, parts)])), OpenAIChat())
+    return dropped_parts(a_call(Conversation([Message(role, parts)])), OpenAIChat())
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.capabilities import losses
+from lm_deluge.adapters.capabilities import dropped_parts
 from lm_deluge.adapters.catalog import adapter_names, find_adapter
 from lm_deluge.encoders.catalog import find_encoder
 from lm_deluge.events import Event, MediaDelta, ProviderPart
@@ -103,7 +103,7 @@ def test_the_next_turn_is_built_for_every_provider(made_by: str, taken_by: str, 
             assert [each.arguments for each in again.tool_calls] == whole
     foreign = [part for part in answer.content.parts if isinstance(part, ProviderDataPart)]
     if made_by != taken_by and foreign:
-        assert "provider_data_not_sent" in losses(call, adapter)
+        assert "provider_data_not_sent" in dropped_parts(call, adapter)
 
 
 # Bedrock's native API has the form of each model's vendor: its own tests hold what goes back in which.

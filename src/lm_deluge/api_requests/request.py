@@ -8,7 +8,7 @@ from typing import Any, get_args
 import msgspec
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.capabilities import losses
+from lm_deluge.adapters.capabilities import dropped_parts
 from lm_deluge.adapters.catalog import find_adapter
 from lm_deluge.api_requests.credentials import check_headers, find_base_url
 from lm_deluge.config import PromptCache, SamplingParams
@@ -102,7 +102,7 @@ def build_blank_call(  # noqa: PLR0913 - what one request is made from, but for 
 def with_conversation(call: Call, conversation: Conversation) -> Call:
     """Return the call with this conversation, and the warnings that go with it."""
     full = msgspec.structs.replace(call, conversation=conversation)
-    lost = losses(full, find_adapter(call.provider.adapter))
+    lost = dropped_parts(full, find_adapter(call.provider.adapter))
     return msgspec.structs.replace(full, warnings=lost) if lost else full
 
 

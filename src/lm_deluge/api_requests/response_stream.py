@@ -122,11 +122,11 @@ class ResponseStream:
         return self._bytes_before + self._exchange.bytes_received
 
     @property
-    def place(self) -> tuple[str, int] | None:
+    def resume_point(self) -> tuple[str, int] | None:
         """Where the answer can be taken up again: its id, and the number of the last event that was read."""
         decoder = self._decoder
         if self._call.background and isinstance(decoder, ResumableDecoder) and not decoder.is_finished:
-            return decoder.place
+            return decoder.resume_point
         return None
 
     @cached_property

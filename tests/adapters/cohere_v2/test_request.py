@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lm_deluge.adapters.capabilities import losses
+from lm_deluge.adapters.capabilities import dropped_parts
 from lm_deluge.adapters.cohere_v2.adapter import CohereV2
 from lm_deluge.adapters.cohere_v2.request import THINKING_BUDGETS
 from lm_deluge.config import SamplingParams
@@ -85,9 +85,9 @@ def test_what_has_no_place_is_refused_by_name(name: str, value: Any) -> None:
     [
         (Message.user("See").with_file(b"%PDF-1.7"), "takes no files"),
         (Message.user("Hear").with_audio(b"ID3"), "takes no audio"),
-        (Message("user", (TextPart("Hi"),), "Ann"), "names of who speaks"),
-        (Message("system", (IMAGE,)), "Image cannot stand in a message of role system"),
-        (Message("tool", (TextPart("Hi"),)), "Text cannot stand in a message of role tool"),
+        (Message("user", (TextPart("Hi"),), "Ann"), "name of a message"),
+        (Message("system", (IMAGE,)), "Image is not allowed in a message of role system"),
+        (Message("tool", (TextPart("Hi"),)), "Text is not allowed in a message of role tool"),
         (Message("tool", (ToolResultPart("a", "See", (IMAGE,)),)), "media in a tool result"),
     ],
 )
@@ -174,14 +174,14 @@ def test_a_plan_goes_back_with_its_calls() -> None:
         },
         {"role": "tool", "tool_call_id": "add_1", "content": "4"},
     ]
-    assert losses(api_calls.call_of(API, [answer]), CohereV2()) == ()
+    assert dropped_parts(api_calls.call_of(API, [answer]), CohereV2()) == ()
 
 
 def test_thoughts_go_back_as_pieces() -> None:
     said = Message("assistant", (ReasoningPart("Hm."), TextPart("Four."), RefusalPart("No."), ToolCallPart("a", "f")))
     (sent,) = messages_of(said)
     assert sent["content"] == [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Four."}]
-    assert losses(api_calls.call_of(API, [said]), CohereV2()) == ("refusal_not_sent",)
+    assert dropped_parts(api_calls.call_of(API, [said]), CohereV2()) == ("refusal_not_sent",)
 
 
 def test_a_call_with_free_text_becomes_one_of_a_function() -> None:
@@ -195,5 +195,5 @@ def test_an_assistant_that_said_nothing() -> None:
 
 @pytest.mark.parametrize("role", ["system", "user", "assistant"])
 def test_nobody_has_a_name(role: Any) -> None:
-    with pytest.raises(UnsupportedParameterError, match="names of who speaks"):
+    with pytest.raises(UnsupportedParameterError, match="name of a message"):
         messages_of(Message(role, Message.user("Hi").parts, "Ann"))

@@ -259,9 +259,9 @@ def test_a_plain_answer() -> None:
     ("body", "kind", "words"),
     [
         (b'{"id":"1","message":"too many requests"}', APIError, "too many requests"),
-        (b'{"id":"1"}', ProtocolError, "no chat answer"),
-        (b"[1]", ProtocolError, "no chat answer"),
-        (b"{", ProtocolError, "no JSON"),
+        (b'{"id":"1"}', ProtocolError, "not a chat response"),
+        (b"[1]", ProtocolError, "not a chat response"),
+        (b"{", ProtocolError, "is not JSON"),
     ],
 )
 def test_documents_that_are_no_answer(body: bytes, kind: type[DelugeError], words: str) -> None:

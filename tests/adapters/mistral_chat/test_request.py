@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lm_deluge.adapters.capabilities import losses
+from lm_deluge.adapters.capabilities import dropped_parts
 from lm_deluge.adapters.mistral_chat.adapter import MistralChat
 from lm_deluge.adapters.mistral_chat.request import valid_call_id
 from lm_deluge.config import SamplingParams
@@ -78,13 +78,13 @@ def test_parameters_have_names_of_their_own() -> None:
 def test_what_has_no_place_is_refused_by_name() -> None:
     with pytest.raises(UnsupportedParameterError, match="verbosity"):
         body_of(params=SamplingParams(verbosity="low"))
-    with pytest.raises(UnsupportedParameterError, match="names of who speaks"):
+    with pytest.raises(UnsupportedParameterError, match="name of a message"):
         messages_of(Message("user", Message.user("Hi").parts, "Ann"))
-    with pytest.raises(UnsupportedParameterError, match="ToolCall cannot stand in a message of role user"):
+    with pytest.raises(UnsupportedParameterError, match="ToolCall is not allowed in a message of role user"):
         messages_of(Message("user", (ToolCallPart("a", "f"),)))
-    with pytest.raises(UnsupportedParameterError, match="Image cannot stand in a message of role system"):
+    with pytest.raises(UnsupportedParameterError, match="Image is not allowed in a message of role system"):
         messages_of(Message("system", (ImagePart(Media(url="https://a.test/1.png")),)))
-    with pytest.raises(InvalidPromptError, match="by its id"):
+    with pytest.raises(InvalidPromptError, match="by its file id"):
         messages_of(Message("user", (AudioPart(Media(file_id="x")),)))
 
 
@@ -212,17 +212,17 @@ def test_thoughts_go_back_with_their_signatures() -> None:
             {"type": "text", "text": "Four."},
         ],
     }
-    assert losses(api_calls.call_of(API, [answer]), MistralChat()) == ()
+    assert dropped_parts(api_calls.call_of(API, [answer]), MistralChat()) == ()
 
 
 def test_what_cannot_go_back_is_named() -> None:
     said = Message("assistant", (RefusalPart("No."), ReasoningPart("Hm."), AudioPart(Media(file_id="a"))))
-    assert losses(api_calls.call_of(API, [said]), MistralChat()) == ("refusal_not_sent", "audio_not_sent")
+    assert dropped_parts(api_calls.call_of(API, [said]), MistralChat()) == ("refusal_not_sent", "audio_not_sent")
     (sent,) = messages_of(said)
     assert sent["content"] == [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}]
 
 
 @pytest.mark.parametrize("role", ["system", "user", "assistant"])
 def test_nobody_has_a_name(role: Any) -> None:
-    with pytest.raises(UnsupportedParameterError, match="names of who speaks"):
+    with pytest.raises(UnsupportedParameterError, match="name of a message"):
         messages_of(Message(role, Message.user("Hi").parts, "Ann"))

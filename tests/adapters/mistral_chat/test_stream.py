@@ -188,7 +188,7 @@ def test_a_plain_answer_has_the_same_content() -> None:
 
 
 def test_json_that_is_no_answer() -> None:
-    with pytest.raises(ProtocolError, match="no chat completion"):
+    with pytest.raises(ProtocolError, match="not a chat completion"):
         decode_body(API, b'{"ok": true}')
 
 

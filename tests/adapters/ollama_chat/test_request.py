@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lm_deluge.adapters.capabilities import losses
+from lm_deluge.adapters.capabilities import dropped_parts
 from lm_deluge.adapters.ollama_chat.adapter import OllamaChat
 from lm_deluge.config import SamplingParams
 from lm_deluge.errors import UnsupportedParameterError
@@ -92,10 +92,10 @@ def test_what_has_no_place_is_refused_by_name(name: str, value: Any) -> None:
         (Message.user("See").with_file(b"%PDF-1.7"), "takes no files"),
         (Message.user("Hear").with_audio(b"ID3"), "takes no audio"),
         (Message.user("See").with_image("https://a.test/1.png"), "takes no images by URL"),
-        (Message("user", (TextPart("Hi"),), "Ann"), "names of who speaks"),
-        (Message("user", (ReasoningPart("Hm."),)), "Reasoning cannot stand in a message of role user"),
-        (Message("system", (ReasoningPart("Hm."),)), "Reasoning cannot stand in a message of role system"),
-        (Message("tool", (TextPart("Hi"),)), "Text cannot stand in a message of role tool"),
+        (Message("user", (TextPart("Hi"),), "Ann"), "name of a message"),
+        (Message("user", (ReasoningPart("Hm."),)), "Reasoning is not allowed in a message of role user"),
+        (Message("system", (ReasoningPart("Hm."),)), "Reasoning is not allowed in a message of role system"),
+        (Message("tool", (TextPart("Hi"),)), "Text is not allowed in a message of role tool"),
     ],
 )
 def test_parts_that_have_no_place_are_refused(message: Message, words: str) -> None:
@@ -155,7 +155,7 @@ def test_thoughts_calls_and_results_go_back() -> None:
         },
         {"role": "tool", "content": "4", "tool_call_id": "call_0", "tool_name": "add", "images": [IMAGE]},
     ]
-    assert losses(api_calls.call_of(API, [answer]), OllamaChat()) == ()
+    assert dropped_parts(api_calls.call_of(API, [answer]), OllamaChat()) == ()
 
 
 @pytest.mark.parametrize(
@@ -181,12 +181,12 @@ def test_the_name_of_a_tool_whose_call_is_not_there() -> None:
 
 
 def test_what_cannot_go_back_is_named() -> None:
-    assert losses(api_calls.call_of(API, [Message("assistant", (RefusalPart("No."),))]), OllamaChat()) == (
+    assert dropped_parts(api_calls.call_of(API, [Message("assistant", (RefusalPart("No."),))]), OllamaChat()) == (
         "refusal_not_sent",
     )
 
 
 @pytest.mark.parametrize("role", ["system", "user", "assistant"])
 def test_nobody_has_a_name(role: Any) -> None:
-    with pytest.raises(UnsupportedParameterError, match="names of who speaks"):
+    with pytest.raises(UnsupportedParameterError, match="name of a message"):
         messages_of(Message(role, Message.user("Hi").parts, "Ann"))

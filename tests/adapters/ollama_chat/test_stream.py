@@ -188,7 +188,7 @@ def test_a_plain_answer_may_be_spread_over_lines(indent: int | None) -> None:
 
 
 def test_json_that_is_no_answer() -> None:
-    with pytest.raises(ProtocolError, match="no whole chat answer"):
+    with pytest.raises(ProtocolError, match="not a finished chat response"):
         OllamaChat().parse_response(api_calls.call_of(API, Conversation.user("Hi")), b'{"ok":true}')
 
 

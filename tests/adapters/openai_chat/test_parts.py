@@ -368,4 +368,4 @@ def test_numbers_that_no_float_holds_are_refused_as_json() -> None:
 def test_a_plain_answer_nested_too_deep_is_refused() -> None:
     nested = b"[" * 700 + b"]" * 700
     body = b'{"id":"1","choices":[{"message":{"reasoning":%b},"finish_reason":"stop"}]}' % nested
-    assert failure_of(body, ProtocolError).message == "a frame is nested too deep"
+    assert failure_of(body, ProtocolError).message == "a frame is nested too deeply"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.capabilities import losses
+from lm_deluge.adapters.capabilities import dropped_parts
 from lm_deluge.adapters.openai_chat.adapter import OpenAIChat
 from lm_deluge.adapters.openai_chat.request import build_chat_body
 from lm_deluge.config import SamplingParams
@@ -88,7 +88,7 @@ def test_reasoning_alone_is_a_message_too() -> None:
 @pytest.mark.parametrize(("field", "lost"), [("", ("reasoning_not_sent",)), ("reasoning_content", ())])
 def test_no_warning_is_given_of_reasoning_that_is_sent(field: Any, lost: tuple[str, ...]) -> None:
     call = a_call(Conversation([Message.user("Hi"), THOUGHT]), quirks=Quirks(reasoning_field=field))
-    assert losses(call, OpenAIChat()) == lost
+    assert dropped_parts(call, OpenAIChat()) == lost
 
 
 @pytest.mark.parametrize(

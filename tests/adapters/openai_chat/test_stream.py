@@ -97,7 +97,7 @@ def test_a_connection_cut_before_the_end_mark_is_no_success() -> None:
     assert error.partial.completion == "Hello world"
     assert error.partial.finish_reason is None
     assert str(error) == (
-        "the stream ended without its terminal event. The answer is incomplete; what came is in .partial."
+        "the stream ended without its terminal event. The answer is incomplete; the received part is in .partial."
     )
     assert error.retryable
 
@@ -300,7 +300,7 @@ def test_a_content_type_of_no_stream_is_looked_at_with_suspicion(size: int) -> N
     for start in range(0, len(body), size):
         decoder.feed(body[start : start + size])
     assert isinstance(decoder.error, ContentTypeError)
-    assert decoder.error.message == "the answer is no stream"
+    assert decoder.error.message == "the answer is not a stream"
     assert decoder.feed(HELLO) == []
     short = a_decoder("image/png")
     short.feed(b"no")
@@ -351,7 +351,7 @@ def test_a_plain_answer_where_a_stream_was_asked_for() -> None:
 @pytest.mark.parametrize("body", [b"{}", b'{"id":"x"}', b"[]", b'{"choices":[]}', b"[1]"])
 def test_a_json_document_that_is_no_answer(body: bytes) -> None:
     error = failure_of(body, ProtocolError)
-    assert (error.message, error.reason) == ("the answer is JSON, but no chat completion", "order")
+    assert (error.message, error.reason) == ("the answer is JSON, but not a chat completion", "order")
 
 
 def test_a_cut_json_document_is_no_json() -> None:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.capabilities import losses
+from lm_deluge.adapters.capabilities import dropped_parts
 from lm_deluge.adapters.openai_chat.adapter import OpenAIChat
 from lm_deluge.adapters.openai_responses.adapter import OpenAIResponses
 from lm_deluge.adapters.openai_responses.items import ECHOED
@@ -191,11 +191,11 @@ def test_what_has_no_place_in_a_message_is_refused() -> None:
         items_of(Message.user("Listen").with_audio(b"ID3 rest"))
     with pytest.raises(UnsupportedParameterError, match="acme takes no name of a message"):
         items_of(Message("user", (TextPart("Hi"),), "ann"))
-    with pytest.raises(UnsupportedParameterError, match="ToolCall cannot stand in a message of role user"):
+    with pytest.raises(UnsupportedParameterError, match="ToolCall is not allowed in a message of role user"):
         items_of(Message("user", (ToolCallPart("c", "f"),)))
-    with pytest.raises(UnsupportedParameterError, match="Image cannot stand in a message of role system"):
+    with pytest.raises(UnsupportedParameterError, match="Image is not allowed in a message of role system"):
         items_of(Message("system", (ImagePart(Media(url="https://a.test")),)))
-    with pytest.raises(UnsupportedParameterError, match="Text cannot stand in a message of role tool"):
+    with pytest.raises(UnsupportedParameterError, match="Text is not allowed in a message of role tool"):
         items_of(Message("tool", (TextPart("x"),)))
     row = ProviderRow(id="acme", otel_name="acme", adapter="openai-chat", base_url="https://acme.test")
     call = msgspec.structs.replace(a_call(HI), provider=row, background=True)
@@ -276,7 +276,7 @@ def test_a_second_turn_sends_all_that_the_provider_made() -> None:
         ANSWER[5],
         {"type": "function_call_output", "call_id": "c1", "output": "sunny"},
     ]
-    assert losses(call, OpenAIResponses()) == ()
+    assert dropped_parts(call, OpenAIResponses()) == ()
 
 
 def test_nothing_of_it_goes_to_another_provider() -> None:
@@ -288,7 +288,11 @@ def test_nothing_of_it_goes_to_another_provider() -> None:
         {"role": "assistant", "content": "I look."},
         {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"a": 1}'},
     ]
-    assert set(losses(call, OpenAIResponses())) == {"reasoning_not_sent", "provider_data_not_sent", "image_not_sent"}
+    assert set(dropped_parts(call, OpenAIResponses())) == {
+        "reasoning_not_sent",
+        "provider_data_not_sent",
+        "image_not_sent",
+    }
 
 
 def test_a_call_out_of_a_program_names_it_in_its_result() -> None:

@@ -64,10 +64,10 @@ def test_cut_at_every_byte_it_is_whole(is_closed: bool) -> None:
             if decoder.is_finished:
                 break
             assert isinstance(decoder.error, TruncatedError)
-        if decoder.place is None:
+        if decoder.resume_point is None:
             assert position <= len(FRAMES[0])
             continue
-        response_id, cursor = decoder.place
+        response_id, cursor = decoder.resume_point
         assert response_id == "resp_1"
         decoder.reopen()
         assert decoder.error is None
@@ -109,7 +109,7 @@ def test_a_stream_without_numbers_has_no_place() -> None:
         head, _, data = line.partition(b"\ndata: ")
         fields = {name: value for name, value in json.loads(data).items() if name != "sequence_number"}
         decoder.feed(head + b"\ndata: " + json.dumps(fields).encode() + b"\n\n")
-    assert decoder.place is None
+    assert decoder.resume_point is None
 
 
 def test_what_is_not_json_after_a_break_is_an_error() -> None:

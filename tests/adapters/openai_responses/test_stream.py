@@ -419,7 +419,7 @@ def test_without_its_last_event_it_is_no_answer() -> None:
 
 @pytest.mark.parametrize("status", ["queued", "in_progress", None])
 def test_a_plain_answer_that_is_not_through_is_none(status: Any) -> None:
-    with pytest.raises(ProtocolError, match="no finished response"):
+    with pytest.raises(ProtocolError, match="not a finished response"):
         decode_body(API, json.dumps(whole(status=status, error=None)).encode())
 
 

@@ -194,7 +194,7 @@ class AnthropicPayload(TypedPayload):
 
     def _begin_anew(self, events: list[Event]) -> None:
         """Give up what came: a proxy that lost its provider in mid-answer asked again (seen 2026)."""
-        self.calls.begin_anew(events)
+        self.calls.restart(events)
         self._attempts += 1
         self._blocks, self._last_key, self._length, self._is_after_text = {}, -1, 0, False
         self._usage, self._container = {}, None

@@ -24,7 +24,7 @@ from lm_deluge.adapters.bedrock_invoke.prompt_templates import (
     spoken,
     titan_prompt,
 )
-from lm_deluge.adapters.capabilities import cannot_take, check_fit
+from lm_deluge.adapters.capabilities import cannot_take, check_capabilities
 from lm_deluge.adapters.openai_chat.request import build_chat_body
 
 __all__ = ["build_invoke_body", "build_invoke_headers"]
@@ -69,7 +69,7 @@ def _claude(call: Call) -> JSON:
 def _nova(call: Call) -> JSON:
     """Return a body in the form of Nova, which is nearly that of Converse."""
     # https://docs.aws.amazon.com/nova/latest/nova2-userguide/request-response-schema.html
-    check_fit(call)
+    check_capabilities(call)
     refuse_what_has_no_place(call, NO_PLACE)
     if call.output is not None:
         raise cannot_take(call, "output with this model", hint="Ask it through Converse, or give a tool of that form.")
@@ -116,7 +116,7 @@ def _chat(call: Call) -> JSON:
 
 def _check_text(call: Call, *able: str) -> None:
     """Refuse what a model that continues text cannot take."""
-    check_fit(call)
+    check_capabilities(call)
     refuse_what_has_no_place(call, tuple(name for name in _NO_TEXT_PLACE if name not in able))
     if call.params.stop and "stop" not in able:
         raise cannot_take(call, "stop with this model")

@@ -33,7 +33,7 @@ def can_resume(attempt: ResponseStream | None, error: DelugeError) -> bool:
     """Whether the answer goes on at the provider although its stream ended with this error."""
     is_late = isinstance(error, TimeoutError) and error.phase == "total"
     is_broken = isinstance(error, TransportError) and error.retryable and not is_late
-    return is_broken and attempt is not None and attempt.place is not None
+    return is_broken and attempt is not None and attempt.resume_point is not None
 
 
 async def resume(plan: CallPlan, attempt: ResponseStream) -> None:
@@ -42,7 +42,7 @@ async def resume(plan: CallPlan, attempt: ResponseStream) -> None:
     Raises:
         DelugeError: The provider does not give the rest, or cannot be reached; the attempt is as it was.
     """
-    place = attempt.place
+    place = attempt.resume_point
     assert place is not None  # noqa: S101 - can_resume
     assert isinstance(plan.adapter, Resumable)  # noqa: S101 - only its decoders have a place
     rest = plan.adapter.build_resume(plan.call, *place)

@@ -240,7 +240,7 @@ class CallAttempts:
 
     def _cancel_upstream(self, attempt: CallAttempt) -> None:
         """End an answer that goes on at the provider; one that is over, or was refused, does not."""
-        place = None if attempt.stream is None else attempt.stream.place
+        place = None if attempt.stream is None else attempt.stream.resume_point
         if place is None or place[0] in self._cancels or self._loop is None or isinstance(self.error, APIError):
             return
         self._cancels[place[0]] = UpstreamCancel(attempt.plan, place[0], self._loop)

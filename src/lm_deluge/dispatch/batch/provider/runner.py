@@ -23,7 +23,7 @@ from typing import Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from lm_deluge.adapters.batch_api import BatchState, Sighting, batch_ended, index_in
+from lm_deluge.adapters.batch_api import BatchState, ListedBatch, batch_ended, index_in
 from lm_deluge.adapters.batch_catalog import find_batch_api
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.dispatch.batch.provider.part import FIRST_WAIT_S, LONGEST_WAIT_S, BatchPart, LiveBatch
@@ -289,7 +289,7 @@ class ProviderBatch:
         foreign: set[str] = set()
         for is_last in (False, True):
 
-            def look() -> Awaitable[list[Sighting]]:
+            def look() -> Awaitable[list[ListedBatch]]:
                 search = api.search(call, batch.name, count=len(batch.ids), since=batch.at)
                 return live.client.run(search)
 
