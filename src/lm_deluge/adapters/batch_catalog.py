@@ -34,7 +34,7 @@ def find_batch_api(provider: ProviderRow) -> BatchAPI:
     """
     if provider.batch_api in _APIS:
         return _APIS[provider.batch_api]()
-    able = ", ".join(row.id for row in list_providers() if row.batch_api in _APIS)
+    supported = ", ".join(row.id for row in list_providers() if row.batch_api in _APIS)
     raise ConfigurationError(
-        "LM Deluge knows no batch API of this provider", provider=provider.id, hint=f"Providers with one: {able}."
+        "LM Deluge knows no batch API of this provider", provider=provider.id, hint=f"Providers with one: {supported}."
     )

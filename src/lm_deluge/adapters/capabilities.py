@@ -41,12 +41,12 @@ def check_capabilities(call: Call, *, takes_background: bool = False) -> None:
     Raises:
         UnsupportedParameterError: The model does not support a parameter or a part; its attribute `parameter` names it.
     """
-    able = call.model.capabilities
-    for name in _unsupported_parameters(call.params, able):
+    capabilities = call.model.capabilities
+    for name in _unsupported_parameters(call.params, capabilities):
         raise _refusal(call, name)
-    if call.tools and not able.tools:
+    if call.tools and not capabilities.tools:
         raise _refusal(call, "tools")
-    if call.output is not None and not able.json_schema:
+    if call.output is not None and not capabilities.json_schema:
         raise _refusal(call, "output")
     if call.cache is not None and call.provider.prompt_cache == "none":
         raise cannot_take(call, "cache")
@@ -66,23 +66,25 @@ def _check_media(call: Call, parts: tuple[Part, ...]) -> None:
             _check_media(call, part.media)
 
 
-def _unsupported_parameters(params: SamplingParams, able: Capabilities) -> list[str]:
-    unsupported = [] if able.sampling else [name for name in _SAMPLING if getattr(params, name) is not None]
-    if not able.logprobs and (params.logprobs or params.top_logprobs is not None):
+def _unsupported_parameters(params: SamplingParams, capabilities: Capabilities) -> list[str]:
+    unsupported = [] if capabilities.sampling else [name for name in _SAMPLING if getattr(params, name) is not None]
+    if not capabilities.logprobs and (params.logprobs or params.top_logprobs is not None):
         unsupported.append("logprobs")
     effort = params.reasoning_effort
     if effort is not None:
-        is_refused = able.reasoning is False or (able.reasoning_efforts and effort not in able.reasoning_efforts)
+        is_refused = capabilities.reasoning is False or (
+            capabilities.reasoning_efforts and effort not in capabilities.reasoning_efforts
+        )
         if is_refused:
             unsupported.append(f"reasoning_effort={effort!r}")
     return unsupported
 
 
 def _refusal(call: Call, parameter: str) -> UnsupportedParameterError:
-    able = call.model.capabilities
+    capabilities = call.model.capabilities
     hint = "Leave it out, or take another model."
-    if parameter.startswith("reasoning_effort") and able.reasoning_efforts:
-        hint = f"It takes: {', '.join(able.reasoning_efforts)}."
+    if parameter.startswith("reasoning_effort") and capabilities.reasoning_efforts:
+        hint = f"It takes: {', '.join(capabilities.reasoning_efforts)}."
     return UnsupportedParameterError(
         f"{call.model.id} does not take {parameter}",
         parameter=parameter.partition("=")[0],

@@ -1,4 +1,4 @@
-"""Chat Completions by literal bytes: what an answer is made of, host by host."""
+"""Chat Completions from literal bytes: the parts of a response, host by host."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_null_alternatives() -> None:
     assert events_of(chunk({"content": "a"}, logprobs=logprobs) + END)[1] == TextDelta("a", (TokenLogprob("a", -1.0),))
 
 
-# Sources, sound, pictures, what hosts add.
+# Sources, audio, images, fields that hosts add.
 
 
 def test_annotations_are_citations() -> None:

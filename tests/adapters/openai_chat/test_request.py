@@ -1,4 +1,4 @@
-"""What is sent to Chat Completions, as parsed JSON."""
+"""Requests to Chat Completions, as parsed JSON."""
 
 from __future__ import annotations
 
@@ -346,7 +346,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Capabilities, str, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_a_model_cannot_take_is_refused_by_name(name: str) -> None:
+def test_parameters_that_a_model_does_not_support_are_refused_by_name(name: str) -> None:
     fields, able, parameter, hint = REFUSED[name]
     with pytest.raises(UnsupportedParameterError) as caught:
         body_of(HI, capabilities=able, **fields)
@@ -380,7 +380,7 @@ NOT_JSON: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", NOT_JSON)
-def test_what_does_not_fit_into_json(name: str) -> None:
+def test_values_that_json_cannot_encode(name: str) -> None:
     with pytest.raises(InvalidPromptError, match="the request cannot be encoded as JSON: ") as caught:
         NOT_JSON[name]()
     assert "secret" not in str(caught.value)
@@ -391,6 +391,6 @@ def test_a_part_that_is_an_image_by_url_needs_no_bytes() -> None:
     assert content_of(Message("user", (part,)))[0]["image_url"] == {"url": "https://a.test/b.png"}
 
 
-def test_an_image_is_not_passed_on_by_its_id() -> None:
+def test_an_image_cannot_be_sent_by_its_file_id() -> None:
     with pytest.raises(InvalidPromptError, match="by its file id"):
         content_of(Message("user", (ImagePart(Media(file_id="file-1")),)))

@@ -1,4 +1,4 @@
-"""Chat Completions by literal bytes: framing faults, ends, errors, usage."""
+"""Chat Completions from literal bytes: framing faults, ends, errors, usage."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_an_ordinary_stream() -> None:
     ]
 
 
-# The seven streams on which the library that this one replaces fails.
+# Seven streams that the predecessor of this library could not decode.
 
 
 def test_a_fully_read_stream_ends_once_and_in_order() -> None:
@@ -119,7 +119,7 @@ def test_an_event_line_before_the_data() -> None:
     assert read(body).completion == "Hello world"
 
 
-# What else goes wrong between the bytes and the answer.
+# Other faults of a stream.
 
 
 def test_invalid_utf8_becomes_the_replacement_character() -> None:
@@ -358,7 +358,7 @@ def test_a_cut_json_document_is_no_json() -> None:
     assert failure_of(b'{"id":"x","choices":[{"mess', ProtocolError).reason == "json"
 
 
-def test_an_event_beyond_the_limit_comes_behind_what_came_whole() -> None:
+def test_an_event_beyond_the_limit_is_an_error_after_the_whole_events() -> None:
     decoder = a_decoder(max_event_bytes=2_000)
     events = decoder.feed(HELLO + text("x" * 3_000))
     assert [event.text for event in events if isinstance(event, TextDelta)] == ["Hello", " world"]
