@@ -12,6 +12,9 @@ RUN := $(BIN)/python -m
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
+# Test processes: one for each core. `make test WORKERS=0` runs all tests in one process, for a debugger.
+WORKERS ?= auto
+
 PIP := $(RUN) pip install -qq --disable-pip-version-check
 
 .venv/.installed: requirements/run.txt pyproject.toml
@@ -23,7 +26,7 @@ PIP := $(RUN) pip install -qq --disable-pip-version-check
 	@touch $@
 
 .venv/.ready: .venv/.installed requirements/dev.txt
-	@echo "adding the tools of the workshop" >&2
+	@echo "adding the tools for development" >&2
 	@$(PIP) --require-hashes -r requirements/dev.txt
 	@touch $@
 
@@ -43,14 +46,14 @@ types: .venv/.ready  ## mypy --strict and basedpyright
 	@$(RUN) mypy --no-error-summary
 	@$(BIN)/basedpyright --level error
 
-imports: .venv/.ready  ## the layers of the house
+imports: .venv/.ready  ## the layers of the package
 	@$(BIN)/lint-imports --no-cache | grep -v '^$$' | tail -n 25
 
 unit: .venv/.ready  ## tests, those of the documentation excepted
-	@$(RUN) pytest --ignore=tests/docs
+	@$(RUN) pytest -n $(WORKERS) --ignore=tests/docs
 
 docs: .venv/.ready  ## every example of the documentation runs
-	@$(RUN) pytest tests/docs
+	@$(RUN) pytest -n $(WORKERS) tests/docs
 
 bench: .venv/.ready  ## speed, as ratios against something run beside it
 	@$(RUN) bench

@@ -1,1 +1,1 @@
-"""Measures speed as ratios against something that runs beside it: `make bench`."""
+"""Benchmarks: speed as a ratio to a reference that runs on the same machine (`make bench`)."""

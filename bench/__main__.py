@@ -1,4 +1,4 @@
-"""Run every measurement and print one table each. Figures are ratios; absolute times are this machine's."""
+"""Run every benchmark and print a table for each. Compare the ratios; absolute times depend on the machine."""
 
 import statistics
 import subprocess
@@ -11,16 +11,15 @@ from bench.dispatch import dispatch
 from bench.server import EVENTS
 from bench.serving import serving
 
-TURNS = 3
+TURNS = 3  # runs per peer: the median of three drops one outlier, and a run takes seconds
+IMPORT_RUNS = 9  # the best of nine is close to the import time without interference
 
 
 def decode() -> None:
-    """CPU of a client that reads 20,000 events over loopback, one process per peer, peers in turn."""
+    """Print the CPU time of a client that reads 20,000 events over loopback, in one process per peer."""
     with serving("bench.server") as (_, port):
         for per_chunk in ("1", "20"):
-            print(
-                f"\nreading {EVENTS} events, {per_chunk} to a chunk of HTTP: CPU per event, and against the bare loop"
-            )
+            print(f"\nreading {EVENTS} events, {per_chunk} per HTTP chunk: CPU per event, and ratio to the bare loop")
             report(decode_turns(port, per_chunk))
 
 
@@ -33,10 +32,10 @@ def decode_turns(port: str, per_chunk: str) -> dict[str, list[float]]:
             if peer == "openai" and turn:
                 continue
             command = [sys.executable, "-m", "bench.peers", peer, port, per_chunk]
-            took, digest = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-            times[peer].append(float(took))
+            seconds, digest = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+            times[peer].append(float(seconds))
             hashes.add(digest)
-    assert len(hashes) == 1, "the peers read different texts"
+    assert len(hashes) == 1, "the peers have read different texts"
     return times
 
 
@@ -48,8 +47,8 @@ def report(times: dict[str, list[float]]) -> None:
 
 
 def imports() -> None:
-    """Wall time of an import in a fresh interpreter, less that of an interpreter that imports nothing."""
-    print("\nimport time, best of 9, and against `import openai`")
+    """Print the wall time of an import in a fresh interpreter, minus the time of an interpreter without imports."""
+    print(f"\nimport time, best of {IMPORT_RUNS}, and ratio to `import openai`")
     taken = {name: import_seconds(f"import {name}") for name in ("lm_deluge", "aiohttp", "openai")}
     for name, seconds in taken.items():
         print(f"  {name:14} {seconds * 1e3:7.1f} ms   {seconds / taken['openai']:5.3f}")
@@ -58,10 +57,10 @@ def imports() -> None:
 def import_seconds(statement: str) -> float:
     def best(code: str) -> float:
         runs = []
-        for _ in range(9):
-            begun = time.perf_counter()
+        for _ in range(IMPORT_RUNS):
+            started = time.perf_counter()
             subprocess.run([sys.executable, "-c", code], check=True)
-            runs.append(time.perf_counter() - begun)
+            runs.append(time.perf_counter() - started)
         return min(runs)
 
     return best(statement) - best("pass")

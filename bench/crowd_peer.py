@@ -1,4 +1,4 @@
-"""One client process with thousands of streams at once; prints what they took as JSON."""
+"""A client process with thousands of concurrent streams; it prints its measurements as JSON."""
 
 import asyncio
 import json
@@ -13,9 +13,12 @@ from lm_deluge import LLMClient
 from lm_deluge.events import TextDelta
 from lm_deluge.response import APIResponse
 
+RSS_INTERVAL_S = 0.25  # often enough to catch the peak of memory, seldom enough to cost no CPU time
+LAG_EVERY = 50  # reads per sample of the delay: tens of thousands of samples at a negligible cost
+
 
 class Crowd:
-    """The streams, and how late what they bring is read."""
+    """The streams of a client, and the delay between sending and reading of their events."""
 
     def __init__(self, client: LLMClient, count: int) -> None:
         self.client = client
@@ -25,7 +28,7 @@ class Crowd:
 
     def read(self, text: str) -> None:
         self.reads += 1
-        if self.reads % 50 == 0:
+        if self.reads % LAG_EVERY == 0:
             self.lags.append(time.monotonic() - float(text[-EVENT_CHARACTERS:]))
 
     async def streams(self) -> list[APIResponse]:
@@ -53,31 +56,31 @@ def rss_kib() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
-async def most_rss(of: list[int]) -> None:
+async def sample_rss(samples: list[int]) -> None:
     while True:
-        of.append(rss_kib())
-        await asyncio.sleep(0.25)
+        samples.append(rss_kib())
+        await asyncio.sleep(RSS_INTERVAL_S)
 
 
-async def main(way: str, port: str, count: int, warm_port: str) -> None:
+async def main(mode: str, port: str, count: int, warm_port: str) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     options = {"api_key": "none", "max_concurrent_requests": count}
     async with LLMClient("gpt-4o-mini", base_url=f"http://127.0.0.1:{warm_port}/v1", **options) as warm:
-        await warm.process_prompts_async(["hi"] * 100, progress="none")  # imports, and what is allocated once
+        await warm.process_prompts_async(["hi"] * 100, progress="none")  # imports, and allocations that happen once
     async with LLMClient("gpt-4o-mini", base_url=f"http://127.0.0.1:{port}/v1", **options) as client:
         crowd = Crowd(client, count)
-        ways: dict[str, Callable[[], Awaitable[list[APIResponse]]]] = {
+        modes: dict[str, Callable[[], Awaitable[list[APIResponse]]]] = {
             "streams": crowd.streams,
             "merged": crowd.merged,
             "batch": crowd.batch,
         }
         before, rss = rss_kib(), list[int]()
-        watching = asyncio.create_task(most_rss(rss))
+        sampling = asyncio.create_task(sample_rss(rss))
         cpu, wall = time.process_time(), time.perf_counter()
-        responses = await ways[way]()
+        responses = await modes[mode]()
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        watching.cancel()
+        sampling.cancel()
     characters = sum(len(each.completion) for each in responses)
     lags = sorted(crowd.lags) or [0.0]
     found = {

@@ -1,6 +1,7 @@
-"""What the dispatcher costs: thousands of short streams, against the shortest loop that could read them.
+"""The cost of the dispatcher: thousands of short streams, as a ratio to a minimal loop that reads them.
 
-Flowing streams come event by event, as models write; the others whole in one segment, so that all is overhead.
+Flowing streams arrive event by event, as models generate them. The other streams arrive in a single segment, so that
+almost all of the time is overhead.
 """
 
 import statistics
@@ -11,28 +12,32 @@ from pathlib import Path
 
 from bench.serving import serving
 
-REQUESTS = 3_000
-TURNS = 3
+REQUESTS = 3_000  # a run takes seconds, so that start and end of a process do not count
+TURNS = 3  # runs per peer, of which the median counts
+INSTALL_S = 300  # long enough for a slow package index, short enough to go on without the old version
 _OLD = "lm-deluge==0.0.168"
 _PEERS_FILE = Path(__file__).with_name("dispatch_peers.py")
 
 
 def dispatch() -> None:
-    """CPU and wall time per request, one process per peer, peers in turn."""
+    """Print CPU and wall time per request, in one process per peer."""
     with tempfile.TemporaryDirectory() as folder:
         old = _old_environment(folder)
         if old is None:
-            print(f"  {_OLD} left out: it could not be installed")
+            print(f"  {_OLD} is left out: its installation has failed")
         pythons = {"bare": sys.executable, "deluge": sys.executable}
         pythons |= {} if old is None else {"old-streams": old, "old-batch": old}
-        for how in ("flowing", "at-once"):
-            _compare(how, pythons)
+        for delivery in ("flowing", "at-once"):
+            _compare(delivery, pythons)
 
 
-def _compare(how: str, pythons: dict[str, str]) -> None:
-    print(f"\n{REQUESTS} short streams, {how}, 100 at a time: CPU and wall time of each, and CPU against the bare loop")
+def _compare(delivery: str, pythons: dict[str, str]) -> None:
+    print(
+        f"\n{REQUESTS} short streams, {delivery}, 100 at a time: "
+        "CPU and wall time per request, and CPU as a ratio to the bare loop"
+    )
     taken: dict[str, list[tuple[float, float]]] = {peer: [] for peer in pythons}
-    with serving("bench.short_server", how) as (_, port):
+    with serving("bench.short_server", delivery) as (_, port):
         for _ in range(TURNS):
             for peer, python in pythons.items():
                 taken[peer].append(_run(python, peer, port))
@@ -50,11 +55,13 @@ def _run(python: str, peer: str, port: str) -> tuple[float, float]:
 
 
 def _old_environment(folder: str) -> str | None:
-    """Install lm-deluge's older self beside everything else; return its interpreter."""
+    """Install the old version of lm-deluge in a separate environment; return its interpreter, or None on failure."""
     python = str(Path(folder) / "bin" / "python")
     try:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True, capture_output=True)
-        subprocess.run([python, "-m", "pip", "install", "-qq", _OLD], check=True, capture_output=True, timeout=300)
+        subprocess.run(
+            [python, "-m", "pip", "install", "-qq", _OLD], check=True, capture_output=True, timeout=INSTALL_S
+        )
     except (subprocess.SubprocessError, OSError):
         return None
     return python

@@ -1,6 +1,6 @@
-"""The peers of `bench.dispatch`: each asks the same short stream many times and prints CPU and wall seconds.
+"""The peers of `bench.dispatch`: each requests the same short stream many times and prints CPU and wall seconds.
 
-lm-deluge runs this file in an environment of its own, so nothing of ours is imported at the top.
+The old version of lm-deluge runs this file in a separate environment, so the imports at the top are standard library.
 """
 
 import asyncio
@@ -8,16 +8,16 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
-CONCURRENCY = 100
+CONCURRENCY = 100  # requests in flight, the same for every peer
 CLOSE: list[Callable[[], Awaitable[None]]] = []
 PROMPT = "Write two dozen words about the weather in spring."
 
 Run = Callable[[int], Awaitable[list[str]]]
-"""Asks so many times and returns the texts."""
+"""Sends a number of requests and returns the texts of their answers."""
 
 
 async def bare(port: str) -> Run:
-    """aiohttp, a semaphore, and the shortest loop that gets text and usage: no faults seen, no limits, no retries."""
+    """aiohttp, a semaphore, and a minimal loop that reads text and usage; no fault detection, limits or retries."""
     import aiohttp
     import msgspec
 
@@ -41,7 +41,7 @@ async def bare(port: str) -> Run:
     session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
     CLOSE.append(session.close)
     url = f"http://127.0.0.1:{port}/v1/chat/completions"
-    places = asyncio.Semaphore(CONCURRENCY)
+    slots = asyncio.Semaphore(CONCURRENCY)
 
     async def ask(prompt: str) -> str:
         messages = [{"role": "user", "content": prompt}]
@@ -50,7 +50,7 @@ async def bare(port: str) -> Run:
         )
         headers = {"authorization": "Bearer none", "content-type": "application/json"}
         texts, usage, rest = [], None, b""
-        async with places, session.post(url, data=body, headers=headers) as response:
+        async with slots, session.post(url, data=body, headers=headers) as response:
             while data := await response.content.readany():
                 *events, rest = (rest + data).split(b"\n\n")
                 for event in events:
@@ -90,7 +90,7 @@ def old_client_model(port: str) -> str:
     import os
 
     os.environ["OPENAI_API_KEY"] = "none"
-    from lm_deluge.models import register_model  # of 0.0.168, in an environment of its own
+    from lm_deluge.models import register_model  # exists in 0.0.168 only
 
     base = f"http://127.0.0.1:{port}/v1"
     register_model(id="bench", name="gpt-4o-mini", api_base=base, api_key_env_var="OPENAI_API_KEY", api_spec="openai")
@@ -98,27 +98,27 @@ def old_client_model(port: str) -> str:
 
 
 async def old_streams(port: str) -> Run:
-    """lm-deluge 0.0.168's streams, a hundred at a time: no limits, no retries, no usage; a connection for each."""
+    """Streams of lm-deluge 0.0.168, a hundred at a time, without limits, retries or usage; each opens a connection."""
     from types import SimpleNamespace
 
     from lm_deluge import Conversation
     from lm_deluge.api_requests import openai
     from lm_deluge.api_requests.openai import stream_chat
 
-    class Context(SimpleNamespace):  # what its request builder asks for, and its stream does not give
+    class Context(SimpleNamespace):  # attributes that its request builder reads, but its stream does not set
         def validate_request_config(self) -> None: ...
         def __getattr__(self, name: str) -> None: ...
 
     openai.SimpleNamespace = Context
     model = old_client_model(port)
-    places = asyncio.Semaphore(CONCURRENCY)
+    slots = asyncio.Semaphore(CONCURRENCY)
 
     async def ask(prompt: str) -> str:
-        async with places:
+        async with slots:
             async for item in stream_chat(model, Conversation().user(prompt)):
                 if not isinstance(item, str):
-                    return item.completion  # behind it, it would stumble over its own end mark
-        raise AssertionError("the stream brought no answer")
+                    return item.completion  # reading further would fail on the end mark of the old version
+        raise AssertionError("the stream has ended without an answer")
 
     async def run(count: int) -> list[str]:
         return await asyncio.gather(*(ask(PROMPT) for _ in range(count)))
@@ -127,7 +127,7 @@ async def old_streams(port: str) -> Run:
 
 
 async def old_batch(port: str) -> Run:
-    """lm-deluge 0.0.168's batch, which asks for plain answers: one JSON document to read, not 27 events."""
+    """Batch of lm-deluge 0.0.168, which requests plain answers: one JSON document each instead of 27 events."""
     from lm_deluge import LLMClient
 
     client = LLMClient(
@@ -150,7 +150,7 @@ PEERS = {"bare": bare, "deluge": deluge, "old-streams": old_streams, "old-batch"
 
 async def main(peer: str, port: str, count: int) -> None:
     run = await PEERS[peer](port)
-    await run(min(count, 300))  # imports, connections
+    await run(min(count, 300))  # warm-up: imports, connections
     cpu, wall = time.process_time(), time.perf_counter()
     texts = await run(count)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall

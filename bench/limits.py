@@ -1,10 +1,10 @@
-"""How much of a limit is used, and how often a server refuses: in virtual time, against servers of others and ours."""
+"""The used share of a rate limit and the number of refusals, in virtual time, against several models of servers."""
 
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # the servers and the runner in virtual time
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # the server models and the virtual runner
 
 from dispatch.scheduling.foreign_servers import MockLimit, MovingWindow, set_clocks
 from dispatch.scheduling.servers import Server, SlidingWindow
@@ -14,8 +14,8 @@ from lm_deluge.dispatch.scheduling.limiter import Limit
 from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
 from lm_deluge.wire.rate_limit_headers import Dimension
 
-MINUTES = 11
-JITTERS_S = (0.0, 0.5, 1.0)
+MINUTES = 11  # of virtual time: ten full windows of a minute, after the first window
+JITTERS_S = (0.0, 0.5, 1.0)  # largest delay of a request on its way to the server: none, usual, bad
 
 REQUESTS: dict[str, Callable] = {
     "limits: moving window": MovingWindow,
@@ -25,7 +25,7 @@ REQUESTS: dict[str, Callable] = {
     "mocklimit: slices of 10 s": lambda clock, most: MockLimit(clock, "quantized", most, 10.0),
     "mocklimit: slices of 1 s": lambda clock, most: MockLimit(clock, "quantized", most, 1.0),
 }
-TELLING = {"mocklimit: slices of 10 s", "mocklimit: slices of 1 s"}
+REPORTING_LIMITS = {"mocklimit: slices of 10 s", "mocklimit: slices of 1 s"}
 ANSWERS = {
     "6 s on average": answers(),
     "30 s on average": answers(latency_s=lambda _, tokens: 5.0 + tokens / 20),
@@ -33,16 +33,21 @@ ANSWERS = {
 
 
 def measure(
-    server: Server, load: Load, dimension: Dimension = "requests", *, tells: bool = False, warm_up_s: float = 0.0
+    server: Server,
+    load: Load,
+    dimension: Dimension = "requests",
+    *,
+    reports_limits: bool = False,
+    warm_up_s: float = 0.0,
 ) -> Outcome:
     limiter = LocalLimiter()
     limiter.set_limits("m", "", [Limit(dimension, server.amount)])
-    run = VirtualRunner(limiter, {dimension: server}, load, tells_limits=tells)
+    run = VirtualRunner(limiter, {dimension: server}, load, tells_limits=reports_limits)
     return run.run(60.0 * MINUTES, warm_up_s=warm_up_s)
 
 
 def limits() -> None:
-    """Eleven minutes each; refused requests of all that were sent, and the share of the limit that was used."""
+    """Print the refused requests and the used share of the limit, for eleven virtual minutes each."""
     rates = (60, 600, 10_000) if "all" in sys.argv else (60, 600)
     print(
         f"\n{'requests a minute, jitter':28}"
@@ -53,7 +58,7 @@ def limits() -> None:
         for rate in rates:
             for jitter_s in JITTERS_S:
                 with set_clocks() as clock:
-                    found = measure(make(clock, rate), Load(jitter_s=jitter_s), tells=name in TELLING)
+                    found = measure(make(clock, rate), Load(jitter_s=jitter_s), reports_limits=name in REPORTING_LIMITS)
                 cells.append(f"{found.refused:4} {found.share:7.2%}")
         print(f"  {name:26}" + " ".join(cells), flush=True)
     print("\ntokens a minute, output of unknown length (log-normal, mean 500), jitter 1 s, after two minutes")

@@ -1,15 +1,15 @@
-"""The peers: each reads the same answer and prints the CPU seconds that it took and a hash of the text."""
+"""The peers of the decoding benchmark: each reads the same answer and prints CPU seconds and a hash of the text."""
 
 import asyncio
 import hashlib
 import sys
 import time
 
-ROUNDS = 3
+ROUNDS = 3  # the best of three counts, as interference only ever adds time
 
 
 async def read_bare(port: int, per_chunk: str) -> str:
-    """aiohttp and msgspec in the shortest loop that gets the text: no faults seen, nothing kept but text."""
+    """aiohttp and msgspec in a minimal loop that reads the text, without fault detection."""
     import aiohttp
     import msgspec
 
@@ -70,13 +70,13 @@ PEERS = {"bare": read_bare, "deluge": read_deluge, "deluge-events": read_deluge_
 
 async def main(peer: str, port: int, per_chunk: str) -> None:
     read = PEERS[peer]
-    await read(port, per_chunk)  # imports and first connection
+    await read(port, per_chunk)  # warm-up: imports and first connection
     best = None
     for _ in range(1 if peer == "openai" else ROUNDS):
-        begun = time.process_time()
+        started = time.process_time()
         text = await read(port, per_chunk)
-        took = time.process_time() - begun
-        best = took if best is None else min(best, took)
+        seconds = time.process_time() - started
+        best = seconds if best is None else min(best, seconds)
     print(best, hashlib.sha256(text.encode()).hexdigest())
 
 

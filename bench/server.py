@@ -1,9 +1,9 @@
-"""A server that sends one long answer as fast as it can, written once and kept as bytes."""
+"""A server that sends one long answer as fast as possible; the answer is encoded once, at the start."""
 
 import asyncio
 import sys
 
-EVENTS = 20_000
+EVENTS = 20_000  # long enough that reading takes much longer than the connection
 EVENT = (
     b'data: {"id":"chatcmpl-D8EA5nZ0hOZP7LH1T8J9NNIiYa8n1","object":"chat.completion.chunk","created":1770853433,'
     b'"model":"gpt-4o-2024-08-06","service_tier":"default","system_fingerprint":"fp_8b22347a3e","choices":[{"index":0,'

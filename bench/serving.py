@@ -1,4 +1,4 @@
-"""A server of the benchmarks, in a process of its own."""
+"""A benchmark server in a separate process."""
 
 import contextlib
 import subprocess
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def serving(module: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run a module that prints its port and ends with its standard input; yield the process and the port."""
+    """Run a module that prints its port and ends when its standard input closes; yield the process and the port."""
     server = subprocess.Popen(
         [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -1,12 +1,12 @@
-"""A server that answers every request with the same short stream, and costs next to nothing.
+"""A server that answers every request with the same short stream, with little CPU time of its own.
 
-All of it goes out at once, or with the argument `flowing` event by event, as models generate it.
+The stream is sent in one write, or with the argument `flowing` event by event, as models generate it.
 """
 
 import asyncio
 import sys
 
-EVENTS = 24
+EVENTS = 24  # text deltas: the two dozen words of the prompt
 _EVENT = (
     b'data: {"id":"chatcmpl-D8EA5nZ0hOZP7LH1T8J9NNIiYa8n1","object":"chat.completion.chunk","created":1770853433,'
     b'"model":"gpt-4o-mini","service_tier":"default","system_fingerprint":"fp_8b22347a3e","choices":[{"index":0,'
@@ -32,7 +32,7 @@ def http_chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-GAP_S = 0.005  # between two events of an answer that flows: slow enough that every peer gets each in a read of its own
+GAP_S = 0.005  # between two events of a flowing answer: slow enough that every peer reads each event separately
 
 
 def _streamed(*usage: bytes) -> list[bytes]:
@@ -53,10 +53,10 @@ def _answer_to(body: bytes) -> list[bytes]:
 
 
 class ShortAnswers(asyncio.Protocol):
-    """One connection: every whole request gets the answer, as a stream if it asks for one."""
+    """A connection that answers every request, with a stream if the request asks for a stream."""
 
     def __init__(self) -> None:
-        self._held = b""
+        self._buffered = b""
         self._flows = "flowing" in sys.argv
         self._transport: asyncio.Transport
 
@@ -65,14 +65,14 @@ class ShortAnswers(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self._held += data
-        while (end := self._held.find(b"\r\n\r\n")) >= 0:
-            head = self._held[:end].lower()
+        self._buffered += data
+        while (end := self._buffered.find(b"\r\n\r\n")) >= 0:
+            head = self._buffered[:end].lower()
             length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0] or 0)
-            whole = end + 4 + length
-            if len(self._held) < whole:
+            request_end = end + 4 + length
+            if len(self._buffered) < request_end:
                 return
-            body, self._held = self._held[end + 4 : whole], self._held[whole:]
+            body, self._buffered = self._buffered[end + 4 : request_end], self._buffered[request_end:]
             pieces = _answer_to(body)
             if self._flows:
                 self._send(pieces, 0)

@@ -1,4 +1,4 @@
-"""What each provider takes, found out by trying: its adapter is asked to build requests, and may refuse."""
+"""The features of each provider. A feature exists if the adapter of the provider can build a request with it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ HEADS = (
 _HI = Conversation([Message.user("Hi")])
 _PNG, _PDF, _WAV = b"\x89PNG\r\n\x1a\n", b"%PDF-1.7", b"RIFF\0\0\0\0WAVEfmt "
 _SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
-_TRIES: tuple[dict[str, Any], ...] = (
+_PROBES: tuple[dict[str, Any], ...] = (
     {"is_streamed": True},
     {"is_streamed": False},
     {"tools": (Tool(name="add"),)},
@@ -58,18 +58,18 @@ _THOUGHT, _SEAL = "a thought sent back", "c2VhbGVk"
 
 
 def _sealed(kind: str) -> tuple[Any, ...]:
-    """Return opaque data in the forms that APIs have: a signature alone, or a whole item with one in it."""
+    """Return opaque data in the two forms of the APIs: a signature, or a whole item that contains a signature."""
     return _SEAL, {"type": kind, "id": "rs_1", "encrypted_content": _SEAL, "signature": _SEAL, "data": _SEAL}
 
 
 def feature_lines() -> Iterator[tuple[str, ...]]:
-    """Yield a line for each provider whose wire API has an adapter."""
+    """Yield a table row for each provider whose wire API has an adapter."""
     tables = tomllib.loads(resources.files("lm_deluge.models").joinpath("providers.toml").read_text("utf-8"))
     for name in sorted(tables):
         row = msgspec.convert({"id": name, **tables[name]}, ProviderRow)
         if row.adapter in adapter_names() and row.base_url:
             adapter = find_adapter(row.adapter)
-            taken = ("yes" if _body(adapter, row, **fields) is not None else "" for fields in _TRIES)
+            supported = ("yes" if _body(adapter, row, **fields) is not None else "" for fields in _PROBES)
             key = f"`{row.key_env[0]}`" if row.key_env else ""
             address = f"`{row.base_url}`"
             yield (
@@ -77,7 +77,7 @@ def feature_lines() -> Iterator[tuple[str, ...]]:
                 f"`{row.adapter}`",
                 key,
                 address,
-                *taken,
+                *supported,
                 _reasoning(adapter, row),
                 _cache(adapter, row),
                 "yes" if row.batch_api else "",
@@ -85,7 +85,7 @@ def feature_lines() -> Iterator[tuple[str, ...]]:
 
 
 def _body(adapter: Adapter, row: ProviderRow, **fields: Any) -> str | None:
-    """Return the body of a request as text, None where the adapter refuses."""
+    """Return the body of a request as text, or None if the adapter rejects the request."""
     name = _model_name(row.otel_name, row.key_env)
     call = Call(
         model=ModelRow(id=name, name=name, provider=row.id, capabilities=Capabilities()),
@@ -101,14 +101,14 @@ def _body(adapter: Adapter, row: ProviderRow, **fields: Any) -> str | None:
 
 @cache
 def _model_name(otel_name: str, key_env: tuple[str, ...]) -> str:
-    """Return a model of the provider: at Bedrock its name says in whose words it is asked."""
+    """Return the name of a model of the provider. With Bedrock the name decides the format of the request."""
     same = {row.id for row in list_providers() if (row.otel_name, row.key_env) == (otel_name, key_env)}
     names = [model.name for model in list_models() if model.provider in same]
     return next((name for name in names if "claude" in name), names[0] if names else "model")
 
 
 def _reasoning(adapter: Adapter, row: ProviderRow) -> str:
-    """Return what of earlier reasoning is in the next request: its text, and what the provider sealed."""
+    """Return the parts of earlier reasoning that the next request contains: its text, and opaque data."""
     owner = row.opaque_owner
     seals = [ProviderDataPart(owner, kind, data) for kind in sorted(adapter.echoes) for data in _sealed(kind)]
     sent = set()
@@ -118,8 +118,8 @@ def _reasoning(adapter: Adapter, row: ProviderRow) -> str:
         try:
             body = _body(adapter, row, conversation=chat) or ""
         except (LookupError, TypeError, AttributeError, ValueError):
-            continue  # data in a form that the API never has: what is tried here is made up
-        sent |= {word for mark, word in ((_THOUGHT, "text"), (_SEAL, "sealed")) if mark in body}
+            continue  # the adapter cannot read this form of opaque data, which its API never sends
+        sent |= {label for mark, label in ((_THOUGHT, "text"), (_SEAL, "sealed")) if mark in body}
     return ", ".join(sorted(sent, reverse=True))
 
 

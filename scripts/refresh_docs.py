@@ -1,6 +1,6 @@
-"""Write what the documentation takes from the code: tables of fields, events and faults, and the layers.
+"""Generate parts of the documentation from the code: tables of fields, events, faults and providers, and the layers.
 
-`python scripts/refresh_docs.py` rewrites the pages; the tests call `refreshed` and compare.
+`python scripts/refresh_docs.py` rewrites the pages. The tests compare each page with the result of `refreshed`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 _MARK = re.compile(r"(<!-- (table|fields|layers)(?:: (\w+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 _ATTRIBUTE = re.compile(r"^    ([a-z0-9_, ]+): (.*(?:\n        .*)*)", re.MULTILINE)
-_PLACES = (config, errors, events, response, usage, rows, tool)
+_MODULES = (config, errors, events, response, usage, rows, tool)
 
 
 def _table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
@@ -45,12 +45,12 @@ def _shown(value: Any) -> str:
 
 
 def _attributes(kind: type) -> dict[str, str]:
-    """Return what a class says of each of its attributes."""
-    text = (inspect.getdoc(kind) or "").partition("Attributes:\n")[2].partition("\n\n")[0]
+    """Return the description of each attribute from the docstring of a class."""
+    section = (inspect.getdoc(kind) or "").partition("Attributes:\n")[2].partition("\n\n")[0]
     found = {}
-    for names, words in _ATTRIBUTE.findall(text):
+    for names, text in _ATTRIBUTE.findall(section):
         for name in names.split(","):
-            found[name.strip()] = " ".join(words.split())
+            found[name.strip()] = " ".join(text.split())
     return found
 
 
@@ -67,25 +67,25 @@ def _defaults(kind: type) -> dict[str, str]:
 
 
 def fields_table(name: str) -> str:
-    """Return the fields of a class, as its docstring describes them."""
-    kind = next(getattr(place, name) for place in _PLACES if hasattr(place, name))
-    said, defaults = _attributes(kind), _defaults(kind)
-    missing = set(defaults) - set(said)
+    """Return the table of the fields of a class, with the descriptions of its docstring."""
+    kind = next(getattr(module, name) for module in _MODULES if hasattr(module, name))
+    texts, defaults = _attributes(kind), _defaults(kind)
+    missing = set(defaults) - set(texts)
     if missing:
-        raise SystemExit(f"the docstring of {name} says nothing of {', '.join(sorted(missing))}")
+        raise SystemExit(f"the docstring of {name} does not describe {', '.join(sorted(missing))}")
     if not defaults:
-        return _table(("attribute", ""), ((f"`{field}`", text) for field, text in said.items()))
-    return _table(("field", "default", ""), ((f"`{field}`", defaults[field], text) for field, text in said.items()))
+        return _table(("attribute", ""), ((f"`{field}`", text) for field, text in texts.items()))
+    return _table(("field", "default", ""), ((f"`{field}`", defaults[field], text) for field, text in texts.items()))
 
 
 def _described(kind: type) -> str:
-    """Return the first paragraph of a docstring, and what it says of each attribute."""
+    """Return the first paragraph of a docstring, and the description of each attribute."""
     first = " ".join((inspect.getdoc(kind) or "").partition("\n\n")[0].split())
     return " ".join([first, *(f"`{name}`: {text}" for name, text in _attributes(kind).items())])
 
 
 def events_table(_: str) -> str:
-    """Return the events with their fields, in the order of the union."""
+    """Return the table of events with their fields, in the order of the union `Event`."""
     union: UnionType = events.Event
     return _table(
         ("event", "fields", ""),
@@ -101,28 +101,28 @@ def events_table(_: str) -> str:
 
 
 def faults_table(_: str) -> str:
-    """Return the faults with their parameters."""
+    """Return the table of faults with their parameters."""
     return _table(
-        ("fault", "what the client meets", "parameters"),
+        ("fault", "what the client receives", "parameters"),
         ((f"`{name}`", text, _parameters(Fault(name))) for name, text in FAULTS.items()),
     )
 
 
 def _parameters(fault: Fault) -> str:
     shown = {name: value for name, value in fault.params.items() if name != "kind"}
-    if "status" in shown and "message" in shown:  # the parameters of an error are told once, with `status`
+    if "status" in shown and "message" in shown:  # the common parameters of an error are listed once, with `status`
         extra = {name: value for name, value in shown.items() if name in ("after", "seconds")}
         shown = shown if fault.name == "status" else extra
     return ", ".join(f"`{name}={json.dumps(value)}`" for name, value in shown.items())
 
 
 def providers_table(_: str) -> str:
-    """Return the providers with what their adapters take."""
+    """Return the table of providers with the features of their adapters."""
     return _table(HEADS, feature_lines())
 
 
 def layers(_: str) -> str:
-    """Return the layers as import-linter holds them."""
+    """Return the layers from the configuration of import-linter."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
     lines: list[str] = settings["contracts"][0]["layers"]
     return "```text\n" + "\n".join(lines) + "\n```\n"
@@ -137,7 +137,7 @@ _WRITERS: dict[tuple[str, str], Callable[[str], str]] = {
 
 
 def refreshed(text: str) -> str:
-    """Return a page with everything between its marks written anew."""
+    """Return a page with everything between its marks generated again."""
 
     def write(found: re.Match[str]) -> str:
         kind, name = found[2], found[3] or ""
@@ -148,7 +148,7 @@ def refreshed(text: str) -> str:
 
 
 def main() -> None:
-    """Rewrite the pages."""
+    """Rewrite all pages."""
     for page in PAGES:
         page.write_text(refreshed(page.read_text("utf-8")), "utf-8")
 

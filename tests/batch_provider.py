@@ -1,7 +1,7 @@
-"""A provider in a process of its own, which keeps its own bill: how often each line was asked, and for how many tokens.
+"""A provider in its own process that counts how often each row of a batch was requested.
 
-`python batch_provider.py PORT DELAY_S` prints its port and serves the chat API; a prompt is `ID anything`. What a line
-costs follows from its id. The bill is at /bill.
+`python batch_provider.py PORT DELAY_S` prints its port and serves the chat API; a prompt is `ID anything`. The token
+counts of a row follow from its id. `GET /bill` returns the counts as JSON.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Batches of the provider's own APIs at the simulator: short ways to run them, to watch them, and to end them early."""
+"""Helpers that run batches of the provider batch APIs against the simulator, observe them and stop them early."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from lm_deluge.transport.http import AiohttpTransport
 from lm_deluge.wire.http import HttpHead, HttpRequest
 
 MODELS = ("gpt-4o", "openai-responses:gpt-4o", "claude-haiku-4-5", "gemini-2.5-flash")
-"""One for each batch API, and each wire API that goes through it."""
+"""A model for each combination of a batch API and a wire API."""
 KEY = "sk-test-0123456789"
 
 
 class Clock:
-    """A clock that waits by moving on; `waits` is what was slept."""
+    """A clock whose `sleep` advances the time without waiting; `waits` lists the sleeps in seconds."""
 
     def __init__(self) -> None:
         self.time = time.time()
@@ -44,7 +44,7 @@ class Clock:
 
 
 class Script:
-    """Answers every prompt with itself in capitals, and counts how often each was asked."""
+    """Responds to every prompt with its text in capitals, and counts how often each was requested."""
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
@@ -56,12 +56,14 @@ class Script:
 
 
 class Killed(BaseException):
-    """The process is gone."""
+    """Simulates the death of the process."""
 
 
 class DyingTransport:
-    """A transport through which the process dies: at its `at`-th step, which is before a request, behind its head, or
-    at a read of its body. It counts them in `steps`."""
+    """A transport that raises `Killed` at its `at`-th step.
+
+    A step is the start of a request, the receipt of its head, or a read of its body; `steps` counts them.
+    """
 
     def __init__(self, at: int | None = None) -> None:
         self.steps = 0
@@ -73,8 +75,8 @@ class DyingTransport:
         if self.steps == self._at:
             raise Killed
 
-    async def place(self) -> ConnectionSlot:
-        return await self._inner.place()
+    async def connection_slot(self) -> ConnectionSlot:
+        return await self._inner.connection_slot()
 
     async def open(self, request: HttpRequest, *, connect_timeout_s: float | None, proxy: Secret | None) -> Exchange:
         self.step()
@@ -126,7 +128,7 @@ async def client_of(
     sim: Simulator, model: str, transport: DyingTransport | None = None, **options: Any
 ) -> AsyncIterator[LLMClient]:
     client = LLMClient(model, base_url=url_of(sim, model), api_key=KEY, progress="none", **options)
-    client._transport = transport
+    client.dispatcher.transport = transport
     try:
         yield client
     finally:
@@ -134,9 +136,9 @@ async def client_of(
 
 
 def plans_of(client: LLMClient, prompts: Iterable[str], **asked: Any) -> Iterable[tuple[str, CallPlan]]:
-    plan = client._planners(CallOptions(**asked))(client.models[0].id)
+    planner = client.dispatcher.planner(CallOptions(**asked))
     for number, prompt in enumerate(prompts):
-        yield f"row {number}", plan(to_conversation(prompt))
+        yield f"row {number}", planner.plan(client.models[0].id, to_conversation(prompt))
 
 
 async def run_batch(
@@ -148,7 +150,7 @@ async def run_batch(
     leave_after: int | None = None,
     **options: Any,
 ) -> dict[str, APIResponse]:
-    """Run prompts on a journal; return the answers by row. `leave_after`: so many answers are taken, no more."""
+    """Run prompts with a journal; return the responses by row. With `leave_after`, stop after so many responses."""
     clock = clock or Clock()
     found: dict[str, APIResponse] = {}
     async with await Journal.open(path, fingerprint="f" * 64, gather_s=0) as journal:

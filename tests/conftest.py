@@ -1,4 +1,4 @@
-"""What every test gets: no key of the machine's owner, no proxy, no network beyond the loopback."""
+"""Fixtures of every test: no keys from the environment, no proxy, no network beyond the loopback."""
 
 import os
 import socket
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-# The same examples every time: a check that fails by chance tells nobody what they broke. `make soak` draws new ones.
+# Same examples in each run, because a random failure does not show which change caused it. `make soak` draws new ones.
 settings.register_profile("check", derandomize=True, deadline=None)
 settings.register_profile("soak", deadline=None)
 settings.load_profile("soak" if os.environ.get("DELUGE_SOAK") else "check")
@@ -32,12 +32,12 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureR
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, os.devnull)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("DELUGE_MODELS", os.devnull)  # no rows of the machine's owner
+    monkeypatch.setenv("DELUGE_MODELS", os.devnull)  # no model rows of the developer
 
 
 @pytest.fixture(autouse=True)
 def _only_loopback(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Refuse connections to anywhere else, so that no test can depend on the network."""
+    """Refuse connections to other hosts, so that no test can depend on the network."""
     if request.node.get_closest_marker("live"):
         yield
         return
@@ -45,7 +45,7 @@ def _only_loopback(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReque
 
     def guarded(self: socket.socket, address: Any) -> None:
         if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1"):
-            raise AssertionError(f"a test wants to connect to {address[0]}")
+            raise AssertionError(f"a test tried to connect to {address[0]}")
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)

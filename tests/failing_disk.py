@@ -1,4 +1,4 @@
-"""Disks that refuse: a real file behind a wrapper with so much room, and the kernel's own full device."""
+"""Simulated disk failures: a real file with a limited size, and the kernel's full device."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -10,12 +10,14 @@ from lm_deluge.dispatch.journal.file import DiskFile
 
 
 class FailingDisk:
-    """`room` bytes are taken, then writes fail, the last one in part, as disks do. `fails` names what fails beside.
+    """Accepts `room` bytes; after that writes fail, the first of them after a partial write, as on real disks.
+
+    `fails` contains the names of other operations that fail: "sync", "truncate".
 
     Args:
-        code: The error.
-        room: None for a disk that is well.
-        on_write: Asked before every write with its number, from 1; returns whether that one fails.
+        code: The errno of the failures.
+        room: Bytes until the disk is full; None for a disk without faults.
+        on_write: Called before every write with its number, from 1; returns whether the write fails.
     """
 
     def __init__(self, code: int, room: int | None = None, on_write: Callable[[int], bool] | None = None) -> None:
@@ -64,7 +66,7 @@ class FailingDisk:
 
 
 class FullOpener:
-    """Opens real files; while `is_full`, what is written to them goes to /dev/full."""
+    """Opens real files; while `is_full`, their writes go to /dev/full."""
 
     def __init__(self, device: int) -> None:
         self.is_full = False

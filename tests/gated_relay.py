@@ -1,4 +1,4 @@
-"""A relay in front of a server that holds its stream back in the middle until the test says so."""
+"""A relay that holds back the middle of a server's stream until the test opens its gate."""
 
 import asyncio
 from typing import Self
@@ -7,7 +7,7 @@ _FRAMES_BEFORE_THE_GATE = 4
 
 
 class GatedRelay:
-    """Hands bytes on; of each answer only the first frames, the rest once `open_gate` was called."""
+    """Forwards bytes, but only the first frames of each response until `open_gate` is called."""
 
     def __init__(self, upstream_port: int) -> None:
         self._upstream_port = upstream_port

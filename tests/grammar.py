@@ -1,4 +1,4 @@
-"""The grammar of events, checked in one place."""
+"""Check that events follow the grammar of a response."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from lm_deluge.events import (
 
 
 def check_grammar(events: Iterable[Event], *, is_complete: bool = True) -> None:
-    """Assert that the events are a legal answer, or the beginning of one.
+    """Assert that the events are a valid response, or its beginning if `is_complete` is false.
 
-    One start, first; one finish, last; calls numbered from 0 in order of appearance; fragments and ends only of
-    calls that were started; each call ended once, with the text of its fragments.
+    The first event is the only start, the last event the only finish. Calls are numbered from 0 in order of appearance.
+    Deltas and ends belong to started calls. Each call ends once, with the joined text of its deltas.
     """
     events = list(events)
     kinds = [type(event) for event in events]
@@ -54,6 +54,6 @@ def _check_calls(events: list[Event], *, is_complete: bool) -> None:
             assert event.arguments_text == texts[event.index]
             assert event.arguments is None or event.arguments_error is None
     assert list(started) == list(range(len(started)))
-    assert finished <= set(started)  # APIs that say where a call ends may break off behind it
+    assert finished <= set(started)  # an incomplete response may have finished calls
     if is_complete:
         assert finished == set(started)

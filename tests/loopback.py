@@ -1,4 +1,4 @@
-"""A server that does to its client exactly what a test writes down: bytes, waits, and ways to end."""
+"""A server that follows the scripts of a test: bytes, waits and ways to end a connection."""
 
 import asyncio
 import contextlib
@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from typing import Any
 
 FIN = "fin"
-"""End the connection in order."""
+"""Close the connection normally."""
 RST = "rst"
-"""Kill the connection."""
+"""Reset the connection."""
 HANG = "hang"
-"""Say nothing more until the client goes."""
+"""Send nothing more until the client closes the connection."""
 NEXT = "next"
-"""Wait for the next request on the same connection; it gets the next transcript."""
+"""Wait for the next request on the same connection, which gets the next transcript."""
 RACE = "race"
-"""Wait for the next request and close the connection without a byte, as a server whose patience just ended."""
+"""Read the next request and close the connection without a response, as a server at its keep-alive timeout."""
 
 Step = bytes | float | str | asyncio.Event
 HEAD = (
@@ -54,7 +54,7 @@ def chunk(*pieces: bytes) -> bytes:
 
 
 def answer(*pieces: bytes) -> list[Step]:
-    """A whole answer in order."""
+    """Return the steps of a complete response."""
     return [HEAD, *(chunk(piece) for piece in pieces), END, NEXT]
 
 
@@ -64,7 +64,7 @@ def plain(status: str, body: bytes, *headers: str, content_type: str = "applicat
 
 
 class Loopback:
-    """Answers each request with the next transcript; the last one stays."""
+    """Responds to each request with the next transcript, and repeats the last."""
 
     def __init__(self, *transcripts: Sequence[Step]) -> None:
         self.transcripts = [list(steps) for steps in transcripts]
@@ -88,7 +88,7 @@ class Loopback:
         await self.settle()
 
     async def settle(self) -> None:
-        """Wait until no connection is open: a client that leaks one makes this time out."""
+        """Wait until no connection is open. Times out if the client leaks a connection."""
         async with asyncio.timeout(5):
             while self.open:
                 await asyncio.sleep(0.005)
@@ -164,6 +164,6 @@ class Loopback:
                 await reader.read()
         if step == RST:
             raw = writer.get_extra_info("socket")
-            with contextlib.suppress(OSError):  # the client has gone already
+            with contextlib.suppress(OSError):  # the client has already closed the connection
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()

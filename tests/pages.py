@@ -1,4 +1,4 @@
-"""The pages of the documentation, taken apart."""
+"""Parse the pages of the documentation."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 class Block(NamedTuple):
-    """A fenced block; `line` is where its first line stands in the page."""
+    """A fenced block; `line` is the line number of its first line."""
 
     language: str
     text: str
@@ -34,12 +34,12 @@ def blocks(page: Path, *languages: str) -> list[Block]:
 
 
 def prose(page: Path) -> str:
-    """A page without its fenced blocks."""
+    """Return a page without its fenced blocks."""
     return _FENCE.sub("", read(page))
 
 
 def table_rows(page: Path, first_cell: str) -> list[list[str]]:
-    """The rows of a page's tables whose first cell matches a pattern, cells without their blanks."""
+    """Return the table rows of a page whose first cell matches a pattern, with stripped cells."""
     rows = [re.split(r"(?<!\\)\|", line.strip().strip("|")) for line in prose(page).splitlines() if line[:1] == "|"]
     cells = [[cell.strip().replace("\\|", "|") for cell in row] for row in rows]
     return [row for row in cells if re.fullmatch(first_cell, row[0])]

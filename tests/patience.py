@@ -1,23 +1,23 @@
-"""A runner that does not wait: its timers fire at once, and its clock jumps to where they were set."""
+"""Runners that do not wait: timers fire at once or on demand, and the clock jumps to the time of the timer."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from lm_deluge import LLMClient
-from lm_deluge.client.scheduling import build_limiter, build_routes
 from lm_deluge.dispatch.scheduling.queue import Job
-from lm_deluge.dispatch.scheduling.runner import LimiterLock, Runner
-from lm_deluge.dispatch.scheduling.scheduler import Start
+from lm_deluge.dispatch.scheduling.runner import Runner
+from lm_deluge.dispatch.scheduling.scheduler import Admission
 
 AnyRunner = TypeVar("AnyRunner", bound=Runner)
 
 
 class Waits(list[float]):
-    """The waits before second and later attempts, as they were asked for."""
+    """The requested waits before second and later attempts, in seconds."""
 
 
 class JumpingClock:
@@ -39,7 +39,7 @@ class _Watched(Runner):
     waits: Waits
     seen: set[int]
 
-    async def admit(self, job: Job, wait_s: float = 0.0) -> Start:
+    async def admit(self, job: Job, wait_s: float = 0.0) -> Admission:
         if job.id in self.seen:
             self.waits.append(wait_s)
         self.seen.add(job.id)
@@ -47,7 +47,7 @@ class _Watched(Runner):
 
 
 class Bell:
-    """Timers that fire when a test rings, and not before."""
+    """Timers that fire only when the test calls `ring`."""
 
     def __init__(self) -> None:
         self.delays: list[float] = []
@@ -60,7 +60,7 @@ class Bell:
         return handle
 
     def ring(self) -> int:
-        """Fire what is set and was not cancelled; return how much that was."""
+        """Fire the timers that are set and not cancelled; return their number."""
         due, self._set = [(handle, call) for handle, call in self._set if not handle.cancelled()], []
         for handle, call in due:
             handle.cancel()
@@ -69,39 +69,15 @@ class Bell:
 
 
 def with_bell(client: LLMClient, clock: Callable[[], float] = time.monotonic) -> Bell:
-    """Give the client a runner in this event loop whose timers fire when the bell is rung."""
+    """Give the client a runner in this event loop whose timers fire when the test rings the bell."""
     bell = Bell()
-    client._runners[asyncio.get_running_loop()] = _runner_of(client, Runner, clock, bell.later, 0.0)
+    client.dispatcher.make_runner(partial(Runner, clock=clock, later=bell.later, chance=lambda: 0.0))
     return bell
 
 
 def without_waiting(client: LLMClient, chance: float = 0.0) -> Waits:
-    """Give the client a runner that does not wait in this event loop; return where the waits are taken down."""
+    """Give the client a runner in this event loop that does not wait; return the list of the requested waits."""
     clock = JumpingClock()
-    runner = _runner_of(client, _Watched, clock.now, clock.later, chance)
+    runner = client.dispatcher.make_runner(partial(_Watched, clock=clock.now, later=clock.later, chance=lambda: chance))
     runner.waits, runner.seen = Waits(), set()
-    client._runners[asyncio.get_running_loop()] = runner
     return runner.waits
-
-
-def _runner_of(
-    client: LLMClient,
-    kind: type[AnyRunner],
-    clock: Callable[[], float],
-    later: Callable[[float, Callable[[], None]], asyncio.Handle],
-    chance: float,
-) -> AnyRunner:
-    options = client.options
-    if client._limiter is None:
-        client._limiter = LimiterLock(build_limiter(options, client._rows.values()))
-    return kind(
-        client._limiter,
-        build_routes(client.models, options.model_weights, client._fallback),
-        max_attempts=options.max_attempts,
-        max_retry_after_s=options.max_retry_after_s,
-        total_s=options.timeouts.total,
-        hedge_after=options.hedge_after,
-        clock=clock,
-        later=later,
-        chance=lambda: chance,
-    )

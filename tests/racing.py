@@ -1,4 +1,4 @@
-"""Calls of two attempts side by side, over real sockets; the second begins when the test rings."""
+"""Calls with two parallel attempts over real sockets; the second attempt starts when the test rings the bell."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from patience import Bell, with_bell
 
 BOTH = ["gpt-4o", "gpt-4o-mini"]
 SILENT: list[Step] = [HEAD, HANG]
-MUTE: list[Step] = [HANG]  # not even a head
+MUTE: list[Step] = [HANG]  # no response head either
 TALKING: list[Step] = [HEAD, chunk(text("Hel")), HANG]
 BROKEN = plain("500 X", b"{}")
 PROMPT = "word " * 40  # 200 characters: 50 tokens
 
 
 def after(go: asyncio.Event, steps: list[Step]) -> list[Step]:
-    """The head at once, the rest when the test says so."""
+    """Return steps that send the head at once and the rest after `go` is set."""
     return [steps[0], go, *steps[1:]]
 
 
@@ -42,17 +42,17 @@ def serving() -> set[asyncio.Task[Any]]:
 
 
 def places(client: LLMClient) -> int:
-    return 0 if client._limiter is None else client._limiter.limiter._places.used
+    return client.dispatcher.limiter().limiter._concurrency.used
 
 
 def check_nothing_is_left(client: LLMClient) -> None:
-    runner = client._runner()
+    runner = client.dispatcher.runner()
     assert places(client) == 0
     assert (runner.waiting, len(runner._scheduler), runner._scheduler._orders) == (0, 0, {})
 
 
 class Race:
-    """A client whose second attempts begin when the bell rings, and one stream of it."""
+    """A client whose second attempts start when the bell rings, and a stream of the client."""
 
     stream: Stream
     reading: asyncio.Task[list[Event]]
@@ -63,7 +63,7 @@ class Race:
         self.bell: Bell = with_bell(client)
 
     async def begin(self, prompt: str = "Hi", **asked: Any) -> None:
-        """Read a stream; return once its first request is there."""
+        """Start reading a stream; return after the server has received its first request."""
         asked_before = len(self.server.requests)
         self.stream = self.client.stream(prompt, **asked)
         self.reading = asyncio.create_task(self._read())
@@ -77,7 +77,7 @@ class Race:
         await until(lambda: len(self.server.requests) >= count)
 
     async def ring(self) -> None:
-        """Have the second attempt begin; return once its request is there."""
+        """Start the second attempt; return after the server has received its request."""
         count = len(self.server.requests)
         assert self.bell.ring() == 1
         await self.asked(count + 1)
@@ -99,16 +99,16 @@ class Race:
         return [msgspec.json.decode(body)["model"] for _, _, body in self.server.requests]
 
     def cost(self, model: str, usage: Usage) -> float:
-        price = self.client._rows[model].price
+        price = self.client.dispatcher.rows[model].price
         assert price is not None
         return price.cost(usage)
 
 
 @asynccontextmanager
 async def racing(*steps: list[Step], model: Any = BOTH, **options: Any) -> AsyncIterator[Race]:
-    """Nothing may be left at the end: no task, no place, no connection."""
-    before, unheard = asyncio.all_tasks(), list[Any]()
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+    """Run a race; assert that no task, connection slot or connection is left at the end."""
+    before, loop_errors = asyncio.all_tasks(), list[Any]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: loop_errors.append(context))
     async with Loopback(*steps) as server:
         options = {"api_key": "test-key", "base_url": server.url, "progress": "none", "hedge_after": 2.0, **options}
         async with LLMClient(model, **options) as client:
@@ -116,7 +116,7 @@ async def racing(*steps: list[Step], model: Any = BOTH, **options: Any) -> Async
             await until(lambda: asyncio.all_tasks() - before <= serving())
             check_nothing_is_left(client)
         await server.settle()
-    assert unheard == []
+    assert loop_errors == []
 
 
 def notes_of(events: list[Event]) -> list[tuple[int, str]]:

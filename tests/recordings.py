@@ -1,4 +1,4 @@
-"""Recorded answers of providers. They lie beside the repository, not in it; without them their tests are skipped."""
+"""Recorded provider responses. They are stored next to the repository; without them their tests are skipped."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from lm_deluge.testing.decode import decode_body
 
 SHARED = Path(os.environ.get("DELUGE_SHARED") or Path(__file__).parents[2] / "shared")
 IS_SOAK = os.environ.get("DELUGE_SOAK") == "1"
-REASON = "no recorded streams: they are expected in ../shared/streams, or where DELUGE_SHARED says"
+REASON = "no recorded streams in ../shared/streams or $DELUGE_SHARED/streams"
 
 
 class Recording(NamedTuple):
-    """A recorded exchange: what is known of it, and the body byte for byte."""
+    """A recorded exchange: its metadata and the exact body."""
 
     name: str
     about: dict[str, Any]
@@ -31,20 +31,20 @@ class Recording(NamedTuple):
 
 
 def names(api: str) -> list[str]:
-    """Return the names of the recordings of a wire API; none where they are not there."""
+    """Return the names of a wire API's recordings; an empty list if the recordings are missing."""
     return sorted(path.stem for path in (SHARED / "streams" / api).glob("*.json"))
 
 
 @cache
 def load(api: str, name: str) -> Recording:
-    """Return one recording."""
+    """Return a recording by name."""
     path = SHARED / "streams" / api / name
     about = json.loads(path.with_name(name + ".json").read_text())
     return Recording(name, about, path.with_name(name + ".body").read_bytes())
 
 
 def outcome_of(api: str, body: bytes | Iterable[bytes]) -> tuple[APIResponse, DelugeError | None]:
-    """Return the answer and None, or what came of it and the error."""
+    """Return the response and None, or the partial response and the error."""
     try:
         return decode_body(api, body), None
     except DelugeError as error:

@@ -1,4 +1,4 @@
-"""A slow parser of event streams, written straight from the WHATWG standard, to hold the fast one against.
+"""A slow event stream parser that follows the WHATWG standard literally, as an oracle for the fast parser.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Interpretation:
-    """What a stream means: its events as (type, data, last event ID), and what stays behind."""
+    """The result of a stream: events as (type, data, last event ID), and the final state of the parser."""
 
     events: list[tuple[str, str, str]] = field(default_factory=list)
     last_event_id: str = ""
@@ -18,7 +18,7 @@ class Interpretation:
 
 
 def interpret(stream: bytes) -> Interpretation:
-    """Interpret a whole stream: decode as UTF-8, strip one BOM, cut into lines, follow the steps."""
+    """Interpret a complete stream: decode as UTF-8, strip one BOM, split into lines, follow the standard's steps."""
     text = stream.decode("utf-8", "replace").removeprefix("\ufeff")
     result = Interpretation()
     data, event_type, id_buffer = "", "", ""
@@ -45,7 +45,7 @@ def interpret(stream: bytes) -> Interpretation:
 
 
 def _lines(text: str) -> list[str]:
-    """Return the lines that have an end; the rest of the text is no line."""
+    """Return the terminated lines; text after the last line end is ignored."""
     lines, line, position = [], "", 0
     while position < len(text):
         character = text[position]

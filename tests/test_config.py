@@ -1,4 +1,4 @@
-"""Options: each is checked where it is said."""
+"""Options: each value is checked when the options are created."""
 
 from __future__ import annotations
 
@@ -112,5 +112,5 @@ def test_a_key_never_prints() -> None:
     secret = Secret("sk-1234567890")
     assert (secret.reveal(), str(secret), repr(secret), f"{secret}") == ("sk-1234567890", *["Secret('...')"] * 3)
     for travel in (pickle.dumps, copy.copy):
-        with pytest.raises(TypeError, match="a Secret is not pickled"):
+        with pytest.raises(TypeError, match="a Secret cannot be pickled"):
             travel(secret)

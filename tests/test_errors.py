@@ -1,4 +1,4 @@
-"""Errors: the tree, its wording, and that they travel."""
+"""Errors: the tree of classes, their messages, copies and pickles."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CLASSES: list[type[DelugeError]] = [getattr(errors, name) for name in errors.__a
 
 
 def drawn_tree() -> dict[str, str]:
-    """Return {class: parent} as the docstring of the module draws it."""
+    """Return {class: parent} from the tree in the module's docstring."""
     parents: dict[str, str] = {}
     open_at: list[tuple[int, str]] = []
     for line in (errors.__doc__ or "").splitlines():
@@ -128,7 +128,7 @@ def test_what_was_received_is_in_no_message() -> None:
 
 
 def all_said(kind: type[DelugeError]) -> DelugeError:
-    """Return an error of the class with everything in it that all classes have."""
+    """Return an error of the class with all common attributes set."""
     context: dict[str, Any] = {
         "hint": "Do this.",
         "provider": "acme",

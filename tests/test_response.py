@@ -1,4 +1,4 @@
-"""The answer, and the fold that makes it."""
+"""Responses and the builder that folds events into them."""
 
 from __future__ import annotations
 

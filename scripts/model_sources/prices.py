@@ -1,4 +1,4 @@
-"""The prices of `genai-prices`: its data are read as source text, as its own dependencies are not needed."""
+"""The prices of `genai-prices`. Its data module is parsed as source text, so its dependencies are not needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["PriceBook", "exact_names"]
 
 JSON = dict[str, Any]
 
-# Our name of a rate and theirs. What else they price (searches, pages, seconds) is not counted in usage.
+# Names of rates in this library and in the package. Its other rates (searches, pages, seconds) are not in `Usage`.
 _RATES = {
     "input": "input_mtok",
     "output": "output_mtok",
@@ -29,7 +29,7 @@ _RATES = {
     "output_image": "output_image_mtok",
 }
 
-# What a request says of how it is to be served; other conditions of theirs are no such thing.
+# Conditions that are parameters of a request. Other conditions of the package are not.
 _MODES = ("processing", "service_tier", "speed")
 
 
@@ -66,7 +66,7 @@ def _matches(clause: JSON, name: str) -> bool:
 
 
 def exact_names(clause: JSON) -> Iterator[str]:
-    """Yield the names that a matching clause spells out."""
+    """Yield the names that a matching clause lists literally."""
     if "equals" in clause:
         yield clause["equals"]
     for part in clause.get("or_", ()):
@@ -74,7 +74,7 @@ def exact_names(clause: JSON) -> Iterator[str]:
 
 
 class PriceBook:
-    """What `genai-prices` says on one day."""
+    """The prices of `genai-prices` that hold on one day."""
 
     def __init__(self, package: Package, today: dt.date) -> None:
         self._today = today
@@ -90,13 +90,17 @@ class PriceBook:
                     self._fallbacks[provider] = (ast.literal_eval(others) if others else None) or []
 
     def entries(self, provider: str) -> list[JSON]:
-        """Return the entries of a provider; the first that matches a name holds."""
+        """Return the entries of a provider, of which the first match counts.
+
+        Raises:
+            SystemExit: The package does not list the provider.
+        """
         if provider not in self._entries:
-            raise SystemExit(f"genai-prices has no provider {provider!r}: its layout has changed")
+            raise SystemExit(f"genai-prices has no provider {provider!r}: adapt the parser to its new layout")
         return self._entries[provider]
 
     def find(self, provider: str, name: str) -> JSON | None:
-        """Return the entry of a model: of its provider, or of those whose prices hold there too."""
+        """Return the entry of a model from its provider, or from the fallback providers of its provider."""
         for each in (provider, *self._fallbacks[provider]):
             found = next((entry for entry in self.entries(each) if _matches(entry["match"], name.lower())), None)
             if found is not None:
@@ -104,16 +108,16 @@ class PriceBook:
         return None
 
     def names(self, provider: str, *, with_ids: bool) -> Iterator[str]:
-        """Yield the names that the entries of a provider spell out, and their own ids where these are names too."""
+        """Yield the names in the entries of a provider, and with `with_ids` the ids of entries that are names."""
         for entry in self.entries(provider):
             yield from exact_names(entry["match"])
             if with_ids and _matches(entry["match"], entry["id"].lower()):
                 yield entry["id"]
 
     def price(self, provider: str, entry: JSON) -> Price | None:
-        """Return the prices of an entry that hold today, None where they are not by the token.
+        """Return the prices of an entry that hold today, or None if they are not per token.
 
-        Where it is another provider's, only its standard prices hold.
+        For an entry of a fallback provider only the standard prices hold.
         """
         prices = self._standard(entry)
         price = _price(prices)
@@ -122,25 +126,25 @@ class PriceBook:
         modes: dict[str, JSON] = {}
         is_own = any(each is entry for each in self.entries(provider))
         for variant in (entry.get("price_variants") or ()) if is_own else ():
-            (condition, word), *others = variant["when"].items()
-            if condition in _MODES and not others and self._has_begun(variant.get("constraint")):
-                # The first one that says something of a rate wins.
+            (condition, mode), *others = variant["when"].items()
+            if condition in _MODES and not others and self._has_started(variant.get("constraint")):
+                # The first variant with a price for a rate wins.
                 own = {key: value for key, value in variant["prices"].items() if value is not None}
-                modes[word] = {**own, **modes.get(word, {})}
-        found = {word: _price({**prices, **own}) for word, own in modes.items()}
-        kept = {word: each for word, each in sorted(found.items()) if each is not None and each != price}
+                modes[mode] = {**own, **modes.get(mode, {})}
+        found = {mode: _price({**prices, **own}) for mode, own in modes.items()}
+        kept = {mode: each for mode, each in sorted(found.items()) if each is not None and each != price}
         return Price(**{name: getattr(price, name) for name in price.__struct_fields__ if name != "modes"}, modes=kept)
 
     def _standard(self, entry: JSON) -> JSON:
-        """Return the last prices that have begun; what holds at certain hours of the day only is left out."""
+        """Return the latest prices that have started; prices for certain hours of the day are left out."""
         prices = entry["prices"]
         if isinstance(prices, dict):
             return prices
-        begun = [dated["prices"] for dated in prices if self._has_begun(dated.get("constraint"))]
-        found: JSON = begun[-1] if begun else prices[0]["prices"]
+        started = [dated["prices"] for dated in prices if self._has_started(dated.get("constraint"))]
+        found: JSON = started[-1] if started else prices[0]["prices"]
         return found
 
-    def _has_begun(self, constraint: JSON | None) -> bool:
+    def _has_started(self, constraint: JSON | None) -> bool:
         if constraint is None:
             return True
         return "start_date" in constraint and constraint["start_date"] <= self._today

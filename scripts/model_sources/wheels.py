@@ -1,4 +1,4 @@
-"""Wheels of public packages, read as archives: nothing of them is imported or installed."""
+"""Reads wheels of public packages as archives, without importing or installing the packages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Package", "download", "open_package"]
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """A wheel on disk, and what its metadata says."""
+    """A wheel on disk, with its metadata."""
 
     path: Path
     name: str
@@ -23,7 +23,7 @@ class Package:
     licence: str
 
     def read(self, member: str) -> bytes:
-        """Return one file of the wheel."""
+        """Return the content of a file in the wheel."""
         with zipfile.ZipFile(self.path) as wheel:
             return wheel.read(member)
 
@@ -40,7 +40,7 @@ def open_package(path: Path) -> Package:
 
 
 def download(name: str, folder: Path) -> Path:
-    """Fetch the newest wheel of a package. It is only read, so it may be for a newer Python than ours."""
+    """Download the newest wheel of a package. It may need a newer Python, because the wheel is only read."""
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     subprocess.run([*pip, "--python-version=3.12", f"--dest={folder}", name], check=True)
     return next(folder.glob(name.replace("-", "_") + "-*.whl"))

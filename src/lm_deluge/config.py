@@ -1,4 +1,4 @@
-"""Every option, said once."""
+"""All options of clients and calls, each defined once."""
 
 from __future__ import annotations
 
@@ -27,26 +27,28 @@ __all__ = [
 ]
 
 DEFAULT_FIRST_TOKEN_S = 120.0
+"""Long enough for a long prompt at a busy provider, short enough that a stuck request is retried within minutes."""
 REASONING_FIRST_TOKEN_S = 600.0
+"""The default of OpenAI's own SDK (https://github.com/openai/openai-python#timeouts): models may think in silence."""
 
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 PromptCache = Literal[
     "tools_only", "system_and_tools", "last_user_message", "last_2_user_messages", "last_3_user_messages"
 ]
-"""What of a prompt the provider is to keep for the next call; the messages of the user include all before them."""
+"""The part of a prompt that the provider caches for the next call. User messages include everything before them."""
 OnBreak = Literal["raise", "restart", "continue"]
-"""What is done about a stream that dies after its first delta."""
+"""The reaction to a connection that breaks after the first delta of a stream."""
 
 
 class LocalCache(Protocol):
-    """Where answers are kept that need not be asked for again. Whatever it raises is a warning and a miss."""
+    """Protocol of a response cache. Exceptions become warnings and count as misses."""
 
     async def get(self, key: str) -> bytes | None:
-        """Return what was put under a key of 64 hexadecimal digits, None where nothing is."""
+        """Return the stored value of a key (64 hexadecimal digits), or None."""
         ...
 
     async def put(self, key: str, value: bytes) -> None:
-        """Keep a value, as long as it likes; the value is JSON."""
+        """Store a value, which is JSON text. The cache decides how long to keep it."""
         ...
 
 
@@ -54,7 +56,7 @@ CacheOption: TypeAlias = bool | str | os.PathLike[str] | LocalCache | None
 
 
 class Secret:
-    """A key that never prints: `repr`, `str`, formatting and pickles of it show nothing."""
+    """A key that is never printed: `repr`, `str` and formatting hide it, and it cannot be pickled."""
 
     __slots__ = ("_value",)
 
@@ -62,7 +64,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """Return the key itself, for the one place that puts it on the wire."""
+        """Return the key itself, for the code that writes it into a request."""
         return self._value
 
     def __repr__(self) -> str:
@@ -71,11 +73,11 @@ class Secret:
     __str__ = __repr__
 
     def __reduce__(self) -> tuple[Any, ...]:
-        raise TypeError("a Secret is not pickled; pass the key again where it is needed")
+        raise TypeError("a Secret cannot be pickled; pass the key again where it is needed")
 
 
 def check_range(name: str, value: float | None, low: float, high: float) -> None:
-    """Raise a ConfigurationError that names the option where its value is no number of that range, nor None."""
+    """Raise a ConfigurationError unless the value of option `name` is None or a number from `low` to `high`."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
@@ -95,7 +97,7 @@ def _check_type(name: str, value: Any, kind: type, what: str) -> None:
 
 def _check_choice(name: str, value: Any, known: tuple[str, ...]) -> None:
     if value is not None and value not in known:
-        raise ConfigurationError(f"{name}={value!r} is none", hint=f"Known: {', '.join(known)}.")
+        raise ConfigurationError(f"{name}={value!r} is not a known value", hint=f"Known: {', '.join(known)}.")
 
 
 def _check_hedge(value: Any, max_attempts: int) -> None:
@@ -123,27 +125,31 @@ def _check_cache(cache: Any) -> None:
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
-    """How the model is to answer. What is None is not sent: the provider's default holds.
+    """Parameters of generation. A parameter that is None is not sent, so the provider's default applies.
 
     Attributes:
         temperature: From 0 to 2.
         top_p: Nucleus sampling, from 0 to 1.
-        max_new_tokens: Most tokens to generate, reasoning included.
-        stop: Up to the API's number of texts at which generation ends.
-        seed: For providers that try to be deterministic.
+        max_new_tokens: Maximum number of tokens to generate, reasoning included.
+        stop: Texts at which generation ends; APIs limit their number.
+        seed: Seed of random sampling, for providers that support it.
         presence_penalty: From -2 to 2.
         frequency_penalty: From -2 to 2.
-        reasoning_effort: `none minimal low medium high xhigh max`; models take different subsets.
-        json_mode: The answer is to be one JSON object; the prompt must say so too.
-        logprobs: Ask for log probabilities of the generated tokens.
-        top_logprobs: How many alternatives for each, 0 to 20; implies `logprobs`.
+        reasoning_effort: `none minimal low medium high xhigh max`; each model supports some of these.
+        json_mode: The answer must be one JSON object; the prompt must ask for JSON too.
+        logprobs: Return log probabilities of the generated tokens.
+        top_logprobs: Number of alternatives for each token, 0 to 20; implies `logprobs`.
         tool_choice: `auto`, `none`, `required`, or the name of the tool that must be called.
         parallel_tool_calls: Whether one answer may call several tools.
-        service_tier: The provider's word, `flex` or `priority` for example.
-        verbosity: `low`, `medium` or `high`, for models that know it.
+        service_tier: The provider's name of a tier, `flex` or `priority` for example.
+        verbosity: `low`, `medium` or `high`, for models that support it.
 
     Raises:
         ConfigurationError: A value is out of its range.
+
+    Example:
+        >>> params = SamplingParams(temperature=0.2, max_new_tokens=500)
+        >>> client.stream("Hello", sampling_params=params)
     """
 
     temperature: float | None = None
@@ -180,19 +186,25 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
-    """Separate clocks, in seconds. None turns a clock off.
+    """Separate timeouts, in seconds. None turns a timeout off.
 
     Attributes:
-        connect: Until the connection stands, TLS included.
-        first_token: From the request until the first piece of text, reasoning or tool call. Left alone it is
-            120, and 600 for reasoning models, which may think in silence.
-        idle: After the first token: without any byte. Keep-alive comments count as life here.
-        progress: Without any piece of the answer, while keep-alives or empty events arrive: pings alone do
-            not live for ever.
+        connect: Until the connection is established, TLS included.
+        first_token: From the request until the first piece of text, reasoning or tool call. "auto" is 120, and 600
+            for reasoning models, which may send nothing while they think.
+        idle: After the first token, without receiving any byte. Keep-alive comments reset it.
+        progress: After the first token, without receiving any piece of the answer. Keep-alives and empty events do
+            not reset it, so a server that only sends pings is not waited for indefinitely.
         total: For the whole call from its first request on, retries included. Off by default: a long answer that
-            flows is no fault.
+            keeps arriving is not an error.
 
-    Clocks run only while the library waits for the network; a slow consumer does not trip them.
+    Timeouts run only while the library waits for the network, so a slow consumer does not trigger them.
+
+    Raises:
+        ConfigurationError: A value is neither a positive number nor None.
+
+    Example:
+        >>> client = LLMClient("gpt-4o", timeouts=Timeouts(first_token=30, total=300))
     """
 
     connect: float | None = 10.0
@@ -210,7 +222,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigurationError(f"Timeouts.{name}={value!r} is not a number of seconds above 0, nor None")
 
     def for_model(self, *, is_reasoning: bool) -> Timeouts:
-        """Return the same clocks with `first_token` settled for the kind of model."""
+        """Return the timeouts with "auto" replaced by the number of seconds for this kind of model."""
         if self.first_token != "auto":  # noqa: S105
             return self
         return msgspec.structs.replace(
@@ -228,49 +240,51 @@ SAMPLING_NAMES = frozenset(SamplingParams.__struct_fields__)
 
 
 class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The keyword arguments of `LLMClient`, beside the fields of `SamplingParams`, which it takes too.
+    """The keyword arguments of `LLMClient`, which also accepts the fields of `SamplingParams`.
 
     Attributes:
-        api_key: The key; left alone, the provider's environment variable is read when the first call is made.
-        base_url: Where an OpenAI-compatible host is; left alone, the provider's environment variable or row.
-        sampling_params: Defaults for every call; a call's own win field by field.
-        timeouts: The clocks of each attempt.
-        max_attempts: Requests per call at most.
-        on_break: What is done about a stream that dies after its first token: `raise`; `restart`: the answer begins
-            anew behind an `Attempt` event; `continue`: the model goes on where it broke, as one answer, and where
-            that is not safe the break is raised. Left alone, streams raise, and batches, whose beginnings nobody has
-            seen, restart. With `background` a stream goes on where it broke in any case.
-        fallback: Models that are asked where none of the client's own can answer, and that is not the request's fault.
-        hedge_after: Where an attempt has brought nothing after so many seconds, another one begins beside it, at
-            another model of the client where one can take the call; the first to speak is kept, the other is closed at
-            once. "p95", or another percentile from "p50" to "p99": of the times that the model took to its first token
-            lately, once twenty are known. Both attempts are billed, and both count.
-        max_retry_after_s: A provider that wants a longer wait than this is not waited for: its error is raised.
-        min_tokens_per_second: An attempt that is slower is given up for another one, elsewhere where there is one, as
-            long as nothing of it was handed out: batches are watched to the end of each answer, streams until sixteen
-            tokens or a second have come. The last of the `max_attempts` may be as slow as it is.
-        max_cost: US dollars that all calls of the client together may cost. A stream is stopped when they are spent,
-            with a `BudgetError` that has what came, and nothing more is sent. Costs of what is under way are estimated.
-        postprocess: Called with each answer of a batch that is no error; what it returns takes the answer's place.
-        max_event_bytes: Largest single event of a stream.
-        max_requests_per_minute, max_tokens_per_minute, max_input_tokens_per_minute, max_output_tokens_per_minute: What
-            all calls together may use in any minute, over all models; None: what the providers allow, as far as
-            they say.
-        model_limits: The same limits, and `max_concurrent_requests`, of single models beside those of the client, by
-            their names: `{"gpt-4o": {"max_requests_per_minute": 500}}`. A provider's own word lowers them only.
-        max_concurrent_requests: Calls that may be under way at once, single streams included. Left alone, each batch
-            has up to 200 under way or waiting, and nothing holds single streams.
-        model_weights: How calls are shared out among several models, in their order; all alike by default.
-        progress: How a batch is shown while it runs: `rich`, `tqdm`, `plain` or `none`. The first writes lines where
-            there is no terminal.
-        background: The provider goes on when the connection dies, and the stream is taken up again where it broke;
-            a stream that is left is ended at the provider too. Only the Responses API can do it. The provider
-            keeps the answer for a while.
-        extra_headers: Sent with every request; they win over ours.
-        extra_body: Merged into the request's JSON; wins over ours.
-        proxy: URL of an HTTP proxy; left alone, the usual environment variables hold.
-        local_cache: Keeps answers and plays them again where the same is asked: True for a file in the user's cache
-            folder, the path of a file, or a `LocalCache`. It has nothing to do with the provider's prompt cache.
+        api_key: The key. By default the provider's environment variable is read at the first call.
+        base_url: URL of an OpenAI-compatible host. By default the provider's environment variable or registry row.
+        sampling_params: Defaults for every call; a field that a call sets itself overrides the default.
+        timeouts: The timeouts of each attempt.
+        max_attempts: Maximum number of requests per call.
+        on_break: The reaction to a connection that breaks after the first token. `raise`: raise the error. `restart`:
+            send the request again; an `Attempt` event marks where the new answer begins. `continue`: let the model
+            continue its text, as one answer; where that is not safe the error is raised. By default streams raise, and
+            batches, which have not delivered any part of the answer, restart. With `background` a stream always
+            resumes where it broke.
+        fallback: Models to call after all models of the client failed, unless the request itself was rejected.
+        hedge_after: Seconds without a first token after which a second attempt starts in parallel, at another model of
+            the client if one is able to take the call. The first attempt to produce a token is kept, the other one is
+            closed at once. "p50" to "p99" are percentiles of the model's recent times to first token, used once
+            twenty are known. Both attempts are billed and count towards limits and `max_attempts`.
+        max_retry_after_s: Longest wait that a provider's `retry-after` may ask for; beyond it the error is raised.
+        min_tokens_per_second: A slower attempt is cancelled and repeated, at another model if there is one, as long as
+            nothing of it was delivered: batches are checked until the end of each answer, streams until
+            sixteen tokens or one second of the answer have arrived. The last of `max_attempts` is never cancelled.
+        max_cost: US dollars that all calls of the client together may cost. Once they are spent, nothing more is sent
+            and running streams stop with a `BudgetError`, whose `partial` is the answer so far. Costs of running calls
+            are estimates.
+        postprocess: Function called with each successful response of a batch; its result replaces the response.
+        max_event_bytes: Size limit of a single event of a stream.
+        max_requests_per_minute, max_tokens_per_minute, max_input_tokens_per_minute, max_output_tokens_per_minute: Limit
+            of all calls together in any minute, over all models; None: the limits that providers report in their
+            headers.
+        model_limits: The same limits, and `max_concurrent_requests`, of single models, in addition to those of the
+            client: `{"gpt-4o": {"max_requests_per_minute": 500}}`. Limits that a provider reports can only lower them.
+        max_concurrent_requests: Maximum number of calls in progress, single streams included. By default each batch has
+            up to 200 calls in progress or waiting, and single streams are not limited.
+        model_weights: The share of the calls for each of several models, in their order; equal by default.
+        progress: Display of a running batch: `rich`, `tqdm`, `plain` or `none`. `rich` writes lines where there is no
+            terminal.
+        background: The provider continues to generate while the connection is broken, and the stream resumes where it
+            broke. Cancelling the stream cancels the answer at the provider too. Only the Responses API supports this;
+            the provider stores the answer for some time.
+        extra_headers: Headers sent with every request; they override the library's own.
+        extra_body: Merged into the JSON of every request; overrides the library's own fields.
+        proxy: URL of an HTTP proxy. By default the usual environment variables apply.
+        local_cache: Store answers and return them again for equal requests: True for a file in the user's cache folder,
+            the path of a file, or a `LocalCache`. Not related to the provider's prompt cache.
 
     Raises:
         ConfigurationError: A value is out of its range or of a wrong type.
@@ -311,7 +325,7 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
         check_range("min_tokens_per_second", self.min_tokens_per_second, 0.01, 100_000)
         check_range("max_cost", self.max_cost, 0, math.inf)
         if self.postprocess is not None and not callable(self.postprocess):
-            raise ConfigurationError("postprocess is no function")
+            raise ConfigurationError("postprocess is not a function")
         check_range("max_event_bytes", self.max_event_bytes, 1_024, 2**31)
         _check_whole("max_event_bytes", self.max_event_bytes)
         for name in LIMIT_NAMES:
@@ -334,10 +348,10 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigurationError("base_url must begin with http:// or https://")
 
     def check_models(self, models: Collection[str]) -> None:
-        """Check that limits are set for models only that the client has.
+        """Check that `model_limits` names only models of the client.
 
         Raises:
-            ConfigurationError: One is for another model; the nearest is in it.
+            ConfigurationError: A name is unknown; the message suggests the most similar one.
         """
         for model in self.model_limits or {}:
             if model not in models:
@@ -352,7 +366,7 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
         """Build options from keyword arguments, the fields of `SamplingParams` among them.
 
         Raises:
-            ConfigurationError: A keyword is unknown (with the nearest known one), or a value is wrong.
+            ConfigurationError: A keyword is unknown (the message suggests the most similar one), or a value is wrong.
         """
         own_names = set(cls.__struct_fields__)
         unknown = [name for name in keywords if name not in own_names and name not in SAMPLING_NAMES]
@@ -380,7 +394,7 @@ def _check_model_limits(limits: Any) -> None:
 def unknown_option(
     name: str, known: builtins.set[str] | frozenset[str], where: str = "", kind: str = "option"
 ) -> ConfigurationError:
-    """Return the error for an option that does not exist, naming the nearest one that does."""
+    """Return the error for an option that does not exist; it suggests the most similar known one."""
     import difflib
 
     near = difflib.get_close_matches(name, sorted(known), n=1)

@@ -1,13 +1,13 @@
-"""Every way a call can fail, as one tree.
+"""All errors that this library raises, as one tree of classes.
 
     DelugeError
     |- ConfigurationError                  before any byte is sent
     |  |- UnknownModelError
     |  |- MissingAPIKeyError
-    |  |- UnsupportedParameterError        the model or its API cannot take what was asked
-    |  |- InvalidPromptError               empty prompt, an image that is none, tools that do not fit
+    |  |- UnsupportedParameterError        the model or its API does not support a parameter
+    |  |- InvalidPromptError               an empty prompt, bytes that are not an image, an invalid tool
     |  |- MissingExtraError                an optional package is needed
-    |  '- StreamConsumedError              a stream is used once
+    |  '- StreamConsumedError              the stream was used before
     |- APIError                            the provider answered with an error
     |  |- BadRequestError                  400, 405, 415, 422 ...
     |  |  |- ContextLengthError
@@ -21,23 +21,23 @@
     |  |- OverloadedError                  503, 529
     |  |- ServerError                      other 5xx, 408, 409
     |  '- BatchEndedError                  a provider's own batch expired, was cancelled or lost a request
-    |- TransportError                      no full answer
+    |- TransportError                      no complete answer arrived
     |  |- ConnectError
     |  |  '- CertificateError
-    |  |- TimeoutError                     `phase` names the clock that ran out
+    |  |- TimeoutError                     `phase` names the timeout that expired
     |  |- RedirectRefusedError
-    |  |- StreamInterruptedError           the connection died in mid-answer
+    |  |- StreamInterruptedError           the connection broke in the middle of the answer
     |  '- TruncatedError                   a clean end without a terminal event
-    |- ProtocolError                       the peer sent what cannot be read
-    |  |- ContentTypeError                 not a stream at all: an HTML page, say
-    |  '- ResponseLimitError               larger than the limits allow
+    |- ProtocolError                       the server sent bytes that cannot be parsed
+    |  |- ContentTypeError                 the body is not a stream, but an HTML page for example
+    |  '- ResponseLimitError               the body or an event is larger than the limits allow
     '- DispatchError
-       |- BudgetError                      can never fit the limits
+       |- BudgetError                      larger than a rate limit, or beyond `max_cost`
        |- QueueClosedError
-       '- JournalError                     the journal of a batch cannot be read, or not be written
+       '- JournalError                     the journal of a batch cannot be read or written
 
-`retryable` and `scope` are class attributes: whoever retries reads them, so no status lists live elsewhere.
-No message carries a key or the text of a prompt; what a provider wrote about the failure is quoted, shortened.
+`retryable` and `scope` are class attributes, which the retry logic reads: it needs no lists of status codes.
+No message contains a key or the text of a prompt. A provider's own error message is quoted, but shortened.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # for annotations only: both modules stand in higher layers, and `response` imports this one
     from lm_deluge.response import APIResponse
     from lm_deluge.wire.rate_limit_headers import RateLimit
 
@@ -100,7 +100,7 @@ def _new(cls: type[DelugeError]) -> DelugeError:
 
 
 class DelugeError(Exception):
-    """The root of everything that this library raises.
+    """Base class of all errors that this library raises.
 
     Attributes:
         message: What happened, in one sentence.
@@ -108,16 +108,22 @@ class DelugeError(Exception):
         provider: Id of the provider row, where one was involved.
         model: Our name of the model, where one was involved.
         request_id: The id that the provider gave the request.
-        where: How far the exchange had come when it failed.
+        where: The phase of the HTTP exchange in which it failed.
         billed: Whether the provider may charge for the attempt.
-        partial: What was received before the failure, once any event was delivered.
+        partial: The response up to the failure, None where no event had been delivered.
         attempts: How many requests were sent for the call.
+
+    Example:
+        >>> try:
+        ...     response = await client.stream("Tell me a story")
+        ... except DelugeError as error:
+        ...     print(error, error.partial.completion if error.partial else "")
     """
 
     retryable: ClassVar[bool] = False
     scope: ClassVar[Scope] = "request"
     max_retries: ClassVar[int | None] = None
-    """At most so many retries for errors of this class; None leaves it to the caller's budget."""
+    """Retries allowed after errors of this class; None: only `max_attempts` limits them."""
 
     def __init__(  # noqa: PLR0913 - the context of a failure, all optional and keyword-only
         self,
@@ -164,7 +170,7 @@ class DelugeError(Exception):
         return details
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # State travels beside the construction, so a partial answer may point back at its error.
+        # The state is pickled apart from the constructor call, so that `partial.error` may refer to this error.
         return _new, (type(self),), {"args": self.args, **self.__dict__}
 
     def __setstate__(self, state: dict[str, Any] | None) -> None:
@@ -172,7 +178,7 @@ class DelugeError(Exception):
             setattr(self, name, value)
 
     def again(self) -> Self:
-        """Return the same error anew: one object raised in many tasks would gather the tracebacks of all."""
+        """Return a copy: one error object raised in several tasks would collect the tracebacks of all of them."""
         other = copy.copy(self)
         other.__cause__ = self.__cause__
         if notes := getattr(self, "__notes__", None):
@@ -180,17 +186,17 @@ class DelugeError(Exception):
         return other
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the error as plain data: `type` is its class name, `text` what it says; the rest as attributes are."""
+        """Return the error as plain data: `type` is the class name, `text` the full message, the rest attributes."""
         plain = {name: value for name, value in vars(self).items() if isinstance(value, str | int | float | None)}
         return {**plain, "provider_type": plain.get("type"), "type": type(self).__name__, "text": str(self)}
 
 
 class ConfigurationError(DelugeError):
-    """The call cannot be made as asked. Nothing was sent."""
+    """The arguments of the call are invalid or incomplete. Nothing was sent."""
 
 
 class UnknownModelError(ConfigurationError):
-    """No row of the registry has this name; `suggestions` are the nearest ones."""
+    """The registry has no model or provider of this name; `suggestions` are the most similar names."""
 
     def __init__(self, message: str, *, suggestions: tuple[str, ...] = (), **context: Any) -> None:
         super().__init__(message, **context)
@@ -204,7 +210,7 @@ class MissingAPIKeyError(ConfigurationError):
 
 
 class UnsupportedParameterError(ConfigurationError):
-    """The model or its API cannot take a parameter; `parameter` names it."""
+    """The model or its API does not support a parameter; `parameter` names it."""
 
     def __init__(self, message: str, *, parameter: str = "", **context: Any) -> None:
         super().__init__(message, **context)
@@ -212,28 +218,28 @@ class UnsupportedParameterError(ConfigurationError):
 
 
 class InvalidPromptError(ConfigurationError):
-    """The prompt cannot be sent: it is empty, of a wrong type, or a medium in it is not what it says."""
+    """The prompt cannot be sent: it is empty, of a wrong type, or contains an invalid image, file, audio or tool."""
 
 
 class MissingExtraError(ConfigurationError):
-    """An optional package is needed; the hint names the extra that brings it."""
+    """An optional package is not installed; the hint names the extra that installs it."""
 
 
 class StreamConsumedError(ConfigurationError):
-    """A stream is used once, by one consumer."""
+    """The stream was used before: a stream can be used once, by one consumer."""
 
 
 class APIError(DelugeError):
     """The provider answered with an error, by HTTP status or inside the stream.
 
     Attributes:
-        status_code: The HTTP status; for an error inside a stream the status that it stands for, or None.
+        status_code: The HTTP status; for an error inside a stream the status that it corresponds to, or None.
         code: The provider's error code.
         type: The provider's error type.
-        retry_after_s: Seconds after which the provider wants to be asked again.
-        should_retry: The provider's own word on retrying (`x-should-retry`), or None.
-        rate_limits: What the answer's headers say about limits, by name.
-        body: The error's JSON text, at most 4,096 characters.
+        retry_after_s: Seconds to wait before the next request, as the provider's `retry-after` header asks, or None.
+        should_retry: Whether the provider itself asks for a retry (`x-should-retry`), or None.
+        rate_limits: The rate limits in the headers of the response, by name.
+        body: The provider's error object as JSON text, at most 4,096 characters.
     """
 
     scope: ClassVar[Scope] = "model"
@@ -269,13 +275,13 @@ class APIError(DelugeError):
 
 
 class BadRequestError(APIError):
-    """The provider refuses the request itself."""
+    """The provider rejects the request as invalid."""
 
     scope: ClassVar[Scope] = "request"
 
 
 class ContextLengthError(BadRequestError):
-    """Prompt and answer do not fit the model's context window."""
+    """Prompt and answer together do not fit into the model's context window."""
 
 
 class ContentFilterError(BadRequestError):
@@ -295,7 +301,7 @@ class PermissionDeniedError(APIError):
 
 
 class QuotaExceededError(APIError):
-    """The account has nothing left to spend; waiting does not help."""
+    """The account has no credit or quota left; waiting does not help."""
 
     scope: ClassVar[Scope] = "key"
 
@@ -305,25 +311,25 @@ class NotFoundError(APIError):
 
 
 class RequestTooLargeError(APIError):
-    """The request has more bytes than the provider takes."""
+    """The request has more bytes than the provider accepts."""
 
     scope: ClassVar[Scope] = "request"
 
 
 class RateLimitError(APIError):
-    """Too many requests or tokens for now."""
+    """The rate limit of requests or tokens is exceeded for the moment."""
 
     retryable: ClassVar[bool] = True
 
 
 class OverloadedError(APIError):
-    """The provider has no capacity for now."""
+    """The provider has no capacity for the moment."""
 
     retryable: ClassVar[bool] = True
 
 
 class ServerError(APIError):
-    """The provider failed."""
+    """The provider had an internal failure."""
 
     retryable: ClassVar[bool] = True
 
@@ -331,32 +337,32 @@ class ServerError(APIError):
 class BatchEndedError(APIError):
     """A provider's own batch ended without this request: it expired, was cancelled, or the provider lost it.
 
-    It was not answered and is not billed; asked in another batch it may be.
+    The request was not answered and is not billed. It can be sent again in another batch.
     """
 
     retryable: ClassVar[bool] = True
 
 
 class TransportError(DelugeError):
-    """No full answer arrived."""
+    """No complete answer arrived."""
 
     scope: ClassVar[Scope] = "provider"
 
 
 class ConnectError(TransportError):
-    """No connection: the name does not resolve, nobody listens, or the handshake was reset."""
+    """No connection: the host name does not resolve, the port is closed, or the handshake failed."""
 
     retryable: ClassVar[bool] = True
 
 
 class CertificateError(ConnectError):
-    """The server's certificate is not to be trusted. Never retried, never passed over."""
+    """The server's TLS certificate cannot be verified. Never retried; verification cannot be turned off."""
 
     retryable: ClassVar[bool] = False
 
 
 class TimeoutError(TransportError, builtins.TimeoutError):
-    """A clock ran out; `phase` names it (`pool connect first_token idle progress total`), `limit_s` its setting."""
+    """A timeout expired; `phase` names it (`pool connect first_token idle progress total`), `limit_s` is its length."""
 
     retryable: ClassVar[bool] = True
 
@@ -367,27 +373,27 @@ class TimeoutError(TransportError, builtins.TimeoutError):
 
 
 class RedirectRefusedError(TransportError):
-    """The provider sent us to another origin; no header of ours went there."""
+    """The provider redirected to another origin. The redirect was not followed, so no key was sent there."""
 
 
 class StreamInterruptedError(TransportError):
-    """The connection died before the answer was complete."""
+    """The connection broke before the answer was complete."""
 
     retryable: ClassVar[bool] = True
 
 
 class TruncatedError(TransportError):
-    """The stream ended in order, but without its terminal event. Never a success."""
+    """The stream ended cleanly, but without its terminal event, so the answer may be incomplete."""
 
     retryable: ClassVar[bool] = True
 
 
 class ProtocolError(DelugeError):
-    """The peer sent what cannot be read.
+    """The server sent bytes that cannot be parsed.
 
     Attributes:
         reason: `json`, `framing`, `limit`, `content_type` or `order`.
-        excerpt: At most 200 bytes of what was received. It may hold model text, so it is in no message.
+        excerpt: At most 200 of the received bytes. They may contain model text, so no message quotes them.
     """
 
     scope: ClassVar[Scope] = "provider"
@@ -399,34 +405,34 @@ class ProtocolError(DelugeError):
 
 
 class ContentTypeError(ProtocolError):
-    """The body is no stream of this API: an HTML page of a proxy, say. Worth one more try, no more."""
+    """The body is not a stream of this API, but an HTML page of a proxy for example. Retried once."""
 
     retryable: ClassVar[bool] = True
     max_retries: ClassVar[int | None] = 1
 
 
 class ResponseLimitError(ProtocolError):
-    """The body, or one event of it, is larger than the limits allow."""
+    """The body, or one event in it, is larger than the limits allow."""
 
 
 class DispatchError(DelugeError):
-    """The dispatcher cannot take or finish the call."""
+    """The call was not sent or not finished for a reason on our side: limits, budget, shutdown or journal."""
 
 
 class BudgetError(DispatchError):
-    """The call can never fit the limits that were set."""
+    """The call is larger than a rate limit allows in its whole period, or would exceed `max_cost`."""
 
 
 class QueueClosedError(DispatchError):
-    """The client was closed while the call waited."""
+    """The client was closed while the call waited for permission to send."""
 
 
 class JournalError(DispatchError):
-    """The journal of a batch cannot be read, or what happens cannot be written into it.
+    """The journal of a batch cannot be read or written.
 
     Attributes:
         path: The journal's file.
-        offset: Where in it the damage begins, None where it is not damaged.
+        offset: The byte of the file at which the damage begins, None where it is not damaged.
     """
 
     def __init__(self, message: str, *, path: str = "", offset: int | None = None, **context: Any) -> None:

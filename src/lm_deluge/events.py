@@ -1,9 +1,9 @@
-"""What a stream is made of: one closed union, the same for every provider, live or not.
+"""The events of a stream: one closed union, the same for every provider, for live, cached and replayed answers.
 
-Order: `ResponseStarted (delta | Attempt | UsageReported ...)* ResponseFinished`. Exactly one start and one
-finish, whatever retries happened in between. Events are held back until the first delta: so the start names the
-attempt that is kept, and the `Attempt` events of those that were not follow right behind it. In background mode, and
-with `on_break="continue"`, a stream that broke goes on behind an `Attempt`, wherever that is.
+Order: `ResponseStarted (delta | Attempt | UsageReported ...)* ResponseFinished`. There is exactly one start and one
+finish, whatever retries happened in between. Events are buffered until the first delta, so that `ResponseStarted`
+names the attempt that is kept; the `Attempt` events of failed attempts follow directly after it. In background mode,
+and with `on_break="continue"`, a stream that broke continues after an `Attempt` event, which can occur anywhere.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filte
 
 
 class ResponseStarted(msgspec.Struct, frozen=True, gc=False, tag="response_started"):
-    """The first event: who answers. `model` is the name that the provider gives itself."""
+    """The first event. `model` is the model's name as the provider reports it."""
 
     response_id: str | None = None
     model: str | None = None
 
 
 class TextDelta(msgspec.Struct, frozen=True, gc=False, tag="text_delta"):
-    """A piece of the answer. Empty only where it carries nothing but log probabilities."""
+    """A piece of the answer's text. `text` is empty only where the event has nothing but log probabilities."""
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
@@ -66,13 +66,13 @@ class RefusalDelta(msgspec.Struct, frozen=True, gc=False, tag="refusal_delta"):
 
 
 class ToolCallStarted(msgspec.Struct, frozen=True, gc=False, tag="tool_call_started"):
-    """The model calls a tool.
+    """The model starts to call a tool.
 
     Attributes:
         index: Position among the calls of this answer, from 0, in order of appearance.
-        id: The provider's id of the call; made up (`call_<index>`) where it gives none.
-        name: The tool's name, whole.
-        custom: The input is free text, not JSON.
+        id: The provider's id of the call; `call_<index>` where the provider sends none.
+        name: The tool's complete name.
+        custom: The tool's input is free text, not JSON.
     """
 
     index: int
@@ -82,19 +82,19 @@ class ToolCallStarted(msgspec.Struct, frozen=True, gc=False, tag="tool_call_star
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, gc=False, tag="tool_call_delta"):
-    """A fragment of a call's arguments: a piece of JSON text that need not stand alone."""
+    """A fragment of the JSON text of a call's arguments, not valid JSON by itself."""
 
     index: int
     arguments: str
 
 
 class ToolCallFinished(msgspec.Struct, frozen=True, tag="tool_call_finished"):
-    """The call is complete.
+    """A tool call is complete.
 
     Attributes:
-        arguments: The parsed JSON; `{}` for empty text; None where `arguments_error` says why it is none.
-        arguments_text: What the model wrote, never repaired.
-        arguments_error: Why the text is not JSON, or None.
+        arguments: The parsed JSON; `{}` for empty text; None where the text is not valid JSON.
+        arguments_text: The text as the model generated it, never repaired.
+        arguments_error: Why the text is not valid JSON, or None.
     """
 
     index: int
@@ -107,7 +107,7 @@ class ToolCallFinished(msgspec.Struct, frozen=True, tag="tool_call_finished"):
 
 
 class Citation(msgspec.Struct, frozen=True, tag="citation"):
-    """A source that the answer names. `start` and `end` count characters of the answer's text."""
+    """A source that the answer cites. `start` and `end` are character offsets in the answer's text."""
 
     url: str | None = None
     title: str | None = None
@@ -117,7 +117,7 @@ class Citation(msgspec.Struct, frozen=True, tag="citation"):
 
 
 class MediaDelta(msgspec.Struct, frozen=True, gc=False, tag="media_delta"):
-    """A generated image or a piece of generated audio: base64 text, or the URL where it lies."""
+    """A generated image or a piece of generated audio, as base64 text in `data` or as a `url`."""
 
     media_type: str
     data: str = ""
@@ -127,7 +127,7 @@ class MediaDelta(msgspec.Struct, frozen=True, gc=False, tag="media_delta"):
 
 
 class ProviderPart(msgspec.Struct, frozen=True, tag="provider_part"):
-    """Opaque data of the provider, to be sent back to it on the next turn and to nobody else."""
+    """Opaque data of the provider, to be sent back on the next turn, to the same provider only."""
 
     provider: str
     kind: str
@@ -135,21 +135,21 @@ class ProviderPart(msgspec.Struct, frozen=True, tag="provider_part"):
 
 
 class UsageReported(msgspec.Struct, frozen=True, gc=False, tag="usage_reported"):
-    """The provider's count so far, with that of attempts that it goes on from. The last one holds, never a sum."""
+    """Token counts so far, including attempts that this one continues. Each event replaces the previous one."""
 
     usage: Usage
 
 
 class Attempt(msgspec.Struct, frozen=True, gc=False, tag="attempt"):
-    """An attempt failed and another one follows; or it was silent for long, and another one began beside it.
+    """A further attempt starts, after a failed one or as a hedge in parallel to a slow one.
 
     Attributes:
-        number: The attempt that begins now, from 2.
-        error: Class name of what ended the one before; `Hedge` where it was only silent.
-        message: What that error said; for how long nothing came.
-        wait_s: Seconds waited in between.
-        model: Our name of the model that is asked now.
-        goes_on: The answer goes on where it broke. Else it begins anew: what came before is no part of it.
+        number: Number of the attempt that starts now, from 2.
+        error: Class name of the error that ended the previous attempt; `Hedge` if that attempt is only slow.
+        message: Message of that error; for a hedge how long nothing was received.
+        wait_s: Seconds waited between the two attempts.
+        model: Our name of the model of the new attempt.
+        goes_on: The answer continues where it broke. Otherwise it starts again: earlier deltas are not part of it.
     """
 
     number: int
@@ -161,7 +161,7 @@ class Attempt(msgspec.Struct, frozen=True, gc=False, tag="attempt"):
 
 
 class ResponseFinished(msgspec.Struct, frozen=True, gc=False, tag="response_finished"):
-    """The last event. `raw_finish_reason` is the provider's own word, None where it gave none."""
+    """The last event. `raw_finish_reason` is the finish reason in the provider's own words, or None."""
 
     finish_reason: FinishReason
     raw_finish_reason: str | None = None

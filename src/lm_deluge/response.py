@@ -1,4 +1,4 @@
-"""The answer, and the one fold that makes it out of events."""
+"""The response of a call, and the builder that folds events into it."""
 
 from __future__ import annotations
 
@@ -46,23 +46,24 @@ from lm_deluge.usage import Usage
 __all__ = ["APIResponse", "ResponseBuilder", "StreamStats"]
 
 _SMALL_PIECES = 128
+"""Pieces joined at once: 6 KiB of overhead at 49 bytes each, and rarely a join. See `_Pieces.fold`."""
 
 
 class StreamStats(msgspec.Struct, frozen=True, kw_only=True):
-    """How a stream went. Times are seconds; None where it did not come so far.
+    """Timing and volume of a stream. Times are seconds; None where the stream did not reach that point.
 
     Attributes:
-        attempts: Requests sent.
-        bytes_received: Bytes of the body as they came, before any decompression.
-        time_to_headers: From sending the request that was answered until its status line.
+        attempts: Number of requests sent.
+        bytes_received: Bytes of the body as received, before decompression.
+        time_to_headers: From sending the successful request until its status line arrived.
         time_to_first_token: From the start of the call, waits and retries included, to the first delta.
         duration: From the start of the call to its end, or until now.
-        reads: How often the socket had something.
-        gap_mean: Mean time between two reads that brought deltas.
+        reads: Number of reads from the socket that returned data.
+        gap_mean: Mean time between two reads that contained deltas.
         gap_max: The longest such time.
-        output_tokens: Tokens generated, as far as reported; else estimated.
-        tokens_per_second: Of the time after the first token.
-        ignored: Frames and events that nothing is known of, or that came after the end.
+        output_tokens: Generated tokens as the provider reported them, otherwise estimated.
+        tokens_per_second: Generation rate, measured from the first token.
+        ignored: Number of frames and events of unknown types, or received after the end.
     """
 
     attempts: int = 0
@@ -79,25 +80,29 @@ class StreamStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class APIResponse(msgspec.Struct, kw_only=True):
-    """An answer, complete or partial.
+    """The response of a call, complete or partial.
 
     Attributes:
-        id: Position in a batch; 0 for a single call.
-        model_internal: Our name of the model that was asked.
-        model_external: The name that the provider gives to what answered.
+        id: Position of the prompt in a batch; 0 for a single call.
+        model_internal: Our name of the model that was called.
+        model_external: The name of the model that answered, as the provider reports it.
         content: The answer as a message, ready to be added to the conversation.
-        usage: Tokens; None where nothing is known, `estimated` where the provider did not say.
-        cost: US dollars, None for models without a price; 0 for what came from the local cache.
-        finish_reason: Why it ended; None while it has not.
-        raw_finish_reason: The provider's own word.
-        status_code: HTTP status, None where no answer came.
-        request_id: The provider's id of the request, from its headers.
+        usage: Token counts; None where unknown. `usage.estimated` marks counts that the provider did not report.
+        cost: US dollars; None for models without a price, 0 for answers from the local cache.
+        finish_reason: Why the answer ended; None if it is not finished.
+        raw_finish_reason: The finish reason in the provider's own words.
+        status_code: HTTP status, None if no response arrived.
+        request_id: The provider's id of the request, from the response's headers.
         response_id: The provider's id of the answer.
-        citations: Sources that the answer names.
-        error: What ended it, None for a success.
-        stats: How the stream went.
-        warnings: What was odd and is no error, `no_done` for a missing end mark for example.
-        local_cache_hit: It came from the local cache: nothing was sent, and `usage` is what it once took.
+        citations: Sources that the answer cites.
+        error: The error that ended the call, None for a success.
+        stats: Timing and volume of the stream.
+        warnings: Irregularities that are not errors, for example `no_done` for a missing end mark.
+        local_cache_hit: The answer is from the local cache: nothing was sent, and `usage` is that of the original call.
+
+    Example:
+        >>> response = await client.stream("Name a color")
+        >>> print(response.completion, response.usage.total_tokens, response.finish_reason)
     """
 
     id: int = 0
@@ -124,26 +129,26 @@ class APIResponse(msgspec.Struct, kw_only=True):
 
     @property
     def thinking(self) -> str:
-        """All reasoning that the provider showed."""
+        """All reasoning text that the provider disclosed."""
         return self.content.thinking
 
     @property
     def tool_calls(self) -> tuple[ToolCallPart, ...]:
-        """The tools that the model wants to be called."""
+        """The tool calls of the answer, in order."""
         return self.content.tool_calls
 
     @property
     def is_error(self) -> bool:
-        """Whether the call failed; what was received before is kept all the same."""
+        """Whether the call failed. The parts received before the failure are kept in `content`."""
         return self.error is not None
 
     @property
     def error_message(self) -> str | None:
-        """What the error says, None for a success."""
+        """The full text of the error, None for a success."""
         return None if self.error is None else str(self.error)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the response as data that fits into JSON."""
+        """Return the response as data that can be encoded as JSON."""
         fields = {name: getattr(self, name) for name in self.__struct_fields__ if name != "error"}
         data: dict[str, Any] = msgspec.to_builtins(fields)
         data["error"] = self.error.to_dict() if isinstance(self.error, DelugeError) else None
@@ -151,7 +156,7 @@ class APIResponse(msgspec.Struct, kw_only=True):
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> APIResponse:
-        """Build the response that `to_dict` described; an error comes back as its class, without its cause."""
+        """Return the response that `to_dict` encoded. An error is restored with its class, but without its cause."""
         response = msgspec.convert({**data, "error": None}, cls)
         if data.get("error"):
             response.error = _error_from_dict(data["error"])
@@ -173,7 +178,7 @@ def _joined(pieces: list[str]) -> list[str]:
 
 
 class _Pieces:
-    """Text of one kind that is still growing. Once there are `most` pieces, those that came last are to be folded."""
+    """Text of one kind that is still growing. Once there are `most` pieces, call `fold` to join the newest ones."""
 
     __slots__ = ("kind", "logprobs", "most", "pieces")
 
@@ -188,12 +193,12 @@ class _Pieces:
         return TextPart(text, tuple(self.logprobs or ())) if self.kind is TextPart else self.kind(text)
 
     def fold(self) -> None:
-        """Make one of the small pieces: each takes 49 bytes more than its text."""
+        """Join the newest pieces into one: each string takes 49 bytes more than its text."""
         self.pieces[self.most - _SMALL_PIECES :] = ["".join(self.pieces[self.most - _SMALL_PIECES :])]
         self.most = len(self.pieces) + _SMALL_PIECES
 
     def count(self) -> int:
-        """Return the characters so far. What was counted once is in one piece, so asking often is cheap."""
+        """Return the number of characters so far. Joins all pieces, so that frequent calls are cheap."""
         self.pieces = _joined(self.pieces)
         self.most = len(self.pieces) + _SMALL_PIECES
         return sum(map(len, self.pieces))
@@ -210,7 +215,7 @@ class _CallPieces:
         self.finished: ToolCallFinished | None = None
 
     def count(self) -> int:
-        """Return the characters of its arguments so far."""
+        """Return the number of characters of the arguments so far."""
         self.pieces = _joined(self.pieces)
         return sum(map(len, self.pieces))
 
@@ -224,7 +229,7 @@ class _CallPieces:
 
 
 class _AudioPieces:
-    """Generated sound that is still growing."""
+    """Generated audio that is still growing."""
 
     __slots__ = ("data", "first", "transcript")
 
@@ -239,7 +244,7 @@ class _AudioPieces:
 
 
 class _WholePart:
-    """A part that came in one event."""
+    """A part that arrives in a single event."""
 
     __slots__ = ("_part",)
 
@@ -251,12 +256,12 @@ class _WholePart:
 
 
 class ResponseBuilder:
-    """The only fold from events to an answer: streamed, plain, cached and replayed answers all pass here."""
+    """Folds events into a response. Streamed, plain, cached and replayed answers all use it."""
 
     def __init__(self) -> None:
         self._open: list[_Pieces | _CallPieces | _AudioPieces | _WholePart] = []
         self._calls: dict[int, _CallPieces] = {}
-        self._text: _Pieces | None = None  # the pieces of the answer's text, where they came last
+        self._text: _Pieces | None = None  # the last item of `_open`, if it is text of the answer
         self._citations: list[Citation] = []
         self.started: ResponseStarted | None = None
         self.finished: ResponseFinished | None = None
@@ -336,19 +341,19 @@ class ResponseBuilder:
     def _finish(self, event: ResponseFinished) -> None:
         self.finished = event
 
-    def _begin_anew(self, event: Attempt) -> None:
-        """Drop what the attempts before said, mostly nothing, where the answer does not go on."""
+    def _restart(self, event: Attempt) -> None:
+        """Discard everything received from earlier attempts, unless the new attempt continues the answer."""
         if event.goes_on:
             return
         self._open, self._calls, self._text, self._citations, self.usage = [], {}, None, [], None
 
     @property
     def output_characters(self) -> int:
-        """Characters of text, reasoning and arguments so far: what token estimates start from."""
+        """Characters of text, reasoning and arguments so far, the basis of token estimates."""
         return sum(item.count() for item in self._open if isinstance(item, _Pieces | _CallPieces))
 
     def response(self, model_internal: str = "") -> APIResponse:
-        """Return the answer so far; complete once `ResponseFinished` was added."""
+        """Return the response so far; it is complete after `ResponseFinished` was added."""
         started, finished = self.started, self.finished
         return APIResponse(
             model_internal=model_internal,
@@ -388,6 +393,6 @@ _FOLDS: dict[type, Callable[[ResponseBuilder, Any], None]] = {
     MediaDelta: ResponseBuilder._add_media,
     ProviderPart: ResponseBuilder._add_provider_part,
     UsageReported: ResponseBuilder._report_usage,
-    Attempt: ResponseBuilder._begin_anew,
+    Attempt: ResponseBuilder._restart,
     ResponseFinished: ResponseBuilder._finish,
 }

@@ -1,4 +1,4 @@
-"""Token counts in one convention, and what they cost."""
+"""Token counts, in one convention for all providers, and their cost."""
 
 from __future__ import annotations
 
@@ -13,40 +13,45 @@ __all__ = ["BATCH_FACTOR", "Price", "PriceTier", "Usage", "estimate_tokens"]
 # https://platform.openai.com/docs/guides/batch, https://platform.claude.com/docs/en/build-with-claude/batch-processing,
 # https://ai.google.dev/gemini-api/docs/batch-api, https://console.groq.com/docs/batch (2026-11): half of all prices.
 BATCH_FACTOR = 0.5
-"""What a provider's own batch costs of the price of single requests, where a model's row has no price of its own."""
+"""Price of a request in a provider's own batch, relative to a single request, for models without a batch price."""
 
 
 _CHARACTERS_PER_TOKEN = 4.0
-"""English text in the tokenizers of OpenAI, Anthropic and Google: https://platform.openai.com/tokenizer (2026-11)."""
+"""Average of English text with OpenAI, Anthropic and Google: https://platform.openai.com/tokenizer (2026-11)."""
 
 
 def estimate_tokens(characters: int, *, characters_per_token: float = _CHARACTERS_PER_TOKEN) -> int:
-    """Return how many tokens a text of that length has, rounded up.
+    """Return the estimated number of tokens of a text, rounded up.
 
     Args:
         characters: Length of the text.
-        characters_per_token: A smaller number gives an upper bound instead of the usual count.
+        characters_per_token: The default fits English text; a smaller number gives an upper bound.
     """
     return math.ceil(characters / characters_per_token)
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Tokens of one answer, or of several added up.
+    """Token counts of one answer, or the sum of several (`a + b`).
 
     Attributes:
         input_tokens: All tokens of the prompt, cached ones included.
         output_tokens: All generated tokens, reasoning included.
         cache_read_tokens: The part of the input that was read from the provider's cache.
-        cache_write_tokens: The part of the input that was written to it, for whatever time.
-        cache_write_1h_tokens: The part of the written tokens that is kept for an hour, at a price of its own.
+        cache_write_tokens: The part of the input that was written to that cache, for any duration.
+        cache_write_1h_tokens: The part of `cache_write_tokens` that is kept for an hour, at a price of its own.
         reasoning_tokens: The part of the output that was reasoning.
-        input_audio_tokens: The part of the input that was sound, cached sound included.
-        cache_read_audio_tokens: The part of the sound that was read from the cache.
-        output_audio_tokens: The part of the output that is sound.
+        input_audio_tokens: The part of the input that was audio, cached audio included.
+        cache_read_audio_tokens: The part of `input_audio_tokens` that was read from the cache.
+        output_audio_tokens: The part of the output that is audio.
         output_image_tokens: The part of the output that is images.
-        service_tier: The provider's word for how it served the request, where prices depend on it: `flex`, `priority`.
-        estimated: The provider did not report, or the answer was cut: counts are ours, from text lengths.
-        raw: The provider's own object, unchanged; None where there was none.
+        service_tier: The tier that served the request as the provider calls it, for example `flex` or `priority`; None
+            where prices do not depend on it.
+        estimated: The counts are estimates from text lengths: the provider reported none, or the answer was cut off.
+        raw: The provider's own usage object, unchanged, or None.
+
+    Example:
+        >>> response = await client.stream("Hello")
+        >>> print(response.usage.input_tokens, response.usage.total_tokens)
     """
 
     input_tokens: int = 0
@@ -99,7 +104,10 @@ def _add(one: int | None, other: int | None) -> int | None:
 
 
 class PriceTier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Prices that hold for the whole request once its input is larger than `above_input_tokens`."""
+    """Prices of a whole request whose input is larger than `above_input_tokens`, in US dollars per million tokens.
+
+    A price that is None is the same as in the `Price` that the tier belongs to.
+    """
 
     above_input_tokens: int
     input: float | None = None
@@ -117,14 +125,13 @@ class PriceTier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """US dollars per million tokens.
 
-    A kind of token without a price of its own costs what the next larger kind does: cached and audio tokens what
-    input does, an hour in the cache what a short while does, reasoning and generated media what output does.
+    A kind of token without its own price has the price of the kind that includes it: cached and audio tokens cost as
+    much as input, cache writes for an hour as much as other cache writes, reasoning and generated media as output.
 
     Attributes:
-        request: US dollars for each request, whatever its size.
+        request: US dollars for each request, in addition to its tokens.
         tiers: Other prices for larger requests.
-        modes: The prices where a request is served in another way: `batch`, `flex`, `priority`, `fast`. Each one is
-            complete.
+        modes: The prices by service tier: `batch`, `flex`, `priority`, `fast`. Each is a complete price list.
     """
 
     input: float
@@ -142,11 +149,11 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     modes: dict[str, Price] = {}
 
     def cost(self, usage: Usage, mode: str | None = None) -> float:
-        """Return the price of one request's `usage` in US dollars.
+        """Return the cost of one request in US dollars.
 
         Args:
-            usage: Its tokens; its `service_tier`, where the provider named one, overrules `mode`.
-            mode: How it was served; one without prices of its own costs what any request does.
+            usage: The request's token counts; a `service_tier` in them overrides `mode`.
+            mode: The service tier, a key of `modes`; tiers without an entry there have the normal prices.
         """
         other = self.modes.get(usage.service_tier or mode or "")
         if other is not None:
@@ -157,7 +164,7 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return self.request + sum(count * rates[kind] for kind, count in _kinds(usage).items()) / 1e6
 
     def batch_cost(self, usage: Usage) -> float:
-        """Return the price of one request of a provider's own batch, whatever tier its usage names."""
+        """Return the cost of one request of a provider's own batch in US dollars; `usage.service_tier` is ignored."""
         usage = msgspec.structs.replace(usage, service_tier=None)
         own = self.modes.get("batch")
         return own.cost(usage) if own is not None else BATCH_FACTOR * self.cost(usage)
@@ -174,7 +181,7 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return rates
 
 
-# Every kind of token that has a price, and the kind whose price it has where it has none of its own.
+# Each kind of token that can have a price, and the kind whose price applies where it has none.
 _KINDS = {
     "input": "",
     "output": "",
@@ -190,24 +197,24 @@ _KINDS = {
 
 
 def _has_parts(usage: Usage) -> bool:
-    """Whether any of its tokens is of another kind than input and output."""
+    """Whether any of the tokens are of another kind than input and output."""
     return any(_parts_of(usage))
 
 
 def _kinds(usage: Usage) -> dict[str, int]:
-    """Return the usage cut into kinds that do not overlap. A part that is larger than its whole makes no rebate."""
+    """Return the counts of disjoint kinds of tokens. Inconsistent reports give 0, never a negative count."""
     read, written = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
-    heard, heard_again = usage.input_audio_tokens or 0, usage.cache_read_audio_tokens or 0
+    audio, cached_audio = usage.input_audio_tokens or 0, usage.cache_read_audio_tokens or 0
     kinds = {
-        "cache_read": read - heard_again,
+        "cache_read": read - cached_audio,
         "cache_write": written - (usage.cache_write_1h_tokens or 0),
         "cache_write_1h": usage.cache_write_1h_tokens or 0,
-        "input_audio": heard - heard_again,
-        "cache_read_audio": heard_again,
+        "input_audio": audio - cached_audio,
+        "cache_read_audio": cached_audio,
         "reasoning": usage.reasoning_tokens or 0,
         "output_audio": usage.output_audio_tokens or 0,
         "output_image": usage.output_image_tokens or 0,
     }
-    kinds["input"] = usage.input_tokens - read - written - heard + heard_again
+    kinds["input"] = usage.input_tokens - read - written - audio + cached_audio
     kinds["output"] = usage.output_tokens - kinds["reasoning"] - kinds["output_audio"] - kinds["output_image"]
     return {kind: max(count, 0) for kind, count in kinds.items()}

@@ -210,7 +210,7 @@ def test_gemini_takes_an_uploaded_file() -> None:
 
 
 def test_an_upload_without_a_url_is_an_error() -> None:
-    with pytest.raises(ProtocolError, match="no place"):
+    with pytest.raises(ProtocolError, match="no upload URL"):
         play(GEMINI, chat_call("gemini-generate"), [answered({})])
 
 

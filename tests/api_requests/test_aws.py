@@ -179,7 +179,7 @@ async def test_a_chain_that_fails_says_so_and_shows_nothing(keys: None, monkeypa
     monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     async with LLMClient("bedrock:m") as client:
-        with pytest.raises(MissingAPIKeyError, match="cannot be had: ProfileNotFound") as caught:
+        with pytest.raises(MissingAPIKeyError, match="cannot be loaded: ProfileNotFound") as caught:
             await client.stream("hi", echo=None)
     assert SECRET_KEY not in str(caught.value)
 

@@ -81,7 +81,7 @@ def test_where_the_provider_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACME_HOST", " http://h:1/v1// ")
     assert find_base_url(ACME, None) == "http://h:1/v1"
     assert find_base_url(ACME, "https://own/") == "https://own"
-    with pytest.raises(ConfigurationError, match="nothing says where open is"):
+    with pytest.raises(ConfigurationError, match="the base URL of open is not known"):
         find_base_url(OPEN, None)
 
 
@@ -222,7 +222,7 @@ REGIONAL = ProviderRow(
 
 
 def test_a_base_url_may_have_places_that_the_customer_fills(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigurationError, match=r"nothing says which project to use.* Set CLOUD_PROJECT\."):
+    with pytest.raises(ConfigurationError, match=r"the project is not known.* Set CLOUD_PROJECT\."):
         find_base_url(REGIONAL, None)
     assert find_base_url(REGIONAL, "http://localhost:1") == "http://localhost:1"
     monkeypatch.setenv("CLOUD_PROJECT", "p-1")
@@ -237,7 +237,7 @@ def test_a_base_url_may_have_places_that_the_customer_fills(monkeypatch: pytest.
 def test_a_place_cannot_change_the_rest_of_the_url(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
     monkeypatch.setenv("CLOUD_PROJECT", "p-1")
     monkeypatch.setenv("CLOUD_LOCATION", word)
-    with pytest.raises(ConfigurationError, match="the location is none that fits into a URL"):
+    with pytest.raises(ConfigurationError, match="the location has characters that do not fit into a URL"):
         find_base_url(REGIONAL, None)
 
 

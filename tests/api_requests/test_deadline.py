@@ -5,7 +5,7 @@ import builtins
 
 import pytest
 
-from lm_deluge.api_requests.deadline import Deadline
+from lm_deluge.api_requests.timeouts import Deadline
 
 
 def now() -> float:

@@ -159,7 +159,7 @@ def test_lines_may_say_themselves_how_they_are_asked(serve, home):
     assert asked["q"]["messages"][0]["content"] == "of the line"
     assert asked["q"]["max_completion_tokens"] == 9
     error = lines_of(home)[2]["error"]
-    assert error["message"] == "the line asks for the model 'o3', and the batch is for gpt-4o, gpt-4o-mini"
+    assert error["message"] == "the line names the model 'o3', and the batch has gpt-4o, gpt-4o-mini"
 
 
 def test_duplicates_are_asked_once(serve, home):
@@ -198,7 +198,7 @@ WRONG = {
     "no folder": (["in.jsonl", "no/out.jsonl"], b"there is no folder no for out.jsonl"),
     "a folder": (["in.jsonl", "."], b"is no file that could be written"),
     "there already": (["in.jsonl", "there.jsonl"], b"there.jsonl is there already, and no journal of it"),
-    "same ids": (["twice.jsonl", "out.jsonl"], b"line 2 has the id 'a', which an earlier one has"),
+    "same ids": (["twice.jsonl", "out.jsonl"], b"line 2 has the id 'a', which an earlier line has"),
     "one key": (
         ["in.jsonl", "out.jsonl", "--api-key", "k", "-m", "gpt-4o", "-m", "claude-haiku-4-5"],
         b"one --api-key cannot be for the models of several providers",
@@ -245,9 +245,7 @@ def test_a_journal_is_of_one_batch(serve, home, change):
         write(home, '"other"\n')
     done = batch(home, *(("--temperature", "0.5") if change == "options" else ()), **reach(simulator))
     assert done.returncode == 2
-    assert (
-        b"the journal out.jsonl.journal belongs to another batch: its inputs or options are not the same" in done.stderr
-    )
+    assert b"the journal out.jsonl.journal belongs to another batch: its inputs or options are different" in done.stderr
     assert simulator.stats.requests == 1
 
 
@@ -406,7 +404,7 @@ def test_a_full_disk_stops_new_requests_and_saves_what_it_can(serve, home):
     done = batch_with_room(home, 20_000, "--limit-concurrency", "4", TMPDIR=str(home / "tmp"), **reach(simulator))
     said = done.stderr.decode()
     assert done.returncode == 1, said
-    assert said.startswith("deluge: cannot write the journal out.jsonl.journal: File too large. What is in it is safe")
+    assert said.startswith("deluge: cannot write the journal out.jsonl.journal: File too large. Its answers are safe")
     assert re.search(r"Stopped: \d+ of 200 lines are done and safe in out\.jsonl\.journal", said)
     sent = simulator.stats.requests
     assert sent < 60
@@ -472,4 +470,4 @@ def test_tables_need_a_package(serve, home):
     env = {**reach(serve(echo)), "PYTHONPATH": f"{home}:{clean_environment(home)['PYTHONPATH']}"}
     done = run("batch", "in.jsonl", "out.csv", home=home, **env)
     assert done.returncode == 2
-    assert b"writing .csv files needs polars, or pandas. pip install polars" in done.stderr
+    assert b"writing .csv files needs polars, or pandas. Run pip install polars" in done.stderr

@@ -178,7 +178,7 @@ def test_a_budget_cannot_be_kept_and_is_refused(serve, home: Path) -> None:
     write(home, "one")
     done = run(*COMMAND, "gpt-4o", "--max-cost", "1", home=home, **reach(simulator, "gpt"))
     assert done.returncode == 2
-    assert b"max_cost cannot be kept in a provider's own batch" in done.stderr
+    assert b"max_cost cannot be enforced in a provider's own batch" in done.stderr
     assert simulator.requests == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from client.continued import anchor_in, in_pieces, rest_of
 from grammar import check_grammar
 from lm_deluge import LLMClient
 from lm_deluge.client.stream import Stream
+from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.encoders.encoder import ParsedRequest
 from lm_deluge.events import (
     Attempt,
@@ -34,7 +36,7 @@ def client_of(sim: Simulator, model: str | Sequence[str] = "gpt-4o", **options: 
 
 def hurried(client: LLMClient) -> LLMClient:
     """Let the pauses between attempts take no time."""
-    client._runner()._chance = lambda: 0.0
+    client.dispatcher.make_runner(functools.partial(Runner, chance=lambda: 0.0))
     return client
 
 

@@ -39,16 +39,16 @@ def open_sockets() -> int:
 def held_by(client: LLMClient) -> dict[str, int]:
     """Count what calls take and have to give back."""
     held = {}
-    for pool in client._transport._pools.values():
+    for pool in client.dispatcher.transport._pools.values():
         connector = pool.session.connector
         held["connections"] = len(connector._acquired) + sum(map(len, connector._conns.values()))
-        held["places among connections"] = pool.places.used
-    lock = client._limiter
+        held["places among connections"] = pool.slots.used
+    lock = client.dispatcher.limiter()
     if lock is not None:
         limiter = lock.limiter
         held["tickets"] = len(limiter._open)
-        held["places"] = limiter._places.used + sum(route.places.used for route in limiter._routes.values())
-        held["waiting"] = client._runner().waiting
+        held["places"] = limiter._concurrency.used + sum(route.concurrency.used for route in limiter._routes.values())
+        held["waiting"] = client.dispatcher.runner().waiting
     return {name: count for name, count in held.items() if count}
 
 
@@ -277,7 +277,7 @@ async def nothing_left():
             await asyncio.sleep(0.25)
             assert held_by(client) == {}
             await server.settle()
-        assert not client._transport._pools
+        assert not client.dispatcher.transport._pools
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == tasks
     assert open_sockets() == sockets

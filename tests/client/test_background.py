@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from grammar import check_grammar
 from lm_deluge import LLMClient
 from lm_deluge.client.stream import Stream
 from lm_deluge.config import Timeouts
+from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import (
     NotFoundError,
     ServerError,
@@ -36,7 +38,7 @@ def client_of(sim: Simulator, **options: Any) -> LLMClient:
 
 def without_waits(client: LLMClient) -> Stream:
     """Return a stream whose pauses between attempts take no time."""
-    client._runner()._chance = lambda: 0.0
+    client.dispatcher.make_runner(functools.partial(Runner, chance=lambda: 0.0))
     return client.stream("Hi", echo=None)
 
 
@@ -200,7 +202,7 @@ async def test_a_cancel_that_fails_is_told() -> None:
         client = client_of(sim)
         async with client.stream("Hi") as stream:
             await stream.next_batch()
-            sim._router._kept._kept.clear()
+            sim._router._background._answers.clear()
             with pytest.warns(RuntimeWarning, match="could not be cancelled and may go on: .*not found"):
                 response = await stream.cancel()
         assert "cancel_failed" in response.warnings
@@ -212,8 +214,8 @@ async def test_an_answer_that_is_not_kept_is_an_error_of_the_stream() -> None:
         client = client_of(sim)
         stream = without_waits(client)
         await stream.next_batch()
-        sim._router._kept._kept.clear()
-        with pytest.raises(TruncatedError, match="could not be taken up again: Response with id") as caught:
+        sim._router._background._answers.clear()
+        with pytest.raises(TruncatedError, match="could not be resumed: Response with id") as caught:
             await the_rest(stream)
         assert isinstance(caught.value.__cause__, NotFoundError)
         assert TEXT.startswith(caught.value.partial.completion)
@@ -226,10 +228,10 @@ async def test_an_abort_wakes_who_waits_for_the_rest() -> None:
     """The pause before an answer is taken up again ends with the stream."""
     async with Simulator(TEXT, faults=[Fault("reset", after=2)]) as sim:
         client = client_of(sim)
-        client._runner()._chance = lambda: 1_000.0  # a pause without an end
+        client.dispatcher.make_runner(functools.partial(Runner, chance=lambda: 1_000.0))  # a pause without an end
         stream = client.stream("Hi", echo=None)
         reader = asyncio.create_task(the_rest(stream))
-        while not stream._call._failures:
+        while not (stream._call._call and stream._call._call.failures):
             await asyncio.sleep(0.001)
         response = await stream.cancel()
         events = await reader

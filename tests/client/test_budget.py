@@ -77,7 +77,7 @@ async def test_a_prompt_that_costs_too_much_is_not_sent() -> None:
     async with Simulator("Yes.") as sim, client_of(sim) as client:
         with pytest.raises(BudgetError, match="max_cost") as caught:
             await client.stream("word " * 10_000, echo=None, max_cost=0.001)
-        assert "Nothing of it was sent" in str(caught.value)
+        assert "Nothing was sent for it" in str(caught.value)
         assert sim.stats.requests == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import random
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from client.continued_streams import BREAK, Model, check_joined, client_of, even
 from grammar import check_grammar
 from lm_deluge import Tool
 from lm_deluge.config import Timeouts
+from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.encoders.encoder import ParsedRequest
 from lm_deluge.errors import BadRequestError, StreamInterruptedError
 from lm_deluge.events import (
@@ -123,7 +125,7 @@ async def test_a_rest_that_does_not_fit_is_not_joined(says: Callable[[str], str 
         stream = client.stream("Tell me.", tools=[Tool(name="count")])
         with pytest.raises(StreamInterruptedError, match="It could not be continued: the ") as caught:
             await read_all(stream, events)
-        assert client._limiter.limiter._places.used == 0
+        assert client.dispatcher.limiter().limiter._concurrency.used == 0
     check_grammar(events, is_complete=False)
     shown = "".join(event.text for event in events if isinstance(event, TextDelta))
     assert PROSE.startswith(shown)
@@ -133,9 +135,9 @@ async def test_a_rest_that_does_not_fit_is_not_joined(says: Callable[[str], str 
 
 
 OBSTACLES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "schema": ("follows a form", {}, {"output": {"type": "object", "properties": {"a": {"type": "string"}}}}),
-    "json mode": ("follows a form", {"json_mode": True}, {}),
-    "extra body": ("follows a form", {"extra_body": {"response_format": {"type": "json_object"}}}, {}),
+    "schema": ("is structured output", {}, {"output": {"type": "object", "properties": {"a": {"type": "string"}}}}),
+    "json mode": ("is structured output", {"json_mode": True}, {}),
+    "extra body": ("is structured output", {"extra_body": {"response_format": {"type": "json_object"}}}, {}),
     "logprobs": ("log probabilities", {"logprobs": True}, {}),
 }
 
@@ -175,7 +177,7 @@ async def test_sources_are_not_continued() -> None:
     script = Script(events=[*said, ResponseFinished("stop")])
     faults = [Fault("cut_chunk", after=2)]
     async with Simulator(script, faults=faults) as sim, client_of(sim, "openai-responses:gpt-4o") as client:
-        with pytest.raises(StreamInterruptedError, match="it names sources") as caught:
+        with pytest.raises(StreamInterruptedError, match="it has citations") as caught:
             await client.stream("Tell me.", echo=None)
         assert len(sim.requests) == 1
     assert [each.url for each in caught.value.partial.citations] == ["https://example.org"]
@@ -208,7 +210,7 @@ async def test_sources_before_the_seam_are_no_rest() -> None:
 
     faults = [Fault("cut_chunk", after=20)]
     async with Simulator(said, faults=faults) as sim, hurried(client_of(sim, "openai-responses:gpt-4o")) as client:
-        with pytest.raises(StreamInterruptedError, match="names sources before it goes on"):
+        with pytest.raises(StreamInterruptedError, match="has citations before its text"):
             await client.stream("Tell me.", echo=None)
 
 
@@ -313,7 +315,7 @@ async def test_a_model_that_cannot_be_reached_is_stood_in_for() -> None:
     faults = [BREAK, Fault("status", status=503)]
     async with Simulator(said, faults=faults) as sim, client_of(sim, models) as client:
         # Who is not there is left alone for a while, which the stream itself does not wait for.
-        client._runner()._chance = lambda: 0.0 if len(sim.requests) < 2 else 1.0
+        client.dispatcher.make_runner(functools.partial(Runner, chance=lambda: 0.0 if len(sim.requests) < 2 else 1.0))
         events, response = await events_of(client, prefer_model=models[0])
     check_joined(events, response, PROSE)
     assert [request.json["model"] for request in sim.requests] == [models[0], models[0], models[1]]
@@ -419,7 +421,7 @@ async def test_an_answer_that_is_not_kept_any_more_is_asked_for() -> None:
         stream = client.stream("Tell me.", echo=None)
         while not any(isinstance(event, TextDelta) for event in events):
             events += await stream.next_batch()
-        sim._router._kept._kept.clear()
+        sim._router._background._answers.clear()
         with pytest.warns(RuntimeWarning, match="could not be cancelled"):
             await read_on(stream, events)
         check_joined(events, stream.response, PROSE, in_silence=1)  # the one that found nothing to take up
@@ -458,7 +460,7 @@ async def test_a_continuation_that_is_held_back_can_be_left() -> None:
         response = await stream.cancel()
         assert await reader == []
         assert response.completion == PROSE[:100]
-        assert client._limiter.limiter._places.used == 0
+        assert client.dispatcher.limiter().limiter._concurrency.used == 0
 
 
 async def test_stats_are_of_the_whole() -> None:

@@ -1,6 +1,7 @@
 """Single streams and batches share one dispatcher: limits, places, retries, and what broken attempts cost."""
 
 import asyncio
+import functools
 from typing import Any
 
 import msgspec
@@ -9,6 +10,7 @@ import pytest
 from lm_deluge import LLMClient
 from lm_deluge.client.call_options import CallOptions
 from lm_deluge.dispatch.cache.call import run_call
+from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import (
     AuthenticationError,
     BudgetError,
@@ -36,14 +38,14 @@ def client_of(server: Simulator | Loopback, model: Any = "gpt-4o", **options: An
 
 
 def places(client: LLMClient) -> int:
-    assert client._limiter is not None
-    return client._limiter.limiter._places.used
+
+    return client.dispatcher.limiter().limiter._concurrency.used
 
 
 async def test_single_streams_wait_for_their_slot() -> None:
     async with Simulator("Yes.") as sim, client_of(sim, max_requests_per_minute=60) as client:
         waits = without_waiting(client)
-        runner = client._runner()
+        runner = client.dispatcher.runner()
         moments = []
         for _ in range(3):
             await client.stream("Hi", echo=None)
@@ -98,8 +100,8 @@ async def test_every_way_out_gives_the_place_back(way: str) -> None:
         await asyncio.gather(task, return_exceptions=True)
         for _ in range(3):
             await asyncio.sleep(0)
-        client._limiter.__enter__()
-        client._limiter.__exit__(None, None, None)
+        client.dispatcher.limiter().__enter__()
+        client.dispatcher.limiter().__exit__(None, None, None)
         assert places(client) == 0
 
 
@@ -112,11 +114,11 @@ async def test_who_is_cancelled_while_he_waits_leaves_his_place_in_the_queue() -
         await first.next_batch()
         waiting = asyncio.create_task(client.stream("Hi", echo=None)._call.next_batch())
         await asyncio.sleep(0.02)
-        assert client._runner().waiting == 1
+        assert client.dispatcher.runner().waiting == 1
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert client._runner().waiting == 0
+        assert client.dispatcher.runner().waiting == 0
         await first.cancel()
         assert (await client.stream("Hi", echo=None)).completion == "Hello world"
 
@@ -164,7 +166,7 @@ async def test_a_model_that_cannot_take_the_call_is_passed_over() -> None:
     steps = (plain("500 X", b"{}"), plain("500 X", b"{}"), answer(HELLO))
     models = ["gpt-4o", "anthropic:claude-3-haiku-20240307"]
     async with Loopback(*steps) as server, client_of(server, models, seed=1) as client:
-        client._runner()._chance = lambda: 0.0
+        client.dispatcher.make_runner(functools.partial(Runner, chance=lambda: 0.0))
         assert (await client.stream("Hi", echo=None, prefer_model="gpt-4o")).model_internal == "gpt-4o"
         assert len(server.requests) == 3
         with pytest.raises(UnsupportedParameterError):
@@ -193,7 +195,7 @@ async def test_streams_are_shared_out_by_weight() -> None:
 async def test_a_restarted_stream_is_one_stream() -> None:
     faults = [Fault("reset", after=3), Fault("cut_chunk", after=5)]
     async with Simulator(WORDS, faults=faults) as sim, client_of(sim, on_break="restart") as client:
-        client._runner()._chance = lambda: 0.0
+        client.dispatcher.make_runner(functools.partial(Runner, chance=lambda: 0.0))
         async with client.stream("Hi") as stream:
             events = [event async for event in stream.events()]
     response = stream.response
@@ -216,7 +218,7 @@ async def test_all_attempts_are_paid_for() -> None:
         whole = await client.stream("Hi", echo=None)
     faults = [Fault("reset", after=3)]
     async with Simulator(WORDS, faults=faults) as sim, client_of(sim) as client:
-        client._runner()._chance = lambda: 0.0
+        client.dispatcher.make_runner(functools.partial(Runner, chance=lambda: 0.0))
         (response,) = await client.process_prompts_async(["Hi"])
     assert response.completion == WORDS
     assert whole.usage.estimated is False
@@ -228,7 +230,7 @@ async def test_all_attempts_are_paid_for() -> None:
 
 async def test_what_was_refused_costs_nothing() -> None:
     async with Simulator(WORDS, faults=[Fault("status", status=500)]) as sim, client_of(sim) as client:
-        client._runner()._chance = lambda: 0.0
+        client.dispatcher.make_runner(functools.partial(Runner, chance=lambda: 0.0))
         (response,) = await client.process_prompts_async(["Hi"])
         assert response.stats.attempts == 2
         assert response.usage.estimated is False
@@ -237,7 +239,7 @@ async def test_what_was_refused_costs_nothing() -> None:
 async def test_a_restart_that_fails_leaves_what_was_shown() -> None:
     steps = ([HEAD, chunk(text("shown")), FIN], plain("500 X", b"{}"))
     async with Loopback(*steps) as server, client_of(server, on_break="restart", max_attempts=3) as client:
-        client._runner()._chance = lambda: 0.0
+        client.dispatcher.make_runner(functools.partial(Runner, chance=lambda: 0.0))
         with pytest.raises(ServerError) as caught:
             await client.stream("Hi", echo=None)
     assert caught.value.partial.completion == "shown"
@@ -263,10 +265,10 @@ async def test_hooks_hear_of_every_attempt() -> None:
 
     steps = (plain("500 X", b"{}"), [HEAD, chunk(text("part")), FIN], plain("400 X", b"{}"))
     async with Loopback(*steps) as server, client_of(server) as client:
-        client._runner()._chance = lambda: 0.0
-        spec = client._spec_factory(CallOptions(), is_collected=True)(Conversation.user("Hi"))
+        client.dispatcher.make_runner(functools.partial(Runner, chance=lambda: 0.0))
+        spec = client.dispatcher.planner(CallOptions()).collected(Conversation.user("Hi"))
         spec = msgspec.structs.replace(spec, before_attempt=before_attempt, on_attempt_failed=failed)
-        response = await run_call(spec, client._runner)
+        response = await run_call(spec, client.dispatcher.runner)
     assert response.is_error
     assert response.completion == "part"
     assert told == [

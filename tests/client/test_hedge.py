@@ -46,7 +46,7 @@ async def test_the_second_speaks_first(first: list[Step]) -> None:
         events = await race.end()
         assert isinstance(events[0], ResponseStarted)
         assert [event for event in events if isinstance(event, Attempt)] == [
-            Attempt(2, "Hedge", "nothing came within 2 s", 0.0, "gpt-4o-mini")
+            Attempt(2, "Hedge", "no output within 2 s", 0.0, "gpt-4o-mini")
         ]
         assert isinstance(events[1], Attempt)
         assert race.models == BOTH
@@ -219,7 +219,7 @@ async def test_without_a_place_there_is_no_second() -> None:
     async with racing(after(go, answer(HELLO)), SILENT, max_concurrent_requests=1) as race:
         await race.begin()
         assert race.bell.ring() == 1
-        await until(lambda: race.client._runner().waiting == 1)
+        await until(lambda: race.client.dispatcher.runner().waiting == 1)
         go.set()
         assert notes_of(await race.end()) == []
         assert len(race.server.requests) == 1
@@ -232,7 +232,7 @@ async def test_a_second_goes_when_a_place_is_free() -> None:
         assert await other.next_batch()
         await race.begin()
         assert race.bell.ring() == 1
-        await until(lambda: race.client._runner().waiting == 1)
+        await until(lambda: race.client.dispatcher.runner().waiting == 1)
         await other.cancel()
         assert notes_of(await race.end()) == [(2, "Hedge")]
 
@@ -242,7 +242,7 @@ async def test_a_first_that_fails_while_the_second_waits_is_tried_again() -> Non
     async with racing([go, *BROKEN], answer(HELLO), max_concurrent_requests=1) as race:
         await race.begin()
         assert race.bell.ring() == 1
-        await until(lambda: race.client._runner().waiting == 1)
+        await until(lambda: race.client.dispatcher.runner().waiting == 1)
         go.set()
         assert notes_of(await race.end()) == [(2, "ServerError")]
         assert len(race.server.requests) == 2
@@ -272,7 +272,7 @@ async def test_a_refusal_closes_the_gate_of_that_model_only(refusal: list[Step])
         await race.one_is_out()
         go.set()
         assert text_of(await race.end()) == "Hello world"
-        runner = race.client._runner()
+        runner = race.client.dispatcher.runner()
         assert runner._scheduler.usable(runner.now()) == {"gpt-4o"}
 
 
@@ -298,7 +298,7 @@ async def test_a_percentile_is_learned_before_anything_is_hedged() -> None:
         await race.ring()
         assert notes_of(await race.end()) == [(2, "Hedge")]
         # The one that was given up counts as at least so slow: else the next would be given up sooner.
-        window = race.client._runner().first_tokens._windows["gpt-4o"]
+        window = race.client.dispatcher.runner().first_tokens._windows["gpt-4o"]
         assert len(window) == 22
         assert window._sorted[-1] == pytest.approx(25, abs=1)
 

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from lm_deluge import LLMClient
+from lm_deluge.client.batch.row_planner import answer_rows
 from lm_deluge.client.client import CallOptions
 from lm_deluge.dispatch.batch.input import BatchRow
 from lm_deluge.dispatch.cache.call import run_call
@@ -116,9 +117,9 @@ class Told(list[tuple[Any, ...]]):
         self.append(("failed", number, type(response.error).__name__, is_final))
 
     def run(self, client: LLMClient) -> asyncio.Task[APIResponse]:
-        spec = client._spec_factory(CallOptions())(Conversation.user("Hi"))
+        spec = client.dispatcher.planner(CallOptions()).spec(Conversation.user("Hi"))
         spec = msgspec.structs.replace(spec, before_attempt=self.before_attempt, on_attempt_failed=self.failed)
-        return asyncio.create_task(run_call(spec, client._runner))
+        return asyncio.create_task(run_call(spec, client.dispatcher.runner))
 
 
 @pytest.mark.parametrize("winner", [0, 1])
@@ -190,9 +191,9 @@ async def test_nothing_is_in_flight_in_a_journal_but_the_winner(winner: int, tmp
         async def failed(number: int, response: APIResponse, is_final: bool) -> None:
             await journal.fail("1", number, response, is_final=is_final)
 
-        spec = race.client._spec_factory(CallOptions())(Conversation.user("Hi"))
+        spec = race.client.dispatcher.planner(CallOptions()).spec(Conversation.user("Hi"))
         spec = msgspec.structs.replace(spec, before_attempt=before_attempt, on_attempt_failed=failed)
-        running = asyncio.create_task(run_call(spec, race.client._runner))
+        running = asyncio.create_task(run_call(spec, race.client.dispatcher.runner))
         await race.asked(1)
         await race.ring()
         assert journal.state.ambiguous == (("1", 1), ("1", 2))
@@ -216,7 +217,7 @@ async def answer_row(race: Race, path: Path, happens: Callable[[], Awaitable[Non
     async with await Journal.open(path, fingerprint="f" * 64, gather_s=0) as journal:
 
         async def run() -> APIResponse:
-            (ended,) = [response async for _, response in race.client.journalled(journal).answers([row])]
+            (ended,) = [response async for _, response in answer_rows(race.client.dispatcher, journal).answers([row])]
             return ended
 
         running = asyncio.create_task(run())
@@ -283,7 +284,7 @@ async def test_a_batch_that_stops_lets_both_attempts_end(tmp_path: Path) -> None
         racing([fail, *BROKEN], after(go, answer(HELLO))) as race,
         await Journal.open(tmp_path / "j", fingerprint="f" * 64, gather_s=0) as journal,
     ):
-        rows = race.client.journalled(journal)
+        rows = answer_rows(race.client.dispatcher, journal)
 
         async def run() -> list[APIResponse]:
             return [response async for _, response in rows.answers([row])]

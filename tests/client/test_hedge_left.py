@@ -64,7 +64,7 @@ async def test_a_call_can_be_left_while_its_second_waits(
     async with racing(first, max_concurrent_requests=1) as race:
         await race.begin()
         race.bell.ring()
-        await until(lambda: race.client._runner().waiting == 1)
+        await until(lambda: race.client.dispatcher.runner().waiting == 1)
         await leave(race)
         await asyncio.sleep(0.01)
         assert len(race.server.requests) == race.server.connections == 1

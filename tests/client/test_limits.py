@@ -12,7 +12,7 @@ from lm_deluge.client.batch.prompts import run_in_order
 from lm_deluge.client.client import CallOptions
 from lm_deluge.client.scheduling import build_limiter
 from lm_deluge.dispatch.batch.progress import BatchProgress
-from lm_deluge.dispatch.scheduling.limiter import Need, Observation
+from lm_deluge.dispatch.scheduling.limiter import Observation, ReservationRequest
 from lm_deluge.errors import ConfigurationError, RateLimitError
 from lm_deluge.simulator import Simulator
 from lm_deluge.usage import Usage
@@ -59,24 +59,27 @@ def test_limits_of_one_model_hold_beside_those_of_all() -> None:
         model_limits={"gpt-4o": {"max_requests_per_minute": 60, "max_concurrent_requests": 3}},
     )
     limiter = build_limiter(client.options, client.models)
-    slow = [limiter.reserve(Need("gpt-4o"), NOW) for _ in range(4)]
+    slow = [limiter.reserve(ReservationRequest("gpt-4o"), NOW) for _ in range(4)]
     assert slow[3] is None, "three at once"
     assert slow[2] is not None
     assert slow[2].at > NOW + 1.8, "one a second"
     free = LLMClient(["gpt-4o", "claude-sonnet-4-5"], model_limits={"gpt-4o": {"max_requests_per_minute": 60}})
     limiter = build_limiter(free.options, free.models)
-    assert [limiter.reserve(Need("claude-sonnet-4-5"), NOW).at for _ in range(4)] == [NOW] * 4
+    assert [limiter.reserve(ReservationRequest("claude-sonnet-4-5"), NOW).at for _ in range(4)] == [NOW] * 4
 
 
 def test_what_the_user_set_a_provider_may_lower_only() -> None:
     client = LLMClient("gpt-4o", model_limits={"gpt-4o": {"max_requests_per_minute": 60}})
     limiter = build_limiter(client.options, client.models)
     for amount, least_s, most_s in ((6_000, 0.9, 1.1), (30, 1.9, 2.1)):
-        ticket = limiter.reserve(Need("gpt-4o"), NOW)
+        ticket = limiter.reserve(ReservationRequest("gpt-4o"), NOW)
         limits = {"requests": RateLimit("requests", 60.0, amount)}
         limiter.observe(Observation(ticket=ticket, status=200, sent_at=NOW, rate_limits=limits), NOW)
         later = NOW + 600 / amount
-        one, two = limiter.reserve(Need("gpt-4o"), later), limiter.reserve(Need("gpt-4o"), later)
+        one, two = (
+            limiter.reserve(ReservationRequest("gpt-4o"), later),
+            limiter.reserve(ReservationRequest("gpt-4o"), later),
+        )
         assert least_s < two.at - one.at < most_s
 
 
@@ -84,7 +87,7 @@ def spent_after(model: str) -> float:
     """Return how long the third of three requests waits that may write 4,000 tokens and wrote ten."""
     client = LLMClient(model, api_key="k", model_limits={model: {"max_tokens_per_minute": 10_000}})
     limiter = build_limiter(client.options, client.models)
-    need = Need(model, max_output_tokens=4_000)
+    need = ReservationRequest(model, max_output_tokens=4_000)
     for _ in range(2):
         limiter.settle(limiter.reserve(need, NOW), Usage(output_tokens=10), NOW + 1)
     return limiter.earliest(need, NOW + 20) - NOW
@@ -136,8 +139,8 @@ class Watching:
 async def test_a_batch_says_what_holds_it_back(options: dict[str, Any], words: str) -> None:
     async with Simulator("Yes.") as sim, client_of(sim, **options) as client:
         shown = Watching()
-        make = client._spec_factory(CallOptions(), is_collected=True)
-        await run_in_order(client._runner(), make, ["Hi"] * 20, most_at_once=20, progress=shown)
+        make = client.dispatcher.planner(CallOptions()).collected
+        await run_in_order(client.dispatcher.runner(), make, ["Hi"] * 20, most_at_once=20, progress=shown)
     assert words in {tally.limited_by for tally in shown.told}
     assert shown.told[-1].limited_by is None, "nothing waits any more"
 
@@ -146,7 +149,7 @@ async def test_a_refusal_holds_all_back() -> None:
     client = LLMClient("gpt-4o", api_key="k")
     limiter = build_limiter(client.options, client.models)
     assert limiter.limited_by(NOW) is None
-    ticket = limiter.reserve(Need("gpt-4o"), NOW)
+    ticket = limiter.reserve(ReservationRequest("gpt-4o"), NOW)
     refusal = Observation(ticket=ticket, status=429, sent_at=NOW, retry_after_s=10.0, chance=0.0)
     limiter.observe(refusal, NOW)
     assert limiter.limited_by(NOW) == "a refusal of gpt-4o, for 10 s more"
@@ -166,15 +169,15 @@ async def test_headers_of_a_refusal_are_learned_from() -> None:
         with pytest.raises(RateLimitError) as caught:
             await client.stream("Hi", echo=None)
         assert caught.value.rate_limits["requests"].limit == 30
-        (pace,) = client._limiter.limiter._route("gpt-4o", "").paces
-        assert (pace.dimension, pace.amount) == ("requests", 30)
+        (limit,) = client.dispatcher.limiter().limiter._route("gpt-4o", "").limits
+        assert (limit.dimension, limit.amount) == ("requests", 30)
 
 
 async def test_jitter_is_learned_from_connections() -> None:
     async with Loopback(answer(HELLO)) as server, client_of(server) as client:
         for _ in range(60):
             await client.stream("Hi", echo=None)
-        limiter = client._limiter.limiter
+        limiter = client.dispatcher.limiter().limiter
         assert len(limiter._delays) == 60
         assert min(limiter._delays) > 0
         assert limiter._jitter_s == max(0.01, *limiter._delays)
@@ -199,7 +202,7 @@ def jumping_wall_clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 async def test_the_wall_clock_changes_nothing(jumping_wall_clock: list[float]) -> None:
     async with Simulator("Yes.") as sim, client_of(sim, max_requests_per_minute=60) as client:
         without_waiting(client)
-        runner = client._runner()
+        runner = client.dispatcher.runner()
         begun = runner.now()
         responses = await client.process_prompts_async(["Hi"] * 30)
         took_s = runner.now() - begun

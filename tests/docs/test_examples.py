@@ -1,7 +1,7 @@
-"""Every example of the documentation runs, unchanged.
+"""Every example of the documentation runs unchanged.
 
-The Python blocks of a page share one namespace, in order; `await` stands at the top level. Blocks of `console` are run
-and their output compared; those of `bash` are run where they are commands of ours that end by themselves.
+The Python blocks of a page run in order in one namespace, with `await` at the top level. `console` blocks are run and
+their output is compared. `bash` blocks are run if they call `deluge` and end by themselves.
 """
 
 import ast
@@ -32,7 +32,7 @@ WITH_A_KEY = [page for page in WITH_PYTHON if FOR_REAL.search(page.read_text("ut
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _empty_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recorded.body").write_bytes(BODY)
 
@@ -65,7 +65,7 @@ def test_python_runs_with_a_key_and_the_model_of_the_comment(page: Path, monkeyp
 
 @pytest.mark.parametrize("page", [page for page in DOCS if page in WITH_PYTHON], ids=name_of)
 def test_python_can_be_typed_line_by_line(page: Path) -> None:
-    """As `python -m asyncio` reads it: a blank line ends a compound statement, and nothing else may follow one."""
+    """Check the rules of `python -m asyncio`: a compound statement ends with a blank line and contains none."""
     for block in blocks(page, "python"):
         compiler = codeop.CommandCompiler()
         compiler.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
@@ -78,7 +78,7 @@ def test_python_can_be_typed_line_by_line(page: Path) -> None:
 
 
 def run_shell(command: str, folder: Path) -> str:
-    """Run a command as a reader would, with `deluge` in the path and no key; return what it says on stdout."""
+    """Run a command as a reader would, with `deluge` in the path and no key; return its stdout."""
     programs = folder / "bin"
     programs.mkdir(exist_ok=True)
     program = programs / "deluge"
@@ -90,7 +90,7 @@ def run_shell(command: str, folder: Path) -> str:
         "PYTHONPATH": str(ROOT / "src"),
         "XDG_STATE_HOME": str(folder),
     }
-    done = subprocess.run(  # noqa: S603 - what the documentation says
+    done = subprocess.run(  # noqa: S603 - the command is from the documentation
         ["/bin/bash", "-e", "-c", command],
         cwd=folder,
         env=environment,
@@ -110,12 +110,12 @@ def expected(output: str) -> re.Pattern[str]:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "console")], ids=name_of)
-def test_commands_say_what_is_shown(page: Path, tmp_path: Path) -> None:
+def test_commands_print_the_output_shown(page: Path, tmp_path: Path) -> None:
     for block in blocks(page, "console"):
         for turn in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
             command, _, output = turn.partition("\n")
-            said = run_shell(command, tmp_path)
-            assert expected(output.strip("\n")).fullmatch(said.rstrip("\n")), f"{command}\n{said}"
+            printed = run_shell(command, tmp_path)
+            assert expected(output.strip("\n")).fullmatch(printed.rstrip("\n")), f"{command}\n{printed}"
 
 
 def commands(page: Path) -> list[str]:
@@ -128,7 +128,7 @@ def test_commands_run(page: Path, tmp_path: Path) -> None:
     for command in commands(page):
         words = shlex.split(command)
         if words[:2] == ["deluge", "simulate"] and "--list-faults" not in words:
-            simulate.make_context("simulate", words[2:])  # it would serve for ever
+            simulate.make_context("simulate", words[2:])  # only parse the options: the server would not end
         elif words[0] == "deluge":
             run_shell(command, tmp_path)
         else:
@@ -136,7 +136,7 @@ def test_commands_run(page: Path, tmp_path: Path) -> None:
 
 
 def check_command(words: list[str]) -> None:
-    """What is set up by a command cannot run in here: what it names must exist."""
+    """Check that the target or package named by an installation command exists; the command itself is not run."""
     assert words[0] in ("make", "pip"), words
     if words[0] == "make":
         targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
@@ -146,9 +146,9 @@ def check_command(words: list[str]) -> None:
         assert words[2].startswith(".")
 
 
-def test_the_first_lines_of_the_readme_print_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_quick_start_of_the_readme_prints_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
     page = ROOT / "README.md"
     run_python(page, blocks(page, "python")[:1])
     printed = capsys.readouterr().out
     assert printed.startswith("## You said: Write a haiku about rivers.")
-    assert re.search(r"\n\n\d+ tokens, \d\.\d\d s to the first\n$", printed)
+    assert re.search(r"\n\n\d+ tokens, the first after \d\.\d\d s\n$", printed)

@@ -1,4 +1,4 @@
-"""What the documentation says is what the code does."""
+"""The statements of the documentation agree with the code."""
 
 import re
 import sys
@@ -50,17 +50,17 @@ def test_every_public_name_is_documented(where: str) -> None:
 
 
 @pytest.mark.parametrize("page", [README, *DOCS], ids=name_of)
-def test_what_is_taken_from_the_code_is_fresh(page: Path) -> None:
+def test_generated_tables_are_up_to_date(page: Path) -> None:
     assert refreshed(read(page)) == read(page), "run: python scripts/refresh_docs.py"
 
 
 def slug(heading: str) -> str:
-    """The anchor that GitHub gives to a heading."""
+    """Return the anchor that GitHub generates for a heading."""
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_every_link_has_a_target(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
         if target.startswith(("http://", "https://")):
             continue
@@ -72,9 +72,10 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_file_that_is_named_exists(page: Path) -> None:
-    for name in re.findall(r"`((?:src|tests|scripts|docs)/[\w./-]+)`", prose(page)):
-        assert (ROOT / name).exists(), name
+def test_every_named_file_exists(page: Path) -> None:
+    """Check paths in code spans, also after a command; a placeholder such as `<api>` stands for at least one folder."""
+    for name in re.findall(r"`(?:[^`\n]* )?((?:src|tests|scripts|docs)/[\w./<>-]+)`", prose(page)):
+        assert any(ROOT.glob(re.sub(r"<\w+>", "*", name.rstrip("/")))), name
 
 
 def test_files_of_the_design_exist() -> None:
@@ -111,14 +112,14 @@ def test_the_statuses_of_errors_are_those_of_the_code() -> None:
             assert type(classify_status(int(status), {}, body)).__name__ == name, status
 
 
-def test_reserved_errors_are_raised_nowhere() -> None:
+def test_reserved_errors_are_not_raised() -> None:
     reserved = [name for name, row in error_rows().items() if row[1].startswith("reserved")]
     code = "".join(path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py") if path.name != "errors.py")
     assert [name for name in reserved if name in code] == []
 
 
 def outcomes() -> dict[str, set[str]]:
-    """How the faults of each name of the catalogue end, in the tests of the transport."""
+    """Return the outcomes of the faults with each label, from the transport tests."""
     found: dict[str, set[str]] = {}
     for name, outcome in [(name, "whole") for name in IN_ORDER] + [(name, BROKEN[name][1].__name__) for name in BROKEN]:
         for label in re.findall(r"\[(\w+)\]", name):
@@ -142,12 +143,12 @@ def test_every_warning_is_listed() -> None:
     assert {row for row in rows if row not in attributes} == raised
 
 
-def test_the_union_of_events_is_shown_whole() -> None:
+def test_every_event_of_the_union_is_listed() -> None:
     shown = [row[0].strip("`") for row in table_rows(ROOT / "docs" / "events.md", r"`[A-Z]\w+`")]
     assert shown == [kind.__name__ for kind in get_args(events.Event)]
 
 
-def test_the_readme_counts_right() -> None:
+def test_the_figures_of_the_readme_are_right() -> None:
     text = read(README)
     assert f"\n{len(FAULTS)} named faults" in text
     assert f"| {len(IN_ORDER) + len(BROKEN)} of {len(IN_ORDER) + len(BROKEN)}, async and blocking |" in text
@@ -157,9 +158,9 @@ def test_the_readme_counts_right() -> None:
     about = [recordings.load(api, name).about for api in adapter_names() for name in recordings.names(api)]
     if about:
         restored = sum(each["framing"] == "reconstructed" for each in about)
-        # Of two the expectation overlooks what is in their frames: the oracles of their APIs say which.
-        assert f"| {len(about) - 2} of {len(about)}; of the two others" in text
-        assert f"({restored} were put back into their framing)" in text
+        # The expected values of two recordings miss content of their frames; the oracles of their APIs name the two.
+        assert f"| {len(about) - 2} of {len(about)}; in the other two, the library decodes more" in text
+        assert f"(the framing of {restored} was reconstructed)" in text
         assert f"of {len({each['provider'] for each in about})} hosts and proxies" in text
 
 
@@ -167,7 +168,7 @@ def names_of(requirements: list[str]) -> set[str]:
     return {re.split(r"[<>=;\[ ]", each)[0] for each in requirements}
 
 
-def test_every_dependency_has_its_reason() -> None:
+def test_every_dependency_has_a_reason() -> None:
     page = ROOT / "docs" / "dependencies.md"
     rows = table_rows(page, r"`[\w-]+`")
     packages = {row[0].strip("`") for row in rows if row[0].strip("`") not in PROJECT["optional-dependencies"]}
@@ -178,7 +179,7 @@ def test_every_dependency_has_its_reason() -> None:
             assert set(re.findall(r"`([\w-]+)`", extras[extra][1])) == names_of(requirements)
 
 
-def test_changelog_fragments_have_their_form() -> None:
+def test_changelog_fragments_have_the_right_form() -> None:
     fragments = [path for path in (ROOT / "changelog.d").iterdir() if path.name != "README.md"]
     assert fragments
     for path in fragments:
@@ -188,5 +189,16 @@ def test_changelog_fragments_have_their_form() -> None:
     assert len(set(numbers)) == len(numbers)
 
 
-def test_every_error_of_the_tree_is_one() -> None:
+def test_the_changelog_sorts_entries_by_kind() -> None:
+    sections = re.split(r"^### ", read(ROOT / "CHANGELOG.md"), flags=re.MULTILINE)[1:]
+    kinds = [section.partition("\n")[0] for section in sections]
+    assert kinds
+    assert set(kinds) <= {"Added", "Changed", "Fixed", "Removed"}
+    for section in sections:
+        entries = re.split(r"^- ", section.partition("\n## ")[0], flags=re.MULTILINE)[1:]
+        assert entries
+        assert [entry for entry in entries if not entry.strip().endswith(".")] == []
+
+
+def test_every_exported_error_is_a_deluge_error() -> None:
     assert all(issubclass(getattr(errors, name), DelugeError) for name in errors.__all__)

@@ -1,4 +1,4 @@
-"""Answers of every kind, as hypothesis strategies over events, and the normal form of `openai-chat`."""
+"""Hypothesis strategies for the events of responses, and the normal form of `openai-chat`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ audio = st.builds(
 images = st.builds(
     lambda data: MediaDelta("image/png", base64.b64encode(data).decode()), st.binary(min_size=1, max_size=9)
 ) | st.just(MediaDelta("image/*", url="https://example.org/image.png"))
-# One source stands for one place only; the decoder takes a second one at the same place for a repetition.
+# At most one citation per URL and position, because the decoder drops a second one as a repetition.
 citations = st.lists(
     st.builds(
         Citation,
@@ -69,7 +69,7 @@ details = st.lists(
 
 @st.composite
 def calls(draw: st.DrawFn) -> list[Event]:
-    """A few calls whose fragments arrive mixed.
+    """A few calls whose fragments interleave.
 
     Calls begin in order: the decoder announces one with its first argument, and so numbers them anew otherwise.
     """
@@ -107,7 +107,7 @@ usages = st.builds(
 
 @st.composite
 def answers(draw: st.DrawFn, *, in_order: bool = False, with_logprobs: bool = True) -> list[Event]:
-    """A whole answer. `in_order`: each kind of part once, in the order of a plain answer's fields."""
+    """A complete response. With `in_order`, each kind of part once, in the order of the API's fields."""
     kinds = [reasoning, text_deltas, refusals]
     if with_logprobs:
         kinds.insert(2, rich_deltas)
@@ -126,7 +126,7 @@ def answers(draw: st.DrawFn, *, in_order: bool = False, with_logprobs: bool = Tr
 
 
 def normal_form(events: list[Event]) -> list[Event]:
-    """What `openai-chat` makes of an answer that it carried, after the rules in the encoder's docstring."""
+    """Return the events that `openai-chat` decodes for these events, by the rules in the encoder's docstring."""
     rest = [event for event in events if not isinstance(event, LATE)]
     begun = [event for event in events if isinstance(event, ToolCallStarted)]
     ends = [event for event in events if isinstance(event, ToolCallFinished)]
@@ -163,7 +163,7 @@ def without_raw(usage: Usage) -> Usage:
 
 
 def comparable(events: list[Event]) -> list[Event]:
-    """Events without what is only known once they were on the wire: the provider's own objects."""
+    """Return the events without the provider's own objects, which only decoded events have."""
     kept: list[Event] = []
     for event in events:
         if isinstance(event, UsageReported):

@@ -1,4 +1,4 @@
-"""What the adapter marks for the cache is read again as the same word."""
+"""The cache marks of the adapter are parsed as the same `PromptCache` value."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_without_marks_nothing_is_asked_for() -> None:
 @pytest.mark.parametrize(
     ("numbers", "cache"), [("1", "last_user_message"), ("13", "last_user_message"), ("1234", "last_3_user_messages")]
 )
-def test_marks_that_no_word_says_are_read_as_the_nearest(numbers: str, cache: str) -> None:
+def test_marks_without_an_exact_value_get_the_nearest(numbers: str, cache: str) -> None:
     body = json.loads(written("openrouter"))
     for message in body["messages"]:
         if message["content"] in list(numbers):

@@ -1,4 +1,4 @@
-"""Streamed, plain and replayed answers are one answer, for every wire API: what is written is read again."""
+"""Round trips for every wire API: streamed, unstreamed and replayed responses are decoded as the encoded response."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ APIS = sorted(MIRRORS)
 SETTINGS = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
 
-def said(response: APIResponse) -> dict[str, object]:
-    """Everything that an answer says, but for how it came."""
+def comparable_fields(response: APIResponse) -> dict[str, object]:
+    """Return the fields of a response that do not depend on its transport."""
     data = {name: getattr(response, name) for name in response.__struct_fields__ if name not in ("stats", "error")}
     data["usage"] = None if response.usage is None else without_raw(response.usage)
     data["citations"] = [(each.url, each.title, each.start, each.end) for each in response.citations]
@@ -60,7 +60,7 @@ def test_a_replay_in_pieces_is_the_same_stream(api: str, data: st.DataObject, si
 def test_a_plain_answer_is_the_streamed_one(api: str, data: st.DataObject) -> None:
     events = data.draw(MIRRORS[api])
     plain = decode_body(api, find_encoder(api).encode_response(events))
-    assert said(plain) == said(decode_body(api, encode_events(api, events)))
+    assert comparable_fields(plain) == comparable_fields(decode_body(api, encode_events(api, events)))
 
 
 @pytest.mark.parametrize("api", APIS)

@@ -1,4 +1,4 @@
-"""What each wire API carries without loss: one file an API, named like it, with the strategy of such answers."""
+"""Hypothesis strategies of events that each wire API can encode and decode without loss; one module per API."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ Answers = st.SearchStrategy[list[Event]]
 
 
 def find_mirrors() -> dict[str, Answers]:
-    """Return, for each API, answers that are read again event by event as they were written."""
+    """Return for each API a strategy of responses whose decoded events equal the encoded events."""
     modules = [importlib.import_module(f"mirrors.{found.name}") for found in pkgutil.iter_modules(__path__)]
     return {module.API: module.ANSWERS for module in modules}

@@ -1,4 +1,4 @@
-"""Messages: blocks in any order, sources at the end of their text, usage at the head and at the end."""
+"""Messages: blocks in any order, citations at the end of their text block, usage in the first and last event."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lm_deluge.events import (
 from lm_deluge.usage import Usage
 
 API = "anthropic-messages"
-OWNER = "recording"  # whose answers the tests read
+OWNER = "recording"  # the provider id that the tests decode responses under
 REASONS = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -37,7 +37,7 @@ REASONS = {
 words = st.text(min_size=1, max_size=6)
 values = st.integers(-9, 9) | st.text(max_size=4) | st.lists(st.booleans(), max_size=2)
 inputs = st.dictionaries(words, values, min_size=1, max_size=3)
-places = st.fixed_dictionaries({"type": st.just("page_location"), "cited_text": words, "document_title": words})
+documents = st.fixed_dictionaries({"type": st.just("page_location"), "cited_text": words, "document_title": words})
 pages = st.fixed_dictionaries(
     {"type": st.just("web_search_result_location"), "cited_text": words, "url": words, "title": words}
 )
@@ -65,25 +65,25 @@ def thoughts(draw: st.DrawFn) -> list[Event]:
 
 @st.composite
 def calls(draw: st.DrawFn, index: int) -> list[Event]:
-    given = draw(st.just({}) | inputs)
-    text = msgspec.json.encode(given).decode() if given else ""
+    arguments = draw(st.just({}) | inputs)
+    text = msgspec.json.encode(arguments).decode() if arguments else ""
     cut = draw(st.integers(0, len(text)))
     call_id, name = f"toolu_{index}", draw(st.sampled_from(["weather", "f"]))
     return [
         ToolCallStarted(index, call_id, name),
         *draw(st.just([]) | callers.map(lambda fields: [opaque("tool_use", fields)])),
         *(ToolCallDelta(index, piece) for piece in (text[:cut], text[cut:]) if piece),
-        ToolCallFinished(index, call_id, name, text, given),
+        ToolCallFinished(index, call_id, name, text, arguments),
     ]
 
 
-class _Speaker:
-    """Draws blocks of text; knows how much was said, as places of sources count it."""
+class _ContentWriter:
+    """Draws content blocks; counts the characters of text for the ranges of citations."""
 
     def __init__(self, draw: st.DrawFn) -> None:
         self._draw = draw
         self._length = 0
-        self._is_open = False  # text ended without a word about it
+        self._is_open = False  # the last block is text without citations, so its end is not marked
 
     def block(self, kind: str, index: int) -> list[Event]:
         if kind == "text":
@@ -97,7 +97,7 @@ class _Speaker:
         events: list[Event] = [opaque("citations", [])] if self._is_open else []
         events += self._draw(st.lists(st.builds(TextDelta, texts), min_size=1, max_size=3))
         self._length += sum(len(event.text) for event in events if isinstance(event, TextDelta))
-        sources = self._draw(st.lists(places | pages, max_size=2))
+        sources = self._draw(st.lists(documents | pages, max_size=2))
         for raw in sources:
             title = raw.get("title") or raw.get("document_title")
             events.append(Citation(raw.get("url"), title, begin, self._length, raw))
@@ -109,22 +109,22 @@ class _Speaker:
 
 @st.composite
 def usages(draw: st.DrawFn) -> tuple[Usage, Usage]:
-    """Usage at the head, and at the end: there with what is known only then."""
+    """Draw the first and the last usage; only the last has reasoning tokens."""
     read, written = draw(st.none() | counts), draw(st.none() | counts)
-    given = draw(counts) + (read or 0) + (written or 0)
-    head = Usage(input_tokens=given, output_tokens=draw(counts), cache_read_tokens=read, cache_write_tokens=written)
+    total = draw(counts) + (read or 0) + (written or 0)
+    head = Usage(input_tokens=total, output_tokens=draw(counts), cache_read_tokens=read, cache_write_tokens=written)
     end = msgspec.structs.replace(head, output_tokens=draw(counts), reasoning_tokens=draw(st.none() | counts))
     return head, end
 
 
 @st.composite
 def answers(draw: st.DrawFn) -> list[Event]:
-    speaker = _Speaker(draw)
+    writer = _ContentWriter(draw)
     kinds = draw(st.lists(st.sampled_from(["text", "text", "thought", "call", "block"]), max_size=6))
     content: list[Event] = []
     called = 0
     for kind in kinds:
-        content += speaker.block(kind, called)
+        content += writer.block(kind, called)
         called += kind == "call"
     head, end = draw(usages())
     raw = draw(st.sampled_from(sorted(REASONS)))

@@ -1,4 +1,4 @@
-"""Converse: blocks in any order, each with what belongs to it."""
+"""Converse: blocks in any order, each followed by its opaque data."""
 
 from encoders.bedrock_converse.answers import converse_answers
 

@@ -1,4 +1,4 @@
-"""The native API: a model of no family answers in OpenAI's form, Claude in its own."""
+"""The native API: a model of an unknown family uses OpenAI's format, Claude its own."""
 
 from hypothesis import strategies as st
 

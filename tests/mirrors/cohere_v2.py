@@ -1,4 +1,4 @@
-"""Cohere: text and thoughts in any order, with citations; then a plan and calls, one behind the other."""
+"""Cohere: text and thoughts in any order, with citations; then a tool plan and calls, one after another."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def _calls(draw: st.DrawFn) -> list[Event]:
 @st.composite
 def _answers(draw: st.DrawFn) -> list[Event]:
     started = draw(st.builds(ResponseStarted, st.none() | texts))
-    said = draw(st.lists(st.one_of(text_deltas, reasoning, _sources), max_size=8))
+    content = draw(st.lists(st.one_of(text_deltas, reasoning, _sources), max_size=8))
     plan = draw(st.lists(_plans, max_size=1))
     calls = draw(_calls())
     usage = [UsageReported(each) for each in draw(st.lists(_usages, max_size=1))]
     word = draw(st.sampled_from(sorted(_WORDS)))
     reason = "tool_calls" if calls and _WORDS[word] == "stop" else _WORDS[word]
-    return [started, *said, *plan, *calls, *usage, ResponseFinished(reason, word)]
+    return [started, *content, *plan, *calls, *usage, ResponseFinished(reason, word)]
 
 
 ANSWERS = _answers()

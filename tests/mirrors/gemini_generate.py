@@ -1,4 +1,4 @@
-"""Gemini: parts in any order, calls whole, signatures in calls or on empty parts, usage and suggestions last."""
+"""Gemini: parts in any order, complete calls, signatures in calls or on empty parts, usage and suggestions last."""
 
 import json
 
@@ -37,7 +37,7 @@ _opaque = st.sampled_from(
         ),
     ]
 )
-_sound = st.just(MediaDelta("audio/L16;rate=24000", "AAEC"))
+_audio = st.just(MediaDelta("audio/L16;rate=24000", "AAEC"))
 _usages = st.builds(
     lambda plain, prompt, cached, thought: Usage(
         input_tokens=prompt, output_tokens=plain + (thought or 0), cache_read_tokens=cached, reasoning_tokens=thought
@@ -47,7 +47,7 @@ _usages = st.builds(
     st.none() | counts,
     st.none() | counts,
 )
-# Google's word, ours without calls.
+# Google's finish reason, and ours if there are no calls.
 _REASONS = [
     ("STOP", "stop"),
     ("MAX_TOKENS", "length"),
@@ -77,9 +77,9 @@ def _citations(draw, length):
     found = []
     for url in draw(st.lists(st.sampled_from(["https://a.test", "https://b.test"]), max_size=2, unique=True)):
         start, end = sorted(draw(st.tuples(st.integers(0, length), st.integers(0, length))))
-        is_placed = draw(st.booleans())
-        found.append(Citation(url, draw(st.none() | texts), *((start, end) if is_placed else (None, None))))
-    return sorted(found, key=lambda citation: citation.start is not None)  # as in a plain answer
+        has_range = draw(st.booleans())
+        found.append(Citation(url, draw(st.none() | texts), *((start, end) if has_range else (None, None))))
+    return sorted(found, key=lambda citation: citation.start is not None)  # the order in a complete response
 
 
 @st.composite
@@ -94,7 +94,7 @@ def answers(draw):
             kinds = {
                 "t": st.builds(TextDelta, texts),
                 "r": st.builds(ReasoningDelta, texts),
-                "m": images | _sound,
+                "m": images | _audio,
                 "o": _opaque,
             }
             middle.append(draw(kinds[kind]))

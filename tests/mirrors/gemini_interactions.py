@@ -35,7 +35,7 @@ _opaque = st.sampled_from(
         ProviderPart(OWNER, "thought_signature", "c2ln"),
     ]
 )
-_sound = st.just(MediaDelta("audio/l16", "AAEC"))
+_audio = st.just(MediaDelta("audio/l16", "AAEC"))
 _usages = st.builds(
     lambda plain, prompt, cached, thought: Usage(
         input_tokens=prompt, output_tokens=plain + (thought or 0), cache_read_tokens=cached, reasoning_tokens=thought
@@ -45,7 +45,7 @@ _usages = st.builds(
     st.none() | counts,
     st.none() | counts,
 )
-# Google's word, ours without calls.
+# Google's finish reason, and ours if there are no calls.
 _REASONS = [
     ("completed", "stop"),
     ("incomplete", "length"),
@@ -72,7 +72,7 @@ def _call(draw, index):
 def answers(draw):
     calls, length = 0, 0
     middle = []
-    told = set()
+    emitted = set()
     for kind in draw(st.lists(st.sampled_from("ttrcmos"), max_size=8)):
         if kind == "c":
             middle += draw(_call(calls))
@@ -80,15 +80,15 @@ def answers(draw):
         elif kind == "s":
             url = draw(st.sampled_from(["https://a.test", "https://b.test"]))
             start, end = sorted(draw(st.tuples(st.integers(0, length), st.integers(0, length))))
-            place = (url, *draw(st.sampled_from([(start, end), (None, None)])))
-            if place not in told:
-                middle.append(Citation(url, None, *place[1:]))
-            told.add(place)
+            key = (url, *draw(st.sampled_from([(start, end), (None, None)])))
+            if key not in emitted:
+                middle.append(Citation(url, None, *key[1:]))
+            emitted.add(key)
         else:
             kinds = {
                 "t": st.builds(TextDelta, texts),
                 "r": st.builds(ReasoningDelta, texts),
-                "m": images | _sound,
+                "m": images | _audio,
                 "o": _opaque,
             }
             middle.append(draw(kinds[kind]))

@@ -1,4 +1,4 @@
-"""Ollama: thoughts, then text, then images, then calls whose arguments are one object, in one piece."""
+"""Ollama: thoughts, then text, then images, then calls whose arguments are an object in a single delta."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def _calls(draw: st.DrawFn) -> list[Event]:
 @st.composite
 def _answers(draw: st.DrawFn) -> list[Event]:
     started = draw(st.builds(ResponseStarted, st.none(), st.none() | texts))
-    spoken = [event for kind in (reasoning, text_deltas, _images) for event in draw(st.lists(kind, max_size=3))]
+    content = [event for kind in (reasoning, text_deltas, _images) for event in draw(st.lists(kind, max_size=3))]
     calls = draw(_calls())
     usages = st.builds(Usage, input_tokens=counts, output_tokens=counts)
     usage = [UsageReported(each) for each in draw(st.lists(usages, max_size=1))]
     word = draw(st.sampled_from(["stop", "length", "load", "unload"]))
     reason = "length" if word == "length" else "tool_calls" if calls else "stop"
-    return [started, *spoken, *calls, *usage, ResponseFinished(reason, word)]
+    return [started, *content, *calls, *usage, ResponseFinished(reason, word)]
 
 
 ANSWERS = _answers()

@@ -1,4 +1,4 @@
-"""Chat Completions: all but the order of calls, usage and opaque data, which come at the end."""
+"""Chat Completions: everything except the position of calls, usage and opaque data, which move to the end."""
 
 from hypothesis import strategies as st
 

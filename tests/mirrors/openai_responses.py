@@ -1,4 +1,4 @@
-"""The Responses API: everything in order, each piece of reasoning and each image with its item behind it."""
+"""The Responses API: everything in order, reasoning and images each followed by their item."""
 
 import base64
 
@@ -45,11 +45,11 @@ def thoughts(draw: st.DrawFn) -> list[Event]:
 
 
 @st.composite
-def sayings(draw: st.DrawFn) -> list[Event]:
-    """One message: text in pieces, refusals, sources, and what it is."""
-    said = draw(st.lists(st.builds(TextDelta, texts) | st.builds(TextDelta, texts, logprobs), max_size=3))
+def messages(draw: st.DrawFn) -> list[Event]:
+    """Draw a message: text deltas, refusals, and the message's phase."""
+    written = draw(st.lists(st.builds(TextDelta, texts) | st.builds(TextDelta, texts, logprobs), max_size=3))
     refused = draw(st.lists(st.builds(RefusalDelta, texts), max_size=2))
-    events: list[Event] = [*said, *refused]
+    events: list[Event] = [*written, *refused]
     if not events:
         return []
     phase = draw(st.sampled_from(["commentary", "final_answer"]))
@@ -104,23 +104,23 @@ def answers(draw: st.DrawFn) -> list[Event]:
             middle += draw(calls(number))
             number += 1
             continue
-        said = draw({"t": thoughts(), "s": sayings(), "p": pictures(), "h": hosted}[kind])
-        texts_said = [event for event in said if isinstance(event, TextDelta)]
-        if texts_said:
-            start, length = length, length + sum(len(event.text) for event in texts_said)
+        drawn = draw({"t": thoughts(), "s": messages(), "p": pictures(), "h": hosted}[kind])
+        text_events = [event for event in drawn if isinstance(event, TextDelta)]
+        if text_events:
+            start, length = length, length + sum(len(event.text) for event in text_events)
             end = draw(st.none() | st.integers(start, length))
-            at = said.index(texts_said[-1]) + 1
-            said[at:at] = draw(st.just([]) | st.just([Citation("https://example.org", "T", start, end)]))
-        has_refusal = has_refusal or any(isinstance(event, RefusalDelta) for event in said)
-        middle += said
+            at = drawn.index(text_events[-1]) + 1
+            drawn[at:at] = draw(st.just([]) | st.just([Citation("https://example.org", "T", start, end)]))
+        has_refusal = has_refusal or any(isinstance(event, RefusalDelta) for event in drawn)
+        middle += drawn
     reason = draw(st.sampled_from(["stop", "length", "content_filter"]))
     if reason == "stop":
         finished = ResponseFinished("tool_calls" if number else "refusal" if has_refusal else "stop", "completed")
     else:
         finished = ResponseFinished(reason, "incomplete")
-    told = [UsageReported(usage) for usage in draw(st.lists(usages, max_size=1))]
+    usage_events = [UsageReported(usage) for usage in draw(st.lists(usages, max_size=1))]
     started = draw(st.builds(ResponseStarted, st.none() | texts, st.none() | texts))
-    return [started, *middle, *told, finished]
+    return [started, *middle, *usage_events, finished]
 
 
 ANSWERS = answers()

@@ -1,4 +1,4 @@
-"""Costs of every priced model, held against `genai-prices` on its own data."""
+"""Costs of every priced model, compared with the results of `genai-prices` on the same data."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def their_model(row: ModelRow) -> tuple[Provider, ModelInfo] | None:
 
 
 def a_usage(draw: random.Random, row: ModelRow) -> Usage:
-    """Draw tokens of every kind that the model has a price for, above and below its tiers."""
+    """Generate counts of all kinds of tokens that the model has prices for, above and below its tiers."""
     assert row.price is not None
     size = draw.choice([900, 30_000, 130_000, 199_999, 200_000, 200_001, 272_001, 600_000])
     if row.price.tiers and draw.random() < 0.7:

@@ -1,4 +1,4 @@
-"""The rows of all models, whoever serves them."""
+"""The rows of all models of all providers."""
 
 from __future__ import annotations
 

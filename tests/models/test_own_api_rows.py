@@ -1,4 +1,4 @@
-"""Providers whose rows speak an API of their own: where they are asked, and with which key."""
+"""Providers with wire APIs of their own: the URLs and keys of their requests."""
 
 from __future__ import annotations
 

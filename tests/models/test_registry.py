@@ -1,4 +1,4 @@
-"""Looking models and providers up, and adding them."""
+"""Look-up and registration of models and providers."""
 
 from __future__ import annotations
 

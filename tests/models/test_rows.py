@@ -1,4 +1,4 @@
-"""Every row of every provider: what must be true of it whatever it says."""
+"""Invariants of the rows of all providers."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_variable_is_a_key_or_an_address_and_never_both() -> None:
 
 
 def test_a_key_is_sent_to_its_own_host_only() -> None:
-    """Two rows with one key are two APIs, or two doors, of one company."""
+    """Two rows with the same key are two APIs, or two endpoints, of one company."""
     owners: dict[str, set[str]] = {}
     for row in ROWS:
         for name in row.key_env:

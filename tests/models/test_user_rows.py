@@ -21,7 +21,7 @@ def _fresh_registry() -> Iterator[None]:
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
-    """Return a function that writes the file, under the name that the variable says."""
+    """Return a function that writes the file to the path in the environment variable."""
     path = tmp_path / "rows.toml"
     monkeypatch.setenv("DELUGE_MODELS", str(path))
 
@@ -87,10 +87,10 @@ def test_of_rows_of_the_package_only_what_is_said_is_different(write) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[models.x\n", r"rows\.toml is no TOML: .*line 1"),
-        ("[model.x]\n", r"rows\.toml: nothing is called 'model'"),
-        ("models = 3\n", r"rows\.toml: models is no table"),
-        ("[models]\nx = 3\n", r"rows\.toml: models\.x is no table"),
+        ("[models.x\n", r"rows\.toml is not valid TOML: .*line 1"),
+        ("[model.x]\n", r"rows\.toml: unknown table 'model'"),
+        ("models = 3\n", r"rows\.toml: models is not a table"),
+        ("[models]\nx = 3\n", r"rows\.toml: models\.x is not a table"),
         ("[models.x]\nprovider = 'openai'\ntypo = 1\n", r"rows\.toml: models\.x: .*unknown field `typo`"),
         (
             "[models.x]\nprovider = 'openai'\ncontext_window = 'big'\n",
@@ -123,7 +123,7 @@ def test_a_file_that_is_named_must_be_there(monkeypatch: pytest.MonkeyPatch, tmp
 def test_what_is_no_text_is_no_file_of_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "rows.toml").write_bytes(b"\xff\xfe")
     monkeypatch.setenv("DELUGE_MODELS", str(tmp_path / "rows.toml"))
-    with pytest.raises(ConfigurationError, match=r"rows\.toml was not read: it is no text in UTF-8"):
+    with pytest.raises(ConfigurationError, match=r"rows\.toml was not read: it is not UTF-8 text"):
         registry.find_model("gpt-4o")
 
 

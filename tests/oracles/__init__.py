@@ -1,4 +1,4 @@
-"""How recorded bodies are read without our decoders: one file an API, named like it."""
+"""Simple readers of recorded bodies, independent of our decoders; one module per API."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ FrameEnds = Callable[[bytes], list[tuple[int, bytes]]]
 
 
 def nothing_overlooked(frames: list[bytes]) -> dict[str, Any]:
-    """The recorder saw everything."""
+    """Return no replacements: the recorder's `expected` is complete."""
     return {}
 
 
 def same_usage(expected: dict[str, Any], raw: dict[str, Any]) -> Usage:
-    """The provider counts as we do."""
+    """Return the counts unchanged: the provider counts as `Usage` does."""
     return dict(expected)
 
 
 class Oracle(NamedTuple):
-    """What a plain reading says of the bodies of one wire API.
+    """The expected reading of the bodies of one wire API.
 
     Attributes:
-        frame_ends: Where each frame is whole, and its data, in order. Between two of them the body is cut in a frame.
-        is_terminal: Whether an answer is complete once a frame with this data came.
+        frame_ends: Returns the end offset and the data of each frame, in order. A cut between two ends cuts a frame.
+        is_terminal: Whether a frame with this data completes the response.
         is_error: Whether a frame with this data is an error.
-        usage: The five numbers of `expected["usage"]` in our convention; `raw` is the provider's object.
-        by_hand: Bodies that no cut can be told of, each with the reason.
-        overlooked: What of `expected` is to be replaced: what the recorder did not see, though the frames say it.
+        usage: Converts the five numbers of `expected["usage"]` to our convention; `raw` is the provider's object.
+        by_hand: Names of bodies for which the outcome of a cut cannot be predicted, each with the reason.
+        overlooked: Returns replacements for fields of `expected` that the recorder did not read from the frames.
     """
 
     frame_ends: FrameEnds
@@ -44,7 +44,7 @@ class Oracle(NamedTuple):
 
 
 def sse_frame_ends(body: bytes) -> list[tuple[int, bytes]]:
-    """Return where the data of each one-line event ends, and the data; read with a regular expression."""
+    """Return the end offset and the data of each one-line event, found with a regular expression."""
     return [(found.end(1), found[1]) for found in re.finditer(rb"(?:^|(?<=[\r\n]))[ ]?data:[ ]?([^\r\n]*)", body)]
 
 

@@ -1,4 +1,4 @@
-"""Messages: complete with the reason why the answer stops, which may come with its head, or with the end mark."""
+"""Messages: complete with the stop reason, which may be in `message_start`, or with `message_stop`."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ def is_terminal(data: bytes) -> bool:
 
 
 def usage(expected: dict[str, Any], raw: dict[str, Any]) -> Usage:
-    """On the wire, cached tokens are beside the input."""
+    """Add the cached tokens, which the input on the wire excludes."""
     cached = (expected["cache_read"] or 0) + (expected["cache_write"] or 0)
     return {**expected, "input": expected["input"] + cached}
 
@@ -27,6 +27,6 @@ ORACLE = Oracle(
     is_error=lambda data: json.loads(data)["type"] == "error",
     usage=usage,
     by_hand={
-        "anthropic--vercel-ai--anthropic-spliced-message-start.0": "begins anew: what came before does not hold",
+        "anthropic--vercel-ai--anthropic-spliced-message-start.0": "restarts; the first part is discarded",
     },
 )

@@ -1,4 +1,4 @@
-"""Converse: complete with its stop reason; usage is without cached tokens."""
+"""Converse: complete with the stop reason; the input excludes cached tokens."""
 
 import json
 import struct
@@ -10,7 +10,7 @@ API = "bedrock-converse"
 
 
 def frame_ends(body: bytes) -> list[tuple[int, bytes]]:
-    """Return where each message of an AWS event stream ends, and its payload; checksums are not looked at."""
+    """Return the end offset and the payload of each message of an AWS event stream, without checking checksums."""
     found, position = [], 0
     while position < len(body):
         total, headers = struct.unpack_from(">II", body, position)

@@ -1,4 +1,4 @@
-"""The native API: complete with each family's own last word; Nova's usage is without cached tokens."""
+"""The native API: complete with the stop reason of the model's family; Nova's input excludes cached tokens."""
 
 import base64
 import json
@@ -11,11 +11,11 @@ API = "bedrock-invoke"
 
 
 def frame_ends(body: bytes) -> list[tuple[int, bytes]]:
-    """Return where each message ends, and what is in its chunk, or else its payload."""
-    return [(end, opened(payload)) for end, payload in message_ends(body)]
+    """Return the end offset of each message, and the data in its chunk, or its payload without a chunk."""
+    return [(end, unwrap(payload)) for end, payload in message_ends(body)]
 
 
-def opened(payload: bytes) -> bytes:
+def unwrap(payload: bytes) -> bytes:
     found = json.loads(payload)
     return base64.b64decode(found["bytes"]) if "bytes" in found else payload
 
@@ -39,7 +39,7 @@ def usage(expected: dict[str, Any], raw: dict[str, Any]) -> Usage:
 
 
 def overlooked(frames: list[bytes]) -> dict[str, Any]:
-    """Return the text of Cohere's `text` fields, which the recorder's table of families had no entry for."""
+    """Return the text in Cohere's `text` fields, which the recorder did not know."""
     chunks = [json.loads(data) for data in frames]
     pieces = [chunk["text"] for chunk in chunks if "is_finished" in chunk and chunk.get("text")]
     return {"text": "".join(pieces), "n_text_deltas": len(pieces)} if pieces else {}

@@ -1,4 +1,4 @@
-"""Cohere: complete with `message-end`; the mark behind it is not always there."""
+"""Cohere: complete with `message-end`; the `[DONE]` after it is optional."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ def is_terminal(data: bytes) -> bool:
 
 
 def usage(expected: dict[str, Any], raw: dict[str, Any]) -> Usage:
-    # Reasoning stands beside the other counts, where the SDK does not look for it (seen 2025-12).
+    # Reasoning is next to the other counts, where the SDK, and so the recorder, does not read it (seen 2025-12).
     return {**expected, "reasoning": raw["tokens"].get("reasoning_tokens")}
 
 

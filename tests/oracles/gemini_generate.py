@@ -1,4 +1,4 @@
-"""Gemini: complete with the finish reason of the first candidate; nothing marks the end."""
+"""Gemini: complete with the finish reason of the first candidate; there is no end mark."""
 
 import json
 from typing import Any
@@ -18,7 +18,7 @@ def is_error(data: bytes) -> bool:
 
 
 def usage(expected: dict[str, Any], raw: dict[str, Any]) -> Usage:
-    """Thoughts are part of the output, what the server's tools brought is part of the input; 0 is left out."""
+    """Add thoughts to the output and results of server tools to the input; counts of 0 are absent on the wire."""
     return {
         **expected,
         "input": (expected["input"] or 0) + raw.get("toolUsePromptTokenCount", 0),

@@ -17,7 +17,7 @@ def is_error(data: bytes) -> bool:
 
 
 def usage(expected: dict[str, Any], raw: dict[str, Any]) -> Usage:
-    """Thoughts are part of the output, what the server's tools brought is part of the input."""
+    """Add thoughts to the output and results of server tools to the input."""
     return {
         **expected,
         "input": expected["input"] + raw["total_tool_use_tokens"],

@@ -1,4 +1,4 @@
-"""Mistral: complete with the finish reason, which comes with the usage, or with the end mark."""
+"""Mistral: complete with the finish reason, which is in one chunk with the usage, or with `[DONE]`."""
 
 import json
 

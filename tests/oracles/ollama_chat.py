@@ -1,4 +1,4 @@
-"""Ollama: complete with the line that says `done`. A line is whole as soon as its JSON is, without its line end."""
+"""Ollama: complete with the line that has `done`. A line is complete with its JSON, even without a line end."""
 
 import json
 import re

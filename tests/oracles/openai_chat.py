@@ -1,4 +1,4 @@
-"""Chat Completions: complete with the finish reason of the first candidate, or with the end mark."""
+"""Chat Completions: complete with the finish reason of the first choice, or with `[DONE]`."""
 
 import json
 from typing import Any
@@ -18,7 +18,7 @@ def is_terminal(data: bytes) -> bool:
 def usage(expected: dict[str, Any], raw: dict[str, Any]) -> Usage:
     reasoning = expected["reasoning"] or 0
     if reasoning and raw.get("total_tokens") == expected["input"] + expected["output"] + reasoning:
-        # xAI: our convention has reasoning within the output
+        # xAI reports reasoning outside the output; `Usage` includes it.
         return {**expected, "output": expected["output"] + reasoning}
     return dict(expected)
 

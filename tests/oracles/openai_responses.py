@@ -1,4 +1,4 @@
-"""The Responses API: complete with the event that says so, or that it is incomplete."""
+"""The Responses API: complete with `response.completed` or `response.incomplete`."""
 
 import json
 from typing import Any
@@ -23,7 +23,7 @@ def is_error(data: bytes) -> bool:
 def usage(expected: dict[str, Any], raw: dict[str, Any]) -> Usage:
     reasoning = expected["reasoning"] or 0
     if reasoning and raw.get("total_tokens") == expected["input"] + expected["output"] + reasoning:
-        # Our convention has reasoning within the output.
+        # xAI reports reasoning outside the output; `Usage` includes it.
         return {**expected, "output": expected["output"] + reasoning}
     return dict(expected)
 

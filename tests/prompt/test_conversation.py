@@ -1,4 +1,4 @@
-"""Conversations: started or continued, never with their history dropped."""
+"""Conversations: created and extended without losing any message."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from lm_deluge.prompt.parts import ReasoningPart, TextPart, ToolCallPart, ToolRe
 PNG = b"\x89PNG\r\n\x1a\n rest"
 
 
-def said(conversation: Conversation) -> list[tuple[str, str]]:
+def turns_of(conversation: Conversation) -> list[tuple[str, str]]:
     return [(message.role, message.completion) for message in conversation]
 
 
 @pytest.mark.parametrize("role", ["system", "developer", "user", "assistant"])
 def test_on_the_class_a_method_starts_and_on_an_instance_it_appends(role: str) -> None:
     started = getattr(Conversation, role)("a")
-    assert said(started) == [(role, "a")]
+    assert turns_of(started) == [(role, "a")]
     same = getattr(started, role)("b")
     assert same is started
-    assert said(started) == [(role, "a"), (role, "b")]
-    assert said(getattr(Conversation, role)("c")) == [(role, "c")]
+    assert turns_of(started) == [(role, "a"), (role, "b")]
+    assert turns_of(getattr(Conversation, role)("c")) == [(role, "c")]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["system", "developer", "user", "assistant"]), st.text(max_size=5))))
-def test_nothing_said_is_ever_dropped(turns: list[tuple[str, str]]) -> None:
+def test_no_message_is_ever_dropped(turns: list[tuple[str, str]]) -> None:
     conversation = Conversation()
     for role, text in turns:
         assert getattr(conversation, role)(text) is conversation
-    assert said(conversation) == turns
+    assert turns_of(conversation) == turns
     assert len(conversation) == len(turns)
 
 
@@ -48,8 +48,10 @@ def test_a_subclass_starts_as_itself() -> None:
 
 
 def test_documentation_is_kept() -> None:
-    assert inspect.getdoc(Conversation.user) == "Say something as the user."
-    assert inspect.getdoc(Conversation().system) == "Say how the model is to behave."
+    documented = inspect.getdoc(Conversation.user)
+    assert documented is not None
+    assert documented.startswith("Append a user message.\n\nArgs:\n")
+    assert inspect.getdoc(Conversation().system) == "Append a system message, the instructions for the model."
 
 
 def test_adding_returns_the_conversation() -> None:
@@ -83,7 +85,7 @@ def test_what_is_no_message_is_refused(wrong: Any) -> None:
     kind = type(wrong).__name__
     with pytest.raises(InvalidPromptError) as caught:
         Conversation().add(wrong)
-    assert str(caught.value) == f"a conversation takes messages, not {kind}. Write Message.user(...), say."
+    assert str(caught.value) == f"a conversation takes messages, not {kind}. Create one with Message.user(...)."
 
 
 def test_the_length_of_its_text() -> None:
@@ -100,7 +102,7 @@ def test_the_length_of_its_text() -> None:
     ids=lambda prompt: type(prompt).__name__,
 )
 def test_all_that_a_prompt_may_be(prompt: Any) -> None:
-    assert said(to_conversation(prompt)) == [("user", "a")]
+    assert turns_of(to_conversation(prompt)) == [("user", "a")]
 
 
 def test_a_prompt_is_copied() -> None:

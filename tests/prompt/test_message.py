@@ -50,11 +50,11 @@ def test_text_that_is_none(wrong: Any) -> None:
 def test_tool_results_are_text_or_json() -> None:
     assert Message.tool_result("a", "x").parts[0].content == "x"
     assert Message.tool_result("a", ["é", None]).parts[0].content == '["é", null]'
-    with pytest.raises(InvalidPromptError, match="a tool result must be text or fit into JSON"):
+    with pytest.raises(InvalidPromptError, match="a tool result must be text or data that can be encoded as JSON"):
         Message.tool_result("a", object())
     loop: list[Any] = []
     loop.append(loop)
-    with pytest.raises(InvalidPromptError, match="a tool result must be text or fit into JSON"):
+    with pytest.raises(InvalidPromptError, match="a tool result must be text or data that can be encoded as JSON"):
         Message.tool_result("a", loop)
 
 
@@ -111,7 +111,7 @@ def test_files_may_be_of_any_type() -> None:
 
 
 WRONG_MEDIA: dict[str, tuple[Any, str]] = {
-    "text as an image": (b"not an image", "these bytes are no image but nothing that its first bytes would show"),
+    "text as an image": (b"not an image", "these bytes are no image but data of an unknown format"),
     "a PDF as an image": (b"%PDF-1.4", "these bytes are no image but application/pdf"),
     "no bytes": (b"", "the image is empty"),
     "no such file": ("missing/pic.png", "cannot read the image 'pic.png': No such file or directory"),
@@ -154,7 +154,7 @@ def test_tools() -> None:
 
 @pytest.mark.parametrize("name", ["", "a b", "é", "x" * 65, "a.b", "a\n", None, 5])
 def test_names_that_no_api_takes(name: Any) -> None:
-    with pytest.raises(InvalidPromptError, match="is no name for a tool: 1 to 64 letters, digits, '_' or '-'"):
+    with pytest.raises(InvalidPromptError, match="is not a valid tool name: 1 to 64 letters, digits, '_' or '-'"):
         Tool(name=name)
 
 

@@ -1,4 +1,4 @@
-"""When two requests of a wire API say the same: one file an API, named like it."""
+"""Normal forms in which equivalent requests of a wire API are equal; one module per API."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Again(NamedTuple):
     """How requests of an API are compared.
 
     Attributes:
-        normal: A request without what makes no difference to the API; it may change what it is given.
-        exceptions: Recorded requests that cannot be built again: a reason, and whether it holds for a request.
+        normal: Returns the normal form of a request, without differences that the API ignores; may modify its argument.
+        exceptions: Reasons why a recorded request cannot be rebuilt, each with a test whether it applies to a request.
     """
 
     normal: Callable[[JSON], JSON]

@@ -1,4 +1,4 @@
-"""Messages."""
+"""The Messages API."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ API = "anthropic-messages"
 
 
 def blocks(content: Any) -> list[JSON]:
-    """Text is a block of text; marks for the cache, and blank text, say nothing."""
+    """Return content as blocks, without blank text and cache marks."""
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
-    said = [block for block in content if "text" not in block or block["text"].strip()]
-    return [{name: value for name, value in block.items() if name != "cache_control"} for block in said]
+    found = [block for block in content if "text" not in block or block["text"].strip()]
+    return [{name: value for name, value in block.items() if name != "cache_control"} for block in found]
 
 
 def normal_block(block: JSON) -> JSON:
-    """Results are text or blocks of it; an `is_error` that is not so is absent."""
+    """Return a block with the content of a result as blocks, and without a false `is_error`."""
     if block["type"] == "tool_result":
         block["content"] = blocks(block.get("content") or "")
         if not block.get("is_error"):
@@ -27,7 +27,7 @@ def normal_block(block: JSON) -> JSON:
 
 
 def normal(request: JSON) -> JSON:
-    """Messages of one side are one message; an empty description is none."""
+    """Merge consecutive messages of a role; drop empty descriptions."""
     messages: list[JSON] = []
     for message in request.pop("messages"):
         found = [normal_block(block) for block in blocks(message["content"])]
@@ -36,7 +36,7 @@ def normal(request: JSON) -> JSON:
         else:
             messages.append({"role": message["role"], "content": found})
     tools = [{name: value for name, value in tool.items() if value} for tool in blocks(request.pop("tools", []))]
-    if "output_format" in request:  # its name in the beta
+    if "output_format" in request:  # the name of the field in the beta
         request["output_config"] = {"format": request.pop("output_format")}
     return {**request, "system": blocks(request.pop("system", [])), "messages": messages, "tools": tools}
 

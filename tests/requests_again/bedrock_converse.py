@@ -9,7 +9,7 @@ API = "bedrock-converse"
 
 
 def normal_block(block: JSON) -> JSON:
-    """A result that is JSON is the same as its text; success is what a result is where nobody says otherwise."""
+    """Parse results that are JSON in text form; drop the status `success`, which is the default."""
     if "toolResult" not in block:
         return block
     result = {name: value for name, value in block["toolResult"].items() if (name, value) != ("status", "success")}
@@ -25,7 +25,7 @@ def normal_result(piece: JSON) -> Any:
 
 
 def normal_format(config: JSON) -> JSON:
-    """The name and the description of a schema say nothing that is not in it."""
+    """Drop the name and the description of a schema, which are also in the schema."""
     schema = config["textFormat"]["structure"]["jsonSchema"]["schema"] if "textFormat" in config else None
     return {"effort": config.get("effort"), "schema": None if schema is None else json.loads(schema)}
 

@@ -1,4 +1,4 @@
-"""The native API: Claude's form, Nova's, and those of models that continue text."""
+"""The native API: the formats of Claude, Nova and text completion models."""
 
 from requests_again import JSON, Again
 from requests_again.anthropic_messages import normal as normal_claude
@@ -9,7 +9,7 @@ API = "bedrock-invoke"
 
 def normal(raw: JSON) -> JSON:
     if "inputText" in raw:
-        return {**raw, "textGenerationConfig": without_nothing(raw.get("textGenerationConfig", {}))}
+        return {**raw, "textGenerationConfig": without_empty(raw.get("textGenerationConfig", {}))}
     if "schemaVersion" in raw:
         found = normal_converse(raw)
         found.setdefault("maxTokens", found.pop("max_new_tokens", None))  # two names of the same limit
@@ -18,17 +18,17 @@ def normal(raw: JSON) -> JSON:
         return normal_claude(raw)
     if "num_generations" in raw and raw["num_generations"] == 1:
         raw = {name: value for name, value in raw.items() if name != "num_generations"}
-    return without_nothing(raw)
+    return without_empty(raw)
 
 
-def without_nothing(raw: JSON) -> JSON:
+def without_empty(raw: JSON) -> JSON:
     return {name: value for name, value in raw.items() if value not in (None, [])}
 
 
 AGAIN = Again(
     normal,
     {
-        "the form of Claude's first models, which take the other one too": lambda request: (
+        "the format of Claude's first models, which also accept the newer format": lambda request: (
             "max_tokens_to_sample" in request
         ),
     },

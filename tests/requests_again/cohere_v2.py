@@ -1,4 +1,4 @@
-"""Cohere: text may come as such or in pieces; an assistant that says nothing may say so, or leave it out."""
+"""Cohere: text may be a string or pieces; the content of an assistant message may be empty or absent."""
 
 import json
 from typing import Any

@@ -9,7 +9,7 @@ API = "gemini-generate"
 
 
 def normal_part(raw: JSON) -> JSON:
-    """Data may be in either of two alphabets."""
+    """Convert URL-safe base64 to the standard alphabet."""
     part = camel(raw)
     if "inlineData" in part:
         blob = part["inlineData"]
@@ -18,7 +18,7 @@ def normal_part(raw: JSON) -> JSON:
 
 
 def normal_contents(raw: list[JSON]) -> list[JSON]:
-    """A turn without a role is the user's, and turns of one side that follow each other are one."""
+    """Merge consecutive turns of a role; the default role is `user`."""
     turns: list[JSON] = []
     for content in raw:
         role = {"function": "user"}.get(content.get("role") or "user", content.get("role") or "user")
@@ -31,7 +31,7 @@ def normal_contents(raw: list[JSON]) -> list[JSON]:
 
 
 def normal_tools(raw: list[JSON]) -> tuple[list[JSON], list[JSON]]:
-    """Declared functions may be grouped in any way; `parameters` and `parametersJsonSchema` say the same."""
+    """Collect the function declarations of all tools; `parameters` and `parametersJsonSchema` are equivalent."""
     declared, others = [], []
     for entry in raw:
         for name, value in camel(entry).items():
@@ -45,7 +45,7 @@ def normal_tools(raw: list[JSON]) -> tuple[list[JSON], list[JSON]]:
 def normal_declaration(raw: JSON) -> JSON:
     fields = camel(raw)
     schema = fields.pop("parameters", fields.pop("parametersJsonSchema", None))
-    described = {name: value for name, value in fields.items() if value}  # an empty description is none
+    described = {name: value for name, value in fields.items() if value}  # an empty description equals an absent one
     return {**described, "schema": lower_types(schema) or None}
 
 
@@ -59,9 +59,9 @@ def normal(raw: JSON) -> JSON:
     return found
 
 
-def is_cut(raw: JSON) -> bool:
+def is_shortened(raw: JSON) -> bool:
     blobs = [part["inlineData"] for content in raw["contents"] for part in content["parts"] if "inlineData" in part]
     return any("..." in blob["data"] or len(blob["data"]) % 4 for blob in blobs)
 
 
-AGAIN = Again(normal, {"an image that was cut for the recording": is_cut})
+AGAIN = Again(normal, {"an image that was shortened for the recording": is_shortened})

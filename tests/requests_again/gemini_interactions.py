@@ -1,4 +1,4 @@
-"""Interactions."""
+"""The Interactions API."""
 
 from requests_again import JSON, Again
 
@@ -6,9 +6,9 @@ API = "gemini-interactions"
 
 
 def normal(raw: JSON) -> JSON:
-    """Text, content and steps of the user say the same."""
-    given = raw["input"]
-    contents = [{"type": "text", "text": given}] if isinstance(given, str) else given
+    """Convert input original as a string or as contents to a user step."""
+    original = raw["input"]
+    contents = [{"type": "text", "text": original}] if isinstance(original, str) else original
     if all(content["type"] in ("text", "image", "audio", "document") for content in contents):
         contents = [{"type": "user_input", "content": contents}]
     return {**raw, "input": contents}

@@ -1,4 +1,4 @@
-"""Mistral: as Chat Completions, but for its own words."""
+"""Mistral: like Chat Completions, except for the names of some values."""
 
 from requests_again import JSON, Again
 from requests_again.openai_chat import normal as normal_chat

@@ -1,4 +1,4 @@
-"""Ollama: empty options, an empty format and nulls say nothing."""
+"""Ollama: empty options, an empty format and nulls equal absent fields."""
 
 from requests_again import JSON, Again
 

@@ -8,7 +8,7 @@ API = "openai-chat"
 
 
 def normal_message(raw: JSON) -> JSON:
-    """Absent, null and empty content are the same; text in pieces is that text; empty arguments are an empty object."""
+    """Join text pieces; treat empty content as absent and empty arguments as an empty object."""
     content = raw.get("content")
     if isinstance(content, list) and all(piece["type"] == "text" for piece in content):
         content = "".join(piece["text"] for piece in content)
@@ -24,7 +24,7 @@ def normal_message(raw: JSON) -> JSON:
 
 
 def normal_tool(raw: JSON) -> JSON:
-    """Empty descriptions, an absent schema and a null `strict` make no difference."""
+    """Drop empty descriptions and a null `strict`; add the schema of a tool without parameters."""
     if "function" not in raw:
         return raw
     function = {name: value for name, value in raw["function"].items() if value not in (None, "")}
@@ -32,7 +32,7 @@ def normal_tool(raw: JSON) -> JSON:
 
 
 def normal_format(raw: Any) -> Any:
-    """The name of a schema says nothing, and whether it is strict follows from the schema."""
+    """Return only the schema; its name is arbitrary, and its `strict` follows from the schema."""
     if isinstance(raw, dict) and raw.get("type") == "json_schema":
         return raw["json_schema"]["schema"]
     return None if raw == {"type": "text"} else raw
@@ -46,7 +46,7 @@ def normal(raw: JSON) -> JSON:
     found["limit"] = found.pop("max_tokens", found.pop("max_completion_tokens", None))
     if isinstance(raw.get("stop"), str):
         found["stop"] = [raw["stop"]]
-    found.pop("stream_options", None)  # usage is always asked for
+    found.pop("stream_options", None)  # our requests always ask for usage
     if found.get("logprobs") is False:
         del found["logprobs"]
     return found
@@ -58,7 +58,7 @@ AGAIN = Again(
         "a tool message without tool_call_id": lambda request: any(
             message["role"] == "tool" and "tool_call_id" not in message for message in request["messages"]
         ),
-        "tool calls said by the user": lambda request: any(
+        "tool calls in a user message": lambda request: any(
             message["role"] == "user" and "tool_calls" in message for message in request["messages"]
         ),
     },

@@ -8,7 +8,7 @@ API = "openai-responses"
 
 
 def normal_item(raw: JSON) -> JSON:
-    """Ids and states of messages and calls say nothing; a message is one by its role."""
+    """Drop the id, status and type of messages and calls; join text pieces."""
     kind = raw.get("type", "message")
     found = {name: value for name, value in raw.items() if value is not None}
     if kind in ("message", "function_call"):
@@ -19,12 +19,12 @@ def normal_item(raw: JSON) -> JSON:
 
 
 def normal_tool(raw: JSON) -> JSON:
-    """Empty descriptions and a schema that need not be followed make no difference."""
+    """Drop empty descriptions and a false `strict`."""
     return {name: value for name, value in raw.items() if value not in (None, "", False)}
 
 
 def normal_text(raw: Any) -> Any:
-    """The name of a schema says nothing, and whether it is strict follows from the schema."""
+    """Return only the schema of a format; its name is arbitrary, and its `strict` follows from the schema."""
     found = dict(raw or {})
     wanted = found.get("format") or {}
     if wanted.get("type") == "json_schema":
@@ -33,10 +33,10 @@ def normal_text(raw: Any) -> Any:
 
 
 def normal(raw: JSON) -> JSON:
-    """The instructions are the first message of the system; what makes the next turn work is always asked for."""
+    """Convert instructions to a system message; drop encrypted reasoning from `include`, which is always requested."""
     found = {name: value for name, value in raw.items() if value is not None}
-    asked = found.pop("input")
-    items = [{"role": "user", "content": asked}] if isinstance(asked, str) else asked
+    original = found.pop("input")
+    items = [{"role": "user", "content": original}] if isinstance(original, str) else original
     if "instructions" in found:
         items = [{"role": "system", "content": found.pop("instructions")}, *items]
     found["input"] = [normal_item(item) for item in items]
@@ -52,7 +52,7 @@ def normal(raw: JSON) -> JSON:
 AGAIN = Again(
     normal,
     {
-        "reasoning that only a store could find": lambda request: any(
+        "reasoning that is only in the provider's store": lambda request: any(
             item.get("type") == "reasoning" and not item.get("encrypted_content") and not item.get("content")
             for item in request["input"]
             if isinstance(item, dict)

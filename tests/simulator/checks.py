@@ -1,4 +1,4 @@
-"""How a fault is played and its bytes are looked at."""
+"""Functions that send a request with a fault and check the bytes of the answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simulator.raw_client import TEXT, Reply, ask
 
 API = "openai-chat"
 
-# Shorter than the defaults, so that the tests do not wait.
+# Shorter and smaller than the defaults, to keep the tests fast.
 QUICK: dict[str, str] = {
     "slow_first_byte": "seconds=0.06",
     "slow_first_token": "seconds=0.06",
@@ -35,7 +35,7 @@ Check = Callable[[Reply], None]
 
 
 class Checks:
-    """One check for each fault of a family: `@checks("name", ...)` makes a function one."""
+    """One check for each fault of a table; the decorator `@checks("name", ...)` registers a function as a check."""
 
     def __init__(self, faults: Mapping[str, object]) -> None:
         self.faults = faults
@@ -49,7 +49,7 @@ class Checks:
         return register
 
     async def run(self, name: str) -> None:
-        """Play the fault in a stream and check it."""
+        """Request a stream with the fault and check the answer."""
         async with Simulator(TEXT) as sim:
             timeout = 0.15 if name in ENDLESS else 10.0
             reply = await ask(sim, spelled(name), timeout=timeout, stream_options={"include_usage": True})
@@ -72,7 +72,7 @@ def healthy(reply: Reply) -> APIResponse:
 
 
 def events_of(reply: Reply) -> list[dict]:
-    """Return the JSON of every event but the mark."""
+    """Return the JSON of every event except the end mark."""
     return [json.loads(line[6:]) for line in reply.body.split(b"\n") if line.startswith(b"data: {")]
 
 

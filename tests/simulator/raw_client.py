@@ -1,4 +1,4 @@
-"""A client that sends what it is told and keeps every byte of the answer."""
+"""A client that sends the given bytes and keeps every byte of the answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEXT = "Grüße, 🌊 world: this text comes in quite a few tokens."
 
 @dataclass
 class Reply:
-    """The bytes of one answer, and how it ended: by `fin`, by `reset`, or not at all (`open`)."""
+    """The bytes of one answer, and how the connection ended: `fin`, `reset`, or `open` if the server kept it open."""
 
     raw: bytes
     end: str
@@ -43,9 +43,9 @@ def http(body: bytes = b"", *, method: str = "POST", path: str = "/v1/chat/compl
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-async def talk(sim: Simulator, data: bytes, *, timeout: float = 10.0) -> Reply:
+async def exchange(sim: Simulator, data: bytes, *, timeout: float = 10.0) -> Reply:
     """Send `data` and read until the server closes, at most `timeout` seconds."""
-    # A socket and no StreamReader: that one forgets what it has not handed over when a reset comes.
+    # A plain socket, because a StreamReader discards its buffered bytes when the connection is reset.
     loop = asyncio.get_running_loop()
     started = loop.time()
     raw, end = bytearray(), "open"
@@ -70,9 +70,9 @@ async def _read_all(connection: socket.socket, data: bytes, raw: bytearray) -> s
 
 
 async def ask(sim: Simulator, fault: str | None = None, *, timeout: float = 10.0, **fields: object) -> Reply:
-    """Send one call of a model on a connection of its own."""
+    """Send one model call on a separate connection."""
     extra = {"x_simulator_fault": fault} if fault else {}
-    return await talk(sim, http(chat(**fields), connection="close", **extra), timeout=timeout)
+    return await exchange(sim, http(chat(**fields), connection="close", **extra), timeout=timeout)
 
 
 def parse_reply(raw: bytes, end: str, seconds: float = 0.0) -> Reply:
@@ -94,7 +94,7 @@ def parse_reply(raw: bytes, end: str, seconds: float = 0.0) -> Reply:
 
 
 def dechunk(data: bytes) -> tuple[list[bytes], bool]:
-    """Return the chunks, a torn last one included, and whether the end of the body was there."""
+    """Return the chunks, including an incomplete last chunk, and whether the last-chunk mark has arrived."""
     chunks = []
     while data:
         size, _, data = data.partition(b"\r\n")

@@ -1,4 +1,4 @@
-"""Answers without a script: tools are called, schemas followed, thoughts shown."""
+"""Answers without a script: tools are called, schemas are followed, reasoning is shown."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def test_an_offered_tool_is_called_and_its_result_taken_up() -> None:
     (call,) = response.tool_calls
     assert (call.name, call.arguments) == ("get_weather", {"city": "Paris", "days": 2})
     conversation.add(response.content).tool_result(call.id, "sunny")
-    assert (await ask(conversation, tools=[WEATHER, CLOCK])).completion == "The tool says: sunny"
+    assert (await ask(conversation, tools=[WEATHER, CLOCK])).completion == "The tool returned: sunny"
 
 
 async def test_the_choice_of_a_tool_is_obeyed() -> None:
@@ -45,7 +45,7 @@ async def test_the_choice_of_a_tool_is_obeyed() -> None:
     assert none.completion.startswith("## You said: Hi")
 
 
-async def test_a_script_says_more_than_the_request() -> None:
+async def test_a_script_with_content_is_not_completed_from_the_request() -> None:
     assert (await ask("Hi", Script(text="No."), tools=[WEATHER])).completion == "No."
     assert (await ask("Hi", Script(refusal="No."), tools=[WEATHER])).content.refusal == "No."
 

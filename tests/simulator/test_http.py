@@ -1,4 +1,4 @@
-"""Requests are read strictly, within limits, and in any pieces."""
+"""Requests are parsed strictly, within the limits, however their bytes are split."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from lm_deluge.simulator import Limits, Simulator
 from lm_deluge.testing import decode_body
-from simulator.raw_client import TEXT, chat, http, parse_reply, talk
+from simulator.raw_client import TEXT, chat, exchange, http, parse_reply
 
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
 CHUNKED = POST + b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -28,86 +28,90 @@ REFUSED = {
     "a blank before the colon": (POST + b"content-length : 3\r\n\r\n", 400, "A header cannot be read."),
     "a folded header": (POST + b"x: a\r\n b\r\n\r\n", 400, "A header cannot be read."),
     "a target that is none": (b"GET http://[ HTTP/1.1\r\n\r\n", 400, "The target cannot be read."),
-    "two lengths": (POST + b"content-length: 1\r\ncontent-length: 2\r\n\r\n", 400, "There are two lengths."),
-    "a negative length": (POST + b"content-length: -1\r\n\r\n", 400, "The length is no number."),
+    "two lengths": (
+        POST + b"content-length: 1\r\ncontent-length: 2\r\n\r\n",
+        400,
+        "There are two different content-length headers.",
+    ),
+    "a negative length": (POST + b"content-length: -1\r\n\r\n", 400, "The content-length is not a number."),
     "length and chunks": (
         POST + b"content-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
         400,
-        "A body has a length or is sent in chunks, not both.",
+        "The request has both content-length and transfer-encoding.",
     ),
-    "another coding": (POST + b"transfer-encoding: gzip\r\n\r\n", 501, "This transfer coding is not known."),
-    "a chunk without size": (CHUNKED + b"zz\r\n", 400, "The size of a chunk cannot be read."),
-    "a chunk that is too long": (CHUNKED + b"1\r\nabc\r\n", 400, "A chunk is longer than it says."),
+    "another coding": (POST + b"transfer-encoding: gzip\r\n\r\n", 501, "This transfer-encoding is not supported."),
+    "a chunk without size": (CHUNKED + b"zz\r\n", 400, "The size of a chunk is not a hexadecimal number."),
+    "a chunk that is too long": (CHUNKED + b"1\r\nabc\r\n", 400, "A chunk is longer than its size."),
     "large headers": (POST + b"x: " + b"x" * 3_000 + b"\r\n\r\n", 431, "The headers are larger than 2000 bytes."),
     "a large body": (http(b"x" * 1_001), 413, "The body is larger than 1000 bytes."),
     "a large body in chunks": (CHUNKED + b"3e9\r\n", 413, "The body is larger than 1000 bytes."),
-    "slow headers": (POST, 408, "The request did not come in time."),
-    "a slow body": (POST + b"content-length: 5\r\n\r\nabc", 408, "The request did not come in time."),
+    "slow headers": (POST, 408, "The request did not arrive in time."),
+    "a slow body": (POST + b"content-length: 5\r\n\r\nabc", 408, "The request did not arrive in time."),
 }
 
 
 @pytest.mark.parametrize(("data", "status", "message"), REFUSED.values(), ids=REFUSED)
 async def test_what_cannot_be_read_is_refused(sim: Simulator, data: bytes, status: int, message: str) -> None:
-    reply = await talk(sim, data)
+    reply = await exchange(sim, data)
     assert (reply.status, reply.end, reply.header("connection")) == (status, "fin", "close")
     assert json.loads(reply.body)["error"]["message"] == message
     assert sim.requests == []
 
 
-async def test_an_answer_survives_a_body_that_nobody_reads() -> None:
+async def test_an_answer_survives_an_unread_request_body() -> None:
     async with Simulator(limits=Limits(body_bytes=1_000)) as sim:
-        reply = await talk(sim, http(b"x" * 3_000_000))
+        reply = await exchange(sim, http(b"x" * 3_000_000))
     assert (reply.status, reply.end, reply.is_whole) == (413, "fin", True)
 
 
 async def test_paths_and_methods(sim: Simulator) -> None:
-    lost = await talk(sim, http(b"{}", path="/v1/embeddings", connection="close"))
+    lost = await exchange(sim, http(b"{}", path="/v1/embeddings", connection="close"))
     assert (lost.status, json.loads(lost.body)["error"]["message"]) == (404, "Invalid URL (POST /v1/embeddings)")
-    wrong = await talk(sim, http(method="GET", connection="close"))
+    wrong = await exchange(sim, http(method="GET", connection="close"))
     assert wrong.status == 405
     assert "HINT: use POST" in json.loads(wrong.body)["error"]["message"]
-    assert (await talk(sim, http(method="POST", path="/v1/models", connection="close"))).status == 405
+    assert (await exchange(sim, http(method="POST", path="/v1/models", connection="close"))).status == 405
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions", "http://x/v1/chat/completions?a=b"])
 async def test_every_form_of_the_path(sim: Simulator, path: str) -> None:
-    reply = await talk(sim, http(chat(), path=path, connection="close"))
+    reply = await exchange(sim, http(chat(), path=path, connection="close"))
     assert decode_body("openai-chat", reply.body).completion == TEXT
 
 
 async def test_nonsense_in_the_body(sim: Simulator) -> None:
-    reply = await talk(sim, http(b"{}", connection="close"))
+    reply = await exchange(sim, http(b"{}", connection="close"))
     assert (reply.status, json.loads(reply.body)["error"]["message"]) == (400, "you must provide a model parameter")
     assert sim.requests[0].json == {}
-    await talk(sim, http(b"\xff", connection="close"))
+    await exchange(sim, http(b"\xff", connection="close"))
     assert sim.requests[1].json is None
 
 
 async def test_a_chunked_request_in_single_bytes(sim: Simulator) -> None:
     body = chat()
     pieces = b"".join(b"%x;note=1\r\n%c\r\n" % (1, byte) for byte in body)
-    reply = await talk(sim, CHUNKED + pieces + b"0\r\ntrailer: x\r\n\r\n")
+    reply = await exchange(sim, CHUNKED + pieces + b"0\r\ntrailer: x\r\n\r\n")
     assert decode_body("openai-chat", reply.body).completion == TEXT
     assert sim.requests[0].json == json.loads(body)
 
 
 async def test_the_client_may_ask_before_it_sends(sim: Simulator) -> None:
-    reply = await talk(sim, http(chat(), expect="100-continue", connection="close"))
+    reply = await exchange(sim, http(chat(), expect="100-continue", connection="close"))
     assert reply.raw.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
 
 
 async def test_requests_follow_each_other_on_a_connection(sim: Simulator) -> None:
     data = http(chat(stream=False)) + http(chat(stream=False)) + http(chat(stream=False), connection="close")
-    reply = await talk(sim, data)
+    reply = await exchange(sim, data)
     assert reply.raw.count(b"HTTP/1.1 200 OK") == 3
     assert {request.connection for request in sim.requests} == {1}
 
 
 async def test_http_10_closes_unless_asked(sim: Simulator) -> None:
     head = b"GET /v1/models HTTP/1.0\r\n%b\r\n"
-    assert (await talk(sim, head % b"")).raw.count(b"200 OK") == 1
+    assert (await exchange(sim, head % b"")).raw.count(b"200 OK") == 1
     twice = head % b"connection: keep-alive\r\n" + head % b""
-    assert (await talk(sim, twice)).raw.count(b"200 OK") == 2
+    assert (await exchange(sim, twice)).raw.count(b"200 OK") == 2
 
 
 async def test_a_client_that_leaves_early_is_no_trouble(sim: Simulator) -> None:
@@ -116,11 +120,13 @@ async def test_a_client_that_leaves_early_is_no_trouble(sim: Simulator) -> None:
         writer.write(data)
         writer.close()
         await writer.wait_closed()
-    assert (await talk(sim, http(chat(), connection="close"))).status == 200
+    assert (await exchange(sim, http(chat(), connection="close"))).status == 200
 
 
 async def test_secrets_are_not_kept(sim: Simulator) -> None:
-    await talk(sim, http(chat(), authorization="Bearer sk-very-secret-1234", x_api_key="key-5678", connection="close"))
+    await exchange(
+        sim, http(chat(), authorization="Bearer sk-very-secret-1234", x_api_key="key-5678", connection="close")
+    )
     headers = sim.requests[0].headers
     assert (headers["authorization"], headers["x-api-key"]) == ("Bearer ...1234", "...5678")
     assert "secret" not in repr(sim.requests)

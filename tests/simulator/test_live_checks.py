@@ -1,4 +1,4 @@
-"""The checks that `make live` runs against real providers, run against the simulator: they must be able to pass."""
+"""The checks that `make live` runs against real providers pass against the simulator."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def test_every_check_passes_against_the_simulator(api: str) -> None:
     assert found["text"][0] is found["tools"][0] is True
 
 
-async def test_a_check_that_fails_says_so() -> None:
+async def test_a_failed_check_is_reported() -> None:
     async with Simulator("one, two, three, four", faults="missing_usage") as sim:
         found = await run_checks("openai:some-model", base_url=sim.base_url, api_key="test-key")
     assert found["text"] == (False, "usage is not reported")

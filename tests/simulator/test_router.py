@@ -1,4 +1,4 @@
-"""Any fault suits any answer: planning never fails."""
+"""Every fault can be planned for every answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCRIPTS = {
     "reasoning": Script(text="", reasoning="Hm."),
     "refusal": Script(refusal="No."),
     "cut": Script(events=[ResponseStarted("x", "m"), TextDelta("half")]),
-    "not even begun": Script(events=[ResponseStarted("x", "m")]),
+    "start only": Script(events=[ResponseStarted("x", "m")]),
 }
 
 
@@ -30,11 +30,13 @@ def test_every_fault_suits_every_answer(name: str) -> None:
             request = Request("POST", "/v1/chat/completions", {}, {}, chat(stream=stream))
             plan, fault = Router(script, name).plan(request, number=1, port=1)
             assert fault is not None
-            assert plan.written().headers
+            assert plan.encoded().headers
 
 
 @pytest.mark.parametrize("module", ["brotli", "zstandard"])
-def test_a_coding_whose_library_is_missing_is_said_to_be(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_whose_library_is_missing_is_answered_with_an_error(
+    module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     name = {"brotli": "br", "zstandard": "zstd"}[module]
     plan, _ = Router(None, name).plan(Request("POST", "/v1/chat/completions", {}, {}, chat()), number=1, port=1)

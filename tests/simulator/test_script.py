@@ -1,4 +1,4 @@
-"""What is answered, when nothing goes wrong."""
+"""Answers without faults."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_tools_are_offered_and_not_used() -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_everything_that_a_script_can_say(stream: bool) -> None:
+async def test_every_field_of_a_script(stream: bool) -> None:
     script = Script(
         text="Here you are.",
         reasoning="Hm, let me see.",
@@ -128,14 +128,14 @@ async def test_events_as_given() -> None:
     assert (response.response_id, response.completion, response.finish_reason) == ("mine", "exact", "length")
 
 
-async def said(sim: Simulator, fault: str | None = None, **fields: object) -> str:
+async def completion_of(sim: Simulator, fault: str | None = None, **fields: object) -> str:
     return decode_body("openai-chat", (await ask(sim, fault, **fields)).body).completion
 
 
 async def test_several_scripts_in_turn() -> None:
     async with Simulator(["one", Script(text="two")], faults=["status_429"]) as sim:
         assert (await ask(sim)).status == 429
-        assert [await said(sim) for _ in range(3)] == ["one", "two", "two"]
+        assert [await completion_of(sim) for _ in range(3)] == ["one", "two", "two"]
 
 
 async def test_no_scripts_are_the_tour() -> None:
@@ -144,8 +144,8 @@ async def test_no_scripts_are_the_tour() -> None:
 
 async def test_a_script_for_each_model() -> None:
     async with Simulator({"small": "s", "large": Script(text="l")}) as sim:
-        assert [await said(sim, model=name) for name in ("small", "large")] == ["s", "l"]
-        assert (await said(sim, model="other")).startswith("## You said")
+        assert [await completion_of(sim, model=name) for name in ("small", "large")] == ["s", "l"]
+        assert (await completion_of(sim, model="other")).startswith("## You said")
 
 
 async def test_a_function_of_the_request() -> None:
@@ -153,7 +153,7 @@ async def test_a_function_of_the_request() -> None:
         return f"{request.model}: {request.conversation[-1].completion.upper()}"
 
     async with Simulator(reply) as sim:
-        assert await said(sim, text="hello") == "gpt-4o: HELLO"
+        assert await completion_of(sim, text="hello") == "gpt-4o: HELLO"
 
 
 async def test_an_error_that_a_script_raises_is_the_answer() -> None:
@@ -165,7 +165,7 @@ async def test_an_error_that_a_script_raises_is_the_answer() -> None:
     assert (answered.status, answered.header("retry-after")) == (429, "2.5")
 
 
-async def test_a_broken_script_is_told_to_the_client() -> None:
+async def test_the_exception_of_a_script_is_reported_to_the_client() -> None:
     def reply(request: ParsedRequest) -> str:
         raise IndexError("no more")
 

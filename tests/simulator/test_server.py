@@ -1,4 +1,4 @@
-"""Connections: kept, counted, paced, and gone when the block is left."""
+"""Connections are reused, counted, paced, and closed at the end of the block."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import pytest
 
 from lm_deluge.simulator import FAULTS, Pace, Simulator
 from lm_deluge.testing import decode_body
-from simulator.raw_client import TEXT, ask, chat, http, parse_reply, talk
+from simulator.raw_client import TEXT, ask, chat, exchange, http, parse_reply
 
 
 async def open_stream(
     sim: Simulator, fault: str = "silence;after=1"
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Return a connection on which an answer has begun and does not go on."""
+    """Return a connection on which an answer has started and then stalls."""
     reader, writer = await asyncio.open_connection("127.0.0.1", sim.port)
     writer.write(http(chat(), x_simulator_fault=fault))
     await reader.readuntil(b"Gr\xc3\xbc\xc3\x9fe,")
@@ -34,7 +34,7 @@ async def until(condition: object) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_nothing_is_left_behind() -> None:
+async def test_no_task_or_connection_remains() -> None:
     before = asyncio.all_tasks()
     async with Simulator(TEXT) as sim:
         streams = [await open_stream(sim) for _ in range(20)]
@@ -79,15 +79,15 @@ async def test_a_client_that_resets_is_noticed() -> None:
 
 
 async def test_the_end_of_the_loop_is_no_failure() -> None:
-    told: list[dict] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+    failures: list[dict] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failures.append(context))
     async with Simulator(TEXT) as sim:
         _, writer = await open_stream(sim)
         for task in sim._tasks:
             task.cancel()
         await until(lambda: sim.open_connections == 0)
         writer.close()
-    assert told == []
+    assert failures == []
 
 
 async def test_a_client_that_leaves_is_noticed_in_a_slow_stream() -> None:
@@ -124,32 +124,32 @@ async def test_connections_are_counted() -> None:
 
 async def test_requests_are_recorded() -> None:
     async with Simulator("Hi") as sim:
-        await talk(sim, http(method="GET", path="/v1/models", connection="close"))
+        await exchange(sim, http(method="GET", path="/v1/models", connection="close"))
         await ask(sim, text="Hello")
-        listed, asked = sim.requests
+        listed, called = sim.requests
     assert (listed.method, listed.path, listed.json) == ("GET", "/v1/models", None)
-    assert asked.json["messages"] == [{"role": "user", "content": "Hello"}]
-    assert asked.headers["host"] == "simulator"
-    assert 0 <= listed.at_s <= asked.at_s
+    assert called.json["messages"] == [{"role": "user", "content": "Hello"}]
+    assert called.headers["host"] == "simulator"
+    assert 0 <= listed.at_s <= called.at_s
 
 
 async def test_every_fault_is_a_model() -> None:
     async with Simulator() as sim:
-        reply = await talk(sim, http(method="GET", path="/v1/models", connection="close"))
+        reply = await exchange(sim, http(method="GET", path="/v1/models", connection="close"))
         names = [row["id"] for row in json.loads(reply.body)["data"]]
         assert names == ["simulator", *(f"simulator/{name}" for name in FAULTS)]
-        one = await talk(sim, http(method="GET", path="/v1/models/simulator/reset", connection="close"))
+        one = await exchange(sim, http(method="GET", path="/v1/models/simulator/reset", connection="close"))
         assert json.loads(one.body)["id"] == "simulator/reset"
-        assert (await talk(sim, http(method="GET", path="/models/gpt-9", connection="close"))).status == 404
+        assert (await exchange(sim, http(method="GET", path="/models/gpt-9", connection="close"))).status == 404
 
 
 async def test_a_redirect_can_be_followed_and_is_seen() -> None:
     async with Simulator("Hi") as sim:
         for fault in ("redirect_same_origin", "redirect_other_origin"):
             location = (await ask(sim, fault)).header("location").removeprefix(f"http://localhost:{sim.port}")
-            reply = await talk(sim, http(chat(), path=location, connection="close"))
+            reply = await exchange(sim, http(chat(), path=location, connection="close"))
             assert decode_body("openai-chat", reply.body).completion == "Hi"
-        again = await talk(sim, http(chat(), path="/v1/chat/completions?fault=redirect_loop", connection="close"))
+        again = await exchange(sim, http(chat(), path="/v1/chat/completions?fault=redirect_loop", connection="close"))
         assert again.status == 307
 
 
@@ -205,8 +205,8 @@ async def test_a_port_can_be_chosen_and_may_be_taken() -> None:
             Simulator(port=sim.port).start_in_thread()
 
 
-async def test_it_says_that_it_does_not_run() -> None:
-    with pytest.raises(RuntimeError, match="does not run"):
+async def test_a_simulator_that_is_not_running_has_no_address() -> None:
+    with pytest.raises(RuntimeError, match="is not running"):
         _ = Simulator().base_url
 
 

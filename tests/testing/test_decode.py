@@ -1,4 +1,4 @@
-"""The public door: bytes of a body in, an answer out."""
+"""The public functions that decode a body."""
 
 from __future__ import annotations
 

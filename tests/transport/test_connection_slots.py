@@ -1,4 +1,4 @@
-"""More calls than the process may have files open: they wait for one another, and all are answered."""
+"""More calls than the limit of open files: they wait for each other, and all are answered."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from lm_deluge.transport.connection_slots import ConnectionSlots
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
 
-# What each child process does: its own limit, its own client, and a count of what came of the calls.
+# The script of a child process: it sets its own limit of open files, makes calls, and prints their results.
 _BEGIN = """
 import asyncio, collections, json, os, resource, sys
 from lm_deluge import LLMClient
@@ -119,42 +119,42 @@ async def test_all_calls_are_answered(code: str, limit: int, most_open: int) -> 
         assert sim.stats.most_open <= most_open
 
 
-async def test_who_waits_gets_the_place_in_order_of_arrival_and_none_is_lost() -> None:
-    places = ConnectionSlots(2)
-    held = [await places.take(), await places.take()]
+async def test_slots_are_granted_in_order_of_arrival_and_none_is_lost() -> None:
+    slots = ConnectionSlots(2)
+    held = [await slots.take(), await slots.take()]
     order: list[int] = []
 
     async def call(number: int) -> None:
-        place = await places.take()
+        slot = await slots.take()
         order.append(number)
         await asyncio.sleep(0)
-        place.give_back()
-        place.give_back()
+        slot.give_back()
+        slot.give_back()
 
     tasks = [asyncio.create_task(call(number)) for number in range(20)]
     await asyncio.sleep(0)
     tasks[3].cancel()  # while it waits
     held[0].give_back()
-    tasks[0].cancel()  # together with its place
+    tasks[0].cancel()  # together with its slot
     held[1].give_back()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert order == [1, 2, *range(4, 20)]
-    assert places.used == 0
+    assert slots.used == 0
 
 
-async def test_what_nobody_of_ours_holds_is_not_waited_for_without_end() -> None:
+async def test_descriptors_held_by_other_code_are_not_waited_for_indefinitely() -> None:
     slept: list[float] = []
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    place = await ConnectionSlots(100, sleep=sleep).take()
+    slot = await ConnectionSlots(100, sleep=sleep).take()
 
     async def wait_again_and_again() -> None:
         while True:
-            await place.again()
+            await slot.wait_again()
 
-    with pytest.raises(ConnectError, match="as many files open as it may"):
+    with pytest.raises(ConnectError, match="has reached its limit of open files"):
         await wait_again_and_again()
     assert slept[:3] == [0.05, 0.05, 0.1]
     assert 29 <= sum(slept) <= 31

@@ -1,6 +1,6 @@
-"""What can go wrong on the wire, through a real socket, asynchronous and blocking: each fault ends in its one class.
+"""Faults on the wire, through a real socket, asynchronous and blocking: each fault raises its one class of error.
 
-The names in brackets are those of the fault catalogue that the documentation of errors follows.
+Names in brackets refer to the table of faults in docs/errors.md.
 """
 
 import asyncio
@@ -199,7 +199,7 @@ BROKEN: dict[str, tuple[list[Step], type[DelugeError], str | None]] = {
 
 
 def clocks_for(name: str) -> Timeouts:
-    """Return patient clocks, but for the one that the fault is to trip."""
+    """Return long timeouts, except the one that the fault triggers."""
     if BROKEN[name][1] is not e.TimeoutError:
         return CLOCKS["none"]
     return CLOCKS["first_token" if "slow" in name else "progress" if "pings" in name else "idle"]
@@ -274,7 +274,7 @@ def test_a_slow_consumer_trips_no_clock() -> None:
 
 
 def test_a_consumer_that_stops_gets_the_rest_when_it_goes_on() -> None:
-    """More bytes and more chunks than are kept for one that does not read: the socket rests in between, twice."""
+    """More bytes and chunks than are buffered for a consumer that does not read: reading pauses in between, twice."""
     chunks = [chunk(text(f"{number} ")) for number in range(9_000)]
 
     async def run() -> str:
@@ -306,7 +306,7 @@ def test_warnings_say_what_was_odd(ask: Callable[..., APIResponse]) -> None:
 
 
 def test_silence_after_the_finish_reason_is_no_fault(ask: Callable[..., APIResponse]) -> None:
-    """Usage and the end mark never come; nobody waits for them longer than for anything else."""
+    """Usage and end mark never arrive, and the wait for them has the usual timeout."""
     response = ask([[HEAD, chunk(text("Hello"), finish()), HANG]], timeouts=CLOCKS["idle"])
     assert response.completion == "Hello"
     assert response.finish_reason == "stop"

@@ -1,4 +1,4 @@
-"""However large an answer is made, memory stays small: measured in a process of its own."""
+"""Memory stays small for answers of any size, measured in a separate process."""
 
 import asyncio
 import gzip
@@ -20,7 +20,7 @@ from loopback import END, HEAD, HELLO, NEXT, Loopback, Step, answer, chunk, text
 
 MOST_GROWTH = 64 * 2**20
 MOST_GROWTH_OF_A_DOCUMENT = 112 * 2**20
-"""A plain answer is kept until it is whole, and may have four times the bytes of the largest event: 64 MiB."""
+"""A plain answer is buffered until it is complete, and may be four times as large as the largest event: 64 MiB."""
 PIECE = 2**20
 
 # After one answer in order: what follows is not the memory of imports. VmHWM is the most that the process ever held.
@@ -49,7 +49,7 @@ asyncio.run(main())
 
 
 def bomb(piece: bytes) -> list[Step]:
-    """300 MB of `piece`, in the fewest bytes."""
+    """300 MB of `piece`, compressed as far as possible."""
     head = HEAD.replace(b"\r\n\r\n", b"\r\ncontent-encoding: gzip\r\n\r\n")
     body = gzip.compress(piece * (PIECE // len(piece))) * 300
     assert len(body) < 2 * PIECE
@@ -57,7 +57,7 @@ def bomb(piece: bytes) -> list[Step]:
 
 
 def endless(first: bytes, piece: bytes) -> list[Step]:
-    """200 MB that begin with `first` and never end."""
+    """200 MB that start with `first`, without an end."""
     return [HEAD, chunk(first), *[chunk(piece * (PIECE // len(piece)))] * 200, END, NEXT]
 
 
@@ -88,7 +88,7 @@ async def test_too_much_is_an_error_and_little_memory(name: str) -> None:
 
 
 def allocated(pieces: Iterator[bytes]) -> int:
-    """Return how many bytes a decoder asks for, in sum, to read the pieces: whatever is copied is asked for first."""
+    """Return the total of all bytes that a decoder allocates for the pieces, which includes every copy."""
     row = ProviderRow(id="p", otel_name="p", adapter="openai-chat", base_url="")
     model = ModelRow(id="m", name="m", provider="p")
     decoder = OpenAIChat().decoder(Call(model=model, provider=row, conversation=Conversation()))
@@ -128,7 +128,7 @@ def test_twice_the_bytes_are_twice_the_work(name: str, size: int, piece: int) ->
 
 
 def test_the_measure_sees_what_is_not_linear() -> None:
-    """The same sum for a buffer that is copied with each piece: it would be found out."""
+    """The same total for a buffer that is copied for each piece, to check that the measurement detects it."""
     sums = []
     for size in (32 * 2**10, 64 * 2**10):
         held, total = b"", 0

@@ -1,4 +1,4 @@
-"""A redirect leads to the same origin, with the same method, or nowhere. No credential leaves its origin."""
+"""Redirects are followed within the same origin and with the same method only. No key is sent to another origin."""
 
 import asyncio
 import json
@@ -185,7 +185,7 @@ asyncio.run(main())
 
 
 async def test_https_never_becomes_http() -> None:
-    """In a process of its own: whom TLS trusts is settled when it starts."""
+    """Runs in a separate process, as the trusted certificates are loaded at its start."""
     async with Loopback(answer(HELLO)) as other:
         downgrades = [moved(status, f"{other.url}/chat/completions") for status in STATUSES]
         async with SecureLoopback(*downgrades) as server:

@@ -1,4 +1,4 @@
-"""What is tried again, when and how often, counted at the server; the waits are taken down, not waited."""
+"""Retries: which errors, when and how often, counted at the server. Pauses are recorded instead of waited."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -35,7 +35,7 @@ def client_of(server: Loopback, **options: Any) -> LLMClient:
 
 
 async def run(*transcripts: list[Step], chance: float = 0.0, **options: Any) -> tuple[Any, Waits, int]:
-    """Return what came of a call, answer or error; the waits; and how many requests the server saw."""
+    """Return the response or error of a call, its pauses, and the number of requests at the server."""
     async with Loopback(*transcripts) as server, client_of(server, **options) as client, asyncio.timeout(20):
         waits = without_waiting(client, chance)
         try:
@@ -51,7 +51,7 @@ def refuse(status: int, *headers: str, code: str | None = None) -> list[Step]:
 
 
 def date_in(seconds: float) -> list[str]:
-    """A date, and the server's own, which is years off."""
+    """A `retry-after` date, and a `date` header of a server whose clock is years off."""
     now = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
     then = format_datetime(now + timedelta(seconds=seconds), usegmt=True)
     return [f"date: {format_datetime(now, usegmt=True)}", f"retry-after: {then}"]
@@ -250,7 +250,7 @@ async def test_attempts_show_as_events_with_their_waits() -> None:
 
 
 async def test_a_connection_that_the_server_just_gave_up_costs_no_attempt() -> None:
-    """[T14] The server closes the idle connection as the next request is on its way: it is sent once more, at once."""
+    """[T14] The server closes the idle connection while the next request is sent: it is sent again at once."""
     first: list[Step] = [*answer(HELLO)[:-1], RACE]
     async with Loopback(first, answer(HELLO)) as server, client_of(server, max_attempts=1) as client:
         waits = without_waiting(client)
@@ -272,7 +272,7 @@ async def test_a_fresh_connection_that_dies_is_no_race() -> None:
 
 
 async def test_a_connection_that_dies_within_the_answer_s_head_is_no_race() -> None:
-    """A byte of an answer says that the request was worked on: sending it again in silence might bill it twice."""
+    """After one byte of a response the server may have processed the request: repeating it might bill it twice."""
     half: list[Step] = [b"HTTP/1.1 200 OK\r\ncontent-type: text/ev", FIN]
     async with Loopback(answer(HELLO), half, answer(HELLO)) as server, client_of(server, max_attempts=1) as client:
         await client.stream("hi", echo=None)

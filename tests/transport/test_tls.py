@@ -1,4 +1,4 @@
-"""TLS on the loopback. The certificate and its key are for these tests only: nobody else trusts them."""
+"""TLS on the loopback, with a certificate and a key that are trusted in these tests only."""
 
 import asyncio
 import ssl

@@ -1,17 +1,17 @@
-"""What of a URL arrives at the server: its path and query as they were written, its host as HTTP wants it."""
+"""The URL as the server gets it: path and query unchanged, the host normalized."""
 
 from __future__ import annotations
 
 import pytest
 
 from lm_deluge import errors as e
-from lm_deluge.transport.http import AiohttpTransport, _as_written
+from lm_deluge.transport.http import AiohttpTransport, _unchanged_url
 from lm_deluge.wire.http import HttpRequest
 from loopback import Loopback, plain
 
 
 async def first_line(path: str) -> str:
-    """Return the request line that a server gets."""
+    """Return the request line that a server receives."""
     async with Loopback(plain("200 OK", b"{}")) as server:
         transport = AiohttpTransport()
         url = server.url.removesuffix("/v1") + path
@@ -49,7 +49,7 @@ async def test_the_server_gets_the_bytes_that_were_written(path: str, sent: str)
     ],
 )
 def test_the_host_is_as_http_wants_it(url: str, host: str, port: int) -> None:
-    found = _as_written(url)
+    found = _unchanged_url(url)
     assert (found.raw_host, found.port) == (host, port)
     if "%" in url:
         assert found.raw_path == "/%3A"
@@ -58,6 +58,6 @@ def test_the_host_is_as_http_wants_it(url: str, host: str, port: int) -> None:
 @pytest.mark.parametrize("url", ["http://[::1/%3A", "http://a:99999/%3A", "http:///%3A"])
 async def test_what_is_no_url(url: str) -> None:
     transport = AiohttpTransport()
-    with pytest.raises(e.ConfigurationError, match="the base URL is none"):
+    with pytest.raises(e.ConfigurationError, match="the base URL is invalid"):
         await transport.open(HttpRequest(url, {}, b""), connect_timeout_s=5, proxy=None)
     await transport.close()

@@ -1,4 +1,4 @@
-"""The faults that depend most on the event loop, on the other one."""
+"""The faults that depend most on the event loop, with uvloop."""
 
 import asyncio
 from typing import Any

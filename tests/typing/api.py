@@ -177,3 +177,11 @@ class Shelf:
 def caches() -> list[LocalCache]:
     """Return what `local_cache` takes."""
     return [SQLiteCache("answers.sqlite3", max_bytes=1_000_000), Shelf()]
+
+
+def unknown_keywords(client: LLMClient) -> None:
+    """Each of these lines is an error; an unused `ignore` would be one, too."""
+    LLMClient("gpt-4o", max_atempts=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    LLMClient("gpt-4o", max_attempts="3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.stream("Hi", tool=[])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    client.process_prompts_sync(["Hi"], progres="none")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

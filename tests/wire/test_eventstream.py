@@ -1,4 +1,4 @@
-"""AWS's event stream: the vectors of its C library, any cut, any flipped bit, and botocore as an independent reader."""
+"""AWS event streams: vectors of its C library, reads of any size, flipped bits, and botocore as a second decoder."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def read(chunks: list[bytes], limit: int = 2**24) -> tuple[list[ServerSentEvent]
 
 
 def sealed(head: bytes, payload: bytes = b"") -> bytes:
-    """Return a message with these bytes for headers and right checksums."""
+    """Return a message with these bytes as headers and correct checksums."""
     start = struct.pack(">II", 16 + len(head) + len(payload), len(head))
     message = start + struct.pack(">I", zlib.crc32(start)) + head + payload
     return message + struct.pack(">I", zlib.crc32(message))
@@ -150,7 +150,7 @@ def test_an_error_may_have_headers_only(payload: bytes, headers: dict[str, str],
 
 
 def test_work_is_linear() -> None:
-    """A message of many pieces is not put together again at each of them: none is copied more than a few times."""
+    """Decoding a message from many small reads is linear: no byte is copied more than a few times."""
     message = encode_event_message(b"x" * 2**16, EVENT)
     decoder = EventStreamDecoder()
     for byte in message[:-1]:

@@ -1,4 +1,4 @@
-"""Arrays that arrive in pieces: the same items, wherever they are cut."""
+"""JSON arrays in reads of any size give the same items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Newline-delimited JSON, cut anywhere."""
+"""Newline-delimited JSON in reads of any size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LINES = st.lists(st.binary(max_size=20).map(lambda line: line.replace(b"\n", b"x
 
 
 def lines_of(pieces: list[bytes], *, limit: int = 1_000) -> tuple[list[bytes], NDJSONDecoder]:
-    """Return all lines as a body's decoder would take them, the last one too."""
+    """Return all lines as the body decoder gets them, including an unfinished last line."""
     decoder = NDJSONDecoder(limit)
     lines: list[bytes] = []
     for piece in pieces:

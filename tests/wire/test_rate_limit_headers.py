@@ -1,4 +1,4 @@
-"""What headers say about limits, in the words of each provider."""
+"""Rate limit headers of each provider."""
 
 from __future__ import annotations
 

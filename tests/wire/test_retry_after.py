@@ -1,4 +1,4 @@
-"""How long to wait, as providers say it."""
+"""`retry-after` headers in all their forms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Server-sent events: the standard, its test suites, any cut, limits."""
+"""Server-sent events: the standard, its test suites, reads of any size, limits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Dispatched = list[tuple[str, str, str]]
 
 
 def dispatched(chunks: Iterable[bytes]) -> Dispatched:
-    """Return (type, data) of each event, with the last event ID that held when the read was done."""
+    """Return (type, data, last event id at the end of the read) of each event."""
     decoder = SSEDecoder()
     return [(frame.event, frame.text, decoder.last_event_id) for chunk in chunks for frame in decoder.feed(chunk)]
 

@@ -1,4 +1,4 @@
-"""Objects are read although a field of theirs is not what was promised."""
+"""Objects with fields of unexpected types are decoded without these fields."""
 
 from __future__ import annotations
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
+import msgspec
+
 from lm_deluge.adapters.adapter import Adapter, Call
 from lm_deluge.config import SamplingParams
 from lm_deluge.errors import ConfigurationError, UnsupportedParameterError
@@ -25,7 +27,15 @@ from lm_deluge.prompt.parts import (
     ToolResultPart,
 )
 
-__all__ = ["cannot_place", "cannot_take", "check_capabilities", "check_tool_choice", "dropped_parts", "parts_in_pairs"]
+__all__ = [
+    "cannot_place",
+    "cannot_take",
+    "check_capabilities",
+    "check_tool_choice",
+    "dropped_parts",
+    "parts_in_pairs",
+    "with_dropped_parts",
+]
 
 _SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 _MEDIA = {ImagePart: "image_input", FilePart: "file_input", AudioPart: "audio_input"}
@@ -118,6 +128,12 @@ def check_tool_choice(call: Call) -> str | None:
         names = ", ".join(tool.name for tool in call.tools) or "none"
         raise ConfigurationError(f"tool_choice={choice!r} names no tool of the call", hint=f"Its tools: {names}.")
     return choice
+
+
+def with_dropped_parts(call: Call, adapter: Adapter) -> Call:
+    """Return the call with the result of `dropped_parts` as its warnings."""
+    dropped = dropped_parts(call, adapter)
+    return msgspec.structs.replace(call, warnings=dropped) if dropped else call
 
 
 def dropped_parts(call: Call, adapter: Adapter) -> tuple[str, ...]:

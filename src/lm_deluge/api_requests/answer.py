@@ -1,4 +1,4 @@
-"""The answer of an attempt as users get it: with usage, cost, status and how it went."""
+"""The response of an attempt as users get it: with usage, cost, status and timing."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from lm_deluge.usage import Usage, estimate_tokens
 
 __all__ = ["build_answer", "build_stats", "build_usage", "settle_answer", "usage_of"]
 
+# An answer of 20 tokens or more that arrives within 5 ms after 2 s of silence was buffered by a proxy: a model takes at
+# least 100 ms for 20 tokens, and a shorter wait could be its normal time to the first token. A trade-off, not measured.
 _BUFFERED_AFTER_S, _BUFFERED_WITHIN_S, _BUFFERED_TOKENS = 2.0, 0.005, 20
 
 
 def build_answer(attempt: ResponseStream, call: Call, stats: StreamStats) -> APIResponse:
-    """Return the answer so far. Usage is the provider's, or an estimate: never nothing, never 0 for text."""
+    """Return the response so far. Its usage is reported or estimated: never None, never 0 for an answer with text."""
     usage, price = build_usage(attempt), call.model.price
     answer = settle_answer(
         attempt.builder, call, usage, None if price is None else price.cost(usage, call.params.service_tier)
@@ -31,30 +33,30 @@ def build_answer(attempt: ResponseStream, call: Call, stats: StreamStats) -> API
 
 
 def settle_answer(builder: ResponseBuilder, call: Call, usage: Usage, cost: float | None) -> APIResponse:
-    """Return what was received so far as an answer, whichever way it came.
+    """Return a response from the events so far, of a stream, a plain answer or a batch.
 
     Args:
-        builder: What was received.
-        call: What was asked; its conversation is not looked at.
-        usage: Its tokens.
-        cost: What they cost, where the model has a price.
+        builder: Has the events.
+        call: The call; its conversation is not used.
+        usage: The usage of the response.
+        cost: US dollars; None if the model has no price.
     """
     answer = builder.response(call.model.id)
     answer.usage = usage
     answer.cost = cost
-    asked, served = call.model.name, answer.model_external
+    requested, served = call.model.name, answer.model_external
     answer.warnings = (*call.warnings, *answer.warnings)
-    if served and asked.rpartition("/")[2] not in served and served not in asked:
+    if served and requested.rpartition("/")[2] not in served and served not in requested:
         answer.warnings += ("other_model",)
     return answer
 
 
 def build_stats(
-    attempt: ResponseStream | None, *, attempts: int, begun: float | None, now: float | None
+    attempt: ResponseStream | None, *, attempts: int, started_at: float | None, now: float | None
 ) -> StreamStats:
-    """Return how a call went that began at `begun`, of which `attempt` is the one that is kept."""
-    duration = None if begun is None or now is None else now - begun
-    if attempt is None or begun is None or now is None:
+    """Return the timing of a call that started at `started_at`; `attempt` is kept, None before it is open."""
+    duration = None if started_at is None or now is None else now - started_at
+    if attempt is None or started_at is None or now is None:
         return StreamStats(attempts=attempts, duration=duration)
     timing = attempt.timing
     first = timing.first_token_at
@@ -64,7 +66,7 @@ def build_stats(
         attempts=attempts,
         bytes_received=attempt.bytes_received,
         time_to_headers=timing.headers_s,
-        time_to_first_token=None if first is None else first - begun,
+        time_to_first_token=None if first is None else first - started_at,
         duration=duration,
         reads=timing.reads,
         gap_mean=timing.gap_sum / timing.gaps if timing.gaps else None,
@@ -76,12 +78,12 @@ def build_stats(
 
 
 def build_usage(attempt: ResponseStream) -> Usage:
-    """Return the tokens so far: as the provider reported them, else as the texts' lengths suggest."""
+    """Return the usage so far: as the provider reported it, else estimated from the length of the texts."""
     return usage_of(attempt.builder, lambda: attempt.input_estimate)
 
 
 def usage_of(builder: ResponseBuilder, input_estimate: Callable[[], int]) -> Usage:
-    """Return the same of what was received, whichever way it came; `input_estimate` says how long the prompt was."""
+    """Return the usage of a builder's events; `input_estimate` is called if the provider reported no usage."""
     usage, least = builder.usage, _output_tokens(builder)
     if usage is None:
         return Usage(input_tokens=input_estimate(), output_tokens=least, estimated=True)
@@ -91,7 +93,7 @@ def usage_of(builder: ResponseBuilder, input_estimate: Callable[[], int]) -> Usa
 
 
 def _output_tokens(builder: ResponseBuilder) -> int:
-    """Return what was generated; some APIs report at the beginning, when that was next to nothing."""
+    """Return the generated tokens; some APIs report usage at the start of a stream, when there are hardly any."""
     if builder.usage is not None and (builder.finished is not None or not builder.has_deltas):
         return builder.usage.output_tokens
     estimate = estimate_tokens(builder.output_characters)
@@ -99,7 +101,7 @@ def _output_tokens(builder: ResponseBuilder) -> int:
 
 
 def _was_buffered(attempt: ResponseStream, stats: StreamStats) -> bool:
-    """Whether something in between kept a long answer and gave it out at once."""
+    """Whether a proxy on the way buffered a long answer and passed it on at once."""
     timing = attempt.timing
     if stats.time_to_first_token is None or timing.last_at is None or timing.first_token_at is None:
         return False

@@ -1,4 +1,4 @@
-"""By what a request without a key is known: one function for each scheme of the providers' rows."""
+"""Authentication of requests without an API key: one function for each scheme of the provider rows."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Scheme: TypeAlias = Callable[[HttpRequest, Call], Awaitable[dict[str, str]]]
 
 
 async def authorize(request: HttpRequest, call: Call) -> dict[str, str]:
-    """Return the headers by which the provider knows its customer where there is no key; none where it needs none.
+    """Return the headers that authenticate a request without an API key; none if the provider needs none.
 
     Raises:
-        ConfigurationError: There are none to be had.
+        ConfigurationError: There are no credentials.
     """
     scheme = _KEYLESS_SCHEMES.get(call.provider.auth)
     return {} if scheme is None else await scheme(request, call)

@@ -1,4 +1,4 @@
-"""Signatures of AWS, made by botocore: the only file that imports it.
+"""AWS signatures (SigV4), made by botocore: the only file that imports botocore.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv.html
 """
@@ -32,19 +32,19 @@ except ImportError as missing:
 __all__ = ["sign"]
 
 _REGION = re.compile(r"\.([a-z]{2}(?:-[a-z]+)+-[0-9]+)\.")
-# What else a proxy adds, drops or rewrites on the way.
+# Only these headers are signed: a proxy may add, drop or rewrite the others on the way.
 _SIGNED = re.compile(r"content-type|x-amz.*")
 
 _lock = threading.Lock()
 _found: dict[int, Any] = {}
-"""The credentials of the environment as it is; of one as it was there are none."""
+"""Credentials by the hash of the environment; only those of the present environment are kept."""
 
 
 async def sign(request: HttpRequest, call: Call) -> dict[str, str]:
     """Return the headers that sign a request with the credentials of AWS's own chain.
 
-    Environment, profiles, SSO, roles and the machine's own identity are looked at, as botocore does; what has to wait
-    for files or the network waits in a thread.
+    botocore looks at environment variables, profiles, SSO, roles and the identity of the machine; reading files and
+    asking the network happens in a thread.
 
     Raises:
         MissingAPIKeyError: There are no credentials, and the request goes to AWS itself.
@@ -67,15 +67,15 @@ def _must_wait(credentials: Any) -> bool:
 
 
 def _find(environment: int, call: Call) -> tuple[Any, Any]:
-    """Return the credentials and what they are now. Those who ask at the same time wait for the first one's answer."""
+    """Return the credentials and a frozen copy; concurrent callers wait for the first one's result."""
     with _lock:
         try:
             credentials = _found.get(environment) or Session().get_credentials()
             frozen = None if credentials is None else credentials.get_frozen_credentials()
         except BotoCoreError as error:
-            # What it says may quote a program's output.
+            # The message of the error may quote the output of a credential program.
             name = type(error).__name__
-            raise _missing(call, f"the AWS credentials cannot be had: {name}") from error.with_traceback(None)
+            raise _missing(call, f"the AWS credentials cannot be loaded: {name}") from error.with_traceback(None)
         if credentials is not None:
             _found.clear()
             _found[environment] = credentials
@@ -96,7 +96,7 @@ def _headers(request: HttpRequest, call: Call, frozen: Any) -> dict[str, str]:
     headers = {name: value for name, value in request.headers.items() if _SIGNED.fullmatch(name)}
     signed = AWSRequest(method=request.method, url=request.url, data=request.body, headers=headers)
     signer = SigV4Auth(frozen, call.provider.signs_for, _region(call))
-    # The steps of its `add_auth`, which would write the signature and the session token to the log.
+    # The steps of `SigV4Auth.add_auth`, which writes the signature and the session token to the log.
     signed.context["timestamp"] = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     signer._modify_request_before_signing(signed)  # noqa: SLF001 - see above (botocore 1.44, 2026-11)
     canonical = signer.canonical_request(signed)
@@ -107,6 +107,6 @@ def _headers(request: HttpRequest, call: Call, frozen: Any) -> dict[str, str]:
 
 
 def _region(call: Call) -> str:
-    """Return the region that a host names, else the one of the environment."""
+    """Return the region in the host name, else the one of the environment."""
     found = _REGION.search(urlsplit(call.base_url).hostname or "")
     return found.group(1) if found else find_place(call.provider, "region")

@@ -1,4 +1,4 @@
-"""Everything that a request needs, as one value."""
+"""`CallPlan`: everything that a request needs, as one value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["CallPlan"]
 
 
 class CallPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that the requests of a call to one model need, settled before anything is sent."""
+    """Everything that the requests of a call to one model need, complete before anything is sent."""
 
     adapter: Adapter
     call: Call
@@ -26,17 +26,17 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True):
     local_cache: LocalCache | None = None
 
     def least_usage(self) -> Usage:
-        """Return what its input takes, as the length of its texts suggests."""
+        """Return the tokens of the prompt, estimated from the length of its texts."""
         return Usage(input_tokens=estimate_tokens(self.call.conversation.text_length()), estimated=True)
 
     def cost(self, usage: Usage) -> float | None:
-        """Return what that costs, in US dollars; None where the model has no price."""
+        """Return the cost of a usage in US dollars; None if the model has no price."""
         price = self.call.model.price
         return None if price is None else price.cost(usage, self.call.params.service_tier)
 
     def least_cost(self) -> float:
-        """Return what its input costs at least, in US dollars; 0 where the model has no price."""
+        """Return the estimated cost of the prompt in US dollars; 0 if the model has no price."""
         return self.cost(self.least_usage()) or 0.0
 
     def __repr__(self) -> str:
-        return f"CallPlan({self.call!r})"  # the rest holds the key and the prompt
+        return f"CallPlan({self.call!r})"  # the other fields contain the key and the prompt

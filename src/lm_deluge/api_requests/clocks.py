@@ -1,8 +1,8 @@
-"""The clocks of one attempt, as numbers: nothing here waits or asks for the time.
+"""The timeout clocks of one attempt, as numbers: pure code, the time is an argument.
 
-Three clocks run while a stream is read. Before the first delta only `first_token`: a reasoning model may be silent
-for minutes. After it `idle` (no byte at all) and `progress` (no delta, whatever pings come). Each counts only the time
-that was spent waiting for the network, so a consumer that takes its time trips none of them.
+Before the first delta only `first_token` runs: a reasoning model may be silent for minutes. After it `idle` (no byte at
+all) and `progress` (no delta, even if keep-alives arrive) run. Each clock counts only the time spent waiting for the
+network, so a slow consumer trips none of them.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from lm_deluge.errors import Clock
 __all__ = ["StreamClocks"]
 
 _GRACE_S = 5.0
-"""After the finish reason only usage and the end mark are due: nobody waits a minute for them."""
+"""After the finish reason only the usage and the end mark are due, which providers send at once; 5 s is long enough for
+a slow network and short enough for a user in front of a finished text."""
 
 
 class StreamClocks(msgspec.Struct, gc=False):
-    """What is left on each clock.
+    """The state of the clocks.
 
     Attributes:
-        timeouts: Settled for the model: `first_token` is a number or None.
-        deadline: When the whole call must be over, on the clock that `limit` is asked with; None: no such time.
-        is_flowing: The last wait brought a delta, and the answer is not complete: another delta changes nothing.
+        timeouts: The settings, with `first_token` as a number or None.
+        deadline: When the whole call must be over, on the same clock as `limit`'s argument; None: never.
+        is_flowing: The last read brought a delta, and the answer is not complete: another delta changes no limit.
     """
 
     timeouts: Timeouts
@@ -37,7 +38,7 @@ class StreamClocks(msgspec.Struct, gc=False):
     _is_complete: bool = False
 
     def limit(self, now: float) -> tuple[float, Clock]:
-        """Return when a wait that begins now would be too long, and by which clock."""
+        """Return when a wait that starts now becomes too long, and the clock that limits it."""
         idle = self.setting("idle")
         if self._is_complete:
             return now + min(idle, _GRACE_S), "idle"
@@ -50,18 +51,21 @@ class StreamClocks(msgspec.Struct, gc=False):
         return (self.deadline, "total") if self.deadline is not None and self.deadline < limit[0] else limit
 
     def setting(self, clock: Clock) -> float:
-        """Return what a clock is set to, in seconds; infinite where it is set to nothing."""
+        """Return the setting of a clock in seconds; infinite if the clock is off."""
         value = getattr(self.timeouts, clock)
         return math.inf if value is None or isinstance(value, str) else value
 
     def restart(self) -> None:
-        """Begin the wait for the next delta anew: the answer is taken up again on another connection."""
+        """Restart the wait for the next delta: the answer is resumed on another connection."""
         self._waited = 0.0
 
     def waited(self, seconds: float, *, is_progress: bool, is_complete: bool = False) -> bool:
-        """Take note of a wait that is over, whether it brought a delta, and whether the answer is complete now.
+        """Note that a wait is over; return whether another clock runs from now on, whose limit may be nearer.
 
-        Return whether another clock runs from now on: its limit may be nearer.
+        Args:
+            seconds: Length of the wait.
+            is_progress: Whether it brought a delta.
+            is_complete: Whether the answer is complete now.
         """
         is_another = is_complete is not self._is_complete or (is_progress and not self._has_token)
         self._is_complete = is_complete

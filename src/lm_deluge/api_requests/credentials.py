@@ -1,4 +1,4 @@
-"""Keys, base URLs, proxies, folders and the user's own rows: the only reader of the environment."""
+"""Keys, base URLs, proxies, folders and the user's own model rows: the only file that reads the environment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from lm_deluge.config import Secret
@@ -16,9 +16,11 @@ from lm_deluge.errors import ConfigurationError, DelugeError, MissingAPIKeyError
 from lm_deluge.models.rows import ModelRow, ProviderRow
 
 __all__ = [
+    "Access",
     "authorization",
     "aws_environment",
     "check_headers",
+    "find_access",
     "find_base_url",
     "find_cache_folder",
     "find_key",
@@ -35,9 +37,10 @@ __all__ = [
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _KEYLESS = ("none", "optional", "sigv4", "google")
-_ANY_INTERFACE = "0.0.0.0"  # noqa: S104 - where a server listens; nobody can call there on every system
+_ANY_INTERFACE = "0.0.0.0"  # noqa: S104 - where a server listens; not every system can connect to it
 _SHORTEST_SECRET = 8
-"""A shorter value, "none" or "x" for a host that wants no key, is a word of its own and would garble messages."""
+"""Characters. A shorter value (`none` or `x`, for a host without keys) occurs in ordinary words, and hiding it would
+garble messages."""
 
 
 def _from_environment(names: tuple[str, ...]) -> str | None:
@@ -45,17 +48,17 @@ def _from_environment(names: tuple[str, ...]) -> str | None:
 
 
 def has_key(provider: ProviderRow) -> bool:
-    """Whether the environment holds a key of the provider, or maybe something else to be known by."""
-    # Whether AWS or Google have credentials only their own chains can tell, which may ask the network.
+    """Whether the environment has a key of the provider, or may have other credentials."""
+    # Only the credential chains of AWS and Google know whether there are credentials, and they may use the network.
     return provider.auth in ("google", "sigv4") or _from_environment(provider.key_env) is not None
 
 
 def find_key(provider: ProviderRow, model: ModelRow, base_url: str, explicit: str | None) -> Secret | None:
-    """Return the key for the provider, None where it needs none, and where somebody else may serve its models.
+    """Return the key for the provider; None if it needs none, or if the base URL is another host than the row's.
 
     Raises:
-        MissingAPIKeyError: It needs one and there is none.
-        ConfigurationError: The key has characters that no header can carry.
+        MissingAPIKeyError: The provider needs a key, and there is none.
+        ConfigurationError: The key has characters that a header cannot contain.
     """
     if explicit is not None and not isinstance(explicit, str):
         raise ConfigurationError(f"api_key is not text, but {type(explicit).__name__}", provider=provider.id)
@@ -72,32 +75,61 @@ def find_key(provider: ProviderRow, model: ModelRow, base_url: str, explicit: st
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigurationError(
-            "the API key holds blanks, line ends or characters beyond ASCII",
+            "the API key has spaces, line ends or characters beyond ASCII",
             provider=provider.id,
             hint="Copy it again.",
         )
-    return Secret(key)
+    return _secret_of(key)
+
+
+class Access(NamedTuple):
+    """The address of a provider, the key for it, and the proxy on the way."""
+
+    base_url: str
+    key: Secret | None
+    proxy: Secret | None
+
+
+def find_access(
+    provider: ProviderRow, model: ModelRow, *, base_url: str | None, api_key: str | None, proxy: str | None
+) -> Access:
+    """Return where and with which key a provider is reached: as given, else as the environment or the row has it.
+
+    Raises:
+        MissingAPIKeyError: The provider needs a key, and there is none.
+        ConfigurationError: A value cannot be used.
+    """
+    url = find_base_url(provider, base_url)
+    key = find_key(provider, model, url, api_key)
+    return Access(url, key, find_proxy(url, None if proxy is None else _secret_of(proxy)))
+
+
+# The same few keys are looked up for every call, so their objects are kept.
+_secret_of = lru_cache(maxsize=64)(Secret)
 
 
 def find_base_url(provider: ProviderRow, explicit: str | None) -> str:
-    """Return where the provider is, without a trailing slash.
+    """Return the base URL of the provider, without a trailing slash.
 
     Raises:
-        ConfigurationError: Nobody says where it is, or what is said is no URL.
+        ConfigurationError: No base URL is known, or it is invalid.
     """
-    said = _completed(_from_environment(provider.base_url_env), provider)
-    url = explicit or said or _row_url(provider, must=True)
+    named = _completed(_from_environment(provider.base_url_env), provider)
+    url = explicit or named or _row_url(provider, must=True)
     url = url.strip().rstrip("/")
     if not url:
         raise ConfigurationError(
-            f"nothing says where {provider.id} is", hint='Pass base_url=..., "http://localhost:8000/v1" for example.'
+            f"the base URL of {provider.id} is not known",
+            hint='Pass base_url=..., "http://localhost:8000/v1" for example.',
         )
     if not _is_url(url):
-        raise ConfigurationError("the base URL is none", provider=provider.id, hint="Write it as https://host/v1.")
+        raise ConfigurationError("the base URL is invalid", provider=provider.id, hint="Write it as https://host/v1.")
     parts = urlsplit(url)
     if "@" in parts.netloc:
         raise ConfigurationError(
-            "the base URL holds a user name or a password", provider=provider.id, hint="Pass api_key or extra_headers."
+            "the base URL contains a user name or a password",
+            provider=provider.id,
+            hint="Pass api_key or extra_headers.",
         )
     if parts.query or parts.fragment:
         raise ConfigurationError("the base URL has a query or a fragment", provider=provider.id, hint="Leave it out.")
@@ -105,9 +137,9 @@ def find_base_url(provider: ProviderRow, explicit: str | None) -> str:
 
 
 def _completed(url: str | None, provider: ProviderRow) -> str | None:
-    """Return a URL as the environment has it, a host or port alone with what the row of a local server says beside it.
+    """Return the base URL that the environment names; a host or port alone is completed from the row of a local server.
 
-    Such a variable is the server's own too: `OLLAMA_HOST=0.0.0.0:11434` says where it listens.
+    The local server reads the same variable: with `OLLAMA_HOST=0.0.0.0:11434` it listens on all interfaces.
     """
     local = urlsplit(provider.base_url) if "{" not in provider.base_url else None
     if not url or local is None or local.port is None or any(sign in url for sign in ("://", "@", "?", "#")):
@@ -116,53 +148,53 @@ def _completed(url: str | None, provider: ProviderRow) -> str | None:
         parts = urlsplit(f"{local.scheme}://{url}")
         port = parts.port or local.port
     except ValueError:
-        return url  # and is refused
+        return url  # it is refused later
     host = local.hostname if parts.hostname in (None, _ANY_INTERFACE) else parts.hostname
     return f"{local.scheme}://{f'[{host}]' if ':' in (host or '') else host}:{port}{parts.path}"
 
 
 def _row_url(provider: ProviderRow, *, must: bool = False) -> str:
-    """Return the base URL of the row with its places filled in; empty where one is not known, unless it `must` be."""
+    """Return the base URL of the row with its variables filled in; empty if one is unknown and not `must`."""
     known = _known_places(provider, must=must)
     return "" if known is None else _filled(provider.base_url, known)
 
 
 def is_row_url(provider: ProviderRow, base_url: str) -> bool:
-    """Whether this is where the row says that the provider is, not where somebody else may serve its models."""
+    """Whether this is the base URL of the provider's row, and not another host that serves its models."""
     return base_url == _row_url(provider)
 
 
 def find_place(provider: ProviderRow, name: str) -> str:
-    """Return the word for a place of the row, a region for example; empty where nobody says."""
+    """Return the value of a URL variable of the row, a region for example; empty if it is unknown."""
     return (_known_places(provider, must=False) or {}).get(name, "")
 
 
 def aws_environment() -> int:
-    """Return a number that changes with the variables on which AWS credentials depend."""
+    """Return a number that changes with the environment variables that AWS credentials depend on."""
     return hash(frozenset((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
 
 
 def google_environment() -> tuple[tuple[str, str], ...]:
-    """Return the variables that Google's credentials depend on."""
+    """Return the environment variables that Google's credentials depend on."""
     names = ("GOOGLE_", "CLOUDSDK_", "GCE_METADATA_")
     return tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith(names)))
 
 
 def _known_places(provider: ProviderRow, *, must: bool) -> dict[str, str] | None:
-    """Return the words for all places of the row; None where one is not known, unless it `must` be."""
+    """Return the values of all URL variables of the row; None if one is unknown, an error if it `must` be known."""
     known: dict[str, str] = {}
     for name, place in provider.places.items():
         value = place.values.get(known.get(place.of, "")) or _from_environment(place.env) or place.default
-        # Some hosts' own tools want an address where the row wants its host: DATABRICKS_HOST may be either.
+        # Some variables may have a URL where the row needs a host, since other tools accept both: DATABRICKS_HOST.
         known[name] = _filled(value, known).removeprefix("https://").rstrip("/")
         if not known[name]:
             if not must:
                 return None
             raise ConfigurationError(
-                f"nothing says which {name} to use", provider=provider.id, hint=f"Set {' or '.join(place.env)}."
+                f"the {name} is not known", provider=provider.id, hint=f"Set {' or '.join(place.env)}."
             )
         if not _PLACE.fullmatch(known[name]):
-            raise ConfigurationError(f"the {name} is none that fits into a URL", provider=provider.id)
+            raise ConfigurationError(f"the {name} has characters that do not fit into a URL", provider=provider.id)
     return known
 
 
@@ -181,10 +213,10 @@ def _is_url(url: str) -> bool:
 
 
 def read_rows_file() -> tuple[str, str] | None:
-    """Return name and text of the user's file of rows: that of DELUGE_MODELS, else the usual one if it is there.
+    """Return name and text of the user's file of model rows: `DELUGE_MODELS`, else the default file if it exists.
 
     Raises:
-        ConfigurationError: It cannot be read.
+        ConfigurationError: The file cannot be read.
     """
     named = os.environ.get("DELUGE_MODELS", "").strip()
     path = Path(named) if named else _config_folder() / "lm_deluge" / "models.toml"
@@ -193,43 +225,43 @@ def read_rows_file() -> tuple[str, str] | None:
     except (OSError, UnicodeDecodeError) as error:
         if isinstance(error, FileNotFoundError | PermissionError) and not named:
             return None
-        why = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigurationError(
             f"the file of models {path} was not read: {why}", hint="It is named by DELUGE_MODELS." if named else ""
         ) from error
 
 
 def _config_folder() -> Path:
-    # The specification wants relative paths ignored: https://specifications.freedesktop.org/basedir-spec/
+    # By the specification, relative paths are ignored: https://specifications.freedesktop.org/basedir-spec/
     chosen = Path(os.environ.get("XDG_CONFIG_HOME", ""))
     return chosen if chosen.is_absolute() else Path(os.path.expanduser("~")) / ".config"  # noqa: PTH111 - never raises
 
 
 def find_proxy(url: str, explicit: Secret | None) -> Secret | None:
-    """Return the proxy for a URL: the explicit one, else that of the environment (`HTTPS_PROXY` and its kin).
+    """Return the proxy for a URL: the explicit one, else that of the environment (`HTTPS_PROXY`, `NO_PROXY`, ...).
 
-    It may hold a password, so it is a secret.
+    It is a secret, as it may contain a password.
 
     Raises:
-        ConfigurationError: It is no URL of an HTTP proxy.
+        ConfigurationError: It is not the URL of an HTTP proxy.
     """
     found = explicit or _proxy_of_environment(url)
     if found is not None and not _is_url(found.reveal()):
-        raise ConfigurationError("the proxy is no HTTP proxy", hint="Write it as http://host:port.")
+        raise ConfigurationError("the proxy is not an HTTP proxy", hint="Write it as http://host:port.")
     return found
 
 
 def _proxy_of_environment(url: str) -> Secret | None:
     parts = urlsplit(url)
-    says = os.environ.get
-    # What is read below is read anew only when one of these has changed: reading takes longer than sending a request.
-    state = (says(f"{parts.scheme}_proxy"), says(f"{parts.scheme}_proxy".upper()), says("no_proxy"), says("NO_PROXY"))
-    return _proxy_of(parts.scheme, parts.hostname or "", state, says("REQUEST_METHOD"))
+    get = os.environ.get
+    # The proxy is looked up again only after one of these variables changed: that takes longer than sending a request.
+    state = (get(f"{parts.scheme}_proxy"), get(f"{parts.scheme}_proxy".upper()), get("no_proxy"), get("NO_PROXY"))
+    return _proxy_of(parts.scheme, parts.hostname or "", state, get("REQUEST_METHOD"))
 
 
 @lru_cache(maxsize=256)
 def _proxy_of(scheme: str, host: str, state: tuple[str | None, ...], method: str | None) -> Secret | None:
-    import urllib.request  # takes longer than all of this library to import
+    import urllib.request  # its import takes longer than that of the whole library
 
     proxy = urllib.request.getproxies().get(scheme)
     if not proxy or urllib.request.proxy_bypass(host):
@@ -238,20 +270,20 @@ def _proxy_of(scheme: str, host: str, state: tuple[str | None, ...], method: str
 
 
 def find_cache_folder() -> Path:
-    """Return where a user's caches of this library lie, as the platform wants it."""
+    """Return the folder for this library's caches, by the conventions of the platform."""
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
         base = Path.home() / "Library" / "Caches"
     else:
         base = Path.home() / ".cache"
-    # The specification wants relative paths ignored: https://specifications.freedesktop.org/basedir-spec/
+    # By the specification, relative paths are ignored: https://specifications.freedesktop.org/basedir-spec/
     chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (chosen if chosen.is_absolute() else base) / "lm-deluge"
 
 
 def authorization(provider: ProviderRow, key: Secret | None) -> dict[str, str]:
-    """Return the headers by which the provider knows its customer."""
+    """Return the headers that authenticate a request with a key."""
     if key is None or provider.auth == "none":
         return {}
     if provider.auth in ("header", "google"):
@@ -260,24 +292,24 @@ def authorization(provider: ProviderRow, key: Secret | None) -> dict[str, str]:
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
-    """Refuse headers that could smuggle others.
+    """Refuse headers that could inject further headers.
 
     Raises:
-        ConfigurationError: A name is none, or a value is no text or has a line end in it.
+        ConfigurationError: A name is not a header name, or a value is not text or has a line end.
     """
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise ConfigurationError("extra_headers must map text to text")
         if not _HEADER_NAME.fullmatch(name):
-            raise ConfigurationError(f"{name[:40]!r} is no name for a header")
+            raise ConfigurationError(f"{name[:40]!r} is not a header name")
         if any(sign in value for sign in "\r\n\0") or any("\ud800" <= sign <= "\udfff" for sign in value):
-            raise ConfigurationError(f"the header {name[:40]!r} has a line end in it, or what is no text")
+            raise ConfigurationError(f"the header {name[:40]!r} has a line end, or is not text")
 
 
 def secrets_of(key: Secret | None, headers: Mapping[str, str], proxy: Secret | None) -> tuple[Secret, ...]:
-    """Return what must show up in no message: the key, what the user put into headers, a proxy's password.
+    """Return the texts that no message may contain: the key, the values of headers, the password of a proxy.
 
-    Of what a header names, `Signature=...` for example, the value alone is a secret too.
+    The value of a field within a header (`Signature=...`) is a secret, too.
     """
     if not headers and proxy is None:
         return () if key is None or len(key.reveal()) < _SHORTEST_SECRET else (key,)
@@ -290,18 +322,18 @@ def secrets_of(key: Secret | None, headers: Mapping[str, str], proxy: Secret | N
 
 
 def hide(error: DelugeError, secrets: tuple[Secret, ...]) -> None:
-    """Blot the secrets out of an error and its causes: providers quote keys that they refuse, pages echo headers."""
+    """Replace the secrets in an error and its causes: providers quote the keys that they refuse, pages echo headers."""
     each: BaseException | None = error
     seen: set[int] = set()
     while each is not None and id(each) not in seen:
         seen.add(id(each))
         for name, value in vars(each).items():
-            setattr(each, name, _blotted(value, secrets))
-        each.args = tuple(_blotted(value, secrets) for value in each.args)
+            setattr(each, name, _without_secrets(value, secrets))
+        each.args = tuple(_without_secrets(value, secrets) for value in each.args)
         each = each.__cause__
 
 
-def _blotted(value: Any, secrets: tuple[Secret, ...]) -> Any:
+def _without_secrets(value: Any, secrets: tuple[Secret, ...]) -> Any:
     for secret in secrets:
         if isinstance(value, str):
             value = value.replace(secret.reveal(), "...")

@@ -1,4 +1,4 @@
-"""Tokens for Google Cloud, had by google-auth: the only file that imports it.
+"""Access tokens for Google Cloud, from google-auth: the only file that imports google-auth.
 
 https://cloud.google.com/docs/authentication/application-default-credentials
 """
@@ -20,7 +20,7 @@ try:
     from google.auth.transport.requests import Request
 except ImportError as missing:
     raise MissingExtraError(
-        "tokens for Google Cloud are had by google-auth, which is not installed",
+        "access tokens for Google Cloud need google-auth, which is not installed",
         hint="pip install lm-deluge[vertex], or pass an API key of Vertex.",
     ) from missing
 
@@ -31,14 +31,14 @@ _HOST = "googleapis.com"
 
 _lock = threading.Lock()
 _found: dict[tuple[tuple[str, str], ...], Any] = {}
-"""The credentials of the environment as it is; of one as it was there are none."""
+"""Credentials by the environment variables they depend on; only those of the present environment are kept."""
 
 
 async def bearer(call: Call) -> dict[str, str]:
-    """Return the headers with a token of the Application Default Credentials, which is asked for once until it ends.
+    """Return the headers with a token of the Application Default Credentials; it is fetched again after it expired.
 
-    Only Google gets one: a proxy is told who asks by a key, or by headers of the caller's own. What has to wait for
-    files or the network waits in a thread.
+    Only Google's hosts get a token; a proxy authenticates the caller by a key or by the caller's own headers. Reading
+    files and asking the network happens in a thread.
 
     Raises:
         MissingAPIKeyError: There are no credentials, or they are refused.
@@ -53,12 +53,12 @@ async def bearer(call: Call) -> dict[str, str]:
     if credentials is None or not credentials.valid:
         credentials = await asyncio.to_thread(_refreshed, environment, call)
     headers: dict[str, str] = {}
-    credentials.apply(headers)  # the project that pays may be among them
+    credentials.apply(headers)  # they may name the project that is billed
     return {name.lower(): value for name, value in headers.items()}
 
 
 def _refreshed(environment: tuple[tuple[str, str], ...], call: Call) -> Any:
-    """Return credentials with a token. Those who ask at the same time wait for the first one's answer."""
+    """Return credentials with a valid token; concurrent callers wait for the first one's result."""
     with _lock:
         try:
             credentials = _found.get(environment)
@@ -71,7 +71,7 @@ def _refreshed(environment: tuple[tuple[str, str], ...], call: Call) -> Any:
                 "Google's token endpoint was not reached", provider=call.provider.id, model=call.model.id
             ) from error.with_traceback(None)
         except GoogleAuthError as error:
-            # What it says may quote what the endpoint answered.
+            # The message of the error may quote the response of the endpoint.
             raise MissingAPIKeyError(
                 f"there are no Google Cloud credentials: {type(error).__name__}",
                 provider=call.provider.id,

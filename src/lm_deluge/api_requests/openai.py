@@ -10,10 +10,10 @@ from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.catalog import find_adapter
 from lm_deluge.api_requests.answer import build_answer, build_stats
 from lm_deluge.api_requests.call_plan import CallPlan
-from lm_deluge.api_requests.credentials import find_key, find_proxy
+from lm_deluge.api_requests.credentials import Access, find_access
 from lm_deluge.api_requests.request import build_call
 from lm_deluge.api_requests.response_stream import ResponseStream, open_response_stream
-from lm_deluge.config import PromptCache, SamplingParams, Secret, Timeouts
+from lm_deluge.config import PromptCache, SamplingParams, Timeouts
 from lm_deluge.errors import DelugeError
 from lm_deluge.events import TextDelta
 from lm_deluge.models.registry import find_served_model
@@ -70,16 +70,16 @@ async def stream_chat(  # noqa: PLR0913 - keyword arguments of one request
         extra_body=extra_body,
     )
     loop = asyncio.get_running_loop()
-    begun = loop.time()
-    key = find_key(call.provider, model, call.base_url, api_key)
+    started_at = loop.time()
+    access = find_access(call.provider, model, base_url=call.base_url, api_key=api_key, proxy=None)
     try:
-        attempt = await _open(call, key, timeouts or Timeouts())
+        attempt = await _open(call, access, timeouts or Timeouts())
     except DelugeError as error:
         error.attempts = 1
         raise
 
     def answer() -> APIResponse:
-        stats = build_stats(attempt, attempts=1, begun=begun, now=loop.time())
+        stats = build_stats(attempt, attempts=1, started_at=started_at, now=loop.time())
         return build_answer(attempt, call, stats)
 
     try:
@@ -96,7 +96,7 @@ async def stream_chat(  # noqa: PLR0913 - keyword arguments of one request
         await attempt.close()
 
 
-async def _open(call: Call, key: Secret | None, timeouts: Timeouts) -> ResponseStream:
+async def _open(call: Call, access: Access, timeouts: Timeouts) -> ResponseStream:
     adapter = find_adapter(call.provider.adapter)
     settled = timeouts.for_model(is_reasoning=bool(call.model.capabilities.reasoning))
     now = asyncio.get_running_loop().time()
@@ -104,9 +104,9 @@ async def _open(call: Call, key: Secret | None, timeouts: Timeouts) -> ResponseS
         adapter=adapter,
         call=call,
         request=adapter.build_request(call),
-        key=key,
+        key=access.key,
         transport=shared_transport(),
         timeouts=settled,
-        proxy=find_proxy(call.base_url, None),
+        proxy=access.proxy,
     )
     return await open_response_stream(plan, deadline=None if settled.total is None else now + settled.total)

@@ -1,4 +1,4 @@
-"""From what a user says to one `Call`, settled and checked before anything is sent."""
+"""Builds a `Call` from the arguments of a user, checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, get_args
 import msgspec
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.capabilities import dropped_parts
+from lm_deluge.adapters.capabilities import with_dropped_parts
 from lm_deluge.adapters.catalog import find_adapter
 from lm_deluge.api_requests.credentials import check_headers, find_base_url
 from lm_deluge.config import PromptCache, SamplingParams
@@ -18,7 +18,7 @@ from lm_deluge.models.rows import ModelRow
 from lm_deluge.prompt.conversation import Conversation, Prompt, to_conversation
 from lm_deluge.prompt.tool import ProviderTool, Tool
 
-__all__ = ["build_blank_call", "build_call", "to_schema", "to_tools", "with_conversation"]
+__all__ = ["build_blank_call", "build_call", "to_schema", "to_tools"]
 
 
 def build_call(  # noqa: PLR0913 - what one request is made from
@@ -52,7 +52,8 @@ def build_call(  # noqa: PLR0913 - what one request is made from
         extra_body=extra_body,
         max_event_bytes=max_event_bytes,
     )
-    return with_conversation(call, to_conversation(prompt))
+    full = msgspec.structs.replace(call, conversation=to_conversation(prompt))
+    return with_dropped_parts(full, find_adapter(call.provider.adapter))
 
 
 def build_blank_call(  # noqa: PLR0913 - what one request is made from, but for the prompt
@@ -68,7 +69,7 @@ def build_blank_call(  # noqa: PLR0913 - what one request is made from, but for 
     extra_body: Mapping[str, Any] | None = None,
     max_event_bytes: int = 16 * 2**20,
 ) -> Call:
-    """Return a call without a conversation, for `with_conversation`: all else is settled once for many of them.
+    """Return a call without a conversation: the template of many calls.
 
     Raises:
         ConfigurationError: Something in it cannot be sent.
@@ -97,13 +98,6 @@ def build_blank_call(  # noqa: PLR0913 - what one request is made from, but for 
         extra_body=dict(extra_body or {}),
         max_event_bytes=max_event_bytes,
     )
-
-
-def with_conversation(call: Call, conversation: Conversation) -> Call:
-    """Return the call with this conversation, and the warnings that go with it."""
-    full = msgspec.structs.replace(call, conversation=conversation)
-    lost = dropped_parts(full, find_adapter(call.provider.adapter))
-    return msgspec.structs.replace(full, warnings=lost) if lost else full
 
 
 def _simulator_url(model: ModelRow) -> str | None:

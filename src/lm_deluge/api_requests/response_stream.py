@@ -1,4 +1,4 @@
-"""One request, one answer or one error: the only place where decoder and socket meet."""
+"""One request and its response: the only place where a decoder and a connection meet."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from lm_deluge.api_requests.authorize import authorize
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.clocks import StreamClocks
 from lm_deluge.api_requests.credentials import authorization, hide, secrets_of
-from lm_deluge.api_requests.deadline import Deadline
-from lm_deluge.api_requests.read_timeout import ReadTimeout, TimeoutMonitor
+from lm_deluge.api_requests.timeouts import Deadline, ReadTimeout, TimeoutMonitor
 from lm_deluge.config import Secret
 from lm_deluge.errors import (
     APIError,
@@ -43,17 +42,29 @@ __all__ = [
 ]
 
 USER_AGENT = "lm-deluge"
-_MOST_REDIRECTS = 3
-_REDIRECT, _REFUSAL = 300, 400  # statuses from which on an answer is one
-_MOST_ERROR_BODY = 64 * 2**10
-_ERROR_BODY_S = 10.0
+_MOST_REDIRECTS = 3  # enough for a load balancer and a changed path; more is a loop
+_REDIRECT, _REFUSAL = 300, 400  # the first status of each class
+_MOST_ERROR_BODY = 64 * 2**10  # providers' errors have less than 4 KiB; the HTML pages of proxies may be larger
+_ERROR_BODY_S = 10.0  # the status is known already, so an incomplete body is better than a long wait
+# Most providers send the end of the body with the last event. Waiting longer would delay the caller for a connection
+# that costs less to make again.
 _RELEASE_S = 0.1
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-generation-id", "x-amzn-requestid", "cf-ray")
 _QUIET = (ResponseStarted, UsageReported, ResponseFinished)
 
 
 class Timing(msgspec.Struct, gc=False):
-    """What `StreamStats` is made of; one note per read, none per token."""
+    """The measurements below `StreamStats`, taken once per read.
+
+    Attributes:
+        headers_s: Seconds from the request to status and headers.
+        first_token_at: When the first delta arrived, in the loop's time.
+        last_at: When the last delta arrived, in the loop's time.
+        reads: Number of reads.
+        gaps: Number of gaps between reads with deltas.
+        gap_sum: Their sum in seconds.
+        gap_max: The longest of them in seconds.
+    """
 
     headers_s: float | None = None
     first_token_at: float | None = None
@@ -64,7 +75,7 @@ class Timing(msgspec.Struct, gc=False):
     gap_max: float = 0.0
 
     def note(self, now: float) -> None:
-        """A read brought deltas."""
+        """Note that a read brought deltas."""
         if self.last_at is None:
             self.first_token_at = now
         else:
@@ -75,7 +86,7 @@ class Timing(msgspec.Struct, gc=False):
         self.last_at = now
 
     def extend(self, later: Timing) -> None:
-        """Take another attempt's for the same stream, behind this one."""
+        """Add the measurements of a later attempt that continues the same stream."""
         if later.first_token_at is not None:
             self.note(later.first_token_at)
         self.gaps += later.gaps
@@ -86,7 +97,7 @@ class Timing(msgspec.Struct, gc=False):
 
 
 class ResponseStream:
-    """An answer that is coming. `next_batch` until it returns nothing, then `close`; or `abort`."""
+    """A response that is being received. `next_batch` until it returns nothing, then `close`; or `abort`."""
 
     def __init__(
         self,
@@ -118,12 +129,12 @@ class ResponseStream:
 
     @property
     def bytes_received(self) -> int:
-        """Bytes of the body, as they came; of all its connections, where it was taken up again."""
+        """Bytes of the body as received, over all connections if the response was resumed."""
         return self._bytes_before + self._exchange.bytes_received
 
     @property
     def resume_point(self) -> tuple[str, int] | None:
-        """Where the answer can be taken up again: its id, and the number of the last event that was read."""
+        """Id of the response and number of the last event read, for resuming it; None if it cannot be."""
         decoder = self._decoder
         if self._call.background and isinstance(decoder, ResumableDecoder) and not decoder.is_finished:
             return decoder.resume_point
@@ -131,32 +142,32 @@ class ResponseStream:
 
     @cached_property
     def input_estimate(self) -> int:
-        """Tokens of the prompt, from the length of its texts."""
+        """Tokens of the prompt, estimated from the length of its texts."""
         return estimate_tokens(self._call.conversation.text_length())
 
-    def opened_after(self, begun: float) -> float:
-        """Note that status and headers came just now, to a request sent at `begun`; return how long that took."""
-        waited = self._loop.time() - begun
+    def opened_after(self, started_at: float) -> float:
+        """Note that status and headers arrived now, for a request sent at `started_at`; return how long that took."""
+        waited = self._loop.time() - started_at
         self.clocks.waited(waited, is_progress=False)
         return waited
 
     def go_on(self, exchange: Exchange) -> None:
-        """Take the rest of the answer from another exchange."""
+        """Read the rest of the response from another exchange."""
         self._bytes_before = self.bytes_received
         self._exchange = exchange
         if isinstance(self._decoder, ResumableDecoder):
             self._decoder.reopen()
         self._decoder.expect(exchange.head.headers.get("content-type", ""))
-        self._read_timeout = ReadTimeout(self._read_timeout.timeout_monitor, self.clocks, exchange.abort)
+        self._read_timeout = ReadTimeout(self._read_timeout.monitor, self.clocks, exchange.abort)
         self._is_over = self._is_at_end = False
 
     @property
     def ignored(self) -> int:
-        """Frames, or bytes after the end, that were passed over."""
+        """Number of frames, or of bytes after the end, that were ignored."""
         return self._decoder.ignored + self._surplus + self._ignored_before
 
     def follow(self, before: ResponseStream) -> None:
-        """Count another attempt, which this one continues, as the same stream."""
+        """Add the measurements of an attempt that this one continues."""
         before.timing.extend(self.timing)
         self.timing = before.timing
         self._bytes_before += before.bytes_received
@@ -165,20 +176,22 @@ class ResponseStream:
     async def next_batch(self, *, to_end: bool = False) -> list[Event]:
         """Return the events of the next read that brings any; empty at the end.
 
-        For whom only the answer counts it reads on `to_end`: `builder` has all events, and none are returned.
+        With `to_end=True`, read the whole stream and return []; all events are in `builder`.
 
         Raises:
-            DelugeError: The answer is broken, or an error; every event before it is in `builder`.
+            DelugeError: The response is broken, or an error; the events before it are in `builder`.
         """
         decoder, read_timeout = self._decoder, self._read_timeout
-        begun = self._loop.time()
+        started_at = self._loop.time()
         while not self._is_over:
             if decoder.error is not None:
                 self._fail(decoder.error)
             if decoder.is_finished or self._is_at_end:
                 await self.close()
                 break
-            read_timeout.begin(begun)
+            read_timeout.since = started_at
+            if not read_timeout.is_watched:
+                read_timeout.watch(started_at)
             try:
                 data = await self._exchange.read()
             except DelugeError as error:
@@ -189,7 +202,7 @@ class ResponseStream:
             read_timeout.since = None
             self._is_at_end = not data
             events = decoder.feed(data) if data else decoder.close()
-            begun = self._note(begun, events)
+            started_at = self._note(started_at, events)
             if events:
                 self.builder.add_all(events)
                 if not to_end:
@@ -197,17 +210,17 @@ class ResponseStream:
         return []
 
     def _end_of(self, error: DelugeError) -> bytes:
-        """Return the end of a body that died: empty as any other, once the answer is complete; else raise."""
+        """Return b"" for a body whose connection died after the answer was complete; else raise."""
         self.abort()
         if not self._decoder.is_complete:
             timeout = self._timeout()
             self._fail(timeout or error, cause=error if timeout else error.__cause__)
         return b""
 
-    def _note(self, begun: float, events: list[Event]) -> float:
-        """Note what a read brought that began to wait at `begun`; return what time it is."""
+    def _note(self, started_at: float, events: list[Event]) -> float:
+        """Note the events of a read that started at `started_at`; return the present time."""
         now, clocks = self._loop.time(), self.clocks
-        # The last one nearly always is; looking at each would cost more than decoding them.
+        # The last event nearly always is a delta; looking at each event would cost more than decoding it.
         is_progress = bool(events) and (
             type(events[-1]) not in _QUIET or any(type(event) not in _QUIET for event in events)
         )
@@ -215,9 +228,9 @@ class ResponseStream:
         if is_progress:
             self.timing.note(now)
         is_complete = self._decoder.is_complete
-        # Where deltas follow deltas nothing changes for any clock.
+        # While deltas follow deltas, no clock's limit changes.
         if is_complete or not (is_progress and clocks.is_flowing):
-            if clocks.waited(now - begun, is_progress=is_progress, is_complete=is_complete):
+            if clocks.waited(now - started_at, is_progress=is_progress, is_complete=is_complete):
                 self._read_timeout.watch(now)
         return now
 
@@ -237,7 +250,7 @@ class ResponseStream:
         raise error
 
     async def close(self) -> None:
-        """End the attempt: keep the connection for the next one if the answer was read to its end, else abort."""
+        """End it: keep the connection for the next request if the response was read to its end, else close it."""
         if self._is_over:
             return
         self._is_over = True
@@ -260,11 +273,11 @@ def _request_id(exchange: Exchange) -> str | None:
 
 
 def timeout_error(clock: Clock, limit_s: float) -> TimeoutError:
-    """Return the error of a clock that ran out."""
+    """Return the error for a clock that ran out."""
     what = {
-        "first_token": "nothing of the answer came",
-        "idle": "not a byte came",
-        "progress": "nothing of the answer came, only keep-alives,",
+        "first_token": "nothing of the answer arrived",
+        "idle": "not a byte arrived",
+        "progress": "nothing of the answer arrived, only keep-alives,",
         "total": "the call was not over",
     }.get(clock, "nothing happened")
     return TimeoutError(
@@ -275,16 +288,18 @@ def timeout_error(clock: Clock, limit_s: float) -> TimeoutError:
 async def open_response_stream(
     plan: CallPlan, *, deadline: float | None = None, timeout_monitor: TimeoutMonitor | None = None
 ) -> ResponseStream:
-    """Send the plan's request; return once the provider has said that an answer is coming.
+    """Send the plan's request; return once status and headers of a response arrived.
 
-    `deadline` is when the whole call must be over, in the running loop's time; `timeout_monitor` watches all
-    streams of that loop.
+    Args:
+        plan: The request.
+        deadline: When the whole call must be over, in the running loop's time.
+        timeout_monitor: Checks the timeouts of all streams of the loop; None: one for this stream alone.
 
     Raises:
-        ConfigurationError: There is nothing by which the provider would know its customer.
-        APIError: The provider refuses.
-        TransportError: No answer came.
-        ProtocolError: What came is no HTTP.
+        ConfigurationError: There are no credentials.
+        APIError: The provider refused the request.
+        TransportError: No response arrived.
+        ProtocolError: The response is not HTTP.
     """
     clocks = StreamClocks(plan.timeouts, deadline)
     read_timeout = ReadTimeout(timeout_monitor or TimeoutMonitor(asyncio.get_running_loop()), clocks, _nothing)
@@ -295,10 +310,10 @@ async def open_response_stream(
 
 
 async def resume_response_stream(attempt: ResponseStream, plan: CallPlan) -> None:
-    """Have the attempt go on with the answer to the plan's request, which asks for its rest.
+    """Continue a stream with the response to the plan's request, which asks for the rest.
 
     Raises:
-        DelugeError: As `open_response_stream` does; the attempt is as it was.
+        DelugeError: As `open_response_stream` does; the stream is unchanged.
     """
     attempt.clocks.restart()
     exchange, _, sent_at = await open_exchange(plan, attempt.clocks)
@@ -309,30 +324,29 @@ async def resume_response_stream(attempt: ResponseStream, plan: CallPlan) -> Non
 async def open_exchange(
     plan: CallPlan, clocks: StreamClocks, read_timeout: ReadTimeout | None = None
 ) -> tuple[Exchange, tuple[Secret, ...], float]:
-    """Send the plan's request; return once the provider has said that an answer is coming.
+    """Send the plan's request; return once status and headers of a response arrived.
 
-    Behind the exchange stands what must show up in no message, and when the request left: while it waits for its
-    place among the connections of the process, only the clock of the whole call runs. `read_timeout` also
-    limits the reads that follow.
+    While it waits for a connection slot, only the deadline of the call runs. `read_timeout` limits the reads that
+    follow, too. Returns the exchange, the secrets that no message may contain, and when the request was sent.
 
     Raises:
-        DelugeError: The provider refuses, or no answer came. As `open_response_stream`.
+        DelugeError: The provider refused, or no response arrived; as `open_response_stream`.
     """
     call, transport = plan.call, plan.transport
     secrets = secrets_of(plan.key, call.extra_headers, plan.proxy)
     guard = read_timeout or ReadTimeout(TimeoutMonitor(asyncio.get_running_loop()), clocks, _nothing)
-    place: ConnectionSlot | None = None
+    slot: ConnectionSlot | None = None
     sent_at: float | None = None
     try:
         deadline = clocks.deadline
-        place = await (transport.place() if deadline is None else _find_place(transport, deadline))
+        slot = await (transport.connection_slot() if deadline is None else _find_slot(transport, deadline))
         while True:
             sent_at = asyncio.get_running_loop().time()
             guard.begin(sent_at)
             try:
                 with Deadline() as scope:
                     guard.on_timeout = scope.pass_now
-                    # Only what hides its headers holds them: tracebacks with locals would show the key.
+                    # Headers are kept only in objects that hide them: tracebacks with locals would show the key.
                     if plan.key is not None:
                         ready = _ready(plan, authorization(call.provider, plan.key))
                     else:
@@ -343,12 +357,12 @@ async def open_exchange(
             except DescriptorsUsedUpError:
                 guard.since = None
                 with Deadline(deadline):
-                    await place.again()
+                    await slot.wait_again()
             else:
-                exchange.keep(place)
-                place = None
+                exchange.keep(slot)
+                slot = None
                 guard.since = None
-                guard.expired = None  # in the moment in which the answer came after all
+                guard.expired = None  # the response arrived in the same moment
                 return exchange, secrets, sent_at
     except DelugeError as error:
         error.provider, error.model = call.provider.id, call.model.id
@@ -357,34 +371,34 @@ async def open_exchange(
     except builtins.TimeoutError as error:
         clock = guard.expired or "total"
         late = timeout_error(clock, clocks.setting(clock))
-        error.__cause__ = error.__context__ = None  # the cancellation in it has frames that hold the headers
+        error.__cause__ = error.__context__ = None  # frames of the cancellation contain the headers
         late.provider, late.model = call.provider.id, call.model.id
         late.where, late.billed = ("connect", "no") if sent_at is None else ("headers", "maybe")
         raise late from error
     finally:
-        if place is not None:
-            place.give_back()
-        if place is not None or read_timeout is None:
+        if slot is not None:
+            slot.give_back()
+        if slot is not None or read_timeout is None:
             guard.stop()
 
 
 def _nothing() -> None:
-    """Be bitten where nothing waits."""
+    """No-op timeout callback, used before a request is in flight."""
 
 
-async def _find_place(transport: Transport, deadline: float) -> ConnectionSlot:
+async def _find_slot(transport: Transport, deadline: float) -> ConnectionSlot:
     with Deadline(deadline):
-        return await transport.place()
+        return await transport.connection_slot()
 
 
 def _ready(plan: CallPlan, given: Mapping[str, str]) -> HttpRequest:
-    """Return the plan's request as it is sent, with the headers by which the provider knows its customer."""
+    """Return the plan's request as it is sent, with the headers that authenticate it."""
     request = plan.request
     return msgspec.structs.replace(request, headers={"user-agent": USER_AGENT, **given, **request.headers})
 
 
 async def _authorized(plan: CallPlan, secrets: tuple[Secret, ...]) -> tuple[HttpRequest, tuple[Secret, ...]]:
-    """Return the same for one without a key, and what of it must show up in no message."""
+    """Return the request as it is sent without an API key, and the secrets in it."""
     given = await authorize(plan.request, plan.call)
     return _ready(plan, given), (*secrets, *secrets_of(None, given, None))
 
@@ -394,10 +408,10 @@ def _sent(plan: CallPlan, request: HttpRequest) -> Awaitable[Exchange]:
 
 
 async def _followed(exchange: Exchange, plan: CallPlan, request: HttpRequest) -> Exchange:
-    """Follow what leads to the same origin with the same method, and nothing else.
+    """Follow redirects to the same origin with the same method, and no others.
 
     Raises:
-        DelugeError: What the provider says of its refusal, or why a redirect is not followed.
+        DelugeError: The provider refused, or a redirect is not followed.
     """
     for left in reversed(range(_MOST_REDIRECTS + 1)):
         status, location = exchange.head.status, exchange.head.headers.get("location")
@@ -413,12 +427,12 @@ async def _followed(exchange: Exchange, plan: CallPlan, request: HttpRequest) ->
 
 
 def _target_of(url: str, location: str, status: int) -> str:
-    """Return where a redirect leads."""
+    """Return the URL that a redirect leads to."""
     try:
         target = urljoin(url, location)
         host = urlsplit(target).hostname or "nowhere"
     except ValueError as error:
-        raise RedirectRefusedError("the provider redirects to what is no URL") from error
+        raise RedirectRefusedError("the provider redirects to an invalid URL") from error
     if origin_of(target) != origin_of(url):
         raise RedirectRefusedError(
             f"the provider redirects to another origin, on the host {host}",
@@ -433,7 +447,7 @@ def _target_of(url: str, location: str, status: int) -> str:
 
 
 async def _error_of(exchange: Exchange, adapter: Adapter) -> APIError:
-    """Read what the provider says of its refusal, as far as it comes."""
+    """Read the body of an error response, as far as it arrives, and return the error."""
     body = bytearray()
     try:
         async with asyncio.timeout(_ERROR_BODY_S):
@@ -441,7 +455,7 @@ async def _error_of(exchange: Exchange, adapter: Adapter) -> APIError:
                 body += data
             await exchange.release(_RELEASE_S)
     except (DelugeError, builtins.TimeoutError):
-        pass  # what came until then is what the error is made of
+        pass  # the error is made from the bytes so far
     finally:
         exchange.abort()  # what was released has no connection any more
     error = adapter.classify_error(exchange.head.status, exchange.head.headers, bytes(body[:_MOST_ERROR_BODY]))

@@ -31,6 +31,7 @@ from lm_deluge.client.batch.journaled import is_due
 from lm_deluge.client.batch.progress_display import Progress, ProgressKind, make_progress
 from lm_deluge.client.batch.provider_prompts import check_provider_batch
 from lm_deluge.client.batch.provider_rows import ProviderRows
+from lm_deluge.client.batch.row_planner import answer_rows
 from lm_deluge.client.client import LLMClient
 from lm_deluge.dispatch.batch.duplicates import answer_again
 from lm_deluge.dispatch.batch.input import BatchRow, read_rows
@@ -92,7 +93,7 @@ class BatchSource(Protocol):
         ...
 
     @property
-    def is_held(self) -> bool:
+    def is_paused(self) -> bool:
         """Whether requests wait because nobody listens at the provider's."""
         ...
 
@@ -155,7 +156,7 @@ async def run_job(job: BatchJob, survey: Survey) -> int:
     _allow_open_files(job.client.options.max_concurrent_requests or 0)
     interrupts = Interrupts()
     try:
-        due = [each for each in survey.ids if each not in survey.twins and _is_due(job, journal, each)]
+        due = [each for each in survey.ids if each not in survey.duplicates and _is_due(job, journal, each)]
         say_begin(journal, survey, due)
         size = job.journal_path.stat().st_size
         way = _way_of(job, journal)
@@ -175,8 +176,8 @@ async def run_job(job: BatchJob, survey: Survey) -> int:
 def _way_of(job: BatchJob, journal: Journal) -> BatchSource:
     """Return how the rows are asked: one request each, now; or within a day, by the provider's batch API."""
     if job.provider_batch:
-        return ProviderRows(job.client, journal, retry_failed=job.retry_failed)
-    return job.client.journalled(journal, retry_failed=job.retry_failed)
+        return ProviderRows(job.client.dispatcher, journal, retry_failed=job.retry_failed)
+    return answer_rows(job.client.dispatcher, journal, retry_failed=job.retry_failed)
 
 
 def _allow_open_files(count: int) -> None:
@@ -240,7 +241,7 @@ def _rows_of(job: BatchJob, survey: Survey) -> Iterator[BatchRow]:
     for row in read_rows(job.source):
         if _has_changed(job, survey):
             return
-        if row.id in survey.twins:
+        if row.id in survey.duplicates:
             continue
         conversation = row.conversation
         if job.system is not None and conversation is not None and all(each.role != "system" for each in conversation):
@@ -283,8 +284,8 @@ class _Display:
                 self._show(self._progress.show)
 
     def _show(self, show: Callable[[BatchProgress], None]) -> None:
-        why = "an outage: nobody listens at the provider's" if self._way.is_held else None
-        tally = self._keeper.tally(time.monotonic(), limited_by=why)
+        why = "an outage: nobody listens at the provider's" if self._way.is_paused else None
+        tally = self._keeper.progress(time.monotonic(), limited_by=why)
         try:
             show(msgspec.structs.replace(tally, in_flight=self._way.in_flight))
         except (OSError, ValueError):
@@ -373,7 +374,7 @@ async def _outcome(survey: Survey, journal: Journal) -> Outcome:
 def _answers_of(survey: Survey, journal: Journal) -> Iterator[Answer]:
     """Yield the answer of every line, in order. Of twins that were not asked it is that of the first one."""
     for place, row_id in enumerate(survey.ids):
-        response, first = journal.response(row_id), survey.twins.get(row_id)
+        response, first = journal.response(row_id), survey.duplicates.get(row_id)
         if response is None and first is not None:
             response = journal.response(first)
             response = None if response is None else answer_again(response)

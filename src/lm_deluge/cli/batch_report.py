@@ -16,7 +16,7 @@ from lm_deluge.cli.render.status_line import totals
 from lm_deluge.cli.render.terminal import report
 from lm_deluge.dispatch.batch.output import write_whole
 from lm_deluge.dispatch.batch.survey import Survey
-from lm_deluge.dispatch.journal.cost import BatchCost, Sum, bill_of
+from lm_deluge.dispatch.journal.cost import BatchCost, Sum, batch_cost
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.errors import JournalError
 
@@ -47,12 +47,12 @@ def outcome_of(survey: Survey, journal: Journal) -> Outcome:
     for row_id in survey.ids:
         own = row_id
         if row_id not in state.done and row_id not in state.failed:
-            own = survey.twins.get(row_id, row_id)
+            own = survey.duplicates.get(row_id, row_id)
             duplicates += own != row_id
         answered += own in state.done
         failed += own in state.failed
     with journal.path.open("rb") as file:
-        return Outcome(len(survey.ids), answered, failed, duplicates, bill_of(file, state))
+        return Outcome(len(survey.ids), answered, failed, duplicates, batch_cost(file, state))
 
 
 def say_begin(journal: Journal, survey: Survey, due: Sequence[str]) -> None:

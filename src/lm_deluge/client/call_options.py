@@ -1,42 +1,87 @@
-"""What is asked beside a prompt."""
+"""The options of one call, beside its prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from lm_deluge.config import PromptCache, SamplingParams
+from lm_deluge.config import PromptCache, SamplingParams, check_range, unknown_option
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.prompt.tool import ProviderTool, Tool
 
-__all__ = ["CallOptions", "Tools", "merged"]
+__all__ = ["NO_OPTIONS", "CallOptions", "Tools", "merge_params"]
+
+Tools: TypeAlias = Sequence[Tool | ProviderTool | Mapping[str, Any]]
 
 
 class CallOptions(NamedTuple):
-    """What is asked beside a prompt."""
+    """The options of one call, or of all calls of a batch.
+
+    Attributes:
+        tools: The tools that the model may call: `Tool`, or the JSON form of the provider.
+        sampling_params: Its fields replace the client's, one by one.
+        output: JSON schema, or Pydantic model, of the answer.
+        cache: Which part of the prompt the provider keeps in its own cache.
+        prefer_model: Id of the client's model that answers as long as it is available.
+        max_cost: US dollars that the call may cost.
+        extra_body: Merged into the request's JSON, over the client's own.
+    """
 
     tools: Tools | None = None
-    params: SamplingParams | None = None
+    sampling_params: SamplingParams | None = None
     output: Any = None
     cache: PromptCache | None = None
     prefer_model: str | None = None
     max_cost: float | None = None
     extra_body: Mapping[str, Any] = {}
 
+    @classmethod
+    def from_keywords(cls, keywords: Mapping[str, Any], *, also: Collection[str] = ()) -> CallOptions:
+        """Build the options from the keyword arguments of a method.
 
-Tools = Sequence[Tool | ProviderTool | Mapping[str, Any]]
+        Args:
+            keywords: As the caller gave them.
+            also: Further keywords of the method, for the message about an unknown one.
+
+        Raises:
+            ConfigurationError: A keyword is unknown (the message names the nearest known one), or `max_cost` is
+                out of range.
+        """
+        public = [name for name in cls._fields if name != "extra_body"]
+        for name in keywords:
+            if name not in public:
+                raise unknown_option(name, {*public, *also})
+        return cls(**keywords).checked()
+
+    def checked(self) -> CallOptions:
+        """Return the options.
+
+        Raises:
+            ConfigurationError: `max_cost` is out of range.
+        """
+        check_range("max_cost", self.max_cost, 0, math.inf)
+        return self
 
 
-def merged(defaults: SamplingParams, own: SamplingParams | None) -> SamplingParams:
-    """Return the client's sampling with a call's own on top: what a call leaves alone is the client's."""
+NO_OPTIONS = CallOptions()
+"""A call that leaves all options to its client."""
+
+
+def merge_params(defaults: SamplingParams, own: SamplingParams | None) -> SamplingParams:
+    """Return the client's sampling parameters with those fields replaced that the call sets.
+
+    Raises:
+        ConfigurationError: `own` is not a `SamplingParams`.
+    """
     if own is None:
         return defaults
     if not isinstance(own, SamplingParams):
         raise ConfigurationError("sampling_params is not a SamplingParams")
     blank = SamplingParams()
-    said = {name: getattr(own, name) for name in own.__struct_fields__}
+    values = {name: getattr(own, name) for name in own.__struct_fields__}
     return msgspec.structs.replace(
-        defaults, **{name: value for name, value in said.items() if value != getattr(blank, name)}
+        defaults, **{name: value for name, value in values.items() if value != getattr(blank, name)}
     )

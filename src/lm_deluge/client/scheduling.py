@@ -1,8 +1,8 @@
-"""From a client's options to its limiter, routes and runner."""
+"""Builds the limiter, the routes and the runner of a client from its options."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from lm_deluge.config import LIMIT_NAMES, ClientOptions
 from lm_deluge.dispatch.scheduling.limiter import Limit
@@ -25,19 +25,19 @@ _DIMENSIONS: dict[str, Dimension] = {
 
 
 def build_limiter(options: ClientOptions, models: Iterable[ModelRow] = ()) -> LocalLimiter:
-    """Return a limiter with the client's own limits and those set for its models.
+    """Return a limiter with the limits of the client and of its models.
 
-    Those of providers it learns from their answers.
+    It learns the limits of providers from their responses.
     """
     of_client = {name: getattr(options, name) for name in LIMIT_NAMES}
     limiter = LocalLimiter(_limits(of_client), max_concurrent=options.max_concurrent_requests)
     for model in models:
-        said = (options.model_limits or {}).get(model.id, {})
-        most = said.get("max_concurrent_requests")
+        own = (options.model_limits or {}).get(model.id, {})
+        most = own.get("max_concurrent_requests")
         limiter.set_limits(
             model.id,
             "",
-            _limits(said),
+            _limits(own),
             max_concurrent=None if most is None else int(most),
             counts_max_tokens=find_provider(model.provider).counts_max_tokens,
             is_firm=True,
@@ -45,18 +45,18 @@ def build_limiter(options: ClientOptions, models: Iterable[ModelRow] = ()) -> Lo
     return limiter
 
 
-def _limits(said: Mapping[str, float | None]) -> list[Limit]:
-    amounts = {name: said.get(name) for name in LIMIT_NAMES}
+def _limits(named: Mapping[str, float | None]) -> list[Limit]:
+    amounts = {name: named.get(name) for name in LIMIT_NAMES}
     return [Limit(_DIMENSIONS[name], amount) for name, amount in amounts.items() if amount is not None]
 
 
 def build_routes(
     models: Sequence[ModelRow], weights: Sequence[float] | None, fallback: Sequence[ModelRow] = ()
 ) -> list[Route]:
-    """Return a route for each model, those of the fallback last.
+    """Return a route for each model; the routes of fallback models come last.
 
     Raises:
-        ConfigurationError: There are not as many weights as models.
+        ConfigurationError: The numbers of weights and of models differ.
     """
     if weights is not None and len(weights) != len(models):
         raise ConfigurationError(f"there are {len(weights)} model_weights for {len(models)} models")
@@ -68,10 +68,22 @@ def build_routes(
 
 
 def build_runner(
-    limiter: LimiterLock, options: ClientOptions, models: Sequence[ModelRow], fallback: Sequence[ModelRow]
+    limiter: LimiterLock,
+    options: ClientOptions,
+    models: Sequence[ModelRow],
+    fallback: Sequence[ModelRow],
+    make: Callable[..., Runner] = Runner,
 ) -> Runner:
-    """Return a runner for the running event loop."""
-    return Runner(
+    """Return a runner for the running event loop.
+
+    Args:
+        limiter: Shared with the runners of other loops.
+        options: The client's options.
+        models: Rows of the models that share the calls.
+        fallback: Rows of the models that answer where none of the others can.
+        make: `Runner`, or a function that adds arguments to it, such as a clock.
+    """
+    return make(
         limiter,
         build_routes(models, options.model_weights, fallback),
         max_attempts=options.max_attempts,

@@ -1,8 +1,8 @@
-"""One stream, taken in one of several ways; an object with an owner, never a bare generator.
+"""`Stream`: the answer of one call, which can be awaited, iterated over, or entered with `async with`.
 
-Every way out closes the connection at once: the end of the block, `break`, an exception, the cancellation of the task,
-a dropped reference. A `break` needs no collector: what a loop iterates over is an object of its own that nothing else
-holds, and it closes the stream when it goes.
+The connection is closed at once at the end of the block, on `break`, an exception, a cancellation of the task, or when
+the last reference is dropped. `break` needs no garbage collection: a loop iterates over an object that nothing else
+refers to, and its finaliser closes the stream.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from lm_deluge.response import APIResponse, StreamStats
 __all__ = ["Echo", "Stream"]
 
 Echo = TextIO | Literal["stdout"] | None
-"""Where an awaited stream prints: standard output as it is then, any text file, or nowhere."""
+"""Where an awaited stream prints: `sys.stdout` at the time of printing, any text file, or None."""
 
 
 _PRINTED = (TextDelta, RefusalDelta)
 
 
 def texts_of(events: list[Event]) -> list[str]:
-    """Return the answer's text in a batch of events."""
+    """Return the texts of the answer among the events."""
     return [event.text for event in events if type(event) is TextDelta and event.text]
 
 
 class _Batches:
-    """The items of a stream, one by one, for one loop. Dropping it ends the stream."""
+    """Iterator over the items of a stream, for one loop; its finaliser ends the stream."""
 
     __slots__ = ("_call", "_items", "_pick", "_position")
 
@@ -71,15 +71,29 @@ class _Batches:
 
 
 class Stream:
-    """An answer as it is generated. Nothing is sent until it is used, and it is used once.
+    """An answer as it is generated. Nothing is sent until the stream is used, and it is used once.
 
-    Four ways: `await` it (prints, returns the response); `async for` text; `async with` and `events()`;
-    `LLMClient.stream_sync` without asyncio.
+    `await` it to print the answer and get the response; iterate over it for text; enter it with `async with` for
+    everything else. `LLMClient.stream_sync` is the same without asyncio.
+
+    Args:
+        call: The call; `LLMClient.stream` makes it.
+        echo: Where the awaited stream prints.
+
+    Raises:
+        ConfigurationError: `echo` is neither a text file nor None.
+
+    Example:
+        >>> async with client.stream("Hello") as stream:
+        ...     async for event in stream.events():
+        ...         print(event)
     """
 
     def __init__(self, call: StreamCall, echo: Echo = "stdout") -> None:
         if echo not in (None, "stdout") and not hasattr(echo, "write"):
-            raise ConfigurationError("echo is no text file", hint="Pass sys.stderr, say, or None to print nothing.")
+            raise ConfigurationError(
+                "echo is not a text file", hint="Pass sys.stderr, for example, or None to print nothing."
+            )
         self._call = call
         self._echo = echo
         self._is_entered = False
@@ -126,19 +140,34 @@ class Stream:
         self._use = self._use or "loop"
 
     def events(self) -> AsyncIterator[Event]:
-        """Return all events, typed, for one loop.
+        """Return an iterator over all events, for one loop.
+
+        Returns:
+            The events of `lm_deluge.events`, from `ResponseStarted` to `ResponseFinished`.
 
         Raises:
             StreamConsumedError: The stream was used already.
+            DelugeError: The call failed; `partial` is the response so far.
+
+        Example:
+            >>> async for event in stream.events():
+            ...     print(event)
         """
         return _Batches(self._take(), list)
 
     async def next_batch(self) -> list[Event]:
-        """Return the events of the next read, empty at the end: what is left to say once per read is said once.
+        """Return the events of the next read: one list for each read costs less than one step for each event.
+
+        Returns:
+            The events, at least one; an empty list at the end.
 
         Raises:
             StreamConsumedError: The stream is used in another way already.
-            DelugeError: The call failed.
+            DelugeError: The call failed; `partial` is the response so far.
+
+        Example:
+            >>> while events := await stream.next_batch():
+            ...     print(events)
         """
         if self._use == "loop":
             raise _consumed()
@@ -146,10 +175,15 @@ class Stream:
         return await self._call.next_batch()
 
     async def cancel(self) -> APIResponse:
-        """Stop the stream, close its connection, and return what was received.
+        """Stop the stream and close its connection. A pending read of the stream ends as at the end of the answer.
 
-        Whoever waits for its next event sees the stream end. Usage is what the provider reported, else an
-        estimate, marked so: providers bill what they generated.
+        Returns:
+            The response so far. Its usage is reported by the provider or estimated (`usage.estimated`): providers bill
+            what they generated.
+
+        Example:
+            >>> partial = await stream.cancel()
+            >>> partial.completion
         """
         self._use = self._use or "loop"
         self._call.abort()
@@ -157,17 +191,22 @@ class Stream:
         return self._call.response()
 
     def abandon(self) -> None:
-        """End the stream because nobody will ask for more; from any thread, in a finaliser too."""
+        """Stop the stream without waiting, from any thread or from a finaliser.
+
+        Example:
+            >>> stream.abandon()
+            >>> stream.response.completion
+        """
         self._call.abort_from_anywhere()
 
     @property
     def response(self) -> APIResponse:
-        """The answer so far; complete once the stream is through."""
+        """The response so far; complete after the end of the stream."""
         return self._call.response()
 
     @property
     def stats(self) -> StreamStats:
-        """How the stream went so far."""
+        """Timing of the stream so far."""
         return self._call.stats()
 
 

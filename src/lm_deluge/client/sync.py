@@ -1,4 +1,4 @@
-"""The blocking side: streams without asyncio, also where an event loop runs already.
+"""Streams for code without asyncio; they also work where an event loop runs already, as in a notebook.
 
 One daemon thread runs one event loop for all blocking calls of the process. There is one code path: the thread drives
 the same `Stream`.
@@ -43,8 +43,8 @@ class _Portal:
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
 
-    def run(self, spec: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(spec, self._loop)
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
         except BaseException:
@@ -59,7 +59,7 @@ class _Portal:
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    """Return a loop of the thread's own: uvloop's where the extra `speed` is installed."""
+    """Return a new event loop: uvloop's if the extra `speed` is installed."""
     try:
         import uvloop
     except ImportError:
@@ -71,17 +71,17 @@ _lock = threading.Lock()
 _portals: list[_Portal] = []
 
 
-def run_blocking(spec: Coroutine[Any, Any, T]) -> T:
-    """Run `spec` in the background loop and return its result. After a fork the child starts a loop of its own."""
+def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in the background loop and return its result. After a fork the child starts its own loop."""
     with _lock:
         if not _portals or _portals[-1].pid != os.getpid():
             _portals.append(_Portal())
         portal = _portals[-1]
-    return portal.run(spec)
+    return portal.run(coroutine)
 
 
 class _SyncBatches:
-    """The items of a stream, one by one, for one loop. Dropping it ends the stream."""
+    """Iterator over the items of a stream, for one loop; its finaliser ends the stream."""
 
     def __init__(self, stream: Stream, pick: Callable[[list[Event]], list[Any]]) -> None:
         self._stream = stream
@@ -105,7 +105,13 @@ class _SyncBatches:
 
 
 class SyncStream:
-    """A `Stream` for code without asyncio: iterate it for text, or `events()`; best in a `with` block."""
+    """A `Stream` for code without asyncio. Used once: iterate over it for text, or over `events()`, in a `with` block.
+
+    Example:
+        >>> with client.stream_sync("Hello") as stream:
+        ...     for token in stream:
+        ...         print(token, end="", flush=True)
+    """
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -123,7 +129,15 @@ class SyncStream:
         return self._batches(texts_of)
 
     def events(self) -> Iterator[Event]:
-        """Return all events, typed, for one loop."""
+        """Return an iterator over all events, for one loop.
+
+        Raises:
+            StreamConsumedError: The stream was used already.
+
+        Example:
+            >>> for event in stream.events():
+            ...     print(event)
+        """
         return self._batches(list)
 
     def _batches(self, pick: Callable[[list[Event]], list[Any]]) -> _SyncBatches:
@@ -133,15 +147,20 @@ class SyncStream:
         return _SyncBatches(self._stream, pick)
 
     def cancel(self) -> APIResponse:
-        """Stop the stream, from any thread; return what was received."""
+        """Stop the stream, from any thread; return the response so far.
+
+        Example:
+            >>> partial = stream.cancel()
+            >>> partial.completion
+        """
         return run_blocking(self._stream.cancel())
 
     @property
     def response(self) -> APIResponse:
-        """The answer so far; complete once the stream is through."""
+        """The response so far; complete after the end of the stream."""
         return self._stream.response
 
     @property
     def stats(self) -> StreamStats:
-        """How the stream went so far."""
+        """Timing of the stream so far."""
         return self._stream.stats

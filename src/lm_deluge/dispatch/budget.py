@@ -1,4 +1,4 @@
-"""Money that may be spent, by a call or by all calls of a client, and what is gone of it. Pure."""
+"""`max_cost`: what a call, or all calls of a client, may cost and have cost. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ __all__ = ["Budget", "CallBudget"]
 
 
 class Budget:
-    """So much may be spent, in US dollars. Streams that are under way are in `spent`, as far as they came."""
+    """A limit of cost.
+
+    Attributes:
+        max_cost: The limit in US dollars.
+        spent: What was spent, running streams included as far as they were received.
+    """
 
     def __init__(self, max_cost: float, owner: str) -> None:
         self.max_cost = max_cost
@@ -16,35 +21,35 @@ class Budget:
         self._owner = owner
 
     def refusal(self, more: float = 0.0) -> BudgetError | None:
-        """Return the error of a purse that `more` would be too much for; None where there is enough in it."""
+        """Return the error if `more` US dollars exceed the limit; None if they do not."""
         if self.spent + more <= self.max_cost:
             return None
         return BudgetError(
             f"{self._owner} has spent ${self.spent:.6f}, and max_cost is ${self.max_cost:.6f}",
-            hint="What came before is in `partial`." if not more else "Nothing of it was sent.",
+            hint="The answer so far is in `partial`." if not more else "Nothing was sent for it.",
         )
 
 
 class CallBudget:
-    """What one call takes out of the purses that pay for it."""
+    """The share of one call in the budgets that apply to it."""
 
     def __init__(self, budgets: tuple[Budget, ...]) -> None:
         self._budgets = budgets
-        self._taken = 0.0
+        self._charged = 0.0
 
     def check(self, more: float) -> None:
-        """See that there is enough for what a request costs at least.
+        """Check that a request may be sent which costs at least `more` US dollars.
 
         Raises:
-            BudgetError: There is not.
+            BudgetError: It would exceed a budget.
         """
         for budget in self._budgets:
             if refusal := budget.refusal(more):
                 raise refusal
 
     def charge(self, cost: float) -> BudgetError | None:
-        """Note what the call has cost so far, all of it; return why it may go on no longer, if so."""
+        """Note the total cost of the call so far; return the error if a budget is exceeded."""
         for budget in self._budgets:
-            budget.spent += cost - self._taken
-        self._taken = cost
+            budget.spent += cost - self._charged
+        self._charged = cost
         return next((refusal for budget in self._budgets if (refusal := budget.refusal())), None)

@@ -1,9 +1,9 @@
-"""A call, before anything of it is sent: what is asked, where, and what is done about a stream that breaks."""
+"""One call, before anything of it is sent: the prompt, the models that may answer, and what follows a failure."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -12,35 +12,46 @@ from lm_deluge.config import OnBreak
 from lm_deluge.dispatch.budget import Budget
 from lm_deluge.prompt.conversation import Conversation
 
-__all__ = ["CallSpec"]
+__all__ = ["CallSpec", "Planner"]
+
+
+class Planner(Protocol):
+    """Plans the requests of a call."""
+
+    def plan(self, model: str, conversation: Conversation) -> CallPlan:
+        """Return the plan of a request to a model. What it raises ends the call."""
+        ...
+
+    def plan_rest(self, model: str, conversation: Conversation, max_new_tokens: int | None) -> CallPlan:
+        """Return the plan of a request for the rest of an answer; only used for `on_break="continue"`."""
+        ...
 
 
 class CallSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A call to be run.
 
     Attributes:
-        plan_for: Makes its plan for a model. What it raises ends the call.
-        text_length: Characters of the prompt: what its input tokens are estimated from.
-        max_output_tokens: Its own limit, if it has one.
-        models: Which models may take it; None: all of the client's.
-        prefer: The model that should, as long as it can.
-        is_cached: Its plans have a local cache, to be looked into first.
-        on_break: What is done about a stream that dies after its first delta.
-        purses: What pays for it.
-        min_tokens_per_second: A slower attempt is given up, as long as nothing of it was handed out.
-        is_collected: Nobody wants its events, but for the answer that they make.
-        postprocess: What becomes of its answer, where it is no error.
-        plan_rest: Makes the plan for the rest of an answer: for a model, of another conversation with another limit of
-            new tokens. Only for `on_break="continue"`.
-        intend: Awaited before each request leaves, with the number of the attempt, from 1. What it raises ends the
-            call, and nothing is sent.
-        attempt_failed: Awaited after each attempt that failed, with its number, what is to be told of it (`error`
-            set), and whether it was the last. What it raises ends the call. Of two attempts side by side the one that
-            is not kept has failed, too.
+        planner: Plans its requests.
+        conversation: The prompt.
+        max_output_tokens: The call's own limit, if it has one.
+        models: Ids of the models that may answer; None: all of the client's.
+        prefer: Id of the model that answers as long as it is available.
+        is_cached: The plans have a local cache, which is asked first.
+        on_break: What follows when a stream dies after its first delta.
+        budgets: What pays for the call.
+        min_tokens_per_second: A slower attempt is replaced by another one, as long as nothing of it was delivered.
+        delivers_events: Whether the caller reads events. If false, only the final response is used.
+        postprocess: Called with the response if it is no error; its result is the response.
+        before_attempt: Awaited before each request is sent, with the number of the attempt, from 1. What it raises
+            ends the call, and nothing is sent.
+        on_attempt_failed: Awaited after each attempt that failed, with its number, a response whose `error` is set,
+            and whether it was the last. What it raises ends the call. Of two attempts side by side, the one that is
+            not kept has failed.
+        plans: The plans made so far, by model; copies of the call for the same prompt share it.
     """
 
-    plan_for: Callable[[str], CallPlan]
-    text_length: int = 0
+    planner: Planner
+    conversation: Conversation
     max_output_tokens: int | None = None
     models: frozenset[str] | None = None
     prefer: str | None = None
@@ -48,8 +59,15 @@ class CallSpec(msgspec.Struct, frozen=True, kw_only=True):
     on_break: OnBreak = "raise"
     budgets: tuple[Budget, ...] = ()
     min_tokens_per_second: float | None = None
-    is_collected: bool = False
+    delivers_events: bool = True
     postprocess: Callable[[Any], Any] | None = None
-    plan_rest: Callable[[str, Conversation, int | None], CallPlan] | None = None
     before_attempt: Callable[[int], Awaitable[None]] | None = None
     on_attempt_failed: Callable[[int, Any, bool], Awaitable[None]] | None = None
+    plans: dict[str, CallPlan] = {}
+
+    def plan_for(self, model: str) -> CallPlan:
+        """Return the plan for a model; it is made when first asked for."""
+        plan = self.plans.get(model)
+        if plan is None:
+            plan = self.plans[model] = self.planner.plan(model, self.conversation)
+        return plan

@@ -1,1 +1,1 @@
-"""The inverse of providers: requests read, events written; without I/O."""
+"""The inverse of the adapters, without I/O: parse requests and encode events as each wire API does."""

@@ -1,4 +1,4 @@
-"""Which encoder writes which wire API: one line each."""
+"""The encoder of each wire API, by the name of the API."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ENCODERS: dict[str, Encoder] = {
 
 
 def encoder_names() -> list[str]:
-    """Return the names of all wire APIs that can be written."""
+    """Return the sorted names of all wire APIs that have an encoder."""
     return sorted(_ENCODERS)
 
 
@@ -48,8 +48,10 @@ def find_encoder(name: str) -> Encoder:
     """Return the encoder of a wire API.
 
     Raises:
-        ConfigurationError: There is none of that name; the error lists those there are.
+        ConfigurationError: No wire API has this name; the hint lists all names.
     """
     if name not in _ENCODERS:
-        raise ConfigurationError(f"no wire API {name!r} can be written", hint=f"Known: {', '.join(encoder_names())}.")
+        raise ConfigurationError(
+            f"there is no encoder for a wire API {name!r}", hint=f"Use one of: {', '.join(encoder_names())}."
+        )
     return _ENCODERS[name]

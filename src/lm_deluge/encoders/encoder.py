@@ -1,4 +1,4 @@
-"""The contract of an encoder: one wire API, seen from the server's side."""
+"""Interface of an encoder: the server's side of one wire API."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["Encoder", "Endpoint", "ParsedRequest"]
 
 
 class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client asks, read from the body of its request.
+    """A request of a client, parsed from its body.
 
     Attributes:
-        is_streamed: The answer is to come piece by piece.
-        wants_usage: A streamed answer is to report its tokens; a plain one always does.
-        output: JSON schema that the answer is to follow, or None.
-        cache: What of the prompt is to be cached, as far as one of our words says it.
-        extra: Fields of the body that nothing here reads, to be passed on as they are.
-        raw: The body itself.
+        is_streamed: Whether the client wants a stream rather than one document.
+        wants_usage: Whether a stream must report its usage; a document always does.
+        output: JSON schema that the response must follow, or None.
+        cache: The part of the prompt to cache, or None if the marks of the request match no `PromptCache` value.
+        extra: Fields of the body that have no counterpart here, to be passed on unchanged.
+        raw: The decoded body.
     """
 
     model: str
@@ -42,11 +42,11 @@ class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """A path under which an API is asked. Groups named `model` in the pattern are handed to `parse_request`.
+    """A path of an API. The text of a group named `model` in the pattern is passed to `parse_request`.
 
     Attributes:
-        pattern: Regular expression of the whole path; percent signs in what it finds are resolved.
-        is_streamed: Whether the path says that the answer is to come piece by piece; None: the body says it.
+        pattern: Regular expression of the whole path; the text of its groups is percent-decoded.
+        is_streamed: Whether requests to this path are streamed; None if the body decides.
     """
 
     pattern: str
@@ -74,16 +74,16 @@ class Encoder:
     """The functions of one wire API.
 
     Attributes:
-        parse_request: Read a request's body; raises `BadRequestError` for one that cannot be answered.
-        encode_stream: Write a streamed answer, one frame at a time: a frame comes out as soon as the events
-            that it is made of went in. `created` is in seconds since 1970.
-        encode_response: Write the same answer in one piece.
-        encode_error: Write the body of an answer whose status says that it is an error.
-        encode_stream_error: Write the frame by which a stream fails after it began.
-        routes: The paths under which it is asked.
+        parse_request: Parse the body of a request; raises `BadRequestError` if the request cannot be answered.
+        encode_stream: Yield the frames of a streamed response, each as soon as the events that complete it are read.
+            `created` is in seconds since 1970.
+        encode_response: Return the same response as one document.
+        encode_error: Return the body of a response with an error status.
+        encode_stream_error: Return the frame that reports an error after the start of a stream.
+        routes: The paths of the API.
         stream_type: The content type of a stream.
-        is_sse: Its streams are server-sent events.
-        id_prefix: How ids of its answers begin.
+        is_sse: Whether streams are server-sent events.
+        id_prefix: The prefix of response ids.
     """
 
     name: str

@@ -1,1 +1,1 @@
-"""Rows: which model is served where, and at what price."""
+"""The registry: models, the providers that serve them, and prices."""

@@ -1,6 +1,6 @@
-"""Look models and providers up by name.
+"""Look-up of models and providers by name.
 
-The rows are data of the package, and of the user's own file, where there is one: its rows overrule the package's.
+The rows are data files of the package. Rows of the user's own file, if there is one, override them.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ __all__ = [
 
 SIMULATOR = "simulator"
 COMPATIBLE = "openai-compatible"
-_TAKEN = "Choose another id for the row, or say replace=True."
+_TAKEN = "Choose another id for the row, or pass replace=True."
 
 
 class _Snapshot(msgspec.Struct):
-    """The rows as they were generated: on a day, whose prices they have."""
+    """The contents of `models.json`: the models, and the date of their prices."""
 
     date: str
     models: list[ModelRow]
 
 
 class _Registry:
-    """All rows; loaded on first use, so that importing the library reads no file."""
+    """All rows, loaded on first use, so that importing the library reads no file."""
 
     def __init__(self) -> None:
         import tomllib
@@ -51,7 +51,7 @@ class _Registry:
         self.providers = {name: msgspec.convert({"id": name, **table}, ProviderRow) for name, table in tables.items()}
         snapshot = msgspec.json.decode((data / "models.json").read_bytes(), type=_Snapshot)
         self.date = snapshot.date
-        # A row is of use where its provider is one that can be asked.
+        # Models of providers that have no row cannot be called.
         self.models = {row.id: row for row in snapshot.models if row.provider in self.providers}
         self.models[SIMULATOR] = ModelRow(id=SIMULATOR, name=SIMULATOR, provider=SIMULATOR)
 
@@ -76,22 +76,25 @@ _user_file: Callable[[], tuple[str, str] | None] = _no_file
 
 
 def set_user_file(read: Callable[[], tuple[str, str] | None]) -> None:
-    """Say where the user's own rows are: `read` returns a file's name and text, and is called on the first look-up."""
-    global _user_file  # noqa: PLW0603 - nothing here may read files of the user; who may says how
+    """Set the function that reads the user's own rows: it returns a file's name and text, or None.
+
+    It is called at the first look-up.
+    """
+    global _user_file  # noqa: PLW0603 - this layer may not read the user's files, so a higher one injects the reader
     _user_file = read
     _registry.cache_clear()
 
 
 def snapshot_date() -> str:
-    """Return the day on which the models and prices were put together, as `2026-11-24`."""
+    """Return the date of the models and prices, as `2026-11-24`."""
     return _registry().date
 
 
 def find_provider(provider_id: str) -> ProviderRow:
-    """Return the provider's row.
+    """Return the row of a provider.
 
     Raises:
-        UnknownModelError: There is none; the error lists the known ones.
+        UnknownModelError: The provider is unknown; the error lists the known ones.
     """
     providers = _registry().providers
     if provider_id not in providers:
@@ -104,19 +107,26 @@ def find_provider(provider_id: str) -> ProviderRow:
 
 
 def find_model(name: str) -> ModelRow:
-    """Return the row of `name`: a model of the registry, or `provider:model` for any other.
+    """Return the row of a model.
+
+    Args:
+        name: A model of the registry, or `provider:model` for any other model of a known provider.
 
     Raises:
-        UnknownModelError: The name is in no row and names no provider; the nearest names are listed.
+        UnknownModelError: The name is neither; the error lists the most similar names.
+
+    Example:
+        >>> find_model("gpt-4o").price.output
+        >>> find_model("ollama:my-model").provider
     """
     if not isinstance(name, str) or not name.strip():
-        raise UnknownModelError("the model's name is empty", hint='Write LLMClient("gpt-4o"), say.')
+        raise UnknownModelError("the model's name is empty", hint='Write LLMClient("gpt-4o"), for example.')
     registry = _registry()
     if name in registry.models:
         return registry.models[name]
     provider_id, colon, wire_name = name.partition(":")
     if colon and wire_name and provider_id in registry.providers:
-        return _described(registry, provider_id, wire_name, name)
+        return _row_of_provider(registry, provider_id, wire_name, name)
     if colon and wire_name:
         find_provider(provider_id)
     near = _nearest(name, registry.models)
@@ -129,10 +139,10 @@ def find_model(name: str) -> ModelRow:
 
 
 def find_served_model(name: str, base_url: str | None) -> ModelRow:
-    """Return the row of a model; with a base URL any name will do, for an OpenAI-compatible host.
+    """Return the row of a model; with a base URL, unknown names are models of an OpenAI-compatible host.
 
     Raises:
-        UnknownModelError: The name is in no row, and nobody says where such a model would be.
+        UnknownModelError: The name is unknown, and there is no base URL.
     """
     if base_url is None or not isinstance(name, str) or not name.strip():
         return find_model(name)
@@ -142,22 +152,22 @@ def find_served_model(name: str, base_url: str | None) -> ModelRow:
         return ModelRow(id=name, name=name, provider=COMPATIBLE)
 
 
-def _described(registry: _Registry, provider_id: str, wire_name: str, name: str) -> ModelRow:
-    """Return what the registry knows of a model that was named with its provider."""
+def _row_of_provider(registry: _Registry, provider_id: str, wire_name: str, name: str) -> ModelRow:
+    """Return a row for `provider:model`, with the properties of the model's row at this or another provider."""
     own = registry.providers[provider_id]
-    same = [row.id for row in registry.providers.values() if _is_same_house(row, own)]
+    same = [row.id for row in registry.providers.values() if _is_same_company(row, own)]
     for known in map(registry.models.get, (wire_name, *(f"{each}:{wire_name}" for each in same))):
         if known is not None and known.provider in same:
             return msgspec.structs.replace(known, id=name, provider=provider_id)
     known = registry.models.get(wire_name)
     if known is not None and registry.providers[known.provider].opaque_owner == own.opaque_owner:
-        # Its maker's model at another host: it takes the same, at a price that nobody told us.
+        # The same model at another host has the same capabilities, but maybe another price.
         return msgspec.structs.replace(known, id=name, provider=provider_id, price=None)
     return ModelRow(id=name, name=wire_name, provider=provider_id, capabilities=Capabilities())
 
 
-def _is_same_house(one: ProviderRow, other: ProviderRow) -> bool:
-    """Whether two rows are ways to the same provider: the same models at the same prices, through other APIs."""
+def _is_same_company(one: ProviderRow, other: ProviderRow) -> bool:
+    """Whether two rows are the same company: the same models at the same prices, through different APIs."""
     if not one.key_env:
         return one.id == other.id
     return (one.otel_name, one.key_env) == (other.otel_name, other.key_env)
@@ -170,10 +180,14 @@ def _nearest(name: str, known: dict[str, Any]) -> tuple[str, ...]:
 
 
 def list_models(*, provider: str | None = None, search: str = "") -> list[ModelRow]:
-    """Return the rows, by provider and id; `search` is a part of the id.
+    """Return the models, sorted by provider and id.
+
+    Args:
+        provider: Only models of this provider.
+        search: Only models whose id contains this text, in any case.
 
     Raises:
-        UnknownModelError: There is no such provider.
+        UnknownModelError: The provider is unknown.
     """
     wanted = None if provider is None else find_provider(provider).id
     rows = [
@@ -185,16 +199,20 @@ def list_models(*, provider: str | None = None, search: str = "") -> list[ModelR
 
 
 def list_providers() -> list[ProviderRow]:
-    """Return all providers by id."""
+    """Return all providers, sorted by id."""
     return sorted(_registry().providers.values(), key=lambda row: row.id)
 
 
 def register_model(row: ModelRow, *, replace: bool = False) -> None:
-    """Add a model for this process, or `replace` one.
+    """Add a model for this process, or with `replace=True` also replace one of the same id.
 
     Raises:
-        ConfigurationError: Its id is taken.
-        UnknownModelError: Its provider has no row.
+        ConfigurationError: The id is taken.
+        UnknownModelError: The provider of the row is unknown.
+
+    Example:
+        >>> register_model(ModelRow(id="mine", name="my-model-v2", provider="vllm"))
+        >>> client = LLMClient("mine")
     """
     find_provider(row.provider)
     if row.id in _registry().models and not replace:
@@ -203,10 +221,14 @@ def register_model(row: ModelRow, *, replace: bool = False) -> None:
 
 
 def register_provider(row: ProviderRow, *, replace: bool = False) -> None:
-    """Add a provider for this process, or `replace` one.
+    """Add a provider for this process, or with `replace=True` also replace one of the same id.
 
     Raises:
-        ConfigurationError: Its id is taken.
+        ConfigurationError: The id is taken.
+
+    Example:
+        >>> register_provider(ProviderRow(id="mine", otel_name="mine", adapter="openai-chat", base_url="http://gpu/v1"))
+        >>> client = LLMClient("mine:llama")
     """
     if row.id in _registry().providers and not replace:
         raise ConfigurationError(f"there is a provider {row.id!r} already", hint=_TAKEN)

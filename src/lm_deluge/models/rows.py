@@ -1,4 +1,4 @@
-"""The rows of the registry: a model, and a provider that serves models."""
+"""The rows of the registry: models, and providers that serve them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ __all__ = ["Capabilities", "CountsMaxTokens", "ModelRow", "ProviderRow", "Quirks
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a model takes. A row that says nothing takes everything: an unknown model is not second-guessed.
+    """Parameters and inputs that a model supports. By default everything is allowed, so the provider has to reject it.
 
     Attributes:
-        reasoning: It thinks before it answers, maybe for minutes in silence; None: unknown.
-        reasoning_efforts: The efforts it takes; empty: any.
-        reasoning_budget: It is told how many tokens to think with, not how hard to think.
-        sampling: It takes temperature, top_p and penalties; OpenAI's reasoning models refuse them.
-        logprobs: It gives log probabilities.
-        tools: It calls tools.
-        json_schema: It can be held to a JSON schema.
-        image_input, file_input, audio_input: It takes these media.
-        prefill: It goes on with an answer that the conversation begins; None: unknown.
-        think_tags: Its text holds its reasoning between `<think>` and `</think>`; None: as the host's quirks say.
+        reasoning: The model reasons before it answers, possibly for minutes without output; None: unknown.
+        reasoning_efforts: The supported values of `reasoning_effort`; empty: any.
+        reasoning_budget: Reasoning is controlled by a number of tokens instead of an effort.
+        sampling: Temperature, top_p and penalties are supported; OpenAI's reasoning models reject them.
+        logprobs: Log probabilities are supported.
+        tools: Tool calls are supported.
+        json_schema: Answers that follow a JSON schema are supported.
+        image_input, file_input, audio_input: These media are supported in prompts.
+        prefill: The model continues a last message of the role `assistant`; None: unknown.
+        think_tags: The answer's text contains the reasoning between `<think>` and `</think>`; None: as in the
+            provider's `Quirks`.
     """
 
     reasoning: bool | None = None
@@ -44,10 +45,10 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ModelRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A model: our id, its name on the wire, who serves it, what it takes and costs.
+    """A model of a provider, with its limits, price and capabilities.
 
-    `context_window` and `max_output_tokens` are tokens, `price` US dollars; None where unknown. `status` says where in
-    its life it is, as far as known.
+    `id` is our name and `name` the name on the wire. `context_window` and `max_output_tokens` are in tokens. None means
+    unknown.
     """
 
     id: str
@@ -61,20 +62,22 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where a host differs from the API it speaks.
+    """Differences between a host and the API that it implements.
 
     Attributes:
-        usage_option: It takes `stream_options.include_usage`.
-        max_tokens_field: What it calls the limit of the answer.
-        file_urls: It fetches documents by URL.
-        developer_role: It knows messages of the developer; elsewhere they are sent as the system's.
-        reasoning_field: The field of a message in which it wants reasoning back; `content` for tags in the text.
-        prefill_echo: An answer that goes on with words that the conversation begins has these words in front.
-        think_tags: Its models leave their reasoning in the text, between `<think>` and `</think>` at the beginning.
-        effort_field: How `reasoning_effort` is said: by that name, within `reasoning`, or by switching `thinking` or
-            `enable_thinking` on and off.
-        rejects: Parameters that it refuses, by their names in `SamplingParams`; also `tools`, `output` and `name`.
-        anthropic_version: What it wants to read in the body of a Messages request, in place of the model's name.
+        usage_option: `stream_options.include_usage` is supported.
+        max_tokens_field: The name of the field for `max_new_tokens`.
+        file_urls: Documents by URL are supported.
+        developer_role: The role `developer` is supported; otherwise such messages are sent as `system`.
+        reasoning_field: The field of a message in which reasoning is sent back; `content`: as tags in the text; empty:
+            reasoning is not sent back.
+        prefill_echo: An answer that continues the last message repeats the text of that message at its start.
+        think_tags: The text of answers starts with the reasoning, between `<think>` and `</think>`.
+        effort_field: The field for `reasoning_effort`: the field of that name, an object `reasoning`, or one of the
+            switches `thinking` and `enable_thinking`.
+        rejects: Parameters that are rejected, by their names in `SamplingParams`; also `tools`, `output` and `name`.
+        anthropic_version: The value of the field `anthropic_version`, sent in the body of a Messages request in place
+            of the model's name; empty: not sent.
     """
 
     usage_option: bool = True
@@ -90,13 +93,13 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class UrlVariable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A word in a base URL that only the customer knows: a region, a project, a resource.
+    """A variable in a base URL that depends on the user: a region, a project, a resource.
 
     Attributes:
-        env: Environment variables that hold it, first one set wins.
-        of: The place that it follows from instead.
-        values: What it is for values of that other place.
-        default: What it is where nobody says; may name other places. Empty: it must be said.
+        env: Environment variables with the value; the first one that is set is used.
+        of: The variable from which the value is derived instead.
+        values: The value by the value of that other variable.
+        default: The value if no source has one; may contain other variables. Empty: the user must set a value.
     """
 
     env: tuple[str, ...] = ()
@@ -106,33 +109,34 @@ class UrlVariable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who serves models: where, how it knows its customers, and which wire API it speaks.
+    """A provider that serves models: its address, its authentication and its wire API.
 
     Attributes:
         id: Our name, the part before the colon in `provider:model`.
         otel_name: OpenTelemetry's `gen_ai.provider.name`.
         adapter: Name of the wire API.
-        base_url: Without a trailing slash; empty where only the environment or an argument can know. `{place}` stands
-            for a word that `places` explains.
-        base_url_env, key_env: Environment variables that hold URL and key, first one set wins.
-        places: What the base URL leaves open.
-        path, stream_path: Where plain and streamed answers are asked for, behind the base URL, in place of what the
-            wire API says. `{model}` stands for the model's name; without a `stream_path` both are the same.
-        query: Sent with every request.
-        headers: Sent with every request.
-        auth: How the key travels: as a bearer token, in a header of its own, as a bearer token where there is one, or
-            not at all. `sigv4`: without a key the request is signed with AWS credentials; a key is a bearer token,
-            and wins. `google`: without a key, as a token of Google's Application Default Credentials; a key goes into
-            its header, and wins.
-        key_header: That header.
-        signs_for: The service that a signature is for.
-        opaque_as: Whose opaque data (signatures, encrypted reasoning) it makes and understands; left empty, its own
-            alone.
-        prompt_cache: Whether it caches prompts where it is told to, by itself, or not as far as is known.
-        counts_max_tokens: Whether its token limits are charged what an answer may come to, not what it comes to:
-            until it ends, or always.
-        batch_api: Name of the API by which it answers whole batches within a day, at half the price; empty: none.
-        quirks: Where it differs from the API it speaks.
+        base_url: URL without a trailing slash; empty if it must come from the environment or an argument. `{name}`
+            stands for a variable of `places`.
+        base_url_env, key_env: Environment variables with URL and key; the first one that is set is used.
+        places: The variables in the base URL.
+        path, stream_path: Paths for plain and streamed answers, relative to the base URL, in place of the wire API's
+            own. `{model}` stands for the model's name; without a `stream_path` both are the same.
+        query: Query parameters sent with every request.
+        headers: Headers sent with every request.
+        auth: The way in which the key is sent. `bearer`: as a bearer token. `header`: in `key_header`. `optional`: as a
+            bearer token, if there is a key. `none`: never. `sigv4`: a key is sent as a bearer token; without a key the
+            request is signed with AWS credentials. `google`: a key is sent in `key_header`; without a key a token of
+            Google's Application Default Credentials is sent.
+        key_header: Name of the header with the key.
+        signs_for: The AWS service in the scope of a signature.
+        opaque_as: Name under which opaque data (signatures, encrypted reasoning) is exchanged with other providers
+            that accept it; empty: only this provider accepts its own data.
+        prompt_cache: `explicit`: prompts are cached where the request asks for it; `automatic`: always; `none`: never,
+            or unknown.
+        counts_max_tokens: Whether rate limits count the maximum length of an answer instead of its real length:
+            `never`, `until_end` (corrected at its end) or `always`.
+        batch_api: Name of the API for batches that are answered within a day at half the price; empty: none.
+        quirks: Differences from the wire API.
     """
 
     id: str
@@ -157,10 +161,10 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def address_env(self) -> tuple[str, ...]:
-        """The environment variables that say where requests go."""
+        """The environment variables that determine the URL of requests."""
         return (*self.base_url_env, *(name for place in self.places.values() for name in place.env))
 
     @property
     def opaque_owner(self) -> str:
-        """The name under which opaque data of its answers is kept, and by which it is sent back."""
+        """The provider name in `ProviderPart` and `ProviderDataPart` for opaque data of this provider."""
         return self.opaque_as or self.id

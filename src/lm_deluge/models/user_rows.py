@@ -1,4 +1,4 @@
-"""Rows from a file of the user: new ones, and fields of the package's own that are to be different."""
+"""Rows from a TOML file of the user: new rows, and fields that override those of the package's rows."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _Row = TypeVar("_Row", ModelRow, ProviderRow)
 def read_user_rows(
     text: str, file: str, providers: Mapping[str, ProviderRow], models: Mapping[str, ModelRow]
 ) -> tuple[dict[str, ProviderRow], dict[str, ModelRow]]:
-    """Return the rows of a file, by id: tables `[providers.ID]` and `[models."ID"]` with the fields of the rows.
+    """Return the rows of a file by id, from tables `[providers.ID]` and `[models."ID"]` with the fields of the rows.
 
-    What a table leaves out stays as it is in the row of that id; a new provider is known to OpenTelemetry by its id, a
-    new model on the wire by what stands behind the colon of its id.
+    Fields that a table omits keep their values from the existing row of that id. In new rows `otel_name` defaults to
+    the provider's id, and `provider` and `name` of a model to the parts of its id before and after the colon.
 
     Raises:
-        ConfigurationError: The file is no TOML, or a row in it is none; file and key are named.
+        ConfigurationError: The file is not valid TOML, or a row is invalid; the message contains file and key.
     """
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{file} is no TOML: {error}") from error
+        raise ConfigurationError(f"{file} is not valid TOML: {error}") from error
     for name in tables:
         if name not in ("providers", "models"):
-            raise ConfigurationError(f"{file}: nothing is called {name!r}", hint="It holds [providers] and [models].")
+            raise ConfigurationError(f"{file}: unknown table {name!r}", hint="Known: [providers] and [models].")
     own_providers = {
         name: _row(ProviderRow, providers.get(name), {"otel_name": name, **table}, name, f"{file}: providers.{name}")
         for name, table in _tables(tables, "providers", file)
@@ -53,31 +53,31 @@ def read_user_rows(
 def _tables(tables: dict[str, Any], kind: str, file: str) -> list[tuple[str, dict[str, Any]]]:
     found = tables.get(kind, {})
     if not isinstance(found, dict):
-        raise ConfigurationError(f"{file}: {kind} is no table", hint=f"Write [{kind}.NAME] above the fields.")
+        raise ConfigurationError(f"{file}: {kind} is not a table", hint=f"Write [{kind}.NAME] above the fields.")
     for name, table in found.items():
         if not isinstance(table, dict):
             raise ConfigurationError(
-                f"{file}: {kind}.{name} is no table", hint=f'Write [{kind}."{name}"] above the fields.'
+                f"{file}: {kind}.{name} is not a table", hint=f'Write [{kind}."{name}"] above the fields.'
             )
     return list(found.items())
 
 
 def _row(kind: type[_Row], known: _Row | None, table: dict[str, Any], name: str, where: str) -> _Row:
-    """Return a row: what the table says, and for the rest what is known."""
+    """Return a row with the fields of the table, and those of the known row where the table omits them."""
     fields: dict[str, Any] = {}
     if known is not None:
         fields = {field: getattr(known, field) for field in known.__struct_fields__}
         fields = {field: value for field, value in fields.items() if value is not None}
     for field, value in table.items():
-        before = fields.get(field)
-        if isinstance(value, dict) and isinstance(before, msgspec.Struct):
-            value = {**msgspec.to_builtins(before), **value}  # noqa: PLW2901
+        inherited = fields.get(field)
+        if isinstance(value, dict) and isinstance(inherited, msgspec.Struct):
+            value = {**msgspec.to_builtins(inherited), **value}  # noqa: PLW2901
         fields[field] = value
     if fields.get("id", name) != name:
         raise ConfigurationError(f"{where}.id is not the table's name")
     try:
         return msgspec.convert(msgspec.to_builtins({**fields, "id": name}), kind)
     except msgspec.ValidationError as error:
-        said, _, place = str(error).partition(" - at `$")
-        key = place.rstrip("`")
-        raise ConfigurationError(f"{where}{key}: {said[:1].lower()}{said[1:]}") from None
+        reason, _, location = str(error).partition(" - at `$")
+        key = location.rstrip("`")
+        raise ConfigurationError(f"{where}{key}: {reason[:1].lower()}{reason[1:]}") from None

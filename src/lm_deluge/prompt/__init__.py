@@ -1,1 +1,1 @@
-"""What the user says; knows no provider."""
+"""Conversations, messages, their parts and tools; independent of any provider."""

@@ -16,9 +16,9 @@ P = ParamSpec("P")
 
 
 class _StartOrAppend(Generic[P]):
-    """`Conversation.user(...)` starts a conversation; `conversation.user(...)` appends to that one.
+    """Descriptor: `Conversation.user(...)` starts a conversation, `conversation.user(...)` appends to an existing one.
 
-    A plain classmethod would silently drop the history in the second form.
+    A classmethod would silently drop the history in the second form.
     """
 
     def __init__(self, append: Callable[Concatenate[Conversation, P], Conversation]) -> None:
@@ -36,10 +36,21 @@ class _StartOrAppend(Generic[P]):
 
 
 class Conversation:
-    """Messages in order. Methods change the conversation and return it, so that they can be chained.
+    """A list of messages. Methods change the conversation and return it, so that calls can be chained.
 
     On the class, `user`, `system`, `developer` and `assistant` start a new conversation; on an instance they
     append to that instance.
+
+    Args:
+        messages: The first messages of the conversation.
+
+    Raises:
+        InvalidPromptError: An element of `messages` is not a `Message`.
+
+    Example:
+        >>> conversation = Conversation.system("Be brief.").user("Hello")
+        >>> response = await client.stream(conversation)
+        >>> conversation.add(response.content).user("Tell me more")
     """
 
     __slots__ = ("messages",)
@@ -50,23 +61,27 @@ class Conversation:
             self.add(message)
 
     def add(self, message: Message) -> Conversation:
-        """Append a message; a response's `content` is one too."""
+        """Append a message, for example the `content` of a response.
+
+        Raises:
+            InvalidPromptError: The argument is not a `Message`.
+        """
         if not isinstance(message, Message):
             raise InvalidPromptError(
                 f"a conversation takes messages, not {type(message).__name__}",
-                hint="Write Message.user(...), say.",
+                hint="Create one with Message.user(...).",
             )
         self.messages.append(message)
         return self
 
     @_StartOrAppend
     def system(self, text: str) -> Conversation:
-        """Say how the model is to behave."""
+        """Append a system message, the instructions for the model."""
         return self.add(Message.system(text))
 
     @_StartOrAppend
     def developer(self, text: str) -> Conversation:
-        """Say it as newer OpenAI models call it."""
+        """Append a developer message, the name of newer OpenAI models for system messages."""
         return self.add(Message.developer(text))
 
     @_StartOrAppend
@@ -78,20 +93,30 @@ class Conversation:
         file: MediaSource | None = None,
         audio: MediaSource | None = None,
     ) -> Conversation:
-        """Say something as the user."""
+        """Append a user message.
+
+        Args:
+            text: The text, None for a message of media only.
+            image: A path, bytes, an http(s) URL or a data URL.
+            file: The same, for a document.
+            audio: The same, for audio.
+
+        Raises:
+            InvalidPromptError: A file cannot be read, or the data is not an image or audio of a known format.
+        """
         return self.add(Message.user(text, image=image, file=file, audio=audio))
 
     @_StartOrAppend
     def assistant(self, text: str) -> Conversation:
-        """Put words into the model's mouth."""
+        """Append a message of the model, for example an earlier answer."""
         return self.add(Message.assistant(text))
 
     def tool_result(self, tool_call_id: str, content: Any) -> Conversation:
-        """Answer a tool call of the last assistant message."""
+        """Append the result of a tool call; a `content` that is not text is sent as JSON."""
         return self.add(Message.tool_result(tool_call_id, content))
 
     def copy(self) -> Conversation:
-        """Return a conversation that can grow by itself; messages are values and are shared."""
+        """Return a copy with a message list of its own; the messages, which are immutable, are shared."""
         return Conversation(self.messages)
 
     def __len__(self) -> int:
@@ -106,13 +131,13 @@ class Conversation:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Conversation) and self.messages == other.messages
 
-    __hash__ = None  # type: ignore[assignment]  # it can grow
+    __hash__ = None  # type: ignore[assignment]  # mutable, so not hashable
 
     def __repr__(self) -> str:
         return f"Conversation({len(self.messages)} messages)"
 
     def text_length(self) -> int:
-        """Count the characters of all text, tool calls and results: what token estimates start from."""
+        """Return the number of characters of all text, tool calls and results, the basis of token estimates."""
         total = 0
         for message in self.messages:
             for part in message.parts:
@@ -125,27 +150,27 @@ class Conversation:
 
 
 Prompt: TypeAlias = str | Conversation | Message | Iterable[Message]
-"""What a call takes: text, a conversation, one message or several."""
+"""The types that a call accepts as a prompt: text, a conversation, one message or several."""
 
 
 def to_conversation(prompt: Prompt) -> Conversation:
-    """Return `prompt` as a conversation of its own.
+    """Return `prompt` as a new conversation.
 
     Raises:
-        InvalidPromptError: It is empty, or no prompt at all.
+        InvalidPromptError: The prompt is empty, or not of a type that is accepted as a prompt.
     """
     if isinstance(prompt, str):
-        conversation = Conversation((Message.user(prompt),))
+        conversation = Conversation((Message("user", (TextPart(prompt),)),))
     elif isinstance(prompt, Message):
         conversation = Conversation([prompt])
     elif isinstance(prompt, Conversation | list | tuple):
         conversation = Conversation(prompt)
     else:
         raise InvalidPromptError(f"a prompt is text or a Conversation, not {type(prompt).__name__}")
-    if not any(map(_says_something, conversation.messages)):
+    if not any(map(_has_content, conversation.messages)):
         raise InvalidPromptError("the prompt is empty", hint="Give it some text, an image or a file.")
     return conversation
 
 
-def _says_something(message: Message) -> bool:
+def _has_content(message: Message) -> bool:
     return any(not isinstance(part, TextPart) or part.text.strip() for part in message.parts)

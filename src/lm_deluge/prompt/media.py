@@ -1,4 +1,4 @@
-"""Images, files and audio: where they come from and what they are."""
+"""Images, files and audio: loading them and detecting their media types."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from lm_deluge.errors import InvalidPromptError
 __all__ = ["Media", "MediaSource", "load_media", "sniff_media_type"]
 
 MediaSource: TypeAlias = str | Path | bytes | bytearray
-"""A path, the bytes themselves, an http(s) URL (passed on, never fetched) or a data URL."""
+"""A path, the bytes themselves, an http(s) URL (sent as it is, never fetched) or a data URL."""
 
+# Offset in the file, bytes at that offset, media type.
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x89PNG\r\n\x1a\n", "image/png"),
     (0, b"\xff\xd8\xff", "image/jpeg"),
@@ -33,7 +34,7 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
 
 
 class Media(msgspec.Struct, frozen=True, kw_only=True):
-    """A medium: either `data` with its `media_type`, or the `url` where it lies, or the provider's `file_id`."""
+    """An image, file or audio: `data` with its `media_type`, or a `url`, or the provider's `file_id`."""
 
     media_type: str | None = None
     data: bytes | None = None
@@ -51,7 +52,7 @@ class Media(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def sniff_media_type(data: bytes) -> str | None:
-    """Return the media type that the first bytes show, or None."""
+    """Return the media type detected from the first bytes, or None."""
     for offset, magic, media_type in _SIGNATURES:
         if data.startswith(magic, offset):
             return media_type
@@ -62,7 +63,7 @@ def load_media(source: MediaSource | Media, *, kind: str, media_type: str | None
     """Return `source` as a medium of `kind` ("image", "audio" or "file").
 
     Raises:
-        InvalidPromptError: No such file, bytes that are no such medium, or a URL of another scheme.
+        InvalidPromptError: The file cannot be read, the data is not of this kind, or the URL has another scheme.
     """
     if isinstance(source, Media):
         return source
@@ -108,7 +109,7 @@ def _checked_type(data: bytes, kind: str, declared: str | None) -> str:
     if kind == "file":
         return declared or found or "application/octet-stream"
     if found is None or not found.startswith(f"{kind}/"):
-        what = found or "nothing that its first bytes would show"
+        actual = found or "data of an unknown format"
         known = sorted({media_type for *_, media_type in _SIGNATURES if media_type.startswith(kind)})
-        raise InvalidPromptError(f"these bytes are no {kind} but {what}", hint=f"Known: {', '.join(known)}.")
+        raise InvalidPromptError(f"these bytes are no {kind} but {actual}", hint=f"Known: {', '.join(known)}.")
     return found

@@ -28,10 +28,22 @@ Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """Who says what. Built with `Message.user(...)` and its kin; a `with_*` method returns a longer message.
+    """One message of a conversation, immutable.
+
+    Create it with `Message.user(...)`, `Message.system(...)` and the other class methods; each `with_*` method
+    returns a copy with one more part.
+
+    Attributes:
+        role: `system`, `developer`, `user`, `assistant` or `tool`.
+        parts: Text, media, tool calls and so on, in order.
+        name: Name of the author, where the API supports it.
 
     Raises:
-        InvalidPromptError: A part is of a wrong type, or a medium is not what it should be.
+        InvalidPromptError: A text is not a str, or an image, file or audio cannot be read or has an unknown format.
+
+    Example:
+        >>> message = Message.user("What is in this picture?").with_image("photo.png")
+        >>> response = await client.stream(message)
     """
 
     role: Role
@@ -40,12 +52,12 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def system(cls, text: str) -> Message:
-        """Start a message that tells the model how to behave."""
+        """Return a system message, the instructions for the model."""
         return cls("system", (_text(text),))
 
     @classmethod
     def developer(cls, text: str) -> Message:
-        """Start what newer OpenAI models take for a system message."""
+        """Return a developer message, the name of newer OpenAI models for system messages."""
         return cls("developer", (_text(text),))
 
     @classmethod
@@ -57,7 +69,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
         file: MediaSource | None = None,
         audio: MediaSource | None = None,
     ) -> Message:
-        """Start a message of the user: text, and media as path, bytes, URL or data URL."""
+        """Return a user message: text, and media as path, bytes, http(s) URL or data URL."""
         message = cls("user", () if text is None else (_text(text),))
         if image is not None:
             message = message.with_image(image)
@@ -67,36 +79,51 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def assistant(cls, text: str | None = None, *, tool_calls: Iterable[ToolCallPart] = ()) -> Message:
-        """Start a message of the model, as it was answered or should have been."""
+        """Return a message of the model, for example an earlier answer or an example of one."""
         return cls("assistant", (*(() if text is None else (_text(text),)), *tool_calls))
 
     @classmethod
     def tool_result(cls, tool_call_id: str, content: Any) -> Message:
-        """Answer a tool call; what is no text is sent as JSON."""
+        """Return the result of a tool call; a `content` that is not text is sent as JSON.
+
+        Raises:
+            InvalidPromptError: `content` cannot be encoded as JSON.
+        """
         if not isinstance(content, str):
             try:
                 content = json.dumps(content, ensure_ascii=False)
             except (TypeError, ValueError) as error:
-                raise InvalidPromptError("a tool result must be text or fit into JSON") from error
+                raise InvalidPromptError("a tool result must be text or data that can be encoded as JSON") from error
         return cls("tool", (ToolResultPart(tool_call_id, content),))
 
     def with_text(self, text: str) -> Message:
-        """Return the message with one more piece of text."""
+        """Return the message with one more text part."""
         return self._with(_text(text))
 
     def with_image(self, image: MediaSource | Media, *, detail: str | None = None) -> Message:
-        """Return the message with an image; its kind is read from its bytes."""
+        """Return the message with an image, whose format is detected from its first bytes.
+
+        Args:
+            image: A path, bytes, an http(s) URL or a data URL.
+            detail: `low`, `high` or `auto`, where the API supports it.
+        """
         return self._with(ImagePart(load_media(image, kind="image"), detail))
 
     def with_file(
         self, file: MediaSource | Media, *, media_type: str | None = None, filename: str | None = None
     ) -> Message:
-        """Return the message with a document."""
+        """Return the message with a document, for example a PDF.
+
+        Args:
+            file: A path, bytes, an http(s) URL or a data URL.
+            media_type: By default detected from the first bytes.
+            filename: By default the name of the path.
+        """
         media = load_media(file, kind="file", media_type=media_type)
         return self._with(FilePart(msgspec.structs.replace(media, filename=filename or media.filename)))
 
     def with_audio(self, audio: MediaSource | Media) -> Message:
-        """Return the message with sound."""
+        """Return the message with audio, whose format is detected from its first bytes."""
         return self._with(AudioPart(load_media(audio, kind="audio")))
 
     def _with(self, part: Part) -> Message:
@@ -104,24 +131,24 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def completion(self) -> str:
-        """All text of the message, joined."""
+        """The text parts of the message, joined."""
         return "".join([part.text for part in self.parts if type(part) is TextPart])
 
     text = completion
 
     @property
     def thinking(self) -> str:
-        """All reasoning text of the message, joined."""
+        """The reasoning parts of the message, joined."""
         return "".join([part.text for part in self.parts if type(part) is ReasoningPart])
 
     @property
     def refusal(self) -> str:
-        """The model's refusal, or an empty text."""
+        """The refusal parts of the message, joined; empty if the model did not refuse."""
         return "".join([part.text for part in self.parts if type(part) is RefusalPart])
 
     @property
     def tool_calls(self) -> tuple[ToolCallPart, ...]:
-        """The calls of the message, in order."""
+        """The tool calls of the message, in order."""
         return tuple(part for part in self.parts if type(part) is ToolCallPart)
 
 

@@ -1,4 +1,4 @@
-"""What a message is made of."""
+"""The parts of a message: text, media, tool calls and opaque data, one closed union."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 
 
 class TopLogprob(msgspec.Struct, frozen=True, gc=False):
-    """One of the likeliest tokens at a position."""
+    """One of the most likely tokens at a position."""
 
     token: str
     logprob: float
@@ -35,8 +35,8 @@ class TopLogprob(msgspec.Struct, frozen=True, gc=False):
 class TokenLogprob(msgspec.Struct, frozen=True, gc=False):
     """A generated token and how likely it was (natural logarithm).
 
-    `bytes` is the token's UTF-8, for tokens that are a part of a character; `top_logprobs` are the
-    alternatives that were asked for.
+    `bytes` is the token in UTF-8, as a token can be a part of a character; `top_logprobs` are the requested
+    alternatives.
     """
 
     token: str
@@ -46,26 +46,26 @@ class TokenLogprob(msgspec.Struct, frozen=True, gc=False):
 
 
 class TextPart(msgspec.Struct, frozen=True, gc=False, tag="text"):
-    """Text. `logprobs` only on generated text for which they were asked."""
+    """Text. `logprobs` is set only on generated text, if the request asked for log probabilities."""
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class ReasoningPart(msgspec.Struct, frozen=True, gc=False, tag="reasoning"):
-    """What the model thought, as far as the provider shows it."""
+    """The model's reasoning, or its summary, as far as the provider discloses it."""
 
     text: str
 
 
 class RefusalPart(msgspec.Struct, frozen=True, gc=False, tag="refusal"):
-    """The model's refusal, where the provider keeps it apart from text."""
+    """The model's refusal, where the provider separates it from text."""
 
     text: str
 
 
 class ImagePart(msgspec.Struct, frozen=True, tag="image"):
-    """An image. `detail` is `low`, `high` or `auto` where the API knows it."""
+    """An image. `detail` is `low`, `high` or `auto`, where the API supports it."""
 
     media: Media
     detail: str | None = None
@@ -78,14 +78,14 @@ class FilePart(msgspec.Struct, frozen=True, tag="file"):
 
 
 class AudioPart(msgspec.Struct, frozen=True, tag="audio"):
-    """Recorded or generated sound. `transcript` comes with generated sound."""
+    """Recorded or generated audio. `transcript` is set on generated audio only."""
 
     media: Media
     transcript: str | None = None
 
 
 class ToolCallPart(msgspec.Struct, frozen=True, tag="tool_call"):
-    """A call that the model made; fields as in `ToolCallFinished`."""
+    """A tool call of the model; the fields are those of the event `ToolCallFinished`."""
 
     id: str
     name: str
@@ -96,7 +96,7 @@ class ToolCallPart(msgspec.Struct, frozen=True, tag="tool_call"):
 
 
 class ToolResultPart(msgspec.Struct, frozen=True, tag="tool_result"):
-    """What a tool answered to the call `tool_call_id`: text, and media behind it. `is_error`: the tool failed."""
+    """The result of the tool call `tool_call_id`: text, followed by media. `is_error`: the tool failed."""
 
     tool_call_id: str
     content: str = ""
@@ -105,10 +105,10 @@ class ToolResultPart(msgspec.Struct, frozen=True, tag="tool_result"):
 
 
 class ProviderDataPart(msgspec.Struct, frozen=True, tag="provider_data"):
-    """Opaque data of a provider, echoed to that provider and to no other.
+    """Opaque data of a provider, sent back to the same provider only.
 
-    It stands right behind the part that it belongs to (the signature of a thought, of a call), or for itself
-    (a server's own tool); `kind` says which.
+    It directly follows the part that it belongs to (the signature of a reasoning part or a tool call), or is
+    independent of other parts (the call of a tool that the provider runs); `kind` distinguishes them.
     """
 
     provider: str

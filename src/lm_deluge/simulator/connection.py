@@ -1,4 +1,4 @@
-"""One connection of a client, and how a plan is played on it."""
+"""A client connection that plays the steps of an answer plan."""
 
 from __future__ import annotations
 
@@ -13,55 +13,62 @@ from typing import Any
 from lm_deluge.simulator.http import LAST_CHUNK, encode_chunk, encode_head
 from lm_deluge.simulator.plan import Close, Frame, Hang, Pause, Raw, Repeat, Reset, WirePlan
 
-__all__ = ["ClientLeftError", "Connection", "WatchedReader"]
+__all__ = ["ClientDisconnectedError", "Connection", "WatchedReader"]
 
-# So long a closing connection reads what the client still sends: closing at once would answer it with a RST, which
-# takes the answer away from a client that has not read it yet.
+# Seconds for which a closing connection still reads from the client. If it closed at once, unread bytes would cause a
+# RST, and the client would lose an answer that it has not read yet. Half a second is long for a loopback connection and
+# short for a test.
 _LINGER_S = 0.5
+_READ_BYTES = 2**16  # per read of discarded bytes: the default buffer limit of asyncio streams
 
 
-class ClientLeftError(Exception):
-    """The client closed the connection before its answer was through."""
+class ClientDisconnectedError(Exception):
+    """The client closed the connection before the end of the answer."""
 
 
-class _Broken(Exception):  # noqa: N818 - a way out, not an error
-    """The plan itself ended the connection."""
+class _PlanEndedConnection(Exception):  # noqa: N818 - control flow, not an error
+    """A step of the plan ended the connection."""
 
 
 class WatchedReader(asyncio.StreamReader):
-    """A reader that says at once when the client leaves, though nobody reads."""
+    """A stream reader that calls `on_end` when the client disconnects, even while no task reads from it."""
 
     on_end: Callable[[], None] | None = None
 
     def feed_eof(self) -> None:
-        """Take the end of what the client sends."""
+        """Handle the end of the client's data, and call `on_end`."""
         super().feed_eof()
         if self.on_end is not None:
             self.on_end()
 
     def set_exception(self, exc: Exception) -> None:
-        """Take the death of the connection."""
+        """Handle the loss of the connection, and call `on_end`."""
         super().set_exception(exc)
         if self.on_end is not None:
             self.on_end()
 
 
 class Connection:
-    """One connection of a client."""
+    """A client connection.
+
+    Attributes:
+        number: Number of the connection, counted from 1.
+        closes_on_next_request: The next request gets no answer: the connection closes instead.
+    """
 
     def __init__(self, number: int, reader: WatchedReader, writer: asyncio.StreamWriter) -> None:
         self.number = number
         self.reader = reader
         self.writer = writer
-        self.is_doomed = False
-        self._is_gone = False
+        self.closes_on_next_request = False
+        self._is_disconnected = False
         self._waiter: asyncio.Future[None] | None = None
         self._is_chunked = False
         self._pauses: Iterator[float] = iter(())
-        reader.on_end = self._leave
+        reader.on_end = self._on_disconnect
 
-    def _leave(self) -> None:
-        self._is_gone = True
+    def _on_disconnect(self) -> None:
+        self._is_disconnected = True
         self._wake()
 
     def _wake(self) -> None:
@@ -69,26 +76,26 @@ class Connection:
             self._waiter.set_result(None)
 
     def abort(self) -> None:
-        """Drop the connection with all that is unsent."""
+        """Close the connection at once and discard unsent bytes."""
         self.writer.transport.abort()
 
     async def close(self) -> None:
-        """Send what is unsent, then close; what the client still sends is passed over for a moment."""
+        """Send unsent bytes, discard incoming bytes for at most `_LINGER_S`, then close."""
         with contextlib.suppress(OSError, TimeoutError, RuntimeError):
             async with asyncio.timeout(_LINGER_S):
                 await self.writer.drain()
                 if self.writer.can_write_eof():
                     self.writer.write_eof()
-                while await self.reader.read(2**16):
+                while await self.reader.read(_READ_BYTES):
                     pass
         self.writer.close()
 
     async def play(self, plan: WirePlan, pauses: Iterator[float]) -> bool:
-        """Send an answer; return whether the connection can be used again.
+        """Send the answer of a plan; return whether the connection can take another request.
 
         Raises:
-            ClientLeftError: The client did not want the rest.
-            OSError: The connection died.
+            ClientDisconnectedError: The client disconnected before the end of the answer.
+            OSError: The connection is broken.
         """
         self._pauses = pauses
         self._is_chunked = False
@@ -97,19 +104,19 @@ class Connection:
                 await _PLAYERS[type(step)](self, step)
             self.writer.write(encode_head(plan.status, _headers(plan), version=plan.version))
             self._is_chunked = plan.framing == "chunked"
-            for step in chain(plan.unwritten, plan.body):
+            for step in chain(plan.lazy_frames, plan.body):
                 await _PLAYERS[type(step)](self, step)
-        except _Broken:
+        except _PlanEndedConnection:
             return False
         if plan.framing == "chunked":
             await self._write(LAST_CHUNK)
         await self.writer.drain()
-        self.is_doomed = plan.after == "doom"
+        self.closes_on_next_request = plan.after == "close_on_next_request"
         return plan.after != "close" and plan.framing != "close"
 
     async def _write(self, data: bytes) -> None:
-        if self._is_gone:
-            raise ClientLeftError
+        if self._is_disconnected:
+            raise ClientDisconnectedError
         self.writer.write(data)
         await self.writer.drain()
 
@@ -117,9 +124,9 @@ class Connection:
         await self._write(encode_chunk(data) if self._is_chunked else data)
 
     async def _sleep(self, seconds: float | None) -> None:
-        """Wait, for ever if need be; a client that leaves ends it at once."""
-        if self._is_gone:
-            raise ClientLeftError
+        """Wait, without end if `seconds` is None. A client that disconnects ends the wait at once."""
+        if self._is_disconnected:
+            raise ClientDisconnectedError
         if seconds == 0:
             await asyncio.sleep(0)
             return
@@ -132,47 +139,47 @@ class Connection:
             self._waiter = None
             if handle is not None:
                 handle.cancel()
-        if self._is_gone:
-            raise ClientLeftError
+        if self._is_disconnected:
+            raise ClientDisconnectedError
 
     async def play_frame(self, step: Frame) -> None:
-        """Send a piece of the body, in the rhythm of the answer."""
+        """Send a frame of the body; wait before it if it starts a delta."""
         if step.is_delta:
             await self._sleep(next(self._pauses, 0.0))
         await self._send(step.data)
 
     async def play_pause(self, step: Pause) -> None:
-        """Send nothing for a while."""
+        """Send nothing for the seconds of the step."""
         await self.writer.drain()
         await self._sleep(step.seconds)
 
     async def play_repeat(self, step: Repeat) -> None:
-        """Send the same piece again and again."""
-        left = step.times
-        while left is None or left > 0:
+        """Send the same bytes repeatedly."""
+        remaining = step.times
+        while remaining is None or remaining > 0:
             await self._sleep(step.every_s)
             await self._send(step.data)
-            left = None if left is None else left - 1
+            remaining = None if remaining is None else remaining - 1
 
     async def play_hang(self, step: Hang) -> None:
-        """Send nothing any more."""
+        """Send nothing until the client disconnects."""
         await self._sleep(None)
 
     async def play_raw(self, step: Raw) -> None:
-        """Send bytes past the framing."""
+        """Send bytes without the framing of the body."""
         await self._write(step.data)
 
     async def play_reset(self, step: Reset) -> None:
-        """Kill the connection."""
+        """Reset the connection (RST)."""
         await self.writer.drain()
-        # Lingering for 0 seconds makes the kernel close with a RST: socket(7), SO_LINGER.
+        # With a linger time of 0 seconds the kernel closes the socket with a RST: socket(7), SO_LINGER.
         self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.abort()
-        raise _Broken
+        raise _PlanEndedConnection
 
     async def play_close(self, step: Close) -> None:
-        """End the connection in order."""
-        raise _Broken
+        """Close the connection in order (FIN)."""
+        raise _PlanEndedConnection
 
 
 def _headers(plan: WirePlan) -> list[tuple[str, str]]:

@@ -1,17 +1,18 @@
-"""The default answer: a short tour of the library, which says what it is talking from."""
+"""The default answer: a short tour of the library, which states that it comes from the simulator."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["write_tour"]
+__all__ = ["write_demo_answer"]
 
-_LONGEST_ECHO = 60
+_LONGEST_ECHO = 60  # characters of a question that still fit into a heading on one line of a terminal
+_ECHO_PREFIX = "You said:"
 
-# Everything a terminal or a Markdown heading could take for a command.
+# Characters that a terminal or a Markdown heading would interpret.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f`*_<>#\[\]|\\]")
 
-_TOUR = """\
+_DEMO_ANSWER = """\
 I am the **simulator** of LM Deluge, not a model: this text was written beforehand and comes to you token by \
 token over a real socket, and is read by the same code that talks to OpenAI. 🌊
 
@@ -44,8 +45,9 @@ A stream that breaks never ends in silence: it raises, with all that arrived in 
 """
 
 
-def write_tour(question: str) -> str:
-    """Return the tour; a short question is taken up in its heading."""
-    asked = " ".join(_UNSAFE.sub(" ", question).split())
-    heading = f"## You said: {asked}" if asked and len(question) <= _LONGEST_ECHO else "## Welcome to LM Deluge"
-    return f"{heading}\n\n{_TOUR}"
+def write_demo_answer(question: str) -> str:
+    """Return the demo answer; a short question is repeated in its heading."""
+    safe_question = " ".join(_UNSAFE.sub(" ", question).split())
+    is_echoed = safe_question and len(question) <= _LONGEST_ECHO
+    heading = f"## {_ECHO_PREFIX} {safe_question}" if is_echoed else "## Welcome to LM Deluge"
+    return f"{heading}\n\n{_DEMO_ANSWER}"

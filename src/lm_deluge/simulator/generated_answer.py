@@ -1,6 +1,7 @@
-"""What is answered where no script says it: a call of an offered tool, JSON where JSON is asked for, else the tour.
+"""Answers generated from the request, for requests without a script.
 
-So a program that uses tools, schemas or reasoning can be tried out without a key and without a script.
+The answer is a call of an offered tool, JSON where the request wants JSON, or else the demo answer. So a program that
+uses tools, schemas or reasoning can be tried out without a key and without a script.
 """
 
 from __future__ import annotations
@@ -12,17 +13,21 @@ from typing import Any
 from lm_deluge.encoders.encoder import ParsedRequest
 from lm_deluge.prompt.parts import ToolResultPart
 from lm_deluge.prompt.tool import Tool
-from lm_deluge.simulator.demo_answer import write_tour
+from lm_deluge.simulator.demo_answer import write_demo_answer
 
 __all__ = ["make_call", "make_example", "make_reasoning", "make_text"]
 
-_DEEPEST = 8  # schemas may contain themselves
+_DEEPEST = 8  # levels of nesting: enough for schemas in use, and an end for schemas that contain themselves
+_MOST_ITEMS = 20  # of an array: satisfies a usual `minItems`, and a huge one cannot exhaust memory
 
 Schema = Mapping[str, Any]
 
 
 def make_call(request: ParsedRequest) -> tuple[str, Any] | None:
-    """Return a call of the tool that must be called, else of the first one; None once results have come."""
+    """Return name and arguments of a tool call: of the tool that the request requires, or else of the first tool.
+
+    None if the request offers no tools, forbids calls, or ends with tool results.
+    """
     choice = request.params.tool_choice
     last = request.conversation.messages[-1:]
     tools = [tool for tool in request.tools if isinstance(tool, Tool)]
@@ -33,27 +38,27 @@ def make_call(request: ParsedRequest) -> tuple[str, Any] | None:
 
 
 def make_text(request: ParsedRequest) -> str:
-    """Return the text of an answer."""
+    """Return the text of an answer: JSON if the request wants JSON, tool results, or the demo answer."""
     if request.output is not None:
         return json.dumps(make_example(request.output), ensure_ascii=False)
     last = request.conversation.messages[-1:]
     results = [part.content for part in last[0].parts if isinstance(part, ToolResultPart)] if last else []
-    asked = [message.completion for message in request.conversation if message.role == "user"]
-    question = asked[-1] if asked else ""
+    questions = [message.completion for message in request.conversation if message.role == "user"]
+    question = questions[-1] if questions else ""
     if request.params.json_mode:
         return json.dumps({"simulated": True, "question": question}, ensure_ascii=False)
-    return f"The tool says: {' '.join(results)}" if results else write_tour(question)
+    return f"The tool returned: {' '.join(results)}" if results else write_demo_answer(question)
 
 
 def make_reasoning(request: ParsedRequest) -> str:
-    """Return thoughts where an effort is asked for."""
+    """Return reasoning text if the request sets a reasoning effort, else an empty string."""
     if request.params.reasoning_effort in (None, "none"):
         return ""
     return "A simulator does not think. These words stand where a reasoning model shows its thoughts."
 
 
 def make_example(schema: Any) -> Any:
-    """Return a value that follows a JSON schema, as far as its types, choices, examples and smallest sizes go."""
+    """Return a value that follows a JSON schema, as far as types, choices, examples and minimum sizes are concerned."""
     return _example(schema, "", schema, 0)
 
 
@@ -63,28 +68,28 @@ def _example(schema: Any, name: str, root: Any, depth: int) -> Any:
     for choice in (schema.get("examples"), schema.get("enum")):
         if isinstance(choice, list) and choice:
             return choice[0]
-    for said in ("const", "default"):
-        if said in schema:
-            return schema[said]
-    inner = _inner(schema, root)
-    if inner is not None:
-        return _example(inner, name, root, depth + 1)
+    for keyword in ("const", "default"):
+        if keyword in schema:
+            return schema[keyword]
+    target = _resolved(schema, root)
+    if target is not None:
+        return _example(target, name, root, depth + 1)
     make = _MAKERS.get(_kind(schema))
     return None if make is None else make(schema, name, root, depth)
 
 
-def _inner(schema: Schema, root: Any) -> Any:
-    """Return the schema that this one stands for, or None."""
+def _resolved(schema: Schema, root: Any) -> Any:
+    """Return the target of `$ref`, or the first alternative of `anyOf` and its like; None for other schemas."""
     reference = schema.get("$ref")
     if isinstance(reference, str):
         found = root
         for step in reference.removeprefix("#").strip("/").split("/"):
             found = found.get(step) if isinstance(found, Mapping) else None
         return found if found is not schema else None
-    several: list[Any] = next(
+    alternatives: list[Any] = next(
         (schema[word] for word in ("anyOf", "oneOf", "allOf") if isinstance(schema.get(word), list)), []
     )
-    return next((each for each in several if each != {"type": "null"}), None)
+    return next((each for each in alternatives if each != {"type": "null"}), None)
 
 
 def _kind(schema: Schema) -> str:
@@ -101,8 +106,8 @@ def _object(schema: Schema, name: str, root: Any, depth: int) -> dict[str, Any]:
 
 
 def _array(schema: Schema, name: str, root: Any, depth: int) -> list[Any]:
-    least = schema.get("minItems")
-    count = min(max(least, 1), 20) if isinstance(least, int) else 1
+    minimum = schema.get("minItems")
+    count = min(max(minimum, 1), _MOST_ITEMS) if isinstance(minimum, int) else 1
     return [_example(schema.get("items", {}), name, root, depth + 1)] * count
 
 

@@ -1,7 +1,7 @@
-"""A small HTTP/1.1 server side: requests read strictly, answers written byte by byte.
+"""The server side of HTTP/1.1: it parses requests strictly and writes answers exactly as the caller gives them.
 
-Strict in what it reads (RFC 9112), as a server that takes everything would hide a client's mistakes. What it
-writes is left to the caller entirely: the faults lie below what a web framework can be made to send.
+Parsing follows RFC 9112 strictly, because a lenient server would hide the mistakes of a client. The writer checks
+nothing, because the faults need bytes that no web framework can send.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[^\r\n]*)?\r\n")
 
 
 class HttpError(Exception):
-    """A request that cannot be read; `status` is what to answer, after which the connection is closed."""
+    """A request that cannot be parsed. The connection closes after an answer with `status`."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -33,13 +33,13 @@ class HttpError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a request may be.
+    """Size and time limits of a request. A larger request gets status 413 or 431, a slower request status 408.
 
     Attributes:
-        header_bytes: Request line and headers together.
-        body_bytes: The body, after chunks were joined.
-        header_s: Seconds from the first byte to the end of the headers.
-        body_s: Seconds for the body.
+        header_bytes: Largest size of request line and headers together.
+        body_bytes: Largest size of the body, without the framing of chunks.
+        header_s: Longest time, in seconds, from the first byte to the end of the headers.
+        body_s: Longest time, in seconds, for the body.
     """
 
     header_bytes: int = 64 * 2**10
@@ -50,7 +50,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as it came; names of headers are in lower case, repeated ones joined with a comma."""
+    """A parsed request. Header names are in lower case; the values of a repeated header are joined with a comma."""
 
     method: str
     path: str
@@ -61,18 +61,18 @@ class Request:
 
     @property
     def keeps_alive(self) -> bool:
-        """Whether the client wants to use the connection again."""
+        """Whether the client wants to reuse the connection for another request."""
         options = self.headers.get("connection", "").lower()
         return "close" not in options and (self.is_http_11 or "keep-alive" in options)
 
 
 async def read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: Limits) -> Request | None:
-    """Return the next request; None where the client closed the connection before a whole one.
+    """Return the next request, or None if the client closed the connection before the end of a request.
 
-    A connection may stay idle for as long as it wants; the clocks run from the first byte.
+    A connection may stay idle without limit; the time limits start with the first byte of the request.
 
     Raises:
-        HttpError: What came is no request, larger than the limits, or too slow.
+        HttpError: The request is malformed, larger than the limits, or too slow.
     """
     try:
         first = await reader.read(1)
@@ -88,7 +88,7 @@ async def read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
     except asyncio.LimitOverrunError as error:
         raise HttpError(431, f"The headers are larger than {limits.header_bytes} bytes.") from error
     except TimeoutError as error:
-        raise HttpError(408, "The request did not come in time.") from error
+        raise HttpError(408, "The request did not arrive in time.") from error
     return Request(request.method, request.path, request.query, request.headers, body, request.is_http_11)
 
 
@@ -105,7 +105,7 @@ def _parse_head(head: bytes) -> Request:
             raise HttpError(400, "A header cannot be read.")
         name, value = name.lower(), value.strip(" \t")
         if name == "content-length" and headers.get(name, value) != value:
-            raise HttpError(400, "There are two lengths.")
+            raise HttpError(400, "There are two different content-length headers.")
         headers[name] = f"{headers[name]}, {value}" if name in headers and name != "content-length" else value
     try:
         parts = urlsplit(target)
@@ -119,11 +119,11 @@ async def _read_body(
 ) -> bytes:
     length, coding = request.headers.get("content-length"), request.headers.get("transfer-encoding")
     if length is not None and coding is not None:
-        raise HttpError(400, "A body has a length or is sent in chunks, not both.")
+        raise HttpError(400, "The request has both content-length and transfer-encoding.")
     if coding is not None and coding.lower() != "chunked":
-        raise HttpError(501, "This transfer coding is not known.")
+        raise HttpError(501, "This transfer-encoding is not supported.")
     if length is not None and not (length.isascii() and length.isdigit()):
-        raise HttpError(400, "The length is no number.")
+        raise HttpError(400, "The content-length is not a number.")
     if length is not None and int(length) > limits.body_bytes:
         raise _too_large(limits)
     if request.headers.get("expect", "").lower() == "100-continue":
@@ -138,17 +138,17 @@ async def _read_chunks(reader: asyncio.StreamReader, limits: Limits) -> bytes:
     while True:
         found = _CHUNK_SIZE.fullmatch(await reader.readuntil(b"\r\n"))
         if found is None:
-            raise HttpError(400, "The size of a chunk cannot be read.")
+            raise HttpError(400, "The size of a chunk is not a hexadecimal number.")
         size = int(found.group(1), 16)
         if len(body) + size > limits.body_bytes:
             raise _too_large(limits)
         if size == 0:
             while await reader.readuntil(b"\r\n") != b"\r\n":
-                pass  # trailers say nothing here
+                pass  # trailers are read and ignored
             return bytes(body)
         body += await reader.readexactly(size)
         if await reader.readexactly(2) != b"\r\n":
-            raise HttpError(400, "A chunk is longer than it says.")
+            raise HttpError(400, "A chunk is longer than its size.")
 
 
 def _too_large(limits: Limits) -> HttpError:
@@ -156,12 +156,12 @@ def _too_large(limits: Limits) -> HttpError:
 
 
 def encode_head(status: int, headers: Iterable[tuple[str, str]], *, version: str = "HTTP/1.1") -> bytes:
-    """Write status line and headers as they are given: repeated, huge or contradictory ones too."""
-    known = {each.value: each.phrase for each in HTTPStatus}
-    lines = [f"{version} {status} {known.get(status, 'Unknown')}", *(f"{name}: {value}" for name, value in headers)]
+    """Encode status line and headers without checks: headers may be repeated, huge or contradictory."""
+    phrases = {each.value: each.phrase for each in HTTPStatus}
+    lines = [f"{version} {status} {phrases.get(status, 'Unknown')}", *(f"{name}: {value}" for name, value in headers)]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
 def encode_chunk(data: bytes) -> bytes:
-    """Write one chunk of a chunked body; nothing for no data, as an empty chunk would end the body."""
+    """Encode a chunk of a chunked body. Empty data gives no bytes, because an empty chunk ends the body."""
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""

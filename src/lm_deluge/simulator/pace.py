@@ -1,4 +1,4 @@
-"""How fast an answer comes."""
+"""How fast the simulator sends an answer."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ __all__ = ["Pace"]
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The rhythm of a stream. The default is as fast as possible.
+    """How fast the tokens of a stream are sent. The default is as fast as possible.
 
     Attributes:
-        tokens_per_second: One token is one delta; None for no pauses.
-        first_token_s: Seconds before the first one.
-        jitter: How far a pause may be off, as a share of it: 0.5 is 50 % more or less.
+        tokens_per_second: One token is one delta; None means no pauses.
+        first_token_s: Seconds before the first token.
+        jitter: The largest random deviation of a pause, as a share of the pause: 0.5 is up to 50 % more or less.
+
+    Raises:
+        ValueError: A value is out of its range.
     """
 
     tokens_per_second: float | None = None
@@ -30,7 +33,7 @@ class Pace:
             raise ValueError("first_token_s must be 0 or more, and jitter between 0 and 1")
 
     def pauses(self, rng: random.Random) -> Iterator[float]:
-        """Yield, without end, the seconds to wait before each token."""
+        """Yield the seconds to wait before each token, without end."""
         yield self._jittered(self.first_token_s, rng)
         gap = 1 / self.tokens_per_second if self.tokens_per_second else 0.0
         while True:

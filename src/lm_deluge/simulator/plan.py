@@ -1,4 +1,4 @@
-"""What is going to be sent, as a value: so that a fault is a function from one plan to another."""
+"""An answer plan: the steps to send, as a value. A fault is a function from one plan to another."""
 
 from __future__ import annotations
 
@@ -18,17 +18,30 @@ from lm_deluge.events import (
     ToolCallStarted,
 )
 
-__all__ = ["Close", "Frame", "Hang", "Pause", "Raw", "Repeat", "Reset", "Site", "Step", "WirePlan", "build_plan"]
+__all__ = [
+    "AnswerContext",
+    "Close",
+    "Frame",
+    "Hang",
+    "Pause",
+    "Raw",
+    "Repeat",
+    "Reset",
+    "Step",
+    "WirePlan",
+    "build_plan",
+]
 
 _DELTAS = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallStarted, ToolCallDelta, MediaDelta)
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Bytes of the body, sent at once; `event` is what they say. Only deltas keep the pace.
+    """Bytes of the body that are sent in one write.
 
     Attributes:
-        is_first: It is the first one that says so: some APIs write several frames for one event.
+        event: The event that the bytes encode, or None. A pause comes before deltas only.
+        is_first: Whether this is the first frame of its event: some APIs encode an event in several frames.
     """
 
     data: bytes
@@ -37,20 +50,20 @@ class Frame:
 
     @property
     def is_delta(self) -> bool:
-        """Whether a piece of the answer begins with it."""
+        """Whether the frame starts a delta of the answer."""
         return self.is_first and isinstance(self.event, _DELTAS)
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Seconds in which nothing is sent."""
+    """Send nothing for some seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """The same bytes of the body again and again, `times` times or until the client leaves."""
+    """Send the same bytes of the body `times` times, or until the client disconnects if `times` is None."""
 
     data: bytes
     every_s: float = 0.0
@@ -59,37 +72,37 @@ class Repeat:
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """Nothing any more, on an open connection, until the client leaves."""
+    """Send nothing more and keep the connection open until the client disconnects."""
 
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """Bytes on the connection itself, past the framing of the body."""
+    """Send bytes on the connection without the framing of the body."""
 
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """The connection dies: RST."""
+    """Reset the connection (RST)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """The connection is closed in order, but too early: FIN."""
+    """Close the connection in order (FIN), before the end of the answer."""
 
 
 Step: TypeAlias = Frame | Pause | Repeat | Hang | Raw | Reset | Close
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
-    """Where and for whom an answer is planned.
+class AnswerContext:
+    """The request that an answer is planned for, and the encoder of its wire API.
 
     Attributes:
-        port: Where the simulator listens.
-        path: What was asked for.
-        now: Seconds since 1970.
+        port: The port that the simulator listens on.
+        path: The path of the request.
+        now: The time of the request, in seconds since 1970.
     """
 
     encoder: Encoder
@@ -101,18 +114,19 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class WirePlan:
-    """One answer.
+    """The plan of one answer.
 
     Attributes:
-        before: Steps in front of the status line.
-        framing: How the end of the body is told: by chunks, by its length, or by closing the connection.
-        length: What `content-length` says; None for the truth.
-        unwritten: Frames of the body that are made while it is sent, in front of `body`.
-        events: The answer that the body says, before any edit of its bytes.
-        after: What becomes of the connection. `doom` leaves it open and closes it upon the next request.
+        before: Steps before the status line.
+        framing: How the body ends: with the last chunk, after `content-length` bytes, or when the connection closes.
+        length: The value of `content-length`; None for the real length of the body.
+        lazy_frames: Frames that are encoded while the body is sent; they come before `body`.
+        events: The events that the body encodes, before a fault edits its bytes.
+        after: What happens to the connection after the answer. `close_on_next_request` keeps it open, and closes it
+            without an answer when the next request arrives.
     """
 
-    site: Site
+    context: AnswerContext
     body: tuple[Step, ...]
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
@@ -120,53 +134,53 @@ class WirePlan:
     framing: Literal["chunked", "length", "close"] = "chunked"
     length: int | None = None
     version: str = "HTTP/1.1"
-    after: Literal["keep", "close", "doom"] = "keep"
+    after: Literal["keep", "close", "close_on_next_request"] = "keep"
     is_stream: bool = True
-    unwritten: Iterable[Frame] = ()
+    lazy_frames: Iterable[Frame] = ()
     events: tuple[Event, ...] = ()
 
     def with_headers(self, **headers: str) -> WirePlan:
-        """Return the plan with headers in place of those of the same name; `_` stands for `-`."""
+        """Return a plan with the headers added or replaced. An underscore in an argument name becomes a hyphen."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         kept = tuple(pair for pair in self.headers if pair[0] not in named)
         return replace(self, headers=(*kept, *named.items()))
 
     def without_header(self, name: str) -> WirePlan:
-        """Return the plan without a header."""
+        """Return a plan without the header `name`."""
         return replace(self, headers=tuple(pair for pair in self.headers if pair[0] != name))
 
-    def written(self) -> WirePlan:
-        """Return the plan with its whole body written, as a fault wants it."""
-        return replace(self, body=(*self.unwritten, *self.body), unwritten=())
+    def encoded(self) -> WirePlan:
+        """Return a plan with every lazy frame encoded into `body`, where a fault can edit it."""
+        return replace(self, body=(*self.lazy_frames, *self.body), lazy_frames=())
 
     def with_document(self, status: int, content_type: str, data: bytes) -> WirePlan:
-        """Return a plan that answers with one document instead."""
-        plan = replace(self, status=status, body=(Frame(data),), unwritten=(), framing="length", is_stream=False)
+        """Return a plan whose answer is a single document with this status."""
+        plan = replace(self, status=status, body=(Frame(data),), lazy_frames=(), framing="length", is_stream=False)
         return plan.with_headers(content_type=content_type)
 
     def map_frames(self, edit: Callable[[bytes], bytes]) -> WirePlan:
-        """Return the plan with the bytes of every frame changed."""
+        """Return a plan with `edit` applied to the bytes of every frame."""
         return replace(self, body=tuple(_edited(step, edit) for step in self.body))
 
     def split(self, after: int) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
-        """Cut the body behind the first `after` deltas, at the latest before the end of the answer.
+        """Cut the body after the first `after` deltas, at the latest before the finish of the answer.
 
-        A plain answer is cut in the middle of its one frame.
+        A plain answer is cut in the middle of its only frame.
         """
         if not self.is_stream:
             return _halves(self.body)
-        seen = 0
+        count = 0
         for position, step in enumerate(self.body):
             if isinstance(step, Frame):
-                if isinstance(step.event, ResponseFinished) or (step.is_delta and seen == after):
+                if isinstance(step.event, ResponseFinished) or (step.is_delta and count == after):
                     return self.body[:position], self.body[position:]
-                seen += step.is_delta
+                count += step.is_delta
         return self.body, ()
 
     def insert(self, after: int, *steps: Step) -> WirePlan:
-        """Return the plan with steps behind the first `after` deltas."""
-        before, rest = self.split(after)
-        return replace(self, body=(*before, *steps, *rest))
+        """Return a plan with `steps` inserted after the first `after` deltas."""
+        head, rest = self.split(after)
+        return replace(self, body=(*head, *steps, *rest))
 
 
 def _edited(step: Step, edit: Callable[[bytes], bytes]) -> Step:
@@ -179,33 +193,34 @@ def _halves(body: tuple[Step, ...]) -> tuple[tuple[Step, ...], tuple[Step, ...]]
     return (Frame(data[:middle]),), (Frame(data[middle:]),)
 
 
-def build_plan(site: Site, events: Sequence[Event]) -> WirePlan:
+def build_plan(context: AnswerContext, events: Sequence[Event]) -> WirePlan:
     """Return the plan of a healthy answer, streamed or plain as the request wants it.
 
-    A streamed one is written as it is sent: a thousand that begin together do not wait for each other's end.
+    A streamed answer is encoded while it is sent, so that a thousand streams that start at the same time do not wait
+    until all of them are encoded.
     """
-    created = int(site.now)
-    if not site.request.is_streamed:
-        data = site.encoder.encode_response(events, created=created)
-        plan = WirePlan(site, (Frame(data),), framing="length", is_stream=False)
+    created = int(context.now)
+    if not context.request.is_streamed:
+        data = context.encoder.encode_response(events, created=created)
+        plan = WirePlan(context, (Frame(data),), framing="length", is_stream=False)
         return plan.with_headers(content_type="application/json")
     last: Event | None = None
     is_new = True
 
-    def watched() -> Iterable[Event]:
+    def tracked_events() -> Iterable[Event]:
         nonlocal last, is_new
         for event in events:
             last, is_new = event, True
             yield event
 
-    def read_off(data: bytes) -> Frame:
+    def frame_of(data: bytes) -> Frame:
         nonlocal is_new
-        was_new, is_new = is_new, False
-        return Frame(data, last, was_new)
+        is_first, is_new = is_new, False
+        return Frame(data, last, is_first)
 
-    # The encoder writes a frame as soon as it can, so the last event that it took is the one in the frame.
-    frames = site.encoder.encode_stream(watched(), created=created, include_usage=site.request.wants_usage)
-    unwritten = (read_off(data) for data in frames)
-    return WirePlan(site, (), unwritten=unwritten, events=tuple(events)).with_headers(
-        content_type=site.encoder.stream_type, cache_control="no-cache"
+    # The encoder yields a frame as soon as it can, so a frame encodes the last event that the encoder has taken.
+    frames = context.encoder.encode_stream(tracked_events(), created=created, include_usage=context.request.wants_usage)
+    lazy_frames = (frame_of(data) for data in frames)
+    return WirePlan(context, (), lazy_frames=lazy_frames, events=tuple(events)).with_headers(
+        content_type=context.encoder.stream_type, cache_control="no-cache"
     )

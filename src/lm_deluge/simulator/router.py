@@ -1,4 +1,4 @@
-"""From a request to the plan of its answer."""
+"""Routing: from a request to the plan of its answer."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from lm_deluge.encoders.encoder import Encoder, Endpoint, ParsedRequest
 from lm_deluge.errors import APIError, BadRequestError, ConfigurationError, NotFoundError, ServerError
 from lm_deluge.events import Event
 from lm_deluge.prompt.conversation import Conversation
-from lm_deluge.simulator.background import BACKGROUND_PATHS, KeptAnswers
+from lm_deluge.simulator.background import BACKGROUND_PATHS, BackgroundAnswers
 from lm_deluge.simulator.batches.jobs import Batches, BatchStore
-from lm_deluge.simulator.batches.routes import batch_encoder, find_batch_route
-from lm_deluge.simulator.faults.answer import refuse
+from lm_deluge.simulator.batches.routes import encoder_of_batch_path, find_batch_route
+from lm_deluge.simulator.faults.answer import error_plan
 from lm_deluge.simulator.faults.catalog import FAULTS, Fault, FaultQueue, FaultSource
 from lm_deluge.simulator.http import HttpError, Request
-from lm_deluge.simulator.plan import Site, WirePlan, build_plan
+from lm_deluge.simulator.plan import AnswerContext, WirePlan, build_plan
 from lm_deluge.simulator.script import Scripts, ScriptSource
 
 __all__ = ["Router"]
 
-Planned: TypeAlias = tuple[WirePlan, Fault | None]
+PlannedAnswer: TypeAlias = tuple[WirePlan, Fault | None]
+"""The plan of an answer, and the fault that edited it."""
 
 _HOST = "127.0.0.1"
 _MODEL = "simulator"
@@ -37,140 +38,142 @@ _FAULT_HEADER = "x-simulator-fault"
 _ROUTES: list[tuple[re.Pattern[str], Endpoint, Encoder]] = [
     (re.compile(route.pattern), route, encoder) for encoder in list_encoders() for route in encoder.routes
 ]
-_DEFAULT = find_encoder("openai-chat")  # whose words are spoken on a path that is nobody's
+_DEFAULT_ENCODER = find_encoder("openai-chat")  # for errors on a path of no wire API
 _MODEL_PATHS = ("/v1/models", "/models")
 
-_NO_REQUEST = ParsedRequest(model=_MODEL, conversation=Conversation())
+_EMPTY_REQUEST = ParsedRequest(model=_MODEL, conversation=Conversation())
 
 
 class Router:
-    """Decides what each request is answered with. It sends nothing."""
+    """Chooses the answer of each request. It plans answers and does not send them."""
 
     def __init__(self, script: ScriptSource | None, faults: FaultSource, batches: Batches | None = None) -> None:
         self._scripts = Scripts(script)
         self._faults = FaultQueue(faults)
-        self._kept = KeptAnswers()
+        self._background = BackgroundAnswers()
         self._batches = BatchStore(batches or Batches(), self._answer_in_batch)
-        self._batched = 0
+        self._batch_requests = 0
 
-    def plan(self, request: Request, *, number: int, port: int) -> Planned:
-        """Return the plan for the request of that number, and the fault that is in it."""
+    def plan(self, request: Request, *, number: int, port: int) -> PlannedAnswer:
+        """Return the plan for the answer, and its fault. `number` counts the requests from 1."""
         fault: Fault | None = None
         try:
             plan, fault = _find_route(request)(self, request, number, port)
         except APIError as error:
-            plan = refuse(build_plan(_site(request, port), []), error)
-        except ConfigurationError as error:  # a fault that needs a library that is not there
-            plan = refuse(build_plan(_site(request, port), []), _bad_request(str(error)))
+            plan = error_plan(build_plan(_context(request, port), []), error)
+        except ConfigurationError as error:  # the fault needs a library that is not installed
+            plan = error_plan(build_plan(_context(request, port), []), _bad_request(str(error)))
         return _with_usual_headers(plan, number), fault
 
-    def plan_refusal(self, error: HttpError, *, port: int) -> WirePlan:
-        """Return the plan for a request that could not be read. The connection ends with it."""
-        site = _site(Request("", "", {}, {}), port)
-        refusal = refuse(build_plan(site, []), _bad_request(error.message, error.status))
-        return _with_usual_headers(replace(refusal, after="close"), 0)
+    def plan_http_error(self, error: HttpError, *, port: int) -> WirePlan:
+        """Return the plan for a request that cannot be parsed. The connection closes after the answer."""
+        context = _context(Request("", "", {}, {}), port)
+        plan = error_plan(build_plan(context, []), _bad_request(error.message, error.status))
+        return _with_usual_headers(replace(plan, after="close"), 0)
 
-    def chat(self, request: Request, number: int, port: int) -> Planned:
-        """Answer a call of a model."""
-        encoder, asked = _speaks(request)
-        parsed = encoder.parse_request(request.body, **asked)
+    def call_model(self, request: Request, number: int, port: int) -> PlannedAnswer:
+        """Plan the answer to a model call."""
+        encoder, path_params = _match_path(request)
+        parsed = encoder.parse_request(request.body, **path_params)
         fault = self._choose_fault(request, parsed)
-        site = _site(request, port, parsed)
+        context = _context(request, port, parsed)
         if fault is None:
-            return build_plan(site, self._play_script(site, number)), None
+            return build_plan(context, self._play_script(context, number)), None
         fault.check_fit(encoder)
-        if fault.replaces(site):
-            return fault.edit_plan(build_plan(site, [])), fault
-        events = fault.edit_events(self._play_script(site, number), site)
-        return fault.edit_plan(build_plan(site, events)), fault
+        if fault.replaces(context):
+            return fault.edit_plan(build_plan(context, [])), fault
+        events = fault.edit_events(self._play_script(context, number), context)
+        return fault.edit_plan(build_plan(context, events)), fault
 
-    def resume(self, request: Request, number: int, port: int) -> Planned:
-        """Give an answer of background mode, or the rest of it."""
-        plan = self._kept.resume(request)
-        fault = self._choose_fault(request, plan.site.request)
+    def resume(self, request: Request, number: int, port: int) -> PlannedAnswer:
+        """Plan a stored answer of background mode, or its remaining frames."""
+        plan = self._background.resume(request)
+        fault = self._choose_fault(request, plan.context.request)
         return (plan, None) if fault is None else (fault.edit_plan(plan), fault)
 
-    def cancel(self, request: Request, number: int, port: int) -> Planned:
-        """End an answer of background mode."""
-        return self._kept.cancel(request), None
+    def cancel(self, request: Request, number: int, port: int) -> PlannedAnswer:
+        """Cancel a stored answer of background mode."""
+        return self._background.cancel(request), None
 
-    def batch(self, request: Request, number: int, port: int) -> Planned:
-        """Answer what is asked of a batch API."""
+    def batch(self, request: Request, number: int, port: int) -> PlannedAnswer:
+        """Plan the answer to a request to a batch API."""
         route = find_batch_route(request)
-        assert route is not None  # noqa: S101 - or it would not have come here
-        fault = self._choose_fault(request, _NO_REQUEST)
+        assert route is not None  # noqa: S101 - `_find_route` has checked the path
+        fault = self._choose_fault(request, _EMPTY_REQUEST)
         plan = _document(request, port, {})
-        if fault is not None and fault.replaces(plan.site):
+        if fault is not None and fault.replaces(plan.context):
             return fault.edit_plan(plan), fault
-        reply = route.handler(self._batches, request, route.named, f"http://{_HOST}:{port}")
+        reply = route.handler(self._batches, request, route.path_params, f"http://{_HOST}:{port}")
         plan = replace(plan.with_document(200, reply.content_type, reply.data), headers=(*plan.headers, *reply.headers))
         return (plan, None) if fault is None else (fault.edit_plan(plan), fault)
 
-    def _answer_in_batch(self, api: str, body: bytes, asked: dict[str, Any]) -> tuple[int, bytes]:
+    def _answer_in_batch(self, api: str, body: bytes, path_params: dict[str, Any]) -> tuple[int, bytes]:
         """Return status and body of the answer to a request in a batch."""
         encoder = find_encoder(api)
-        self._batched += 1
+        self._batch_requests += 1
         try:
-            parsed = encoder.parse_request(body, **asked)
-            site = Site(encoder, parsed, 0, "", time.time())
-            return 200, encoder.encode_response(self._play_script(site, self._batched), created=int(site.now))
+            parsed = encoder.parse_request(body, **path_params)
+            context = AnswerContext(encoder, parsed, 0, "", time.time())
+            return 200, encoder.encode_response(
+                self._play_script(context, self._batch_requests), created=int(context.now)
+            )
         except APIError as error:
             return error.status_code or 500, encoder.encode_error(error)
 
-    def list_models(self, request: Request, number: int, port: int) -> Planned:
-        """List the models: one that is healthy, and one for each fault."""
+    def list_models(self, request: Request, number: int, port: int) -> PlannedAnswer:
+        """Plan the list of models: `simulator`, and one model for each fault."""
         rows = [_model_row(name) for name in _model_names()]
         return _document(request, port, {"object": "list", "data": rows}), None
 
-    def show_model(self, request: Request, number: int, port: int) -> Planned:
-        """Describe one model."""
+    def show_model(self, request: Request, number: int, port: int) -> PlannedAnswer:
+        """Plan the description of one model."""
         name = request.path.partition("models/")[2]
         if name not in _model_names():
             raise _no_model(name)
         return _document(request, port, _model_row(name)), None
 
     def _choose_fault(self, request: Request, parsed: ParsedRequest) -> Fault | None:
-        asked = request.query.get("fault") or request.headers.get(_FAULT_HEADER)
-        prefix, _, named = parsed.model.partition("/")
-        if asked is None and (prefix != _MODEL or not named):
+        spelled = request.query.get("fault") or request.headers.get(_FAULT_HEADER)
+        prefix, _, fault_of_model = parsed.model.partition("/")
+        if spelled is None and (prefix != _MODEL or not fault_of_model):
             return self._faults.take()
         try:
-            return Fault.parse(asked or named)
+            return Fault.parse(spelled or fault_of_model)
         except ConfigurationError as error:
-            raise (_no_model(parsed.model) if asked is None else _bad_request(error.message)) from error
+            raise (_no_model(parsed.model) if spelled is None else _bad_request(error.message)) from error
 
-    def _play_script(self, site: Site, number: int) -> list[Event]:
-        parsed, response_id = site.request, f"{site.encoder.id_prefix}sim-{number:06}"
+    def _play_script(self, context: AnswerContext, number: int) -> list[Event]:
+        parsed, response_id = context.request, f"{context.encoder.id_prefix}sim-{number:06}"
         try:
             events = self._scripts.choose(parsed).play(parsed, response_id=response_id)
         except APIError:
             raise
         except Exception as error:
-            # A script is the user's code: the client is told what it raised, and the server lives on.
+            # A script is the user's code: report its exception to the client and keep the server running.
             raise ServerError(f"the script raised {type(error).__name__}: {error}", status_code=500) from error
-        self._kept.keep(response_id, site, events)
+        self._background.store(response_id, context, events)
         return events
 
 
-_Handler: TypeAlias = Callable[[Router, Request, int, int], Planned]
+_Handler: TypeAlias = Callable[[Router, Request, int, int], PlannedAnswer]
 
 
-def _speaks(request: Request) -> tuple[Encoder, dict[str, Any]]:
-    """Return the wire API that a path speaks, and what it says of the request."""
+def _match_path(request: Request) -> tuple[Encoder, dict[str, Any]]:
+    """Return the encoder for a path, and the parameters of the request that the path contains."""
     for pattern, route, encoder in _ROUTES:
         found = pattern.fullmatch(request.path)
         if found:
-            named = {name: unquote(value) for name, value in found.groupdict().items() if value is not None}
-            return encoder, {**named, "is_streamed": route.is_streamed}
-    batch = batch_encoder(request)
-    return _DEFAULT if batch is None else find_encoder(batch), {}
+            path_params = {name: unquote(value) for name, value in found.groupdict().items() if value is not None}
+            return encoder, {**path_params, "is_streamed": route.is_streamed}
+    batch = encoder_of_batch_path(request)
+    return _DEFAULT_ENCODER if batch is None else find_encoder(batch), {}
 
 
 def _find_route(request: Request) -> _Handler:
     path = request.path
     if find_batch_route(request) is not None:
         return Router.batch
-    method, handler = "", Router.chat
+    method, handler = "", Router.call_model
     if any(pattern.fullmatch(path) for pattern, *_ in _ROUTES):
         method = "POST"
     elif any(pattern.fullmatch(path) for pattern, _ in BACKGROUND_PATHS):
@@ -187,12 +190,12 @@ def _find_route(request: Request) -> _Handler:
     return handler
 
 
-def _site(request: Request, port: int, parsed: ParsedRequest = _NO_REQUEST) -> Site:
-    return Site(_speaks(request)[0], parsed, port, request.path, time.time())
+def _context(request: Request, port: int, parsed: ParsedRequest = _EMPTY_REQUEST) -> AnswerContext:
+    return AnswerContext(_match_path(request)[0], parsed, port, request.path, time.time())
 
 
 def _document(request: Request, port: int, content: Any) -> WirePlan:
-    plan = build_plan(_site(request, port), [])
+    plan = build_plan(_context(request, port), [])
     return plan.with_document(200, "application/json", msgspec.json.encode(content))
 
 
@@ -214,10 +217,10 @@ def _no_model(name: str) -> NotFoundError:
 
 def _with_usual_headers(plan: WirePlan, number: int) -> WirePlan:
     usual = {
-        "date": formatdate(plan.site.now, usegmt=True),
+        "date": formatdate(plan.context.now, usegmt=True),
         "server": "lm-deluge-simulator",
         "x-request-id": f"req_sim_{number:06}",
     }
-    named = {name for name, _ in plan.headers}
-    added = [(name, value) for name, value in usual.items() if name not in named]
+    present = {name for name, _ in plan.headers}
+    added = [(name, value) for name, value in usual.items() if name not in present]
     return replace(plan, headers=(*added, *plan.headers))

@@ -1,4 +1,4 @@
-"""What the simulator answers, as events."""
+"""Scripts: the answers of the simulator, as events."""
 
 from __future__ import annotations
 
@@ -30,29 +30,32 @@ from lm_deluge.usage import Usage, estimate_tokens
 
 __all__ = ["Script", "ScriptSource", "Scripts", "split_tokens"]
 
-# A blank belongs to the token behind it, and long words come in pieces: about four characters each in English.
+# White space belongs to the token after it. Long words are cut, so that an English token has about four characters.
 _TOKEN = re.compile(r"\s*\S{1,6}|\s+")
 
 
 def split_tokens(text: str) -> list[str]:
-    """Cut a text into the tokens of the simulator, which joined are the text."""
+    """Split a text into the tokens of the simulator. The tokens joined are the text."""
     return _TOKEN.findall(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """One answer. What is left out is made up.
+    """One answer of the simulator, for example `Script(reasoning="Easy.", text="4")`.
 
-    Without text, calls and refusal it calls the first tool that the request offers, follows the schema that it asks
-    for, or else is a tour of the library.
+    A script without text, tool calls and refusal is completed from the request: the answer calls the first tool that
+    the request offers, follows the schema of the request, or is a tour of the library.
 
     Attributes:
-        tool_calls: Calls, as `("name", {"argument": ...})`, `("name", "text of the arguments")` or a `ToolCallPart`.
-        usage: Tokens to report; counted where it is None.
-        finish_reason: Why the answer ends; by default what its content says, or `length` where the request's
-            limit of tokens cut it.
-        extra: Events behind the content: citations, images, opaque data.
-        events: The whole answer, in place of everything else.
+        text: The text of the answer; None for generated text. An empty string is an answer without text.
+        reasoning: The reasoning before the text.
+        tool_calls: Tool calls, as `("name", {"argument": ...})`, `("name", "arguments as text")` or a `ToolCallPart`.
+        refusal: The text of a refusal.
+        usage: Token counts to report; by default the simulator counts its tokens.
+        finish_reason: The finish reason; by default it follows from the content, or is `length` if the token limit of
+            the request cuts the answer.
+        extra: Events after the content: citations, images, opaque data.
+        events: The whole answer as events. All other attributes are ignored.
     """
 
     text: str | None = None
@@ -69,37 +72,37 @@ class Script:
         if self.events:
             return list(self.events)
         if self.text is None and not self.tool_calls and not self.refusal:
-            return self._made_up(request).play(request, response_id=response_id)
+            return self._generated(request).play(request, response_id=response_id)
         limit = request.params.max_new_tokens
         content: list[Event] = []
-        tokens = reasoned = 0
+        tokens = reasoning_tokens = 0
         is_cut = False
         for event in self._content(request, response_id):
-            costs = not isinstance(event, ToolCallStarted | ToolCallFinished)
-            if costs and tokens == limit:
+            is_token = not isinstance(event, ToolCallStarted | ToolCallFinished)
+            if is_token and tokens == limit:
                 is_cut = True
                 break
-            tokens += costs
-            reasoned += isinstance(event, ReasoningDelta)
+            tokens += is_token
+            reasoning_tokens += isinstance(event, ReasoningDelta)
             content.append(event)
         usage = self.usage or Usage(
             input_tokens=max(1, estimate_tokens(request.conversation.text_length())),
             output_tokens=tokens,
-            reasoning_tokens=reasoned if self.reasoning else None,
+            reasoning_tokens=reasoning_tokens if self.reasoning else None,
         )
-        reason = self.finish_reason or ("length" if is_cut else self._reason())
+        reason = self.finish_reason or ("length" if is_cut else self._default_finish_reason())
         start = ResponseStarted(response_id, request.model)
         return [start, *content, *self.extra, UsageReported(usage), ResponseFinished(reason)]
 
-    def _made_up(self, request: ParsedRequest) -> Script:
-        """Return the script with content: reasoning, if asked for, and a call or a text."""
+    def _generated(self, request: ParsedRequest) -> Script:
+        """Return a script with generated content: reasoning if the request wants it, and a tool call or a text."""
         reasoning = self.reasoning or make_reasoning(request)
         call = make_call(request)
         if call is not None:
             return replace(self, reasoning=reasoning, tool_calls=(call,))
         return replace(self, reasoning=reasoning, text=make_text(request))
 
-    def _reason(self) -> FinishReason:
+    def _default_finish_reason(self) -> FinishReason:
         return "tool_calls" if self.tool_calls else "refusal" if self.refusal else "stop"
 
     def _content(self, request: ParsedRequest, response_id: str) -> Iterator[Event]:
@@ -113,9 +116,9 @@ class Script:
 
 def _call_events(index: int, call: ToolCallPart | tuple[str, Any], call_id: str) -> Iterator[Event]:
     if not isinstance(call, ToolCallPart):
-        name, given = call
-        text = given if isinstance(given, str) else msgspec.json.encode(given).decode()
-        call = ToolCallPart(call_id, name, text, None if isinstance(given, str) else given)
+        name, arguments = call
+        text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+        call = ToolCallPart(call_id, name, text, None if isinstance(arguments, str) else arguments)
     yield ToolCallStarted(index, call.id, call.name, call.custom)
     for token in split_tokens(call.arguments_text):
         yield ToolCallDelta(index, token)
@@ -125,29 +128,29 @@ def _call_events(index: int, call: ToolCallPart | tuple[str, Any], call_id: str)
 
 
 def _until_stop(text: str, stop: str | Iterable[str] | None) -> str:
-    words = (stop,) if isinstance(stop, str) else stop or ()
-    found = [position for position in (text.find(word) for word in words) if position >= 0]
+    sequences = (stop,) if isinstance(stop, str) else stop or ()
+    found = [position for position in (text.find(sequence) for sequence in sequences) if position >= 0]
     return text[: min(found)] if found else text
 
 
 ScriptSource: TypeAlias = (
     str | Script | Sequence["str | Script"] | Callable[[ParsedRequest], "str | Script"] | Mapping[str, "str | Script"]
 )
-"""A text or script for every request, several that are taken in turn, a function of the request, or one script for
-each name of a model."""
+"""A text or script for every request, a sequence of them used in turn, a function of the request, or a mapping from
+model names to scripts."""
 
 
 class Scripts:
-    """Chooses the script of each request. Of several, the last one is repeated."""
+    """Chooses the script of each request. The last script of a sequence repeats."""
 
     def __init__(self, source: ScriptSource | None) -> None:
         self._source: ScriptSource = Script() if source is None else source
-        several = isinstance(source, Sequence) and not isinstance(source, str)
-        self._turns = iter(source) if several else iter(())  # type: ignore[arg-type]  # narrowed one line above
+        is_sequence = isinstance(source, Sequence) and not isinstance(source, str)
+        self._remaining = iter(source) if is_sequence else iter(())  # type: ignore[arg-type]  # narrowed one line above
         self._last: str | Script = Script()
 
     def choose(self, request: ParsedRequest) -> Script:
-        """Return the script of the next answer; what a function raises passes."""
+        """Return the script of the next answer. Exceptions of a script function propagate."""
         source = self._source
         found: str | Script
         if isinstance(source, str | Script):
@@ -157,5 +160,5 @@ class Scripts:
         elif callable(source):
             found = source(request)
         else:
-            found = self._last = next(chain(self._turns, (self._last,)))
+            found = self._last = next(chain(self._remaining, (self._last,)))
         return Script(text=found) if isinstance(found, str) else found

@@ -1,30 +1,30 @@
-"""The simulator for code that has no event loop of its own."""
+"""A thread with its own event loop, for servers that are started by code without one."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Any, Generic, TypeVar
 
-if TYPE_CHECKING:
-    from lm_deluge.simulator.server import Simulator
+__all__ = ["ServerThread"]
 
-__all__ = ["SimulatorThread"]
+ServerT = TypeVar("ServerT", bound=AbstractAsyncContextManager[Any])
 
 
-class SimulatorThread:
-    """A simulator that runs in a thread, from construction until `stop` or the end of the `with` block.
+class ServerThread(Generic[ServerT]):
+    """A thread that enters an async context manager; it runs from construction to `stop` or the end of `with`.
 
     Raises:
-        OSError: It cannot listen on its port.
+        OSError: The server cannot listen on its port.
     """
 
-    def __init__(self, simulator: Simulator) -> None:
-        self.simulator = simulator
+    def __init__(self, server: ServerT) -> None:
+        self._server = server
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="lm-deluge-simulator", daemon=True)
-        self._ending: asyncio.Event
+        self._stopping: asyncio.Event
         self._is_ready = threading.Event()
         self._failures: list[OSError] = []
         self._thread.start()
@@ -34,13 +34,13 @@ class SimulatorThread:
             raise self._failures[0]
 
     def stop(self) -> None:
-        """End every stream and the thread; once is enough, twice is no error."""
+        """End every stream, then the thread. Further calls do nothing."""
         if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._ending.set)
+            self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
 
-    def __enter__(self) -> Simulator:
-        return self.simulator
+    def __enter__(self) -> ServerT:
+        return self._server
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -57,7 +57,7 @@ class SimulatorThread:
             self._is_ready.set()
 
     async def _serve(self) -> None:
-        self._ending = asyncio.Event()
-        async with self.simulator:
+        self._stopping = asyncio.Event()
+        async with self._server:
             self._is_ready.set()
-            await self._ending.wait()
+            await self._stopping.wait()

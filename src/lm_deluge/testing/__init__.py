@@ -1,4 +1,4 @@
-"""For tests of the library and of its users."""
+"""Functions for tests, of this library and of its users."""
 
 from lm_deluge.testing.decode import decode_body, decode_events
 from lm_deluge.testing.encode import encode_events

@@ -1,4 +1,4 @@
-"""What the library makes of the bytes of a response body."""
+"""Decode the bytes of a response body as a live call would."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ __all__ = ["decode_body", "decode_events"]
 def decode_events(api: str, chunks: bytes | Iterable[bytes]) -> Iterator[Event]:
     """Yield the events of a body in the wire format of `api`.
 
+    Args:
+        api: Name of the wire API, `openai-chat` for example.
+        chunks: The body, whole or in pieces of any size, decompressed.
+
     Raises:
-        DelugeError: What a live stream would raise, behind the events that came before.
-        ConfigurationError: There is no such API.
+        DelugeError: The error that a live stream would raise, after the events before it were yielded.
+        ConfigurationError: The API is unknown.
     """
     row = ProviderRow(id="recording", otel_name="recording", adapter=api, base_url="")
     call = Call(
@@ -37,15 +41,19 @@ def decode_events(api: str, chunks: bytes | Iterable[bytes]) -> Iterator[Event]:
 
 
 def decode_body(api: str, chunks: bytes | Iterable[bytes]) -> APIResponse:
-    """Return the answer in a body, given whole or in pieces of any size, after content-decoding.
+    """Return the response in a body.
 
     Args:
         api: Name of the wire API, `openai-chat` for example.
-        chunks: The bytes.
+        chunks: The body, whole or in pieces of any size, decompressed.
 
     Raises:
-        DelugeError: What a live stream would raise; `partial` is the answer up to there.
-        ConfigurationError: There is no such API.
+        DelugeError: The error that a live stream would raise; its `partial` is the response so far.
+        ConfigurationError: The API is unknown.
+
+    Example:
+        >>> body = Path("recorded.sse").read_bytes()
+        >>> assert decode_body("openai-chat", body).completion == "Hello"
     """
     builder = ResponseBuilder()
     try:

@@ -1,4 +1,4 @@
-"""Bodies in a provider's wire format, made from events: the inverse of `decode_events`."""
+"""Encode events as a body in a provider's wire format, the inverse of `decode_events`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ __all__ = ["encode_events"]
 def encode_events(api: str, events: Iterable[Event]) -> Iterator[bytes]:
     """Yield the frames of a streamed answer in the wire format of `api`.
 
+    Args:
+        api: Name of the wire API, `openai-chat` for example.
+        events: The events of one answer, from `ResponseStarted` to `ResponseFinished`.
+
     Raises:
-        ConfigurationError: There is no such API.
+        ConfigurationError: The API is unknown.
+
+    Example:
+        >>> events = [ResponseStarted(), TextDelta("Hello"), ResponseFinished("stop")]
+        >>> body = b"".join(encode_events("openai-chat", events))
     """
     yield from find_encoder(api).encode_stream(events)

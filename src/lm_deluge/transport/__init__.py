@@ -1,1 +1,1 @@
-"""Sends a request, yields bytes."""
+"""HTTP: sends requests and yields the bytes of responses."""

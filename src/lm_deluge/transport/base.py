@@ -1,4 +1,4 @@
-"""The port between the library and the network: another HTTP library is one more file beside `http.py`."""
+"""The interface between the library and its HTTP client, implemented in `http.py`."""
 
 from __future__ import annotations
 
@@ -12,73 +12,73 @@ __all__ = ["ConnectionSlot", "DescriptorsUsedUpError", "Exchange", "Transport"]
 
 
 class DescriptorsUsedUpError(ConnectError):
-    """The system has no file descriptor left; the holder of a `ConnectionSlot` waits for another one with `again`."""
+    """The system has no free file descriptor. The caller releases its `ConnectionSlot` and waits with `wait_again`."""
 
 
 class ConnectionSlot(Protocol):
-    """Room for one connection."""
+    """Permission to open one connection."""
 
-    async def again(self) -> None:
-        """Wait for another place, after a `DescriptorsUsedUpError`.
+    async def wait_again(self) -> None:
+        """Release the slot after a `DescriptorsUsedUpError`, and wait until it is available again.
 
         Raises:
-            ConnectError: That took too long, and was nothing that this library could wait for.
+            ConnectError: No descriptor became available, and closing connections of this library cannot free one.
         """
         ...
 
     def give_back(self) -> None:
-        """Let another connection have it. May be called twice."""
+        """Release the slot. A second call has no effect."""
         ...
 
 
 class Exchange(Protocol):
-    """One request and its answer, while the body is still coming.
+    """One request and its response, whose body is still being received.
 
-    Whoever holds it must end it: `release` after the body's end, `abort` on every other way out.
+    The caller must end it: with `release` after the end of the body, with `abort` in all other cases.
     """
 
     head: HttpHead
     bytes_received: int
 
-    def keep(self, place: ConnectionSlot) -> None:
-        """Hold a place; give it back when the exchange ends."""
+    def keep(self, slot: ConnectionSlot) -> None:
+        """Store the connection slot; it is released when the exchange ends."""
         ...
 
     async def read(self) -> bytes:
         """Return the next bytes of the body, decompressed; empty at its end.
 
         Raises:
-            TransportError: The connection died.
-            ProtocolError: The bytes are no HTTP, or cannot be decompressed.
+            TransportError: The connection broke.
+            ProtocolError: The bytes are not valid HTTP, or cannot be decompressed.
         """
         ...
 
     async def release(self, wait_s: float) -> int:
-        """Wait at most so long for the body's end, so that the connection can be used again; else close it.
+        """Wait at most `wait_s` seconds for the end of the body, so that the connection can be reused; else close it.
 
-        Returns the number of bytes that came instead; with them the connection is closed.
+        Returns the number of surplus bytes received instead of the end; then the connection is closed too.
         """
         ...
 
     def abort(self) -> None:
-        """Close the connection now. May be called twice, and from within a finaliser."""
+        """Close the connection at once. May be called twice, and from a finalizer."""
         ...
 
 
 class Transport(Protocol):
-    """Sends requests."""
+    """Sends HTTP requests."""
 
-    async def place(self) -> ConnectionSlot:
-        """Wait until the process has room for one more connection. Each request needs a place."""
+    async def connection_slot(self) -> ConnectionSlot:
+        """Wait until the process may open one more connection. Each request needs a slot."""
         ...
 
     async def open(self, request: HttpRequest, *, connect_timeout_s: float | None, proxy: Secret | None) -> Exchange:
-        """Send the request; return once status and headers are here. Redirects are not followed.
+        """Send the request; return when status and headers have arrived. Redirects are not followed.
 
         Raises:
-            DescriptorsUsedUpError: No connection could be made for want of file descriptors.
-            TransportError: No answer came.
-            ProtocolError: What came is no HTTP.
+            DescriptorsUsedUpError: There is no free file descriptor for the connection.
+            TransportError: No response arrived.
+            ProtocolError: The response is not valid HTTP.
         """
         ...
 

@@ -1,7 +1,7 @@
-"""Compressed bodies, decoded as they come, and never into more than was bargained for.
+"""Incremental decompression of bodies, protected against decompression bombs.
 
-A few kilobytes of gzip can hold hundreds of megabytes: beyond 8 MiB a body may not be more than a hundred times
-as large as what was sent.
+A few kilobytes of gzip can expand to hundreds of megabytes. Beyond 8 MiB, the decompressed body may be at most a
+hundred times as large as the compressed one.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from typing import Any, Protocol
 
 from lm_deluge.errors import ContentTypeError, ProtocolError, ResponseLimitError
 
-__all__ = ["ContentDecoder", "accepted_codings"]
+__all__ = ["ACCEPTED_CODINGS", "ContentDecoder"]
 
-_FREE_BYTES = 8 * 2**20
-_MOST_RATIO = 100
-_STEP = 64 * 2**10
+ACCEPTED_CODINGS = "gzip, deflate"
+"""The value of `accept-encoding`: the codings that need no further package. Some proxies send others unasked; they are
+decoded where the package is installed."""
+
+_FREE_BYTES = 8 * 2**20  # not checked below: harmless to memory, and small bodies of repeated text may exceed the ratio
+_MOST_RATIO = 100  # answers compress far less, bombs about 1,000 times, the maximum of deflate
+_STEP = 64 * 2**10  # decompressed at once: bounds the memory before the size is checked
 
 
 class _Decompressor(Protocol):
@@ -27,7 +31,7 @@ class _Decompressor(Protocol):
 
 
 class _Zlib:
-    """gzip and deflate; deflate comes with and without its zlib header."""
+    """gzip and deflate; servers send deflate with and without a zlib header."""
 
     def __init__(self, window: int) -> None:
         self._window = window
@@ -58,7 +62,7 @@ class _Zlib:
 
 
 class _InSmallSteps:
-    """brotli and zstandard, whose bindings know no limit of output: so they get little at a time."""
+    """brotli and zstandard: their bindings cannot limit the output, so they get only 256 bytes of input at a time."""
 
     def __init__(self, decompress: Callable[[bytes], bytes]) -> None:
         self._decompress = decompress
@@ -93,19 +97,11 @@ _CODINGS: dict[str, Callable[[], _Decompressor]] = {
 }
 
 
-def accepted_codings() -> str:
-    """Return the value of `accept-encoding`.
-
-    Only what needs no further package is asked for; what some proxies send unasked is decoded where it can be.
-    """
-    return "gzip, deflate"
-
-
 class ContentDecoder:
-    """Decodes the body of one answer.
+    """Decompresses the body of one response.
 
     Raises:
-        ContentTypeError: The coding is unknown here.
+        ContentTypeError: The coding is unknown, or its package is not installed.
     """
 
     def __init__(self, coding: str) -> None:
@@ -120,11 +116,11 @@ class ContentDecoder:
             raise self._unknown("needs a package that is not installed") from None
 
     def decode(self, data: bytes) -> bytes:
-        """Return what the next bytes hold; maybe nothing.
+        """Feed the next bytes; return the decompressed bytes, which may be empty.
 
         Raises:
-            ProtocolError: They are not in the coding that the headers name.
-            ResponseLimitError: They hold far more than was sent.
+            ProtocolError: The bytes are not in the coding that the headers declare.
+            ResponseLimitError: The decompressed body is far larger than the compressed one.
         """
         self._received += len(data)
         pieces = []
@@ -136,18 +132,18 @@ class ContentDecoder:
         except Exception as error:
             if isinstance(error, ProtocolError):
                 raise
-            raise ProtocolError(f"the body is not {self._coding}, as its headers say", reason="framing") from error
+            raise ProtocolError(f"the body is not {self._coding}, contrary to its headers", reason="framing") from error
         return b"".join(pieces)
 
     @property
     def is_whole(self) -> bool:
-        """Whether the compressed data has its end."""
+        """Whether the compressed data is complete."""
         return self._inner.is_whole
 
     def _check(self) -> None:
         if self._decoded > _FREE_BYTES and self._decoded > _MOST_RATIO * self._received:
             raise ResponseLimitError(
-                f"the compressed body holds more than {_MOST_RATIO} times what was sent", reason="limit"
+                f"the decompressed body is more than {_MOST_RATIO} times as large as the compressed one", reason="limit"
             )
 
     def _unknown(self, why: str) -> ContentTypeError:
@@ -159,6 +155,6 @@ class ContentDecoder:
 
 
 def content_decoder(headers: Any) -> ContentDecoder | None:
-    """Return the decoder that the headers call for, None for a plain body."""
+    """Return the decoder for the `content-encoding` of the headers, None for a plain body."""
     coding = headers.get("content-encoding", "").strip().lower()
     return None if coding in ("", "identity") else ContentDecoder(coding)

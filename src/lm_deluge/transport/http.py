@@ -31,82 +31,80 @@ from lm_deluge.errors import (
     TimeoutError,
     TransportError,
 )
-from lm_deluge.transport.base import ConnectionSlot as PlaceLike
-from lm_deluge.transport.base import DescriptorsUsedUpError
+from lm_deluge.transport.base import ConnectionSlot, DescriptorsUsedUpError
 from lm_deluge.transport.connection_slots import (
-    ConnectionSlot,
     ConnectionSlots,
     are_descriptors_used_up,
     most_connections,
 )
-from lm_deluge.transport.content_coding import ContentDecoder, accepted_codings, content_decoder
+from lm_deluge.transport.content_coding import ACCEPTED_CODINGS, ContentDecoder, content_decoder
 from lm_deluge.wire.http import HttpHead, HttpRequest, Pieces
 
 __all__ = ["AiohttpExchange", "AiohttpTransport"]
 
 _READ_BUFFER = 64 * 2**10  # aiohttp pauses the socket at twice this
-# asyncio allocates as much for each read, 256 KiB if left alone. From 128 KiB on glibc may fetch that from the system
-# and give it back each time, for 12 us and more (https://man7.org/linux/man-pages/man3/mallopt.3.html, 2026-11).
+# asyncio allocates a buffer of this size for each read, 256 KiB by default. From 128 KiB on, glibc may map and unmap it
+# each time, for 12 us and more (https://man7.org/linux/man-pages/man3/mallopt.3.html, 2026-11).
 _MOST_PER_READ = 64 * 2**10
-_LONGEST_HEADER = 64 * 2**10
-_DNS_TTL_S = 60
-_KEEPALIVE_S = 30
-_MOST_STALE = 1  # idle connections in a row that the server had closed; what comes after is the caller's to retry
+_LONGEST_HEADER = 64 * 2**10  # aiohttp's default of 8 KiB is too small for some proxies; 64 KiB is harmless to memory
+_DNS_TTL_S = 60  # a look-up per minute costs little, and changed addresses are noticed soon
+_KEEPALIVE_S = 30  # long enough for the next call of a chat or batch, shorter than the idle timeouts of most servers
+_MOST_STALE = 1  # immediate repeats after a stale idle connection; further ones are retries, with their pauses
 
 
 class _Process:
-    """Which process this is, without asking the system at each request."""
+    """The id of this process, without a system call per request."""
 
     pid = os.getpid()
 
     @classmethod
-    def look(cls) -> None:
-        """Look again, in the child of a fork."""
+    def refresh(cls) -> None:
+        """Update the id, in the child of a fork."""
         cls.pid = os.getpid()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_Process.look)
+    os.register_at_fork(after_in_child=_Process.refresh)
 
 
 class _ConnectionTrace:
-    """How a request came by its connection."""
+    """Whether a request reused a connection, and the times of connecting and sending."""
 
     __slots__ = ("connected_in_s", "is_reused", "sent_at")
 
-    def __init__(self, begun: float) -> None:
-        self.is_reused = True  # unless one is made for it
-        self.sent_at = begun
+    def __init__(self, started_at: float) -> None:
+        self.is_reused = True  # until a new connection is opened for the request
+        self.sent_at = started_at
         self.connected_in_s: float | None = None
 
 
-_way: ContextVar[_ConnectionTrace] = ContextVar("_way")
+_trace: ContextVar[_ConnectionTrace] = ContextVar("_trace")
 
 
 class _Handler(ResponseHandler):
-    """Runs no parser where there is nothing to parse: aiohttp resumes at every chunk read (3.14.5, 2026-11)."""
+    """Resumes only if reading is paused: aiohttp resumes, and parses, at every chunk read (3.14.5, 2026-11)."""
 
     def resume_reading(self, *arguments: Any, **named: Any) -> None:
         if self._reading_paused:
             super().resume_reading(*arguments, **named)
 
 
-class _NotingConnector(aiohttp.TCPConnector):
-    """Notes how each request comes by its connection: aiohttp's tracing costs a fifth of a request (3.14, 2026-11)."""
+class _TracingConnector(aiohttp.TCPConnector):
+    """Records a `_ConnectionTrace`: aiohttp's own tracing costs a fifth of a request's time (3.14, 2026-11)."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        handler: Any = _Handler  # a `partial` of a subclass is no `partial` of its class to mypy
+        handler: Any = _Handler  # mypy rejects a `partial` of a subclass as a `partial` of its base class
         self._factory = partial(handler, loop=self._loop)
 
     async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> Any:
-        way = _way.get()
-        way.is_reused = False
+        trace = _trace.get()
+        trace.is_reused = False
         clock = asyncio.get_running_loop().time
-        begun = clock()
+        started_at = clock()
         protocol = await super()._create_connection(req, traces, timeout)
-        way.sent_at = clock()  # the headers follow at once
-        way.connected_in_s = way.sent_at - begun
+        trace.sent_at = clock()  # the headers are sent next
+        trace.connected_in_s = trace.sent_at - started_at
         transport: Any = protocol.transport
         if hasattr(transport, "max_size"):
             transport.max_size = _MOST_PER_READ
@@ -116,15 +114,15 @@ class _NotingConnector(aiohttp.TCPConnector):
 class _Pool:
     """The connections of one event loop.
 
-    An asynchronous generator stands guard: `asyncio.run` and its kin close all generators of a loop before the
-    loop itself, so the connections are closed in order although nobody closed the client.
+    They are closed by an asynchronous generator: `asyncio.run` and similar functions close all generators of a loop
+    before the loop itself, so the connections are closed properly even if the user does not close the client.
     """
 
     def __init__(self, on_close: Callable[[], object]) -> None:
         self.pid = _Process.pid
-        self.places = ConnectionSlots(most_connections())
+        self.slots = ConnectionSlots(most_connections())
         self.session = aiohttp.ClientSession(
-            connector=_NotingConnector(limit=0, ttl_dns_cache=_DNS_TTL_S, keepalive_timeout=_KEEPALIVE_S),
+            connector=_TracingConnector(limit=0, ttl_dns_cache=_DNS_TTL_S, keepalive_timeout=_KEEPALIVE_S),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             auto_decompress=False,
@@ -133,16 +131,18 @@ class _Pool:
             max_line_size=_LONGEST_HEADER,
             max_field_size=_LONGEST_HEADER,
         )
-        self._guard = _stand_guard(self.session, on_close)
+        self._closer = _close_with_loop(self.session, on_close)
 
     async def start(self) -> None:
-        await anext(self._guard)
+        await anext(self._closer)
 
     async def close(self) -> None:
-        await self._guard.aclose()
+        await self._closer.aclose()
 
 
-async def _stand_guard(session: aiohttp.ClientSession, on_close: Callable[[], object]) -> AsyncGenerator[None, None]:
+async def _close_with_loop(
+    session: aiohttp.ClientSession, on_close: Callable[[], object]
+) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:
@@ -155,7 +155,7 @@ _closing: set[asyncio.Task[None]] = set()
 
 
 def _close_all(pools: _Pools) -> None:
-    """Close the pools of a transport that nobody holds any more, each in its own loop; the others are closed."""
+    """Close the pools of a transport that was garbage-collected, each pool in its own loop."""
 
     def close(pool: _Pool, loop: asyncio.AbstractEventLoop) -> None:
         task = loop.create_task(pool.close())
@@ -164,74 +164,74 @@ def _close_all(pools: _Pools) -> None:
 
     for loop, pool in list(pools.items()):
         if pool.pid == _Process.pid and not loop.is_closed():
-            with contextlib.suppress(RuntimeError):  # closed between the question and the call
+            with contextlib.suppress(RuntimeError):  # the loop was closed after the check
                 loop.call_soon_threadsafe(close, pool, loop)
 
 
 class AiohttpTransport:
-    """Pools of connections, one for each event loop that uses them and for each process.
+    """A `Transport` with one pool of connections per event loop and process.
 
-    A child process after a fork starts with pools of its own and leaves its parent's sockets alone.
+    After a fork the child process creates its own pools and does not use its parent's sockets.
     """
 
     def __init__(self) -> None:
         self._pools: _Pools = {}
-        # The registry of finalisers holds the pools, so that sessions are never collected before they are closed.
+        # The finalizer keeps a reference to the pools, so that sessions are not collected before they are closed.
         weakref.finalize(self, _close_all, self._pools).atexit = False
-        self._of_parents: list[_Pool] = []
+        self._inherited: list[_Pool] = []
         self._connected_in_s: dict[str, float] = {}
 
-    async def place(self) -> ConnectionSlot:
-        """Wait until the process has room for one more connection."""
-        places = (self._own_pool() or await self._new_pool()).places
-        return places.maybe_take() or await places.take()
+    async def connection_slot(self) -> ConnectionSlot:
+        """Wait until the process may open one more connection."""
+        slots = (self._own_pool() or await self._new_pool()).slots
+        return slots.maybe_take() or await slots.take()
 
     async def open(
         self, request: HttpRequest, *, connect_timeout_s: float | None, proxy: Secret | None
     ) -> AiohttpExchange:
-        """Send the request; return once status and headers are here."""
+        """Send the request; return when status and headers have arrived."""
         session = (self._own_pool() or await self._new_pool()).session
         stale = 0
         while True:
-            begun = asyncio.get_running_loop().time()
-            way = _ConnectionTrace(begun)
-            _way.set(way)
+            started_at = asyncio.get_running_loop().time()
+            trace = _ConnectionTrace(started_at)
+            _trace.set(trace)
             try:
                 response = await session.request(
                     request.method,
-                    _as_written(request.url),
-                    data=request.body if request.pieces is None else _sent_piecewise(request.pieces),
-                    headers={"accept-encoding": accepted_codings(), **_length(request), **request.headers},
+                    _unchanged_url(request.url),
+                    data=request.body if request.pieces is None else _iterate(request.pieces),
+                    headers={"accept-encoding": ACCEPTED_CODINGS, **_length_header(request), **request.headers},
                     allow_redirects=False,
                     proxy=None if proxy is None else proxy.reveal(),
                     timeout=_timeout(connect_timeout_s),
                 )
             except (aiohttp.ClientError, OSError, ValueError, builtins.TimeoutError) as error:
                 stale += 1
-                # The server had closed the idle connection: it never saw the request, so it is sent again.
-                if way.is_reused and stale <= _MOST_STALE and _is_disconnect(error) and not _has_begun(error):
+                # The server had closed the idle connection and did not process the request, so it is sent again.
+                if trace.is_reused and stale <= _MOST_STALE and _is_disconnect(error) and not _has_partial_head(error):
                     continue
                 found = _before_headers(error, connect_timeout_s)
                 if isinstance(found, DescriptorsUsedUpError):
                     _close_idle(session)
-                raise found from _bare(error)
+                raise found from _redacted(error)
             try:
-                return AiohttpExchange(response, self._delay_s(response.url.raw_authority, way, begun))
+                return AiohttpExchange(response, self._delay_s(response.url.raw_authority, trace, started_at))
             except DelugeError:
                 response.close()
                 raise
 
-    def _delay_s(self, host: str, noted: _ConnectionTrace, begun: float) -> float | None:
-        """Return how long the request waited to be sent, and as much as it took to connect: the way there and back.
+    def _delay_s(self, host: str, trace: _ConnectionTrace, started_at: float) -> float | None:
+        """Return `HttpHead.delay_s`: the time until the request was sent, plus the time to connect as the round trip.
 
-        A connection that is used again has no such time of its own; that of the last new one to the host is taken.
+        For a reused connection, the time to connect is that of the last new connection to the host.
         """
-        connected_in_s = noted.connected_in_s
+        connected_in_s = trace.connected_in_s
         if connected_in_s is not None:
             self._connected_in_s[host] = connected_in_s
         else:
             connected_in_s = self._connected_in_s.get(host)
-        return None if connected_in_s is None else noted.sent_at - begun + connected_in_s
+        return None if connected_in_s is None else trace.sent_at - started_at + connected_in_s
 
     async def close(self) -> None:
         """Close the connections that belong to the running event loop."""
@@ -248,7 +248,7 @@ class AiohttpTransport:
         loop = asyncio.get_running_loop()
         before = self._pools.get(loop)
         if before is not None and before.pid != _Process.pid:
-            self._of_parents.append(before)  # collecting it would touch sockets that are not ours
+            self._inherited.append(before)  # collecting it would close sockets of the parent
         for other in [each for each in self._pools if each.is_closed()]:
             del self._pools[other]
         pools = self._pools
@@ -258,16 +258,16 @@ class AiohttpTransport:
 
 
 def _close_idle(session: aiohttp.ClientSession) -> None:
-    """Close the connections that wait to be used again: their descriptors are needed more."""
+    """Close the idle connections, as their descriptors are needed for new ones."""
     connector = session.connector
     assert connector is not None  # noqa: S101 - only a closed session has none
-    idle, connector._conns = connector._conns, type(connector._conns)(connector._conns.default_factory)  # noqa: SLF001 - there is no public way (3.14, 2026-11)
+    idle, connector._conns = connector._conns, type(connector._conns)(connector._conns.default_factory)  # noqa: SLF001 - no public API for it (3.14, 2026-11)
     for connections in idle.values():
         for protocol, _ in connections:
             protocol.close()
 
 
-async def _sent_piecewise(pieces: Pieces) -> AsyncIterator[bytes]:
+async def _iterate(pieces: Pieces) -> AsyncIterator[bytes]:
     for piece in pieces:
         yield piece
 
@@ -277,18 +277,18 @@ def _timeout(connect_s: float | None) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, connect=connect_s)
 
 
-def _length(request: HttpRequest) -> dict[str, str]:
-    # Where aiohttp cannot know the length it sends chunks, which storage services refuse.
+def _length_header(request: HttpRequest) -> dict[str, str]:
+    # Without a length aiohttp sends the body in chunks, which storage services reject.
     return {} if request.pieces is None else {"content-length": str(request.size)}
 
 
-def _as_written(url: str) -> URL:
-    """Return the URL with its path and query as they stand there: signatures are made over their bytes.
+def _unchanged_url(url: str) -> URL:
+    """Return the URL with path and query unchanged, as signatures cover their bytes.
 
-    Left to itself, yarl resolves percent signs that it takes for needless: `%3A` in a path (1.20, 2026-11).
+    By default yarl decodes percent escapes that it considers redundant: `%3A` in a path (1.20, 2026-11).
 
     Raises:
-        ValueError: It is no URL.
+        ValueError: The text is not a URL.
     """
     parsed = URL(url)
     if "%" not in url or not url.isascii() or not url.isprintable() or " " in url:
@@ -304,7 +304,7 @@ def _as_written(url: str) -> URL:
 
 
 class AiohttpExchange:
-    """One request and its answer."""
+    """An `Exchange` over aiohttp."""
 
     def __init__(self, response: aiohttp.ClientResponse, delay_s: float | None = None) -> None:
         headers = {name.lower(): value for name, value in response.headers.items()}
@@ -312,16 +312,17 @@ class AiohttpExchange:
         self.bytes_received = 0
         self._response = response
         self._content = response.content
-        self._decoder: ContentDecoder | None = content_decoder(self.head.headers)
-        self._place: PlaceLike | None = None
+        is_coded = "content-encoding" in self.head.headers
+        self._decoder: ContentDecoder | None = content_decoder(self.head.headers) if is_coded else None
+        self._slot: ConnectionSlot | None = None
 
-    def keep(self, place: PlaceLike) -> None:
-        """Hold a place; give it back when the exchange ends."""
-        self._place = place
+    def keep(self, slot: ConnectionSlot) -> None:
+        """Store the connection slot; it is released when the exchange ends."""
+        self._slot = slot
 
-    def _give_place_back(self) -> None:
-        if self._place is not None:
-            self._place.give_back()
+    def _release_slot(self) -> None:
+        if self._slot is not None:
+            self._slot.give_back()
 
     async def read(self) -> bytes:
         """Return the next bytes of the body, decompressed; empty at its end."""
@@ -329,9 +330,9 @@ class AiohttpExchange:
             try:
                 data = await self._content.readany()
             except (aiohttp.ClientError, OSError, builtins.TimeoutError) as error:
-                data = _left_in(self._content)
+                data = _unread_bytes(self._content)
                 if not data:
-                    raise _in_body(error) from _bare(error)
+                    raise _in_body(error) from _redacted(error)
             self.bytes_received += len(data)
             if self._decoder is None:
                 return data
@@ -344,7 +345,7 @@ class AiohttpExchange:
                 return data
 
     async def release(self, wait_s: float) -> int:
-        """Wait at most so long for the body's end, so that the connection can be used again; else close it."""
+        """Wait at most `wait_s` for the end of the body, so that the connection can be reused; else close it."""
         surplus = 0
         try:
             if not self._content.at_eof():
@@ -354,23 +355,23 @@ class AiohttpExchange:
         except (aiohttp.ClientError, OSError, builtins.TimeoutError):
             self.abort()
         finally:
-            self._give_place_back()
+            self._release_slot()
         if surplus:
             self.abort()
         self._response.release()
         return surplus
 
     def abort(self) -> None:
-        """Close the connection now: unsent bytes are dropped, TLS takes no leave."""
+        """Close the connection at once, without sending buffered bytes or a TLS close message."""
         connection = self._response.connection
         if connection is not None and connection.transport is not None:
             connection.transport.abort()
         self._response.close()
-        self._give_place_back()
+        self._release_slot()
 
 
-def _bare(error: Exception) -> Exception:
-    """Return the error without the headers and passwords that it holds, and without the frames that hold them too."""
+def _redacted(error: Exception) -> Exception:
+    """Return the error without headers, passwords, and the traceback, whose frames refer to them."""
     if isinstance(error, aiohttp.ClientResponseError):
         url, method, _, real_url = error.request_info
         nothing = CIMultiDictProxy(CIMultiDict[str]())
@@ -379,59 +380,65 @@ def _bare(error: Exception) -> Exception:
     return error.with_traceback(None)
 
 
-def _left_in(content: aiohttp.StreamReader) -> bytes:
-    """Return what came before the connection died and was not read yet: aiohttp raises before it hands that out."""
-    return content._read_nowait(-1) if content._buffer else b""  # noqa: SLF001 - there is no public way (3.14, 2026-11)
+def _unread_bytes(content: aiohttp.StreamReader) -> bytes:
+    """Return received bytes that were not read before the connection broke: aiohttp raises before it returns them."""
+    return content._read_nowait(-1) if content._buffer else b""  # noqa: SLF001 - no public API for it (3.14, 2026-11)
 
 
 def _is_disconnect(error: BaseException) -> bool:
     return isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | ConnectionError)
 
 
-def _has_begun(error: BaseException) -> bool:
-    """Whether a part of the answer's head came: then the server did see the request."""
+def _has_partial_head(error: BaseException) -> bool:
+    """Whether a part of the response's head arrived, so that the server has seen the request."""
     return isinstance(error, aiohttp.ServerDisconnectedError) and not isinstance(error.message, str)
 
 
 def _before_headers(error: Exception, connect_timeout_s: float | None) -> DelugeError:
-    """Return our error for a request that got no answer."""
+    """Return our error for a request without a response."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
         return CertificateError(
-            "the server's certificate cannot be trusted", where="connect", hint="Check the host and the machine's CAs."
+            "the server's certificate cannot be verified",
+            where="connect",
+            hint="Check the host name and the installed certificate authorities.",
         )
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         limit = connect_timeout_s or 0.0
         return TimeoutError(f"no connection within {limit:g} s", phase="connect", limit_s=limit, where="connect")
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientProxyConnectionError):
         if are_descriptors_used_up(error.os_error, is_of_resolver=isinstance(error, aiohttp.ClientConnectorDNSError)):
-            return DescriptorsUsedUpError("this process has as many files open as it may", where="connect")
+            return DescriptorsUsedUpError("this process has reached its limit of open files", where="connect")
         return ConnectError(f"no connection to {error.host}:{error.port}: {_reason(error)}", where="connect")
     if isinstance(error, aiohttp.InvalidURL | ValueError):
-        return ConfigurationError("the base URL is none", hint="Write it as https://host/v1.")
+        return ConfigurationError("the base URL is invalid", hint="Write it as https://host/v1.")
     return _after_connect(error)
 
 
 def _after_connect(error: Exception) -> DelugeError:
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        return ConnectError(f"the proxy refuses with status {error.status}", where="connect")
+        return ConnectError(f"the proxy rejected the connection with status {error.status}", where="connect")
     if isinstance(error, aiohttp.ClientResponseError):
-        return ProtocolError(f"the answer is no HTTP: {_shown(error.message)}", reason="framing", billed="maybe")
+        return ProtocolError(
+            f"the response is not valid HTTP: {_first_line(error.message)}", reason="framing", billed="maybe"
+        )
     if isinstance(error, ssl.SSLError):
         return ConnectError("the TLS handshake failed", where="connect")
     if _is_disconnect(error):
         return StreamInterruptedError(
-            "the server closed the connection without an answer", where="headers", billed="maybe"
+            "the server closed the connection without a response", where="headers", billed="maybe"
         )
     return TransportError(f"the request failed: {type(error).__name__}", where="headers", billed="maybe")
 
 
 def _in_body(error: Exception) -> DelugeError:
-    """Return our error for a body that broke off."""
+    """Return our error for a body that ended early."""
     cause = error.__cause__
-    # A body cut short is such an error of aiohttp's too, of one of two kinds.
+    # The two excluded classes are bodies that were cut short.
     if isinstance(cause, BadHttpMessage) and not isinstance(cause, TransferEncodingError | ContentLengthError):
-        return ProtocolError(f"the body is no HTTP: {_shown(cause.message)}", reason="framing", billed="maybe")
-    return StreamInterruptedError("the connection died before the answer was complete", billed="maybe")
+        return ProtocolError(
+            f"the body is not valid HTTP: {_first_line(cause.message)}", reason="framing", billed="maybe"
+        )
+    return StreamInterruptedError("the connection broke before the answer was complete", billed="maybe")
 
 
 def _reason(error: aiohttp.ClientConnectorError | aiohttp.ClientProxyConnectionError) -> str:
@@ -441,5 +448,5 @@ def _reason(error: aiohttp.ClientConnectorError | aiohttp.ClientProxyConnectionE
     return (inner.strerror if inner is not None else None) or type(inner).__name__
 
 
-def _shown(text: str) -> str:
+def _first_line(text: str) -> str:
     return text.strip().splitlines()[0][:120] if text.strip() else "unreadable"

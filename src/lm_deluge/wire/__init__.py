@@ -1,1 +1,1 @@
-"""Bytes to frames and back, without I/O; knows no language model."""
+"""Wire formats: bytes to frames and back, without I/O, independent of any language model."""

@@ -1,9 +1,9 @@
-"""The binary event stream of AWS (`application/vnd.amazon.eventstream`), both ways.
+"""Decoder and encoder of the binary event stream of AWS (`application/vnd.amazon.eventstream`).
 
 https://docs.aws.amazon.com/transcribe/latest/dg/streaming-setting-up.html#streaming-event-stream
 
-A message is a prelude (its length, the length of its headers, their checksum), headers, a payload, and a checksum of
-all before it; numbers are big-endian, checksums are CRC-32.
+A message consists of a prelude (length of the message, length of its headers, checksum of both), headers, a payload,
+and a checksum of everything before it. Numbers are big-endian, checksums are CRC-32.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ _WORD = struct.Struct(">I")
 _LENGTH = struct.Struct(">H")
 _SHORTEST = _PRELUDE.size + _WORD.size  # a message without headers and payload
 
-# How long the value of each type of header is; None: its length stands before it.
+# Size of a header's value by its type; None: the value is preceded by its length.
 _BYTES, _STRING = 6, 7
 _SIZES: dict[int, int | None] = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, _BYTES: None, _STRING: None, 8: 8, 9: 16}
 
-_MOST_KNOWN_HEADS = 64
+_MOST_KNOWN_HEADS = 64  # more than one stream has; bounds the memory that a broken server can fill
 
 
 class EventStreamDecoder:
-    """Cuts a byte stream into messages, however the bytes are cut.
+    """Splits a byte stream into messages, independent of how the bytes are divided into reads.
 
     An event becomes a frame of its type. An exception or an error becomes a frame of the type `error`, whose data is
-    `{"error": {"code": ..., "message": ...}}`: on the wire its name stands in a header, and the rest in the payload.
+    `{"error": {"code": ..., "message": ...}}`: on the wire the code is a header and the rest is in the payload.
 
-    Work is linear in the bytes; what is held is at most one message. A message beyond `max_event_bytes`, or one that a
-    checksum disowns, sets `error`, behind the messages that came whole; from then on nothing more is read.
+    Work is linear in the number of bytes; at most one message is buffered. A message larger than `max_event_bytes`, or
+    with a wrong checksum, sets `error`, after the complete messages before it were returned. Later bytes are ignored.
     """
 
     media_types: ClassVar[tuple[str, ...]] = (MEDIA_TYPE,)
@@ -50,16 +50,16 @@ class EventStreamDecoder:
     def __init__(self, max_event_bytes: int = 16 * 2**20) -> None:
         self.error: ProtocolError | None = None
         self._limit = max_event_bytes
-        self._rest = bytearray()  # a message whose end has not come
-        self._wanted = _PRELUDE.size  # bytes until more can be said of it
-        self._heads: dict[bytes, dict[str, str]] = {}  # nearly all messages of a stream have one of a few heads
+        self._rest = bytearray()  # an incomplete message
+        self._wanted = _PRELUDE.size  # bytes that must be buffered before parsing can continue
+        self._heads: dict[bytes, dict[str, str]] = {}  # parsed headers by their bytes, which repeat
 
     def may_begin(self, head: bytes) -> bool:
-        """Whether a stream can begin with these bytes: no message has 16 MiB, so its length begins with 0."""
+        """Whether a stream can begin with these bytes: messages are smaller than 16 MiB, so the first byte is 0."""
         return head[:1] == b"\0"
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
-        """Take the next bytes; return the messages that they complete."""
+        """Feed the next bytes; return the messages that they complete."""
         if self.error is not None:
             return []
         if self._rest:
@@ -78,14 +78,14 @@ class EventStreamDecoder:
         return frames
 
     def maybe_feed_plain(self, data: bytes) -> list[bytes] | None:
-        """Take nothing: every message has a type."""
+        """Return None: every message has a type, so `feed` must be used."""
         return None
 
     def close(self) -> None:
-        """Take the end of the body. A message that it cut never counts: its checksum is missing."""
+        """End the stream. An incomplete message is dropped, as its checksum is missing."""
 
     def _cut(self, data: bytes, frames: list[ServerSentEvent]) -> int:
-        """Append the whole messages; return where the one begins that is not whole."""
+        """Append the complete messages to `frames`; return the offset of the first incomplete one."""
         position, end = 0, len(data)
         while True:
             self._wanted = _PRELUDE.size
@@ -134,7 +134,7 @@ def _broken(message: str, excerpt: bytes) -> ProtocolError:
 
 
 def _read_headers(head: bytes) -> dict[str, str]:
-    """Return the headers that are text; of others only the length is of interest."""
+    """Return the headers with text values; others are skipped."""
     found: dict[str, str] = {}
     position = 0
     try:
@@ -159,7 +159,7 @@ def _read_headers(head: bytes) -> dict[str, str]:
 
 
 def _error_object(named: Mapping[str, str], payload: bytes) -> bytes:
-    """Return an exception, whose fields are its payload, or an error, which has headers only, as one JSON object."""
+    """Return an exception (fields in the payload) or an error (fields in the headers) as one JSON object."""
     code = named.get(":exception-type") or named.get(":error-code")
     fields: dict[str, Any] = {}
     try:
@@ -175,7 +175,7 @@ def _error_object(named: Mapping[str, str], payload: bytes) -> bytes:
 
 
 def encode_event_message(payload: bytes, headers: Mapping[str, str] | None = None) -> bytes:
-    """Write one message; its headers are text."""
+    """Encode one message with text headers."""
     head = b"".join([_header(name.encode(), value.encode()) for name, value in (headers or {}).items()])
     start = _WORD.pack(_SHORTEST + len(head) + len(payload)) + _WORD.pack(len(head))
     message = start + _WORD.pack(zlib.crc32(start)) + head + payload

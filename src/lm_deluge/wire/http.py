@@ -1,4 +1,4 @@
-"""What is sent and what comes back first, as plain values."""
+"""Values for an HTTP request and for the status and headers of a response."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ __all__ = ["HttpHead", "HttpRequest", "Pieces", "origin_of"]
 
 
 class Pieces(Protocol):
-    """A body that is too large to be held. Each iteration reads it anew from its begin."""
+    """A request body that is too large for memory. Each iteration reads it again from its beginning."""
 
     def __len__(self) -> int:
-        """Return how many bytes it has."""
+        """Return the size in bytes."""
         ...
 
     def __iter__(self) -> Iterator[bytes]: ...
 
 
 class HttpRequest(msgspec.Struct, frozen=True, gc=False):
-    """A request to be sent. Headers and body never print: they hold keys and prompts.
+    """A request to be sent. `repr` hides headers and body, which contain keys and prompts.
 
     Attributes:
-        pieces: Sent in place of `body`, where it is not None.
+        pieces: If not None, sent instead of `body`.
     """
 
     url: str
@@ -36,7 +36,7 @@ class HttpRequest(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def size(self) -> int:
-        """How many bytes its body has."""
+        """Size of the body in bytes."""
         return len(self.body if self.pieces is None else self.pieces)
 
     def __repr__(self) -> str:
@@ -44,10 +44,10 @@ class HttpRequest(msgspec.Struct, frozen=True, gc=False):
 
 
 class HttpHead(msgspec.Struct, frozen=True, gc=False):
-    """Status and headers of an answer; the names of headers are in lower case.
+    """Status and headers of a response; header names are in lower case.
 
-    `delay_s` is how long the request was on its way, there and back, without the time that the server took: what it
-    waited for its connection, and a bound of the round trip of packets; None where nobody measured it.
+    `delay_s` is an upper bound of the network's share of the response time, in seconds: the wait for a connection plus
+    one round trip. None where it was not measured.
     """
 
     status: int
@@ -56,7 +56,7 @@ class HttpHead(msgspec.Struct, frozen=True, gc=False):
 
 
 def origin_of(url: str) -> tuple[str, str | None, int | None]:
-    """Return scheme, host and port of a URL: where its server is."""
+    """Return scheme, host and port of a URL."""
     parts = urlsplit(url)
     try:
         port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)

@@ -1,6 +1,6 @@
-"""A JSON array whose items arrive one by one: what Google's streams are where nobody asks for server-sent events.
+"""A JSON array whose items arrive one by one: the format of Google's streams without `alt=sse`.
 
-Only where an item begins and ends is looked at here; whether it is JSON, whoever takes it finds out.
+This module only finds the boundaries of items. The caller parses them and detects invalid JSON.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from lm_deluge.wire.sse import ServerSentEvent
 
 __all__ = ["JSONArrayDecoder"]
 
-_SIGNS = re.compile(rb'[{}\[\]"\\]')
+_STRUCTURAL = re.compile(rb'[{}\[\]"\\]')
 _OPENING, _CLOSING = b"{[", b"}]"
 
 
 class JSONArrayDecoder:
-    """Cuts a JSON array into the objects in it, however the bytes are cut. Work is linear in the bytes.
+    """Splits a JSON array into its objects, independent of how the bytes are divided into reads.
 
-    An item beyond `max_event_bytes` sets `error`, behind the items that came whole.
+    Work is linear in the number of bytes. An item larger than `max_event_bytes` sets `error`, after the complete items
+    before it were returned.
     """
 
     media_types: ClassVar[tuple[str, ...]] = ("application/json",)
@@ -29,10 +30,10 @@ class JSONArrayDecoder:
     def __init__(self, max_event_bytes: int = 16 * 2**20) -> None:
         self.error: ResponseLimitError | None = None
         self._limit = max_event_bytes
-        self._item = bytearray()  # the item whose end has not come
-        self._depth = 0  # 1: in the array, between two items
+        self._item = bytearray()  # the incomplete item
+        self._depth = 0  # of nesting; 1: in the array, between two items
         self._is_text = False
-        self._skip = 0  # bytes whose signs mean nothing, as a backslash stands before them
+        self._skip = 0  # bytes at the start of the data that a backslash escapes
         self._is_over = False
 
     def may_begin(self, head: bytes) -> bool:
@@ -40,14 +41,14 @@ class JSONArrayDecoder:
         return head.startswith(b"[")
 
     def maybe_feed_plain(self, data: bytes) -> list[bytes] | None:
-        """Take nothing: items are looked for by `feed` alone."""
+        """Return None: `feed` must be used."""
         return None
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
-        """Take the next bytes; return the items that they complete."""
+        """Feed the next bytes; return the items that they complete."""
         items: list[ServerSentEvent] = []
-        start = 0  # of what belongs to the item
-        for found in _SIGNS.finditer(data):
+        start = 0  # offset of the item's first byte in `data`
+        for found in _STRUCTURAL.finditer(data):
             at = found.start()
             if self._is_over or self.error is not None:
                 return items
@@ -67,19 +68,19 @@ class JSONArrayDecoder:
         return items
 
     def close(self) -> ServerSentEvent | None:
-        """Take the end of the body; return the item that it cut, or None."""
+        """End the stream; return the incomplete item, or None."""
         return ServerSentEvent(bytes(self._item)) if self._item else None
 
-    def _step(self, sign: bytes, at: int) -> int:
-        """Take one sign; return the depth behind it."""
-        if sign == b'"':
+    def _step(self, character: bytes, at: int) -> int:
+        """Process one structural character; return the depth after it."""
+        if character == b'"':
             self._is_text = not self._is_text
         elif self._is_text:
-            if sign == b"\\":
+            if character == b"\\":
                 self._skip = at + 2
-        elif sign in _OPENING:
+        elif character in _OPENING:
             self._depth += 1
-        elif sign in _CLOSING:
+        elif character in _CLOSING:
             self._depth -= 1
             self._is_over = self._depth <= 0
         return self._depth

@@ -1,6 +1,6 @@
-"""Newline-delimited JSON on bytes: one document a line.
+"""Newline-delimited JSON on bytes: one document per line.
 
-https://github.com/ndjson/ndjson-spec. Lines are cut at LF alone; a CR in front of it is a blank of JSON's.
+https://github.com/ndjson/ndjson-spec. Lines end at LF only; a CR before it is whitespace, which JSON allows.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ __all__ = ["NDJSONDecoder"]
 
 
 class NDJSONDecoder:
-    """Cuts a byte stream into lines, however the bytes are cut; empty lines are none.
+    """Splits a byte stream into lines, independent of how the bytes are divided into reads. Blank lines are skipped.
 
-    Work is linear in the bytes; what is held is at most one line. A line beyond `max_event_bytes` sets `error`,
-    behind the lines that came whole; from then on nothing more is read.
+    Work is linear in the number of bytes; at most one line is buffered. A line larger than `max_event_bytes` sets
+    `error`, after the complete lines before it were returned. Later bytes are ignored.
     """
 
     media_types: ClassVar[tuple[str, ...]] = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines")
@@ -26,20 +26,20 @@ class NDJSONDecoder:
     def __init__(self, max_event_bytes: int = 16 * 2**20) -> None:
         self.error: ResponseLimitError | None = None
         self._limit = max_event_bytes
-        self._rest = bytearray()  # a line whose end has not come
+        self._rest = bytearray()  # an incomplete line
 
     def may_begin(self, head: bytes) -> bool:
-        """Whether a stream can begin with these bytes, blanks and byte order mark taken off."""
+        """Whether a stream can begin with these bytes, whitespace and byte order mark removed."""
         return head.startswith(b"{")
 
     def maybe_feed_plain(self, data: bytes) -> list[bytes] | None:
-        """Take the next bytes, unless a line in them may be too long; return the lines that they complete."""
+        """Feed the next bytes, return the complete lines; None without side effects if a line may be too long."""
         if self.error is not None or len(self._rest) + len(data) > self._limit:
             return None
         return self._cut(data)
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
-        """Take the next bytes; return the lines that they complete."""
+        """Feed the next bytes; return the lines that they complete."""
         if self.error is not None:
             return []
         frames: list[ServerSentEvent] = []
@@ -53,7 +53,7 @@ class NDJSONDecoder:
         return frames
 
     def close(self) -> ServerSentEvent | None:
-        """Return the line that the end of the stream cut off before its LF, or None: it may be whole."""
+        """End the stream; return the last line if it has no LF, or None. The line may be complete."""
         line = bytes(self._rest)
         self._rest.clear()
         return ServerSentEvent(line) if line.strip() else None

@@ -1,9 +1,9 @@
-"""What providers say about their limits in the headers of an answer: one reading for all of them.
+"""Parser of the rate limits in response headers, one for all providers.
 
 Names differ in order, separators and families (`x-ratelimit-remaining-tokens`, `anthropic-ratelimit-tokens-remaining`,
-`x-ratelimit-limit-req-minute`, `ratelimitbysize-reset`, `x-tokenlimit-limit`), so a name is taken apart into its words:
-what is told (limit, remaining, reset), of what (requests, tokens, input, output), over which period. Words that are
-left over keep buckets apart (`tokens_usage_based` is not `tokens`).
+`x-ratelimit-limit-req-minute`, `ratelimitbysize-reset`, `x-tokenlimit-limit`), so a name is split into its words: the
+kind of value (limit, remaining, reset), the unit (requests, tokens, input, output) and the period. All other words
+together distinguish buckets (`tokens_usage_based` is not `tokens`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["DAY_S", "HOUR_S", "MINUTE_S", "Dimension", "RateLimit", "parse_rate_
 
 Dimension = Literal["requests", "tokens", "input_tokens", "output_tokens"]
 
-MINUTE_S, HOUR_S, DAY_S = 60.0, 3_600.0, 86_400.0
+MINUTE_S, HOUR_S, DAY_S = 60.0, 3_600.0, 86_400.0  # units of time in seconds
 
 _PERIODS = {"second": 1.0, "minute": MINUTE_S, "hour": HOUR_S, "day": DAY_S, "month": 30 * DAY_S}
 _FAMILY = re.compile(r"(?:x-|anthropic-)?(ratelimitbysize|ratelimit|rate-limit|tokenlimit|priority)-(.+)")
@@ -50,23 +50,23 @@ _UNITS_S = {
     "μs": 1e-6,
     "ns": 1e-9,
 }
-_LARGEST = 1e15
-_LONGEST_S = 40 * DAY_S
-_EPOCH_S, _EPOCH_MS = 1e9, 1e12  # plain numbers above these are points in time
+_LARGEST = 1e15  # far above any real limit, below 2**53, so that floats stay exact
+_LONGEST_S = 40 * DAY_S  # a month, the longest period in use, with a margin
+_EPOCH_S, _EPOCH_MS = 1e9, 1e12  # numbers above these are Unix times (since 2001), in seconds or milliseconds
 
 
 class RateLimit(msgspec.Struct, frozen=True):
-    """One bucket of a provider.
+    """One rate limit of a provider.
 
     Attributes:
-        dimension: What is counted.
-        period_s: Over how long, where the name or the figures tell; None where neither does.
-        is_inferred: The figures told of more than a minute, not the name. A window that has just begun can look like a
-            bucket that fills for an hour, so one answer alone proves nothing.
+        dimension: The unit that is counted.
+        period_s: Length of the period in seconds, from the header's name or inferred from the values; None: unknown.
+        is_inferred: `period_s` is more than a minute and inferred from the values, not from the name. A window that
+            has just started can look like a bucket that refills for an hour, so a single response is no proof.
         limit: Units per period, or None.
-        remaining: Units left, never more than `limit`; None where nothing usable is said.
-        reset_after_s: Until the bucket is full again, or its window over, from the answer's own `date` on.
-        qualifier: Which of several buckets of the kind: `usage based`, `project`, `priority`; mostly empty.
+        remaining: Units left, never more than `limit`; None where the header is missing or unusable.
+        reset_after_s: Seconds until the bucket is full again or its window ends, relative to the `date` header.
+        qualifier: Distinguishes several limits of a dimension: `usage based`, `project`, `priority`; usually empty.
     """
 
     dimension: Dimension
@@ -90,32 +90,31 @@ class _Bucket(msgspec.Struct, frozen=True):
 
 
 def parse_rate_limits(headers: Mapping[str, str]) -> dict[str, RateLimit]:
-    """Return the buckets by name: `requests`, `tokens`, `input_tokens/minute`, `tokens (usage based)`, ...
+    """Return the rate limits by name: `requests`, `tokens`, `input_tokens/minute`, `tokens (usage based)`, ...
 
-    Nonsense (-1, NaN, an absurd date) counts as not said. Nothing is raised, whatever the headers hold. Points in time
-    are measured against the answer's own `date`, as our clock and the provider's may differ; without one they are not
-    used.
+    Invalid values (-1, NaN, a date centuries away) are ignored; no header raises an error. Points in time are compared
+    with the response's own `date` header, as our clock and the provider's may differ; without it they are ignored.
     """
     found: dict[_Bucket, dict[str, float]] = {}
     for written, text in headers.items():
         name = written.lower()
         if "limit" not in name and "priority" not in name:
-            continue  # as nearly all are
+            continue  # fast path: most headers are unrelated
         family = _FAMILY.fullmatch(name)
         if family is None:
             continue
-        told = _read_name(family[1], family[2])
-        if told is None:
+        parsed = _parse_name(family[1], family[2])
+        if parsed is None:
             continue
-        kind, bucket = told
+        kind, bucket = parsed
         value = _reset(text, headers.get("date"), name) if kind == "reset" else _amount(text)
         if value is not None:
             found.setdefault(bucket, {}).setdefault(kind, value)
     return {bucket.name: _build(bucket, values) for bucket, values in found.items()}
 
 
-def _read_name(family: str, rest: str) -> tuple[str, _Bucket] | None:
-    """Return what is told and of which bucket; None for a name that tells none of the three things."""
+def _parse_name(family: str, rest: str) -> tuple[str, _Bucket] | None:
+    """Return the kind of value and its bucket; None for a name without limit, remaining or reset."""
     kind: str | None = None
     subjects: list[str] = []
     period = ""
@@ -156,9 +155,9 @@ def _build(bucket: _Bucket, values: dict[str, float]) -> RateLimit:
 
 
 def _infer_period(limit: float | None, remaining: float | None, reset_after_s: float | None) -> float | None:
-    """Tell minutes from days, which the same header names stand for at different hosts.
+    """Return the period in seconds, as the same header names mean minutes at some hosts and days at others.
 
-    A bucket that fills steadily is full after `used / limit` of its period; a reset far beyond a minute cannot
+    A bucket that refills steadily is full after `used / limit` of its period. A reset far beyond a minute cannot
     belong to a limit per minute, whatever the server's algorithm.
     """
     if limit and remaining is not None and reset_after_s and remaining < limit:
@@ -205,7 +204,7 @@ def _reset(text: str, date: str | None, name: str) -> float | None:
 
 
 def _duration(text: str) -> float | None:
-    """Read Go's way of writing durations: `12ms`, `1.5s`, `6m0s`, `2h5m0s`."""
+    """Parse a duration in the format of Go: `12ms`, `1.5s`, `6m0s`, `2h5m0s`."""
     pieces = list(_DURATION.finditer(text))
     if not pieces or "".join(piece[0] for piece in pieces) != text:
         return None
@@ -221,7 +220,7 @@ def _rfc3339(text: str) -> float | None:
 
 
 def _since(moment: float, date: str | None) -> float | None:
-    from email.utils import parsedate_to_datetime  # only some providers name a point in time; slow to import
+    from email.utils import parsedate_to_datetime  # slow to import; only some providers send points in time
 
     try:
         return moment - parsedate_to_datetime(date or "").timestamp()

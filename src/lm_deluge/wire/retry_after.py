@@ -1,4 +1,4 @@
-"""How long a provider wants to be left alone.
+"""Parser of the headers with which a provider asks for a pause before the next request.
 
 Order: `retry-after-ms`, then `retry-after` in seconds, then `retry-after` as an HTTP date (RFC 9110, 10.2.3).
 """
@@ -10,14 +10,14 @@ from collections.abc import Mapping
 
 __all__ = ["parse_retry_after"]
 
-_LONGEST_S = 10 * 365 * 86_400.0
+_LONGEST_S = 10 * 365 * 86_400.0  # rejects timestamps and nonsense; the caller decides how long it is willing to wait
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the wait in seconds, or None where the headers say nothing usable.
+    """Return the wait in seconds, or None without a usable header.
 
-    A date is measured against the answer's own `date` header: our clock and the server's may differ.
-    Negative, past, infinite and absurd values are nothing usable.
+    A date is compared with the response's own `date` header, as our clock and the server's may differ. Negative,
+    past, infinite and absurdly large values are not usable.
     """
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:

@@ -1,7 +1,7 @@
-"""Typed JSON decoding that a surprising field does not break.
+"""Typed JSON decoding that ignores fields of unexpected types.
 
-The typed decoder is the fast path. Where one field of a provider's object has a type that nobody promised,
-the object is read once more without types and the fields that do not fit are left out, one by one.
+The typed decoder is the fast path. If a field of a provider's object has a type that its documentation does not
+mention, the object is decoded again without types, and each field that does not fit is omitted.
 """
 
 from __future__ import annotations
@@ -16,24 +16,28 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class NotJSONError(ValueError):
-    """The bytes are no JSON document."""
+    """The bytes are not a JSON document."""
 
 
 class TolerantDecoder(Generic[T]):
-    """Decodes JSON objects into the msgspec struct `kind`, whose own fields must all be optional."""
+    """Decodes JSON objects into the msgspec struct `kind`, whose own fields must all be optional.
+
+    Attributes:
+        decode_typed: The fast path alone; raises `msgspec.DecodeError` where `decode` reads the object once more.
+    """
 
     def __init__(self, kind: type[T]) -> None:
         self._kind = kind
-        self._decoder = msgspec.json.Decoder(kind)
+        self.decode_typed = msgspec.json.Decoder(kind).decode
 
     def decode(self, data: bytes) -> T | None:
-        """Return the object; None where the JSON is no object.
+        """Return the object; None if the JSON value is not an object.
 
         Raises:
-            NotJSONError: It is no JSON.
+            NotJSONError: The bytes are not valid JSON.
         """
         try:
-            return self._decoder.decode(data)
+            return self.decode_typed(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self._decode_slowly(data)
 
@@ -46,7 +50,7 @@ class TolerantDecoder(Generic[T]):
 
 
 def convert_tolerantly(value: Any, kind: type[T]) -> T | None:
-    """Return `value` as a `kind`, leaving out what does not fit; None where it is no object, or too much is missing."""
+    """Return `value` as a `kind` without fields that do not fit; None if it is no object or lacks required fields."""
     if not isinstance(value, dict):
         return None
     kept = {}

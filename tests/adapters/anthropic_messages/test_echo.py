@@ -1,4 +1,4 @@
-"""What recorded answers say goes back on the next turn block by block, as a plain reading of them has it."""
+"""Recorded responses are sent back on the next turn block by block; a simple reader of the recording is the oracle."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ JSON = dict[str, Any]
 
 
 def add(block: JSON, delta: JSON) -> None:
-    """Put a piece where it belongs."""
+    """Apply a delta to its block."""
     kind = delta.pop("type")
     for name, value in delta.items():
         if kind == "citations_delta":
@@ -34,7 +34,7 @@ def add(block: JSON, delta: JSON) -> None:
 
 
 def blocks_of(body: bytes) -> list[JSON]:
-    """Return the blocks of the last answer in a body, with nothing that makes no difference to the API."""
+    """Return the blocks of the last message in a body, without fields that make no difference to the API."""
     blocks: list[JSON] = []
     for _, data in sse_frame_ends(body):
         event = json.loads(data)
@@ -44,11 +44,11 @@ def blocks_of(body: bytes) -> list[JSON]:
             blocks.append(event["content_block"])
         elif event["type"] == "content_block_delta":
             add(blocks[event["index"]], event["delta"])
-    return [normal(block) for block in blocks if says_anything(block)]
+    return [normal(block) for block in blocks if is_accepted(block)]
 
 
-def says_anything(block: JSON) -> bool:
-    """Whether the API would take the block: it refuses blank text and thoughts that nobody signed."""
+def is_accepted(block: JSON) -> bool:
+    """Whether the API accepts the block: it rejects blank text and thinking without a signature."""
     if block["type"] == "text":
         return bool(block["text"].strip())
     return block["type"] != "thinking" or bool(block.get("signature"))
@@ -68,7 +68,7 @@ def normal(block: JSON) -> JSON:
 @pytest.mark.parametrize("name", NAMES)
 def test_an_answer_goes_back_as_it_came(name: str) -> None:
     body = recordings.load(API, name).body
-    # Whose answers `read` reads.
+    # `read` decodes responses under the same provider id, so their opaque data is sent back.
     row = ProviderRow(id="recording", otel_name="acme", adapter=API, base_url="https://acme.test")
     model = ModelRow(id="claude", name="claude", provider=row.id)
     conversation = Conversation.user("Hi").add(read(body).content).user("Go on.")

@@ -1,4 +1,4 @@
-"""What goes wrong with streams of Anthropic's Messages, and what is left then."""
+"""Faulty streams of Anthropic's Messages: the error, and the partial response."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_every_cut_of_a_rich_answer() -> None:
         error = None
         try:
             for found in decode_events(API, [RICH[:position]]):
-                events.append(found)  # noqa: PERF402 - what came before the error is to be kept
+                events.append(found)  # noqa: PERF402 - events before the error must be kept
         except DelugeError as caught:
             error = caught
         if position < complete_from:
@@ -198,12 +198,12 @@ def test_every_cut_of_a_rich_answer() -> None:
             assert error is None
 
 
-def seen(chunks: list[bytes]) -> tuple[list[Event], str | None]:
-    """Return the events, and what the error says; anything that is no error of ours goes through."""
+def events_and_error(chunks: list[bytes]) -> tuple[list[Event], str | None]:
+    """Return the events and the text of a `DelugeError`; other exceptions are not caught."""
     events: list[Event] = []
     try:
         for found in decode_events(API, chunks):
-            events.append(found)  # noqa: PERF402 - what came before the error is to be kept
+            events.append(found)  # noqa: PERF402 - events before the error must be kept
     except DelugeError as error:
         check_grammar(events, is_complete=False)
         return events, f"{type(error).__name__}: {error}"
@@ -254,7 +254,7 @@ def framed(kind: str, fields: dict[str, Any]) -> bytes:
 @settings(max_examples=300, deadline=None)
 def test_events_of_any_shape_are_events_or_errors_of_ours(parts: list[bytes], positions: list[int]) -> None:
     body = b"".join(parts)
-    assert seen(cuts.at(body, positions)) == seen([body])
+    assert events_and_error(cuts.at(body, positions)) == events_and_error([body])
 
 
 @given(st.randoms(use_true_random=False))
@@ -265,7 +265,9 @@ def test_damaged_streams_are_read_or_refused_alike_however_they_are_cut(dice: ra
         place = dice.randrange(len(damaged))
         damage = dice.choice([b"", b"\0", b"\xff", b"\r", b"\n", b'"', b"{", b"}", b"[", b"9", b"null", b"data: "])
         damaged[place : place + dice.randrange(3)] = damage
-    assert seen(cuts.at_random(bytes(damaged), dice.randrange(100), 50)) == seen([bytes(damaged)])
+    assert events_and_error(cuts.at_random(bytes(damaged), dice.randrange(100), 50)) == events_and_error(
+        [bytes(damaged)]
+    )
 
 
 @given(VALUES)

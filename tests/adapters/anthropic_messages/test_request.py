@@ -1,4 +1,4 @@
-"""Conversations, and the JSON that Anthropic is asked with."""
+"""Conversations and the requests to Anthropic built from them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ROW = ProviderRow(
     adapter="anthropic-messages",
     base_url="https://api.acme.test",
     headers={"anthropic-version": "2023-06-01"},
-    opaque_as="recording",  # whose answers the tests read
+    opaque_as="recording",  # the provider id that `read` decodes responses under
     prompt_cache="explicit",
 )
 WEATHER = Tool(name="weather", description="Tells it.", parameters={"type": "object", "properties": {}})
@@ -214,8 +214,8 @@ class TestMessages:
         ]
 
     def test_blank_text_is_left_out(self) -> None:
-        said = Message("assistant", (TextPart("\n"), ToolCallPart("a", "f", "", {}), TextPart("")))
-        assert messages_of(Message.user("Hi"), Message.user(" "), said, Message.tool_result("a", ""))[1:] == [
+        turn = Message("assistant", (TextPart("\n"), ToolCallPart("a", "f", "", {}), TextPart("")))
+        assert messages_of(Message.user("Hi"), Message.user(" "), turn, Message.tool_result("a", ""))[1:] == [
             {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "f", "input": {}}]},
             {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": ""}]},
         ]
@@ -235,8 +235,8 @@ class TestMessages:
         assert messages_of(Message.user("a"), Message("assistant", (RefusalPart("No."),)))[1]["content"] == "No."
 
     def test_ids_of_other_providers_are_made_to_fit(self) -> None:
-        said = Message.assistant(tool_calls=[ToolCallPart("functions.f:0", "f", "", {})])
-        found = messages_of(said, Message.tool_result("functions.f:0", "1"))
+        turn = Message.assistant(tool_calls=[ToolCallPart("functions.f:0", "f", "", {})])
+        found = messages_of(turn, Message.tool_result("functions.f:0", "1"))
         assert found[0]["content"][0]["id"] == found[1]["content"][0]["tool_use_id"] == "functions_f_0"
 
     @pytest.mark.parametrize(
@@ -379,7 +379,9 @@ class TestParameters:
 
     def test_thinking_needs_room(self) -> None:
         params = SamplingParams(reasoning_effort="low", max_new_tokens=1_024)
-        assert "thinks with 1024 tokens or more" in refusal_of(params=params, able=Capabilities(reasoning_budget=True))
+        assert "needs 1024 thinking tokens or more" in refusal_of(
+            params=params, able=Capabilities(reasoning_budget=True)
+        )
 
     @pytest.mark.parametrize("is_budget", [True, False])
     def test_not_to_think(self, *, is_budget: bool) -> None:
@@ -420,7 +422,7 @@ class TestCache:
     )
 
     def marks(self, cache: Any, **fields: Any) -> list[str]:
-        """Return where the marks are."""
+        """Return the names of the marked places."""
         body = body_of(**{"conversation": self.CONVERSATION, "tools": (WEATHER, WEATHER), **fields}, cache=cache)
         places = {f"tool {at}": [tool] for at, tool in enumerate(body.get("tools", ()))}
         places["system"] = body.get("system", [])
@@ -459,7 +461,7 @@ class TestCache:
 
 
 class TestTheSecondTurn:
-    """What an answer says goes back as it came."""
+    """The blocks of a response are sent back unchanged."""
 
     BLOCKS = (
         {"type": "thinking", "thinking": "Hm", "signature": "c2ln"},

@@ -1,4 +1,4 @@
-"""Bytes of Anthropic's Messages, and what they say."""
+"""Bodies of Anthropic's Messages and the events decoded from them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def opaque(kind: str, data: Any) -> ProviderPart:
 
 
 def content_of(*blocks: bytes) -> list[Any]:
-    """Return the events between the head's usage and the end's."""
+    """Return the events between the first and the last usage."""
     events = events_of(answer(*blocks))
     check_grammar(events)
     first, *between, last, finished = events[1:]
@@ -89,11 +89,11 @@ def test_a_transcript() -> None:
         b'"stop_sequence":null},"usage":{"output_tokens":20,"output_tokens_details":{"thinking_tokens":7}}}\n\n'
         b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
     )
-    begun = {"input_tokens": 10, "cache_read_input_tokens": 3, "output_tokens": 1}
-    ended = {**begun, "output_tokens": 20, "output_tokens_details": {"thinking_tokens": 7}}
+    first_usage = {"input_tokens": 10, "cache_read_input_tokens": 3, "output_tokens": 1}
+    last_usage = {**first_usage, "output_tokens": 20, "output_tokens_details": {"thinking_tokens": 7}}
     assert events_of(body) == [
         ResponseStarted("msg_1", "claude-x"),
-        UsageReported(Usage(input_tokens=13, output_tokens=1, cache_read_tokens=3, raw=begun)),
+        UsageReported(Usage(input_tokens=13, output_tokens=1, cache_read_tokens=3, raw=first_usage)),
         ReasoningDelta("Hm"),
         opaque("signature", "c2ln"),
         TextDelta("Grüße"),
@@ -101,7 +101,9 @@ def test_a_transcript() -> None:
         ToolCallDelta(0, '{"a": '),
         ToolCallDelta(0, "1}"),
         ToolCallFinished(0, "toolu_1", "f", '{"a": 1}', {"a": 1}),
-        UsageReported(Usage(input_tokens=13, output_tokens=20, cache_read_tokens=3, reasoning_tokens=7, raw=ended)),
+        UsageReported(
+            Usage(input_tokens=13, output_tokens=20, cache_read_tokens=3, reasoning_tokens=7, raw=last_usage)
+        ),
         ResponseFinished("tool_calls", "tool_use"),
     ]
 
@@ -252,8 +254,8 @@ def test_arguments_that_are_no_json_are_what_the_model_wrote() -> None:
 def test_a_call_that_code_made_says_which() -> None:
     caller = {"type": "code_execution_20250825", "tool_id": "srvtoolu_1"}
     response = read(answer(call(0, "f", caller=caller), call(1, "f", caller={"type": "direct"})))
-    first, said, second = response.content.parts
-    assert said == ProviderDataPart(OWNER, "tool_use", {"caller": caller})
+    first, caller_part, second = response.content.parts
+    assert caller_part == ProviderDataPart(OWNER, "tool_use", {"caller": caller})
     assert [part.id for part in (first, second) if isinstance(part, ToolCallPart)] == ["toolu_0", "toolu_1"]
 
 
@@ -308,7 +310,7 @@ class TestUsage:
 
 
 class TestBegunAnew:
-    """A proxy lost its provider and asked again: what came before the second head is not part of the answer."""
+    """A proxy lost its upstream and sent the request again: blocks before the second `message_start` are discarded."""
 
     BODY = (
         start()
@@ -332,7 +334,7 @@ class TestBegunAnew:
         events = events_of(self.BODY)
         check_grammar(events)
         attempts = [each for each in events if isinstance(each, Attempt)]
-        message = "the answer began anew in mid-stream"
+        message = "the response restarted in mid-stream"
         assert attempts == [Attempt(2, "StreamInterruptedError", message, 0.0, "recording")]
 
     def test_calls_go_on_counting(self) -> None:

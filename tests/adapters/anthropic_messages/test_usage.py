@@ -1,4 +1,4 @@
-"""Anthropic's usage, as far as prices depend on it."""
+"""The fields of Anthropic's usage that prices depend on."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def test_what_is_not_said_or_odd_is_not_known(odd: dict) -> None:
 
 
 def test_it_is_written_and_read_again() -> None:
-    told = Usage(
+    usage = Usage(
         input_tokens=160, output_tokens=10, cache_write_tokens=60, cache_write_1h_tokens=40, service_tier="standard"
     )
-    events = [ResponseStarted("msg_1", "m"), TextDelta("Hi"), UsageReported(told), ResponseFinished("stop")]
+    events = [ResponseStarted("msg_1", "m"), TextDelta("Hi"), UsageReported(usage), ResponseFinished("stop")]
     read = decode_body("anthropic-messages", b"".join(encode_events("anthropic-messages", events))).usage
     assert read is not None
     assert (read.cache_write_1h_tokens, read.service_tier) == (40, "standard")

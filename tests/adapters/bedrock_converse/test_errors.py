@@ -1,4 +1,4 @@
-"""Errors of Bedrock by HTTP, and whatever bytes come: only errors of ours leave the decoders."""
+"""HTTP errors of Bedrock, and fuzzed bodies: the decoders raise only subclasses of `DelugeError`."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ def test_what_the_message_says() -> None:
 
 
 def outcome(api: str, chunks: list[bytes]) -> tuple[list[Event], str | None]:
-    """Return the events, and what the error says; anything that is no error of ours goes through."""
+    """Return the events and the text of a `DelugeError`; other exceptions are not caught."""
     events: list[Event] = []
     try:
         for each in decode_events(api, chunks):
-            events.append(each)  # noqa: PERF402 - what came before the error is to be kept
+            events.append(each)  # noqa: PERF402 - events before the error must be kept
     except DelugeError as error:
         check_grammar(events, is_complete=False)
         return events, f"{type(error).__name__}: {error}"

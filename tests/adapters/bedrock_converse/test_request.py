@@ -1,4 +1,4 @@
-"""What is sent to Converse, as parsed JSON."""
+"""Requests to Converse, as parsed JSON."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_the_system_speaks_first() -> None:
     body = body_of(Conversation.system("Be brief.").developer("Be kind.").user("Hi").system("Now rhyme.").user("Go"))
     assert body["system"] == [{"text": "Be brief."}, {"text": "Be kind."}]
     assert [message["role"] for message in body["messages"]] == ["user", "system", "user"]
-    with pytest.raises(InvalidPromptError, match="no message but the system's"):
+    with pytest.raises(InvalidPromptError, match="the prompt has only system messages"):
         body_of(Conversation.system("Be brief."))
 
 
@@ -158,7 +158,7 @@ def test_media_in_s3() -> None:
         (Message("tool", (TextPart("x"),)), "Text is not allowed in a message of role tool"),
         (
             Message("tool", (ToolResultPart("t", "", (AudioPart(Media(media_type="audio/wav", data=b"x")),)),)),
-            "sound in a tool result",
+            "audio in a tool result",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Streams and plain answers of Converse: literal messages into events."""
+"""Streams and complete responses of Converse: literal messages and their events."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def read(body: bytes) -> list[Event]:
     return events
 
 
-def middle(*told: dict[str, Any], reason: str = "end_turn") -> list[Event]:
+def middle(*messages: dict[str, Any], reason: str = "end_turn") -> list[Event]:
     """Return the events between start and usage."""
-    events = read(converse(BEGIN, *told, stop(reason), metadata(inputTokens=1, outputTokens=2, totalTokens=3)))
+    events = read(converse(BEGIN, *messages, stop(reason), metadata(inputTokens=1, outputTokens=2, totalTokens=3)))
     assert events[0] == ResponseStarted()
     assert isinstance(events[-2], UsageReported)
     return events[1:-2]

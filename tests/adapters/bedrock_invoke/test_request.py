@@ -1,4 +1,4 @@
-"""What each family of models is sent through the native API, as parsed JSON."""
+"""Requests to each model family through the native API, as parsed JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams and plain answers of the native API, family by family: literal chunks into events."""
+"""Streams and complete responses of the native API by model family: literal chunks and their events."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def test_titan() -> None:
 
 
 def test_a_guardrail_that_blocks_leaves_no_reason() -> None:
-    said = {"outputText": "Blocked", "totalOutputTextTokenCount": 3.0, "amazon-bedrock-guardrailAction": "INTERVENED"}
-    response = answer(said)
+    body = {"outputText": "Blocked", "totalOutputTextTokenCount": 3.0, "amazon-bedrock-guardrailAction": "INTERVENED"}
+    response = answer(body)
     assert (response.completion, response.usage, response.warnings) == ("Blocked", None, ())
     assert (response.finish_reason, response.raw_finish_reason) == ("content_filter", None)
-    masked = answer({**said, "completionReason": "FINISH", **METRICS})
+    masked = answer({**body, "completionReason": "FINISH", **METRICS})
     assert masked.finish_reason == "stop"
 
 
@@ -183,8 +183,8 @@ def test_openai_s_form() -> None:
 def test_mistral_s_chat() -> None:
     call = {"id": "t1", "function": {"name": "f", "arguments": "{}"}}
     message = {"role": "assistant", "content": "Hi", "tool_calls": [call]}
-    said = {"choices": [{"index": 0, "message": message, "stop_reason": "tool_calls"}]}
-    for response in (answer(said), decode_body(API, json.dumps(said).encode())):
+    body = {"choices": [{"index": 0, "message": message, "stop_reason": "tool_calls"}]}
+    for response in (answer(body), decode_body(API, json.dumps(body).encode())):
         assert (response.completion, response.finish_reason) == ("Hi", "tool_calls")
         assert [each.name for each in response.tool_calls] == ["f"]
     odd = answer({"choices": [{"message": {"content": "a"}, "finish_reason": None}]}, delta("b", "stop"))

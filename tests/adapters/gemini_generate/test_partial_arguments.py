@@ -1,4 +1,4 @@
-"""Values with paths make the JSON that they were taken from."""
+"""A tree flattened into values with paths is restored as JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _leaves = (
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text()
 )
-# Empty objects and lists have no leaves, so they do not come.
+# Empty objects and lists have no leaves, so Vertex never sends them.
 _trees = st.recursive(
     _leaves,
     lambda inner: st.lists(inner, min_size=1, max_size=3) | st.dictionaries(_names, inner, min_size=1, max_size=3),
@@ -74,5 +74,5 @@ def test_items_that_did_not_come_are_null() -> None:
 
 @pytest.mark.parametrize("paths", [["$.a", "$.a"], ["$.a.b", "$.c", "$.a.d"], ["$.a[0].b", "$.a[1]", "$.a[0].c"]])
 def test_what_was_written_is_not_taken_back(paths: list[str]) -> None:
-    with pytest.raises(ProtocolError, match="out of order"):
+    with pytest.raises(ProtocolError, match="arrive out of order"):
         written([PartialArgument(json_path=path, number_value=1) for path in paths])

@@ -1,4 +1,4 @@
-"""Conversations as Gemini's requests, and answers sent back to it."""
+"""Requests to Gemini, and responses sent back on the next turn."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_efforts(model: str, effort, found) -> None:
 
 
 def test_gemini_3_cannot_be_kept_from_thinking() -> None:
-    with pytest.raises(UnsupportedParameterError, match="cannot be kept from thinking"):
+    with pytest.raises(UnsupportedParameterError, match="cannot be turned off"):
         config_of(reasoning_effort="none")
 
 
@@ -194,13 +194,13 @@ def test_messages_that_have_no_place_are_refused(conversation) -> None:
 
 
 def test_a_prompt_needs_more_than_a_system_message() -> None:
-    with pytest.raises(InvalidPromptError, match="system message alone"):
+    with pytest.raises(InvalidPromptError, match="only system messages"):
         body_of(Conversation.system("a"))
 
 
 def test_results_go_back_by_name() -> None:
     conversation = Conversation.user("Hi")
-    for name in ("f", "g"):  # the same made-up id in two turns
+    for name in ("f", "g"):  # the same generated id in two turns
         conversation.add(Message.assistant(tool_calls=[ToolCallPart("call_0", name, '{"x":1}', {"x": 1})]))
         conversation.tool_result("call_0", {"y": 2} if name == "f" else "text")
     conversation.add(Message.assistant(tool_calls=[ToolCallPart("own", "h", "", {})]))

@@ -1,4 +1,4 @@
-"""What Gemini's chunks say, quirk by quirk."""
+"""Chunks of Gemini and the events decoded from them, including quirks."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_arguments_out_of_order_are_not_guessed_at() -> None:
             for at, path in enumerate(["a.b", "c", "a.d"])
         )
     )
-    with pytest.raises(ProtocolError, match="out of order"):
+    with pytest.raises(ProtocolError, match="arrive out of order"):
         decode_body(API, body)
 
 

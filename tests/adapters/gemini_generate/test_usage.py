@@ -1,4 +1,4 @@
-"""Google's counts by modality, which have prices of their own."""
+"""Google's counts by modality, each with its own price."""
 
 from lm_deluge.adapters.gemini_generate.usage import maybe_read_usage
 from lm_deluge.models.registry import find_model
@@ -21,7 +21,7 @@ def test_sound_and_images_are_counted_by_themselves() -> None:
     assert usage.output_audio_tokens is None
     price = find_model("gemini-2.5-flash").price
     assert price is not None
-    # 200 of text at $0.30 a million, 400 of sound at $1.00, 400 of sound from the cache at $0.10, 300 out at $2.50
+    # 200 text at $0.30 a million, 400 audio at $1.00, 400 cached audio at $0.10, 300 output at $2.50
     assert round(price.cost(usage), 9) == round((200 * 0.3 + 400 * 1.0 + 400 * 0.1 + 300 * 2.5) / 1e6, 9)
 
 

@@ -1,4 +1,4 @@
-"""The Interactions API: events of answers, and conversations as steps."""
+"""The Interactions API: events decoded from responses, and conversations as steps."""
 
 from __future__ import annotations
 

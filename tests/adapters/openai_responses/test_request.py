@@ -368,4 +368,9 @@ def test_a_model_of_openai_is_known_by_this_api_too() -> None:
 
 
 def test_both_sides_of_the_wire_know_the_same_items() -> None:
-    assert {*openai_responses_request.WHOLE_ITEMS, *openai_responses_request.SAID, "reasoning", "output_item"} == ECHOED
+    assert {
+        *openai_responses_request.WHOLE_ITEMS,
+        *openai_responses_request.PARSED_FIELDS,
+        "reasoning",
+        "output_item",
+    } == ECHOED

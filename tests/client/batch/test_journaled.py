@@ -1,10 +1,11 @@
-"""Rows of a batch through a journal: intents before requests, outcomes before answers, budgets over all runs."""
+"""Rows of a batch with a journal: intents before requests, outcomes before answers, attempts counted over all runs."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import errno
+import functools
 import json
 import os
 from collections import Counter
@@ -16,10 +17,12 @@ import pytest
 
 from failing_disk import FailingDisk
 from lm_deluge import LLMClient
-from lm_deluge.client.batch.journaled import JournalledRows
-from lm_deluge.dispatch.batch.circuit_breaker import CircuitBreaker
+from lm_deluge.client.batch.journaled import JournaledRows
+from lm_deluge.client.batch.row_planner import answer_rows
 from lm_deluge.dispatch.batch.input import BatchRow
 from lm_deluge.dispatch.journal.journal import Journal
+from lm_deluge.dispatch.scheduling.circuit_breaker import CircuitBreaker
+from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import (
     BadRequestError,
     ConnectError,
@@ -52,7 +55,7 @@ def rows(count: int) -> list[BatchRow]:
 
 def client_of(sim: Simulator, model: str | list[str] = "gpt-4o", **options: Any) -> LLMClient:
     client = LLMClient(model, base_url=sim.base_url, api_key="any", **{"max_concurrent_requests": 8, **options})
-    client._runner()._chance = lambda: 0.0  # no waits between attempts
+    client.dispatcher.make_runner(functools.partial(Runner, chance=lambda: 0.0))  # no waits between attempts
     return client
 
 
@@ -65,11 +68,13 @@ async def journal_at(path: Path, **options: Any) -> AsyncIterator[Journal]:
 async def ask(
     client: LLMClient, path: Path, asked: Iterable[BatchRow], *, retry_failed: bool = False, **options: Any
 ) -> dict[str, APIResponse]:
-    """Run the rows; return what was seen, and check that it was in the journal."""
+    """Run the rows; return the responses, and check that each was in the journal when it was yielded."""
     seen: dict[str, APIResponse] = {}
     async with (
         journal_at(path, **options) as journal,
-        contextlib.aclosing(client.journalled(journal, retry_failed=retry_failed).answers(asked)) as answers,
+        contextlib.aclosing(
+            answer_rows(client.dispatcher, journal, retry_failed=retry_failed).answers(asked)
+        ) as answers,
     ):
         async for row, response in answers:
             assert journal.response(row.id).error_message == response.error_message
@@ -161,11 +166,11 @@ async def test_a_row_that_cannot_be_asked_is_tried_again_by_each_run_for_it_cost
         size = path.stat().st_size
         again = await ask(client, path, [bad, other, *rows(1)])
         assert sim.stats.requests == 1
-    assert path.stat().st_size == size  # the same reasons are not written twice
+    assert path.stat().st_size == size  # the same errors are not recorded twice
     for found in (seen, again):
         assert str(found["bad"].error) == "the line is not JSON."
         assert str(found["other"].error) == (
-            "the line asks for the model 'claude-haiku-4-5', and the batch is for gpt-4o. "
+            "the line names the model 'claude-haiku-4-5', and the batch has gpt-4o. "
             "Name all models of the lines with --model."
         )
     assert (sorted(seen), sorted(again)) == (["bad", "other", "r0"], ["bad", "other"])
@@ -180,7 +185,7 @@ async def test_an_unseen_request_stays_known_when_its_row_cannot_be_asked_any_mo
         assert type(seen["r0"].error).__name__ == "BudgetError"
     async with journal_at(tmp_path / "j") as journal:
         assert journal.state.ambiguous == (("r0", 1),)
-        assert journal.state.status("r0") == "in_flight"  # asked again by the next run
+        assert journal.state.status("r0") == "in_flight"  # the next run sends it again
 
 
 async def test_what_a_row_says_itself_is_asked(tmp_path: Path) -> None:
@@ -209,7 +214,7 @@ async def test_what_a_row_says_itself_is_asked(tmp_path: Path) -> None:
 
 
 async def test_no_row_is_asked_what_another_one_said(tmp_path: Path) -> None:
-    """Rows share what is settled from the same words; to Python 1, 1.0 and True are the same."""
+    """Rows with equal options share a planner; 1, 1.0 and True are equal in Python, but not as options."""
     said = [{}, {"x": 1}, {"x": True}, {"x": 1.0}, {"x": [1]}, {"x": [True]}, {}, {"x": 1}]
     asked = [
         BatchRow(id=f"r{number}", number=number + 1, conversation=Conversation.user(f"q{number}"), extra_body=own)
@@ -238,14 +243,14 @@ async def test_few_rows_are_held(tmp_path: Path) -> None:
         client_of(sim, max_concurrent_requests=3) as client,
         journal_at(tmp_path / "j") as journal,
     ):
-        async for _ in client.journalled(journal).answers(many()):
+        async for _ in answer_rows(client.dispatcher, journal).answers(many()):
             ended += 1
             assert len(read) - ended < 4 * 3
     assert ended == 500
 
 
-async def stopped(asking: JournalledRows, count: int, **options: Any) -> list[str]:
-    """Run 60 rows; stop as soon as there were so many answers."""
+async def stopped(asking: JournaledRows, count: int, **options: Any) -> list[str]:
+    """Run 60 rows; stop after `count` answers."""
     seen: list[str] = []
     async for row, _ in asking.answers(rows(60)):
         seen.append(row.id)
@@ -256,7 +261,7 @@ async def stopped(asking: JournalledRows, count: int, **options: Any) -> list[st
 
 async def test_a_stop_lets_what_is_in_flight_end_and_nothing_new_leave(tmp_path: Path) -> None:
     async with Simulator(echo) as sim, client_of(sim) as client, journal_at(tmp_path / "j") as journal:
-        asking = client.journalled(journal)
+        asking = answer_rows(client.dispatcher, journal)
         seen = await stopped(asking, 10, within_s=10)
         assert 10 <= len(seen) < 60
         assert sim.stats.requests == len(seen)
@@ -276,7 +281,7 @@ async def test_a_stop_waits_no_longer_than_it_says(tmp_path: Path) -> None:
         client_of(sim, max_concurrent_requests=4) as client,
         journal_at(tmp_path / "j") as journal,
     ):
-        seen = await stopped(client.journalled(journal), 1, within_s=0.05)
+        seen = await stopped(answer_rows(client.dispatcher, journal), 1, within_s=0.05)
         assert seen == ["r0"]
         unseen = [call for call, _ in journal.state.ambiguous]
         assert 1 <= len(unseen) <= 4
@@ -295,17 +300,17 @@ async def test_a_stop_does_not_wait_for_attempts_that_would_come_later(tmp_path:
 
     async with Simulator(script) as sim, client_of(sim) as client, journal_at(tmp_path / "j") as journal:
         async with asyncio.timeout(20):
-            assert await stopped(client.journalled(journal), 1) == ["r0"]
+            assert await stopped(answer_rows(client.dispatcher, journal), 1) == ["r0"]
         assert journal.state.ambiguous == ()
         assert journal.state.failed == {}
 
 
 async def run_on_disk(client: LLMClient, path: Path, count: int, disk: FailingDisk) -> tuple[set[str], bool]:
-    """Run the rows on a disk that may refuse; return what was seen and whether it did refuse."""
+    """Run the rows on a disk that may fail; return the ids of the answers, and whether the disk failed."""
     seen: set[str] = set()
     journal = await Journal.open(path, fingerprint=BATCH, gather_s=0, opener=disk.open)
     try:
-        asking = client.journalled(journal)
+        asking = answer_rows(client.dispatcher, journal)
         async for row, response in asking.answers(rows(count)):
             assert response.error is None
             assert row.id in journal.state.done
@@ -331,7 +336,7 @@ async def test_no_room_at_any_write_and_the_next_run_ends_as_if_nothing_had_been
             seen, has_failed = await run_on_disk(client, path, count, disk)
             assert has_failed == (disk.writes >= failing)
             async with journal_at(path) as journal:
-                # Whatever was sent is there: as an answer, tried again when the journal was closed.
+                # Each request that was sent has an answer in the journal, which `close` tried to write again.
                 assert len(journal.state.done) == sim.stats.requests - before
                 assert seen <= set(journal.state.done)
             rest = await ask(client, path, rows(count))
@@ -352,13 +357,13 @@ async def test_a_disk_that_stays_full_keeps_answers_in_memory(tmp_path: Path) ->
 
     async with Simulator(script) as sim, client_of(sim) as client:
         journal = await Journal.open(tmp_path / "j", fingerprint=BATCH, gather_s=0, opener=disk.open)
-        asking = client.journalled(journal)
+        asking = answer_rows(client.dispatcher, journal)
         seen = [row.id async for row, _ in asking.answers(rows(100))]
         assert "No space left on device" in str(asking.failure)
         assert sim.stats.requests <= 10 + 8
         assert len(seen) + len(journal.unsaved) == sim.stats.requests
         assert all(response.completion.startswith("answer to q") for response in journal.unsaved.values())
-        with pytest.raises(JournalError, match="only in memory"):
+        with pytest.raises(JournalError, match="could not be written to the journal"):
             await journal.close()
 
 
@@ -368,7 +373,7 @@ async def test_an_answer_that_the_journal_cannot_hold_is_an_error_with_its_usage
     path = tmp_path / "j"
     monkeypatch.setattr("lm_deluge.dispatch.journal.records.MOST_BYTES", 2_000)
     async with Simulator("word " * 500) as sim, client_of(sim) as client, journal_at(path) as journal:
-        found = [response async for _, response in client.journalled(journal).answers(rows(1))]
+        found = [response async for _, response in answer_rows(client.dispatcher, journal).answers(rows(1))]
     assert "is too long for a journal" in str(found[0].error)
     assert found[0].usage.output_tokens > 0
     assert [line["type"] for line in records(path)] == ["journal", "intent", "failed"]
@@ -405,7 +410,7 @@ async def test_money_that_is_spent_leaves_lines_for_the_next_run(tmp_path: Path)
 
 async def test_a_fault_of_ours_is_not_swallowed(tmp_path: Path) -> None:
     async with Simulator(echo) as sim, client_of(sim) as client, journal_at(tmp_path / "j") as journal:
-        asking = client.journalled(journal)
+        asking = answer_rows(client.dispatcher, journal)
         runner, _ = asking._start()
 
         def fail(_row: BatchRow) -> Any:
@@ -420,7 +425,7 @@ async def test_a_fault_of_ours_is_not_swallowed(tmp_path: Path) -> None:
 async def test_leaving_early_ends_all_calls(tmp_path: Path) -> None:
     async with Simulator(echo) as sim, client_of(sim) as client, journal_at(tmp_path / "j") as journal:
         before = len(asyncio.all_tasks())
-        answers = client.journalled(journal).answers(rows(100))
+        answers = answer_rows(client.dispatcher, journal).answers(rows(100))
         await anext(answers)
         await answers.aclose()
         async with asyncio.timeout(10):
@@ -441,7 +446,7 @@ async def test_a_key_that_is_refused_ends_rows_without_asking_them(tmp_path: Pat
     assert {type(response.error) for response in seen.values()} == {AuthenticationError}
     async with Simulator(echo) as sim, client_of(sim) as client:
         await ask(client, tmp_path / "j", rows(10))
-        assert sim.stats.requests == 10 - asked  # a right key asks those again that were never sent
+        assert sim.stats.requests == 10 - asked  # with a valid key, the rows that were never sent are tried again
         await ask(client, tmp_path / "j", rows(10), retry_failed=True)
         assert sim.stats.requests == 10
 
@@ -451,9 +456,9 @@ async def test_an_address_where_nobody_ever_was_ends_the_batch_and_no_rows(tmp_p
         nowhere = sim.base_url
     client = LLMClient("gpt-4o", base_url=nowhere, api_key="any", max_concurrent_requests=4)
     async with client, journal_at(tmp_path / "j") as journal:
-        client._runner()._chance = lambda: 0.0
-        asking = client.journalled(journal)
-        asking._gate = CircuitBreaker((0.01, 0.01))
+        client.dispatcher.make_runner(functools.partial(Runner, chance=lambda: 0.0))
+        asking = answer_rows(client.dispatcher, journal)
+        client.dispatcher.runner().only_breaker.probe_pauses_s = (0.01, 0.01)
         seen = [row.id async for row, _ in asking.answers(rows(100))]
         assert type(asking.gave_up) is ConnectError
         assert len(seen) <= 4
@@ -464,7 +469,10 @@ async def test_an_address_where_nobody_ever_was_ends_the_batch_and_no_rows(tmp_p
 def test_only_a_provider_that_is_alone_is_waited_for(tmp_path: Path) -> None:
     async def outage_of(*models: str) -> CircuitBreaker | None:
         async with journal_at(tmp_path / "j") as journal:
-            return LLMClient(list(models), api_key="any").journalled(journal)._gate
+            asking = answer_rows(LLMClient(list(models), api_key="any").dispatcher, journal)
+            async for _ in asking.answers([]):
+                pass
+            return asking._breaker
 
     assert asyncio.run(outage_of("gpt-4o", "gpt-4o-mini")) is not None
     assert asyncio.run(outage_of("gpt-4o", "claude-haiku-4-5")) is None

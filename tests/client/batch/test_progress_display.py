@@ -1,4 +1,4 @@
-"""What is seen of a batch: on a terminal, in a log, in a bar, and not at all."""
+"""Progress displays of a batch: on a terminal, in a log, as a bar, and none."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Terminal(io.StringIO):
 def test_a_line_says_everything() -> None:
     assert describe(HALF) == (
         "1250/5000 (25%), 500 in flight, 25.3k in 4.2M out tokens/s, $1.50 of $6.00, 1:06 h left, "
-        "held by tokens per minute, failed 3: RateLimitError 2, ServerError 1"
+        "limited by tokens per minute, failed 3: RateLimitError 2, ServerError 1"
     )
 
 
@@ -105,5 +105,5 @@ def test_a_bar_that_is_not_installed_says_what_to_do(monkeypatch: pytest.MonkeyP
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"progress='bar' is none\. Known: rich, tqdm, plain, none\."):
+    with pytest.raises(ConfigurationError, match=r"progress='bar' is unknown\. Known: rich, tqdm, plain, none\."):
         make_progress("bar")  # type: ignore[arg-type]

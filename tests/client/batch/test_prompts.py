@@ -1,8 +1,9 @@
-"""Many calls at once, through real sockets: in order, as they end, as merged streams; none lost, none doubled."""
+"""Many calls at once, over real sockets: in order, as completed, as merged streams; none lost, none sent twice."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ import pytest
 
 from grammar import check_grammar
 from lm_deluge import LLMClient
+from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.client.call_options import CallOptions
 from lm_deluge.dispatch.cache.call import run_call
+from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import (
     AuthenticationError,
     BadRequestError,
@@ -36,7 +39,7 @@ def echo(request) -> Script:
 def client_of(sim: Simulator, model: str | list[str] = "gpt-4o", **options) -> LLMClient:
     options = {"progress": None, "max_concurrent_requests": 20, **options}
     client = LLMClient(model, base_url=sim.base_url, api_key="any-text", **options)
-    client._runner()._chance = lambda: 0.0  # no waits between attempts
+    client.dispatcher.make_runner(functools.partial(Runner, chance=lambda: 0.0))  # no waits between attempts
     return client
 
 
@@ -114,7 +117,7 @@ async def test_a_limit_of_requests_is_kept_to() -> None:
     async with Simulator(echo) as sim, client_of(sim, max_requests_per_minute=1_200) as client:
         await client.process_prompts_async(["q"] * 40)
         times = [request.at_s for request in sim.requests]
-    # 20 a second: whatever the machine does, no window of a second may have many more.
+    # 20 per second: on a slow machine, too, no window of a second may have many more.
     assert all(sum(begin <= at < begin + 1 for at in times) <= 24 for begin in times)
 
 
@@ -138,7 +141,7 @@ async def test_another_model_takes_what_one_cannot() -> None:
     assert {response.error for response in responses} == {None}
     assert {response.model_internal for response in responses} == {"gpt-4o-mini"}
     assert asked["gpt-4o-mini"] == 30
-    assert asked["gpt-4o"] <= 20  # those under way when the first one was refused
+    assert asked["gpt-4o"] <= 20  # the calls in flight when the first one was refused
 
 
 async def test_weights_share_the_calls_out() -> None:
@@ -205,7 +208,7 @@ async def test_cancelling_a_batch_ends_its_calls() -> None:
                 await batch
             while len(asyncio.all_tasks()) > before + sim.open_connections or sim.open_connections:
                 await asyncio.sleep(0.01)
-        assert client._runner().waiting == 0
+        assert client.dispatcher.runner().waiting == 0
 
 
 async def test_prompts_are_read_as_they_are_needed() -> None:
@@ -263,7 +266,7 @@ def test_without_asyncio(capsys: pytest.CaptureFixture[str]) -> None:
     assert [response.completion for response in responses] == ["answer to a", "answer to b"]
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert "2/2 (100%)" in shown.err  # no terminal: lines
+    assert "2/2 (100%)" in shown.err  # lines, since stderr is not a terminal
 
 
 async def test_one_refusal_under_many_calls_closes_the_gate_once() -> None:
@@ -301,19 +304,20 @@ async def test_a_display_that_fails_ends_the_batch_and_leaves_nothing_behind(mon
 
 async def test_what_is_no_error_of_ours_is_not_swallowed() -> None:
     async with Simulator(echo) as sim, client_of(sim) as client:
-        spec = client._spec_factory(CallOptions(), is_collected=True)("q")
+        spec = client.dispatcher.planner(CallOptions()).collected("q")
 
-        def fail(_model: str) -> None:
-            raise ZeroDivisionError
+        class Failing:
+            def plan(self, model: str, conversation: Conversation) -> CallPlan:
+                raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
-            await run_call(msgspec.structs.replace(spec, plan_for=fail), client._runner)
+            await run_call(msgspec.structs.replace(spec, planner=Failing(), plans={}), client.dispatcher.runner)
         assert (await client.process_prompts_async(["q"]))[0].completion == "answer to q"
 
 
 @pytest.mark.parametrize("models", ["gpt-4o", ["gpt-4o", "gpt-4o-mini"]], ids=["one model", "two models"])
 async def test_nobody_waits_in_silence_for_what_the_first_call_was_told(models: str | list[str]) -> None:
-    """A provider that wants to be left alone for a day: who waits behind that call would wait as long."""
+    """A provider asks for a wait of a day: the calls queued after this one must not wait as long."""
     options = {"max_concurrent_requests": 1}
     async with Simulator(echo, faults="retry_after_day") as sim, client_of(sim, models, **options) as client:
         responses = await client.process_prompts_async(["q"] * 5)
@@ -325,7 +329,7 @@ async def test_nobody_waits_in_silence_for_what_the_first_call_was_told(models: 
 
 
 async def test_a_provider_that_goes_away_and_comes_back_costs_no_answer() -> None:
-    """Longer than all attempts together would take; without patience the first refused connections end the calls."""
+    """An outage longer than all attempts together: without a pause, refused connections would end the calls."""
     async with Simulator(echo, pace=Pace(first_token_s=0.02)) as sim:
         client = client_of(sim, max_concurrent_requests=5, max_attempts=2)
         port, batch = sim.port, asyncio.create_task(client.process_prompts_async([f"q{each}" for each in range(60)]))

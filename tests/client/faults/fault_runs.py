@@ -1,6 +1,7 @@
 """Faults met by calls of every kind, with retries on: what was asked, what the server saw, what came of it."""
 
 import asyncio
+import functools
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from grammar import check_grammar
 from lm_deluge import LLMClient, Timeouts
+from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import DelugeError
 from lm_deluge.events import Event, TextDelta
 from lm_deluge.response import APIResponse
@@ -70,7 +72,7 @@ async def run(server: Server, way: str, prompts: Sequence[str] = PROMPTS, **opti
     found = Run(prompts)
     options = {"timeouts": PATIENT, "max_attempts": MOST_ATTEMPTS, "progress": "none", "api_key": "sk-test", **options}
     async with server as (url, asked), asyncio.timeout(60), LLMClient("gpt-4o", base_url=url, **options) as client:
-        client._runner()._chance = lambda: 0.0  # no waits between attempts
+        client.dispatcher.make_runner(functools.partial(Runner, chance=lambda: 0.0))  # no waits between attempts
         try:
             await _ASK[way](client, found)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is what the test is about

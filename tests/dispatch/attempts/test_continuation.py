@@ -61,23 +61,23 @@ def test_what_is_nothing_of_an_answer(parts: tuple[Part, ...], expected: bool) -
     [
         ({}, (), None),
         ({"max_new_tokens": 9, "temperature": 1.0, "extra_body": {"user": "me", "metadata": {"a": 1}}}, (), None),
-        ({"output": {"type": "object"}}, (), "it follows a form"),
-        ({"json_mode": True}, (), "it follows a form"),
-        ({"extra_body": {"response_format": {"type": "json_object"}}}, (), "it follows a form"),
-        ({"extra_body": {"text": {"format": {"type": "json_schema"}}}}, (), "it follows a form"),
-        ({"extra_body": {"generationConfig": {"responseSchema": {}}}}, (), "it follows a form"),
-        ({"extra_body": {"guided_regex": "[ab]"}}, (), "it follows a form"),
-        ({"extra_body": {"modalities": ["text", "audio"]}}, (), "it follows a form"),
+        ({"output": {"type": "object"}}, (), "it is structured output"),
+        ({"json_mode": True}, (), "it is structured output"),
+        ({"extra_body": {"response_format": {"type": "json_object"}}}, (), "it is structured output"),
+        ({"extra_body": {"text": {"format": {"type": "json_schema"}}}}, (), "it is structured output"),
+        ({"extra_body": {"generationConfig": {"responseSchema": {}}}}, (), "it is structured output"),
+        ({"extra_body": {"guided_regex": "[ab]"}}, (), "it is structured output"),
+        ({"extra_body": {"modalities": ["text", "audio"]}}, (), "it is structured output"),
         ({"logprobs": True}, (), "it has log probabilities"),
         ({"top_logprobs": 2}, (), "it has log probabilities"),
         ({}, (ToolCallPart("1", "count"),), "it calls a tool"),
         ({}, (RefusalPart("No."),), "the model refused to answer"),
         ({}, (ImagePart(Media(media_type="image/png", data=b"x")),), "it has an image"),
-        ({}, (AudioPart(Media(media_type="audio/wav", data=b"x")),), "it has sound"),
-        ({}, (ProviderDataPart("openai", "web_search_call", {}),), "it has data that only the provider understands"),
+        ({}, (AudioPart(Media(media_type="audio/wav", data=b"x")),), "it has audio"),
+        ({}, (ProviderDataPart("openai", "web_search_call", {}),), "it has opaque data of the provider"),
         ({}, (ReasoningPart("Hm."), ProviderDataPart("bedrock", "redacted_reasoning", "x")), None),
         ({}, (ProviderDataPart("bedrock", "reasoning_signature", "x"),), None),
-        ({}, (ProviderDataPart("gemini", "thought_media", {}),), "it has data that only the provider understands"),
+        ({}, (ProviderDataPart("gemini", "thought_media", {}),), "it has opaque data of the provider"),
     ],
 )
 def test_obstacles(options: dict[str, Any], parts: tuple[Part, ...], reason: str | None) -> None:
@@ -86,13 +86,13 @@ def test_obstacles(options: dict[str, Any], parts: tuple[Part, ...], reason: str
 
 
 def test_sources_are_an_obstacle() -> None:
-    assert find_obstacle(call_of(), answer(TextPart(SHOWN)), has_citations=True) == "it names sources"
+    assert find_obstacle(call_of(), answer(TextPart(SHOWN)), has_citations=True) == "it has citations"
 
 
 def test_a_conversation_that_ends_with_more_than_words() -> None:
     prompt = Conversation.user("Tell me.").add(answer(TextPart("Well"), ToolCallPart("1", "count")))
     found = find_obstacle(call_of(prompt=prompt), answer(TextPart(SHOWN)), has_citations=False)
-    assert found == "the conversation ends with more than words of the model"
+    assert found == "the conversation ends with a message of the model that is not only text"
 
 
 def test_the_instruction() -> None:

@@ -1,4 +1,4 @@
-"""What asks the same is found, and nothing else is."""
+"""Calls with equal requests are found, and no others."""
 
 from lm_deluge.config import SamplingParams
 from lm_deluge.dispatch.batch.duplicates import Duplicates, answer_again

@@ -1,4 +1,4 @@
-"""Lines of a batch: every form, and every way in which one can be wrong without ending the others."""
+"""Lines of a batch: every form, and every fault, which is an error of its own line only."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def test_every_form_of_a_line(tmp_path: Path) -> None:
 
 WRONG = {
     "no JSON": ("words without quotes\n", "the line is not JSON"),
-    "a number": (5, "neither a text nor an object"),
-    "an unknown field": ({"id": "x", "promt": "hi"}, "the line has a field 'promt'"),
+    "a number": (5, "neither a string nor an object"),
+    "an unknown field": ({"id": "x", "promt": "hi"}, "the line has an unknown field 'promt'"),
     "nothing to ask": ({"id": "x"}, "Missing required parameter: 'messages'"),
     "an empty prompt": ('"  "\n', "the prompt is empty"),
     "another address": ({"custom_id": "x", "url": "/v1/embeddings", "body": {}}, "the line is for '/v1/embeddings'"),
@@ -71,7 +71,7 @@ def test_a_line_that_is_wrong_ends_no_batch(tmp_path: Path, line: object, words:
 
 
 def test_ids_must_differ(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="line 2 has the id 'a', which an earlier one has"):
+    with pytest.raises(ConfigurationError, match="line 2 has the id 'a', which an earlier line has"):
         rows_of(tmp_path, {"id": "a", "prompt": "x"}, {"id": "a", "prompt": "y"})
 
 

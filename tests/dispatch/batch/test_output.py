@@ -1,4 +1,4 @@
-"""The answers of a batch as a file: whole or not at all."""
+"""The answers of a batch as a file: complete, or not written."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Where a batch stands, told with a clock of our own."""
+"""Progress of a batch, with the time as an argument."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def answer(
 
 
 def test_nothing_has_begun() -> None:
-    assert ProgressTracker(4).tally(10.0) == BatchProgress(total=4)
+    assert ProgressTracker(4).progress(10.0) == BatchProgress(total=4)
 
 
 def test_the_half_of_a_batch() -> None:
-    keeper = ProgressTracker(4)
+    tracker = ProgressTracker(4)
     for _ in range(3):
-        keeper.start(100.0)
-    keeper.finish(answer(), 105.0)
-    keeper.finish(answer(error=RateLimitError("slow down"), cost=None), 110.0)
-    found = keeper.tally(110.0, limited_by="requests per minute")
+        tracker.start(100.0)
+    tracker.finish(answer(), 105.0)
+    tracker.finish(answer(error=RateLimitError("slow down"), cost=None), 110.0)
+    found = tracker.progress(110.0, limited_by="requests per minute")
     assert (found.done, found.failed, found.in_flight) == (2, 1, 1)
-    assert keeper.tally(110.0, waiting=1).in_flight == 0
+    assert tracker.progress(110.0, waiting=1).in_flight == 0
     assert (found.input_tokens, found.output_tokens) == (200, 20)
     assert (found.input_rate, found.output_rate) == (20.0, 2.0)
     assert (found.cost, found.projected_cost) == (0.5, 1.0)
@@ -37,20 +37,20 @@ def test_the_half_of_a_batch() -> None:
 
 
 def test_rates_are_of_the_last_half_minute() -> None:
-    keeper = ProgressTracker()
-    keeper.start(0.0)
-    keeper.start(0.0)
-    keeper.finish(answer(read=9_000), 1.0)
-    keeper.finish(answer(read=300), 50.0)
-    assert keeper.tally(60.0).input_rate == pytest.approx(10.0)
-    assert keeper.tally(100.0).input_rate == 0.0
-    assert keeper.tally(100.0).input_tokens == 9_300
-    assert keeper.tally(100.0).projected_cost is None
+    tracker = ProgressTracker()
+    tracker.start(0.0)
+    tracker.start(0.0)
+    tracker.finish(answer(read=9_000), 1.0)
+    tracker.finish(answer(read=300), 50.0)
+    assert tracker.progress(60.0).input_rate == pytest.approx(10.0)
+    assert tracker.progress(100.0).input_rate == 0.0
+    assert tracker.progress(100.0).input_tokens == 9_300
+    assert tracker.progress(100.0).projected_cost is None
 
 
 def test_a_call_of_which_nothing_is_known() -> None:
-    keeper = ProgressTracker(1)
-    keeper.start(0.0)
-    keeper.finish(APIResponse(error=ServerError("down")), 1.0)
-    found = keeper.tally(1.0)
+    tracker = ProgressTracker(1)
+    tracker.start(0.0)
+    tracker.finish(APIResponse(error=ServerError("down")), 1.0)
+    found = tracker.progress(1.0)
     assert (found.cost, found.projected_cost, found.output_tokens, found.failed) == (None, None, 0, 1)

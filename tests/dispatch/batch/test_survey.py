@@ -1,4 +1,4 @@
-"""What is known of a batch before anything is sent."""
+"""Ids, duplicates and fingerprint of a batch file."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ def write(path: Path, *lines: object) -> Path:
     return path
 
 
-def test_ids_and_twins(tmp_path: Path) -> None:
+def test_ids_and_duplicates(tmp_path: Path) -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "one"}]}
     path = write(
         tmp_path / "in.jsonl",
@@ -27,17 +27,17 @@ def test_ids_and_twins(tmp_path: Path) -> None:
         5,
         6,
     )
-    found = look_through(path, {}, find_twins=True)
+    found = look_through(path, {}, find_duplicates=True)
     assert found.ids == ["0", "b", "c", "other model", "hot", "hot too", "6", "7"]
-    assert found.twins == {"b": "0", "c": "0", "hot too": "hot"}
-    assert look_through(path, {}).twins == {}
+    assert found.duplicates == {"b": "0", "c": "0", "hot too": "hot"}
+    assert look_through(path, {}).duplicates == {}
 
 
 def test_a_fingerprint_is_of_lines_and_options(tmp_path: Path) -> None:
     one, other = write(tmp_path / "one", "a", "b"), write(tmp_path / "other", "b", "a")
     prints = {look_through(path, options).fingerprint for path in (one, other) for options in ({}, {"model": "m"})}
     assert len(prints) == 4
-    assert look_through(one, {}, find_twins=True).fingerprint == look_through(one, {}).fingerprint
+    assert look_through(one, {}, find_duplicates=True).fingerprint == look_through(one, {}).fingerprint
 
 
 def test_a_change_shows(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The local cache through a real socket: what is a hit, what is a miss, and what is not kept."""
+"""The local cache over a real socket: hits, misses, and answers that are not cached."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ def all_bytes(folder: Path) -> bytes:
 
 
 class Shelf:
-    """The smallest cache: a dictionary that counts."""
+    """A cache in a dictionary that counts its calls."""
 
     def __init__(self) -> None:
         self.values: dict[str, bytes] = {}
@@ -182,7 +182,7 @@ async def test_a_stream_that_was_left_is_not_kept() -> None:
         async with client.stream("Count.") as stream:
             async for event in stream.events():
                 if isinstance(event, ResponseFinished):
-                    break  # it was through, whether the end of the loop was seen or not
+                    break  # after the last event; the end of the loop is not reached
         assert len(shelf.values) == 1
 
 
@@ -235,7 +235,7 @@ async def test_a_value_that_cannot_be_read_is_a_miss(value: bytes) -> None:
 
 
 class Broken:
-    """A cache whose server is away, or does not answer."""
+    """A cache whose server is down or does not answer."""
 
     def __init__(self, *, hangs: bool = False) -> None:
         self.hangs = hangs

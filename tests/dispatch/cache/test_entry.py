@@ -1,4 +1,4 @@
-"""What a cache keeps of an answer: whole, the same when it comes back, under a key that is of everything."""
+"""Values and keys of a cache: complete answers, unchanged after decoding, under a key of everything."""
 
 from typing import Any
 

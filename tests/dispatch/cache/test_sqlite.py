@@ -1,4 +1,4 @@
-"""The SQLite cache: shared, bounded, and never in the way, whatever lies at its path."""
+"""The SQLite cache: shared, limited in size, and never an error, whatever file is at its path."""
 
 import asyncio
 import os
@@ -165,7 +165,9 @@ async def test_a_damaged_file_is_moved_aside(name: str, path: Path) -> None:
     await cache.close()
     DAMAGES[name](path)
     bad = bytes_of(path)
-    with pytest.warns(RuntimeWarning, match=r"cache was damaged; it is now cache.damaged, and a new one was begun"):
+    with pytest.warns(
+        RuntimeWarning, match=r"cache was damaged; it was renamed to cache.damaged, and a new file was created"
+    ):
         assert await cache.get("7") is None
     await cache.put(KEY, b"one")
     assert await cache.get(KEY) == b"one"
@@ -198,7 +200,7 @@ async def test_a_database_of_something_else_is_left_alone(path: Path) -> None:
     before = bytes_of(path)
     cache = SQLiteCache(path)
     for spec in (cache.get(KEY), cache.put(KEY, b"one")):
-        with pytest.warns(RuntimeWarning, match="holds something else, or was written by a newer version"):
+        with pytest.warns(RuntimeWarning, match="belongs to another program or a newer version, so it is not used"):
             assert await spec is None
     await cache.close()
     assert bytes_of(path) == before
@@ -223,7 +225,7 @@ def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
 
 
 async def test_a_full_disk_is_a_warning(path: Path) -> None:
-    """SQLite's own limit: the same error as that of a disk without room."""
+    """A limit of SQLite: the same error as on a full disk."""
     cache = SQLiteCache(path)
     await cache.put("old", b"one")
     cache._database._connection.execute("PRAGMA max_page_count = 12")
@@ -251,7 +253,7 @@ async def test_a_cache_that_is_locked_is_a_warning(path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("size", [0, -1, True, 1.5, "1"])
 def test_a_size_that_is_none_is_refused(size: Any, path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no number of bytes"):
+    with pytest.raises(ConfigurationError, match="not a positive number of bytes"):
         SQLiteCache(path, max_bytes=size)
 
 

@@ -1,6 +1,6 @@
-"""What a journal comes to: what was answered, what failed, and what nobody knows."""
+"""The cost of a batch: of its answers, its failed attempts and its ambiguous attempts."""
 
-from lm_deluge.dispatch.journal.cost import BatchCost, Sum, bill_of
+from lm_deluge.dispatch.journal.cost import BatchCost, Sum, batch_cost
 from lm_deluge.dispatch.journal.records import (
     Done,
     Failed,
@@ -22,21 +22,21 @@ def took(read: int, written: int, cost: float | None = None, **fields) -> dict:
     return APIResponse(usage=usage, cost=cost, **fields).to_dict()
 
 
-def bill(*records: Record) -> BatchCost:
+def cost_of(*records: Record) -> BatchCost:
     lines = [encode_record(record) for record in (Header(1, "f"), *records)]
     state = JournalState()
     for offset, found in scan(lines):
         assert isinstance(found, JournalEntry)
         state.add(found, offset)
-    return bill_of(lines, state)
+    return batch_cost(lines, state)
 
 
 def test_nothing() -> None:
-    assert bill() == BatchCost(Sum(), Sum(), Sum(), [], {})
+    assert cost_of() == BatchCost(Sum(), Sum(), Sum(), [], {})
 
 
 def test_a_batch_with_everything_in_it() -> None:
-    found = bill(
+    found = cost_of(
         Intent("a", 1),
         Failed("a", 1, response=took(5, 1, 0.5, error=TruncatedError("cut"), estimated=True)),
         Intent("a", 2),
@@ -64,7 +64,7 @@ def test_a_batch_with_everything_in_it() -> None:
 
 def test_a_row_that_was_answered_in_the_end_is_no_failure() -> None:
     error = APIResponse(error=RateLimitError("no", status_code=429)).to_dict()
-    found = bill(
+    found = cost_of(
         Intent("a", 1), Failed("a", 1, is_final=True, response=error), Intent("a", 2), Done("a", 2, took(1, 1))
     )
     assert found.failures == {}
@@ -72,19 +72,19 @@ def test_a_row_that_was_answered_in_the_end_is_no_failure() -> None:
 
 
 def test_what_an_answer_has_in_its_sum_is_not_counted_twice() -> None:
-    """The sum of a call has the attempts of its own run; those of a run that was killed stand beside it."""
+    """A response includes the usage of all attempts of its own run; attempts of a killed run are counted separately."""
     broken = took(5, 1, 0.5, error=TruncatedError("cut"), estimated=True)
     for attempts, own in ((2, Sum(1, 0, 0, None)), (1, Sum(1, 5, 1, 0.5, is_estimated=True))):
         answer = took(15, 3, 1.5, stats=StreamStats(attempts=attempts))
-        found = bill(Intent("a", 1), Failed("a", 1, response=broken), Intent("a", 2), Done("a", 2, answer))
+        found = cost_of(Intent("a", 1), Failed("a", 1, response=broken), Intent("a", 2), Done("a", 2, answer))
         assert found.answers == Sum(1, 15, 3, 1.5)
         assert found.failed_attempts == own
     last = took(12, 2, 1.0, error=TruncatedError("cut"), stats=StreamStats(attempts=2))
-    found = bill(
+    found = cost_of(
         Intent("a", 1),
         Failed("a", 1, response=broken),
         Intent("a", 2),
         Failed("a", 2, is_final=True, response=broken),
-        Failed("a", 2, is_final=True, response=last),  # what all of them took is known last
+        Failed("a", 2, is_final=True, response=last),  # with the usage of both attempts
     )
     assert found.failed_attempts == Sum(2, 12, 2, 1.0)

@@ -1,4 +1,4 @@
-"""A journal on a real disk: torn, damaged, of another batch; and a disk that refuses, at every byte."""
+"""A journal on a real disk: torn, damaged, of another batch; and a disk that fails at every byte."""
 
 import errno
 import os
@@ -92,7 +92,7 @@ def test_a_flipped_bit_is_refused_with_its_place_or_changes_nothing(
 
 
 def changes_nothing(body: bytes, start: int, where: int) -> bool:
-    """Whether a flip leaves the numbers of a frame as they are, or hits the last line end of all."""
+    """Whether a flipped bit leaves the numbers of a frame unchanged, or is in the last line end of the file."""
     if where == len(BODY) - 1:
         return True
     numbers = [
@@ -135,9 +135,9 @@ FOREIGN = {
     "a newer version": (encode_record(Header(2, BATCH)), "version 2"),
     "two headers": (HEADER + LINES[0] + HEADER, "wrong place"),
     "no header": (LINES[0], "wrong place"),
-    "a text": (b"Dear diary\n", "no journal"),
-    "a text without an end": (b"Dear diary", "no journal"),
-    "a damaged header": (HEADER[:40] + b"#" + HEADER[41:], "no journal"),
+    "a text": (b"Dear diary\n", "not a journal"),
+    "a text without an end": (b"Dear diary", "not a journal"),
+    "a damaged header": (HEADER[:40] + b"#" + HEADER[41:], "not a journal"),
 }
 
 
@@ -153,8 +153,8 @@ def test_what_is_not_ours_is_refused_and_left_alone(name: str, salvage: bool, tm
 def test_no_file_and_no_folder_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path, words in [
-        (tmp_path, "no file"),
-        (tmp_path / "pipe", "no file"),
+        (tmp_path, "not a regular file"),
+        (tmp_path / "pipe", "not a regular file"),
         (tmp_path / "none" / "j", "No such file"),
     ]:
         with pytest.raises(JournalError, match=words):
@@ -164,7 +164,7 @@ def test_no_file_and_no_folder_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fails", ["write", "sync", "truncate"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 def test_a_write_that_fails_leaves_no_trace(fails: str, code: int, tmp_path: Path) -> None:
-    """At every byte that the disk may still have room for."""
+    """With room on the disk for every number of bytes up to the whole record."""
     for room in range(len(LINES[2]) + (fails == "sync")):
         path = tmp_path / f"{room}"
         disk = FailingDisk(code)
@@ -183,7 +183,7 @@ def test_a_write_that_fails_leaves_no_trace(fails: str, code: int, tmp_path: Pat
             assert path.read_bytes() == HEADER + LINES[0]
             file.append(LINES[2])
         file.close()
-        # Whatever is left is readable. What could not be cut off again may be whole but for its line end.
+        # The file is readable. A record that could not be cut off may be complete except for its line end.
         again = JournalFile(path, fingerprint=BATCH)
         is_whole = fails == "truncate" and room == len(LINES[2]) - 1
         assert (again.state.status("1") == "done") == (not file.is_broken or is_whole)
@@ -230,7 +230,7 @@ for number in range(3):
 
 
 def test_a_write_that_the_kernel_takes_in_part(tmp_path: Path) -> None:
-    """A limit of the file's size: a short write first, an error for the rest."""
+    """A limit of the file size causes a short write first, then an error for the rest."""
     assert resource.RLIMIT_FSIZE
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-c", AT_THE_LIMIT, str(tmp_path / "j")], capture_output=True, text=True, check=True
@@ -253,3 +253,20 @@ def test_rot_under_an_open_journal_is_seen(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="damaged at byte"):
         file.payload_at(offset)
     file.close()
+
+
+def test_a_journal_needs_nothing_that_windows_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pread", "O_DIRECTORY"):
+        monkeypatch.delattr(os, name)
+    path = tmp_path / "j"
+    file = JournalFile(path, fingerprint=BATCH)
+    for line in LINES:
+        file.append(line)
+        assert decode_record(file.payload_at(len(HEADER))) == Intent("1", 1)
+    file.close()
+    assert path.read_bytes() == BODY
+    make(path, HEADER + b"#" + LINES[0] + LINES[2] + b"torn", salvage=True).close()
+    again = JournalFile(path, fingerprint=BATCH)
+    assert path.read_bytes() == HEADER + LINES[2]
+    assert decode_record(again.payload_at(again.state.done["1"])) == Done("1", 1, {"a": "\n"})
+    again.close()

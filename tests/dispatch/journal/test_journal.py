@@ -1,4 +1,4 @@
-"""A journal as a batch uses it: durable before anybody is told, many at once, and a disk that refuses."""
+"""A journal as a batch uses it: records are durable before a call returns, in groups, and on a failing disk."""
 
 import asyncio
 import errno
@@ -52,13 +52,13 @@ async def test_the_story_of_a_call_is_told_again(tmp_path: Path) -> None:
         await journal.before_attempt("2", 1)
         await journal.fail("2", 1, failure("no"), is_final=True)
         await journal.before_attempt("3", 1)
-        told = journal.response("1"), journal.response("2")
+        first = journal.response("1"), journal.response("2")
         assert journal.response("3") is None
     async with opened(path) as journal:
         assert [journal.state.status(call) for call in "1234"] == ["done", "failed", "in_flight", None]
         assert journal.state.ambiguous == (("3", 1),)
-        assert journal.response("1") == answer("1") == told[0]
-        for response in (told[1], journal.response("2")):
+        assert journal.response("1") == answer("1") == first[0]
+        for response in (first[1], journal.response("2")):
             assert str(response.error) == str(failure("no").error)
             assert type(response.error) is RateLimitError
     assert [line["type"] for line in lines(path)] == [
@@ -74,7 +74,7 @@ async def test_what_a_provider_quotes_of_a_prompt_is_not_written(tmp_path: Path)
 
 
 class Watched(DiskFile):
-    """Knows what is safe: what was written before the last `sync`."""
+    """A file that knows which bytes were written before the last `sync`."""
 
     safe = 0
     syncs = 0
@@ -115,7 +115,7 @@ async def test_all_who_wait_share_one_sync(tmp_path: Path) -> None:
 
 
 class Gated(DiskFile):
-    """Waits with its third write, that of the second record, until it may go on."""
+    """A file that blocks in its third write, that of the second record, until the test releases it."""
 
     reached = threading.Event()
     may_go = threading.Event()
@@ -184,7 +184,7 @@ async def test_a_full_disk_stops_intents_first_and_keeps_answers(tmp_path: Path)
             await journal.finish("2", 1, answer("2"))
         assert str(caught.value) == (
             f"cannot write the journal {path}: No space left on device. "
-            "What is in it is safe (1 calls are done). Make room, then resume."
+            "Its answers are safe (1 calls are done). Free some disk space, then resume."
         )
         assert journal.unsaved == {"2": answer("2")}
         assert (journal.response("1"), journal.response("2")) == (answer("1"), answer("2"))
@@ -255,7 +255,7 @@ async def test_a_withdrawn_intent_that_cannot_be_told_is_no_lost_answer(tmp_path
         task = asyncio.create_task(journal.before_attempt("1", 1))
         while journal.state.attempts("1") == 0:
             await asyncio.sleep(0)
-        task.cancel()  # in the moment in which it is told
+        task.cancel()  # after the record was written, before its task runs
         disk.room = 0
         await asyncio.gather(task, return_exceptions=True)
     async with opened(tmp_path / "j") as journal:
@@ -271,7 +271,7 @@ async def test_a_disk_that_is_not_to_be_trusted_gets_nothing_more(fails: str, tm
     with pytest.raises(JournalError, match="Input/output error"):
         await journal.finish("1", 1, answer("1"))
     disk.mend()
-    with pytest.raises(JournalError, match=r"1 outcomes are not in the journal .*, only in memory"):
+    with pytest.raises(JournalError, match=r"1 outcomes could not be written to the journal "):
         await journal.close()
     assert journal.unsaved == {"1": answer("1")}
     assert journal.response("1") == answer("1")
@@ -297,7 +297,7 @@ async def test_a_device_that_is_really_full(tmp_path: Path) -> None:
 
 
 async def run_batch(path: Path, count: int, opener: Any = DiskFile) -> dict[str, APIResponse]:
-    """A batch as its runner does it, eight at a time; return what callers saw."""
+    """Run a batch with eight tasks; return the answers that its callers saw."""
     seen: dict[str, APIResponse] = {}
     async with await Journal.open(path, fingerprint=BATCH, opener=opener, gather_s=0) as journal:
         calls = iter([str(number) for number in range(count)])
@@ -318,7 +318,7 @@ async def run_batch(path: Path, count: int, opener: Any = DiskFile) -> dict[str,
 
 @pytest.mark.timeout(3_600 if os.environ.get("DELUGE_SOAK") else 120)
 async def test_no_room_at_any_write_of_a_batch_and_it_ends_the_same(tmp_path: Path) -> None:
-    """One write after the other fails in its middle, once; the batch is run again, and ends as if nothing had been."""
+    """Each write fails once in its middle. The batch is run again, and ends as if no write had failed."""
     count = 1_000 if os.environ.get("DELUGE_SOAK") else 60
     well = FailingDisk(errno.ENOSPC)
     whole = await run_batch(tmp_path / "undisturbed", count, well.open)
@@ -379,10 +379,10 @@ async def test_batches_of_the_provider_are_told_again(tmp_path: Path) -> None:
     async with opened(path) as journal:
         await journal.submit("k1", ["1", "2"], 1, at=12.5)
         assert sorted(journal.state.ambiguous) == [("1", 1), ("2", 1)]
-        await journal.hand_over("k1", "acme", "batch_1")
+        await journal.record_handle("k1", "acme", "batch_1")
         await journal.submit("k2", ["3"], 1, at=13.0)
         await journal.submit("k3", ["4"], 1, at=14.0)
-        await journal.hand_over("k3", "acme", "")
+        await journal.record_handle("k3", "acme", "")
         await journal.finish("1", 1, answer("1"))
     async with opened(path) as journal:
         first, second = journal.state.open_batches
@@ -413,7 +413,7 @@ async def test_a_full_disk_takes_no_submission_and_a_handle_only_later(tmp_path:
         await journal.submit("k1", ["1"], 1, at=0.0)
         disk.room = 0
         with pytest.raises(JournalError):
-            await journal.hand_over("k1", "acme", "batch_1")
+            await journal.record_handle("k1", "acme", "batch_1")
         with pytest.raises(JournalError):
             await journal.submit("k2", ["2"], 1, at=0.0)
         disk.mend()

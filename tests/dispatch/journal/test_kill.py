@@ -1,4 +1,4 @@
-"""kill -9 at random moments of a batch, resumed each time: nothing that was reported is lost or sent again."""
+"""kill -9 at random moments of a batch, resumed each time: no reported answer is lost or requested again."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.prompt.message import Message
 from lm_deluge.response import APIResponse
 
-def tell(words):
+def report(words):
     os.write(1, words.encode())
 
 async def main(path, fingerprint, calls, tasks):
@@ -34,20 +34,20 @@ async def main(path, fingerprint, calls, tasks):
             for call in waiting:
                 attempt = journal.state.attempts(call) + 1
                 await journal.before_attempt(call, attempt)
-                tell(f"sent {call}\\n")
+                report(f"sent {call}\\n")
                 await asyncio.sleep(0)
                 text = f"answer {call} " + "x" * (int(call) % 700)
                 await journal.finish(call, attempt, APIResponse(content=Message.assistant(text)))
-                tell(f"done {call}\\n")
+                report(f"done {call}\\n")
         await asyncio.gather(*(work() for _ in range(tasks)))
-    tell("end\\n")
+    report("end\\n")
 
 asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
 """
 
 
 def run_and_kill(path: Path, after: int | None) -> tuple[list[list[str]], bool]:
-    """Run the batch; kill it after so many lines of what it says, or never. Return the lines and whether it died."""
+    """Run the batch; kill it after `after` lines of output, if given. Return the lines, and whether it was killed."""
     command = [sys.executable, "-c", BATCH_RUN, str(path), BATCH, str(CALLS), str(TASKS)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         lines: list[str] = []
@@ -57,12 +57,12 @@ def run_and_kill(path: Path, after: int | None) -> tuple[list[list[str]], bool]:
                 process.kill()
         code = process.wait()
     assert code in (0, -signal.SIGKILL)
-    # What was said after the kill was decided counts too: the pipe takes short lines whole.
+    # Lines written between the decision to kill and the kill count too: a pipe takes short lines whole.
     return [line.split() for line in lines if line.endswith("\n")], code != 0
 
 
 async def states_of(path: Path, reported: set[str]) -> tuple[set[str], set[tuple[str, int]]]:
-    """Return the calls that are done and the attempts that are ambiguous; every reported answer must be there."""
+    """Return the done calls and the ambiguous attempts, and check that every reported answer is in the journal."""
     async with await Journal.open(path, fingerprint=BATCH) as journal:
         for call in reported:
             assert journal.response(call).completion == f"answer {call} " + "x" * (int(call) % 700)
@@ -70,20 +70,20 @@ async def states_of(path: Path, reported: set[str]) -> tuple[set[str], set[tuple
 
 
 def kill_one_batch(path: Path, chance: random.Random, kills: int) -> int:
-    """Run a batch to its end; return how often it was killed on the way, `kills` times at most."""
+    """Run a batch to its end, killing it at most `kills` times; return how often it was killed."""
     reported: set[str] = set()
     sent: Counter[str] = Counter()
     killed = 0
     while True:
-        said, is_killed = run_and_kill(path, chance.randrange(1, 60) if killed < kills else None)
+        lines, is_killed = run_and_kill(path, chance.randrange(1, 60) if killed < kills else None)
         killed += is_killed
-        new = {words[1] for words in said if words[0] == "done"}
+        new = {words[1] for words in lines if words[0] == "done"}
         assert not new & reported, "a call that was done was sent again"
         reported |= new
-        sent.update(words[1] for words in said if words[0] == "sent")
+        sent.update(words[1] for words in lines if words[0] == "sent")
         done, ambiguous = asyncio.run(states_of(path, reported))
         calls = {call for call, _ in ambiguous}
-        assert set(sent) <= done | calls, "a request left before its intent was on the disk"
+        assert set(sent) <= done | calls, "a request was sent before its intent was on the disk"
         assert {call for call, times in sent.items() if times > 1} <= calls
         assert len(ambiguous) <= TASKS * killed
         if not is_killed:
@@ -99,4 +99,4 @@ def test_a_batch_that_is_killed_again_and_again_ends_whole(tmp_path: Path) -> No
         kills += kill_one_batch(tmp_path / f"{number}", chance, KILLS - kills)
         if kills >= KILLS:
             break
-    assert kills >= KILLS / 4  # on a slow machine a batch may be through before the kill arrives
+    assert kills >= KILLS / 4  # on a slow machine a batch may end before the kill arrives

@@ -1,4 +1,4 @@
-"""The format of a journal and what it says: any sequence of records, any cut, any flipped byte."""
+"""The format of a journal and its state: any sequence of records, any cut, any flipped byte."""
 
 import io
 import zlib
@@ -131,7 +131,7 @@ def test_lines_that_are_too_long_come_in_pieces_and_are_one_damage(size: int) ->
 
 
 def test_zeros_at_the_end_are_a_tail() -> None:
-    """What a power cut leaves where the file had grown and its data had not come."""
+    """After a power cut the file may have its new length, with zeros in place of the data."""
     line = encode_record(Intent("1", 1))
     assert damage(line + b"\0" * 5_000) == [(len(line), Damage(5_000, is_tail=True))]
 
@@ -168,7 +168,7 @@ def folded(*records: Record) -> JournalState:
 
 
 def read_slowly(records: list[Record]) -> tuple[set[tuple[str, int]], set[tuple[str, int]]]:
-    """Return the attempts whose end is not told, and those that a batch with a handle has."""
+    """Return the attempts without an outcome, and the attempts in a batch with a handle."""
     waiting: set[tuple[str, int]] = set()
     batches: dict[str, tuple[set[tuple[str, int]], str]] = {}
     for record in records:

@@ -36,11 +36,11 @@ class Crowded:
     amount, period_s = MOST, 60.0
 
     def __init__(self, places: int) -> None:
-        self.places, self.busy = places, list[float]()
+        self.concurrency, self.busy = places, list[float]()
 
     def admit(self, now: float, cost: float = 1.0) -> Verdict:
         self.busy = [until for until in self.busy if until > now]
-        has_room = len(self.busy) < self.places
+        has_room = len(self.busy) < self.concurrency
         if has_room:
             self.busy.append(now + LATENCY_S)
         return Verdict(has_room, 1e9, 0.0)
@@ -78,24 +78,24 @@ def test_one_that_keeps_a_limit_without_a_word_is_not_pushed(
 
 
 def answers(
-    baseline: BaselineRefusals, count: int, share: float, *, begun: float, every_s: float, under_way: int
+    baseline: BaselineRefusals, count: int, share: float, *, started_at: float, every_s: float, under_way: int
 ) -> None:
     for number in range(count):
-        at = begun + number * every_s
-        baseline.left(at)
-        baseline.note(at, under_way, is_refused=number % round(1 / share) == 0 if share else False)
+        at = started_at + number * every_s
+        baseline.add_request(at)
+        baseline.add_response(at, under_way, is_refused=number % round(1 / share) == 0 if share else False)
 
 
 def noise_of(slow: float, fast: float, *, under_way: tuple[int, int] = (2, 40)) -> BaselineRefusals:
     """A host that refuses these shares of few and of many requests."""
     baseline = BaselineRefusals(60.0)
-    answers(baseline, 200, slow, begun=0.0, every_s=1.0, under_way=under_way[0])
-    answers(baseline, 400, fast, begun=200.0, every_s=0.05, under_way=under_way[1])
+    answers(baseline, 200, slow, started_at=0.0, every_s=1.0, under_way=under_way[0])
+    answers(baseline, 400, fast, started_at=200.0, every_s=0.05, under_way=under_way[1])
     return baseline
 
 
 def test_as_many_of_few_as_of_many_are_noise() -> None:
-    assert noise_of(0.05, 0.05).explains()
+    assert noise_of(0.05, 0.05).explains_refusals()
 
 
 @pytest.mark.parametrize(
@@ -108,24 +108,24 @@ def test_as_many_of_few_as_of_many_are_noise() -> None:
     ],
 )
 def test_what_may_be_the_rate_is_none(kwargs: dict[str, Any]) -> None:
-    assert not noise_of(**kwargs).explains()
+    assert not noise_of(**kwargs).explains_refusals()
 
 
 def test_more_than_usual_is_no_noise_any_more() -> None:
     baseline = noise_of(0.05, 0.05)
-    assert baseline.explains()
-    answers(baseline, 100, 0.25, begun=300.0, every_s=0.05, under_way=40)
-    assert not baseline.explains()
+    assert baseline.explains_refusals()
+    answers(baseline, 100, 0.25, started_at=300.0, every_s=0.05, under_way=40)
+    assert not baseline.explains_refusals()
 
 
 def test_a_few_answers_say_nothing() -> None:
     baseline = BaselineRefusals(60.0)
-    answers(baseline, 30, 0.1, begun=0.0, every_s=1.0, under_way=1)
-    assert not baseline.explains()
+    answers(baseline, 30, 0.1, started_at=0.0, every_s=1.0, under_way=1)
+    assert not baseline.explains_refusals()
 
 
 def test_what_left_long_ago_is_forgotten() -> None:
     baseline = BaselineRefusals(60.0)
     for number in range(10_000):
-        baseline.left(float(number))
+        baseline.add_request(float(number))
     assert len(baseline._left) <= 200

@@ -7,22 +7,22 @@ from lm_deluge.dispatch.scheduling.concurrency import ConcurrencyLimit
 
 def test_places_are_taken_and_given_back() -> None:
     places = ConcurrencyLimit(2)
-    places.take()
+    places.acquire()
     assert places.has_room
-    places.take()
+    places.acquire()
     assert not places.has_room
-    places.give_back()
+    places.release()
     assert places.has_room
-    places.give_back()
-    places.give_back()
+    places.release()
+    places.release()
     assert places.used == 0
 
 
 def test_without_a_limit_there_is_always_room() -> None:
     places = ConcurrencyLimit()
     for _ in range(1_000):
-        places.take()
-    places.succeeded()
+        places.acquire()
+    places.on_success()
     assert places.has_room
     assert places.allowed == math.inf
 
@@ -30,18 +30,18 @@ def test_without_a_limit_there_is_always_room() -> None:
 def test_overload_lowers_what_was_under_way_once() -> None:
     places = ConcurrencyLimit()
     for _ in range(100):
-        places.take()
+        places.acquire()
     for _ in range(100):
-        places.overloaded(sent_at=0.0, now=5.0)
+        places.on_overload(sent_at=0.0, now=5.0)
     assert places.allowed == 70.0
-    places.overloaded(sent_at=6.0, now=7.0)
+    places.on_overload(sent_at=6.0, now=7.0)
     assert places.allowed == 49.0
 
 
 def test_one_place_is_always_left() -> None:
     places = ConcurrencyLimit(3)
     for step in range(20):
-        places.overloaded(sent_at=step, now=step)
+        places.on_overload(sent_at=step, now=step)
     assert places.allowed == 1.0
     assert places.has_room
 
@@ -49,12 +49,12 @@ def test_one_place_is_always_left() -> None:
 def test_successes_raise_it_to_where_it_was() -> None:
     places = ConcurrencyLimit(10)
     for _ in range(10):
-        places.take()
-    places.overloaded(0.0, 0.0)
+        places.acquire()
+    places.on_overload(0.0, 0.0)
     assert places.allowed == 7.0
     for _ in range(8):
-        places.succeeded()
+        places.on_success()
     assert 8.0 <= places.allowed <= 8.2
     for _ in range(1_000):
-        places.succeeded()
+        places.on_success()
     assert places.allowed == 10.0

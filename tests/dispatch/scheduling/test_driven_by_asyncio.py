@@ -8,7 +8,7 @@ import itertools
 from dispatch.scheduling.servers import SlidingWindow
 from lm_deluge.dispatch.scheduling.limiter import Limit, Observation
 from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
-from lm_deluge.dispatch.scheduling.scheduler import Job, Route, Scheduler, Start
+from lm_deluge.dispatch.scheduling.scheduler import Admission, Job, Route, Scheduler
 from lm_deluge.usage import Usage
 
 
@@ -64,7 +64,7 @@ class TinyRunner:
                 timer.cancel()
                 waiter.cancel()
 
-    async def call(self, start: Start) -> None:
+    async def call(self, start: Admission) -> None:
         sent_at = self.clock.now
         assert start.ticket.at <= sent_at
         await self.clock.sleep_until(sent_at + 0.05)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm_deluge.dispatch.scheduling.limiter import Limit, Limiter, Need, Observation, Ticket
+from lm_deluge.dispatch.scheduling.limiter import Limit, Limiter, Observation, ReservationRequest, Ticket
 from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
 from lm_deluge.errors import BudgetError
 from lm_deluge.usage import Usage
@@ -32,7 +32,7 @@ def local(client: Sequence[Limit], route: Sequence[Limit], places: int | None) -
 FACTORIES: dict[str, Factory] = {"local": local}
 NOW = 5_000.0
 PER_MINUTE = (Limit("requests", 60),)
-NEED = Need("m", input_tokens=100, max_output_tokens=400)
+REQUEST = ReservationRequest("m", input_tokens=100, max_output_tokens=400)
 
 
 @pytest.fixture(params=FACTORIES)
@@ -45,13 +45,13 @@ def make(request: pytest.FixtureRequest) -> Any:
     return build
 
 
-def take(limiter: Limiter, need: Need = NEED, now: float = NOW) -> Ticket:
-    ticket = limiter.reserve(need, now)
+def take(limiter: Limiter, request: ReservationRequest = REQUEST, now: float = NOW) -> Ticket:
+    ticket = limiter.reserve(request, now)
     assert ticket is not None
     return ticket
 
 
-def saw(ticket: Ticket, status: int, sent_at: float = NOW, **changes: Any) -> Observation:
+def observation(ticket: Ticket, status: int, sent_at: float = NOW, **changes: Any) -> Observation:
     return Observation(ticket=ticket, status=status, sent_at=sent_at, **{"chance": 0.0, **changes})
 
 
@@ -66,8 +66,8 @@ def test_the_first_goes_at_once_and_the_next_have_slots(make: Any) -> None:
 def test_earliest_says_what_reserve_does_and_reserves_nothing(make: Any) -> None:
     limiter = make()
     take(limiter)
-    promised = limiter.earliest(NEED, NOW)
-    assert limiter.earliest(NEED, NOW) == promised
+    promised = limiter.earliest(REQUEST, NOW)
+    assert limiter.earliest(REQUEST, NOW) == promised
     assert take(limiter).at == promised
 
 
@@ -75,7 +75,7 @@ def test_where_it_says_that_there_is_no_room_nothing_can_be_reserved(make: Any) 
     limiter = make(route=[], places=1)
     assert limiter.has_room
     ticket = take(limiter)
-    assert limiter.has_room or limiter.reserve(NEED, NOW) is None
+    assert limiter.has_room or limiter.reserve(REQUEST, NOW) is None
     limiter.settle(ticket, Usage(), NOW)
     assert limiter.has_room
 
@@ -90,35 +90,35 @@ def test_all_limits_hold_and_the_tightest_decides(make: Any) -> None:
 def test_places_are_limited_and_come_back_once(make: Any) -> None:
     limiter = make(route=[], places=2)
     one, _ = take(limiter), take(limiter)
-    assert limiter.reserve(NEED, NOW) is None
-    assert limiter.earliest(NEED, NOW) == float("inf")
+    assert limiter.reserve(REQUEST, NOW) is None
+    assert limiter.earliest(REQUEST, NOW) == float("inf")
     limiter.settle(one, Usage(input_tokens=100, output_tokens=10), NOW)
     limiter.settle(one, Usage(input_tokens=100, output_tokens=10), NOW)
     limiter.release(one, NOW)
     take(limiter)
-    assert limiter.reserve(NEED, NOW) is None
+    assert limiter.reserve(REQUEST, NOW) is None
 
 
 def test_what_can_never_fit_fails_at_once_with_the_numbers(make: Any) -> None:
     limiter = make(route=[Limit("input_tokens", 1_000)])
-    for ask in (limiter.check, lambda need: limiter.reserve(need, NOW)):
+    for ask in (limiter.check, lambda request: limiter.reserve(request, NOW)):
         with pytest.raises(BudgetError, match=r"needs 1,001 input tokens.*limit is 1,000 in 60 s"):
-            ask(Need("m", input_tokens=1_001))
-    limiter.check(Need("m", input_tokens=1_000))
+            ask(ReservationRequest("m", input_tokens=1_001))
+    limiter.check(ReservationRequest("m", input_tokens=1_000))
     assert take(limiter).at == NOW, "the failed one has reserved nothing"
 
 
 def test_an_estimate_alone_refuses_nothing(make: Any) -> None:
     limiter = make(route=[Limit("output_tokens", 1_000)])
-    assert take(limiter, Need("m", max_output_tokens=100_000)).at == NOW
+    assert take(limiter, ReservationRequest("m", max_output_tokens=100_000)).at == NOW
 
 
 def test_what_was_never_sent_is_refunded(make: Any) -> None:
     limiter = make()
     take(limiter)
-    before = limiter.earliest(NEED, NOW)
+    before = limiter.earliest(REQUEST, NOW)
     limiter.release(take(limiter), NOW, was_sent=False)
-    assert limiter.earliest(NEED, NOW) == pytest.approx(before)
+    assert limiter.earliest(REQUEST, NOW) == pytest.approx(before)
 
 
 def leave_open(limiter: Limiter, ticket: Ticket) -> None:
@@ -129,7 +129,7 @@ def wait_after(make: Any, end: Callable[[Limiter, Ticket], None]) -> float:
     limiter = make(route=[Limit("tokens", 6_000)])
     ticket = take(limiter)
     end(limiter, ticket)
-    return limiter.earliest(NEED, NOW) - NOW
+    return limiter.earliest(REQUEST, NOW) - NOW
 
 
 def test_what_was_not_used_is_given_back(make: Any) -> None:
@@ -166,20 +166,20 @@ def test_an_idle_hour_earns_nothing(make: Any) -> None:
 def test_a_refusal_closes_the_gate_of_that_model_only(make: Any) -> None:
     limiter = make()
     ticket = take(limiter)
-    limiter.observe(saw(ticket, 429, retry_after_s=30.0), NOW)
+    limiter.observe(observation(ticket, 429, retry_after_s=30.0), NOW)
     limiter.release(ticket, NOW, delivered=Usage())
     assert limiter.opens_at("m", "", NOW) == NOW + 30
-    assert limiter.earliest(NEED, NOW) >= NOW + 30
+    assert limiter.earliest(REQUEST, NOW) >= NOW + 30
     assert limiter.opens_at("other", "", NOW) == NOW
     assert limiter.opens_at("m", "other key", NOW) == NOW
-    assert limiter.earliest(Need("other"), NOW) == NOW
+    assert limiter.earliest(ReservationRequest("other"), NOW) == NOW
 
 
 def test_five_hundred_refusals_close_it_once(make: Any) -> None:
     limiter = make(route=[Limit("requests", 60_000, burst_s=0.6)])
     tickets = [take(limiter) for _ in range(500)]
     for ticket in tickets:
-        limiter.observe(saw(ticket, 429, retry_after_s=5.0), NOW + 1)
+        limiter.observe(observation(ticket, 429, retry_after_s=5.0), NOW + 1)
         limiter.release(ticket, NOW + 1, delivered=Usage())
     later = NOW + 10
     moments = [take(limiter, now=later).at for _ in range(2_000)]
@@ -189,14 +189,14 @@ def test_five_hundred_refusals_close_it_once(make: Any) -> None:
 
 def test_the_gate_opens_with_a_ramp(make: Any) -> None:
     limiter = make(route=[Limit("requests", 6_000)])
-    limiter.observe(saw(take(limiter), 429, retry_after_s=30.0), NOW)
+    limiter.observe(observation(take(limiter), 429, retry_after_s=30.0), NOW)
     at_opening = [moment for moment in (take(limiter).at for _ in range(50)) if moment < NOW + 30.2]
     assert len(at_opening) <= 25
 
 
 def test_a_jittered_wait_is_no_shorter_than_asked(make: Any) -> None:
     limiter = make()
-    limiter.observe(saw(take(limiter), 429, retry_after_s=10.0, chance=1.0), NOW)
+    limiter.observe(observation(take(limiter), 429, retry_after_s=10.0, chance=1.0), NOW)
     assert limiter.opens_at("m", "", NOW) == pytest.approx(NOW + 11)
 
 
@@ -204,8 +204,8 @@ def test_headers_that_know_of_less_are_believed(make: Any) -> None:
     limiter = make()
     ticket = take(limiter)
     limits = {"requests": RateLimit("requests", 60.0, 60, 0, 40.0)}
-    limiter.observe(saw(ticket, 200, rate_limits=limits), NOW + 1)
-    assert limiter.earliest(NEED, NOW + 1) >= NOW + 39
+    limiter.observe(observation(ticket, 200, rate_limits=limits), NOW + 1)
+    assert limiter.earliest(REQUEST, NOW + 1) >= NOW + 39
 
 
 def test_headers_never_throw_and_never_move_time_far(make: Any) -> None:
@@ -213,32 +213,37 @@ def test_headers_never_throw_and_never_move_time_far(make: Any) -> None:
     for remaining, reset_after_s in [(0, 1e9), (1e15, 0.0), (0, 0), (60, 1e6)]:
         ticket = take(limiter)
         limits = {"requests": RateLimit("requests", 60.0, 60, remaining, reset_after_s)}
-        limiter.observe(saw(ticket, 200, rate_limits=limits), NOW)
-    assert limiter.earliest(NEED, NOW) <= NOW + 70
+        limiter.observe(observation(ticket, 200, rate_limits=limits), NOW)
+    assert limiter.earliest(REQUEST, NOW) <= NOW + 70
 
 
 def test_an_overloaded_provider_gets_fewer_at_once_not_slower_ones(make: Any) -> None:
     limiter = make(route=[Limit("requests", 60_000, burst_s=10.0)])
     tickets = [take(limiter) for _ in range(10)]
     for ticket in tickets:
-        limiter.observe(saw(ticket, 529), NOW + 1)
+        limiter.observe(observation(ticket, 529), NOW + 1)
         limiter.release(ticket, NOW + 1, delivered=Usage())
     assert limiter.opens_at("m", "", NOW + 1) == NOW + 1
     got = 0
-    while limiter.reserve(NEED, NOW + 1) is not None:
+    while limiter.reserve(REQUEST, NOW + 1) is not None:
         got += 1
     assert 5 <= got <= 7
 
 
 def test_a_gap_is_filled_only_where_that_delays_nobody(make: Any) -> None:
     limiter = make(client=[Limit("input_tokens", 6_000)], route=[Limit("requests", 6_000)])
-    big = Need("m", input_tokens=3_000)
+    big = ReservationRequest("m", input_tokens=3_000)
     take(limiter, big)
     held = take(limiter, big)
     assert held.at > NOW + 20
-    filler = limiter.reserve(Need("m", input_tokens=10), NOW + 1, before=held)
+    filler = limiter.reserve(ReservationRequest("m", input_tokens=10), NOW + 1, before=held)
     assert filler is None, "input tokens are what it waits for"
-    assert limiter.reserve(Need("m", input_tokens=10), NOW + 1, before=take(limiter, Need("other"))) is None
+    assert (
+        limiter.reserve(
+            ReservationRequest("m", input_tokens=10), NOW + 1, before=take(limiter, ReservationRequest("other"))
+        )
+        is None
+    )
 
 
 TIGHT = [
@@ -266,7 +271,9 @@ def test_no_window_ever_carries_more(steps: list[tuple[int, int, float, str]]) -
         now = NOW
         sent: list[tuple[float, int, int]] = []
         for input_tokens, output_tokens, pause_s, end in steps:
-            ticket = take(limiter, Need("m", input_tokens=input_tokens, max_output_tokens=output_tokens), now)
+            ticket = take(
+                limiter, ReservationRequest("m", input_tokens=input_tokens, max_output_tokens=output_tokens), now
+            )
             assert ticket.at >= now
             if end == "unsent":
                 limiter.release(ticket, now, was_sent=False)
@@ -274,7 +281,7 @@ def test_no_window_ever_carries_more(steps: list[tuple[int, int, float, str]]) -
             sent.append((ticket.at, input_tokens, output_tokens))
             now = max(now, ticket.at) + pause_s
             if end in ("429", "529"):
-                limiter.observe(saw(ticket, int(end), ticket.at, retry_after_s=2.0), now)
+                limiter.observe(observation(ticket, int(end), ticket.at, retry_after_s=2.0), now)
             usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
             limiter.settle(ticket, usage, now)
         for begin, _, _ in sent:

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from lm_deluge.dispatch.scheduling.limiter import Limit, Need, Observation, Ticket
+from lm_deluge.dispatch.scheduling.limiter import Limit, Observation, ReservationRequest, Ticket
 from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
 from lm_deluge.usage import Usage
 from lm_deluge.wire.rate_limit_headers import RateLimit, parse_rate_limits
 
 NOW = 1_000.0
-NEED = Need("m", input_tokens=100, max_output_tokens=400)
+REQUEST = ReservationRequest("m", input_tokens=100, max_output_tokens=400)
 
 
-def take(limiter: LocalLimiter, now: float = NOW, need: Need = NEED) -> Ticket:
-    ticket = limiter.reserve(need, now)
+def take(limiter: LocalLimiter, now: float = NOW, request: ReservationRequest = REQUEST) -> Ticket:
+    ticket = limiter.reserve(request, now)
     assert ticket is not None
     return ticket
 
@@ -136,35 +136,35 @@ def test_a_slot_comes_no_sooner_without_reason() -> None:
     limiter = LocalLimiter()
     limiter.set_limits("m", "", [Limit("requests", 60, burst_s=0.0)])
     first, second = take(limiter), take(limiter)
-    assert limiter.sooner(first, NOW) is first, "it may go already"
-    assert limiter.sooner(second, NOW).at == pytest.approx(second.at)
+    assert limiter.advance(first, NOW) is first, "it may go already"
+    assert limiter.advance(second, NOW).at == pytest.approx(second.at)
     limiter.release(second, NOW, was_sent=False)
-    assert limiter.sooner(second, NOW) is second, "closed"
+    assert limiter.advance(second, NOW) is second, "closed"
 
 
 def test_a_slot_that_others_fill_the_gap_before_stays() -> None:
     limiter = LocalLimiter([Limit("requests", 60, burst_s=0.0)])
     limiter.set_limits("m", "", [Limit("output_tokens", 60_000)])
     limiter.set_limits("n", "", [])
-    first = take(limiter, need=Need("m", max_output_tokens=20_000))
-    held = take(limiter, need=Need("m", max_output_tokens=20_000))
-    assert limiter.reserve(Need("m"), NOW + 5, before=held) is None, "the estimate is not small"
-    filler = limiter.reserve(Need("m", max_output_tokens=0), NOW + 5, before=held)
+    first = take(limiter, request=ReservationRequest("m", max_output_tokens=20_000))
+    held = take(limiter, request=ReservationRequest("m", max_output_tokens=20_000))
+    assert limiter.reserve(ReservationRequest("m"), NOW + 5, before=held) is None, "the estimate is not small"
+    filler = limiter.reserve(ReservationRequest("m", max_output_tokens=0), NOW + 5, before=held)
     assert filler is None or filler.at == NOW + 5
     limiter.settle(first, Usage(output_tokens=10), NOW + 6)
-    assert limiter.sooner(held, NOW + 6).at <= held.at
+    assert limiter.advance(held, NOW + 6).at <= held.at
 
 
 def test_a_closed_gate_has_no_gaps_and_no_room_no_fillers() -> None:
     limiter = LocalLimiter([Limit("requests", 60, burst_s=0.0)])
     limiter.set_limits("n", "", [Limit("requests", 60, burst_s=0.0)])
-    one, held = take(limiter), take(limiter, need=Need("m"))
+    one, held = take(limiter), take(limiter, request=ReservationRequest("m"))
     assert one.at < held.at
-    busy = take(limiter, need=Need("n"))
-    assert limiter.reserve(Need("n"), NOW + 0.5, before=held) is None, "its own limit is in the way"
-    assert limiter.reserve(Need("m"), held.at, before=held) is None, "that one may go already"
+    busy = take(limiter, request=ReservationRequest("n"))
+    assert limiter.reserve(ReservationRequest("n"), NOW + 0.5, before=held) is None, "its own limit is in the way"
+    assert limiter.reserve(ReservationRequest("m"), held.at, before=held) is None, "that one may go already"
     limiter.release(busy, NOW, was_sent=False)
-    assert limiter.sooner(held, NOW + 0.1) is held, "somebody reserved after it"
+    assert limiter.advance(held, NOW + 0.1) is held, "somebody reserved after it"
 
 
 def look(limiter: LocalLimiter, remaining: float, reset_s: float, limit: int = 600) -> None:
@@ -177,7 +177,7 @@ def look(limiter: LocalLimiter, remaining: float, reset_s: float, limit: int = 6
 
 
 def periods(limiter: LocalLimiter) -> set[float]:
-    return {pace.period_s for pace in limiter._route("m", "").paces}
+    return {limit.period_s for limit in limiter._route("m", "").limits}
 
 
 def test_a_window_of_a_minute_that_has_just_begun_is_not_taken_for_an_hour() -> None:
@@ -213,11 +213,11 @@ def test_what_is_charged_for_the_longest_answer_stays_charged_where_the_provider
     for counts in ("never", "until_end", "always"):
         limiter = LocalLimiter()
         limiter.set_limits("m", "", [Limit("tokens", 1_000)], counts_max_tokens=counts)
-        need = Need("m", max_output_tokens=600)
-        ticket = take(limiter, need=need)
-        while_it_runs = limiter.earliest(need, NOW + 50) - NOW
+        request = ReservationRequest("m", max_output_tokens=600)
+        ticket = take(limiter, request=request)
+        while_it_runs = limiter.earliest(request, NOW + 50) - NOW
         limiter.settle(ticket, Usage(output_tokens=10), NOW + 5)
-        waits[counts] = while_it_runs, limiter.earliest(need, NOW + 50) - NOW
+        waits[counts] = while_it_runs, limiter.earliest(request, NOW + 50) - NOW
     assert waits == {"never": (61.0, 50.0), "until_end": (61.0, 50.0), "always": (61.0, 61.0)}
 
 
@@ -234,24 +234,24 @@ def test_what_the_client_s_own_limit_leaves_is_reckoned_over_all_models() -> Non
     for model in ("m", "n"):
         limiter.set_limits(model, "", [])
         for step in range(40):
-            ticket = take(limiter, NOW + step, Need(model, input_tokens=10))
+            ticket = take(limiter, NOW + step, ReservationRequest(model, input_tokens=10))
             limiter.settle(ticket, Usage(input_tokens=8, output_tokens=100 + 800 * (step % 2)), NOW + step + 5)
     later = NOW + 200
     for model in ("m", "n"):
-        take(limiter, later, Need(model, input_tokens=10))
-    (pace,) = limiter._paces
-    assert limiter._unsure_of(pace, limiter._routes.values(), later + 1) > 2_000
+        take(limiter, later, ReservationRequest(model, input_tokens=10))
+    (limit,) = limiter._limits_of_client
+    assert limiter._overrun_of(limit, limiter._routes.values(), later + 1) > 2_000
 
 
 def test_words_for_what_holds_calls_back() -> None:
     limiter = LocalLimiter([Limit("requests", 60, burst_s=0.0)], max_concurrent=3)
     limiter.set_limits("m", "", [Limit("output_tokens", 500, 3_600.0)])
     assert limiter.limited_by(NOW) is None
-    take(limiter, need=Need("m"))
+    take(limiter, request=ReservationRequest("m"))
     assert limiter.limited_by(NOW) is None, "it went at once"
-    take(limiter, need=Need("n"))
+    take(limiter, request=ReservationRequest("n"))
     assert limiter.limited_by(NOW) == "requests per minute"
-    take(limiter, need=Need("n"))
+    take(limiter, request=ReservationRequest("n"))
     assert limiter.limited_by(NOW) == "max_concurrent_requests, 3 at once"
     assert not limiter.has_room
     other = LocalLimiter()

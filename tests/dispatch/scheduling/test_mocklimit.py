@@ -18,7 +18,7 @@ import pytest
 
 from lm_deluge.dispatch.scheduling.limiter import Limit, Observation
 from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
-from lm_deluge.dispatch.scheduling.scheduler import Job, Route, Scheduler, Start
+from lm_deluge.dispatch.scheduling.scheduler import Admission, Job, Route, Scheduler
 from lm_deluge.usage import Usage
 from lm_deluge.wire.rate_limit_headers import parse_rate_limits
 from lm_deluge.wire.retry_after import parse_retry_after
@@ -94,7 +94,7 @@ class Sender:
                     group.create_task(self.call(start))
                 await asyncio.sleep(max(0.0, plan.wake_at - loop.time()))
 
-    async def call(self, start: Start) -> None:
+    async def call(self, start: Admission) -> None:
         loop = asyncio.get_running_loop()
         sent_at = loop.time()
         async with self.session.post(self.url, json={}) as answer:

@@ -5,12 +5,13 @@ import math
 import pytest
 
 from lm_deluge import errors as e
-from lm_deluge.dispatch.scheduling.retry import GiveUp, Switch, Wait, decide
+from lm_deluge.dispatch.scheduling.retry import GiveUp, RetryPolicy, Switch, Wait, decide_next, decide_retry
+
+DEFAULTS = {"attempt": 1, "time_left_s": math.inf, "chance": 0.5}
 
 
-def ask(error: e.DelugeError, **changes: float) -> Wait | GiveUp:
-    defaults = {"attempt": 1, "max_attempts": 5, "max_retry_after_s": 120.0, "time_left_s": math.inf, "chance": 0.5}
-    return decide(error, **{**defaults, **changes})
+def ask(error: e.DelugeError, max_attempts: int = 5, **changes: float) -> Wait | GiveUp:
+    return decide_retry(error, RetryPolicy(max_attempts, 120.0), **{**DEFAULTS, **changes})
 
 
 RETRYABLE = [
@@ -99,8 +100,7 @@ def test_the_provider_s_own_word_is_obeyed() -> None:
 
 
 def ask_switch(error: e.DelugeError, **changes: float) -> object:
-    defaults = {"attempt": 1, "max_attempts": 5, "max_retry_after_s": 120.0, "time_left_s": math.inf, "chance": 0.5}
-    return decide(error, **{**defaults, **changes}, can_switch=True)
+    return decide_next(error, RetryPolicy(5, 120.0), **{**DEFAULTS, **changes})
 
 
 SWITCHES = [

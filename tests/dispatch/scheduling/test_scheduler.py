@@ -11,7 +11,7 @@ import pytest
 from lm_deluge.dispatch.scheduling.limiter import Limit, Observation
 from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
 from lm_deluge.dispatch.scheduling.queue import JobQueue, QueuedJob
-from lm_deluge.dispatch.scheduling.scheduler import Job, Plan, Route, Scheduler, Start
+from lm_deluge.dispatch.scheduling.scheduler import Admission, Job, Plan, Route, Scheduler
 from lm_deluge.errors import (
     AuthenticationError,
     BudgetError,
@@ -48,7 +48,7 @@ def ids(plan: Plan) -> list[int]:
     return [start.job.id for start in plan.start]
 
 
-def run_all(queue: Scheduler, limiter: LocalLimiter, until: float = math.inf, now: float = NOW) -> list[Start]:
+def run_all(queue: Scheduler, limiter: LocalLimiter, until: float = math.inf, now: float = NOW) -> list[Admission]:
     """Poll at every wake-up; answers end at once."""
     started = []
     while now < until:
@@ -222,7 +222,7 @@ def test_calls_for_one_model_do_not_hold_up_those_for_another() -> None:
 
 def test_a_cooling_model_is_passed_over() -> None:
     queue, _ = scheduler(Route("a", provider="x"), Route("b", provider="y"))
-    queue.cool(NOW + 10, NOW, provider="x")
+    queue.cool_down_provider(NOW + 10, NOW, "x")
     submit(queue, jobs(2))
     assert {start.route.model for start in queue.poll(NOW).start} == {"b"}
     queue.submit(Job(id=9, models=frozenset("a")), NOW)
@@ -249,7 +249,7 @@ def test_cooling_gives_back_who_waits_for_it() -> None:
     queue, _ = scheduler(Route("a"), limits=[Limit("requests", 60, burst_s=0.0)])
     submit(queue, jobs(2))
     slot = queue.poll(NOW).wake_at
-    queue.cool(NOW + 50, NOW, model="a", key="")
+    queue.cool_down(NOW + 50, NOW, model="a", key="")
     assert queue.poll(slot).wake_at == NOW + 50
     assert ids(queue.poll(NOW + 50)) == [1]
 
@@ -412,7 +412,7 @@ def test_returned_jobs_are_found_by_halving() -> None:
     order = []
     while (entry := queue.head()) is not None:
         order.append(int(entry.order))
-        queue.take(entry)
+        queue.remove(entry)
     assert order == sorted(order)
     assert Counted.compared < 4 * count * math.log2(count)
 

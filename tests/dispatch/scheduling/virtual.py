@@ -13,7 +13,7 @@ import msgspec
 from dispatch.scheduling.servers import MakesHeaders, Server, Verdict
 from lm_deluge.dispatch.scheduling.limiter import Observation
 from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
-from lm_deluge.dispatch.scheduling.scheduler import Job, Route, Scheduler, Start
+from lm_deluge.dispatch.scheduling.scheduler import Admission, Job, Route, Scheduler
 from lm_deluge.usage import Usage
 from lm_deluge.wire.rate_limit_headers import Dimension, RateLimit, parse_rate_limits
 
@@ -113,7 +113,7 @@ class VirtualRunner:
         late_s = self.world.chance.uniform(0, self.load.lateness_s)
         self.world.at(plan.wake_at + late_s, lambda: self.turn() if mark == self._timer else None)
 
-    def send(self, start: Start) -> None:
+    def send(self, start: Admission) -> None:
         assert start.ticket.at <= self.world.now
         self.sent += 1
         self.sent_at.append(self.world.now)
@@ -121,7 +121,7 @@ class VirtualRunner:
         delay_s = self.world.chance.uniform(0, self.load.jitter_s)
         self.world.at(sent_at + delay_s, lambda: self.arrive(start, sent_at))
 
-    def arrive(self, start: Start, sent_at: float) -> None:
+    def arrive(self, start: Admission, sent_at: float) -> None:
         world, now = self.world, self.world.now
         output = self.load.output_tokens(world.chance)
         if start.job.max_output_tokens is not None:
@@ -173,14 +173,14 @@ class VirtualRunner:
                 )
         return found
 
-    def refuse(self, start: Start, observation: Observation) -> None:
+    def refuse(self, start: Admission, observation: Observation) -> None:
         now = self.world.now
         self.limiter.observe(observation, now)
         self.limiter.release(start.ticket, now, delivered=Usage())
         self.scheduler.submit(start.job, now, not_before=now + 1.0)
         self.turn()
 
-    def finish(self, start: Start, usage: Usage) -> None:
+    def finish(self, start: Admission, usage: Usage) -> None:
         self.limiter.settle(start.ticket, usage, self.world.now)
         self.scheduler.forget(start.job.id)
         self.turn()

@@ -1,4 +1,4 @@
-"""Requests of Anthropic's Messages, read."""
+"""Parse requests of Anthropic's Messages."""
 
 from __future__ import annotations
 
@@ -161,18 +161,18 @@ TOOL = {"name": "f", "input_schema": {}, **MARK}
         ({"messages": [MARKED] * 4}, "last_3_user_messages"),
     ],
 )
-def test_what_is_to_be_cached(fields: dict, cache: str) -> None:
+def test_cache_marks(fields: dict, cache: str) -> None:
     assert parse(**fields).cache == cache
 
 
-def test_what_the_system_says() -> None:
+def test_system_prompts() -> None:
     assert parse(system="s").conversation.messages[0] == Message.system("s")
     both = [{"type": "text", "text": "a"}, {"type": "text", "text": "b", **MARK}]
     assert parse(system=both).conversation.messages[0] == Message("system", (TextPart("a"), TextPart("b")))
     assert messages_of(("user", "a"), ("system", "b"))[1] == Message.system("b")
 
 
-def test_what_the_user_shows() -> None:
+def test_user_content() -> None:
     data = base64.b64encode(PNG).decode()
     pdf = base64.b64encode(b"%PDF-1").decode()
     found = {"type": "search_result", "source": "s", "title": "t", "content": []}
@@ -227,7 +227,7 @@ def test_results_are_messages_of_their_own() -> None:
     ]
 
 
-def test_what_the_model_said() -> None:
+def test_assistant_content() -> None:
     cited = [{"type": "page_location", "cited_text": "c"}]
     hidden = {"type": "redacted_thinking", "data": "x"}
     caller = {"type": "code", "tool_id": "s"}
@@ -295,16 +295,16 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("fields", "message"), WRONG, ids=lambda value: str(value)[:50])
-def test_what_cannot_be_answered(fields: dict, message: str) -> None:
+def test_requests_that_cannot_be_answered(fields: dict, message: str) -> None:
     assert message in refusal_of(**fields)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000])
-def test_what_is_no_json(body: bytes) -> None:
+def test_invalid_json(body: bytes) -> None:
     with pytest.raises(BadRequestError, match="not valid JSON"):
         find_encoder(API).parse_request(body)
 
 
-def test_what_is_no_object() -> None:
+def test_a_body_that_is_not_an_object() -> None:
     with pytest.raises(BadRequestError, match="valid dictionary"):
         find_encoder(API).parse_request(b"[]")

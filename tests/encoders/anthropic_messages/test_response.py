@@ -1,4 +1,4 @@
-"""Answers of Anthropic's Messages, written."""
+"""Encode responses of Anthropic's Messages."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NO_TOKENS = {
 
 
 def frames_of(*events: Event) -> list[dict[str, Any]]:
-    """Return the data of the frames, each with the name that its type is."""
+    """Return the data of the frames, after a check that the name of each frame is its type."""
     found = []
     for frame in encode_events(API, events):
         head, data, *rest = frame.decode().split("\n")
@@ -53,7 +53,7 @@ def frames_of(*events: Event) -> list[dict[str, Any]]:
 
 
 def blocks_of(*events: Event) -> list[dict[str, Any]]:
-    """Return the content of the plain answer."""
+    """Return the content of the response that is not streamed."""
     content: list[dict[str, Any]] = json.loads(ENCODER.encode_response([STARTED, *events]))["content"]
     return content
 
@@ -129,7 +129,7 @@ def test_why_it_ends(reason: FinishReason, raw: str | None, word: str) -> None:
 def test_an_answer_that_broke_off_is_an_error() -> None:
     frames = frames_of(STARTED, TextDelta("a"), ResponseFinished("error", "abort"))
     assert frames[-1]["type"] == "error"
-    assert frames[-1]["error"] == {"type": "api_error", "message": "the answer broke off: abort"}
+    assert frames[-1]["error"] == {"type": "api_error", "message": "the response ended with an error: abort"}
     body = json.loads(ENCODER.encode_response([STARTED, TextDelta("a"), ResponseFinished("error")]))
     assert body["stop_reason"] is None
 
@@ -213,7 +213,7 @@ def test_sources_that_come_only_as_opaque_data() -> None:
     ]
 
 
-def test_what_has_no_place_is_left_out() -> None:
+def test_events_that_the_api_cannot_express_are_left_out() -> None:
     assert blocks_of(
         RefusalDelta("No."),
         TextDelta(""),
@@ -252,7 +252,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("kind", "word"), ERRORS)
-def test_errors_in_anthropics_words(kind: type[APIError], word: str) -> None:
+def test_error_types(kind: type[APIError], word: str) -> None:
     body = json.loads(ENCODER.encode_error(kind("No.", type="insufficient_quota")))
     assert body == {"type": "error", "error": {"type": word, "message": "No."}, "request_id": None}
 

@@ -1,4 +1,4 @@
-"""Answers as the blocks of Converse carry them, as hypothesis strategies over events."""
+"""Hypothesis strategies for the events of responses that Converse can express."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ images = st.builds(lambda data: [MediaDelta("image/png", data)], _base64) | st.j
 
 @st.composite
 def call(draw: st.DrawFn) -> list[Event]:
-    """A call without its number, whose arguments are an object, or nothing."""
+    """The events of a call with the index 0, whose arguments are an object or empty."""
     value = draw(_objects)
     written = json.dumps(value, ensure_ascii=False, separators=(",", ":")) if value else ""
     cut = draw(st.integers(0, len(written)))

@@ -1,4 +1,4 @@
-"""Converse, written: literal messages, and requests that are read or refused."""
+"""Encode responses of Converse as literal messages, and parse or refuse its requests."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ PNG = b"\x89PNG\r\n\x1a\n rest"
 
 
 def written(*events: Event) -> list[dict[str, Any]]:
-    """Return the events of a stream by name, read by botocore."""
+    """Return the events of a stream by name, as botocore parses them."""
     buffer = EventStreamBuffer()
     buffer.add_data(b"".join(ENCODER.encode_stream(events)))
     return [{message.headers[":event-type"]: json.loads(message.payload)} for message in buffer]
@@ -115,12 +115,12 @@ def test_a_stream_literally() -> None:
         ("error", None, "malformed_model_output"),
     ],
 )
-def test_words_for_the_end(reason: Any, raw: str | None, word: str) -> None:
+def test_stop_reasons(reason: Any, raw: str | None, word: str) -> None:
     stop = written(TextDelta("a"), ResponseFinished(reason, raw))[-2]
     assert stop == {"messageStop": {"stopReason": word}}
 
 
-def test_what_has_no_place_is_left_out() -> None:
+def test_events_that_the_api_cannot_express_are_left_out() -> None:
     events = [
         ResponseStarted(),
         RefusalDelta("No."),
@@ -197,7 +197,7 @@ def test_media() -> None:
     assert types == ["text/markdown", "video/3gpp", "audio/mpeg", "image/jpeg"]
 
 
-def test_results_that_only_the_api_has_words_for() -> None:
+def test_results_that_no_part_can_hold() -> None:
     found = {"searchResult": {"source": "s", "title": "t", "content": [{"text": "x"}]}}
     block = {"toolResult": {"toolUseId": "t", "content": [{"text": "a"}, found]}}
     (message,) = parts_of(block)
@@ -294,7 +294,7 @@ def test_marks_of_the_cache(marked: list[bool], word: str | None) -> None:
 
 
 def again(**fields: Any) -> dict[str, Any]:
-    """Return the body that the adapter makes of what the encoder reads."""
+    """Return the body that the adapter builds from the request that the encoder parsed."""
     found = parsed(**fields)
     row = ProviderRow(id=API, otel_name=API, adapter=API, base_url="https://a.test", prompt_cache="explicit")
     call = Call(
@@ -374,7 +374,7 @@ BAD: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("fields", BAD)
-def test_what_cannot_be_read_is_a_bad_request(fields: dict[str, Any]) -> None:
+def test_malformed_requests_are_bad_requests(fields: dict[str, Any]) -> None:
     with pytest.raises(BadRequestError) as caught:
         parsed(**fields)
     assert (caught.value.status_code, caught.value.code) == (400, "ValidationException")

@@ -1,4 +1,4 @@
-"""Families of the native API that continue text, and Nova: requests and answers, read again."""
+"""Round trips of requests and responses of text-completion models and Nova in the native API."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_text_is_read_again(model: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["titan", "llama", "mistral-text", "command", "command-r", "nova", "chat"])
-def test_nobody_counted(form: str) -> None:
+def test_unknown_usage(form: str) -> None:
     response = decode_body(API, b"".join(ENCODER.encode_stream(answer(MODELS[form], usage=None))))
     assert (response.completion, response.usage, response.finish_reason) == ("Héllo", None, "stop")
 
@@ -126,7 +126,7 @@ def test_nova_carries_blocks() -> None:
 
 
 def again(model: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Return what the adapter makes of what the encoder reads."""
+    """Return the body that the adapter builds from the request that the encoder parsed."""
     parsed = ENCODER.parse_request(json.dumps(body).encode(), model=model, is_streamed=True)
     row = ProviderRow(id=API, otel_name=API, adapter=API, base_url="https://a.test", prompt_cache="explicit")
     call = Call(
@@ -187,7 +187,7 @@ TOOLS = {"tools": [{"toolSpec": {"name": "f", "inputSchema": {"json": {"type": "
 )
 def test_requests_are_built_again(form: str, body: dict[str, Any]) -> None:
     wanted = body
-    if form == "mistral-text":  # the marks are part of the text
+    if form == "mistral-text":  # the parsed prompt keeps its tags, and the adapter adds its own
         wanted = {**body, "prompt": "<s>[INST] <s>[INST] Hi [/INST] [/INST]"}
     assert again(MODELS[form], body) == wanted
 
@@ -207,7 +207,7 @@ def test_parameters_are_ours() -> None:
 
 @pytest.mark.parametrize("form", MODELS)
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"prompt": 5, "messages": 5, "inputText": 5, "message": 5}'])
-def test_what_cannot_be_read_is_a_bad_request(form: str, body: bytes) -> None:
+def test_malformed_requests_are_bad_requests(form: str, body: bytes) -> None:
     with pytest.raises(BadRequestError):
         ENCODER.parse_request(body, model=MODELS[form], is_streamed=True)
 

@@ -1,4 +1,4 @@
-"""Cohere from the server's side: requests read, answers written."""
+"""Server side of Cohere's chat API: parse requests, encode responses."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def message(**fields: Any) -> bytes:
     return request(messages=[fields])
 
 
-def test_what_the_adapter_writes_is_read_again() -> None:
+def test_requests_of_the_adapter_are_parsed() -> None:
     conversation = Conversation(
         [
             Message.system("Be short."),
@@ -113,7 +113,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("body", "words"), REFUSED.values(), ids=REFUSED)
-def test_nonsense_is_refused_in_words(body: bytes, words: str) -> None:
+def test_malformed_requests_are_refused(body: bytes, words: str) -> None:
     with pytest.raises(BadRequestError) as caught:
         parse_request(body)
     assert words in caught.value.message
@@ -154,7 +154,7 @@ def test_calls_that_come_whole() -> None:
     assert (call.id, call.name, call.arguments) == ("a", "f", {"a": 1})
 
 
-def test_what_has_no_place() -> None:
+def test_events_that_the_api_cannot_express() -> None:
     events = [
         Attempt(2, "ServerError", "x", 0.1, "m"),
         RefusalDelta("No."),

@@ -1,4 +1,4 @@
-"""Requests to Gemini as a server reads them, and errors in Google's words."""
+"""Parse requests of Gemini's APIs, and encode errors in Google's format."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_either_spelling_is_read() -> None:
     assert parsed.is_streamed
 
 
-def test_what_has_no_word_of_ours_is_passed_on_whole() -> None:
+def test_settings_without_a_counterpart_are_passed_on_whole() -> None:
     config = {"topK": 3, "temperature": 1, "thinkingConfig": {"thinkingBudget": 5}}
     tools = [{"functionDeclarations": [{"name": "f", "response": {"type": "STRING"}}]}]
     choice = {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["f", "g"]}}
@@ -151,7 +151,9 @@ def test_an_interaction_is_read() -> None:
     assert parsed.conversation[2].parts == (ToolResultPart("f1", '{"x":1}'),)
     assert (parsed.params.reasoning_effort, parsed.params.top_p, parsed.params.tool_choice) == ("low", 0.5, "required")
     assert parsed.extra["previous_interaction_id"] == "i0"
-    assert parsed.extra["generation_config"]["thinking_level"] == "low"  # thoughts are not asked for
+    assert (
+        parsed.extra["generation_config"]["thinking_level"] == "low"
+    )  # passed on: the request has no thinking_summaries
     assert parsed.is_streamed
 
 
@@ -171,7 +173,7 @@ def test_errors_are_read_again(error, kind: type, wait: float | None) -> None:
         assert (found.message, found.retry_after_s) == (error.message, wait)
 
 
-def test_what_these_apis_have_no_place_for() -> None:
+def test_events_that_these_apis_cannot_express() -> None:
     events = [
         ResponseStarted(),
         ReasoningDelta("Hm."),

@@ -1,4 +1,4 @@
-"""Mistral from the server's side: requests read, answers written."""
+"""Server side of Mistral's chat API: parse requests, encode responses."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def message(**fields: Any) -> bytes:
     return request(messages=[fields])
 
 
-def test_what_the_adapter_writes_is_read_again() -> None:
+def test_requests_of_the_adapter_are_parsed() -> None:
     conversation = Conversation(
         [
             Message.system("Be short."),
@@ -84,7 +84,7 @@ def test_what_the_adapter_writes_is_read_again() -> None:
     )
     tools = (Tool(name="add", description="Adds.", parameters={"type": "object", "properties": {}}),)
     call = api_calls.call_of(API, conversation, params=params, tools=tools, extra_body={"safe_prompt": True})
-    # Opaque data is kept under the name of the API that it was read from.
+    # The provider of opaque data is the API whose request contained the data.
     call = api_calls.with_owner(call, API)
     parsed = parse_request(api_calls.built(call))
     assert parsed.conversation == conversation
@@ -112,7 +112,7 @@ REFUSED = {
         message(role="user", content=[{"type": "document_url", "document_url": "/etc/hosts"}]),
         "expected an http(s) or data URL",
     ),
-    "no base64": (message(role="user", content=[{"type": "input_audio", "input_audio": "!"}]), "no base64 text"),
+    "no base64": (message(role="user", content=[{"type": "input_audio", "input_audio": "!"}]), "expected base64 text"),
     "a thought of the user": (
         message(role="user", content=[{"type": "thinking", "thinking": []}]),
         "Invalid value: 'thinking'",
@@ -123,7 +123,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("body", "words"), REFUSED.values(), ids=REFUSED)
-def test_nonsense_is_refused_in_words(body: bytes, words: str) -> None:
+def test_malformed_requests_are_refused(body: bytes, words: str) -> None:
     with pytest.raises(BadRequestError) as caught:
         parse_request(body)
     assert words in caught.value.message
@@ -170,7 +170,7 @@ def test_calls_that_come_whole() -> None:
     assert b"x" in b"".join(encode_stream([lost]))
 
 
-def test_what_has_no_place() -> None:
+def test_events_that_the_api_cannot_express() -> None:
     events = [
         Attempt(2, "ServerError", "x", 0.1, "m"),
         RefusalDelta("No."),

@@ -1,4 +1,4 @@
-"""Ollama from the server's side: requests read, answers written."""
+"""Server side of Ollama's chat API: parse requests, encode responses."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def message(**fields: Any) -> bytes:
     return request(messages=[fields])
 
 
-def test_what_the_adapter_writes_is_read_again() -> None:
+def test_requests_of_the_adapter_are_parsed() -> None:
     shown = ToolResultPart("call_1", "4", (ImagePart(Media(media_type="image/png", data=PNG)),))
     conversation = Conversation(
         [
@@ -86,7 +86,7 @@ def test_what_the_adapter_writes_is_read_again() -> None:
     assert (parsed.is_streamed, parsed.wants_usage, parsed.extra) == (True, True, extra)
 
 
-def test_what_is_not_said_is_a_stream_without_limits() -> None:
+def test_the_default_is_a_stream_without_limits() -> None:
     assert parse_request(request()).is_streamed
     assert not parse_request(request(stream=False)).is_streamed
     parsed = parse_request(request(options={"num_predict": -1, "stop": []}, format="", think=None, tools=None))
@@ -133,7 +133,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("body", "words"), REFUSED.values(), ids=REFUSED)
-def test_nonsense_is_refused_in_words(body: bytes, words: str) -> None:
+def test_malformed_requests_are_refused(body: bytes, words: str) -> None:
     with pytest.raises(BadRequestError) as caught:
         parse_request(body)
     assert words in caught.value.message
@@ -181,7 +181,7 @@ def test_a_call_that_was_not_finished_is_not_lost() -> None:
     assert (call.id, call.name, call.arguments) == ("a", "f", {"input": '{"a": '})
 
 
-def test_what_has_no_place() -> None:
+def test_events_that_the_api_cannot_express() -> None:
     events = [
         Attempt(2, "ServerError", "x", 0.1, "m"),
         RefusalDelta("No."),

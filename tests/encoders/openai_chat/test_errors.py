@@ -1,4 +1,4 @@
-"""An error that is written is read as the same one."""
+"""An encoded error is decoded as the same error."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def test_the_class_survives(kind: type[errors.APIError]) -> None:
     assert (type(read), read.message) == (kind, "it did not work")
 
 
-def test_words_of_its_own_win() -> None:
+def test_the_type_and_code_of_the_error_win() -> None:
     body = encode_error(errors.ServerError("no", type="engine", code="E1"))
     assert json.loads(body) == {"error": {"message": "no", "type": "engine", "param": None, "code": "E1"}}
 
 
 def test_a_class_of_the_users_is_written_as_its_nearest() -> None:
     class Busy(errors.RateLimitError):
-        """A class that the table does not know."""
+        """An error class that is not in the table of the encoder."""
 
     assert json.loads(encode_error(Busy("wait")))["error"]["code"] == "rate_limit_exceeded"
 

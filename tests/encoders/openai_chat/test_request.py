@@ -1,4 +1,4 @@
-"""Requests are read as the adapter writes them, and refused as OpenAI refuses them."""
+"""Parse requests of Chat Completions as the adapter builds them; errors have OpenAI's wording."""
 
 from __future__ import annotations
 
@@ -90,14 +90,14 @@ def test_formats_of_the_answer() -> None:
     assert parse_request(body_of(Conversation.user("Hi"), params=SamplingParams(json_mode=True))).params.json_mode
 
 
-def test_what_is_absent_or_null_has_its_default() -> None:
+def test_absent_and_null_fields_have_defaults() -> None:
     parsed = parse_request(request(stream=None, temperature=None, tools=None, stop=None, tool_choice=None))
     assert parsed.params == SamplingParams()
     assert (parsed.is_streamed, parsed.wants_usage, parsed.tools, parsed.output) == (False, False, (), None)
     assert parsed.raw["temperature"] is None
 
 
-def test_what_hosts_add_to_assistants_is_kept() -> None:
+def test_fields_that_hosts_add_to_assistant_messages_are_kept() -> None:
     parsed = parse_request(
         message(
             role="assistant",
@@ -163,7 +163,7 @@ REFUSED = {
         "these bytes are no image",
     ),
     "a path as file": (content(type="file", file={"file_data": "/etc/hosts"}), "expected a data URL"),
-    "no base64": (content(type="input_audio", input_audio={"data": "!"}), "no base64 text"),
+    "no base64": (content(type="input_audio", input_audio={"data": "!"}), "expected base64 text"),
     "no audio": (
         content(type="input_audio", input_audio={"data": base64.b64encode(b"x").decode()}),
         "these bytes are no audio",
@@ -180,13 +180,16 @@ REFUSED = {
         request(tools=[{"type": "function", "function": {}}]),
         "Missing required parameter: 'tools[0].function.name'.",
     ),
-    "no name for a tool": (request(tools=[{"type": "function", "function": {"name": "a b"}}]), "is no name for a tool"),
+    "no name for a tool": (
+        request(tools=[{"type": "function", "function": {"name": "a b"}}]),
+        "is not a valid tool name",
+    ),
     "a choice as number": (request(tool_choice=3), "Invalid type for 'tool_choice'"),
 }
 
 
 @pytest.mark.parametrize(("body", "words"), REFUSED.values(), ids=REFUSED)
-def test_nonsense_is_refused_in_words(body: bytes, words: str) -> None:
+def test_malformed_requests_are_refused(body: bytes, words: str) -> None:
     with pytest.raises(BadRequestError) as caught:
         parse_request(body)
     assert words in caught.value.message

@@ -1,4 +1,4 @@
-"""What is written is read again as the same answer."""
+"""Responses of Chat Completions are decoded as the same response that was encoded."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ START = ResponseStarted("chatcmpl-1", "gpt-4o")
 
 
 def chunks_of(events: list[Event], **options: object) -> list[dict]:
-    """Return the JSON of every frame but the end mark."""
+    """Return the JSON of every frame except the end mark."""
     frames = list(encode_stream(events, **options))
     assert all(frame.startswith(b"data: ") and frame.endswith(b"\n\n") for frame in frames)
     return [json.loads(frame[6:]) for frame in frames if b"[DONE]" not in frame]
@@ -80,7 +80,7 @@ def test_plain_and_streamed_answers_in_the_order_of_the_fields_are_equal(events:
 
 
 def summary(response: APIResponse) -> dict:
-    """What an answer says, each kind of part by itself."""
+    """Return the content of a response, grouped by kind of part."""
     by_kind: dict[str, list[Part]] = {}
     for part in response.content.parts:
         by_kind.setdefault(type(part).__name__, []).append(part)
@@ -168,7 +168,7 @@ def test_a_call_that_came_whole_is_written_with_its_arguments() -> None:
     assert second == {"index": 0, "function": {"arguments": '{"city":"Paris"}'}}
 
 
-def test_what_has_no_place_is_left_out() -> None:
+def test_events_that_the_api_cannot_express_are_left_out() -> None:
     events = [
         START,
         Attempt(2, "RateLimitError", "too fast", 1.0, "gpt-4o"),
@@ -213,12 +213,14 @@ def test_reasoning_has_its_own_field() -> None:
 
 
 def test_an_unknown_api_is_refused_by_name() -> None:
-    with pytest.raises(ConfigurationError, match=r"no wire API 'morse' can be written\. Known: .*openai-chat"):
+    with pytest.raises(
+        ConfigurationError, match=r"there is no encoder for a wire API 'morse'\. Use one of: .*openai-chat"
+    ):
         list(encode_events("morse", []))
 
 
 @pytest.mark.parametrize("is_streamed", [True, False])
-def test_sound_and_the_tier_are_told_with_the_usage(*, is_streamed: bool) -> None:
+def test_audio_tokens_and_the_tier_are_part_of_the_usage(*, is_streamed: bool) -> None:
     usage = Usage(input_tokens=12, output_tokens=2, input_audio_tokens=5, output_audio_tokens=1, service_tier="flex")
     events = [START, UsageReported(usage), ResponseFinished("stop")]
     body = b"".join(encode_stream(events)) if is_streamed else encode_response(events)

@@ -1,4 +1,4 @@
-"""Answers of the Responses API as they are written, and requests as they are read."""
+"""Encode responses of the Responses API, and parse its requests."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ END = ResponseFinished("stop", "completed")
 
 
 def frames_of(*events: Event) -> list[tuple[str, dict[str, Any]]]:
-    """Return the types of the frames, without their common prefix, and their fields."""
+    """Return the types of the frames, without the prefix `response.`, and their fields."""
     found = []
     for frame in encode_stream(events):
         head, data, *rest = frame.decode().split("\n")
@@ -62,7 +62,7 @@ def types_of(*events: Event) -> list[str]:
 
 
 def items_of(*events: Event) -> list[dict[str, Any]]:
-    """Return the output of the plain answer, which is what a stream ends with."""
+    """Return the output of the unstreamed response, after a check that a stream ends with the same output."""
     output: list[dict[str, Any]] = json.loads(encode_response(events))["output"]
     streamed = frames_of(*events)[-1][1]["response"]
     assert streamed["output"] == output
@@ -104,7 +104,7 @@ def test_a_frame_comes_as_soon_as_its_event_went_in() -> None:
         for event, words in said.items():
             assert words not in out
             yield event
-            assert words in out  # the next event is asked for: what this one says is out
+            assert words in out  # at the request for the next event, the frames of this event are out
             checked += 1
 
     for frame in encode_stream(watched()):
@@ -128,11 +128,11 @@ def test_calls_are_items_of_their_own_however_mixed() -> None:
         for index in (0, 1)
     ]
     assert items_of(START, *starts, *pieces, *whole, END) == expected
-    # Answers that were never streamed bring calls whole.
+    # A response that was not streamed has complete calls only.
     assert items_of(START, *whole, END) == expected
 
 
-def test_what_stands_behind_an_item_is_its_rest() -> None:
+def test_opaque_data_after_an_item_completes_it() -> None:
     item = {"type": "reasoning", "id": "rs_x", "encrypted_content": "gA", "summary": []}
     image = {"type": "image_generation_call", "id": "ig_x", "result": "AA=="}
     call = ToolCallFinished(0, "c", "f", "{}", {})
@@ -153,7 +153,7 @@ def test_what_stands_behind_an_item_is_its_rest() -> None:
     assert (found[1]["phase"], found[2]["namespace"]) == ("final_answer", "crm")
 
 
-def test_what_stands_behind_nothing_is_made_up_or_left_out() -> None:
+def test_opaque_data_without_an_item_is_an_item_or_left_out() -> None:
     found = items_of(
         START,
         ReasoningDelta("Hm."),
@@ -187,7 +187,7 @@ def test_sources_count_from_the_beginning_of_their_piece() -> None:
         {"type": "url_citation", "title": "T", "url": "https://a.test", "start_index": 3, "end_index": 4},
         raw,
     ]
-    # One that comes before any text has a piece of it all the same.
+    # A citation before any text still opens a text part.
     assert items_of(START, Citation("https://a.test"), END)[0]["content"][0]["text"] == ""
 
 
@@ -310,7 +310,7 @@ def test_media_are_read() -> None:
     ]
 
 
-def test_parameters_are_read_and_what_is_unknown_is_kept() -> None:
+def test_parameters_are_parsed_and_unknown_fields_are_kept() -> None:
     parsed = parse_request(
         request(
             instructions="Be short.",
@@ -385,7 +385,7 @@ BAD: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("body", "message"), BAD)
-def test_what_cannot_be_answered_is_refused(body: Any, message: str) -> None:
+def test_requests_that_cannot_be_answered_are_refused(body: Any, message: str) -> None:
     with pytest.raises(BadRequestError, match=message) as caught:
         parse_request(body if isinstance(body, bytes) else request(**body))
     assert caught.value.status_code == 400

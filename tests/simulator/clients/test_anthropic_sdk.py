@@ -1,4 +1,4 @@
-"""Anthropic's own client takes the simulator for Anthropic."""
+"""Anthropic's own SDK works with the simulator."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lm_deluge.simulator import Script, Simulator
 from lm_deluge.usage import Usage
 from simulator.raw_client import TEXT
 
-ASK = {"model": "claude-some-day", "max_tokens": 1_000, "messages": [{"role": "user", "content": "Hi"}]}
+REQUEST = {"model": "claude-some-day", "max_tokens": 1_000, "messages": [{"role": "user", "content": "Hi"}]}
 WEATHER = {"name": "weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
 
 
@@ -33,7 +33,7 @@ def client_of(sim: Simulator, **options: object) -> anthropic.AsyncAnthropic:
 
 async def test_a_plain_answer() -> None:
     async with Simulator(Script(text=TEXT)) as sim, client_of(sim) as client:
-        answer = await client.messages.create(**ASK)
+        answer = await client.messages.create(**REQUEST)
     assert [(block.type, block.text) for block in answer.content] == [("text", TEXT)]
     assert (answer.type, answer.role, answer.model) == ("message", "assistant", "claude-some-day")
     assert answer.id.startswith("msg_")
@@ -44,7 +44,7 @@ async def test_a_plain_answer() -> None:
 
 async def test_a_stream_of_raw_events() -> None:
     async with Simulator(Script(text=TEXT)) as sim, client_of(sim) as client:
-        events = [event async for event in await client.messages.create(**ASK, stream=True)]
+        events = [event async for event in await client.messages.create(**REQUEST, stream=True)]
     kinds = [event.type for event in events]
     assert kinds[:2] == ["message_start", "content_block_start"]
     assert kinds[-3:] == ["content_block_stop", "message_delta", "message_stop"]
@@ -57,7 +57,7 @@ async def test_a_stream_that_the_sdk_puts_together() -> None:
     async with (
         Simulator(script) as sim,
         client_of(sim) as client,
-        client.messages.stream(**ASK, tools=[WEATHER]) as stream,
+        client.messages.stream(**REQUEST, tools=[WEATHER]) as stream,
     ):
         text = "".join([piece async for piece in stream.text_stream])
         final = await stream.get_final_message()
@@ -114,10 +114,10 @@ RICH = [
 async def test_all_kinds_of_blocks(*, is_streamed: bool) -> None:
     async with Simulator(Script(events=RICH)) as sim, client_of(sim) as client:
         if is_streamed:
-            async with client.messages.stream(**ASK, tools=[WEATHER]) as stream:
+            async with client.messages.stream(**REQUEST, tools=[WEATHER]) as stream:
                 final = await stream.get_final_message()
         else:
-            final = await client.messages.create(**ASK, tools=[WEATHER])
+            final = await client.messages.create(**REQUEST, tools=[WEATHER])
     thought, hidden, search, found, cited, rest, call = final.content
     assert (thought.type, thought.thinking, thought.signature) == ("thinking", "Let me see.", "c2ln")
     assert (hidden.type, hidden.data) == ("redacted_thinking", "eA==")
@@ -134,18 +134,18 @@ async def test_all_kinds_of_blocks(*, is_streamed: bool) -> None:
 async def test_a_second_turn_with_a_result() -> None:
     script = [Script(tool_calls=[("weather", {"city": "Roma"})]), Script(text="Sunny.")]
     async with Simulator(script) as sim, client_of(sim) as client:
-        first = await client.messages.create(**ASK, tools=[WEATHER])
+        first = await client.messages.create(**REQUEST, tools=[WEATHER])
         result = {
             "type": "tool_result",
             "tool_use_id": first.content[0].id,
             "content": [{"type": "text", "text": "25"}],
         }
         turns = [
-            *ASK["messages"],
+            *REQUEST["messages"],
             {"role": "assistant", "content": first.content},
             {"role": "user", "content": [result]},
         ]
-        second = await client.messages.create(**{**ASK, "messages": turns}, tools=[WEATHER])
+        second = await client.messages.create(**{**REQUEST, "messages": turns}, tools=[WEATHER])
     assert second.content[0].text == "Sunny."
 
 
@@ -153,13 +153,13 @@ async def test_structured_output() -> None:
     schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
     async with Simulator() as sim, client_of(sim) as client:
         form = {"format": {"type": "json_schema", "schema": {**schema, "additionalProperties": False}}}
-        answer = await client.messages.create(**ASK, output_config=form)
+        answer = await client.messages.create(**REQUEST, output_config=form)
     assert answer.content[0].text.startswith('{"city":')
 
 
 async def test_a_limit_of_tokens() -> None:
     async with Simulator(Script(text=TEXT)) as sim, client_of(sim) as client:
-        answer = await client.messages.create(**{**ASK, "max_tokens": 1})
+        answer = await client.messages.create(**{**REQUEST, "max_tokens": 1})
     assert answer.stop_reason == "max_tokens"
     assert answer.usage.output_tokens == 1
 
@@ -179,7 +179,7 @@ async def test_a_limit_of_tokens() -> None:
 async def test_errors_by_status(fault: str, kind: type[anthropic.APIStatusError], word: str) -> None:
     async with Simulator(faults=[fault]) as sim, client_of(sim) as client:
         with pytest.raises(kind) as caught:
-            await client.messages.create(**ASK)
+            await client.messages.create(**REQUEST)
     assert caught.value.body["type"] == "error"
     assert caught.value.body["error"]["type"] == word
 
@@ -187,7 +187,7 @@ async def test_errors_by_status(fault: str, kind: type[anthropic.APIStatusError]
 async def test_a_request_that_lacks_something() -> None:
     async with Simulator() as sim, client_of(sim) as client:
         with pytest.raises(anthropic.BadRequestError, match="messages: at least one message is required"):
-            await client.messages.create(**{**ASK, "messages": []})
+            await client.messages.create(**{**REQUEST, "messages": []})
 
 
 async def test_an_error_in_the_stream() -> None:
@@ -195,12 +195,12 @@ async def test_an_error_in_the_stream() -> None:
 
     async def take_all(stream: anthropic.AsyncMessageStream) -> None:
         async for piece in stream.text_stream:
-            got.append(piece)  # noqa: PERF401 - what came before the error is to be kept
+            got.append(piece)  # noqa: PERF401 - the text before the error must be kept
 
     async with (
         Simulator(Script(text=TEXT), faults=["in_band_error_mid"]) as sim,
         client_of(sim) as client,
-        client.messages.stream(**ASK) as stream,
+        client.messages.stream(**REQUEST) as stream,
     ):
         with pytest.raises(anthropic.APIStatusError) as caught:
             await take_all(stream)
@@ -215,8 +215,8 @@ async def test_vertex_asks_by_path() -> None:
             base_url=f"{sim.url}/v1", region="europe-west1", project_id="p", access_token="t"
         )
         async with client:
-            answer = await client.messages.create(**ASK)
-            async with client.messages.stream(**ASK) as stream:
+            answer = await client.messages.create(**REQUEST)
+            async with client.messages.stream(**REQUEST) as stream:
                 final = await stream.get_final_message()
     assert answer.content[0].text == final.content[0].text == TEXT
     assert answer.model == "claude-some-day"

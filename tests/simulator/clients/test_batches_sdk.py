@@ -1,4 +1,4 @@
-"""The providers' own clients hand batches over to the simulator and take their results."""
+"""The providers' own SDKs submit batches to the simulator and read the results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lm_deluge.errors import BadRequestError
 from lm_deluge.simulator import Batches, Simulator
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of its imports
+    warnings.simplefilter("ignore")  # raised by its imports
     from google import genai
     from google.genai import errors as genai_errors
 
@@ -270,7 +270,7 @@ async def test_a_batch_of_google_is_cancelled_expires_or_fails() -> None:
 # All of them
 
 
-async def test_a_wrong_method_is_told() -> None:
+async def test_a_wrong_method_is_refused_with_a_hint() -> None:
     async with Simulator(echo) as sim, openai_of(sim) as client:
         with pytest.raises(openai.APIStatusError, match="HINT: use POST or GET") as caught:
             await client.delete("/batches", cast_to=object)

@@ -1,4 +1,4 @@
-"""AWS's own client takes the simulator for Bedrock."""
+"""AWS's own SDK works with the simulator as Bedrock."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ WEATHER = {"toolSpec": {"name": "weather", "inputSchema": {"json": {"type": "obj
 
 
 async def ask(sim: Simulator, use: Callable[[Any], Any], **options: Any) -> Any:
-    """Return what `use` makes of a client of the simulator, in a thread."""
+    """Call `use` with a boto3 client of the simulator in a thread, and return its result."""
 
-    def spec() -> Any:
+    def call() -> Any:
         with closing(client_of(sim, **options)) as client:
             return use(client)
 
-    return await asyncio.to_thread(spec)
+    return await asyncio.to_thread(call)
 
 
 def client_of(sim: Simulator, attempts: int = 1) -> Any:
@@ -44,9 +44,9 @@ def client_of(sim: Simulator, attempts: int = 1) -> Any:
     )
 
 
-def stream_of(client: Any, **asked: Any) -> list[dict[str, Any]]:
-    asked = {"modelId": "some.model-v1:0", "messages": [USER], **asked}
-    with closing(client.converse_stream(**asked)["stream"]) as stream:
+def stream_of(client: Any, **fields: Any) -> list[dict[str, Any]]:
+    request = {"modelId": "some.model-v1:0", "messages": [USER], **fields}
+    with closing(client.converse_stream(**request)["stream"]) as stream:
         return list(stream)
 
 
@@ -88,10 +88,10 @@ async def test_a_plain_converse() -> None:
         answer = await ask(
             sim, lambda client: client.converse(modelId=ARN, messages=[USER], toolConfig={"tools": [WEATHER]})
         )
-    reasoning, said, call = answer["output"]["message"]["content"]
+    reasoning, text, call = answer["output"]["message"]["content"]
     assert reasoning["reasoningContent"]["reasoningText"]["text"] == "Hm."
-    assert said["citationsContent"]["content"] == [{"text": TEXT}]
-    assert said["citationsContent"]["citations"][0]["location"]["web"]["url"] == "https://example.org/1"
+    assert text["citationsContent"]["content"] == [{"text": TEXT}]
+    assert text["citationsContent"]["citations"][0]["location"]["web"]["url"] == "https://example.org/1"
     assert (call["toolUse"]["name"], call["toolUse"]["input"]) == ("weather", {"city": "Roma"})
     assert answer["stopReason"] == "tool_use"
     assert answer["usage"]["outputTokens"] > 0
@@ -195,16 +195,20 @@ async def test_claude_through_the_native_api() -> None:
 
 
 async def test_anthropic_s_own_client_of_bedrock() -> None:
-    """Anthropic's SDK opens Amazon's frames itself, and signs with boto3."""
+    """Anthropic's SDK decodes Amazon's event stream itself, and signs with boto3."""
     script = Script(reasoning="Hm.", text=TEXT)
 
     def use() -> Any:
         with AnthropicBedrock(
             base_url=sim.url, aws_region="us-east-1", aws_access_key="AKIDEXAMPLE", aws_secret_key="s", max_retries=0
         ) as client:
-            asked = {"model": "anthropic.claude-x", "max_tokens": 999, "messages": [{"role": "user", "content": "Hi"}]}
-            with client.messages.stream(**asked) as stream:
-                return stream.get_final_message(), client.messages.create(**asked)
+            request = {
+                "model": "anthropic.claude-x",
+                "max_tokens": 999,
+                "messages": [{"role": "user", "content": "Hi"}],
+            }
+            with client.messages.stream(**request) as stream:
+                return stream.get_final_message(), client.messages.create(**request)
 
     async with Simulator(script) as sim:
         streamed, plain = await asyncio.to_thread(use)

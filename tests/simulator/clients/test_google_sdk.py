@@ -1,4 +1,4 @@
-"""Google's own client takes the simulator for Google."""
+"""Google's own SDK works with the simulator."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from lm_deluge.usage import Usage
 from simulator.raw_client import TEXT
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of its imports
+    warnings.simplefilter("ignore")  # raised by its imports
     from google import genai
     from google.genai import errors, types
 

@@ -1,4 +1,4 @@
-"""Mistral's own client takes the simulator for Mistral."""
+"""Mistral's own SDK works with the simulator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lm_deluge.events import ProviderPart, ReasoningDelta, ResponseFinished, Tex
 from lm_deluge.simulator import Script, Simulator
 from simulator.raw_client import TEXT
 
-ASKED: dict[str, Any] = {"model": "mistral-small-latest", "messages": [{"role": "user", "content": "Hi"}]}
+REQUEST: dict[str, Any] = {"model": "mistral-small-latest", "messages": [{"role": "user", "content": "Hi"}]}
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
 
 
@@ -21,7 +21,7 @@ def client_of(sim: Simulator) -> Mistral:
 
 async def test_a_stream() -> None:
     async with Simulator(Script(text=TEXT)) as sim, client_of(sim) as client:
-        stream = await client.chat.stream_async(**ASKED)
+        stream = await client.chat.stream_async(**REQUEST)
         chunks = [event.data async for event in stream]
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == TEXT
     assert chunks[0].choices[0].delta.role == "assistant"
@@ -34,7 +34,7 @@ async def test_a_stream() -> None:
 async def test_streamed_calls() -> None:
     script = Script(tool_calls=[("weather", {"city": "Genève"}), ("weather", {"city": "Roma"})])
     async with Simulator(script) as sim, client_of(sim) as client:
-        stream = await client.chat.stream_async(**ASKED, tools=[WEATHER], tool_choice="any")
+        stream = await client.chat.stream_async(**REQUEST, tools=[WEATHER], tool_choice="any")
         arguments = {0: "", 1: ""}
         async for event in stream:
             choice = event.data.choices[0]
@@ -53,7 +53,7 @@ async def test_streamed_thoughts() -> None:
         ResponseFinished("stop"),
     ]
     async with Simulator(Script(events=events)) as sim, client_of(sim) as client:
-        stream = await client.chat.stream_async(**ASKED)
+        stream = await client.chat.stream_async(**REQUEST)
         contents = [event.data.choices[0].delta.content async for event in stream]
     thoughts = [content[0] for content in contents if isinstance(content, list)]
     assert thoughts[0].thinking[0].text == "Hm."
@@ -64,7 +64,7 @@ async def test_streamed_thoughts() -> None:
 async def test_a_plain_answer() -> None:
     script = Script(text=TEXT, reasoning="Hm.", tool_calls=[("weather", {"city": "Roma"})])
     async with Simulator(script) as sim, client_of(sim) as client:
-        answer = await client.chat.complete_async(**ASKED, tools=[WEATHER])
+        answer = await client.chat.complete_async(**REQUEST, tools=[WEATHER])
     choice = answer.choices[0]
     thought, words = choice.message.content
     assert (thought.thinking[0].text, words.text, choice.finish_reason) == ("Hm.", TEXT, "tool_calls")
@@ -76,7 +76,7 @@ async def test_a_plain_answer() -> None:
 async def test_errors(fault: str) -> None:
     async with Simulator(faults=fault) as sim, client_of(sim) as client:
         with pytest.raises(errors.SDKError) as caught:
-            await client.chat.complete_async(**ASKED, retries=None)
+            await client.chat.complete_async(**REQUEST, retries=None)
     assert caught.value.status_code == int(fault[-3:])
     assert '"object":"error"' in caught.value.body
 
@@ -89,5 +89,5 @@ async def test_a_request_that_cannot_be_answered() -> None:
 
 def test_the_blocking_client() -> None:
     with Simulator(TEXT).start_in_thread() as sim, client_of(sim) as client:
-        stream = client.chat.stream(**ASKED)
+        stream = client.chat.stream(**REQUEST)
         assert "".join(event.data.choices[0].delta.content or "" for event in stream) == TEXT

@@ -1,4 +1,4 @@
-"""Ollama's own client takes the simulator for Ollama."""
+"""Ollama's own SDK works with the simulator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lm_deluge.events import ReasoningDelta, ResponseFinished, TextDelta
 from lm_deluge.simulator import Script, Simulator
 from simulator.raw_client import TEXT
 
-ASKED: dict[str, Any] = {"model": "qwen3", "messages": [{"role": "user", "content": "Hi"}]}
+REQUEST: dict[str, Any] = {"model": "qwen3", "messages": [{"role": "user", "content": "Hi"}]}
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
 
 
@@ -21,7 +21,7 @@ def client_of(sim: Simulator) -> ollama.AsyncClient:
 
 async def test_a_stream() -> None:
     async with Simulator(Script(text=TEXT, reasoning="Hm.")) as sim, client_of(sim) as client:
-        stream = await client.chat(**ASKED, stream=True, think="high")
+        stream = await client.chat(**REQUEST, stream=True, think="high")
         lines = [line async for line in stream]
     assert "".join(line.message.content or "" for line in lines) == TEXT
     assert "".join(line.message.thinking or "" for line in lines) == "Hm."
@@ -34,7 +34,7 @@ async def test_a_stream() -> None:
 async def test_streamed_calls() -> None:
     script = Script(tool_calls=[("weather", {"city": "Genève"}), ("weather", {"city": "Roma"})])
     async with Simulator(script) as sim, client_of(sim) as client:
-        stream = await client.chat(**ASKED, stream=True, tools=[WEATHER])
+        stream = await client.chat(**REQUEST, stream=True, tools=[WEATHER])
         calls = [call.function async for line in stream for call in line.message.tool_calls or ()]
     assert [(call.name, call.arguments["city"]) for call in calls] == [("weather", "Genève"), ("weather", "Roma")]
 
@@ -42,7 +42,7 @@ async def test_streamed_calls() -> None:
 async def test_a_plain_answer() -> None:
     script = Script(text=TEXT, reasoning="Hm.", tool_calls=[("weather", {"city": "Roma"})])
     async with Simulator(script) as sim, client_of(sim) as client:
-        answer = await client.chat(**ASKED, tools=[WEATHER], options={"seed": 1})
+        answer = await client.chat(**REQUEST, tools=[WEATHER], options={"seed": 1})
     assert (answer.message.content, answer.message.thinking, answer.done) == (TEXT, "Hm.", True)
     assert answer.message.tool_calls[0].function.arguments == {"city": "Roma"}
     assert answer.prompt_eval_count > 0
@@ -52,14 +52,14 @@ async def test_a_plain_answer() -> None:
 async def test_errors(fault: str) -> None:
     async with Simulator(faults=fault) as sim, client_of(sim) as client:
         with pytest.raises(ollama.ResponseError) as caught:
-            await client.chat(**ASKED)
+            await client.chat(**REQUEST)
     assert caught.value.status_code == int(fault[-3:])
     assert not caught.value.error.startswith("{")
 
 
 async def test_an_error_in_the_stream() -> None:
     async with Simulator(TEXT, faults="in_band_error_mid") as sim, client_of(sim) as client:
-        stream = await client.chat(**ASKED, stream=True)
+        stream = await client.chat(**REQUEST, stream=True)
         with pytest.raises(ollama.ResponseError, match="had an error"):
             async for _ in stream:
                 pass
@@ -67,15 +67,15 @@ async def test_an_error_in_the_stream() -> None:
 
 async def test_a_stream_that_was_cut_has_no_last_line() -> None:
     async with Simulator(Script(events=[ReasoningDelta("Hm."), TextDelta("Fo")])) as sim, client_of(sim) as client:
-        stream = await client.chat(**ASKED, stream=True)
+        stream = await client.chat(**REQUEST, stream=True)
         assert not any([line.done async for line in stream])
     whole = Script(events=[TextDelta("Four"), ResponseFinished("length")])
     async with Simulator(whole) as sim, client_of(sim) as client:
-        stream = await client.chat(**ASKED, stream=True)
+        stream = await client.chat(**REQUEST, stream=True)
         assert [line.done_reason async for line in stream][-1] == "length"
 
 
 def test_the_blocking_client() -> None:
     with Simulator(TEXT).start_in_thread() as sim, ollama.Client(host=sim.url) as client:
-        stream = client.chat(**ASKED, stream=True)
+        stream = client.chat(**REQUEST, stream=True)
         assert "".join(line.message.content or "" for line in stream) == TEXT

@@ -1,4 +1,4 @@
-"""OpenAI's own client takes the simulator for OpenAI's Responses API."""
+"""OpenAI's own SDK works with the simulator's Responses API."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ async def test_a_request_that_is_none() -> None:
             await client.responses.create(model="gpt-5", input=[{"role": "user", "content": [{"type": "video"}]}])
 
 
-async def test_the_sdk_takes_up_a_background_answer_and_ends_it() -> None:
+async def test_the_sdk_resumes_and_cancels_a_background_answer() -> None:
     async with Simulator(TEXT) as sim, client_of(sim) as client:
         stream = await client.responses.create(model="gpt-5", input="Hi", stream=True, background=True)
         events = [event async for event in stream]
@@ -117,7 +117,7 @@ async def test_the_sdk_takes_up_a_background_answer_and_ends_it() -> None:
             await client.responses.cancel("resp_none")
 
 
-async def test_other_answers_are_not_kept() -> None:
+async def test_answers_without_background_mode_are_not_stored() -> None:
     async with Simulator(TEXT) as sim, client_of(sim) as client:
         answer = await client.responses.create(model="gpt-5", input="Hi")
         with pytest.raises(openai.NotFoundError):

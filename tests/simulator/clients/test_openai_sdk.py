@@ -1,4 +1,4 @@
-"""OpenAI's own client takes the simulator for OpenAI."""
+"""OpenAI's own SDK works with the simulator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors that a provider answers with are on the wire what their names say."""
+"""Each fault of the status puts the described answer on the wire."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ check = Checks(ANSWER_FAULTS)
 
 
 @pytest.mark.parametrize("name", ANSWER_FAULTS)
-async def test_the_bytes_are_what_the_name_says(name: str) -> None:
+async def test_the_bytes_match_the_description(name: str) -> None:
     await check.run(name)
 
 
@@ -57,7 +57,7 @@ WAITS = {
 
 
 @pytest.mark.parametrize("name", WAITS)
-async def test_waits_are_told(name: str) -> None:
+async def test_the_wait_is_in_the_error(name: str) -> None:
     async with Simulator() as sim:
         error = refused(await ask(sim, name), errors.RateLimitError)
     assert error.retry_after_s == WAITS[name]

@@ -1,4 +1,4 @@
-"""Which request meets which fault."""
+"""How faults are chosen for requests, and how their parameters are checked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def sim() -> Simulator:
 
 @pytest.mark.parametrize("name", sorted(set(FAULTS) - {"no_answer", "silence"}))
 async def test_plain_answers_are_no_trouble(sim: Simulator, name: str) -> None:
-    """Either the fault is one of plain answers too, or the answer is whole."""
+    """A fault of streams does not change a plain answer, and no other fault prevents an end of it."""
     reply = await ask(sim, spelled(name), stream=False)
     assert reply.end in ("fin", "reset")
 
@@ -30,13 +30,13 @@ def test_every_fault_is_described() -> None:
     assert all(FAULTS.values())
 
 
-async def test_parameters_say_where(sim: Simulator) -> None:
+async def test_parameters_choose_the_position(sim: Simulator) -> None:
     assert len((await ask(sim, "cut_chunk;after=0")).chunks) == 1
     assert len((await ask(sim, "cut_chunk; after=7")).chunks) == 1 + 7
     torn = await ask(sim, "cut_chunk;after=1;in_frame=true")
     assert len(torn.chunks) == 1 + 1 + 1
     assert not torn.body.endswith(b"\n\n")
-    # Behind the last delta, but always before the end.
+    # After the last delta, but always before the finish.
     late = await ask(sim, "clean_truncation;after=10000")
     assert failing(late, errors.TruncatedError).partial.completion == TEXT
 
@@ -67,10 +67,10 @@ async def test_a_request_chooses_by_model_without_using_up_the_list() -> None:
         assert (await ask(sim)).status == 429
 
 
-async def test_an_unknown_fault_is_said_to_be_one(sim: Simulator) -> None:
+async def test_an_unknown_fault_is_refused_with_its_reason(sim: Simulator) -> None:
     assert (await ask(sim, "gremlins")).status == 400
     assert (await ask(sim, model="simulator/gremlins")).status == 404
-    assert b"does not suit the fault" in (await ask(sim, "silence;seconds=soon")).body
+    assert b"fault silence: seconds='soon' is not a valid value" in (await ask(sim, "silence;seconds=soon")).body
 
 
 @pytest.mark.parametrize(
@@ -79,9 +79,9 @@ async def test_an_unknown_fault_is_said_to_be_one(sim: Simulator) -> None:
         ("gremlins", {}, "there is no fault 'gremlins'. Known: split_utf8, "),
         ("reset", {"wher": 3}, "fault reset has no parameter 'wher'. It has: after, in_frame."),
         ("bom", {"after": 3}, "fault bom has no parameter 'after'. It has: none."),
-        ("reset", {"after": "3"}, "after='3' does not suit the fault reset"),
-        ("drip", {"seconds": None}, "seconds=None does not suit the fault drip"),
-        ("status", {"message": 3}, "message=3 does not suit the fault status"),
+        ("reset", {"after": "3"}, "fault reset: after='3' is not a valid value. The default is 3."),
+        ("drip", {"seconds": None}, "fault drip: seconds=None is not a valid value. The default is 0.05."),
+        ("status", {"message": 3}, "fault status: message=3 is not a valid value. The default is None."),
     ],
 )
 def test_a_fault_that_cannot_be_is_refused(name: str, params: dict, words: str) -> None:

@@ -1,4 +1,4 @@
-"""Faults of the connection are on the wire what their names say."""
+"""Each fault of the connection puts the described bytes on the wire."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ check = Checks(TRANSPORT_FAULTS)
 
 
 @pytest.mark.parametrize("name", TRANSPORT_FAULTS)
-async def test_the_bytes_are_what_the_name_says(name: str) -> None:
+async def test_the_bytes_match_the_description(name: str) -> None:
     await check.run(name)
 
 

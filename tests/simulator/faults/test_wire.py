@@ -1,4 +1,4 @@
-"""Faults of the bytes of a stream are on the wire what their names say."""
+"""Each fault of the bytes of a stream puts the described bytes on the wire."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ check = Checks(WIRE_FAULTS)
 
 
 @pytest.mark.parametrize("name", WIRE_FAULTS)
-async def test_the_bytes_are_what_the_name_says(name: str) -> None:
+async def test_the_bytes_match_the_description(name: str) -> None:
     await check.run(name)
 
 
@@ -89,15 +89,15 @@ def _(reply: Reply) -> None:
 
 @check("u2028")
 def _(reply: Reply) -> None:
-    said = healthy(reply).completion
-    assert all(character in said for character in "\u2028\u2029\x85\x0b\x0c")
+    text = healthy(reply).completion
+    assert all(character in text for character in "\u2028\u2029\x85\x0b\x0c")
     assert "\u2028".encode() in reply.body
 
 
 @check("escapes")
 def _(reply: Reply) -> None:
-    said = healthy(reply).completion
-    assert "\x1b[31mred\x1b]0;title\x07\x9b2J\x08\x7f\r\0" in said
+    text = healthy(reply).completion
+    assert "\x1b[31mred\x1b]0;title\x07\x9b2J\x08\x7f\r\0" in text
 
 
 @check("comments")

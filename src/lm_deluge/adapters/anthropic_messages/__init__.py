@@ -1,1 +1,1 @@
-"""Anthropic's Messages API: requests written, answers read."""
+"""Anthropic's Messages API: build requests, read responses."""

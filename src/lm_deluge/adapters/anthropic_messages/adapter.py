@@ -1,4 +1,4 @@
-"""Anthropic's Messages, by Anthropic itself and by Google's Vertex AI.
+"""The adapter of Anthropic's Messages API, as Anthropic and Google's Vertex AI serve it.
 
 https://platform.claude.com/docs/en/api/messages
 """
@@ -36,7 +36,7 @@ class AnthropicMessages:
         return build_http_request(call, body, path="/v1/messages")
 
     def decoder(self, call: Call) -> BodyDecoder:
-        """Return a fresh state machine for the answer to `call`, streamed or plain."""
+        """Return a new decoder for the response to `call`, streamed or not."""
         return BodyDecoder(
             AnthropicPayload(call.provider.opaque_owner, call.model.id),
             lambda body: self.parse_response(call, body),
@@ -44,14 +44,19 @@ class AnthropicMessages:
         )
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
-        """Return the events of a plain answer."""
+        """Return the events of a response that is not streamed.
+
+        Raises:
+            ProtocolError: The JSON is not a message.
+            APIError: The JSON is an error.
+        """
         payload = AnthropicPayload(call.provider.opaque_owner, call.model.id)
         events: list[Event] = []
         payload.handle(ServerSentEvent(body), events)
         if not payload.is_finished:
-            raise ProtocolError("the answer is JSON, but no message", reason="order", excerpt=body, billed="maybe")
+            raise ProtocolError("the response is JSON, but not a message", reason="order", excerpt=body, billed="maybe")
         return events
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
-        """Return the error that an answer with this status stands for."""
+        """Return the exception for an HTTP error response."""
         return classify_status(status, headers, body)

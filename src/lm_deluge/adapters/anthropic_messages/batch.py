@@ -1,4 +1,4 @@
-"""Anthropic's Message Batches: one request holds them all, the results come as lines.
+"""Anthropic's Message Batches: one POST submits the whole batch, the results are lines of JSON.
 
 https://platform.claude.com/docs/en/build-with-claude/batch-processing (2026-11)
 """
@@ -28,13 +28,15 @@ from lm_deluge.wire.http import HttpRequest
 __all__ = ["AnthropicBatch"]
 
 _PATH = "/v1/messages/batches"
-_LOST = {
+# Result types without a response: the reason and the code for `batch_ended`.
+_UNANSWERED = {
     "expired": ("expired before this request's turn", "expired"),
     "canceled": ("was cancelled before this request's turn", "cancelled"),
 }
-_PAGE = 100
-_MOST_PAGES = 20
-_SKEW_S = 3_600.0  # by which the provider's clock may be behind ours
+_PAGE = 100  # batches per page: few requests, and each response stays small
+_MOST_PAGES = 20  # 2,000 batches: more than an account submits between a lost submission and its search
+# Tolerated difference of the clocks: long enough for a badly set one, short enough to skip old batches.
+_SKEW_S = 3_600.0
 
 
 class _Counts(msgspec.Struct):
@@ -86,22 +88,22 @@ class AnthropicBatch:
     separator: ClassVar[bytes] = b",\n"
 
     def encode_item(self, call: Call, custom_id: str, request: HttpRequest) -> bytes:
-        """Return a request as a member of the list."""
+        """Return a request as an element of the JSON list `requests`."""
         return msgspec.json.encode({"custom_id": custom_id, "params": msgspec.Raw(request.body)})
 
     def submit(self, call: Call, items: Items, batch: str) -> Exchanges[str]:
-        """Send them all."""
+        """Submit the whole batch in one request; return its id."""
         headers = {"content-type": "application/json"}
         request = build_side_request(call, method="POST", path=_PATH, headers=headers)
         created = yield msgspec.structs.replace(request, pieces=items.framed(b'{"requests":[', b"]}"))
         return read_document(created.body, _Batch).id
 
     def build_poll(self, call: Call, handle: str) -> HttpRequest:
-        """Return the request for the state of a batch."""
+        """Return the request that reads the state of a batch."""
         return build_side_request(call, path=f"{_PATH}/{quote(handle, safe='')}")
 
     def read_state(self, body: bytes) -> BatchState:
-        """Return the state that a poll was answered with. One that expired or was cancelled has ended, like any."""
+        """Return the state in the response to a poll. Expired and cancelled batches have the state `ended` too."""
         batch = read_document(body, _Batch)
         counts = batch.request_counts
         return BatchState(
@@ -115,8 +117,8 @@ class AnthropicBatch:
     def build_results(self, call: Call, state: BatchState) -> list[HttpRequest]:
         """Return the request for the results.
 
-        The state names a URL too (`results_url`), which is the same at Anthropic itself. A gateway's would be another
-        host, which our key is none of the business of.
+        The state also contains a URL (`results_url`). It is not used: at Anthropic it equals this one, and a gateway
+        could name another host, which must not receive the API key.
         """
         headers = {"accept": "application/binary"}
         return [
@@ -125,14 +127,14 @@ class AnthropicBatch:
         ]
 
     def read_result(self, line: bytes) -> BatchResult:
-        """Return what a line of the results says."""
+        """Parse one line of the results."""
         read = read_document(line, _Line)
         result = read.result
         if result.type == "succeeded":
             return BatchResult(custom_id=read.custom_id, body=bytes(result.message))
-        if result.type in _LOST:
-            return BatchResult(custom_id=read.custom_id, error=batch_ended(*_LOST[result.type]))
-        # The error is wrapped as a direct one is, in {"type": "error", "error": {...}}, without its status.
+        if result.type in _UNANSWERED:
+            return BatchResult(custom_id=read.custom_id, error=batch_ended(*_UNANSWERED[result.type]))
+        # The error has the shape of an HTTP error body, {"type": "error", "error": {...}}, but no status.
         error = classify_in_band(result.error or {})
         request_id = (result.error or {}).get("request_id")
         return BatchResult(
@@ -140,11 +142,14 @@ class AnthropicBatch:
         )
 
     def build_cancel(self, call: Call, handle: str) -> HttpRequest:
-        """Return the request that ends a batch early."""
+        """Return the request that cancels a batch."""
         return build_side_request(call, method="POST", path=f"{_PATH}/{quote(handle, safe='')}/cancel")
 
     def search(self, call: Call, batch: str, *, count: int, since: float) -> Exchanges[list[ListedBatch]]:
-        """List the batches of as many requests since then, newest first. Only their results say whose they are."""
+        """List the batches of `count` requests created after `since`, newest first.
+
+        The API has no field for our batch name, so `is_ours` is None: only the results show the custom ids.
+        """
         found: list[ListedBatch] = []
         query = [("limit", str(_PAGE))]
         for _ in range(_MOST_PAGES):
@@ -163,7 +168,7 @@ def _total(batch: _Batch) -> int | None:
 
 
 def _seconds(text: str) -> float:
-    """Return a time in seconds since 1970; one that cannot be read is taken for late."""
+    """Return a time in seconds since 1970, or infinity if it cannot be parsed, so that the batch counts as recent."""
     try:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):

@@ -1,8 +1,8 @@
-"""Where Anthropic is told to cache the prompt.
+"""Put `cache_control` marks into the body of a request, as Anthropic's prompt caching wants them.
 
 https://platform.claude.com/docs/en/build-with-claude/prompt-caching
 
-A mark on a block covers all before it, in the order tools, system, messages. There may be four.
+A mark on a block caches everything up to it, in the order tools, system, messages. The API takes at most four marks.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from lm_deluge.config import PromptCache
 
-__all__ = ["mark"]
+__all__ = ["add_cache_marks"]
 
 JSON = dict[str, Any]
 
@@ -20,8 +20,8 @@ _MARK: JSON = {"cache_control": {"type": "ephemeral"}}
 _USER_MESSAGES = {"last_user_message": 1, "last_2_user_messages": 2, "last_3_user_messages": 3}
 
 
-def mark(body: JSON, cache: PromptCache) -> None:
-    """Put marks into the body of a request. A message that holds results of tools is one of the user's, too."""
+def add_cache_marks(body: JSON, cache: PromptCache) -> None:
+    """Add the marks to `body`. Messages with tool results have the role `user` here and count as user messages."""
     if cache in _USER_MESSAGES:
         users = [message for message in body["messages"] if message["role"] == "user"]
         for message in users[-_USER_MESSAGES[cache] :]:

@@ -1,9 +1,9 @@
-"""The request body of Anthropic's Messages, for whoever serves them. Functions, no class.
+"""Build the request body of Anthropic's Messages, for every provider of the API.
 
 https://platform.claude.com/docs/en/api/messages
 
-The API has one place for what the system says: such messages are joined there, in order, wherever they stand. All other
-messages of the same side are one message: so results of parallel calls come back together, as the API wants it.
+The API has one `system` field: all system and developer messages are joined there, in order. Consecutive messages of
+the same role are merged into one, because the API wants the results of parallel tool calls in one message.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.anthropic_messages.cache_control import mark
+from lm_deluge.adapters.anthropic_messages.cache_control import add_cache_marks
 from lm_deluge.adapters.capabilities import cannot_place, cannot_take, check_capabilities, check_tool_choice
 from lm_deluge.errors import UnsupportedParameterError
 from lm_deluge.prompt.media import Media
@@ -37,17 +37,18 @@ __all__ = ["ECHOES", "SENDS", "build_messages_body", "build_thinking"]
 JSON = dict[str, Any]
 
 SENDS: frozenset[type[Part]] = frozenset({TextPart, RefusalPart, ToolCallPart})
-"""What of the model's own messages is sent back; thoughts go with their signatures."""
+"""The parts of assistant messages that are sent back. Reasoning is sent only together with its signature."""
 
 ECHOES: frozenset[str] = frozenset({"signature", "citations", "tool_use", "block", "container"})
-"""The kinds of opaque data; `anthropic_stream` says what they are."""
+"""The kinds of opaque data that are sent back; the docstring of `stream.py` describes them."""
 
-# The API wants a limit. This one is what every model takes since Claude 3.7; the rows of older ones say less.
+# `max_tokens` is required. Every model since Claude 3.7 accepts this value; the rows of older models have lower limits.
 # https://platform.claude.com/docs/en/about-claude/models/overview
 _MAX_TOKENS = 32_000
 
-# Models that are told how long to think, not how hard. The least is the API's; the rest is ours, as Anthropic has no
-# table: each step about doubles. https://platform.claude.com/docs/en/build-with-claude/extended-thinking
+# Thinking budgets in tokens, for models that take a budget and no effort. The minimum is the API's. Anthropic publishes
+# no table of efforts, so the others are our choice: each step about doubles, up to a limit of 64,000 output tokens.
+# https://platform.claude.com/docs/en/build-with-claude/extended-thinking
 _LEAST_BUDGET = 1_024
 _BUDGETS = {
     "minimal": _LEAST_BUDGET,
@@ -57,18 +58,18 @@ _BUDGETS = {
     "xhigh": 32_768,
     "max": 63_999,
 }
-_THINKING_SHARE = 0.8  # of the limit: the answer needs the rest
+_THINKING_SHARE = 0.8  # of max_tokens at most: the visible answer needs the rest
 
-_NOT_TAKEN = ("seed", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "verbosity")
+_UNSUPPORTED = ("seed", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "verbosity")
 
 
-def build_messages_body(call: Call, *, version: str = "", says_stream: bool = True) -> JSON:
-    """Return the request's JSON. What was not asked for is not sent.
+def build_messages_body(call: Call, *, version: str = "", includes_stream: bool = True) -> JSON:
+    """Return the request's JSON. Parameters that the caller did not set are not sent.
 
     Args:
-        call: What is asked.
-        version: What goes into `anthropic_version`, where the model's name is in the URL and not in the body.
-        says_stream: Whether the body says that the answer is to be streamed, or something else does.
+        call: The call to send.
+        version: Value of `anthropic_version`, for providers that have the model's name in the URL and not in the body.
+        includes_stream: Whether a streamed call has `"stream": true` in its body; False if the URL selects streaming.
 
     Raises:
         UnsupportedParameterError: The model or the API cannot take a parameter or a part.
@@ -78,7 +79,7 @@ def build_messages_body(call: Call, *, version: str = "", says_stream: bool = Tr
     _check_parameters(call)
     body: JSON = {"anthropic_version": version} if version else {"model": call.model.name}
     body["max_tokens"] = _max_tokens(call)
-    if call.is_streamed and says_stream:
+    if call.is_streamed and includes_stream:
         body["stream"] = True
     system = _system(call)
     if system:
@@ -88,26 +89,26 @@ def build_messages_body(call: Call, *, version: str = "", says_stream: bool = Tr
         body["tools"] = [dict(tool.data) if isinstance(tool, ProviderTool) else _tool(tool) for tool in call.tools]
     body |= _tool_choice(call, choice) | _sampling(call) | build_thinking(call, body["max_tokens"])
     if call.output is not None:
-        form = {"type": "json_schema", "schema": _closed(call.output)}
+        form = {"type": "json_schema", "schema": _close_objects(call.output)}
         body["output_config"] = {**body.get("output_config", {}), "format": form}
     container = _container(call)
     if container is not None:
         body["container"] = container
     if call.cache is not None:
-        mark(body, call.cache)
+        add_cache_marks(body, call.cache)
     return body
 
 
 def _check_parameters(call: Call) -> None:
     params = call.params
-    for name in _NOT_TAKEN:
+    for name in _UNSUPPORTED:
         value = getattr(params, name)
         if value is not None and value is not False:
             raise cannot_take(call, name)
     if params.json_mode:
         raise cannot_take(call, "json_mode", hint="Pass a JSON schema as `output`.")
     if params.temperature is not None and params.temperature > 1:
-        raise cannot_take(call, "temperature above 1", hint="Choose one from 0 to 1.")
+        raise cannot_take(call, "temperature above 1", hint="Set a temperature from 0 to 1.")
 
 
 def _max_tokens(call: Call) -> int:
@@ -126,7 +127,7 @@ def _sampling(call: Call) -> JSON:
 
 
 def build_thinking(call: Call, max_tokens: int) -> JSON:
-    """Return how hard to think: an effort, or for older models a number of tokens.
+    """Return the fields for `reasoning_effort`: an effort, or for older models a budget in tokens.
 
     https://platform.claude.com/docs/en/build-with-claude/effort, https://platform.claude.com/docs/en/build-with-claude/adaptive-thinking
     """
@@ -141,9 +142,9 @@ def build_thinking(call: Call, max_tokens: int) -> JSON:
     budget = min(_BUDGETS[effort], max(_LEAST_BUDGET, int(max_tokens * _THINKING_SHARE)))
     if budget >= max_tokens:
         raise UnsupportedParameterError(
-            f"{call.model.id} thinks with {_LEAST_BUDGET} tokens or more, and max_new_tokens is {max_tokens}",
+            f"{call.model.id} needs {_LEAST_BUDGET} thinking tokens or more, but max_new_tokens is {max_tokens}",
             parameter="reasoning_effort",
-            hint="Raise max_new_tokens, or ask for no reasoning.",
+            hint="Raise max_new_tokens, or set reasoning_effort to 'none'.",
         )
     return {"thinking": {"type": "enabled", "budget_tokens": budget}}
 
@@ -171,26 +172,26 @@ def _tool_choice(call: Call, choice: str | None) -> JSON:
     return {"tool_choice": fields}
 
 
-def _closed(schema: Any) -> Any:
-    """Return the schema with objects closed that do not say what else they hold: the API takes closed ones only.
+def _close_objects(schema: Any) -> Any:
+    """Return the schema with `additionalProperties: false` added to objects without that keyword; the API requires it.
 
     https://platform.claude.com/docs/en/build-with-claude/structured-outputs#json-schema-limitations
     """
     if isinstance(schema, list):
-        return [_closed(item) for item in schema]
+        return [_close_objects(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    closed = {name: value if name in _PLAIN else _closed(value) for name, value in schema.items()}
+    closed = {name: value if name in _LITERALS else _close_objects(value) for name, value in schema.items()}
     if schema.get("type") == "object" and "additionalProperties" not in schema:
         closed["additionalProperties"] = False
     return closed
 
 
-_PLAIN = {"enum", "const", "default", "examples"}  # values, not schemas
+_LITERALS = {"enum", "const", "default", "examples"}  # keywords that contain values, not schemas
 
 
 def _container(call: Call) -> str | None:
-    """Return where code of the last answer runs, if that answer goes on: a new question has a place of its own."""
+    """Return the id of the last response's code container, or None after a user message: a new turn gets a new one."""
     for message in reversed(call.conversation.messages):
         if message.role == "assistant":
             found = [data for part in message.parts if (data := _echo(call, part, "container")) is not None]
@@ -201,7 +202,7 @@ def _container(call: Call) -> str | None:
 
 
 def _echo(call: Call, part: Part, kind: str) -> Any:
-    """Return the data of a part of that kind that came from whom it would go to, or None."""
+    """Return the data of an opaque part of this kind, or None if another provider created it."""
     if isinstance(part, ProviderDataPart) and (part.provider, part.kind) == (call.provider.opaque_owner, kind):
         return part.data
     return None
@@ -215,37 +216,37 @@ def _system(call: Call) -> str | list[JSON]:
                 if not isinstance(part, TextPart):
                     raise cannot_place(part, message.role)
                 blocks += _text(call, part)
-    return _plain(blocks)
+    return _simplify(blocks)
 
 
-def _plain(blocks: list[JSON]) -> str | list[JSON]:
-    """Return the text where it is all there is."""
+def _simplify(blocks: list[JSON]) -> str | list[JSON]:
+    """Return the string itself if the blocks are a single text without other fields."""
     is_text = len(blocks) == 1 and blocks[0].keys() == {"type", "text"}
     return str(blocks[0]["text"]) if is_text else blocks
 
 
 def _messages(call: Call) -> list[JSON]:
-    sides: list[tuple[str, list[JSON]]] = []
+    turns: list[tuple[str, list[JSON]]] = []
     for message in call.conversation:
         if message.role in ("system", "developer"):
             continue
-        is_own = message.role == "assistant"
-        if message.name is not None and not is_own:
+        is_assistant = message.role == "assistant"
+        if message.name is not None and not is_assistant:
             raise cannot_take(call, "name of a message")
-        role = "assistant" if is_own else "user"
-        blocks = _assistant(call, message) if is_own else _said(call, message)
-        if sides and sides[-1][0] == role:
-            sides[-1][1].extend(blocks)
+        role = "assistant" if is_assistant else "user"
+        blocks = _assistant_blocks(call, message) if is_assistant else _input_blocks(call, message)
+        if turns and turns[-1][0] == role:
+            turns[-1][1].extend(blocks)
         elif blocks:
-            sides.append((role, blocks))
-    if sides and sides[-1][0] == "assistant" and sides[-1][1][-1].get("type") == "text":
-        # Words in the model's mouth must not end with a blank; the API refuses them.
-        last = sides[-1][1][-1]
-        sides[-1][1][-1] = {**last, "text": last["text"].rstrip()}
-    return [{"role": role, "content": _plain(blocks)} for role, blocks in sides]
+            turns.append((role, blocks))
+    if turns and turns[-1][0] == "assistant" and turns[-1][1][-1].get("type") == "text":
+        # The API rejects a prefilled answer that ends with white space.
+        last = turns[-1][1][-1]
+        turns[-1][1][-1] = {**last, "text": last["text"].rstrip()}
+    return [{"role": role, "content": _simplify(blocks)} for role, blocks in turns]
 
 
-def _said(call: Call, message: Message) -> list[JSON]:
+def _input_blocks(call: Call, message: Message) -> list[JSON]:
     blocks: list[JSON] = []
     for part in message.parts:
         build = _CONTENT.get(type(part))
@@ -255,7 +256,7 @@ def _said(call: Call, message: Message) -> list[JSON]:
     return blocks
 
 
-def _assistant(call: Call, message: Message) -> list[JSON]:
+def _assistant_blocks(call: Call, message: Message) -> list[JSON]:
     blocks: list[JSON] = []
     thought = ""
     for part in message.parts:
@@ -263,14 +264,14 @@ def _assistant(call: Call, message: Message) -> list[JSON]:
             echo = _ECHO.get(part.kind)
             if echo is not None and _echo(call, part, part.kind) is not None:
                 echo(blocks, part.data, thought)
-        elif type(part) in _OWN:
-            blocks += _OWN[type(part)](call, part)
+        elif type(part) in _ASSISTANT_CONTENT:
+            blocks += _ASSISTANT_CONTENT[type(part)](call, part)
         thought = part.text if isinstance(part, ReasoningPart) else ""
     return blocks
 
 
 def _text(call: Call, part: Any) -> list[JSON]:
-    # Blank text is refused: "text content blocks must contain non-whitespace text".
+    # The API rejects blank text: "text content blocks must contain non-whitespace text".
     return [{"type": "text", "text": part.text}] if part.text.strip() else []
 
 
@@ -305,7 +306,7 @@ def _plain_text(call: Call, media: Media) -> str:
             return (media.data or b"").decode()
         except UnicodeDecodeError:
             pass
-    hint = "It takes PDF, and text in UTF-8; others go to its Files API and are named by their id."
+    hint = "Send PDF or UTF-8 text, or upload the file through the Files API and pass its id."
     raise cannot_take(call, f"file of type {media.media_type}", hint=hint)
 
 
@@ -323,8 +324,8 @@ def _result(call: Call, part: Any) -> list[JSON]:
     return [{**block, "is_error": True}] if part.is_error else [block]
 
 
-def _given(call: Call, part: Any) -> list[JSON]:
-    """Return a block in Anthropic's own words: a search result, a file for a container, a document with options."""
+def _opaque_block(call: Call, part: Any) -> list[JSON]:
+    """Return a block that the user wrote in Anthropic's own format, such as a search result or a container upload."""
     block = _echo(call, part, "block")
     if block is None:
         raise cannot_place(part, "user")
@@ -337,27 +338,31 @@ _CONTENT: dict[type, Callable[[Call, Any], list[JSON]]] = {
     FilePart: _file,
     AudioPart: _audio,
     ToolResultPart: _result,
-    ProviderDataPart: _given,
+    ProviderDataPart: _opaque_block,
 }
 
 
-def _call_of(call: Call, part: Any) -> list[JSON]:
+def _tool_use(call: Call, part: Any) -> list[JSON]:
     arguments = part.arguments
     if part.custom:
         arguments = {"input": part.arguments_text}
     elif not isinstance(arguments, dict):
-        # Objects only. What is none is kept under the name that Anthropic proposes for it.
+        # The API takes objects only. Anthropic proposes this key for arguments that are not valid JSON.
         # https://platform.claude.com/docs/en/agents-and-tools/tool-use/fine-grained-tool-streaming
         arguments = {"INVALID_JSON": part.arguments_text}
     return [{"type": "tool_use", "id": _call_id(part.id), "name": part.name, "input": arguments}]
 
 
 def _call_id(call_id: str) -> str:
-    """Return an id that the API takes; other providers put other characters into theirs."""
+    """Return the id with the characters replaced that the API rejects; ids of other providers may contain them."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", call_id)
 
 
-_OWN: dict[type, Callable[[Call, Any], list[JSON]]] = {TextPart: _text, RefusalPart: _text, ToolCallPart: _call_of}
+_ASSISTANT_CONTENT: dict[type, Callable[[Call, Any], list[JSON]]] = {
+    TextPart: _text,
+    RefusalPart: _text,
+    ToolCallPart: _tool_use,
+}
 
 
 def _sign(blocks: list[JSON], signature: Any, thought: str) -> None:

@@ -1,17 +1,17 @@
-"""Events of Anthropic's Messages into ours, wherever they come from: by SSE, in Amazon's frames, or as one document.
+"""Convert the events of Anthropic's Messages, from SSE, Amazon's event stream or one JSON document.
 
 https://platform.claude.com/docs/en/build-with-claude/streaming
 
-An answer is a list of blocks. What the API wants back on the next turn, and our parts have no place for, is opaque data
-right behind the part that it belongs to:
+A response is a list of blocks. Data that the API wants back on the next turn, but that has no field in our parts,
+becomes a `ProviderPart` right after the part that it belongs to:
 
-- `signature`, behind reasoning: the thought's signature. Without reasoning before it, of a thought that is not shown.
-- `citations`, behind text: the sources of a block of text, as they came. It also ends the block, so it is empty between
-  two blocks of text that would run together otherwise.
-- `tool_use`, behind a call: its other fields, such as which code made the call.
-- `block`, for itself: any other block, whole. Tools that the provider runs and their results, hidden thoughts,
-  summaries in place of the conversation, and whatever is not known yet.
-- `container`, at the end: where code ran, and runs on where the turn goes on.
+- `signature`, after reasoning: the signature of the thinking block. If no reasoning precedes it, the block has no text.
+- `citations`, after text: the raw citations of a text block. It also marks the end of the block, so an empty list
+  stands between two adjacent text blocks.
+- `tool_use`, after a tool call: the other fields of the block, such as `caller`.
+- `block`, on its own: any other block, complete. Server tools and their results, redacted thinking, compaction
+  summaries, and block types that this module does not know.
+- `container`, at the end: the code execution container, which a continued turn uses again.
 """
 
 from __future__ import annotations
@@ -84,22 +84,22 @@ class _BlockStop(msgspec.Struct, gc=False):
     index: int | None = None
 
 
-class _LastDelta(msgspec.Struct, gc=False):
+class _FinalDelta(msgspec.Struct, gc=False):
     stop_reason: str | None = None
     container: JSON | None = None
 
 
 class _MessageDelta(msgspec.Struct, gc=False):
-    delta: _LastDelta | None = None
+    delta: _FinalDelta | None = None
     usage: JSON | None = None
 
 
-class _Nothing(msgspec.Struct, gc=False):
+class _NoFields(msgspec.Struct, gc=False):
     pass
 
 
 class _Block:
-    """A block whose end has not come."""
+    """An unfinished block."""
 
     __slots__ = ("begin", "citations", "data", "key", "kind", "pieces", "signature")
 
@@ -107,7 +107,7 @@ class _Block:
         self.key = key
         self.data = data
         self.kind = _text(data, "type")
-        self.begin = begin  # in characters of the answer's text
+        self.begin = begin  # offset in characters of the response's text
         self.pieces: list[str] = []
         self.signature = _text(data, "signature")
         self.citations: list[JSON] = []
@@ -118,11 +118,11 @@ _DeltaMethod: TypeAlias = Callable[[Any, int, _Delta, list[Event]], None]
 
 
 class AnthropicPayload(TypedPayload):
-    """The state machine behind one answer.
+    """The state machine of one response.
 
     Args:
-        provider: Whose opaque data this is: the call's `provider.opaque_owner`.
-        model: Our name of the model.
+        provider: Owner of the opaque data: the call's `provider.opaque_owner`.
+        model: The model's id in our registry.
     """
 
     finish_reasons: ClassVar[Mapping[str, FinishReason]] = {
@@ -132,7 +132,7 @@ class AnthropicPayload(TypedPayload):
         "model_context_window_exceeded": "length",
         "tool_use": "tool_calls",
         "pause_turn": "pause",
-        "compaction": "pause",  # asked for by `pause_after_compaction`
+        "compaction": "pause",  # only if the request sets `pause_after_compaction`
         "refusal": "refusal",
     }
 
@@ -144,11 +144,11 @@ class AnthropicPayload(TypedPayload):
         self._container: JSON | None = None
         self._blocks: dict[int, _Block] = {}
         self._last_key = -1
-        self._length = 0  # of the text so far
-        self._is_after_text = False  # a block of text ended, and no opaque data says so
+        self._length = 0  # of the text so far, in characters
+        self._is_after_text = False  # the last block is a text without citations: its end is not marked yet
 
     def _find(self, frame: ServerSentEvent) -> Handler | None:
-        """Find a whole message by its type alone: as a name, `message` says only that it is an event."""
+        """Find a complete message by its `type`: as the SSE event name, `message` is only the default."""
         found = super()._find(frame)
         if found is not None or b'"message"' not in frame.data:
             return found
@@ -157,32 +157,32 @@ class AnthropicPayload(TypedPayload):
         except NotJSONError:
             return None
         is_whole = message is not None and message.type == "message"
-        return (_MESSAGE, AnthropicPayload.add_message) if is_whole else None
+        return (_MESSAGE, AnthropicPayload.on_message) if is_whole else None
 
-    def ping(self, value: _Nothing, events: list[Event]) -> None:
-        """Take a sign of life."""
+    def on_ping(self, value: _NoFields, events: list[Event]) -> None:
+        """Ignore a keep-alive."""
 
-    def begin(self, value: _MessageStart, events: list[Event]) -> None:
-        """Take the head of the answer, which may have all of it."""
+    def on_message_start(self, value: _MessageStart, events: list[Event]) -> None:
+        """Handle `message_start`, whose message may already be complete."""
         message = value.message
         if message is None:
             self.ignored += 1
         elif self.is_complete:
             self.finish(events)
         else:
-            self._begin(message, events)
+            self._start_message(message, events)
 
-    def add_message(self, message: _Message, events: list[Event]) -> None:
-        """Take a whole answer."""
+    def on_message(self, message: _Message, events: list[Event]) -> None:
+        """Handle a complete message."""
         if not self.is_complete:
-            self._begin(message, events)
+            self._start_message(message, events)
             if self.reason is not None:
                 self.end(events)
 
-    def _begin(self, message: _Message, events: list[Event]) -> None:
+    def _start_message(self, message: _Message, events: list[Event]) -> None:
         self.start(events, message.id, message.model)
         if self._last_key >= 0:
-            self._begin_anew(events)
+            self._restart(events)
         self._attempts = max(self._attempts, 1)
         for position, block in enumerate(message.content or ()):
             if isinstance(block, dict):
@@ -192,27 +192,27 @@ class AnthropicPayload(TypedPayload):
         self._add_usage(message.usage, events)
         self.reason = message.stop_reason or None
 
-    def _begin_anew(self, events: list[Event]) -> None:
-        """Give up what came: a proxy that lost its provider in mid-answer asked again (seen 2026)."""
+    def _restart(self, events: list[Event]) -> None:
+        """Discard the message so far: a proxy that lost its upstream sent the request again (seen 2026)."""
         self.calls.restart(events)
         self._attempts += 1
         self._blocks, self._last_key, self._length, self._is_after_text = {}, -1, 0, False
         self._usage, self._container = {}, None
         if "restarted" not in self.warnings:
             self.warnings.append("restarted")
-        message = "the answer began anew in mid-stream"
+        message = "the response restarted in mid-stream"
         events.append(Attempt(self._attempts, "StreamInterruptedError", message, 0.0, self._model))
 
-    def begin_block(self, value: _BlockStart, events: list[Event]) -> None:
-        """Take the head of a block."""
+    def on_block_start(self, value: _BlockStart, events: list[Event]) -> None:
+        """Handle `content_block_start`."""
         if value.content_block is None:
             self.ignored += 1
             return
         self.start(events)
         self._open(self._last_key + 1 if value.index is None else value.index, value.content_block, events)
 
-    def add_delta(self, value: _BlockDelta, events: list[Event]) -> None:
-        """Take a piece of a block."""
+    def on_block_delta(self, value: _BlockDelta, events: list[Event]) -> None:
+        """Handle `content_block_delta`."""
         delta = value.delta
         add = None if delta is None else self._deltas.get(delta.type or "")
         if delta is None or add is None:
@@ -221,26 +221,30 @@ class AnthropicPayload(TypedPayload):
         self.start(events)
         add(self, self._last_key if value.index is None else value.index, delta, events)
 
-    def end_block(self, value: _BlockStop, events: list[Event]) -> None:
-        """Take the end of a block."""
+    def on_block_stop(self, value: _BlockStop, events: list[Event]) -> None:
+        """Handle `content_block_stop`."""
         self._close(self._last_key if value.index is None else value.index, events)
 
-    def add_end(self, value: _MessageDelta, events: list[Event]) -> None:
-        """Take why the answer ends, and what it took."""
+    def on_message_delta(self, value: _MessageDelta, events: list[Event]) -> None:
+        """Handle `message_delta`: the stop reason and the final usage."""
         self.start(events)
         self._add_usage(value.usage, events)
         if value.delta is not None:
             self._container = value.delta.container or self._container
             self.reason = self.reason or value.delta.stop_reason or None
 
-    def stop(self, value: _Nothing, events: list[Event]) -> None:
-        """Take the last event."""
+    def on_message_stop(self, value: _NoFields, events: list[Event]) -> None:
+        """Handle `message_stop`.
+
+        Raises:
+            ProtocolError: It is the first event.
+        """
         if not self._is_started:
-            raise ProtocolError("the stream has an end mark and nothing before it", reason="order")
+            raise ProtocolError("the stream has message_stop but no message before it", reason="order")
         self.end(events)
 
     def end(self, events: list[Event]) -> None:
-        """Close the answer and what is open in it."""
+        """Finish the response and its unfinished blocks."""
         self.start(events)
         for key in list(self._blocks):
             self._close(key, events)
@@ -253,7 +257,7 @@ class AnthropicPayload(TypedPayload):
             self._usage = merge_usage(self._usage, raw)
             events.append(UsageReported(read_usage(self._usage)))
 
-    # What a block begins with, by kind.
+    # Starts of blocks, by type.
 
     def _open(self, key: int, data: JSON, events: list[Event]) -> None:
         self._close(key, events)
@@ -267,36 +271,36 @@ class AnthropicPayload(TypedPayload):
             begin(self, block, events)
 
     def _open_text(self, block: _Block, events: list[Event]) -> None:
-        self._say(_text(block.data, "text"), events)
+        self._emit_text(_text(block.data, "text"), events)
         citations = block.data.get("citations")
         if isinstance(citations, list):
             block.citations += [citation for citation in citations if isinstance(citation, dict)]
 
-    def _open_thought(self, block: _Block, events: list[Event]) -> None:
-        self._think(_text(block.data, "thinking"), events)
+    def _open_thinking(self, block: _Block, events: list[Event]) -> None:
+        self._emit_reasoning(_text(block.data, "thinking"), events)
 
-    def _open_call(self, block: _Block, events: list[Event]) -> None:
+    def _open_tool_use(self, block: _Block, events: list[Event]) -> None:
         self.calls.start(events, block.key, _text(block.data, "id"), _text(block.data, "name"))
         others = {name: value for name, value in block.data.items() if name not in _CALL_FIELDS}
         if others and others != _CALLED_DIRECTLY:
             events.append(ProviderPart(self.provider, "tool_use", others))
 
-    # What goes on in it, by kind of delta.
+    # Deltas of blocks, by type.
 
-    def _say(self, text: str | None, events: list[Event]) -> None:
+    def _emit_text(self, text: str | None, events: list[Event]) -> None:
         if text:
             self._length += len(text)
             events.append(TextDelta(text))
 
-    def _think(self, text: str | None, events: list[Event]) -> None:
+    def _emit_reasoning(self, text: str | None, events: list[Event]) -> None:
         if text:
             events.append(ReasoningDelta(text))
 
     def _add_text(self, key: int, delta: _Delta, events: list[Event]) -> None:
-        self._say(delta.text, events)
+        self._emit_text(delta.text, events)
 
-    def _add_thought(self, key: int, delta: _Delta, events: list[Event]) -> None:
-        self._think(delta.thinking, events)
+    def _add_thinking(self, key: int, delta: _Delta, events: list[Event]) -> None:
+        self._emit_reasoning(delta.thinking, events)
 
     def _add_json(self, key: int, delta: _Delta, events: list[Event]) -> None:
         if self.calls.is_open(key):
@@ -304,11 +308,11 @@ class AnthropicPayload(TypedPayload):
         elif key in self._blocks and delta.partial_json:
             self._blocks[key].pieces.append(delta.partial_json)
 
-    def _sign(self, key: int, delta: _Delta, events: list[Event]) -> None:
+    def _set_signature(self, key: int, delta: _Delta, events: list[Event]) -> None:
         if key in self._blocks and delta.signature:
             self._blocks[key].signature = delta.signature
 
-    def _cite(self, key: int, delta: _Delta, events: list[Event]) -> None:
+    def _add_citation(self, key: int, delta: _Delta, events: list[Event]) -> None:
         if key in self._blocks and delta.citation:
             self._blocks[key].citations.append(delta.citation)
 
@@ -320,14 +324,14 @@ class AnthropicPayload(TypedPayload):
                 if piece:
                     data[name] = _text(data, name) + piece
 
-    # What it ends with, by kind.
+    # Ends of blocks, by type.
 
     def _close(self, key: int, events: list[Event]) -> None:
         block = self._blocks.pop(key, None)
         if block is not None:
             end = self._closers.get(block.kind)
             if end is None:
-                self._close_any(block, events)
+                self._close_other(block, events)
             else:
                 end(self, block, events)
 
@@ -337,56 +341,56 @@ class AnthropicPayload(TypedPayload):
         if block.citations:
             events.append(ProviderPart(self.provider, "citations", block.citations))
 
-    def _close_thought(self, block: _Block, events: list[Event]) -> None:
+    def _close_thinking(self, block: _Block, events: list[Event]) -> None:
         if block.signature:
             events.append(ProviderPart(self.provider, "signature", block.signature))
 
-    def _close_call(self, block: _Block, events: list[Event]) -> None:
-        given = block.data.get("input")
-        if given and not self.calls.text(block.key):  # it came whole
-            self.calls.add(events, block.key, msgspec.json.encode(given).decode())
+    def _close_tool_use(self, block: _Block, events: list[Event]) -> None:
+        arguments = block.data.get("input")
+        if arguments and not self.calls.text(block.key):  # the start had the complete input, no delta followed
+            self.calls.add(events, block.key, msgspec.json.encode(arguments).decode())
         self.calls.finish(events, block.key)
 
-    def _close_any(self, block: _Block, events: list[Event]) -> None:
+    def _close_other(self, block: _Block, events: list[Event]) -> None:
         data = dict(block.data)
         if block.pieces:
             try:
                 data["input"] = msgspec.json.decode("".join(block.pieces))
             except (msgspec.DecodeError, UnicodeError, RecursionError):
-                self.warnings.append("damaged_block")  # the answer was cut in it
+                self.warnings.append("damaged_block")  # the response ended inside the block
         events.append(ProviderPart(self.provider, "block", data))
 
     handlers: ClassVar[Handlers] = {
-        "content_block_delta": (TolerantDecoder(_BlockDelta), add_delta),
-        "content_block_start": (TolerantDecoder(_BlockStart), begin_block),
-        "content_block_stop": (TolerantDecoder(_BlockStop), end_block),
-        "message_start": (TolerantDecoder(_MessageStart), begin),
-        "message_delta": (TolerantDecoder(_MessageDelta), add_end),
-        "message_stop": (TolerantDecoder(_Nothing), stop),
-        "ping": (TolerantDecoder(_Nothing), ping),
+        "content_block_delta": (TolerantDecoder(_BlockDelta), on_block_delta),
+        "content_block_start": (TolerantDecoder(_BlockStart), on_block_start),
+        "content_block_stop": (TolerantDecoder(_BlockStop), on_block_stop),
+        "message_start": (TolerantDecoder(_MessageStart), on_message_start),
+        "message_delta": (TolerantDecoder(_MessageDelta), on_message_delta),
+        "message_stop": (TolerantDecoder(_NoFields), on_message_stop),
+        "ping": (TolerantDecoder(_NoFields), on_ping),
     }
     _openers: ClassVar[Mapping[str, _BlockMethod]] = {
         "text": _open_text,
-        "thinking": _open_thought,
-        "tool_use": _open_call,
+        "thinking": _open_thinking,
+        "tool_use": _open_tool_use,
     }
     _deltas: ClassVar[Mapping[str, _DeltaMethod]] = {
         "text_delta": _add_text,
-        "thinking_delta": _add_thought,
+        "thinking_delta": _add_thinking,
         "input_json_delta": _add_json,
-        "signature_delta": _sign,
-        "citations_delta": _cite,
+        "signature_delta": _set_signature,
+        "citations_delta": _add_citation,
         "compaction_delta": _add_summary,
     }
     _closers: ClassVar[Mapping[str, _BlockMethod]] = {
         "text": _close_text,
-        "thinking": _close_thought,
-        "tool_use": _close_call,
+        "thinking": _close_thinking,
+        "tool_use": _close_tool_use,
     }
 
 
 _CALL_FIELDS = {"type", "id", "name", "input"}
-_CALLED_DIRECTLY = {"caller": {"type": "direct"}}  # what holds where nothing is said
+_CALLED_DIRECTLY = {"caller": {"type": "direct"}}  # the default, so it need not be kept
 
 
 def _text(data: JSON, name: str) -> str:
@@ -395,7 +399,7 @@ def _text(data: JSON, name: str) -> str:
 
 
 def _citation(raw: JSON, start: int, end: int) -> Citation:
-    """Return the source, which is one of the web or a document of the request; its place is the block's text."""
+    """Return the citation of a web page or of a document in the request; its range is the whole text block."""
     source = _text(raw, "url") or _text(raw, "source")
     title = _text(raw, "title") or _text(raw, "document_title")
     return Citation(source or None, title or None, start, end, raw)

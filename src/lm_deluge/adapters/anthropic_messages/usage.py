@@ -1,7 +1,7 @@
-"""Usage as Anthropic reports it, in our convention.
+"""Convert Anthropic's usage into a `Usage`.
 
-`input_tokens` on the wire are those that no cache had to do with: what was read from a cache and written to one is
-added. https://platform.claude.com/docs/en/build-with-claude/prompt-caching#tracking-cache-performance
+`input_tokens` on the wire excludes tokens read from and written to the cache, so these are added.
+https://platform.claude.com/docs/en/build-with-claude/prompt-caching#tracking-cache-performance
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ __all__ = ["merge_usage", "read_usage"]
 
 
 def merge_usage(before: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Return the provider's object so far: of each field the last value that is not null; nothing is added up."""
+    """Return the merged object: the last value of each field that is not null. The API sends totals, not increments."""
     return {**before, **{name: value for name, value in new.items() if value is not None}}
 
 
 def read_usage(raw: dict[str, Any]) -> Usage:
-    """Return the provider's usage object in our convention."""
+    """Return the `Usage` of a usage object."""
     read, written = _count(raw, "cache_read_input_tokens"), _count(raw, "cache_creation_input_tokens")
     tier = raw.get("service_tier")
     return Usage(

@@ -1,1 +1,1 @@
-"""Bedrock's Converse API: requests written, answers read."""
+"""Bedrock's Converse API: build requests, read responses."""

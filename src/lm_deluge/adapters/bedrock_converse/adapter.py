@@ -1,4 +1,4 @@
-"""Amazon Bedrock's Converse: one API for all models that it serves.
+"""The adapter of Amazon Bedrock's Converse: one API for all models on Bedrock.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html
 """
@@ -42,7 +42,7 @@ class BedrockConverse:
         )
 
     def decoder(self, call: Call) -> BodyDecoder:
-        """Return a fresh state machine for the answer to `call`, streamed or plain."""
+        """Return a new decoder for the response to `call`, streamed or not."""
         return BodyDecoder(
             ConversePayload(call.provider.opaque_owner),
             lambda body: self.parse_response(call, body),
@@ -51,11 +51,11 @@ class BedrockConverse:
         )
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
-        """Return the events of a plain answer: its blocks are read as the events that would have brought them."""
+        """Return the events of a response that is not streamed, the same as those of a stream with its blocks."""
         events: list[Event] = []
         ConversePayload(call.provider.opaque_owner).read_document(body, events)
         return events
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
-        """Return the error that an answer with this status stands for."""
+        """Return the exception for an HTTP error response."""
         return classify_bedrock_error(status, headers, body)

@@ -1,4 +1,4 @@
-"""Parts of messages as blocks of Converse, and of Nova's own API.
+"""Convert the parts of messages into content blocks of Converse and of Nova's native API.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ContentBlock.html
 """
@@ -31,7 +31,7 @@ __all__ = ["AUDIO_FORMATS", "CONTENT_BLOCK", "DOCUMENT_FORMATS", "IMAGE_FORMATS"
 JSON = dict[str, Any]
 
 CONTENT_BLOCK = "content_block"
-"""Kind of opaque data: a block in the API's own words, for what no part of ours stands for."""
+"""Kind of opaque data: a block in the API's own format, for content without a part type of ours."""
 
 IMAGE_FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/gif": "gif", "image/webp": "webp"}
 DOCUMENT_FORMATS = {
@@ -66,19 +66,19 @@ AUDIO_FORMATS = {
     "audio/webm": "webm",
 }
 
-# What the name of a document may not have: anything but letters, digits, single blanks, hyphens and brackets.
-_NO_NAME = re.compile(r"[^A-Za-z0-9\s()\[\]-]+")
+# Characters that are not allowed in a document's name: only letters, digits, white space, hyphens and brackets are.
+_NOT_IN_NAME = re.compile(r"[^A-Za-z0-9\s()\[\]-]+")
 
 
-class _Names:
-    """Names of documents: no two in a request may be the same."""
+class _DocumentNames:
+    """Chooses the names of documents, which must be unique in a request."""
 
     def __init__(self) -> None:
         self._used: set[str] = set()
 
     def choose(self, filename: str | None) -> str:
         stem = (filename or "").rpartition(".")[0] or filename or ""
-        base = " ".join(_NO_NAME.sub("-", stem).split())[:180].strip("- ") or "document"
+        base = " ".join(_NOT_IN_NAME.sub("-", stem).split())[:180].strip("- ") or "document"
         name, number = base, 1
         while name in self._used:
             number += 1
@@ -88,12 +88,12 @@ class _Names:
 
 
 def build_blocks(call: Call) -> list[tuple[str, list[JSON]]]:
-    """Return the messages as pairs of a role of the API and blocks; neighbours of the same role are one.
+    """Return pairs of an API role and its blocks; consecutive messages of the same role are merged.
 
     Raises:
         UnsupportedParameterError: The API cannot take a part.
     """
-    names = _Names()
+    names = _DocumentNames()
     turns: list[tuple[str, list[JSON]]] = []
     for message in call.conversation:
         role, build = _ROLES[message.role]
@@ -107,7 +107,7 @@ def build_blocks(call: Call) -> list[tuple[str, list[JSON]]]:
     return turns
 
 
-def _system(call: Call, message: Message, names: _Names) -> list[JSON]:
+def _system(call: Call, message: Message, names: _DocumentNames) -> list[JSON]:
     blocks: list[JSON] = []
     for part in message.parts:
         if isinstance(part, ProviderDataPart) and _is_own(call, part):
@@ -119,7 +119,7 @@ def _system(call: Call, message: Message, names: _Names) -> list[JSON]:
     return blocks
 
 
-def _user(call: Call, message: Message, names: _Names) -> list[JSON]:
+def _user(call: Call, message: Message, names: _DocumentNames) -> list[JSON]:
     blocks = []
     for part in message.parts:
         if isinstance(part, ProviderDataPart) and _is_own(call, part):
@@ -132,14 +132,14 @@ def _user(call: Call, message: Message, names: _Names) -> list[JSON]:
     return blocks
 
 
-def _assistant(call: Call, message: Message, names: _Names) -> list[JSON]:
+def _assistant(call: Call, message: Message, names: _DocumentNames) -> list[JSON]:
     blocks: list[JSON] = []
     before: Part | None = None
     for part, after in parts_in_pairs(message):
-        build = _ANSWERED.get(type(part))
-        # The signature of a thought that is not shown has no thought before it.
+        build = _ASSISTANT_CONTENT.get(type(part))
+        # A signature without reasoning before it belongs to reasoning that the provider does not show.
         if _is_signature(call, part) and not isinstance(before, ReasoningPart):
-            blocks += _thought(call, ReasoningPart(""), part, names)
+            blocks += _reasoning(call, ReasoningPart(""), part, names)
         elif build is not None:
             blocks += build(call, part, after, names)
         before = part
@@ -150,24 +150,24 @@ def _is_signature(call: Call, part: Part | None) -> bool:
     return isinstance(part, ProviderDataPart) and part.kind == SIGNATURE and _is_own(call, part)
 
 
-def _said(call: Call, part: Any, after: Part | None, names: _Names) -> list[JSON]:
-    return [{"text": part.text}] if part.text.strip() else []  # blank text is refused
+def _assistant_text(call: Call, part: Any, after: Part | None, names: _DocumentNames) -> list[JSON]:
+    return [{"text": part.text}] if part.text.strip() else []  # the API rejects blank text
 
 
-def _called(call: Call, part: Any, after: Part | None, names: _Names) -> list[JSON]:
-    # What the model wrote and is no JSON object has no place of its own: the API refuses any other input.
+def _tool_use(call: Call, part: Any, after: Part | None, names: _DocumentNames) -> list[JSON]:
+    # The API accepts only JSON objects, so other arguments are wrapped into an object.
     arguments = part.arguments if isinstance(part.arguments, dict) else {"input": part.arguments_text}
     return [{"toolUse": {"toolUseId": part.id, "name": part.name, "input": arguments}}]
 
 
-def _thought(call: Call, part: Any, after: Part | None, names: _Names) -> list[JSON]:
-    """Send back a signed thought; an unsigned one may be another provider's."""
+def _reasoning(call: Call, part: Any, after: Part | None, names: _DocumentNames) -> list[JSON]:
+    """Return a block for signed reasoning; unsigned reasoning, which may be another provider's, is not sent."""
     if not (isinstance(after, ProviderDataPart) and _is_signature(call, after)):
         return []
     return [{"reasoningContent": {"reasoningText": {"text": part.text, "signature": after.data}}}]
 
 
-def _opaque(call: Call, part: Any, after: Part | None, names: _Names) -> list[JSON]:
+def _opaque(call: Call, part: Any, after: Part | None, names: _DocumentNames) -> list[JSON]:
     if not _is_own(call, part):
         return []
     if part.kind == REDACTED:
@@ -175,27 +175,27 @@ def _opaque(call: Call, part: Any, after: Part | None, names: _Names) -> list[JS
     return [part.data] if part.kind in (SERVER_TOOL, CONTENT_BLOCK) else []
 
 
-def _made_image(call: Call, part: Any, after: Part | None, names: _Names) -> list[JSON]:
+def _assistant_image(call: Call, part: Any, after: Part | None, names: _DocumentNames) -> list[JSON]:
     media = part.media
-    is_within_reach = media.data is not None or (media.url or "").startswith("s3://")
-    return [_image(call, part, names)] if is_within_reach and media.media_type in IMAGE_FORMATS else []
+    is_readable = media.data is not None or (media.url or "").startswith("s3://")
+    return [_image(call, part, names)] if is_readable and media.media_type in IMAGE_FORMATS else []
 
 
-def _made_file(call: Call, part: Any, after: Part | None, names: _Names) -> list[JSON]:
+def _assistant_file(call: Call, part: Any, after: Part | None, names: _DocumentNames) -> list[JSON]:
     return [_file(call, part, names)] if part.media.data is not None else []
 
 
-_ANSWERED: dict[type, Callable[[Call, Any, Part | None, _Names], list[JSON]]] = {
-    TextPart: _said,
-    ToolCallPart: _called,
-    ReasoningPart: _thought,
+_ASSISTANT_CONTENT: dict[type, Callable[[Call, Any, Part | None, _DocumentNames], list[JSON]]] = {
+    TextPart: _assistant_text,
+    ToolCallPart: _tool_use,
+    ReasoningPart: _reasoning,
     ProviderDataPart: _opaque,
-    ImagePart: _made_image,
-    FilePart: _made_file,
+    ImagePart: _assistant_image,
+    FilePart: _assistant_file,
 }
 
 
-def _results(call: Call, message: Message, names: _Names) -> list[JSON]:
+def _results(call: Call, message: Message, names: _DocumentNames) -> list[JSON]:
     blocks = []
     for part in message.parts:
         if not isinstance(part, ToolResultPart):
@@ -203,7 +203,9 @@ def _results(call: Call, message: Message, names: _Names) -> list[JSON]:
         content: list[JSON] = [{"text": part.content}] if part.content else []
         for medium in part.media:
             if isinstance(medium, AudioPart):
-                raise cannot_take(call, "sound in a tool result", hint="Put it into a message of the user behind it.")
+                raise cannot_take(
+                    call, "audio in a tool result", hint="Put the audio into a user message after the result."
+                )
             content.append(_CONTENT[type(medium)](call, medium, names))
         result: JSON = {"toolUseId": part.tool_call_id, "content": content}
         if part.is_error:
@@ -212,19 +214,19 @@ def _results(call: Call, message: Message, names: _Names) -> list[JSON]:
     return blocks
 
 
-def _text(call: Call, part: Any, names: _Names) -> JSON:
+def _text(call: Call, part: Any, names: _DocumentNames) -> JSON:
     return {"text": part.text}
 
 
-def _image(call: Call, part: Any, names: _Names) -> JSON:
+def _image(call: Call, part: Any, names: _DocumentNames) -> JSON:
     return {"image": {"format": _format(call, part.media, IMAGE_FORMATS, "image"), "source": _source(call, part.media)}}
 
 
-def _audio(call: Call, part: Any, names: _Names) -> JSON:
+def _audio(call: Call, part: Any, names: _DocumentNames) -> JSON:
     return {"audio": {"format": _format(call, part.media, AUDIO_FORMATS, "audio"), "source": _source(call, part.media)}}
 
 
-def _file(call: Call, part: Any, names: _Names) -> JSON:
+def _file(call: Call, part: Any, names: _DocumentNames) -> JSON:
     media = part.media
     if (media.media_type or "").startswith("video/"):
         return {"video": {"format": _format(call, media, VIDEO_FORMATS, "video"), "source": _source(call, media)}}
@@ -249,7 +251,7 @@ def _source(call: Call, media: Media) -> JSON:
         return {"bytes": media.base64()}
     if media.url is not None and media.url.startswith("s3://"):
         return {"s3Location": {"uri": media.url}}
-    raise cannot_take(call, "media by URL", hint="Pass the path or the bytes instead, or an s3:// URL in a Media.")
+    raise cannot_take(call, "media by URL", hint="Pass a path, bytes, or an s3:// URL in a Media.")
 
 
 def _is_own(call: Call, part: ProviderDataPart) -> bool:
@@ -261,14 +263,14 @@ def _is_own(call: Call, part: ProviderDataPart) -> bool:
     )
 
 
-_CONTENT: dict[type, Callable[[Call, Any, _Names], JSON]] = {
+_CONTENT: dict[type, Callable[[Call, Any, _DocumentNames], JSON]] = {
     TextPart: _text,
     ImagePart: _image,
     FilePart: _file,
     AudioPart: _audio,
 }
 
-_ROLES: dict[str, tuple[str, Callable[[Call, Message, _Names], list[JSON]]]] = {
+_ROLES: dict[str, tuple[str, Callable[[Call, Message, _DocumentNames], list[JSON]]]] = {
     "system": ("system", _system),
     "developer": ("system", _system),
     "user": ("user", _user),

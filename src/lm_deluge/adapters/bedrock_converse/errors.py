@@ -1,4 +1,4 @@
-"""Errors as Bedrock names them: in a header or the body of an answer, or in the type of a message of a stream.
+"""Convert Bedrock's errors, named in a header or the body of a response, or in the type of a stream's message.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/CommonErrors.html
 """
@@ -17,9 +17,9 @@ from lm_deluge.wire.sse import ServerSentEvent
 
 __all__ = ["classify_bedrock_error", "maybe_document_error", "stream_error"]
 
-# The status that says what is to be done: mostly the one under which the error comes, but for those who share theirs
-# with another kind of failure. Names as they are in botocore's model of the service (1.44.8, 2026-11), in lower case.
-_MEANINGS: dict[str, int] = {
+# Error name -> the HTTP status that selects our exception class. Mostly the real status; it differs where Bedrock uses
+# one status for several kinds of failure. Names from botocore's model of the service (1.44.8, 2026-11), in lower case.
+_STATUS_BY_NAME: dict[str, int] = {
     "accessdenied": 403,
     "conflict": 400,
     "expiredtoken": 401,
@@ -54,27 +54,27 @@ class _Body(msgspec.Struct):
 
 
 def classify_bedrock_error(status: int, headers: Mapping[str, str], body: bytes) -> APIError:
-    """Return the error of an HTTP answer that is not a success."""
-    said = _parsed(body)
-    if said is None:
+    """Return the exception for an HTTP error response."""
+    parsed = _parsed(body)
+    if parsed is None:
         return classify_status(status, headers, body)
-    # Behind the name may stand a colon and a URL, before it a namespace and a number sign.
-    name = headers.get("x-amzn-errortype") or (said.type if isinstance(said.type, str) else "")
+    # Formats: "Name", "Name:http://...", "namespace#Name".
+    name = headers.get("x-amzn-errortype") or (parsed.type if isinstance(parsed.type, str) else "")
     name = name.partition(":")[0].rpartition("#")[2]
     if not name:
         return classify_status(status, headers, body)
-    fields = {"error": {"code": name, "message": said.message or said.capital}}
-    error = classify_status(_meaning(name) or status, headers, msgspec.json.encode(fields))
+    fields = {"error": {"code": name, "message": parsed.message or parsed.capital}}
+    error = classify_status(_status_of(name) or status, headers, msgspec.json.encode(fields))
     error.status_code = status
     return error
 
 
 def maybe_document_error(body: bytes) -> APIError | None:
-    """Return the error that a document in place of the answer tells of, with a status that says it is one; or None."""
-    said = _parsed(body)
-    if said is None or not (said.error or said.type or said.message or said.capital):
+    """Return the exception for an error document sent with a success status, or None if `body` is not an error."""
+    parsed = _parsed(body)
+    if parsed is None or not (parsed.error or parsed.type or parsed.message or parsed.capital):
         return None
-    if said.type:
+    if parsed.type:
         error = classify_bedrock_error(500, {}, body)
         error.status_code = None
     else:
@@ -91,22 +91,22 @@ def _parsed(body: bytes) -> _Body | None:
 
 
 def stream_error(frame: ServerSentEvent) -> APIError:
-    """Return the error that a message of a stream tells of: an exception by its name."""
+    """Return the exception for an exception message in a stream."""
     try:
         found = msgspec.json.decode(frame.data)["error"]
         name = found["code"]
-        meaning = _meaning(name)
+        status = _status_of(name)
         message = found["message"] or found.get("originalMessage")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError, KeyError, TypeError):
         return in_band_error(frame)
-    if meaning is None:
+    if status is None:
         return in_band_error(frame)
     message = message or f"the stream failed with {name}"
-    error = classify_in_band({"error": {**found, "message": message}}, status=meaning)
+    error = classify_in_band({"error": {**found, "message": message}}, status=status)
     error.billed = "maybe"
     return error
 
 
-def _meaning(name: str) -> int | None:
+def _status_of(name: str) -> int | None:
     name = name.lower().removesuffix("exception")
-    return _MEANINGS.get(name) or _MEANINGS.get(name.removesuffix("error"))
+    return _STATUS_BY_NAME.get(name) or _STATUS_BY_NAME.get(name.removesuffix("error"))

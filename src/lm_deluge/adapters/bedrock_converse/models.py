@@ -1,4 +1,4 @@
-"""Whose a model of Bedrock is, and what it is asked in: its id says it.
+"""Find the vendor and the request format of a Bedrock model from its id.
 
 https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html (2026-11)
 """
@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 __all__ = ["Family", "find_family", "find_vendor"]
 
 Family: TypeAlias = Literal["claude", "nova", "chat", "titan", "llama", "mistral-text", "command-r", "command"]
-"""A form of requests and answers. `chat` is OpenAI's, which all newer models take, imported ones among them."""
+"""A native format of requests and responses. `chat` is OpenAI's, which newer and imported models use."""
 
 _VENDORS = frozenset(
     {
@@ -33,10 +33,10 @@ _FAMILIES: tuple[tuple[str, str, Family], ...] = (
 
 
 def _split(model: str) -> tuple[str, str]:
-    """Return the vendor and the name behind it.
+    """Return the vendor and the rest of the id, or an empty vendor and the whole id.
 
-    In front of the vendor may stand the region of an inference profile, `us.` or `global.`; an ARN ends with the id, or
-    with a name that says nothing.
+    The vendor may follow the region of an inference profile, such as `us.` or `global.`. An ARN ends with such an id,
+    or with a generated name without a vendor.
     """
     words = (model.rpartition("/")[2] if model.startswith("arn:") else model).split(".")
     for position, word in enumerate(words[:2]):
@@ -46,12 +46,12 @@ def _split(model: str) -> tuple[str, str]:
 
 
 def find_vendor(model: str) -> str:
-    """Return the vendor's word in a model id, empty where it has none: a custom or an imported model."""
+    """Return the vendor in a model id; empty for custom and imported models."""
     return _split(model)[0]
 
 
 def find_family(model: str) -> Family:
-    """Return the form in which a model is asked by the native API."""
+    """Return the model's request format in the native API (InvokeModel)."""
     vendor, name = _split(model)
     for word, prefix, family in _FAMILIES:
         if word == vendor and name.startswith(prefix):

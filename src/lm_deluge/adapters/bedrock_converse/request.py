@@ -1,4 +1,4 @@
-"""Requests of Converse.
+"""Build the request body of Converse.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html
 """
@@ -19,28 +19,28 @@ from lm_deluge.adapters.capabilities import cannot_take, check_capabilities, che
 from lm_deluge.errors import InvalidPromptError
 from lm_deluge.prompt.tool import ProviderTool, Tool
 
-__all__ = ["NO_PLACE", "build_converse_body", "build_messages", "build_tool_config", "refuse_what_has_no_place"]
+__all__ = ["UNSUPPORTED", "build_converse_body", "build_messages", "build_tool_config", "reject_unsupported"]
 
 JSON = dict[str, Any]
 
 _CACHE_POINT: JSON = {"cachePoint": {"type": "default"}}
-# What Claude's answer is limited to where nobody says: a thought must fit into it.
+# Assumed output limit of Claude if neither the call nor the model's row has one; the thinking budget must fit into it.
 # https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InferenceConfiguration.html
-_LEAST_DEFAULT_LIMIT = 4_096
+_ASSUMED_OUTPUT_LIMIT = 4_096
 _CACHED_USER_MESSAGES = {"last_user_message": 1, "last_2_user_messages": 2, "last_3_user_messages": 3}
 
-NO_PLACE = ("seed", "presence_penalty", "frequency_penalty", "top_logprobs", "verbosity", "parallel_tool_calls")
-"""Parameters that the API, whatever the model, has no field for."""
+UNSUPPORTED = ("seed", "presence_penalty", "frequency_penalty", "top_logprobs", "verbosity", "parallel_tool_calls")
+"""Parameters for which the API has no field, for any model."""
 
 
 def build_converse_body(call: Call) -> JSON:
-    """Return the request's JSON. What was not asked for is not sent.
+    """Return the request's JSON. Parameters that the caller did not set are not sent.
 
     Raises:
         UnsupportedParameterError: The model or the API cannot take a parameter or a part.
     """
     check_capabilities(call)
-    refuse_what_has_no_place(call, NO_PLACE)
+    reject_unsupported(call, UNSUPPORTED)
     system, messages = build_messages(call)
     params = call.params
     inference = {
@@ -63,8 +63,8 @@ def build_converse_body(call: Call) -> JSON:
     return body
 
 
-def refuse_what_has_no_place(call: Call, names: tuple[str, ...]) -> None:
-    """Refuse parameters that the API has no field for.
+def reject_unsupported(call: Call, names: tuple[str, ...]) -> None:
+    """Check that the call has none of the parameters `names`, no `logprobs` and no `json_mode`.
 
     Raises:
         UnsupportedParameterError: The call has one of them.
@@ -75,33 +75,33 @@ def refuse_what_has_no_place(call: Call, names: tuple[str, ...]) -> None:
     if call.params.logprobs:
         raise cannot_take(call, "logprobs")
     if call.params.json_mode:
-        raise cannot_take(call, "json_mode", hint="Give the schema with output=..., or ask for JSON in the prompt.")
+        raise cannot_take(call, "json_mode", hint="Pass a JSON schema as output=..., or ask for JSON in the prompt.")
 
 
 def build_messages(call: Call) -> tuple[list[JSON], list[JSON]]:
-    """Return the system's blocks and the messages, with the marks of the cache.
+    """Return the system blocks and the messages, with cache points.
 
     Raises:
-        InvalidPromptError: Nobody but the system says anything.
+        InvalidPromptError: The prompt has only system messages.
     """
     turns = build_blocks(call)
     system = turns.pop(0)[1] if turns and turns[0][0] == "system" else []
     if not turns:
-        raise InvalidPromptError("the prompt has no message but the system's", hint="Add one of the user.")
+        raise InvalidPromptError("the prompt has only system messages", hint="Add a user message.")
     if system and call.cache == "system_and_tools":
         system.append(_CACHE_POINT)
-    of_user = [blocks for role, blocks in turns if role == "user"]
+    user_turns = [blocks for role, blocks in turns if role == "user"]
     marked = _CACHED_USER_MESSAGES.get(call.cache or "", 0)
-    for blocks in of_user[len(of_user) - min(marked, len(of_user)) :]:
+    for blocks in user_turns[len(user_turns) - min(marked, len(user_turns)) :]:
         blocks.append(_CACHE_POINT)
     return system, [{"role": role, "content": blocks} for role, blocks in turns]
 
 
 def build_tool_config(call: Call) -> JSON | None:
-    """Return the tools and which of them is to be called.
+    """Return the tools and the tool choice, or None without tools.
 
     Raises:
-        UnsupportedParameterError: The API cannot be told not to call any.
+        UnsupportedParameterError: The tool choice is `none`, for which the API has no value.
     """
     choice = check_tool_choice(call)
     if choice == "none":
@@ -139,8 +139,8 @@ def _text_format(schema: JSON) -> JSON:
 
 
 def _add_reasoning(call: Call, effort: str, body: JSON) -> None:
-    """Say how much the model is to think: each vendor has fields of its own for it."""
-    add = _REASONING.get(find_vendor(call.model.name), _add_effort)
+    """Add the fields for `reasoning_effort`, which differ by vendor."""
+    add = _REASONING_BUILDERS.get(find_vendor(call.model.name), _add_effort)
     add(call, effort, body)
 
 
@@ -152,7 +152,7 @@ def _add_effort(call: Call, effort: str, body: JSON) -> None:
 
 def _add_claude_thinking(call: Call, effort: str, body: JSON) -> None:
     # https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-adaptive-thinking.html (2026-11)
-    fields = build_thinking(call, call.params.max_new_tokens or call.model.max_output_tokens or _LEAST_DEFAULT_LIMIT)
+    fields = build_thinking(call, call.params.max_new_tokens or call.model.max_output_tokens or _ASSUMED_OUTPUT_LIMIT)
     word = fields.get("output_config", {}).get("effort")
     if word is not None:
         body["outputConfig"] = {**body.get("outputConfig", {}), "effort": word}
@@ -177,7 +177,7 @@ def _check_effort(call: Call, effort: str, *known: str) -> None:
         raise cannot_take(call, f"reasoning_effort={effort!r} for this model", hint=f"It takes: {', '.join(known)}.")
 
 
-_REASONING: dict[str, Callable[[Call, str, JSON], None]] = {
+_REASONING_BUILDERS: dict[str, Callable[[Call, str, JSON], None]] = {
     "anthropic": _add_claude_thinking,
     "amazon": _add_nova_reasoning,
     "openai": _add_gpt_oss_reasoning,

@@ -1,4 +1,4 @@
-"""Events of Converse, and of Nova's own API, which is shaped like it, into ours.
+"""Convert the events of Converse and of Nova's native API, which has the same shapes.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
 """
@@ -33,9 +33,10 @@ from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_
 
 __all__ = ["REDACTED", "SERVER_TOOL", "SIGNATURE", "ConversePayload"]
 
-SIGNATURE = "reasoning_signature"
-REDACTED = "redacted_reasoning"
-SERVER_TOOL = "server_tool"
+# The kinds of opaque data, which are sent back on the next turn.
+SIGNATURE = "reasoning_signature"  # after the reasoning that it signs
+REDACTED = "redacted_reasoning"  # encrypted reasoning, base64
+SERVER_TOOL = "server_tool"  # the complete block of a tool that Bedrock ran, or of its result
 
 _SERVER_TOOL_USE = "server_tool_use"
 
@@ -57,7 +58,7 @@ class _ImageStart(msgspec.Struct, gc=False):
     format: str | None = None
 
 
-class _BlockBegin(msgspec.Struct, gc=False):
+class _StartFields(msgspec.Struct, gc=False):
     toolUse: _ToolUse | None = None  # noqa: N815
     toolResult: _ToolResult | None = None  # noqa: N815
     image: _ImageStart | None = None
@@ -65,7 +66,7 @@ class _BlockBegin(msgspec.Struct, gc=False):
 
 class _BlockStart(msgspec.Struct, gc=False):
     contentBlockIndex: int | None = None  # noqa: N815
-    start: _BlockBegin | None = None
+    start: _StartFields | None = None
 
 
 class _Reasoning(msgspec.Struct, gc=False):
@@ -114,7 +115,7 @@ class _Metadata(msgspec.Struct, gc=False):
     usage: dict[str, Any] | None = None
 
 
-class _Nothing(msgspec.Struct, gc=False):
+class _NoFields(msgspec.Struct, gc=False):
     pass
 
 
@@ -132,7 +133,7 @@ class _Source(msgspec.Struct, gc=False):
 
 
 class _Block:
-    """What of a block is only known at its end."""
+    """The data of the open block that becomes events only at its end."""
 
     __slots__ = ("image", "redacted", "result", "server_call", "signature")
 
@@ -145,9 +146,9 @@ class _Block:
 
 
 class ConversePayload(TypedPayload):
-    """The state machine behind one answer. Blocks come one after another, and may lack their start or their stop.
+    """The state machine of one response. Blocks are not interleaved, and may lack their start or their stop.
 
-    The semantic terminal is the stop reason; usage comes behind it, from some hosts before it.
+    The response is complete with its stop reason. The usage follows it; some hosts send the usage first.
     """
 
     finish_reasons: ClassVar[Mapping[str, FinishReason]] = {
@@ -168,28 +169,28 @@ class ConversePayload(TypedPayload):
         super().__init__(provider)
         self._block = _Block()
         self._image_type = "image/*"
-        self._key: int | None = None  # of the block that is open
+        self._key: int | None = None  # index of the open block
         self._usage: dict[str, Any] | None = None
 
     def handle_named(self, name: str, value: Any, events: list[Event]) -> bool:
-        """Take one event that is no frame of its own; return whether its name is known."""
+        """Handle one event given by name and value; return whether the name is known."""
         method = _NAMED.get(name)
         if method is None or self.is_finished:
             self.ignored += 1
             return method is not None
-        kind, step = method
+        kind, handle = method
         found = convert_tolerantly(value, kind)
         if found is None:
             self.ignored += 1
         else:
-            step(self, found, events)
+            handle(self, found, events)
         return True
 
     def handle_wrapped(self, data: bytes, events: list[Event]) -> None:
-        """Take a chunk of Nova's own API: an object whose one field is an event.
+        """Handle a chunk of Nova's native API: an object whose only field is an event.
 
         Raises:
-            ProtocolError: It is no JSON, and the answer is not complete.
+            ProtocolError: The data is not JSON and the response is not complete.
         """
         try:
             chunk = None if self.is_finished else _WRAPPED.decode(data)
@@ -198,41 +199,42 @@ class ConversePayload(TypedPayload):
                 raise not_json(ServerSentEvent(data)) from None
             chunk = None
         is_known = False
-        for name, (_, step) in _NAMED.items() if chunk is not None else ():
+        for name, (_, handle) in _NAMED.items() if chunk is not None else ():
             value = getattr(chunk, name)
             if value is not None:
                 is_known = True
-                step(self, value, events)
+                handle(self, value, events)
         self.ignored += not is_known
 
     def read_document(self, body: bytes, events: list[Event]) -> None:
-        """Take a plain answer.
+        """Handle a response that is not streamed.
 
         Raises:
-            ProtocolError: It is none.
+            ProtocolError: The body is not a Converse response.
+            APIError: The body is an error document.
         """
         try:
-            answer = _DOCUMENTS.decode(body)
+            document = _DOCUMENTS.decode(body)
         except NotJSONError:
             raise not_json(ServerSentEvent(body)) from None
-        content = answer.output.message.content if answer and answer.output and answer.output.message else None
-        if answer is None or answer.stopReason is None or content is None:
+        content = document.output.message.content if document and document.output and document.output.message else None
+        if document is None or document.stopReason is None or content is None:
             failure = maybe_document_error(body)
             if failure is not None:
                 raise failure
             raise ProtocolError(
-                "the answer is JSON, but no answer of Converse", reason="order", excerpt=body, billed="maybe"
+                "the response is JSON, but not a Converse response", reason="order", excerpt=body, billed="maybe"
             )
         self.start(events)
         for index, block in enumerate(content):
             self._add_block(index, block, events)
-        self._add_metadata(_Metadata(answer.usage), events)
-        self._stop(_MessageStop(answer.stopReason), events)
+        self._add_metadata(_Metadata(document.usage), events)
+        self._stop(_MessageStop(document.stopReason), events)
         if not self.is_finished:
             self.end(events)
 
     def _add_block(self, index: int, block: Any, events: list[Event]) -> None:
-        """Take a block of a plain answer as the events that would have brought it."""
+        """Handle a complete block through the same methods as the events of a stream."""
         for name, value in block.items() if isinstance(block, dict) else ():
             pieces = _PIECES.get(name)
             if pieces is None:
@@ -245,26 +247,26 @@ class ConversePayload(TypedPayload):
                 self.handle_named("contentBlockDelta", {"contentBlockIndex": index, "delta": delta}, events)
         self._stop_block(_BlockStop(index), events)
 
-    def _begin(self, value: _Nothing, events: list[Event]) -> None:
+    def _begin(self, value: _NoFields, events: list[Event]) -> None:
         self.start(events)
 
     def _start_block(self, value: _BlockStart, events: list[Event]) -> None:
         self.start(events)
         self._enter(value.contentBlockIndex, events)
-        begin = value.start or _BlockBegin()
-        call = begin.toolUse
+        start = value.start or _StartFields()
+        call = start.toolUse
         if call is not None and call.type == _SERVER_TOOL_USE:
             fields = {"toolUseId": call.toolUseId, "name": call.name, "type": call.type}
             self._block.server_call = fields, []
         elif call is not None:
             self.calls.start(events, value.contentBlockIndex, call.toolUseId or "", call.name or "")
-        if begin.toolResult is not None:
-            fields = {name: getattr(begin.toolResult, name) for name in ("toolUseId", "type", "status")}
+        if start.toolResult is not None:
+            fields = {name: getattr(start.toolResult, name) for name in ("toolUseId", "type", "status")}
             self._block.result = {name: field for name, field in fields.items() if field is not None}
             self._block.result["content"] = []
-        if begin.image is not None:
+        if start.image is not None:
             self._block.image = []
-            self._image_type = f"image/{begin.image.format or '*'}"
+            self._image_type = f"image/{start.image.format or '*'}"
 
     def _add_delta(self, value: _BlockDelta, events: list[Event]) -> None:
         delta = value.delta
@@ -313,10 +315,10 @@ class ConversePayload(TypedPayload):
         elif source.bytes:
             self._block.image = [*(self._block.image or ()), source.bytes]
         else:
-            self.ignored += 1  # the image failed: what is wrong with it is said in text
+            self.ignored += 1  # the image failed; the model describes the failure in text
 
     def _enter(self, key: int | None, events: list[Event]) -> None:
-        """Begin a block; the one that was open is ended, if nobody said so."""
+        """Open a block; end the previous block if its stop is missing."""
         if key != self._key:
             self._end_block(events)
             self._key = key
@@ -327,7 +329,7 @@ class ConversePayload(TypedPayload):
         self.calls.finish(events, key)
 
     def _end_block(self, events: list[Event]) -> None:
-        """Write what of the block is only known at its end: opaque data behind what it belongs to."""
+        """Append the events that are only known at the end of the block, mostly opaque data."""
         block, self._block = self._block, _Block()
         self._key = None
         if block.signature:
@@ -365,7 +367,7 @@ class ConversePayload(TypedPayload):
             self.end(events)
 
     def _fail(self, value: Any, events: list[Event]) -> None:
-        """Take an exception, of which the framing made a frame."""
+        """Handle an exception message, which `EventStreamDecoder` converts into a frame of type `error`."""
         self.fail(stream_error(ServerSentEvent(msgspec.json.encode({"error": value.error}))))
 
 
@@ -373,10 +375,10 @@ class _Failure(msgspec.Struct, gc=False):
     error: Any = None
 
 
-_Step = Callable[[ConversePayload, Any, list[Event]], None]
+_Method = Callable[[ConversePayload, Any, list[Event]], None]
 
-_NAMED: dict[str, tuple[type[msgspec.Struct], _Step]] = {
-    "messageStart": (_Nothing, ConversePayload._begin),  # noqa: SLF001 - the table stands below its class
+_NAMED: dict[str, tuple[type[msgspec.Struct], _Method]] = {
+    "messageStart": (_NoFields, ConversePayload._begin),  # noqa: SLF001 - the table needs the class
     "contentBlockStart": (_BlockStart, ConversePayload._start_block),  # noqa: SLF001
     "contentBlockDelta": (_BlockDelta, ConversePayload._add_delta),  # noqa: SLF001
     "contentBlockStop": (_BlockStop, ConversePayload._stop_block),  # noqa: SLF001
@@ -386,7 +388,7 @@ _NAMED: dict[str, tuple[type[msgspec.Struct], _Step]] = {
 
 
 def _handlers() -> Handlers:
-    named = {name: (TolerantDecoder(kind), step) for name, (kind, step) in _NAMED.items()}
+    named = {name: (TolerantDecoder(kind), handle) for name, (kind, handle) in _NAMED.items()}
     return {**named, "error": (TolerantDecoder(_Failure), ConversePayload._fail)}  # noqa: SLF001
 
 
@@ -397,7 +399,7 @@ class _Wrapped(msgspec.Struct, gc=False):
     contentBlockDelta: _BlockDelta | None = None  # noqa: N815
     contentBlockStop: _BlockStop | None = None  # noqa: N815
     contentBlockStart: _BlockStart | None = None  # noqa: N815
-    messageStart: _Nothing | None = None  # noqa: N815
+    messageStart: _NoFields | None = None  # noqa: N815
     messageStop: _MessageStop | None = None  # noqa: N815
     metadata: _Metadata | None = None
 
@@ -421,6 +423,7 @@ class _Document(msgspec.Struct):
 
 _DOCUMENTS = TolerantDecoder(_Document)
 
+# The `start` of a complete block (None without one) and its deltas, as a stream would have them.
 _Pieces = tuple[Any, list[Any]]
 
 
@@ -466,12 +469,12 @@ _PIECES: dict[str, Callable[[Any], _Pieces]] = {
 def _citation(raw: dict[str, Any]) -> Citation:
     found = convert_tolerantly(raw, _Source) or _Source()
     web = found.location.web if found.location else None
-    # Other locations are places in the prompt's documents, not in the answer.
+    # Other locations are ranges in the prompt's documents, not in the response text.
     return Citation(web.url if web else None, found.title, raw=raw)
 
 
 def _joined_base64(pieces: list[str]) -> str:
-    """Return what came in pieces, each of which is base64 of its own, as one."""
+    """Return the base64 of the joined data of `pieces`, each of which is base64 on its own."""
     if len(pieces) == 1:
         return pieces[0]
     try:

@@ -1,1 +1,1 @@
-"""Bedrock's InvokeModel API: requests written, answers read."""
+"""Bedrock's InvokeModel API: build requests, read responses."""

@@ -1,4 +1,4 @@
-"""Amazon Bedrock's native API: each model is asked in its vendor's own form, and answers in it.
+"""The adapter of Amazon Bedrock's native API, whose requests and responses have the format of the model's vendor.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModelWithResponseStream.html
 """
@@ -45,7 +45,7 @@ class BedrockInvoke:
         )
 
     def decoder(self, call: Call) -> BodyDecoder:
-        """Return a fresh state machine for the answer to `call`, streamed or plain."""
+        """Return a new decoder for the response to `call`, streamed or not."""
         return BodyDecoder(
             InvokePayload(call.provider.opaque_owner, call.model.id),
             lambda body: self.parse_response(call, body),
@@ -54,11 +54,11 @@ class BedrockInvoke:
         )
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
-        """Return the events of a plain answer."""
+        """Return the events of a response that is not streamed."""
         events: list[Event] = []
         InvokePayload(call.provider.opaque_owner, call.model.id).read_document(body, events)
         return events
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
-        """Return the error that an answer with this status stands for."""
+        """Return the exception for an HTTP error response."""
         return classify_bedrock_error(status, headers, body)

@@ -1,7 +1,7 @@
-"""Conversations as one text, in the form that a family of models was trained on.
+"""Render conversations as one text, in the prompt format that a family of models was trained on.
 
-The forms of Llama: https://www.llama.com/docs/model-cards-and-prompt-formats/; of Mistral and Titan: the pages on their
-parameters in Amazon Bedrock's user guide (2026-11).
+Llama: https://www.llama.com/docs/model-cards-and-prompt-formats/. Mistral and Titan: the pages on their parameters in
+Amazon Bedrock's user guide (2026-11).
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from lm_deluge.adapters.capabilities import cannot_place, cannot_take
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import TextPart
 
-__all__ = ["llama_prompt", "mistral_prompt", "plain_prompt", "spoken", "titan_prompt"]
+__all__ = ["llama_prompt", "mistral_prompt", "single_prompt", "text_turns", "titan_prompt"]
 
 
-def spoken(call: Call) -> list[tuple[str, str]]:
+def text_turns(call: Call) -> list[tuple[str, str]]:
     """Return the messages as pairs of `system`, `user` or `assistant` and text.
 
     Raises:
-        UnsupportedParameterError: A message of the user or the system is not text.
+        UnsupportedParameterError: A user or system message has a part that is not text.
     """
     found: list[tuple[str, str]] = []
     for message in call.conversation:
@@ -41,25 +41,25 @@ def _text_of(message: Message) -> str:
     return message.completion
 
 
-def plain_prompt(call: Call) -> str:
-    """Return the one message of the user, as it is.
+def single_prompt(call: Call) -> str:
+    """Return the text of the only message.
 
     Raises:
-        UnsupportedParameterError: There is more than that.
+        UnsupportedParameterError: The conversation is not a single user message.
     """
-    turns = spoken(call)
+    turns = text_turns(call)
     if [role for role, _ in turns] != ["user"]:
-        raise cannot_take(call, "conversation with this model, but one message of the user", hint="Ask it alone.")
+        raise cannot_take(call, "conversation of several messages with this model", hint="Send a single user message.")
     return turns[0][1]
 
 
 def titan_prompt(call: Call) -> str:
-    """Return the conversation as Titan wants it: one message as it is, several with their speakers' names."""
-    turns = spoken(call)
+    """Return the prompt for Titan: a single message unchanged, several messages prefixed with `User:` and `Bot:`."""
+    turns = text_turns(call)
     names = {"user": "User", "assistant": "Bot"}
     for role, _ in turns:
         if role not in names:
-            raise cannot_take(call, f"message of role {role} with this model", hint="Say it as the user.")
+            raise cannot_take(call, f"message of role {role} with this model", hint="Send it as a user message.")
     if len(turns) == 1:
         return turns[0][1]
     lines = [f"{names[role]}: {text}" for role, text in turns]
@@ -67,16 +67,16 @@ def titan_prompt(call: Call) -> str:
 
 
 def mistral_prompt(call: Call) -> str:
-    """Return the conversation with the marks of Mistral's first models: the system speaks before the first question."""
+    """Return the prompt in the format of Mistral's first models: the system text precedes the first user message."""
     return _bracketed(call, system=lambda text: f"{text}\n\n", begin="<s>", end="</s>")
 
 
 def llama_prompt(call: Call, generation: str) -> str:
-    """Return the conversation with the marks of a generation of Llama: `llama2`, `llama4`, or any between them."""
+    """Return the prompt in the format of a generation of Llama: `llama2`, `llama4`, or any between them."""
     if generation == "llama2":
         return _bracketed(call, system=lambda text: f"<<SYS>>\n{text}\n<</SYS>>\n\n", begin="<s>", end=" </s><s>")
-    start, stop, over = ("<|header_start|>", "<|header_end|>", "<|eot|>") if generation == "llama4" else _LLAMA_3
-    turns = [f"{start}{role}{stop}\n\n{text}{over}" for role, text in spoken(call)]
+    start, stop, turn_end = ("<|header_start|>", "<|header_end|>", "<|eot|>") if generation == "llama4" else _LLAMA_3
+    turns = [f"{start}{role}{stop}\n\n{text}{turn_end}" for role, text in text_turns(call)]
     return f"<|begin_of_text|>{''.join(turns)}{start}assistant{stop}\n\n"
 
 
@@ -84,16 +84,16 @@ _LLAMA_3 = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 
 
 def _bracketed(call: Call, *, system: Callable[[str], str], begin: str, end: str) -> str:
-    """Return the conversation with the user's turns between `[INST]` and `[/INST]`."""
-    turns = spoken(call)
-    told = "".join(system(text) for role, text in turns if role == "system")
-    written = begin
+    """Return the prompt with the user messages between `[INST]` and `[/INST]`."""
+    turns = text_turns(call)
+    system_text = "".join(system(text) for role, text in turns if role == "system")
+    prompt = begin
     for role, text in turns:
         if role == "user":
-            written += f"[INST] {told}{text} [/INST]"
-            told = ""
+            prompt += f"[INST] {system_text}{text} [/INST]"
+            system_text = ""
         elif role == "assistant":
-            written += f" {text}{end}"
+            prompt += f" {text}{end}"
         elif role != "system":
-            raise cannot_take(call, f"message of role {role} with this model", hint="Say it as the user.")
-    return written
+            raise cannot_take(call, f"message of role {role} with this model", hint="Send it as a user message.")
+    return prompt

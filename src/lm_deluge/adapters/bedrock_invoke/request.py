@@ -1,4 +1,4 @@
-"""Requests in the native form of each family of models.
+"""Build the request body in the native format of each family of models.
 
 https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html
 """
@@ -12,16 +12,16 @@ from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.anthropic_messages.request import build_messages_body
 from lm_deluge.adapters.bedrock_converse.models import find_family, find_vendor
 from lm_deluge.adapters.bedrock_converse.request import (
-    NO_PLACE,
+    UNSUPPORTED,
     build_messages,
     build_tool_config,
-    refuse_what_has_no_place,
+    reject_unsupported,
 )
 from lm_deluge.adapters.bedrock_invoke.prompt_templates import (
     llama_prompt,
     mistral_prompt,
-    plain_prompt,
-    spoken,
+    single_prompt,
+    text_turns,
     titan_prompt,
 )
 from lm_deluge.adapters.capabilities import cannot_take, check_capabilities
@@ -33,11 +33,11 @@ JSON = dict[str, Any]
 
 _CLAUDE_VERSION = "bedrock-2023-05-31"
 _PENALTIES = ("presence_penalty", "frequency_penalty")
-_NO_TEXT_PLACE = (*NO_PLACE, "reasoning_effort")
+_UNSUPPORTED_BY_TEXT_MODELS = (*UNSUPPORTED, "reasoning_effort")
 
 
 def build_invoke_body(call: Call) -> JSON:
-    """Return the request's JSON, in the form of the model's family. What was not asked for is not sent.
+    """Return the request's JSON in the format of the model's family. Parameters that are not set are not sent.
 
     Raises:
         UnsupportedParameterError: The family cannot take a parameter or a part.
@@ -46,7 +46,7 @@ def build_invoke_body(call: Call) -> JSON:
 
 
 def build_invoke_headers(call: Call) -> dict[str, str]:
-    """Return what Bedrock itself is told, beside what the model is."""
+    """Return the headers for Bedrock itself: the service tier, which is not part of the model's body."""
     tier = call.params.service_tier
     return {} if tier is None else {"x-amzn-bedrock-service-tier": tier}
 
@@ -61,18 +61,20 @@ def _stop(call: Call) -> list[str] | None:
 
 def _claude(call: Call) -> JSON:
     # https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages-request-response.html
-    body = build_messages_body(call, version=_CLAUDE_VERSION, says_stream=False)
-    body.pop("service_tier", None)  # a header says it
+    body = build_messages_body(call, version=_CLAUDE_VERSION, includes_stream=False)
+    body.pop("service_tier", None)  # sent as a header instead
     return body
 
 
 def _nova(call: Call) -> JSON:
-    """Return a body in the form of Nova, which is nearly that of Converse."""
+    """Return a body in Nova's format, which resembles that of Converse."""
     # https://docs.aws.amazon.com/nova/latest/nova2-userguide/request-response-schema.html
     check_capabilities(call)
-    refuse_what_has_no_place(call, NO_PLACE)
+    reject_unsupported(call, UNSUPPORTED)
     if call.output is not None:
-        raise cannot_take(call, "output with this model", hint="Ask it through Converse, or give a tool of that form.")
+        raise cannot_take(
+            call, "output with this model", hint="Use the bedrock-converse adapter, or define a tool with this schema."
+        )
     system, messages = build_messages(call)
     params = call.params
     inference = _without_none(
@@ -101,7 +103,7 @@ def _nova(call: Call) -> JSON:
 
 
 def _chat(call: Call) -> JSON:
-    """Return a body in OpenAI's form: what Bedrock says of model and stream is in the path."""
+    """Return a body in OpenAI's format without the model and `stream`, which Bedrock takes from the path."""
     body = build_chat_body(call)
     for name in ("model", "stream", "stream_options", "service_tier"):
         body.pop(name, None)
@@ -115,14 +117,14 @@ def _chat(call: Call) -> JSON:
 
 
 def _check_text(call: Call, *able: str) -> None:
-    """Refuse what a model that continues text cannot take."""
+    """Check that the call has nothing that a text completion model cannot take, except the parameters `able`."""
     check_capabilities(call)
-    refuse_what_has_no_place(call, tuple(name for name in _NO_TEXT_PLACE if name not in able))
+    reject_unsupported(call, tuple(name for name in _UNSUPPORTED_BY_TEXT_MODELS if name not in able))
     if call.params.stop and "stop" not in able:
         raise cannot_take(call, "stop with this model")
     for name, value in (("tools", call.tools), ("output", call.output), ("cache", call.cache)):
         if value:
-            raise cannot_take(call, f"{name} with this model", hint="Ask it through Converse.")
+            raise cannot_take(call, f"{name} with this model", hint="Use the bedrock-converse adapter.")
 
 
 def _titan(call: Call) -> JSON:
@@ -165,7 +167,7 @@ def _mistral_text(call: Call) -> JSON:
 def _command(call: Call) -> JSON:
     _check_text(call, "stop")
     fields = {
-        "prompt": plain_prompt(call),
+        "prompt": single_prompt(call),
         "max_tokens": call.params.max_new_tokens,
         "temperature": call.params.temperature,
         "p": call.params.top_p,
@@ -177,14 +179,14 @@ def _command(call: Call) -> JSON:
 
 def _command_r(call: Call) -> JSON:
     _check_text(call, "stop", "seed", *_PENALTIES)
-    turns = spoken(call)
+    turns = text_turns(call)
     if not turns or turns[-1][0] != "user":
-        raise cannot_take(call, "conversation with this model that does not end with the user")
+        raise cannot_take(call, "conversation with this model that does not end with a user message")
     names = {"user": "USER", "assistant": "CHATBOT", "system": "SYSTEM"}
     preamble = turns.pop(0)[1] if turns[0][0] == "system" else None
     for role, _ in turns:
         if role not in names:
-            raise cannot_take(call, f"message of role {role} with this model", hint="Ask it through Converse.")
+            raise cannot_take(call, f"message of role {role} with this model", hint="Use the bedrock-converse adapter.")
     params = call.params
     fields = {
         "message": turns[-1][1],

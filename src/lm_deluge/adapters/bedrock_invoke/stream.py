@@ -1,8 +1,8 @@
-"""Chunks of Bedrock's native API into events: each holds a piece of the model's own stream.
+"""Convert the chunks of Bedrock's native API, each of which contains a frame of the model's own stream.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModelWithResponseStream.html
 
-Whose stream it is shows in its first chunk; the model's id need not say it.
+The first chunk shows the format of the stream, because the model's id may not contain the vendor.
 """
 
 from __future__ import annotations
@@ -46,26 +46,26 @@ class _Shape(msgspec.Struct, gc=False):
 _CHUNKS = TolerantDecoder(_Chunk)
 _SHAPES = TolerantDecoder(_Shape)
 
-# The type of an event of Claude stands first; what has it elsewhere is read in full.
+# Claude's events start with their type. An event with its type elsewhere is decoded in full.
 _TYPE = re.compile(rb'\s*\{\s*"type"\s*:\s*"([a-z_]+)"')
 _CONVERSE = re.compile(rb'\s*\{\s*"(messageStart|contentBlock(?:Start|Delta|Stop)|messageStop|metadata)"')
 _METRICS = b"amazon-bedrock-invocationMetrics"
 
 
 class InvokePayload:
-    """The state machine behind one answer: opens the chunks and hands them to the one that reads such a stream."""
+    """The state machine of one response: unwraps the chunks and passes them to the payload of the model's format."""
 
     def __init__(self, provider: str, model: str) -> None:
         self._provider = provider
         self._model = model
         self._inner: Payload | None = None
         self._has_usage = False
-        self._is_begun = False
+        self._is_started = False
         self._ignored = 0
 
     @property
     def is_finished(self) -> bool:
-        """Whether the answer was closed."""
+        """Whether `ResponseFinished` was emitted."""
         return self._inner is not None and self._inner.is_finished
 
     @property
@@ -75,56 +75,57 @@ class InvokePayload:
 
     @property
     def ignored(self) -> int:
-        """How many frames were passed over."""
+        """The number of ignored frames."""
         return self._ignored + (0 if self._inner is None else self._inner.ignored)
 
     def handle_plain(self, payloads: list[bytes], events: list[Event]) -> None:
-        """Take the data of frames without a type."""
+        """Handle the data of frames without a type."""
         for data in payloads:
             self.handle(ServerSentEvent(data), events)
 
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
-        """Take one frame."""
+        """Handle one frame."""
         if frame.event == "error":
             if not self.is_complete:
                 raise stream_error(frame)
             self._ignored += 1
             return
-        data = self._open(frame) if frame.event == "chunk" else None
+        data = self._unwrap(frame) if frame.event == "chunk" else None
         if data is None:
             self._ignored += 1
         else:
-            self._hand_on(data, events)
+            self._forward(data, events)
 
     def maybe_handle_tail(self, frame: ServerSentEvent, events: list[Event]) -> None:
-        """Take nothing: a message that was cut never counts."""
+        """Ignore a truncated message."""
 
     def finish(self, events: list[Event]) -> None:
-        """Close an answer whose terminal event came. OpenAI's end mark is not missing: here it is never sent."""
+        """Finish a complete response. Bedrock never sends OpenAI's `[DONE]`, so its absence is no warning."""
         if isinstance(self._inner, ChatPayload):
             self._inner.finish_document(events)
         elif self._inner is not None:
             self._inner.finish(events)
 
     def read_document(self, body: bytes, events: list[Event]) -> None:
-        """Take a plain answer.
+        """Handle a response that is not streamed.
 
         Raises:
-            DelugeError: It is none, or an error.
+            ProtocolError: The body is not a response of a known format.
+            APIError: The body is an error document.
         """
-        reader = _reader_of_document(body, self._provider, self._model)
-        if isinstance(reader, ConversePayload | TextPayload):
-            reader.read_document(body, events)
+        payload = _payload_for_document(body, self._provider, self._model)
+        if isinstance(payload, ConversePayload | TextPayload):
+            payload.read_document(body, events)
             return
-        is_chat = isinstance(reader, ChatPayload)
-        reader.handle(ServerSentEvent(_with_openai_s_word(body) if is_chat else body), events)
-        if not reader.is_complete:
-            raise ProtocolError("the answer is JSON, but no answer of a model", reason="order", excerpt=body)
-        if isinstance(reader, ChatPayload):
-            reader.finish_document(events)
+        is_chat = isinstance(payload, ChatPayload)
+        payload.handle(ServerSentEvent(_with_finish_reason(body) if is_chat else body), events)
+        if not payload.is_complete:
+            raise ProtocolError("the response is JSON, but not in a known model's format", reason="order", excerpt=body)
+        if isinstance(payload, ChatPayload):
+            payload.finish_document(events)
 
-    def _open(self, frame: ServerSentEvent) -> bytes | None:
-        """Return what is in a chunk."""
+    def _unwrap(self, frame: ServerSentEvent) -> bytes | None:
+        """Return the data in a chunk, or None if the chunk has none."""
         try:
             chunk = _CHUNKS.decode(frame.data)
             return a2b_base64(chunk.bytes) if chunk is not None and chunk.bytes is not None else None
@@ -133,9 +134,9 @@ class InvokePayload:
                 return None
             raise not_json(frame) from None
 
-    def _hand_on(self, data: bytes, events: list[Event]) -> None:
+    def _forward(self, data: bytes, events: list[Event]) -> None:
         if self._inner is None:
-            self._inner = _reader_of_chunk(data, self._provider, self._model)
+            self._inner = _payload_for_chunk(data, self._provider, self._model)
         inner = self._inner
         if isinstance(inner, AnthropicPayload):
             kind = _TYPE.match(data)
@@ -144,25 +145,25 @@ class InvokePayload:
             inner.handle_wrapped(data, events)
         elif isinstance(inner, ChatPayload):
             before = len(events)
-            inner.handle(ServerSentEvent(_with_openai_s_word(data)), events)
+            inner.handle(ServerSentEvent(_with_finish_reason(data)), events)
             self._has_usage = self._has_usage or any(isinstance(event, UsageReported) for event in events[before:])
             if _METRICS in data:
                 self._end_chat(inner, data, events)
         else:
             before = len(events)
             inner.handle(ServerSentEvent(data), events)
-            if len(events) == before and not self._is_begun:
-                # A chunk that says nothing does not say either whose stream this is.
+            if len(events) == before and not self._is_started:
+                # A chunk without events does not show the format either.
                 self._ignored, self._inner = self.ignored, None
-        self._is_begun = self._is_begun or bool(events)
+        self._is_started = self._is_started or bool(events)
 
     def _end_chat(self, inner: ChatPayload, data: bytes, events: list[Event]) -> None:
-        """Take Bedrock's own count, where the model told none: it ends a stream that has no end mark."""
+        """Finish a chat stream with Bedrock's metrics, the last frame; report their usage if the model sent none."""
         if not inner.is_complete or inner.is_finished:
             return
         try:
             shape = _SHAPES.decode(data)
-        except NotJSONError:  # behind the reason why the answer ends: then it is no matter
+        except NotJSONError:  # the response is already complete, so the frame may be ignored
             return
         if shape is not None and shape.metrics is not None:
             if not self._has_usage:
@@ -170,8 +171,8 @@ class InvokePayload:
             inner.finish_document(events)
 
 
-def _with_openai_s_word(data: bytes) -> bytes:
-    """Return a chunk of Mistral's with `finish_reason` where that has `stop_reason`.
+def _with_finish_reason(data: bytes) -> bytes:
+    """Return a chunk of Mistral with its `stop_reason` renamed to OpenAI's `finish_reason`.
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-mistral-chat-completion.html (2026-11)
     """
@@ -185,8 +186,8 @@ def _with_openai_s_word(data: bytes) -> bytes:
         return data
 
 
-def _reader_of_chunk(data: bytes, provider: str, model: str) -> Payload:
-    """Return who reads the stream that begins with this chunk."""
+def _payload_for_chunk(data: bytes, provider: str, model: str) -> Payload:
+    """Return the payload for the stream that starts with this chunk."""
     if _CONVERSE.match(data):
         return ConversePayload(provider)
     try:
@@ -201,7 +202,7 @@ def _reader_of_chunk(data: bytes, provider: str, model: str) -> Payload:
 
 
 def _is_chat(shape: _Shape) -> bool:
-    """Whether this is OpenAI's form: choices that say something in `delta` or `message`, not in `text`."""
+    """Whether this is OpenAI's chat format, whose choices have `delta` or `message`, not `text`."""
     first = shape.choices[0] if shape.choices else None
     if isinstance(first, dict):
         return "delta" in first or "message" in first
@@ -218,13 +219,14 @@ class _DocumentShape(msgspec.Struct, gc=False):
 _DOCUMENTS = TolerantDecoder(_DocumentShape)
 
 
-def _reader_of_document(
+def _payload_for_document(
     body: bytes, provider: str, model: str
 ) -> ConversePayload | TextPayload | AnthropicPayload | ChatPayload:
-    """Return who reads this plain answer.
+    """Return the payload for a response that is not streamed.
 
     Raises:
-        DelugeError: It is no JSON object, or an error.
+        ProtocolError: The body is not a JSON object.
+        APIError: The body is an error document.
     """
     try:
         shape = _DOCUMENTS.decode(body)

@@ -1,4 +1,4 @@
-"""Answers of models that continue text, each vendor's in its own words, into events.
+"""Convert the responses of text completion models, each in its vendor's format.
 
 https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html
 """
@@ -25,7 +25,7 @@ JSON = dict[str, Any]
 
 
 class _Chunk(msgspec.Struct, gc=False):
-    """What any of them writes: no two mean different things by the same name."""
+    """The fields of all vendors; no name has two meanings."""
 
     outputText: str | None = None  # noqa: N815 - Titan
     completionReason: str | None = None  # noqa: N815
@@ -64,14 +64,14 @@ class _Source(msgspec.Struct, gc=False):
 
 
 _CHUNKS = TolerantDecoder(_Chunk)
-_MOST_NESTED = 2
+_MAX_DEPTH = 2  # responses nest one level (`results`, `outputs`, ...); the second is slack that still bounds recursion
 
 
 class TextPayload(TypedPayload):
-    """The state machine behind one answer.
+    """The state machine of one response.
 
-    The semantic terminal is the reason why the text ends, or what only a last chunk has: Titan's total count. Bedrock's
-    own count of tokens stands in the last chunk too, or in one behind it.
+    The response is complete with its stop reason, or with Titan's total token count, which only the last chunk has.
+    Bedrock's metrics are in the last chunk or in a chunk after it.
     """
 
     handlers: ClassVar[Handlers] = {}
@@ -102,11 +102,11 @@ class TextPayload(TypedPayload):
 
     @property
     def is_complete(self) -> bool:
-        """Whether the last chunk was seen."""
+        """Whether the last chunk with text was received."""
         return self._is_last
 
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
-        """Take one chunk."""
+        """Handle one chunk."""
         if self.is_finished:
             self.ignored += 1
             return
@@ -122,19 +122,20 @@ class TextPayload(TypedPayload):
             self._add_chunk(chunk, frame, events)
 
     def read_document(self, body: bytes, events: list[Event]) -> None:
-        """Take a plain answer.
+        """Handle a response that is not streamed.
 
         Raises:
-            ProtocolError: It is none.
+            ProtocolError: The body is not a response of a known format.
+            APIError: The body is an error document.
         """
         self.handle(ServerSentEvent(body), events)
         if not self.is_complete:
-            raise ProtocolError("the answer is JSON, but no answer of a model", reason="order", excerpt=body)
+            raise ProtocolError("the response is JSON, but not in a known model's format", reason="order", excerpt=body)
         if not self.is_finished:
             self.end(events)
 
     def finish(self, events: list[Event]) -> None:
-        """Close an answer behind which Bedrock counted no tokens; no end mark is missing."""
+        """Finish a complete response without Bedrock's metrics. The format has no end mark, so this is no warning."""
         self.end(events)
 
     def _add_chunk(self, chunk: _Chunk, frame: ServerSentEvent, events: list[Event]) -> None:
@@ -143,7 +144,7 @@ class TextPayload(TypedPayload):
             return
         if chunk.guardrail == "INTERVENED":
             self._is_blocked = True
-        self._say(chunk, events)
+        self._add_content(chunk, events)
         if chunk.metrics is not None:
             self._report(read_metrics(chunk.metrics), events)
         elif chunk.results is not None or chunk.generation_token_count:
@@ -151,8 +152,8 @@ class TextPayload(TypedPayload):
         if self._is_last and chunk.metrics is not None:
             self.end(events)
 
-    def _say(self, chunk: _Chunk, events: list[Event], depth: int = 0) -> None:
-        """Take text and reason, of a plain answer from the first of the pieces in which they stand there."""
+    def _add_content(self, chunk: _Chunk, events: list[Event], depth: int = 0) -> None:
+        """Add the text and the stop reason of a chunk, or of the first element of a list inside the chunk."""
         is_summary = chunk.event_type == "stream-end"
         text = chunk.outputText or chunk.generation or chunk.completion or chunk.text
         reason = chunk.completionReason or chunk.stop_reason or chunk.finish_reason
@@ -165,13 +166,13 @@ class TextPayload(TypedPayload):
         for call in chunk.tool_calls or () if not is_summary else ():
             self._add_call(call, events)
         for source in chunk.citations or () if not is_summary else ():
-            self._cite(source, events)
+            self._add_citation(source, events)
         if reason and self.reason is None:
             self.reason = reason
         self._is_last = self._is_last or reason is not None or chunk.totalOutputTextTokenCount is not None
         inner = convert_tolerantly(nested[0], _Chunk) if nested else None
-        if inner is not None and depth < _MOST_NESTED:
-            self._say(inner, events, depth + 1)
+        if inner is not None and depth < _MAX_DEPTH:
+            self._add_content(inner, events, depth + 1)
         elif not known:
             self.ignored += 1
 
@@ -185,13 +186,13 @@ class TextPayload(TypedPayload):
         self.calls.add(events, key, msgspec.json.encode(call.parameters or {}).decode())
         self.calls.finish(events, key)
 
-    def _cite(self, raw: Any, events: list[Event]) -> None:
+    def _add_citation(self, raw: Any, events: list[Event]) -> None:
         found = convert_tolerantly(raw, _Source)
         if found is not None:
             events.append(Citation(start=found.start, end=found.end, raw=raw))
 
     def _count_document(self, chunk: _Chunk, events: list[Event]) -> None:
-        """Report what a plain answer says of its tokens itself; in a stream Bedrock's own count follows."""
+        """Report the counts in a response that is not streamed; in a stream Bedrock's metrics follow."""
         if not self._is_last:
             return
         inner = convert_tolerantly((chunk.results or [None])[0], _Chunk) or _Chunk()
@@ -208,7 +209,7 @@ class TextPayload(TypedPayload):
         events.append(UsageReported(usage))
 
     def finish_reason(self) -> FinishReason:
-        """Return our word for the model's; a guardrail that blocked the answer leaves it without any."""
+        """Return the finish reason. A response blocked by a guardrail has no stop reason of its own."""
         return "content_filter" if self.reason is None and self._is_blocked else super().finish_reason()
 
 

@@ -1,1 +1,1 @@
-"""Gemini's generateContent API: requests written, answers read."""
+"""Gemini's generateContent API: build requests, read responses."""

@@ -1,4 +1,4 @@
-"""Gemini's `generateContent`, at Google AI and at Vertex.
+"""The adapter of Gemini's `generateContent`, as Google AI and Vertex serve it.
 
 https://ai.google.dev/api/generate-content#method:-models.streamgeneratecontent
 """
@@ -45,23 +45,28 @@ class GeminiGenerate:
         )
 
     def decoder(self, call: Call) -> BodyDecoder:
-        """Return a fresh state machine for the answer to `call`, streamed or plain."""
+        """Return a new decoder for the response to `call`, streamed or not."""
         return BodyDecoder(
             GeminiPayload(call.provider.opaque_owner),
             lambda body: self.parse_response(call, body),
             max_event_bytes=call.max_event_bytes,
-            # What a stream is where a proxy lost `alt=sse`.
+            # Without `alt=sse`, which some proxies drop, the stream is a JSON array.
             array_framing=JSONArrayDecoder,
         )
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
-        """Return the events of a plain answer: it is a stream of one chunk."""
+        """Return the events of a response that is not streamed, which is read as a stream of one chunk.
+
+        Raises:
+            ProtocolError: The JSON has no candidate with a finish reason.
+            APIError: The JSON is an error.
+        """
         payload = GeminiPayload(call.provider.opaque_owner)
         events: list[Event] = []
         payload.handle(ServerSentEvent(body), events)
         if not payload.is_complete:
             raise ProtocolError(
-                "the answer is JSON, but no candidate with a finish reason",
+                "the response is JSON, but has no candidate with a finish reason",
                 reason="order",
                 excerpt=body,
                 billed="maybe",
@@ -70,5 +75,5 @@ class GeminiGenerate:
         return events
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
-        """Return the error that an answer with this status stands for."""
+        """Return the exception for an HTTP error response."""
         return classify_status(status, headers, body)

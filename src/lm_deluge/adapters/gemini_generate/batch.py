@@ -1,7 +1,7 @@
-"""Gemini's batches at Google AI: an uploaded file of requests in, a file of responses out.
+"""Gemini's batches at Google AI: upload a file of requests, download a file of responses.
 
-https://ai.google.dev/gemini-api/docs/batch-api, https://ai.google.dev/api/batch-api (2026-11). Requests may stand in
-the batch itself too, up to 20 MB; then each poll brings all answers at once. The file is for any size.
+https://ai.google.dev/gemini-api/docs/batch-api, https://ai.google.dev/api/batch-api (2026-11). The API also takes
+requests inline, up to 20 MB, but then each poll returns all responses. Files work for any size, so only they are used.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from lm_deluge.wire.http import HttpRequest
 __all__ = ["GeminiBatch"]
 
 _UPLOAD_URL = "x-goog-upload-url"
-_CANCELLED = 1  # of google.rpc.Code
-# https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto: errors in a batch have these numbers, not
-# those of HTTP (2026-11).
+_CANCELLED = 1  # google.rpc.Code.CANCELLED
+# https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto (2026-11): errors in a
+# batch have these codes, mapped here to HTTP statuses.
 _STATUS_OF_CODE = {
     2: 500,
     3: 400,
@@ -51,7 +51,7 @@ _STATUS_OF_CODE = {
     15: 500,
     16: 401,
 }
-# The REST API says BATCH_STATE_..., its guide and Vertex JOB_STATE_... (2026-11).
+# Without their prefix: the REST API writes BATCH_STATE_..., its guide and Vertex write JOB_STATE_... (2026-11).
 _PHASES: dict[str, Phase] = {
     "PENDING": "validating",
     "SUCCEEDED": "ended",
@@ -59,8 +59,8 @@ _PHASES: dict[str, Phase] = {
     "CANCELLED": "cancelled",
     "EXPIRED": "expired",
 }
-_PAGE = 100
-_MOST_PAGES = 20
+_PAGE = 100  # batches per page: few requests, and each response stays small
+_MOST_PAGES = 20  # 2,000 batches: more than an account submits between a lost submission and its search
 
 
 class _Output(msgspec.Struct, frozen=True, rename="camel"):
@@ -107,7 +107,7 @@ class _Line(msgspec.Struct):
 
 
 class GeminiBatch:
-    """The batch API `gemini-batch`. No number of requests is documented; ours bounds what is kept in memory."""
+    """The batch API `gemini-batch`. Google documents no limit of requests; ours bounds the memory used."""
 
     name: ClassVar[str] = "gemini-batch"
     max_requests: ClassVar[int] = 100_000
@@ -115,11 +115,11 @@ class GeminiBatch:
     separator: ClassVar[bytes] = b"\n"
 
     def encode_item(self, call: Call, custom_id: str, request: HttpRequest) -> bytes:
-        """Return a request as a line of the file."""
+        """Return a request as a line of the uploaded file."""
         return msgspec.json.encode({"key": custom_id, "request": msgspec.Raw(request.body)})
 
     def submit(self, call: Call, items: Items, batch: str) -> Exchanges[str]:
-        """Ask for a place for the file, upload it there, have it answered."""
+        """Upload the file of requests and create the batch; return the batch's name."""
         file = yield from _upload(call, items, batch)
         content = {"batch": {"displayName": batch, "inputConfig": {"fileName": file}}}
         collection, name = wire_name(call.model.name)
@@ -128,11 +128,11 @@ class GeminiBatch:
         return read_document(created.body, _Operation).name
 
     def build_poll(self, call: Call, handle: str) -> HttpRequest:
-        """Return the request for the state of a batch."""
+        """Return the request that reads the state of a batch."""
         return build_side_request(call, path=f"/v1beta/{quote(handle)}")
 
     def read_state(self, body: bytes) -> BatchState:
-        """Return the state that a poll was answered with."""
+        """Return the state in the response to a poll."""
         operation = read_document(body, _Operation)
         output = operation.response or operation.metadata.output
         stats = operation.metadata.batch_stats
@@ -155,18 +155,18 @@ class GeminiBatch:
         ]
 
     def read_result(self, line: bytes) -> BatchResult:
-        """Return what a line of the file says."""
+        """Parse one line of the file of responses."""
         read = read_document(line, _Line)
         if bytes(read.response) not in (b"null", b"{}"):
             return BatchResult(custom_id=read.key, body=bytes(read.response))
         return BatchResult(custom_id=read.key, error=_classify(read.error or {}))
 
     def build_cancel(self, call: Call, handle: str) -> HttpRequest:
-        """Return the request that ends a batch early."""
+        """Return the request that cancels a batch."""
         return build_side_request(call, method="POST", path=f"/v1beta/{quote(handle)}:cancel")
 
     def search(self, call: Call, batch: str, *, count: int, since: float) -> Exchanges[list[ListedBatch]]:
-        """Look through the list, whose order nobody tells, for our name."""
+        """Search the list of batches for our name. The order of the list is not documented, so all pages are read."""
         query = [("pageSize", str(_PAGE))]
         for _ in range(_MOST_PAGES):
             answer = yield build_side_request(call, path="/v1beta/batches", query=query)
@@ -181,19 +181,22 @@ class GeminiBatch:
 
 
 def _upload(call: Call, items: Items, batch: str) -> Exchanges[str]:
-    """Upload the file by the resumable protocol, in one go: https://ai.google.dev/api/files#method:-media.upload."""
+    """Upload the file in one request of the resumable protocol; return its name.
+
+    https://ai.google.dev/api/files#method:-media.upload
+    """
     pieces = items.framed(b"", b"\n")
-    begin = {
+    start = {
         "x-goog-upload-protocol": "resumable",
         "x-goog-upload-command": "start",
         "x-goog-upload-header-content-length": str(len(pieces)),
         "x-goog-upload-header-content-type": "application/jsonl",
     }
     file = {"file": {"displayName": batch, "mimeType": "application/jsonl"}}
-    place = yield build_side_request(call, method="POST", path="/upload/v1beta/files", headers=begin, content=file)
-    url = place.headers.get(_UPLOAD_URL)
+    session = yield build_side_request(call, method="POST", path="/upload/v1beta/files", headers=start, content=file)
+    url = session.headers.get(_UPLOAD_URL)
     if not url:
-        raise ProtocolError("the provider named no place to upload the batch to", reason="order")
+        raise ProtocolError("the provider returned no upload URL for the batch", reason="order")
     finish = {
         "content-type": "application/jsonl",
         "x-goog-upload-offset": "0",

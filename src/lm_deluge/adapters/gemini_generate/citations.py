@@ -1,7 +1,7 @@
-"""The sources of a grounded answer: `groundingMetadata` and `citationMetadata` into citations.
+"""Convert `groundingMetadata` and `citationMetadata` into citations.
 
-https://ai.google.dev/api/generate-content#GroundingMetadata (read 2026-11): positions are bytes of UTF-8; here they are
-characters.
+https://ai.google.dev/api/generate-content#GroundingMetadata (read 2026-11): positions are in bytes of UTF-8; a
+`Citation` has them in characters.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import msgspec
 from lm_deluge.events import Citation, Event
 from lm_deluge.wire.tolerant_json import convert_tolerantly
 
-__all__ = ["CitationMetadata", "GroundingMetadata", "Sources"]
+__all__ = ["CitationCollector", "CitationMetadata", "GroundingMetadata"]
 
 
-class _Place(msgspec.Struct, gc=False, rename="camel"):
+class _Source(msgspec.Struct, gc=False, rename="camel"):
     uri: str | None = None
     source_uri: str | None = None
     title: str | None = None
@@ -51,7 +51,7 @@ class _SearchEntryPoint(msgspec.Struct, gc=False, rename="camel"):
 
 
 class GroundingMetadata(msgspec.Struct, gc=False, rename="camel"):
-    """What a search, a map or a store of files brought, and which words of the answer rest on it."""
+    """The sources found by a search, map or file search tool, and the ranges of text that they support."""
 
     grounding_chunks: list[Any] | None = None
     grounding_supports: list[Any] | None = None
@@ -59,72 +59,75 @@ class GroundingMetadata(msgspec.Struct, gc=False, rename="camel"):
 
 
 class CitationMetadata(msgspec.Struct, gc=False, rename="camel"):
-    """What of the answer is known from elsewhere; Gemini and Vertex call the list differently."""
+    """The ranges of text that are recited from a source. Gemini and Vertex have different names for the list."""
 
     citation_sources: list[Any] | None = None
     citations: list[Any] | None = None
 
 
-class Sources:
-    """Makes citations, each once, although chunks repeat what earlier ones said."""
+class CitationCollector:
+    """Emits each citation once, although chunks repeat the metadata of earlier chunks."""
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
         self._encoded = b""
-        self._told: set[tuple[str | None, str | None, int | None, int | None]] = set()
-        self._waiting: dict[tuple[str | None, str | None], Any] = {}  # found, but no words rest on it yet
+        self._emitted: set[tuple[str | None, str | None, int | None, int | None]] = set()
+        self._uncited: dict[tuple[str | None, str | None], Any] = {}  # sources that support no range of text so far
         self.search_suggestions = ""
 
     def add_text(self, text: str) -> None:
-        """Note a piece of the answer, in which positions are."""
+        """Append a piece of the response's text, to which the positions refer."""
         self._pieces.append(text)
 
     def add_grounding(self, metadata: GroundingMetadata, events: list[Event]) -> None:
-        """Take what a chunk says of grounding."""
+        """Emit the citations in the grounding metadata of a chunk."""
         if metadata.search_entry_point is not None:
             self.search_suggestions = metadata.search_entry_point.rendered_content or self.search_suggestions
         chunks = metadata.grounding_chunks or []
-        places = [_place_of(chunk) for chunk in chunks]
-        for place, chunk in zip(places, chunks, strict=True):
-            self._waiting.setdefault((_url(place), place.title), chunk)
+        sources = [_source_of(chunk) for chunk in chunks]
+        for source, chunk in zip(sources, chunks, strict=True):
+            self._uncited.setdefault((_url(source), source.title), chunk)
         for raw in metadata.grounding_supports or ():
             support = convert_tolerantly(raw, _Support) or _Support()
             start, end = self._range(support.segment)
             for index in support.grounding_chunk_indices or ():
                 if 0 <= index < len(chunks):
                     found = {"groundingChunk": chunks[index], "groundingSupport": raw}
-                    self._tell(Citation(_url(places[index]), places[index].title, start, end, found), events)
+                    self._emit(Citation(_url(sources[index]), sources[index].title, start, end, found), events)
 
     def add_citations(self, metadata: CitationMetadata, events: list[Event]) -> None:
-        """Take what a chunk says of recitation."""
+        """Emit the citations in the citation metadata of a chunk."""
         for raw in [*(metadata.citation_sources or ()), *(metadata.citations or ())]:
-            place, segment = convert_tolerantly(raw, _Place), convert_tolerantly(raw, _Segment)
-            if place is not None:
-                self._tell(Citation(place.uri, place.title, *self._range(segment), raw), events)
+            source, segment = convert_tolerantly(raw, _Source), convert_tolerantly(raw, _Segment)
+            if source is not None:
+                self._emit(Citation(source.uri, source.title, *self._range(segment), raw), events)
 
     def add_annotation(self, raw: Any, events: list[Event]) -> None:
-        """Take an annotation of the Interactions API: of a page, a file or a place."""
+        """Emit the citation of an annotation of the Interactions API: a page, a file or a place on a map."""
         found, segment = convert_tolerantly(raw, _Annotation), convert_tolerantly(raw, _ByteRange) or _ByteRange()
         if found is not None:
             url, title = found.url or found.document_uri, found.title or found.file_name or found.name
             span = self._range(_Segment(segment.start_index, segment.end_index))
-            self._tell(Citation(url, title, *span, raw), events)
+            self._emit(Citation(url, title, *span, raw), events)
 
     def finish(self, events: list[Event]) -> None:
-        """Tell of sources on which no words in particular rest."""
-        cited = {told[:2] for told in self._told}
-        for key, chunk in self._waiting.items():
+        """Emit the sources that support no particular range of text."""
+        cited = {key[:2] for key in self._emitted}
+        for key, chunk in self._uncited.items():
             if key not in cited:
-                self._tell(Citation(*key, raw={"groundingChunk": chunk}), events)
+                self._emit(Citation(*key, raw={"groundingChunk": chunk}), events)
 
-    def _tell(self, citation: Citation, events: list[Event]) -> None:
+    def _emit(self, citation: Citation, events: list[Event]) -> None:
         key = (citation.url, citation.title, citation.start, citation.end)
-        if key not in self._told and (citation.url or citation.title):
-            self._told.add(key)
+        if key not in self._emitted and (citation.url or citation.title):
+            self._emitted.add(key)
             events.append(citation)
 
     def _range(self, segment: _Segment | None) -> tuple[int | None, int | None]:
-        """Return where the segment is, in characters. Its text decides where the numbers, of a part, lead elsewhere."""
+        """Return the range of the segment in characters.
+
+        The positions count from the start of a part, so if they do not match the segment's text, the text is searched.
+        """
         if segment is None or segment.end_index is None:
             return None, None
         if self._pieces:
@@ -142,11 +145,11 @@ class Sources:
         return len(self._encoded[:size].decode("utf-8", "ignore"))
 
 
-def _place_of(chunk: Any) -> _Place:
-    """Return the source in a chunk, which names its kind: `web`, `retrievedContext`, `maps`, `image`."""
+def _source_of(chunk: Any) -> _Source:
+    """Return the source in a chunk, whose only key is its kind: `web`, `retrievedContext`, `maps`, `image`."""
     kinds = chunk.values() if isinstance(chunk, dict) else ()
-    return next((found for each in kinds if (found := convert_tolerantly(each, _Place)) is not None), _Place())
+    return next((found for each in kinds if (found := convert_tolerantly(each, _Source)) is not None), _Source())
 
 
-def _url(place: _Place) -> str | None:
-    return place.uri or place.source_uri
+def _url(source: _Source) -> str | None:
+    return source.uri or source.source_uri

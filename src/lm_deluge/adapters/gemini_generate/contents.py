@@ -1,4 +1,4 @@
-"""A conversation as Gemini's `contents`: turns of parts.
+"""Convert a conversation into Gemini's `contents`.
 
 https://ai.google.dev/api/caching#Content, https://ai.google.dev/gemini-api/docs/thought-signatures (read 2026-11)
 """
@@ -28,20 +28,20 @@ from lm_deluge.prompt.parts import (
     ToolResultPart,
 )
 
-__all__ = ["ECHOES", "INSTRUCTING", "build_contents", "build_instruction", "leading_instructions"]
+__all__ = ["ECHOES", "INSTRUCTION_ROLES", "build_contents", "build_instruction", "leading_instructions"]
 
 JSON = dict[str, Any]
 
 _SIGNATURE = "thought_signature"
 _WHOLE_PARTS = ("executable_code", "code_execution_result", "tool_call", "tool_response", "thought_media")
-# What a search page suggests belongs to the answer, and Google does not want it back.
+# Search suggestions are listed so that they do not count as dropped, but Google does not want them back.
 ECHOES = frozenset({_SIGNATURE, *_WHOLE_PARTS, "search_suggestions"})
 
-# Ids that we made up where Gemini gave none are not Gemini's business.
-_MADE_UP = re.compile(r"call_\d+")
-INSTRUCTING = ("system", "developer")
+# Ids that we generate for calls to which Gemini gives none; they are not sent.
+_GENERATED_ID = re.compile(r"call_\d+")
+INSTRUCTION_ROLES = ("system", "developer")
 _RESOLUTIONS = {"low": "MEDIA_RESOLUTION_LOW", "high": "MEDIA_RESOLUTION_HIGH"}
-# Vertex wants to know what lies at a URL.
+# Vertex requires the media type of a URL.
 _TYPES_BY_ENDING = {
     "png": "image/png",
     "jpg": "image/jpeg",
@@ -57,19 +57,19 @@ _TYPES_BY_ENDING = {
 
 
 def leading_instructions(call: Call) -> list[str]:
-    """Return the texts of the system messages; they stand before all others.
+    """Return the texts of the system messages at the start of the conversation.
 
     Raises:
-        UnsupportedParameterError: One stands behind another message, or has something else than text in it.
+        UnsupportedParameterError: A system message follows another message, or has a part that is not text.
     """
     texts: list[str] = []
     is_leading = True
     for message in call.conversation:
-        if message.role not in INSTRUCTING:
+        if message.role not in INSTRUCTION_ROLES:
             is_leading = False
             continue
         if not is_leading:
-            raise cannot_take(call, "system message behind others", hint="Put it first.")
+            raise cannot_take(call, "system message after other messages", hint="Put it first.")
         for part in message.parts:
             if not isinstance(part, TextPart):
                 raise cannot_place(part, message.role)
@@ -78,17 +78,17 @@ def leading_instructions(call: Call) -> list[str]:
 
 
 def build_instruction(call: Call) -> JSON | None:
-    """Return what the system messages say, as one of Google's contents."""
+    """Return the system messages as a content of Google's, or None without any."""
     parts = [{"text": text} for text in leading_instructions(call)]
     return {"parts": parts} if parts else None
 
 
 def build_contents(call: Call) -> list[JSON]:
-    """Return the turns; messages of the same side that follow each other are one."""
+    """Return the contents; consecutive messages of the same role are merged."""
     contents: list[JSON] = []
-    names: dict[str, str] = {}  # of the functions that were called, by the call's id
+    names: dict[str, str] = {}  # call id -> name of the function
     for message in call.conversation:
-        if message.role in INSTRUCTING:
+        if message.role in INSTRUCTION_ROLES:
             continue
         if message.name is not None:
             raise cannot_take(call, "name of a message")
@@ -136,11 +136,11 @@ def _tool_results(call: Call, message: Message, names: dict[str, str]) -> list[J
             raise cannot_place(part, "tool")
         if part.tool_call_id not in names:
             raise InvalidPromptError(
-                "a tool result answers a call that is not in the conversation",
-                hint="Gemini knows results by the function's name: add the answer with the call before.",
+                "a tool result belongs to a call that is not in the conversation",
+                hint="Gemini identifies results by the function's name: add the assistant message with the call.",
             )
         response: JSON = {"name": names[part.tool_call_id], "response": _response(part)}
-        if not _MADE_UP.fullmatch(part.tool_call_id):
+        if not _GENERATED_ID.fullmatch(part.tool_call_id):
             response["id"] = part.tool_call_id
         if part.media:
             response["parts"] = [_blob(each.media) for each in part.media]
@@ -149,7 +149,7 @@ def _tool_results(call: Call, message: Message, names: dict[str, str]) -> list[J
 
 
 def _response(part: ToolResultPart) -> JSON:
-    """Return the object that a result has to be: `output` and `error` are Google's names where it is none itself."""
+    """Return the result as the object that the API requires; Google documents the keys `output` and `error`."""
     if part.is_error:
         return {"error": part.content}
     if part.content.lstrip().startswith("{"):
@@ -171,13 +171,13 @@ def _assistant(call: Call, message: Message, names: dict[str, str]) -> list[JSON
         elif isinstance(part, ImagePart):
             parts.append(_blob(part.media))
         else:
-            parts += _said(part, is_signed=_signature(call, after) is not None)
+            parts += _text_parts(part, is_signed=_signature(call, after) is not None)
     return parts
 
 
-def _said(part: Part, *, is_signed: bool) -> list[JSON]:
+def _text_parts(part: Part, *, is_signed: bool) -> list[JSON]:
     if isinstance(part, ReasoningPart):
-        # A thought goes back with its signature or not at all: it may be another model's.
+        # Reasoning without a signature may be another model's, so it is not sent.
         return [{"text": part.text, "thought": True}] if is_signed else []
     return [{"text": part.text}] if isinstance(part, TextPart) and part.text else []
 
@@ -187,7 +187,7 @@ def _function_call(part: ToolCallPart) -> JSON:
     if not isinstance(arguments, dict):
         arguments = {"input": part.arguments_text} if part.arguments_text else {}
     found: JSON = {"name": part.name, "args": arguments}
-    return found if _MADE_UP.fullmatch(part.id) else {"id": part.id, **found}
+    return found if _GENERATED_ID.fullmatch(part.id) else {"id": part.id, **found}
 
 
 def _signature(call: Call, part: Any) -> Any:
@@ -196,7 +196,7 @@ def _signature(call: Call, part: Any) -> Any:
 
 
 def _echo(call: Call, part: ProviderDataPart, parts: list[JSON]) -> None:
-    """Send opaque data back: a signature on the part that it came on, other data as the part that it was."""
+    """Append opaque data: a signature to the part that it belongs to, other data as a part of its own."""
     if part.provider != call.provider.opaque_owner:
         return
     signature = _signature(call, part)

@@ -1,13 +1,13 @@
-"""Arguments of a call that come as values with their JSON paths, written as the JSON text that they make.
+"""Convert arguments of a tool call that are streamed as values with JSON paths into JSON text.
 
-Vertex streams calls so where it is asked to:
+Vertex streams calls in this form on request:
 https://cloud.google.com/vertex-ai/generative-ai/docs/multimodal/function-calling#streaming-fc (read 2026-11)
 
     {"jsonPath": "$.items[0].name", "stringValue": "app", "willContinue": true}
     {"jsonPath": "$.items[0].name", "stringValue": "le"}
     {"jsonPath": "$.items[0].price", "numberValue": 0.5}
 
-A value is a leaf, and leaves come in the order of the text, so each of them completes a piece of it.
+Each value is a leaf of the arguments. Leaves arrive in the order of the text, so each adds a fragment of text.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["ArgumentsWriter", "PartialArgument"]
 Steps: TypeAlias = tuple[str | int, ...]
 
 _STEP = re.compile(r"""\.([^.\[\]]+)|\[(\d{1,9})\]|\[(["'])((?:[^"'\\]|\\.|(?!\3)["'])*)\3\]""")
-_MOST_MISSING = 1_000
+_MAX_MISSING = 1_000  # items skipped by an index: more than real gaps, few enough that an odd index stays harmless
 
 
 class PartialArgument(msgspec.Struct, gc=False, rename="camel"):
-    """One value, or a piece of one that is text."""
+    """A value, or a fragment of a string value."""
 
     json_path: str | None = None
     string_value: str | None = None
@@ -37,7 +37,10 @@ class PartialArgument(msgspec.Struct, gc=False, rename="camel"):
     will_continue: bool | None = None
 
     def literal(self) -> str | None:
-        """Return the JSON of a value that is no text; None where it is yet to come. `nullValue` is null itself."""
+        """Return the JSON of a value that is not a string, or None if the value follows in a later piece.
+
+        A `nullValue` is null in the JSON, so it looks like a missing value.
+        """
         if self.bool_value is not None:
             return "true" if self.bool_value else "false"
         if self.number_value is not None:
@@ -46,18 +49,18 @@ class PartialArgument(msgspec.Struct, gc=False, rename="camel"):
 
 
 class ArgumentsWriter:
-    """Writes the arguments of one call. Joined, the fragments are a JSON object."""
+    """Writes the arguments of one call; the joined fragments are a JSON object."""
 
     def __init__(self) -> None:
-        self._path: Steps = ()  # of the last leaf; all that leads to it is open
-        self._is_text = False  # the last leaf is text, whose end is not written yet
+        self._path: Steps = ()  # of the last leaf; its containers are open
+        self._is_text = False  # the last leaf is a string whose closing quote is not written yet
         self._written: set[Steps] = set()
 
     def add(self, piece: PartialArgument) -> str:
-        """Take a value; return the fragment of text that it makes.
+        """Return the fragment of text for a value.
 
         Raises:
-            ProtocolError: It belongs before what is written already.
+            ProtocolError: The value belongs before text that is already written.
         """
         steps = _parse_path(piece.json_path or "")
         text = piece.string_value
@@ -68,13 +71,13 @@ class ArgumentsWriter:
         value = piece.literal() if text is None else f'"{_inner(text)}'
         if value is None:
             return ""
-        fragment = self._lead_to(steps) + value
+        fragment = self._path_to(steps) + value
         self._path = steps
         self._is_text = text is not None
         return fragment
 
     def close(self) -> str:
-        """Return the rest of the text; empty where there were no arguments."""
+        """Return the rest of the text; empty without any values."""
         return self._end_of_text() + self._closed(to=-1)
 
     def _end_of_text(self) -> str:
@@ -83,14 +86,14 @@ class ArgumentsWriter:
     def _closed(self, *, to: int) -> str:
         return "".join("]" if isinstance(step, int) else "}" for step in reversed(self._path[to + 1 :]))
 
-    def _lead_to(self, steps: Steps) -> str:
-        """Return what stands between the last value and the one at `steps`."""
+    def _path_to(self, steps: Steps) -> str:
+        """Return the text between the last value and the value at `steps`."""
         last = self._path
         shared = 0
         while shared < min(len(last), len(steps)) - 1 and last[shared] == steps[shared]:
             shared += 1
         if steps[: shared + 1] in self._written:
-            raise ProtocolError("the arguments of a call come out of order", reason="order", billed="maybe")
+            raise ProtocolError("the arguments of a tool call arrive out of order", reason="order", billed="maybe")
         self._written.update(steps[:end] for end in range(shared + 1, len(steps) + 1))
         pieces = [self._end_of_text(), self._closed(to=shared)]
         for depth in range(shared, len(steps)):
@@ -105,11 +108,11 @@ class ArgumentsWriter:
 
 
 def _label(step: str | int, before: str | int | None) -> str:
-    """Return the key of a member; of an item the nulls in place of those before it that did not come."""
+    """Return the key of an object member, or for an array item the nulls in place of skipped items."""
     if isinstance(step, str):
         return f'"{_inner(step)}":'
     missing = step - (before + 1 if isinstance(before, int) else 0)
-    return "null," * missing if missing <= _MOST_MISSING else ""
+    return "null," * missing if missing <= _MAX_MISSING else ""
 
 
 def _inner(text: str) -> str:

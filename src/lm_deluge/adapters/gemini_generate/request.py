@@ -1,4 +1,4 @@
-"""The request body of Gemini's `generateContent`.
+"""Build the request body of Gemini's `generateContent`.
 
 https://ai.google.dev/api/generate-content (read 2026-11)
 """
@@ -17,10 +17,10 @@ __all__ = ["build_generate_body", "thinking_config", "wire_name"]
 
 JSON = dict[str, Any]
 
-_NO_PLACE = ("verbosity",)
+_UNSUPPORTED = ("verbosity",)
 
-# Gemini 3 is told how much to think by levels, 2.5 (`reasoning_budget` in its row) by a budget of tokens, in sizes
-# of Google's own endpoint for OpenAI's words: https://ai.google.dev/gemini-api/docs/openai#thinking (2026-11)
+# Gemini 3 takes a thinking level, Gemini 2.5 (`reasoning_budget` in its row) a budget in tokens. The budgets are
+# those of Google's OpenAI-compatible endpoint: https://ai.google.dev/gemini-api/docs/openai#thinking (2026-11)
 _LEVELS = {"minimal": "minimal", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 _BUDGETS = {
     "none": 0,
@@ -35,25 +35,25 @@ _TOOL_MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 
 
 def wire_name(name: str) -> tuple[str, str]:
-    """Return the collection that a model is in, and its name there: `models/` may stand before it, or not."""
+    """Return the model's collection, `models` if the name has none, and its name in the collection."""
     collection, slash, rest = name.partition("/")
     return (collection, rest) if slash and collection in ("models", "tunedModels") else ("models", name)
 
 
 def build_generate_body(call: Call) -> JSON:
-    """Return the request's JSON. What was not asked for is not sent.
+    """Return the request's JSON. Parameters that the caller did not set are not sent.
 
     Raises:
         UnsupportedParameterError: The model or the API cannot take a parameter or a part.
-        InvalidPromptError: A result answers a call that nobody made.
+        InvalidPromptError: A tool result belongs to no call, or there are only system messages.
     """
     check_capabilities(call)
-    for name in _NO_PLACE:
+    for name in _UNSUPPORTED:
         if getattr(call.params, name) is not None:
             raise cannot_take(call, name)
     body: JSON = {"contents": build_contents(call)}
     if not body["contents"]:
-        raise InvalidPromptError("the prompt has a system message alone", hint="Add a message of the user.")
+        raise InvalidPromptError("the prompt has only system messages", hint="Add a user message.")
     optional = {
         "systemInstruction": build_instruction(call),
         "tools": _tools(call.tools),
@@ -65,9 +65,9 @@ def build_generate_body(call: Call) -> JSON:
 
 
 def _tools(tools: tuple[Tool | ProviderTool, ...]) -> list[JSON]:
-    own = [_declaration(tool) for tool in tools if isinstance(tool, Tool)]
-    of_google = [tool.data for tool in tools if isinstance(tool, ProviderTool)]
-    return [*([{"functionDeclarations": own}] if own else []), *of_google]
+    declarations = [_declaration(tool) for tool in tools if isinstance(tool, Tool)]
+    provider_tools = [tool.data for tool in tools if isinstance(tool, ProviderTool)]
+    return [*([{"functionDeclarations": declarations}] if declarations else []), *provider_tools]
 
 
 def _declaration(tool: Tool) -> JSON:
@@ -75,7 +75,7 @@ def _declaration(tool: Tool) -> JSON:
     if tool.description:
         declaration["description"] = tool.description
     if tool.parameters:
-        # The older field `parameters` takes a part of OpenAPI's schemas, this one JSON schemas.
+        # This field takes JSON schemas; the older `parameters` only a subset of OpenAPI's.
         declaration["parametersJsonSchema"] = tool.parameters
     return declaration
 
@@ -90,7 +90,7 @@ def _tool_config(call: Call) -> JSON | None:
         if choice not in _TOOL_MODES:
             config["allowedFunctionNames"] = [choice]
     if choice in (None, "auto") and any(isinstance(tool, Tool) and tool.strict for tool in call.tools):
-        config["mode"] = "VALIDATED"  # as AUTO, but calls follow their schemas
+        config["mode"] = "VALIDATED"  # like AUTO, but the arguments of calls match their schemas
     return {"functionCallingConfig": config} if config else None
 
 
@@ -115,9 +115,9 @@ def _generation_config(call: Call) -> JSON:
 
 
 def thinking_config(call: Call) -> JSON | None:
-    """Return how much to think, and that thoughts are to be shown: Google keeps them to itself unless asked.
+    """Return the thinking level or budget, and the request to include thoughts, which are hidden by default.
 
-    Nothing is said of a model that is not known to think, as those that do not think refuse the field.
+    Returns None for a model that is not known to reason, because models without reasoning reject the field.
     """
     effort = call.params.reasoning_effort
     if effort is None:
@@ -129,8 +129,8 @@ def thinking_config(call: Call) -> JSON | None:
         size = {"thinkingLevel": _LEVELS[effort]}
     else:
         raise UnsupportedParameterError(
-            f"{call.model.id} cannot be kept from thinking",
+            f"reasoning of {call.model.id} cannot be turned off",
             parameter="reasoning_effort",
-            hint="The least is reasoning_effort='minimal'.",
+            hint="The lowest value is reasoning_effort='minimal'.",
         )
     return size if effort == "none" else {**size, "includeThoughts": True}

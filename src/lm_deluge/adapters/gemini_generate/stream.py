@@ -1,7 +1,7 @@
-"""Chunks of Gemini's `generateContent` into events.
+"""Convert the chunks of Gemini's `generateContent`.
 
-Nothing marks the end of a stream: an answer is complete once its finish reason came, and over with the body. Some hosts
-say `STOP` in every chunk, so what follows a finish reason counts all the same.
+The stream has no end mark: a response is complete with its finish reason and ends with the body. Some hosts send `STOP`
+in every chunk, so chunks after a finish reason are still read.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from lm_deluge.adapters.body_decoder import in_band_error, not_json
-from lm_deluge.adapters.gemini_generate.citations import CitationMetadata, GroundingMetadata, Sources
+from lm_deluge.adapters.gemini_generate.citations import CitationCollector, CitationMetadata, GroundingMetadata
 from lm_deluge.adapters.gemini_generate.partial_arguments import ArgumentsWriter, PartialArgument
 from lm_deluge.adapters.gemini_generate.usage import maybe_read_usage
 from lm_deluge.adapters.tool_call_fragments import KeyedCalls
@@ -34,7 +34,7 @@ from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder
 
 __all__ = ["OPAQUE_FIELDS", "GeminiPayload"]
 
-# Parts of what Google ran itself: their field, and the kind under which they are kept and sent back.
+# Parts of tools that Google runs: field on the wire -> kind of the opaque data that is sent back.
 OPAQUE_FIELDS = {
     "executableCode": "executable_code",
     "codeExecutionResult": "code_execution_result",
@@ -117,7 +117,7 @@ _DECODER = TolerantDecoder(_Chunk)
 _FINISH_REASONS: dict[str, FinishReason] = {
     "STOP": "stop",
     "MAX_TOKENS": "length",
-    "CONTINUATION": "length",  # goes on with a token of its own only
+    "CONTINUATION": "length",  # resuming needs a continuation token, which our requests do not have
     **dict.fromkeys(
         [
             *("SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "MODEL_ARMOR"),
@@ -138,7 +138,7 @@ _UNSPECIFIED = "FINISH_REASON_UNSPECIFIED"
 
 
 class GeminiPayload:
-    """The state machine behind one answer, streamed or plain: a plain one is a stream of one chunk."""
+    """The state machine of one response. A response that is not streamed is handled as a stream of one chunk."""
 
     def __init__(self, provider: str) -> None:
         self.is_finished = False
@@ -147,23 +147,23 @@ class GeminiPayload:
         self._provider = provider
         self._reason: str | None = None
         self._calls = KeyedCalls()
-        self._number = 0  # of calls, which is their key
-        self._open: tuple[str, ArgumentsWriter] | None = None  # name and arguments of a call that continues
-        self._sources = Sources()
+        self._number = 0  # count of calls; also the key of the last call
+        self._open: tuple[str, ArgumentsWriter] | None = None  # name and arguments of the unfinished call
+        self._citations = CitationCollector()
         self._warnings: list[str] = []
 
     @property
     def is_complete(self) -> bool:
-        """Whether a finish reason was seen."""
+        """Whether a finish reason was received."""
         return self._reason is not None
 
     def handle_plain(self, payloads: list[bytes], events: list[Event]) -> None:
-        """Take the data of frames without a type, all of one read."""
+        """Handle the data of frames without a type, all from one read."""
         for data in payloads:
             self.handle(ServerSentEvent(data), events)
 
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
-        """Take one frame."""
+        """Handle one frame."""
         if self.is_finished or not frame.data.strip() or frame.data.strip() == b"[DONE]":
             self.ignored += 1
             return
@@ -183,7 +183,7 @@ class GeminiPayload:
             self._add_chunk(chunk, events)
 
     def maybe_handle_tail(self, frame: ServerSentEvent, events: list[Event]) -> None:
-        """Take the frame that the end of the body cut: it counts if it is whole JSON."""
+        """Handle an unterminated frame at the end of the body, if its data is complete JSON."""
         try:
             msgspec.json.decode(frame.text)
             self.handle(frame, events)
@@ -191,12 +191,12 @@ class GeminiPayload:
             self.ignored += 1
 
     def finish(self, events: list[Event]) -> None:
-        """Close the answer."""
+        """Finish the response."""
         self._end_call(events)
-        self._sources.finish(events)
-        if self._sources.search_suggestions:
-            # Who shows a grounded answer has to show these too: https://ai.google.dev/gemini-api/docs/google-search
-            events.append(ProviderPart(self._provider, "search_suggestions", self._sources.search_suggestions))
+        self._citations.finish(events)
+        if self._citations.search_suggestions:
+            # Google requires apps to display these with a grounded answer: https://ai.google.dev/gemini-api/docs/google-search
+            events.append(ProviderPart(self._provider, "search_suggestions", self._citations.search_suggestions))
         self.is_finished = True
         events.append(ResponseFinished(self._finish_reason(), self._reason, tuple(self._warnings)))
 
@@ -207,7 +207,7 @@ class GeminiPayload:
         return "tool_calls" if reason in (None, "stop") and self._calls.has_calls else reason or "stop"
 
     def _add_chunk(self, chunk: _Chunk, events: list[Event]) -> None:
-        # Further candidates are not asked for by any call of ours.
+        # Our requests ask for one candidate; others are ignored.
         candidate = next((each for each in chunk.candidates or () if not each.index), None)
         feedback = chunk.prompt_feedback
         if candidate is None and feedback is None and chunk.usage_metadata is None:
@@ -229,22 +229,22 @@ class GeminiPayload:
         parts = (candidate.content.parts if candidate.content else None) or ()
         for part in parts:
             if logprobs and part.text and not part.thought:
-                self._say(part.text, events, logprobs)
+                self._emit_text(part.text, events, logprobs)
                 logprobs = ()
-                self._sign(part, events)
+                self._emit_signature(part, events)
             else:
                 self._add_part(part, events)
         if logprobs:
             events.append(TextDelta("", logprobs))
         if candidate.citation_metadata is not None:
-            self._sources.add_citations(candidate.citation_metadata, events)
+            self._citations.add_citations(candidate.citation_metadata, events)
         if candidate.grounding_metadata is not None:
-            self._sources.add_grounding(candidate.grounding_metadata, events)
+            self._citations.add_grounding(candidate.grounding_metadata, events)
         if candidate.finish_reason and candidate.finish_reason != _UNSPECIFIED:
             self._reason = candidate.finish_reason
 
-    def _say(self, text: str, events: list[Event], logprobs: tuple[TokenLogprob, ...] = ()) -> None:
-        self._sources.add_text(text)
+    def _emit_text(self, text: str, events: list[Event], logprobs: tuple[TokenLogprob, ...] = ()) -> None:
+        self._citations.add_text(text)
         events.append(TextDelta(text, logprobs))
 
     def _add_part(self, part: _Part, events: list[Event]) -> None:
@@ -253,23 +253,23 @@ class GeminiPayload:
             if part.thought:
                 events.append(ReasoningDelta(part.text))
             else:
-                self._say(part.text, events)
+                self._emit_text(part.text, events)
         elif part.function_call is not None:
             self._add_call(part.function_call, part, events)
             return
         elif blob is not None:
             self._add_blob(blob, part, events)
         elif not self._add_opaque(part, events):
-            self._sign_empty(part, events)
+            self._keep_signed_part(part, events)
             return
-        self._sign(part, events)
+        self._emit_signature(part, events)
 
-    def _sign(self, part: _Part, events: list[Event]) -> None:
+    def _emit_signature(self, part: _Part, events: list[Event]) -> None:
         if part.thought_signature:
             events.append(ProviderPart(self._provider, "thought_signature", part.thought_signature))
 
-    def _sign_empty(self, part: _Part, events: list[Event]) -> None:
-        """Keep a signature on a part with nothing else in it, which is to be sent back on just such a part."""
+    def _keep_signed_part(self, part: _Part, events: list[Event]) -> None:
+        """Emit the signature of an otherwise empty part, which must be sent back on an equally empty part."""
         if part.thought_signature:
             whole = {"text": "", "thoughtSignature": part.thought_signature}
             if part.thought:
@@ -279,7 +279,7 @@ class GeminiPayload:
     def _add_blob(self, blob: _Blob, part: _Part, events: list[Event]) -> None:
         field = "inlineData" if part.inline_data is not None else "fileData"
         if part.thought:
-            # A draft, made while thinking: https://ai.google.dev/gemini-api/docs/image-generation#thinking-process
+            # A draft image made while thinking: https://ai.google.dev/gemini-api/docs/image-generation#thinking-process
             fields = {"mimeType": blob.mime_type, "data": blob.data, "fileUri": blob.file_uri}
             content = {name: value for name, value in fields.items() if value is not None}
             events.append(ProviderPart(self._provider, "thought_media", {field: content, "thought": True}))
@@ -295,18 +295,20 @@ class GeminiPayload:
         return False
 
     def _add_call(self, call: _FunctionCall, part: _Part, events: list[Event]) -> None:
-        """Take a call: whole, the beginning of one, a piece of the arguments, or the empty end."""
-        is_more = self._open is not None and (not call.name or (call.name == self._open[0] and bool(call.partial_args)))
-        if not is_more:
+        """Handle a complete call, the start of a call, a piece of its arguments, or an empty end."""
+        is_continued = self._open is not None and (
+            not call.name or (call.name == self._open[0] and bool(call.partial_args))
+        )
+        if not is_continued:
             if not call.name:
                 self.ignored += 1
-                self._sign_empty(part, events)
+                self._keep_signed_part(part, events)
                 return
             self._end_call(events)
             self._number += 1
             self._calls.start(events, self._number, call.id or "", call.name)
             self._open = (call.name, ArgumentsWriter())
-        self._sign(part, events)
+        self._emit_signature(part, events)
         if call.args is not None and not self._calls.text(self._number):
             self._calls.add(events, self._number, msgspec.json.encode(call.args).decode())
         elif self._open is not None:
@@ -323,12 +325,12 @@ class GeminiPayload:
 
 
 def _blocked(feedback: _Feedback) -> ContentFilterError:
-    """Return the error for a prompt that was not answered at all: no candidate is an answer, not even an empty one."""
-    said = f": {feedback.block_reason_message[:500]}" if feedback.block_reason_message else ""
+    """Return the error for a blocked prompt, to which the API responds without any candidate."""
+    reason = f": {feedback.block_reason_message[:500]}" if feedback.block_reason_message else ""
     return ContentFilterError(
-        f"the prompt was blocked by {feedback.block_reason}{said}",
+        f"the prompt was blocked by {feedback.block_reason}{reason}",
         code=feedback.block_reason,
-        hint="Say it in other words, or set safetySettings in extra_body.",
+        hint="Reword the prompt, or set safetySettings in extra_body.",
         billed="maybe",
     )
 

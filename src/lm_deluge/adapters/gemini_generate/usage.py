@@ -1,7 +1,7 @@
-"""Google's `usageMetadata` in our convention.
+"""Convert Google's `usageMetadata` into a `Usage`.
 
-https://ai.google.dev/api/generate-content#UsageMetadata (read 2026-11): the prompt's count includes what was read from
-the cache; thoughts are not in the candidates' count, nor results of the server's tools in the prompt's.
+https://ai.google.dev/api/generate-content#UsageMetadata (read 2026-11): the prompt's count includes tokens read from
+the cache, but not the results of server tools; the candidates' count does not include thoughts.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ class _Details(msgspec.Struct, gc=False, rename="camel"):
     candidates_tokens_details: list[_Modality] | None = None
 
 
-def _of(details: list[_Modality] | None, modality: str) -> int | None:
-    """Return how many tokens of a list are of a modality, which has a price of its own; None for none."""
+def _sum_of(details: list[_Modality] | None, modality: str) -> int | None:
+    """Return the number of tokens of a modality, which has its own price, or None if there are none."""
     return sum(each.token_count or 0 for each in details or () if each.modality == modality) or None
 
 
 def maybe_read_usage(raw: dict[str, Any]) -> Usage | None:
-    """Return the counts; None where there are none: Vertex sends objects that hold a type of traffic alone.
+    """Return the `Usage`, or None for an object without counts: Vertex sends objects with only a traffic type.
 
-    A count of 0 is left out of Google's JSON, so each object is taken whole: a field of an earlier one may be 0 by now.
+    Google's JSON omits counts of 0, so objects are not merged: a field of an earlier object may be 0 now.
     """
     try:
         counts = msgspec.convert(raw, _Counts)
@@ -58,9 +58,9 @@ def maybe_read_usage(raw: dict[str, Any]) -> Usage | None:
         output_tokens=(counts.candidates_token_count or 0) + (counts.thoughts_token_count or 0),
         cache_read_tokens=counts.cached_content_token_count,
         reasoning_tokens=counts.thoughts_token_count,
-        input_audio_tokens=_of(details.prompt_tokens_details, "AUDIO"),
-        cache_read_audio_tokens=_of(details.cache_tokens_details, "AUDIO"),
-        output_audio_tokens=_of(details.candidates_tokens_details, "AUDIO"),
-        output_image_tokens=_of(details.candidates_tokens_details, "IMAGE"),
+        input_audio_tokens=_sum_of(details.prompt_tokens_details, "AUDIO"),
+        cache_read_audio_tokens=_sum_of(details.cache_tokens_details, "AUDIO"),
+        output_audio_tokens=_sum_of(details.candidates_tokens_details, "AUDIO"),
+        output_image_tokens=_sum_of(details.candidates_tokens_details, "IMAGE"),
         raw=raw,
     )

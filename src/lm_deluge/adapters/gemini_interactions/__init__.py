@@ -1,1 +1,1 @@
-"""Gemini's Interactions API: requests written, answers read."""
+"""Gemini's Interactions API: build requests, read responses."""

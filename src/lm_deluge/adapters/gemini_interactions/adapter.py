@@ -1,4 +1,4 @@
-"""Gemini's Interactions API.
+"""The adapter of Gemini's Interactions API.
 
 https://ai.google.dev/gemini-api/docs/interactions
 """
@@ -38,7 +38,7 @@ class GeminiInteractions:
         return build_http_request(call, build_interaction_body(call), path="/v1beta/interactions")
 
     def decoder(self, call: Call) -> BodyDecoder:
-        """Return a fresh state machine for the answer to `call`, streamed or plain."""
+        """Return a new decoder for the response to `call`, streamed or not."""
         return BodyDecoder(
             InteractionsPayload(call.provider.opaque_owner),
             lambda body: self.parse_response(call, body),
@@ -46,20 +46,28 @@ class GeminiInteractions:
         )
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
-        """Return the events of a plain answer: its steps are read as those of a stream."""
+        """Return the events of a response that is not streamed, the same as those of a stream with its steps.
+
+        Raises:
+            ProtocolError: The body is not an interaction.
+            TruncatedError: The interaction is not finished.
+            APIError: The interaction is an error.
+        """
         try:
             document = _DOCUMENT.decode(body)
         except NotJSONError:
             raise not_json(ServerSentEvent(body)) from None
         payload = InteractionsPayload(call.provider.opaque_owner)
         events: list[Event] = []
-        payload.take_document(check_document(document, body), events)
+        payload.read_interaction(check_document(document, body), events)
         if not payload.is_finished:
             raise TruncatedError(
-                "the interaction is not finished", hint="Answers in the background are not waited for.", billed="maybe"
+                "the interaction is not finished",
+                hint="Background interactions are not polled: remove background from extra_body.",
+                billed="maybe",
             )
         return events
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
-        """Return the error that an answer with this status stands for."""
+        """Return the exception for an HTTP error response."""
         return classify_status(status, headers, body)

@@ -1,4 +1,4 @@
-"""The request body of Gemini's Interactions API: a conversation as steps.
+"""Build the request body of Gemini's Interactions API, in which a conversation is a list of steps.
 
 https://ai.google.dev/gemini-api/docs/interactions, and the types of google-genai 3.6 (read 2026-11)
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.capabilities import cannot_place, cannot_take, check_capabilities, check_tool_choice
-from lm_deluge.adapters.gemini_generate.contents import INSTRUCTING, leading_instructions
+from lm_deluge.adapters.gemini_generate.contents import INSTRUCTION_ROLES, leading_instructions
 from lm_deluge.errors import InvalidPromptError, UnsupportedParameterError
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.message import Message
@@ -36,10 +36,10 @@ _SERVER_TOOLS = (
     *("code_execution", "file_search", "google_maps", "google_search", "mcp_server_tool", "processing"),
     *("retrieval", "tool_search", "url_context"),
 )
-_SERVER_STEPS = frozenset(f"{tool}_{what}" for tool in _SERVER_TOOLS for what in ("call", "result"))
+_SERVER_STEPS = frozenset(f"{tool}_{step}" for tool in _SERVER_TOOLS for step in ("call", "result"))
 ECHOES = frozenset({_SIGNATURE, *_SERVER_STEPS})
 
-_NO_PLACE = ("presence_penalty", "frequency_penalty", "top_logprobs", "verbosity")
+_UNSUPPORTED = ("presence_penalty", "frequency_penalty", "top_logprobs", "verbosity")
 _LEVELS = {
     "minimal": "minimal",
     "low": "low",
@@ -52,15 +52,15 @@ _CHOICES = {"auto": "auto", "none": "none", "required": "any"}
 
 
 def build_interaction_body(call: Call) -> JSON:
-    """Return the request's JSON. What was not asked for is not sent.
+    """Return the request's JSON. Parameters that the caller did not set are not sent.
 
     Raises:
         UnsupportedParameterError: The model or the API cannot take a parameter or a part.
-        InvalidPromptError: A result answers a call that nobody made.
+        InvalidPromptError: The conversation has only system messages.
     """
     check_capabilities(call)
     params = call.params
-    for name in _NO_PLACE:
+    for name in _UNSUPPORTED:
         if getattr(params, name) is not None:
             raise cannot_take(call, name)
     if params.logprobs:
@@ -108,15 +108,15 @@ def _generation_config(call: Call) -> JSON:
 
 
 def _thinking(call: Call) -> JSON:
-    """Return how much to think, and that it is to be shown: of a model that may not think, nothing is said."""
+    """Return the thinking fields, with visible summaries; none for a model that is not known to reason."""
     effort = call.params.reasoning_effort
     if effort is None:
         return {"thinking_summaries": "auto"} if call.model.capabilities.reasoning else {}
     if effort not in _LEVELS:
         raise UnsupportedParameterError(
-            f"{call.model.id} cannot be kept from thinking",
+            f"reasoning of {call.model.id} cannot be turned off",
             parameter="reasoning_effort",
-            hint="The least is reasoning_effort='minimal'.",
+            hint="The lowest value is reasoning_effort='minimal'.",
         )
     return {"thinking_level": _LEVELS[effort], "thinking_summaries": "auto"}
 
@@ -124,7 +124,7 @@ def _thinking(call: Call) -> JSON:
 def _tool_choice(call: Call) -> str | JSON | None:
     choice = check_tool_choice(call)
     if choice in (None, "auto") and any(isinstance(tool, Tool) and tool.strict for tool in call.tools):
-        return "validated"  # as auto, but calls follow their schemas
+        return "validated"  # like auto, but the arguments of calls match their schemas
     if choice is None or choice in _CHOICES:
         return None if choice is None else _CHOICES[choice]
     return {"allowed_tools": {"mode": "any", "tools": [choice]}}
@@ -132,15 +132,15 @@ def _tool_choice(call: Call) -> str | JSON | None:
 
 def _steps(call: Call) -> list[JSON]:
     steps: list[JSON] = []
-    names: dict[str, str] = {}  # of the functions that were called, by the call's id
+    names: dict[str, str] = {}  # call id -> name of the function
     for message in call.conversation:
-        if message.role in INSTRUCTING:
+        if message.role in INSTRUCTION_ROLES:
             continue
         if message.name is not None:
             raise cannot_take(call, "name of a message")
         steps += _BUILDERS[message.role](call, message, names)
     if not steps:
-        raise InvalidPromptError("the prompt has a system message alone", hint="Add a message of the user.")
+        raise InvalidPromptError("the prompt has only system messages", hint="Add a user message.")
     return steps
 
 
@@ -174,7 +174,7 @@ def _tool_results(call: Call, message: Message, names: dict[str, str]) -> list[J
         if not isinstance(part, ToolResultPart):
             raise cannot_place(part, "tool")
         step: JSON = {"type": "function_result", "call_id": part.tool_call_id, "result": part.content}
-        if part.tool_call_id in names:  # a call of an interaction that Google keeps is not in the conversation
+        if part.tool_call_id in names:  # calls of an earlier interaction stored by Google are not in the conversation
             step["name"] = names[part.tool_call_id]
         if part.media:
             step["result"] = [{"type": "text", "text": part.content}, *(_content(each, "tool") for each in part.media)]
@@ -184,10 +184,10 @@ def _tool_results(call: Call, message: Message, names: dict[str, str]) -> list[J
 
 def _assistant(call: Call, message: Message, names: dict[str, str]) -> list[JSON]:
     steps: list[JSON] = []
-    thought = ""  # that the last part was
+    reasoning = ""  # text of the previous part, if that is reasoning
     for part in message.parts:
         if isinstance(part, ProviderDataPart):
-            _echo(call, part, thought, steps)
+            _echo(call, part, reasoning, steps)
         elif isinstance(part, ToolCallPart):
             names[part.id] = part.name
             steps.append(_function_call(part))
@@ -195,7 +195,7 @@ def _assistant(call: Call, message: Message, names: dict[str, str]) -> list[JSON
             if not steps or steps[-1]["type"] != "model_output":
                 steps.append({"type": "model_output", "content": []})
             steps[-1]["content"].append(_content(part, "assistant"))
-        thought = part.text if isinstance(part, ReasoningPart) else ""
+        reasoning = part.text if isinstance(part, ReasoningPart) else ""
     return steps
 
 
@@ -206,12 +206,12 @@ def _function_call(part: ToolCallPart) -> JSON:
     return {"type": "function_call", "id": part.id, "name": part.name, "arguments": arguments}
 
 
-def _echo(call: Call, part: ProviderDataPart, thought: str, steps: list[JSON]) -> None:
-    """Send opaque data back: a signature with its thought, steps of Google's tools as they were."""
+def _echo(call: Call, part: ProviderDataPart, reasoning: str, steps: list[JSON]) -> None:
+    """Append opaque data: a signature together with its reasoning, steps of server tools unchanged."""
     if part.provider != call.provider.opaque_owner:
         return
     if part.kind == _SIGNATURE and isinstance(part.data, str):
-        summary = {"summary": [{"type": "text", "text": thought}]} if thought else {}
+        summary = {"summary": [{"type": "text", "text": reasoning}]} if reasoning else {}
         steps.append({"type": "thought", "signature": part.data, **summary})
     elif part.kind in _SERVER_STEPS and isinstance(part.data, dict):
         steps.append(dict(part.data))

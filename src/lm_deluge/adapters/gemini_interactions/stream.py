@@ -1,7 +1,7 @@
-"""Events of Gemini's Interactions API into events of ours.
+"""Convert the events of Gemini's Interactions API.
 
-https://ai.google.dev/gemini-api/docs/interactions, and the types of google-genai 3.6 (read 2026-11). An answer is made
-of steps: thoughts, output, calls of functions, and calls and results of tools that Google runs.
+https://ai.google.dev/gemini-api/docs/interactions, and the types of google-genai 3.6 (read 2026-11). A response is a
+list of steps: thoughts, model output, function calls, and calls and results of tools that Google runs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 
 from lm_deluge.adapters.body_decoder import in_band_error
 from lm_deluge.adapters.errors import classify_in_band
-from lm_deluge.adapters.gemini_generate.citations import Sources
+from lm_deluge.adapters.gemini_generate.citations import CitationCollector
 from lm_deluge.adapters.typed_payload import Handlers, TypedPayload
 from lm_deluge.errors import ProtocolError
 from lm_deluge.events import Event, FinishReason, MediaDelta, ProviderPart, ReasoningDelta, TextDelta, UsageReported
@@ -27,7 +27,7 @@ JSON = dict[str, Any]
 
 
 class Interaction(msgspec.Struct, gc=False):
-    """An answer, whole or as far as an event tells of it."""
+    """An interaction, complete or partial as in an event."""
 
     id: str | None = None
     model: str | None = None
@@ -66,9 +66,9 @@ _UNFINISHED = ("in_progress", "queued")
 
 
 class InteractionsPayload(TypedPayload):
-    """The state machine behind one answer, streamed or plain."""
+    """The state machine of one response, streamed or not."""
 
-    # `requires_continuation` wants a token of its own back, which goes into extra_body.
+    # After `requires_continuation` the caller must send a continuation token, through extra_body.
     finish_reasons: ClassVar[Mapping[str, FinishReason]] = {
         "completed": "stop",
         "idle": "stop",
@@ -82,11 +82,11 @@ class InteractionsPayload(TypedPayload):
 
     def __init__(self, provider: str) -> None:
         super().__init__(provider)
-        self._steps: dict[int, JSON] = {}  # those that are open
-        self._sources = Sources()
+        self._steps: dict[int, JSON] = {}  # unfinished steps by index
+        self._citations = CitationCollector()
 
-    def take_document(self, interaction: Interaction, events: list[Event]) -> None:
-        """Take a plain answer."""
+    def read_interaction(self, interaction: Interaction, events: list[Event]) -> None:
+        """Handle a complete interaction."""
         self.start(events, interaction.id, interaction.model)
         for index, step in enumerate(interaction.steps or ()):
             if isinstance(step, dict):
@@ -96,18 +96,18 @@ class InteractionsPayload(TypedPayload):
                 self.ignored += 1
         self.complete(_Event(interaction=interaction), events)
 
-    def begin(self, event: _Event, events: list[Event]) -> None:
-        """Take the first event."""
+    def on_created(self, event: _Event, events: list[Event]) -> None:
+        """Handle the first event."""
         interaction = event.interaction or Interaction()
         self.start(events, interaction.id, interaction.model)
         self._count(event, events)
 
-    def note(self, event: _Event, events: list[Event]) -> None:
-        """Take an event in which there is nothing but usage."""
+    def on_status(self, event: _Event, events: list[Event]) -> None:
+        """Handle a status update, of which only the usage matters."""
         self._count(event, events)
 
     def start_step(self, event: _Event, events: list[Event]) -> None:
-        """Open a step. A plain answer has all of it here, a stream mostly its type alone."""
+        """Start a step. In a stream it mostly has only a type; in a complete interaction it has all its content."""
         self.start(events)
         index, step = event.index or 0, dict(event.step or {})
         self._close(index, events)
@@ -117,7 +117,7 @@ class InteractionsPayload(TypedPayload):
             self.calls.start(events, index, _text(step.get("id")), _text(step.get("name")))
         elif kind == "thought":
             for content in _list(step.pop("summary", None)):
-                self.add_thought({"content": content}, step, events)
+                self.add_summary({"content": content}, step, events)
         elif kind == "model_output":
             for content in _list(step.pop("content", None)):
                 if isinstance(content, dict):
@@ -125,7 +125,7 @@ class InteractionsPayload(TypedPayload):
         self._count(event, events)
 
     def add_delta(self, event: _Event, events: list[Event]) -> None:
-        """Take a piece of a step."""
+        """Handle a delta of a step."""
         index, delta = event.index or 0, event.delta
         if delta is not None:
             self.start(events)
@@ -134,12 +134,16 @@ class InteractionsPayload(TypedPayload):
         self._count(event, events)
 
     def stop_step(self, event: _Event, events: list[Event]) -> None:
-        """Take the end of a step."""
+        """Finish a step."""
         self._close(event.index or 0, events)
         self._count(event, events)
 
     def complete(self, event: _Event, events: list[Event]) -> None:
-        """Take the end, which says how it ends; of an answer that runs in the background there is none yet."""
+        """Finish the response with the interaction's status, unless it still runs in the background.
+
+        Raises:
+            APIError: The interaction failed.
+        """
         interaction = event.interaction or Interaction()
         self._count(_Event(usage=interaction.usage), events)
         failures = [*_list(interaction.errors), *([interaction.error] if interaction.error else [])]
@@ -153,7 +157,7 @@ class InteractionsPayload(TypedPayload):
             self.end(events)
 
     def end(self, events: list[Event]) -> None:
-        """Close the answer, and what of it is open."""
+        """Finish the response and its unfinished steps."""
         for index in list(self._steps):
             self._close(index, events)
         super().end(events)
@@ -174,36 +178,36 @@ class InteractionsPayload(TypedPayload):
     def _add_text(self, delta: JSON, events: list[Event]) -> None:
         text = delta.get("text")
         if isinstance(text, str) and text:
-            self._sources.add_text(text)
+            self._citations.add_text(text)
             events.append(TextDelta(text))
         if "annotations" in delta:
             self.add_annotations(delta, {}, events)
 
     def add_annotations(self, delta: JSON, step: JSON, events: list[Event]) -> None:
-        """Take sources."""
+        """Handle a delta with annotations."""
         for annotation in _list(delta.get("annotations")):
-            self._sources.add_annotation(annotation, events)
+            self._citations.add_annotation(annotation, events)
 
-    def add_thought(self, delta: JSON, step: JSON, events: list[Event]) -> None:
-        """Take a summary of thoughts."""
+    def add_summary(self, delta: JSON, step: JSON, events: list[Event]) -> None:
+        """Handle a delta with a thought summary."""
         content = delta.get("content")
         text = content.get("text") if isinstance(content, dict) else None
         if isinstance(text, str) and text:
             events.append(ReasoningDelta(text))
 
     def add_signature(self, delta: JSON, step: JSON, events: list[Event]) -> None:
-        """Keep the signature of thoughts; empty ones come too."""
+        """Append to the signature of a thought; the API also sends empty signatures."""
         step["signature"] = _text(step.get("signature")) + _text(delta.get("signature"))
 
     def add_media(self, delta: JSON, step: JSON, events: list[Event]) -> None:
-        """Take a generated medium."""
+        """Handle a generated image, audio, video or document."""
         data, uri = _text(delta.get("data")), _text(delta.get("uri"))
         if data or uri:
             media_type = _text(delta.get("mime_type")) or _MEDIA_TYPES[delta["type"]]
             events.append(MediaDelta(media_type, data, uri or None))
 
     def _close(self, index: int, events: list[Event]) -> None:
-        """End a step: what it was made of is known now."""
+        """Finish a step and append the events that need all of its data."""
         step = self._steps.pop(index, None)
         if step is None:
             return
@@ -211,8 +215,8 @@ class InteractionsPayload(TypedPayload):
         if kind == "function_call":
             arguments = step.get("arguments")
             if arguments and not self.calls.text(index):
-                whole = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
-                self.calls.add(events, index, whole)
+                text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+                self.calls.add(events, index, text)
             self.calls.finish(events, index)
         elif kind in ("thought", "model_output"):
             if step.get("signature"):
@@ -229,10 +233,10 @@ class InteractionsPayload(TypedPayload):
             events.append(UsageReported(usage))
 
     def handle_error(self, event: Any, events: list[Event]) -> None:
-        """Take an error event.
+        """Handle an error event.
 
         Raises:
-            APIError: It is one, and the answer is not complete.
+            APIError: The response is not complete.
         """
         self.fail(in_band_error(ServerSentEvent(msgspec.json.encode(event))))
 
@@ -245,16 +249,16 @@ class _Failure(msgspec.Struct, gc=False):
 
 
 _DELTAS: dict[Any, Callable[[InteractionsPayload, JSON, JSON, list[Event]], None]] = {
-    "thought_summary": InteractionsPayload.add_thought,
+    "thought_summary": InteractionsPayload.add_summary,
     "thought_signature": InteractionsPayload.add_signature,
     "text_annotation_delta": InteractionsPayload.add_annotations,
     **dict.fromkeys(_MEDIA_TYPES, InteractionsPayload.add_media),
 }
 
 InteractionsPayload.handlers = {
-    "interaction.created": (_EVENT, InteractionsPayload.begin),
-    "interaction.start": (_EVENT, InteractionsPayload.begin),
-    "interaction.status_update": (_EVENT, InteractionsPayload.note),
+    "interaction.created": (_EVENT, InteractionsPayload.on_created),
+    "interaction.start": (_EVENT, InteractionsPayload.on_created),
+    "interaction.status_update": (_EVENT, InteractionsPayload.on_status),
     "step.start": (_EVENT, InteractionsPayload.start_step),
     "step.delta": (_EVENT, InteractionsPayload.add_delta),
     "step.stop": (_EVENT, InteractionsPayload.stop_step),
@@ -265,17 +269,17 @@ InteractionsPayload.handlers = {
 
 
 def check_document(interaction: Interaction | None, body: bytes) -> Interaction:
-    """Return a plain answer.
+    """Return the decoded interaction after checking it.
 
     Raises:
-        APIError: It is an error.
-        ProtocolError: It is none.
+        APIError: The body is an error.
+        ProtocolError: The body is not an interaction.
     """
     if interaction is not None and interaction.status is not None:
         return interaction
     if interaction is not None and interaction.error:
         raise in_band_error(ServerSentEvent(body))
-    raise ProtocolError("the answer is JSON, but no interaction", reason="order", excerpt=body, billed="maybe")
+    raise ProtocolError("the response is JSON, but not an interaction", reason="order", excerpt=body, billed="maybe")
 
 
 def _read_usage(raw: JSON) -> Usage | None:
@@ -295,7 +299,7 @@ def _read_usage(raw: JSON) -> Usage | None:
 
 
 def _merge(step: JSON, delta: JSON) -> None:
-    """Put a piece of a server's tool into its step: texts and lists grow, objects are filled."""
+    """Merge a delta of a server tool into its step: strings and lists are appended, objects merged."""
     for name, value in delta.items():
         known = step.get(name)
         if name == "type":

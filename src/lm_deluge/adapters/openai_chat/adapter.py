@@ -13,7 +13,6 @@ from lm_deluge.adapters.adapter import Call, Decoder
 from lm_deluge.adapters.body_decoder import BodyDecoder
 from lm_deluge.adapters.errors import classify_status
 from lm_deluge.adapters.http_request import build_http_request
-from lm_deluge.adapters.openai_chat.quirks import has_think_tags
 from lm_deluge.adapters.openai_chat.request import build_chat_body
 from lm_deluge.adapters.openai_chat.stream import ChatPayload
 from lm_deluge.adapters.openai_chat.think_tags import TaggedDecoder, TagSplitter
@@ -54,6 +53,12 @@ class OpenAIChat:
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         """Return the error of a response whose status is not a success."""
         return classify_status(status, headers, body)
+
+
+def has_think_tags(call: Call) -> bool:
+    """Whether the answer's text contains its reasoning in tags. The model's row has precedence over its host's."""
+    of_model = call.model.capabilities.think_tags
+    return call.provider.quirks.think_tags if of_model is None else of_model
 
 
 def _parse_document(call: Call, body: bytes) -> list[Event]:

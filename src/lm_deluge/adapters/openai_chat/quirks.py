@@ -10,15 +10,9 @@ from lm_deluge.adapters.capabilities import cannot_take
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import ReasoningPart
 
-__all__ = ["apply_quirks", "check_quirks", "has_think_tags", "reasoning_fields"]
+__all__ = ["apply_quirks", "check_quirks", "reasoning_fields"]
 
 JSON = dict[str, Any]
-
-
-def has_think_tags(call: Call) -> bool:
-    """Whether the text of the response contains reasoning in tags. The model's row overrides the provider's row."""
-    of_model = call.model.capabilities.think_tags
-    return call.provider.quirks.think_tags if of_model is None else of_model
 
 
 def check_quirks(call: Call) -> None:

@@ -58,13 +58,15 @@ def build_chat_body(call: Call) -> JSON:
         InvalidPromptError: Media are referred to in a form that the API does not accept.
     """
     check_capabilities(call)
-    check_quirks(call)
+    quirks = call.provider.quirks
+    if quirks.rejects:
+        check_quirks(call)
     body: JSON = {"model": call.model.name, "messages": build_messages(call)}
     if call.is_streamed:
         body["stream"] = True
-        if call.provider.quirks.usage_option:
+        if quirks.usage_option:
             body["stream_options"] = {"include_usage": True}
-    body |= sampling_fields(call.params, call.provider.quirks.max_tokens_field)
+    body |= sampling_fields(call.params, quirks.max_tokens_field)
     if call.tools:
         body["tools"] = tool_fields(call)
     choice = tool_choice_field(call)
@@ -73,7 +75,8 @@ def build_chat_body(call: Call) -> JSON:
     wanted = response_format(call)
     if wanted is not None:
         body["response_format"] = wanted
-    apply_quirks(call, body)
+    if not quirks.developer_role or "reasoning_effort" in body or call.cache is not None:
+        apply_quirks(call, body)
     return body
 
 

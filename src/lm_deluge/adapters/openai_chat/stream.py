@@ -105,6 +105,7 @@ class _Chunk(msgspec.Struct, gc=False):
 
 
 _DECODER = TolerantDecoder(_Chunk)
+_decode_typed = _DECODER.decode_typed
 
 
 class _PlainDelta(msgspec.Struct, gc=False):
@@ -245,11 +246,9 @@ class ChatPayload:
 
     def _decoded(self, frame: ServerSentEvent) -> _Chunk | None:
         try:
-            chunk = _DECODER.decode(frame.data)
-        except NotJSONError:
-            if frame.event != "error" and not self.is_complete:
-                raise not_json(frame) from None
-            chunk = _Chunk(error=frame.text)
+            chunk: _Chunk | None = _decode_typed(frame.data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            chunk = self._decoded_tolerantly(frame)
         if chunk is None:
             self.ignored += 1
         elif chunk.error or chunk.detail or frame.event == "error" or chunk.object == "error":
@@ -258,6 +257,14 @@ class ChatPayload:
             self._warnings += ("error_after_finish",)
             return None
         return chunk
+
+    def _decoded_tolerantly(self, frame: ServerSentEvent) -> _Chunk | None:
+        try:
+            return _DECODER.decode(frame.data)
+        except NotJSONError:
+            if frame.event != "error" and not self.is_complete:
+                raise not_json(frame) from None
+            return _Chunk(error=frame.text)
 
     def _add_chunk(self, chunk: _Chunk, events: list[Event]) -> None:
         choices = chunk.choices

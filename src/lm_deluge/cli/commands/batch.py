@@ -123,5 +123,5 @@ def batch(source: Path, target: Path, **options: Any) -> int:
     check_paths(job)
     if notice:
         report(notice)
-    survey = look_through(source, options_that_shape(job), find_twins=job.ask_duplicates_once)
+    survey = look_through(source, options_that_shape(job), find_duplicates=job.ask_duplicates_once)
     return asyncio.run(run_job(job, survey))

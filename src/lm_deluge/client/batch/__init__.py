@@ -1,1 +1,1 @@
-"""Many prompts at once: the batch methods of the client."""
+"""The batch methods of the client: many prompts at once."""

@@ -1,8 +1,8 @@
-"""The rows of a batch, each written into a journal before it is asked and before its answer is handed on.
+"""Answer the rows of a batch, with a journal record before each request and before each answer is yielded.
 
-What a run that was killed leaves behind goes on here: rows that are done are passed over, those that were in flight are
-asked again. Attempts that failed count over all runs; those whose end nobody saw do not, for they are not the row's
-fault; each row that is asked has one attempt at least.
+After a run was killed, the next run skips the rows that are done, and sends the rows that were in flight again. Failed
+attempts count over all runs. Ambiguous attempts do not count, since the row did not cause them. Each row that is sent
+has at least one attempt.
 """
 
 from __future__ import annotations
@@ -15,66 +15,78 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 import msgspec
 
 from lm_deluge.client.batch.prompts import run_one, window_of
-from lm_deluge.dispatch.batch.circuit_breaker import CircuitBreaker
 from lm_deluge.dispatch.batch.input import BatchRow
 from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.journal.journal import Journal
+from lm_deluge.dispatch.scheduling.circuit_breaker import CircuitBreaker
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import ConfigurationError, DelugeError, DispatchError, JournalError
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.response import APIResponse
 
-__all__ = ["JournalledRows", "is_due", "named_model"]
+__all__ = ["JournaledRows", "is_due", "named_model"]
 
 
 class _StoppedError(DispatchError):
-    """Ends a call whose request may not leave any more; nobody outside sees it."""
+    """Ends a call of which no more requests may be sent; it never reaches the user."""
 
 
-MakeRowWork = Callable[[BatchRow], CallSpec]
+MakeRowSpec = Callable[[BatchRow], CallSpec]
 
 
 def is_due(journal: Journal, row_id: str, *, retry_failed: bool = False) -> bool:
-    """Whether a row is still to be asked: it is not done, and did not fail for good unless these are wanted again."""
+    """Whether a row is to be sent: it is not done, and did not fail for good.
+
+    Args:
+        journal: The journal of the batch.
+        row_id: The row.
+        retry_failed: Whether rows that failed for good are sent again.
+    """
     status = journal.state.status(row_id)
-    # What failed without a request, for want of a key say, costs nothing to be tried again.
+    # A row that failed without a request, for example because the API key is missing, is always tried again.
     return status != "done" and (status != "failed" or retry_failed or journal.state.attempts(row_id) == 0)
 
 
 def named_model(name: str, models: Sequence[ModelRow]) -> str:
-    """Return the id of the model that a row asks for.
+    """Return the id of the model that a row names.
 
     Raises:
-        ConfigurationError: It is none of the batch's.
+        ConfigurationError: It is not a model of the batch.
     """
     for model in models:
         if name in (model.id, model.name):
             return model.id
     known = ", ".join(model.id for model in models)
     raise ConfigurationError(
-        f"the line asks for the model {str(name)[:80]!r}, and the batch is for {known}",
+        f"the line names the model {str(name)[:80]!r}, and the batch has {known}",
         hint="Name all models of the lines with --model.",
     )
 
 
-class JournalledRows:
-    """Asks rows, at most a window of them at a time. Iterate `answers` once; `stop` and `abort` end it early.
+class JournaledRows:
+    """Sends rows, a limited number at a time. Iterate `answers` once; `stop` and `abort` end it early.
+
+    Args:
+        start: Returns the runner, and the function that builds the call of a row.
+        journal: The journal of the batch.
+        most_at_once: Most concurrent requests; None for no limit.
+        max_attempts: Most attempts at a row, over all runs.
+        retry_failed: Whether rows that failed for good are sent again.
+        circuit_breaker: Pauses the batch while the provider cannot be reached, if given.
 
     Attributes:
-        journal: Where it is written down.
-        failure: Why the journal takes no more, None as long as it does; then nothing new leaves.
-        gave_up: Why no more is asked, where that is the provider's: nobody was ever reached.
+        failure: The error of the journal after which no request is sent; None while there is none.
+        gave_up: The connection error after which no request is sent, if the provider was never reached; else None.
     """
 
     def __init__(
         self,
-        start: Callable[[], tuple[Runner, MakeRowWork]],
+        start: Callable[[], tuple[Runner, MakeRowSpec]],
         journal: Journal,
         *,
         most_at_once: int | None,
         max_attempts: int,
         retry_failed: bool = False,
-        gate: CircuitBreaker | None = None,
     ) -> None:
         self.failure: JournalError | None = None
         self.gave_up: DelugeError | None = None
@@ -83,34 +95,40 @@ class JournalledRows:
         self._window = window_of(most_at_once)
         self._max_attempts = max_attempts
         self._retry_failed = retry_failed
-        self._gate = gate
-        self._unseen = Counter(call for call, _ in journal.state.ambiguous)
+        self._runner: Runner | None = None
+        self._ambiguous = Counter(call for call, _ in journal.state.ambiguous)
         self._calls: dict[str, _Call] = {}
         self._ended: asyncio.Queue[str] = asyncio.Queue()
         self._is_stopped = False
 
     @property
     def in_flight(self) -> int:
-        """How many requests have left whose end is not written down yet."""
+        """Number of requests that were sent and have no outcome in the journal yet."""
         return sum(len(call.in_flight) for call in self._calls.values())
 
     @property
-    def is_held(self) -> bool:
-        """Whether requests wait because nobody listens at the provider's."""
-        return self._gate is not None and self._gate.is_on
+    def is_paused(self) -> bool:
+        """Whether requests wait because no connection to the provider succeeds."""
+        breaker = self._breaker
+        return breaker is not None and breaker.is_open
+
+    @property
+    def _breaker(self) -> CircuitBreaker | None:
+        return None if self._runner is None else self._runner.only_breaker
 
     async def answers(self, rows: Iterable[BatchRow]) -> AsyncGenerator[tuple[BatchRow, APIResponse], None]:
-        """Yield each row that is due with its answer, once that is on the disk, as they end.
+        """Yield each row that is due with its response, after the response is on the disk.
 
-        Rows are read as they are needed. A row that cannot be asked ends like one that failed.
+        Rows are read when they are needed. A row that cannot be sent has a response with `error` set.
         """
         runner, make = self._start()
+        self._runner = runner
         due = (row for row in rows if is_due(self.journal, row.id, retry_failed=self._retry_failed))
         try:
             while True:
                 free = 0 if self._is_stopped else self._window - len(self._calls)
                 for row in itertools.islice(due, free):
-                    self._begin(row, runner, make)
+                    self._start_row(row, runner, make)
                 if not self._calls:
                     return
                 call = self._calls.pop(await self._ended.get())
@@ -121,18 +139,22 @@ class JournalledRows:
             self.abort()
             await asyncio.gather(*(call.task for call in self._calls.values()), return_exceptions=True)
 
-    def _begin(self, row: BatchRow, runner: Runner, make: MakeRowWork) -> None:
+    def _start_row(self, row: BatchRow, runner: Runner, make: MakeRowSpec) -> None:
         state = self.journal.state
         base = state.attempts(row.id)
-        is_again = state.status(row.id) == "failed"
-        left = self._max_attempts if is_again else self._max_attempts - (base - self._unseen[row.id])
+        has_failed = state.status(row.id) == "failed"
+        left = self._max_attempts if has_failed else self._max_attempts - (base - self._ambiguous[row.id])
         call = _Call(self, row, base, max(left, 1))
         self._calls[row.id] = call
         call.task = asyncio.get_running_loop().create_task(call.run(runner, make))
         call.task.add_done_callback(lambda _: self._ended.put_nowait(row.id))
 
     def stop(self, within_s: float | None = None) -> None:
-        """Let no new request leave; what is in flight may end, within so many seconds where that is said."""
+        """Send no new request; wait for those in flight.
+
+        Args:
+            within_s: Seconds after which requests in flight are aborted; None for no limit.
+        """
         self._is_stopped = True
         for call in self._calls.values():
             if not call.in_flight:
@@ -141,47 +163,46 @@ class JournalledRows:
             asyncio.get_running_loop().call_later(within_s, self.abort)
 
     def abort(self) -> None:
-        """End at once. What is in flight stays so in the journal, and is asked again by the next run."""
+        """End at once. Requests in flight stay ambiguous in the journal, and the next run sends their rows again."""
         self._is_stopped = True
         for call in self._calls.values():
             call.task.cancel()
 
-    # What the calls ask and tell
+    # For the calls
 
-    async def may_leave(self) -> None:
-        """Return when a request may leave; raise where none may any more."""
-        if self._gate is not None:
-            await self._gate.wait()
+    async def wait_to_send(self) -> None:
+        """Return when a request may be sent; raise if no more requests are sent."""
+        if self._runner is not None:
+            await self._runner.until_reachable()
         if self._is_stopped:
             raise _StoppedError("the batch is being stopped")
 
     def note_end(self, call: _Call, error: DelugeError | None, *, is_over: bool) -> None:
-        """Learn how an attempt ended that was in flight."""
-        if self._gate is not None:
-            self._gate.note(error)
-            if error is not None and self._gate.is_hopeless and self.gave_up is None:
-                self.gave_up = error
-                self.stop()
+        """Note the end of an attempt that was in flight."""
+        breaker = self._breaker
+        if error is not None and breaker is not None and breaker.is_hopeless and self.gave_up is None:
+            self.gave_up = error
+            self.stop()
         if self._is_stopped and not is_over and not call.in_flight:
-            asyncio.get_running_loop().call_soon(call.task.cancel)  # there will be no other attempt
+            asyncio.get_running_loop().call_soon(call.task.cancel)  # no other attempt may start
 
     def fail(self, error: JournalError) -> None:
-        """Stop: the journal takes no more. What is in flight ends; its answers wait in memory."""
+        """Stop after an error of the journal. Requests in flight end; their answers are kept in memory."""
         if self.failure is None:
             self.failure = error
             self.stop()
 
 
 class _Call:
-    """A row between its beginning and its end."""
+    """The call of one row."""
 
     __slots__ = ("_base", "_budget", "_last", "_number", "_rows", "in_flight", "row", "task")
 
     task: asyncio.Task[APIResponse | None]
 
-    def __init__(self, rows: JournalledRows, row: BatchRow, base: int, budget: int) -> None:
+    def __init__(self, rows: JournaledRows, row: BatchRow, base: int, budget: int) -> None:
         self.row = row
-        self.in_flight: list[int] = []  # numbers of attempts; two where one was begun beside a silent one
+        self.in_flight: list[int] = []  # numbers of attempts; two after a hedge
         self._rows = rows
         self._base = base  # attempts of earlier runs
         self._budget = budget
@@ -189,15 +210,15 @@ class _Call:
         self._last: APIResponse | None = None  # how the call failed for good
 
     def result(self) -> APIResponse | None:
-        """Return the answer, None where there is none: the batch ends before."""
+        """Return the response; None if the batch ended before."""
         return None if self.task.cancelled() else self.task.result()
 
-    async def run(self, runner: Runner, make: MakeRowWork) -> APIResponse | None:
-        """Ask, and write down how it ends; return None where that is for another run."""
+    async def run(self, runner: Runner, make: MakeRowSpec) -> APIResponse | None:
+        """Run the call and record its end; return None if the row is left to another run."""
 
         def make_with_hooks(row: BatchRow) -> CallSpec:
             return msgspec.structs.replace(
-                make(row), before_attempt=self._intend, on_attempt_failed=self._attempt_failed
+                make(row), before_attempt=self._before_attempt, on_attempt_failed=self._on_attempt_failed
             )
 
         response = await run_one(lambda: runner, make_with_hooks, self.row)
@@ -205,32 +226,32 @@ class _Call:
         if self._last is not None:
             return self._last
         if response.error is None:
-            return await self._keep(response)
+            return await self._record_answer(response)
         if isinstance(response.error, JournalError):
             self._rows.fail(response.error)
         if self._rows.failure is not None or isinstance(response.error, _StoppedError):
             return None
-        if self.in_flight:  # it was answered, and is an error all the same: `postprocess` made it one
+        if self.in_flight:  # the request was answered, and `postprocess` made an error of the answer
             is_kept = await self._write_failure(self.in_flight[-1], response, is_final=True)
             self._end()
             return response if is_kept else None
-        return await self._keep_unasked(response)
+        return await self._record_unsent(response)
 
-    async def _intend(self, number: int) -> None:
-        if self._last is not None:  # the runs before this one have used up its attempts
+    async def _before_attempt(self, number: int) -> None:
+        if self._last is not None:  # earlier runs have used up all attempts
             raise self._last.error.again()
-        if number > self._budget:  # beside another one, which may be the last
-            raise _StoppedError("the runs before this one have used up its attempts")
-        await self._rows.may_leave()
+        if number > self._budget:  # a hedge beside the last attempt
+            raise _StoppedError("earlier runs have used up all attempts of the row")
+        await self._rows.wait_to_send()
         await self._rows.journal.before_attempt(self.row.id, self._base + number)
         self._number = self._base + number
         self.in_flight.append(self._number)
 
-    async def _attempt_failed(self, number: int, response: APIResponse, is_final: bool) -> None:  # noqa: FBT001 - as it is called
+    async def _on_attempt_failed(self, number: int, response: APIResponse, is_final: bool) -> None:  # noqa: FBT001 - the signature of CallSpec.on_attempt_failed
         response.id = self.row.number - 1
-        if not self.in_flight:  # the call ends for another reason than the attempt, whose end is told already
+        if not self.in_flight:  # the end of the attempt is recorded; the call ends for another reason
             if self._last is not None and response.usage is not None:
-                self._last = response  # what all attempts took is only known now
+                self._last = response  # now with the usage of all attempts
                 await self._write_failure(self._number, response, is_final=True)
             return
         attempt = self._base + number
@@ -242,7 +263,7 @@ class _Call:
         self._rows.note_end(self, response.error, is_over=is_final)
 
     async def _write_failure(self, attempt: int, response: APIResponse, *, is_final: bool) -> bool:
-        """Return whether it is in the journal; it is kept in memory where the disk refuses."""
+        """Record a failed attempt; return whether it is on the disk. If not, the journal keeps it in memory."""
         journal = self._rows.journal
         try:
             try:
@@ -256,7 +277,7 @@ class _Call:
             return False
         return True
 
-    async def _keep(self, response: APIResponse) -> APIResponse | None:
+    async def _record_answer(self, response: APIResponse) -> APIResponse | None:
         journal = self._rows.journal
         try:
             await journal.finish(self.row.id, self.in_flight[-1], response)
@@ -273,12 +294,12 @@ class _Call:
         return response
 
     def _end(self) -> None:
-        """Note that it was answered."""
+        """Note that the request was answered."""
         self.in_flight.clear()
         self._rows.note_end(self, None, is_over=True)
 
-    async def _keep_unasked(self, response: APIResponse) -> APIResponse | None:
-        """Write down why a row was not asked, as attempt 0, unless the journal says so already."""
+    async def _record_unsent(self, response: APIResponse) -> APIResponse | None:
+        """Record why a row was not sent, as attempt 0, unless the journal has the same error already."""
         journal = self._rows.journal
         known = journal.response(self.row.id)
         if known is not None and known.error_message == response.error_message:
@@ -287,5 +308,5 @@ class _Call:
 
 
 def _without_content(response: APIResponse, error: JournalError) -> APIResponse:
-    """Return what a journal can hold of an answer that is no JSON, half a character for example: what it took."""
+    """Return the usage and cost of an answer that does not fit into JSON, for example because of a lone surrogate."""
     return APIResponse(id=response.id, error=error, usage=response.usage, cost=response.cost)

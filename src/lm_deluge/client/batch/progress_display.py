@@ -1,4 +1,4 @@
-"""How a batch is shown while it runs: a live display, a bar, lines, or nothing. Always on stderr."""
+"""Progress displays of a batch: a live display, a bar, lines, or nothing. They write to stderr."""
 
 from __future__ import annotations
 
@@ -18,68 +18,72 @@ __all__ = ["Progress", "ProgressKind", "describe", "make_progress"]
 
 ProgressKind = Literal["rich", "tqdm", "plain", "none"]
 
-_LINE_EVERY_S = 10.0
-_MINUTE, _HOUR = 60, 3_600
+_LINE_EVERY_S = 10.0  # few enough lines for a log file, often enough to see that a batch goes on
+_MINUTE, _HOUR = 60, 3_600  # in seconds
 
 
 class Progress(Protocol):
-    """What shows a batch. It never slows a batch down and never ends one: it is told where the batch stands."""
+    """A display of a batch's progress."""
 
     every_s: float
-    """How often it wants to be told."""
+    """Seconds between two calls of `show`, at least."""
 
-    def show(self, tally: BatchProgress) -> None:
-        """Show where the batch stands."""
+    def show(self, progress: BatchProgress) -> None:
+        """Show the progress of the batch."""
         ...
 
-    def close(self, tally: BatchProgress) -> None:
-        """Show how it ended, and leave the terminal as it was."""
+    def close(self, progress: BatchProgress) -> None:
+        """Show the end of the batch, and restore the terminal."""
         ...
 
 
 def make_progress(kind: ProgressKind | None, file: TextIO | None = None) -> Progress:
-    """Return the display of a kind. The live one falls back to lines where there is no terminal and no notebook.
+    """Return a display. The kind `rich` falls back to lines if the output is neither a terminal nor a notebook.
+
+    Args:
+        kind: Of the display; None for `none`.
+        file: Where the display writes, by default stderr.
 
     Raises:
-        ConfigurationError: There is no such kind.
+        ConfigurationError: The kind is unknown.
         MissingExtraError: `tqdm` is not installed.
     """
     make = _KINDS.get(kind or "none")
     if make is None:
-        raise ConfigurationError(f"progress={kind!r} is none", hint=f"Known: {', '.join(_KINDS)}.")
+        raise ConfigurationError(f"progress={kind!r} is unknown", hint=f"Known: {', '.join(_KINDS)}.")
     return make(file or sys.stderr)
 
 
-def describe(tally: BatchProgress) -> str:
-    """Return where a batch stands, in one line of plain text."""
-    words = [_count(tally)]
-    if tally.in_flight:
-        words.append(f"{tally.in_flight} in flight")
-    words.append(f"{_short(tally.input_rate)} in {_short(tally.output_rate)} out tokens/s")
-    if tally.cost is not None:
-        projected = "" if tally.projected_cost is None else f" of ${tally.projected_cost:.2f}"
-        words.append(f"${tally.cost:.4f}{projected}" if tally.cost < 1 else f"${tally.cost:.2f}{projected}")
-    if tally.remaining_s is not None and tally.done != tally.total:
-        words.append(f"{_span(tally.remaining_s)} left")
+def describe(progress: BatchProgress) -> str:
+    """Return the progress of a batch as one line of plain text."""
+    words = [_count(progress)]
+    if progress.in_flight:
+        words.append(f"{progress.in_flight} in flight")
+    words.append(f"{_short(progress.input_rate)} in {_short(progress.output_rate)} out tokens/s")
+    if progress.cost is not None:
+        projected = "" if progress.projected_cost is None else f" of ${progress.projected_cost:.2f}"
+        words.append(f"${progress.cost:.4f}{projected}" if progress.cost < 1 else f"${progress.cost:.2f}{projected}")
+    if progress.remaining_s is not None and progress.done != progress.total:
+        words.append(f"{_span(progress.remaining_s)} left")
     else:
-        words.append(f"in {_span(tally.elapsed_s)}")
-    if tally.limited_by is not None:
-        words.append(f"held by {tally.limited_by}")
-    if tally.errors:
-        words.append(_errors(tally))
+        words.append(f"in {_span(progress.elapsed_s)}")
+    if progress.limited_by is not None:
+        words.append(f"limited by {progress.limited_by}")
+    if progress.errors:
+        words.append(_errors(progress))
     return ", ".join(words)
 
 
-def _count(tally: BatchProgress) -> str:
-    if tally.total is None:
-        return f"{tally.done} done"
-    percent = f" ({tally.done / tally.total:.0%})" if tally.total else ""
-    return f"{tally.done}/{tally.total}{percent}"
+def _count(progress: BatchProgress) -> str:
+    if progress.total is None:
+        return f"{progress.done} done"
+    percent = f" ({progress.done / progress.total:.0%})" if progress.total else ""
+    return f"{progress.done}/{progress.total}{percent}"
 
 
-def _errors(tally: BatchProgress) -> str:
-    each = (f"{name} {count}" for name, count in sorted(tally.errors.items(), key=lambda item: -item[1]))
-    return f"failed {tally.failed}: {', '.join(each)}"
+def _errors(progress: BatchProgress) -> str:
+    each = (f"{name} {count}" for name, count in sorted(progress.errors.items(), key=lambda item: -item[1]))
+    return f"failed {progress.failed}: {', '.join(each)}"
 
 
 def _short(number: float) -> str:
@@ -99,37 +103,37 @@ def _span(seconds: float) -> str:
 
 
 class _None:
-    """Nothing is shown."""
+    """A display that shows nothing."""
 
-    every_s = 3_600.0
+    every_s = 3_600.0  # seldom: each call would do nothing
 
-    def show(self, tally: BatchProgress) -> None:
+    def show(self, progress: BatchProgress) -> None:
         """Show nothing."""
 
-    def close(self, tally: BatchProgress) -> None:
+    def close(self, progress: BatchProgress) -> None:
         """Show nothing."""
 
 
 class _Lines:
-    """A line now and then: for log files, CI, and pipes."""
+    """A display that writes a line every few seconds: for log files, CI, and pipes."""
 
     every_s = _LINE_EVERY_S
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
 
-    def show(self, tally: BatchProgress) -> None:
-        self._file.write(f"{describe(tally)}\n")
+    def show(self, progress: BatchProgress) -> None:
+        self._file.write(f"{describe(progress)}\n")
         self._file.flush()
 
-    def close(self, tally: BatchProgress) -> None:
-        self.show(tally)
+    def close(self, progress: BatchProgress) -> None:
+        self.show(progress)
 
 
 class _Live:
-    """A display that is drawn anew in its place."""
+    """A display that is drawn again at the same place of the terminal."""
 
-    every_s = 0.1
+    every_s = 0.1  # smooth to the eye, and little work
 
     def __init__(self, file: TextIO, console: Any) -> None:
         from rich.live import Live
@@ -138,29 +142,30 @@ class _Live:
         self._live = Live(console=console, auto_refresh=False, transient=False)
         self._is_open = False
 
-    def show(self, tally: BatchProgress) -> None:
+    def show(self, progress: BatchProgress) -> None:
         if not self._is_open:
             self._is_open = True
             self._live.start()
-        self._live.update(_drawn(tally), refresh=True)
+        self._live.update(_drawn(progress), refresh=True)
 
-    def close(self, tally: BatchProgress) -> None:
-        self.show(tally)
+    def close(self, progress: BatchProgress) -> None:
+        self.show(progress)
         self._live.stop()
 
 
-def _drawn(tally: BatchProgress) -> RenderableType:
+def _drawn(progress: BatchProgress) -> RenderableType:
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
     bar = Table.grid(expand=True)
-    bar.add_row(ProgressBar(total=tally.total, completed=tally.done, pulse=tally.total is None))
-    # The text is in no grid, which would fill its last row: the ^C of a terminal would begin one that stays.
-    rows: list[RenderableType] = [bar, Text(describe(msgspec.structs.replace(tally, errors={})))]
-    if tally.errors:
-        rows.append(Text(_errors(tally), style="red"))
+    bar.add_row(ProgressBar(total=progress.total, completed=progress.done, pulse=progress.total is None))
+    # The text is in no grid, which would fill the last row of the terminal: its ^C would then start another row, which
+    # is never cleared.
+    rows: list[RenderableType] = [bar, Text(describe(msgspec.structs.replace(progress, errors={})))]
+    if progress.errors:
+        rows.append(Text(_errors(progress), style="red"))
     return Group(*rows)
 
 
@@ -172,30 +177,30 @@ def _rich(file: TextIO) -> Progress:
 
 
 class _Bar:
-    """The bar of tqdm, which notebooks and other tools know how to place."""
+    """The bar of tqdm, which notebooks and other tools display well."""
 
-    every_s = 0.2
+    every_s = 0.2  # smooth to the eye; a bar of a notebook costs more than a line of a terminal
 
     def __init__(self, file: TextIO) -> None:
         try:
             from tqdm.auto import tqdm
         except ImportError as error:
             raise MissingExtraError(
-                "progress='tqdm' needs the package tqdm", hint="Install it, or take progress='rich'."
+                "progress='tqdm' needs the package tqdm", hint="Run pip install tqdm, or use progress='rich'."
             ) from error
         self._make: Callable[..., Any] = tqdm
         self._file = file
         self._bar: Any = None
 
-    def show(self, tally: BatchProgress) -> None:
+    def show(self, progress: BatchProgress) -> None:
         if self._bar is None:
-            self._bar = self._make(total=tally.total, file=self._file, unit="call")
-        self._bar.n = tally.done
-        self._bar.set_postfix_str(describe(tally).partition(", ")[2], refresh=False)
+            self._bar = self._make(total=progress.total, file=self._file, unit="call")
+        self._bar.n = progress.done
+        self._bar.set_postfix_str(describe(progress).partition(", ")[2], refresh=False)
         self._bar.refresh()
 
-    def close(self, tally: BatchProgress) -> None:
-        self.show(tally)
+    def close(self, progress: BatchProgress) -> None:
+        self.show(progress)
         self._bar.close()
 
 

@@ -1,7 +1,7 @@
-"""Many calls at once: in order, as they end, or as live streams merged into one.
+"""Many calls at once: answers in order, or live streams merged into one.
 
-One task a call, at most so many as may wait for their turn; the runner says when each goes. A call that fails is an
-answer with an error on it: one bad row does not lose ten thousand.
+Each call is one task. Their number is limited, and the runner decides when each call is sent. A call that fails is a
+response with `error` set, so one bad prompt does not end the batch.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from lm_deluge.response import APIResponse
 
 __all__ = ["EventMerger", "run_in_order", "run_one", "window_of"]
 
-_WAITING_PER_PLACE = 4
+_WAITING_PER_SLOT = 4  # tasks per concurrent request: enough waiting tasks that a free slot is used at once
 _DEFAULT_WINDOW = 200
-_LEAST_AHEAD = 64
+"""Tasks if the user sets no limit: many requests at once, but not more than a new account usually may send."""
+_MIN_QUEUED_BATCHES = 64  # batches of events that a slow consumer leaves queued, if few streams are open
 
 MakeCallSpec = Callable[[Any], CallSpec]
 
@@ -40,43 +41,59 @@ async def run_in_order(
     *,
     most_at_once: int | None,
     progress: Progress,
-    is_once: bool = False,
+    dedupe: bool = False,
 ) -> list[APIResponse]:
-    """Run a call for each prompt, `is_once` for prompts that are the same; return the answers in the prompts' order."""
+    """Run a call for each prompt and return the responses in the order of the prompts.
+
+    Args:
+        runner: Decides when each call is sent.
+        make: Builds the call of a prompt.
+        prompts: The prompts; an iterator is read as calls end.
+        most_at_once: Most concurrent requests; None for no limit.
+        progress: Shows the progress.
+        dedupe: Whether equal prompts are sent once.
+    """
     total = len(prompts) if isinstance(prompts, Sized) else None
-    keeper = ProgressTracker(total)
-    found: dict[int, APIResponse] = {}
+    tracker = ProgressTracker(total)
+    responses: dict[int, APIResponse] = {}
     shown_at = -float("inf")
 
     def find_runner() -> Runner:
         return runner
 
-    ask = _Once(find_runner, make).ask if is_once else lambda _, prompt: run_one(find_runner, make, prompt)
-    async with contextlib.aclosing(_as_they_end(ask, prompts, keeper, most_at_once)) as ended:
+    run = _Deduplicator(find_runner, make).run if dedupe else lambda _, prompt: run_one(find_runner, make, prompt)
+    async with contextlib.aclosing(_as_completed(run, prompts, tracker, most_at_once)) as ended:
         async for index, response in ended:
             response.id = index
-            found[index] = response
+            responses[index] = response
             now = time.monotonic()
             if now - shown_at >= progress.every_s:
                 shown_at = now
-                progress.show(keeper.tally(now, waiting=runner.waiting, limited_by=runner.limited_by))
-    keeper.total = len(found)
-    progress.close(keeper.tally(time.monotonic()))
-    return [found[index] for index in range(len(found))]
+                progress.show(tracker.progress(now, waiting=runner.waiting, limited_by=runner.limited_by))
+    tracker.total = len(responses)
+    progress.close(tracker.progress(time.monotonic()))
+    return [responses[index] for index in range(len(responses))]
 
 
 def run_one(
     find_runner: Callable[[], Runner],
     make: MakeCallSpec,
     prompt: Any,
-    sink: Callable[[list[Event]], Awaitable[None]] | None = None,
+    on_events: Callable[[list[Event]], Awaitable[None]] | None = None,
 ) -> Coroutine[Any, Any, APIResponse]:
-    """Run one call; what cannot be asked is an answer with the error on it, too."""
+    """Run one call; a prompt that cannot be sent is a response with `error` set, too.
+
+    Args:
+        find_runner: Returns the runner.
+        make: Builds the call of the prompt.
+        prompt: The prompt.
+        on_events: Receives the events as they arrive, if given.
+    """
     try:
         spec = make(prompt)
     except DelugeError as error:
         return _failed(error)
-    return run_call(spec, find_runner, sink)
+    return run_call(spec, find_runner, on_events)
 
 
 async def _failed(error: DelugeError) -> APIResponse:
@@ -84,12 +101,12 @@ async def _failed(error: DelugeError) -> APIResponse:
 
 
 def window_of(most_at_once: int | None) -> int:
-    """Return how many calls of a batch may be under way or wait for their turn."""
-    return _DEFAULT_WINDOW if most_at_once is None else most_at_once * _WAITING_PER_PLACE
+    """Return how many calls of a batch may be in flight or wait for the limits."""
+    return _DEFAULT_WINDOW if most_at_once is None else most_at_once * _WAITING_PER_SLOT
 
 
-class _Once:
-    """Asks what several prompts ask once."""
+class _Deduplicator:
+    """Runs one call for all equal prompts."""
 
     def __init__(self, find_runner: Callable[[], Runner], make: MakeCallSpec) -> None:
         self._find_runner = find_runner
@@ -97,7 +114,7 @@ class _Once:
         self._duplicates = Duplicates[int]()
         self._answers: dict[int, asyncio.Future[APIResponse]] = {}
 
-    async def ask(self, index: int, prompt: Any) -> APIResponse:
+    async def run(self, index: int, prompt: Any) -> APIResponse:
         try:
             conversation = to_conversation(prompt)
         except DelugeError as error:
@@ -115,19 +132,19 @@ class _Once:
         return response
 
 
-def _as_they_end(
-    ask: Callable[[int, Any], Awaitable[APIResponse]],
+def _as_completed(
+    run_call_of: Callable[[int, Any], Awaitable[APIResponse]],
     prompts: Iterable[Any],
-    keeper: ProgressTracker,
+    tracker: ProgressTracker,
     most_at_once: int | None,
 ) -> AsyncGenerator[tuple[int, APIResponse], None]:
-    """Yield index and answer of each call as it ends. Of prompts that are made as they are read few are held."""
+    """Yield the index and response of each call as it ends. Prompts of an iterator are read when they are needed."""
     ended: asyncio.Queue[tuple[int, APIResponse]] = asyncio.Queue()
 
     async def run(index: int, prompt: Any) -> None:
-        keeper.start(time.monotonic())
-        response = await ask(index, prompt)
-        keeper.finish(response, time.monotonic())
+        tracker.start(time.monotonic())
+        response = await run_call_of(index, prompt)
+        tracker.finish(response, time.monotonic())
         ended.put_nowait((index, response))
 
     return _windowed(run, prompts, ended, window_of(most_at_once))
@@ -139,7 +156,7 @@ async def _windowed(
     ended: asyncio.Queue[tuple[int, APIResponse]],
     window: int,
 ) -> AsyncGenerator[tuple[int, APIResponse], None]:
-    """Start a task for each prompt, a window of them at a time; whoever leaves early ends them all."""
+    """Run a task for each prompt, at most `window` at a time; all are cancelled if the consumer stops early."""
     tasks: dict[int, asyncio.Task[None]] = {}
     numbered: Iterator[tuple[int, Any]] = enumerate(prompts)
     loop = asyncio.get_running_loop()
@@ -159,10 +176,23 @@ async def _windowed(
 
 
 class EventMerger:
-    """Thousands of live streams as one: iterate it for `(index, event)` in the order of arrival, once.
+    """Many live streams as one: iterate it once for `(index, event)` in the order of arrival.
 
-    A slow consumer slows the sockets: nothing is read far ahead. Each stream has one start and one finish; one that
-    fails finishes with the reason `error`, and its error is on `responses[index]`, which has every answer that ended.
+    A slow consumer slows down reading from the sockets. Each stream has one `ResponseStarted` and one
+    `ResponseFinished`. A stream that fails has the finish reason `error`; the error is on `responses[index]`.
+
+    Args:
+        start: Returns the runner, and the function that builds the call of a prompt.
+        prompts: The prompts.
+        most_at_once: Most concurrent requests; None for no limit.
+
+    Attributes:
+        responses: The response of each stream that has ended, by index.
+
+    Example:
+        >>> streams = client.stream_many(prompts)
+        >>> async for index, event in streams:
+        ...     print(index, event)
     """
 
     def __init__(
@@ -172,35 +202,35 @@ class EventMerger:
         self._start = start
         self._prompts = prompts
         self._window = window_of(most_at_once)
-        # One batch of each stream at a time: with fewer, each turn of the loop would serve a few streams of thousands.
-        self._ahead = max(_LEAST_AHEAD, self._window // _WAITING_PER_PLACE)
+        # One batch of events per stream: with fewer, a turn of the event loop would serve few of thousands of streams.
+        self._max_queued = max(_MIN_QUEUED_BATCHES, self._window // _WAITING_PER_SLOT)
         self._is_taken = False
 
     def __aiter__(self) -> AsyncIterator[tuple[int, Event]]:
         if self._is_taken:
-            raise StreamConsumedError("these streams were used already", hint="Call client.stream_many(...) again.")
+            raise StreamConsumedError("these streams were already iterated", hint="Call client.stream_many(...) again.")
         self._is_taken = True
         return self._merged()
 
     async def _merged(self) -> AsyncIterator[tuple[int, Event]]:
         runner, make = self._start()
-        ready: asyncio.Queue[tuple[int, list[Event]] | None] = asyncio.Queue(self._ahead)
+        ready: asyncio.Queue[tuple[int, list[Event]] | None] = asyncio.Queue(self._max_queued)
         ended: asyncio.Queue[tuple[int, APIResponse]] = asyncio.Queue()
-        has_left: list[bool] = []  # the consumer
+        has_stopped: list[bool] = []  # the consumer
 
         async def run(index: int, prompt: Any) -> None:
-            begun: list[bool] = []
+            started: list[bool] = []
 
-            async def sink(events: list[Event]) -> None:
-                begun.append(True)
+            async def on_events(events: list[Event]) -> None:
+                started.append(True)
                 await ready.put((index, events))
 
-            response = await run_one(lambda: runner, make, prompt, sink)
+            response = await run_one(lambda: runner, make, prompt, on_events)
             response.id = index
             self.responses[index] = response
             if response.error is not None:
                 last = ResponseFinished("error", type(response.error).__name__)
-                await ready.put((index, [last] if begun else [ResponseStarted(), last]))
+                await ready.put((index, [last] if started else [ResponseStarted(), last]))
             ended.put_nowait((index, response))
 
         async def feed() -> None:
@@ -209,7 +239,7 @@ class EventMerger:
                     async for _ in all_ended:
                         pass
             finally:
-                if not has_left:
+                if not has_stopped:
                     await ready.put(None)
 
         feeding = asyncio.get_running_loop().create_task(feed())
@@ -218,8 +248,8 @@ class EventMerger:
                 index, events = batch
                 for event in events:
                     yield index, event
-            await feeding  # raises what the source of the prompts raised
+            await feeding  # raises an error of the iterator of prompts
         finally:
-            has_left.append(True)
+            has_stopped.append(True)
             feeding.cancel()
             await asyncio.gather(feeding, return_exceptions=True)

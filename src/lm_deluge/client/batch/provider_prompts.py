@@ -1,11 +1,11 @@
-"""Prompts as batches of the provider's own API, from a client: each prompt a call, its number the call's id."""
+"""Send prompts as batches of the provider's own API. The id of a call is the number of its prompt."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -13,6 +13,8 @@ from lm_deluge.adapters.batch_api import BatchState
 from lm_deluge.adapters.batch_catalog import find_batch_api
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.request import to_schema
+from lm_deluge.client.call_options import CallOptions
+from lm_deluge.client.dispatcher import CallPlanner, Dispatcher
 from lm_deluge.config import ClientOptions
 from lm_deluge.dispatch.batch.provider.runner import ProviderBatch
 from lm_deluge.dispatch.journal.journal import Journal
@@ -23,51 +25,57 @@ from lm_deluge.models.rows import ModelRow
 from lm_deluge.prompt.conversation import Conversation, to_conversation
 from lm_deluge.response import APIResponse
 
-if TYPE_CHECKING:
-    from lm_deluge.client.call_options import CallOptions
-    from lm_deluge.client.client import LLMClient
-
 __all__ = ["check_provider_batch", "start_provider_batch"]
 
 OnState: TypeAlias = Callable[[str, BatchState], None]
-Planners: TypeAlias = Callable[[str], Callable[[Conversation], CallPlan]]
 
 
 def check_provider_batch(models: Iterable[ModelRow], options: ClientOptions) -> None:
-    """See that the provider of each model takes batches, and that nothing is asked that a batch cannot keep.
+    """Check that the provider of each model has a batch API, and that the options are possible in a batch.
 
     Raises:
-        ConfigurationError: It does not; the error names those that do. Or there is a budget.
+        ConfigurationError: A provider has no batch API (the message names those that have one), or there is a budget.
     """
     for model in models:
         find_batch_api(find_provider(model.provider))
     if options.max_cost is not None:
         raise ConfigurationError(
-            "max_cost cannot be kept in a provider's own batch", hint="Leave it out, or have the calls made one by one."
+            "max_cost cannot be enforced in a provider's own batch", hint="Leave it out, or send the calls one by one."
         )
 
 
 def start_provider_batch(
-    client: LLMClient,
+    dispatcher: Dispatcher,
     prompts: Iterable[Any],
-    asked: CallOptions,
-    planners: Planners,
+    options: CallOptions,
     journal: str,
     on_state: OnState | None,
 ) -> AsyncIterator[tuple[int, APIResponse]]:
-    """Return what yields number and answer of each prompt as it comes.
+    """Return an iterator over the number and response of each prompt, in the order of arrival.
+
+    Args:
+        dispatcher: The dispatcher of the client.
+        prompts: The prompts.
+        options: The options of the calls.
+        journal: Path of the journal.
+        on_state: Called after each poll with the batch's name and state.
 
     Raises:
         ConfigurationError: A provider has no batch API, or there is a budget.
     """
-    models, options = client.models, client.options
-    check_provider_batch(models, options)
+    for name in ("prefer_model", "max_cost"):
+        if getattr(options, name) is not None:
+            raise ConfigurationError(f"provider_batch takes no {name}", hint="Leave it out.")
+    models, client_options = dispatcher.models, dispatcher.options
+    planner = dispatcher.planner(options)
+    check_provider_batch(models, client_options)
     names = [model.id for model in models]
-    shaping = (names, options.sampling_params, options.extra_body, *asked[:2], to_schema(asked.output), asked.cache)
-    held = list(prompts)
-    plans = (_planned(planners, models[number % len(models)], prompt) for number, prompt in enumerate(held))
-    fingerprint = fingerprint_of({}, (_bytes_of(each) for each in (shaping, *held)))
-    return _run(plans, Path(journal), fingerprint, options.max_attempts, on_state)
+    own = (*options[:2], to_schema(options.output), options.cache)
+    shaping = (names, client_options.sampling_params, client_options.extra_body, *own)
+    all_prompts = list(prompts)
+    plans = (_plan_of(planner, models[number % len(models)], prompt) for number, prompt in enumerate(all_prompts))
+    fingerprint = fingerprint_of({}, (_bytes_of(each) for each in (shaping, *all_prompts)))
+    return _run(plans, Path(journal), fingerprint, client_options.max_attempts, on_state)
 
 
 async def _run(
@@ -81,15 +89,15 @@ async def _run(
                 yield response.id, response
 
 
-def _planned(planners: Planners, model: ModelRow, prompt: Any) -> CallPlan | DelugeError:
+def _plan_of(planner: CallPlanner, model: ModelRow, prompt: Any) -> CallPlan | DelugeError:
     try:
-        return planners(model.id)(to_conversation(prompt))
+        return planner.plan(model.id, to_conversation(prompt))
     except DelugeError as error:
         return error
 
 
 def _bytes_of(prompt: Any) -> bytes:
-    """Return what a prompt says, as bytes. What is no prompt is an error when it is its turn."""
+    """Return a prompt as bytes, for the fingerprint. A value that is no prompt becomes an error when it is planned."""
     try:
         return msgspec.json.encode(prompt, enc_hook=_messages_of)
     except (TypeError, ValueError, OverflowError, RecursionError):
@@ -99,4 +107,4 @@ def _bytes_of(prompt: Any) -> bytes:
 def _messages_of(value: Any) -> Any:
     if isinstance(value, Conversation):
         return value.messages
-    raise TypeError(f"{type(value).__name__} is no part of a prompt")
+    raise TypeError(f"{type(value).__name__} is not a part of a prompt")

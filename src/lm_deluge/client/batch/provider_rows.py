@@ -1,4 +1,4 @@
-"""The rows of a batch file as batches of the provider's own, in the manner of `JournalledRows`."""
+"""Answer the rows of a batch file through the provider's batch API, with the same methods as `JournaledRows`."""
 
 from __future__ import annotations
 
@@ -6,58 +6,61 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
-from typing import TYPE_CHECKING
 
 from lm_deluge.adapters.batch_api import BatchState
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.client.batch.journaled import is_due
+from lm_deluge.client.batch.row_planner import RowPlanner
+from lm_deluge.client.dispatcher import Dispatcher
 from lm_deluge.dispatch.batch.input import BatchRow
 from lm_deluge.dispatch.batch.provider.runner import Answered, ProviderBatch
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.errors import DelugeError, JournalError, QueueClosedError
 from lm_deluge.response import APIResponse
 
-if TYPE_CHECKING:
-    from lm_deluge.client.client import LLMClient
-
 __all__ = ["ProviderRows"]
 
 
 class ProviderRows:
-    """Hands rows over to the provider's batch API. Iterate `answers` once; `stop` and `abort` end it early.
+    """Submits rows to the provider's batch API. Iterate `answers` once; `stop` and `abort` end it early.
+
+    Args:
+        dispatcher: The dispatcher of the client.
+        journal: The journal of the batch.
+        retry_failed: Whether rows that failed for good are submitted again.
 
     Attributes:
-        failure: Why the journal takes no more, None as long as it does.
-        gave_up: Why no more is asked, where that is the provider's: it refuses the key, or is out of reach for long.
+        failure: The error of the journal after which no batch is submitted; None while there is none.
+        gave_up: The error of the provider that ended the run, for example a refused key or a long outage; else None.
     """
 
-    is_held = False
+    is_paused = False
 
-    def __init__(self, client: LLMClient, journal: Journal, *, retry_failed: bool = False) -> None:
+    def __init__(self, dispatcher: Dispatcher, journal: Journal, *, retry_failed: bool = False) -> None:
         self.failure: JournalError | None = None
         self.gave_up: DelugeError | None = None
-        self._client = client
+        self._planner = RowPlanner(dispatcher)
         self._journal = journal
         self._retry_failed = retry_failed
         self._states: dict[str, BatchState] = {}
         self._numbers: dict[str, int] = {}
         self._batch = ProviderBatch(
-            journal, max_attempts=client.options.max_attempts, retry="all", on_state=self._states.__setitem__
+            journal, max_attempts=dispatcher.options.max_attempts, retry="all", on_state=self._states.__setitem__
         )
         self._step: asyncio.Task[Answered | None] | None = None
         self._is_aborted = False
 
     @property
     def in_flight(self) -> int:
-        """How many rows the provider has and has not answered, as far as it says."""
+        """Number of rows that the provider has and, as far as it reports, has not answered."""
         state = self._journal.state
         return sum(
-            int(min(len(state.waiting_in(batch)), _left_of(self._states.get(batch.name))))
+            int(min(len(state.waiting_in(batch)), _unanswered_in(self._states.get(batch.name))))
             for batch in state.open_batches
         )
 
     async def answers(self, rows: Iterable[BatchRow]) -> AsyncGenerator[tuple[BatchRow, APIResponse], None]:
-        """Yield each row that is due with its answer, once that is on the disk; of the row its id and number alone."""
+        """Yield each due row, with id and number only, and its response, after the response is on the disk."""
         loop = asyncio.get_running_loop()
         async with aclosing(self._batch.run(self._plans(rows))) as found:
             while True:
@@ -89,31 +92,34 @@ class ProviderRows:
         return self._is_aborted
 
     def _plans(self, rows: Iterable[BatchRow]) -> Iterator[tuple[str, CallPlan | DelugeError]]:
-        plan_row = self._client.row_planner()
         for row in rows:
             if is_due(self._journal, row.id, retry_failed=self._retry_failed):
                 self._numbers[row.id] = row.number
                 try:
-                    yield row.id, plan_row(row)
+                    yield row.id, self._planner.plan(row)
                 except DelugeError as error:
                     yield row.id, error
 
     def stop(self, within_s: float | None = None) -> None:
-        """Hand nothing more over; what the provider has goes on there, and is fetched by the next run."""
+        """Submit no more batches. The next run fetches the answers of the submitted batches.
+
+        Args:
+            within_s: Seconds after which the run is aborted; None for no limit.
+        """
         self._batch.stop()
         if within_s is not None:
             asyncio.get_running_loop().call_later(within_s, self.abort)
 
     def abort(self) -> None:
-        """End at once. A batch that is being handed over is looked for by the next run."""
+        """End at once. The next run looks for a batch whose submission was interrupted."""
         self._is_aborted = True
         self._batch.stop()
         if self._step is not None:
             self._step.cancel()
 
 
-def _left_of(state: BatchState | None) -> float:
-    """Return how many requests of a batch are not over, as far as its provider says."""
+def _unanswered_in(state: BatchState | None) -> float:
+    """Return the number of requests of a batch without an answer; infinity if the provider does not report it."""
     if state is None or state.is_over or state.total is None or state.finished is None:
         return math.inf
     return state.total - state.finished

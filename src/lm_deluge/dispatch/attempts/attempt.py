@@ -1,107 +1,190 @@
-"""One attempt of a call under its ticket, which is given back exactly once, however the attempt ends."""
+"""What is known of a call once it was admitted (`AdmittedCall`), and one attempt at it (`CallAttempt`)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+import math
 
 from lm_deluge.api_requests.answer import build_answer, build_usage
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.response_stream import ResponseStream, open_response_stream
 from lm_deluge.dispatch.attempts.throughput import ThroughputMonitor
+from lm_deluge.dispatch.call import CallSpec
+from lm_deluge.dispatch.scheduling.retry import GiveUp, Wait
 from lm_deluge.dispatch.scheduling.runner import Runner
-from lm_deluge.dispatch.scheduling.scheduler import Start
+from lm_deluge.dispatch.scheduling.scheduler import Admission
 from lm_deluge.errors import ConnectError, DelugeError
-from lm_deluge.events import Event
+from lm_deluge.events import Attempt as AttemptEvent
 from lm_deluge.response import APIResponse, StreamStats
 from lm_deluge.usage import Usage
 
-__all__ = ["CallAttempt"]
+__all__ = ["AdmittedCall", "CallAttempt"]
+
+
+class AdmittedCall:
+    """Where a call runs, and what became of its attempts so far.
+
+    Attributes:
+        runner: Admits its requests.
+        loop: The event loop in which it runs.
+        job: The call as the scheduler knows it.
+        started_at: When its first request was admitted, in the loop's time.
+        attempts: Number of attempts, the present one included.
+        unreached: Attempts that failed to connect during an outage; they do not count against `max_attempts`.
+        failures: One line for each attempt that failed.
+    """
+
+    __slots__ = ("attempts", "failures", "job", "loop", "runner", "started_at", "unreached")
+
+    def __init__(self, runner: Runner, spec: CallSpec) -> None:
+        self.runner = runner
+        self.loop = asyncio.get_running_loop()
+        self.job = runner.job_of(spec)
+        self.started_at: float | None = None
+        self.attempts = 0
+        self.unreached = 0
+        self.failures: tuple[str, ...] = ()
+
+    @property
+    def time_left_s(self) -> float:
+        """Seconds until the call must be over; infinite without `Timeouts(total=...)`."""
+        return math.inf if self.started_at is None else self.started_at + self.runner.total_s - self.loop.time()
+
+    @property
+    def deadline(self) -> float | None:
+        """When the call must be over, in the loop's time; None without such a time."""
+        left = self.time_left_s
+        return None if left == math.inf else self.loop.time() + left
+
+    @property
+    def is_last(self) -> bool:
+        """Whether there were as many attempts as `max_attempts` allows."""
+        return self.attempts - self.unreached >= self.runner.max_attempts
+
+    def wait_before_resume(self, error: DelugeError) -> float:
+        """Return the seconds before another request for the rest of the same answer; raise `error` if there is none."""
+        return _seconds(self.runner.decide_here(error, attempt=self.attempts, time_left_s=self.time_left_s), error)
+
+    def wait_before_next(self, attempt: CallAttempt, error: DelugeError) -> float:
+        """Return the seconds before another attempt after this one; raise `error` if there is none."""
+        route = attempt.start.route
+        self.unreached += self.runner.is_outage(error, route)
+        decision = self.runner.decide(
+            error,
+            attempt=self.attempts,
+            unreached=self.unreached,
+            time_left_s=self.time_left_s,
+            route=route,
+            models=self.job.models,
+        )
+        return _seconds(decision, error)
+
+    def note_failed_route(self, attempt: CallAttempt, error: DelugeError) -> None:
+        """Have the scheduler avoid the route of a failed attempt where the error asks for it."""
+        route = attempt.start.route
+        self.unreached += self.runner.is_outage(error, route)
+        self.runner.decide(error, attempt=1, unreached=0, time_left_s=math.inf, route=route, models=self.job.models)
+
+    def note_failure(self, attempt: CallAttempt, error: DelugeError) -> None:
+        """Note that an attempt failed, for the final error."""
+        self.failures += (f"attempt {attempt.last_number} ended with {type(error).__name__}: {error.message}",)
+
+
+def _seconds(decision: object, error: DelugeError) -> float:
+    if isinstance(decision, GiveUp):
+        error.hint = decision.hint or error.hint
+        raise error
+    return decision.seconds if isinstance(decision, Wait) else 0.0
 
 
 class CallAttempt:
-    """An attempt at a call. `open`, `next_batch` until it returns nothing, `close`; or `abort`, or `fail`.
+    """One attempt at a call, with its ticket, which is given back exactly once, however the attempt ends.
+
+    `open` it, read from `reader` until it returns nothing, `close`; or `abort`, or `fail`.
 
     Attributes:
-        plan: What is sent.
-        start: Where, and the ticket.
-        number: Which attempt of the call it is, from 1.
-        last_number: The same; of an answer that was taken up again, which attempt that was.
-        attempt: The answer that is coming, None until its head is there.
+        call: The call that it is an attempt at.
+        plan: The request.
+        start: The route and the ticket.
+        number: Number of the attempt in its call, from 1.
+        last_number: The same; of an answer that was resumed, the number of the last attempt to do so.
+        stream: The response, None until its head arrived.
+        reader: Where events are read: the stream, or what watches its throughput.
     """
 
-    def __init__(self, runner: Runner, start: Start, plan: CallPlan, number: int) -> None:
+    def __init__(self, call: AdmittedCall, start: Admission, plan: CallPlan) -> None:
+        self.call = call
         self.plan = plan
         self.start = start
-        self.number = self.last_number = number
+        self.number = self.last_number = call.attempts
         self.stream: ResponseStream | None = None
-        self._runner = runner
+        self.reader: ResponseStream | ThroughputMonitor
+        self._runner = call.runner
         self._sent_at: float | None = None
-        self._watch: ThroughputMonitor | None = None
         self._is_given_back = False
 
-    async def open(self, deadline: float | None, least_speed: float | None = None) -> ResponseStream:
+    def event_after(self, error: DelugeError, wait_s: float, *, is_continued: bool = False) -> AttemptEvent:
+        """Return the event: an attempt failed with `error`, and after `wait_s` seconds this one follows."""
+        model = self.start.route.model
+        return AttemptEvent(self.last_number, type(error).__name__, error.message, wait_s, model, is_continued)
+
+    async def open(self, min_tokens_per_second: float | None = None) -> ResponseStream:
         """Send the request; return once status and headers arrived. Raises as `open_response_stream`.
 
         Args:
-            deadline: When the call must be over, in the loop's time.
-            least_speed: Tokens per second below which it fails; None: none.
+            min_tokens_per_second: A slower attempt fails; None: any throughput will do.
         """
         sent_at = self._sent_at = self._runner.now()
-        attempt = self.stream = await open_response_stream(
-            self.plan, deadline=deadline, timeout_monitor=self._runner.timeout_monitor
+        stream = self.stream = self.reader = await open_response_stream(
+            self.plan, deadline=self.call.deadline, timeout_monitor=self._runner.timeout_monitor
         )
-        self._runner.head_came(self.start.ticket, attempt.head, sent_at)
-        if least_speed is not None:
-            self._watch = ThroughputMonitor(attempt, least_speed)
-        return attempt
-
-    def next_batch(self, *, to_end: bool = False) -> Awaitable[list[Event]]:
-        """Return the next events; empty at the end."""
-        assert self.stream is not None  # noqa: S101 - it is open
-        return self.stream.next_batch(to_end=to_end) if self._watch is None else self._watch.next_batch()
+        self._runner.head_came(self.start.ticket, stream.head, sent_at)
+        if min_tokens_per_second is not None:
+            self.reader = ThroughputMonitor(stream, min_tokens_per_second)
+        return stream
 
     @property
-    def is_speaking(self) -> bool:
-        """Whether it has something to show: fast enough, where that is asked of it."""
-        attempt = self.stream
-        if attempt is None or not attempt.builder.has_deltas:
+    def has_output(self) -> bool:
+        """Whether something of the answer arrived, and fast enough where there is a minimum throughput."""
+        if self.stream is None or not self.stream.builder.has_deltas:
             return False
-        return self._watch is None or self._watch.is_fast_enough
+        reader = self.reader
+        return reader.is_fast_enough if isinstance(reader, ThroughputMonitor) else True
 
     def first_token_s(self) -> float:
-        """Return how long its first token took, or for how long none has come; 0 where nothing was sent."""
+        """Return how long its first token took, or how long none has arrived; 0 if nothing was sent."""
         if self._sent_at is None:
             return 0.0
-        came_at = None if self.stream is None else self.stream.timing.first_token_at
-        ago_s = 0.0 if came_at is None else asyncio.get_running_loop().time() - came_at
+        arrived_at = None if self.stream is None else self.stream.timing.first_token_at
+        ago_s = 0.0 if arrived_at is None else asyncio.get_running_loop().time() - arrived_at
         return self._runner.now() - self._sent_at - ago_s
 
-    def trust(self) -> None:
-        """Do not watch its speed any more: it is handed out."""
-        self._watch = None
+    def stop_watching(self) -> None:
+        """Stop watching its throughput: its events are delivered from now on."""
+        if self.stream is not None:
+            self.reader = self.stream
 
     def usage(self) -> Usage | None:
-        """Return what it has cost so far, None where nothing was answered."""
+        """Return its usage so far, None if no response arrived."""
         return None if self.stream is None else build_usage(self.stream)
 
-    def usage_when_left(self) -> Usage | None:
-        """Return the same for one that nobody listens to any more: at least its input, if it was sent."""
+    def usage_when_abandoned(self) -> Usage | None:
+        """Return its usage if it is not read to its end: the input at least, if it was sent."""
         return self.usage() or (None if self._sent_at is None else self.plan.least_usage())
 
     def cost(self) -> float | None:
-        """Return the same in US dollars; None where nothing was answered, or the model has no price."""
+        """Return its cost so far in US dollars; None if no response arrived, or the model has no price."""
         usage = self.usage()
         return None if usage is None else self.plan.cost(usage)
 
     def answer(self, stats: StreamStats) -> APIResponse:
-        """Return what it has answered so far."""
+        """Return its response so far."""
         if self.stream is None:
             return APIResponse(model_internal=self.plan.call.model.id, stats=stats)
         return build_answer(self.stream, self.plan.call, stats)
 
     async def close(self) -> None:
-        """End it: an answer that was read to its end leaves its connection to the next one, and is settled."""
+        """End it. An answer that was read to its end leaves its connection to the next request."""
         if self.stream is None:
             self.abort()
             return
@@ -114,7 +197,7 @@ class CallAttempt:
         self._runner.settle(self.start.ticket, usage)
 
     def abort(self) -> None:
-        """End it now."""
+        """End it now: close its connection."""
         if self.stream is not None:
             self.stream.abort()
         self._give_back(None)
@@ -125,7 +208,7 @@ class CallAttempt:
         return self._is_given_back
 
     def give_back_later(self) -> None:
-        """Give the ticket of a leg back whose loop is closed, from a finaliser."""
+        """Give the ticket back after the event loop was closed, from a finaliser."""
         if not self._is_given_back:
             self._is_given_back = True
             self._runner.give_back_later(self.start.ticket, self.usage())

@@ -1,9 +1,9 @@
-"""A call: as many attempts as it takes until the first delta, then that attempt to its end.
+"""A call as a stream of events: attempts until the first delta, then that attempt to its end.
 
-Events are held back until an attempt brings its first delta. Up to there a failure is followed by another attempt in
-silence, here or at another model, and one that says nothing for long may get a second one beside it. From there
-`on_break` says what follows: an error, an answer that begins anew, or one that goes on. In background mode a stream
-that broke is taken up again instead, before and after the first delta.
+Events are buffered until an attempt brings its first delta. Until then a failure is followed by another attempt, at the
+same model or another one, and an attempt that stays silent gets a second one beside it (hedging). From then on
+`on_break` decides: an error, an answer that starts again, or an answer that is continued. In background mode a stream
+that broke is resumed at the provider instead, before and after the first delta.
 """
 
 from __future__ import annotations
@@ -12,39 +12,58 @@ import asyncio
 import builtins
 import contextlib
 from collections.abc import Callable
-from types import TracebackType
 
 import msgspec
 
 from lm_deluge.api_requests.answer import build_stats
-from lm_deluge.api_requests.deadline import Deadline
-from lm_deluge.dispatch.attempts.attempt import CallAttempt
-from lm_deluge.dispatch.attempts.background import can_resume
-from lm_deluge.dispatch.attempts.call_attempts import CallAttempts, note_of
+from lm_deluge.api_requests.timeouts import Deadline, Interruptible
+from lm_deluge.dispatch.attempts.attempt import AdmittedCall, CallAttempt
+from lm_deluge.dispatch.attempts.background import UpstreamCancel, can_resume, resume_attempt
+from lm_deluge.dispatch.attempts.discarded_cost import DiscardedAttempt, DiscardedCost, usage_of_failed
+from lm_deluge.dispatch.attempts.hedge import Hedge
 from lm_deluge.dispatch.attempts.splice import SpliceError
 from lm_deluge.dispatch.attempts.spliced_response import SplicedResponse
 from lm_deluge.dispatch.budget import CallBudget
 from lm_deluge.dispatch.call import CallSpec
+from lm_deluge.dispatch.scheduling.first_token_times import FirstTokenTimes
 from lm_deluge.dispatch.scheduling.queue import Job
 from lm_deluge.dispatch.scheduling.runner import Runner
-from lm_deluge.errors import APIError, DelugeError
+from lm_deluge.dispatch.scheduling.scheduler import Admission
+from lm_deluge.errors import APIError, ConfigurationError, DelugeError, DispatchError
 from lm_deluge.events import Event, ResponseStarted
 from lm_deluge.response import APIResponse, StreamStats
 
 __all__ = ["StreamCall"]
 
 
-class StreamCall(CallAttempts):
-    """One logical stream. `next_batch` until it returns nothing, then `close`; or `abort`, from anywhere."""
+class StreamCall:
+    """One logical stream: `next_batch` until it returns nothing, then `close`; or `abort`, from anywhere.
+
+    Attributes:
+        error: What the call ended with, None as long as it did not fail.
+        scope: Interrupts the wait of the caller's task when the call is aborted.
+    """
 
     def __init__(self, spec: CallSpec, find_runner: Callable[[], Runner]) -> None:
-        super().__init__(spec, find_runner)
+        self.error: DelugeError | None = None
+        self.scope: Deadline | None = None
+        self._spec = spec
+        self._find_runner = find_runner
+        self._call: AdmittedCall | None = None  # None until it asks for admission
+        self._attempt: CallAttempt | None = None  # the attempt whose events are delivered
+        self._opening: CallAttempt | None = None  # an attempt of which nothing was delivered
+        self._hedge: Hedge | None = None  # the second attempt beside it
+        self._losers: tuple[DiscardedAttempt, ...] = ()  # of a race, not yet reported to `on_attempt_failed`
+        self._discarded = DiscardedCost()  # of attempts whose answers are not kept
+        self._spliced: SplicedResponse | None = None  # of an answer that is continued after a break
+        self._budget = CallBudget(spec.budgets) if spec.budgets else None
         self._overspent: DelugeError | None = None
-        self._spliced: SplicedResponse | None = None  # of an answer that goes on behind a break
+        self._cancels: dict[str, UpstreamCancel] = {}  # by the id of the response that it cancels
+        self._is_aborted = False
         self._is_over = False
-        self._ended: float | None = None
-        # Where nobody wants them, and nothing is reckoned from one read to the next.
-        self._skips_events = spec.is_collected and self._budget is None
+        self._ended_at: float | None = None
+        # If the caller reads no events and no cost is checked, nothing is done from one read to the next.
+        self._skips_events = not spec.delivers_events and self._budget is None
 
     # Reading
 
@@ -56,18 +75,18 @@ class StreamCall(CallAttempts):
         """
         if self._is_over or self._overspent is not None:
             return await self._stop()
+        attempt = self._attempt
         try:
-            attempt = self._attempt
             if attempt is None:
-                with _Waking(self):
-                    events = await self._first_events(None)
+                with Interruptible(self):
+                    events = await self._first_events(self._admitted(), None)
             elif self._spliced is not None:
-                events = await self._next_joined(attempt)
-            else:  # nearly always: no coroutine more than it takes
+                events = await self._splice(await self._read(attempt))
+            else:  # nearly always: no further coroutine
                 try:
-                    events = await attempt.next_batch(to_end=self._skips_events)
+                    events = await attempt.reader.next_batch(to_end=self._skips_events)
                 except DelugeError as error:
-                    events = await self._mended(attempt, error)
+                    events = await self._splice(await self._after_break(attempt, error))
         except DelugeError as error:
             if self._is_aborted:
                 return []
@@ -81,7 +100,7 @@ class StreamCall(CallAttempts):
         return self._noted(events)
 
     def _noted(self, events: list[Event]) -> list[Event]:
-        """Note that the call is over where there are none, or what they cost; return them."""
+        """Return the events, after noting the end of the call if there are none, or what they cost."""
         if not events:
             self._end()
         elif self._budget is not None:
@@ -89,157 +108,277 @@ class StreamCall(CallAttempts):
         return events
 
     async def _stop(self) -> list[Event]:
-        """Return nothing: the call is over; or raise why it ends here, where its money is spent."""
-        overspent = self._overspent
+        """Return nothing after the end; raise if the budget is spent."""
+        overspent = self._overspent  # the end charges once more, and may set another one
         if self._is_over or overspent is None:
             return []
         await self._fail(overspent)
         raise overspent
 
-    async def _next_joined(self, attempt: CallAttempt) -> list[Event]:
-        """Return the next events to be handed out of an answer that goes on behind a break."""
-        events = await self._read(attempt)
-        return events if self._spliced is None else await self._joined(self._spliced, events)
+    def _admitted(self) -> AdmittedCall:
+        if self._call is None:
+            self._call = AdmittedCall(self._find_runner(), self._spec)
+        return self._call
 
-    async def _read(self, attempt: CallAttempt) -> list[Event]:
-        """Return the next events of a leg, or of what mends it."""
-        try:
-            return await attempt.next_batch()
-        except DelugeError as error:
-            return await self._mend(attempt, error)
-
-    async def _mended(self, attempt: CallAttempt, error: DelugeError) -> list[Event]:
-        """Return the next events to be handed out behind a break."""
-        events = await self._mend(attempt, error)
-        return events if self._spliced is None else await self._joined(self._spliced, events)
-
-    async def _mend(self, attempt: CallAttempt, error: DelugeError) -> list[Event]:
+    async def _after_break(self, attempt: CallAttempt, error: DelugeError) -> list[Event]:
+        """Return the next events after the stream broke; raise `error` if there are none."""
         if self._is_aborted:
             raise error
         on_break = self._spec.on_break
-        with _Waking(self):
+        with Interruptible(self):
             if can_resume(attempt.stream, error):
                 try:
-                    return await self._resume(attempt, error)
+                    return await resume_attempt(attempt, error, lambda: self._is_aborted)
                 except DelugeError:
                     if on_break != "continue":
                         raise
             self._end_attempt(attempt, error)
             if on_break == "raise":
                 raise error
-            return await (self._first_events(error) if on_break == "restart" else self._continue(attempt, error))
+            if on_break == "restart":
+                return await self._first_events(attempt.call, error)
+            return await self._continue(attempt, error)
 
-    async def _first_events(self, error: DelugeError | None) -> list[Event]:
-        """Open attempts until one has something to show; return that, and what there is to say about the others.
+    # Opening attempts
+
+    async def _first_events(self, call: AdmittedCall, error: DelugeError | None) -> list[Event]:
+        """Open attempts until one has output; return its events, and an `Attempt` event for each one before.
 
         Args:
+            call: The call.
             error: What ended the attempt before.
         """
         notes: list[Event] = []
         while True:
             if error is not None and self._is_aborted:
-                raise error  # the abort itself: nothing more is sent
-            wait_s = 0.0 if error is None else await self._wait_before_next(error)
-            attempt = await self._admit(wait_s)
+                raise error  # nothing more is sent
+            wait_s = 0.0 if error is None else await self._wait_before_next(call, error)
+            attempt = await self._admit(call, wait_s)
             if error is not None:
-                notes.append(note_of(self._attempts, error, wait_s, attempt))
-            held: list[Event] | None = None
+                notes.append(attempt.event_after(error, wait_s))
+            buffered: list[Event] | None = None
             try:
-                runner = self._runner
-                if runner is None or runner.first_tokens is None:
-                    held = await self._held_events(attempt)
+                times = call.runner.first_tokens
+                if times is None:
+                    buffered = await self._open(attempt)
                 else:
-                    held = await self._raced(runner, runner.first_tokens, attempt, notes)
+                    buffered = await self._race(times, attempt, notes)
             except DelugeError as failure:
                 error = failure
-                self._end_attempt(self._opening or attempt, failure)
-                self._discarded.add(self._opening or attempt)
-            while self._lost:
-                lost, self._lost = self._lost[0], self._lost[1:]
-                await self._tell_failed(*lost)
-            if held is not None:
-                return self._show(self._opening or attempt, held, notes)
+                failed = self._opening or attempt
+                self._end_attempt(failed, failure)
+                self._discarded.add(failed, usage_of_failed(failed))
+            while self._losers:
+                loser, self._losers = self._losers[0], self._losers[1:]
+                await self._report_failed(loser)
+            if buffered is not None:
+                return self._deliver(self._opening or attempt, buffered, notes)
 
-    def _show(self, attempt: CallAttempt, held: list[Event], notes: list[Event]) -> list[Event]:
-        """Hand out what a leg begins with; what was shown before is void."""
+    async def _admit(self, call: AdmittedCall, wait_s: float) -> CallAttempt:
+        """Wait for admission, `wait_s` at least; return the attempt. A model that cannot take the call is skipped."""
+        while True:
+            start = await call.runner.admit(call.job, wait_s)
+            try:
+                attempt = self._opening = await self._begin(call, start)
+            except ConfigurationError:
+                known = {route.model for route in call.runner.routes} if call.job.models is None else call.job.models
+                others = frozenset(known - {start.route.model})
+                if not others:
+                    raise
+                call.job = msgspec.structs.replace(call.job, models=others)
+                continue
+            call.started_at = call.loop.time() if call.started_at is None else call.started_at
+            return attempt
+
+    async def _begin(self, call: AdmittedCall, start: Admission, reserved_cost: float = 0.0) -> CallAttempt:
+        """Return the attempt of an admission; release the ticket if the request cannot be sent.
+
+        Args:
+            call: The call.
+            start: The route and the ticket.
+            reserved_cost: US dollars that another attempt beside it costs at least.
+        """
+        call.attempts += 1
+        try:
+            model = start.route.model
+            plan = self._spec.plans.get(model) or self._spec.plan_for(model)
+            if self._budget is not None:
+                self._budget.check((self._discarded.cost or 0.0) + reserved_cost + plan.least_cost())
+            if self._spec.before_attempt is not None:
+                await self._spec.before_attempt(call.attempts)
+        except BaseException:  # a cancellation, too
+            call.attempts -= 1
+            call.runner.give_back(start.ticket, was_sent=False)
+            raise
+        return CallAttempt(call, start, plan)
+
+    async def _open(self, attempt: CallAttempt) -> list[Event]:
+        """Open an attempt and read until it has output, or is over; return its events."""
+        # The last attempt may be as slow as it is.
+        least = None if attempt.call.is_last else self._spec.min_tokens_per_second
+        stream = await attempt.open(least)
+        buffered: list[Event] = []
+        while True:
+            try:
+                batch = await attempt.reader.next_batch()
+            except DelugeError as error:
+                if not can_resume(stream, error):
+                    raise
+                batch = await resume_attempt(attempt, error, lambda: self._is_aborted)
+            buffered += batch
+            if not batch or attempt.has_output or stream.builder.finished is not None:
+                return buffered
+
+    async def _race(self, times: FirstTokenTimes, attempt: CallAttempt, notes: list[Event]) -> list[Event]:
+        """Read an attempt until it, or a second one beside it, has output; `_opening` is the one to keep."""
+        hedge = self._hedge = Hedge(self._spec, attempt, begin=self._begin, read=self._open, lose=self._lose)
+        try:
+            buffered = await hedge.run(None if attempt.call.is_last else times.patience_s(attempt.start.route.model))
+        finally:
+            self._opening = kept = hedge.kept
+            notes += hedge.notes
+        self._hedge = None
+        if kept.has_output:
+            times.note(kept.start.route.model, kept.first_token_s())
+        return buffered
+
+    def _lose(self, attempt: CallAttempt, error: DelugeError | None) -> None:
+        """End an attempt at once while another one goes on: it failed, or (None) the other had output first."""
+        call = attempt.call
+        if error is None:
+            error = DispatchError("another attempt had output first", billed="maybe")
+            self._cancel_upstream(attempt)
+            attempt.abort()
+            times = call.runner.first_tokens
+            if attempt is self._opening and times is not None:
+                times.note(attempt.start.route.model, attempt.first_token_s())
+            usage = attempt.usage_when_abandoned()
+        else:
+            self._end_attempt(attempt, error)
+            usage = usage_of_failed(attempt)
+            call.note_failure(attempt, error)
+            call.note_failed_route(attempt, error)
+        self._discarded.add(attempt, usage)
+        self._losers += (DiscardedAttempt(attempt, error, usage),)
+
+    async def _wait_before_next(self, call: AdmittedCall, error: DelugeError) -> float:
+        """Return how long to wait before another attempt; raise `error` if there is none."""
+        attempt = self._opening or self._attempt
+        if attempt is None:
+            raise error
+        seconds = call.wait_before_next(attempt, error)
+        call.note_failure(attempt, error)
+        await self._report_failed(DiscardedAttempt(attempt, error, usage_of_failed(attempt)))
+        return seconds
+
+    async def _report_failed(self, failed: DiscardedAttempt) -> None:
+        if self._spec.on_attempt_failed is not None:
+            attempt, error, usage = failed
+            cost = None if usage is None else attempt.plan.cost(usage)
+            response = APIResponse(error=error, usage=usage, cost=cost, model_internal=attempt.start.route.model)
+            await self._spec.on_attempt_failed(attempt.number, response, False)
+
+    def _deliver(self, attempt: CallAttempt, buffered: list[Event], notes: list[Event]) -> list[Event]:
+        """Return the first events of an attempt for delivery; what an attempt before it delivered is void."""
         before, self._attempt, self._opening = self._attempt, attempt, None
-        is_start = bool(held) and type(held[0]) is ResponseStarted
-        if not self._spec.is_collected:
-            attempt.trust()
+        is_start = bool(buffered) and type(buffered[0]) is ResponseStarted
+        if self._spec.delivers_events:
+            attempt.stop_watching()
         if before is not None:
-            self._discarded.add(before)
-            return [*notes, *held[is_start:]]
-        return [*held[:is_start], *notes, *held[is_start:]]
+            self._discarded.add(before, usage_of_failed(before))
+            return [*notes, *buffered[is_start:]]
+        return [*buffered[:is_start], *notes, *buffered[is_start:]]
 
-    # Going on behind a break
+    # After a break
 
     async def _continue(self, attempt: CallAttempt, broken: DelugeError) -> list[Event]:
-        """Ask for the rest; return an `Attempt` for each time that it was tried, and what came first."""
-        spliced = self._spliced = self._spliced or SplicedResponse(self._spec, attempt, self._discarded)
+        """Ask for the rest of the answer; return its first events, and an `Attempt` event for each request."""
+        call = attempt.call
+        if self._spliced is None:
+            self._spliced = SplicedResponse(self._spec, attempt, self._discarded)
+        spliced = self._spliced
         spliced.broken = error = broken
         if spliced.is_blank:
-            return await self._begin_anew(spliced)
+            return await self._start_again(call, spliced)
         if spliced.obstacle is not None:
-            return await self._leave(spliced, spliced.obstacle)
-        job = self._turn_to(spliced.spec_for_rest())
-        self._job = msgspec.structs.replace(job, models=frozenset({attempt.start.route.model}))
+            return await self._give_up_continuing(call, spliced, spliced.obstacle)
+        job = self._switch_to(call, spliced.spec_for_rest())
+        call.job = msgspec.structs.replace(job, models=frozenset({attempt.start.route.model}))
         notes: list[Event] = []
         while True:
             try:
-                wait_s = await self._wait_before_next(error)
-                following = await self._admit(wait_s)
+                wait_s = await self._wait_before_next(call, error)
+                following = await self._admit(call, wait_s)
             except DelugeError as failure:
                 if failure is broken:
                     raise
-                return await self._leave(spliced, failure.message, failure)
-            self._job = job  # a model that cannot be reached is not insisted on
-            notes.append(note_of(self._attempts, error, wait_s, following, goes_on=True))
+                return await self._give_up_continuing(call, spliced, failure.message, failure)
+            call.job = job  # if the model cannot be reached, another one may continue
+            notes.append(following.event_after(error, wait_s, is_continued=True))
             try:
-                events = self._show(following, await self._held_events(following), notes)
+                events = self._deliver(following, await self._open(following), notes)
             except DelugeError as failure:
                 self._end_attempt(following, failure)
-                self._discarded.add(following)
+                self._discarded.add(following, usage_of_failed(following))
                 error = broken if spliced.has_other_way(failure) else failure
                 continue
             spliced.begin(following)
             return events
 
-    async def _joined(self, spliced: SplicedResponse, events: list[Event]) -> list[Event]:
-        """Return of a continuation's events what is new; read on until there is any, or the end."""
+    async def _read(self, attempt: CallAttempt) -> list[Event]:
+        try:
+            return await attempt.reader.next_batch()
+        except DelugeError as error:
+            return await self._after_break(attempt, error)
+
+    async def _splice(self, events: list[Event]) -> list[Event]:
+        """Return the events to deliver: of a continuation those that are new, which are read until there are some."""
+        spliced = self._spliced
+        if spliced is None:
+            return events
         ready: list[Event] = []
         while events and not ready and self._spliced is not None and self._attempt is not None:
+            attempt = self._attempt
             try:
                 ready = spliced.take(events)
             except SpliceError as failure:
-                self._cancel_upstream(self._attempt)
-                self._attempt.abort()
-                with _Waking(self):
-                    return await self._leave(spliced, str(failure))
-            events = ready or await self._read(self._attempt)
+                self._cancel_upstream(attempt)
+                attempt.abort()
+                with Interruptible(self):
+                    return await self._give_up_continuing(attempt.call, spliced, str(failure))
+            events = ready or await self._read(attempt)
         return events
 
-    async def _leave(self, spliced: SplicedResponse, why: str, cause: DelugeError | None = None) -> list[Event]:
-        """Raise what broke the stream, as its rest cannot be had; or begin anew, where nobody has seen anything."""
-        spliced.broken.hint = " ".join(
-            filter(None, (spliced.broken.hint, f"It could not be continued: {why.rstrip('.')}."))
-        )
-        if not spliced.spec.is_collected:
-            raise spliced.broken from cause
-        return await self._begin_anew(spliced)
+    async def _give_up_continuing(
+        self, call: AdmittedCall, spliced: SplicedResponse, why: str, cause: DelugeError | None = None
+    ) -> list[Event]:
+        """Raise the break, as the rest cannot be fetched; or start again, if no event was delivered."""
+        broken = spliced.broken
+        broken.hint = " ".join(filter(None, (broken.hint, f"It could not be continued: {why.rstrip('.')}.")))
+        if spliced.spec.delivers_events:
+            raise broken from cause
+        return await self._start_again(call, spliced)
 
-    async def _begin_anew(self, spliced: SplicedResponse) -> list[Event]:
-        self._job = self._turn_to(spliced.spec)
-        events = await self._first_events(spliced.broken)
+    async def _start_again(self, call: AdmittedCall, spliced: SplicedResponse) -> list[Event]:
+        call.job = self._switch_to(call, spliced.spec)
+        events = await self._first_events(call, spliced.broken)
         self._spliced = None
         return events
 
-    def _turn_to(self, spec: CallSpec) -> Job:
-        """Make this the call that is asked from now on; return what it is to the scheduler, in the same place."""
-        assert self._runner is not None and self._job is not None  # noqa: S101, PT018 - a leg broke
+    def _switch_to(self, call: AdmittedCall, spec: CallSpec) -> Job:
+        """Make `spec` the call that is asked from now on; return its job, in the same place of the queue."""
         self._spec = spec
-        return msgspec.structs.replace(self._runner.job_of(spec), id=self._job.id)
+        return msgspec.structs.replace(call.runner.job_of(spec), id=call.job.id)
 
-    # Failing
+    def _charge(self, budget: CallBudget) -> None:
+        """Charge the budgets with what the call has cost so far; note if they are spent."""
+        attempt = self._attempt
+        own = 0.0 if attempt is None else attempt.cost() or 0.0
+        overspent = budget.charge((self._discarded.cost or 0.0) + own)
+        if attempt is not None and attempt.stream is not None and attempt.stream.builder.finished is None:
+            self._overspent = overspent
+
+    # Ending
 
     async def _fail(self, error: DelugeError) -> None:
         self._end()
@@ -247,27 +386,28 @@ class StreamCall(CallAttempts):
         for attempt in (self._attempt, self._opening):
             if attempt is not None:
                 attempt.abort()
-        error.attempts = self._attempts
-        for note in self._failures:
+        call = self._call
+        error.attempts = 0 if call is None else call.attempts
+        for note in () if call is None else call.failures:
             error.add_note(note)
         if self._attempt is not None:
             error.partial = self.response()
-        if self._spec.on_attempt_failed is not None and self._attempts:
+        if self._spec.on_attempt_failed is not None and call is not None and call.attempts:
             response = self.response()
             response.error = error
             last = self._opening or self._attempt
-            number = self._attempts if last is None else last.number
-            await self._spec.on_attempt_failed(number, response, True)
+            await self._spec.on_attempt_failed(call.attempts if last is None else last.number, response, True)
 
-    def _charge(self, budget: CallBudget) -> None:
-        """Take what the call has cost so far out of the purses; see whether it may go on."""
-        attempt = self._attempt
-        own = 0.0 if attempt is None else attempt.cost() or 0.0
-        overspent = budget.charge(self._discarded.cost + own)
-        if attempt is not None and attempt.stream is not None and attempt.stream.builder.finished is None:
-            self._overspent = overspent
+    def _end_attempt(self, attempt: CallAttempt, error: DelugeError) -> None:
+        self._cancel_upstream(attempt)
+        attempt.fail(error)
 
-    # Ending
+    def _cancel_upstream(self, attempt: CallAttempt) -> None:
+        """Cancel an answer of background mode at the provider, unless it is over or was refused."""
+        point = None if attempt.stream is None else attempt.stream.resume_point
+        if point is None or point[0] in self._cancels or isinstance(self.error, APIError):
+            return
+        self._cancels[point[0]] = UpstreamCancel(attempt.plan, point[0], attempt.call.loop)
 
     def _end(self) -> None:
         if self._is_over:
@@ -275,13 +415,14 @@ class StreamCall(CallAttempts):
         self._is_over = True
         if self._budget is not None:
             self._charge(self._budget)
-        if self._loop is not None and self._ended is None:
-            self._ended = self._loop.time()
-        if self._runner is not None and self._job is not None:
-            self._runner.forget(self._job)
+        call = self._call
+        if call is not None:
+            if self._ended_at is None:
+                self._ended_at = call.loop.time()
+            call.runner.forget(call.job)
 
     async def close(self) -> None:
-        """End the call: an answer that was read to its end leaves its connection to the next one."""
+        """End the call. An answer that was read to its end leaves its connection to the next request."""
         if self._attempt is not None:
             self._cancel_upstream(self._attempt)
             await self._attempt.close()
@@ -289,12 +430,12 @@ class StreamCall(CallAttempts):
         await self.settle()
 
     async def settle(self) -> None:
-        """Wait, for seconds at most, until the provider was told that nobody listens any more."""
-        for cancel in list(self._cancels.values()):
+        """Wait, for seconds at most, until background answers are cancelled at the provider."""
+        for cancel in [*self._cancels.values()]:
             await cancel.wait()
 
     def abort(self) -> None:
-        """End the call now: close the connection, let whoever waits for the next batch go empty-handed."""
+        """End the call now: close the connection; a pending `next_batch` returns []."""
         self._is_aborted = True
         self._end()
         hedge = self._hedge
@@ -306,73 +447,54 @@ class StreamCall(CallAttempts):
                 attempt.abort()
         scope, self.scope = self.scope, None
         if scope is not None:
-            scope.pass_now()  # wakes the one who opens the attempt; his task is not cancelled
+            scope.pass_now()  # interrupts the wait for an attempt; the caller's task is not cancelled
 
     def abort_from_anywhere(self) -> None:
         """Abort from a finaliser, which may run in another thread or after the loop was closed."""
-        loop, attempt = self._loop, self._attempt
-        if loop is None or (self._is_over and (attempt is None or attempt.is_over)):
+        call, attempt = self._call, self._attempt
+        if call is None or (self._is_over and (attempt is None or attempt.is_over)):
             return
-        if loop.is_closed():
+        if call.loop.is_closed():
             if attempt is not None:
                 attempt.give_back_later()
             return
         try:
-            is_own = asyncio.get_running_loop() is loop
+            is_own = asyncio.get_running_loop() is call.loop
         except RuntimeError:
             is_own = False
         if is_own and attempt is not None and attempt.stream is not None:
             attempt.stream.abort()
-        with contextlib.suppress(RuntimeError):  # closed between the question and the call
-            loop.call_soon_threadsafe(self.abort)
+        with contextlib.suppress(RuntimeError):  # the loop was closed in between
+            call.loop.call_soon_threadsafe(self.abort)
 
-    # Telling
+    # Results
 
     def response(self) -> APIResponse:
-        """Return the answer so far, with usage (the provider's, or an estimate), cost and stats."""
+        """Return the response so far, with usage (reported, or estimated), cost and stats."""
         if self._attempt is not None:
             answer = self._attempt.answer(self.stats())
             if self._spliced is not None:
-                self._spliced.mend(answer)
+                self._spliced.complete(answer)
             if self._cancels and any(cancel.failure is not None for cancel in self._cancels.values()):
                 answer.warnings += ("cancel_failed",)
         else:
-            model = self._spec.prefer or ""
-            answer = APIResponse(model_internal=model, stats=self.stats())
+            answer = APIResponse(model_internal=self._spec.prefer or "", stats=self.stats())
             if self._opening is not None:
                 answer.model_internal = self._opening.start.route.model
             if isinstance(self.error, APIError):
                 answer.status_code = self.error.status_code
             if self.error is not None:
                 answer.request_id = self.error.request_id
-        self._discarded.add_to(answer)
+        if self._discarded.usage is not None:
+            self._discarded.add_to(answer)
         return answer
 
     def stats(self) -> StreamStats:
-        """Return how the stream went so far."""
-        now = self._ended or (self._loop.time() if self._loop is not None else None)
-        attempt = None if self._attempt is None else self._attempt.stream
-        stats = build_stats(attempt, attempts=self._attempts, begun=self._begun, now=now)
-        return stats if self._spliced is None else self._spliced.mend_stats(stats)
-
-
-class _Waking(Deadline):
-    """Lets `abort` wake whoever waits in the block."""
-
-    __slots__ = ("_call", "_outer")
-
-    def __init__(self, call: StreamCall) -> None:
-        super().__init__()
-        self._call = call
-        self._outer = call.scope
-
-    def __enter__(self) -> _Waking:
-        super().__enter__()
-        self._call.scope = self
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._call.scope = self._outer
-        super().__exit__(kind, error, traceback)
+        """Return the timing of the stream so far."""
+        call = self._call
+        stream = None if self._attempt is None else self._attempt.stream
+        if call is None:
+            return build_stats(stream, attempts=0, started_at=None, now=self._ended_at)
+        now = self._ended_at or call.loop.time()
+        stats = build_stats(stream, attempts=call.attempts, started_at=call.started_at, now=now)
+        return stats if self._spliced is None else self._spliced.complete_stats(stats)

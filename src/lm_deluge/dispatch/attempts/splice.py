@@ -1,7 +1,7 @@
-"""Where the rest of an answer is joined to what was shown of it. Pure, and linear in what comes.
+"""Splices the continuation of an answer to the text delivered before. Pure, and linear in the length of the text.
 
-A continuation is held back until it is certain what of it was shown already; that is cut off, the rest passes. Where it
-never is certain, nothing is joined: a missing word is worse than an error.
+A continuation is buffered until it is certain how much of it repeats the delivered text; the repetition is cut off and
+the rest passes. If that never becomes certain, nothing is spliced: a missing word is worse than an error.
 """
 
 from __future__ import annotations
@@ -12,66 +12,66 @@ from typing import Protocol
 __all__ = ["AnchorSplice", "PrefillSplice", "Splice", "SpliceError", "choose_anchor"]
 
 _LEAST = 12
-"""Characters of an overlap that is no chance; of a shorter answer all of it."""
-_LEAST_BEHIND_CHATTER = 24  # "Here is the rest" may be both
-_ANCHOR = 40
-_LONGEST_ANCHOR = 400
-_MOST_STARTS = 60
-_CHATTER = 200  # characters that a model may say before it does as it was told
+"""Characters. A shorter overlap may be a coincidence (two words of English); of a shorter answer, all of it."""
+_LEAST_BEHIND_CHATTER = 24  # characters of a repetition after an introduction: "Here is the rest" may occur in both
+_ANCHOR = 40  # characters: seven words are rarely repeated in a text, and cheap to generate again
+_LONGEST_ANCHOR = 400  # characters: repetitive texts (tables, lists) need more; beyond this, repeating costs too much
+_MOST_STARTS = 60  # words in 400 characters of English; bounds the search
+_CHATTER = 200  # characters of an introduction that a model may write before the repetition
 _JOINERS = ("\u200d", "\ufe0e", "\ufe0f")
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
 _FLAG_LETTERS = range(0x1F1E6, 0x1F200)
 
 
 class SpliceError(Exception):
-    """The rest cannot be joined; the message says why."""
+    """The continuation cannot be spliced; the message has the reason."""
 
 
 class Splice(Protocol):
     """Takes the text of a continuation piece by piece.
 
     Attributes:
-        is_sure: The seam was found: everything passes from here on.
-        cut: How many characters of the continuation were cut off.
-        held: How many are held back.
+        is_sure: The position of the splice was found; all further text passes.
+        cut: Number of characters of the continuation that were cut off.
+        buffered: Number of characters that are buffered.
     """
 
     is_sure: bool
     cut: int
-    held: int
+    buffered: int
 
     def feed(self, text: str) -> str:
-        """Take the next piece; return what of the continuation is new, as far as that is certain.
+        """Take the next text; return the part of the continuation that is certainly new.
 
         Raises:
-            SeamError: It will never be.
+            SpliceError: The position of the splice will never be certain.
         """
         ...
 
     def close(self, *, is_whole: bool) -> str:
-        """Take the end of the continuation; return what was held back and is new.
+        """Take the end of the continuation; return the new part of the buffered text.
 
         Args:
-            is_whole: The model ended it, not a limit.
+            is_whole: The model ended the continuation, not a limit.
 
         Raises:
-            SeamError: It is not certain what is.
+            SpliceError: The position of the splice is not certain.
         """
         ...
 
 
-class _Held:
-    """Text that is held back until a decision."""
+class _BufferedSplice:
+    """Text that is buffered until the position of the splice is certain."""
 
     def __init__(self) -> None:
         self.is_sure = False
         self.cut = 0
-        self.held = 0
+        self.buffered = 0
         self._pieces: list[str] = []
 
     def _hold(self, text: str) -> None:
         self._pieces.append(text)
-        self.held += len(text)
+        self.buffered += len(text)
 
     def _text(self) -> str:
         text = "".join(self._pieces)
@@ -81,17 +81,17 @@ class _Held:
     def _pass(self, cut: int) -> str:
         text = self._text()
         self.is_sure, self.cut = True, min(cut, len(text))
-        self._pieces, self.held = [], 0
+        self._pieces, self.buffered = [], 0
         return text[cut:]
 
 
-class PrefillSplice(_Held):
-    """The model goes on with words that were put into its mouth: nothing is said twice but what had to be left out.
+class PrefillSplice(_BufferedSplice):
+    """The model continues a prefilled message; only the white space that was not sent may be repeated.
 
     Args:
         shown: The answer so far.
-        sent: The same as it was sent: without the blanks at its end, which some APIs refuse.
-        is_echoed: The provider begins its answer with what was sent.
+        sent: The prefilled text: the answer without the white space at its end, which some APIs refuse.
+        is_echoed: The provider's response starts with the prefilled text.
     """
 
     def __init__(self, shown: str, sent: str, *, is_echoed: bool = False) -> None:
@@ -101,39 +101,39 @@ class PrefillSplice(_Held):
         self._expected = self._echo + self._blank
 
     def feed(self, text: str) -> str:
-        """Take the next piece; see `Splice`."""
+        """Take the next text; see `Splice`."""
         if self.is_sure:
             return text
-        is_as_expected = self._expected.startswith(text, self.held)
+        is_as_expected = self._expected.startswith(text, self.buffered)
         self._hold(text)
-        return "" if is_as_expected and self.held < len(self._expected) else self._decide()
+        return "" if is_as_expected and self.buffered < len(self._expected) else self._decide()
 
     def _decide(self) -> str:
         text, echo, start = self._text(), self._echo, 0
         if echo and text.startswith(echo):
             start = len(echo)
         elif echo and text.startswith(echo[:_LEAST]):
-            raise SpliceError("the rest begins as the answer did, but goes another way")
+            raise SpliceError("the continuation starts like the answer, but then differs from it")
         if text.startswith(self._blank, start):
             return self._pass(start + len(self._blank))
         if text[start : start + 1].isspace():
-            raise SpliceError("the rest begins with other blanks than those that were shown")
-        return self._pass(start)  # the blanks were shown, and need not come again
+            raise SpliceError("the continuation starts with other white space than the answer had at its end")
+        return self._pass(start)  # the white space was delivered before
 
     def close(self, *, is_whole: bool) -> str:
         """Take the end of the continuation; see `Splice`."""
         if self.is_sure:
             return ""
-        if 0 < self.held < len(self._echo):
-            raise SpliceError("the rest ended within what was shown")
-        return self._pass(self.held)  # the answer was whole but for its end
+        if 0 < self.buffered < len(self._echo):
+            raise SpliceError("the continuation ended within the text delivered before")
+        return self._pass(self.buffered)  # the answer was complete, only its end mark was missing
 
 
-class AnchorSplice(_Held):
-    """The model was asked to repeat the last words and to go on behind them.
+class AnchorSplice(_BufferedSplice):
+    """The model was asked to repeat the last words and to continue after them.
 
-    Whatever it repeats, more or less than it should: a place fits if the continuation begins there and runs through to
-    the end of what was shown. Only where one place alone fits, it is the seam.
+    It may repeat more or less than that. A position fits if the continuation repeats the delivered text from there to
+    its end. The splice is made only if exactly one position fits.
     """
 
     def __init__(self, shown: str, anchor: str) -> None:
@@ -142,37 +142,37 @@ class AnchorSplice(_Held):
         self._anchor = anchor
         self._least = min(_LEAST, len(shown.lstrip()))
         self._window = 2 * _CHATTER + len(anchor)
-        self._at = 0  # the first place in what was shown where all of the continuation so far stands
-        self._is_elsewhere = False  # it stands nowhere: the model says something else first
-        self._end: int | None = None  # of the repeat
+        self._at = 0  # first position in the delivered text that has the whole continuation so far
+        self._is_elsewhere = False  # there is none: the model writes something else first
+        self._end: int | None = None  # of the repetition
 
     def feed(self, text: str) -> str:
-        """Take the next piece; see `Splice`."""
+        """Take the next text; see `Splice`."""
         if self.is_sure:
             return text
-        is_there = not self._is_elsewhere and self._shown.startswith(text, self._at + self.held)
+        is_there = not self._is_elsewhere and self._shown.startswith(text, self._at + self.buffered)
         self._hold(text)
         if self._is_elsewhere:
-            self._end = self._find_anchor() if self.held >= self._window else None
+            self._end = self._find_anchor() if self.buffered >= self._window else None
         elif self._end is None and not self._may_be_inside(is_there=is_there):
             self._end = self._find_end()
         return "" if self._end is None or self._may_come_again(self._end) else self._pass(self._end)
 
     def _may_be_inside(self, *, is_there: bool) -> bool:
-        """Whether all that came is within what was shown, before its end: then more of a repeat may come."""
+        """Whether the continuation so far is part of the delivered text, before its end: the repetition may go on."""
         if not is_there:
-            # Places only move to the right as more comes, so no part of what was shown is searched twice.
+            # Positions only move to the right, so no part of the delivered text is searched twice.
             found = self._shown.find(self._text(), self._at + 1, len(self._shown) - 1)
             if found < 0:
                 return False
             self._at = found
-        return self._at + self.held < len(self._shown)
+        return self._at + self.buffered < len(self._shown)
 
     def _find_end(self) -> int | None:
-        """Return where the repeat ends; None where there is none at the beginning, but may be one later."""
+        """Return where the repetition ends; None if it may only come after an introduction."""
         overlaps = _overlaps(self._text(), self._shown, self._least)
         if len(overlaps) > 1:
-            raise SpliceError("the rest fits in more than one place")
+            raise SpliceError("the continuation fits at more than one position")
         if overlaps:
             return overlaps[0]
         is_single = self._shown.find(self._anchor) == len(self._shown) - len(self._anchor)
@@ -182,7 +182,7 @@ class AnchorSplice(_Held):
         return None
 
     def _find_anchor(self) -> int:
-        """Return where the repeat ends behind something else that was said first; its end must stand nowhere before."""
+        """Return where a repetition ends that follows an introduction; its end must not occur before it."""
         near, anchor = self._text()[: self._window], self._anchor
         found = near.find(anchor)
         end = found + len(anchor)
@@ -195,7 +195,7 @@ class AnchorSplice(_Held):
         return end
 
     def _may_come_again(self, end: int) -> bool:
-        """Whether the repeat may be repeated: a model may name the last words before it begins with them."""
+        """Whether the repetition may occur again: a model may quote the last words before it starts with them."""
         anchor = self._anchor
         rest = self._text()[end:].lstrip()[: len(anchor)]
         if len(anchor) < _LEAST or not anchor.startswith(rest):
@@ -209,16 +209,16 @@ class AnchorSplice(_Held):
         if self.is_sure:
             return ""
         if self._end is None and not self._is_elsewhere:
-            if not is_whole or not self.held:
-                raise SpliceError("the rest ended before the seam")
+            if not is_whole or not self.buffered:
+                raise SpliceError("the continuation ended before the repetition was complete")
             self._end = self._find_end()
         return self._pass(self._find_anchor() if self._end is None else self._end)
 
 
 def _overlaps(text: str, shown: str, least: int) -> list[int]:
-    """Return how much of `shown`'s end `text` may begin with: the two longest such lengths, `least` or more.
+    """Return the two longest lengths, `least` or more, of an end of `shown` that `text` starts with.
 
-    By the prefix function of Knuth, Morris and Pratt.
+    Uses the prefix function of Knuth, Morris and Pratt.
     """
     pattern = text[: len(shown)]
     borders = _borders(pattern)
@@ -236,7 +236,7 @@ def _overlaps(text: str, shown: str, least: int) -> list[int]:
 
 
 def _borders(pattern: str) -> list[int]:
-    """Return for each beginning of the pattern the length of its longest proper border."""
+    """Return the length of the longest proper border of each prefix of the pattern."""
     borders = [0] * len(pattern)
     length = 0
     for position in range(1, len(pattern)):
@@ -249,10 +249,10 @@ def _borders(pattern: str) -> list[int]:
 
 
 def choose_anchor(shown: str) -> str:
-    """Return the last words of a text that is not blank, from the beginning of one on.
+    """Return the last words of a text that is not blank, from the start of a word.
 
-    Long enough to be found, and if there are such words, not to be mistaken: they stand nowhere else in the text, and
-    do not end as they begin.
+    They are long enough to be found and, if possible, unmistakable: they occur once in the text, and their end differs
+    from their start.
     """
     first = len(shown) - len(shown.lstrip())
     starts = _starts(shown, first)
@@ -260,16 +260,16 @@ def choose_anchor(shown: str) -> str:
 
 
 def _starts(shown: str, first: int) -> list[int]:
-    """Return where an anchor may begin, the latest place first."""
+    """Return the positions where an anchor may start, the last one first."""
     latest, earliest = max(first, len(shown) - _ANCHOR), max(first, len(shown) - _LONGEST_ANCHOR)
     begins = [at for at in range(latest, earliest, -1) if shown[at - 1].isspace() and not shown[at].isspace()]
     if not begins:  # no blanks between words
-        begins = [at for at in range(latest, earliest, -1) if _begins_character(shown, at)]
-    return [*begins[:_MOST_STARTS], earliest if _begins_character(shown, earliest) else first]
+        begins = [at for at in range(latest, earliest, -1) if _starts_grapheme(shown, at)]
+    return [*begins[:_MOST_STARTS], earliest if _starts_grapheme(shown, earliest) else first]
 
 
-def _begins_character(shown: str, at: int) -> bool:
-    """Whether a character as people see it may begin there."""
+def _starts_grapheme(shown: str, at: int) -> bool:
+    """Whether a grapheme may start at a position."""
     sign = shown[at]
     if sign.isspace() or unicodedata.category(sign).startswith("M") or sign in _JOINERS or ord(sign) in _SKIN_TONES:
         return False

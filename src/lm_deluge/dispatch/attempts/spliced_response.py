@@ -1,4 +1,4 @@
-"""An answer that several attempts give together: what was handed out of it, and what of the next one goes behind."""
+"""An answer that several attempts produce together: the delivered part, and the continuation after it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from lm_deluge.events import (
     ToolCallStarted,
     UsageReported,
 )
+from lm_deluge.prompt.conversation import Conversation
+from lm_deluge.prompt.message import Message
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
 
 __all__ = ["SplicedResponse"]
@@ -32,22 +34,23 @@ _WHOLE_ENDS = ("stop", "length", "tool_calls", "pause")
 
 
 class SplicedResponse:
-    """An answer of which a stream broke.
+    """An answer whose stream broke. It plans the requests for the rest.
 
     Attributes:
-        work: The call as it was asked.
-        broken: What broke the stream last.
+        spec: The call.
+        broken: The error that broke the stream last.
     """
 
     def __init__(self, spec: CallSpec, attempt: CallAttempt, discarded: DiscardedCost) -> None:
-        assert attempt.stream is not None  # noqa: S101 - it broke
+        assert attempt.stream is not None  # noqa: S101 - its stream broke
         self.spec = spec
         self.broken = DelugeError("the stream broke")
         self._first = attempt
         self._discarded = discarded
-        self._builder: ResponseBuilder = attempt.stream.builder  # what was handed out, and nothing else
+        self._builder: ResponseBuilder = attempt.stream.builder  # of delivered events only
         self._last = attempt.stream
         self._rests: dict[str, Rest] = {}
+        self._plans: dict[str, CallPlan] = {}  # of requests for the rest
         self._may_prefill = True
         self._splice: Splice | None = None
         self._joins: dict[type, Callable[[Any], list[Event]]] = {
@@ -59,49 +62,54 @@ class SplicedResponse:
             UsageReported: self._add_usage,
             ResponseFinished: self._join_end,
         }
-        self._offset = 0  # of what comes, in the whole text
+        self._offset = 0  # of the continuation, in the whole text
 
     @property
     def is_blank(self) -> bool:
-        """Whether nothing of the answer itself was shown."""
+        """Whether the answer so far has no text."""
         return is_blank(self._builder.response().content)
 
     @property
     def obstacle(self) -> str | None:
-        """Why it must not be continued."""
+        """Why the answer must not be continued; None if it may be."""
         shown = self._builder.response()
         return find_obstacle(self._first.plan.call, shown.content, has_citations=bool(shown.citations))
 
-    # Asking
+    # Requests for the rest
 
     def spec_for_rest(self) -> CallSpec:
-        """Return the call that asks for what is missing."""
-        self._rests = {}
-        length = self.spec.text_length + len(self._builder.response().completion)
-        return msgspec.structs.replace(self.spec, plan_for=self._plan_for, text_length=length)
+        """Return the call that requests the rest."""
+        self._rests, self._plans = {}, {}
+        shown = Message.assistant(self._builder.response().completion)
+        conversation = Conversation([*self.spec.conversation, shown])
+        return msgspec.structs.replace(self.spec, planner=self, conversation=conversation, plans=self._plans)
 
-    def _plan_for(self, model: str) -> CallPlan:
-        plan_rest = self.spec.plan_rest
-        assert plan_rest is not None  # noqa: S101 - nobody says "continue" without it
+    def plan(self, model: str, conversation: Conversation) -> CallPlan:
+        """Return the plan of a request for the rest; its conversation is made from the answer so far."""
         if model not in self._rests:
             call = self.spec.plan_for(model).call
             may_prefill = self._may_prefill and model == self._first.plan.call.model.id
             self._rests[model] = ask_for_rest(call, self._builder.response().content, may_prefill=may_prefill)
         rest = self._rests[model]
-        return plan_rest(model, rest.conversation, rest.max_new_tokens)
+        return self.plan_rest(model, rest.conversation, rest.max_new_tokens)
+
+    def plan_rest(self, model: str, conversation: Conversation, max_new_tokens: int | None) -> CallPlan:
+        """Return the plan of a request for the rest of an answer."""
+        return self.spec.planner.plan_rest(model, conversation, max_new_tokens)
 
     def has_other_way(self, failure: DelugeError) -> bool:
-        """Whether the rest can be asked for in another way than the one that was refused; it will be."""
+        """Whether the rest can be requested in another way after this failure; the next request uses it."""
         was_refused = type(failure) is BadRequestError and self._may_prefill
         if not was_refused or not any(isinstance(rest.splice, PrefillSplice) for rest in self._rests.values()):
             return False
         self._may_prefill, self._rests = False, {}
+        self._plans.clear()
         return True
 
-    # Joining
+    # Splicing
 
     def begin(self, attempt: CallAttempt) -> None:
-        """Take the rest from this leg."""
+        """Read the rest from this attempt."""
         assert attempt.stream is not None  # noqa: S101 - it is open
         attempt.stream.follow(self._last)
         self._last = attempt.stream
@@ -109,10 +117,10 @@ class SplicedResponse:
         self._offset = len(self._builder.response().completion)
 
     def take(self, events: list[Event]) -> list[Event]:
-        """Return what of a continuation's events is handed out: nothing that was shown already.
+        """Return those of a continuation's events, or parts of them, that were not delivered before.
 
         Raises:
-            SeamError: It is not certain what was shown.
+            SpliceError: It is not certain what was delivered before.
         """
         ready: list[Event] = []
         for event in events:
@@ -135,11 +143,11 @@ class SplicedResponse:
         return [TextDelta(text)] if text else []
 
     def _join_call(self, event: ToolCallStarted) -> list[Event]:
-        """Take a call as it is where the text before it was whole, and nothing more was said."""
+        """Return a tool call unchanged if the text before it was complete and the continuation has no text."""
         splice = self._splice
-        if splice is not None and not splice.is_sure and not splice.held:
+        if splice is not None and not splice.is_sure and not splice.buffered:
             if not may_end_with(self._builder.response().completion):
-                raise SpliceError("the model did not go on with it")
+                raise SpliceError("the model did not continue it")
             self._splice = None
         return [*self._close_splice(is_whole=True), event]
 
@@ -150,13 +158,13 @@ class SplicedResponse:
 
     def _require_splice(self, event: RefusalDelta | MediaDelta | ResponseFinished) -> list[Event]:
         if self._splice is not None and not self._splice.is_sure:
-            raise SpliceError("the model did not go on with it")
+            raise SpliceError("the model did not continue it")
         return [event]
 
     def _shift(self, event: Citation) -> list[Event]:
-        """Count in the whole text what was counted in a part of it."""
+        """Return a citation whose positions count in the whole text."""
         if self._splice is None or not self._splice.is_sure:
-            raise SpliceError("the rest names sources before it goes on")
+            raise SpliceError("the continuation has citations before its text")
         by = self._offset - self._splice.cut
         start, end = (None if at is None else max(0, at + by) for at in (event.start, event.end))
         return [msgspec.structs.replace(event, start=start, end=end)]
@@ -164,16 +172,16 @@ class SplicedResponse:
     def _add_usage(self, event: UsageReported) -> list[Event]:
         return [UsageReported(self._discarded.plus(event.usage))]
 
-    # Telling
+    # Results
 
-    def mend(self, answer: APIResponse) -> None:
-        """Put into the answer of one attempt what all of them have said."""
+    def complete(self, answer: APIResponse) -> None:
+        """Replace the content of one attempt's response by that of all attempts."""
         whole = self._builder.response()
         for name in ("model_external", "response_id", "content", "citations", "finish_reason", "raw_finish_reason"):
             setattr(answer, name, getattr(whole, name))
 
-    def mend_stats(self, stats: StreamStats) -> StreamStats:
-        """Return how the stream of all of them went."""
+    def complete_stats(self, stats: StreamStats) -> StreamStats:
+        """Return the timing of all attempts together."""
         tokens = stats.output_tokens + self._discarded.output_tokens
         speed = stats.tokens_per_second
         if speed is not None and stats.output_tokens:

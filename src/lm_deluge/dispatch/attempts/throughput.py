@@ -1,4 +1,4 @@
-"""Streams that are too slow: given up for another attempt as long as nothing of them was handed out."""
+"""`min_tokens_per_second`: a slow attempt is replaced by another one as long as none of its events was delivered."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from lm_deluge.usage import estimate_tokens
 
 __all__ = ["ThroughputMonitor"]
 
-_PATIENCE_S = 1.0
-_ENOUGH_TOKENS = 16
+_PATIENCE_S = 1.0  # an average over less time depends on how the network groups the tokens
+_ENOUGH_TOKENS = 16  # about four words to a read and four reads: a fast model is trusted before a second is over
 
 
 class ThroughputMonitor:
-    """Reads an attempt, and ends it with an error once it is slower than `least` tokens per second.
+    """Reads a response, and raises an error once it is slower than `least` tokens per second.
 
-    Its average counts, from the first delta on and after a second of patience; a slow start is for `Timeouts` to judge.
+    The average since the first delta counts, after a second of patience. The time to the first delta is limited by
+    `Timeouts`.
     """
 
     def __init__(self, attempt: ResponseStream, least: float) -> None:
@@ -28,12 +29,12 @@ class ThroughputMonitor:
         self._loop = asyncio.get_running_loop()
         self._first_at: float | None = None
 
-    async def next_batch(self) -> list[Event]:
-        """Return the next events.
+    async def next_batch(self, *, to_end: bool = False) -> list[Event]:
+        """Return the next events; `to_end` has no effect, as the throughput is measured read by read.
 
         Raises:
-            TimeoutError: It is too slow.
-            DelugeError: As the attempt does.
+            TimeoutError: The response is too slow.
+            DelugeError: As `ResponseStream.next_batch`.
         """
         if self._first_at is None:
             batch = await self._attempt.next_batch()
@@ -45,13 +46,13 @@ class ThroughputMonitor:
             async with asyncio.timeout_at(deadline):
                 return await self._attempt.next_batch()
         except builtins.TimeoutError as error:
-            if isinstance(error, TimeoutError):  # one of the other clocks
+            if isinstance(error, TimeoutError):  # another clock ran out
                 raise
             raise self._slow() from None
 
     @property
     def is_fast_enough(self) -> bool:
-        """Whether so much came in time that the rest may be trusted."""
+        """Whether enough arrived in time to trust the rest."""
         if self._first_at is None:
             return False
         elapsed = self._loop.time() - self._first_at
@@ -64,7 +65,7 @@ class ThroughputMonitor:
     def _slow(self) -> TimeoutError:
         elapsed = self._loop.time() - (self._first_at or 0.0)
         return TimeoutError(
-            f"{self._tokens() / elapsed:.1f} tokens per second came, and min_tokens_per_second is {self._least:g}",
+            f"{self._tokens() / elapsed:.1f} tokens per second arrived, and min_tokens_per_second is {self._least:g}",
             phase="progress",
             limit_s=elapsed,
             hint="Another attempt, or a lower min_tokens_per_second, may be faster.",

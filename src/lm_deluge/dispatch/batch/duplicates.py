@@ -1,4 +1,4 @@
-"""Which calls ask the same, so that one answer can serve them all. Pure."""
+"""Find calls with equal requests, so that one answer serves all of them. Pure."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 class Duplicates(Generic[Name]):
-    """Remembers what was asked, as hashes, and by whom first."""
+    """Remembers the hash of each request, with the name of the first call that made it."""
 
     def __init__(self) -> None:
         self._first: dict[bytes, Name] = {}
 
-    def first(self, name: Name, conversation: Conversation, *asked: Any) -> Name:
-        """Return the name under which the same was asked first: `name` itself where nobody did.
+    def first(self, name: Name, conversation: Conversation, *options: Any) -> Name:
+        """Return the name of the first call with an equal request; `name` if there was none.
 
         Args:
-            name: Of this call.
+            name: The name of this call.
             conversation: Its prompt.
-            asked: What is asked beside the prompt, the same number of values each time.
+            options: Everything else that shapes its answer, the same number of values for each call.
         """
         try:
-            data = _encoder.encode((conversation.messages, asked))
+            data = _encoder.encode((conversation.messages, options))
         except (TypeError, ValueError, OverflowError, RecursionError):
-            return name  # what cannot be written down is like nothing else
+            return name  # a request that cannot be encoded has no duplicate
         return self._first.setdefault(hashlib.sha256(data).digest(), name)
 
 
 def answer_again(response: APIResponse) -> APIResponse:
-    """Return the answer to a call for another one that asked the same: it took nothing and cost nothing."""
+    """Return a copy of an answer for a duplicate of its call: without usage, and at no cost."""
     again = msgspec.structs.replace(response, usage=None)
     again.cost = None if response.cost is None else 0.0
     return again

@@ -1,7 +1,7 @@
-"""The answers of a batch as a file: one line for each call, in order, and never half of it.
+"""The answers of a batch as a file: one line for each call, in order.
 
-JSON lines (any name), or a table (`.csv`, `.parquet`). The file is written beside its place and moved there when it is
-whole and on the disk.
+The file has JSON lines, or is a table (`.csv`, `.parquet`). It is written under another name and renamed after it is
+complete and on the disk, so there is never half a file.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ _COLUMNS = ("id", "completion", "finish_reason", "error", "input_tokens", "outpu
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What is written for one call. `twin_of`: the call that asked the same and was asked in its place."""
+    """The answer of one call. `duplicate_of`: the id of the call with an equal request whose answer this is."""
 
     id: str
     response: APIResponse
-    twin_of: str | None = None
+    duplicate_of: str | None = None
 
 
 def check_output(path: Path) -> None:
-    """See that such a file can be written here.
+    """Check that an output file can be written.
 
     Raises:
-        ConfigurationError: It is a folder or a device, or its folder is not there.
-        MissingExtraError: It is a table, and nothing that writes tables is installed.
+        ConfigurationError: The path is a folder or a device, or its folder does not exist.
+        MissingExtraError: The file is a table, and no package that writes tables is installed.
     """
     if path.exists() and not path.is_file():
         raise ConfigurationError(f"{path.name} is no file that could be written")
@@ -52,10 +52,10 @@ def check_output(path: Path) -> None:
 
 
 def write_answers(path: Path, answers: Iterable[Answer]) -> None:
-    """Write all answers, or change nothing.
+    """Write all answers to a file; if that fails, an existing file stays unchanged.
 
     Raises:
-        JournalError: The disk refuses, or an answer cannot be read any more.
+        JournalError: The file cannot be written, or an answer cannot be read from the journal.
     """
     if path.suffix in TABLES:
         write_whole(path, [_table_writer(path)([_record_of(answer) for answer in answers], path.suffix)])
@@ -64,69 +64,69 @@ def write_answers(path: Path, answers: Iterable[Answer]) -> None:
 
 
 def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
-    """Write a file, or change nothing.
+    """Write a file; if that fails, an existing file stays unchanged.
 
     Raises:
-        JournalError: The disk refuses.
+        JournalError: The file cannot be written.
     """
     target = path.resolve()
-    beside = target.with_name(target.name + ".part")
+    temporary = target.with_name(target.name + ".part")
     try:
-        with beside.open("wb", buffering=1 << 20) as file:
+        with temporary.open("wb", buffering=1 << 20) as file:
             for piece in pieces:
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(target)
-    except BaseException as error:  # whatever it was, no half file stays
+        temporary.replace(target)
+    except BaseException as error:  # after any error no half file stays
         with contextlib.suppress(OSError):
-            beside.unlink()
+            temporary.unlink()
         if isinstance(error, OSError):
             raise JournalError(f"cannot write {path}: {error.strerror}", path=str(path)) from error
         raise
 
 
 def line_of(answer: Answer) -> JSON:
-    """Return the line of a call: `response` or `error` is set, the other one is None."""
+    """Return the JSON object of a call, in which either `response` or `error` is None."""
     response = answer.response
     data = response.to_dict()
     del data["error"]
     line: JSON = {"id": answer.id, "response": None, "error": None, "usage": data["usage"], "cost": data["cost"]}
-    if answer.twin_of is not None:
-        line["duplicate_of"] = answer.twin_of
+    if answer.duplicate_of is not None:
+        line["duplicate_of"] = answer.duplicate_of
     if isinstance(response.error, DelugeError):
-        line["error"] = _told(response.error)
+        line["error"] = _error_fields(response.error)
         line["error"]["partial"] = data if response.content.parts else None
     else:
         line["response"] = data
     return line
 
 
-def _told(error: DelugeError) -> JSON:
-    said = error.to_dict()
-    said.pop("body", None)  # where a provider may have quoted the prompt
-    return {"status_code": None, **said, "retryable": error.retryable}
+def _error_fields(error: DelugeError) -> JSON:
+    fields = error.to_dict()
+    fields.pop("body", None)  # in which a provider may have quoted the prompt
+    return {"status_code": None, **fields, "retryable": error.retryable}
 
 
 def _record_of(answer: Answer) -> JSON:
     """Return the row of a call in a table."""
     line, response = line_of(answer), answer.response
     usage = response.usage
-    whole = line["response"] if line["error"] is None else line["error"]["partial"]
+    content = line["response"] if line["error"] is None else line["error"]["partial"]
     return {
         "id": answer.id,
-        "completion": response.completion if whole is not None else None,
+        "completion": response.completion if content is not None else None,
         "finish_reason": response.finish_reason,
         "error": response.error_message,
         "input_tokens": None if usage is None else usage.input_tokens,
         "output_tokens": None if usage is None else usage.output_tokens,
         "cost": response.cost,
-        "response": None if whole is None else _encoder.encode(whole).decode(),
+        "response": None if content is None else _encoder.encode(content).decode(),
     }
 
 
 def _table_writer(path: Path) -> Any:
-    """Return what makes the bytes of a table: of polars or pandas, whichever is installed."""
+    """Return a function that encodes a table, with polars if it is installed, else with pandas."""
     with_pandas = ("pandas",) if path.suffix == ".csv" else ("pandas", "pyarrow")
     for write, names in ((_with_polars, ("polars",)), (_with_pandas, with_pandas)):
         with contextlib.suppress(ImportError):
@@ -135,7 +135,7 @@ def _table_writer(path: Path) -> Any:
             return write
     raise MissingExtraError(
         f"writing {path.suffix} files needs polars, or {' and '.join(with_pandas)}",
-        hint="pip install polars, or name a .jsonl file.",
+        hint="Run pip install polars, or name a .jsonl file.",
     )
 
 
@@ -153,7 +153,7 @@ def _with_polars(records: list[JSON], suffix: str) -> bytes:
 
 
 def _with_pandas(records: list[JSON], suffix: str) -> bytes:
-    import pandas as pd  # pyright: ignore[reportMissingImports]  # likewise
+    import pandas as pd  # pyright: ignore[reportMissingImports]  # installed where tables are written
 
     frame = pd.DataFrame(records, columns=list(_COLUMNS))
     frame = frame.astype({"input_tokens": "Int64", "output_tokens": "Int64", "cost": "Float64"})

@@ -1,4 +1,4 @@
-"""Where a batch stands: counts, speed and money. Pure: `now` is an argument, in seconds of a monotonic clock."""
+"""Progress of a batch: counts, speed and cost. Pure: `now` is an argument, in seconds of a monotonic clock."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from lm_deluge.response import APIResponse
 
 __all__ = ["BatchProgress", "ProgressTracker"]
 
-_WINDOW_S = 30.0
+_WINDOW_S = 30.0  # of the rates: long enough for several answers, short enough to show a change
 
 
 class BatchProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch at one moment.
+    """The progress of a batch at one moment.
 
     Attributes:
-        total: How many calls there are; None where nobody knows yet.
-        done: How many have ended, failed ones included.
-        failed: How many of these with an error.
-        in_flight: How many are being answered.
-        input_tokens, output_tokens: Of all that have ended.
-        input_rate, output_rate: Tokens per second over the last half minute.
-        cost: US dollars so far; None where no answer has a price.
-        projected_cost: What the whole batch will cost if the rest is like what is done.
-        remaining_s: Seconds until the end, if the rest is like what is done.
-        elapsed_s: Seconds since the first call began.
-        limited_by: What holds calls back right now: the name of a limit, or None.
-        errors: How often each class of error ended a call.
+        total: Number of calls; None while it is unknown.
+        done: Number of calls that have ended, failed calls included.
+        failed: Number of calls that ended with an error.
+        in_flight: Number of calls that have started and not ended.
+        input_tokens, output_tokens: Tokens of the calls that have ended.
+        input_rate, output_rate: Tokens per second over the last 30 seconds.
+        cost: Cost so far, in US dollars; None if no answer has a price.
+        projected_cost: Cost of the whole batch if the remaining calls are like the ended ones.
+        remaining_s: Seconds until the end if the remaining calls are like the ended ones.
+        elapsed_s: Seconds since the first call started.
+        limited_by: The limit that delays calls at this moment, or None.
+        errors: Number of failed calls by class of error.
     """
 
     total: int | None = None
@@ -48,11 +48,11 @@ class BatchProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProgressTracker:
-    """Counts the calls of a batch."""
+    """Counts the calls of a batch. `total` is their number, None while it is unknown."""
 
     def __init__(self, total: int | None = None) -> None:
         self.total = total
-        self._begun: float | None = None
+        self._started_at: float | None = None
         self._started = 0
         self._done = 0
         self._input = 0
@@ -64,13 +64,13 @@ class ProgressTracker:
         self._recent_output = 0
 
     def start(self, now: float) -> None:
-        """A call begins."""
-        if self._begun is None:
-            self._begun = now
+        """Count a call that starts."""
+        if self._started_at is None:
+            self._started_at = now
         self._started += 1
 
     def finish(self, response: APIResponse, now: float) -> None:
-        """A call has ended, one way or the other."""
+        """Count a call that has ended, with an answer or an error."""
         self._done += 1
         if response.error is not None:
             self._errors[type(response.error).__name__] += 1
@@ -84,13 +84,19 @@ class ProgressTracker:
             self._recent_input += usage.input_tokens
             self._recent_output += usage.output_tokens
 
-    def tally(self, now: float, *, waiting: int = 0, limited_by: str | None = None) -> BatchProgress:
-        """Return where the batch stands. `waiting` of the calls that began wait for their turn."""
-        elapsed = 0.0 if self._begun is None else max(now - self._begun, 0.0)
+    def progress(self, now: float, *, waiting: int = 0, limited_by: str | None = None) -> BatchProgress:
+        """Return the progress of the batch.
+
+        Args:
+            now: The present time.
+            waiting: How many of the started calls wait for the limits.
+            limited_by: The limit that delays calls at this moment, or None.
+        """
+        elapsed = 0.0 if self._started_at is None else max(now - self._started_at, 0.0)
         self._forget(now - _WINDOW_S)
         window = min(elapsed, _WINDOW_S)
-        left = None if self.total is None or not self._done else self.total - self._done
-        share = None if left is None or self.total is None else self.total / self._done
+        remaining = None if self.total is None or not self._done else self.total - self._done
+        scale = None if remaining is None or self.total is None else self.total / self._done
         return BatchProgress(
             total=self.total,
             done=self._done,
@@ -101,8 +107,8 @@ class ProgressTracker:
             input_rate=self._recent_input / window if window else 0.0,
             output_rate=self._recent_output / window if window else 0.0,
             cost=self._cost,
-            projected_cost=None if self._cost is None or share is None else self._cost * share,
-            remaining_s=None if left is None else left * elapsed / self._done,
+            projected_cost=None if self._cost is None or scale is None else self._cost * scale,
+            remaining_s=None if remaining is None else remaining * elapsed / self._done,
             elapsed_s=elapsed,
             limited_by=limited_by,
             errors=dict(self._errors),

@@ -1,4 +1,4 @@
-"""What a batch is made of, looked through before anything is sent: its ids, its twins, its fingerprint."""
+"""Read a batch file before anything is sent: its ids, its duplicates, its fingerprint."""
 
 from __future__ import annotations
 
@@ -18,48 +18,57 @@ __all__ = ["Survey", "look_through", "stamp_of"]
 
 
 class Survey(msgspec.Struct, frozen=True):
-    """A batch file.
+    """Facts about a batch file.
 
     Attributes:
-        ids: Of its calls, in order.
-        twins: For a call that asks what an earlier one does, the id of that one.
-        fingerprint: Of the file and of the options that shape the answers.
-        stamp: By which a change of the file shows.
+        ids: The ids of its rows, in order.
+        duplicates: For each row with the same request as an earlier row, the id of the earlier row.
+        fingerprint: SHA-256 of the file and of the options that shape the answers.
+        stamp: Size and time of the last change, to notice that the file was changed.
     """
 
     ids: list[str]
-    twins: dict[str, str]
+    duplicates: dict[str, str]
     fingerprint: str
     stamp: tuple[int, int]
 
 
-def look_through(path: Path, options: Mapping[str, Any], *, find_twins: bool = False) -> Survey:
-    """Read a batch file once, and see that all of its lines have ids of their own.
+def look_through(path: Path, options: Mapping[str, Any], *, find_duplicates: bool = False) -> Survey:
+    """Read a batch file once.
+
+    Args:
+        path: The batch file.
+        options: The options that shape the answers, for the fingerprint.
+        find_duplicates: Whether to look for rows with the same request.
 
     Raises:
-        ConfigurationError: It cannot be read, or two lines have the same id.
+        ConfigurationError: The file cannot be read, or two lines have the same id.
+
+    Example:
+        >>> survey = look_through(Path("prompts.jsonl"), {"model": "gpt-4o"})
+        >>> len(survey.ids)
     """
     stamp = stamp_of(path)
     ids: list[str] = []
-    twins: dict[str, str] = {}
-    duplicates = Duplicates[str]()
+    duplicates: dict[str, str] = {}
+    requests = Duplicates[str]()
     for row in read_rows(path):
         ids.append(row.id)
-        if find_twins and row.conversation is not None:
-            asked = (row.model, row.params, row.tools, row.output, row.extra_body)
-            first = duplicates.first(row.id, row.conversation, *asked)
+        if find_duplicates and row.conversation is not None:
+            own_options = (row.model, row.params, row.tools, row.output, row.extra_body)
+            first = requests.first(row.id, row.conversation, *own_options)
             if first != row.id:
-                twins[row.id] = first
+                duplicates[row.id] = first
     with path.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").digest()
-    return Survey(ids, twins, fingerprint_of(options, (content,)), stamp)
+    return Survey(ids, duplicates, fingerprint_of(options, (content,)), stamp)
 
 
 def stamp_of(path: Path) -> tuple[int, int]:
-    """Return size and time of the last change.
+    """Return a file's size in bytes and the time of its last change in nanoseconds.
 
     Raises:
-        ConfigurationError: There is no such file.
+        ConfigurationError: The file does not exist or cannot be read.
     """
     try:
         status = path.stat()

@@ -1,7 +1,7 @@
-"""A call that looks into the local cache first, and keeps there what it was answered.
+"""A call that reads the local cache first, and writes its answer to the cache.
 
-A hit is a stream like any other: the same events, in the same order, and no socket. A miss is an ordinary call; what
-it brings is put into the cache once it is through, never before it was handed out.
+A hit is a stream with the same events in the same order, without a request. A miss is an ordinary call; its answer is
+written to the cache after its last event was returned.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Awaitable, Callable
 
 from lm_deluge.api_requests.call_plan import CallPlan
-from lm_deluge.api_requests.deadline import Deadline
+from lm_deluge.api_requests.timeouts import Deadline
 from lm_deluge.dispatch.attempts.call_stream import StreamCall
 from lm_deluge.dispatch.cache.entry import CachedAnswer, build_key, decode_answer, encode_answer
 from lm_deluge.dispatch.call import CallSpec
@@ -20,32 +20,27 @@ from lm_deluge.errors import ConfigurationError, DelugeError, DispatchError
 from lm_deluge.events import Event
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
 
-__all__ = ["CachedCall", "begin_call", "run_call"]
+__all__ = ["CachedCall", "run_call"]
 
-_PATIENCE_S = 2.0
-"""A cache that takes longer than this is no help."""
-
-
-def begin_call(spec: CallSpec, find_runner: Callable[[], Runner]) -> StreamCall:
-    """Return a call. Nothing is sent until it is asked for events."""
-    return CachedCall(spec, find_runner) if spec.is_cached else StreamCall(spec, find_runner)
+_TIMEOUT_S = 2.0
+"""For each read or write. Far above the time of a disk or a near server; a slower cache delays calls too much."""
 
 
 async def run_call(
-    spec: CallSpec, find_runner: Callable[[], Runner], sink: Callable[[list[Event]], Awaitable[None]] | None = None
+    spec: CallSpec, find_runner: Callable[[], Runner], on_events: Callable[[list[Event]], Awaitable[None]] | None = None
 ) -> APIResponse:
-    """Run a call to its end. The answer has an error on it where the call failed; nothing is raised for that.
+    """Run a call to its end. If the call fails, the response has `error` set; nothing is raised.
 
     Args:
         spec: The call.
-        find_runner: Whom to ask for leave.
-        sink: Takes the events as they come.
+        find_runner: Returns the runner that decides when each attempt is sent.
+        on_events: Receives the events as they arrive, if given.
     """
-    call = begin_call(spec, find_runner)
+    call = (CachedCall if spec.is_cached else StreamCall)(spec, find_runner)
     try:
         while events := await call.next_batch():
-            if sink is not None:
-                await sink(events)
+            if on_events is not None:
+                await on_events(events)
         await call.close()
     except DelugeError as error:
         call.abort()
@@ -62,32 +57,35 @@ async def run_call(
 def _postprocessed(response: APIResponse, postprocess: Callable[[APIResponse], APIResponse]) -> APIResponse:
     try:
         return postprocess(response)
-    except Exception as error:  # noqa: BLE001 - a fault of the user's function in one row loses no other row
-        response.error = DispatchError(f"postprocess raised {type(error).__name__}", hint="The answer is on it, whole.")
+    except Exception as error:  # noqa: BLE001 - an error of the user's function fails one call, not the batch
+        response.error = DispatchError(
+            f"postprocess raised {type(error).__name__}", hint="The response has the complete answer."
+        )
         response.error.__cause__ = error
         return response
 
 
 class CachedCall(StreamCall):
-    """One logical stream, from the cache where it is in there. A hit needs no leave of the limits."""
+    """One logical stream, read from the cache if possible. A hit does not wait for the limits."""
 
     def __init__(self, spec: CallSpec, find_runner: Callable[[], Runner]) -> None:
         super().__init__(spec, find_runner)
-        self._skips_events = False  # they are put into the cache
-        self._has_asked = False
+        self._skips_events = False  # they are written to the cache
+        self._was_looked_up = False
         self._hit: CachedAnswer | None = None
         self._hit_plan: CallPlan | None = None
+        self._looked_up_at = 0.0  # in the event loop's time
         self._builder = ResponseBuilder()  # of a hit
-        self._events: list[Event] = []  # of a miss, until they are put into the cache
+        self._events: list[Event] = []  # of a miss, until they are written to the cache
 
     async def next_batch(self) -> list[Event]:
-        """Return the next events, at least one; empty at the end, and after an abort.
+        """Return the next events, at least one; an empty list at the end and after an abort.
 
         Raises:
-            DelugeError: The call failed; `partial` is what was received, once any event was returned.
+            DelugeError: The call failed; `partial` has the answer so far if any event was returned.
         """
-        if not self._has_asked and not self._is_over:
-            self._has_asked = True
+        if not self._was_looked_up and not self._is_over:
+            self._was_looked_up = True
             found = await self._find()
             if found is not None and not self._is_over:
                 self._hit = found
@@ -100,31 +98,29 @@ class CachedCall(StreamCall):
         if events:
             self._events += events
         else:
-            await self._keep()
+            await self._store()
         return events
 
     async def _find(self) -> CachedAnswer | None:
-        """Return what any model that may take the call was answered before."""
-        loop = self._loop = asyncio.get_running_loop()
-        self._begun = loop.time()
-        runner = self._runner = self._find_runner()
-        for model in runner.candidates(self._spec):
+        """Return the cached answer of any model that may take the call; None if there is none."""
+        call = self._admitted()
+        self._looked_up_at = call.loop.time()
+        for model in call.runner.candidates(self._spec):
             try:
                 plan = self._spec.plan_for(model)
             except ConfigurationError:
-                continue  # said when it is that model's turn, and it is no other's
-            found = await self._look(plan)
+                continue  # the model cannot take the call; if it is chosen later, the call raises this error
+            found = await self._look_up(plan)
             if found is not None:
                 self._hit_plan = plan
                 return found
-        self._begun = None
         return None
 
-    async def _look(self, plan: CallPlan) -> CachedAnswer | None:
+    async def _look_up(self, plan: CallPlan) -> CachedAnswer | None:
         try:
-            value = await self._ask(plan)
+            value = await self._get_cached(plan)
             return None if value is None else decode_answer(value)
-        except Exception as error:  # noqa: BLE001 - a cache may be anybody's code, and never breaks a call
+        except Exception as error:  # noqa: BLE001 - an error of a cache, which may be the user's code, never fails a call
             if not self._is_aborted:
                 _warn("read", error)
             return None
@@ -132,20 +128,20 @@ class CachedCall(StreamCall):
             self.abort()
             raise
 
-    async def _ask(self, plan: CallPlan) -> bytes | None:
+    async def _get_cached(self, plan: CallPlan) -> bytes | None:
         if plan.local_cache is None:
             return None
-        with Deadline(asyncio.get_running_loop().time() + _PATIENCE_S) as scope:
-            self.scope = scope  # which an abort cuts short
+        with Deadline(asyncio.get_running_loop().time() + _TIMEOUT_S) as scope:
+            self.scope = scope  # an abort cancels it
             try:
                 return await plan.local_cache.get(_key(plan))
             finally:
                 self.scope = None
 
-    async def _keep(self) -> None:
-        """Put a whole answer into the cache."""
+    async def _store(self) -> None:
+        """Write a complete answer to the cache."""
         events, self._events = self._events, []
-        # A joined answer is the answer to no one request; what another model would say is not known to be the same.
+        # A spliced answer is not the answer to a single request, so no request may be answered with it.
         if not events or self._spliced is not None or self._attempt is None or self._attempt.plan.local_cache is None:
             return
         plan, cache = self._attempt.plan, self._attempt.plan.local_cache
@@ -153,18 +149,18 @@ class CachedCall(StreamCall):
         if value is None:
             return
         try:
-            async with asyncio.timeout(_PATIENCE_S):
+            async with asyncio.timeout(_TIMEOUT_S):
                 await cache.put(_key(plan), value)
         except Exception as error:  # noqa: BLE001 - as above
             _warn("written", error)
 
     async def close(self) -> None:
-        """End the call: an answer that was read to its end leaves its connection to the next one."""
-        await self._keep()
+        """End the call. After a complete answer the connection can be used for another call."""
+        await self._store()
         await super().close()
 
     def response(self) -> APIResponse:
-        """Return the answer so far. That of a hit has the usage that it once took, and cost nothing."""
+        """Return the response so far. A hit has the usage of the original call, and the cost 0."""
         if self._hit is None or self._hit_plan is None:
             return super().response()
         call = self._hit_plan.call
@@ -177,11 +173,11 @@ class CachedCall(StreamCall):
         return answer
 
     def stats(self) -> StreamStats:
-        """Return how the stream went so far; a hit has no attempts."""
+        """Return the statistics of the stream so far; a hit has no attempts."""
         hit = self._hit
-        if hit is None or self._loop is None or self._begun is None:
+        if hit is None or self._call is None:
             return super().stats()
-        waited = (self._ended or self._loop.time()) - self._begun
+        waited = (self._ended_at or self._call.loop.time()) - self._looked_up_at
         tokens = hit.usage.output_tokens if hit.usage is not None else 0
         return StreamStats(attempts=0, duration=waited, time_to_first_token=waited, output_tokens=tokens)
 
@@ -190,6 +186,6 @@ def _key(plan: CallPlan) -> str:
     return build_key(plan.adapter.name, plan.call, plan.request, plan.key)
 
 
-def _warn(what: str, error: Exception) -> None:
-    # Its words may hold the password of a cache's server.
-    warnings.warn(f"the local cache cannot be {what}: {type(error).__name__}", RuntimeWarning, stacklevel=3)
+def _warn(participle: str, error: Exception) -> None:
+    # Without the message of the error, which may contain the password of a cache server.
+    warnings.warn(f"the local cache cannot be {participle}: {type(error).__name__}", RuntimeWarning, stacklevel=3)

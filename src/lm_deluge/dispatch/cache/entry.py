@@ -1,8 +1,8 @@
-"""What of a call a local cache keeps, and under which key. Pure.
+"""Keys and values of a local cache. Pure.
 
-The key is a hash over everything that shapes an answer and over who asks: another provider, address, model, body,
-header or API key is another key, so that nobody is answered from somebody else's account. The value is the answer's
-events, as JSON; a value that cannot be read is a miss.
+The key is a hash of everything that shapes an answer, and of the API key: a request with another provider, base URL,
+model, body, header or API key has another key, so no account gets an answer of another account. The value is the events
+of the answer, as JSON; a value that cannot be decoded is a miss.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from lm_deluge.response import APIResponse
 from lm_deluge.usage import Usage
 from lm_deluge.wire.http import HttpRequest
 
-__all__ = ["KEPT_ENDINGS", "CachedAnswer", "build_key", "decode_answer", "encode_answer"]
+__all__ = ["CACHED_FINISH_REASONS", "CachedAnswer", "build_key", "decode_answer", "encode_answer"]
 
-_VERSION = 1
-KEPT_ENDINGS = ("stop", "length", "tool_calls", "refusal")
-"""A filter may decide otherwise tomorrow, and a turn that pauses lives on at the provider's: both are asked anew."""
-_HARMLESS = ("no_done",)
-_OF_THE_WAY = ("buffered_upstream",)
+_VERSION = 1  # part of each key: a new version makes all older values misses
+CACHED_FINISH_REASONS = ("stop", "length", "tool_calls", "refusal")
+"""Answers with another finish reason are not cached: a content filter may decide otherwise the next time, and a paused
+turn continues at the provider."""
+_HARMLESS_WARNINGS = ("no_done",)
+_TRANSPORT_WARNINGS = ("buffered_upstream",)
 
 
 class CachedAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer as a cache keeps it.
+    """An answer in a cache.
 
     Attributes:
-        events: All of them but those of attempts that failed.
-        usage: What the answer took, as reported or estimated then.
-        warnings: Beside those of the call itself.
+        events: The events of the answer, without those of failed attempts.
+        usage: The usage of the original call, reported or estimated.
+        warnings: Warnings about the answer; warnings about the request are not stored.
     """
 
     version: Literal[1] = 1
@@ -49,7 +50,7 @@ _decoder = msgspec.json.Decoder(CachedAnswer)
 
 
 def build_key(api: str, call: Call, request: HttpRequest, key: Secret | None) -> str:
-    """Return the key of the answer to a request of the wire API `api`: 64 hexadecimal digits."""
+    """Return the key of a request of the wire API `api`: 64 hexadecimal digits."""
     digest = hashlib.sha256()
     account = b"" if key is None else hashlib.sha256(key.reveal().encode()).digest()
     names = (api, call.provider.id, call.base_url, call.model.id, call.model.name, request.method, request.url)
@@ -61,29 +62,29 @@ def build_key(api: str, call: Call, request: HttpRequest, key: Secret | None) ->
 
 
 def encode_answer(events: Sequence[Event], response: APIResponse, call: Call) -> bytes | None:
-    """Return what a cache keeps of an answer; None where it is no whole success, or would not come back the same."""
+    """Return the value of an answer; None if the answer is incomplete, failed, or changes when it is decoded."""
     finished = events[-1] if events else None
     if not isinstance(finished, ResponseFinished) or not isinstance(events[0], ResponseStarted):
         return None
-    if finished.finish_reason not in KEPT_ENDINGS or response.is_error:
+    if finished.finish_reason not in CACHED_FINISH_REASONS or response.is_error:
         return None
-    if response.model_internal != call.model.id or set(finished.warnings) - set(_HARMLESS):
+    if response.model_internal != call.model.id or set(finished.warnings) - set(_HARMLESS_WARNINGS):
         return None
     own = response.warnings[len(call.warnings) :]
     answer = CachedAnswer(
-        events=tuple(_kept(events)),
+        events=tuple(_without_failed_attempts(events)),
         usage=response.usage,
-        warnings=tuple(warning for warning in own if warning not in _OF_THE_WAY),
+        warnings=tuple(warning for warning in own if warning not in _TRANSPORT_WARNINGS),
     )
     try:
         value = _encoder.encode(answer)
         return value if _decoder.decode(value) == answer else None
     except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
-        return None  # half characters, say
+        return None  # a lone surrogate, for example
 
 
-def _kept(events: Sequence[Event]) -> list[Event]:
-    """Return the events without the attempts that failed, and without what an answer said before it began anew."""
+def _without_failed_attempts(events: Sequence[Event]) -> list[Event]:
+    """Return the events without those of failed attempts and of answers that were started again."""
     kept: list[Event] = []
     for event in events:
         if not isinstance(event, Attempt):
@@ -94,7 +95,7 @@ def _kept(events: Sequence[Event]) -> list[Event]:
 
 
 def decode_answer(value: bytes) -> CachedAnswer | None:
-    """Return the answer; None where the value is none of this version."""
+    """Return the answer of a value; None if the value is damaged or of another version."""
     try:
         answer = _decoder.decode(value)
     except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):

@@ -1,7 +1,7 @@
-"""The local cache that is built in: one SQLite file, shared by all processes of a user, of a bounded size.
+"""The built-in local cache: one SQLite file of limited size, which several processes may share.
 
-The least recently used answers make way for new ones. A file that is damaged is moved aside and a new one begun.
-Whatever goes wrong with the cache is a warning and no more.
+The least recently used answers are deleted for new ones. A damaged file is renamed, and a new file is created. Errors
+of the cache are only warnings.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ __all__ = ["DEFAULT_MAX_BYTES", "SQLiteCache", "open_cache"]
 T = TypeVar("T")
 
 DEFAULT_MAX_BYTES = 512 * 2**20
+"""Room for many thousand answers, and a small part of a usual disk."""
 _APPLICATION_ID = 0x64656C75  # "delu"
-_VERSION = 1
-_OVERHEAD = 512  # of a row: its key, twice, and what is unused in its last page
-_BUSY_S = 1.5
-_MOST_LOG_BYTES = 16 * 2**20
+_VERSION = 1  # of the schema; a file with another version is not touched
+_OVERHEAD = 512  # bytes of a row beside its value: its key, twice, and the unused part of its last page
+_BUSY_S = 1.5  # wait for another process's lock; below the timeout of the call, which reports less about the cause
+_MAX_LOG_BYTES = 16 * 2**20  # of the write-ahead log after a checkpoint: small beside the cache
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _SCHEMA = """
 BEGIN IMMEDIATE;
@@ -45,11 +46,11 @@ CREATE TRIGGER IF NOT EXISTS removed AFTER DELETE ON answers BEGIN UPDATE total 
 
 
 class _ForeignError(Exception):
-    """The file is a database of something else, or of a newer version: it is not touched."""
+    """The file is a database of another program or a newer version. It is not changed."""
 
 
 class _Database:
-    """The file, for one process. Blocking; its lock makes it safe for several threads."""
+    """The file, as one process uses it. Blocking; a lock makes it safe for several threads."""
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         self.pid = os.getpid()
@@ -59,16 +60,16 @@ class _Database:
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
 
-    def run(self, spec: Callable[[sqlite3.Connection], T]) -> tuple[T, bool]:
-        """Return what the work returns, and whether a damaged file was moved aside for it."""
+    def run(self, operation: Callable[[sqlite3.Connection], T]) -> tuple[T, bool]:
+        """Return the result of an operation, and whether a damaged file was renamed before it succeeded."""
         with self._lock:
             try:
-                return spec(self._open()), False
+                return operation(self._open()), False
             except sqlite3.DatabaseError as error:
                 if (error.sqlite_errorcode & 0xFF if hasattr(error, "sqlite_errorcode") else 0) not in _DAMAGE:
                     raise
-                is_mine = self._move_aside()
-                return spec(self._open()), is_mine
+                was_renamed = self._rename_damaged()
+                return operation(self._open()), was_renamed
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -90,18 +91,18 @@ class _Database:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if has_tables and (owner, version) != (_APPLICATION_ID, _VERSION):
             raise _ForeignError
-        with contextlib.suppress(sqlite3.OperationalError):  # another process is just doing the same
+        with contextlib.suppress(sqlite3.OperationalError):  # another process does the same at this moment
             connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute(f"PRAGMA journal_size_limit = {_MOST_LOG_BYTES}")
+        connection.execute(f"PRAGMA journal_size_limit = {_MAX_LOG_BYTES}")
         if not has_tables:
             connection.executescript(_SCHEMA)
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {_VERSION}")
             connection.execute("COMMIT")
 
-    def _move_aside(self) -> bool:
-        """Rename the damaged file; return whether it was there: another process may have been quicker."""
+    def _rename_damaged(self) -> bool:
+        """Rename the damaged file; return False if another process has renamed it already."""
         self.close_connection()
         try:
             if self._path.stat().st_ino != self._inode:
@@ -120,7 +121,7 @@ class _Database:
         row = connection.execute("SELECT id, value FROM answers WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
-        with contextlib.suppress(sqlite3.OperationalError):  # busy, or read-only: then it counts as unused
+        with contextlib.suppress(sqlite3.OperationalError):  # busy or read-only: the time of use is not updated
             connection.execute(
                 "UPDATE answers SET used = 1 + (SELECT max(used) FROM answers) "
                 "WHERE id = ? AND used < (SELECT max(used) FROM answers)",
@@ -149,14 +150,14 @@ class _Database:
 
     def _make_room(self, connection: sqlite3.Connection) -> None:
         over = connection.execute("SELECT bytes FROM total").fetchone()[0] - self._max_bytes
-        leaving = []
+        expired = []
         if over > 0:
             for row in connection.execute("SELECT id, size FROM answers ORDER BY used"):
-                leaving.append(row[:1])
+                expired.append(row[:1])
                 over -= row[1]
                 if over <= 0:
                     break
-        connection.executemany("DELETE FROM answers WHERE id = ?", leaving)
+        connection.executemany("DELETE FROM answers WHERE id = ?", expired)
 
     def close(self) -> None:
         with self._lock:
@@ -170,23 +171,27 @@ class _Database:
 
 
 _inherited: list[_Database] = []
-"""Of parents of this process. They are never used and never closed: https://sqlite.org/howtocorrupt.html, 2.6."""
+"""Databases of parent processes, which are neither used nor closed: https://sqlite.org/howtocorrupt.html, 2.6."""
 
 
 class SQLiteCache:
-    """A `LocalCache` in one SQLite file. It may be shared by clients, event loops, threads and processes.
+    """A `LocalCache` in one SQLite file. Clients, event loops, threads and processes may share it.
 
     Args:
-        path: The file; it is made when it is needed, its folders too.
-        max_bytes: How large the answers in it may be altogether. One that takes a quarter of it is not kept.
+        path: The file; it is created at the first use, with its folders.
+        max_bytes: Most bytes of all answers together. An answer larger than a quarter of it is not stored.
 
     Raises:
-        ConfigurationError: `max_bytes` is no positive integer.
+        ConfigurationError: `max_bytes` is not a positive integer.
+
+    Example:
+        >>> cache = SQLiteCache("answers.sqlite3", max_bytes=50_000_000)
+        >>> client = LLMClient("gpt-4o", local_cache=cache)
     """
 
     def __init__(self, path: str | os.PathLike[str], *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
         if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes <= 0:
-            raise ConfigurationError(f"max_bytes={max_bytes!r} is no number of bytes above 0")
+            raise ConfigurationError(f"max_bytes={max_bytes!r} is not a positive number of bytes")
         self.path = Path(path).expanduser()
         self._max_bytes = max_bytes
         self._database = self._new_database()
@@ -206,33 +211,33 @@ class SQLiteCache:
         return self._database
 
     async def get(self, key: str) -> bytes | None:
-        """Return what was put under a key."""
+        """Return the value of a key; None if there is none."""
         database = self._own_database()
         return await self._run(lambda connection: database.get(connection, key), "read")
 
     async def put(self, key: str, value: bytes) -> None:
-        """Keep a value; the least recently used ones make room for it."""
+        """Store a value; the least recently used values are deleted to make room."""
         database = self._own_database()
         await self._run(lambda connection: database.put(connection, key, value), "written")
 
-    async def _run(self, spec: Callable[[sqlite3.Connection], T], what: str) -> T | None:
+    async def _run(self, operation: Callable[[sqlite3.Connection], T], participle: str) -> T | None:
         try:
-            result, was_damaged = await asyncio.to_thread(self._own_database().run, spec)
+            result, was_damaged = await asyncio.to_thread(self._own_database().run, operation)
         except _ForeignError:
-            self._warn("holds something else, or was written by a newer version: it is not used")
+            self._warn("belongs to another program or a newer version, so it is not used")
             return None
         except (OSError, sqlite3.Error) as error:
-            self._warn(f"cannot be {what}: {getattr(error, 'strerror', None) or error}")
+            self._warn(f"cannot be {participle}: {getattr(error, 'strerror', None) or error}")
             return None
         if was_damaged:
-            self._warn(f"was damaged; it is now {self.path.name}.damaged, and a new one was begun")
+            self._warn(f"was damaged; it was renamed to {self.path.name}.damaged, and a new file was created")
         return result
 
-    def _warn(self, what: str) -> None:
-        warnings.warn(f"the local cache {self.path} {what}", RuntimeWarning, stacklevel=4)
+    def _warn(self, problem: str) -> None:
+        warnings.warn(f"the local cache {self.path} {problem}", RuntimeWarning, stacklevel=4)
 
     async def close(self) -> None:
-        """Close the file. It is opened again where it is needed."""
+        """Close the file. The next use opens it again."""
         await asyncio.to_thread(self._own_database().close)
 
 
@@ -242,5 +247,5 @@ def _close_own(database: _Database) -> None:
 
 
 def open_cache(path: str | os.PathLike[str] | None) -> SQLiteCache:
-    """Return the cache at a path, by default the one in the user's cache folder."""
+    """Return the cache at a path, by default `answers.sqlite3` in the user's cache folder."""
     return SQLiteCache(find_cache_folder() / "answers.sqlite3" if path is None else path)

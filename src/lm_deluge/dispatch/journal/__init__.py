@@ -1,1 +1,1 @@
-"""The journal of a batch: what is on the disk survives kill -9."""
+"""The journal of a batch: a file of records that survives kill -9."""

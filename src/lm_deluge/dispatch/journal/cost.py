@@ -1,4 +1,4 @@
-"""What a batch took, added up from its journal: answers, failed attempts, requests that nobody knows of. Pure."""
+"""Requests, tokens and cost of a batch, added up from its journal: answered, failed and ambiguous attempts. Pure."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import msgspec
 from lm_deluge.dispatch.journal.records import JournalState, payload_of
 from lm_deluge.usage import Usage
 
-__all__ = ["BatchCost", "Sum", "bill_of"]
+__all__ = ["BatchCost", "Sum", "batch_cost"]
 
 
 class Sum(msgspec.Struct):
-    """Several requests. `cost` is None where none of them has a price; `is_estimated`: some were counted here."""
+    """Tokens and cost (US dollars) of several requests.
+
+    `cost` is None if no request has a price. `is_estimated` is true if the usage of a request was not reported.
+    """
 
     requests: int = 0
     input_tokens: int = 0
@@ -23,7 +26,7 @@ class Sum(msgspec.Struct):
     is_estimated: bool = False
 
     def add(self, usage: Usage | None, cost: float | None) -> None:
-        """Add a request."""
+        """Add one request."""
         self.requests += 1
         if usage is not None:
             self.input_tokens += usage.input_tokens
@@ -44,13 +47,13 @@ class Sum(msgspec.Struct):
 
 
 class BatchCost(msgspec.Struct):
-    """A batch so far.
+    """The cost of a batch so far.
 
     Attributes:
-        answers: The requests whose answers are kept.
-        failed_attempts: Those that ended otherwise, whether or not another one was answered later.
-        ambiguous: Those whose end nobody saw: what they took if they were answered like the call was in the end.
-        ambiguous_ids: Their calls; a call that this happened to twice stands there twice.
+        answers: The requests whose answers the journal has.
+        failed_attempts: The requests that failed, whether or not a later attempt at the same call succeeded.
+        ambiguous: The requests without a recorded outcome. Each is estimated as the final answer to its call.
+        ambiguous_ids: The calls of the ambiguous requests; a call with two such requests is listed twice.
         failures: How many calls failed for good, by class of error.
     """
 
@@ -81,7 +84,7 @@ class _Response(msgspec.Struct):
 
 
 class _Line(msgspec.Struct, rename={"kind": "type"}):
-    """As much of a record as counts here: answers are not looked into."""
+    """The fields of a record that the cost needs; the answer's content is not decoded."""
 
     kind: str
     id: str = ""
@@ -92,16 +95,16 @@ class _Line(msgspec.Struct, rename={"kind": "type"}):
 _decoder = msgspec.json.Decoder(_Line)
 
 
-def bill_of(lines: Iterable[bytes], state: JournalState) -> BatchCost:
+def batch_cost(lines: Iterable[bytes], state: JournalState) -> BatchCost:
     """Add up the lines of a journal.
 
     Args:
-        lines: As a file opened for bytes yields them.
-        state: What they say, from the same file.
+        lines: The lines of the journal, as a file opened in binary mode yields them.
+        state: The state that was built from the same lines.
     """
     ids = [call for call, _ in state.ambiguous]
-    wanted: dict[str, _Response] = {}
-    bill = BatchCost(Sum(), Sum(), Sum(), ids, {})
+    answers: dict[str, _Response] = {}  # of the calls with an ambiguous attempt
+    cost = BatchCost(Sum(), Sum(), Sum(), ids, {})
     failures: Counter[str] = Counter()
     failed: dict[str, dict[int, _Response]] = {}  # by call and attempt
     ambiguous = frozenset(ids)
@@ -112,28 +115,35 @@ def bill_of(lines: Iterable[bytes], state: JournalState) -> BatchCost:
         found = None if payload is None else _decoder.decode(payload)
         if found is None or found.response is None:
             continue
-        _take_back(failed.get(found.id, {}), found.attempt, found.response, bill.failed_attempts)
+        _drop_covered(failed.get(found.id, {}), found.attempt, found.response, cost.failed_attempts)
         if found.kind == "done":
-            found.response.add_to(bill.answers)
+            found.response.add_to(cost.answers)
             if found.id in ambiguous:
-                wanted[found.id] = found.response
+                answers[found.id] = found.response
             continue
-        if found.attempt:  # else nothing was sent
+        if found.attempt:  # attempt 0: nothing was sent
             failed.setdefault(found.id, {})[found.attempt] = found.response
         if state.failed.get(found.id) == start:
             failures[_kind_of(found.response)] += 1
     for attempts in failed.values():
         for response in attempts.values():
-            response.add_to(bill.failed_attempts)
+            response.add_to(cost.failed_attempts)
     for call in ids:
-        wanted.get(call, _Response()).add_to(bill.ambiguous)
-    bill.ambiguous.is_estimated = bool(ids)
-    bill.failures = dict(failures)
-    return bill
+        answers.get(call, _Response()).add_to(cost.ambiguous)
+    cost.ambiguous.is_estimated = bool(ids)
+    cost.failures = dict(failures)
+    return cost
 
 
-def _take_back(failed: dict[int, _Response], attempt: int, response: _Response, total: Sum) -> None:
-    """Count attempts without what they took that a later word has in its sum: that of a call has all of its own run."""
+def _drop_covered(failed: dict[int, _Response], attempt: int, response: _Response, total: Sum) -> None:
+    """Count earlier attempts as requests, but drop their usage: the response includes that of all attempts of its run.
+
+    Args:
+        failed: The failed attempts at the call so far, by number; covered attempts are removed.
+        attempt: The attempt that ended with the response.
+        response: The later response.
+        total: Where the dropped attempts are counted.
+    """
     covered = 1 if response.stats is None else response.stats.attempts
     for number in [each for each in failed if each > attempt - covered]:
         if number != attempt:

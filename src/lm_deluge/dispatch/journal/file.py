@@ -1,7 +1,7 @@
-"""A journal on the disk: opened, checked, appended to. Blocking; `journal.py` runs it in a thread.
+"""The file of a journal: open, check, append. Blocking; `Journal` calls it in a thread.
 
-`append` is all or nothing as far as the disk allows: what did not get through is cut off again, so that the file stays
-readable whatever happened, and the next writer finds a line's begin where it expects one.
+After a failed `append` the file is truncated to its previous length, so that it stays readable and the next record
+starts on a new line.
 """
 
 from __future__ import annotations
@@ -32,42 +32,51 @@ from lm_deluge.errors import JournalError
 
 __all__ = ["DiskFile", "JournalFile"]
 
-_BUFFER = 1 << 20
+_BUFFER = 1 << 20  # 1 MiB: large enough for sequential reads, small enough to keep in memory
 
 
 class DiskFile(io.FileIO):
-    """A file that is appended to, unbuffered, readable by its owner only. It is made where it does not exist."""
+    """An unbuffered file in append mode, readable by its owner only. It is created if it does not exist."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "a+", opener=lambda name, flags: os.open(name, flags, 0o600))
+        self._path = path
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return up to `size` bytes from `offset` on, while another thread may append."""
+        if hasattr(os, "pread"):
+            return os.pread(self.fileno(), size, offset)
+        with self._path.open("rb", buffering=0) as reader:  # Windows: a file position of its own instead
+            reader.seek(offset)
+            return reader.read(size)
 
     def sync(self) -> None:
-        """Return once what was written is on the disk."""
+        """Return after everything written is on the disk."""
         if sys.platform == "darwin":
             import fcntl
 
-            fcntl.fcntl(self.fileno(), fcntl.F_FULLFSYNC)  # fsync leaves it in the drive's cache there (man 2 fsync)
+            fcntl.fcntl(self.fileno(), fcntl.F_FULLFSYNC)  # macOS: fsync leaves data in the drive's cache (man 2 fsync)
         else:
             os.fsync(self.fileno())
 
 
 class JournalFile:
-    """The one open journal at a path.
+    """The file of an open, locked journal.
 
     Args:
-        path: Where it is; made if it does not exist.
-        fingerprint: Of the batch. A journal of another one is refused.
-        salvage: Move damaged lines into a file beside the journal (`.damaged`), rather than refusing them.
-        opener: What opens the file.
+        path: The file; it is created if it does not exist.
+        fingerprint: Of the batch. The journal of another batch is refused.
+        salvage: Move damaged lines to a file beside the journal (`.damaged`) instead of refusing the journal.
+        opener: Opens the file.
 
     Attributes:
-        state: What it said when it was opened.
-        size: Bytes that are safe on the disk.
-        is_broken: Nothing more can be written: what is on the disk is not known any more, or cannot be corrected.
-        salvaged: How many bytes of damage were moved away.
+        state: The state that the records describe, at the time of opening.
+        size: Bytes of complete records that are on the disk.
+        is_broken: No more records can be written: the end of the file is in an unknown state.
+        salvaged: How many bytes of damage were moved to the other file.
 
     Raises:
-        JournalError: It is damaged, in use, of another batch, no journal, or the disk refuses.
+        JournalError: The file is damaged, in use, of another batch, no journal, or cannot be read or written.
     """
 
     def __init__(
@@ -96,13 +105,15 @@ class JournalFile:
 
     def _open(self, *, salvage: bool) -> DiskFile:
         if self.path.exists() and not stat.S_ISREG(self.path.stat().st_mode):
-            raise JournalError(f"the journal {self.path} is no file", path=str(self.path))
+            raise JournalError(f"the journal {self.path} is not a regular file", path=str(self.path))
         file = self._opener(self.path)
         try:
             header = encode_record(Header(VERSION, self._fingerprint))
-            begin = os.pread(file.fileno(), len(header), 0)
-            if len(begin) < len(header) and header.startswith(begin):  # new, or its maker died over the first line
-                self._begin(file, header)
+            start = file.read_at(0, len(header))
+            if len(start) < len(header) and header.startswith(
+                start
+            ):  # new, or the process died while it wrote the first line
+                self._write_header(file, header)
             elif self._load(file, salvage=salvage):
                 file.close()
                 self._rewrite()
@@ -114,7 +125,7 @@ class JournalFile:
             raise
         return file
 
-    def _begin(self, file: DiskFile, header: bytes) -> None:
+    def _write_header(self, file: DiskFile, header: bytes) -> None:
         file.truncate(0)
         _write_all(file, header)
         file.sync()
@@ -122,7 +133,7 @@ class JournalFile:
         self.size = len(header)
 
     def _load(self, file: DiskFile, *, salvage: bool) -> bool:
-        """Fold the file into the state; cut off a torn end. Return whether there is damage to be moved away."""
+        """Add all records to the state and repair a torn end. Return whether there is damage to salvage."""
         last = 0
         has_damage = False
         for offset, found in self._scan():
@@ -133,14 +144,14 @@ class JournalFile:
                 last = offset
                 continue
             if offset == 0:
-                raise self._foreign("is no journal, or its first line is damaged")
+                raise self._foreign("is not a journal, or its first line is damaged")
             if found.is_tail:
                 break
             if not salvage:
                 raise self._damaged(offset)
             has_damage = True
         if not has_damage:
-            self._mend_end(file, last)
+            self._repair_end(file, last)
         return has_damage
 
     def _scan(self) -> Iterator[tuple[int, JournalEntry | Damage]]:
@@ -151,16 +162,16 @@ class JournalFile:
         if offset or header.kind != "journal":
             raise self._foreign("has its header in the wrong place", offset)
         if header.version != VERSION:
-            raise self._foreign(f"has version {header.version}, and this program reads version {VERSION}")
+            raise self._foreign(f"has version {header.version}, but this program reads version {VERSION}")
         if header.fingerprint != self._fingerprint:
-            raise self._foreign("belongs to another batch: its inputs or options are not the same")
+            raise self._foreign("belongs to another batch: its inputs or options are different")
 
-    def _foreign(self, what: str, offset: int | None = None) -> JournalError:
+    def _foreign(self, problem: str, offset: int | None = None) -> JournalError:
         return JournalError(
-            f"the journal {self.path} {what}",
+            f"the journal {self.path} {problem}",
             path=str(self.path),
             offset=offset,
-            hint="Name another file, or move this one away to begin anew.",
+            hint="Name another file, or move this one away to start again.",
         )
 
     def _damaged(self, offset: int) -> JournalError:
@@ -168,26 +179,26 @@ class JournalFile:
             f"the journal {self.path} is damaged at byte {offset}",
             path=str(self.path),
             offset=offset,
-            hint=f"Salvage moves the damage to {self.path.name}.damaged and keeps the rest.",
+            hint=f"Salvage moves the damaged lines to {self.path.name}.damaged and keeps the rest.",
         )
 
-    def _mend_end(self, file: DiskFile, last: int) -> None:
-        """Make the file end behind the record at `last`, with its line end: a write may have been torn there."""
+    def _repair_end(self, file: DiskFile, last: int) -> None:
+        """Make the file end with the line end of the record at offset `last`: a torn write may follow it."""
         size = self.path.stat().st_size
         end = last + FRAME + len(self._payload_at(file, last))
-        if size > end and os.pread(file.fileno(), 1, end) == b"\n":
+        if size > end and file.read_at(end, 1) == b"\n":
             end += 1
             if size == end:
                 self.size = size
                 return
         file.truncate(end)
-        if os.pread(file.fileno(), 1, end - 1) != b"\n":
+        if file.read_at(end - 1, 1) != b"\n":
             end += _write_all(file, b"\n")
         file.sync()
         self.size = end
 
     def _rewrite(self) -> None:
-        """Replace the journal by its good lines; the others go to a file beside it."""
+        """Replace the journal by its undamaged lines; copy the damaged ones to a file beside it."""
         good_path = self.path.with_name(self.path.name + ".salvage")
         bad_path = self.path.with_name(self.path.name + ".damaged")
         with contextlib.suppress(FileNotFoundError):
@@ -212,13 +223,13 @@ class JournalFile:
         _sync_folder(self.path.parent)
 
     def append(self, data: bytes) -> int:
-        """Write whole lines; return where they begin, once they are on the disk.
+        """Write complete lines; return their offset after they are on the disk.
 
         Raises:
-            OSError: Nothing of them is in the journal, unless `is_broken`.
+            OSError: The disk refused. The journal contains none of the lines, unless `is_broken` is true.
         """
         if self.is_broken:
-            raise OSError(0, "an earlier write failed in a way that leaves the file unknown")
+            raise OSError(0, "an earlier write failed and left the end of the file in an unknown state")
         start = self.size
         try:
             _write_all(self._file, data)
@@ -228,7 +239,8 @@ class JournalFile:
         try:
             self._file.sync()
         except OSError:
-            # The kernel may have dropped the pages and call the next fsync a success (lwn.net/Articles/752063, 2018).
+            # The kernel may have dropped the pages, and the next fsync succeeds all the same
+            # (lwn.net/Articles/752063, 2018).
             self._roll_back()
             self.is_broken = True
             raise
@@ -246,7 +258,7 @@ class JournalFile:
         """Return the payload of the record at an offset.
 
         Raises:
-            JournalError: It is not readable any more.
+            JournalError: The record cannot be read, or is damaged.
         """
         try:
             return self._payload_at(self._file, offset)
@@ -254,18 +266,18 @@ class JournalFile:
             raise JournalError(f"cannot read the journal {self.path}: {error.strerror}", path=str(self.path)) from error
 
     def _payload_at(self, file: DiskFile, offset: int) -> bytes:
-        frame = os.pread(file.fileno(), FRAME, offset)
+        frame = file.read_at(offset, FRAME)
         try:
             length = int(frame[:8], 16)
         except ValueError:
             raise self._damaged(offset) from None
-        payload = payload_of(frame + os.pread(file.fileno(), length, offset + FRAME))
+        payload = payload_of(frame + file.read_at(offset + FRAME, length))
         if payload is None:
             raise self._damaged(offset)
         return payload
 
     def close(self) -> None:
-        """Close the file and let go of the lock."""
+        """Close the file and release the lock."""
         try:
             self._file.close()
         finally:
@@ -287,8 +299,10 @@ def _copy(reader: BinaryIO, target: DiskFile, length: int) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new name in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Make a new file name durable, except on Windows, where a folder cannot be opened."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:

@@ -1,20 +1,20 @@
-"""What makes a batch survive `kill -9`: it is written down before it is done, and again before anybody is told.
+"""The journal of a batch: it records each request before it is sent, and each answer before the caller sees it.
 
     async with await Journal.open(path, fingerprint=fingerprint_of(options, inputs)) as journal:
         for call in calls:
             if journal.state.status(call) == "done":
                 response = journal.response(call)       # from an earlier run
                 continue
-            await journal.before_attempt(call, attempt=1)  # on the disk before the first byte of the request leaves
+            await journal.before_attempt(call, attempt=1)  # on the disk before the first byte of the request is sent
             response = ...
             await journal.finish(call, 1, response)     # on the disk before the caller sees it
 
-So after any end a call is done, failed, not begun, or in flight: those are the `ambiguous` ones, whose requests may
-have been billed. The format of the file is told in `journal_records.py`.
+So a batch survives `kill -9`: after it each call is done, failed, not started, or in flight. The attempts in flight are
+`ambiguous`: they may have been billed. `lm_deluge.dispatch.journal.records` describes the format of the file.
 
-Records of all tasks that wait at the same time share one write and one `fsync` (group commit). When the disk refuses,
-**intents are refused first** and for good: no new request leaves. Outcomes of what is in flight are still tried, and
-kept in memory (`unsaved`) where they cannot be written; nothing is dropped in silence.
+Records of all tasks that wait at the same time share one write and one `fsync` (group commit). After a write error
+every new intent is refused, so no new request is sent. Outcomes of requests in flight are still tried, and kept in
+memory (`unsaved`) if they cannot be written.
 """
 
 from __future__ import annotations
@@ -45,11 +45,14 @@ from lm_deluge.response import APIResponse
 __all__ = ["Journal"]
 
 GATHER_S = 0.003
-"""How long the first record that waits is held back so that others join it."""
+"""Seconds that the first record waits for others to share its write.
+
+Longer than a turn of a busy event loop, so that many join; short against any request.
+"""
 
 
-class _Waiting:
-    """A record on its way to the disk."""
+class _Pending:
+    """A record that is not on the disk yet."""
 
     __slots__ = ("data", "entry", "future", "record")
 
@@ -64,7 +67,7 @@ class _Waiting:
         return isinstance(self.record, Intent | Submit)
 
     def settle(self, error: BaseException | None = None) -> None:
-        if self.future is None or self.future.done():  # nobody waits, or not any more
+        if self.future is None or self.future.done():  # no task waits, or its task was cancelled
             return
         if error is None:
             self.future.set_result(None)
@@ -75,13 +78,13 @@ class _Waiting:
 
 
 class Journal:
-    """A journal that one event loop writes. Made by `open`; `close` it, or use it in `async with`.
+    """A journal that one event loop writes. Create it with `open`; `close` it, or use it in `async with`.
 
     Attributes:
         path: Its file.
-        state: What it says: kept up to date with what is on the disk.
-        failure: Why nothing new may begin any more, None as long as all is well.
-        salvaged: How many bytes of damage were moved to a file beside it when it was opened.
+        state: The state of all calls, kept up to date with the records on the disk.
+        failure: The write error after which no new request may be sent; None while there is none.
+        salvaged: How many bytes of damage were moved to another file when the journal was opened.
     """
 
     def __init__(self, file: JournalFile, thread: ThreadPoolExecutor, gather_s: float) -> None:
@@ -92,8 +95,8 @@ class Journal:
         self._file = file
         self._thread = thread
         self._gather_s = gather_s
-        self._waiting: list[_Waiting] = []
-        self._unsaved: list[_Waiting] = []
+        self._waiting: list[_Pending] = []
+        self._unsaved: list[_Pending] = []
         self._flusher: asyncio.Task[None] | None = None
         self._is_closed = False
 
@@ -107,17 +110,21 @@ class Journal:
         gather_s: float = GATHER_S,
         opener: Callable[[Path], DiskFile] = DiskFile,
     ) -> Journal:
-        """Open a journal, or begin one.
+        """Open a journal, or create it.
 
         Args:
             path: Its file.
             fingerprint: Of the batch, from `fingerprint_of`.
-            salvage: Move damage to a file beside it rather than refusing the journal.
-            gather_s: How long a record waits for others to share its `fsync`.
-            opener: What opens the file.
+            salvage: Move damaged lines to a file beside the journal (`.damaged`) instead of refusing the journal.
+            gather_s: Seconds that a record waits for others to share its `fsync`.
+            opener: Opens the file.
 
         Raises:
-            JournalError: It is damaged, in use, of another batch, no journal, or the disk refuses.
+            JournalError: The file is damaged, in use, of another batch, no journal, or cannot be read or written.
+
+        Example:
+            >>> async with await Journal.open("batch.journal", fingerprint=fingerprint_of({}, inputs)) as journal:
+            ...     print(len(journal.state.done))
         """
         thread = ThreadPoolExecutor(1, thread_name_prefix="lm-deluge-journal")
         opening = partial(JournalFile, Path(path), fingerprint=fingerprint, salvage=salvage, opener=opener)
@@ -129,42 +136,45 @@ class Journal:
         return cls(file, thread, gather_s)
 
     async def before_attempt(self, call: str, attempt: int) -> None:
-        """Return once it is on the disk that a request is about to leave; before that none may.
+        """Write the intent of a request; the request may be sent after the return.
 
-        A caller that is cancelled here has sent nothing, and the journal comes to know it.
+        If the caller is cancelled here, the journal also records that the request was not sent.
 
         Raises:
-            JournalError: It cannot be written down. Send nothing.
+            JournalError: The intent cannot be written. The request must not be sent.
         """
-        await self._begin(Intent(call, attempt), Failed(call, attempt))
+        await self._write_intent(Intent(call, attempt), Failed(call, attempt))
 
     async def submit(self, batch: str, ids: Sequence[str], attempt: int, *, at: float) -> None:
-        """Return once it is on the disk that calls are about to be handed over as one batch of the provider.
+        """Write the intent to submit calls as one batch of the provider; it may be submitted after the return.
 
-        A caller that is cancelled here has sent nothing, as with `before_attempt`.
+        If the caller is cancelled here, the journal also records that the batch was not submitted.
 
         Args:
-            batch: Our name for it, of which there is no other.
-            ids: The calls, in the order in which they stand in it.
-            attempt: The number of the attempt that it is, for each of them.
-            at: Now, in seconds since 1970.
+            batch: Our name of the batch, which is unique.
+            ids: The calls, in their order in the batch.
+            attempt: The number of the attempt that the batch is, for each of its calls.
+            at: The present time, in seconds since 1970.
 
         Raises:
-            JournalError: It cannot be written down. Send nothing.
+            JournalError: The intent cannot be written. The batch must not be submitted.
         """
-        await self._begin(Submit(batch, tuple(ids), attempt, at), Handle(batch, "", ""))
+        await self._write_intent(Submit(batch, tuple(ids), attempt, at), Handle(batch, "", ""))
 
-    async def hand_over(self, batch: str, provider: str, handle: str) -> None:
-        """Return once it is on the disk by which name the provider knows a batch; before that nobody may poll.
+    async def record_handle(self, batch: str, provider: str, handle: str) -> None:
+        """Write the provider's name of a batch; the batch may be polled after the return.
 
-        An empty handle says that the provider does not have the batch.
+        Args:
+            batch: Our name of the batch.
+            provider: The provider's id.
+            handle: The provider's name of the batch; empty if the provider does not have the batch.
 
         Raises:
-            JournalError: It cannot be written.
+            JournalError: The record cannot be written.
         """
         await self._write(Handle(batch, provider, handle))
 
-    async def _begin(self, record: Intent | Submit, undo: Failed | Handle) -> None:
+    async def _write_intent(self, record: Intent | Submit, undo: Failed | Handle) -> None:
         waiting = self._add(record)
         assert waiting.future is not None  # noqa: S101 - for the type checkers
         try:
@@ -177,55 +187,61 @@ class Journal:
             raise
 
     async def finish(self, call: str, attempt: int, response: APIResponse) -> None:
-        """Return once the answer is on the disk; before that nobody may see it.
+        """Write the answer of a call; the caller may see it after the return.
 
         Raises:
-            JournalError: It cannot be written; it is in `unsaved`.
+            JournalError: The answer cannot be written; `unsaved` has it.
         """
-        await self._write(Done(call, attempt, _told(response)))
+        await self._write(Done(call, attempt, _without_error_body(response)))
 
     async def fail(self, call: str, attempt: int, response: APIResponse, *, is_final: bool) -> None:
-        """Return once it is on the disk how an attempt ended; `response.error` says it.
+        """Write that an attempt failed with `response.error`; the caller may see the error after the return.
+
+        Args:
+            call: The call.
+            attempt: Its number; 0 if nothing was sent.
+            response: The failed response.
+            is_final: Whether the call failed for good.
 
         Raises:
-            JournalError: It cannot be written; it is in `unsaved`.
+            JournalError: The failure cannot be written; `unsaved` has the response.
         """
-        await self._write(Failed(call, attempt, is_final, _told(response)))
+        await self._write(Failed(call, attempt, is_final, _without_error_body(response)))
 
     async def _write(self, record: Done | Failed | Handle) -> None:
         waiting = self._add(record)
         assert waiting.future is not None  # noqa: S101 - for the type checkers
         await waiting.future
 
-    def _add(self, record: Written, *, must_wait: bool = True) -> _Waiting:
+    def _add(self, record: Written, *, must_wait: bool = True) -> _Pending:
         if self._is_closed:
             raise self._closed()
         if isinstance(record, Intent | Submit) and self.failure is not None:
             raise self._refusal()
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(record, loop.create_future() if must_wait else None)
+        waiting = _Pending(record, loop.create_future() if must_wait else None)
         self._waiting.append(waiting)
         if self._flusher is None:
             self._flusher = loop.create_task(self._flush())
         return waiting
 
     async def _flush(self) -> None:
-        """Write until nobody waits."""
-        batch: list[_Waiting] = []
+        """Write records until none is pending."""
+        batch: list[_Pending] = []
         try:
             while self._waiting:
                 await asyncio.sleep(self._gather_s)
                 batch, self._waiting = self._waiting, []
-                if batch:  # nobody was cancelled in the meantime
+                if batch:  # empty if all waiting tasks were cancelled in the meantime
                     await self._commit(batch)
-        except BaseException as error:  # the loop ends; the records may be on the disk or not
+        except BaseException as error:  # the event loop ends; it is unknown whether the records are on the disk
             for waiting in (*batch, *self._waiting):
                 waiting.settle(error)
             raise
         finally:
             self._flusher = None
 
-    async def _commit(self, batch: list[_Waiting]) -> None:
+    async def _commit(self, batch: list[_Pending]) -> None:
         was_healthy = self.failure is None
         if was_healthy and await self._append(batch):
             return
@@ -233,17 +249,17 @@ class Journal:
         for waiting in batch:
             if waiting.is_intent:
                 waiting.settle(self._refusal())
-        # Without the intents it is less to write, and later the disk may have room again.
-        is_other_try = not was_healthy or len(outcomes) < len(batch)
-        if outcomes and is_other_try and await self._append([*self._unsaved, *outcomes]):
+        # Without the intents there is less to write, and the disk may have room again by now.
+        is_worth_retrying = not was_healthy or len(outcomes) < len(batch)
+        if outcomes and is_worth_retrying and await self._append([*self._unsaved, *outcomes]):
             self._unsaved = []
             return
         self._unsaved += outcomes
         for waiting in outcomes:
             waiting.settle(self._refusal())
 
-    async def _append(self, batch: list[_Waiting]) -> bool:
-        """Write lines; return whether they are on the disk."""
+    async def _append(self, batch: list[_Pending]) -> bool:
+        """Write records; return whether they are on the disk."""
         data = b"".join([waiting.data for waiting in batch])
         try:
             offset = await asyncio.get_running_loop().run_in_executor(self._thread, self._file.append, data)
@@ -261,7 +277,7 @@ class Journal:
         failure = JournalError(
             f"cannot write the journal {self.path}: {error.strerror}",
             path=str(self.path),
-            hint=f"What is in it is safe ({len(self.state.done)} calls are done). Make room, then resume.",
+            hint=f"Its answers are safe ({len(self.state.done)} calls are done). Free some disk space, then resume.",
         )
         failure.__cause__ = error
         return failure
@@ -275,7 +291,7 @@ class Journal:
 
     @property
     def unsaved(self) -> dict[str, APIResponse]:
-        """Answers, by call, that the disk did not take. They are tried again with the next outcome, and by `close`."""
+        """Answers by call that could not be written. Each later outcome, and `close`, tries to write them again."""
         return {
             waiting.record.id: APIResponse.from_dict(waiting.record.response)
             for waiting in self._unsaved
@@ -284,14 +300,14 @@ class Journal:
 
     @property
     def unsaved_lines(self) -> bytes:
-        """The records of these as lines, which can be appended to the file once nobody works on it."""
+        """The lines of all unsaved records, which can be appended to the file after the journal is closed."""
         return b"".join(waiting.data for waiting in self._unsaved)
 
     def response(self, call: str) -> APIResponse | None:
-        """Return the answer to a call that is done or failed for good, from whichever run; else None.
+        """Return the response of a call that is done or failed for good, in this run or an earlier one; else None.
 
         Raises:
-            JournalError: It is not readable any more.
+            JournalError: The record cannot be read, or the journal is closed.
         """
         offset = self.state.done.get(call, self.state.failed.get(call))
         if offset is None:
@@ -302,10 +318,10 @@ class Journal:
         return None if record.response is None else APIResponse.from_dict(record.response)
 
     async def close(self) -> None:
-        """Write what still waits; close the file.
+        """Write all pending records and close the file.
 
         Raises:
-            JournalError: There are outcomes that the disk did not take. They stay in `unsaved`.
+            JournalError: Outcomes could not be written. `unsaved` still has them.
         """
         if self._is_closed:
             return
@@ -319,7 +335,7 @@ class Journal:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._file.close)
             self._thread.shutdown(wait=False)
         if lost := len(self.unsaved) + sum(isinstance(each.record, Handle) for each in self._unsaved):
-            message = f"{lost} outcomes are not in the journal {self.path}, only in memory"
+            message = f"{lost} outcomes could not be written to the journal {self.path}"
             raise JournalError(message, path=str(self.path)) from self.failure
 
     async def __aenter__(self) -> Journal:
@@ -329,8 +345,8 @@ class Journal:
         await self.close()
 
 
-def _told(response: APIResponse) -> dict[str, Any]:
-    """Return the response as data, without what a provider may have quoted of the prompt in an error's body."""
+def _without_error_body(response: APIResponse) -> dict[str, Any]:
+    """Return the response as data, without the body of its error, in which a provider may have quoted the prompt."""
     data = response.to_dict()
     if data["error"] is not None:
         data["error"] = {name: value for name, value in data["error"].items() if name != "body"}

@@ -1,12 +1,12 @@
-r"""What a journal is made of, and what it says. Pure: lines in, facts out.
+r"""The records of a journal and the state that they describe. Pure.
 
-A journal is a text file of one record a line:
+A journal is a text file with one record per line:
 
     <length> <crc> <payload>\n
 
-`length` is the number of the payload's bytes and `crc` their CRC-32, each as eight hexadecimal digits; the payload is
-one JSON object without a line end in it. So a record checks itself, the next one is found behind damage, and `grep` and
-`tail` read the file too. The first record is the header, the others are in the order in which things happened:
+`length` is the number of bytes of the payload and `crc` their CRC-32, each as eight hexadecimal digits; the payload is
+one JSON object on one line. So each record can be checked, the record after a damaged line can be found, and `grep` and
+`tail` work on the file. The first record is the header, the others are in the order in which they were written:
 
     {"type":"journal","version":1,"fingerprint":"<SHA-256 of the batch>"}
     {"type":"intent","id":"17","attempt":1}
@@ -15,17 +15,18 @@ one JSON object without a line end in it. So a record checks itself, the next on
     {"type":"submit","batch":"k3v9","ids":["17","18"],"attempt":1,"at":1795564800.0}
     {"type":"handle","batch":"k3v9","provider":"acme","handle":"batch_abc"}
 
-An intent: a request is about to leave. Done: its answer, as `APIResponse.to_dict` has it. Failed: how it ended
-otherwise, `is_final` or to be tried again. Submit: many calls are about to be handed over as a provider's own batch, an
-intent of each. Handle: by which name the provider took them; an empty one says that it never did.
+`intent`: a request is about to be sent. `done`: its answer, as `APIResponse.to_dict` returns it. `failed`: the attempt
+failed, for good (`is_final`) or to be tried again. `submit`: several calls are about to be submitted as one batch of
+the provider; it counts as an intent of each call. `handle`: the provider's name of the batch, empty if the provider
+never accepted the batch.
 
-- CRC-32 as in zlib, not CRC-32C: both find every burst of up to 32 bits and miss one in four billion others, and zlib's
-  is in the standard library, in C. It is there against torn writes and rot, not against forgery.
-- **A last line without its end is torn**: the process died in the middle of a write, so nobody was told of it. It is
-  cut off, unless all of its payload is there. A bad line that has its end is damage and never passed over in silence.
-- An attempt with an intent and no outcome is *ambiguous*: the request may have been sent and billed, nobody can know.
-  One in a batch with a handle is not: whoever resumes asks the provider for it.
-- No key and no prompt is in it: calls have ids, the batch has a fingerprint. Answers are user data, and must be there.
+- CRC-32 as in zlib, not CRC-32C: both detect every burst of up to 32 bits and miss one in four billion other errors,
+  and the one of zlib is in the standard library, in C. It protects against torn writes and bit rot, not forgery.
+- **A last line without a line end is torn**: the process died during the write, so no caller has seen the record. It is
+  cut off, unless its payload is complete. A bad line with a line end is damage, and is always reported.
+- An attempt with an intent but without an outcome is *ambiguous*: the request may have been sent and billed. An attempt
+  in a batch with a handle is not ambiguous: the next run asks the provider for its outcome.
+- A journal contains no API key and no prompt: calls have ids, the batch has a fingerprint. It contains the answers.
 """
 
 from __future__ import annotations
@@ -62,31 +63,31 @@ __all__ = [
     "scan",
 ]
 
-VERSION = 1
+VERSION = 1  # of the format; raised when an older version of this package could misread a newer journal
 MOST_BYTES = 1 << 28
-"""No line is longer; what seems to be is damage, and is not read into memory."""
+"""Longest line, in bytes. Far above any answer; a longer line is damage and is not read into memory."""
 FRAME = 18
-"""Bytes in front of a payload: two numbers of eight digits, each with a blank behind it."""
+"""Bytes before a payload: two numbers of eight digits, each followed by a space."""
 
 Status: TypeAlias = Literal["done", "failed", "in_flight", "waiting"]
 
 
 class Header(msgspec.Struct, frozen=True, tag="journal"):
-    """The first record: which batch this is the journal of."""
+    """The first record: version of the format, and fingerprint of the batch."""
 
     version: int
     fingerprint: str
 
 
 class Intent(msgspec.Struct, frozen=True, tag="intent"):
-    """A request is about to leave."""
+    """A request is about to be sent."""
 
     id: str
     attempt: int
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    """The answer came whole."""
+    """The answer is complete."""
 
     id: str
     attempt: int
@@ -94,7 +95,7 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """The attempt ended otherwise: for good (`is_final`), or another one was due. No response: it was never sent."""
+    """The attempt failed. After `is_final` there is no other attempt. Without a response the request was never sent."""
 
     id: str
     attempt: int
@@ -103,7 +104,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
 
 class Submit(msgspec.Struct, frozen=True, tag="submit"):
-    """Calls are about to be handed over as one batch of the provider; `at` is in seconds since 1970."""
+    """Calls are about to be submitted as one batch of the provider; `at` is in seconds since 1970."""
 
     batch: str
     ids: tuple[str, ...]
@@ -112,7 +113,7 @@ class Submit(msgspec.Struct, frozen=True, tag="submit"):
 
 
 class Handle(msgspec.Struct, frozen=True, tag="handle"):
-    """The provider has the batch, and knows it by `handle`; empty: it never got it, or refused it."""
+    """The provider's name of a batch; empty if the provider never received the batch, or refused it."""
 
     batch: str
     provider: str
@@ -124,7 +125,7 @@ Written: TypeAlias = Intent | Done | Failed | Submit | Handle
 
 
 class JournalEntry(msgspec.Struct, frozen=True, gc=False, rename={"kind": "type"}):
-    """A record without its response, which a fold does not need: a million of them are read in seconds."""
+    """A record without its response, which `JournalState` does not need: a million entries are read in seconds."""
 
     kind: Literal["journal", "intent", "done", "failed", "submit", "handle"]
     id: str = ""
@@ -140,18 +141,20 @@ class JournalEntry(msgspec.Struct, frozen=True, gc=False, rename={"kind": "type"
 
     @classmethod
     def of(cls, record: Written) -> JournalEntry:
-        """Return the entry that is read where the record was written."""
+        """Return the entry that `scan` yields for the record once it is in the file."""
         fields = {name: getattr(record, name) for name in record.__struct_fields__ if name != "response"}
         return cls(_KINDS[type(record)], **fields)
 
 
 class SubmittedBatch(msgspec.Struct):
-    """A provider's own batch, as far as the journal knows it.
+    """A provider's own batch, as the journal knows it.
 
     Attributes:
-        ids: Its calls, in the order in which they were handed over.
-        attempt: The attempt of each that it is.
-        handle: None as long as nobody knows whether the provider has it; empty where it never got it.
+        name: Our name of the batch.
+        ids: Its calls, in the order in which they were submitted.
+        attempt: The number of the attempt that the batch is, for each of its calls.
+        at: When it was submitted, in seconds since 1970.
+        handle: The provider's name; None while it is unknown whether the provider has the batch, empty if it has not.
     """
 
     name: str
@@ -163,7 +166,7 @@ class SubmittedBatch(msgspec.Struct):
 
 
 class Damage(msgspec.Struct, frozen=True):
-    """Bytes that are no record. `is_tail`: they are the last ones and have no line end, as a torn write leaves them."""
+    """Bytes that are no record. `is_tail`: they end the file without a line end, as after a torn write."""
 
     length: int
     is_tail: bool
@@ -185,12 +188,12 @@ def encode_record(record: Record) -> bytes:
     """Return the record's line.
 
     Raises:
-        JournalError: It has half characters in it, or what else is no JSON; or it is longer than `MOST_BYTES`.
+        JournalError: The record does not fit into JSON, for example because of a lone surrogate, or is too long.
     """
     try:
         payload = _encoder.encode(record)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        # Its text names a type or a position. UnicodeEncodeError carries the text itself, so it is no cause.
+        # Not chained: a UnicodeEncodeError carries the text of the answer.
         raise JournalError(f"a record does not fit into JSON ({type(error).__name__})") from None
     if len(payload) > MOST_BYTES - FRAME - 1:
         raise JournalError(f"an answer of {len(payload)} bytes is too long for a journal")
@@ -198,7 +201,7 @@ def encode_record(record: Record) -> bytes:
 
 
 def payload_of(line: bytes) -> bytes | None:
-    """Return the payload that a line begins with, None where it does not begin with a whole one."""
+    """Return the payload at the start of a line; None if there is no complete payload."""
     try:
         length, crc = int(line[:8], 16), int(line[9:17], 16)
     except ValueError:
@@ -209,22 +212,22 @@ def payload_of(line: bytes) -> bytes | None:
 
 
 def decode_record(payload: bytes) -> Record:
-    """Return the record of a payload that `scan` found good."""
+    """Return the record of a payload whose checksum is right."""
     record: Record = _record_decoder.decode(payload)
     return record
 
 
 def scan(lines: Iterable[bytes]) -> Iterator[tuple[int, JournalEntry | Damage]]:
-    """Yield what stands at which offset, in order. A last record without its line end counts: all of it is there.
+    """Yield each record or damage with its offset, in order. A complete last record counts without its line end.
 
     Args:
-        lines: As a file opened for bytes yields them; pieces of a line that is too long are taken for one.
+        lines: The lines, as a file opened in binary mode yields them. Pieces of a line that is too long are joined.
 
     Raises:
-        JournalError: A good record is of a kind that this version does not know.
+        JournalError: An undamaged record is of a kind that this version does not know.
     """
     offset = 0
-    long_from: int | None = None  # where a line begins of which only pieces came so far
+    long_from: int | None = None  # the offset of a line of which only pieces came so far
     for line in lines:
         has_end = line.endswith(b"\n")
         start, offset = offset, offset + len(line)
@@ -233,10 +236,10 @@ def scan(lines: Iterable[bytes]) -> Iterator[tuple[int, JournalEntry | Damage]]:
             if payload is not None and (not has_end or len(line) == FRAME + len(payload) + 1):
                 yield start, _entry(payload, start)
                 continue
-        begun = start if long_from is None else long_from
-        long_from = None if has_end else begun
+        line_start = start if long_from is None else long_from
+        long_from = None if has_end else line_start
         if has_end:
-            yield begun, Damage(offset - begun, is_tail=False)
+            yield line_start, Damage(offset - line_start, is_tail=False)
     if long_from is not None:
         yield long_from, Damage(offset - long_from, is_tail=True)
 
@@ -248,14 +251,14 @@ def _entry(payload: bytes, offset: int) -> JournalEntry:
         raise JournalError(
             "the journal has a record that this version does not know",
             offset=offset,
-            hint="A newer version wrote it: resume with that one.",
+            hint="A newer version of lm-deluge wrote it: resume with that version.",
         ) from None
 
 
 def fingerprint_of(options: Mapping[str, Any], inputs: Iterable[bytes]) -> str:
-    """Return the fingerprint of a batch: of every input in order and of the options that shape its answers.
+    """Return the SHA-256 of a batch: of all inputs in order, and of the options that shape the answers.
 
-    No key belongs into the options: a new key resumes the same batch.
+    Do not put the API key into the options: the same batch may be resumed with another key.
     """
     digest = hashlib.sha256(_encoder.encode({"version": VERSION, "options": options}))
     for each in inputs:
@@ -265,12 +268,12 @@ def fingerprint_of(options: Mapping[str, Any], inputs: Iterable[bytes]) -> str:
 
 
 class JournalState:
-    """What a log says so far. It holds ids and offsets, no answers.
+    """The state of all calls after the records so far. It contains ids and offsets, no answers.
 
     Attributes:
-        done: Where the answers of calls lie; the first one holds.
-        failed: Where the last words of calls lie that failed for good.
-        batches: The provider's own batches, by our name for them.
+        done: Offset of the answer of each call that is done; of two answers the first counts.
+        failed: Offset of the last failure of each call that failed for good.
+        batches: The provider's own batches, by our name of each.
     """
 
     __slots__ = ("_attempts", "_open", "batches", "done", "failed")
@@ -280,10 +283,10 @@ class JournalState:
         self.failed: dict[str, int] = {}
         self.batches: dict[str, SubmittedBatch] = {}
         self._open: dict[str, tuple[int, ...]] = {}  # attempts without an outcome
-        self._attempts: dict[str, int] = {}  # how many there were, of calls that are not done
+        self._attempts: dict[str, int] = {}  # number of the last attempt at each call that is not done
 
     def add(self, entry: JournalEntry, offset: int) -> None:
-        """Take the next record."""
+        """Add the next record."""
         if entry.kind == "intent":
             self._intend(entry.id, entry.attempt)
         elif entry.kind == "submit":
@@ -332,29 +335,29 @@ class JournalState:
 
     @property
     def ambiguous(self) -> tuple[tuple[str, int], ...]:
-        """The attempts, as id and number, that may have been sent and billed: intended, and no outcome known.
+        """The attempts (call id and number) that may have been sent and billed: with an intent, without an outcome.
 
-        While the batch runs these are the ones in flight. One stays ambiguous when a later attempt is done.
+        While the batch runs these are the attempts in flight. An attempt stays ambiguous after a later one is done.
         """
         known = {(each, batch.attempt) for batch in self.batches.values() if batch.handle for each in batch.ids}
         attempts = ((call, attempt) for call, numbers in self._open.items() for attempt in numbers)
         return tuple(each for each in attempts if each not in known)
 
     def waiting_in(self, batch: SubmittedBatch) -> list[str]:
-        """Return the calls of a batch that it has not answered so far."""
+        """Return the calls of a batch that have no outcome yet."""
         return [each for each in batch.ids if batch.attempt in self._open.get(each, ())]
 
     @property
     def open_batches(self) -> list[SubmittedBatch]:
-        """The provider's own batches that have not answered all of their calls, as they were handed over."""
+        """The provider's own batches with calls that have no outcome yet, in the order of submission."""
         return [batch for batch in self.batches.values() if self.waiting_in(batch)]
 
     def attempts(self, call: str) -> int:
-        """Return the number of the last attempt at a call that is not done, 0 where there was none."""
+        """Return the number of the last attempt at a call that is not done; 0 if there was none."""
         return self._attempts.get(call, 0)
 
     def status(self, call: str) -> Status | None:
-        """Return how far a call has come; None where the journal knows nothing of it."""
+        """Return the status of a call; None if the journal has no record of the call."""
         if call in self.done:
             return "done"
         if call in self._open:

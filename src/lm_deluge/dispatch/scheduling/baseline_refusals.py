@@ -41,21 +41,21 @@ class BaselineRefusals:
     def _slot_of(self, moment: float) -> int:
         return int(moment // self._slot_s)
 
-    def left(self, at: float) -> None:
+    def add_request(self, at: float) -> None:
         """Note a request that leaves then."""
         slot = self._slot_of(at)
         self._left[slot] += 1
         if len(self._left) > 3 * _SLOTS:
             self._left = Counter({each: count for each, count in self._left.items() if each > slot - 2 * _SLOTS})
 
-    def note(self, sent_at: float, under_way: int, *, is_refused: bool) -> None:
+    def add_response(self, sent_at: float, under_way: int, *, is_refused: bool) -> None:
         """Note an answer, when its request left, and how many are under way."""
         slot = self._slot_of(sent_at)
         number = sum(map(self._left.__getitem__, range(slot - _SLOTS + 1, slot + 1)))
         self._answers.append((number, under_way, is_refused))
         self._unlooked += 1
 
-    def explains(self) -> bool:
+    def explains_refusals(self) -> bool:
         """Whether no more are refused than would be of fewer requests, so that going slower is of no use."""
         if self._unlooked >= _LOOK_EVERY:
             self._unlooked = 0

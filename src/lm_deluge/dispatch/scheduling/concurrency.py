@@ -15,10 +15,10 @@ class ConcurrencyLimit:
     Growth is by success, not by time: one more place after as many successes as there are places.
     """
 
-    def __init__(self, most: int | None = None) -> None:
-        self.most = most
+    def __init__(self, maximum: int | None = None) -> None:
+        self.maximum = maximum
         self.used = 0
-        self._allowed = math.inf if most is None else float(most)
+        self._allowed = math.inf if maximum is None else float(maximum)
         self._cut_at = -math.inf
 
     @property
@@ -31,23 +31,23 @@ class ConcurrencyLimit:
         """Whether one more may be taken."""
         return self.used + 1 <= self._allowed
 
-    def take(self) -> None:
+    def acquire(self) -> None:
         """Take a place."""
         self.used += 1
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Give a place back."""
         self.used = max(0, self.used - 1)
 
-    def overloaded(self, sent_at: float, now: float) -> None:
+    def on_overload(self, sent_at: float, now: float) -> None:
         """Lower the number, once for all requests that were under way together."""
         if sent_at < self._cut_at:
             return
         self._cut_at = now
         self._allowed = max(1.0, _CUT * min(self._allowed, max(1, self.used)))
 
-    def succeeded(self) -> None:
+    def on_success(self) -> None:
         """Raise the number a little, up to where it began."""
         if self._allowed < math.inf:
-            most = math.inf if self.most is None else self.most
-            self._allowed = min(most, self._allowed + 1 / self._allowed)
+            maximum = math.inf if self.maximum is None else self.maximum
+            self._allowed = min(maximum, self._allowed + 1 / self._allowed)

@@ -2,8 +2,8 @@
 
 How a runner uses it, for each call:
 
-1. `reserve(need, now)` when the call is next in its queue. All limits are taken at once, or none. The ticket names the
-   moment at which the request may leave: sleep until then, then send; nothing is asked twice. None means that every
+1. `reserve(request, now)` when the call is next in its queue. All limits are taken at once, or none. The ticket names
+   the moment at which the request may leave: sleep until then, then send; nothing is asked twice. None means that every
    place is taken: ask again after the next `settle` or `release`.
 2. `observe(...)` as soon as the head of an answer is there (status, rate-limit headers), and for an error in a stream.
 3. Exactly one of `settle(ticket, usage, now)` (the answer ended, the provider said what it cost) and
@@ -24,7 +24,7 @@ from lm_deluge.errors import ConfigurationError
 from lm_deluge.usage import Usage
 from lm_deluge.wire.rate_limit_headers import MINUTE_S, Dimension, RateLimit
 
-__all__ = ["Limit", "Limiter", "Need", "Observation", "Ticket"]
+__all__ = ["Limit", "Limiter", "Observation", "ReservationRequest", "Ticket"]
 
 
 class Limit(msgspec.Struct, frozen=True):
@@ -51,7 +51,7 @@ class Limit(msgspec.Struct, frozen=True):
             raise ConfigurationError(f"Limit.burst_s={self.burst_s!r} is not a number of 0 or more")
 
 
-class Need(msgspec.Struct, frozen=True):
+class ReservationRequest(msgspec.Struct, frozen=True):
     """What a request will cost, as far as it is known before it is sent.
 
     Attributes:
@@ -114,7 +114,7 @@ class Limiter(Protocol):
         """
         ...
 
-    def reserve(self, need: Need, now: float, *, before: Ticket | None = None) -> Ticket | None:
+    def reserve(self, request: ReservationRequest, now: float, *, before: Ticket | None = None) -> Ticket | None:
         """Reserve a slot under all limits at once; None, and nothing is reserved, where every place is taken.
 
         `before` asks for a slot right now that does not delay that ticket, which waits for its own; None where there is
@@ -126,18 +126,18 @@ class Limiter(Protocol):
         """
         ...
 
-    def sooner(self, ticket: Ticket, now: float) -> Ticket:
+    def advance(self, ticket: Ticket, now: float) -> Ticket:
         """Return the ticket with an earlier slot, where what was given back since allows one; else as it is.
 
         An implementation without this may always return the ticket as it is.
         """
         ...
 
-    def check(self, need: Need) -> None:
+    def check(self, request: ReservationRequest) -> None:
         """Raise the BudgetError that `reserve` would raise; reserve nothing."""
         ...
 
-    def earliest(self, need: Need, now: float) -> float:
+    def earliest(self, request: ReservationRequest, now: float) -> float:
         """Return when a reservation made now would let the request go; infinite where every place is taken."""
         ...
 

@@ -47,14 +47,14 @@ class Expected(NamedTuple):
 class AnswerLength(msgspec.Struct, eq=False):
     """One answer, from its start on. `tokens` is None while it is under way, and where nobody knows its length."""
 
-    begun: float
+    started_at: float
     input_tokens: int = 0
     reserved: int = 0
     most: float = math.inf
     took_s: float = 0.0
     tokens: int | None = None
     is_over: bool = False
-    is_passed_over: bool = False
+    is_skipped: bool = False
 
 
 class RecentLengths:
@@ -86,18 +86,18 @@ class RecentLengths:
 
     def end(self, answer: AnswerLength, now: float, tokens: int | None) -> None:
         """Note the length of an answer that came to its end; None where it did not, or nobody knows."""
-        answer.is_over, answer.tokens, answer.took_s = True, tokens, max(0.0, now - answer.begun)
+        answer.is_over, answer.tokens, answer.took_s = True, tokens, max(0.0, now - answer.started_at)
         if tokens is not None:
             self._longest_s = max(_FADES * self._longest_s, answer.took_s)
-        if answer.is_passed_over:
+        if answer.is_skipped:
             self._take(answer)
         begun = self._begun
         while begun:
             first = begun[0]
             if first.is_over:
                 self._take(begun.popleft())
-            elif now - first.begun > self._patience_s():
-                begun.popleft().is_passed_over = True  # it counts when it ends; the others do not wait for it
+            elif now - first.started_at > self._patience_s():
+                begun.popleft().is_skipped = True  # it counts when it ends; the others do not wait for it
             else:
                 break
 
@@ -155,9 +155,9 @@ class RecentLengths:
         self._sum_up()
         exceeds = expected = variance = third = inputs = 0.0
         for answer in self._begun:
-            if answer.is_over or answer.begun <= since:
+            if answer.is_over or answer.started_at <= since:
                 continue
-            rest = self._rest_after(now - answer.begun)
+            rest = self._rest_after(now - answer.started_at)
             mean = min(rest.mean, answer.most)
             expected += mean
             exceeds += mean - answer.reserved

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from lm_deluge.dispatch.scheduling.limiter import Need
+from lm_deluge.dispatch.scheduling.limiter import ReservationRequest
 
 __all__ = ["Job", "JobQueue", "QueuedJob"]
 
@@ -31,17 +31,17 @@ class Job(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     models: frozenset[str] | None = None
     prefer: str | None = None
 
-    def need(self, model: str, key: str) -> Need:
+    def request_for(self, model: str, key: str) -> ReservationRequest:
         """Return what it costs at a model."""
-        return Need(model, key, self.input_tokens, self.max_output_tokens)
+        return ReservationRequest(model, key, self.input_tokens, self.max_output_tokens)
 
 
 class QueuedJob(msgspec.Struct, gc=False, eq=False):
-    """A job with its place in the order of arrival; `is_gone` once it left the lane from elsewhere than the head."""
+    """A job with its place in the order of arrival; `is_removed` once it left the lane from elsewhere than the head."""
 
     order: int
     job: Job
-    is_gone: bool = False
+    is_removed: bool = False
 
 
 class JobQueue:
@@ -66,27 +66,27 @@ class JobQueue:
             return self._returned[0][2]
         return self._fresh[0] if self._fresh else None
 
-    def take(self, entry: QueuedJob) -> None:
+    def remove(self, entry: QueuedJob) -> None:
         """Take a job out, wherever it stands."""
-        entry.is_gone = True
+        entry.is_removed = True
         self._drop_gone()
 
-    def next_ones(self, count: int) -> Iterator[QueuedJob]:
+    def peek(self, count: int) -> Iterator[QueuedJob]:
         """Yield up to `count` of the jobs at the front, nearly in order."""
         self._drop_gone()
         front = [entry for _, _, entry in self._returned[:count]]
         front += [self._fresh[place] for place in range(min(count, len(self._fresh)))]
-        yield from [entry for entry in front if not entry.is_gone][:count]
+        yield from [entry for entry in front if not entry.is_removed][:count]
 
     def drain(self) -> list[QueuedJob]:
         """Take all jobs out."""
         entries = [*(entry for _, _, entry in self._returned), *self._fresh]
         self._returned.clear()
         self._fresh.clear()
-        return sorted((entry for entry in entries if not entry.is_gone), key=lambda entry: entry.order)
+        return sorted((entry for entry in entries if not entry.is_removed), key=lambda entry: entry.order)
 
     def _drop_gone(self) -> None:
-        while self._fresh and self._fresh[0].is_gone:
+        while self._fresh and self._fresh[0].is_removed:
             self._fresh.popleft()
-        while self._returned and self._returned[0][2].is_gone:
+        while self._returned and self._returned[0][2].is_removed:
             heapq.heappop(self._returned)

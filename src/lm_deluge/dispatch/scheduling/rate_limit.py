@@ -13,13 +13,12 @@ the window is what limits.
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import msgspec
 
 from lm_deluge.dispatch.scheduling.baseline_refusals import BaselineRefusals
-from lm_deluge.dispatch.scheduling.fixed_windows import FixedWindows
+from lm_deluge.dispatch.scheduling.fixed_windows import FixedWindows, WindowLength
 from lm_deluge.dispatch.scheduling.limiter import Limit
 from lm_deluge.dispatch.scheduling.sliding_window import Window
 from lm_deluge.wire.rate_limit_headers import Dimension, RateLimit
@@ -36,11 +35,7 @@ _RECOVERY = 0.01
 _GROWTH_OF_GUESS, _GROWTH_BY_SUCCESS = 1.5, 1.005  # per clean period, and per request that is not refused
 _MOST_OF_GUESS = 1_000.0
 _BURST_CUT, _LEAST_BURST = 0.5, 1 / 16
-_QUANTA_S = (60.0, 30.0, 20.0, 15.0, 10.0, 6.0, 5.0, 2.0, 1.0)
-_QUANTUM_FIT = 0.12
-_REFUSALS_KEPT = 8
 _SOON_S = 5.0  # who wants to be left alone for longer is, whatever the reason
-_SLICES_KEPT = 30  # periods without a refusal, after which they were perhaps never there
 _BUCKET_FIT = 0.03
 
 
@@ -51,7 +46,7 @@ class Charge(msgspec.Struct):
         pace: The limit.
         at: When the request leaves.
         units: How many units are charged.
-        paced: How many the pace counts: what was expected.
+        expected_units: How many the pace counts: what was expected.
         spacing_s: Seconds per unit at that time.
         tat_after: The tat that the reservation left.
         moved_s: How far headers had moved the tat by then, in sum.
@@ -59,10 +54,10 @@ class Charge(msgspec.Struct):
         tat_by_s: By how much the reservation moved the tat, for undoing it.
     """
 
-    pace: RateLimitState
+    limit: RateLimitState
     at: float
     units: float
-    paced: float
+    expected_units: float
     spacing_s: float
     tat_after: float
     moved_s: float
@@ -74,7 +69,7 @@ class RateLimitState:
     """A limit and its tat."""
 
     def __init__(self, limit: Limit, *, is_guess: bool = False, is_firm: bool = False) -> None:
-        """Start with an empty history.
+        """Admission with an empty history.
 
         Args:
             limit: How much in which time.
@@ -86,19 +81,18 @@ class RateLimitState:
         self.amount = limit.amount
         self.tat = -math.inf
         self.closed_until = -math.inf
-        self.unsure, self.unsure_until = 0.0, -math.inf  # the limiter's note of what is under way
-        self._quantum_s: float | None = None
+        self.overrun, self.overrun_until = 0.0, -math.inf  # the limiter's note of what is under way
         self._ceiling = limit.amount if is_firm else math.inf
         self._is_guess = is_guess
         is_short = limit.period_s <= _SHORT_S
         self._window = None if limit.dimension == "requests" or not is_short else Window()
-        self._fixed_windows = FixedWindows(limit.period_s) if limit.dimension == "requests" and is_short else None
+        self.window_length = WindowLength(limit.period_s)
+        self._fixed_windows = FixedWindows(self.window_length) if limit.dimension == "requests" and is_short else None
         share = 1.0 if not is_short else _BURST_SHARE if self._window is None else _TOKEN_BURST_SHARE
         self._burst_s = limit.period_s * share if limit.burst_s is None else limit.burst_s
         self._burst_share = 1.0
         self._rate_after_cut = 1.0
         self._cut_at = -math.inf
-        self._refused_at: list[float] = []
         self.baseline = BaselineRefusals(limit.period_s)
         self._in_a_row = 0  # refusals, with nothing accepted in between
         self._last: Charge | None = None
@@ -121,14 +115,7 @@ class RateLimitState:
 
     def burst_s(self, now: float) -> float:
         """Return how many seconds' worth may go at once; halved by refusals, doubled again by ten clean periods."""
-        return self._burst_s * self.window_s(now) / self.period_s * self._burst_share_at(now)
-
-    def window_s(self, now: float) -> float:
-        """Return over how long the server counts: the period, or slices of it that refusals showed a while ago."""
-        if self._fixed_windows is not None and self._fixed_windows.suspected_s is not None:
-            return self._fixed_windows.suspected_s
-        is_recent = now - self._cut_at < _SLICES_KEPT * self.period_s
-        return self._quantum_s if self._quantum_s is not None and is_recent else self.period_s
+        return self._burst_s * self.window_length.at(now) / self.period_s * self._burst_share_at(now)
 
     def _burst_share_at(self, now: float) -> float:
         if self._cut_at == -math.inf:
@@ -138,10 +125,10 @@ class RateLimitState:
 
     def spacing_s(self, now: float, jitter_s: float) -> float:
         """Return the seconds per unit at present."""
-        if self._fixed_windows is not None and self._fixed_windows.grid is not None:
-            return self._fixed_windows.grid.spacing_s
+        if self._fixed_windows is not None and self._fixed_windows.schedule is not None:
+            return self._fixed_windows.schedule.spacing_s
         spacing_s = self.period_s / (self.amount * self.rate_share(now))
-        window_s = self.window_s(now)
+        window_s = self.window_length.at(now)
         if self._window is not None and window_s == self.period_s:
             return spacing_s / _FASTER
         slack = min(1.0, (jitter_s + self.burst_s(now)) / window_s) + _PRECAUTION
@@ -149,44 +136,46 @@ class RateLimitState:
 
     # Reserving and correcting
 
-    def earliest(self, units: float, now: float, jitter_s: float, unsure: float = 0.0) -> float:
+    def earliest(self, units: float, now: float, jitter_s: float, overrun: float = 0.0) -> float:
         """Return when a request of this cost may go: not before `now`.
 
-        `unsure` is by how much what is under way may exceed what is charged for it.
+        `overrun` is by how much what is under way may exceed what is charged for it.
         """
         moment = max(now, self.closed_until, self.tat - self.burst_s(now))
         if self._fixed_windows is not None:
-            return self._fixed_windows.open_at(moment, self.rate_share(now), self.amount)
+            return self._fixed_windows.earliest(moment, self.rate_share(now), self.amount)
         if self._window is None:
             return moment
-        most = self.amount * self.rate_share(now) - units - unsure
+        most = self.amount * self.rate_share(now) - units - overrun
         return max(moment, self._window.room_at(most, now, self.reach_s(jitter_s)))
 
     def reach_s(self, jitter_s: float) -> float:
         """Return how long what left counts in the window: what leaves spread over W + J may arrive within W."""
         return self.period_s + jitter_s
 
-    def take(self, units: float, paced: float, now: float, slot: float, jitter_s: float, unsure: float) -> Charge:
-        """Charge a request that goes at `slot`; `paced` is what is expected of it, `units` what is to be safe."""
+    def charge(
+        self, units: float, expected_units: float, now: float, slot: float, jitter_s: float, overrun: float
+    ) -> Charge:
+        """Charge a request that leaves at `slot`: an upper bound of its units, and the expected ones for the pace."""
         before = max(self.tat, now - self.period_s)
-        free_from = self.earliest(units, now, jitter_s, unsure)
+        free_from = self.earliest(units, now, jitter_s, overrun)
         spacing_s = self.spacing_s(slot, jitter_s)
         if self.tat < slot:
             self._forward_s = 0.0
-        self.tat = max(self.tat, slot) + self._worth_s(paced, spacing_s)
+        self.tat = max(self.tat, slot) + self._worth_s(expected_units, spacing_s)
         self._last = Charge(
-            self, slot, units, paced, spacing_s, self.tat, self._moved_s, free_from, tat_by_s=self.tat - before
+            self, slot, units, expected_units, spacing_s, self.tat, self._moved_s, free_from, tat_by_s=self.tat - before
         )
         self._note(self._last)
         return self._last
 
     def _note(self, charge: Charge) -> None:
         if self._is_guess:
-            self.baseline.left(charge.at)
+            self.baseline.add_request(charge.at)
         if self._window is not None:
             self._window.add(charge)
         if self._fixed_windows is not None:
-            self._fixed_windows.starts(charge.at)
+            self._fixed_windows.add(charge.at)
 
     def is_last(self, charge: Charge) -> bool:
         """Tell whether nobody reserved after this one; only then it can be undone without anybody else's slot."""
@@ -198,7 +187,7 @@ class RateLimitState:
         if self._window is not None:
             self._window.remove(charge)
         if self._fixed_windows is not None:
-            self._fixed_windows.starts_not(charge.at)
+            self._fixed_windows.remove(charge.at)
 
     def _worth_s(self, units: float, spacing_s: float) -> float:
         return min(units * spacing_s, 1.1 * self.period_s)  # after a whole period nothing of it counts any more
@@ -209,15 +198,15 @@ class RateLimitState:
         What was reserved beyond what is `expected` by now is not given back to the pace: all of it at once would be a
         burst.
         """
-        expected = min(charge.paced, expected)
+        expected = min(charge.expected_units, expected)
         self.tat += self._worth_s(units, charge.spacing_s) - self._worth_s(expected, charge.spacing_s)
         if self._window is not None:
             self._window.change(charge, units)
         if self._fixed_windows is not None and charge.units and not units:
-            self._fixed_windows.starts_not(charge.at)
-        charge.units = charge.paced = units
+            self._fixed_windows.remove(charge.at)
+        charge.units = charge.expected_units = units
 
-    def fits_gap(self, charge: Charge, units: float, now: float, jitter_s: float, unsure: float = 0.0) -> bool:
+    def fits_gap(self, charge: Charge, units: float, now: float, jitter_s: float, overrun: float = 0.0) -> bool:
         """Tell whether a request may go now without moving the slot of the one that holds `charge`."""
         if not units:
             return self.closed_until <= now
@@ -225,7 +214,7 @@ class RateLimitState:
             return False
         if self._window is None:
             return True
-        most = self.amount * self.rate_share(now) - units - unsure
+        most = self.amount * self.rate_share(now) - units - overrun
         reach_s = self.reach_s(jitter_s)
         return self._window.used_at(now, reach_s) - charge.units <= most >= self._window.used_at(charge.at, reach_s)
 
@@ -239,11 +228,11 @@ class RateLimitState:
 
     # Learning
 
-    def refused(self, sent_at: float, now: float, retry_at: float | None, under_way: int = 0) -> None:
+    def on_refusal(self, sent_at: float, now: float, retry_at: float | None, under_way: int = 0) -> None:
         """Close until `retry_at`, and go slower from then on: once for all requests that were under way together."""
         if self._is_guess:
-            self.baseline.note(sent_at, under_way, is_refused=True)
-            if self.baseline.explains() and (retry_at is None or retry_at - now <= _SOON_S):
+            self.baseline.add_response(sent_at, under_way, is_refused=True)
+            if self.baseline.explains_refusals() and (retry_at is None or retry_at - now <= _SOON_S):
                 return
         is_explained = self._fixed_windows is not None and sent_at < self._fixed_windows.known_from
         if sent_at >= self._cut_at and not is_explained:
@@ -252,43 +241,42 @@ class RateLimitState:
             self._burst_share = max(_LEAST_BURST, self._burst_share_at(now) * _BURST_CUT)
             self._cut_at = now
             self._in_a_row += 1
-            self._refused_at = [*self._refused_at[1 - _REFUSALS_KEPT :], now]
-            recent = [moment for moment in self._refused_at if now - moment < _SLICES_KEPT * self.period_s]
-            self._quantum_s = _quantum(recent, self.period_s) or self._quantum_s
+            self.window_length.observe_refusal(now)
         if retry_at is None:
             retry_at = now + min(self.period_s, self.period_s / 60 * 2 ** min(max(self._in_a_row - 1, 0), 6))
         self.closed_until = max(self.closed_until, retry_at)
         self.tat = max(self.tat, self.closed_until)
 
-    def accepted(self, sent_at: float, under_way: int = 0) -> None:
+    def on_success(self, sent_at: float, under_way: int = 0) -> None:
         """Note that a request was not refused: the next refusal is the first again."""
         if self._is_guess:
-            self.baseline.note(sent_at, under_way, is_refused=False)
+            self.baseline.add_response(sent_at, under_way, is_refused=False)
         if sent_at > self._cut_at > -math.inf:
             self._in_a_row = 0
             if self._is_guess:
                 self._rate_after_cut = min(self._rate_after_cut * _GROWTH_BY_SUCCESS, _MOST_OF_GUESS)
 
-    def adopt(self, amount: float) -> None:
+    def set_amount(self, amount: float) -> None:
         """Take over the limit that a provider names."""
         self.amount = min(amount, self._ceiling)
         self._is_guess = False
 
-    def saw(self, sent_at: float, bucket: RateLimit, now: float) -> None:
+    def observe_headers(self, sent_at: float, bucket: RateLimit, now: float) -> None:
         """Learn from headers whether the provider counts in slices."""
         if self._fixed_windows is not None:
             known_from = self._fixed_windows.known_from
-            self._fixed_windows.saw(sent_at, bucket, now)
+            self._fixed_windows.observe(sent_at, bucket, now)
             if self._fixed_windows.known_from > known_from:
-                self._cut_at = -math.inf  # they are why something was refused
+                self._cut_at = -math.inf  # the windows explain the refusals
+                self.window_length.forget_refusals()
 
-    def believe(self, charge: Charge, sent_at: float, remaining: float, reset_after_s: float) -> None:
+    def align(self, charge: Charge, sent_at: float, remaining: float, reset_after_s: float) -> None:
         """Move the tat to where the provider's own count has it.
 
         Compared is the moment at which this request was counted, so what left since then is in neither of the two.
         Backward goes only what headers had moved forward before, so at most one period.
         """
-        if self._fixed_windows is not None and self._fixed_windows.grid is not None:
+        if self._fixed_windows is not None and self._fixed_windows.schedule is not None:
             return  # the count is of a slice, not of the period
         share_used = 1 - min(1.0, remaining / self.amount)
         spacing_s = charge.spacing_s
@@ -302,19 +290,3 @@ class RateLimitState:
         self._forward_s = min(self._forward_s + moved_s, self.period_s)
         self._moved_s += moved_s
         self.tat += moved_s
-
-
-def _quantum(moments: list[float], period_s: float) -> float | None:
-    """Infer the slices in which a server counts: refusals come at multiples of them."""
-    gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
-    if len(gaps) < 3:  # noqa: PLR2004
-        return None
-    for quantum_s in _QUANTA_S:
-        if quantum_s < period_s and all(_is_multiple(gap, quantum_s) for gap in gaps):
-            return quantum_s
-    return None
-
-
-def _is_multiple(gap: float, quantum_s: float) -> bool:
-    times = round(gap / quantum_s)
-    return times >= 1 and abs(gap - times * quantum_s) <= _QUANTUM_FIT * quantum_s

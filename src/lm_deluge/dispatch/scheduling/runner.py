@@ -16,14 +16,14 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from weakref import WeakSet
 
-from lm_deluge.api_requests.read_timeout import TimeoutMonitor
+from lm_deluge.api_requests.timeouts import TimeoutMonitor
 from lm_deluge.dispatch.call import CallSpec
+from lm_deluge.dispatch.scheduling.circuit_breaker import CircuitBreaker
 from lm_deluge.dispatch.scheduling.first_token_times import FirstTokenTimes
 from lm_deluge.dispatch.scheduling.limiter import Limiter, Observation, Ticket
-from lm_deluge.dispatch.scheduling.outages import Outages
 from lm_deluge.dispatch.scheduling.queue import Job
-from lm_deluge.dispatch.scheduling.retry import GiveUp, Switch, Wait, decide, too_long
-from lm_deluge.dispatch.scheduling.scheduler import Plan, Route, Scheduler, Start
+from lm_deluge.dispatch.scheduling.retry import GiveUp, RetryPolicy, Switch, Wait, decide_next, decide_retry, too_long
+from lm_deluge.dispatch.scheduling.scheduler import Admission, Plan, Route, Scheduler
 from lm_deluge.errors import APIError, ConnectError, DelugeError, RateLimitError
 from lm_deluge.usage import Usage, estimate_tokens
 from lm_deluge.wire.http import HttpHead
@@ -34,8 +34,8 @@ __all__ = ["LimiterLock", "Runner"]
 # An upper bound for most texts, so that few requests are larger than what was reserved for them in a limit.
 _CHARACTERS_PER_TOKEN_AT_LEAST = 3.5
 # What OpenAI's errors of status 429 have for a type: https://platform.openai.com/docs/guides/rate-limits (2026-11).
-_DIMENSIONS: dict[str, Dimension] = {"requests": "requests", "tokens": "tokens"}
-_LONGER = 1.1  # than what a provider asks for, the limiter may keep its gate closed
+_DIMENSION_OF_TYPE: dict[str, Dimension] = {"requests": "requests", "tokens": "tokens"}
+_BLOCK_FACTOR = 1.1  # than what a provider asks for, the limiter may keep its gate closed
 
 
 class LimiterLock:
@@ -47,7 +47,7 @@ class LimiterLock:
     def __init__(self, limiter: Limiter) -> None:
         self.limiter = limiter
         self._lock = threading.Lock()
-        self._late: deque[tuple[Ticket, Usage | None, float]] = deque()
+        self._deferred: deque[tuple[Ticket, Usage | None, float]] = deque()
         self._runners: WeakSet[Runner] = WeakSet()
 
     def join(self, runner: Runner) -> None:
@@ -62,14 +62,14 @@ class LimiterLock:
                 if other is not runner and other.waiting:
                     other.wake()
 
-    def give_back_later(self, ticket: Ticket, delivered: Usage | None, now: float) -> None:
+    def release_later(self, ticket: Ticket, delivered: Usage | None, now: float) -> None:
         """Give a place back, from a finaliser."""
-        self._late.append((ticket, delivered, now))
+        self._deferred.append((ticket, delivered, now))
 
     def __enter__(self) -> Limiter:
         self._lock.acquire()
-        while self._late:
-            ticket, delivered, now = self._late.popleft()
+        while self._deferred:
+            ticket, delivered, now = self._deferred.popleft()
             self.limiter.release(ticket, now, delivered=delivered)
         return self.limiter
 
@@ -112,16 +112,18 @@ class Runner:
         self.first_tokens = None if hedge_after is None else FirstTokenTimes(hedge_after)
         self.now = clock
         self._limiter = limiter
-        self._scheduler = Scheduler(limiter.limiter, routes)
+        self._scheduler = Scheduler(limiter.limiter, routes, outage_patience_s=max_retry_after_s)
+        breakers = self._scheduler.breakers
+        self._breakers = {route.model: breakers[route.provider] for route in routes}
         self.max_attempts = max_attempts
-        self._max_retry_after_s = max_retry_after_s
+        self._policy = RetryPolicy(max_attempts, max_retry_after_s)
         self._chance = chance
-        self._outages = Outages(max_retry_after_s)
-        self._admitting: dict[int, asyncio.Future[Start]] = {}
+        self._is_reachable = asyncio.Event()  # set, and replaced, when a breaker closes
+        self._admitting: dict[int, asyncio.Future[Admission]] = {}
         self._last_id = 0
         self._later = later
         self._timer: asyncio.Handle | None = None
-        self._filling: asyncio.Handle | None = None
+        self._pump_handle: asyncio.Handle | None = None
         self._loop = asyncio.get_running_loop()
         self.timeout_monitor = TimeoutMonitor(self._loop)
         limiter.join(self)
@@ -157,20 +159,22 @@ class Runner:
         self._last_id += 1
         return Job(
             id=self._last_id,
-            input_tokens=estimate_tokens(spec.text_length, characters_per_token=_CHARACTERS_PER_TOKEN_AT_LEAST),
+            input_tokens=estimate_tokens(
+                spec.conversation.text_length(), characters_per_token=_CHARACTERS_PER_TOKEN_AT_LEAST
+            ),
             max_output_tokens=spec.max_output_tokens,
             models=spec.models,
             prefer=spec.prefer,
         )
 
-    async def admit(self, job: Job, wait_s: float = 0.0) -> Start:
+    async def admit(self, job: Job, wait_s: float = 0.0) -> Admission:
         """Wait until a request may leave, `wait_s` at least; its ticket must be given back by `settle` or `give_back`.
 
         Raises:
             DispatchError: It can never fit the limits, or no model may take it.
             DelugeError: No model is left that could; this is what the last one said.
         """
-        admitted: asyncio.Future[Start] = self._loop.create_future()
+        admitted: asyncio.Future[Admission] = self._loop.create_future()
         self._admitting[job.id] = admitted
         try:
             now = self.now()
@@ -178,7 +182,7 @@ class Runner:
                 may_go = self._scheduler.submit(job, now, not_before=now + wait_s if wait_s else -math.inf)
                 plan = self._scheduler.poll(now) if may_go else None
             if plan is not None:
-                self._carry_out(plan, now)
+                self._execute(plan, now)
             return await admitted
         except asyncio.CancelledError:
             if admitted.done() and not admitted.cancelled() and admitted.exception() is None:
@@ -197,19 +201,19 @@ class Runner:
 
     def _pump(self) -> None:
         """Look who may go now, and let them."""
-        self._filling = None
+        self._pump_handle = None
         now = self.now()
         with self._limiter:
             plan = self._scheduler.poll(now)
-        self._carry_out(plan, now)
+        self._execute(plan, now)
 
-    def _carry_out(self, plan: Plan, now: float) -> None:
+    def _execute(self, plan: Plan, now: float) -> None:
         """Let go who may go now, and set the one timer for when the scheduler wants to be asked again."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         for start in plan.start:
-            self._resolve(start)
+            self._admit_now(start)
         for failure in plan.failed:
             admitted = self._admitting[failure.job.id]
             if not admitted.done():
@@ -222,7 +226,7 @@ class Runner:
         """Have something called after some seconds."""
         return (self._later or asyncio.get_running_loop().call_later)(delay_s, call)
 
-    def _resolve(self, start: Start) -> None:
+    def _admit_now(self, start: Admission) -> None:
         admitted = self._admitting[start.job.id]
         if admitted.done():  # cancelled, and its task has not yet run
             with self._limiter as limiter:
@@ -234,36 +238,39 @@ class Runner:
 
     def head_came(self, ticket: Ticket, head: HttpHead, sent_at: float) -> None:
         """Learn from the head of an answer."""
-        self._outages.answered(ticket.model)
-        limits = parse_rate_limits(head.headers)
-        seen = Observation(ticket=ticket, status=head.status, sent_at=sent_at, rate_limits=limits, delay_s=head.delay_s)
+        self._record_answer(ticket.model)
+        names = " ".join(head.headers)  # most responses have no such header, and need not be parsed
+        limits = parse_rate_limits(head.headers) if "limit" in names or "priority" in names else {}
+        observation = Observation(
+            ticket=ticket, status=head.status, sent_at=sent_at, rate_limits=limits, delay_s=head.delay_s
+        )
         with self._limiter as limiter:
-            limiter.observe(seen, self.now())
+            limiter.observe(observation, self.now())
 
     def failed(self, ticket: Ticket, error: DelugeError, sent_at: float) -> None:
         """Learn from a provider's error; the ticket is still to be given back."""
         if not isinstance(error, APIError):
             return
-        self._outages.answered(ticket.model)
+        self._record_answer(ticket.model)
         if error.status_code is None:
             return
-        seen = Observation(
+        observation = Observation(
             ticket=ticket,
             status=error.status_code,
             sent_at=sent_at,
             rate_limits=error.rate_limits,
             retry_after_s=error.retry_after_s,
-            dimension=_DIMENSIONS.get(error.type or ""),
+            dimension=_DIMENSION_OF_TYPE.get(error.type or ""),
             chance=self._chance(),
         )
         with self._limiter as limiter:
-            limiter.observe(seen, self.now())
+            limiter.observe(observation, self.now())
 
     def settle(self, ticket: Ticket, usage: Usage) -> None:
         """Give a place back: the answer is whole."""
         with self._limiter as limiter:
             limiter.settle(ticket, usage, self.now())
-        self._fill()
+        self._schedule_pump()
 
     def give_back(
         self, ticket: Ticket, *, was_sent: bool, delivered: Usage | None = None, error: DelugeError | None = None
@@ -273,20 +280,20 @@ class Runner:
         spent = Usage() if isinstance(error, RateLimitError) else delivered
         with self._limiter as limiter:
             limiter.release(ticket, self.now(), was_sent=was_sent, delivered=spent)
-        self._fill()
+        self._schedule_pump()
 
-    def _fill(self) -> None:
+    def _schedule_pump(self) -> None:
         """A place is free: look who may go, once for all places of this turn of the loop.
 
         What is left of them may be for those of other loops.
         """
-        if self._admitting and self._filling is None:
-            self._filling = self._loop.call_soon(self._pump)
+        if self._admitting and self._pump_handle is None:
+            self._pump_handle = self._loop.call_soon(self._pump)
         self._limiter.wake_others(self)
 
     def give_back_later(self, ticket: Ticket, delivered: Usage | None) -> None:
         """Give a place back from a finaliser of a loop that is closed; it may run in any thread and at any moment."""
-        self._limiter.give_back_later(ticket, delivered, self.now())
+        self._limiter.release_later(ticket, delivered, self.now())
         self._limiter.wake_others(self)
 
     def wake(self) -> None:
@@ -297,8 +304,28 @@ class Runner:
     # What next
 
     def is_outage(self, error: DelugeError, route: Route) -> bool:
-        """Whether an attempt met nobody where somebody was before: it is not counted."""
-        return self._outages.is_one(route.model, error, self.now())
+        """Note why an attempt failed; return whether an outage of its provider explains it: it is not counted then."""
+        return self._breakers[route.model].record_failure(error, self.now())
+
+    def _record_answer(self, model: str) -> None:
+        breaker = self._breakers[model]
+        if not breaker.is_healthy and breaker.record_answer():
+            self._is_reachable.set()
+            self._is_reachable = asyncio.Event()
+
+    @property
+    def only_breaker(self) -> CircuitBreaker | None:
+        """The breaker of the provider; None if there are several, because the scheduler switches between them."""
+        breakers = self._scheduler.breakers
+        return next(iter(breakers.values())) if len(breakers) == 1 else None
+
+    async def until_reachable(self) -> None:
+        """Return when a request may leave: at once, unless the only provider cannot be reached and no probe is due."""
+        breaker = self.only_breaker
+        while breaker is not None and (wait_s := breaker.acquire(self.now())):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._is_reachable.wait()
 
     def decide(
         self,
@@ -315,54 +342,44 @@ class Runner:
         Of `attempt` attempts, `unreached` met an outage, and are not counted.
         """
         others = [each for each in self.routes if each != route and (models is None or each.model in models)]
-        decision = decide(
+        decision = (decide_next if others else decide_retry)(
             error,
+            self._policy,
             attempt=max(1, attempt - unreached),
-            max_attempts=self.max_attempts,
-            max_retry_after_s=self._max_retry_after_s,
             time_left_s=time_left_s,
             chance=self._chance(),
-            can_switch=bool(others),
         )
         if isinstance(decision, Wait) and isinstance(error, ConnectError) and unreached:
-            wait_s = self._outages.wait_s(attempt, self._chance())
+            wait_s = self._breakers[route.model].retry_wait_s(attempt, self._chance())
             decision = Wait(wait_s) if wait_s < time_left_s else decision
         asked_s = error.retry_after_s if isinstance(error, APIError) else None
-        if asked_s is not None and asked_s > self._max_retry_after_s:
-            self._close(route, error, asked_s)
+        if asked_s is not None and asked_s > self._policy.max_retry_after_s:
+            self._block(route, error, asked_s)
         elif isinstance(decision, Switch):
-            self._rest(decision, route, error)
+            self._cool_down(decision, route, error)
         return decision
 
-    def _close(self, route: Route, error: DelugeError, asked_s: float) -> None:
+    def _block(self, route: Route, error: DelugeError, asked_s: float) -> None:
         """Use a route no more for as long as it wants. Who waits for it would wait in silence: they are told."""
         now = self.now()
         refusal = error.again()
-        refusal.hint = too_long(asked_s, self._max_retry_after_s)
+        refusal.hint = too_long(asked_s, self._policy.max_retry_after_s)
         with self._limiter:
-            self._scheduler.block(refusal, now, model=route.model, key=route.key, until=now + _LONGER * asked_s)
+            self._scheduler.block(refusal, now, model=route.model, key=route.key, until=now + _BLOCK_FACTOR * asked_s)
         self._pump()
 
     def decide_here(self, error: DelugeError, *, attempt: int, time_left_s: float) -> Wait | GiveUp:
         """Decide whether what failed is tried again at the same place."""
-        return decide(
-            error,
-            attempt=attempt,
-            max_attempts=self.max_attempts,
-            max_retry_after_s=self._max_retry_after_s,
-            time_left_s=time_left_s,
-            chance=self._chance(),
-        )
+        return decide_retry(error, self._policy, attempt=attempt, time_left_s=time_left_s, chance=self._chance())
 
-    def _rest(self, decision: Switch, route: Route, error: DelugeError) -> None:
-        named = {
-            "key": {"key": route.key, "model": route.model},
-            "model": {"model": route.model, "key": route.key},
-            "provider": {"provider": route.provider},
-        }[decision.scope]
+    def _cool_down(self, decision: Switch, route: Route, error: DelugeError) -> None:
         now = self.now()
+        is_provider = decision.scope == "provider"
         with self._limiter:
-            if decision.rest_s < math.inf:
-                self._scheduler.cool(now + decision.rest_s, now, **named)
-            elif decision.scope != "provider":
-                self._scheduler.block(error.again(), now, model=named["model"], key=named["key"])
+            if decision.cooldown_s == math.inf:
+                if not is_provider:
+                    self._scheduler.block(error.again(), now, model=route.model, key=route.key)
+            elif is_provider:
+                self._scheduler.cool_down_provider(now + decision.cooldown_s, now, route.provider)
+            else:
+                self._scheduler.cool_down(now + decision.cooldown_s, now, model=route.model, key=route.key)

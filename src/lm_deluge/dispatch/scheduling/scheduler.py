@@ -3,12 +3,12 @@
 How a runner drives it, all on one thread:
 
 * `submit(job, now)` for each call; BudgetError says at once what can never fit.
-* `poll(now)` after every submit that returns True, after every settle, release, observe, block or cool, and at
+* `poll(now)` after every submit that returns True, after every settle, release, observe, block or cool_down, and at
   `Plan.wake_at`: one timer for all. It starts each of `Plan.start` (its ticket's slot has come) and raises each of
   `Plan.failed`.
 * The runner itself calls the limiter's `observe` and then `settle` or `release` with the ticket, exactly once.
 * A failed attempt: `retry.decide` says Wait -> `submit(job, now, not_before=now + seconds)`, or Switch -> `block` or
-  `cool` what failed, then `submit(job, now)`. A job that comes again keeps its place in the order of arrival until
+  `cool_down` what failed, then `submit(job, now)`. A job that comes again keeps its place in the order of arrival until
   `forget(job.id)`, which the runner calls when the call is over.
 
 A job goes where it can go first; among models that are free at the same time, weights decide. Within what a model may
@@ -25,14 +25,15 @@ from collections.abc import Sequence
 
 import msgspec
 
+from lm_deluge.dispatch.scheduling.circuit_breaker import CircuitBreaker, Cooldown
 from lm_deluge.dispatch.scheduling.limiter import Limiter, Ticket
 from lm_deluge.dispatch.scheduling.queue import Job, JobQueue, QueuedJob
 from lm_deluge.errors import BudgetError, ConfigurationError, DelugeError, DispatchError
 
-__all__ = ["Failure", "Job", "Plan", "Route", "Scheduler", "Start"]
+__all__ = ["Admission", "Failure", "Job", "Plan", "Route", "Scheduler"]
 
 _LOOK_AHEAD = 8
-_LEAST_GAP_S = 0.05
+_MIN_GAP_S = 0.05
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -48,8 +49,8 @@ class Route(msgspec.Struct, frozen=True):
     is_fallback: bool = False
 
 
-class Start(msgspec.Struct, frozen=True, gc=False):
-    """Start this job on this route now."""
+class Admission(msgspec.Struct, frozen=True, gc=False):
+    """Admission this job on this route now."""
 
     job: Job
     route: Route
@@ -66,21 +67,20 @@ class Failure(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True):
     """What to do now, and when to ask again if nothing happens before; infinite: only when something happened."""
 
-    start: list[Start]
+    start: list[Admission]
     failed: list[Failure]
     wake_at: float
 
 
-class _RouteState:
+class _RouteState(Cooldown):
     """A route and its state."""
 
-    def __init__(self, route: Route) -> None:
+    def __init__(self, route: Route, breaker: CircuitBreaker) -> None:
+        super().__init__()
         self.route = route
-        self.turn = 0.0  # smooth weighted round robin
-        self.cool_until = -math.inf
-        self.killed_by: DelugeError | None = None
-        self.killed_until = math.inf
-        self.held: tuple[QueuedJob, _Group, Ticket] | None = None
+        self.breaker = breaker  # of the provider
+        self.current_weight = 0.0  # smooth weighted round robin
+        self.reserved: tuple[QueuedJob, _Group, Ticket] | None = None
 
 
 class _Group:
@@ -99,8 +99,13 @@ _GroupKey = tuple[tuple[int, ...], str | None]
 class Scheduler:
     """Decides; does nothing itself."""
 
-    def __init__(self, limiter: Limiter, routes: Sequence[Route]) -> None:
+    def __init__(self, limiter: Limiter, routes: Sequence[Route], *, outage_patience_s: float = math.inf) -> None:
         """Schedule over these routes.
+
+        Args:
+            limiter: The limits of all calls.
+            routes: The models, and how the traffic is split.
+            outage_patience_s: As `CircuitBreaker` takes it.
 
         Raises:
             ConfigurationError: There is no route, or a weight is not above 0.
@@ -111,7 +116,8 @@ class Scheduler:
             if not 0 < route.weight < math.inf:
                 raise ConfigurationError(f"the weight {route.weight!r} of {route.model} is not a number above 0")
         self._limiter = limiter
-        self._states = [_RouteState(route) for route in routes]
+        self.breakers = {route.provider: CircuitBreaker(outage_patience_s) for route in routes}
+        self._states = [_RouteState(route, self.breakers[route.provider]) for route in routes]
         self._groups: dict[_GroupKey, _Group] = {}
         self._waiting: list[tuple[float, int, QueuedJob, _Group]] = []
         self._entries: dict[int, tuple[QueuedJob, _Group]] = {}
@@ -146,30 +152,30 @@ class Scheduler:
             return True
         group.queue.add(entry)
         # Where one waits for its slot, a smaller one may go in the gap before it.
-        return group.queue.head() is entry or any(state.held is not None for state in self._states)
+        return group.queue.head() is entry or any(state.reserved is not None for state in self._states)
 
     def _group_for(self, job: Job) -> _Group:
         allowed = [
-            place for place, state in enumerate(self._states) if job.models is None or state.route.model in job.models
+            index for index, state in enumerate(self._states) if job.models is None or state.route.model in job.models
         ]
         if not allowed:
             raise DispatchError(f"none of the client's models may take call {job.id}")
-        places: list[int] = []
+        indexes: list[int] = []
         refusal: BudgetError | None = None
-        for place in allowed:
-            route = self._states[place].route
+        for index in allowed:
+            route = self._states[index].route
             try:
-                self._limiter.check(job.need(route.model, route.key))
+                self._limiter.check(job.request_for(route.model, route.key))
             except BudgetError as error:
                 refusal = error
             else:
-                places.append(place)
-        if refusal is not None and not places:
+                indexes.append(index)
+        if refusal is not None and not indexes:
             raise refusal
-        key = (tuple(places), job.prefer)
+        key = (tuple(indexes), job.prefer)
         group = self._groups.get(key)
         if group is None:
-            states = [self._states[place] for place in places]
+            states = [self._states[index] for index in indexes]
             group = _Group(states, job.prefer)
             self._groups[key] = group
         return group
@@ -182,10 +188,10 @@ class Scheduler:
             return False
         entry, group = found
         for state in self._states:
-            if state.held is not None and state.held[0] is entry:
-                self._limiter.release(state.held[2], now, was_sent=False)
-                state.held = None
-        group.queue.take(entry)
+            if state.reserved is not None and state.reserved[0] is entry:
+                self._limiter.release(state.reserved[2], now, was_sent=False)
+                state.reserved = None
+        group.queue.remove(entry)
         return True
 
     def forget(self, job_id: int) -> None:
@@ -201,34 +207,37 @@ class Scheduler:
         *,
         model: str | None = None,
         key: str | None = None,
-        provider: str | None = None,
         until: float = math.inf,
     ) -> None:
-        """Use a model, a key or a provider no more, or not before `until`. Jobs that only it could take fail."""
-        for state in self._matching(model, key, provider):
-            state.killed_by, state.killed_until = error, until
-            self._return_held(state, now)
+        """Do not use a model, a key, or a model with a key before `until`. Jobs without another route fail."""
+        for state in self._matching(model, key):
+            state.block(error, until)
+            self._release_reserved(state, now)
 
-    def cool(
-        self, until: float, now: float, *, model: str | None = None, key: str | None = None, provider: str | None = None
-    ) -> None:
-        """Pass over a model, a key or a provider until then."""
-        for state in self._matching(model, key, provider):
-            state.cool_until = max(state.cool_until, until)
-            self._return_held(state, now)
+    def cool_down(self, until: float, now: float, *, model: str | None = None, key: str | None = None) -> None:
+        """Do not use a model, a key, or a model with a key before `until`. Jobs without another route wait."""
+        for state in self._matching(model, key):
+            state.extend(until)
+            self._release_reserved(state, now)
 
-    def _matching(self, model: str | None, key: str | None, provider: str | None) -> list[_RouteState]:
-        wanted = {"model": model, "key": key, "provider": provider}
-        names = {name: value for name, value in wanted.items() if value is not None}
+    def cool_down_provider(self, until: float, now: float, provider: str) -> None:
+        """Do not use a provider before `until`. Jobs without another route wait."""
+        breaker = self.breakers[provider]
+        breaker.extend(until)
+        for state in self._states:
+            if state.breaker is breaker:
+                self._release_reserved(state, now)
+
+    def _matching(self, model: str | None, key: str | None) -> list[_RouteState]:
         return [
-            state for state in self._states if all(getattr(state.route, name) == value for name, value in names.items())
+            state for state in self._states if model in (None, state.route.model) and key in (None, state.route.key)
         ]
 
-    def _return_held(self, state: _RouteState, now: float) -> None:
-        if state.held is None:
+    def _release_reserved(self, state: _RouteState, now: float) -> None:
+        if state.reserved is None:
             return
-        entry, _, ticket = state.held
-        state.held = None
+        entry, _, ticket = state.reserved
+        state.reserved = None
         self._limiter.release(ticket, now, was_sent=False)
         self._requeue(entry)
 
@@ -238,57 +247,57 @@ class Scheduler:
         """Return what starts now, what fails, and when to ask again."""
         if not self._entries:
             return Plan([], [], math.inf)
-        start: list[Start] = []
+        start: list[Admission] = []
         failed: list[Failure] = []
-        self._tend(now, start, failed)
+        self._update(now, start, failed)
         full: set[int] = set()  # ways without a place, in this poll
         while len(full) < len(self._states) and self._limiter.has_room:
             choice = self._choose(now, full)
             if choice is None:
                 break
             try:
-                self._give(*choice, now, start, full)
+                self._reserve(*choice, now, start, full)
             except BudgetError:
                 self._regroup(choice[0], failed)
         for state in self._states:
-            self._fill_gap(state, now, start)
+            self._backfill(state, now, start)
         return Plan(start, failed, self._wake_at(now))
 
-    def _tend(self, now: float, start: list[Start], failed: list[Failure]) -> None:
+    def _update(self, now: float, start: list[Admission], failed: list[Failure]) -> None:
         """Do what the time brings: calls that waited long enough, slots that have come, models whose rest is over."""
         if self._waiting:
-            self._release_waiting(now)
-        is_any_dead = False
+            self._queue_due(now)
+        is_any_blocked = False
         for state in self._states:
-            if state.held is not None:
-                self._start_held(state, *state.held, now, start)
-            if state.killed_by is not None:
-                is_any_dead |= not self._revive(state, now)
-        if is_any_dead:
-            self._fail_dead(failed)
+            if state.reserved is not None:
+                self._admit_reserved(state, *state.reserved, now, start)
+            if state.blocked_by is not None:
+                is_any_blocked |= not state.unblock(now)
+        if is_any_blocked:
+            self._fail_blocked(failed)
 
-    def _release_waiting(self, now: float) -> None:
+    def _queue_due(self, now: float) -> None:
         while self._waiting and self._waiting[0][0] <= now:
             _, _, entry, group = heapq.heappop(self._waiting)
-            if not entry.is_gone:
+            if not entry.is_removed:
                 group.queue.add(entry)
 
-    def _start_held(
-        self, state: _RouteState, entry: QueuedJob, group: _Group, ticket: Ticket, now: float, start: list[Start]
+    def _admit_reserved(
+        self, state: _RouteState, entry: QueuedJob, group: _Group, ticket: Ticket, now: float, start: list[Admission]
     ) -> None:
-        """Start what a way holds if its slot has come."""
+        """Admission what a way holds if its slot has come."""
         if ticket.at > now:
-            ticket = self._limiter.sooner(ticket, now)
+            ticket = self._limiter.advance(ticket, now)
         if ticket.at > now:
-            state.held = (entry, group, ticket)
+            state.reserved = (entry, group, ticket)
             return
-        state.held = None
+        state.reserved = None
         if self._limiter.opens_at(state.route.model, state.route.key, now) > now:
             # Refused in the meantime: the slot was from before the gate closed.
             self._limiter.release(ticket, now, was_sent=False)
             self._requeue(entry)
         else:
-            self._begin(entry, state, ticket, start)
+            self._admit(entry, state, ticket, start)
 
     def _requeue(self, entry: QueuedJob) -> None:
         _, group = self._entries[entry.job.id]
@@ -296,26 +305,20 @@ class Scheduler:
         self._entries[entry.job.id] = (again, group)
         group.queue.add(again)
 
-    def _revive(self, state: _RouteState, now: float) -> bool:
-        """Use one again whose time is over; return whether it may be used."""
-        if state.killed_until <= now:
-            state.killed_by, state.killed_until = None, math.inf
-        return state.killed_by is None
-
-    def _fail_dead(self, failed: list[Failure]) -> None:
+    def _fail_blocked(self, failed: list[Failure]) -> None:
         for group in self._groups.values():
-            if all(state.killed_by is not None for state in group.states):
-                error = group.states[-1].killed_by
+            if all(state.blocked_by is not None for state in group.states):
+                error = group.states[-1].blocked_by
                 assert error is not None  # noqa: S101 - asked above
                 for entry in group.queue.drain():
                     del self._entries[entry.job.id]
                     self._orders.pop(entry.job.id, None)
                     failed.append(Failure(entry.job, error))
 
-    def _open_states(self, group: _Group, now: float) -> list[_RouteState]:
+    def _usable_states(self, group: _Group, now: float) -> list[_RouteState]:
         """Return the ways that a group may use at present, of the first tier that has any."""
         for states in group.tiers:
-            usable = [state for state in states if state.killed_by is None and self._opens_at(state, now) <= now]
+            usable = [state for state in states if state.blocked_by is None and self._usable_at(state, now) <= now]
             if usable:
                 return usable
         return []
@@ -323,11 +326,13 @@ class Scheduler:
     def usable(self, now: float) -> set[str]:
         """Return the models that nothing speaks against at present, beside the limits."""
         return {
-            state.route.model for state in self._states if state.killed_by is None and self._opens_at(state, now) <= now
+            state.route.model
+            for state in self._states
+            if state.blocked_by is None and self._usable_at(state, now) <= now
         }
 
-    def _opens_at(self, state: _RouteState, now: float) -> float:
-        return max(state.cool_until, self._limiter.opens_at(state.route.model, state.route.key, now))
+    def _usable_at(self, state: _RouteState, now: float) -> float:
+        return max(state.until, state.breaker.until, self._limiter.opens_at(state.route.model, state.route.key, now))
 
     def _choose(self, now: float, full: set[int]) -> tuple[QueuedJob, _Group, _RouteState] | None:
         """Return the job that came first among those that have somewhere to go, and where it goes first."""
@@ -336,7 +341,9 @@ class Scheduler:
             entry = group.queue.head()
             if entry is None or (best is not None and best[0].order < entry.order):
                 continue
-            states = [state for state in self._open_states(group, now) if state.held is None and id(state) not in full]
+            states = [
+                state for state in self._usable_states(group, now) if state.reserved is None and id(state) not in full
+            ]
             if states:
                 best = (entry, group, states)
         if best is None:
@@ -345,7 +352,8 @@ class Scheduler:
         if len(states) == 1:
             return entry, group, states[0]  # whether it has a place is seen when it is to give one
         slots = [
-            (self._limiter.earliest(entry.job.need(state.route.model, state.route.key), now), state) for state in states
+            (self._limiter.earliest(entry.job.request_for(state.route.model, state.route.key), now), state)
+            for state in states
         ]
         soonest = min(slot for slot, _ in slots)
         if soonest == math.inf:
@@ -358,28 +366,28 @@ class Scheduler:
         if len(states) == 1:
             return states[0]
         for state in states:
-            state.turn += state.route.weight
-        chosen = max(states, key=lambda state: state.turn)
-        chosen.turn -= sum(state.route.weight for state in states)
+            state.current_weight += state.route.weight
+        chosen = max(states, key=lambda state: state.current_weight)
+        chosen.current_weight -= sum(state.route.weight for state in states)
         return chosen
 
-    def _give(
-        self, entry: QueuedJob, group: _Group, state: _RouteState, now: float, start: list[Start], full: set[int]
+    def _reserve(
+        self, entry: QueuedJob, group: _Group, state: _RouteState, now: float, start: list[Admission], full: set[int]
     ) -> None:
-        ticket = self._limiter.reserve(entry.job.need(state.route.model, state.route.key), now)
+        ticket = self._limiter.reserve(entry.job.request_for(state.route.model, state.route.key), now)
         if ticket is None:
             full.add(id(state))
             return
-        group.queue.take(entry)
+        group.queue.remove(entry)
         if ticket.at <= now:
-            self._begin(entry, state, ticket, start)
+            self._admit(entry, state, ticket, start)
         else:
-            state.held = (entry, group, ticket)
+            state.reserved = (entry, group, ticket)
 
     def _regroup(self, entry: QueuedJob, failed: list[Failure]) -> None:
         """Queue a job anew that no longer fits: a limit turned out lower than it was when the job came."""
         _, group = self._entries[entry.job.id]
-        group.queue.take(entry)
+        group.queue.remove(entry)
         try:
             group = self._group_for(entry.job)
         except BudgetError as error:
@@ -390,63 +398,63 @@ class Scheduler:
         self._entries[entry.job.id] = (again, group)
         group.queue.add(again)
 
-    def _begin(self, entry: QueuedJob, state: _RouteState, ticket: Ticket, start: list[Start]) -> None:
+    def _admit(self, entry: QueuedJob, state: _RouteState, ticket: Ticket, start: list[Admission]) -> None:
         del self._entries[entry.job.id]
-        start.append(Start(entry.job, state.route, ticket))
+        start.append(Admission(entry.job, state.route, ticket))
 
-    def _fill_gap(self, state: _RouteState, now: float, start: list[Start]) -> None:
+    def _backfill(self, state: _RouteState, now: float, start: list[Admission]) -> None:
         """Let smaller jobs go before the one that waits for its slot, where that does not delay it."""
-        if state.held is None or state.held[2].at - now < _LEAST_GAP_S:
+        if state.reserved is None or state.reserved[2].at - now < _MIN_GAP_S:
             return
-        ticket = state.held[2]
+        ticket = state.reserved[2]
         for other in self._states:
-            self._start_sooner(other, ticket, now, start)
+            self._backfill_from(other, ticket, now, start)
         for group in self._groups.values():
-            if state not in self._open_states(group, now):
+            if state not in self._usable_states(group, now):
                 continue
-            for entry in list(group.queue.next_ones(_LOOK_AHEAD)):
-                filler = self._fill(entry, state, ticket, now)
+            for entry in list(group.queue.peek(_LOOK_AHEAD)):
+                filler = self._backfill_ticket(entry, state, ticket, now)
                 if filler is not None:
-                    group.queue.take(entry)
-                    self._begin(entry, state, filler, start)
+                    group.queue.remove(entry)
+                    self._admit(entry, state, filler, start)
 
-    def _start_sooner(self, other: _RouteState, ticket: Ticket, now: float, start: list[Start]) -> None:
-        """Start who waits elsewhere only because `ticket` has its slot first under limits that both share."""
-        while other.held is not None and other.held[2] is not ticket:
-            entry, _, own = other.held
-            filler = self._fill(entry, other, ticket, now)
+    def _backfill_from(self, other: _RouteState, ticket: Ticket, now: float, start: list[Admission]) -> None:
+        """Admission who waits elsewhere only because `ticket` has its slot first under limits that both share."""
+        while other.reserved is not None and other.reserved[2] is not ticket:
+            entry, _, own = other.reserved
+            filler = self._backfill_ticket(entry, other, ticket, now)
             if filler is None:
                 return
             self._limiter.release(own, now, was_sent=False)
-            other.held = None
-            self._begin(entry, other, filler, start)
+            other.reserved = None
+            self._admit(entry, other, filler, start)
             following = self._next_for(other, now)
             if following is not None:
-                self._give(*following, other, now, start, set())
+                self._reserve(*following, other, now, start, set())
 
     def _next_for(self, state: _RouteState, now: float) -> tuple[QueuedJob, _Group] | None:
         """Return the job that came first among those that this way may take."""
         heads = [
             (entry, group)
             for group in self._groups.values()
-            if state in self._open_states(group, now) and (entry := group.queue.head()) is not None
+            if state in self._usable_states(group, now) and (entry := group.queue.head()) is not None
         ]
         return min(heads, key=lambda head: head[0].order, default=None)
 
-    def _fill(self, entry: QueuedJob, state: _RouteState, ticket: Ticket, now: float) -> Ticket | None:
+    def _backfill_ticket(self, entry: QueuedJob, state: _RouteState, ticket: Ticket, now: float) -> Ticket | None:
         try:
-            return self._limiter.reserve(entry.job.need(state.route.model, state.route.key), now, before=ticket)
+            return self._limiter.reserve(entry.job.request_for(state.route.model, state.route.key), now, before=ticket)
         except BudgetError:
             return None  # said when its own turn comes
 
     def _wake_at(self, now: float) -> float:
         if not self._entries:
             return math.inf
-        moments = [state.held[2].at for state in self._states if state.held is not None]
-        if len(moments) > 1 and max(moments) > now + _LEAST_GAP_S:
+        moments = [state.reserved[2].at for state in self._states if state.reserved is not None]
+        if len(moments) > 1 and max(moments) > now + _MIN_GAP_S:
             # Who waits behind another model's slot may go in the gap before it: no event of ours says when.
-            moments.append(now + _LEAST_GAP_S)
+            moments.append(now + _MIN_GAP_S)
         if self._waiting:
             moments.append(self._waiting[0][0])
-        moments += [state.killed_until if state.killed_by else self._opens_at(state, now) for state in self._states]
+        moments += [state.blocked_until if state.blocked_by else self._usable_at(state, now) for state in self._states]
         return min((moment for moment in moments if moment > now), default=math.inf)

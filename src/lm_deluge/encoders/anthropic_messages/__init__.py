@@ -1,1 +1,1 @@
-"""Anthropic's Messages API, from the server's side: requests read, answers written."""
+"""Server side of Anthropic's Messages API: parse requests, encode responses."""

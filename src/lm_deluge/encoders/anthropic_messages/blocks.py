@@ -1,4 +1,4 @@
-"""The blocks of messages in Anthropic's requests, read into our parts."""
+"""Parse the content blocks of messages in Anthropic's requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lm_deluge.prompt.parts import (
     ToolResultPart,
 )
 
-__all__ = ["API", "bad", "need", "read_assistant", "read_system", "read_user", "take"]
+__all__ = ["API", "bad_request", "need", "read_assistant", "read_system", "read_user", "take"]
 
 JSON = dict[str, Any]
 
@@ -38,40 +38,40 @@ _KINDS: dict[type, str] = {
 }
 
 
-def bad(message: str) -> BadRequestError:
-    """Return the error for a request that cannot be answered."""
+def bad_request(message: str) -> BadRequestError:
+    """Return the error of a request that cannot be answered."""
     return BadRequestError(message, status_code=400, type="invalid_request_error")
 
 
 def take(fields: JSON, name: str, kind: type, default: Any = None, *, at: str = "") -> Any:
-    """Return a field of a certain kind; null counts as absent."""
+    """Return a field of type `kind`, or `default` if the field is absent or null."""
     value = fields.get(name)
     if value is None:
         return default
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        raise bad(f"{at}{name}: Input should be a valid {_KINDS[kind]}")
+        raise bad_request(f"{at}{name}: Input should be a valid {_KINDS[kind]}")
     return value
 
 
 def need(fields: JSON, name: str, kind: type, *, at: str = "") -> Any:
-    """Return a field that must be there."""
+    """Return a required field of type `kind`."""
     value = take(fields, name, kind, at=at)
     if value is None:
-        raise bad(f"{at}{name}: Field required")
+        raise bad_request(f"{at}{name}: Field required")
     return value
 
 
 def read_system(content: Any, at: str) -> list[Message]:
-    """Return what the system says: text, or blocks of it."""
-    parts = [part for block, here in _blocks(content, at) for part in _text(block, here)]
+    """Return the system message of a text or of text blocks; no message if there is no text."""
+    parts = [part for block, block_path in _blocks(content, at) for part in _text(block, block_path)]
     return [Message("system", tuple(parts))] if parts else []
 
 
 def read_user(content: Any, at: str) -> list[Message]:
-    """Return what the user's side says: results of tools are messages of their own."""
+    """Return the messages of a user turn: each run of tool results becomes a message with the role `tool`."""
     messages: list[Message] = []
-    for block, here in _blocks(content, at):
-        part = _said(block, here)
+    for block, block_path in _blocks(content, at):
+        part = _user_part(block, block_path)
         role = "tool" if isinstance(part, ToolResultPart) else "user"
         if messages and messages[-1].role == role:
             messages[-1] = Message(messages[-1].role, (*messages[-1].parts, part))
@@ -81,11 +81,11 @@ def read_user(content: Any, at: str) -> list[Message]:
 
 
 def read_assistant(content: Any, at: str) -> list[Message]:
-    """Return what the model said."""
+    """Return the message of an assistant turn."""
     parts: list[Part] = []
-    for block, here in _blocks(content, at):
-        read = _OWN.get(block["type"])
-        parts += [_opaque("block", block)] if read is None else read(block, here)
+    for block, block_path in _blocks(content, at):
+        read = _ASSISTANT_BLOCKS.get(block["type"])
+        parts += [_opaque("block", block)] if read is None else read(block, block_path)
     return [Message("assistant", tuple(parts))]
 
 
@@ -95,10 +95,10 @@ def _blocks(content: Any, at: str) -> list[tuple[JSON, str]]:
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
     if not isinstance(content, list):
-        raise bad(f"{at}: Input should be a valid string or list")
+        raise bad_request(f"{at}: Input should be a valid string or list")
     for position, block in enumerate(content):
         if not isinstance(block, dict):
-            raise bad(f"{at}.{position}: Input should be a valid dictionary")
+            raise bad_request(f"{at}.{position}: Input should be a valid dictionary")
         need(block, "type", str, at=f"{at}.{position}.")
     return [(block, f"{at}.{position}.") for position, block in enumerate(content)]
 
@@ -107,9 +107,9 @@ def _opaque(kind: str, data: Any) -> ProviderDataPart:
     return ProviderDataPart(API, kind, data)
 
 
-def _said(block: JSON, at: str) -> Part:
-    """Return the part that says all that the block says, or the block as it is."""
-    found = _SAID.get(block["type"])
+def _user_part(block: JSON, at: str) -> Part:
+    """Return the part with the whole content of the block, or the block as opaque data if no part can hold it."""
+    found = _USER_BLOCKS.get(block["type"])
     if found is None:
         return _opaque("block", block)
     fields, read = found
@@ -145,15 +145,15 @@ def _inline(source: JSON, at: str, kind: str) -> Media:
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise bad(f"{at}data: Input should be valid base64") from error
-    # As a file: whether an image is what it is called is for the model to see.
+        raise bad_request(f"{at}data: Input should be valid base64") from error
+    # kind="file" skips the check of an image's format: the model decides whether it accepts the bytes.
     return load_media(data, kind="file", media_type=media_type)
 
 
 def _by_url(source: JSON, at: str, kind: str) -> Media:
     url = need(source, "url", str, at=at)
     if not url.startswith(("http://", "https://")):
-        raise bad(f"{at}url: Only http and https URLs are supported")
+        raise bad_request(f"{at}url: Only http and https URLs are supported")
     return load_media(url, kind=kind)
 
 
@@ -174,7 +174,7 @@ _SOURCES: dict[str, Callable[[JSON, str, str], Media]] = {
 
 
 def _result(block: JSON, at: str) -> Part | None:
-    parts = [_said(inner, here) for inner, here in _blocks(block.get("content"), f"{at}content")]
+    parts = [_user_part(inner, block_path) for inner, block_path in _blocks(block.get("content"), f"{at}content")]
     media = tuple(part for part in parts if isinstance(part, ImagePart | FilePart))
     text = [part.text for part in parts if isinstance(part, TextPart)]
     if len(media) + len(text) < len(parts):
@@ -183,7 +183,7 @@ def _result(block: JSON, at: str) -> Part | None:
     return ToolResultPart(need(block, "tool_use_id", str, at=at), "".join(text), media, is_error)
 
 
-_SAID: dict[str, tuple[set[str], Callable[[JSON, str], Part | None]]] = {
+_USER_BLOCKS: dict[str, tuple[set[str], Callable[[JSON, str], Part | None]]] = {
     "text": ({"type", "text", "cache_control"}, _plain_text),
     "image": ({"type", "source", "cache_control"}, _image),
     "document": ({"type", "source", "title", "cache_control"}, _document),
@@ -197,7 +197,7 @@ def _text(block: JSON, at: str) -> list[Part]:
     return [*parts, _opaque("citations", citations)] if citations else parts
 
 
-def _thought(block: JSON, at: str) -> list[Part]:
+def _reasoning(block: JSON, at: str) -> list[Part]:
     text, signature = take(block, "thinking", str, at=at), take(block, "signature", str, at=at)
     parts: list[Part] = [ReasoningPart(text)] if text else []
     return [*parts, _opaque("signature", signature)] if signature else parts
@@ -207,11 +207,15 @@ _CALL_FIELDS = {"type", "id", "name", "input", "cache_control"}
 
 
 def _call(block: JSON, at: str) -> list[Part]:
-    given = need(block, "input", dict, at=at)
-    text = msgspec.json.encode(given).decode()
-    call = ToolCallPart(need(block, "id", str, at=at), need(block, "name", str, at=at), text, given)
-    others = {name: value for name, value in block.items() if name not in _CALL_FIELDS}
-    return [call, _opaque("tool_use", others)] if others else [call]
+    arguments = need(block, "input", dict, at=at)
+    text = msgspec.json.encode(arguments).decode()
+    call = ToolCallPart(need(block, "id", str, at=at), need(block, "name", str, at=at), text, arguments)
+    other_fields = {name: value for name, value in block.items() if name not in _CALL_FIELDS}
+    return [call, _opaque("tool_use", other_fields)] if other_fields else [call]
 
 
-_OWN: dict[str, Callable[[JSON, str], list[Part]]] = {"text": _text, "thinking": _thought, "tool_use": _call}
+_ASSISTANT_BLOCKS: dict[str, Callable[[JSON, str], list[Part]]] = {
+    "text": _text,
+    "thinking": _reasoning,
+    "tool_use": _call,
+}

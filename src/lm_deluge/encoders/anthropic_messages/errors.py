@@ -1,4 +1,4 @@
-"""Errors as Anthropic writes them.
+"""Encode errors in Anthropic's format.
 
 https://platform.claude.com/docs/en/api/errors
 """
@@ -13,7 +13,7 @@ from lm_deluge.wire.sse import encode_sse
 
 __all__ = ["encode_error", "encode_stream_error"]
 
-# The type of each class, for errors that bring none of Anthropic's. The nearest class in the tree holds.
+# Anthropic's type for errors that have none of its types. The most derived class in this table applies.
 _TYPES: dict[type[APIError], str] = {
     errors.APIError: "api_error",
     errors.BadRequestError: "invalid_request_error",
@@ -25,17 +25,17 @@ _TYPES: dict[type[APIError], str] = {
     errors.RateLimitError: "rate_limit_error",
     errors.OverloadedError: "overloaded_error",
 }
-_KNOWN = {*_TYPES.values(), "timeout_error"}
+_ANTHROPIC_TYPES = {*_TYPES.values(), "timeout_error"}
 
 
 def encode_error(error: APIError) -> bytes:
-    """Write the JSON body of an error answer. The status is not in it: `error.status_code` goes before."""
+    """Return the JSON body of an error response. The HTTP status is `error.status_code`, not a field of the body."""
     nearest = next(_TYPES[each] for each in type(error).__mro__ if each in _TYPES)
-    kind = error.type if error.type in _KNOWN else nearest
+    kind = error.type if error.type in _ANTHROPIC_TYPES else nearest
     body = {"type": "error", "error": {"type": kind, "message": error.message}, "request_id": error.request_id}
     return msgspec.json.encode(body)
 
 
 def encode_stream_error(error: APIError) -> bytes:
-    """Write the frame by which a stream fails after it began. Nothing follows it, no end mark either."""
+    """Return the frame that reports an error in a started stream. No frame follows it, not even the end mark."""
     return encode_sse(encode_error(error), event="error")

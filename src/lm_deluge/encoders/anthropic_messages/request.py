@@ -1,10 +1,10 @@
-"""Requests of Anthropic's Messages, read: the inverse of what the adapter builds.
+"""Parse requests of Anthropic's Messages: the inverse of the adapter's request builder.
 
 https://platform.claude.com/docs/en/api/messages
 
-What cannot be answered raises `BadRequestError` in Anthropic's words. Media are taken inline, by http(s) URL or by id
-only: a path in a request must never make a server read its own files. Blocks that say more than our parts can, such as
-search results, stand for themselves as opaque data.
+A request that cannot be answered raises `BadRequestError` with Anthropic's wording. Media are accepted inline, by
+http(s) URL or by id only: a path in a request must never make a server read its own files. Blocks with more content
+than a part of a message can hold, such as search results, become opaque data.
 """
 
 from __future__ import annotations
@@ -14,7 +14,15 @@ from typing import Any
 import msgspec
 
 from lm_deluge.config import PromptCache, SamplingParams
-from lm_deluge.encoders.anthropic_messages.blocks import API, bad, need, read_assistant, read_system, read_user, take
+from lm_deluge.encoders.anthropic_messages.blocks import (
+    API,
+    bad_request,
+    need,
+    read_assistant,
+    read_system,
+    read_user,
+    take,
+)
 from lm_deluge.encoders.encoder import ParsedRequest
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.prompt.conversation import Conversation
@@ -26,7 +34,7 @@ __all__ = ["API", "parse_request"]
 JSON = dict[str, Any]
 
 _SAMPLING = ("temperature", "top_p", "service_tier")
-_READ = {
+_PARSED_FIELDS = {
     *_SAMPLING,
     *("model", "messages", "system", "stream", "max_tokens", "stop_sequences", "tools", "tool_choice"),
     *("thinking", "output_config", "output_format", "anthropic_version"),
@@ -35,18 +43,18 @@ _TOOL_FIELDS = {"type", "name", "description", "input_schema", "strict", "cache_
 
 
 def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | None = None) -> ParsedRequest:
-    """Read the body of a request. Some hosts say the model's name in the path, and whether to stream.
+    """Parse the body of a request. Vertex AI has the model and the streaming mode in the path, so they are arguments.
 
     Raises:
-        BadRequestError: It is no JSON object, lacks what is required, or a value is of a wrong kind.
+        BadRequestError: The body is not a JSON object, lacks a required field, or has a value of a wrong type.
     """
     raw = _parse_json(body)
     if not isinstance(raw, dict):
-        raise bad("Input should be a valid dictionary")
+        raise bad_request("Input should be a valid dictionary")
     name = take(raw, "model", str) or model
     if not name:
-        raise bad("model: Field required")
-    thinking, extra = _thinking(raw)
+        raise bad_request("model: Field required")
+    thinking, extra = _effort_and_extra(raw)
     try:
         return ParsedRequest(
             model=name,
@@ -57,18 +65,18 @@ def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | 
             tools=_tools(raw),
             output=_output(raw),
             cache=_cache(raw),
-            extra={**{name: value for name, value in raw.items() if name not in _READ}, **extra},
+            extra={**{name: value for name, value in raw.items() if name not in _PARSED_FIELDS}, **extra},
             raw=raw,
         )
     except ConfigurationError as error:
-        raise bad(error.message) from error
+        raise bad_request(error.message) from error
 
 
 def _parse_json(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise bad("The request body is not valid JSON") from error
+        raise bad_request("The request body is not valid JSON") from error
 
 
 def _params(raw: JSON, effort: str | None) -> SamplingParams:
@@ -78,7 +86,7 @@ def _params(raw: JSON, effort: str | None) -> SamplingParams:
         **fields,
         max_new_tokens=need(raw, "max_tokens", int),
         stop=take(raw, "stop_sequences", list) or None,
-        reasoning_effort=effort,  # type: ignore[arg-type]  # whatever it is, it is sent on
+        reasoning_effort=effort,  # type: ignore[arg-type]  # unknown efforts are passed on
         tool_choice=_tool_choice(choice),
         parallel_tool_calls=False if choice.get("disable_parallel_tool_use") is True else None,
     )
@@ -95,8 +103,8 @@ def _tool_choice(choice: JSON) -> str | None:
     return name
 
 
-def _thinking(raw: JSON) -> tuple[str | None, JSON]:
-    """Return the effort where one of our words says it, and what is to be passed on because none does."""
+def _effort_and_extra(raw: JSON) -> tuple[str | None, JSON]:
+    """Return the reasoning effort, and the fields to pass on because no reasoning effort is equivalent to them."""
     thinking, config = take(raw, "thinking", dict, {}), take(raw, "output_config", dict, {})
     effort = take(config, "effort", str, at="output_config.")
     extra: JSON = {}
@@ -122,7 +130,7 @@ def _tools(raw: JSON) -> tuple[Tool | ProviderTool, ...]:
     tools: list[Tool | ProviderTool] = []
     for position, tool in enumerate(take(raw, "tools", list, ())):
         if not isinstance(tool, dict):
-            raise bad(f"tools.{position}: Input should be a valid dictionary")
+            raise bad_request(f"tools.{position}: Input should be a valid dictionary")
         tools.append(_tool(tool, f"tools.{position}."))
     return tuple(tools)
 
@@ -136,20 +144,20 @@ def _tool(tool: JSON, at: str) -> Tool | ProviderTool:
     known = {field: value for field, value in given.items() if value is not None}
     try:
         own = Tool(name=name, parameters=schema, **known)
-    except ConfigurationError:  # names may be longer here
+    except ConfigurationError:  # Anthropic allows longer names than `Tool`
         return ProviderTool(tool)
     return own if tool.keys() <= _TOOL_FIELDS else ProviderTool(tool)
 
 
 def _cache(raw: JSON) -> PromptCache | None:
-    """Return the word that says best what is marked."""
+    """Return the `PromptCache` value closest to the `cache_control` marks of the request."""
     marked = 0
     for message in raw["messages"]:
         content = message.get("content")
         marked += message.get("role") == "user" and isinstance(content, list) and _has_mark(content)
     if marked:
-        words: tuple[PromptCache, ...] = ("last_user_message", "last_2_user_messages", "last_3_user_messages")
-        return words[min(marked, len(words)) - 1]
+        values: tuple[PromptCache, ...] = ("last_user_message", "last_2_user_messages", "last_3_user_messages")
+        return values[min(marked, len(values)) - 1]
     if isinstance(raw.get("system"), list) and _has_mark(raw["system"]):
         return "system_and_tools"
     return "tools_only" if _has_mark(raw.get("tools") or ()) else None
@@ -162,17 +170,17 @@ def _has_mark(blocks: Any) -> bool:
 def _messages(raw: JSON) -> list[Message]:
     messages = need(raw, "messages", list)
     if not messages:
-        raise bad("messages: at least one message is required")
+        raise bad_request("messages: at least one message is required")
     found = read_system(raw.get("system"), "system")
     for position, message in enumerate(messages):
         at = f"messages.{position}"
         if not isinstance(message, dict):
-            raise bad(f"{at}: Input should be a valid dictionary")
+            raise bad_request(f"{at}: Input should be a valid dictionary")
         role = need(message, "role", str, at=f"{at}.")
         read = {"user": read_user, "assistant": read_assistant, "system": read_system}.get(role)
         if read is None:
-            raise bad(f"{at}.role: Input should be 'user' or 'assistant'")
+            raise bad_request(f"{at}.role: Input should be 'user' or 'assistant'")
         if message.get("content") is None:
-            raise bad(f"{at}.content: Field required")
+            raise bad_request(f"{at}.content: Field required")
         found += read(message["content"], f"{at}.content")
     return found

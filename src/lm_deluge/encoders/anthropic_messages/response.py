@@ -1,37 +1,41 @@
-"""Answers of Anthropic's Messages, written: the inverse of the adapter of that name.
+"""Encode responses of Anthropic's Messages: the inverse of the adapter of the same name.
 
 https://platform.claude.com/docs/en/build-with-claude/streaming
 
-Read again, an answer has the same events, but for what this API has no place for:
+Decoding an encoded response gives the same events, except for what this API cannot express:
 
-- Ids, names and tools' ids are texts: one that is missing comes back as none, or as the decoder's own.
-- Usage stands at the head and at the end: what is reported in between is lost, and an answer that reports none has
-  zeros, as clients count on numbers.
-- A refusal is text; input of custom tools is the field `input` of an object. A call is ended where it ends or, at the
-  latest, with the answer.
-- Sources come back at the end of their block of text, all with its place.
-- `content_filter` is `refusal`. `error` is an error in the stream, and nothing follows it.
+- The response id, the model and the ids of tool calls are required strings: a missing one is decoded as None, or as an
+  id of the decoder.
+- Usage is in the first and in the last event: reports in between are lost. A response without usage has zeros, because
+  clients require numbers.
+- A refusal is text; the input of a custom tool is the field `input` of an object. A call that has no end is ended
+  together with the response.
+- Citations are decoded at the end of their text block, each with the position of the whole block.
+- `content_filter` becomes `refusal`. `error` becomes an error event, which ends the stream.
 - Generated media, log probabilities, attempts, warnings, and opaque data of other kinds are left out.
 
-An answer that was cut has no `ResponseFinished`, so it gets neither stop reason nor end mark: a terminal event is never
-made up.
+A truncated response has no `ResponseFinished`, so it gets neither a stop reason nor an end mark: the encoder never
+invents a terminal event.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeAlias
+from typing import Any, ClassVar
 
 import msgspec
 
 from lm_deluge.encoders.anthropic_messages.errors import encode_error, encode_stream_error
 from lm_deluge.encoders.anthropic_messages.request import parse_request
 from lm_deluge.encoders.encoder import Encoder, Endpoint
+from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
 from lm_deluge.errors import ServerError
 from lm_deluge.events import (
+    Attempt,
     Citation,
     Event,
     FinishReason,
+    MediaDelta,
     ProviderPart,
     ReasoningDelta,
     RefusalDelta,
@@ -57,11 +61,14 @@ _FINISH_REASONS: dict[FinishReason, str] = {
     "refusal": "refusal",
     "pause": "pause_turn",
 }
-_WORDS = {*_FINISH_REASONS.values(), "stop_sequence", "model_context_window_exceeded", "compaction"}
+_STOP_REASONS = {*_FINISH_REASONS.values(), "stop_sequence", "model_context_window_exceeded", "compaction"}
 
 
 def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: bool = True) -> Iterator[bytes]:
-    """Yield the frames of a streamed answer, each as soon as its events went in; usage is always reported."""
+    """Yield the frames of a streamed response, each as soon as the events that complete it are read.
+
+    Usage is always reported; `include_usage` and `created` have no effect.
+    """
     for event in write_events(events):
         if event["type"] == "error":
             yield encode_stream_error(ServerError(event["error"]["message"]))
@@ -70,7 +77,7 @@ def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: b
 
 
 def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
-    """Return the answer in one piece. One that was cut has no stop reason."""
+    """Return the response as one JSON document; a truncated response has no stop reason."""
     message: JSON = {}
     for event in write_events(events):
         fold = _FOLDS.get(event["type"])
@@ -78,119 +85,115 @@ def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
             message = event["message"]
         elif fold is not None:
             fold(message, event)
-    for block in message.get("content", ()):  # where the answer was cut
+    for block in message.get("content", ()):  # only in a truncated response
         block.pop("partial_json", None)
     return msgspec.json.encode(message)
 
 
 def write_events(events: Iterable[Event]) -> Iterator[JSON]:
-    """Yield the API's events, before they are put into a framing."""
-    writer = _Writer()
-    for event in events:
-        yield from writer.write(event)
+    """Yield the API's events as JSON objects, before they are framed."""
+    return _Writer().write_all(events)
 
 
-class _Writer:
-    """The state behind one answer."""
+class _Writer(EventWriter[JSON]):
+    """State of one response."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._head: JSON | None = {"type": "message", "role": "assistant", "content": []}
         self._usage = _usage(Usage())
         self._container: Any = None
-        self._kind = ""  # of the block that is being written
-        self._index = -1  # of the last block
-        self._cited = 0  # sources written in this block
-        self._calls: dict[int, int] = {}  # our index of a call to the block's, while that is open
-        self._written: set[int] = set()  # calls that have been begun
-        self._inputs: set[int] = set()  # calls of which some input was written
-        self._custom: set[int] = set()
-        self._waiting: JSON | None = None  # the head of a call: more fields may follow
+        self._block_type = ""  # type of the open block, or empty
+        self._index = -1  # index of the last block
+        self._citation_count = 0  # number of citations written in the open block
+        self._calls: dict[int, int] = {}  # index of each open call -> index of its block
+        self._started_calls: set[int] = set()  # calls whose block was started
+        self._calls_with_input: set[int] = set()  # calls that have some input already
+        self._custom_calls: set[int] = set()
+        self._pending_head: JSON | None = None  # start of a call's block: the next event may add fields to it
 
     def write(self, event: Event) -> list[JSON]:
         """Return the events that `event` completes."""
-        write = _WRITERS.get(type(event))
-        if write is None:
-            return []
-        if isinstance(event, ResponseStarted | UsageReported) or _is_of_call(event):
-            return list(write(self, event))
-        return [*self._begin(), *self._flush(), *write(self, event)]
+        if type(event) in _LEAVING_HEAD_OPEN or _is_call_field(event):
+            return list(super().write(event))
+        return [*self._send_head(), *self._flush(), *super().write(event)]
 
     def start(self, event: ResponseStarted) -> Iterator[JSON]:
-        """Keep the head: usage that follows it at once belongs there."""
+        """Keep the head of the message until the next event, which may be the usage that belongs into it."""
         self._head = {"id": event.response_id or "", **(self._head or {}), "model": event.model or ""}
         yield from ()
 
-    def _begin(self) -> Iterator[JSON]:
+    def _send_head(self) -> Iterator[JSON]:
         if self._head is not None:
             head = {"id": "", "model": "", **self._head, "stop_reason": None, "stop_sequence": None}
             self._head = None
             yield {"type": "message_start", "message": {**head, "usage": self._usage}}
 
     def _flush(self) -> Iterator[JSON]:
-        if self._waiting is not None:
-            waiting, self._waiting = self._waiting, None
-            yield waiting
+        if self._pending_head is not None:
+            head, self._pending_head = self._pending_head, None
+            yield head
 
     def _open(self, kind: str, block: JSON) -> Iterator[JSON]:
         yield from self._close()
-        self._kind = kind
+        self._block_type = kind
         self._index += 1
-        self._cited = 0
+        self._citation_count = 0
         yield {"type": "content_block_start", "index": self._index, "content_block": block}
 
     def _close(self) -> Iterator[JSON]:
-        if self._kind:
-            self._kind = ""
+        if self._block_type:
+            self._block_type = ""
             yield _stop(self._index)
 
     def _delta(self, kind: str, name: str, value: Any) -> JSON:
         return {"type": "content_block_delta", "index": self._index, "delta": {"type": kind, name: value}}
 
     def add_text(self, event: TextDelta | RefusalDelta) -> Iterator[JSON]:
-        """Write text, in the block of text that is open."""
+        """Write text into the open text block."""
         if event.text:
-            yield from self._need_text()
+            yield from self._open_text()
             yield self._delta("text_delta", "text", event.text)
 
-    def _need_text(self) -> Iterator[JSON]:
-        if self._kind != "text":
+    def _open_text(self) -> Iterator[JSON]:
+        if self._block_type != "text":
             yield from self._open("text", {"type": "text", "text": ""})
 
     def add_reasoning(self, event: ReasoningDelta) -> Iterator[JSON]:
-        """Write a thought."""
-        if self._kind != "thinking":
+        """Write reasoning into the open thinking block."""
+        if self._block_type != "thinking":
             yield from self._open("thinking", {"type": "thinking", "thinking": "", "signature": ""})
         yield self._delta("thinking_delta", "thinking", event.text)
 
     def add_citation(self, event: Citation) -> Iterator[JSON]:
-        """Write a source into the block of text that is open."""
+        """Write a citation into the open text block."""
         citation = _citation(event)
         if citation is not None:
-            yield from self._need_text()
-            self._cited += 1
+            yield from self._open_text()
+            self._citation_count += 1
             yield self._delta("citations_delta", "citation", citation)
 
     def start_call(self, event: ToolCallStarted) -> Iterator[JSON]:
-        """Begin a call. Its block stays open beside others, as calls may come mixed."""
+        """Start the block of a call. Several of these blocks can be open, because fragments of calls may interleave."""
         yield from self._close()
         self._index += 1
         self._calls[event.index] = self._index
-        self._written.add(event.index)
+        self._started_calls.add(event.index)
         if event.custom:
-            self._custom.add(event.index)
+            self._custom_calls.add(event.index)
         block = {"type": "tool_use", "id": event.id, "name": event.name, "input": {}}
-        self._waiting = {"type": "content_block_start", "index": self._index, "content_block": block}
+        self._pending_head = {"type": "content_block_start", "index": self._index, "content_block": block}
 
     def add_arguments(self, event: ToolCallDelta) -> Iterator[JSON]:
-        """Write a piece of a call's input; free text is written when it is whole."""
+        """Write a fragment of a call's input; free text is quoted as a whole by `finish_call`."""
         index = self._calls.get(event.index)
-        if index is not None and event.index not in self._custom:
-            self._inputs.add(event.index)
+        if index is not None and event.index not in self._custom_calls:
+            self._calls_with_input.add(event.index)
             yield _input(index, event.arguments)
 
     def finish_call(self, event: ToolCallFinished) -> Iterator[JSON]:
-        """End a call, with what was not written in pieces: answers that were never streamed bring calls whole."""
-        if event.index not in self._written:
+        """End a call; first write its input if no `ToolCallDelta` did: a response that was not streamed has none."""
+        if event.index not in self._started_calls:
             yield from self.start_call(ToolCallStarted(event.index, event.id, event.name, event.custom))
             yield from self._flush()
         index = self._calls.pop(event.index, None)
@@ -198,94 +201,102 @@ class _Writer:
             return
         if event.custom:
             yield _input(index, msgspec.json.encode({"input": event.arguments_text}).decode())
-        elif event.arguments_text and event.index not in self._inputs:
+        elif event.arguments_text and event.index not in self._calls_with_input:
             yield _input(index, event.arguments_text)
         yield _stop(index)
 
     def add_opaque(self, event: ProviderPart) -> Iterator[JSON]:
-        """Write what this API made of its own, where it stood."""
+        """Write opaque data of this API at its original position."""
         write = _OPAQUE.get(event.kind)
         return iter(()) if write is None else write(self, event.data)
 
     def add_signature(self, data: Any) -> Iterator[JSON]:
-        """End a thought; one that is not shown is empty."""
-        if self._kind != "thinking":
+        """Sign and end a thinking block; a signature without visible reasoning gets an empty block."""
+        if self._block_type != "thinking":
             yield from self._open("thinking", {"type": "thinking", "thinking": "", "signature": ""})
         yield self._delta("signature_delta", "signature", data)
         yield from self._close()
 
     def add_citations(self, data: Any) -> Iterator[JSON]:
-        """End a block of text, with its sources if they were not written yet."""
-        if data and not self._cited:
-            yield from self._need_text()
+        """End a text block, with its citations if they are not written yet."""
+        if data and not self._citation_count:
+            yield from self._open_text()
             for citation in data:
                 yield self._delta("citations_delta", "citation", citation)
-        if self._kind == "text":
+        if self._block_type == "text":
             yield from self._close()
 
     def add_block(self, data: Any) -> Iterator[JSON]:
-        """Write a whole block; input of tools goes in pieces, as clients know it."""
-        given = data.get("input")
-        yield from self._open("block", {**data, "input": {}} if given else data)
-        if given:
-            yield _input(self._index, msgspec.json.encode(given).decode())
+        """Write a whole block; the input of a tool is sent as a delta, because clients expect it there."""
+        tool_input = data.get("input")
+        yield from self._open("block", {**data, "input": {}} if tool_input else data)
+        if tool_input:
+            yield _input(self._index, msgspec.json.encode(tool_input).decode())
         yield from self._close()
 
     def add_call_fields(self, data: Any) -> Iterator[JSON]:
-        """Put further fields into the head of the call that was just begun."""
-        if self._waiting is not None:
-            self._waiting["content_block"] |= data
+        """Add fields to the start of the call's block, which is not sent yet."""
+        if self._pending_head is not None:
+            self._pending_head["content_block"] |= data
         yield from ()
 
     def keep_container(self, data: Any) -> Iterator[JSON]:
-        """Keep it for the end."""
+        """Keep the container for `message_delta`."""
         self._container = data
         yield from ()
 
     def keep_usage(self, event: UsageReported) -> Iterator[JSON]:
-        """Keep the count for the end; the first one completes the head, if that is not written."""
+        """Keep the usage for `message_delta`; the first usage completes the head of the message."""
         self._usage = _usage(event.usage)
-        yield from self._begin()
+        yield from self._send_head()
 
     def finish(self, event: ResponseFinished) -> Iterator[JSON]:
-        """End all blocks and the answer."""
+        """End all open blocks and the message."""
         yield from self._close()
         for index in self._calls.values():
             yield _stop(index)
         if event.finish_reason == "error":
-            message = f"the answer broke off: {event.raw_finish_reason or 'error'}"
+            message = f"the response ended with an error: {event.raw_finish_reason or 'error'}"
             yield {"type": "error", "error": {"type": "api_error", "message": message}}
             return
         raw = event.raw_finish_reason
-        reason = raw if raw in _WORDS else _FINISH_REASONS[event.finish_reason]
+        reason = raw if raw in _STOP_REASONS else _FINISH_REASONS[event.finish_reason]
         delta: JSON = {"stop_reason": reason, "stop_sequence": None}
         if self._container is not None:
             delta["container"] = self._container
         yield {"type": "message_delta", "delta": delta, "usage": self._usage}
         yield {"type": "message_stop"}
 
+    HANDLED: ClassVar[EventHandlers] = {
+        ResponseStarted: start,
+        TextDelta: add_text,
+        RefusalDelta: add_text,
+        ReasoningDelta: add_reasoning,
+        Citation: add_citation,
+        ToolCallStarted: start_call,
+        ToolCallDelta: add_arguments,
+        ToolCallFinished: finish_call,
+        ProviderPart: add_opaque,
+        UsageReported: keep_usage,
+        ResponseFinished: finish,
+    }
+    IGNORED = frozenset(
+        {
+            MediaDelta,  # Claude generates no media
+            Attempt,  # a retry of this library; no wire API reports one
+        }
+    )
 
-def _is_of_call(event: Event) -> bool:
+
+# These events send neither the head of the message nor that of a call: the events after them may add fields to it.
+_LEAVING_HEAD_OPEN = _Writer.IGNORED | {ResponseStarted, UsageReported}
+
+
+def _is_call_field(event: Event) -> bool:
     return isinstance(event, ProviderPart) and event.kind == "tool_use"
 
 
-_Write: TypeAlias = Callable[[_Writer, Any], Iterator[JSON]]
-
-_WRITERS: dict[type, _Write] = {
-    ResponseStarted: _Writer.start,
-    TextDelta: _Writer.add_text,
-    RefusalDelta: _Writer.add_text,
-    ReasoningDelta: _Writer.add_reasoning,
-    Citation: _Writer.add_citation,
-    ToolCallStarted: _Writer.start_call,
-    ToolCallDelta: _Writer.add_arguments,
-    ToolCallFinished: _Writer.finish_call,
-    ProviderPart: _Writer.add_opaque,
-    UsageReported: _Writer.keep_usage,
-    ResponseFinished: _Writer.finish,
-}
-
-_OPAQUE: dict[str, _Write] = {
+_OPAQUE: dict[str, Callable[[_Writer, Any], Iterator[JSON]]] = {
     "signature": _Writer.add_signature,
     "citations": _Writer.add_citations,
     "block": _Writer.add_block,
@@ -350,11 +361,11 @@ def _end_block(message: JSON, event: JSON) -> None:
     block = message["content"][event["index"]]
     text = block.pop("partial_json", None)
     if text is not None:
-        block["input"] = _parsed(text)
+        block["input"] = _parse_input(text)
 
 
-def _parsed(text: str) -> Any:
-    """Return the input of a call; text that is no JSON under the name that Anthropic proposes for it."""
+def _parse_input(text: str) -> Any:
+    """Return the input of a call; invalid JSON becomes `INVALID_JSON`, the field name that Anthropic proposes."""
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -389,7 +400,7 @@ ENCODER = Encoder(
     encode_response=encode_response,
     encode_error=encode_error,
     encode_stream_error=encode_stream_error,
-    # With and without the version, as base URLs come in both forms; and as Google's Vertex AI has it.
+    # With and without the version, because clients configure base URLs in both forms; then Vertex AI's paths.
     routes=(
         Endpoint(r"(/v1)?/messages"),
         Endpoint(r"(.*/publishers/anthropic)?/models/(?P<model>[^/]+):streamRawPredict", is_streamed=True),

@@ -1,1 +1,1 @@
-"""Bedrock's Converse API, from the server's side: requests read, answers written."""
+"""Server side of Bedrock's Converse API: parse requests, encode responses."""

@@ -1,23 +1,26 @@
-"""An answer as events and blocks of Converse, which Nova's own API shares.
+"""Encode a response as events and blocks of Converse, which Nova's own API shares.
 
-Read again, an answer has the same events, but for what these have no place for:
+Decoding an encoded response gives the same events, except for what Converse cannot express:
 
-- The start says neither id nor model; usage is reported once, behind the stop reason, without reasoning tokens.
-- A refusal is text. `refusal` and `pause` are words that the API does not have: `content_filtered` and `end_turn`.
-- Sources keep their title and their URL; generated sound, and opaque data of other kinds, are left out.
-- Calls whose fragments come mixed are blocks that are open at the same time.
+- The start contains neither the id nor the model. Usage is reported once, after the stop reason and without reasoning
+  tokens.
+- A refusal is text. The finish reason `refusal` becomes `content_filtered`, and `pause` becomes `end_turn`.
+- Citations keep their title and their URL; generated audio, and opaque data of other kinds, are left out.
+- Calls whose fragments interleave are blocks that are open at the same time.
 
-An answer that was cut has no `ResponseFinished`, so it gets no stop reason: a terminal event is never made up.
+A truncated response has no `ResponseFinished`, so it gets no stop reason: the encoder never invents a terminal event.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
+from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
 from lm_deluge.events import (
+    Attempt,
     Citation,
     Event,
     FinishReason,
@@ -63,79 +66,72 @@ _FINISH_REASONS: dict[FinishReason, str] = {
     "pause": "end_turn",
     "error": "malformed_model_output",
 }
-_WORDS = {
+_STOP_REASONS = {
     *("end_turn", "tool_use", "max_tokens", "stop_sequence", "guardrail_intervened", "content_filtered"),
     *("malformed_model_output", "malformed_tool_use", "model_context_window_exceeded"),
 }
 
 
-class ConverseWriter:
-    """The state behind one streamed answer."""
+class ConverseWriter(EventWriter[Named]):
+    """State of one streamed response."""
 
     def __init__(self) -> None:
-        self._is_started = False
-        self._next = 0  # the number of the next block
-        self._open: tuple[str, int] | None = None  # the block of text or reasoning that can grow
-        self._calls: dict[int, tuple[int, bool]] = {}  # the block of each open call, and whether it has arguments
+        super().__init__()
+        self._block_count = 0  # also the index of the next block
+        self._open: tuple[str, int] | None = None  # type and index of the open text or reasoning block
+        self._calls: dict[
+            int, tuple[int, bool]
+        ] = {}  # index of the block of each open call, and whether it has arguments
         self._usage: Usage | None = None
 
-    def write(self, event: Event) -> list[Named]:
-        """Return the events of the API, by their names, that `event` completes."""
-        write = _WRITERS.get(type(event))
-        if write is None:
-            return []
-        begun = [] if self._is_started else [("messageStart", {"role": "assistant"})]
-        self._is_started = True
-        return [*begun, *write(self, event)]
-
     def start(self, event: ResponseStarted) -> list[Named]:
-        """Say nothing: the start has no place for id and model."""
-        return []
+        """Open the message; the API has no field for the id and the model."""
+        return [("messageStart", {"role": "assistant"})]
 
     def add_text(self, event: TextDelta | RefusalDelta) -> list[Named]:
-        """Write a piece of text."""
-        return self._grow("text", {"text": event.text}) if event.text else []
+        """Write a text delta."""
+        return self._extend("text", {"text": event.text}) if event.text else []
 
     def add_reasoning(self, event: ReasoningDelta) -> list[Named]:
-        """Write a piece of reasoning."""
-        return self._grow("reasoning", {"reasoningContent": {"text": event.text}})
+        """Write a reasoning delta."""
+        return self._extend("reasoning", {"reasoningContent": {"text": event.text}})
 
     def add_citation(self, event: Citation) -> list[Named]:
-        """Write a source into the block of the text."""
-        return self._grow("text", {"citation": _citation(event)})
+        """Write a citation into the open text block."""
+        return self._extend("text", {"citation": _citation(event)})
 
-    def _grow(self, kind: str, delta: JSON) -> list[Named]:
+    def _extend(self, kind: str, delta: JSON) -> list[Named]:
         written: list[Named] = []
         if self._open is None or self._open[0] != kind:
             written = self._close()
-            self._open = kind, self._take_number()
+            self._open = kind, self._next_index()
         return [*written, _delta(self._open[1], delta)]
 
     def _close(self) -> list[Named]:
         found, self._open = self._open, None
         return [] if found is None else [_stop(found[1])]
 
-    def _take_number(self) -> int:
-        self._next += 1
-        return self._next - 1
+    def _next_index(self) -> int:
+        self._block_count += 1
+        return self._block_count - 1
 
     def _block(self, start: JSON | None, *deltas: JSON) -> list[Named]:
         """Write a whole block."""
         written = self._close()
-        number = self._take_number()
+        number = self._next_index()
         if start is not None:
             written.append(_start(number, start))
         return [*written, *(_delta(number, delta) for delta in deltas), _stop(number)]
 
     def start_call(self, event: ToolCallStarted) -> list[Named]:
-        """Begin a block for the call."""
+        """Start the block of a call."""
         written = self._close()
-        number = self._take_number()
+        number = self._next_index()
         self._calls[event.index] = number, False
         return [*written, _start(number, {"toolUse": {"toolUseId": event.id, "name": event.name}})]
 
     def add_arguments(self, event: ToolCallDelta) -> list[Named]:
-        """Write a piece of arguments into the block of its call."""
+        """Write a fragment of arguments into the block of its call."""
         if event.index not in self._calls:
             return []
         number, _ = self._calls[event.index]
@@ -143,7 +139,7 @@ class ConverseWriter:
         return [_delta(number, {"toolUse": {"input": event.arguments}})]
 
     def finish_call(self, event: ToolCallFinished) -> list[Named]:
-        """Write what was not written in pieces: answers that were never streamed bring calls whole."""
+        """Write what no `ToolCallDelta` delivered: a response that was not streamed has complete calls only."""
         written = []
         if event.index not in self._calls:
             written += self.start_call(ToolCallStarted(event.index, event.id, event.name))
@@ -160,48 +156,49 @@ class ConverseWriter:
         return self._block(start, {"image": {"source": source}})
 
     def add_opaque(self, event: ProviderPart) -> list[Named]:
-        """Write opaque data where it came from."""
+        """Write opaque data of this API as the block that it was decoded from."""
         if not _is_writable(event):
             return []
         if event.kind == SIGNATURE:
-            return [*self._grow("reasoning", {"reasoningContent": {"signature": event.data}}), *self._close()]
+            return [*self._extend("reasoning", {"reasoningContent": {"signature": event.data}}), *self._close()]
         if event.kind == REDACTED:
             return self._block(None, {"reasoningContent": {"redactedContent": event.data}})
         ((name, fields),) = event.data.items()
         head = {key: value for key, value in fields.items() if key not in ("input", "content")}
         if name == "toolResult":
             return self._block({name: head}, {name: fields.get("content", [])})
-        given = fields.get("input")
-        text = given if isinstance(given, str) else msgspec.json.encode(given).decode()
+        tool_input = fields.get("input")
+        text = tool_input if isinstance(tool_input, str) else msgspec.json.encode(tool_input).decode()
         return self._block({name: head}, {name: {"input": text}})
 
     def keep_usage(self, event: UsageReported) -> list[Named]:
-        """Keep the usage, which is told at the end."""
+        """Keep the usage for the last event."""
         self._usage = event.usage
         return []
 
     def finish(self, event: ResponseFinished) -> list[Named]:
-        """End the message; usage comes behind the stop reason."""
+        """End the message; the usage follows the stop reason."""
         metadata: JSON = {"metrics": {"latencyMs": 0}}
         if self._usage is not None:
             metadata = {"usage": _usage(self._usage), **metadata}
         return [*self._close(), ("messageStop", {"stopReason": _reason(event)}), ("metadata", metadata)]
 
-
-_WRITERS: dict[type, Callable[[ConverseWriter, Any], list[Named]]] = {
-    ResponseStarted: ConverseWriter.start,
-    TextDelta: ConverseWriter.add_text,
-    ReasoningDelta: ConverseWriter.add_reasoning,
-    RefusalDelta: ConverseWriter.add_text,
-    ToolCallStarted: ConverseWriter.start_call,
-    ToolCallDelta: ConverseWriter.add_arguments,
-    ToolCallFinished: ConverseWriter.finish_call,
-    Citation: ConverseWriter.add_citation,
-    MediaDelta: ConverseWriter.add_media,
-    ProviderPart: ConverseWriter.add_opaque,
-    UsageReported: ConverseWriter.keep_usage,
-    ResponseFinished: ConverseWriter.finish,
-}
+    HANDLED: ClassVar[EventHandlers] = {
+        ResponseStarted: start,
+        TextDelta: add_text,
+        ReasoningDelta: add_reasoning,
+        RefusalDelta: add_text,
+        ToolCallStarted: start_call,
+        ToolCallDelta: add_arguments,
+        ToolCallFinished: finish_call,
+        Citation: add_citation,
+        MediaDelta: add_media,
+        ProviderPart: add_opaque,
+        UsageReported: keep_usage,
+        ResponseFinished: finish,
+    }
+    IGNORED = frozenset({Attempt})  # a retry of this library; no wire API reports one
+    IMPLICIT_START = True
 
 
 def _start(number: int, start: JSON) -> Named:
@@ -217,7 +214,7 @@ def _stop(number: int) -> Named:
 
 
 def build_answer(events: Iterable[Event]) -> JSON:
-    """Return the answer in one piece. One that was cut has no stop reason."""
+    """Return the response as one JSON document; a truncated response has no stop reason."""
     builder = ResponseBuilder()
     builder.add_all(events)
     response = builder.response()
@@ -246,8 +243,8 @@ def _add_reasoning(blocks: list[JSON], part: Any) -> None:
 
 
 def _add_call(blocks: list[JSON], part: Any) -> None:
-    given = part.arguments_text if part.arguments_error or part.custom else part.arguments
-    blocks.append({"toolUse": {"toolUseId": part.id, "name": part.name, "input": given}})
+    tool_input = part.arguments_text if part.arguments_error or part.custom else part.arguments
+    blocks.append({"toolUse": {"toolUseId": part.id, "name": part.name, "input": tool_input}})
 
 
 def _add_image(blocks: list[JSON], part: Any) -> None:
@@ -257,7 +254,7 @@ def _add_image(blocks: list[JSON], part: Any) -> None:
 
 
 def _is_writable(opaque: ProviderPart | ProviderDataPart) -> bool:
-    """Whether this API has a place for the data: other providers have kinds of their own."""
+    """Whether the data are of this API: other providers have other kinds of opaque data."""
     data = opaque.data
     if opaque.kind == SERVER_TOOL:
         return isinstance(data, dict) and list(data) in (["toolUse"], ["toolResult"])
@@ -289,7 +286,7 @@ _BLOCKS: dict[type[Part], Callable[[list[JSON], Any], None]] = {
 
 
 def _cite(blocks: list[JSON], citations: list[JSON]) -> None:
-    """Put the sources beside the last text."""
+    """Attach the citations to the last text block."""
     for position in reversed(range(len(blocks))):
         if "text" in blocks[position]:
             blocks[position] = {"citationsContent": {"content": [blocks[position]], "citations": citations}}
@@ -317,4 +314,4 @@ def _usage(usage: Usage) -> JSON:
 
 def _reason(event: ResponseFinished) -> str:
     raw = event.raw_finish_reason
-    return raw if raw in _WORDS else _FINISH_REASONS[event.finish_reason]
+    return raw if raw in _STOP_REASONS else _FINISH_REASONS[event.finish_reason]

@@ -1,4 +1,4 @@
-"""Errors as Bedrock writes them.
+"""Encode errors in Bedrock's format.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/CommonErrors.html
 """
@@ -13,7 +13,7 @@ from lm_deluge.wire.eventstream import encode_event_message
 
 __all__ = ["encode_error", "encode_event", "encode_stream_error"]
 
-# The nearest class in the tree holds.
+# Bedrock's exception for each class. The most derived class in this table applies.
 _NAMES: dict[type[APIError], str] = {
     errors.APIError: "InternalServerException",
     errors.BadRequestError: "ValidationException",
@@ -27,7 +27,7 @@ _NAMES: dict[type[APIError], str] = {
     errors.ServerError: "InternalServerException",
 }
 
-# What a stream can fail with; other failures come before it begins.
+# The exceptions that a started stream can end with; Bedrock reports other errors before the stream starts.
 _IN_STREAM = {"InternalServerException", "ServiceUnavailableException", "ThrottlingException", "ValidationException"}
 
 
@@ -38,12 +38,12 @@ def _name(error: APIError) -> str:
 
 
 def encode_error(error: APIError) -> bytes:
-    """Write the JSON body of an error answer. The name stands in it, where a client without headers finds it."""
+    """Return the JSON body of an error response. `__type` names the exception for clients that ignore the headers."""
     return msgspec.json.encode({"__type": _name(error), "message": error.message})
 
 
 def encode_stream_error(error: APIError) -> bytes:
-    """Write the message by which a stream fails after it began. Nothing follows it."""
+    """Return the message that reports an error in a started stream. No message follows it."""
     name = _name(error)
     if name not in _IN_STREAM and not name.startswith("Model"):
         name = "ModelStreamErrorException"
@@ -56,6 +56,6 @@ def encode_stream_error(error: APIError) -> bytes:
 
 
 def encode_event(kind: str, payload: bytes) -> bytes:
-    """Write one event of a stream."""
+    """Return the event-stream message of one event."""
     headers = {":event-type": kind, ":content-type": "application/json", ":message-type": "event"}
     return encode_event_message(payload, headers)

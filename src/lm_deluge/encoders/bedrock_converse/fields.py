@@ -1,4 +1,4 @@
-"""Fields of a request to Bedrock, read with its words for what is wrong with them."""
+"""Typed access to the fields of requests to Bedrock; errors have Bedrock's wording."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ JSON = dict[str, Any]
 
 
 def invalid(message: str) -> BadRequestError:
-    """Return the error for a request that cannot be answered."""
+    """Return the error of a request that cannot be answered."""
     return BadRequestError(message, status_code=400, code="ValidationException")
 
 
 def read_object(body: bytes) -> JSON:
-    """Return the JSON object that a body is.
+    """Return the JSON object in a body.
 
     Raises:
-        BadRequestError: It is none.
+        BadRequestError: The body is not a JSON object.
     """
     try:
         raw = msgspec.json.decode(body)
@@ -36,10 +36,10 @@ def read_object(body: bytes) -> JSON:
 
 
 def take(fields: JSON, name: str, kind: type | tuple[type, ...], default: Any = None, *, at: str = "") -> Any:
-    """Return a field of a certain kind; null counts as absent.
+    """Return a field of type `kind`, or `default` if the field is absent or null.
 
     Raises:
-        BadRequestError: It is of another kind.
+        BadRequestError: The field has another type.
     """
     value = fields.get(name)
     if value is None:
@@ -50,10 +50,10 @@ def take(fields: JSON, name: str, kind: type | tuple[type, ...], default: Any = 
 
 
 def need(fields: JSON, name: str, kind: type, *, at: str = "") -> Any:
-    """Return a field that must be there.
+    """Return a required field of type `kind`.
 
     Raises:
-        BadRequestError: It is missing, or of another kind.
+        BadRequestError: The field is missing or has another type.
     """
     value = take(fields, name, kind, at=at)
     if value is None:
@@ -62,10 +62,10 @@ def need(fields: JSON, name: str, kind: type, *, at: str = "") -> Any:
 
 
 def read_base64(fields: JSON, name: str, *, at: str = "") -> bytes:
-    """Return the bytes in a field.
+    """Return the decoded bytes of a required base64 field.
 
     Raises:
-        BadRequestError: It is missing, or no base64.
+        BadRequestError: The field is missing or is not base64.
     """
     try:
         return base64.b64decode(need(fields, name, str, at=at), validate=True)

@@ -1,4 +1,4 @@
-"""Messages of Converse, and of Nova's own API, read: the inverse of `providers.converse_blocks`."""
+"""Parse messages of Converse and of Nova's own API: the inverse of the adapter's content blocks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ JSON = dict[str, Any]
 
 _CONTENT_BLOCK = "content_block"
 CACHE_POINT: JSON = {"cachePoint": {"type": "default"}}
-"""A mark of the cache that says nothing more, for how long it holds for example."""
+"""A cache point without options such as a time to live: the only one that a `PromptCache` value can stand for."""
 
 _TYPES = {
     "png": "image/png",
@@ -50,26 +50,26 @@ _VIDEO_TYPES = {"mkv": "video/x-matroska", "mov": "video/quicktime", "flv": "vid
 
 
 class MessageReader:
-    """Reads messages of a wire API that is known to itself as `provider`."""
+    """Parser of the messages of a request; opaque data belong to the wire API `provider`."""
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
         self.marks = 0
-        """How many marks of the cache there are. They are blocks like others until a word of ours stands for them."""
+        """Number of cache points. They are opaque blocks until `extract_cache` finds a `PromptCache` value for them."""
         self.marked_users: list[bool] = []
-        """Whether each message of the user ends with a plain mark."""
+        """For each user message, whether it ends with a plain cache point."""
         self.is_system_marked = False
-        """Whether what the system says ends with one."""
+        """Whether the system prompt ends with a plain cache point."""
 
     def read(self, raw: JSON) -> list[Message]:
-        """Return the messages, the system's first.
+        """Return the messages of a request, those of the system first.
 
         Raises:
-            BadRequestError: One cannot be read.
+            BadRequestError: A message is malformed.
         """
         messages: list[Message] = []
         system = take(raw, "system", list, [])
-        messages += self._said_by_system(system, "system.")
+        messages += self._read_system(system, "system.")
         self.is_system_marked = bool(system) and system[-1] == CACHE_POINT
         found = need(raw, "messages", list)
         if not found:
@@ -80,7 +80,7 @@ class MessageReader:
                 raise invalid(f"The value at {at[:-1]} is of a wrong type.")
             role = need(message, "role", str, at=at)
             if role not in _ROLES:
-                raise invalid(f"The value at {at}role is none of: user, assistant, system.")
+                raise invalid(f"The value at {at}role must be one of: user, assistant, system.")
             blocks = need(message, "content", list, at=at)
             messages += _ROLES[role](self, blocks, f"{at}content.")
         return messages
@@ -96,18 +96,20 @@ class MessageReader:
     def _opaque(self, block: JSON, kind: str = _CONTENT_BLOCK) -> ProviderDataPart:
         return ProviderDataPart(self._provider, kind, block)
 
-    def _said_by_system(self, blocks: list[Any], at: str) -> list[Message]:
+    def _read_system(self, blocks: list[Any], at: str) -> list[Message]:
         parts = [self._system_part(block, f"{at}{position}.") for position, block in enumerate(blocks)]
         return [Message("system", (part,)) for part in parts]
 
-    def _said_by_user(self, blocks: list[Any], at: str) -> list[Message]:
-        """Return the messages in a turn of the user: results of tools are messages of their own."""
+    def _read_user(self, blocks: list[Any], at: str) -> list[Message]:
+        """Return the messages of a user turn: each run of tool results becomes a message with the role `tool`."""
         runs: list[tuple[str, list[Part]]] = []
         for position, block in enumerate(blocks):
-            here = f"{at}{position}."
-            name, value = _only_field(block, here)
+            block_path = f"{at}{position}."
+            name, value = _only_field(block, block_path)
             is_result = name == "toolResult"
-            part = self._result(value, block, here) if is_result else self._content(name, value, block, here)
+            part = (
+                self._result(value, block, block_path) if is_result else self._content(name, value, block, block_path)
+            )
             role = "tool" if isinstance(part, ToolResultPart) else "user"
             if not runs or runs[-1][0] != role:
                 runs.append((role, []))
@@ -123,18 +125,18 @@ class MessageReader:
         return part or self._block(name, block)
 
     def _result(self, value: Any, block: JSON, at: str) -> Part:
-        """Return the result of a tool; one that has more than text and media is kept in the API's words."""
+        """Return the result of a tool; a result with other content than text and media becomes opaque data."""
         fields = _object(value, f"{at}toolResult")
         at = f"{at}toolResult."
         texts: list[str] = []
         media: list[ImagePart | FilePart] = []
-        for position, piece in enumerate(need(fields, "content", list, at=at)):
-            here = f"{at}content.{position}."
-            name, inner = _only_field(piece, here)
+        for position, content in enumerate(need(fields, "content", list, at=at)):
+            block_path = f"{at}content.{position}."
+            name, inner = _only_field(content, block_path)
             if name == "json":
                 texts.append(msgspec.json.encode(inner).decode())
                 continue
-            part = self._content(name, inner, piece, here)
+            part = self._content(name, inner, content, block_path)
             if isinstance(part, TextPart):
                 texts.append(part.text)
             elif isinstance(part, ImagePart | FilePart):
@@ -144,27 +146,27 @@ class MessageReader:
         is_error = fields.get("status") == "error"
         return ToolResultPart(need(fields, "toolUseId", str, at=at), "".join(texts), tuple(media), is_error)
 
-    def _said_by_model(self, blocks: list[Any], at: str) -> list[Message]:
+    def _read_assistant(self, blocks: list[Any], at: str) -> list[Message]:
         parts: list[Part] = []
         for position, block in enumerate(blocks):
-            here = f"{at}{position}."
-            name, value = _only_field(block, here)
+            block_path = f"{at}{position}."
+            name, value = _only_field(block, block_path)
             if name == "text":
-                parts.append(TextPart(_text(value, here)))
-            elif name == "toolUse" and _object(value, here).get("type") != "server_tool_use":
-                parts.append(_call(value, f"{here}toolUse."))
+                parts.append(TextPart(_text(value, block_path)))
+            elif name == "toolUse" and _object(value, block_path).get("type") != "server_tool_use":
+                parts.append(_call(value, f"{block_path}toolUse."))
             elif name == "reasoningContent":
-                parts += self._reasoning(_object(value, here), f"{here}reasoningContent.")
+                parts += self._reasoning(_object(value, block_path), f"{block_path}reasoningContent.")
             else:
-                parts += self._other(name, value, block, here)
+                parts += self._other_parts(name, value, block, block_path)
         return [Message("assistant", tuple(parts))]
 
-    def _other(self, name: str, value: Any, block: JSON, at: str) -> list[Part]:
+    def _other_parts(self, name: str, value: Any, block: JSON, at: str) -> list[Part]:
         if name in ("toolUse", "toolResult"):
             return [self._opaque(block, SERVER_TOOL)]
         if name == "citationsContent":
-            pieces = take(_object(value, at), "content", list, [], at=at)
-            return [TextPart(_text(_object(piece, at).get("text", ""), at)) for piece in pieces]
+            contents = take(_object(value, at), "content", list, [], at=at)
+            return [TextPart(_text(_object(content, at).get("text", ""), at)) for content in contents]
         return [self._content(name, value, block, at)]
 
     def _reasoning(self, fields: JSON, at: str) -> list[Part]:
@@ -179,7 +181,7 @@ class MessageReader:
 
 
 def without_marks(messages: list[Message]) -> list[Message]:
-    """Return the messages without plain marks of the cache, and without those that were nothing else."""
+    """Return the messages without plain cache points, and without messages that contain nothing else."""
     kept = []
     for message in messages:
         parts = tuple(part for part in message.parts if not (_is_block(part) and part.data == CACHE_POINT))
@@ -193,9 +195,9 @@ def _is_block(part: Part) -> TypeGuard[ProviderDataPart]:
 
 
 _ROLES: dict[str, Callable[[MessageReader, list[Any], str], list[Message]]] = {
-    "system": MessageReader._said_by_system,  # noqa: SLF001 - the table stands below its class
-    "user": MessageReader._said_by_user,  # noqa: SLF001
-    "assistant": MessageReader._said_by_model,  # noqa: SLF001
+    "system": MessageReader._read_system,  # noqa: SLF001 - the table is below its class
+    "user": MessageReader._read_user,  # noqa: SLF001
+    "assistant": MessageReader._read_assistant,  # noqa: SLF001
 }
 
 
@@ -206,7 +208,7 @@ def _object(value: Any, at: str) -> JSON:
 
 
 def _only_field(block: Any, at: str) -> tuple[str, Any]:
-    """Return the one field of a block. Clients write those of others as null, if at all."""
+    """Return the only field of a block that is not null: some clients send the fields of other types as null."""
     found = [(name, value) for name, value in _object(block, at).items() if value is not None and name != "type"]
     if len(found) != 1:
         raise invalid(f"The value at {at[:-1]} must have exactly one of the members of ContentBlock.")
@@ -226,11 +228,11 @@ def _call(value: JSON, at: str) -> ToolCallPart:
 
 
 def _maybe_media(fields: JSON, media_type: str | None, at: str) -> Media | None:
-    """Return the medium in a block, None where it is given in a way that no part of ours knows."""
+    """Return the medium of a block, None if no part can hold its source."""
     source = need(fields, "source", dict, at=at)
-    place = take(source, "s3Location", dict, at=f"{at}source.")
-    if place is not None and "bucketOwner" not in place:
-        uri = need(place, "uri", str, at=f"{at}source.s3Location.")
+    location = take(source, "s3Location", dict, at=f"{at}source.")
+    if location is not None and "bucketOwner" not in location:
+        uri = need(location, "uri", str, at=f"{at}source.s3Location.")
         return Media(media_type=media_type, url=uri) if uri.startswith("s3://") else None
     if "bytes" not in source:
         return None

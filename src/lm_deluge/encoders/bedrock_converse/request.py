@@ -1,4 +1,4 @@
-"""Requests of Converse, read: the inverse of what the adapter builds.
+"""Parse requests of Converse: the inverse of the adapter's request builder.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html
 """
@@ -18,14 +18,14 @@ from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.tool import ProviderTool, Tool
 
-__all__ = ["parse_request", "read_tool_choice", "read_tools", "settle_cache"]
+__all__ = ["extract_cache", "parse_request", "read_tool_choice", "read_tools"]
 
 JSON = dict[str, Any]
-Settled: TypeAlias = tuple[Conversation, tuple[Tool | ProviderTool, ...]]
+ConversationAndTools: TypeAlias = tuple[Conversation, tuple[Tool | ProviderTool, ...]]
 
-_READ = {"messages", "system", "inferenceConfig", "toolConfig", "serviceTier", "outputConfig"}
-_MORE = "additionalModelRequestFields"
-_USER_MARKS: dict[int, PromptCache] = {
+_PARSED_FIELDS = {"messages", "system", "inferenceConfig", "toolConfig", "serviceTier", "outputConfig"}
+_VENDOR_FIELDS = "additionalModelRequestFields"
+_VALUES_BY_USER_MARKS: dict[int, PromptCache] = {
     1: "last_user_message",
     2: "last_2_user_messages",
     3: "last_3_user_messages",
@@ -33,17 +33,17 @@ _USER_MARKS: dict[int, PromptCache] = {
 
 
 def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | None = None) -> ParsedRequest:
-    """Read the body of a request; model and kind of answer stand in its path.
+    """Parse the body of a request; the model and the streaming mode are in the path, so they are arguments.
 
     Raises:
-        BadRequestError: It is no JSON object, lacks `messages`, or a value is of a wrong kind.
+        BadRequestError: The body is not a JSON object, lacks `messages`, or has a value of a wrong type.
     """
     raw = read_object(body)
     if not model:
         raise invalid("The value at modelId failed to satisfy constraint: Member must not be null.")
     reader = MessageReader("bedrock-converse")
     try:
-        cache, (conversation, tools) = settle_cache(raw, reader, reader.read(raw))
+        cache, (conversation, tools) = extract_cache(raw, reader, reader.read(raw))
         effort, extra = _effort(raw)
         return ParsedRequest(
             model=model,
@@ -76,35 +76,35 @@ def _params(raw: JSON, effort: Any) -> SamplingParams:
 
 
 def _effort(raw: JSON) -> tuple[str | None, JSON]:
-    """Return how much the model is to think, and the fields that are passed on: those that say nothing else."""
-    extra = {name: value for name, value in raw.items() if name not in _READ}
+    """Return the reasoning effort, and the fields of the body to pass on because they have no counterpart."""
+    extra = {name: value for name, value in raw.items() if name not in _PARSED_FIELDS}
     effort: str | None = take(take(raw, "outputConfig", dict, {}), "effort", str, at="outputConfig.")
-    found = _effort_of_fields(raw.get(_MORE), effort)
+    found = _effort_of_fields(raw.get(_VENDOR_FIELDS), effort)
     if found is not None:
-        del extra[_MORE]
+        del extra[_VENDOR_FIELDS]
     return found or effort, extra
 
 
-def _effort_of_fields(more: Any, effort: str | None) -> str | None:
-    """Return the effort that a vendor's own fields stand for, None where they say anything else."""
-    match more:
-        case {"thinking": {"type": "adaptive"}} if more == {"thinking": {"type": "adaptive"}}:
+def _effort_of_fields(fields: Any, effort: str | None) -> str | None:
+    """Return the reasoning effort in a vendor's own fields, None if they contain anything besides it."""
+    match fields:
+        case {"thinking": {"type": "adaptive"}} if fields == {"thinking": {"type": "adaptive"}}:
             return effort
-        case {"thinking": {"type": "disabled"}} | {"reasoningConfig": {"type": "disabled"}} if len(more) == 1:
+        case {"thinking": {"type": "disabled"}} | {"reasoningConfig": {"type": "disabled"}} if len(fields) == 1:
             return "none"
-        case {"reasoningConfig": {"type": "enabled", "maxReasoningEffort": str(word)}} if len(more) == 1:
-            return word
-        case {"reasoning_effort": str(word)} if len(more) == 1:
-            return word
+        case {"reasoningConfig": {"type": "enabled", "maxReasoningEffort": str(value)}} if len(fields) == 1:
+            return value
+        case {"reasoning_effort": str(value)} if len(fields) == 1:
+            return value
         case _:
             return None
 
 
 def read_tools(raw: JSON) -> tuple[Tool | ProviderTool, ...]:
-    """Return the tools; those that only the API knows in its own words.
+    """Return the tools; a tool that is not a `toolSpec` becomes a `ProviderTool`.
 
     Raises:
-        BadRequestError: One is none.
+        BadRequestError: A tool is malformed.
     """
     tools: list[Tool | ProviderTool] = []
     for position, tool in enumerate(take(take(raw, "toolConfig", dict, {}), "tools", list, (), at="toolConfig.")):
@@ -129,39 +129,41 @@ def read_tools(raw: JSON) -> tuple[Tool | ProviderTool, ...]:
 
 
 def read_tool_choice(raw: JSON) -> str | None:
-    """Return which tool is to be called.
+    """Return the tool choice: "auto", "required", the name of a tool, or None if the request has none.
 
     Raises:
-        BadRequestError: It cannot be read.
+        BadRequestError: The tool choice is malformed.
     """
     choice = take(take(raw, "toolConfig", dict, {}), "toolChoice", dict, at="toolConfig.")
     if not choice:
         return None
-    (word, value), *_ = choice.items()
-    if word == "tool" and isinstance(value, dict):
+    (choice_type, value), *_ = choice.items()
+    if choice_type == "tool" and isinstance(value, dict):
         name: str = need(value, "name", str, at="toolConfig.toolChoice.tool.")
         return name
-    return {"auto": "auto", "any": "required"}.get(word)
+    return {"auto": "auto", "any": "required"}.get(choice_type)
 
 
 def _find_cache(raw: JSON, reader: MessageReader) -> PromptCache | None:
-    """Return the word of ours that stands for all marks of the cache; None where there are none, or others."""
+    """Return the `PromptCache` value equivalent to all cache points, None if there are none or no value matches."""
     tools = take(take(raw, "toolConfig", dict, {}), "tools", list, (), at="toolConfig.")
     marks = [tool for tool in tools if isinstance(tool, dict) and "cachePoint" in tool]
     total = reader.marks + len(marks)
     has_marked_tools = bool(tools) and tools[-1] == CACHE_POINT
     has_tools, has_system = len(tools) > len(marks), any(block != CACHE_POINT for block in raw.get("system") or ())
-    of_users = sum(reader.marked_users)
-    if total and of_users == total and all(reader.marked_users[-total:]):
-        return _USER_MARKS.get(total)
+    user_marks = sum(reader.marked_users)
+    if total and user_marks == total and all(reader.marked_users[-total:]):
+        return _VALUES_BY_USER_MARKS.get(total)
     if total == has_marked_tools == 1:
         return "tools_only"
     is_all = reader.is_system_marked == has_system and has_marked_tools == has_tools
     return "system_and_tools" if total and is_all and total == has_system + has_tools else None
 
 
-def settle_cache(raw: JSON, reader: MessageReader, messages: list[Message]) -> tuple[PromptCache | None, Settled]:
-    """Return the word for the marks of the cache, and messages and tools without them where there is one."""
+def extract_cache(
+    raw: JSON, reader: MessageReader, messages: list[Message]
+) -> tuple[PromptCache | None, ConversationAndTools]:
+    """Return the `PromptCache` value, the messages and the tools; with a value, they have no cache points."""
     tools = read_tools(raw)
     cache = _find_cache(raw, reader)
     if cache is not None:
@@ -180,7 +182,7 @@ def _output(raw: JSON) -> JSON | None:
     try:
         schema = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise invalid(f"The value at {at}structure.jsonSchema.schema is no JSON.") from error
+        raise invalid(f"The value at {at}structure.jsonSchema.schema is not JSON.") from error
     if not isinstance(schema, dict):
-        raise invalid(f"The value at {at}structure.jsonSchema.schema is no JSON schema.")
+        raise invalid(f"The value at {at}structure.jsonSchema.schema is not a JSON schema.")
     return schema

@@ -1,4 +1,4 @@
-"""Answers of Bedrock's Converse, written: the inverse of the adapter of that name.
+"""Encode responses of Bedrock's Converse: the inverse of the adapter of the same name.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
 """
@@ -20,15 +20,16 @@ __all__ = ["ENCODER", "encode_response", "encode_stream"]
 
 
 def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: bool = True) -> Iterator[bytes]:
-    """Yield the frames of a streamed answer, each as soon as its events went in. Usage is always told."""
-    writer = ConverseWriter()
-    for event in events:
-        for name, fields in writer.write(event):
-            yield encode_event(name, msgspec.json.encode(fields))
+    """Yield the frames of a streamed response, each as soon as the events that complete it are read.
+
+    Usage is always reported; `include_usage` and `created` have no effect.
+    """
+    for name, fields in ConverseWriter().write_all(events):
+        yield encode_event(name, msgspec.json.encode(fields))
 
 
 def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
-    """Return the answer in one piece. One that was cut has no stop reason."""
+    """Return the response as one JSON document; a truncated response has no stop reason."""
     return msgspec.json.encode(build_answer(events))
 
 

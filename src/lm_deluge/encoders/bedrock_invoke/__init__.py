@@ -1,1 +1,1 @@
-"""Bedrock's InvokeModel API, from the server's side: requests read, answers written."""
+"""Server side of Bedrock's InvokeModel API: parse requests, encode responses."""

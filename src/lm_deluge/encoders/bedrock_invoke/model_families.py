@@ -1,4 +1,4 @@
-"""In which form a model of Bedrock's native API is asked and answers, as its id says."""
+"""The request and response format of a model of Bedrock's native API, by the model's id."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 __all__ = ["find_form"]
 
-# Tried in order. In front of the vendor may stand a region; answers of Claude and its kin name no vendor at all.
+# Tried in order. A region may precede the vendor. In responses, the ids of Claude models contain no vendor.
 _FORMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(rf"(?:arn:.*/)?(?:[a-z-]+\.)?{pattern}"), form)
     for pattern, form in (
@@ -22,5 +22,5 @@ _FORMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 
 
 def find_form(model: str | None) -> str:
-    """Return the form's name; `chat`, OpenAI's, where the id says nothing."""
+    """Return the name of the format; `chat`, OpenAI's format, if no pattern matches the id."""
     return next((form for pattern, form in _FORMS if model and pattern.match(model)), "chat")

@@ -1,4 +1,4 @@
-"""Requests of Bedrock's native API, read in the form of the model's family: the inverse of what the adapter builds.
+"""Parse requests of Bedrock's native API, whose format depends on the model: the inverse of the adapter's builder.
 
 https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html
 """
@@ -14,7 +14,7 @@ from lm_deluge.config import SamplingParams
 from lm_deluge.encoders.anthropic_messages.request import parse_request as parse_claude
 from lm_deluge.encoders.bedrock_converse.fields import invalid, read_object, take
 from lm_deluge.encoders.bedrock_converse.messages import MessageReader
-from lm_deluge.encoders.bedrock_converse.request import read_tool_choice, settle_cache
+from lm_deluge.encoders.bedrock_converse.request import extract_cache, read_tool_choice
 from lm_deluge.encoders.bedrock_invoke.model_families import find_form
 from lm_deluge.encoders.bedrock_invoke.text_models import TEXT_FORMS
 from lm_deluge.encoders.encoder import ParsedRequest
@@ -29,14 +29,14 @@ __all__ = ["parse_request"]
 JSON = dict[str, Any]
 
 _API = "bedrock-invoke"
-_NOVA_READ = {"schemaVersion", "messages", "system", "inferenceConfig", "toolConfig"}
+_NOVA_FIELDS = {"schemaVersion", "messages", "system", "inferenceConfig", "toolConfig"}
 
 
 def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | None = None) -> ParsedRequest:
-    """Read the body of a request; model and kind of answer stand in its path.
+    """Parse the body of a request; the model and the streaming mode are in the path, so they are arguments.
 
     Raises:
-        BadRequestError: It is no JSON object, or not in the form of the model's family.
+        BadRequestError: The body is not a JSON object, or not in the format of the model's family.
     """
     raw = read_object(body)
     if not model:
@@ -49,15 +49,15 @@ def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | 
     return msgspec.structs.replace(
         parsed,
         model=model,
-        conversation=Conversation([_owned(message) for message in parsed.conversation]),
+        conversation=Conversation([_with_own_provider(message) for message in parsed.conversation]),
         is_streamed=bool(is_streamed),
         wants_usage=True,
         raw=raw,
     )
 
 
-def _owned(message: Message) -> Message:
-    """Return the message with its opaque data as this API's own, whoever's form it came in."""
+def _with_own_provider(message: Message) -> Message:
+    """Return the message with this API as the provider of its opaque data, whose format may be that of another API."""
     parts = [
         msgspec.structs.replace(part, provider=_API) if isinstance(part, ProviderDataPart) else part
         for part in message.parts
@@ -81,10 +81,10 @@ def _parse_claude(raw: JSON, model: str) -> ParsedRequest:
 
 def _parse_nova(raw: JSON, model: str) -> ParsedRequest:
     reader = MessageReader(_API)
-    cache, (conversation, tools) = settle_cache(raw, reader, reader.read(raw))
+    cache, (conversation, tools) = extract_cache(raw, reader, reader.read(raw))
     config = dict(take(raw, "inferenceConfig", dict, {}))
     at = "inferenceConfig."
-    # The documentation of Nova's first generation has both names.
+    # The documentation of Nova's first generation uses both names.
     limit = take(config, "maxTokens", int, take(config, "max_new_tokens", int, at=at), at=at)
     effort = _effort(config.get("reasoningConfig"))
     params = SamplingParams(
@@ -93,9 +93,9 @@ def _parse_nova(raw: JSON, model: str) -> ParsedRequest:
         top_p=take(config, "topP", (int, float), at=at),
         stop=take(config, "stopSequences", list, at=at) or None,
         tool_choice=read_tool_choice(raw),
-        reasoning_effort=effort,  # type: ignore[arg-type]  # checked where it is used
+        reasoning_effort=effort,  # type: ignore[arg-type]  # unknown efforts are passed on
     )
-    extra = {name: value for name, value in raw.items() if name not in _NOVA_READ}
+    extra = {name: value for name, value in raw.items() if name not in _NOVA_FIELDS}
     if set(config) - _NOVA_CONFIG or ("reasoningConfig" in config and effort is None):
         extra["inferenceConfig"] = config
     return ParsedRequest(
@@ -115,8 +115,8 @@ def _effort(config: Any) -> str | None:
     match config:
         case {"type": "disabled"}:
             return "none"
-        case {"type": "enabled", "maxReasoningEffort": str(word)}:
-            return word
+        case {"type": "enabled", "maxReasoningEffort": str(effort)}:
+            return effort
         case _:
             return None
 

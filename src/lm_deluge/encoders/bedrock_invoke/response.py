@@ -1,9 +1,9 @@
-"""Answers of Bedrock's native API, written: each in the form of the family that the answer's model is of.
+"""Encode responses of Bedrock's native API, each in the format of its model's family.
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModelWithResponseStream.html
 
-An answer that names no model, or one of no family, is written in OpenAI's form. What is lost is what the encoder of
-that form says, or all but text where a family continues text.
+A response without a model, or with a model of no known family, gets OpenAI's format. The encoder of each format
+documents what the format cannot express; those of text-completion models hold only text, finish reason and usage.
 """
 
 from __future__ import annotations
@@ -33,30 +33,33 @@ JSON = dict[str, Any]
 
 
 def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: bool = True) -> Iterator[bytes]:
-    """Yield the frames of a streamed answer, each as soon as its events went in. Usage is always told."""
-    form, events = _form_of(iter(events))
-    for data in _STREAMS.get(form, _write_text)(form, _Watched(events), created):
+    """Yield the frames of a streamed response, each as soon as the events that complete it are read.
+
+    Usage is always reported; `include_usage` has no effect.
+    """
+    form, events = _find_format(iter(events))
+    for data in _STREAMS.get(form, _write_text)(form, _UsageRecorder(events), created):
         yield encode_event("chunk", b'{"bytes":"%b"}' % b2a_base64(data, newline=False))
 
 
 def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
-    """Return the answer in one piece."""
+    """Return the response as one JSON document."""
     events = list(events)
-    form, _ = _form_of(iter(events))
+    form, _ = _find_format(iter(events))
     if form in TEXT_FORMS:
         return msgspec.json.encode(build_text_answer(TEXT_FORMS[form], events))
     return _DOCUMENTS[form](events, created)
 
 
-def _form_of(events: Iterator[Event]) -> tuple[str, Iterator[Event]]:
-    """Return the form of the answer's model, and all of the events."""
+def _find_format(events: Iterator[Event]) -> tuple[str, Iterator[Event]]:
+    """Return the format for the response's model, and an iterator over all of the events."""
     first = next(events, None)
     model = first.model if isinstance(first, ResponseStarted) else None
     return find_form(model), chain(() if first is None else (first,), events)
 
 
-class _Watched:
-    """Events that pass, with the last usage among them."""
+class _UsageRecorder:
+    """Iterable over events that keeps the last usage among those already read."""
 
     def __init__(self, events: Iterable[Event]) -> None:
         self._events = events
@@ -69,45 +72,43 @@ class _Watched:
             yield event
 
 
-def _write_text(form: str, events: _Watched, created: int) -> Iterator[bytes]:
+def _write_text(form: str, events: _UsageRecorder, created: int) -> Iterator[bytes]:
     for chunk in write_text(TEXT_FORMS[form], events):
         yield msgspec.json.encode(chunk)
 
 
-def _write_nova(form: str, events: _Watched, created: int) -> Iterator[bytes]:
-    writer = ConverseWriter()
-    for event in events:
-        for name, fields in writer.write(event):
-            counted = metrics(events.usage) if name == "metadata" else {}
-            yield msgspec.json.encode({name: fields, **counted})
+def _write_nova(form: str, events: _UsageRecorder, created: int) -> Iterator[bytes]:
+    for name, fields in ConverseWriter().write_all(events):
+        metrics_fields = metrics(events.usage) if name == "metadata" else {}
+        yield msgspec.json.encode({name: fields, **metrics_fields})
 
 
-def _write_claude(form: str, events: _Watched, created: int) -> Iterator[bytes]:
+def _write_claude(form: str, events: _UsageRecorder, created: int) -> Iterator[bytes]:
     for event in anthropic.write_events(events):
-        counted = metrics(events.usage) if event["type"] == "message_stop" else {}
-        yield msgspec.json.encode({**event, **counted})
+        metrics_fields = metrics(events.usage) if event["type"] == "message_stop" else {}
+        yield msgspec.json.encode({**event, **metrics_fields})
 
 
-def _write_chat(form: str, events: _Watched, created: int) -> Iterator[bytes]:
+def _write_chat(form: str, events: _UsageRecorder, created: int) -> Iterator[bytes]:
     for frame in openai_chat.encode_stream(events, created=created):
         data = _data_of(frame)
         if data.startswith(b"{"):
-            # The chunk that tells the usage is the last one.
+            # The chunk with the usage is the last one.
             is_last = b'"choices":[],' in data and events.usage is not None
             yield _with_metrics(data, events.usage) if is_last else data
 
 
 def _data_of(frame: bytes) -> bytes:
-    """Return what is in a server-sent event of one line."""
+    """Return the data of a server-sent event that has one data line."""
     return frame.partition(b"data: ")[2].strip()
 
 
 def _with_metrics(data: bytes, usage: Usage | None) -> bytes:
-    counted = msgspec.json.encode(metrics(usage))
-    return data if counted == b"{}" else data[:-1] + b"," + counted[1:]
+    metrics_fields = msgspec.json.encode(metrics(usage))
+    return data if metrics_fields == b"{}" else data[:-1] + b"," + metrics_fields[1:]
 
 
-_STREAMS: dict[str, Callable[[str, _Watched, int], Iterator[bytes]]] = {
+_STREAMS: dict[str, Callable[[str, _UsageRecorder, int], Iterator[bytes]]] = {
     "claude": _write_claude,
     "nova": _write_nova,
     "chat": _write_chat,

@@ -1,16 +1,33 @@
-"""Answers of models that continue text, each vendor's in its own words, and their requests, read.
+"""Parse requests and encode responses of text-completion models, in the format of each vendor.
 
-Only text, the reason why it ends and the tokens have a place in them.
+The responses hold only text, the finish reason and usage.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from lm_deluge.config import SamplingParams
 from lm_deluge.encoders.bedrock_converse.fields import need, take
-from lm_deluge.events import Event, FinishReason, RefusalDelta, ResponseFinished, TextDelta, UsageReported
+from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
+from lm_deluge.events import (
+    Attempt,
+    Citation,
+    Event,
+    FinishReason,
+    MediaDelta,
+    ProviderPart,
+    ReasoningDelta,
+    RefusalDelta,
+    ResponseFinished,
+    ResponseStarted,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallFinished,
+    ToolCallStarted,
+    UsageReported,
+)
 from lm_deluge.prompt.message import Message
 from lm_deluge.response import ResponseBuilder
 from lm_deluge.usage import Usage
@@ -21,16 +38,16 @@ JSON = dict[str, Any]
 
 
 class TextForm(NamedTuple):
-    """How one family writes.
+    """The format of one model family.
 
     Attributes:
-        prompt: The field of a request that has the prompt.
-        fields: Where each of our parameters stands in a request; a dot leads into an object.
-        chunk: Make a chunk of a piece of text.
-        last: Make the last chunk of the reason.
-        whole: Make a plain answer of text, reason and tokens.
-        words: The words for why an answer ends: at its own end, or at the limit.
-        known: Fields of a request that say nothing more.
+        prompt: The field of a request with the prompt.
+        fields: Name of a sampling parameter -> its field in a request; a dot separates an object and its field.
+        chunk: Function from a text delta to a chunk.
+        last: Function from the finish reason to the last chunk.
+        whole: Function from text, finish reason and usage to a response that is not streamed.
+        reasons: The family's values for the finish reasons "stop" and "length".
+        known: Fields of a request without a counterpart that need not be passed on.
     """
 
     prompt: str
@@ -38,19 +55,19 @@ class TextForm(NamedTuple):
     chunk: Callable[[str], JSON]
     last: Callable[[str], JSON]
     whole: Callable[[str, str | None, Usage | None], JSON]
-    words: tuple[str, str]
+    reasons: tuple[str, str]
     known: frozenset[str] = frozenset()
 
     def read(self, raw: JSON) -> tuple[list[Message], SamplingParams, JSON]:
-        """Return the messages and parameters of a request, and the fields that are passed on.
+        """Return the messages and parameters of a request, and the fields to pass on.
 
         Raises:
-            BadRequestError: It cannot be read.
+            BadRequestError: The request is malformed.
         """
         read = {self.prompt, *self.known}
         values: JSON = {}
-        for name, place in self.fields.items():
-            outer, _, inner = place.rpartition(".")
+        for name, path in self.fields.items():
+            outer, _, inner = path.rpartition(".")
             values[name] = (take(raw, outer, dict, {}) if outer else raw).get(inner)
             read.add(outer or inner)
         messages = [Message.user(need(raw, self.prompt, str))]
@@ -144,33 +161,65 @@ TEXT_FORMS: dict[str, TextForm] = {
 
 
 def write_text(form: TextForm, events: Iterable[Event]) -> Iterator[JSON]:
-    """Yield the chunks of a streamed answer, each as soon as its events went in."""
-    usage = None
-    for event in events:
-        if isinstance(event, TextDelta | RefusalDelta) and event.text:
-            yield form.chunk(event.text)
-        elif isinstance(event, UsageReported):
-            usage = event.usage
-        elif isinstance(event, ResponseFinished):
-            yield {**form.last(_word(form, event.finish_reason)), **metrics(usage)}
+    """Yield the chunks of a streamed response, each as soon as the events that complete it are read."""
+    return _TextWriter(form).write_all(events)
+
+
+class _TextWriter(EventWriter[JSON]):
+    """State of one streamed response of a text-completion model."""
+
+    def __init__(self, form: TextForm) -> None:
+        super().__init__()
+        self._form = form
+        self._usage: Usage | None = None
+
+    def add_text(self, event: TextDelta | RefusalDelta) -> list[JSON]:
+        return [self._form.chunk(event.text)] if event.text else []
+
+    def keep_usage(self, event: UsageReported) -> list[JSON]:
+        self._usage = event.usage
+        return []
+
+    def finish(self, event: ResponseFinished) -> list[JSON]:
+        return [{**self._form.last(_finish_reason(self._form, event.finish_reason)), **metrics(self._usage)}]
+
+    HANDLED: ClassVar[EventHandlers] = {
+        TextDelta: add_text,
+        RefusalDelta: add_text,
+        UsageReported: keep_usage,
+        ResponseFinished: finish,
+    }
+    IGNORED = frozenset(
+        {
+            ResponseStarted,  # chunks have fields for neither id nor model
+            ReasoningDelta,  # these models continue a text: they have no reasoning, tools, sources or media
+            ToolCallStarted,
+            ToolCallDelta,
+            ToolCallFinished,
+            Citation,
+            MediaDelta,
+            ProviderPart,
+            Attempt,  # a retry of this library; no wire API reports one
+        }
+    )
 
 
 def build_text_answer(form: TextForm, events: Iterable[Event]) -> JSON:
-    """Return the answer in one piece. One that was cut has no reason."""
+    """Return the response as one JSON object; a truncated response has no finish reason."""
     builder = ResponseBuilder()
     builder.add_all(events)
     response = builder.response()
     finished = builder.finished
-    reason = None if finished is None else _word(form, finished.finish_reason)
+    reason = None if finished is None else _finish_reason(form, finished.finish_reason)
     return form.whole(response.content.refusal + response.completion, reason, response.usage)
 
 
-def _word(form: TextForm, reason: FinishReason) -> str:
-    return form.words[reason == "length"]
+def _finish_reason(form: TextForm, reason: FinishReason) -> str:
+    return form.reasons[reason == "length"]
 
 
 def metrics(usage: Usage | None) -> JSON:
-    """Return what Bedrock itself counts, as it stands in the last chunk of a stream; nothing where nobody counted."""
+    """Return the fields that Bedrock adds to the last chunk of a stream; no fields if the usage is unknown."""
     if usage is None:
         return {}
     cached = {

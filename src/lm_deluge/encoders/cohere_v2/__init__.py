@@ -1,1 +1,1 @@
-"""Cohere's chat API, version 2, from the server's side: requests read, answers written."""
+"""Server side of Cohere's chat API, version 2: parse requests, encode responses."""

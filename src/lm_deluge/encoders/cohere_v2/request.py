@@ -1,4 +1,4 @@
-"""Requests of Cohere's Chat API, read: the inverse of what the adapter `cohere-v2` builds.
+"""Parse requests of Cohere's Chat API: the inverse of the request builder of the adapter `cohere-v2`.
 
 https://docs.cohere.com/v2/reference/chat-stream
 """
@@ -34,7 +34,7 @@ __all__ = ["parse_request"]
 
 JSON = dict[str, Any]
 
-_NAMES = {
+_PARAMETERS = {
     "temperature": "temperature",
     "p": "top_p",
     "max_tokens": "max_new_tokens",
@@ -43,25 +43,25 @@ _NAMES = {
     "presence_penalty": "presence_penalty",
     "frequency_penalty": "frequency_penalty",
 }
-_READ = {
-    *_NAMES,
+_PARSED_FIELDS = {
+    *_PARAMETERS,
     *("model", "messages", "stream", "tools", "strict_tools", "tool_choice", "response_format", "logprobs"),
 }
 _CHOICES = {"REQUIRED": "required", "NONE": "none"}
 
-# The efforts that stand for a budget of thought; as the adapter has them.
+# The reasoning effort of each thinking budget in tokens: the inverse of the adapter's table.
 _EFFORTS: dict[int | None, ReasoningEffort] = {512: "minimal", 2_048: "low", 8_192: "medium", None: "high"}
 
 
 def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | None = None) -> ParsedRequest:
-    """Read the body of a request, which says everything: the path adds nothing to it.
+    """Parse the body of a request; `model` overrides that of the body, `is_streamed` is the default of `stream`.
 
     Raises:
-        BadRequestError: It is no JSON object, lacks `model` or `messages`, or a value is of a wrong kind.
+        BadRequestError: The body is not a JSON object, lacks `model` or `messages`, or has a value of a wrong type.
     """
     raw = parse_object(body)
     effort = _effort(raw)
-    read = _READ if effort is None else {*_READ, "thinking"}
+    parsed_fields = _PARSED_FIELDS if effort is None else {*_PARSED_FIELDS, "thinking"}
     try:
         return ParsedRequest(
             model=model or need_field(raw, "model", str),
@@ -71,7 +71,7 @@ def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | 
             wants_usage=True,
             tools=_tools(raw),
             output=_schema(raw),
-            extra={name: value for name, value in raw.items() if name not in read},
+            extra={name: value for name, value in raw.items() if name not in parsed_fields},
             raw=raw,
         )
     except ConfigurationError as error:
@@ -84,7 +84,7 @@ def _params(raw: JSON, effort: ReasoningEffort | None) -> SamplingParams:
         raise unknown_value("tool_choice", choice, _CHOICES)
     response_format = take_field(raw, "response_format", dict, {})
     return SamplingParams(
-        **{ours: raw[theirs] for theirs, ours in _NAMES.items() if raw.get(theirs) is not None},
+        **{ours: raw[theirs] for theirs, ours in _PARAMETERS.items() if raw.get(theirs) is not None},
         reasoning_effort=effort,
         logprobs=take_field(raw, "logprobs", bool, default=False),
         json_mode=response_format.get("type") == "json_object" and _schema(raw) is None,
@@ -93,7 +93,7 @@ def _params(raw: JSON, effort: ReasoningEffort | None) -> SamplingParams:
 
 
 def _effort(raw: JSON) -> ReasoningEffort | None:
-    """Return the effort that the request's thinking stands for; None for a budget that is no effort of ours."""
+    """Return the reasoning effort equivalent to the request's thinking budget, None if no effort has this budget."""
     thinking = take_field(raw, "thinking", dict)
     if thinking is None:
         return None
@@ -116,7 +116,7 @@ def _tools(raw: JSON) -> tuple[Tool | ProviderTool, ...]:
 
 def _schema(raw: JSON) -> JSON | None:
     response_format = take_field(raw, "response_format", dict, {})
-    # Older clients call it `schema`.
+    # Older clients call the field `schema`.
     schema = take_field(response_format, "schema", dict, at="response_format.")
     found: JSON | None = take_field(response_format, "json_schema", dict, schema, at="response_format.")
     return found
@@ -133,8 +133,8 @@ def _user(message: JSON, at: str) -> list[Part]:
 def _assistant(message: JSON, at: str) -> list[Part]:
     parts: list[Part] = []
     if message.get("content"):
-        said = read_content(message["content"], f"{at}content", _SAID)
-        parts += [part for part in said if not isinstance(part, TextPart) or part.text]
+        content = read_content(message["content"], f"{at}content", _ASSISTANT_PARTS)
+        parts += [part for part in content if not isinstance(part, TextPart) or part.text]
     plan = take_field(message, "tool_plan", str, at=at)
     if plan:
         parts.append(ProviderDataPart("cohere-v2", "tool_plan", plan))
@@ -157,9 +157,9 @@ def _thinking(piece: JSON, at: str) -> Part:
 
 
 def _document(piece: JSON, at: str) -> Part:
-    """Read a document for the text that is in it."""
+    """Return the text in the fields of a document."""
     data = need_field(need_field(piece, "document", dict, at=at), "data", dict, at=f"{at}document.")
     return TextPart("\n".join(value for value in data.values() if isinstance(value, str)))
 
 
-_SAID: PieceReaders = {"text": read_text, "thinking": _thinking}
+_ASSISTANT_PARTS: PieceReaders = {"text": read_text, "thinking": _thinking}

@@ -1,33 +1,36 @@
-"""Answers of Cohere's Chat API, written: the inverse of the adapter `cohere-v2`.
+"""Encode responses of Cohere's Chat API: the inverse of the adapter `cohere-v2`.
 
 https://docs.cohere.com/v2/reference/chat-stream
 
-Read again, an answer has the same events, but for what this API has no place for:
+Decoding an encoded response gives the same events, except for what this API cannot express:
 
-- The model's name, generated media, attempts, warnings, and opaque data but the plan before tool calls are left out.
-- A refusal is text like any other. `pause` and `refusal` are `COMPLETE`; `error` is an error.
-- Several log probabilities of one piece of text become one, their sum.
-- A plain answer has its content first, then the plan, the calls and the citations.
+- The model's name, generated media, attempts, warnings, and opaque data except the plan before tool calls are left out.
+- A refusal is text. `pause` and `refusal` become `COMPLETE`; `error` is decoded as an error.
+- Several log probabilities of one text delta are decoded as one, their sum.
+- A response that is not streamed has its content first, then the plan, the calls and the citations.
 
-An answer that was cut has no `ResponseFinished`, so it gets neither `message-end` nor end mark.
+A truncated response has no `ResponseFinished`, so it gets neither `message-end` nor an end mark.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from lm_deluge.encoders.cohere_v2.request import parse_request
 from lm_deluge.encoders.encoder import Encoder, Endpoint
+from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
 from lm_deluge.encoders.openai_chat.errors import usual_status
 from lm_deluge.encoders.openai_chat.response_fields import call_fields
 from lm_deluge.errors import APIError
 from lm_deluge.events import (
+    Attempt,
     Citation,
     Event,
     FinishReason,
+    MediaDelta,
     ProviderPart,
     ReasoningDelta,
     RefusalDelta,
@@ -51,7 +54,7 @@ JSON = dict[str, Any]
 
 _DONE = b"data: [DONE]\n\n"
 _PLAN = "tool_plan"
-_LEAST_LOGPROB = -9999.0  # JSON has no infinity
+_LEAST_LOGPROB = -9999.0  # replaces -Infinity, which JSON lacks; OpenAI's value for very unlikely tokens
 
 _FINISH_REASONS: dict[FinishReason, str] = {
     "stop": "COMPLETE",
@@ -65,52 +68,40 @@ _FINISH_REASONS: dict[FinishReason, str] = {
 
 
 def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: bool = True) -> Iterator[bytes]:
-    """Yield the frames of a streamed answer, each as soon as its events went in.
+    """Yield the frames of a streamed response, each as soon as the events that complete it are read.
 
-    Usage is in the last event, asked for or not, and nothing says when the answer was made: `include_usage` and
-    `created` change nothing.
+    Usage is always in the last event, and the API has no creation time: `include_usage` and `created` have no effect.
     """
-    writer = _EventWriter()
-    for event in events:
-        yield from writer.write(event)
+    return _EventWriter().write_all(events)
 
 
-class _EventWriter:
-    """The state behind one streamed answer."""
+class _EventWriter(EventWriter[bytes]):
+    """State of one streamed response."""
 
     def __init__(self) -> None:
-        self._is_started = False
-        self._block = -1  # number of the piece of content that came last
-        self._kind = ""  # what it is, while it is open
+        super().__init__()
+        self._block = -1  # index of the last content block
+        self._kind = ""  # type of the open content block, or empty
         self._citations = 0
-        self._calls: dict[int, bool] = {}  # whether a call has arguments
+        self._calls: dict[int, bool] = {}  # index of each call -> whether it has arguments
         self._usage: Usage | None = None
 
-    def write(self, event: Event) -> list[bytes]:
-        """Return the frames that `event` completes."""
-        write = _WRITERS.get(type(event))
-        if write is None:
-            return []
-        frames = [] if self._is_started or isinstance(event, ResponseStarted) else self.start(ResponseStarted())
-        return [*frames, *write(self, event)]
-
     def start(self, event: ResponseStarted) -> list[bytes]:
-        self._is_started = True
         message = {"role": "assistant", "content": [], _PLAN: "", "tool_calls": [], "citations": []}
         return [_frame("message-start", id=event.response_id, delta={"message": message})]
 
     def add_text(self, event: TextDelta | RefusalDelta) -> list[bytes]:
         more = {"logprobs": _logprobs(event.text, event.logprobs)} if event.logprobs else {}
-        return [*self._open("text"), self._piece({"text": event.text}, **more)]
+        return [*self._open("text"), self._delta({"text": event.text}, **more)]
 
     def add_reasoning(self, event: ReasoningDelta) -> list[bytes]:
-        return [*self._open("thinking"), self._piece({"thinking": event.text})]
+        return [*self._open("thinking"), self._delta({"thinking": event.text})]
 
-    def _piece(self, content: JSON, **more: Any) -> bytes:
+    def _delta(self, content: JSON, **more: Any) -> bytes:
         return _frame("content-delta", index=self._block, delta={"message": {"content": content}}, **more)
 
     def _open(self, kind: str) -> list[bytes]:
-        """Return what begins a piece of content, and ends the one before, unless one of this kind is open."""
+        """Return the frames that end the open content block and start one of this type, unless it is open already."""
         if kind == self._kind:
             return []
         frames = self._close()
@@ -141,7 +132,7 @@ class _EventWriter:
         return [_frame("tool-call-delta", index=event.index, delta=call)]
 
     def finish_call(self, event: ToolCallFinished) -> list[bytes]:
-        """Write what was not written in pieces: answers that were never streamed bring calls whole."""
+        """Write what no `ToolCallDelta` delivered: a response that was not streamed has complete calls only."""
         frames = []
         if event.index not in self._calls:
             frames += self.start_call(ToolCallStarted(event.index, event.id, event.name))
@@ -152,8 +143,8 @@ class _EventWriter:
     def add_citation(self, event: Citation) -> list[bytes]:
         number = self._citations
         self._citations += 1
-        cited = {"message": {"citations": _citation(event)}}
-        return [_frame("citation-start", index=number, delta=cited), _frame("citation-end", index=number)]
+        citation = {"message": {"citations": _citation(event)}}
+        return [_frame("citation-start", index=number, delta=citation), _frame("citation-end", index=number)]
 
     def keep_usage(self, event: UsageReported) -> list[bytes]:
         self._usage = event.usage
@@ -165,20 +156,26 @@ class _EventWriter:
             end["usage"] = _usage(self._usage)
         return [*self._close(), _frame("message-end", delta=end), _DONE]
 
-
-_WRITERS: dict[type, Callable[[_EventWriter, Any], list[bytes]]] = {
-    ResponseStarted: _EventWriter.start,
-    TextDelta: _EventWriter.add_text,
-    ReasoningDelta: _EventWriter.add_reasoning,
-    RefusalDelta: _EventWriter.add_text,
-    ToolCallStarted: _EventWriter.start_call,
-    ToolCallDelta: _EventWriter.add_arguments,
-    ToolCallFinished: _EventWriter.finish_call,
-    Citation: _EventWriter.add_citation,
-    ProviderPart: _EventWriter.add_opaque,
-    UsageReported: _EventWriter.keep_usage,
-    ResponseFinished: _EventWriter.finish,
-}
+    HANDLED: ClassVar[EventHandlers] = {
+        ResponseStarted: start,
+        TextDelta: add_text,
+        ReasoningDelta: add_reasoning,
+        RefusalDelta: add_text,
+        ToolCallStarted: start_call,
+        ToolCallDelta: add_arguments,
+        ToolCallFinished: finish_call,
+        Citation: add_citation,
+        ProviderPart: add_opaque,
+        UsageReported: keep_usage,
+        ResponseFinished: finish,
+    }
+    IGNORED = frozenset(
+        {
+            MediaDelta,  # Cohere's chat generates no media
+            Attempt,  # a retry of this library; no wire API reports one
+        }
+    )
+    IMPLICIT_START = True
 
 
 def _frame(kind: str, **fields: Any) -> bytes:
@@ -186,7 +183,7 @@ def _frame(kind: str, **fields: Any) -> bytes:
 
 
 def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
-    """Return the answer in one piece. One that was cut has no finish reason."""
+    """Return the response as one JSON document; a truncated response has no finish reason."""
     builder = ResponseBuilder()
     builder.add_all(events)
     response = builder.response()
@@ -210,11 +207,11 @@ def _texts(content: Message) -> list[TextPart]:
 
 
 def _message(content: Message, citations: tuple[Citation, ...]) -> JSON:
-    pieces = [_PIECES[type(part)](part) for part in content.parts if type(part) in _PIECES]
+    parts = [_PIECES[type(part)](part) for part in content.parts if type(part) in _PIECES]
     calls = [call_fields(part.id, part.name, part.arguments_text, custom=False) for part in content.tool_calls]
     plan = "".join(part.data for part in content.parts if isinstance(part, ProviderDataPart) and part.kind == _PLAN)
     optional: JSON = {
-        "content": pieces,
+        "content": parts,
         _PLAN: plan,
         "tool_calls": calls,
         "citations": [_citation(citation) for citation in citations],
@@ -241,7 +238,7 @@ def _citation(citation: Citation) -> JSON:
 
 
 def _logprobs(text: str, tokens: tuple[TokenLogprob, ...]) -> JSON:
-    """Return the log probabilities of a piece of text; the numbers of its tokens are not known."""
+    """Return the JSON of log probabilities; events have no token ids, so `token_ids` is empty."""
     return {"text": text, "token_ids": [], "logprobs": [max(token.logprob, _LEAST_LOGPROB) for token in tokens]}
 
 
@@ -254,14 +251,14 @@ def _usage(usage: Usage) -> JSON:
 
 
 def encode_error(error: APIError) -> bytes:
-    """Write the JSON body of an error answer. The status is not in it: `error.status_code` goes before."""
+    """Return the JSON body of an error response. The HTTP status is `error.status_code`, not a field of the body."""
     return msgspec.json.encode({"message": error.message})
 
 
 def encode_stream_error(error: APIError) -> bytes:
-    """Write the end by which a stream fails after it began. Nothing follows it, no end mark either.
+    """Return the frame that reports an error in a started stream. No frame follows it, not even the end mark.
 
-    Cohere says no more than why; the status that it stands for is ours, so that the error is known again.
+    Cohere sends only a message. The added `status_code` lets the adapter decode the same error class.
     """
     status = usual_status(error)
     return _frame("message-end", delta={"error": error.message, "finish_reason": "ERROR", "status_code": status})

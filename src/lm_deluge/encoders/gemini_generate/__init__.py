@@ -1,1 +1,1 @@
-"""Gemini's generateContent API, from the server's side: requests read, answers written."""
+"""Server side of Gemini's generateContent API: parse requests, encode responses."""

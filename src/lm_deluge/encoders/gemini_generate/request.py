@@ -1,10 +1,10 @@
-"""Requests of Gemini's `generateContent`, read: the inverse of what the adapter builds.
+"""Parse requests of Gemini's `generateContent`: the inverse of the adapter's request builder.
 
 https://ai.google.dev/api/generate-content
 
-What has only in part words of ours (`generationConfig`, `toolConfig`, `tools`) is read as far as it goes and passed on
-whole in `extra`. A call without an id gets one that this API never sees; a result belongs to the first call
-of its name that has none yet.
+`generationConfig`, `toolConfig` and `tools` are also passed on whole in `extra` if they contain settings without a
+counterpart. A call without an id gets a generated id, which is never sent to this API; a result belongs to the first
+call of the same name that has no result yet.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 
 from lm_deluge.config import SamplingParams
 from lm_deluge.encoders.encoder import ParsedRequest
-from lm_deluge.encoders.gemini_generate.fields import JSON, bad, camel, lower_types, need, parse_object, take
+from lm_deluge.encoders.gemini_generate.fields import JSON, bad_request, camel, lower_types, need, parse_object, take
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.media import Media
@@ -40,7 +40,7 @@ from lm_deluge.prompt.tool import ProviderTool, Tool
 __all__ = ["parse_request"]
 
 _OWNER = "gemini-generate"
-_READ = {"contents", "systemInstruction", "tools", "toolConfig", "generationConfig", "serviceTier", "model"}
+_PARSED_FIELDS = {"contents", "systemInstruction", "tools", "toolConfig", "generationConfig", "serviceTier", "model"}
 _OPAQUE = {
     "executableCode": "executable_code",
     "codeExecutionResult": "code_execution_result",
@@ -51,7 +51,7 @@ _CHOICES = {"AUTO": "auto", "NONE": "none", "ANY": "required"}
 _DETAILS = {"MEDIA_RESOLUTION_LOW": "low", "MEDIA_RESOLUTION_HIGH": "high"}
 _MEDIA: dict[str, type[ImagePart | AudioPart]] = {"image": ImagePart, "audio": AudioPart}
 
-# Settings and the parameters that say the same.
+# Field of `generationConfig` -> sampling parameter.
 _PARAMETERS = {
     "temperature": "temperature",
     "topP": "top_p",
@@ -63,35 +63,35 @@ _PARAMETERS = {
     "responseLogprobs": "logprobs",
     "logprobs": "top_logprobs",
 }
-_DECLARED = {"name", "description", "parameters", "parametersJsonSchema"}
+_TOOL_FIELDS = {"name", "description", "parameters", "parametersJsonSchema"}
 _JSON_FIELDS = ("responseMimeType", "responseJsonSchema")
 
 
 def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | None = None) -> ParsedRequest:
-    """Read the body of a request; which model, and whether the answer is streamed, its path says.
+    """Parse the body of a request; the model and the streaming mode are in the path, so they are arguments.
 
     Raises:
-        BadRequestError: It is no JSON object, has no contents, or a value is of a wrong kind.
+        BadRequestError: The body is not a JSON object, has no contents, or has a value of a wrong type.
     """
     raw = parse_object(body)
     fields = camel(raw)
     name = (model or str(fields.get("model") or "")).removeprefix("models/")
     if not name:
-        raise bad("The model is missing.")
+        raise bad_request("The model is missing.")
     settings = camel(take(fields, "generationConfig", dict, {}))
-    extra = {name: value for name, value in fields.items() if name not in _READ}
+    extra = {name: value for name, value in fields.items() if name not in _PARSED_FIELDS}
     if set(settings) - set(_PARAMETERS) - set(_JSON_FIELDS):
         extra["generationConfig"] = settings
-    choice, is_read = _tool_choice(take(fields, "toolConfig", dict, {}))
-    if not is_read:
+    choice, is_complete = _tool_choice(take(fields, "toolConfig", dict, {}))
+    if not is_complete:
         extra["toolConfig"] = fields["toolConfig"]
-    if _has_more(fields):
+    if _has_other_fields(fields):
         extra["tools"] = fields["tools"]
     schema = settings.get("responseJsonSchema") or settings.get("responseSchema")
     try:
         return ParsedRequest(
             model=name,
-            conversation=Conversation([*_instruction(fields), *_Reader().messages(fields)]),
+            conversation=Conversation([*_instruction(fields), *_ConversationParser().messages(fields)]),
             params=_params(settings, choice, fields, has_schema=schema is not None),
             is_streamed=bool(is_streamed),
             wants_usage=True,
@@ -101,7 +101,7 @@ def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | 
             raw=raw,
         )
     except ConfigurationError as error:
-        raise bad(error.message) from error
+        raise bad_request(error.message) from error
 
 
 def _params(settings: JSON, choice: str | None, fields: JSON, *, has_schema: bool) -> SamplingParams:
@@ -117,7 +117,7 @@ def _params(settings: JSON, choice: str | None, fields: JSON, *, has_schema: boo
 
 
 def _effort(thinking: JSON) -> Any:
-    """Return the effort; it serves those who answer only: the settings are passed on as they are."""
+    """Return the closest reasoning effort, as information: `extra` passes `thinkingConfig` on unchanged."""
     level = str(thinking.get("thinkingLevel") or "").lower()
     if level in ("minimal", "low", "medium", "high"):
         return level
@@ -125,7 +125,7 @@ def _effort(thinking: JSON) -> Any:
 
 
 def _tool_choice(config: JSON) -> tuple[str | None, bool]:
-    """Return the choice of a tool, and whether that is all that the settings say."""
+    """Return the tool choice, and whether it represents the settings completely."""
     calling = camel(take(camel(config), "functionCallingConfig", dict, {}))
     names = take(calling, "allowedFunctionNames", list, [])
     choice = _CHOICES.get(str(calling.get("mode")))
@@ -138,7 +138,7 @@ def _tool_choice(config: JSON) -> tuple[str | None, bool]:
 def _tools(fields: JSON) -> Iterator[Tool | ProviderTool]:
     for position, entry in enumerate(take(fields, "tools", list, [])):
         if not isinstance(entry, dict):
-            raise bad(f"Invalid value at 'tools[{position}]': it must be an object.")
+            raise bad_request(f"Invalid value at 'tools[{position}]': it must be an object.")
         for name, value in camel(entry).items():
             if name != "functionDeclarations":
                 yield ProviderTool({name: value})
@@ -147,16 +147,16 @@ def _tools(fields: JSON) -> Iterator[Tool | ProviderTool]:
                 yield _tool(each, f"tools[{position}].{name}.")
 
 
-def _has_more(fields: JSON) -> bool:
-    """Whether a declaration says more than a `Tool` can: the schema of its results, for example."""
+def _has_other_fields(fields: JSON) -> bool:
+    """Whether a declaration has a field that `Tool` lacks, for example the schema of its results."""
     entries = [camel(entry) for entry in take(fields, "tools", list, []) if isinstance(entry, dict)]
     declared = [each for entry in entries for each in take(entry, "functionDeclarations", list, [])]
-    return any(isinstance(each, dict) and set(camel(each)) - _DECLARED for each in declared)
+    return any(isinstance(each, dict) and set(camel(each)) - _TOOL_FIELDS for each in declared)
 
 
 def _tool(raw: Any, at: str) -> Tool:
     if not isinstance(raw, dict):
-        raise bad(f"Invalid value at '{at}': it must be an object.")
+        raise bad_request(f"Invalid value at '{at}': it must be an object.")
     fields = camel(raw)
     name = need(fields, "name", str, at=at)
     schema = fields.get("parametersJsonSchema") or fields.get("parameters") or {}
@@ -175,27 +175,27 @@ def _instruction(fields: JSON) -> list[Message]:
 
 def _object(value: Any, at: str) -> JSON:
     if not isinstance(value, dict):
-        raise bad(f"Invalid value at '{at}': it must be an object.")
+        raise bad_request(f"Invalid value at '{at}': it must be an object.")
     return camel(value)
 
 
-class _Reader:
-    """Reads the turns of a conversation, in which results find their calls by name."""
+class _ConversationParser:
+    """Parser of the turns of a conversation, which matches results to calls by name."""
 
     def __init__(self) -> None:
         self._numbers = count()
-        self._calls: list[tuple[str, str]] = []  # names and made-up ids of calls without a result
+        self._calls: list[tuple[str, str]] = []  # name and id of calls without a result
 
     def messages(self, fields: JSON) -> list[Message]:
         contents = need(fields, "contents", list)
         if not contents:
-            raise bad("* GenerateContentRequest.contents: contents is not specified")
+            raise bad_request("* GenerateContentRequest.contents: contents is not specified")
         messages: list[Message] = []
         for position, raw in enumerate(contents):
             content = _object(raw, f"contents[{position}]")
             role = take(content, "role", str, "user", at=f"contents[{position}].")
             if role not in ("user", "model", "function"):
-                raise bad("Please use a valid role: user, model.")
+                raise bad_request("Please use a valid role: user, model.")
             parts: list[Part] = []
             for number, part in enumerate(take(content, "parts", list, [])):
                 at = f"contents[{position}].parts[{number}]"
@@ -208,7 +208,7 @@ class _Reader:
             return [ProviderDataPart(_OWNER, "thought_signature", part)]
         field = next((name for name in _PARTS if part.get(name) is not None), None)
         if field is None or (is_model and field == "functionResponse"):
-            raise bad(f"Invalid value at '{at}': contents.parts must not be empty.")
+            raise bad_request(f"Invalid value at '{at}': contents.parts must not be empty.")
         found: list[Part] = [_PARTS[field](self, part, f"{at}.")]
         signature = take(part, "thoughtSignature", str, at=f"{at}.")
         return found if signature is None else [*found, ProviderDataPart(_OWNER, "thought_signature", signature)]
@@ -231,7 +231,7 @@ class _Reader:
         call_id = take(result, "id", str, at=f"{at}functionResponse.")
         found = next((each for each in self._calls if call_id in (None, each[1]) and each[0] == name), None)
         if found is None:
-            raise bad(
+            raise bad_request(
                 "Please ensure that the number of function response parts is equal to the number of function call parts"
             )
         self._calls.remove(found)
@@ -252,24 +252,24 @@ class _Reader:
         return ProviderDataPart(_OWNER, kind, {field: part[field]})
 
 
-_PARTS: dict[str, Callable[[_Reader, JSON, str], Part]] = {
-    "functionCall": _Reader.call,
-    "functionResponse": _Reader.result,
-    "inlineData": _Reader.media,
-    "fileData": _Reader.media,
-    **dict.fromkeys(_OPAQUE, _Reader.opaque),
-    "text": _Reader.text,
+_PARTS: dict[str, Callable[[_ConversationParser, JSON, str], Part]] = {
+    "functionCall": _ConversationParser.call,
+    "functionResponse": _ConversationParser.result,
+    "inlineData": _ConversationParser.media,
+    "fileData": _ConversationParser.media,
+    **dict.fromkeys(_OPAQUE, _ConversationParser.opaque),
+    "text": _ConversationParser.text,
 }
 
 
 def _grouped(parts: list[Part], role: Role) -> Iterator[Message]:
-    """Yield the parts as messages: what tools answered stands in messages of their own."""
+    """Yield the parts as messages: each run of tool results becomes a message with the role `tool`."""
     for is_result, group in groupby(parts, lambda part: isinstance(part, ToolResultPart)):
         yield Message("tool" if is_result else role, tuple(group))
 
 
 def _media(part: JSON, at: str) -> ImagePart | FilePart | AudioPart:
-    """Return a medium: inline, or by the URL under which Google fetches it itself. No path is ever read."""
+    """Return an inline medium, or one by URL or file id, which Google fetches itself. No local path is ever read."""
     inline = camel(take(part, "inlineData", dict, {}, at=at))
     if inline:
         media_type = need(inline, "mimeType", str, at=f"{at}inlineData.")
@@ -289,7 +289,7 @@ def _media(part: JSON, at: str) -> ImagePart | FilePart | AudioPart:
 
 def _decoded(data: str, at: str) -> bytes:
     try:
-        # Google reads both alphabets, and its own SDK writes the one for URLs.
+        # Google accepts both base64 alphabets, and its SDK writes the URL-safe one.
         return base64.b64decode(data.replace("-", "+").replace("_", "/"), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise bad(f"Invalid value at '{at}inlineData.data': Base64 decoding failed.") from error
+        raise bad_request(f"Invalid value at '{at}inlineData.data': Base64 decoding failed.") from error

@@ -1,29 +1,33 @@
-"""Answers of Gemini's `generateContent`, written: the inverse of the adapter of that name.
+"""Encode responses of Gemini's `generateContent`: the inverse of the adapter of the same name.
 
 https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse
 
-Read again, an answer has the same events, but for what this API has no place for:
+Decoding an encoded response gives the same events, except for what this API cannot express:
 
-- A call comes whole, once it is finished, and ids that were made up are left out; usage comes with the end.
-- A signature goes with the call that it stands in. Behind text it goes on an empty part, as Gemini does in streams.
-- A refusal is text. Ids and transcripts of sound, and bytes of tokens, are left out, as is opaque data of other kinds.
-- Sources with a place in the text are grounding, others are citations, which come first in a plain answer.
-- `tool_calls` is `STOP`, `refusal` is `SAFETY`, `pause` is `MAX_TOKENS`, `error` is `OTHER`; Google's own words stay.
+- A call is written whole when it is finished, without a generated id; usage is in the last chunk.
+- A signature that arrives during a call is written on the call, any other on an empty part, as in Gemini's streams.
+- A refusal is text. Ids and transcripts of audio, bytes of tokens, and opaque data of other kinds are left out.
+- Citations with a position in the text are grounding metadata; others are citation metadata, which is decoded
+  first in a response that is not streamed.
+- `tool_calls` becomes `STOP`, `refusal` `SAFETY`, `pause` `MAX_TOKENS` and `error` `OTHER`; a raw finish reason in
+  upper case is Google's own and is kept.
 
-An answer that was cut has no `ResponseFinished`, so it gets no finish reason, which is the only mark of an end.
+A truncated response has no `ResponseFinished`, so it gets no finish reason, which is the only mark of an end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar
 
 import msgspec
 
 from lm_deluge.encoders.encoder import Encoder, Endpoint
+from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
 from lm_deluge.encoders.gemini_generate.fields import encode_error, encode_stream_error
 from lm_deluge.encoders.gemini_generate.request import parse_request
 from lm_deluge.events import (
+    Attempt,
     Citation,
     Event,
     FinishReason,
@@ -35,6 +39,7 @@ from lm_deluge.events import (
     ResponseStarted,
     TextDelta,
     TokenLogprob,
+    ToolCallDelta,
     ToolCallFinished,
     ToolCallStarted,
     UsageReported,
@@ -54,22 +59,25 @@ _FINISH_REASONS: dict[FinishReason, str] = {
     "pause": "MAX_TOKENS",
     "error": "OTHER",
 }
-_GOOGLES_WORD = str.isupper
+_IS_GOOGLE_REASON = str.isupper
 _WHOLE_PARTS = ("executable_code", "code_execution_result", "tool_call", "tool_response", "thought_media")
 
 
 def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: bool = True) -> Iterator[bytes]:
-    """Yield the frames of a streamed answer, each as soon as its events went in; usage always comes."""
-    for chunk in _chunks(events):
+    """Yield the frames of a streamed response, each as soon as the events that complete it are read.
+
+    Usage is always reported; `include_usage` and `created` have no effect.
+    """
+    for chunk in _ChunkWriter().write_all(events):
         yield b"data: " + msgspec.json.encode(chunk) + b"\r\n\r\n"
 
 
 def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
-    """Return the answer in one piece: the chunks of a stream, joined. One that was cut has no finish reason."""
+    """Return the joined chunks of a stream as one JSON document; a truncated response has no finish reason."""
     parts: list[JSON] = []
     joined: JSON = {"content": {"parts": parts, "role": "model"}, "index": 0}
     body: JSON = {"candidates": [joined]}
-    for chunk in _chunks(events):
+    for chunk in _ChunkWriter().write_all(events):
         candidate: JSON = chunk.pop("candidates")[0]
         for part in candidate.pop("content")["parts"]:
             _join_part(parts, part)
@@ -79,7 +87,7 @@ def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
 
 
 def _join_part(parts: list[JSON], part: JSON) -> None:
-    """Append a part; text that goes on is one part."""
+    """Append a part; consecutive text is joined into one part."""
     last = parts[-1] if parts else {}
     if set(last) == set(part) and set(part) <= {"text", "thought"}:
         last["text"] += part["text"]
@@ -88,65 +96,55 @@ def _join_part(parts: list[JSON], part: JSON) -> None:
 
 
 def _join(whole: JSON, more: JSON) -> None:
-    """Join the fields of a candidate: lists grow, and the indices in them with their lists."""
+    """Join the fields of a candidate: lists are concatenated, and indices into them are shifted."""
     for name, value in more.items():
-        known = whole.get(name)
-        if name == "groundingMetadata" and known is not None:
-            offset = len(known.get("groundingChunks", ()))
+        previous = whole.get(name)
+        if name == "groundingMetadata" and previous is not None:
+            offset = len(previous.get("groundingChunks", ()))
             for support in value.get("groundingSupports", ()):
                 support["groundingChunkIndices"] = [index + offset for index in support["groundingChunkIndices"]]
-        if isinstance(known, dict) and isinstance(value, dict):
-            _join(known, value)
-        elif isinstance(known, list) and isinstance(value, list):
-            known += value
+        if isinstance(previous, dict) and isinstance(value, dict):
+            _join(previous, value)
+        elif isinstance(previous, list) and isinstance(value, list):
+            previous += value
         else:
             whole[name] = value
 
 
-def _chunks(events: Iterable[Event]) -> Iterator[JSON]:
-    writer = _ChunkWriter()
-    for event in events:
-        write = _WRITERS.get(type(event))
-        chunk = None if write is None else write(writer, event)
-        if chunk is not None:
-            yield chunk
-
-
-class _ChunkWriter:
-    """The state behind one answer."""
+class _ChunkWriter(EventWriter[JSON]):
+    """State of one response."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._head: JSON = {}
         self._usage: Usage | None = None
-        self._ids: dict[int, ToolCallStarted] = {}
         self._signatures: dict[int, str] = {}
         self._open: int | None = None
         self._text: list[str] = []
         self._suggestions = ""
 
-    def start(self, event: ResponseStarted) -> None:
+    def start(self, event: ResponseStarted) -> list[JSON]:
         names = {"modelVersion": event.model, "responseId": event.response_id}
         self._head = {name: value for name, value in names.items() if value is not None}
+        return []
 
-    def _chunk(self, *parts: JSON, **fields: Any) -> JSON:
+    def _chunk(self, *parts: JSON, **fields: Any) -> list[JSON]:
         candidate = {"content": {"parts": list(parts), "role": "model"}, "index": 0, **fields}
-        return {"candidates": [candidate], **self._head}
+        return [{"candidates": [candidate], **self._head}]
 
-    def add_text(self, event: TextDelta) -> JSON:
+    def add_text(self, event: TextDelta | RefusalDelta) -> list[JSON]:
         self._text.append(event.text)
         parts = [{"text": event.text}] if event.text else []
         return self._chunk(*parts, **({"logprobsResult": _logprobs(event.logprobs)} if event.logprobs else {}))
 
-    def add_refusal(self, event: RefusalDelta) -> JSON:
-        return self.add_text(TextDelta(event.text, event.logprobs))
-
-    def add_reasoning(self, event: ReasoningDelta) -> JSON:
+    def add_reasoning(self, event: ReasoningDelta) -> list[JSON]:
         return self._chunk({"text": event.text, "thought": True})
 
-    def start_call(self, event: ToolCallStarted) -> None:
+    def start_call(self, event: ToolCallStarted) -> list[JSON]:
         self._open = event.index
+        return []
 
-    def finish_call(self, event: ToolCallFinished) -> JSON:
+    def finish_call(self, event: ToolCallFinished) -> list[JSON]:
         arguments = event.arguments
         if not isinstance(arguments, dict):
             arguments = {"input": event.arguments_text}
@@ -159,7 +157,7 @@ class _ChunkWriter:
         self._open = None if self._open == event.index else self._open
         return self._chunk(part)
 
-    def add_opaque(self, event: ProviderPart) -> JSON | None:
+    def add_opaque(self, event: ProviderPart) -> list[JSON]:
         data = event.data
         if event.kind == "search_suggestions":
             self._suggestions = str(data)
@@ -169,53 +167,61 @@ class _ChunkWriter:
             self._signatures[self._open] = data
         elif isinstance(data, dict) and event.kind in (*_WHOLE_PARTS, "thought_signature"):
             return self._chunk(dict(data))
-        return None
+        return []
 
-    def add_media(self, event: MediaDelta) -> JSON:
+    def add_media(self, event: MediaDelta) -> list[JSON]:
         if event.url is not None:
             return self._chunk({"fileData": {"mimeType": event.media_type, "fileUri": event.url}})
         return self._chunk({"inlineData": {"mimeType": event.media_type, "data": event.data}})
 
-    def add_citation(self, event: Citation) -> JSON | None:
-        place = {name: value for name, value in (("uri", event.url), ("title", event.title)) if value is not None}
-        if not place:
-            return None
+    def add_citation(self, event: Citation) -> list[JSON]:
+        source = {name: value for name, value in (("uri", event.url), ("title", event.title)) if value is not None}
+        if not source:
+            return []
         if event.start is None or event.end is None:
-            return self._chunk(citationMetadata={"citationSources": [place]})
+            return self._chunk(citationMetadata={"citationSources": [source]})
         text = "".join(self._text)
         segment = {
             "startIndex": len(text[: event.start].encode("utf-8", "replace")),
             "endIndex": len(text[: event.end].encode("utf-8", "replace")),
         }
         support = {"segment": segment, "groundingChunkIndices": [0]}
-        return self._chunk(groundingMetadata={"groundingChunks": [{"web": place}], "groundingSupports": [support]})
+        return self._chunk(groundingMetadata={"groundingChunks": [{"web": source}], "groundingSupports": [support]})
 
-    def keep_usage(self, event: UsageReported) -> None:
+    def keep_usage(self, event: UsageReported) -> list[JSON]:
         self._usage = event.usage
+        return []
 
-    def finish(self, event: ResponseFinished) -> JSON:
+    def finish(self, event: ResponseFinished) -> list[JSON]:
         raw = event.raw_finish_reason or ""
-        word = raw if _GOOGLES_WORD(raw) else _FINISH_REASONS[event.finish_reason]
-        fields: JSON = {"finishReason": word}
+        reason = raw if _IS_GOOGLE_REASON(raw) else _FINISH_REASONS[event.finish_reason]
+        fields: JSON = {"finishReason": reason}
         if self._suggestions:
             fields["groundingMetadata"] = {"searchEntryPoint": {"renderedContent": self._suggestions}}
-        chunk = self._chunk(**fields)
-        return chunk if self._usage is None else {**chunk, "usageMetadata": _usage(self._usage)}
+        chunks = self._chunk(**fields)
+        if self._usage is not None:
+            chunks[0]["usageMetadata"] = _usage(self._usage)
+        return chunks
 
-
-_WRITERS: dict[type, Callable[[_ChunkWriter, Any], JSON | None]] = {
-    ResponseStarted: _ChunkWriter.start,
-    TextDelta: _ChunkWriter.add_text,
-    ReasoningDelta: _ChunkWriter.add_reasoning,
-    RefusalDelta: _ChunkWriter.add_refusal,
-    ToolCallStarted: _ChunkWriter.start_call,
-    ToolCallFinished: _ChunkWriter.finish_call,
-    Citation: _ChunkWriter.add_citation,
-    MediaDelta: _ChunkWriter.add_media,
-    ProviderPart: _ChunkWriter.add_opaque,
-    UsageReported: _ChunkWriter.keep_usage,
-    ResponseFinished: _ChunkWriter.finish,
-}
+    HANDLED: ClassVar[EventHandlers] = {
+        ResponseStarted: start,
+        TextDelta: add_text,
+        ReasoningDelta: add_reasoning,
+        RefusalDelta: add_text,
+        ToolCallStarted: start_call,
+        ToolCallFinished: finish_call,
+        Citation: add_citation,
+        MediaDelta: add_media,
+        ProviderPart: add_opaque,
+        UsageReported: keep_usage,
+        ResponseFinished: finish,
+    }
+    IGNORED = frozenset(
+        {
+            ToolCallDelta,  # a call is one part with all of its arguments, written by finish_call
+            Attempt,  # a retry of this library; no wire API reports one
+        }
+    )
 
 
 def _usage(usage: Usage) -> JSON:

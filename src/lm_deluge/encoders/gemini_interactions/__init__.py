@@ -1,1 +1,1 @@
-"""Gemini's Interactions API, from the server's side: requests read, answers written."""
+"""Server side of Gemini's Interactions API: parse requests, encode responses."""

@@ -1,8 +1,8 @@
-"""Requests of Gemini's Interactions API, read: the inverse of what the adapter builds.
+"""Parse requests of Gemini's Interactions API: the inverse of the adapter's request builder.
 
 https://ai.google.dev/gemini-api/docs/interactions
 
-`generation_config` is passed on whole in `extra` where it holds more than we have words for.
+`generation_config` is also passed on whole in `extra` if it contains settings without a counterpart.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 
 from lm_deluge.config import SamplingParams
 from lm_deluge.encoders.encoder import ParsedRequest
-from lm_deluge.encoders.gemini_generate.fields import JSON, bad, need, parse_object, take
+from lm_deluge.encoders.gemini_generate.fields import JSON, bad_request, need, parse_object, take
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.media import Media
@@ -37,7 +37,7 @@ from lm_deluge.prompt.tool import ProviderTool, Tool
 __all__ = ["parse_request"]
 
 _OWNER = "gemini-interactions"
-_READ = {
+_PARSED_FIELDS = {
     "model",
     "input",
     "system_instruction",
@@ -63,19 +63,19 @@ _MEDIA: dict[str, type[ImagePart | FilePart | AudioPart]] = {
 
 
 def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | None = None) -> ParsedRequest:
-    """Read the body of a request, which says everything: the path adds nothing to it.
+    """Parse the body of a request; `model` and `is_streamed` are defaults for a body that lacks them.
 
     Raises:
-        BadRequestError: It is no JSON object, lacks `model` or `input`, or a value is of a wrong kind.
+        BadRequestError: The body is not a JSON object, lacks `model` or `input`, or has a value of a wrong type.
     """
     raw = parse_object(body)
     name = str(raw.get("model") or model or "").removeprefix("models/")
     if not name:
-        raise bad("Either 'model' or 'agent' must be set.")
+        raise bad_request("Either 'model' or 'agent' must be set.")
     config = take(raw, "generation_config", dict, {})
-    extra = {name: value for name, value in raw.items() if name not in _READ}
-    choice, is_read = _tool_choice(config.get("tool_choice"))
-    if not is_read or not _is_known(config):
+    extra = {name: value for name, value in raw.items() if name not in _PARSED_FIELDS}
+    choice, is_complete = _tool_choice(config.get("tool_choice"))
+    if not is_complete or not _is_known(config):
         extra["generation_config"] = config
     schema, is_json = _format(raw)
     if raw.get("response_format") is not None and not is_json:
@@ -93,14 +93,14 @@ def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | 
             raw=raw,
         )
     except ConfigurationError as error:
-        raise bad(error.message) from error
+        raise bad_request(error.message) from error
 
 
 def _is_known(config: JSON) -> bool:
-    """Whether our words say all that the settings say: an effort shows thoughts too."""
+    """Whether the sampling parameters represent the settings completely; an effort implies thought summaries."""
     thinking = config.get("thinking_level"), config.get("thinking_summaries")
-    is_thought_of = thinking == (None, None) or (thinking[0] is not None and thinking[1] == "auto")
-    return is_thought_of and set(config) <= {*_PARAMETERS, "thinking_level", "thinking_summaries", "tool_choice"}
+    is_known_thinking = thinking == (None, None) or (thinking[0] is not None and thinking[1] == "auto")
+    return is_known_thinking and set(config) <= {*_PARAMETERS, "thinking_level", "thinking_summaries", "tool_choice"}
 
 
 def _params(config: JSON, choice: str | None, raw: JSON, *, json_mode: bool) -> SamplingParams:
@@ -116,7 +116,7 @@ def _params(config: JSON, choice: str | None, raw: JSON, *, json_mode: bool) -> 
 
 
 def _tool_choice(choice: Any) -> tuple[str | None, bool]:
-    """Return the choice of a tool, and whether that is all that was said."""
+    """Return the tool choice, and whether it represents the setting completely."""
     if choice is None:
         return None, True
     if isinstance(choice, str):
@@ -129,7 +129,7 @@ def _tool_choice(choice: Any) -> tuple[str | None, bool]:
 
 
 def _format(raw: JSON) -> tuple[JSON | None, bool]:
-    """Return the schema that an answer is to follow, and whether it is to be JSON."""
+    """Return the schema that the response must follow, and whether the response must be JSON."""
     found = raw.get("response_format")
     if not isinstance(found, dict) or found.get("type") != "text" or found.get("mime_type") != "application/json":
         return None, False
@@ -139,7 +139,7 @@ def _format(raw: JSON) -> tuple[JSON | None, bool]:
 def _tools(raw: JSON) -> Iterator[Tool | ProviderTool]:
     for position, tool in enumerate(take(raw, "tools", list, [])):
         if not isinstance(tool, dict):
-            raise bad(f"Invalid value at 'tools[{position}]': it must be an object.")
+            raise bad_request(f"Invalid value at 'tools[{position}]': it must be an object.")
         if tool.get("type") == "function" and set(tool) <= {"type", "name", "description", "parameters"}:
             yield Tool.from_dict({name: value for name, value in tool.items() if value is not None})
         else:
@@ -152,22 +152,22 @@ def _instruction(raw: JSON) -> list[Message]:
 
 
 def _messages(raw: JSON) -> list[Message]:
-    """Return what the input says: a text, content of the user, or steps."""
-    given = raw.get("input")
-    if isinstance(given, str):
-        return [Message.user(given)]
-    steps = [given] if isinstance(given, dict) else given
+    """Return the messages of the input, which is a text, a list of user content, or a list of steps."""
+    steps_or_text = raw.get("input")
+    if isinstance(steps_or_text, str):
+        return [Message.user(steps_or_text)]
+    steps = [steps_or_text] if isinstance(steps_or_text, dict) else steps_or_text
     if not isinstance(steps, list) or not steps:
-        raise bad("Missing field 'input'.")
+        raise bad_request("Missing field 'input'.")
     if not all(isinstance(step, dict) and isinstance(step.get("type"), str) for step in steps):
-        raise bad("Invalid value at 'input': each item must be an object with a type.")
+        raise bad_request("Invalid value at 'input': each item must be an object with a type.")
     if all(step["type"] in ("text", *_MEDIA) for step in steps):
         return [Message("user", tuple(_content(step, "input") for step in steps))]
     messages: list[Message] = []
     for position, step in enumerate(steps):
         role, parts = _step(step, f"input[{position}].")
         last = messages[-1] if messages else None
-        # What the user says twice stays two messages: each is a step.
+        # Consecutive user steps stay separate messages; steps of other roles are joined.
         if last is not None and last.role == role and role != "user":
             messages[-1] = Message(role, (*last.parts, *parts))
         else:
@@ -190,7 +190,7 @@ def _model_output(step: JSON, at: str) -> tuple[Role, list[Part]]:
     return "assistant", [_content(each, at) for each in _contents(step.get("content"), at)]
 
 
-def _thought(step: JSON, at: str) -> tuple[Role, list[Part]]:
+def _reasoning(step: JSON, at: str) -> tuple[Role, list[Part]]:
     texts = [take(each, "text", str, "", at=at) for each in _contents(step.get("summary"), at)]
     signature = take(step, "signature", str, at=at)
     signed: list[Part] = [] if signature is None else [ProviderDataPart(_OWNER, "thought_signature", signature)]
@@ -220,7 +220,7 @@ def _function_result(step: JSON, at: str) -> tuple[Role, list[Part]]:
 _STEPS: dict[str, Callable[[JSON, str], tuple[Role, list[Part]]]] = {
     "user_input": _user_input,
     "model_output": _model_output,
-    "thought": _thought,
+    "thought": _reasoning,
     "function_call": _function_call,
     "function_result": _function_result,
 }
@@ -229,7 +229,7 @@ _STEPS: dict[str, Callable[[JSON, str], tuple[Role, list[Part]]]] = {
 def _contents(content: Any, at: str) -> list[JSON]:
     found = [] if content is None else content if isinstance(content, list) else [content]
     if not all(isinstance(each, dict) for each in found):
-        raise bad(f"Invalid value at '{at}content': it must be a list of objects.")
+        raise bad_request(f"Invalid value at '{at}content': it must be a list of objects.")
     return found
 
 
@@ -238,10 +238,10 @@ def _content(content: JSON, at: str) -> Part:
     if kind == "text":
         return TextPart(need(content, "text", str, at=at))
     if kind not in _MEDIA:
-        raise bad(f"Invalid value at '{at}type': '{str(kind)[:50]}' cannot be read.")
+        raise bad_request(f"Invalid value at '{at}type': '{str(kind)[:50]}' is not supported.")
     media_type, data, uri = (take(content, name, str, at=at) for name in ("mime_type", "data", "uri"))
     if data is None and uri is None:
-        raise bad(f"Missing field '{at}data'.")
+        raise bad_request(f"Missing field '{at}data'.")
     if data is not None:
         media = Media(media_type=media_type, data=_decoded(data, at))
     else:
@@ -254,4 +254,4 @@ def _decoded(data: str, at: str) -> bytes:
     try:
         return base64.b64decode(data.replace("-", "+").replace("_", "/"), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise bad(f"Invalid value at '{at}data': Base64 decoding failed.") from error
+        raise bad_request(f"Invalid value at '{at}data': Base64 decoding failed.") from error

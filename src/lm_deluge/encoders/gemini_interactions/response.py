@@ -1,29 +1,32 @@
-"""Answers of Gemini's Interactions API, written: the inverse of the adapter of that name.
+"""Encode responses of Gemini's Interactions API: the inverse of the adapter of the same name.
 
 https://ai.google.dev/gemini-api/docs/interactions
 
-Read again, an answer has the same events, but for what this API has no place for:
+Decoding an encoded response gives the same events, except for what this API cannot express:
 
-- Calls come one after the other, as each of them is a step; arguments `{}` are none. Usage comes with the end.
-- A refusal is text. Log probabilities, ids and transcripts of sound are left out, as is opaque data of other kinds.
-- Each source counts in the whole text. `content_filter` and `pause` are `incomplete`, `refusal` is `completed`.
+- Calls are sequential, because each call is a step. The arguments `{}` are decoded as empty. Usage is reported last.
+- A refusal is text. Log probabilities, ids and transcripts of audio, and opaque data of other kinds are left out.
+- Positions of citations count in the whole text.
+- `content_filter` and `pause` become `incomplete`, `refusal` becomes `completed`.
 
-An answer that was cut has no `ResponseFinished`, so it gets no `interaction.completed`, without which none is complete.
+A truncated response has no `ResponseFinished`, so it gets no `interaction.completed`, which marks a complete response.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from lm_deluge.encoders.encoder import Encoder, Endpoint
+from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
 from lm_deluge.encoders.gemini_generate.fields import encode_error
 from lm_deluge.encoders.gemini_interactions.request import parse_request
 from lm_deluge.errors import APIError
 from lm_deluge.events import (
+    Attempt,
     Citation,
     Event,
     FinishReason,
@@ -55,44 +58,41 @@ _STATUSES: dict[FinishReason, str] = {
     "pause": "incomplete",
     "error": "failed",
 }
-_OWN_WORDS = {*_STATUSES.values(), "cancelled", "budget_exceeded", "requires_continuation", "idle"}
+_API_STATUSES = {*_STATUSES.values(), "cancelled", "budget_exceeded", "requires_continuation", "idle"}
 _SERVER_STEPS = ("_call", "_result")
 _MEDIA = ("image", "audio", "video")
 
 
 def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: bool = True) -> Iterator[bytes]:
-    """Yield the frames of a streamed answer, each as soon as its events went in; usage always comes."""
+    """Yield the frames of a streamed response, each as soon as the events that complete it are read.
+
+    Usage is always reported; `include_usage` has no effect.
+    """
     writer = _EventWriter(created)
-    for event in events:
-        write = _WRITERS.get(type(event))
-        if write is not None:
-            for each in write(writer, event):
-                yield _frame(each)
+    for each in writer.write_all(events):
+        yield _frame(each)
     if writer.is_finished:
         yield b"event: done\ndata: [DONE]\n\n"
 
 
 def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
-    """Return the answer in one piece: the steps of a stream, each put together."""
-    writer = _EventWriter(created)
+    """Return the response as one JSON document, with the deltas of each step joined."""
     steps: list[JSON] = []
     interaction: JSON = {}
-    for event in events:
-        write = _WRITERS.get(type(event))
-        for each in () if write is None else write(writer, event):
-            interaction |= each.get("interaction", {})
-            if each["event_type"] == "step.start":
-                steps.append(dict(each["step"]))
-            elif each["event_type"] == "step.delta":
-                _grow(steps[-1], each["delta"])
+    for each in _EventWriter(created).write_all(events):
+        interaction |= each.get("interaction", {})
+        if each["event_type"] == "step.start":
+            steps.append(dict(each["step"]))
+        elif each["event_type"] == "step.delta":
+            _add_delta(steps[-1], each["delta"])
     for step in steps:
         if "arguments_text" in step:
             step["arguments"] = _arguments(step.pop("arguments_text"))
     return msgspec.json.encode({**interaction, "steps": steps})
 
 
-def _grow(step: JSON, delta: JSON) -> None:
-    """Put a piece into its step."""
+def _add_delta(step: JSON, delta: JSON) -> None:
+    """Add a delta to its step."""
     kind = delta["type"]
     if kind == "arguments_delta":
         step["arguments_text"] = step.get("arguments_text", "") + delta["arguments"]
@@ -106,10 +106,10 @@ def _grow(step: JSON, delta: JSON) -> None:
             contents.append({"type": "text", "text": ""})
         contents[-1].setdefault("annotations", []).extend(delta["annotations"])
     else:
-        _grow_output(step.setdefault("content", []), delta)
+        _add_output(step.setdefault("content", []), delta)
 
 
-def _grow_output(contents: list[JSON], delta: JSON) -> None:
+def _add_output(contents: list[JSON], delta: JSON) -> None:
     last = contents[-1] if contents else {}
     if last.get("type") == delta["type"] == "text" and "annotations" not in last:
         last["text"] += delta["text"]
@@ -121,23 +121,24 @@ def _arguments(text: str) -> Any:
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return text  # as the model wrote it
+        return text  # invalid JSON stays the model's text
 
 
 def _frame(event: JSON) -> bytes:
     return encode_sse(msgspec.json.encode(event), event=event["event_type"])
 
 
-class _EventWriter:
-    """The state behind one answer: which step is open."""
+class _EventWriter(EventWriter[JSON]):
+    """State of one response, including its open step."""
 
     def __init__(self, created: int) -> None:
+        super().__init__()
         self.is_finished = False
         self._created = datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self._interaction: JSON = {"id": "", "object": "interaction", "model": ""}
         self._index = -1
-        self._open = ""  # type of the open step
-        self._call: int | None = None  # index of the call that is open
+        self._open = ""  # type of the open step, or empty
+        self._call: int | None = None  # index of the open call
         self._has_arguments = False
         self._usage: Usage | None = None
         self._text: list[str] = []
@@ -149,7 +150,7 @@ class _EventWriter:
         return [{"event_type": "interaction.created", "interaction": status}]
 
     def _begin(self, kind: str, **fields: Any) -> list[JSON]:
-        """Return the events that open a step, and close the one before."""
+        """Return the events that close the open step and open a new one."""
         closed = self._close()
         self._index += 1
         self._open = kind
@@ -163,8 +164,8 @@ class _EventWriter:
         return [{"event_type": "step.stop", "index": self._index}]
 
     def _delta(self, kind: str, delta: JSON) -> list[JSON]:
-        begun = [] if self._open == kind else self._begin(kind)
-        return [*begun, {"event_type": "step.delta", "index": self._index, "delta": delta}]
+        opening = [] if self._open == kind else self._begin(kind)
+        return [*opening, {"event_type": "step.delta", "index": self._index, "delta": delta}]
 
     def add_text(self, event: TextDelta | RefusalDelta) -> list[JSON]:
         self._text.append(event.text)
@@ -175,12 +176,12 @@ class _EventWriter:
         return self._delta("thought", {"type": "thought_summary", "content": content})
 
     def start_call(self, event: ToolCallStarted) -> list[JSON]:
-        begun = self._begin("function_call", id=event.id, name=event.name, arguments={})
+        opening = self._begin("function_call", id=event.id, name=event.name, arguments={})
         self._call, self._has_arguments = event.index, False
-        return begun
+        return opening
 
     def add_arguments(self, event: ToolCallDelta) -> list[JSON]:
-        # Of calls that come at once only the last one is open; the others are written when they end.
+        # Only the last started call is open, because steps are sequential. Fragments of other calls are dropped.
         if event.index != self._call:
             return []
         self._has_arguments = True
@@ -215,8 +216,8 @@ class _EventWriter:
         if event.start is not None and event.end is not None:
             annotation["start_index"] = len(text[: event.start].encode("utf-8", "replace"))
             annotation["end_index"] = len(text[: event.end].encode("utf-8", "replace"))
-        told = {name: value for name, value in annotation.items() if value is not None}
-        return self._delta("model_output", {"type": "text_annotation_delta", "annotations": [told]})
+        known = {name: value for name, value in annotation.items() if value is not None}
+        return self._delta("model_output", {"type": "text_annotation_delta", "annotations": [known]})
 
     def keep_usage(self, event: UsageReported) -> list[JSON]:
         self._usage = event.usage
@@ -227,7 +228,7 @@ class _EventWriter:
         raw = event.raw_finish_reason or ""
         interaction = {
             **self._interaction,
-            "status": raw if raw in _OWN_WORDS else _STATUSES[event.finish_reason],
+            "status": raw if raw in _API_STATUSES else _STATUSES[event.finish_reason],
             "created": self._created,
             "updated": self._created,
         }
@@ -235,21 +236,21 @@ class _EventWriter:
             interaction["usage"] = _usage(self._usage)
         return [*self._close(), {"event_type": "interaction.completed", "interaction": interaction}]
 
-
-_WRITERS: dict[type, Callable[[_EventWriter, Any], list[JSON]]] = {
-    ResponseStarted: _EventWriter.start,
-    TextDelta: _EventWriter.add_text,
-    RefusalDelta: _EventWriter.add_text,
-    ReasoningDelta: _EventWriter.add_reasoning,
-    ToolCallStarted: _EventWriter.start_call,
-    ToolCallDelta: _EventWriter.add_arguments,
-    ToolCallFinished: _EventWriter.finish_call,
-    Citation: _EventWriter.add_citation,
-    MediaDelta: _EventWriter.add_media,
-    ProviderPart: _EventWriter.add_opaque,
-    UsageReported: _EventWriter.keep_usage,
-    ResponseFinished: _EventWriter.finish,
-}
+    HANDLED: ClassVar[EventHandlers] = {
+        ResponseStarted: start,
+        TextDelta: add_text,
+        RefusalDelta: add_text,
+        ReasoningDelta: add_reasoning,
+        ToolCallStarted: start_call,
+        ToolCallDelta: add_arguments,
+        ToolCallFinished: finish_call,
+        Citation: add_citation,
+        MediaDelta: add_media,
+        ProviderPart: add_opaque,
+        UsageReported: keep_usage,
+        ResponseFinished: finish,
+    }
+    IGNORED = frozenset({Attempt})  # a retry of this library; no wire API reports one
 
 
 def _usage(usage: Usage) -> JSON:
@@ -264,10 +265,10 @@ def _usage(usage: Usage) -> JSON:
 
 
 def encode_stream_error(error: APIError) -> bytes:
-    """Write the event by which a stream fails after it began."""
+    """Return the event that reports an error in a started stream."""
     fields = msgspec.json.decode(encode_error(error))["error"]
-    told = {"code": fields["status"].lower(), "message": fields["message"]}
-    return encode_sse(msgspec.json.encode({"event_type": "error", "error": told}), event="error")
+    inner = {"code": fields["status"].lower(), "message": fields["message"]}
+    return encode_sse(msgspec.json.encode({"event_type": "error", "error": inner}), event="error")
 
 
 ENCODER = Encoder(

@@ -1,1 +1,1 @@
-"""Mistral's chat API, from the server's side: requests read, answers written."""
+"""Server side of Mistral's chat API: parse requests, encode responses."""

@@ -1,4 +1,4 @@
-"""Requests of Mistral's chat completions, read: the inverse of what the adapter builds.
+"""Parse requests of Mistral's chat completions: the inverse of the adapter's request builder.
 
 https://docs.mistral.ai/api/#tag/chat
 """
@@ -61,7 +61,7 @@ _SAMPLING = (
     "parallel_tool_calls",
     "service_tier",
 )
-_READ = {
+_PARSED_FIELDS = {
     *_SAMPLING,
     *("model", "messages", "stream", "tools", "tool_choice", "response_format", "logprobs", "max_tokens"),
     "random_seed",
@@ -69,10 +69,10 @@ _READ = {
 
 
 def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | None = None) -> ParsedRequest:
-    """Read the body of a request, which says everything: the path adds nothing to it.
+    """Parse the body of a request; `model` overrides that of the body, `is_streamed` is the default of `stream`.
 
     Raises:
-        BadRequestError: It is no JSON object, lacks `model` or `messages`, or a value is of a wrong kind.
+        BadRequestError: The body is not a JSON object, lacks `model` or `messages`, or has a value of a wrong type.
     """
     raw = parse_object(body)
     try:
@@ -84,7 +84,7 @@ def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | 
             wants_usage=True,
             tools=read_tools(raw),
             output=read_output_schema(raw),
-            extra={name: value for name, value in raw.items() if name not in _READ},
+            extra={name: value for name, value in raw.items() if name not in _PARSED_FIELDS},
             raw=raw,
         )
     except ConfigurationError as error:
@@ -112,14 +112,14 @@ def _system(message: JSON, at: str) -> list[Part]:
 
 
 def _user(message: JSON, at: str) -> list[Part]:
-    return read_content(required_content(message, at), f"{at}content", _SHOWN)
+    return read_content(required_content(message, at), f"{at}content", _USER_PARTS)
 
 
 def _assistant(message: JSON, at: str) -> list[Part]:
     parts: list[Part] = []
     content = message.get("content")
     if isinstance(content, list):
-        parts += _said(content, f"{at}content")
+        parts += _assistant_content(content, f"{at}content")
     elif content:
         parts += read_content(content, f"{at}content", {})
     for position, call in enumerate(take_field(message, "tool_calls", list, (), at=at)):
@@ -127,13 +127,13 @@ def _assistant(message: JSON, at: str) -> list[Part]:
     return parts
 
 
-def _said(content: list[Any], at: str) -> list[Part]:
-    """Read what the model said; the signature of a thought stands behind it."""
+def _assistant_content(content: list[Any], at: str) -> list[Part]:
+    """Return the parts of an assistant message; the signature of a thinking part follows it as opaque data."""
     parts: list[Part] = []
     for position, piece in enumerate(content):
-        here = f"{at}[{position}]"
-        parts += read_content([piece], here, {"text": read_text, "thinking": _thinking})
-        signature = take_field(piece, "signature", str, at=here)
+        part_path = f"{at}[{position}]"
+        parts += read_content([piece], part_path, {"text": read_text, "thinking": _thinking})
+        signature = take_field(piece, "signature", str, at=part_path)
         if signature is not None:
             parts.append(ProviderDataPart("mistral-chat", "signature", signature))
     return parts
@@ -142,7 +142,7 @@ def _said(content: list[Any], at: str) -> list[Part]:
 def _tool_result(message: JSON, at: str) -> list[Part]:
     text: list[str] = []
     media: list[ImagePart | FilePart | AudioPart] = []
-    for part in read_content(required_content(message, at), f"{at}content", _SHOWN):
+    for part in read_content(required_content(message, at), f"{at}content", _USER_PARTS):
         if isinstance(part, TextPart):
             text.append(part.text)
         elif isinstance(part, ImagePart | FilePart | AudioPart):
@@ -175,10 +175,10 @@ def _audio(piece: JSON, at: str) -> Part:
     try:
         return AudioPart(load_media(base64.b64decode(source, validate=True), kind="audio"))
     except (binascii.Error, ValueError) as error:
-        raise bad_request(f"Invalid '{at}input_audio': no base64 text.", "invalid_value") from error
+        raise bad_request(f"Invalid '{at}input_audio': expected base64 text.", "invalid_value") from error
 
 
-_SHOWN: PieceReaders = {
+_USER_PARTS: PieceReaders = {
     "text": read_text,
     "image_url": read_image,
     "document_url": _document,

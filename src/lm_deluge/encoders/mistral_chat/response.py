@@ -1,31 +1,33 @@
-"""Answers of Mistral's chat completions, written: the inverse of the adapter of that name.
+"""Encode responses of Mistral's chat completions: the inverse of the adapter of the same name.
 
 https://docs.mistral.ai/api/#tag/chat
 
-Read again, an answer has the same events, but for what this API has no place for:
+Decoding an encoded response gives the same events, except for what this API cannot express:
 
-- A call is announced with its first argument, and closed with all others at the end; its name and id are repeated
-  in each piece. Usage is reported once, with the finish reason, and without the mark `estimated`.
-- A refusal is text like any other. `pause`, `refusal` and `content_filter` are `stop`.
-- Places of citations, sound, attempts, warnings, and opaque data but signatures of thoughts are left out.
-- Calls of a plain answer stand behind its content.
+- A decoded call starts with its first fragment of arguments, and all calls end at the end of the stream; each fragment
+  repeats the name and the id. Usage is reported once, with the finish reason and without the flag `estimated`.
+- A refusal is text. `pause`, `refusal` and `content_filter` become `stop`.
+- Positions of citations, audio, attempts, warnings, and opaque data except the signatures of reasoning are left out.
+- In a response that is not streamed, all calls follow the content.
 
-An answer that was cut has no `ResponseFinished`, so it gets neither finish reason nor end mark.
+A truncated response has no `ResponseFinished`, so it gets neither a finish reason nor an end mark.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from lm_deluge.encoders.encoder import Encoder, Endpoint
+from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
 from lm_deluge.encoders.mistral_chat.request import parse_request
-from lm_deluge.encoders.openai_chat.errors import error_words
+from lm_deluge.encoders.openai_chat.errors import error_type_and_code
 from lm_deluge.encoders.openai_chat.response_fields import call_fields, image_piece, logprob_fields, usage_fields
 from lm_deluge.errors import APIError
 from lm_deluge.events import (
+    Attempt,
     Citation,
     Event,
     FinishReason,
@@ -67,32 +69,23 @@ _FINISH_REASONS: dict[FinishReason, str] = {
 
 
 def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: bool = True) -> Iterator[bytes]:
-    """Yield the frames of a streamed answer, each as soon as its events went in.
+    """Yield the frames of a streamed response, each as soon as the events that complete it are read.
 
-    Usage is in the last chunk, asked for or not; `include_usage` changes nothing.
+    Usage is always in the last chunk; `include_usage` has no effect.
     """
-    writer = _ChunkWriter(created)
-    for event in events:
-        yield from writer.write(event)
+    return _ChunkWriter(created).write_all(events)
 
 
-class _ChunkWriter:
-    """The state behind one streamed answer."""
+class _ChunkWriter(EventWriter[bytes]):
+    """State of one streamed response."""
 
     def __init__(self, created: int) -> None:
+        super().__init__()
         self._created = created
         self._head = b""
         self._usage: Usage | None = None
         self._calls: dict[int, ToolCallStarted] = {}
         self._has_arguments: set[int] = set()
-
-    def write(self, event: Event) -> list[bytes]:
-        """Return the frames that `event` completes."""
-        write = _WRITERS.get(type(event))
-        if write is None:
-            return []
-        frames = [] if self._head or isinstance(event, ResponseStarted) else self.start(ResponseStarted())
-        return [*frames, *write(self, event)]
 
     def start(self, event: ResponseStarted) -> list[bytes]:
         head = {
@@ -118,7 +111,7 @@ class _ChunkWriter:
         return [self._chunk({"content": event.text}, logprobs=logprobs)]
 
     def add_reasoning(self, event: ReasoningDelta) -> list[bytes]:
-        return [self._chunk({"content": [_thought(event.text)]})]
+        return [self._chunk({"content": [_thinking_part(event.text)]})]
 
     def add_opaque(self, event: ProviderPart) -> list[bytes]:
         if event.kind != _SIGNATURE:
@@ -139,7 +132,7 @@ class _ChunkWriter:
         return [self._call(started, event.arguments)]
 
     def finish_call(self, event: ToolCallFinished) -> list[bytes]:
-        """Write what was not written in pieces: answers that were never streamed bring calls whole."""
+        """Write what no `ToolCallDelta` delivered: a response that was not streamed has complete calls only."""
         is_whole = event.index in self._calls and (event.index in self._has_arguments or not event.arguments_text)
         return (
             [] if is_whole else [self._call(ToolCallStarted(event.index, event.id, event.name), event.arguments_text)]
@@ -162,25 +155,26 @@ class _ChunkWriter:
         reason = event.raw_finish_reason or _FINISH_REASONS[event.finish_reason]
         return [self._chunk({"content": ""}, reason=reason), _DONE]
 
-
-_WRITERS: dict[type, Callable[[_ChunkWriter, Any], list[bytes]]] = {
-    ResponseStarted: _ChunkWriter.start,
-    TextDelta: _ChunkWriter.add_text,
-    ReasoningDelta: _ChunkWriter.add_reasoning,
-    RefusalDelta: _ChunkWriter.add_text,
-    ToolCallStarted: _ChunkWriter.start_call,
-    ToolCallDelta: _ChunkWriter.add_arguments,
-    ToolCallFinished: _ChunkWriter.finish_call,
-    Citation: _ChunkWriter.add_citation,
-    MediaDelta: _ChunkWriter.add_media,
-    ProviderPart: _ChunkWriter.add_opaque,
-    UsageReported: _ChunkWriter.keep_usage,
-    ResponseFinished: _ChunkWriter.finish,
-}
+    HANDLED: ClassVar[EventHandlers] = {
+        ResponseStarted: start,
+        TextDelta: add_text,
+        ReasoningDelta: add_reasoning,
+        RefusalDelta: add_text,
+        ToolCallStarted: start_call,
+        ToolCallDelta: add_arguments,
+        ToolCallFinished: finish_call,
+        Citation: add_citation,
+        MediaDelta: add_media,
+        ProviderPart: add_opaque,
+        UsageReported: keep_usage,
+        ResponseFinished: finish,
+    }
+    IGNORED = frozenset({Attempt})  # a retry of this library; no wire API reports one
+    IMPLICIT_START = True
 
 
 def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
-    """Return the answer in one piece. One that was cut has no finish reason."""
+    """Return the response as one JSON document; a truncated response has no finish reason."""
     builder = ResponseBuilder()
     builder.add_all(events)
     response = builder.response()
@@ -211,37 +205,37 @@ def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
 
 
 def _content(content: Message, references: list[JSON]) -> str | list[JSON]:
-    """Return a text where there is nothing else, or pieces."""
-    pieces: list[JSON] = []
+    """Return the content as one string if all parts are text, else as a list of content parts."""
+    parts: list[JSON] = []
     for part in content.parts:
-        if isinstance(part, ProviderDataPart) and part.kind == _SIGNATURE and pieces:
-            pieces[-1][_SIGNATURE] = part.data
-        elif type(part) in _PIECES:
-            pieces.append(_PIECES[type(part)](part))
-    pieces += references
-    if all(piece["type"] == "text" for piece in pieces):
-        return "".join(piece["text"] for piece in pieces)
-    return pieces
+        if isinstance(part, ProviderDataPart) and part.kind == _SIGNATURE and parts:
+            parts[-1][_SIGNATURE] = part.data
+        elif type(part) in _PARTS:
+            parts.append(_PARTS[type(part)](part))
+    parts += references
+    if all(part["type"] == "text" for part in parts):
+        return "".join(part["text"] for part in parts)
+    return parts
 
 
-def _text_piece(part: Any) -> JSON:
+def _text_part(part: Any) -> JSON:
     return {"type": "text", "text": part.text}
 
 
-def _thought(text: str) -> JSON:
+def _thinking_part(text: str) -> JSON:
     return {"type": "thinking", "thinking": [{"type": "text", "text": text}]}
 
 
-def _shown(part: Any) -> JSON:
+def _image_part(part: Any) -> JSON:
     media: Media = part.media
     return image_piece(media.url or media.data_url())
 
 
-_PIECES: dict[type, Callable[[Any], JSON]] = {
-    TextPart: _text_piece,
-    RefusalPart: _text_piece,
-    ReasoningPart: lambda part: _thought(part.text),
-    ImagePart: _shown,
+_PARTS: dict[type, Callable[[Any], JSON]] = {
+    TextPart: _text_part,
+    RefusalPart: _text_part,
+    ReasoningPart: lambda part: _thinking_part(part.text),
+    ImagePart: _image_part,
 }
 
 
@@ -253,13 +247,13 @@ def _reference(citation: Citation) -> JSON:
 
 
 def encode_error(error: APIError) -> bytes:
-    """Write the JSON body of an error answer. The status is not in it: `error.status_code` goes before."""
-    kind, code = error_words(error)
+    """Return the JSON body of an error response. The HTTP status is `error.status_code`, not a field of the body."""
+    kind, code = error_type_and_code(error)
     return msgspec.json.encode({"object": "error", "message": error.message, "type": kind, "param": None, "code": code})
 
 
 def encode_stream_error(error: APIError) -> bytes:
-    """Write the frame by which a stream fails after it began. Nothing follows it, no end mark either."""
+    """Return the frame that reports an error in a started stream. No frame follows it, not even the end mark."""
     return encode_sse(encode_error(error))
 
 
@@ -270,6 +264,6 @@ ENCODER = Encoder(
     encode_response=encode_response,
     encode_error=encode_error,
     encode_stream_error=encode_stream_error,
-    # The path alone is OpenAI's too: a server that speaks both tells them apart by the name in front of it.
+    # OpenAI has the same path: the prefix lets a server that implements both APIs distinguish them.
     routes=(Endpoint(r"/mistral/v1/chat/completions"),),
 )

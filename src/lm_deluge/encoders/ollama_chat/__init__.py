@@ -1,1 +1,1 @@
-"""Ollama's chat API, from the server's side: requests read, answers written."""
+"""Server side of Ollama's chat API: parse requests, encode responses."""

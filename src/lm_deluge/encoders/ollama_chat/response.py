@@ -1,34 +1,38 @@
-"""Answers of Ollama's own chat API, written: the inverse of the adapter `ollama-chat`.
+"""Encode responses of Ollama's own chat API: the inverse of the adapter `ollama-chat`.
 
 https://docs.ollama.com/api/chat
 
-Read again, an answer has the same events, but for what this API has no place for:
+Decoding an encoded response gives the same events, except for what this API cannot express:
 
-- Ids of answers, details of usage, citations, sound, images by URL, attempts, warnings and opaque data are left out.
-- A call is written whole once it is finished, its arguments as JSON; text that is no object becomes its field `input`.
-- A refusal is text like any other. All reasons but `length` are `stop`; `error` is an error.
-- A plain answer has its thoughts, its text, its images and its calls in fields of their own: their order is lost.
+- Response ids, details of usage, citations, audio, images by URL, attempts, warnings and opaque data are left out.
+- A call is written whole when it is finished, its arguments as a JSON object; other arguments become its field `input`.
+- A refusal is text. All finish reasons except `length` become `stop`, unless the event has a raw finish reason.
+- In a response that is not streamed, reasoning, text, images and calls are separate fields: their order is lost.
 
-An answer that was cut has no `ResponseFinished`, so it gets no line that says `done`.
+A truncated response has no `ResponseFinished`, so it gets no line with `"done": true`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from lm_deluge.encoders.encoder import Encoder, Endpoint
+from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
 from lm_deluge.encoders.ollama_chat.request import parse_request
 from lm_deluge.encoders.openai_chat.errors import usual_status
 from lm_deluge.encoders.openai_chat.response_fields import logprob_fields
 from lm_deluge.errors import APIError
 from lm_deluge.events import (
+    Attempt,
+    Citation,
     Event,
     FinishReason,
     MediaDelta,
+    ProviderPart,
     ReasoningDelta,
     RefusalDelta,
     ResponseFinished,
@@ -60,27 +64,21 @@ _FINISH_REASONS: dict[FinishReason, str] = {
 
 
 def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: bool = True) -> Iterator[bytes]:
-    """Yield the lines of a streamed answer, each as soon as its events went in.
+    """Yield the lines of a streamed response, each as soon as the events that complete it are read.
 
-    Usage is in the last line, asked for or not; `include_usage` changes nothing.
+    Usage is always in the last line; `include_usage` has no effect.
     """
-    writer = _LineWriter(created)
-    for event in events:
-        yield from writer.write(event)
+    return _LineWriter(created).write_all(events)
 
 
-class _LineWriter:
-    """The state behind one streamed answer. All lines begin with the same fields."""
+class _LineWriter(EventWriter[bytes]):
+    """State of one streamed response. All lines start with the same fields."""
 
     def __init__(self, created: int) -> None:
+        super().__init__()
         self._head: JSON = {"model": "", "created_at": _time(created)}
         self._usage: Usage | None = None
-        self._open: dict[int, tuple[ToolCallStarted, list[str]]] = {}  # calls that were begun
-
-    def write(self, event: Event) -> list[bytes]:
-        """Return the lines that `event` completes."""
-        write = _WRITERS.get(type(event))
-        return [] if write is None else write(self, event)
+        self._open: dict[int, tuple[ToolCallStarted, list[str]]] = {}  # start and fragments of each unfinished call
 
     def start(self, event: ResponseStarted) -> list[bytes]:
         self._head["model"] = event.model or ""
@@ -119,27 +117,35 @@ class _LineWriter:
         return []
 
     def finish(self, event: ResponseFinished) -> list[bytes]:
-        broken = [ToolCallPart(start.id, start.name, "".join(pieces)) for start, pieces in self._open.values()]
-        calls = [self._line({"content": "", "tool_calls": [_call(call)]}) for call in broken]
+        unfinished = [
+            ToolCallPart(start.id, start.name, "".join(fragments)) for start, fragments in self._open.values()
+        ]
+        calls = [self._line({"content": "", "tool_calls": [_call(call)]}) for call in unfinished]
         return [*calls, self._line({"content": ""}, **_end(event, self._usage))]
 
-
-_WRITERS: dict[type, Callable[[_LineWriter, Any], list[bytes]]] = {
-    ResponseStarted: _LineWriter.start,
-    TextDelta: _LineWriter.add_text,
-    ReasoningDelta: _LineWriter.add_reasoning,
-    RefusalDelta: _LineWriter.add_text,
-    MediaDelta: _LineWriter.add_media,
-    ToolCallStarted: _LineWriter.start_call,
-    ToolCallDelta: _LineWriter.add_arguments,
-    ToolCallFinished: _LineWriter.finish_call,
-    UsageReported: _LineWriter.keep_usage,
-    ResponseFinished: _LineWriter.finish,
-}
+    HANDLED: ClassVar[EventHandlers] = {
+        ResponseStarted: start,
+        TextDelta: add_text,
+        ReasoningDelta: add_reasoning,
+        RefusalDelta: add_text,
+        MediaDelta: add_media,
+        ToolCallStarted: start_call,
+        ToolCallDelta: add_arguments,
+        ToolCallFinished: finish_call,
+        UsageReported: keep_usage,
+        ResponseFinished: finish,
+    }
+    IGNORED = frozenset(
+        {
+            Citation,  # no field for sources
+            ProviderPart,  # no field for opaque data
+            Attempt,  # a retry of this library; no wire API reports one
+        }
+    )
 
 
 def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
-    """Return the answer in one piece. One that was cut is not `done`."""
+    """Return the response as one JSON document; a truncated response is not `done`."""
     builder = ResponseBuilder()
     builder.add_all(events)
     response = builder.response()
@@ -169,7 +175,7 @@ def _message(content: Message) -> JSON:
 
 
 def _call(call: Any) -> JSON:
-    """Return a call: of an event, or of a part, which have the same fields."""
+    """Return the JSON of a `ToolCallFinished` or a `ToolCallPart`, which have the same fields."""
     arguments = call.arguments if isinstance(call.arguments, dict) else {"input": call.arguments_text}
     return {"id": call.id, "function": {"name": call.name, "arguments": arguments}}
 
@@ -188,14 +194,14 @@ def _time(created: int) -> str:
 
 
 def encode_error(error: APIError) -> bytes:
-    """Write the JSON body of an error answer. The status is not in it: `error.status_code` goes before."""
+    """Return the JSON body of an error response. The HTTP status is `error.status_code`, not a field of the body."""
     return msgspec.json.encode({"error": error.message})
 
 
 def encode_stream_error(error: APIError) -> bytes:
-    """Write the line by which a stream fails after it began. Nothing follows it.
+    """Return the line that reports an error in a started stream. No line follows it.
 
-    Ollama says no more than why; the status that it stands for is ours, so that the error is known again.
+    Ollama sends only a message. The added `status_code` lets the adapter decode the same error class.
     """
     fields = {"error": error.message, "status_code": usual_status(error)}
     return msgspec.json.encode(fields) + b"\n"

@@ -1,1 +1,1 @@
-"""OpenAI's Chat Completions API and of compatible hosts, from the server's side: requests read, answers written."""
+"""Server side of OpenAI's Chat Completions API and of compatible hosts: parse requests, encode responses."""

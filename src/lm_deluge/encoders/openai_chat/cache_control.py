@@ -1,4 +1,4 @@
-"""Marks in a request of Chat Completions that say what of the prompt is to be cached, as some hosts take them."""
+"""Parse `cache_control` marks in requests of Chat Completions, which some hosts accept in Anthropic's format."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ JSON = dict[str, Any]
 
 
 def read_cache_marks(raw: JSON) -> PromptCache | None:
-    """Return what the marks of a request ask for, None where there are none.
+    """Return the `PromptCache` value of the marks in a request, None if there are no marks.
 
-    A mark covers all before it, so the last ones say the most. `raw` was read already: its messages are objects.
+    A mark covers everything before it, so the marks of the last messages decide. The messages in `raw` must be objects.
     """
     messages: list[JSON] = raw["messages"]
     marked = [_is_marked(message.get("content")) for message in messages if message.get("role") == "user"]
     if any(marked):
-        words = [word for word in get_args(PromptCache) if word.startswith("last_")]
-        first = marked[::-1]
-        count = next((place for place, is_marked in enumerate(first) if not is_marked), len(first))
-        found: PromptCache = words[min(max(count, 1), len(words)) - 1]
+        values = [value for value in get_args(PromptCache) if value.startswith("last_")]
+        last_first = marked[::-1]
+        count = next((position for position, is_marked in enumerate(last_first) if not is_marked), len(last_first))
+        found: PromptCache = values[min(max(count, 1), len(values)) - 1]
         return found
     if any(
         _is_marked(message.get("content")) for message in messages if message.get("role") in ("system", "developer")
@@ -31,5 +31,5 @@ def read_cache_marks(raw: JSON) -> PromptCache | None:
     return "tools_only" if _is_marked(raw.get("tools")) else None
 
 
-def _is_marked(pieces: Any) -> bool:
-    return isinstance(pieces, list) and any(isinstance(piece, dict) and piece.get("cache_control") for piece in pieces)
+def _is_marked(parts: Any) -> bool:
+    return isinstance(parts, list) and any(isinstance(part, dict) and part.get("cache_control") for part in parts)

@@ -1,4 +1,4 @@
-"""Errors as OpenAI writes them.
+"""Encode errors in OpenAI's format.
 
 https://platform.openai.com/docs/guides/error-codes
 """
@@ -11,10 +11,10 @@ from lm_deluge import errors
 from lm_deluge.errors import APIError
 from lm_deluge.wire.sse import encode_sse
 
-__all__ = ["encode_error", "encode_stream_error", "error_words", "usual_status"]
+__all__ = ["encode_error", "encode_stream_error", "error_type_and_code", "usual_status"]
 
-# Type and code of each class, for errors that bring none of their own. The nearest class in the tree holds.
-_WORDS: dict[type[APIError], tuple[str, str | None]] = {
+# OpenAI's type and code for errors without them. The most derived class in this table applies.
+_TYPES_AND_CODES: dict[type[APIError], tuple[str, str | None]] = {
     errors.APIError: ("api_error", None),
     errors.BadRequestError: ("invalid_request_error", None),
     errors.ContextLengthError: ("invalid_request_error", "context_length_exceeded"),
@@ -43,24 +43,24 @@ _STATUSES: dict[type[APIError], int] = {
 
 
 def usual_status(error: APIError) -> int:
-    """Return the status of an error: its own, or the one by which its class is known again."""
+    """Return the HTTP status of an error: its own, or the one that the adapters decode as its class."""
     return error.status_code or _STATUSES[next(each for each in type(error).__mro__ if each in _STATUSES)]
 
 
 def encode_error(error: APIError) -> bytes:
-    """Write the JSON body of an error answer. The status is not in it: `error.status_code` goes before."""
-    kind, code = error_words(error)
+    """Return the JSON body of an error response. The HTTP status is `error.status_code`, not a field of the body."""
+    kind, code = error_type_and_code(error)
     fields = {"message": error.message, "type": kind, "param": None, "code": code}
     return msgspec.json.encode({"error": fields})
 
 
-def error_words(error: APIError) -> tuple[str, str | None]:
-    """Return the type and the code of an error: its own, or those by which its class is known again."""
-    kind = next(each for each in type(error).__mro__ if each in _WORDS)
-    default_type, default_code = _WORDS[kind]
+def error_type_and_code(error: APIError) -> tuple[str, str | None]:
+    """Return the type and the code of an error: its own, or those that the adapters decode as its class."""
+    kind = next(each for each in type(error).__mro__ if each in _TYPES_AND_CODES)
+    default_type, default_code = _TYPES_AND_CODES[kind]
     return error.type or default_type, error.code or default_code
 
 
 def encode_stream_error(error: APIError) -> bytes:
-    """Write the frame by which a stream fails after it began. Nothing follows it, no end mark either."""
+    """Return the frame that reports an error in a started stream. No frame follows it, not even the end mark."""
     return encode_sse(encode_error(error))

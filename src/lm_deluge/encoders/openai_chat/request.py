@@ -1,9 +1,9 @@
-"""Requests of Chat Completions, read: the inverse of what the adapter builds.
+"""Parse requests of Chat Completions: the inverse of the adapter's request builder.
 
 https://platform.openai.com/docs/api-reference/chat/create
 
-What cannot be answered raises `BadRequestError` in OpenAI's words. Media are taken inline or by http(s) URL only:
-a path in a request must never make a server read its own files.
+A request that cannot be answered raises `BadRequestError` with OpenAI's wording. Media are accepted inline or by
+http(s) URL only: a path in a request must never make a server read its own files.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _SAMPLING = (
     "service_tier",
     "verbosity",
 )
-_READ = {
+_PARSED_FIELDS = {
     *_SAMPLING,
     *("model", "messages", "stream", "stream_options", "tools", "tool_choice", "response_format", "logprobs"),
     *("max_completion_tokens", "max_tokens"),
@@ -76,10 +76,10 @@ _READ = {
 
 
 def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | None = None) -> ParsedRequest:
-    """Read the body of a request, which says everything: the path adds nothing to it.
+    """Parse the body of a request; `model` and `is_streamed` are defaults for a body that lacks them.
 
     Raises:
-        BadRequestError: It is no JSON object, lacks `model` or `messages`, or a value is of a wrong kind.
+        BadRequestError: The body is not a JSON object, lacks `model` or `messages`, or has a value of a wrong type.
     """
     raw = parse_object(body)
     model = raw.get("model") or model
@@ -96,7 +96,7 @@ def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | 
             tools=read_tools(raw),
             output=read_output_schema(raw),
             cache=read_cache_marks(raw),
-            extra={name: value for name, value in raw.items() if name not in _READ},
+            extra={name: value for name, value in raw.items() if name not in _PARSED_FIELDS},
             raw=raw,
         )
     except ConfigurationError as error:
@@ -119,22 +119,22 @@ def _params(raw: JSON) -> SamplingParams:
     )
 
 
-def _spoken(message: JSON, at: str) -> list[Part]:
-    return read_content(required_content(message, at), f"{at}content", _TEXT)
+def _system(message: JSON, at: str) -> list[Part]:
+    return read_content(required_content(message, at), f"{at}content", _TEXT_PARTS)
 
 
 def _user(message: JSON, at: str) -> list[Part]:
-    return read_content(required_content(message, at), f"{at}content", _SHOWN)
+    return read_content(required_content(message, at), f"{at}content", _USER_PARTS)
 
 
 def _assistant(message: JSON, at: str) -> list[Part]:
     parts: list[Part] = []
-    # Two hosts' words for the same.
+    # DeepSeek calls the field `reasoning_content`, OpenRouter `reasoning`.
     reasoning = take_field(message, "reasoning_content", str, at=at) or take_field(message, "reasoning", str, at=at)
     if reasoning:
         parts.append(ReasoningPart(reasoning))
     if message.get("content"):
-        parts += read_content(message["content"], f"{at}content", _SAID)
+        parts += read_content(message["content"], f"{at}content", _ASSISTANT_PARTS)
     refusal = take_field(message, "refusal", str, at=at)
     if refusal:
         parts.append(RefusalPart(refusal))
@@ -150,14 +150,14 @@ def _assistant(message: JSON, at: str) -> list[Part]:
 
 
 def _tool_result(message: JSON, at: str) -> list[Part]:
-    content = read_content(required_content(message, at), f"{at}content", _TEXT)
+    content = read_content(required_content(message, at), f"{at}content", _TEXT_PARTS)
     text = "".join(part.text for part in content if isinstance(part, TextPart))
     return [ToolResultPart(need_field(message, "tool_call_id", str, at=at), text)]
 
 
 _ROLES: RoleReaders = {
-    "system": _spoken,
-    "developer": _spoken,
+    "system": _system,
+    "developer": _system,
     "user": _user,
     "assistant": _assistant,
     "tool": _tool_result,
@@ -184,9 +184,9 @@ def _audio(piece: JSON, at: str) -> Part:
     try:
         return AudioPart(load_media(base64.b64decode(data, validate=True), kind="audio"))
     except (binascii.Error, ValueError) as error:
-        raise bad_request(f"Invalid '{at}input_audio.data': no base64 text.", "invalid_value") from error
+        raise bad_request(f"Invalid '{at}input_audio.data': expected base64 text.", "invalid_value") from error
 
 
-_TEXT: PieceReaders = {"text": read_text}
-_SHOWN: PieceReaders = {**_TEXT, "image_url": read_image, "input_audio": _audio, "file": _file}
-_SAID: PieceReaders = {**_TEXT, "refusal": _refusal}
+_TEXT_PARTS: PieceReaders = {"text": read_text}
+_USER_PARTS: PieceReaders = {**_TEXT_PARTS, "image_url": read_image, "input_audio": _audio, "file": _file}
+_ASSISTANT_PARTS: PieceReaders = {**_TEXT_PARTS, "refusal": _refusal}

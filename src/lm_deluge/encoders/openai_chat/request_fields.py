@@ -1,7 +1,7 @@
-"""What the requests of chat APIs share: fields, tools, calls and pieces of content, read from their JSON.
+"""Parse the parts of requests that chat APIs share: fields, tools, calls and content parts.
 
-What cannot be answered raises `BadRequestError`. Media are taken inline or by http(s) URL only: a path in a request
-must never make a server read its own files. `at` says where in the request a thing stands, for the error.
+A request that cannot be answered raises `BadRequestError`. Media are accepted inline or by http(s) URL only: a path in
+a request must never make a server read its own files. `at` is the JSON path of a value, for the error message.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ __all__ = [
 
 JSON = dict[str, Any]
 PieceReaders: TypeAlias = Mapping[str, Callable[[JSON, str], Part]]
-"""How a piece of content of each type is read."""
+"""The parser of each type of content part; its arguments are the part and its JSON path."""
 RoleReaders: TypeAlias = Mapping[str, Callable[[JSON, str], list[Part]]]
-"""How the parts of a message of each role are read."""
+"""The parser of the messages of each role; its arguments are the message and its JSON path."""
 
 _KINDS: dict[type, str] = {
     str: "a string",
@@ -57,7 +57,11 @@ _KINDS: dict[type, str] = {
 
 
 def parse_object(body: bytes) -> JSON:
-    """Return the JSON object in a body."""
+    """Return the JSON object in a body.
+
+    Raises:
+        BadRequestError: The body is not a JSON object.
+    """
     try:
         raw = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -69,31 +73,37 @@ def parse_object(body: bytes) -> JSON:
 
 
 def bad_request(message: str, code: str | None = None) -> BadRequestError:
-    """Return the error for a request that cannot be answered."""
+    """Return the error of a request that cannot be answered."""
     return BadRequestError(message, status_code=400, code=code, type="invalid_request_error")
 
 
-def wrong_type(name: str, wanted: type, value: Any) -> BadRequestError:
-    """Return the error for a value of a wrong type."""
-    got = _KINDS.get(type(value), "something else")
-    return bad_request(f"Invalid type for '{name}': expected {_KINDS[wanted]}, but got {got} instead.", "invalid_type")
+def wrong_type(name: str, expected: type, value: Any) -> BadRequestError:
+    """Return the error of a value of a wrong type."""
+    actual = _KINDS.get(type(value), "something else")
+    return bad_request(
+        f"Invalid type for '{name}': expected {_KINDS[expected]}, but got {actual} instead.", "invalid_type"
+    )
 
 
 def missing_field(name: str) -> BadRequestError:
-    """Return the error for a field that must be there."""
+    """Return the error of a missing required field."""
     return bad_request(f"Missing required parameter: '{name}'.", "missing_required_parameter")
 
 
 def unknown_value(name: str, value: Any, known: Any) -> BadRequestError:
-    """Return the error for a word that is none of those known."""
-    words = ", ".join(f"'{word}'" for word in known)
+    """Return the error of a value that is not one of those in `known`."""
+    values = ", ".join(f"'{each}'" for each in known)
     return bad_request(
-        f"Invalid value: '{str(value)[:50]}' for '{name}'. Supported values are: {words}.", "invalid_value"
+        f"Invalid value: '{str(value)[:50]}' for '{name}'. Supported values are: {values}.", "invalid_value"
     )
 
 
 def take_field(fields: JSON, name: str, kind: type, default: Any = None, *, at: str = "") -> Any:
-    """Return a field of a certain kind; null counts as absent."""
+    """Return a field of type `kind`, or `default` if the field is absent or null.
+
+    Raises:
+        BadRequestError: The field has another type.
+    """
     value = fields.get(name)
     if value is None:
         return default
@@ -103,7 +113,11 @@ def take_field(fields: JSON, name: str, kind: type, default: Any = None, *, at: 
 
 
 def need_field(fields: JSON, name: str, kind: type, *, at: str = "") -> Any:
-    """Return a field of a certain kind, which must be there."""
+    """Return a required field of type `kind`.
+
+    Raises:
+        BadRequestError: The field is missing or has another type.
+    """
     value = take_field(fields, name, kind, at=at)
     if value is None:
         raise missing_field(f"{at}{name}")
@@ -111,7 +125,7 @@ def need_field(fields: JSON, name: str, kind: type, *, at: str = "") -> Any:
 
 
 def read_tool_choice(choice: Any) -> str | None:
-    """Return what is said of tools: a word, or the name of one."""
+    """Return the value of `tool_choice`: a mode such as "auto", or the name of a tool."""
     if choice is None or isinstance(choice, str):
         return choice
     if not isinstance(choice, dict):
@@ -122,7 +136,7 @@ def read_tool_choice(choice: Any) -> str | None:
 
 
 def read_tools(raw: JSON) -> tuple[Tool | ProviderTool, ...]:
-    """Return the tools; one that is no function in its own words."""
+    """Return the tools; a tool that is not a function becomes a `ProviderTool`."""
     tools: list[Tool | ProviderTool] = []
     for position, tool in enumerate(take_field(raw, "tools", list, ())):
         at = f"tools[{position}]"
@@ -139,7 +153,7 @@ def read_tools(raw: JSON) -> tuple[Tool | ProviderTool, ...]:
 
 
 def read_output_schema(raw: JSON) -> JSON | None:
-    """Return the JSON schema that the answer is to follow, or None."""
+    """Return the JSON schema that the response must follow, or None."""
     response_format = take_field(raw, "response_format", dict, {})
     if response_format.get("type") != "json_schema":
         return None
@@ -149,7 +163,7 @@ def read_output_schema(raw: JSON) -> JSON | None:
 
 
 def read_messages(raw: JSON, roles: RoleReaders) -> list[Message]:
-    """Return the messages of a request."""
+    """Return the messages of a request, parsed by `roles`."""
     messages = need_field(raw, "messages", list)
     if not messages:
         raise bad_request("Invalid 'messages': empty array. Expected at least one message.", "empty_array")
@@ -167,14 +181,14 @@ def _read_message(message: Any, at: str, roles: RoleReaders) -> Message:
 
 
 def required_content(message: JSON, at: str) -> Any:
-    """Return a message's content, which must be there."""
+    """Return the content of a message, which is required."""
     if message.get("content") is None:
         raise missing_field(f"{at}content")
     return message["content"]
 
 
 def read_call(call: Any, at: str) -> ToolCallPart:
-    """Read a call that the model made."""
+    """Parse a tool call of an assistant message."""
     if not isinstance(call, dict):
         raise wrong_type(at, dict, call)
     call_id = need_field(call, "id", str, at=f"{at}.")
@@ -188,35 +202,35 @@ def read_call(call: Any, at: str) -> ToolCallPart:
     try:
         return ToolCallPart(call_id, name, text, msgspec.json.decode(text) if text.strip() else {})
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        # The model wrote it, not the client: it travels as it is.
+        # The model wrote the arguments, so invalid JSON is not the client's error: pass the text on.
         return ToolCallPart(call_id, name, text, None, f"the arguments are not JSON: {error}"[:200])
 
 
 def read_content(content: Any, at: str, readers: PieceReaders) -> list[Part]:
-    """Read content: a text, or pieces of the types that there are readers for."""
+    """Parse content: a text, or a list of content parts whose types are in `readers`."""
     if isinstance(content, str):
         return [TextPart(content)]
     if not isinstance(content, list):
         raise wrong_type(at, str, content)
     parts = []
     for position, piece in enumerate(content):
-        here = f"{at}[{position}]"
+        part_path = f"{at}[{position}]"
         if not isinstance(piece, dict):
-            raise wrong_type(here, dict, piece)
-        kind = need_field(piece, "type", str, at=f"{here}.")
+            raise wrong_type(part_path, dict, piece)
+        kind = need_field(piece, "type", str, at=f"{part_path}.")
         if kind not in readers:
-            raise unknown_value(f"{here}.type", kind, readers)
-        parts.append(readers[kind](piece, f"{here}."))
+            raise unknown_value(f"{part_path}.type", kind, readers)
+        parts.append(readers[kind](piece, f"{part_path}."))
     return parts
 
 
 def read_text(piece: JSON, at: str) -> Part:
-    """Read a piece of text."""
+    """Parse a text part."""
     return TextPart(need_field(piece, "text", str, at=at))
 
 
 def read_image(piece: JSON, at: str) -> Part:
-    """Read an image: an object with its URL, or the URL alone."""
+    """Parse an image part; `image_url` is an object with the URL, or the URL itself."""
     image = piece.get("image_url")
     if not isinstance(image, str):
         image = need_field(piece, "image_url", dict, at=at)
@@ -227,7 +241,11 @@ def read_image(piece: JSON, at: str) -> Part:
 
 
 def checked_source(source: str, at: str, kinds: str = "an http(s) or data URL") -> str:
-    """Return where a medium is if it is inline or behind an http(s) URL."""
+    """Return the URL of a medium if it is an http(s) or data URL.
+
+    Raises:
+        BadRequestError: The URL has another scheme, or is a path.
+    """
     if not source.startswith(("http://", "https://", "data:")):
         raise bad_request(f"Invalid '{at}': expected {kinds}.", "invalid_value")
     return source

@@ -1,32 +1,35 @@
-"""Answers of Chat Completions, written: the inverse of the adapter of that name.
+"""Encode responses of Chat Completions: the inverse of the adapter of the same name.
 
 https://platform.openai.com/docs/api-reference/chat-streaming
 
-Read again, an answer has the same events, but for what this API has no place for:
+Decoding an encoded response gives the same events, except for what this API cannot express:
 
-- Ids, names and tools' ids are texts: one that is missing comes back as none, or as the decoder's own.
-- A call is announced with its first argument, and closed with all others at the end; usage is reported once,
-  before them, in OpenAI's shape and without the mark `estimated`.
-- Reasoning, text, refusal and calls of a plain answer each stand in a field of their own: their order is lost.
-- `pause`, and `refusal` behind the model's own words, are `stop`; a refusal without any is `content_filter`.
-- Attempts, warnings, sources without a URL, and opaque data of other kinds than this API knows are left out.
+- The response id, the model and the ids of tool calls are required strings: a missing one is decoded as None, or as an
+  id of the decoder.
+- A decoded call starts with its first fragment of arguments, and all calls end at the end of the stream. Usage is
+  reported once, before that, in OpenAI's format and without the flag `estimated`.
+- In a response that is not streamed, reasoning, text, refusal and calls are separate fields: their order is lost.
+- `pause` becomes `stop`. `refusal` becomes `stop` after a refusal text, and `content_filter` without one.
+- Attempts, warnings, citations without a URL, and opaque data of kinds that this API does not have are left out.
 
-An answer that was cut has no `ResponseFinished`, so it gets neither finish reason nor end mark: a terminal event is
-never made up.
+A truncated response has no `ResponseFinished`, so it gets neither a finish reason nor an end mark: the encoder never
+invents a terminal event.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar
 
 import msgspec
 
 from lm_deluge.encoders.encoder import Encoder, Endpoint
+from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
 from lm_deluge.encoders.openai_chat.errors import encode_error, encode_stream_error
 from lm_deluge.encoders.openai_chat.request import parse_request
 from lm_deluge.encoders.openai_chat.response_fields import call_fields, image_piece, logprob_fields, usage_fields
 from lm_deluge.events import (
+    Attempt,
     Citation,
     Event,
     FinishReason,
@@ -61,30 +64,29 @@ _FINISH_REASONS: dict[FinishReason, str] = {
     "content_filter": "content_filter",
     "refusal": "content_filter",
     "pause": "stop",
-    "error": "error",  # OpenRouter's word: OpenAI has none
+    "error": "error",  # OpenRouter's value; OpenAI has none
 }
 
-# Opaque data that hosts of this API send in a field of its kind's name.
+# Kinds of opaque data that hosts of this API send in a field of the same name.
 _OPAQUE_FIELDS = ("reasoning_details", "executed_tools")
 
 
 def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: bool = True) -> Iterator[bytes]:
-    """Yield the frames of a streamed answer, each as soon as its events went in.
+    """Yield the frames of a streamed response, each as soon as the events that complete it are read.
 
     Args:
-        events: The answer.
-        created: When it was asked for, in seconds since 1970.
+        events: The response.
+        created: Time of the request, in seconds since 1970.
         include_usage: Whether the client asked for usage (`stream_options.include_usage`).
     """
-    writer = _ChunkWriter(created, include_usage=include_usage)
-    for event in events:
-        yield from writer.write(event)
+    return _ChunkWriter(created, include_usage=include_usage).write_all(events)
 
 
-class _ChunkWriter:
-    """The state behind one streamed answer. All chunks begin with the same bytes, so they are made once."""
+class _ChunkWriter(EventWriter[bytes]):
+    """State of one streamed response. All chunks start with the same bytes, so those are encoded once."""
 
     def __init__(self, created: int, *, include_usage: bool) -> None:
+        super().__init__()
         self._created = created
         self._include_usage = include_usage
         self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
@@ -93,14 +95,6 @@ class _ChunkWriter:
         self._calls: dict[int, ToolCallStarted] = {}
         self._has_arguments: set[int] = set()
         self._has_refusal = False
-
-    def write(self, event: Event) -> list[bytes]:
-        """Return the frames that `event` completes."""
-        write = _WRITERS.get(type(event))
-        if write is None:
-            return []
-        frames = [] if self._head or isinstance(event, ResponseStarted) else self.start(ResponseStarted())
-        return [*frames, *write(self, event)]
 
     def start(self, event: ResponseStarted) -> list[bytes]:
         head = {
@@ -142,7 +136,7 @@ class _ChunkWriter:
         return [self._chunk({"tool_calls": [{"index": event.index, **inner}]})]
 
     def finish_call(self, event: ToolCallFinished) -> list[bytes]:
-        """Write what was not written in pieces: answers that were never streamed bring calls whole."""
+        """Write what no `ToolCallDelta` delivered: a response that was not streamed has complete calls only."""
         frames = []
         if event.index not in self._calls:
             frames += self.start_call(ToolCallStarted(event.index, event.id, event.name, event.custom))
@@ -171,29 +165,30 @@ class _ChunkWriter:
         reason = _reason(event.finish_reason, event.raw_finish_reason, has_refusal=self._has_refusal)
         frames = [self._chunk({}, reason=reason)]
         if self._include_usage and self._usage is not None:
-            told = msgspec.json.encode({**_tier(self._usage), "usage": usage_fields(self._usage)})
-            frames.append(b"%b],%b\n\n" % (self._head, told[1:]))
+            usage_chunk = msgspec.json.encode({**_tier(self._usage), "usage": usage_fields(self._usage)})
+            frames.append(b"%b],%b\n\n" % (self._head, usage_chunk[1:]))
         return [*frames, _DONE]
 
-
-_WRITERS: dict[type, Callable[[_ChunkWriter, Any], list[bytes]]] = {
-    ResponseStarted: _ChunkWriter.start,
-    TextDelta: _ChunkWriter.add_text,
-    ReasoningDelta: _ChunkWriter.add_reasoning,
-    RefusalDelta: _ChunkWriter.add_refusal,
-    ToolCallStarted: _ChunkWriter.start_call,
-    ToolCallDelta: _ChunkWriter.add_arguments,
-    ToolCallFinished: _ChunkWriter.finish_call,
-    Citation: _ChunkWriter.add_citation,
-    MediaDelta: _ChunkWriter.add_media,
-    ProviderPart: _ChunkWriter.add_opaque,
-    UsageReported: _ChunkWriter.keep_usage,
-    ResponseFinished: _ChunkWriter.finish,
-}
+    HANDLED: ClassVar[EventHandlers] = {
+        ResponseStarted: start,
+        TextDelta: add_text,
+        ReasoningDelta: add_reasoning,
+        RefusalDelta: add_refusal,
+        ToolCallStarted: start_call,
+        ToolCallDelta: add_arguments,
+        ToolCallFinished: finish_call,
+        Citation: add_citation,
+        MediaDelta: add_media,
+        ProviderPart: add_opaque,
+        UsageReported: keep_usage,
+        ResponseFinished: finish,
+    }
+    IGNORED = frozenset({Attempt})  # a retry of this library; no wire API reports one
+    IMPLICIT_START = True
 
 
 def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
-    """Return the answer in one piece. One that was cut has no finish reason."""
+    """Return the response as one JSON document; a truncated response has no finish reason."""
     builder = ResponseBuilder()
     builder.add_all(events)
     response = builder.response()
@@ -231,14 +226,14 @@ def _message(content: Message) -> JSON:
         "reasoning_content": content.thinking,
         "tool_calls": [call_fields(part.id, part.name, part.arguments_text, custom=part.custom) for part in calls],
         "images": [image_piece(media.url or media.data_url()) for media in images],
-        "audio": _whole_audio(audio) if audio else None,
+        "audio": _join_audio(audio) if audio else None,
         **_opaque(content),
     }
     message: JSON = {"role": "assistant", "content": content.completion or None, "refusal": content.refusal or None}
     return {**message, **{name: value for name, value in optional.items() if value}}
 
 
-def _whole_audio(parts: list[AudioPart]) -> JSON:
+def _join_audio(parts: list[AudioPart]) -> JSON:
     media = Media(data=b"".join(part.media.data or b"" for part in parts))
     return {
         "id": parts[0].media.file_id,
@@ -264,10 +259,10 @@ def _message_logprobs(content: Message) -> JSON | None:
 def _annotation(citation: Citation) -> JSON:
     if citation.raw is not None and isinstance(citation.raw.get("url_citation"), dict):
         return citation.raw
-    places = {"start_index": citation.start, "end_index": citation.end, "title": citation.title, "url": citation.url}
+    fields = {"start_index": citation.start, "end_index": citation.end, "title": citation.title, "url": citation.url}
     return {
         "type": "url_citation",
-        "url_citation": {name: value for name, value in places.items() if value is not None},
+        "url_citation": {name: value for name, value in fields.items() if value is not None},
     }
 
 
@@ -288,7 +283,7 @@ ENCODER = Encoder(
     encode_response=encode_response,
     encode_error=encode_error,
     encode_stream_error=encode_stream_error,
-    # With and without the version, as base URLs come in both forms.
+    # With and without the version, because clients configure base URLs in both forms.
     routes=(Endpoint(r"(/v1)?/chat/completions"),),
     id_prefix="chatcmpl-",
 )

@@ -1,4 +1,4 @@
-"""What the answers of chat APIs share: calls, images, log probabilities and usage, as Chat Completions has them."""
+"""Fields that responses of several chat APIs share with Chat Completions: calls, images, log probabilities, usage."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ __all__ = ["call_fields", "image_piece", "logprob_fields", "usage_fields"]
 
 JSON = dict[str, Any]
 
-# What OpenAI writes for a token that is not among the likeliest; JSON has no infinity.
+# OpenAI sends -9999 for tokens outside the most likely ones; JSON has no -Infinity, so it also replaces that.
 _LEAST_LOGPROB = -9999.0
 
 
 def call_fields(call_id: str, name: str, arguments: str, *, custom: bool) -> JSON:
-    """Return a call, or a piece of one."""
+    """Return the JSON of a tool call; `arguments` may be a fragment."""
     if custom:
         return {"id": call_id, "type": "custom", "custom": {"name": name, "input": arguments}}
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 def logprob_fields(tokens: tuple[TokenLogprob, ...]) -> list[JSON]:
-    """Return tokens with their log probabilities."""
+    """Return the JSON of tokens with their log probabilities."""
     return [{**_logprob(token), "top_logprobs": [_logprob(other) for other in token.top_logprobs]} for token in tokens]
 
 
@@ -32,12 +32,12 @@ def _logprob(token: Any) -> JSON:
 
 
 def image_piece(url: str) -> JSON:
-    """Return a piece of content that is an image."""
+    """Return the content part of an image."""
     return {"type": "image_url", "image_url": {"url": url}}
 
 
 def usage_fields(usage: Usage) -> JSON:
-    """Return the tokens of an answer."""
+    """Return the JSON of usage; unknown counts are left out."""
     details = {
         "prompt_tokens_details": {
             "cached_tokens": usage.cache_read_tokens,

@@ -1,1 +1,1 @@
-"""OpenAI's Responses API, from the server's side: requests read, answers written."""
+"""Server side of OpenAI's Responses API: parse requests, encode responses."""

@@ -1,4 +1,4 @@
-"""The items of an answer of the Responses API, as they grow: what is said when each begins, goes on and ends."""
+"""The output items of the Responses API: the frames of their start, their deltas and their end."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ __all__ = [
 ]
 
 JSON = dict[str, Any]
-Frames: TypeAlias = list[tuple[str, JSON]]  # types without their common prefix, and fields
+Frames: TypeAlias = list[tuple[str, JSON]]  # types without the prefix `response.`, and fields
 
-# What OpenAI writes for a token that is not among the likeliest; JSON has no infinity.
+# OpenAI sends -9999 for tokens outside the most likely ones; JSON has no -Infinity, so it also replaces that.
 _LEAST_LOGPROB = -9999.0
 
 
@@ -37,8 +37,9 @@ class Item:
     """An item of the output.
 
     Attributes:
-        kind: What the API calls it.
-        index: Its place in the output, known once it has begun.
+        kind: The type of the item in the API.
+        prefix: The prefix of its id.
+        index: Its position in the output, set when the item is added.
     """
 
     kind = ""
@@ -49,24 +50,24 @@ class Item:
 
     @property
     def id(self) -> str:
-        """An id: made up, as events have none."""
+        """A generated id, because events have no id of an item."""
         return f"{self.prefix}_{self.index}"
 
     @property
-    def place(self) -> JSON:
-        """What every frame of the item says of where it belongs."""
+    def address(self) -> JSON:
+        """The fields that identify the item in each of its frames."""
         return {"item_id": self.id, "output_index": self.index}
 
-    def begun(self) -> JSON:
-        """Return the item as it begins."""
+    def initial(self) -> JSON:
+        """Return the item as its first frame has it."""
         raise NotImplementedError
 
     def end(self) -> Frames:
-        """Return what ends its pieces."""
+        """Return the frames that end the content of the item."""
         return []
 
     def done(self, rest: JSON | None) -> JSON:
-        """Return the whole item; `rest` is the opaque data that stood behind it."""
+        """Return the complete item; `rest` are fields from the opaque data after it."""
         raise NotImplementedError
 
 
@@ -78,75 +79,75 @@ class MessageItem(Item):
 
     def __init__(self) -> None:
         super().__init__()
-        self.text_start = 0  # of the open piece, in the answer's text
+        self.text_start = 0  # position of the open text part in the text of the response
         self._content: list[JSON] = []
-        self._pieces: list[str] = []
+        self._texts: list[str] = []
         self._is_open = False
 
-    def begun(self) -> JSON:
-        """Return the item as it begins."""
+    def initial(self) -> JSON:
+        """Return the item as its first frame has it."""
         return {"id": self.id, "type": "message", "status": "in_progress", "role": "assistant", "content": []}
 
     @property
     def _at(self) -> JSON:
-        return {**self.place, "content_index": len(self._content) - 1}
+        return {**self.address, "content_index": len(self._content) - 1}
 
-    def _open(self, piece: JSON) -> Frames:
-        if self._is_open and self._content[-1]["type"] == piece["type"]:
+    def _open(self, part: JSON) -> Frames:
+        if self._is_open and self._content[-1]["type"] == part["type"]:
             return []
         frames = self.end()
         self._is_open = True
-        self._content.append(piece)
-        self._pieces = []
-        return [*frames, ("content_part.added", {**self._at, "part": {**piece}})]
+        self._content.append(part)
+        self._texts = []
+        return [*frames, ("content_part.added", {**self._at, "part": {**part}})]
 
     def open_text(self, start: int) -> Frames:
-        """Have a piece of text open; it begins at `start` of the answer's text."""
+        """Open a text part, unless one is open; `start` is its position in the text of the response."""
         frames = self._open({"type": "output_text", "annotations": [], "logprobs": [], "text": ""})
         if frames:
             self.text_start = start
         return frames
 
     def add_text(self, event: TextDelta, start: int) -> Frames:
-        """Say a piece of text."""
+        """Return the frames of a text delta."""
         frames = self.open_text(start)
-        self._pieces.append(event.text)
+        self._texts.append(event.text)
         logprobs = logprobs_of(event.logprobs)
         self._content[-1]["logprobs"] += logprobs
         return [*frames, ("output_text.delta", {**self._at, "delta": event.text, "logprobs": logprobs})]
 
     def add_refusal(self, event: RefusalDelta) -> Frames:
-        """Say a piece of a refusal."""
+        """Return the frames of a refusal delta."""
         frames = self._open({"type": "refusal", "refusal": ""})
-        self._pieces.append(event.text)
+        self._texts.append(event.text)
         return [*frames, ("refusal.delta", {**self._at, "delta": event.text})]
 
     def add_annotation(self, annotation: JSON) -> Frames:
-        """Name a source of the open piece of text."""
+        """Return the frame of a citation in the open text part."""
         known = self._content[-1]["annotations"]
         known.append(annotation)
         fields = {**self._at, "annotation_index": len(known) - 1, "annotation": annotation}
         return [("output_text.annotation.added", fields)]
 
     def end(self) -> Frames:
-        """Return what ends its pieces."""
+        """Return the frames that end the content of the item."""
         if not self._is_open:
             return []
         self._is_open = False
-        piece = self._content[-1]
-        text = "".join(self._pieces)
+        part = self._content[-1]
+        text = "".join(self._texts)
         frames: Frames = []
-        if piece["type"] == "refusal":
-            piece["refusal"] = text
+        if part["type"] == "refusal":
+            part["refusal"] = text
             frames.append(("refusal.done", {**self._at, "refusal": text}))
         else:
-            piece["text"] = text
-            frames.append(("output_text.done", {**self._at, "text": text, "logprobs": piece["logprobs"]}))
-        return [*frames, ("content_part.done", {**self._at, "part": piece})]
+            part["text"] = text
+            frames.append(("output_text.done", {**self._at, "text": text, "logprobs": part["logprobs"]}))
+        return [*frames, ("content_part.done", {**self._at, "part": part})]
 
     def done(self, rest: JSON | None) -> JSON:
-        """Return the whole item."""
-        return {**self.begun(), "status": "completed", "content": self._content, **(rest or {})}
+        """Return the complete item."""
+        return {**self.initial(), "status": "completed", "content": self._content, **(rest or {})}
 
 
 class ReasoningItem(Item):
@@ -157,31 +158,31 @@ class ReasoningItem(Item):
 
     def __init__(self) -> None:
         super().__init__()
-        self._pieces: list[str] = []
+        self._texts: list[str] = []
 
     @property
     def _at(self) -> JSON:
-        return {**self.place, "summary_index": 0}
+        return {**self.address, "summary_index": 0}
 
-    def begun(self) -> JSON:
-        """Return the item as it begins."""
+    def initial(self) -> JSON:
+        """Return the item as its first frame has it."""
         return {"id": self.id, "type": "reasoning", "summary": []}
 
     def add(self, event: ReasoningDelta) -> Frames:
-        """Say a piece of it."""
+        """Return the frames of a reasoning delta."""
         frames: Frames = []
-        if not self._pieces:
+        if not self._texts:
             part = {"type": "summary_text", "text": ""}
             frames.append(("reasoning_summary_part.added", {**self._at, "part": part}))
-        self._pieces.append(event.text)
+        self._texts.append(event.text)
         return [*frames, ("reasoning_summary_text.delta", {**self._at, "delta": event.text})]
 
     @property
     def _part(self) -> JSON:
-        return {"type": "summary_text", "text": "".join(self._pieces)}
+        return {"type": "summary_text", "text": "".join(self._texts)}
 
     def end(self) -> Frames:
-        """Return what ends its pieces."""
+        """Return the frames that end the content of the item."""
         part = self._part
         return [
             ("reasoning_summary_text.done", {**self._at, "text": part["text"]}),
@@ -189,44 +190,46 @@ class ReasoningItem(Item):
         ]
 
     def done(self, rest: JSON | None) -> JSON:
-        """Return the whole item."""
-        return rest or {**self.begun(), "summary": [self._part]}
+        """Return the complete item."""
+        return rest or {**self.initial(), "summary": [self._part]}
 
 
 class CallItem(Item):
-    """A call of a tool of the client."""
+    """A call of a tool that the client runs."""
 
     def __init__(self, started: ToolCallStarted) -> None:
         super().__init__()
-        self.pieces: list[str] = []
+        self.fragments: list[str] = []
         self._started = started
         self.kind = "custom_tool_call" if started.custom else "function_call"
         self.prefix = "ctc" if started.custom else "fc"
         self._field = "input" if started.custom else "arguments"
         self._event = "custom_tool_call_input" if started.custom else "function_call_arguments"
 
-    def begun(self) -> JSON:
-        """Return the item as it begins."""
+    def initial(self) -> JSON:
+        """Return the item as its first frame has it."""
         started = self._started
         head = {"id": self.id, "type": self.kind, "status": "in_progress"}
         return {**head, "call_id": started.id, "name": started.name, self._field: ""}
 
     def add(self, fragment: str) -> Frames:
-        """Say a piece of its arguments."""
-        self.pieces.append(fragment)
-        return [(f"{self._event}.delta", {**self.place, "delta": fragment})]
+        """Return the frame of a fragment of arguments."""
+        self.fragments.append(fragment)
+        return [(f"{self._event}.delta", {**self.address, "delta": fragment})]
 
     def end(self) -> Frames:
-        """Return what ends its pieces."""
-        return [(f"{self._event}.done", {**self.place, "name": self._started.name, self._field: "".join(self.pieces)})]
+        """Return the frames that end the content of the item."""
+        return [
+            (f"{self._event}.done", {**self.address, "name": self._started.name, self._field: "".join(self.fragments)})
+        ]
 
     def done(self, rest: JSON | None) -> JSON:
-        """Return the whole item."""
-        return {**self.begun(), "status": "completed", self._field: "".join(self.pieces), **(rest or {})}
+        """Return the complete item."""
+        return {**self.initial(), "status": "completed", self._field: "".join(self.fragments), **(rest or {})}
 
 
 class ImageItem(Item):
-    """An image that was generated."""
+    """A generated image."""
 
     kind = "image_generation_call"
     prefix = "ig"
@@ -235,19 +238,19 @@ class ImageItem(Item):
         super().__init__()
         self._event = event
 
-    def begun(self) -> JSON:
-        """Return the item as it begins."""
+    def initial(self) -> JSON:
+        """Return the item as its first frame has it."""
         return {"id": self._event.id or self.id, "type": self.kind, "status": "in_progress", "result": None}
 
     def done(self, rest: JSON | None) -> JSON:
-        """Return the whole item."""
+        """Return the complete item."""
         output_format = self._event.media_type.removeprefix("image/")
         whole = {"status": "completed", "output_format": output_format, "result": self._event.data}
-        return rest or {**self.begun(), **whole}
+        return rest or {**self.initial(), **whole}
 
 
 def annotation_of(citation: Citation, text_start: int) -> JSON | None:
-    """Return a source as the API writes it, or None where it has no words for it; places count from `text_start`."""
+    """Return the annotation of a citation, None if the API has none for it. Positions count from `text_start`."""
     raw = citation.raw
     if raw is not None and isinstance(raw.get("type"), str):
         return raw
@@ -259,7 +262,7 @@ def annotation_of(citation: Citation, text_start: int) -> JSON | None:
 
 
 def logprobs_of(tokens: tuple[TokenLogprob, ...]) -> list[JSON]:
-    """Return log probabilities as the API writes them."""
+    """Return the JSON of tokens with their log probabilities."""
     return [{**_logprob(token), "top_logprobs": [_logprob(other) for other in token.top_logprobs]} for token in tokens]
 
 
@@ -268,7 +271,7 @@ def _logprob(token: Any) -> JSON:
 
 
 def usage_of(usage: Usage) -> JSON:
-    """Return usage as the API writes it; what is not known is left out."""
+    """Return the JSON of usage; unknown counts are left out."""
     read = {"cached_tokens": usage.cache_read_tokens, "cache_write_tokens": usage.cache_write_tokens}
     written = {"reasoning_tokens": usage.reasoning_tokens}
     return {

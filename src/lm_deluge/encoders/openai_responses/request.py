@@ -1,10 +1,10 @@
-"""Requests of the Responses API, read: the inverse of what the adapter builds.
+"""Parse requests of the Responses API: the inverse of the adapter's request builder.
 
 https://platform.openai.com/docs/api-reference/responses/create
 
-What cannot be answered raises `BadRequestError` in OpenAI's words. Media are taken inline or by http(s) URL only:
-a path in a request must never make a server read its own files. Items that only the API has words for, and what it
-adds to messages and calls, become opaque data of `openai-responses`.
+A request that cannot be answered raises `BadRequestError` with OpenAI's wording. Media are accepted inline or by
+http(s) URL only: a path in a request must never make a server read its own files. Items of other types, and fields of
+messages and calls that no part of a message can hold, become opaque data of `openai-responses`.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ from lm_deluge.prompt.parts import (
 )
 from lm_deluge.prompt.tool import ProviderTool, Tool
 
-__all__ = ["SAID", "WHOLE_ITEMS", "parse_request"]
+__all__ = ["PARSED_FIELDS", "WHOLE_ITEMS", "parse_request"]
 
 JSON = dict[str, Any]
 
 _OWNER = "openai-responses"
 
 _SAMPLING = ("temperature", "top_p", "top_logprobs", "parallel_tool_calls", "service_tier")
-_READ = {
+_PARSED_REQUEST_FIELDS = {
     *_SAMPLING,
     *("model", "input", "instructions", "stream", "tools", "max_output_tokens"),
 }
@@ -59,8 +59,8 @@ _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _TOOL_FIELDS = {"type", "name", "description", "parameters", "strict"}
 _ROLES = ("system", "developer", "user", "assistant")
 
-# What of these items is in parts of ours; the rest, but for ids and states, is kept behind them.
-SAID = {
+# The fields of an item that its part holds or that are ids and states; other fields become opaque data after the part.
+PARSED_FIELDS = {
     "message": {"type", "id", "status", "role", "content"},
     "function_call": {"type", "id", "status", "call_id", "name", "arguments"},
     "custom_tool_call": {"type", "id", "status", "call_id", "name", "input"},
@@ -68,16 +68,16 @@ SAID = {
 
 
 def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | None = None) -> ParsedRequest:
-    """Read the body of a request, which says everything: the path adds nothing to it.
+    """Parse the body of a request; `model` and `is_streamed` are defaults for a body that lacks them.
 
     Raises:
-        BadRequestError: It is no JSON object, lacks `model` or `input`, or a value is of a wrong kind.
+        BadRequestError: The body is not a JSON object, lacks `model` or `input`, or has a value of a wrong type.
     """
     raw = parse_object(body)
     model = raw.get("model") or model
     if not isinstance(model, str) or not model:
         raise bad_request("you must provide a model parameter")
-    extra = {name: value for name, value in raw.items() if name not in _READ}
+    extra = {name: value for name, value in raw.items() if name not in _PARSED_REQUEST_FIELDS}
     try:
         return ParsedRequest(
             model=model,
@@ -95,7 +95,7 @@ def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | 
 
 
 def _params(raw: JSON, extra: JSON) -> SamplingParams:
-    """Return the parameters; what of a field our words do not say stays in `extra`."""
+    """Return the parameters, and remove from `extra` the fields that they represent completely."""
     fields = {name: raw[name] for name in _SAMPLING if raw.get(name) is not None}
     text = take_field(raw, "text", dict, {})
     text_format = take_field(text, "format", dict, {}, at="text.")
@@ -128,7 +128,7 @@ def _tool_choice(raw: JSON, extra: JSON) -> str | None:
     if choice is not None and not isinstance(choice, str | dict):
         raise wrong_type("tool_choice", dict, choice)
     if isinstance(choice, dict) and choice.get("type") not in ("function", "custom"):
-        return None  # one of the API's own tools, or several: passed on as it is
+        return None  # a tool of the API, or a set of tools: passed on unchanged in `extra`
     extra.pop("tool_choice", None)
     if isinstance(choice, dict):
         name: str = need_field(choice, "name", str, at="tool_choice.")
@@ -171,9 +171,9 @@ def _messages(raw: JSON) -> list[Message]:
     instructions = raw.get("instructions")
     if isinstance(instructions, str):
         found.append(Message.system(instructions))
-    asked = raw.get("input")
-    if isinstance(asked, str):
-        return [*found, Message.user(asked)]
+    given_input = raw.get("input")
+    if isinstance(given_input, str):
+        return [*found, Message.user(given_input)]
     items = need_field(raw, "input", list)
     if not items:
         raise bad_request("Invalid 'input': empty array. Expected at least one item.", "empty_array")
@@ -183,7 +183,7 @@ def _messages(raw: JSON) -> list[Message]:
             raise wrong_type(at, dict, item)
         role, parts = _read_item(item, f"{at}.")
         if role in ("assistant", "tool") and found and found[-1].role == role:
-            # The items of one answer stand one behind the other.
+            # Consecutive items of the model, or of tools, are one message.
             found[-1] = Message(found[-1].role, (*found[-1].parts, *parts))
         else:
             found.append(Message(role, tuple(parts)))
@@ -198,9 +198,9 @@ def _read_item(item: JSON, at: str) -> tuple[Any, list[Part]]:
     return read(item, at)
 
 
-def _rest(item: JSON, kind: str) -> list[Part]:
-    rest = {name: value for name, value in item.items() if name not in SAID[kind]}
-    return [ProviderDataPart(_OWNER, kind, rest)] if rest else []
+def _other_fields(item: JSON, kind: str) -> list[Part]:
+    other_fields = {name: value for name, value in item.items() if name not in PARSED_FIELDS[kind]}
+    return [ProviderDataPart(_OWNER, kind, other_fields)] if other_fields else []
 
 
 def _message(item: JSON, at: str) -> tuple[Any, list[Part]]:
@@ -211,7 +211,7 @@ def _message(item: JSON, at: str) -> tuple[Any, list[Part]]:
     if content is None:
         raise missing_field(f"{at}content")
     parts = _content(content, f"{at}content", _ALLOWED[role])
-    return role, [*parts, *(_rest(item, "message") if role == "assistant" else [])]
+    return role, [*parts, *(_other_fields(item, "message") if role == "assistant" else [])]
 
 
 def _function_call(item: JSON, at: str) -> tuple[Any, list[Part]]:
@@ -220,15 +220,15 @@ def _function_call(item: JSON, at: str) -> tuple[Any, list[Part]]:
     try:
         call = ToolCallPart(call_id, name, text, msgspec.json.decode(text) if text.strip() else {})
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        # The model wrote it, not the client: it travels as it is.
+        # The model wrote the arguments, so invalid JSON is not the client's error: pass the text on.
         call = ToolCallPart(call_id, name, text, None, f"the arguments are not JSON: {error}"[:200])
-    return "assistant", [call, *_rest(item, "function_call")]
+    return "assistant", [call, *_other_fields(item, "function_call")]
 
 
 def _custom_call(item: JSON, at: str) -> tuple[Any, list[Part]]:
     call_id, name = need_field(item, "call_id", str, at=at), need_field(item, "name", str, at=at)
     call = ToolCallPart(call_id, name, need_field(item, "input", str, at=at), custom=True)
-    return "assistant", [call, *_rest(item, "custom_tool_call")]
+    return "assistant", [call, *_other_fields(item, "custom_tool_call")]
 
 
 def _result(item: JSON, at: str) -> tuple[Any, list[Part]]:
@@ -245,8 +245,8 @@ def _result(item: JSON, at: str) -> tuple[Any, list[Part]]:
 def _reasoning(item: JSON, at: str) -> tuple[Any, list[Part]]:
     pieces = [*take_field(item, "summary", list, [], at=at), *take_field(item, "content", list, [], at=at)]
     text = "".join(piece["text"] for piece in pieces if isinstance(piece, dict) and isinstance(piece.get("text"), str))
-    shown: list[Part] = [ReasoningPart(text)] if text else []
-    return "assistant", [*shown, ProviderDataPart(_OWNER, "reasoning", item)]
+    parts: list[Part] = [ReasoningPart(text)] if text else []
+    return "assistant", [*parts, ProviderDataPart(_OWNER, "reasoning", item)]
 
 
 _ITEMS: dict[str, Callable[[JSON, str], tuple[Any, list[Part]]]] = {
@@ -323,10 +323,10 @@ _PIECES: dict[str, Callable[[JSON, str], Part]] = {
     "input_file": _file,
 }
 
-_SPOKEN = ("input_text",)
+_TEXT_ONLY = ("input_text",)
 _ALLOWED = {
-    "system": _SPOKEN,
-    "developer": _SPOKEN,
+    "system": _TEXT_ONLY,
+    "developer": _TEXT_ONLY,
     "user": ("input_text", "input_image", "input_file"),
     "assistant": ("output_text", "refusal", "input_text"),
 }

@@ -1,28 +1,29 @@
-"""Answers of the Responses API, written: the inverse of the adapter of that name.
+"""Encode responses of the Responses API: the inverse of the adapter of the same name.
 
 https://platform.openai.com/docs/api-reference/responses-streaming
 
-Read again, an answer has the same events, but for what this API has no place for:
+Decoding an encoded response gives the same events, except for what this API cannot express:
 
-- Ids and names of the answer are texts: one that is missing comes back as none.
-- Every piece of reasoning is an item, so an opaque part stands behind it even where there was none before; the same
-  holds for generated images. Items are ended by the event that follows them, as opaque data may be the rest of them.
-- Usage is reported once, at the end, in OpenAI's shape and without the mark `estimated`.
-- `pause` is `completed`, and so are refusals.
-- Attempts, warnings, generated sound, images by URL, sources that are neither URLs nor the API's own, and opaque data
-  of other kinds than this API knows are left out.
+- The id and the model of the response are required strings: a missing one is decoded as None.
+- Reasoning and generated images are items, so each is decoded with an opaque part after it, even if the encoded
+  response had none. The event after an item ends it, because that event may be opaque data with fields of the item.
+- Usage is reported once, at the end, in OpenAI's format and without the flag `estimated`.
+- `pause` and refusals become `completed`.
+- Attempts, warnings, generated audio, images by URL, citations without a URL that are not in this API's format, and
+  opaque data of kinds that this API does not have are left out.
 
-An answer that was cut has no `ResponseFinished`, so nothing ends it: a terminal event is never made up.
+A truncated response has no `ResponseFinished`, so nothing ends it: the encoder never invents a terminal event.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import ClassVar
 
 import msgspec
 
 from lm_deluge.encoders.encoder import Encoder, Endpoint
+from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
 from lm_deluge.encoders.openai_chat.errors import encode_error
 from lm_deluge.encoders.openai_responses.output_items import (
     JSON,
@@ -37,6 +38,7 @@ from lm_deluge.encoders.openai_responses.output_items import (
 from lm_deluge.encoders.openai_responses.request import WHOLE_ITEMS, parse_request
 from lm_deluge.errors import APIError
 from lm_deluge.events import (
+    Attempt,
     Citation,
     Event,
     MediaDelta,
@@ -56,69 +58,60 @@ from lm_deluge.wire.sse import encode_sse
 
 __all__ = ["ENCODER", "encode_response", "encode_stream"]
 
-# Why an answer is incomplete, by our words.
+# The reason in `incomplete_details` for each finish reason.
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 _STATUSES = ("completed", "incomplete", "failed")
 
-# Opaque data that are items for themselves.
-_KNOWN = {*WHOLE_ITEMS, "reasoning", "output_item"}
+# Kinds of opaque data that are whole items.
+_WHOLE_KINDS = {*WHOLE_ITEMS, "reasoning", "output_item"}
 
 
 def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: bool = True) -> Iterator[bytes]:
-    """Yield the frames of a streamed answer, each as soon as its events went in.
+    """Yield the frames of a streamed response, each as soon as the events that complete it are read.
 
     Args:
-        events: The answer.
-        created: When it was asked for, in seconds since 1970.
-        include_usage: Of no meaning here: usage is always a part of the last frame.
+        events: The response.
+        created: Time of the request, in seconds since 1970.
+        include_usage: Has no effect: usage is always in the last frame.
     """
     writer = _Writer(created)
-    for event in events:
-        yield from writer.write(event)
-    yield from writer.settle()
+    yield from writer.write_all(events)
+    yield from writer.close_item()
 
 
 def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
-    """Return the answer in one piece: what the last frame of a stream repeats. One that was cut is in progress."""
+    """Return the response object that the last frame of a stream contains; a truncated response is in progress."""
     writer = _Writer(created)
     for event in events:
         writer.write(event)
-    writer.settle()
+    writer.close_item()
     return msgspec.json.encode(writer.response())
 
 
 def encode_stream_error(error: APIError) -> bytes:
-    """Write the frame by which a stream fails after it began."""
+    """Return the frame that reports an error after the start of a stream."""
     inner: JSON = msgspec.json.decode(encode_error(error))["error"]
     return encode_sse(msgspec.json.encode({"type": "error", "error": inner}), event="error")
 
 
-class _Writer:
-    """The state behind one answer. An item that is complete stays open until the next event: it may be its rest."""
+class _Writer(EventWriter[bytes]):
+    """State of one response. A complete item stays open until the next event, which may hold further fields of it."""
 
     def __init__(self, created: int) -> None:
+        super().__init__()
         self._created = created
         self._number = 0
         self._started = ResponseStarted()
-        self._is_started = False
         self._output: list[JSON] = []
         self._open: Item | None = None
         self._calls: dict[int, CallItem] = {}
         self._usage: Usage | None = None
         self._status = "in_progress"
         self._detail: str | None = None
-        self._length = 0  # of the answer's text
+        self._length = 0  # characters of all text deltas so far
 
-    def write(self, event: Event) -> list[bytes]:
-        """Return the frames that `event` completes."""
-        write = _WRITERS.get(type(event))
-        if write is None:
-            return []
-        frames = [] if self._is_started or isinstance(event, ResponseStarted) else self.start(ResponseStarted())
-        return [*frames, *write(self, event)]
-
-    def response(self, *, is_begin: bool = False) -> JSON:
-        """Return the answer as it is now."""
+    def response(self, *, is_start: bool = False) -> JSON:
+        """Return the response object in its current state."""
         detail = self._detail
         return {
             "id": self._started.response_id or "",
@@ -131,7 +124,7 @@ class _Writer:
             "instructions": None,
             "metadata": {},
             "model": self._started.model or "",
-            "output": [] if is_begin else self._output,
+            "output": [] if is_start else self._output,
             "parallel_tool_calls": True,
             "temperature": None,
             "tool_choice": "auto",
@@ -145,20 +138,19 @@ class _Writer:
         self._number += 1
         return b"event: %b\ndata: %b\n\n" % (kind.encode(), data)
 
-    def _frames(self, pieces: Iterable[tuple[str, JSON]]) -> list[bytes]:
-        return [self._frame(f"response.{kind}", fields) for kind, fields in pieces]
+    def _frames(self, named_fields: Iterable[tuple[str, JSON]]) -> list[bytes]:
+        return [self._frame(f"response.{kind}", fields) for kind, fields in named_fields]
 
     def start(self, event: ResponseStarted) -> list[bytes]:
-        self._is_started = True
         self._started = event
-        body = self.response(is_begin=True)
+        body = self.response(is_start=True)
         return self._frames([("created", {"response": body}), ("in_progress", {"response": body})])
 
-    def _begin(self, item: Item) -> list[bytes]:
-        """Put an item behind all others."""
+    def _append(self, item: Item) -> list[bytes]:
+        """Append an item to the output."""
         item.index = len(self._output)
-        self._output.append(item.begun())
-        return self._frames([("output_item.added", {"output_index": item.index, "item": item.begun()})])
+        self._output.append(item.initial())
+        return self._frames([("output_item.added", {"output_index": item.index, "item": item.initial()})])
 
     def _end(self, item: Item, rest: JSON | None = None) -> list[bytes]:
         frames = self._frames(item.end())
@@ -167,116 +159,117 @@ class _Writer:
             [("output_item.done", {"output_index": item.index, "item": self._output[item.index]})]
         )
 
-    def settle(self, rest: JSON | None = None) -> list[bytes]:
-        """End the item that is open; `rest` is what opaque data add to it."""
+    def close_item(self, rest: JSON | None = None) -> list[bytes]:
+        """End the open item, if any; `rest` are fields that opaque data add to the item."""
         item, self._open = self._open, None
         return [] if item is None else self._end(item, rest)
 
-    def _take(self, kind: type[Item]) -> list[bytes]:
-        """Have an item of a kind open."""
+    def _ensure_open(self, kind: type[Item]) -> list[bytes]:
+        """Open an item of a kind, unless one is open."""
         if type(self._open) is kind:
             return []
-        frames = self.settle()
+        frames = self.close_item()
         item = kind()
-        frames += self._begin(item)
+        frames += self._append(item)
         self._open = item
         return frames
 
     def add_text(self, event: TextDelta) -> list[bytes]:
-        frames = self._take(MessageItem)
-        assert isinstance(self._open, MessageItem)  # noqa: S101 - taken
+        frames = self._ensure_open(MessageItem)
+        assert isinstance(self._open, MessageItem)  # noqa: S101 - opened above
         frames += self._frames(self._open.add_text(event, self._length))
         self._length += len(event.text)
         return frames
 
     def add_refusal(self, event: RefusalDelta) -> list[bytes]:
-        frames = self._take(MessageItem)
-        assert isinstance(self._open, MessageItem)  # noqa: S101 - taken
+        frames = self._ensure_open(MessageItem)
+        assert isinstance(self._open, MessageItem)  # noqa: S101 - opened above
         return frames + self._frames(self._open.add_refusal(event))
 
     def add_citation(self, event: Citation) -> list[bytes]:
-        frames = self._take(MessageItem)
-        assert isinstance(self._open, MessageItem)  # noqa: S101 - taken
+        frames = self._ensure_open(MessageItem)
+        assert isinstance(self._open, MessageItem)  # noqa: S101 - opened above
         frames += self._frames(self._open.open_text(self._length))
         annotation = annotation_of(event, self._open.text_start)
         return frames if annotation is None else frames + self._frames(self._open.add_annotation(annotation))
 
     def add_reasoning(self, event: ReasoningDelta) -> list[bytes]:
-        frames = self._take(ReasoningItem)
-        assert isinstance(self._open, ReasoningItem)  # noqa: S101 - taken
+        frames = self._ensure_open(ReasoningItem)
+        assert isinstance(self._open, ReasoningItem)  # noqa: S101 - opened above
         return frames + self._frames(self._open.add(event))
 
     def start_call(self, event: ToolCallStarted) -> list[bytes]:
-        frames = self.settle()
+        frames = self.close_item()
         item = CallItem(event)
         self._calls[event.index] = item
-        return frames + self._begin(item)
+        return frames + self._append(item)
 
     def add_arguments(self, event: ToolCallDelta) -> list[bytes]:
         item = self._calls.get(event.index)
-        return self.settle() + (self._frames(item.add(event.arguments)) if item is not None else [])
+        return self.close_item() + (self._frames(item.add(event.arguments)) if item is not None else [])
 
     def finish_call(self, event: ToolCallFinished) -> list[bytes]:
-        frames = self.settle()
+        frames = self.close_item()
         item = self._calls.pop(event.index, None)
-        if item is None:  # answers that were never streamed bring calls whole
+        if item is None:  # a response that was not streamed has complete calls only
             frames += self.start_call(ToolCallStarted(event.index, event.id, event.name, event.custom))
             item = self._calls.pop(event.index)
-        if event.arguments_text and not item.pieces:
+        if event.arguments_text and not item.fragments:
             frames += self._frames(item.add(event.arguments_text))
         self._open = item
         return frames
 
     def add_media(self, event: MediaDelta) -> list[bytes]:
-        frames = self.settle()
+        frames = self.close_item()
         if event.media_type.startswith("image/") and event.data:
             item = ImageItem(event)
-            frames += self._begin(item)
+            frames += self._append(item)
             self._open = item
         return frames
 
     def add_opaque(self, event: ProviderPart) -> list[bytes]:
         data = event.data
         if not isinstance(data, dict):
-            return self.settle()
+            return self.close_item()
         if self._open is not None and self._open.kind == event.kind:
-            return self.settle(data)
-        frames = self.settle()
-        if event.kind not in _KNOWN or not isinstance(data.get("type"), str):
+            return self.close_item(data)
+        frames = self.close_item()
+        if event.kind not in _WHOLE_KINDS or not isinstance(data.get("type"), str):
             return frames
         index = len(self._output)
         self._output.append(data)
-        place = {"output_index": index, "item": data}
-        return frames + self._frames([("output_item.added", place), ("output_item.done", place)])
+        fields = {"output_index": index, "item": data}
+        return frames + self._frames([("output_item.added", fields), ("output_item.done", fields)])
 
     def keep_usage(self, event: UsageReported) -> list[bytes]:
         self._usage = event.usage
         return []
 
     def finish(self, event: ResponseFinished) -> list[bytes]:
-        frames = self.settle()
+        frames = self.close_item()
         raw = event.raw_finish_reason
         detail = _INCOMPLETE.get(event.finish_reason)
-        own = "failed" if event.finish_reason == "error" else "completed" if detail is None else "incomplete"
-        self._status = raw if raw in _STATUSES else own
+        default = "failed" if event.finish_reason == "error" else "completed" if detail is None else "incomplete"
+        self._status = raw if raw in _STATUSES else default
         self._detail = detail if self._status == "incomplete" else None
         return frames + self._frames([(self._status, {"response": self.response()})])
 
-
-_WRITERS: dict[type, Callable[[_Writer, Any], list[bytes]]] = {
-    ResponseStarted: _Writer.start,
-    TextDelta: _Writer.add_text,
-    ReasoningDelta: _Writer.add_reasoning,
-    RefusalDelta: _Writer.add_refusal,
-    ToolCallStarted: _Writer.start_call,
-    ToolCallDelta: _Writer.add_arguments,
-    ToolCallFinished: _Writer.finish_call,
-    Citation: _Writer.add_citation,
-    MediaDelta: _Writer.add_media,
-    ProviderPart: _Writer.add_opaque,
-    UsageReported: _Writer.keep_usage,
-    ResponseFinished: _Writer.finish,
-}
+    HANDLED: ClassVar[EventHandlers] = {
+        ResponseStarted: start,
+        TextDelta: add_text,
+        ReasoningDelta: add_reasoning,
+        RefusalDelta: add_refusal,
+        ToolCallStarted: start_call,
+        ToolCallDelta: add_arguments,
+        ToolCallFinished: finish_call,
+        Citation: add_citation,
+        MediaDelta: add_media,
+        ProviderPart: add_opaque,
+        UsageReported: keep_usage,
+        ResponseFinished: finish,
+    }
+    IGNORED = frozenset({Attempt})  # a retry of this library; no wire API reports one
+    IMPLICIT_START = True
 
 
 ENCODER = Encoder(
@@ -286,7 +279,7 @@ ENCODER = Encoder(
     encode_response=encode_response,
     encode_error=encode_error,
     encode_stream_error=encode_stream_error,
-    # With and without the version, as base URLs come in both forms; Azure's has one more word in it.
+    # With and without the version, because clients configure base URLs in both forms; Azure puts /openai in front.
     routes=(Endpoint(r"(/openai)?(/v1)?/responses"),),
     id_prefix="resp_",
 )

@@ -1,1 +1,1 @@
-"""Batch APIs of the simulated providers."""
+"""The batch APIs of the simulated providers."""

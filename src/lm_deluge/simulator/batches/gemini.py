@@ -1,4 +1,7 @@
-"""Gemini's files and batches, from the server's side: https://ai.google.dev/api/batch-api, https://ai.google.dev/api/files."""
+"""Gemini's files and batches, as the server implements them.
+
+See https://ai.google.dev/api/batch-api and https://ai.google.dev/api/files.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,21 @@ from typing import Any
 import msgspec
 
 from lm_deluge.errors import BadRequestError
-from lm_deluge.simulator.batches.jobs import BatchHandler, BatchJob, BatchReply, BatchRequest, BatchStore, parsed_object
+from lm_deluge.simulator.batches.jobs import (
+    BatchHandler,
+    BatchReply,
+    BatchRequest,
+    BatchStore,
+    SimulatedBatch,
+    parsed_object,
+)
 from lm_deluge.simulator.http import Request
 
 __all__ = ["GEMINI_BATCH_ROUTES"]
 
 _API = "gemini"
 _ENCODER = "gemini-generate"
+# google.rpc.Code by HTTP status: https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto.
 _CODES = {400: 3, 401: 16, 403: 7, 404: 5, 429: 8, 500: 13, 503: 14, 504: 4}
 _STATES = {
     "in_progress": "BATCH_STATE_RUNNING",
@@ -31,24 +42,24 @@ _ERRORS = {
 _TYPE = "type.googleapis.com/google.ai.generativelanguage.v1main.GenerateContentBatch"
 
 
-def _upload(store: BatchStore, request: Request, found: dict[str, str], url: str) -> BatchReply:
-    """Take a file by the resumable protocol: a start, then its bytes, in one piece or several."""
+def _upload(store: BatchStore, request: Request, path_params: dict[str, str], url: str) -> BatchReply:
+    """Receive a file by the resumable protocol: a start request, then the bytes in one or more requests."""
     commands = request.headers.get("x-goog-upload-command", "")
     if commands == "start":
         file = store.new_id("files/")
         store.files[file] = b""
-        place = f"{url}/upload/v1beta/files?upload_id={file.removeprefix('files/')}&upload_protocol=resumable"
-        return BatchReply.of({}, ("x-goog-upload-url", place), ("x-goog-upload-status", "active"))
+        upload_url = f"{url}/upload/v1beta/files?upload_id={file.removeprefix('files/')}&upload_protocol=resumable"
+        return BatchReply.of({}, ("x-goog-upload-url", upload_url), ("x-goog-upload-status", "active"))
     file = f"files/{request.query.get('upload_id')}"
     if "upload" not in commands or int(request.headers.get("x-goog-upload-offset", "-1")) != len(store.file(file)):
-        raise _bad("The upload does not go on where it stopped.")
+        raise _bad_request("The upload offset is not the number of bytes received so far.")
     store.files[file] += request.body
     is_final = "finalize" in commands
-    shown = {"file": _shown_file(store, file, url)} if is_final else {}
-    return BatchReply.of(shown, ("x-goog-upload-status", "final" if is_final else "active"))
+    content = {"file": _file_object(store, file, url)} if is_final else {}
+    return BatchReply.of(content, ("x-goog-upload-status", "final" if is_final else "active"))
 
 
-def _shown_file(store: BatchStore, file: str, url: str) -> dict[str, Any]:
+def _file_object(store: BatchStore, file: str, url: str) -> dict[str, Any]:
     return {
         "name": file,
         "mimeType": "application/jsonl",
@@ -59,54 +70,56 @@ def _shown_file(store: BatchStore, file: str, url: str) -> dict[str, Any]:
     }
 
 
-def _show_file(store: BatchStore, request: Request, found: dict[str, str], url: str) -> BatchReply:
-    return BatchReply.of(_shown_file(store, f"files/{found['id']}", url))
+def _show_file(store: BatchStore, request: Request, path_params: dict[str, str], url: str) -> BatchReply:
+    return BatchReply.of(_file_object(store, f"files/{path_params['id']}", url))
 
 
-def _give_file(store: BatchStore, request: Request, found: dict[str, str], url: str) -> BatchReply:
-    return BatchReply(store.file(f"files/{found['id']}"), "application/octet-stream")
+def _download(store: BatchStore, request: Request, path_params: dict[str, str], url: str) -> BatchReply:
+    return BatchReply(store.file(f"files/{path_params['id']}"), "application/octet-stream")
 
 
-def _create(store: BatchStore, request: Request, found: dict[str, str], url: str) -> BatchReply:
+def _create(store: BatchStore, request: Request, path_params: dict[str, str], url: str) -> BatchReply:
     batch = parsed_object(request.body).get("batch")
-    asked = batch if isinstance(batch, dict) else {}
-    config = asked.get("inputConfig") or asked.get("input_config") or {}
+    fields = batch if isinstance(batch, dict) else {}
+    config = fields.get("inputConfig") or fields.get("input_config") or {}
     file = config.get("fileName") or config.get("file_name")
     if file:
         items = [parsed_object(line) for line in store.file(file).split(b"\n") if line.strip()]
     else:
         items = (config.get("requests") or {}).get("requests") or []
     if not items or not all(isinstance(item.get("request"), dict) for item in items):
-        raise _bad("A batch needs requests, of its own or in a file.")
-    requests = [store.answer(item.get("key", ""), _ENCODER, item["request"], model=found["model"]) for item in items]
-    detail = {"model": f"models/{found['model']}", "is_inline": not file, "items": items}
-    name = asked.get("displayName") or asked.get("display_name") or ""
-    return BatchReply.of(_shown(store, store.add("batches/", _API, requests, name=name, detail=detail)))
+        raise _bad_request("A batch needs requests, inline or in a file.")
+    requests = [
+        store.answer(item.get("key", ""), _ENCODER, item["request"], model=path_params["model"]) for item in items
+    ]
+    detail = {"model": f"models/{path_params['model']}", "is_inline": not file, "items": items}
+    name = fields.get("displayName") or fields.get("display_name") or ""
+    return BatchReply.of(_batch_object(store, store.add("batches/", _API, requests, name=name, detail=detail)))
 
 
-def _show(store: BatchStore, request: Request, found: dict[str, str], url: str) -> BatchReply:
-    job = store.find(f"batches/{found['id']}", _API)
+def _show(store: BatchStore, request: Request, path_params: dict[str, str], url: str) -> BatchReply:
+    job = store.find(f"batches/{path_params['id']}", _API)
     job.polls += 1
-    return BatchReply.of(_shown(store, job))
+    return BatchReply.of(_batch_object(store, job))
 
 
-def _list(store: BatchStore, request: Request, found: dict[str, str], url: str) -> BatchReply:
+def _list(store: BatchStore, request: Request, path_params: dict[str, str], url: str) -> BatchReply:
     jobs = store.list(_API)
     size, start = int(request.query.get("pageSize", "50")), int(request.query.get("pageToken", "0"))
-    shown = [_shown(store, job) for job in jobs[start : start + size]]
+    shown = [_batch_object(store, job) for job in jobs[start : start + size]]
     rest = {"nextPageToken": str(start + size)} if len(jobs) > start + size else {}
     return BatchReply.of({"operations": shown, **rest})
 
 
-def _cancel(store: BatchStore, request: Request, found: dict[str, str], url: str) -> BatchReply:
-    job = store.find(f"batches/{found['id']}", _API)
+def _cancel(store: BatchStore, request: Request, path_params: dict[str, str], url: str) -> BatchReply:
+    job = store.find(f"batches/{path_params['id']}", _API)
     if job.phase == "in_progress":
         job.is_cancelled = True
     return BatchReply.of({})
 
 
-def _shown(store: BatchStore, job: BatchJob) -> dict[str, Any]:
-    """Return the operation. A batch that expired or was cancelled has no results at all, unlike at other providers."""
+def _batch_object(store: BatchStore, job: SimulatedBatch) -> dict[str, Any]:
+    """Return the operation. Unlike with other providers, an expired or cancelled batch has no results at all."""
     phase, created = job.phase, datetime.fromtimestamp(job.created, UTC).isoformat()
     counts = job.counts()
     metadata = {
@@ -119,7 +132,7 @@ def _shown(store: BatchStore, job: BatchJob) -> dict[str, Any]:
         "name": job.id,
         "batchStats": {
             "requestCount": str(counts["total"]),
-            "pendingRequestCount": str(counts["under_way"]),
+            "pendingRequestCount": str(counts["processing"]),
             "successfulRequestCount": str(counts["answered"]),
         },
     }
@@ -132,11 +145,11 @@ def _shown(store: BatchStore, job: BatchJob) -> dict[str, Any]:
     return shown
 
 
-def _output(store: BatchStore, job: BatchJob) -> dict[str, Any]:
+def _output(store: BatchStore, job: SimulatedBatch) -> dict[str, Any]:
     if job.detail["is_inline"]:
-        named = zip(job.detail["items"], job.requests, strict=True)
+        pairs = zip(job.detail["items"], job.requests, strict=True)
         lines = [
-            {**({"metadata": item["metadata"]} if "metadata" in item else {}), **_result(each)} for item, each in named
+            {**({"metadata": item["metadata"]} if "metadata" in item else {}), **_result(each)} for item, each in pairs
         ]
         return {"inlinedResponses": {"inlinedResponses": lines}}
     file = f"files/batch-{job.id.removeprefix('batches/')}"
@@ -148,22 +161,22 @@ def _output(store: BatchStore, job: BatchJob) -> dict[str, Any]:
 def _result(each: BatchRequest) -> dict[str, Any]:
     if each.status < 400:  # noqa: PLR2004
         return {"response": msgspec.Raw(each.body)}
-    told = msgspec.json.decode(each.body).get("error", {})
-    return {"error": {"code": _CODES.get(each.status, 2), "message": told.get("message", "")}}
+    error = msgspec.json.decode(each.body).get("error", {})
+    return {"error": {"code": _CODES.get(each.status, 2), "message": error.get("message", "")}}
 
 
-def _bad(message: str) -> BadRequestError:
+def _bad_request(message: str) -> BadRequestError:
     return BadRequestError(message, status_code=400, type="INVALID_ARGUMENT")
 
 
-_VERSION = "/v1(?:beta|alpha)?"  # the official client's default is v1 by now (google-genai 3.6)
+_VERSION = "/v1(?:beta|alpha)?"  # the official SDK uses v1 by default (google-genai 3.6)
 GEMINI_BATCH_ROUTES: tuple[tuple[str, str, BatchHandler], ...] = (
     ("POST", rf"/upload{_VERSION}/files", _upload),
     ("GET", rf"{_VERSION}/files/(?P<id>[^/:]+)", _show_file),
-    ("GET", rf"(?:/download)?{_VERSION}/files/(?P<id>[^/:]+):download", _give_file),
+    ("GET", rf"(?:/download)?{_VERSION}/files/(?P<id>[^/:]+):download", _download),
     ("POST", rf"{_VERSION}/models/(?P<model>[^/:]+):batchGenerateContent", _create),
     ("GET", rf"{_VERSION}/batches", _list),
     ("GET", rf"{_VERSION}/batches/(?P<id>[^/:]+)", _show),
     ("POST", rf"{_VERSION}/batches/(?P<id>[^/:]+):cancel", _cancel),
 )
-"""Method, path and handler."""
+"""Method, pattern of the path, and handler of each route."""

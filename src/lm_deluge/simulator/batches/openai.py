@@ -1,4 +1,4 @@
-"""OpenAI's files and batches, from the server's side: https://platform.openai.com/docs/api-reference/batch."""
+"""OpenAI's files and batches, as the server implements them: https://platform.openai.com/docs/api-reference/batch."""
 
 from __future__ import annotations
 
@@ -8,46 +8,48 @@ from typing import Any
 import msgspec
 
 from lm_deluge.errors import BadRequestError
-from lm_deluge.simulator.batches.jobs import BatchHandler, BatchJob, BatchReply, BatchStore, parsed_object
+from lm_deluge.simulator.batches.jobs import BatchHandler, BatchReply, BatchStore, SimulatedBatch, parsed_object
 from lm_deluge.simulator.http import Request
 
 __all__ = ["OPENAI_BATCH_ROUTES"]
 
 _API = "openai"
 _ENCODERS = {"/v1/chat/completions": "openai-chat", "/v1/responses": "openai-responses"}
-_MOST_REQUESTS = 50_000
+_MOST_REQUESTS = 50_000  # the documented limit of the API
 _STATUSES = {"ended": "completed"}
-_LOST = {
+_UNANSWERED = {
     "expired": ("batch_expired", "This request could not be executed before the completion window expired."),
     "cancelled": ("batch_cancelled", "This request was not executed: the batch was cancelled."),
 }
-_WINDOW_S = 86_400
+_WINDOW_S = 86_400  # the only completion window of the API is 24 hours
 
 
-class _Refused(Exception):  # noqa: N818 - a finding about a file, not a fault
+class _InvalidFileError(Exception):
+    """An input file that makes the whole batch fail, as opposed to an error of the HTTP request."""
+
     def __init__(self, code: str, message: str, line: int | None = None) -> None:
         super().__init__(message)
         self.error = {"code": code, "message": message, "param": None, "line": line}
 
 
-def _upload(store: BatchStore, request: Request, found: dict[str, str], url: str) -> BatchReply:
+def _upload(store: BatchStore, request: Request, path_params: dict[str, str], url: str) -> BatchReply:
     fields = _form(request)
     if fields.get("purpose") != b"batch" or "file" not in fields:
-        raise _bad("A file is uploaded as a form with the fields purpose ('batch', here) and file.")
+        raise _bad_request("A file upload needs a form with the fields purpose='batch' and file.")
     file_id = store.new_id("file-")
     store.files[file_id] = fields["file"]
-    return BatchReply.of(_shown_file(store, file_id))
+    return BatchReply.of(_file_object(store, file_id))
 
 
-def _show_file(store: BatchStore, request: Request, found: dict[str, str], url: str) -> BatchReply:
-    return BatchReply.of(_shown_file(store, found["id"]))
+def _show_file(store: BatchStore, request: Request, path_params: dict[str, str], url: str) -> BatchReply:
+    return BatchReply.of(_file_object(store, path_params["id"]))
 
 
-def _give_file(store: BatchStore, request: Request, found: dict[str, str], url: str) -> BatchReply:
-    return BatchReply(store.file(found["id"]), "application/octet-stream")
+def _download(store: BatchStore, request: Request, path_params: dict[str, str], url: str) -> BatchReply:
+    return BatchReply(store.file(path_params["id"]), "application/octet-stream")
 
 
-def _shown_file(store: BatchStore, file_id: str) -> dict[str, Any]:
+def _file_object(store: BatchStore, file_id: str) -> dict[str, Any]:
     size = len(store.file(file_id))
     return {
         "id": file_id,
@@ -60,11 +62,11 @@ def _shown_file(store: BatchStore, file_id: str) -> dict[str, Any]:
     }
 
 
-def _create(store: BatchStore, request: Request, found: dict[str, str], url: str) -> BatchReply:
-    asked = parsed_object(request.body)
-    endpoint, file_id = asked.get("endpoint"), asked.get("input_file_id")
-    if endpoint not in _ENCODERS or not isinstance(file_id, str) or asked.get("completion_window") != "24h":
-        raise _bad("A batch needs input_file_id, an endpoint that is answered here, and a completion_window of 24h.")
+def _create(store: BatchStore, request: Request, path_params: dict[str, str], url: str) -> BatchReply:
+    fields = parsed_object(request.body)
+    endpoint, file_id = fields.get("endpoint"), fields.get("input_file_id")
+    if endpoint not in _ENCODERS or not isinstance(file_id, str) or fields.get("completion_window") != "24h":
+        raise _bad_request("A batch needs input_file_id, a supported endpoint, and a completion_window of 24h.")
     detail: dict[str, Any] = {"input_file_id": file_id, "endpoint": endpoint}
     requests = []
     try:
@@ -72,10 +74,10 @@ def _create(store: BatchStore, request: Request, found: dict[str, str], url: str
         requests = [store.answer(line["custom_id"], _ENCODERS[endpoint], line["body"]) for line in lines]
         refusal = "The batch was refused." if store.plan.ends == "failed" else ""
         detail["error"] = {"code": "invalid_request", "message": refusal, "param": None, "line": 1}
-    except _Refused as error:
+    except _InvalidFileError as error:
         refusal, detail["error"] = str(error), error.error
-    job = store.add("batch_", _API, requests, name=asked.get("metadata"), detail=detail, refusal=refusal)
-    shown = _shown(store, job)
+    job = store.add("batch_", _API, requests, name=fields.get("metadata"), detail=detail, refusal=refusal)
+    shown = _batch_object(store, job)
     return BatchReply.of({**shown, "status": "validating", "errors": None})
 
 
@@ -86,47 +88,51 @@ def _read_lines(data: bytes, endpoint: str) -> list[dict[str, Any]]:
         try:
             line = msgspec.json.decode(raw, type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError):
-            raise _Refused("invalid_json_line", "This line is not parseable as valid JSON.", number) from None
+            raise _InvalidFileError("invalid_json_line", "This line is not parseable as valid JSON.", number) from None
         name = line.get("custom_id")
         if not isinstance(name, str) or not isinstance(line.get("body"), dict) or line.get("method") != "POST":
-            raise _Refused("missing_required_parameter", "A line needs custom_id, method, url and body.", number)
+            raise _InvalidFileError(
+                "missing_required_parameter", "A line needs custom_id, method, url and body.", number
+            )
         if line.get("url") != endpoint:
-            raise _Refused("mismatched_endpoint", "The url of this line is not the endpoint of the batch.", number)
+            raise _InvalidFileError(
+                "mismatched_endpoint", "The url of this line is not the endpoint of the batch.", number
+            )
         if name in seen:
-            raise _Refused("duplicate_custom_id", "The custom_id of this line is that of another one.", number)
+            raise _InvalidFileError("duplicate_custom_id", "Another line has the same custom_id.", number)
         seen.add(name)
         lines.append(line)
     if not lines:
-        raise _Refused("empty_file", "The input file is empty.")
+        raise _InvalidFileError("empty_file", "The input file is empty.")
     if len(lines) > _MOST_REQUESTS:
-        raise _Refused("too_many_tasks", f"The batch has more than {_MOST_REQUESTS} requests.")
+        raise _InvalidFileError("too_many_tasks", f"The batch has more than {_MOST_REQUESTS} requests.")
     if len({line["body"].get("model") for line in lines}) > 1:
-        raise _Refused("mismatched_model", "All requests of a batch are to the same model.")
+        raise _InvalidFileError("mismatched_model", "All requests of a batch must use the same model.")
     return lines
 
 
-def _show(store: BatchStore, request: Request, found: dict[str, str], url: str) -> BatchReply:
-    job = store.find(found["id"], _API)
+def _show(store: BatchStore, request: Request, path_params: dict[str, str], url: str) -> BatchReply:
+    job = store.find(path_params["id"], _API)
     job.polls += 1
-    return BatchReply.of(_shown(store, job))
+    return BatchReply.of(_batch_object(store, job))
 
 
-def _list(store: BatchStore, request: Request, found: dict[str, str], url: str) -> BatchReply:
+def _list(store: BatchStore, request: Request, path_params: dict[str, str], url: str) -> BatchReply:
     jobs, has_more = store.page(_API, request.query.get("after"), int(request.query.get("limit", "20")))
-    shown = [_shown(store, job) for job in jobs]
+    shown = [_batch_object(store, job) for job in jobs]
     ends = {"first_id": shown[0]["id"], "last_id": shown[-1]["id"]} if shown else {}
     return BatchReply.of({"object": "list", "data": shown, "has_more": has_more, **ends})
 
 
-def _cancel(store: BatchStore, request: Request, found: dict[str, str], url: str) -> BatchReply:
-    job = store.find(found["id"], _API)
+def _cancel(store: BatchStore, request: Request, path_params: dict[str, str], url: str) -> BatchReply:
+    job = store.find(path_params["id"], _API)
     if job.phase != "in_progress":
-        raise _bad(f"Cannot cancel a batch with status '{_STATUSES.get(job.phase, job.phase)}'.", 409)
+        raise _bad_request(f"Cannot cancel a batch with status '{_STATUSES.get(job.phase, job.phase)}'.", 409)
     job.is_cancelled = True
-    return BatchReply.of({**_shown(store, job), "status": "cancelling"})
+    return BatchReply.of({**_batch_object(store, job), "status": "cancelling"})
 
 
-def _shown(store: BatchStore, job: BatchJob) -> dict[str, Any]:
+def _batch_object(store: BatchStore, job: SimulatedBatch) -> dict[str, Any]:
     phase = job.phase
     counts = job.counts()
     files = _write_files(store, job) if phase not in ("in_progress", "failed") else {}
@@ -152,14 +158,14 @@ def _shown(store: BatchStore, job: BatchJob) -> dict[str, Any]:
     }
 
 
-def _write_files(store: BatchStore, job: BatchJob) -> dict[str, str]:
-    """Write the results, answers and errors apart; a file that nothing would be in is not made."""
+def _write_files(store: BatchStore, job: SimulatedBatch) -> dict[str, str]:
+    """Write the output file and the error file, and return their ids. An empty file is not written."""
     good: list[Any] = []
     bad: list[Any] = []
     for number, (each, outcome) in enumerate(job.outcomes()):
         line: dict[str, Any] = {"id": f"batch_req_{job.id}_{number}", "custom_id": each.name, "response": None}
         if outcome != "answered":
-            code, message = _LOST[outcome]
+            code, message = _UNANSWERED[outcome]
             bad.append({**line, "error": {"code": code, "message": message}})
             continue
         response = {"status_code": each.status, "request_id": f"req_{job.id}_{number}", "body": msgspec.Raw(each.body)}
@@ -177,7 +183,7 @@ def _form(request: Request) -> dict[str, bytes]:
     content_type = request.headers.get("content-type", "")
     found = re.search(r'multipart/form-data;.*boundary="?([^";]+)"?', content_type)
     if found is None:
-        raise _bad("A file is uploaded as multipart/form-data.")
+        raise _bad_request("A file upload needs the content type multipart/form-data.")
     fields: dict[str, bytes] = {}
     for part in request.body.split(b"--" + found[1].encode())[1:-1]:
         head, _, data = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
@@ -187,7 +193,7 @@ def _form(request: Request) -> dict[str, bytes]:
     return fields
 
 
-def _bad(message: str, status: int = 400) -> BadRequestError:
+def _bad_request(message: str, status: int = 400) -> BadRequestError:
     return BadRequestError(message, status_code=status, type="invalid_request_error")
 
 
@@ -195,10 +201,10 @@ _ROOT = r"(?:/openai)?(?:/v1)?"
 OPENAI_BATCH_ROUTES: tuple[tuple[str, str, BatchHandler], ...] = (
     ("POST", rf"{_ROOT}/files", _upload),
     ("GET", rf"{_ROOT}/files/(?P<id>[^/]+)", _show_file),
-    ("GET", rf"{_ROOT}/files/(?P<id>[^/]+)/content", _give_file),
+    ("GET", rf"{_ROOT}/files/(?P<id>[^/]+)/content", _download),
     ("POST", rf"{_ROOT}/batches", _create),
     ("GET", rf"{_ROOT}/batches", _list),
     ("GET", rf"{_ROOT}/batches/(?P<id>[^/]+)", _show),
     ("POST", rf"{_ROOT}/batches/(?P<id>[^/]+)/cancel", _cancel),
 )
-"""Method, path and handler."""
+"""Method, pattern of the path, and handler of each route."""

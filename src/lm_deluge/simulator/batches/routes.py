@@ -1,4 +1,4 @@
-"""Which path is one of a batch API, and in whose words it is answered."""
+"""Finds the handler of a request to a batch API, and the wire API of its errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lm_deluge.simulator.batches.jobs import BatchHandler
 from lm_deluge.simulator.batches.openai import OPENAI_BATCH_ROUTES
 from lm_deluge.simulator.http import Request
 
-__all__ = ["FoundRoute", "batch_encoder", "find_batch_route"]
+__all__ = ["BatchRouteMatch", "encoder_of_batch_path", "find_batch_route"]
 
 _Route: TypeAlias = tuple[re.Pattern[str], str, BatchHandler, str]
 
@@ -30,34 +30,34 @@ _OTHERS = [
 _GOOGLE_HEADER = "x-goog-api-key"
 
 
-class FoundRoute(NamedTuple):
-    """Who answers a request, and what its path says."""
+class BatchRouteMatch(NamedTuple):
+    """The handler of a request, and the parameters in its path."""
 
     handler: BatchHandler
-    named: dict[str, str]
+    path_params: dict[str, str]
 
 
 def _routes(request: Request) -> list[_Route]:
-    """Return the routes in the order in which they are tried: OpenAI and Google both have `/v1/files` and more."""
+    """Return the routes in the order to try: OpenAI and Google share paths such as `/v1/files`."""
     return [*_GOOGLE, *_OTHERS] if _GOOGLE_HEADER in request.headers else [*_OTHERS, *_GOOGLE]
 
 
-def batch_encoder(request: Request) -> str | None:
-    """Return the wire API in whose words errors are told; None where the path is of no batch API."""
+def encoder_of_batch_path(request: Request) -> str | None:
+    """Return the wire API that encodes errors for this path, or None if the path belongs to no batch API."""
     return next((encoder for pattern, _, _, encoder in _routes(request) if pattern.fullmatch(request.path)), None)
 
 
-def find_batch_route(request: Request) -> FoundRoute | None:
-    """Return who answers a request; None where its path is of no batch API.
+def find_batch_route(request: Request) -> BatchRouteMatch | None:
+    """Return the handler of a request, or None if its path belongs to no batch API.
 
     Raises:
-        BadRequestError: The path is, the method is not.
+        BadRequestError: The path belongs to a batch API, but does not take the method of the request.
     """
     methods = []
     for pattern, method, handler, _ in _routes(request):
         found = pattern.fullmatch(request.path)
         if found and method == request.method:
-            return FoundRoute(handler, {name: unquote(value) for name, value in found.groupdict().items()})
+            return BatchRouteMatch(handler, {name: unquote(value) for name, value in found.groupdict().items()})
         if found:
             methods.append(method)
     if methods:

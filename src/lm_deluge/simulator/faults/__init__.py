@@ -1,1 +1,1 @@
-"""Faults that the simulator makes on demand."""
+"""The faults of the simulator."""

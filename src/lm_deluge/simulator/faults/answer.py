@@ -1,4 +1,4 @@
-"""Faults by status: the provider answers, and the answer is an error."""
+"""Faults of the status: the provider answers with an error."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 from lm_deluge import errors
 from lm_deluge.errors import APIError
-from lm_deluge.simulator.faults.fault import Parameters, Row
+from lm_deluge.simulator.faults.fault import FaultSpec, Parameters
 from lm_deluge.simulator.plan import Frame, WirePlan
 
-__all__ = ["ANSWER_FAULTS", "refuse"]
+__all__ = ["ANSWER_FAULTS", "error_plan"]
 
 _JSON = "application/json"
 
@@ -48,13 +48,13 @@ _MESSAGES: dict[int, str] = {
 }
 
 
-def refuse(plan: WirePlan, error: APIError) -> WirePlan:
+def error_plan(plan: WirePlan, error: APIError) -> WirePlan:
     """Return a plan that answers with an error."""
     status = error.status_code or 500
-    refusal = plan.with_document(status, _JSON, plan.site.encoder.encode_error(error))
+    answer = plan.with_document(status, _JSON, plan.context.encoder.encode_error(error))
     if error.retry_after_s is not None:
-        refusal = refusal.with_headers(retry_after=f"{error.retry_after_s:g}")
-    return refusal
+        answer = answer.with_headers(retry_after=f"{error.retry_after_s:g}")
+    return answer
 
 
 def _error(params: Parameters) -> APIError:
@@ -66,10 +66,10 @@ def _error(params: Parameters) -> APIError:
 
 
 def _status(plan: WirePlan, params: Parameters) -> WirePlan:
-    refusal = refuse(plan, _error(params))
+    answer = error_plan(plan, _error(params))
     if params["body"] is not None:
-        refusal = plan.with_document(int(params["status"]), params["content_type"], str(params["body"]).encode())
-    return replace(refusal, headers=(*refusal.headers, *dict(params["headers"]).items()))
+        answer = plan.with_document(int(params["status"]), params["content_type"], str(params["body"]).encode())
+    return replace(answer, headers=(*answer.headers, *dict(params["headers"]).items()))
 
 
 _STATUS: dict[str, Any] = {
@@ -83,41 +83,47 @@ _STATUS: dict[str, Any] = {
 }
 
 
-def _row(description: str, status: int, **defaults: Any) -> Row:
-    return Row(
-        description, _status, defaults={**_STATUS, "status": status, **defaults}, only_streams=False, is_refusal=True
+def _status_fault(description: str, status: int, **defaults: Any) -> FaultSpec:
+    return FaultSpec(
+        description,
+        _status,
+        defaults={**_STATUS, "status": status, **defaults},
+        only_streams=False,
+        replaces_answer=True,
     )
 
 
-def _retry_after(description: str, header: Callable[[WirePlan, float], dict[str, str]], seconds: float = 1.0) -> Row:
+def _retry_after(
+    description: str, header: Callable[[WirePlan, float], dict[str, str]], seconds: float = 1.0
+) -> FaultSpec:
     def edit(plan: WirePlan, params: Parameters) -> WirePlan:
-        refusal = _status(plan, params)
-        return replace(refusal, headers=(*refusal.headers, *header(plan, params["seconds"]).items()))
+        answer = _status(plan, params)
+        return replace(answer, headers=(*answer.headers, *header(plan, params["seconds"]).items()))
 
-    row = _row(f"429, {description}", 429, seconds=seconds)
-    return replace(row, edit_plan=edit)
+    spec = _status_fault(f"429, {description}", 429, seconds=seconds)
+    return replace(spec, edit_plan=edit)
 
 
 def _date(plan: WirePlan, seconds: float) -> dict[str, str]:
-    # Measured against the answer's own date, which is an hour ahead: the client's clock must not matter.
-    ahead = plan.site.now + 3_600
+    # The server's clock is an hour ahead: a client must compute the wait from the `date` header, not its own clock.
+    server_now = plan.context.now + 3_600
     return {
-        "date": formatdate(ahead, usegmt=True),
-        "retry-after": formatdate(ahead + seconds, usegmt=True),
+        "date": formatdate(server_now, usegmt=True),
+        "retry-after": formatdate(server_now + seconds, usegmt=True),
     }
 
 
 def _json_error_200(plan: WirePlan, params: Parameters) -> WirePlan:
-    return plan.with_document(200, _JSON, plan.site.encoder.encode_error(_error(params)))
+    return plan.with_document(200, _JSON, plan.context.encoder.encode_error(_error(params)))
 
 
 def _in_band_first(plan: WirePlan, params: Parameters) -> WirePlan:
-    return replace(plan, body=(Frame(plan.site.encoder.encode_stream_error(_error(params))),))
+    return replace(plan, body=(Frame(plan.context.encoder.encode_stream_error(_error(params))),))
 
 
 def _in_band_mid(plan: WirePlan, params: Parameters) -> WirePlan:
     before, _ = plan.split(params["after"])
-    return replace(plan, body=(*before, Frame(plan.site.encoder.encode_stream_error(_error(params)))))
+    return replace(plan, body=(*before, Frame(plan.context.encoder.encode_stream_error(_error(params)))))
 
 
 _PAGE = (
@@ -125,11 +131,11 @@ _PAGE = (
     "<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
 )
 
-ANSWER_FAULTS: dict[str, Row] = {
-    "status": _row("the answer has a `status`, and `headers` and a `body` if wished", 500),
-    **{f"status_{status}": _row(f"{status}: {message}", status) for status, message in _MESSAGES.items()},
+ANSWER_FAULTS: dict[str, FaultSpec] = {
+    "status": _status_fault("the answer has `status`, and optionally `headers` and `body`", 500),
+    **{f"status_{status}": _status_fault(f"{status}: {message}", status) for status, message in _MESSAGES.items()},
     "retry_after_ms": _retry_after(
-        "with retry-after-ms, which goes before retry-after",
+        "with retry-after-ms, which takes precedence over retry-after",
         lambda _plan, seconds: {"retry-after-ms": f"{seconds * 1000:g}", "retry-after": "30"},
         0.05,
     ),
@@ -139,10 +145,10 @@ ANSWER_FAULTS: dict[str, Row] = {
     "retry_after_float": _retry_after(
         "with retry-after in seconds and a fraction", lambda _plan, seconds: {"retry-after": f"{seconds:g}"}, 0.25
     ),
-    "retry_after_date": _retry_after("with retry-after as a date, on a server whose clock is an hour ahead", _date),
+    "retry_after_date": _retry_after("with retry-after as a date, from a server whose clock is an hour ahead", _date),
     "retry_after_negative": _retry_after("with retry-after: -1", lambda _plan, _seconds: {"retry-after": "-1"}),
     "retry_after_nan": _retry_after("with retry-after: nan", lambda _plan, _seconds: {"retry-after": "nan"}),
-    "retry_after_past": _retry_after("with retry-after as a date that is past", _date, -60.0),
+    "retry_after_past": _retry_after("with retry-after as a date in the past", _date, -60.0),
     "retry_after_garbage": _retry_after("with retry-after: soon", lambda _plan, _seconds: {"retry-after": "soon"}),
     "retry_after_day": _retry_after(
         "with retry-after of a day", lambda _plan, seconds: {"retry-after": f"{seconds:g}"}, 86_400.0
@@ -150,53 +156,49 @@ ANSWER_FAULTS: dict[str, Row] = {
     "retry_after_absurd": _retry_after(
         "with retry-after: 1e300", lambda _plan, seconds: {"retry-after": f"{seconds:g}"}, 1e300
     ),
-    "quota": _row(
-        "429 that waiting does not help: the quota is used up",
+    "quota": _status_fault(
+        "429 because the quota is used up: waiting does not help",
         429,
         kind=errors.QuotaExceededError,
         message="You exceeded your current quota, please check your plan and billing details.",
     ),
-    "context_length": _row(
-        "400: the prompt is too long",
+    "context_length": _status_fault(
+        "400 because the prompt is too long",
         400,
         kind=errors.ContextLengthError,
         message="This model's maximum context length is 128000 tokens. However, your messages resulted in more.",
     ),
-    "content_filter_first": _row(
-        "400: the prompt was filtered",
+    "content_filter_first": _status_fault(
+        "400 because the prompt was filtered",
         400,
         kind=errors.ContentFilterError,
         message="The response was filtered due to the prompt triggering the content management policy.",
     ),
-    "x_should_retry_false": _row(
-        "503, and the provider says that a retry does not help", 503, headers={"x-should-retry": "false"}
-    ),
-    "x_should_retry_true": _row(
-        "400, and the provider says that a retry helps", 400, headers={"x-should-retry": "true"}
-    ),
-    "error_html": _row("502 with the page of a proxy", 502, body=_PAGE, content_type="text/html"),
-    "error_empty": _row("500 without a body", 500, body=""),
-    "error_text": _row("500 with plain text", 500, body="upstream connect error", content_type="text/plain"),
-    "extra_headers": Row(
-        "a whole answer with `headers` of your own",
+    "x_should_retry_false": _status_fault("503 with x-should-retry: false", 503, headers={"x-should-retry": "false"}),
+    "x_should_retry_true": _status_fault("400 with x-should-retry: true", 400, headers={"x-should-retry": "true"}),
+    "error_html": _status_fault("502 with the HTML page of a proxy", 502, body=_PAGE, content_type="text/html"),
+    "error_empty": _status_fault("500 without a body", 500, body=""),
+    "error_text": _status_fault("500 with plain text", 500, body="upstream connect error", content_type="text/plain"),
+    "extra_headers": FaultSpec(
+        "a whole answer with additional `headers`",
         lambda plan, params: replace(plan, headers=(*plan.headers, *dict(params["headers"]).items())),
         defaults={"headers": {}},
         only_streams=False,
     ),
-    "json_error_200": Row(
-        "200, and a JSON error in place of a stream",
+    "json_error_200": FaultSpec(
+        "200 with a JSON error instead of a stream",
         _json_error_200,
         defaults={**_STATUS, "status": 429},
         only_streams=False,
-        is_refusal=True,
+        replaces_answer=True,
     ),
-    "in_band_error_first": Row(
-        "200, and an error as the first event",
+    "in_band_error_first": FaultSpec(
+        "200 with an error as the first event",
         _in_band_first,
         defaults={**_STATUS, "status": 503},
-        is_refusal=True,
+        replaces_answer=True,
     ),
-    "in_band_error_mid": Row(
+    "in_band_error_mid": FaultSpec(
         "an error as an event in the middle of the answer", _in_band_mid, defaults={**_STATUS, "after": 3}
     ),
 }

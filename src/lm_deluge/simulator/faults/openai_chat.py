@@ -1,4 +1,4 @@
-"""Faults of what is said: an answer that is odd, in frames that are in order."""
+"""Faults of the content: an unusual answer in well-formed frames."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from lm_deluge.events import (
     ToolCallStarted,
     UsageReported,
 )
-from lm_deluge.simulator.faults.fault import EditEvents, EditPlan, Parameters, Row
-from lm_deluge.simulator.plan import Frame, Site, WirePlan
+from lm_deluge.simulator.faults.fault import EditEvents, EditPlan, FaultSpec, Parameters
+from lm_deluge.simulator.plan import AnswerContext, Frame, WirePlan
 from lm_deluge.wire.sse import encode_sse
 
 __all__ = ["CHAT_FAULTS"]
@@ -31,42 +31,42 @@ _AFTER: dict[str, Any] = {"after": 3}
 
 
 def _edges(events: list[Event]) -> tuple[list[Event], list[Event]]:
-    """Return what opens an answer, and what ends it but its finish reason."""
+    """Return the start event and the usage event of an answer, each in a list that may be empty."""
     opening: list[Event] = [event for event in events if isinstance(event, ResponseStarted)]
     usage: list[Event] = [event for event in events if isinstance(event, UsageReported)]
     return opening, usage
 
 
-def _tool_name(site: Site) -> str:
-    return site.request.tools[0].name if site.request.tools else "get_weather"
+def _tool_name(context: AnswerContext) -> str:
+    return context.request.tools[0].name if context.request.tools else "get_weather"
 
 
-def _bad_tool_json(events: list[Event], site: Site, params: Parameters) -> list[Event]:
-    """Answer with a call whose arguments end too early, and a finish reason that does not say so."""
+def _bad_tool_json(events: list[Event], context: AnswerContext, params: Parameters) -> list[Event]:
+    """Answer with a call whose arguments are cut off, although the finish reason is `tool_calls`."""
     opening, usage = _edges(events)
-    call: list[Event] = [ToolCallStarted(0, "call_bad", _tool_name(site)), ToolCallDelta(0, '{"city": "Par')]
+    call: list[Event] = [ToolCallStarted(0, "call_bad", _tool_name(context)), ToolCallDelta(0, '{"city": "Par')]
     return [*opening, *call, *usage, ResponseFinished("tool_calls")]
 
 
-def _calls_of(events: list[Event], site: Site) -> list[ToolCallFinished]:
-    """Return the calls of the answer, or two of our own where it has not as many."""
+def _calls_of(events: list[Event], context: AnswerContext) -> list[ToolCallFinished]:
+    """Return the calls of the answer, or two generated calls if the answer has fewer than two."""
     calls = [event for event in events if isinstance(event, ToolCallFinished)]
-    if len(calls) < 2:  # noqa: PLR2004 - one cannot take turns
-        name = _tool_name(site)
+    if len(calls) < 2:  # noqa: PLR2004 - interleaving needs two calls
+        name = _tool_name(context)
         calls = [ToolCallFinished(index, f"call_{index}", name, f'{{"n": {index}}}') for index in range(2)]
     return calls
 
 
-def _whole_calls(events: list[Event], site: Site, params: Parameters) -> list[Event]:
-    """Answer with two calls, one behind the other."""
+def _whole_calls(events: list[Event], context: AnswerContext, params: Parameters) -> list[Event]:
+    """Answer with two calls, one after the other."""
     opening, usage = _edges(events)
-    return [*opening, *_calls_of(events, site), *usage, ResponseFinished("tool_calls")]
+    return [*opening, *_calls_of(events, context), *usage, ResponseFinished("tool_calls")]
 
 
-def _two_calls(events: list[Event], site: Site, params: Parameters) -> list[Event]:
-    """Answer with two calls whose fragments take turns."""
+def _two_calls(events: list[Event], context: AnswerContext, params: Parameters) -> list[Event]:
+    """Answer with two calls whose fragments alternate."""
     opening, usage = _edges(events)
-    calls = _calls_of(events, site)
+    calls = _calls_of(events, context)
     started = [ToolCallStarted(call.index, call.id, call.name, call.custom) for call in calls]
     longest = max(len(call.arguments_text) for call in calls)
     fragments = [
@@ -79,9 +79,9 @@ def _two_calls(events: list[Event], site: Site, params: Parameters) -> list[Even
 
 
 def _ends_early(reason: ResponseFinished, *last: Event) -> EditEvents:
-    """Return an edit that ends the answer behind some deltas, in order."""
+    """Return an edit that ends the answer in order after the first `after` deltas."""
 
-    def edit(events: list[Event], site: Site, params: Parameters) -> list[Event]:
+    def edit(events: list[Event], context: AnswerContext, params: Parameters) -> list[Event]:
         opening, usage = _edges(events)
         deltas = [event for event in events if isinstance(event, TextDelta)]
         return [*opening, *deltas[: params["after"]], *last, *usage, reason]
@@ -89,24 +89,24 @@ def _ends_early(reason: ResponseFinished, *last: Event) -> EditEvents:
     return edit
 
 
-def _missing_usage(events: list[Event], site: Site, params: Parameters) -> list[Event]:
+def _missing_usage(events: list[Event], context: AnswerContext, params: Parameters) -> list[Event]:
     return [event for event in events if not isinstance(event, UsageReported)]
 
 
-def _other_model_name(events: list[Event], site: Site, params: Parameters) -> list[Event]:
+def _other_model_name(events: list[Event], context: AnswerContext, params: Parameters) -> list[Event]:
     return [
         ResponseStarted(event.response_id, params["model"]) if isinstance(event, ResponseStarted) else event
         for event in events
     ]
 
 
-def _empty_answer(events: list[Event], site: Site, params: Parameters) -> list[Event]:
+def _empty_answer(events: list[Event], context: AnswerContext, params: Parameters) -> list[Event]:
     opening, usage = _edges(events)
     return [*opening, *usage, ResponseFinished("stop")]
 
 
 def _edit_chunks(edit: Callable[[JSON], JSON]) -> EditPlan:
-    """Return an edit of the JSON of every frame that holds some."""
+    """Return an edit of the JSON of every frame with JSON data."""
 
     def edited(frame: bytes) -> bytes:
         if not frame.startswith(b"data: {"):
@@ -117,7 +117,7 @@ def _edit_chunks(edit: Callable[[JSON], JSON]) -> EditPlan:
 
 
 def _edit_calls(edit: Callable[[JSON], list[JSON]]) -> EditPlan:
-    """Return an edit of every fragment of a call; one may become several."""
+    """Return an edit of every fragment of a tool call. It returns the fragments to send instead."""
 
     def edited(chunk: JSON) -> JSON:
         for choice in chunk["choices"]:
@@ -134,7 +134,7 @@ def _without(name: str) -> Callable[[JSON], list[JSON]]:
 
 
 def _repeated_head() -> EditPlan:
-    """Send id and name with every fragment, as some servers do."""
+    """Repeat id and name in every fragment, as some servers do."""
 
     def edit(plan: WirePlan, params: Parameters) -> WirePlan:
         heads: dict[int, JSON] = {}
@@ -159,7 +159,7 @@ def _split_name(call: JSON) -> list[JSON]:
 
 
 def _second_finish(plan: WirePlan, params: Parameters) -> WirePlan:
-    """Send the finish a second time, with another reason: the first one holds."""
+    """Send the finishing chunk a second time with another reason. Clients must keep the first reason."""
     before, rest = plan.split(len(plan.body))
     first = rest[0] if rest else None
     if not isinstance(first, Frame):
@@ -169,7 +169,7 @@ def _second_finish(plan: WirePlan, params: Parameters) -> WirePlan:
     return replace(plan, body=(*before, first, Frame(encode_sse(msgspec.json.encode(chunk))), *rest[1:]))
 
 
-def _like_the_first(change: Callable[[JSON], JSON], *, first: bool = False) -> EditPlan:
+def _insert_changed_opening(change: Callable[[JSON], JSON], *, first: bool = False) -> EditPlan:
     """Return an edit that inserts a changed copy of the opening chunk."""
 
     def edit(plan: WirePlan, params: Parameters) -> WirePlan:
@@ -201,59 +201,67 @@ def _unknown_chunk(chunk: JSON) -> JSON:
 
 
 def _plain_for_stream(plan: WirePlan, params: Parameters) -> WirePlan:
-    """Answer in one piece, though a stream was asked for."""
-    data = plan.site.encoder.encode_response(plan.events, created=int(plan.site.now))
+    """Answer with one JSON document, although the request asks for a stream."""
+    data = plan.context.encoder.encode_response(plan.events, created=int(plan.context.now))
     return plan.with_document(200, "application/json", data)
 
 
 _FILTERED = ResponseFinished("content_filter")
 _REFUSED = ResponseFinished("refusal")
 
-_ROWS: dict[str, Row] = {
-    "second_finish": Row("a second finish reason, `reason`", _second_finish, defaults={"reason": "length"}),
-    "empty_choices": Row(
-        "a chunk without choices opens the stream, as at Azure", _like_the_first(_filter_results, first=True)
+_SPECS: dict[str, FaultSpec] = {
+    "second_finish": FaultSpec("a second finish reason, `reason`", _second_finish, defaults={"reason": "length"}),
+    "empty_choices": FaultSpec(
+        "the stream starts with a chunk without choices, as with Azure",
+        _insert_changed_opening(_filter_results, first=True),
     ),
-    "null_delta": Row(
-        "chunks whose delta, or all that is in it, is null", _like_the_first(_null_delta), defaults=_AFTER
+    "null_delta": FaultSpec(
+        "chunks whose delta, or every field of the delta, is null",
+        _insert_changed_opening(_null_delta),
+        defaults=_AFTER,
     ),
-    "unknown_chunk": Row("fields that nothing is known of", _like_the_first(_unknown_chunk), defaults=_AFTER),
-    "plain_for_stream": Row("a plain answer where a stream was asked for", _plain_for_stream),
-    "missing_usage": Row("usage is not reported", edit_events=_missing_usage, only_streams=False),
-    "other_model_name": Row(
-        "the answer names another `model`",
+    "unknown_chunk": FaultSpec("a chunk with unknown fields", _insert_changed_opening(_unknown_chunk), defaults=_AFTER),
+    "plain_for_stream": FaultSpec("a plain answer, although the request asks for a stream", _plain_for_stream),
+    "missing_usage": FaultSpec("usage is not reported", edit_events=_missing_usage, only_streams=False),
+    "other_model_name": FaultSpec(
+        "the answer has another model name, `model`",
         edit_events=_other_model_name,
         defaults={"model": "other-model-2024-01-01"},
         only_streams=False,
     ),
-    "empty_answer": Row("a whole answer without any content", edit_events=_empty_answer, only_streams=False),
-    "content_filter_mid": Row(
-        "the filter ends the answer", edit_events=_ends_early(_FILTERED), defaults=_AFTER, only_streams=False
+    "empty_answer": FaultSpec("a whole answer without any content", edit_events=_empty_answer, only_streams=False),
+    "content_filter_mid": FaultSpec(
+        "the content filter ends the answer early",
+        edit_events=_ends_early(_FILTERED),
+        defaults=_AFTER,
+        only_streams=False,
     ),
-    "refusal_mid": Row(
+    "refusal_mid": FaultSpec(
         "the model refuses in the middle of its answer",
         edit_events=_ends_early(_REFUSED, RefusalDelta("I cannot go on with that.")),
         defaults=_AFTER,
         only_streams=False,
     ),
-    "bad_tool_json": Row("a call whose arguments are no JSON", edit_events=_bad_tool_json, only_streams=False),
-    "interleaved_tool_calls": Row("the fragments of two calls take turns", edit_events=_two_calls),
-    "tool_calls_without_ids": Row("calls without ids", _edit_calls(_without("id")), _two_calls),
-    "tool_calls_without_index": Row("calls without indices", _edit_calls(_without("index")), _whole_calls),
-    "tool_calls_repeated_ids": Row("id and name come with every fragment", _repeated_head(), _two_calls),
-    "tool_call_index_gaps": Row(
-        "the indices of the calls are 0, 10",
+    "bad_tool_json": FaultSpec(
+        "a tool call whose arguments are not JSON", edit_events=_bad_tool_json, only_streams=False
+    ),
+    "interleaved_tool_calls": FaultSpec("the fragments of two tool calls alternate", edit_events=_two_calls),
+    "tool_calls_without_ids": FaultSpec("tool calls without ids", _edit_calls(_without("id")), _two_calls),
+    "tool_calls_without_index": FaultSpec("tool calls without indices", _edit_calls(_without("index")), _whole_calls),
+    "tool_calls_repeated_ids": FaultSpec("id and name of a tool call in every fragment", _repeated_head(), _two_calls),
+    "tool_call_index_gaps": FaultSpec(
+        "the indices of the tool calls are 0 and 10",
         _edit_calls(lambda call: [{**call, "index": call["index"] * 10}]),
         _two_calls,
     ),
-    "tool_name_in_pieces": Row("the name of a call comes in two pieces", _edit_calls(_split_name), _two_calls),
+    "tool_name_in_pieces": FaultSpec("the name of a tool call in two pieces", _edit_calls(_split_name), _two_calls),
 }
 
-# Those that change the fields of chunks, which other APIs do not have.
-_OF_CHUNKS = (
+# Faults that edit the fields of Chat Completions chunks, which other APIs do not have.
+_CHAT_ONLY = (
     *("second_finish", "empty_choices", "null_delta", "unknown_chunk", "tool_calls_without_ids"),
     *("tool_calls_without_index", "tool_calls_repeated_ids", "tool_call_index_gaps", "tool_name_in_pieces"),
 )
-CHAT_FAULTS: dict[str, Row] = {
-    name: replace(row, needs="openai-chat") if name in _OF_CHUNKS else row for name, row in _ROWS.items()
+CHAT_FAULTS: dict[str, FaultSpec] = {
+    name: replace(spec, needs="openai-chat") if name in _CHAT_ONLY else spec for name, spec in _SPECS.items()
 }

@@ -13,21 +13,21 @@ import msgspec
 
 from lm_deluge.errors import MissingExtraError
 from lm_deluge.events import Event, TextDelta
-from lm_deluge.simulator.faults.fault import SSE, EditPlan, Parameters, Row
-from lm_deluge.simulator.plan import Frame, Pause, Repeat, Site, Step, WirePlan
+from lm_deluge.simulator.faults.fault import SSE, EditPlan, FaultSpec, Parameters
+from lm_deluge.simulator.plan import AnswerContext, Frame, Pause, Repeat, Step, WirePlan
 from lm_deluge.wire.sse import encode_sse
 
 __all__ = ["WIRE_FAULTS"]
 
 _BOM = b"\xef\xbb\xbf"
-_MIB = 2**20
+_MIB = 2**20  # bytes
 _AFTER: dict[str, Any] = {"after": 3}
-# Long enough for a client to read one piece before the next one comes.
+# Long enough that a client reads each piece separately, short enough that hundreds of pieces take a second.
 _SPLIT_PAUSE_S = 0.002
 
 
 def _split_utf8(plan: WirePlan, params: Parameters) -> WirePlan:
-    """Cut inside every character that has several bytes; a frame without any, in its middle."""
+    """Cut each frame inside every multi-byte character; cut a frame without multi-byte characters in its middle."""
     body: list[Step] = []
     for step in plan.body:
         pieces = _pieces(step.data) if isinstance(step, Frame) else []
@@ -41,7 +41,7 @@ def _split_utf8(plan: WirePlan, params: Parameters) -> WirePlan:
 
 
 def _pieces(data: bytes) -> list[bytes]:
-    cuts = [at for at in range(1, len(data)) if 0x80 <= data[at] < 0xC0] or [len(data) // 2]  # noqa: PLR2004 - 10xxxxxx
+    cuts = [at for at in range(1, len(data)) if 0x80 <= data[at] < 0xC0] or [len(data) // 2]  # noqa: PLR2004 - continuation bytes are 10xxxxxx
     return [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 
 
@@ -57,14 +57,14 @@ def _split_step(step: Step) -> list[Step]:
 
 
 def _invalid_utf8(plan: WirePlan, params: Parameters) -> WirePlan:
-    """Put two bytes that are no UTF-8 into the text of a delta."""
+    """Insert two bytes that are not UTF-8 into the text of a delta."""
     before, rest = plan.split(params["after"])
     step = rest[0] if rest else None
     if not isinstance(step, Frame):
         return plan
-    said = msgspec.json.encode(step.event.text if isinstance(step.event, TextDelta) else "")
-    spoiled = step.data.replace(said, said[:-1] + b'\xff\xfe"', 1)
-    return replace(plan, body=(*before, replace(step, data=spoiled), *rest[1:]))
+    text = msgspec.json.encode(step.event.text if isinstance(step.event, TextDelta) else "")
+    invalid = step.data.replace(text, text[:-1] + b'\xff\xfe"', 1)
+    return replace(plan, body=(*before, replace(step, data=invalid), *rest[1:]))
 
 
 def _bom(plan: WirePlan, params: Parameters) -> WirePlan:
@@ -74,10 +74,10 @@ def _bom(plan: WirePlan, params: Parameters) -> WirePlan:
 
 
 def _late_bom(plan: WirePlan, params: Parameters) -> WirePlan:
-    """Send a delta a second time, behind a mark that makes its field an unknown one."""
+    """Send a delta twice. A byte order mark before the copy makes its field name unknown, so clients must ignore it."""
     _, rest = plan.split(params["after"])
-    ghost = next((step.data for step in rest if isinstance(step, Frame)), b"data: {}\n\n")
-    return plan.insert(params["after"], Frame(_BOM + ghost))
+    copy = next((step.data for step in rest if isinstance(step, Frame)), b"data: {}\n\n")
+    return plan.insert(params["after"], Frame(_BOM + copy))
 
 
 def _line_ends(*ends: bytes) -> EditPlan:
@@ -98,23 +98,23 @@ def _line_ends(*ends: bytes) -> EditPlan:
     return edit
 
 
-def _text(text: str) -> Callable[[list[Event], Site, Parameters], list[Event]]:
-    """Return an edit that puts `text` into the answer."""
+def _text(text: str) -> Callable[[list[Event], AnswerContext, Parameters], list[Event]]:
+    """Return an edit that inserts a delta with `text` into the answer."""
 
-    def edit(events: list[Event], site: Site, params: Parameters) -> list[Event]:
-        seen = 0
+    def edit(events: list[Event], context: AnswerContext, params: Parameters) -> list[Event]:
+        deltas = 0
         for position, event in enumerate(events):
             if isinstance(event, TextDelta):
-                if seen == params["after"]:
+                if deltas == params["after"]:
                     return [*events[:position], TextDelta(text), *events[position:]]
-                seen += 1
+                deltas += 1
         return events
 
     return edit
 
 
 def _between(data: bytes) -> EditPlan:
-    """Return an edit that puts bytes before every frame."""
+    """Return an edit that inserts bytes before every frame."""
 
     def edit(plan: WirePlan, params: Parameters) -> WirePlan:
         return plan.map_frames(lambda frame: data + frame)
@@ -156,13 +156,15 @@ def _insert(data: bytes) -> EditPlan:
     return edit
 
 
-def _compressed(coding: str, make: Callable[[Parameters], tuple[Callable[[bytes], bytes], Callable[[], bytes]]]) -> Row:
+def _compressed(
+    coding: str, make: Callable[[Parameters], tuple[Callable[[bytes], bytes], Callable[[], bytes]]]
+) -> FaultSpec:
     def edit(plan: WirePlan, params: Parameters) -> WirePlan:
         compress, finish = make(params)
         coded = plan.map_frames(compress).with_headers(content_encoding=coding)
         return replace(coded, body=(*coded.body, Frame(finish())))
 
-    return Row(f"the body is compressed with {coding}, flushed at every event", edit, only_streams=False)
+    return FaultSpec(f"the body is compressed with {coding}, flushed at every event", edit, only_streams=False)
 
 
 def _zlib(wbits: int) -> tuple[Callable[[bytes], bytes], Callable[[], bytes]]:
@@ -189,18 +191,18 @@ def _need(module: str) -> Any:
 
 
 def _gzip_bomb(plan: WirePlan, params: Parameters) -> WirePlan:
-    """Send comments, small lines all of them, that are a thousand times larger than their bytes."""
+    """Send short comment lines that decompress to about a thousand times their size."""
     coder = zlib.compressobj(wbits=31)
     head = b"".join(coder.compress(step.data) for step in plan.split(params["after"])[0] if isinstance(step, Frame))
     head += coder.flush(zlib.Z_FULL_FLUSH)
-    # After a full flush nothing refers back, so the same block may stand there any number of times.
+    # After a full flush the compressor refers to no earlier data, so the same block can be repeated.
     block = coder.compress((b":" + b" " * 1022 + b"\n") * 1024) + coder.flush(zlib.Z_FULL_FLUSH)
     bomb = replace(plan, body=(Frame(head), Repeat(block, 0.0, int(params["size"]) // _MIB)))
     return bomb.with_headers(content_encoding="gzip")
 
 
 def _truncated_gzip(plan: WirePlan, params: Parameters) -> WirePlan:
-    """End the compressed body in order, but without its last block and checksum."""
+    """End the body in order after half of the compressed bytes, without the last block and the checksum."""
     coder = zlib.compressobj(wbits=31)
     data = b"".join(coder.compress(step.data) for step in plan.body if isinstance(step, Frame)) + coder.flush()
     cut = replace(plan, body=(Frame(data[: len(data) // 2]),))
@@ -235,67 +237,79 @@ def _empty_body(plan: WirePlan, params: Parameters) -> WirePlan:
 _ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J\x08\x7f\r\0"
 _LINES = "a\u2028b\u2029c\x85d\x0be\x0cf"
 
-_ROWS: dict[str, Row] = {
-    "split_utf8": Row("every character of several bytes arrives in pieces", _split_utf8),
-    "byte_by_byte": Row("every byte is an HTTP chunk of its own", _byte_by_byte, only_streams=False),
-    "invalid_utf8": Row("a delta holds bytes that are no UTF-8", _invalid_utf8, defaults=_AFTER),
-    "bom": Row("a byte order mark opens the body", _bom, only_streams=False),
-    "late_bom": Row(
-        "a byte order mark stands before a later event, which is to be ignored", _late_bom, defaults=_AFTER
+_SPECS: dict[str, FaultSpec] = {
+    "split_utf8": FaultSpec("every multi-byte character arrives in pieces", _split_utf8),
+    "byte_by_byte": FaultSpec("every byte is a separate HTTP chunk", _byte_by_byte, only_streams=False),
+    "invalid_utf8": FaultSpec("a delta contains bytes that are not UTF-8", _invalid_utf8, defaults=_AFTER),
+    "bom": FaultSpec("the body starts with a byte order mark", _bom, only_streams=False),
+    "late_bom": FaultSpec(
+        "a byte order mark precedes a later event, which clients must ignore", _late_bom, defaults=_AFTER
     ),
-    "crlf": Row("lines end with CR LF", _line_ends(b"\r\n")),
-    "cr_only": Row("lines end with CR", _line_ends(b"\r")),
-    "mixed_newlines": Row("lines end with CR, LF and CR LF in turn", _line_ends(b"\r\n", b"\n", b"\r")),
-    "u2028": Row("the text holds U+2028, U+2029, U+0085, VT and FF", edit_events=_text(_LINES), defaults=_AFTER),
-    "escapes": Row(
-        "the text holds control characters that a terminal would obey", edit_events=_text(_ESCAPES), defaults=_AFTER
+    "crlf": FaultSpec("lines end with CR LF", _line_ends(b"\r\n")),
+    "cr_only": FaultSpec("lines end with CR", _line_ends(b"\r")),
+    "mixed_newlines": FaultSpec("lines end with CR, LF and CR LF in turn", _line_ends(b"\r\n", b"\n", b"\r")),
+    "u2028": FaultSpec(
+        "the text contains U+2028, U+2029, U+0085, VT and FF", edit_events=_text(_LINES), defaults=_AFTER
     ),
-    "comments": Row("comments stand between the events", _between(b": keep-alive\n\n:\n\n")),
-    "multiline_data": Row("the JSON of each event is spread over several data lines", _multiline_data),
-    "event_without_data": Row("events with a name or an id and no data", _between(b"event: ping\n\nid: 7\n\n")),
-    "unknown_fields": Row("events have fields that the standard does not know", _between(b"foo: bar\nretry: soon\n")),
-    "empty_data": Row("events whose data is empty", _between(b"data:\n\ndata\n\n")),
-    "nul": Row(
-        "NUL in an id, in a comment and, escaped, in the text",
+    "escapes": FaultSpec(
+        "the text contains control characters that a terminal would execute",
+        edit_events=_text(_ESCAPES),
+        defaults=_AFTER,
+    ),
+    "comments": FaultSpec("comments between the events", _between(b": keep-alive\n\n:\n\n")),
+    "multiline_data": FaultSpec("the JSON of each event spans several data lines", _multiline_data),
+    "event_without_data": FaultSpec("events with a name or an id but no data", _between(b"event: ping\n\nid: 7\n\n")),
+    "unknown_fields": FaultSpec(
+        "events with fields that the standard does not define", _between(b"foo: bar\nretry: soon\n")
+    ),
+    "empty_data": FaultSpec("events with empty data", _between(b"data:\n\ndata\n\n")),
+    "nul": FaultSpec(
+        "NUL in an id, in a comment and (escaped) in the text",
         _between(b"id: a\0b\n:\0\n"),
         _text("nul:\0."),
         defaults=_AFTER,
     ),
-    "unterminated_last_event": Row("the body ends behind the end mark, without a blank line", _unterminated),
-    "huge_line": Row("one line of `size` bytes, 17 MiB by default", _huge_line, defaults={**_AFTER, "size": 17 * _MIB}),
-    "huge_event": Row(
-        "one event of many lines, `size` bytes, 17 MiB by default", _huge_event, defaults={**_AFTER, "size": 17 * _MIB}
+    "unterminated_last_event": FaultSpec("the body ends after the end mark, without a blank line", _unterminated),
+    "huge_line": FaultSpec(
+        "one line of `size` bytes, 17 MiB by default", _huge_line, defaults={**_AFTER, "size": 17 * _MIB}
+    ),
+    "huge_event": FaultSpec(
+        "one event of many lines, `size` bytes in total, 17 MiB by default",
+        _huge_event,
+        defaults={**_AFTER, "size": 17 * _MIB},
     ),
     "gzip": _compressed("gzip", lambda _params: _zlib(31)),
     "deflate": _compressed("deflate", lambda _params: _zlib(15)),
     "raw_deflate": replace(
         _compressed("deflate", lambda _params: _zlib(-15)),
-        description="the body is compressed with deflate, without the wrapper that RFC 9110 asks for",
+        description="the body is compressed with deflate, without the zlib wrapper that RFC 9110 requires",
     ),
     "br": _compressed("br", _brotli),
     "zstd": _compressed("zstd", _zstd),
-    "gzip_bomb": Row(
-        "`size` bytes of comments, 300 MiB by default, in a thousandth of that",
+    "gzip_bomb": FaultSpec(
+        "`size` bytes of comments, 300 MiB by default, compressed to a thousandth",
         _gzip_bomb,
         defaults={**_AFTER, "size": 300 * _MIB},
     ),
-    "truncated_gzip": Row("a gzip body that ends in its middle, in order", _truncated_gzip, only_streams=False),
-    "unknown_encoding": Row(
-        "the body claims a coding that nobody knows",
+    "truncated_gzip": FaultSpec(
+        "a gzip body without its second half, ended in order", _truncated_gzip, only_streams=False
+    ),
+    "unknown_encoding": FaultSpec(
+        "the answer has a content-encoding that does not exist",
         _unknown_encoding,
         defaults={"coding": "x-rot13"},
         only_streams=False,
     ),
-    "not_json": Row("the data of an event is no JSON", _insert(b'data: {"choices": [oops\n\n'), defaults=_AFTER),
-    "html_200": Row("200, and the page of a captive portal", _html_200, only_streams=False, is_refusal=True),
-    "wrong_content_type": Row(
-        "the stream claims to be another `type`", _content_type, defaults={"type": "text/html"}, only_streams=False
+    "not_json": FaultSpec("the data of an event is not JSON", _insert(b'data: {"choices": [oops\n\n'), defaults=_AFTER),
+    "html_200": FaultSpec("200 with the page of a captive portal", _html_200, only_streams=False, replaces_answer=True),
+    "wrong_content_type": FaultSpec(
+        "the answer has another content type, `type`", _content_type, defaults={"type": "text/html"}, only_streams=False
     ),
-    "no_content_type": Row("the answer has no content type", _no_content_type, only_streams=False),
-    "empty_body": Row("200, and no byte of a body", _empty_body, only_streams=False, is_refusal=True),
+    "no_content_type": FaultSpec("the answer has no content type", _no_content_type, only_streams=False),
+    "empty_body": FaultSpec("200 with an empty body", _empty_body, only_streams=False, replaces_answer=True),
 }
 
-_OF_LINES = (
+_SSE_ONLY = (
     *("bom", "late_bom", "crlf", "cr_only", "mixed_newlines", "comments", "multiline_data", "event_without_data"),
     *(
         "unknown_fields",
@@ -308,6 +322,6 @@ _OF_LINES = (
         "not_json",
     ),
 )
-WIRE_FAULTS: dict[str, Row] = {
-    name: replace(row, needs=SSE) if name in _OF_LINES else row for name, row in _ROWS.items()
+WIRE_FAULTS: dict[str, FaultSpec] = {
+    name: replace(spec, needs=SSE) if name in _SSE_ONLY else spec for name, spec in _SPECS.items()
 }

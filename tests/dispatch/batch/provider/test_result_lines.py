@@ -1,4 +1,4 @@
-"""The lines of a batch's results, cut and ordered in any way; what is too large, too much, or from elsewhere."""
+"""The lines of a batch's results, cut and ordered in any way, too large, too many, or of another origin."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ from lm_deluge.dispatch.batch.provider.runner import ProviderBatch
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.errors import BatchEndedError, DispatchError, RedirectRefusedError, ResponseLimitError
 from lm_deluge.simulator import Simulator
-from lm_deluge.transport.connection_slots import ConnectionSlot, ConnectionSlots
+from lm_deluge.transport.base import ConnectionSlot
+from lm_deluge.transport.connection_slots import ConnectionSlots
 from lm_deluge.wire.http import HttpHead, HttpRequest
 
 Reads = Sequence[bytes] | Callable[[], Iterator[bytes]]
 
 
 class Body:
-    """An answer that comes in the given pieces."""
+    """An answer that arrives in the given pieces."""
 
     def __init__(self, pieces: Iterator[bytes], headers: dict[str, str]) -> None:
         self.head = HttpHead(200, headers)
@@ -52,7 +53,7 @@ class Body:
 
 
 class OpenAIHost:
-    """A transport in memory: a host of OpenAI's batch API. `results` makes the results out of the names it was sent."""
+    """A transport in memory: a host of OpenAI's batch API. `results` returns the results for the names in a batch."""
 
     def __init__(self, results: Callable[[list[str]], Reads], phase: str = "completed") -> None:
         self.hosts: set[str] = set()
@@ -60,7 +61,7 @@ class OpenAIHost:
         self._names: list[str] = []
         self._phase = phase
 
-    async def place(self) -> ConnectionSlot:
+    async def connection_slot(self) -> ConnectionSlot:
         return await ConnectionSlots(math.inf).take()
 
     async def open(self, request: HttpRequest, *, connect_timeout_s: float | None, proxy: Secret | None) -> Body:
@@ -93,7 +94,7 @@ def line_of(name: str, text: str) -> bytes:
 
 async def run_at(host: OpenAIHost, count: int, path: Path, **options: Any) -> dict[str, Any]:
     client = LLMClient("gpt-4o", base_url="http://host.test/v1", api_key=KEY, **options)
-    client._transport = host
+    client.dispatcher.transport = host
     return await run_batch(client, [f"p{number}" for number in range(count)], path, max_requests=1_000)
 
 
@@ -136,7 +137,7 @@ def test_any_order_and_any_cut_of_the_lines_gives_each_call_its_answer(data: st.
 
 
 async def test_a_large_download_is_not_held(tmp_path: Path) -> None:
-    """Forty megabytes of results, of which a read is held at a time, and of the answers what the caller keeps."""
+    """Forty megabytes of results: only one read, and the answers that the caller keeps, are in memory."""
 
     def results(names: list[str]) -> Reads:
         def body() -> Iterator[bytes]:
@@ -176,7 +177,7 @@ async def test_a_poll_that_never_ends_is_cut_off(tmp_path: Path) -> None:
 
 
 async def test_nothing_goes_to_another_origin(tmp_path: Path) -> None:
-    """Gemini names the place of the upload: one elsewhere gets neither key nor prompt."""
+    """Gemini names the URL of the upload: another origin gets neither key nor prompt."""
 
     class Host(OpenAIHost):
         async def open(self, request: HttpRequest, **options: Any) -> Body:
@@ -185,7 +186,7 @@ async def test_nothing_goes_to_another_origin(tmp_path: Path) -> None:
 
     host = Host(lambda _: [])
     client = LLMClient("gemini-2.5-flash", base_url="https://host.test", api_key=KEY)
-    client._transport = host
+    client.dispatcher.transport = host
     with pytest.raises(RedirectRefusedError, match="to another origin"):
         await run_batch(client, ["a"], tmp_path / "j")
     assert host.hosts == {"host.test"}
@@ -203,7 +204,7 @@ def test_items_are_framed_anew_each_time() -> None:
         framed = items.framed(b"[", b"]")
         assert (items.count, items.size, len(framed)) == (3, 10, 12)
         assert b"".join(framed) == b"".join(framed) == b"[1,\n22,\n333]"
-        items.add(b"4")  # behind the others, wherever the file was read last
+        items.add(b"4")  # after the others, at whatever position the file was read last
         assert b"".join(items.framed(b"", b"")) == b"1,\n22,\n333,\n4"
 
 
@@ -221,12 +222,12 @@ def test_a_full_disk_is_an_error_of_ours() -> None:
     with closing(ItemFile(b"\n")) as items:
         items._file.close()
         items._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115, PTH123 - closed with the items
-        with pytest.raises(DispatchError, match="cannot keep the requests of a batch"):
+        with pytest.raises(DispatchError, match="cannot write the requests of a batch"):
             items.add(b"x")
 
 
 async def test_a_body_in_pieces_is_sent_again_where_a_connection_was_stale(tmp_path: Path) -> None:
-    """The server closes an idle connection as the upload begins: it is read anew from its begin."""
+    """The server closes an idle connection when the upload starts: the upload is sent again from its start."""
     faults = [None, "keepalive_race", None, None]
     prompts = ["y" * 300_000, "z"]
     async with Simulator(lambda request: request.conversation[-1].completion[:1], faults=faults) as sim:

@@ -1,4 +1,4 @@
-"""A run that ends in the middle, at any step, goes on: each call is handed over once, and answered once."""
+"""A run that is killed at any step is resumed: each call is submitted once and answered once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def state_of(path: Path) -> JournalState:
 
 
 async def steps_of(model: str, path: Path) -> int:
-    """Return in how many places a run can die."""
+    """Return the number of steps after which a run can die."""
     async with Simulator(Script(), batches=PLAN) as sim:
         transport = DyingTransport()
         async with client_of(sim, model, transport) as client:
@@ -61,7 +61,7 @@ async def test_whoever_leaves_early_loses_nothing(model: str, taken: int, tmp_pa
         again = await run_batch(client, PROMPTS, tmp_path / "j", max_requests=4)
         asked = len(sim.requests)
         told = await run_batch(client, PROMPTS, tmp_path / "j", max_requests=4)
-        assert len(sim.requests) == asked  # all of it stands in the journal
+        assert len(sim.requests) == asked  # the journal has all answers
     assert len(again) == len(told) == 7
     assert {row: answer.completion for row, answer in first.items()}.items() <= {
         row: answer.completion for row, answer in again.items()
@@ -78,7 +78,7 @@ async def test_what_died_between_submission_and_handle_is_listed_as_ambiguous(mo
     path = tmp_path / "j"
     async with Simulator(script, batches=PLAN) as sim:
         at = 0
-        while not script.asked:  # until the provider has the batch, and we have not seen its answer
+        while not script.asked:  # until the provider has the batch; the client has no answer yet
             at += 1
             path.unlink(missing_ok=True)
             async with client_of(sim, model, DyingTransport(at)) as client:
@@ -87,7 +87,7 @@ async def test_what_died_between_submission_and_handle_is_listed_as_ambiguous(mo
         state = await state_of(path)
         assert sorted(state.ambiguous) == [(f"row {number}", 1) for number in range(7)]
         assert {state.status(f"row {number}") for number in range(7)} == {"in_flight"}
-        # Its provider is asked for it: found by name, or by whose results they are, with others in between.
+        # The provider's list has other batches too: ours is found by its name, or by its results.
         async with client_of(sim, model) as client:
             await run_batch(client, [f"other {number}" for number in range(7)], tmp_path / "other")
             found = await run_batch(client, PROMPTS, path)
@@ -106,7 +106,7 @@ async def test_a_batch_that_never_came_into_being_is_sent_again_after_a_minute(m
         clock.time += 20
         async with client_of(sim, model) as client:
             found = await run_batch(client, PROMPTS, tmp_path / "j", clock=clock)
-    assert clock.waits[0] == 40  # a submission that was cut off may still come into being
+    assert clock.waits[0] == 40  # the batch of a submission that was cut off may still appear
     assert len(found) == 7
     assert set(script.asked.values()) == {1}
     assert {answer.stats.attempts for answer in found.values() if answer.stats} == {2}
@@ -115,7 +115,7 @@ async def test_a_batch_that_never_came_into_being_is_sent_again_after_a_minute(m
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("fault", ["reset", "short_length", "empty_reply", "status_502"])
 async def test_a_submission_whose_answer_is_lost_is_not_sent_twice(model: str, fault: str, tmp_path: Path) -> None:
-    """The create request is the last of the submission; what is lost is only its answer, or the provider says so."""
+    """The create request is the last of a submission: either its answer is lost, or the provider sends an error."""
     script = Script()
     before = {"claude": 0, "gemini": 2}.get(model.partition("-")[0], 1)
     async with (
@@ -152,7 +152,7 @@ async def test_a_batch_that_another_key_cannot_see_is_not_sent_again(tmp_path: P
         with pytest.raises(Killed):
             await run_batch(client, PROMPTS, tmp_path / "j")
     async with Simulator(script) as other, client_of(other, "gpt-4o") as client:
-        with pytest.raises(NotFoundError, match="ask with the key that it was handed over with"):
+        with pytest.raises(NotFoundError, match="Use the API key that the batch was submitted with"):
             await run_batch(client, PROMPTS, tmp_path / "j")
         assert {request.method for request in other.requests} == {"GET"}
     assert set(script.asked.values()) == {1}

@@ -1,4 +1,4 @@
-"""Batches of the provider's own, over real sockets: the answers of direct calls, at half the price, whatever fails."""
+"""A provider's own batches, over real sockets: the answers of direct calls at half the price, whatever fails."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from batch_runs import KEY, MODELS, Clock, Script, client_of, plans_of, run_batc
 from lm_deluge import LLMClient, Message, SamplingParams, Tool
 from lm_deluge.adapters.batch_api import BatchState
 from lm_deluge.adapters.openai_chat.batch import OpenAIBatch
-from lm_deluge.dispatch.batch.provider.runner import PATIENCE_S, ProviderBatch
+from lm_deluge.dispatch.batch.provider.runner import MAX_OUTAGE_S, ProviderBatch
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.errors import (
     AuthenticationError,
@@ -42,11 +42,11 @@ ANSWERS = {
 
 
 def told(response: APIResponse) -> dict[str, Any]:
-    """Return what two ways to the same answer have in common."""
+    """Return the part of a response that a batch and a direct call have in common."""
     data = response.to_dict()
     for name in ("id", "cost", "stats", "request_id", "response_id"):
         del data[name]
-    data["usage"]["raw"] = None  # streams and plain answers spell it in different ways
+    data["usage"]["raw"] = None  # streams and plain answers have different fields
     return data
 
 
@@ -76,7 +76,7 @@ def test_a_batch_costs_half_where_its_model_has_no_price_of_its_own_for_it() -> 
     own = Price(
         input=2.0, output=8.0, modes={"batch": Price(input=1.5, output=3.0), "priority": Price(input=9, output=9)}
     )
-    assert own.batch_cost(usage) == 4.5  # whatever tier the usage names
+    assert own.batch_cost(usage) == 4.5  # whatever service tier the usage names
     assert own.cost(usage) == 18
 
 
@@ -99,7 +99,7 @@ async def test_results_come_in_any_order_and_from_several_batches(model: str, tm
 
 
 async def test_requests_are_those_of_the_adapter(tmp_path: Path) -> None:
-    """Parameters, tools, headers and extra fields are in a batch as they are in a direct call."""
+    """Parameters, tools, headers and extra fields are the same in a batch and in a direct call."""
     options = {"extra_body": {"user": "me"}, "extra_headers": {"x-team": "a"}, "temperature": 0.5}
     async with Simulator(Script()) as sim, client_of(sim, "claude-haiku-4-5", **options) as client:
         await client.process_prompts_async(["hi"], tools=[WEATHER])
@@ -148,7 +148,7 @@ async def test_a_request_that_fails_is_an_answer_with_an_error(model: str, tmp_p
     assert (refused.error.model, refused.model_internal) == (model, model)
     assert isinstance(later.error, OverloadedError | ServerError)
     assert {row for row, answer in found.items() if answer.error} == {"row 1", "row 3"}
-    # What passes is asked again by the next run; what does not is told again.
+    # The next run sends calls with a retryable error again, and returns the other errors from the journal.
     assert isinstance(again["row 1"].error, BadRequestError)
     assert (again["row 3"].completion, again["row 3"].stats.attempts) == ("SAY D", 2)
 
@@ -244,7 +244,7 @@ async def test_a_cancelled_batch_is_over(model: str, tmp_path: Path) -> None:
     ):
         batch = ProviderBatch(journal, sleep=sleep, now=clock.now)
         found = dict([each async for each in batch.run(plans_of(client, PROMPTS))])
-        await batch.cancel()  # nothing is under way
+        await batch.cancel()  # no batch is in progress
     assert {type(answer.error) for answer in found.values()} == {BatchEndedError}
     assert "cancelled" in found["row 0"].error_message
     assert len(clock.waits) == 3
@@ -264,7 +264,7 @@ async def test_cancelling_what_is_over_is_no_error(model: str, tmp_path: Path) -
             assert answer.error is None
 
 
-# The provider out of reach
+# The provider is unreachable
 
 
 async def test_polls_come_less_and_less_often(tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ async def test_faults_that_pass_are_waited_for(model: str, tmp_path: Path) -> No
     async with Simulator(Script(), faults=faults) as sim, client_of(sim, model) as client:
         found = await run_batch(client, PROMPTS, tmp_path / "j", clock=clock)
     assert [found[f"row {number}"].completion for number in range(7)] == [text.upper() for text in PROMPTS]
-    # The reply that stays out is asked for again at once: the server had closed an idle connection.
+    # A request without a reply is sent again at once: the server had closed an idle connection.
     assert clock.waits == [1, 1, 2, 4, 1]
 
 
@@ -312,7 +312,7 @@ async def test_a_provider_that_is_out_of_reach_for_an_hour_ends_a_run_and_no_bat
     async with Simulator(script, faults=faults) as sim, client_of(sim, "gpt-4o") as client:
         with pytest.raises(OverloadedError):
             await run_batch(client, PROMPTS, tmp_path / "j", clock=clock)
-        assert sum(clock.waits) == pytest.approx(PATIENCE_S, rel=0.05)
+        assert sum(clock.waits) == pytest.approx(MAX_OUTAGE_S, rel=0.05)
         sim._router._faults._faults = iter(())
         found = await run_batch(client, PROMPTS, tmp_path / "j", clock=clock)
     assert {answer.error for answer in found.values()} == {None}
@@ -381,7 +381,7 @@ async def test_results_that_are_gone_are_the_error_of_each(tmp_path: Path) -> No
     assert "ended without a result" in found["row 0"].error_message
 
 
-# Who can
+# Providers with and without a batch API
 
 
 @pytest.mark.parametrize("model", ["mistral:mistral-small-latest", "vertex:gemini-2.5-flash", "groq-less"])
@@ -396,7 +396,7 @@ async def test_a_provider_without_a_batch_api_is_refused_before_anything_is_sent
 
 async def test_a_budget_cannot_be_kept_and_is_refused(tmp_path: Path) -> None:
     client = LLMClient("gpt-4o", api_key=KEY, max_cost=1.0)
-    with pytest.raises(ConfigurationError, match="max_cost cannot be kept"):
+    with pytest.raises(ConfigurationError, match="max_cost cannot be enforced"):
         client.provider_batch(["a"], journal=tmp_path / "j")
 
 

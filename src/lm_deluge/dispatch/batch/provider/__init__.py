@@ -1,1 +1,1 @@
-"""Batches handed over to a provider's own batch API."""
+"""Batches that are submitted to a provider's own batch API."""

@@ -1,4 +1,4 @@
-"""The way to a provider's batch API: what the API builds is sent through the same door as every call."""
+"""HTTP client of a provider's batch API; it opens exchanges with the same function as every other call."""
 
 from __future__ import annotations
 
@@ -22,25 +22,29 @@ from lm_deluge.wire.ndjson import NDJSONDecoder
 
 __all__ = ["BatchClient"]
 
-_MOST_DOCUMENT = 16 * 2**20
-_ANSWER_S = 60.0
-_SLOWEST_UPLOAD = 32 * 2**10  # bytes a second; what goes slower has stalled
-_RELEASE_S = 0.1
+_MAX_DOCUMENT_BYTES = 16 * 2**20  # far above a batch's state or a page of a list, and still small in memory
+_ANSWER_S = 60.0  # beside the time of the upload: far above a normal answer, short enough to notice a lost one
+_SLOWEST_UPLOAD = 32 * 2**10  # bytes per second; a slower upload of a large file would take hours, so it has stalled
+_RELEASE_S = 0.1  # for the end of the body; if it takes longer, a new connection costs less than the wait
 
 T = TypeVar("T")
 
 
 class BatchClient:
-    """Sends requests on behalf of a plan, whose key, address, proxy and timeouts are those of its batch."""
+    """Sends requests about a batch.
+
+    Args:
+        plan: The plan of a call in the batch; its key, address, proxy and timeouts are used.
+    """
 
     def __init__(self, plan: CallPlan) -> None:
         self._plan = plan
 
     async def run(self, exchanges: Exchanges[T]) -> T:
-        """Play a generator of requests to its end; return what it found.
+        """Send each request that a generator yields, and return the generator's result.
 
         Raises:
-            DelugeError: A request failed, or what came back is not of this API.
+            DelugeError: A request failed, or its answer is not of this API.
         """
         try:
             request = next(exchanges)
@@ -53,28 +57,28 @@ class BatchClient:
             exchanges.close()
 
     async def ask(self, request: HttpRequest) -> HttpAnswer:
-        """Send a request; return its whole answer, a small document.
+        """Send a request and return its answer, a small document.
 
         Raises:
-            DelugeError: The provider refuses, no answer came, or one that is too large.
+            DelugeError: The provider refused, did not answer, or sent a document that is too large.
         """
         body = bytearray()
-        async with self._opened(request) as exchange:
+        async with self._open(request) as exchange:
             while data := await self._read(exchange):
                 body += data
-                if len(body) > _MOST_DOCUMENT:
-                    raise ResponseLimitError(f"the answer is larger than {_MOST_DOCUMENT} bytes", reason="limit")
+                if len(body) > _MAX_DOCUMENT_BYTES:
+                    raise ResponseLimitError(f"the answer is larger than {_MAX_DOCUMENT_BYTES} bytes", reason="limit")
             await exchange.release(_RELEASE_S)
             return HttpAnswer(exchange.head.headers, bytes(body))
 
     async def lines(self, request: HttpRequest) -> AsyncGenerator[list[bytes], None]:
-        """Send a request; yield the lines of its answer as they come, each list those of one read.
+        """Send a request and yield the lines of its answer as they arrive, one list per read.
 
         Raises:
-            DelugeError: As `ask` does; every line before it was yielded.
+            DelugeError: As in `ask`. All complete lines before the error have been yielded.
         """
         decoder = NDJSONDecoder(self._plan.call.max_event_bytes)
-        async with self._opened(request) as exchange:
+        async with self._open(request) as exchange:
             while data := await self._read(exchange):
                 if frames := decoder.feed(data):
                     yield [frame.data for frame in frames]
@@ -86,14 +90,14 @@ class BatchClient:
             yield [last.data]
 
     @asynccontextmanager
-    async def _opened(self, request: HttpRequest) -> AsyncIterator[Exchange]:
+    async def _open(self, request: HttpRequest) -> AsyncIterator[Exchange]:
         plan = self._plan
         if origin_of(request.url) != origin_of(plan.call.base_url):
-            raise RedirectRefusedError("the provider sends a part of the batch to another origin")
+            raise RedirectRefusedError("the provider refers to another origin for a part of the batch")
         answer_s = _ANSWER_S + request.size / _SLOWEST_UPLOAD
         timeouts = msgspec.structs.replace(plan.timeouts, first_token=answer_s, total=None)
-        asks = msgspec.structs.replace(plan, request=request, timeouts=timeouts)
-        exchange, secrets, _ = await open_exchange(asks, StreamClocks(timeouts, None))
+        request_plan = msgspec.structs.replace(plan, request=request, timeouts=timeouts)
+        exchange, secrets, _ = await open_exchange(request_plan, StreamClocks(timeouts, None))
         try:
             yield exchange
         except DelugeError as error:
@@ -101,7 +105,7 @@ class BatchClient:
             hide(error, secrets)
             raise
         finally:
-            exchange.abort()  # what was released has no connection any more
+            exchange.abort()  # no effect after a release
 
     async def _read(self, exchange: Exchange) -> bytes:
         limit = self._plan.timeouts.idle

@@ -1,4 +1,4 @@
-"""The requests of one batch on their way to the provider: encoded, on the disk, never all in memory."""
+"""The encoded requests of one batch, in a temporary file: a batch may be larger than memory."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from lm_deluge.errors import DispatchError
 
 __all__ = ["ItemFile"]
 
-_PIECE = 1 << 18
+_PIECE = 1 << 18  # 256 KiB: few reads for an upload of megabytes, little memory
 
 
 class ItemFile:
-    """Items in a file without a name, which is gone with this object or with the process: it holds prompts.
+    """Items in a temporary file without a name: it contains prompts, so it must not outlive the process.
+
+    Args:
+        separator: Bytes between two items.
 
     Attributes:
-        count: How many there are.
-        size: Bytes of all of them, separators included.
+        count: Number of items.
+        size: Bytes of all items, with separators.
     """
 
     def __init__(self, separator: bytes) -> None:
@@ -31,21 +34,21 @@ class ItemFile:
         """Append an item.
 
         Raises:
-            DispatchError: The disk refuses.
+            DispatchError: The file cannot be written.
         """
         data = self._separator + item if self.count else item
         try:
             self._file.write(data)
         except OSError as error:
             raise DispatchError(
-                f"cannot keep the requests of a batch in {tempfile.gettempdir()}: {error.strerror}",
-                hint="Make room there, or set TMPDIR.",
+                f"cannot write the requests of a batch to {tempfile.gettempdir()}: {error.strerror}",
+                hint="Free some disk space there, or set TMPDIR to another folder.",
             ) from error
         self.count += 1
         self.size += len(data)
 
     def framed(self, prefix: bytes, suffix: bytes) -> FramedItems:
-        """Return a body: the items, and something around them."""
+        """Return a request body of the items between a prefix and a suffix."""
         return FramedItems(self._file, prefix, self.size, suffix)
 
     def close(self) -> None:
@@ -54,7 +57,7 @@ class ItemFile:
 
 
 class FramedItems:
-    """A body that is read from the disk as it is sent."""
+    """A request body that is read from the disk while it is sent."""
 
     def __init__(self, file: IO[bytes], prefix: bytes, size: int, suffix: bytes) -> None:
         self._file = file
@@ -74,6 +77,6 @@ class FramedItems:
             piece = self._file.read(min(_PIECE, self._size - offset))
             offset += len(piece)
             yield piece
-        self._file.seek(self._size)  # where the next item goes
+        self._file.seek(self._size)  # the position of the next item
         if self._suffix:
             yield self._suffix

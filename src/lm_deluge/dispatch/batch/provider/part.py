@@ -1,4 +1,4 @@
-"""The two ends of a provider's batch: calls that are collected for one, and one that is at the provider."""
+"""A provider's batch before and after it is submitted."""
 
 from __future__ import annotations
 
@@ -13,36 +13,40 @@ from lm_deluge.wire.http import HttpRequest
 __all__ = ["FIRST_WAIT_S", "LONGEST_WAIT_S", "BatchPart", "LiveBatch"]
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
-_FRAME_BYTES = 4_096  # what stands around the items of a batch, at most
+"""Seconds before the first poll, and between polls at most; the wait doubles in between.
+
+Short at first, since a small batch may be done soon; a poll per minute is little load for one that takes hours.
+"""
+_FRAME_BYTES = 4_096  # room for the multipart headers and the metadata around the items
 
 
 class BatchPart:
     """Calls that are collected for one batch.
 
     Args:
-        plan: Of one of them: all are to the same model at the same place.
-        api: Takes them.
-        name: Ours of the batch.
-        most: How many it may have, where that is less than what the API takes.
+        plan: The plan of one of the calls; all calls have the same model and base URL.
+        api: The batch API.
+        name: Our name of the batch.
+        max_requests: How many calls the batch may have, if that is below the limit of the API.
 
     Attributes:
-        ids: Of the calls, in order.
-        items: The calls, as the API wants them.
+        ids: The ids of the calls, in order.
+        items: The calls, encoded for the API.
     """
 
-    def __init__(self, plan: CallPlan, api: BatchAPI, name: str, most: int) -> None:
+    def __init__(self, plan: CallPlan, api: BatchAPI, name: str, max_requests: int) -> None:
         self.plan = plan
         self.api = api
         self.name = name
         self.ids: list[str] = []
         self.items = ItemFile(api.separator)
-        self._most = min(most, api.max_requests)
+        self._max_requests = min(max_requests, api.max_requests)
 
     def maybe_add(self, call_id: str, call: Call, request: HttpRequest) -> bool:
-        """Add a call; return whether there was room for it."""
+        """Add a call; return False, and add nothing, if the batch is full."""
         item = self.api.encode_item(call, custom_id(self.name, len(self.ids)), request)
         size = self.items.size + len(self.api.separator) + len(item)
-        if len(self.ids) >= self._most or size > self.api.max_bytes - _FRAME_BYTES:
+        if len(self.ids) >= self._max_requests or size > self.api.max_bytes - _FRAME_BYTES:
             return False
         self.items.add(item)
         self.ids.append(call_id)
@@ -50,10 +54,10 @@ class BatchPart:
 
 
 class LiveBatch:
-    """A batch that the provider has, or may have: how to ask for it, and when next.
+    """A submitted batch, which the provider has or may have.
 
     Attributes:
-        wait_s: Seconds until it is asked for.
+        wait_s: Seconds until the next poll.
     """
 
     def __init__(self, batch: SubmittedBatch, plan: CallPlan, api: BatchAPI, wait_s: float = 0.0) -> None:
@@ -66,21 +70,21 @@ class LiveBatch:
 
     @property
     def handle(self) -> str:
-        """What the provider knows it by; empty where it has no such name."""
+        """The provider's name of the batch; empty if there is none."""
         return self.batch.handle or ""
 
     async def state(self, handle: str) -> BatchState:
-        """Return how far the batch of a handle has come.
+        """Return the state of the batch with this handle.
 
         Raises:
-            DelugeError: The provider refuses, or no answer came.
+            DelugeError: The provider refused or did not answer.
         """
         return self.api.read_state((await self.client.ask(self.api.build_poll(self.plan.call, handle))).body)
 
     def call_of(self, index: int | None) -> str | None:
-        """Return the id of the call that stands at a place in the batch; None where there is none."""
+        """Return the id of the call at an index of the batch; None if there is none."""
         return self.batch.ids[index] if index is not None and index < len(self.batch.ids) else None
 
     def put_off(self) -> None:
-        """Ask later than the last time."""
+        """Double the wait until the next poll, up to the longest."""
         self._delay_s = self.wait_s = min(self._delay_s * 2, LONGEST_WAIT_S)

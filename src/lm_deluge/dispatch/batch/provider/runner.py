@@ -1,13 +1,13 @@
-"""Runs calls as batches of the provider's own API: at half the price, answered within a day, and never sent twice.
+"""Run calls as batches of the provider's own API: at half the price, answered within a day, and never sent twice.
 
     async with await Journal.open(path, fingerprint=...) as journal:
         async for call, response in ProviderBatch(journal).run(plans):
             ...
 
-What happens stands in the journal before it happens: the calls of a batch before it is handed over, its handle before
-the first poll, each answer before anybody sees it. So a run that died is resumed by running the same calls on the same
-journal: batches with a handle are polled on, what was answered is told from the journal, and a batch of which nobody
-knows whether the provider has it is looked for in the provider's list before its calls are sent again.
+The journal records each step before it happens: the calls of a batch before it is submitted, its handle before the
+first poll, each answer before the caller sees it. To resume a run that died, run the same calls with the same journal:
+batches with a handle are polled, recorded answers are returned from the journal, and a batch without a recorded handle
+is looked up in the provider's list of batches before its calls are sent again.
 """
 
 from __future__ import annotations
@@ -44,32 +44,43 @@ from lm_deluge.response import APIResponse
 
 __all__ = ["Answered", "ProviderBatch"]
 
-PATIENCE_S = 3_600.0
-"""So long the provider may be out of reach, or fail, before a run gives up; the batch itself goes on there."""
+MAX_OUTAGE_S = 3_600.0
+"""How long the provider may be unreachable or fail before a run gives up.
+
+An hour bridges most outages, and the provider goes on with the batch in any case.
+"""
 SETTLE_S = 60.0
-"""After so long a submission whose answer was lost has come into being, or never will."""
-MOST_DOWNLOADS = 3
-"""So often results are read that some calls are missing from: a proxy may have cut them short without a word."""
-_TURN = 256  # calls that are encoded before others in the loop have their turn
-_OVER_ALREADY = (400, 409)
-_SERVER_ERROR = 500
+"""Seconds after which a batch whose submission had no answer is in the provider's list, or was never created.
+
+Chosen to be well above the time that a provider needs to list a new batch: the calls of a batch that appears later
+would be paid twice.
+"""
+MAX_DOWNLOADS = 3
+"""How often results with missing calls are read: a proxy may have cut off a download without an error."""
+_CALLS_PER_TURN = 256  # calls that are encoded between two turns of the event loop, which must stay short
+_ALREADY_ENDED = (400, 409)  # the status of a request to cancel a batch that has ended
+_SERVER_ERROR = 500  # the first of the status codes after which the server may have done the work
 
 Answered: TypeAlias = tuple[str, APIResponse]
 T = TypeVar("T")
 
 
 class ProviderBatch:
-    """Hands calls over to the providers' batch APIs, and waits for their answers.
+    """Submits calls to the providers' batch APIs and waits for their answers.
 
     Args:
-        journal: Of these calls, open; nobody else writes it meanwhile.
-        max_requests: Calls in one batch at most; the provider's own limits hold beside it.
-        max_attempts: How often a batch that the provider does not take for now is handed over.
-        retry: Which calls that failed in an earlier run are asked again: those whose errors pass (`retryable`), or all.
-        on_state: Is told what each poll finds: our name of the batch, and its state.
-        sleep: Waits so many seconds.
-        now: Seconds since 1970.
-        new_name: Makes a name for a batch: up to 40 digits and lower-case letters.
+        journal: The open journal of these calls.
+        max_requests: Most calls in one batch; the provider's own limits apply as well.
+        max_attempts: How often a batch is submitted that the provider refuses with a retryable error.
+        retry: Which calls that failed in an earlier run are sent again: those with a retryable error, or all.
+        on_state: Called after each poll with our name of the batch and its state.
+        sleep: Waits for a number of seconds.
+        now: Returns the seconds since 1970.
+        new_name: Returns a new name for a batch, of at most 40 digits and lower-case letters.
+
+    Example:
+        >>> async for call, response in ProviderBatch(journal).run([("a", plan_a), ("b", plan_b)]):
+        ...     print(call, response.completion)
     """
 
     def __init__(
@@ -98,27 +109,27 @@ class ProviderBatch:
         self._live: dict[str, LiveBatch] = {}
 
     async def run(self, plans: Iterable[tuple[str, CallPlan | DelugeError]]) -> AsyncGenerator[Answered, None]:
-        """Yield each call's id and answer as it comes: first those of earlier runs, then batch by batch.
+        """Yield the id and response of each call: first those of earlier runs, then batch by batch.
 
-        A call that fails is an answer with the error on it; `retry` says which of them the next run asks again.
+        A call that fails has `error` set on its response; `retry` decides whether the next run sends it again.
 
         Args:
-            plans: Id and plan of each call, or what is wrong with it. All of them, in a resumed run too.
+            plans: Id and plan of each call, or the error for which it has no plan. A resumed run needs all of them too.
 
         Raises:
             ConfigurationError: A provider has no batch API.
-            JournalError: What happens cannot be written down.
-            QueueClosedError: It was stopped.
-            DelugeError: The provider refuses the key or the model, or is out of reach for an hour. Run again to go on.
+            JournalError: The journal cannot be written.
+            QueueClosedError: `stop` was called.
+            DelugeError: The provider refused the key or the model, or was unreachable for an hour. Run again to resume.
         """
         try:
-            async with aclosing(self._take(plans)) as answers:
+            async with aclosing(self._submit_new(plans)) as answers:
                 async for answered in answers:
                     yield answered
             for key in list(self._parts):
                 for answered in await self._close_part(key):
                     yield answered
-            async with aclosing(self._wait()) as answers:
+            async with aclosing(self._poll_all()) as answers:
                 async for answered in answers:
                     yield answered
         finally:
@@ -127,27 +138,27 @@ class ProviderBatch:
             self._parts.clear()
 
     async def cancel(self) -> None:
-        """End the batches that are under way at the provider. What is finished by then still comes as answers.
+        """Cancel the submitted batches. `run` still yields the answers that are finished by then.
 
         Raises:
-            DelugeError: The provider refuses, or no answer came.
+            DelugeError: The provider refused or did not answer.
         """
         for live in list(self._live.values()):
             try:
                 await live.client.ask(live.api.build_cancel(live.plan.call, live.handle))
             except APIError as error:
-                if error.status_code not in _OVER_ALREADY:
+                if error.status_code not in _ALREADY_ENDED:
                     raise
 
     def stop(self) -> None:
-        """Hand nothing more over, and end `run` where it waits, with a `QueueClosedError`.
+        """Submit no more batches, and end `run` with a `QueueClosedError`.
 
-        What the provider has goes on there; the next run on the journal fetches it.
+        The provider goes on with the submitted batches; the next run with the journal fetches their answers.
         """
         self._is_stopped.set()
 
     async def _pause(self, seconds: float) -> None:
-        """Wait, but not beyond `stop`."""
+        """Wait, at most until `stop` is called."""
         sleeping = asyncio.ensure_future(self._sleep(seconds))
         stopping = asyncio.ensure_future(self._is_stopped.wait())
         try:
@@ -164,40 +175,40 @@ class ProviderBatch:
         if self._is_stopped.is_set():
             raise QueueClosedError("the batch is being stopped")
 
-    async def _take(self, plans: Iterable[tuple[str, CallPlan | DelugeError]]) -> AsyncGenerator[Answered, None]:
-        """Sort the calls that nobody has answered into batches; hand over each that is full."""
+    async def _submit_new(self, plans: Iterable[tuple[str, CallPlan | DelugeError]]) -> AsyncGenerator[Answered, None]:
+        """Collect the calls without an answer into batches and submit each full batch; yield the other calls."""
         journal = self._journal
         known = {each: batch for batch in journal.state.open_batches for each in journal.state.waiting_in(batch)}
         for number, (call_id, plan) in enumerate(plans):
-            if number % _TURN == 0:
+            if number % _CALLS_PER_TURN == 0:
                 await asyncio.sleep(0)
             self._check_stop()
-            if (told := self._told(call_id)) is not None:
-                yield call_id, told
+            if (previous := self._previous_answer(call_id)) is not None:
+                yield call_id, previous
             elif isinstance(plan, DelugeError):
                 yield call_id, await self._refuse(call_id, APIResponse(error=plan))
             elif not await self._is_at_provider(call_id, plan, known.get(call_id)):
                 for answered in await self._collect(call_id, plan):
                     yield answered
 
-    def _told(self, call_id: str) -> APIResponse | None:
-        """Return the answer of an earlier run, None where the call is to be asked."""
-        told = self._journal.response(call_id)
-        if told is None or told.error is None:
-            return told
-        # What was never sent costs nothing to be tried again.
-        is_due = self._retries_all or told.error.retryable or not self._journal.state.attempts(call_id)
-        return None if is_due else told
+    def _previous_answer(self, call_id: str) -> APIResponse | None:
+        """Return the response from an earlier run; None if the call is to be sent."""
+        previous = self._journal.response(call_id)
+        if previous is None or previous.error is None:
+            return previous
+        # A call that was never sent has cost nothing, so it is always tried again.
+        is_due = self._retries_all or previous.error.retryable or not self._journal.state.attempts(call_id)
+        return None if is_due else previous
 
     async def _refuse(self, call_id: str, answer: APIResponse) -> APIResponse:
-        """Return the answer of a call that cannot be sent, in the journal by then: as attempt 0."""
+        """Record the response of a call that cannot be sent, as attempt 0, and return it."""
         known = self._journal.response(call_id)
         if known is None or known.error_message != answer.error_message:
             await self._journal.fail(call_id, 0, answer, is_final=True)
         return answer
 
     async def _is_at_provider(self, call_id: str, plan: CallPlan, batch: SubmittedBatch | None) -> bool:
-        """Whether an earlier run handed a call over; its batch is then polled."""
+        """Whether an earlier run has submitted a call; its batch is then polled."""
         api = find_batch_api(plan.call.provider)
         self._calls[call_id] = BatchedCall.of(plan.call)
         if batch is None or batch.handle == "":
@@ -206,14 +217,14 @@ class ProviderBatch:
             live = LiveBatch(batch, plan, api)
             if batch.handle is None:
                 found = await self._find(live)
-                await self._journal.hand_over(batch.name, plan.call.provider.id, found or "")
+                await self._journal.record_handle(batch.name, plan.call.provider.id, found or "")
                 if found is None:
                     return False
             self._live[batch.name] = live
         return True
 
     async def _collect(self, call_id: str, plan: CallPlan) -> list[Answered]:
-        """Put a call into a batch that is not handed over so far; return the answers that are due already."""
+        """Add a call to a batch that is not submitted yet; return the responses that are already known."""
         api = find_batch_api(plan.call.provider)
         call = msgspec.structs.replace(plan.call, is_streamed=False)
         try:
@@ -229,13 +240,13 @@ class ProviderBatch:
             answers = await self._close_part(key)
         part = self._parts[key] = BatchPart(plan, api, self._new_name(), self._max_requests)
         if not part.maybe_add(call_id, call, request):
-            too_large = RequestTooLargeError("the request is larger than a whole batch may be")
+            too_large = RequestTooLargeError("the request is larger than the provider's limit for a whole batch")
             failed = build_failure(self._calls.pop(call_id), too_large)
             answers.append((call_id, await self._refuse(call_id, failed)))
         return answers
 
     async def _close_part(self, key: tuple[str, ...]) -> list[Answered]:
-        """Hand over the calls that were collected. Those that the provider refuses for their own sake are answered."""
+        """Submit the collected calls. If the provider refuses them as invalid requests, return the error for each."""
         part = self._parts.pop(key)
         journal = self._journal
         try:
@@ -245,24 +256,24 @@ class ProviderBatch:
             attempt = 1 + max(journal.state.attempts(each) for each in part.ids)
             await journal.submit(part.name, part.ids, attempt, at=self._now())
             live = LiveBatch(journal.state.batches[part.name], part.plan, part.api, FIRST_WAIT_S)
-            taken = await self._submit(part, live)
+            submitted = await self._submit(part, live)
             provider = part.plan.call.provider.id
-            if isinstance(taken, str):
-                await journal.hand_over(part.name, provider, taken)
+            if isinstance(submitted, str):
+                await journal.record_handle(part.name, provider, submitted)
                 self._live[part.name] = live
                 return []
-            await journal.hand_over(part.name, provider, "")
+            await journal.record_handle(part.name, provider, "")
         finally:
             part.items.close()
-        if taken.scope != "request":
-            raise taken
-        return await self._fail(part.ids, attempt, taken)
+        if submitted.scope != "request":
+            raise submitted
+        return await self._fail(part.ids, attempt, submitted)
 
     async def _submit(self, part: BatchPart, live: LiveBatch) -> str | DelugeError:
-        """Return the handle of a batch, or the error for which the provider does not have it.
+        """Submit a batch; return its handle, or the error if the provider does not have the batch.
 
         Raises:
-            DelugeError: Nobody knows whether it has it.
+            DelugeError: It is unknown whether the provider has the batch.
         """
         tries = self._max_attempts
         wait = FIRST_WAIT_S
@@ -270,30 +281,29 @@ class ProviderBatch:
             try:
                 return await live.client.run(part.api.submit(part.plan.call, part.items, part.name))
             except DelugeError as error:
-                if _may_have_begun(error) and (found := await self._find(live)):
+                if _may_have_been_accepted(error) and (found := await self._find(live)):
                     return found
                 tries -= 1
                 if not error.retryable or not tries:
                     return error
-                await self._pause(max(wait, _asked_wait(error)))
+                await self._pause(max(wait, _requested_wait(error)))
                 wait = min(wait * 2, LONGEST_WAIT_S)
 
     async def _find(self, live: LiveBatch) -> str | None:
-        """Return the handle of a batch whose submission was not seen to its end; None where the provider has none.
+        """Return the handle of a batch whose submission had no answer; None if the provider does not have the batch.
 
-        A batch that its provider cannot be asked for by name is known by its results alone: that may take as long as
-        other batches of the account that are under way.
+        A provider that stores no name of ours identifies a batch only by its results, so this may take as long as other
+        batches of the account are in progress.
         """
         call, batch, api = live.plan.call, live.batch, live.api
         others = {each.handle for each in self._journal.state.batches.values() if each.handle}
         foreign: set[str] = set()
         for is_last in (False, True):
 
-            def look() -> Awaitable[list[ListedBatch]]:
-                search = api.search(call, batch.name, count=len(batch.ids), since=batch.at)
-                return live.client.run(search)
+            def search() -> Awaitable[list[ListedBatch]]:
+                return live.client.run(api.search(call, batch.name, count=len(batch.ids), since=batch.at))
 
-            for sighting in await self._patiently(look):
+            for sighting in await self._retrying(search):
                 if sighting.handle in others or sighting.handle in foreign:
                     continue
                 if sighting.is_ours or (sighting.is_ours is None and await self._has_our_names(live, sighting.handle)):
@@ -306,24 +316,24 @@ class ProviderBatch:
         return None
 
     async def _has_our_names(self, live: LiveBatch, handle: str) -> bool:
-        """Whether the results of a batch, once it has ended, are those of our calls."""
+        """Whether the results of a batch are those of our calls; waits until the batch has ended."""
         wait = FIRST_WAIT_S
-        while not (state := await self._patiently(partial(live.state, handle))).is_over:
+        while not (state := await self._retrying(partial(live.state, handle))).is_over:
             await self._pause(wait)
             wait = min(wait * 2, LONGEST_WAIT_S)
-        return await self._patiently(partial(_begins_with, live, state))
+        return await self._retrying(partial(_has_our_first_result, live, state))
 
-    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Ask until there is an answer: what passes is waited for."""
-        patience = _Patience(self._pause)
+    async def _retrying(self, send: Callable[[], Awaitable[T]]) -> T:
+        """Send a request until it succeeds, or fails with an error that is not retryable."""
+        backoff = _Backoff(self._pause)
         while True:
             try:
-                return await ask()
+                return await send()
             except DelugeError as error:
-                await patience.wait(error)
+                await backoff.wait(error)
 
-    async def _wait(self) -> AsyncGenerator[Answered, None]:
-        """Poll the batches in turn; yield what those that are over bring."""
+    async def _poll_all(self) -> AsyncGenerator[Answered, None]:
+        """Poll the batches in turn; yield the answers of each batch that has ended."""
         while self._live:
             live = min(self._live.values(), key=lambda each: each.wait_s)
             waited = max(live.wait_s, 0.0)
@@ -332,11 +342,11 @@ class ProviderBatch:
             for each in self._live.values():
                 each.wait_s -= waited
             try:
-                state = await self._patiently(partial(live.state, live.handle))
+                state = await self._retrying(partial(live.state, live.handle))
             except NotFoundError as error:
                 error.hint = (
-                    f"The journal says that it has the batch {live.handle}: ask with the key that it was handed over "
-                    "with, or move the journal away to begin anew."
+                    f"The journal has the batch {live.handle}, and the provider does not know it. Use the API key that "
+                    "the batch was submitted with, or move the journal away to start again."
                 )
                 raise
             if self._on_state is not None:
@@ -350,21 +360,21 @@ class ProviderBatch:
             del self._live[live.batch.name]
 
     async def _fetch(self, live: LiveBatch, state: BatchState) -> AsyncGenerator[Answered, None]:
-        """Yield the answers of a batch that is over, then the errors of the calls that it left without one."""
+        """Yield the answers of a batch that has ended, then an error for each call that has no answer."""
         waiting = {each for each in self._journal.state.waiting_in(live.batch) if each in self._calls}
-        for tries in range(MOST_DOWNLOADS):
+        for tries in range(MAX_DOWNLOADS):
             if not waiting or (tries and not state.results):
                 break
             async with aclosing(self._download(live, state, waiting)) as answers:
                 async for answered in answers:
                     yield answered
-        left = [each for each in live.batch.ids if each in waiting]
-        for answered in await self._fail(left, live.batch.attempt, _why_unanswered(state)):
+        missing = [each for each in live.batch.ids if each in waiting]
+        for answered in await self._fail(missing, live.batch.attempt, _missing_error(state)):
             yield answered
 
     async def _download(self, live: LiveBatch, state: BatchState, waiting: set[str]) -> AsyncGenerator[Answered, None]:
         for request in live.api.build_results(live.plan.call, state):
-            patience = _Patience(self._pause)
+            backoff = _Backoff(self._pause)
             while True:
                 try:
                     async with aclosing(live.client.lines(request)) as reads:
@@ -372,34 +382,34 @@ class ProviderBatch:
                             for answered in await self._record(live, lines, waiting):
                                 yield answered
                     break
-                except NotFoundError:  # results are kept for weeks, not for ever
+                except NotFoundError:  # the provider deletes results after some weeks
                     break
                 except DelugeError as error:
-                    await patience.wait(error)
+                    await backoff.wait(error)
 
     async def _record(self, live: LiveBatch, lines: list[bytes], waiting: set[str]) -> list[Answered]:
-        """Read lines of the results; return the answers, which are in the journal by then. Of two the first counts."""
+        """Record the answers in lines of the results, and return them; of two answers to a call the first counts."""
         answers: list[Answered] = []
         for line in lines:
             try:
                 result = live.api.read_result(line)
             except DelugeError:
-                continue  # what it was about is a call without an answer
+                continue  # its call has no answer then
             call_id = live.call_of(index_in(live.batch.name, result.custom_id))
             if call_id is not None and call_id in waiting:
                 waiting.discard(call_id)
-                asked = self._calls.pop(call_id)
-                answer = build_batched_answer(live.plan.adapter, asked, result, attempt=live.batch.attempt)
+                call = self._calls.pop(call_id)
+                answer = build_batched_answer(live.plan.adapter, call, result, attempt=live.batch.attempt)
                 answers.append((call_id, answer))
         await asyncio.gather(*(self._write(call_id, live.batch.attempt, answer) for call_id, answer in answers))
         return answers
 
     async def _fail(self, ids: list[str], attempt: int, error: DelugeError) -> list[Answered]:
-        """Return the error as the answer of each call, in the journal by then."""
+        """Record an error as the response of each call, and return the responses."""
         answers: list[Answered] = []
         for call_id in ids:
-            asked = self._calls.pop(call_id)
-            answers.append((call_id, build_failure(asked, copy.copy(error), attempt=attempt)))
+            call = self._calls.pop(call_id)
+            answers.append((call_id, build_failure(call, copy.copy(error), attempt=attempt)))
         await asyncio.gather(*(self._write(call_id, attempt, answer) for call_id, answer in answers))
         return answers
 
@@ -410,8 +420,8 @@ class ProviderBatch:
             await self._journal.fail(call_id, attempt, answer, is_final=True)
 
 
-class _Patience:
-    """How long errors that pass are waited for, with growing waits."""
+class _Backoff:
+    """Growing waits after retryable errors, up to `MAX_OUTAGE_S` in total."""
 
     def __init__(self, sleep: Callable[[float], Awaitable[None]]) -> None:
         self._sleep = sleep
@@ -419,32 +429,32 @@ class _Patience:
         self._delay_s = FIRST_WAIT_S
 
     async def wait(self, error: DelugeError) -> None:
-        """Wait until it is worth asking again.
+        """Wait before the next try.
 
         Raises:
-            DelugeError: This one, where it does not pass, or has not for long.
+            DelugeError: `error` itself, if it is not retryable or the total wait is used up.
         """
-        if not error.retryable or self._spent_s >= PATIENCE_S:
+        if not error.retryable or self._spent_s >= MAX_OUTAGE_S:
             raise error
-        wait = max(self._delay_s, _asked_wait(error))
+        wait = max(self._delay_s, _requested_wait(error))
         await self._sleep(wait)
         self._spent_s += wait
         self._delay_s = min(self._delay_s * 2, LONGEST_WAIT_S)
 
 
-def _asked_wait(error: DelugeError) -> float:
-    """Return the seconds that the provider wants us to wait, within reason."""
-    return min(getattr(error, "retry_after_s", None) or 0.0, PATIENCE_S)
+def _requested_wait(error: DelugeError) -> float:
+    """Return the seconds that the provider asks us to wait, at most `MAX_OUTAGE_S`."""
+    return min(getattr(error, "retry_after_s", None) or 0.0, MAX_OUTAGE_S)
 
 
-def _may_have_begun(error: DelugeError) -> bool:
-    """Whether a submission that ended with this error may have begun a batch all the same."""
+def _may_have_been_accepted(error: DelugeError) -> bool:
+    """Whether the provider may have accepted a batch although its submission ended with this error."""
     if isinstance(error, APIError):
         return error.status_code is None or error.status_code >= _SERVER_ERROR
     return not isinstance(error, ConnectError | ConfigurationError | RedirectRefusedError)
 
 
-async def _begins_with(live: LiveBatch, state: BatchState) -> bool:
+async def _has_our_first_result(live: LiveBatch, state: BatchState) -> bool:
     for request in live.api.build_results(live.plan.call, state):
         async with aclosing(live.client.lines(request)) as reads:
             async for lines in reads:
@@ -452,7 +462,8 @@ async def _begins_with(live: LiveBatch, state: BatchState) -> bool:
     return False
 
 
-def _why_unanswered(state: BatchState) -> APIError:
+def _missing_error(state: BatchState) -> APIError:
+    """Return the error of a call that has no answer in the results of a batch."""
     if state.error is not None:
         return state.error
     if state.phase in ("expired", "cancelled"):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from lm_deluge.api_requests.clocks import StreamClocks
-from lm_deluge.api_requests.read_timeout import ReadTimeout, TimeoutMonitor
+from lm_deluge.api_requests.timeouts import ReadTimeout, TimeoutMonitor
 from lm_deluge.config import Timeouts
 
 

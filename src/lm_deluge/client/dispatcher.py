@@ -1,0 +1,265 @@
+"""What the calls of a client share (`Dispatcher`), and how a prompt becomes the plan of a request (`CallPlanner`)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from os import PathLike
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from lm_deluge.adapters.adapter import Adapter, Call
+from lm_deluge.adapters.capabilities import with_dropped_parts
+from lm_deluge.adapters.catalog import find_adapter
+from lm_deluge.api_requests.call_plan import CallPlan
+from lm_deluge.api_requests.credentials import Access, find_access
+from lm_deluge.api_requests.request import build_blank_call
+from lm_deluge.client.call_options import NO_OPTIONS, CallOptions, merge_params
+from lm_deluge.client.scheduling import build_limiter, build_runner
+from lm_deluge.config import ClientOptions, LocalCache, SamplingParams, Timeouts
+from lm_deluge.dispatch.budget import Budget
+from lm_deluge.dispatch.cache.sqlite import SQLiteCache, open_cache
+from lm_deluge.dispatch.call import CallSpec
+from lm_deluge.dispatch.scheduling.runner import LimiterLock, Runner
+from lm_deluge.errors import ConfigurationError
+from lm_deluge.models.registry import SIMULATOR
+from lm_deluge.models.rows import ModelRow
+from lm_deluge.prompt.conversation import Conversation, Prompt, to_conversation
+from lm_deluge.transport.base import Transport
+from lm_deluge.transport.http import AiohttpTransport
+
+__all__ = ["CallPlanner", "Dispatcher"]
+
+
+class Dispatcher:
+    """What all calls of a client share: models, limits, connections, the local cache and the budget.
+
+    Args:
+        models: Rows of the models that share the calls.
+        fallback: Rows of the models that answer where none of the others can.
+        options: The client's options.
+
+    Raises:
+        ConfigurationError: `model_limits` names a model that is in neither.
+    """
+
+    def __init__(self, models: tuple[ModelRow, ...], fallback: tuple[ModelRow, ...], options: ClientOptions) -> None:
+        self.models = models
+        self.fallback = fallback
+        self.options = options
+        self.rows = {row.id: row for row in (*fallback, *models)}
+        options.check_models(self.rows)
+        self.budget = None if options.max_cost is None else Budget(options.max_cost, "the client")
+        self._runners: WeakKeyDictionary[asyncio.AbstractEventLoop, Runner] = WeakKeyDictionary()
+        self.transport: Transport | None = None
+        self._limiter: LimiterLock | None = None
+        self._sqlite_cache: SQLiteCache | None = None
+        self._credits = [0.0] * len(models)  # of the weighted round-robin
+        self._templates: dict[str, _Template] = {}  # of calls without options of their own
+
+    def planner(self, call: CallOptions | None = None) -> CallPlanner:
+        """Return a planner for calls with these options; planners without options (None) share their templates.
+
+        Keys, base URLs and proxies are looked up once for each planner and model: a planner for each single stream
+        notices a key that changes while the program runs.
+
+        Raises:
+            ConfigurationError: `prefer_model` is none of the client's models.
+        """
+        if call is None:
+            return CallPlanner(self, NO_OPTIONS, self._templates)
+        if call.prefer_model is not None and call.prefer_model not in self.rows:
+            raise ConfigurationError(
+                f"prefer_model={call.prefer_model!r} is none of the client's models",
+                hint=f"Its models: {', '.join(self.rows)}.",
+            )
+        return CallPlanner(self, call, {})
+
+    def runner(self) -> Runner:
+        """Return the runner of the running event loop; the runners of all loops share one limiter."""
+        return self._runners.get(asyncio.get_running_loop()) or self.make_runner()
+
+    def make_runner(self, make: Callable[..., Runner] = Runner) -> Runner:
+        """Make the runner of the running event loop.
+
+        Args:
+            make: `Runner`, or a function that adds arguments to it: a clock, timers, or random numbers for a test.
+        """
+        runner = build_runner(self.limiter(), self.options, self.models, self.fallback, make)
+        self._runners[asyncio.get_running_loop()] = runner
+        return runner
+
+    def limiter(self) -> LimiterLock:
+        """Return the limiter of all loops; it is made on first use."""
+        if self._limiter is None:
+            self._limiter = LimiterLock(build_limiter(self.options, self.rows.values()))
+        return self._limiter
+
+    def next_model(self) -> ModelRow:
+        """Return the model of the next single stream: weighted round-robin over `models`."""
+        if len(self.models) == 1:
+            return self.models[0]
+        weights = self.options.model_weights or [1.0] * len(self.models)
+        credited = [credit + weight for credit, weight in zip(self._credits, weights, strict=True)]
+        chosen = credited.index(max(credited))
+        credited[chosen] -= sum(weights)
+        self._credits = credited
+        return self.models[chosen]
+
+    def shared_transport(self) -> Transport:
+        """Return the transport; it is made on first use."""
+        if self.transport is None:
+            self.transport = AiohttpTransport()
+        return self.transport
+
+    def shared_cache(self) -> LocalCache | None:
+        """Return the local cache that `local_cache` names; None without one."""
+        option = self.options.local_cache
+        if option is None or option is False:
+            return None
+        if option is not True and not isinstance(option, str | PathLike):
+            return option
+        if self._sqlite_cache is None:
+            self._sqlite_cache = open_cache(None if option is True else option)
+        return self._sqlite_cache
+
+    async def close(self) -> None:
+        """Close the idle connections of the running event loop, and the client's own cache."""
+        if self.transport is not None:
+            await self.transport.close()
+        if self._sqlite_cache is not None:
+            await self._sqlite_cache.close()
+
+
+class _Template(NamedTuple):
+    """What calls with the same options to one model have in common."""
+
+    adapter: Adapter
+    call: Call  # without a conversation
+    timeouts: Timeouts
+
+
+class CallPlanner:
+    """Plans the calls that have the same options. What does not depend on the prompt is settled once for each model.
+
+    Args:
+        dispatcher: What the calls of the client share.
+        options: The options of the calls.
+        templates: Settled before by planners with the same options, by model; new ones are added.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, options: CallOptions, templates: dict[str, _Template]) -> None:
+        self._dispatcher = dispatcher
+        self._options = options
+        params = dispatcher.options.sampling_params
+        own = options.sampling_params
+        self._params = params if own is None else merge_params(params, own)
+        self._templates = templates
+        self._access: dict[str, Access] = {}
+
+    def spec(self, prompt: Prompt, *, prefer: str | None = None, delivers_events: bool = True) -> CallSpec:
+        """Return the call of a prompt.
+
+        Args:
+            prompt: Text, or a conversation.
+            prefer: Id of the model that answers as long as it is available, if the options name none.
+            delivers_events: If false, only the final response is used, so a stream that breaks restarts by default.
+
+        Raises:
+            InvalidPromptError: The prompt is empty, or no prompt.
+        """
+        client, options = self._dispatcher.options, self._options
+        own = None if options.max_cost is None else Budget(options.max_cost, "the call")
+        return CallSpec(
+            planner=self,
+            conversation=to_conversation(prompt),
+            max_output_tokens=self._params.max_new_tokens,
+            prefer=options.prefer_model or prefer,
+            is_cached=client.local_cache not in (None, False),
+            on_break=client.on_break or ("raise" if delivers_events else "restart"),
+            budgets=tuple(budget for budget in (own, self._dispatcher.budget) if budget is not None),
+            min_tokens_per_second=client.min_tokens_per_second,
+            delivers_events=delivers_events,
+            postprocess=client.postprocess,
+        )
+
+    def checked(self, prompt: Prompt, *, prefer: str) -> CallSpec:
+        """Return the call of a prompt, whose request to the preferred model is planned already.
+
+        Raises:
+            ConfigurationError: The call cannot be sent.
+        """
+        spec = self.spec(prompt, prefer=prefer)
+        model = spec.prefer or prefer
+        spec.plans[model] = self.plan(model, spec.conversation)
+        return spec
+
+    def collected(self, prompt: Prompt) -> CallSpec:
+        """Return the call of a prompt of which only the final response is used."""
+        return self.spec(prompt, delivers_events=False)
+
+    def plan(self, model: str, conversation: Conversation) -> CallPlan:
+        """Return the plan of a request to a model: checked, addressed and encoded.
+
+        Raises:
+            ConfigurationError: The model or its API cannot take the call, or there is no key for it.
+        """
+        template = self._templates.get(model)
+        if template is None:
+            template = self._template_for(model)
+            if model != SIMULATOR:  # its address changes with the process
+                self._templates[model] = template
+        access = self._access.get(model)
+        if access is None:
+            access = self._access[model] = self._find_access(template.call)
+        call = msgspec.structs.replace(template.call, conversation=conversation, base_url=access.base_url)
+        call = with_dropped_parts(call, template.adapter)
+        return CallPlan(
+            adapter=template.adapter,
+            call=call,
+            request=template.adapter.build_request(call),
+            key=access.key,
+            transport=self._dispatcher.shared_transport(),
+            timeouts=template.timeouts,
+            proxy=access.proxy,
+            local_cache=self._dispatcher.shared_cache(),
+        )
+
+    def plan_rest(self, model: str, conversation: Conversation, max_new_tokens: int | None) -> CallPlan:
+        """Return the plan of a request for the rest of an answer, with a limit of its own for new tokens."""
+        params = msgspec.structs.replace(
+            self._options.sampling_params or SamplingParams(), max_new_tokens=max_new_tokens
+        )
+        options = self._options._replace(sampling_params=params)
+        return CallPlanner(self._dispatcher, options, {}).plan(model, conversation)
+
+    def _template_for(self, model: str) -> _Template:
+        row, client, options = self._dispatcher.rows[model], self._dispatcher.options, self._options
+        if row.price is None and not (options.max_cost is None and client.max_cost is None):
+            raise ConfigurationError(
+                f"{row.id} has no price, so max_cost cannot be enforced", hint="register() a row with a price."
+            )
+        call = build_blank_call(
+            row,
+            params=self._params,
+            tools=options.tools,
+            output=options.output,
+            base_url=client.base_url,
+            cache=options.cache,
+            background=client.background,
+            extra_headers=client.extra_headers,
+            extra_body={**(client.extra_body or {}), **options.extra_body},
+            max_event_bytes=client.max_event_bytes,
+        )
+        return _Template(
+            adapter=find_adapter(call.provider.adapter),
+            call=call,
+            timeouts=client.timeouts.for_model(is_reasoning=bool(row.capabilities.reasoning)),
+        )
+
+    def _find_access(self, call: Call) -> Access:
+        client = self._dispatcher.options
+        base_url = call.base_url if call.model.id == SIMULATOR else client.base_url
+        return find_access(call.provider, call.model, base_url=base_url, api_key=client.api_key, proxy=client.proxy)

@@ -1,0 +1,81 @@
+"""The keyword arguments of `LLMClient` and of its methods, typed: an editor and a type checker know each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypedDict
+
+from lm_deluge.client.batch.progress_display import ProgressKind
+from lm_deluge.client.call_options import Tools
+from lm_deluge.config import CacheOption, OnBreak, PromptCache, ReasoningEffort, SamplingParams, Timeouts
+
+__all__ = ["BatchKeywords", "CallKeywords", "ClientKeywords", "ProviderBatchKeywords"]
+
+
+class ProviderBatchKeywords(TypedDict, total=False):
+    """What a provider's own batch takes; `CallOptions` describes the fields."""
+
+    tools: Tools | None
+    sampling_params: SamplingParams | None
+    output: Any
+    cache: PromptCache | None
+
+
+class CallKeywords(ProviderBatchKeywords, total=False):
+    """What every method takes that calls a model; `CallOptions` describes the fields."""
+
+    prefer_model: str | None
+    max_cost: float | None
+
+
+class BatchKeywords(CallKeywords, total=False):
+    """What the methods that collect the answers of a batch take in addition."""
+
+    progress: ProgressKind | None
+    ask_duplicates_once: bool
+
+
+class ClientKeywords(TypedDict, total=False):
+    """The fields of `ClientOptions` and of `SamplingParams`, which describe them."""
+
+    api_key: str | None
+    base_url: str | None
+    sampling_params: SamplingParams
+    timeouts: Timeouts
+    max_attempts: int
+    on_break: OnBreak | None
+    fallback: str | tuple[str, ...] | list[str]
+    hedge_after: float | str | None
+    max_retry_after_s: float
+    min_tokens_per_second: float | None
+    max_cost: float | None
+    postprocess: Callable[[Any], Any] | None
+    max_event_bytes: int
+    max_requests_per_minute: float | None
+    max_tokens_per_minute: float | None
+    max_input_tokens_per_minute: float | None
+    max_output_tokens_per_minute: float | None
+    model_limits: Mapping[str, Mapping[str, float]] | None
+    max_concurrent_requests: int | None
+    model_weights: tuple[float, ...] | list[float] | None
+    progress: ProgressKind | None
+    background: bool
+    extra_headers: Mapping[str, str] | None
+    extra_body: Mapping[str, Any] | None
+    proxy: str | None
+    local_cache: CacheOption
+    temperature: float | None
+    top_p: float | None
+    max_new_tokens: int | None
+    stop: str | tuple[str, ...] | list[str] | None
+    seed: int | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    reasoning_effort: ReasoningEffort | None
+    json_mode: bool
+    logprobs: bool
+    top_logprobs: int | None
+    tool_choice: str | None
+    parallel_tool_calls: bool | None
+    service_tier: str | None
+    verbosity: Literal["low", "medium", "high"] | None
