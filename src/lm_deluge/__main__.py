@@ -1,4 +1,4 @@
-"""`python -m lm_deluge` is the command `deluge`."""
+"""`python -m lm_deluge` runs the command `deluge`."""
 
 from lm_deluge.cli.main import main
 

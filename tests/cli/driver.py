@@ -1,4 +1,4 @@
-"""Runs `deluge` as a user does: in a process of its own, on pipes or on a terminal."""
+"""Runs `deluge` in a process of its own, on pipes or on a terminal."""
 
 import contextlib
 import fcntl
@@ -12,18 +12,18 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from cli.render.emulator import Emulator
 
-PATIENCE_S = 30.0
+PATIENCE_S = 30.0  # long enough for a busy machine, short enough to find a hang
 COMMAND = [sys.executable, "-m", "lm_deluge"]
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
 
 def clean_environment(home: Path, **more: str) -> dict[str, str]:
-    """No keys, no proxies, no settings of whoever runs the tests."""
+    """Return an environment without keys, proxies and settings of the user who runs the tests."""
     return {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(SOURCE),
@@ -49,26 +49,51 @@ def run(*arguments: str, home: Path, stdin: bytes | None = None, **env: str) -> 
     )
 
 
-def start(*arguments: str, home: Path, **env: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(  # noqa: S603
-        [*COMMAND, *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=home,
-        env=clean_environment(home, **env),
-    )
+def _do_nothing(number, frame) -> None: ...
 
 
-def wait_until(condition, what: str) -> None:
+@contextlib.contextmanager
+def only_ignoring(numbers: Collection[int]) -> Iterator[None]:
+    """Let child processes that are started in the block ignore exactly these signals out of SIGINT, SIGTERM and SIGHUP.
+
+    Children inherit ignored signals. A script that runs `make test &`, or `nohup`, starts the tests with some of them
+    ignored, and then no child would react to them. A handler is not inherited: the child gets the default action.
+    """
+    previous = {}
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        is_ignored = signal.getsignal(number) == signal.SIG_IGN
+        if is_ignored != (number in numbers):
+            previous[number] = signal.signal(number, _do_nothing if is_ignored else signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def start(
+    *arguments: str, home: Path, stdin: int = subprocess.DEVNULL, ignored: Collection[int] = (), **env: str
+) -> subprocess.Popen[bytes]:
+    with only_ignoring(ignored):
+        return subprocess.Popen(  # noqa: S603
+            [*COMMAND, *arguments],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=home,
+            env=clean_environment(home, **env),
+        )
+
+
+def wait_until(condition, event: str) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        assert time.monotonic() < deadline, f"waited in vain for {event}"
         time.sleep(0.01)
 
 
 class Terminal:
-    """A process on a pseudo-terminal, and the screen that it draws."""
+    """A process on a pseudo-terminal, and its screen."""
 
     def __init__(
         self, *arguments: str, home: Path, columns: int = 80, rows: int = 24, stdout: Path | None = None, **env: str
@@ -79,16 +104,17 @@ class Terminal:
         self.raw = b""
         self.resize(columns, rows)
         out = os.open(stdout, os.O_WRONLY | os.O_CREAT) if stdout else slave
-        self.process = subprocess.Popen(  # noqa: S603
-            [*COMMAND, *arguments],
-            stdin=slave,
-            stdout=out,
-            stderr=slave,
-            cwd=home,
-            env=clean_environment(home, **env),
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
-        )
+        with only_ignoring(()):
+            self.process = subprocess.Popen(  # noqa: S603
+                [*COMMAND, *arguments],
+                stdin=slave,
+                stdout=out,
+                stderr=slave,
+                cwd=home,
+                env=clean_environment(home, **env),
+                start_new_session=True,
+                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
+            )
         os.close(slave)
         if stdout:
             os.close(out)
@@ -97,7 +123,7 @@ class Terminal:
         fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def read(self, seconds: float) -> bool:
-        """Take in what is there; return whether the terminal is still open."""
+        """Read the available output; return whether the terminal is still open."""
         if not select.select([self.descriptor], [], [], seconds)[0]:
             return True
         try:
@@ -106,13 +132,13 @@ class Terminal:
             return False
         self.raw += data
         self.screen.feed(data)
-        for place in self.screen.questions:
-            self.send(place)
+        for position in self.screen.questions:
+            self.send(position)
         self.screen.questions.clear()
         return bool(data)
 
     def expect(self, pattern: str) -> str:
-        """Wait until the text of the screen, scrollback included, matches; return that text."""
+        """Wait until the text of the screen, scrollback included, matches; return the text."""
         deadline = time.monotonic() + PATIENCE_S
         while not re.search(pattern, self.screen.text):
             assert time.monotonic() < deadline, f"no {pattern!r} in\n{self.screen.text}"
@@ -142,8 +168,8 @@ class Terminal:
 
 @contextlib.contextmanager
 def terminal(*arguments: str, **options) -> Iterator[Terminal]:
-    one = Terminal(*arguments, **options)
+    tty = Terminal(*arguments, **options)
     try:
-        yield one
+        yield tty
     finally:
-        one.close()
+        tty.close()

@@ -13,7 +13,7 @@ def is_terminal(data: bytes) -> bool:
 
 
 def usage(expected: dict[str, Any], raw: dict[str, Any]) -> Usage:
-    # Reasoning is next to the other counts, where the SDK, and so the recorder, does not read it (seen 2025-12).
+    # Reasoning is next to the other counts, where the SDK does not read it (seen 2025-12).
     return {**expected, "reasoning": raw["tokens"].get("reasoning_tokens")}
 
 

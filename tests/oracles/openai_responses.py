@@ -23,7 +23,7 @@ def is_error(data: bytes) -> bool:
 def usage(expected: dict[str, Any], raw: dict[str, Any]) -> Usage:
     reasoning = expected["reasoning"] or 0
     if reasoning and raw.get("total_tokens") == expected["input"] + expected["output"] + reasoning:
-        # xAI reports reasoning outside the output; `Usage` includes it.
+        # A host may report reasoning outside the output; `Usage` includes it.
         return {**expected, "output": expected["output"] + reasoning}
     return dict(expected)
 

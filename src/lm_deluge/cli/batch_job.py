@@ -1,4 +1,4 @@
-"""A batch from its journal to its output: what is asked, shown, written, and said at the end."""
+"""The run of a batch: open the journal, send requests, show the progress, write the output."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import msgspec
 from lm_deluge.cli.batch_report import (
     Outcome,
     outcome_of,
-    say_begin,
-    say_end,
-    say_failure,
-    say_stopped,
+    report_end,
+    report_failure,
+    report_start,
+    report_stop,
     write_report,
 )
 from lm_deluge.cli.exits import FAILED
@@ -44,14 +44,13 @@ from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.message import Message
 from lm_deluge.response import APIResponse
 
-_DRAIN_S = 10.0
-_TICK_S = 0.5
-_OTHER_FILES = 128
+_DRAIN_S = 10.0  # after Ctrl-C: most short answers end within it, and users still wait for it
+_TICK_S = 0.5  # a refusing disk is reported after this time at the latest; costs nothing measurable
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchJob:
-    """What the command line asks for. `OPTIONS` are the fields that are options of the same name."""
+    """The request of the command line. `OPTIONS` lists the fields that are options of the same name."""
 
     OPTIONS: ClassVar = (
         *("ask_duplicates_once", "overwrite", "progress", "provider_batch", "remove_journal", "report_path"),
@@ -74,47 +73,47 @@ class BatchJob:
 
     @property
     def journal_path(self) -> Path:
-        """Where the journal lies: beside the output."""
+        """The path of the journal, in the folder of the output."""
         return self.target.with_name(self.target.name + ".journal")
 
 
 class BatchSource(Protocol):
-    """From rows to answers. What it yields is in the journal already."""
+    """Sends rows and yields their answers."""
 
     failure: JournalError | None
-    """Why the journal takes no more; then `answers` ends."""
+    """The error of the journal that ended `answers`, or None."""
 
     gave_up: DelugeError | None
-    """Why the provider is asked no more; then `answers` ends, too."""
+    """The error of the provider that ended `answers`, or None."""
 
     @property
     def in_flight(self) -> int:
-        """How many requests are under way."""
+        """Number of requests in flight."""
         ...
 
     @property
     def is_paused(self) -> bool:
-        """Whether requests wait because nobody listens at the provider's."""
+        """Whether requests wait because no connection to the provider succeeds."""
         ...
 
     def answers(self, rows: Iterable[BatchRow]) -> AsyncGenerator[tuple[BatchRow, APIResponse], None]:
-        """Yield each row that is due with its answer, as they end."""
+        """Yield each row that is due with its answer, in order of completion, after the journal has the answer."""
         ...
 
     def stop(self, within_s: float | None = None) -> None:
-        """Let no new request leave; what is in flight may end."""
+        """Send no new request; requests in flight may end within this time."""
         ...
 
     def abort(self) -> None:
-        """End at once."""
+        """Close all connections and end."""
         ...
 
 
 def check_paths(job: BatchJob) -> None:
-    """See that the files are ones that can be read and written, and that nothing of the user's is lost.
+    """Check that the input can be read, the output can be written, and no other file would be overwritten.
 
     Raises:
-        ConfigurationError: They are not, or the provider has no batch API.
+        ConfigurationError: One of these checks failed, or the provider has no batch API.
     """
     if job.provider_batch:
         check_provider_batch(job.client.models, job.client.options)
@@ -125,70 +124,62 @@ def check_paths(job: BatchJob) -> None:
             raise ConfigurationError("IN and OUT are the same file")
         if not job.overwrite and not job.journal_path.exists():
             raise ConfigurationError(
-                f"{job.target.name} is there already, and no journal of it",
-                hint="Name another file, or say --overwrite.",
+                f"{job.target.name} exists already and has no journal",
+                hint="Choose another file, or replace this file with --overwrite.",
             )
     if job.report_path is not None and not job.report_path.parent.is_dir():
         raise ConfigurationError(f"there is no folder {job.report_path.parent} for the report")
 
 
-def options_that_shape(job: BatchJob) -> dict[str, Any]:
-    """Return what belongs into the fingerprint beside the lines: not keys, addresses, limits, nor patience."""
+def fingerprint_options(job: BatchJob) -> dict[str, Any]:
+    """Return the options that are part of the fingerprint: those that shape answers.
+
+    Keys, addresses, limits and timeouts are not part of it, so that they may change between two runs.
+    """
     options = job.client.options
-    # What is handed over and what is asked one by one are not to go on with each other's journal.
-    way = {"provider_batch": True} if job.provider_batch else {}
+    # Without this entry, a run with --provider-batch could continue a run without it, and send its lines twice.
+    source = {"provider_batch": True} if job.provider_batch else {}
     return {
         "models": [model.id for model in job.client.models],
         "system": job.system,
         "sampling": msgspec.to_builtins(options.sampling_params),
-        **way,
+        **source,
     }
 
 
 async def run_job(job: BatchJob, survey: Survey) -> int:
-    """Run a batch, or what is left of it; return the exit code.
+    """Run the lines of a batch that are not done yet; return the exit code.
 
     Raises:
-        DelugeError: The journal cannot be opened, or something cannot be written.
-        KeyboardInterrupt: The user stopped it; likewise `TerminatedError`.
+        DelugeError: The journal cannot be opened, or a file cannot be written.
+        KeyboardInterrupt: Ctrl-C stopped the batch.
+        TerminatedError: Another signal stopped the batch.
     """
     journal = await _open(job, survey.fingerprint)
-    _allow_open_files(job.client.options.max_concurrent_requests or 0)
     interrupts = Interrupts()
     try:
         due = [each for each in survey.ids if each not in survey.duplicates and _is_due(job, journal, each)]
-        say_begin(journal, survey, due)
+        report_start(journal, survey, due)
         size = job.journal_path.stat().st_size
-        way = _way_of(job, journal)
+        source = _source_of(job, journal)
         async with job.client:
-            answered = await _ask(job, survey, way, due, interrupts) if due else 0
+            answered = await _answer_rows(job, survey, source, due, interrupts) if due else 0
         if answered == len(due):
             is_new = job.journal_path.stat().st_size != size
-            return await _deliver(job, survey, journal, is_new=is_new)
-        await _end_early(job, survey, journal, way)
-        if interrupts.count and way.failure is None and way.gave_up is None:
+            return await _write_output(job, survey, journal, is_new=is_new)
+        await _stop_early(job, survey, journal, source)
+        if interrupts.count and source.failure is None and source.gave_up is None:
             raise interrupts.end()
         return FAILED
     finally:
         await journal.close()
 
 
-def _way_of(job: BatchJob, journal: Journal) -> BatchSource:
-    """Return how the rows are asked: one request each, now; or within a day, by the provider's batch API."""
+def _source_of(job: BatchJob, journal: Journal) -> BatchSource:
+    """Return the source of answers: one request per row, or the provider's batch API."""
     if job.provider_batch:
         return ProviderRows(job.client.dispatcher, journal, retry_failed=job.retry_failed)
     return answer_rows(job.client.dispatcher, journal, retry_failed=job.retry_failed)
-
-
-def _allow_open_files(count: int) -> None:
-    """Raise the limit of open files, each connection being one, as far as the system lets us."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count + _OTHER_FILES if hard == resource.RLIM_INFINITY else min(count + _OTHER_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _is_due(job: BatchJob, journal: Journal, row_id: str) -> bool:
@@ -201,28 +192,34 @@ async def _open(job: BatchJob, fingerprint: str) -> Journal:
     except JournalError as error:
         if isinstance(error.__cause__, OSError):
             raise
-        # In use, of another batch, damaged: nothing was sent, and that is what the exit code has to say.
-        hint = "Say --salvage to move the damage to a file beside it." if error.offset is not None else error.hint
+        # The journal is in use, damaged, or of another batch. No request was sent: the exit code has to show that.
+        hint = (
+            "With --salvage the damaged part is moved to a file beside it." if error.offset is not None else error.hint
+        )
         raise ConfigurationError(error.message, hint=hint) from error
 
 
-async def _ask(job: BatchJob, survey: Survey, way: BatchSource, due: list[str], interrupts: Interrupts) -> int:
-    """Ask what is due; return how many rows have ended, one way or the other."""
-    display = _Display(job, way, len(due))
+async def _answer_rows(
+    job: BatchJob, survey: Survey, source: BatchSource, due: list[str], interrupts: Interrupts
+) -> int:
+    """Send the rows that are due; return the number of rows that were answered or failed."""
+    display = _Display(job, source, len(due))
 
     def stop() -> None:
         display.close()
-        count = way.in_flight
-        way.stop(_DRAIN_S)
+        count = source.in_flight
+        source.stop(_DRAIN_S)
         if count and job.provider_batch:
-            report(f"Stopping: the provider goes on with {count:,} requests; the same command fetches their answers.")
+            report(f"Stopping: the provider continues {count:,} requests; the same command fetches their answers.")
         elif count:
-            report(f"Stopping: {count} requests in flight have {_DRAIN_S:.0f} s to end. Ctrl-C again stops at once.")
+            report(
+                f"Stopping: {count} requests in flight have {_DRAIN_S:.0f} s to end. Ctrl-C again stops them at once."
+            )
 
     ticking = asyncio.get_running_loop().create_task(display.tick())
     try:
-        with interrupts.caught(stop, way.abort):
-            async with contextlib.aclosing(way.answers(_rows_of(job, survey))) as answers:
+        with interrupts.caught(stop, source.abort):
+            async with contextlib.aclosing(source.answers(_rows_of(job, survey))) as answers:
                 async for _, response in answers:
                     display.count(response)
     finally:
@@ -231,13 +228,13 @@ async def _ask(job: BatchJob, survey: Survey, way: BatchSource, due: list[str], 
     if _has_changed(job, survey):
         raise DispatchError(
             f"{job.source.name} was changed while the batch ran",
-            hint=f"What was answered until now is in {job.journal_path.name}.",
+            hint=f"The answers until now are in {job.journal_path.name}.",
         )
     return display.ended
 
 
 def _rows_of(job: BatchJob, survey: Survey) -> Iterator[BatchRow]:
-    """Yield the rows of the input, twins excepted, with the system message of the command line where they have none."""
+    """Yield the rows of the input except duplicates. Rows without a system message get that of the command line."""
     for row in read_rows(job.source):
         if _has_changed(job, survey):
             return
@@ -257,71 +254,71 @@ def _has_changed(job: BatchJob, survey: Survey) -> bool:
 
 
 class _Display:
-    """Shows a batch while it runs. A stderr that nobody reads any more ends the showing, not the batch."""
+    """Shows the progress of a batch. If stderr cannot be written, the display ends and the batch continues."""
 
-    def __init__(self, job: BatchJob, way: BatchSource, total: int) -> None:
+    def __init__(self, job: BatchJob, source: BatchSource, total: int) -> None:
         self.ended = 0
-        self._way = way
-        self._keeper = ProgressTracker(total)
-        self._keeper.start(time.monotonic())
+        self._source = source
+        self._tracker = ProgressTracker(total)
+        self._tracker.start(time.monotonic())
         self._progress: Progress | None = make_progress(job.progress)
-        self._has_said = False
+        self._has_reported = False
 
     def count(self, response: APIResponse) -> None:
-        """Take the next answer."""
+        """Add an answer."""
         self.ended += 1
-        self._keeper.finish(response, time.monotonic())
+        self._tracker.finish(response, time.monotonic())
 
     async def tick(self) -> None:
-        """Show the batch now and then, until cancelled; say it when the disk refuses, for the end may take a while."""
+        """Update the display until cancelled. A failing journal is reported at once, not at the end of the batch."""
         shown_at = time.monotonic()
         while self._progress is not None:
             await asyncio.sleep(min(self._progress.every_s, _TICK_S))
-            if self._way.failure is not None:
+            if self._source.failure is not None:
                 self.close()
             elif self._progress is not None and time.monotonic() - shown_at >= self._progress.every_s:
                 shown_at = time.monotonic()
                 self._show(self._progress.show)
 
     def _show(self, show: Callable[[BatchProgress], None]) -> None:
-        why = "an outage: nobody listens at the provider's" if self._way.is_paused else None
-        tally = self._keeper.progress(time.monotonic(), limited_by=why)
+        reason = "an outage: no connection to the provider succeeds" if self._source.is_paused else None
+        progress = self._tracker.progress(time.monotonic(), limited_by=reason)
         try:
-            show(msgspec.structs.replace(tally, in_flight=self._way.in_flight))
+            show(msgspec.structs.replace(progress, in_flight=self._source.in_flight))
         except (OSError, ValueError):
             self._progress = None
 
     def close(self) -> None:
-        """Show how it ended, once."""
+        """Show the last state and report a failure of the journal, both only once."""
         progress, self._progress = self._progress, None
         if progress is not None:
             self._show(progress.close)
-        if self._way.failure is not None and not self._has_said:
-            self._has_said = True
-            say_failure(self._way.failure, self._way.in_flight)
+        if self._source.failure is not None and not self._has_reported:
+            self._has_reported = True
+            report_failure(self._source.failure, self._source.in_flight)
 
 
-async def _end_early(job: BatchJob, survey: Survey, journal: Journal, way: BatchSource) -> None:
-    """Save what can be saved, and say how to go on."""
+async def _stop_early(job: BatchJob, survey: Survey, journal: Journal, source: BatchSource) -> None:
+    """Save the answers that the journal could not take, and report how to continue."""
     lost: list[str] = []
     try:
         await journal.close()
     except JournalError:
         lost = list(journal.unsaved)
     outcome = await _outcome(survey, journal)
-    if way.gave_up is not None:
-        report(f"deluge: {visible_line(str(way.gave_up))}")
-    say_stopped(outcome, job.journal_path, way.failure, lost, _save_elsewhere(job, journal) if lost else None)
+    if source.gave_up is not None:
+        report(f"deluge: {visible_line(str(source.gave_up))}")
+    report_stop(outcome, job.journal_path, source.failure, lost, _save_elsewhere(job, journal) if lost else None)
     if job.report_path is not None:
         write_report(job.report_path, outcome)
 
 
 def _save_elsewhere(job: BatchJob, journal: Journal) -> str | None:
-    """Write what the disk did not take to where another one has room; return the path of the file."""
+    """Write the unsaved lines of the journal to the folder for temporary files; return the path, None on failure."""
     path: str | None = None
     try:
         descriptor, path = tempfile.mkstemp(prefix=f"{job.journal_path.name}.", suffix=".rest")
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - it is open already
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
             file.write(journal.unsaved_lines)
             file.flush()
             os.fsync(descriptor)
@@ -332,14 +329,14 @@ def _save_elsewhere(job: BatchJob, journal: Journal) -> str | None:
     return path
 
 
-async def _deliver(job: BatchJob, survey: Survey, journal: Journal, *, is_new: bool) -> int:
-    """Write the output, where it is not there already, and say what the batch came to.
+async def _write_output(job: BatchJob, survey: Survey, journal: Journal, *, is_new: bool) -> int:
+    """Write the output unless it is up to date, and report the results; return the exit code.
 
     Args:
-        job: What is asked for.
-        survey: Its lines.
-        journal: What they came to.
-        is_new: This run has found something out.
+        job: The request of the command line.
+        survey: The lines of the input.
+        journal: The journal with their answers.
+        is_new: Whether this run has added answers.
     """
     outcome = await _outcome(survey, journal)
     is_written = is_new or not _is_up_to_date(job)
@@ -348,9 +345,9 @@ async def _deliver(job: BatchJob, survey: Survey, journal: Journal, *, is_new: b
             await asyncio.to_thread(write_answers, job.target, _answers_of(survey, journal))
         except JournalError as error:
             if isinstance(error.__cause__, OSError):
-                error.hint = f"All answers are safe in {job.journal_path}: start the same command again."
+                error.hint = f"All answers are safe in {job.journal_path}. Start the same command again."
             raise
-    say_end(outcome, job.target.name, is_written=is_written)
+    report_end(outcome, job.target.name, is_written=is_written)
     if job.report_path is not None:
         write_report(job.report_path, outcome)
     await journal.close()
@@ -372,8 +369,8 @@ async def _outcome(survey: Survey, journal: Journal) -> Outcome:
 
 
 def _answers_of(survey: Survey, journal: Journal) -> Iterator[Answer]:
-    """Yield the answer of every line, in order. Of twins that were not asked it is that of the first one."""
-    for place, row_id in enumerate(survey.ids):
+    """Yield the answer of every line, in order. A duplicate that was not sent gets the answer of the first line."""
+    for index, row_id in enumerate(survey.ids):
         response, first = journal.response(row_id), survey.duplicates.get(row_id)
         if response is None and first is not None:
             response = journal.response(first)
@@ -381,6 +378,6 @@ def _answers_of(survey: Survey, journal: Journal) -> Iterator[Answer]:
         else:
             first = None
         if response is None:
-            raise JournalError(f"the journal {journal.path} has no answer of the line {row_id[:80]!r}")
-        response.id = place
+            raise JournalError(f"the journal {journal.path} has no answer for the line {row_id[:80]!r}")
+        response.id = index
         yield Answer(row_id, response, first)

@@ -1,9 +1,10 @@
-"""What a batch says of itself: when it goes on, when it stops, at the end, and as JSON."""
+"""The messages of a batch on stderr at its start, on a stop and at its end, and its report as JSON."""
 
 from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,28 +21,44 @@ from lm_deluge.dispatch.journal.cost import BatchCost, Sum, batch_cost
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.errors import JournalError
 
-__all__ = ["Outcome", "outcome_of", "say_begin", "say_end", "say_failure", "say_stopped", "write_report"]
+__all__ = [
+    "Outcome",
+    "outcome_of",
+    "report_end",
+    "report_failure",
+    "report_start",
+    "report_stop",
+    "write_report",
+]
 
-_MOST_IDS = 20
+_MOST_IDS = 20  # about two lines of short ids; --report has all of them
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How far a batch has come, over all its runs. `duplicates` are lines that have another one's answer."""
+    """The results of a batch over all its runs.
+
+    Attributes:
+        lines: Number of lines of the input.
+        answered: Number of answered lines.
+        failed: Number of failed lines.
+        duplicates: Number of lines that got the answer of an earlier line.
+        cost: Usage and cost of the requests.
+    """
 
     lines: int
     answered: int
     failed: int
     duplicates: int
-    bill: BatchCost
+    cost: BatchCost
 
     @property
     def open(self) -> int:
-        """How many lines are still to be asked."""
+        """Number of lines that are neither answered nor failed."""
         return self.lines - self.answered - self.failed
 
 
 def outcome_of(survey: Survey, journal: Journal) -> Outcome:
-    """Count what the journal knows of the lines."""
+    """Count the lines by their state in the journal."""
     state = journal.state
     answered = failed = duplicates = 0
     for row_id in survey.ids:
@@ -55,100 +72,102 @@ def outcome_of(survey: Survey, journal: Journal) -> Outcome:
         return Outcome(len(survey.ids), answered, failed, duplicates, batch_cost(file, state))
 
 
-def say_begin(journal: Journal, survey: Survey, due: Sequence[str]) -> None:
-    """Say what an earlier run has left."""
+def report_start(journal: Journal, survey: Survey, due: Sequence[str]) -> None:
+    """Report the state in which an earlier run has left the batch, if there was an earlier run."""
     if journal.salvaged:
-        report(f"Salvaged: {journal.salvaged} bytes of damage are in {journal.path.name}.damaged now.")
+        report(f"Salvaged: {journal.salvaged} damaged bytes were moved to {journal.path.name}.damaged.")
     state = journal.state
-    handed_over = {each for batch in state.open_batches if batch.handle for each in state.waiting_in(batch)}
-    looked_for = {each for batch in state.open_batches for each in state.waiting_in(batch)} - handed_over
-    is_new = not state.done and not state.ambiguous and not handed_over
+    submitted = {each for batch in state.open_batches if batch.handle for each in state.waiting_in(batch)}
+    unconfirmed = {each for batch in state.open_batches for each in state.waiting_in(batch)} - submitted
+    is_new = not state.done and not state.ambiguous and not submitted
     if is_new or all(state.status(each) == "failed" for each in due):
         return
     count = len(survey.ids)
-    report(f"Going on: {len(state.done):,} of {count:,} lines are done.")
-    if handed_over:
-        report(f"{_counted(len(handed_over), 'line is', 'lines are')} with the provider's batch API: not sent again.")
-    if looked_for:
+    report(f"Continuing: {len(state.done):,} of {count:,} lines are dtotal.")
+    if submitted:
         report(
-            f"{_counted(len(looked_for), 'line', 'lines')} may be with the provider's batch API: looked for, and sent "
-            f"again only where it has no such batch: {_named(sorted(looked_for))}"
+            f"{_counted(len(submitted), 'line is', 'lines are')} in a batch of the provider and will not be sent again."
         )
-    in_batches = handed_over | looked_for
+    if unconfirmed:
+        report(
+            f"{_counted(len(unconfirmed), 'line', 'lines')} may be in a batch of the provider, and are sent again only "
+            f"if the provider does not have that batch: {_listed(sorted(unconfirmed))}"
+        )
+    in_batches = submitted | unconfirmed
     again = [each for each in due if state.status(each) == "in_flight" and each not in in_batches]
     if again:
         report(
-            f"{_counted(len(again), 'request was', 'requests were')} in flight when an earlier run ended: asked again, "
-            f"and maybe billed twice: {_named(again)}"
+            f"{_counted(len(again), 'request was', 'requests were')} in flight when an earlier run ended. Sent again, "
+            f"they may be billed twice: {_listed(again)}"
         )
 
 
-def say_failure(error: JournalError, in_flight: int) -> None:
-    """Say at once that the disk refuses."""
+def report_failure(error: JournalError, in_flight: int) -> None:
+    """Report that the journal cannot be written."""
     report(f"deluge: {visible_line(str(error))}")
     if in_flight:
-        report(f"No new request leaves; {in_flight} are in flight and may end.")
+        report(f"No new requests are sent; {in_flight} requests in flight may end.")
 
 
-def say_stopped(
+def report_stop(
     outcome: Outcome, journal: Path, failure: JournalError | None, lost: Sequence[str], rest: str | None
 ) -> None:
-    """Say what is safe of a batch that ends early, and how to go on.
+    """Report which answers of a stopped batch are safe, and how to continue.
 
     Args:
-        outcome: Where it stands.
-        journal: What it is safe in.
-        failure: Why the journal takes no more.
-        lost: Calls whose answers are not in it.
-        rest: The file that holds these.
+        outcome: The results until now.
+        journal: The path of the journal.
+        failure: The error of the journal, or Ntotal.
+        lost: The ids of lines whose answers are not in the journal.
+        rest: The path of the file that has these answers, or Ntotal.
     """
     safe = outcome.answered + outcome.failed
     first = "make room and " if failure is not None else ""
     report(
         f"Stopped: {safe:,} of {outcome.lines:,} lines are done and safe in "
-        f"{visible_line(str(journal))}. To go on, {first}start the same command again."
+        f"{visible_line(str(journal))}. To continue, {first}start the same command again."
     )
     if rest is not None:
         report(
-            f"{_counted(len(lost), 'answer', 'answers')} more did not fit. They are safe here; before you go on, run:"
+            f"{_counted(len(lost), 'answer', 'answers')} did not fit and are in another file. To continue, first run:"
         )
-        click.echo(f"  cat {shlex.quote(rest)} >> {shlex.quote(str(journal))}", err=True)  # never wrapped, for copying
+        click.echo(f"  {_append_command(rest, str(journal))}", err=True)  # without wrapping, so that it can be copied
     elif lost:
         report(
-            f"{_counted(len(lost), 'answer', 'answers')} could not be saved; asked again, they may be billed twice: "
-            f"{_named(lost)}"
+            f"{_counted(len(lost), 'answer', 'answers')} could not be saved. "
+            f"Sent again, the lines may be billed twice: {_listed(lost)}"
         )
-    left = [each for each in outcome.bill.ambiguous_ids if each not in lost]
+    left = [each for each in outcome.cost.ambiguous_ids if each not in lost]
     if left:
-        report(f"{_counted(len(left), 'request', 'requests')} without an answer may have been billed: {_named(left)}")
+        report(f"{_counted(len(left), 'request', 'requests')} without an answer may have been billed: {_listed(left)}")
 
 
-def say_end(outcome: Outcome, output: str, *, is_written: bool) -> None:
-    """Say what a batch came to."""
-    bill = outcome.bill
+def report_end(outcome: Outcome, output: str, *, is_written: bool) -> None:
+    """Report the results of a batch in which every line has ended."""
+    cost = outcome.cost
     name = visible_line(output)
     if is_written:
         report(f"{name}: {_counted(outcome.lines, 'line', 'lines')}, {_results(outcome)}")
     else:
         report(f"Nothing to do: {name} has {_counted(outcome.lines, 'line', 'lines')}, {_results(outcome)}")
-    total = bill.answers + bill.failed_attempts
+    total = cost.answers + cost.failed_attempts
     report(totals(total.input_tokens, total.output_tokens, total.cost, is_estimated=total.is_estimated))
-    if bill.ambiguous_ids:
-        count = len(bill.ambiguous_ids)
-        took = bill.ambiguous
-        more = totals(took.input_tokens, took.output_tokens, took.cost, is_estimated=True)
+    if cost.ambiguous_ids:
+        count = len(cost.ambiguous_ids)
+        ambiguous = cost.ambiguous
+        more = totals(ambiguous.input_tokens, ambiguous.output_tokens, ambiguous.cost, is_estimated=True)
         report(
-            f"{_counted(count, 'request', 'requests')} may have been billed beside these ({more}): "
-            f"{_named(bill.ambiguous_ids)}"
+            f"{_counted(count, 'more request', 'more requests')} may have been billed ({more}): "
+            f"{_listed(cost.ambiguous_ids)}"
         )
     if outcome.failed:
-        report("To ask the failed lines again, start the same command with --retry-failed.")
+        report("To send the failed lines again, start the same command with --retry-failed.")
 
 
 def _results(outcome: Outcome) -> str:
     words = [f"{outcome.answered:,} answered"]
     if outcome.failed:
-        kinds = sorted(outcome.bill.failures.items(), key=lambda item: -item[1])
+        kinds = sorted(outcome.cost.failures.items(), key=lambda item: -item[1])
         words.append(f"{outcome.failed:,} failed ({', '.join(f'{kind} {count:,}' for kind, count in kinds)})")
     if outcome.duplicates:
         words.append(f"{outcome.duplicates:,} of them duplicates")
@@ -156,42 +175,49 @@ def _results(outcome: Outcome) -> str:
 
 
 def write_report(path: Path, outcome: Outcome) -> None:
-    """Write the report.
+    """Write the report as JSON.
 
     Raises:
-        JournalError: The disk refuses.
+        JournalError: The file cannot be written.
     """
-    bill = outcome.bill
+    cost = outcome.cost
     data: dict[str, Any] = {
         "lines": outcome.lines,
         "answered": outcome.answered,
         "failed": outcome.failed,
         "open": outcome.open,
         "duplicates": outcome.duplicates,
-        "failed_by_error": bill.failures,
-        **_took(bill.answers + bill.failed_attempts),
-        "answers": _took(bill.answers),
-        "failed_attempts": _took(bill.failed_attempts),
-        "ambiguous": {**_took(bill.ambiguous), "ids": bill.ambiguous_ids},
+        "failed_by_error": cost.failures,
+        **_sum_fields(cost.answers + cost.failed_attempts),
+        "answers": _sum_fields(cost.answers),
+        "failed_attempts": _sum_fields(cost.failed_attempts),
+        "ambiguous": {**_sum_fields(cost.ambiguous), "ids": cost.ambiguous_ids},
     }
     write_whole(path, [json.dumps(data, indent=2, ensure_ascii=False).encode() + b"\n"])
 
 
-def _took(one: Sum) -> dict[str, Any]:
+def _sum_fields(total: Sum) -> dict[str, Any]:
     usage = {
-        "input_tokens": one.input_tokens,
-        "output_tokens": one.output_tokens,
-        "estimated": one.is_estimated,
+        "input_tokens": total.input_tokens,
+        "output_tokens": total.output_tokens,
+        "estimated": total.is_estimated,
     }
-    return {"requests": one.requests, "usage": usage, "cost": one.cost}
+    return {"requests": total.requests, "usage": usage, "cost": total.cost}
 
 
-def _counted(count: int, one: str, many: str) -> str:
-    return f"{count:,} {one if count == 1 else many}"
+def _append_command(source: str, target: str) -> str:
+    """Return the shell command that appends a file to another file."""
+    if sys.platform == "win32":
+        return f'cmd /c copy /b "{target}"+"{source}" "{target}"'
+    return f"cat {shlex.quote(source)} >> {shlex.quote(target)}"
 
 
-def _named(ids: Iterable[str]) -> str:
-    """Return ids for a line of text: all where they are few."""
-    named = list(dict.fromkeys(ids))
-    more = f" and {len(named) - _MOST_IDS:,} more (--report has all)" if len(named) > _MOST_IDS else ""
-    return ", ".join(visible_line(each[:80]) for each in named[:_MOST_IDS]) + more
+def _counted(count: int, singular: str, plural: str) -> str:
+    return f"{count:,} {singular if count == 1 else plural}"
+
+
+def _listed(ids: Iterable[str]) -> str:
+    """Return the ids for a line of text, and only the number of the ids beyond the first `_MOST_IDS`."""
+    distinct = list(dict.fromkeys(ids))
+    more = f" and {len(distinct) - _MOST_IDS:,} more (--report has all)" if len(distinct) > _MOST_IDS else ""
+    return ", ".join(visible_line(each[:80]) for each in distinct[:_MOST_IDS]) + more

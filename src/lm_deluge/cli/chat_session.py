@@ -1,4 +1,4 @@
-"""What a chat knows: the conversation, who is asked, and what it took so far."""
+"""The state of a chat: the conversation, the model, the usage so far."""
 
 from __future__ import annotations
 
@@ -23,10 +23,18 @@ __all__ = ["ChatSession"]
 
 
 class ChatSession:
-    """A conversation that grows.
+    """A conversation with a model.
 
-    Only what was answered is in it. A message whose answer failed waits in `unanswered`, so that it can be asked again;
-    what had come of the answer is in `cut`, in case the user wants to go on from there.
+    Attributes:
+        model: The name of the model.
+        client: The client of that model.
+        notice: A notice for the user about the client, or None.
+        system: The system message, or None.
+        messages: The messages that were answered, each with its answer.
+        unanswered: The last message if its call failed, so that the user can send it again; else None.
+        partial: The part of the answer to `unanswered` that was received, so that the user can keep it; else None.
+        usage: The tokens of all calls so far.
+        cost: The cost of all calls so far in US dollars; None if no call had a known price.
     """
 
     def __init__(self, settings: CommandOptions) -> None:
@@ -36,51 +44,51 @@ class ChatSession:
         self.system = settings.system
         self.messages: list[Message] = []
         self.unanswered: Message | None = None
-        self.cut: APIResponse | None = None
+        self.partial: APIResponse | None = None
         self.usage = Usage()
         self.cost: float | None = None
         self._own_files: set[Path] = set()
 
     def choose_model(self, name: str) -> str | None:
-        """Ask another model from now on; return what the user must know of it.
+        """Use another model from now on; return the notice about its client, or None.
 
         Raises:
-            ConfigurationError: There is no such model; the one before stays.
+            ConfigurationError: There is no such model; the session keeps the previous model.
         """
         self.client, self.notice = build_client(self._settings, name)
         self.model = name
         return self.notice
 
     def conversation(self) -> Conversation:
-        """Return what the model is to see."""
+        """Return the system message and the messages that were answered."""
         start = Conversation() if self.system is None else Conversation.system(self.system)
         return Conversation([*start, *self.messages])
 
     async def ask(self, message: Message, output: Output) -> APIResponse:
-        """Ask and show the answer; what comes of it is in the conversation.
+        """Send a message, show the answer, and add both to the conversation.
 
         Raises:
-            DelugeError: The call failed. The conversation is as it was.
-            CancelledError: It was stopped. What had come is kept as the answer.
+            DelugeError: The call failed; the conversation is unchanged.
+            CancelledError: The call was stopped; the part of the answer that was received is added as the answer.
         """
-        self.unanswered, self.cut = message, None
+        self.unanswered, self.partial = message, None
         stream = self.client.stream(self.conversation().add(message))
         try:
             response = await show_stream(stream, output)
         except DelugeError as error:
-            self.cut = error.partial
-            self._count(error.partial)
+            self.partial = error.partial
+            self._add_usage(error.partial)
             raise
         except asyncio.CancelledError:
-            self.cut = stream.response
-            self._count(self.cut)
+            self.partial = stream.response
+            self._add_usage(self.partial)
             self.keep()
             raise
-        self._count(response)
-        self._answered(message, response.content)
+        self._add_usage(response)
+        self._add(message, response.content)
         return response
 
-    def _count(self, response: APIResponse | None) -> None:
+    def _add_usage(self, response: APIResponse | None) -> None:
         if response is None:
             return
         if response.usage is not None:
@@ -88,21 +96,24 @@ class ChatSession:
         if response.cost is not None:
             self.cost = (self.cost or 0.0) + response.cost
 
-    def _answered(self, message: Message, answer: Message) -> None:
+    def _add(self, message: Message, answer: Message) -> None:
         self.messages += [message, answer] if answer.parts else [message]
-        self.unanswered = self.cut = None
+        self.unanswered = self.partial = None
 
     def keep(self) -> bool:
-        """Take the piece of an answer that was cut for the answer; return whether there was one."""
-        text = self.cut.completion if self.cut is not None else ""
+        """Add `unanswered` and `partial` to the conversation; return whether there was a partial answer."""
+        text = self.partial.completion if self.partial is not None else ""
         if self.unanswered is None or not text:
             return False
-        # Tool calls and opaque data of a cut answer are no whole ones, and a provider would refuse them.
-        self._answered(self.unanswered, Message("assistant", (TextPart(text),)))
+        # Only the text: providers refuse tool calls and opaque data that are incomplete.
+        self._add(self.unanswered, Message("assistant", (TextPart(text),)))
         return True
 
     def take_back(self) -> Message | None:
-        """Return the message to ask again: one that was not answered, else the last one, its answer forgotten."""
+        """Return the message to send again, or None.
+
+        This is the unanswered message, else the last message of the user, which is removed together with its answer.
+        """
         if self.unanswered is not None:
             return self.unanswered
         last = max((index for index, each in enumerate(self.messages) if each.role == "user"), default=None)
@@ -113,22 +124,22 @@ class ChatSession:
         return message
 
     def clear(self) -> None:
-        """Forget what was said, but not how the model is to behave."""
+        """Remove all messages, but keep the system message."""
         self.messages.clear()
-        self.unanswered = self.cut = None
+        self.unanswered = self.partial = None
 
     def save(self, path: Path, *, overwrite: bool) -> None:
-        """Write the conversation: as Markdown where the name ends so, else as JSON.
+        """Write the conversation: as Markdown if the name ends in `.md`, else as JSON.
 
         Raises:
-            ConfigurationError: It cannot be written there, or another file is there already.
+            ConfigurationError: The file cannot be written, or it exists and this session has not written it.
         """
         path = path.expanduser()
         if path.exists() and not overwrite and path.absolute() not in self._own_files:
-            raise ConfigurationError(f"there is a file {path.name} already", hint="/save! FILE writes over it.")
+            raise ConfigurationError(f"the file {path.name} exists already", hint="/save! FILE overwrites it.")
         text = self._as_markdown() if path.suffix.lower() == ".md" else self._as_json()
         try:
-            path.write_text(text, "utf-8")
+            path.write_text(text, "utf-8", newline="\n")
         except OSError as error:
             raise ConfigurationError(f"cannot write {path.name}: {error.strerror}") from None
         self._own_files.add(path.absolute())

@@ -1,4 +1,4 @@
-"""Where the lines of a chat come from: an editor on a terminal, or plain stdin."""
+"""The input of a chat: a line editor on a terminal, else the lines of stdin."""
 
 from __future__ import annotations
 
@@ -20,10 +20,15 @@ __all__ = ["InterruptedLineError", "LineSource", "open_lines"]
 
 QUOTES = '"""'
 _PROMPT = "> "
+_READ_SIZE = 2**16  # the capacity of a pipe on Linux (pipe(7)): one read takes all that is there
 
 
 class InterruptedLineError(Exception):
-    """Ctrl-C at the prompt; `had_text` if it threw away what stood there."""
+    """Ctrl-C at the prompt.
+
+    Attributes:
+        had_text: Whether it discarded text that was typed.
+    """
 
     def __init__(self, *, had_text: bool) -> None:
         super().__init__("interrupted")
@@ -31,10 +36,10 @@ class InterruptedLineError(Exception):
 
 
 class LineSource(Protocol):
-    """Gives what the user says, message by message."""
+    """Yields the messages of the user."""
 
     async def next_message(self) -> str | None:
-        """Return the next message, None at the end.
+        """Return the next message, or None at the end of the input.
 
         Raises:
             InterruptedLineError: The user pressed Ctrl-C.
@@ -42,16 +47,16 @@ class LineSource(Protocol):
 
 
 def open_lines() -> LineSource:
-    """Return an editor where stdin and stdout are a terminal, else plain lines."""
+    """Return a line editor if stdin and stdout are a terminal, else a reader of plain lines."""
     is_interactive = is_terminal(sys.stdin) and is_terminal(sys.stdout) and not is_dumb_terminal()
     return _Editor() if is_interactive else _PlainLines()
 
 
 class _PlainLines:
-    """Lines of stdin as they are; several between two lines of three quotation marks are one message."""
+    """Reads stdin: each line is a message, and so are all lines between two lines of three quotation marks."""
 
     def __init__(self) -> None:
-        self._read = bytearray()
+        self._buffered = bytearray()
 
     async def next_message(self) -> str | None:
         line = await self._next_line()
@@ -67,45 +72,47 @@ class _PlainLines:
         return "\n".join(lines).strip("\n")
 
     async def _next_line(self) -> str | None:
-        """Read one line in a thread that nobody waits for: a blocked read must not keep the process alive."""
+        """Read one line in a daemon thread, because a blocked read must not keep the process alive."""
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[str] = loop.create_future()
+        future: asyncio.Future[str] = loop.create_future()
 
         def deliver(line: str) -> None:
-            if not answer.done():
-                answer.set_result(line)
+            if not future.done():
+                future.set_result(line)
 
         def read() -> None:
             line = self._read_line().decode("utf-8", "replace")
-            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(deliver, line)
 
         if is_terminal(sys.stdin):
             sys.stderr.write(_PROMPT)
             sys.stderr.flush()
         threading.Thread(target=read, daemon=True, name="stdin").start()
-        line = await answer
+        line = await future
         return line.rstrip("\r\n") if line else None
 
     def _read_line(self) -> bytes:
-        """Read up to the end of a line; empty at the end of stdin.
+        """Return the next line with its line feed, or the rest of stdin, which is empty at its end.
 
-        Past the buffer of `sys.stdin`, whose lock a thread that still reads would hold when the interpreter ends: it
-        aborts then.
+        It reads from the file below the buffer of `sys.stdin`. A thread that is blocked in the buffer holds its lock,
+        and the interpreter aborts if it cannot take that lock when it exits.
         """
-        while b"\n" not in self._read:
-            data = os.read(sys.stdin.fileno(), 2**16)
+        buffer = sys.stdin.buffer
+        source = getattr(buffer, "raw", buffer)  # on a Windows console it converts the text to UTF-8
+        while b"\n" not in self._buffered:
+            data = source.read(_READ_SIZE)
             if not data:
                 break
-            self._read += data
-        end = self._read.find(b"\n") + 1 or len(self._read)
-        line = bytes(self._read[:end])
-        del self._read[:end]
+            self._buffered += data
+        end = self._buffered.find(b"\n") + 1 or len(self._buffered)
+        line = bytes(self._buffered[:end])
+        del self._buffered[:end]
         return line
 
 
 class _Editor:
-    """A line editor with history."""
+    """Reads messages with a line editor that has a history."""
 
     def __init__(self) -> None:
         self._session: PromptSession[str] = _build_session()
@@ -152,7 +159,7 @@ def _is_closed(text: str) -> bool:
 
 
 def _history_file() -> Path | None:
-    """Return the file of what was said before, which nobody else may read; None where there can be none."""
+    """Return the file of earlier messages, readable by its owner only; None if it cannot be created."""
     path = state_folder() / "chat_history"
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

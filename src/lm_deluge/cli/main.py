@@ -1,4 +1,4 @@
-"""The command `deluge`. A subcommand is imported when it is used, so that help is quick."""
+"""The command `deluge`. Subcommands are imported when they are used, to keep `deluge --help` fast."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from lm_deluge.cli.exits import EXIT_CODES, EndedError, run
 
 __all__ = ["cli", "main"]
 
-# Name, and what the list of commands says of it: `module:command` holds the rest.
+# The names and their help texts. The command itself is in the module of the same name.
 _COMMANDS = {
     "stream": "Stream the answer to a prompt.",
-    "chat": "Talk with a model.",
-    "batch": "Answer every line of a file; go on after any crash.",
+    "chat": "Chat with a model.",
+    "batch": "Answer every line of a file; resume after a crash.",
     "models": "List models with prices and limits.",
-    "decode": "Show what is read from a recorded response body.",
-    "simulate": "Serve made-up answers on this machine, with faults on demand.",
+    "decode": "Show the content of a recorded response body.",
+    "simulate": "Serve generated answers on this machine, with faults on request.",
 }
 
 _EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
 
 
 class _Commands(click.Group):
-    """The subcommands, by name only."""
+    """The subcommands, imported on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order in which one meets them."""
+        """Return the names in the order of the help text."""
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command, or return None where there is none of that name."""
+        """Import and return a command, or return None if no command has this name."""
         if cmd_name not in _COMMANDS:
             return None
         module = importlib.import_module(f"lm_deluge.cli.commands.{cmd_name}")
@@ -42,14 +42,14 @@ class _Commands(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; Ctrl-C and a reader that has gone are ours to answer."""
+        """Run the command, and hide Ctrl-C and broken pipes from click, which would choose the exit code."""
         try:
             return super().invoke(ctx)
         except (KeyboardInterrupt, BrokenPipeError) as error:
             raise EndedError(error) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list without importing what is in it."""
+        """Write the list of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
 
@@ -59,8 +59,8 @@ class _Commands(click.Group):
 def cli() -> None:
     """Stream answers of language models.
 
-    Keys come from the environment or from a file .env in the working folder, OPENAI_API_KEY for example. Without a
-    key a built-in simulator answers, and says so.
+    Keys are read from the environment or from a file .env in the working folder, for example OPENAI_API_KEY. Without
+    a key a built-in simulator answers, and a notice on stderr states it.
     """
     from lm_deluge.cli.environment import load_dotenv_here, raise_file_limit
 
@@ -71,8 +71,13 @@ def cli() -> None:
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line and end the process with the code that says how it went."""
-    sys.exit(run(lambda: cli.main(arguments, prog_name="deluge", standalone_mode=False)))
+    """Run the command line and exit with its exit code.
+
+    Args:
+        arguments: The arguments after the program's name; None for those of this process.
+    """
+    # On Windows click would replace "*", "~" and "%NAME%" in arguments, also in prompts.
+    sys.exit(run(lambda: cli.main(arguments, "deluge", standalone_mode=False, windows_expand_args=False)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From what stands on the command line to a client and a prompt."""
+"""The options that several commands share, and the client and prompt that they describe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from lm_deluge.cli.environment import from_dotenv
+from lm_deluge.cli.environment import from_dotenv, setting_command
 from lm_deluge.cli.render.escape import visible_line
 
 if TYPE_CHECKING:
@@ -33,50 +33,55 @@ _SIMULATOR = "simulator"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_CLOCKS = ("connect", "first_token", "idle", "progress", "total")
-_CLOCK_HELP = {
-    "connect": "Seconds until the connection stands.",
-    "first_token": "Seconds until the first piece of the answer.",
+_TIMEOUT_NAMES = ("connect", "first_token", "idle", "progress", "total")
+_TIMEOUT_HELP = {
+    "connect": "Seconds until the connection is established.",
+    "first_token": "Seconds until the first part of the answer.",
     "idle": "Seconds without any byte.",
-    "progress": "Seconds without any piece of the answer, while keep-alives come.",
+    "progress": "Seconds without any part of the answer, even if keep-alives arrive.",
     "total": "Seconds for the whole call.",
 }
 
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
-_MODEL_HELP = f"A name of `deluge models`, or provider:name. [{DEFAULT_MODEL}]"
-_ASKING: tuple[Callable[[Any], Any], ...] = (
-    click.option("--system", metavar="TEXT", help="How the model is to behave."),
-    click.option("--base-url", metavar="URL", help="An OpenAI-compatible host."),
-    click.option("--api-key", metavar="KEY", help="Better in the environment: other users can see command lines."),
+_MODEL_HELP = f"A name listed by `deluge models`, or provider:name. [{DEFAULT_MODEL}]"
+_REQUEST_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.option("--system", metavar="TEXT", help="System message: how the model should behave."),
+    click.option("--base-url", metavar="URL", help="Address of an OpenAI-compatible server."),
+    click.option("--api-key", metavar="KEY", help="Safer in the environment: other users can see command lines."),
     click.option("--temperature", type=float, metavar="NUMBER", help="From 0 to 2."),
-    click.option("--max-tokens", type=int, metavar="COUNT", help="Most tokens to generate, reasoning included."),
-    click.option("--reasoning-effort", type=click.Choice(_EFFORTS), help="How much the model is to think."),
+    click.option("--max-tokens", type=int, metavar="COUNT", help="Maximum of generated tokens, reasoning included."),
+    click.option("--reasoning-effort", type=click.Choice(_EFFORTS), help="How much the model should think."),
 )
-_SHOWING = (
-    click.option("--show-reasoning", is_flag=True, help="Show on stderr what the model thinks."),
-    click.option("--raw", is_flag=True, help="The text as it is: no Markdown, no colours, no status line."),
+_DISPLAY_OPTIONS = (
+    click.option("--show-reasoning", is_flag=True, help="Show the model's reasoning on stderr."),
+    click.option("--raw", is_flag=True, help="Plain text: no Markdown rendering, no colours, no status line."),
 )
-_TIMEOUTS = tuple(
-    click.option(f"--timeout-{clock.replace('_', '-')}", type=float, metavar="SECONDS", help=_CLOCK_HELP[clock])
-    for clock in _CLOCKS
+_TIMEOUT_OPTIONS = tuple(
+    click.option(f"--timeout-{name.replace('_', '-')}", type=float, metavar="SECONDS", help=_TIMEOUT_HELP[name])
+    for name in _TIMEOUT_NAMES
 )
-_ONE_CALL = (click.option("--model", "-m", metavar="NAME", help=_MODEL_HELP), *_ASKING, *_SHOWING, *_TIMEOUTS)
-_MANY_CALLS = (
+_CALL_OPTIONS = (
+    click.option("--model", "-m", metavar="NAME", help=_MODEL_HELP),
+    *_REQUEST_OPTIONS,
+    *_DISPLAY_OPTIONS,
+    *_TIMEOUT_OPTIONS,
+)
+_BATCH_OPTIONS = (
     click.option("--model", "-m", "models", multiple=True, metavar="NAME", help=f"{_MODEL_HELP} Repeatable."),
-    *_ASKING,
-    *_TIMEOUTS,
+    *_REQUEST_OPTIONS,
+    *_TIMEOUT_OPTIONS,
 )
 
 
 def call_options(command: Command) -> Command:
-    """Add the options that every command has that asks a model."""
-    return _with_options(command, _ONE_CALL)
+    """Add the options of a command that sends one request at a time."""
+    return _with_options(command, _CALL_OPTIONS)
 
 
 def batch_call_options(command: Command) -> Command:
-    """Add the same for many calls, which several models may share and nobody watches."""
-    return _with_options(command, _MANY_CALLS)
+    """Add the options of a command that sends many requests: several models are allowed, display options are not."""
+    return _with_options(command, _BATCH_OPTIONS)
 
 
 def _with_options(command: Command, options: Sequence[Callable[[Any], Any]]) -> Command:
@@ -87,7 +92,7 @@ def _with_options(command: Command, options: Sequence[Callable[[Any], Any]]) -> 
 
 @dataclass(frozen=True)
 class CommandOptions:
-    """The values of `call_options`."""
+    """The values of the options that `call_options` and `batch_call_options` add."""
 
     system: str | None
     base_url: str | None
@@ -104,24 +109,24 @@ class CommandOptions:
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> CommandOptions:
-        """Take what `call_options` added out of a command's keyword arguments; what is left is the command's own."""
-        clocks = {clock: options.pop(f"timeout_{clock}") for clock in _CLOCKS}
-        own = {name: options.pop(name) for name in cls.__dataclass_fields__ if name in options}
-        return cls(timeouts={clock: value for clock, value in clocks.items() if value is not None}, **own)
+        """Remove the shared options from the keyword arguments of a command, and return them."""
+        timeouts = {name: options.pop(f"timeout_{name}") for name in _TIMEOUT_NAMES}
+        shared = {name: options.pop(name) for name in cls.__dataclass_fields__ if name in options}
+        return cls(timeouts={name: value for name, value in timeouts.items() if value is not None}, **shared)
 
 
 def build_client(settings: CommandOptions, model: str | None = None, **more: Any) -> tuple[LLMClient, str | None]:
-    """Return the client, and what the user must know before it answers.
+    """Return a client, and a notice for the user or None.
 
-    Without a key, and without an address where none may be needed, the built-in simulator answers instead.
+    If there is neither a key nor an address of a server that may need none, the client uses the built-in simulator.
 
     Args:
-        settings: What stands on the command line.
-        model: In place of the one that is asked for there.
-        more: Options of the client beside.
+        settings: The options of the command line.
+        model: A model that replaces the model of `settings`.
+        more: Further options of the client.
 
     Raises:
-        ConfigurationError: It cannot be built as asked.
+        ConfigurationError: The options do not fit together, or the client refuses one of them.
     """
     from lm_deluge.client.client import LLMClient
     from lm_deluge.config import Timeouts
@@ -142,31 +147,31 @@ def build_client(settings: CommandOptions, model: str | None = None, **more: Any
 
 
 def _choose_keys(settings: CommandOptions, names: Sequence[str]) -> tuple[str | None, bool, str | None]:
-    """Return the same as `_choose_key` for models that are asked together: all of them have keys, or none has."""
+    """Return the result of `_choose_key` for models of one client: either all of them have keys, or none has."""
     from lm_deluge.errors import ConfigurationError
     from lm_deluge.models.registry import find_provider, find_served_model
 
     rows = [find_served_model(name, settings.base_url) for name in names]
     if settings.api_key is not None and len({row.provider for row in rows}) > 1:
         raise ConfigurationError(
-            "one --api-key cannot be for the models of several providers", hint="Set the keys in the environment."
+            "one --api-key cannot serve models of several providers", hint="Set the keys in the environment."
         )
     choices = [_choose_key(settings, row, find_provider(row.provider)) for row in rows]
     without = [row for row, (_, is_simulated, _) in zip(rows, choices, strict=True) if is_simulated]
     if without and len(without) < len(rows):
         raise ConfigurationError(
-            f"some models have a key, and {', '.join(row.id for row in without)} has none",
-            hint="Set its key too, or leave it out.",
+            f"some models have a key, but there is none for {', '.join(row.id for row in without)}",
+            hint="Set that key too, or remove the model from the command.",
         )
     return choices[0]
 
 
 def _choose_key(settings: CommandOptions, row: ModelRow, provider: ProviderRow) -> tuple[str | None, bool, str | None]:
-    """Return the key (None: the environment's), whether the simulator answers, and what to say about it."""
+    """Return the key (None: the key of the environment), whether the simulator answers, and a notice about it."""
     from lm_deluge.api_requests.credentials import find_base_url, has_key, is_row_url
 
     if row.id == _SIMULATOR and settings.base_url is None:
-        return None, True, "Simulator: this is the built-in simulator, not a model; it makes its answers up."
+        return None, True, "Simulator: the answers are generated by the built-in simulator, not by a model."
     if settings.api_key is not None or provider.auth == "none" or not provider.key_env:
         return settings.api_key, False, None
     if has_key(provider):
@@ -178,31 +183,32 @@ def _choose_key(settings: CommandOptions, row: ModelRow, provider: ProviderRow) 
     names = " or ".join(provider.key_env)
     notice = (
         f"Simulator: no {names} is set, so the built-in simulator answers, not {visible_line(row.id)}. "
-        f"To ask the model: export {provider.key_env[0]}=your-key, or put that line into .env."
+        f"To use the model, set its key: {setting_command(provider.key_env[0], 'your-key')}, or write "
+        f"{provider.key_env[0]}=your-key into .env."
     )
     return None, True, notice
 
 
 def _check_dotenv(settings: CommandOptions, provider: ProviderRow) -> None:
-    """Refuse a folder that would send a key which is not its own to an address of its choice."""
+    """Refuse to send a key of the environment to an address from `.env`, which may be the file of a stranger."""
     address = from_dotenv(provider.address_env)
     if settings.base_url is None and address is not None and from_dotenv(provider.key_env) is None:
         from lm_deluge.errors import ConfigurationError
 
         raise ConfigurationError(
-            f".env sets {address}, but your key for {provider.id} is from elsewhere, so it is not sent there",
-            hint="If it should be, put the key into .env too, or say --base-url.",
+            f".env sets {address}, but the key for {provider.id} is not from .env, so it is not sent to that address",
+            hint="To send it there, write the key into .env too, or give the address with --base-url.",
         )
 
 
 def read_prompt(prompt: str | None) -> str:
-    """Return the prompt; from stdin for `-`, and where there is none and stdin is no terminal.
+    """Return the prompt. Read it from stdin if it is `-`, or if it is missing and stdin is not a terminal.
 
     Raises:
-        click.UsageError: There is none, or it is no text.
+        click.UsageError: There is no prompt, or it is not UTF-8 text.
     """
     if prompt is None and (sys.stdin is None or sys.stdin.isatty()):
-        raise click.UsageError("What is the prompt? Give it as an argument, or pipe it in.")
+        raise click.UsageError("The prompt is missing. Give it as an argument, or pipe it in.")
     try:
         if prompt is None or prompt == "-":
             return sys.stdin.buffer.read().decode("utf-8")
@@ -216,7 +222,7 @@ def read_schema(path: str) -> dict[str, Any]:
     """Return the JSON schema in a file.
 
     Raises:
-        click.UsageError: It cannot be read, or holds no schema.
+        click.UsageError: The file cannot be read, or is not a JSON object.
     """
     try:
         schema = json.loads(Path(path).read_bytes())

@@ -1,4 +1,4 @@
-"""A terminal, as far as the commands use one. What it does not know, it keeps in `unknown`."""
+"""A terminal with the escape sequences that the commands use. Other sequences are collected in `unknown`."""
 
 import codecs
 import re
@@ -9,7 +9,7 @@ _SEQUENCE = re.compile(r"\x1b\[([?>]?[\d;]*)([A-Za-z])|\x1b([=>78])|\x1b\][^\x07
 
 
 class Emulator:
-    """All rows since the start; those above the last `rows` have scrolled off, and the cursor does not get there."""
+    """All rows since the start. The cursor cannot reach rows above the last `rows`, which have scrolled off."""
 
     def __init__(self, columns: int, rows: int) -> None:
         self.columns, self.rows = columns, rows

@@ -166,7 +166,7 @@ class GeminiBatch:
         return build_side_request(call, method="POST", path=f"/v1beta/{quote(handle)}:cancel")
 
     def search(self, call: Call, batch: str, *, count: int, since: float) -> Exchanges[list[ListedBatch]]:
-        """Search the list of batches for our name. The order of the list is not documented, so all pages are read."""
+        """Search the list of batches for our name. The list has no documented order, so each page is searched."""
         query = [("pageSize", str(_PAGE))]
         for _ in range(_MOST_PAGES):
             answer = yield build_side_request(call, path="/v1beta/batches", query=query)

@@ -1,4 +1,4 @@
-"""`deluge batch`: a file of prompts, a file of answers, and a journal by which it survives every end."""
+"""`deluge batch`: from a file of prompts to a file of answers, with a journal that survives crashes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ _LIMITS = {
     "tokens": ("max_tokens_per_minute", "Tokens per minute, input and output together."),
     "input_tokens": ("max_input_tokens_per_minute", "Input tokens per minute."),
     "output_tokens": ("max_output_tokens_per_minute", "Output tokens per minute."),
-    "concurrency": ("max_concurrent_requests", "Requests under way at once. [200]"),
+    "concurrency": ("max_concurrent_requests", "Concurrent requests. [200]"),
 }
-_RESCUES = ("on_break", "hedge_after", "min_tokens_per_second")
+_RECOVERY_OPTIONS = ("on_break", "hedge_after", "min_tokens_per_second")
 _EPILOG = (
-    "Exit codes: 0 every line is answered; 1 some lines failed (OUT says which), or the journal or OUT could not be "
-    "written; 2 wrong use or configuration, nothing was sent; 130 Ctrl-C, 143 SIGTERM: start the same command again."
+    "Exit codes: 0 every line is answered; 1 some lines failed (OUT has their errors), or the journal or OUT could not "
+    "be written; 2 wrong use or configuration, no request was sent; 130 Ctrl-C, 143 SIGTERM: start the same command "
+    "again to continue."
 )
 
 
@@ -33,17 +34,17 @@ def _limit_options(command: Any) -> Any:
     return command
 
 
-def _check_rescues(options: dict[str, Any]) -> None:
-    said = [name for name in _RESCUES if options[name] is not None]
-    if said and options["provider_batch"]:
+def _check_recovery_options(options: dict[str, Any]) -> None:
+    given = [name for name in _RECOVERY_OPTIONS if options[name] is not None]
+    if given and options["provider_batch"]:
         raise ConfigurationError(
-            f"--{said[0].replace('_', '-')} is for lines that are asked one by one",
-            hint="The provider's batch API looks after its own; leave out one of the two.",
+            f"--{given[0].replace('_', '-')} cannot be used together with --provider-batch",
+            hint="The provider's batch API handles its requests by itself; remove one of the two options.",
         )
 
 
-def _patience(text: str) -> float | str:
-    """Return `--hedge-after` as the client takes it: seconds, or a percentile, which it judges itself."""
+def _delay(text: str) -> float | str:
+    """Convert `--hedge-after` for the client: seconds become a number, a percentile stays a text."""
     try:
         return float(text)
     except ValueError:
@@ -55,37 +56,42 @@ def _patience(text: str) -> float | str:
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
 @batch_call_options
 @_limit_options
-@click.option("--max-attempts", type=int, metavar="COUNT", help="Requests per line at most, over all runs. [5]")
+@click.option("--max-attempts", type=int, metavar="COUNT", help="Maximum of requests per line, over all runs. [5]")
 @click.option(
     "--on-break",
     type=click.Choice(["restart", "continue", "raise"]),
-    help="An answer that breaks off begins anew, goes on where it broke, or fails its line. [restart]",
+    help="When an answer breaks off: send the request again, continue the answer, or fail the line. [restart]",
 )
 @click.option(
     "--hedge-after",
-    type=_patience,
+    type=_delay,
     metavar="SECONDS",
-    help="Ask a second time, beside the first, where nothing has come for so long; p95: longer than usual.",
+    help="Send a second request if no answer starts within this time, or p95: within the time that 95% of them need.",
 )
 @click.option(
     "--min-tokens-per-second",
     type=float,
     metavar="RATE",
-    help="Give an attempt up that is slower, unless it is the last.",
+    help="Cancel attempts that are slower, except the last attempt.",
 )
 @click.option(
-    "--max-cost", type=float, metavar="DOLLARS", help="What a run may cost; lines left over are for the next run."
+    "--max-cost",
+    type=float,
+    metavar="DOLLARS",
+    help="Maximum cost of a run; the remaining lines are left to the next run.",
 )
-@click.option("--retry-failed", is_flag=True, help="Ask lines again that failed for good in an earlier run.")
-@click.option("--ask-duplicates-once", is_flag=True, help="Ask identical lines once; each gets the answer.")
+@click.option("--retry-failed", is_flag=True, help="Send lines again that failed in an earlier run.")
+@click.option("--ask-duplicates-once", is_flag=True, help="Send identical lines only once; all of them get the answer.")
 @click.option(
     "--provider-batch",
     is_flag=True,
-    help="Hand the lines over to the provider's own batch API: within a day, at half the price.",
+    help="Use the provider's own batch API: answers within a day, at half the price.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an OUT that is there and is not of this batch.")
-@click.option("--salvage", is_flag=True, help="Go on with a damaged journal: the damage is moved to a file beside it.")
-@click.option("--remove-journal", is_flag=True, help="Remove the journal once every line is answered.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing OUT that does not belong to this batch.")
+@click.option(
+    "--salvage", is_flag=True, help="Continue with a damaged journal; the damaged part is moved to a file beside it."
+)
+@click.option("--remove-journal", is_flag=True, help="Remove the journal after every line is answered.")
 @click.option(
     "--report", "report_path", metavar="FILE", type=click.Path(path_type=Path), help="Write a report as JSON."
 )
@@ -93,24 +99,25 @@ def _patience(text: str) -> float | str:
     "--progress",
     type=click.Choice(["rich", "tqdm", "plain", "none"]),
     default="rich",
-    help="How the batch is shown on stderr. [rich]",
+    help="Progress display on stderr. [rich]",
 )
 def batch(source: Path, target: Path, **options: Any) -> int:
-    """Answer every line of IN; write the answers to OUT, in the same order.
+    """Answer every line of IN and write the answers to OUT, in the same order.
 
-    IN is JSON lines: a text, {"id", "prompt"}, {"id", "messages"} or a request of OpenAI's Batch API; or a .csv or
-    .parquet table with such columns. OUT is JSON lines or such a table too, and is written when all is done.
+    IN consists of JSON lines: a text, {"id", "prompt"}, {"id", "messages"} or a request of OpenAI's Batch API; or it
+    is a .csv or .parquet table with such columns. OUT is JSON lines or such a table too, and is written at the end.
 
-    Until then everything is in OUT.journal. Whatever ends the batch, the same command goes on where it was: what is
-    done is not asked again. Requests that were in flight are, and are named: they may be billed twice.
+    Until then all answers are in OUT.journal. After a crash or Ctrl-C the same command continues the batch: lines that
+    are done are not sent again. Requests that were in flight are sent again and listed, because they may be billed
+    twice.
     """
-    from lm_deluge.cli.batch_job import BatchJob, check_paths, options_that_shape, run_job
+    from lm_deluge.cli.batch_job import BatchJob, check_paths, fingerprint_options, run_job
     from lm_deluge.dispatch.batch.survey import look_through
 
-    _check_rescues(options)
+    _check_recovery_options(options)
     settings = CommandOptions.from_options(options)
     limits = {field: options[f"limit_{name}"] for name, (field, _) in _LIMITS.items()}
-    more = {name: options[name] for name in ("max_attempts", "max_cost", *_RESCUES)} | limits
+    more = {name: options[name] for name in ("max_attempts", "max_cost", *_RECOVERY_OPTIONS)} | limits
     client, notice = build_client(settings, **{name: value for name, value in more.items() if value is not None})
     job = BatchJob(
         source=source,
@@ -123,5 +130,5 @@ def batch(source: Path, target: Path, **options: Any) -> int:
     check_paths(job)
     if notice:
         report(notice)
-    survey = look_through(source, options_that_shape(job), find_duplicates=job.ask_duplicates_once)
+    survey = look_through(source, fingerprint_options(job), find_duplicates=job.ask_duplicates_once)
     return asyncio.run(run_job(job, survey))

@@ -1,9 +1,8 @@
-"""`deluge chat`: a conversation."""
+"""`deluge chat`: a conversation on a terminal, or line by line from stdin."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import sys
 from collections.abc import Coroutine
@@ -11,14 +10,15 @@ from typing import Any
 
 import click
 
-from lm_deluge.cli.chat_commands import Next, run_chat_command
+from lm_deluge.cli.chat_commands import NextStep, run_chat_command
 from lm_deluge.cli.chat_session import ChatSession
+from lm_deluge.cli.interrupts import handle_signals
 from lm_deluge.cli.line_editor import InterruptedLineError, LineSource, open_lines
 from lm_deluge.cli.options import CommandOptions, call_options
 from lm_deluge.cli.render.escape import visible
 from lm_deluge.cli.render.output import choose_output
 from lm_deluge.cli.render.status_line import notes_of, summary
-from lm_deluge.cli.render.stream_view import watch_for_lost_reader
+from lm_deluge.cli.render.stream_view import watch_for_closed_stdout
 from lm_deluge.cli.render.terminal import is_terminal, report, report_aside, write_text
 from lm_deluge.errors import ConfigurationError, DelugeError
 from lm_deluge.prompt.message import Message
@@ -27,10 +27,10 @@ from lm_deluge.prompt.message import Message
 @click.command()
 @call_options
 def chat(**options: Any) -> None:
-    """Talk with a model; /help lists the commands.
+    """Chat with a model; /help lists the commands.
 
-    Ctrl-C stops an answer, once more at the prompt leaves; so does Ctrl-D. Where stdin is no terminal, each line of it
-    is a message.
+    Ctrl-C stops an answer; a second Ctrl-C at the prompt ends the chat, and so does Ctrl-D. If stdin is not a
+    terminal, each line of it is a message.
     """
     settings = CommandOptions.from_options(options)
     chat_session = ChatSession(settings)
@@ -40,7 +40,7 @@ def chat(**options: Any) -> None:
 
 
 class _Chat:
-    """The loop of reading, asking and showing."""
+    """Reads messages, sends them and shows the answers."""
 
     def __init__(self, chat_session: ChatSession, settings: CommandOptions) -> None:
         self._session = chat_session
@@ -48,16 +48,16 @@ class _Chat:
         self._was_interrupted = False
 
     async def run(self) -> None:
-        """Talk until the user leaves.
+        """Run until the user ends the chat.
 
         Raises:
-            KeyboardInterrupt: By a second Ctrl-C.
+            KeyboardInterrupt: The user pressed Ctrl-C twice.
         """
         lines = open_lines()
         try:
-            with watch_for_lost_reader():
+            with watch_for_closed_stdout():
                 while (line := await self._read(lines)) is not None:
-                    if line.strip() and not await self._take(line):
+                    if line.strip() and not await self._run_line(line):
                         break
         finally:
             await self._session.client.close()
@@ -70,36 +70,37 @@ class _Chat:
                 if self._was_interrupted and not error.had_text:
                     raise KeyboardInterrupt from None
                 self._was_interrupted = True
-                report("Ctrl-C once more leaves; so does Ctrl-D.")
+                report("Press Ctrl-C again to end the chat, or Ctrl-D.")
 
-    async def _take(self, line: str) -> bool:
-        """Do what a line says; return whether the conversation goes on."""
+    async def _run_line(self, line: str) -> bool:
+        """Run a command or send a message; return whether the chat continues."""
         self._was_interrupted = False
         try:
-            following = run_chat_command(self._session, line) if _is_command(line) else Next(Message.user(line))
+            step = run_chat_command(self._session, line) if _is_command(line) else NextStep(Message.user(line))
         except ConfigurationError as error:
-            _say_error(error)
+            _print_error(error)
             return True
-        if following.message is not None:
-            await self._ask(following.message)
-        return not following.is_end
+        if step.message is not None:
+            await self._ask(step.message)
+        return not step.is_end
 
     async def _ask(self, message: Message) -> None:
         output = choose_output(is_raw=self._settings.raw, shows_reasoning=self._settings.show_reasoning)
         try:
             response, is_stopped = await _stoppable(self._session.ask(message, output))
         except DelugeError as error:
-            _end_line(is_begun=error.partial is not None)
-            _say_error(error)
-            has_piece = self._session.cut is not None and bool(self._session.cut.completion)
-            report("/retry asks again" + ("; /keep goes on from this piece." if has_piece else "."))
+            _end_line(has_text=error.partial is not None)
+            _print_error(error)
+            has_text = self._session.partial is not None and bool(self._session.partial.completion)
+            report("/retry sends the message again" + ("; /keep keeps this partial answer." if has_text else "."))
             return
         if is_stopped:
             self._was_interrupted = True
-            _end_line(is_begun=True)
-            report("Stopped. What came is kept." if self._session.unanswered is None else "Stopped; /retry asks again.")
+            _end_line(has_text=True)
+            is_kept = self._session.unanswered is None
+            report("Stopped. The partial answer is kept." if is_kept else "Stopped. /retry sends the message again.")
             return
-        _end_line(is_begun=True)
+        _end_line(has_text=True)
         for note in notes_of(response):
             report(note)
         report_aside(summary(response), is_raw=self._settings.raw)
@@ -108,46 +109,42 @@ class _Chat:
 
 
 def _is_command(line: str) -> bool:
-    """Whether a line is a command: paths like /etc/hosts are none."""
+    """Whether a line is a command. A path like /etc/hosts is not."""
     name = line.split(maxsplit=1)[0]
     return name.startswith("/") and "/" not in name[1:] and "\n" not in line.strip()
 
 
-def _end_line(*, is_begun: bool) -> None:
-    """In a pipe, answers are set apart: each ends with a line feed of ours."""
-    if is_begun and not is_terminal(sys.stdout):
+def _end_line(*, has_text: bool) -> None:
+    """Write a line feed after an answer if stdout is not a terminal, to separate it from the next answer."""
+    if has_text and not is_terminal(sys.stdout):
         write_text(sys.stdout, "\n")
 
 
-def _say_error(error: DelugeError) -> None:
+def _print_error(error: DelugeError) -> None:
     report(f"deluge: {visible(str(error))}")
 
 
 async def _stoppable(work: Coroutine[Any, Any, Any]) -> tuple[Any, bool]:
-    """Run `work` until it is done or Ctrl-C stops it; return its result, and whether it was stopped.
+    """Run `work` until it ends or Ctrl-C stops it; return its result, and whether it was stopped.
 
-    A second Ctrl-C in the meantime leaves the program.
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed a second time before `work` had ended.
     """
-    loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)
-    presses = 0
+    count = 0
 
-    def stop() -> None:
-        nonlocal presses
-        presses += 1
+    def stop(number: int) -> None:
+        nonlocal count
+        count += 1
         task.cancel()
 
-    with contextlib.suppress(NotImplementedError, RuntimeError):
-        loop.add_signal_handler(signal.SIGINT, stop)
-    try:
-        return await task, False
-    except asyncio.CancelledError:
-        if not presses:
-            task.cancel()
-            raise
-        if presses > 1:
-            raise KeyboardInterrupt from None
-        return None, True
-    finally:
-        with contextlib.suppress(NotImplementedError, RuntimeError):
-            loop.remove_signal_handler(signal.SIGINT)
+    with handle_signals([signal.SIGINT], stop):
+        try:
+            return await task, False
+        except asyncio.CancelledError:
+            if not count:
+                task.cancel()
+                raise
+            if count > 1:
+                raise KeyboardInterrupt from None
+            return None, True

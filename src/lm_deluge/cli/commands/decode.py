@@ -1,4 +1,4 @@
-"""`deluge decode`: what the library makes of the body of a response."""
+"""`deluge decode`: the content of a recorded response body."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from lm_deluge.testing.decode import decode_events
 @click.option("--events", "as_events", is_flag=True, help="Print each event as one line of JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole response as one line of JSON.")
 def decode(api: str, file: str, *, as_events: bool, as_json: bool) -> None:
-    """Show what is read from FILE, a body in the wire format of API (openai-chat, say); "-" is stdin.
+    """Show the content of FILE, a response body in the wire format of API, for example openai-chat; "-" is stdin.
 
-    Without an option: the text on stdout, the rest on stderr. A body that a live stream would fail on fails here too,
-    behind what came before.
+    Without an option the text is written to stdout and everything else to stderr. A body that would fail in a live
+    stream fails here too, after the content before the error.
     """
     body = _read(file)
     builder = ResponseBuilder()

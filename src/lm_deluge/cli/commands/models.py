@@ -1,4 +1,4 @@
-"""`deluge models`: what can be asked, for how much."""
+"""`deluge models`: the known models with their prices and limits."""
 
 from __future__ import annotations
 
@@ -20,25 +20,24 @@ if TYPE_CHECKING:
 _COLUMNS = ("model", "provider", "context_window", "max_output_tokens", "input", "output", "cache_read")
 _HEADS = ("model", "provider", "context", "max out", "in $/M", "out $/M", "cached")
 
-# What a table leaves out where it would be wider than the terminal, in this order.
-_LEAST_MISSED = (6, 1, 3, 2)
-_GAP = 3
+# Columns that are left out, in this order, if the table is wider than the terminal. The name and prices stay.
+_OPTIONAL_COLUMNS = (6, 1, 3, 2)
+_GAP = 3  # cells between two columns in rich's box SIMPLE_HEAD
 
-# A name that is longer may take two lines where other columns would be lost for it.
+# Longer names are wrapped: 6% of the names. On 80 columns this leaves room for the two prices.
 _LONG_NAME = 48
 
 
 @click.command()
 @click.option("--provider", metavar="NAME", help="Only models of this provider.")
-@click.option("--search", default="", metavar="TEXT", help="Only models with this in their name.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON array, everything that is known of each.")
+@click.option("--search", default="", metavar="TEXT", help="Only models whose name contains this text.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array with all fields of each model.")
 def models(provider: str | None, search: str, *, as_json: bool) -> None:
-    """List models: US dollars per million tokens, context window and longest answer in tokens.
+    """List models: prices in US dollars per million tokens, context window and longest answer in tokens.
 
-    Prices are those of the day that is named below the table. Whatever is not listed can be named as
-    provider:model all the same.
+    The date of the prices stands below the table. Models that are not listed can be used too, as provider:model.
 
-    On a terminal it is a table, into a pipe tab-separated values with a head.
+    The output is a table on a terminal, and tab-separated values with a header line in a pipe.
     """
     rows = list_models(provider=provider, search=search)
     if as_json:
@@ -48,7 +47,7 @@ def models(provider: str | None, search: str, *, as_json: bool) -> None:
     elif rows:
         _print_table(rows)
     if not rows:
-        report("No model fits. Any model of a provider can be named as provider:model, too.")
+        report("No model matches. Models that are not listed can be used too, as provider:model.")
 
 
 def _number(value: float | None) -> str:
@@ -63,7 +62,7 @@ def _exact(row: ModelRow) -> tuple[str, ...]:
 
 
 def _rounded(tokens: int | None) -> str:
-    """Return a count of tokens as one says it: 128k, 1M."""
+    """Return a count of tokens in short form: 128k, 1M."""
     if tokens is None:
         return ""
     for size, unit in ((1_000_000, "M"), (1_000, "k")):
@@ -93,7 +92,7 @@ def _table(rows: list[ModelRow], width: int) -> Table:
     widths = [max(len(line[index]) for line in (_HEADS, *cells)) for index in range(len(_HEADS))]
     widths[0] = min(widths[0], _LONG_NAME)
     shown = list(range(len(_HEADS)))
-    for index in _LEAST_MISSED:
+    for index in _OPTIONAL_COLUMNS:
         if sum(widths[each] + _GAP for each in shown) > width:
             shown.remove(index)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")

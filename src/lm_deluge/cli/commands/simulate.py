@@ -1,4 +1,4 @@
-"""`deluge simulate`: a provider of one's own, for tests and demonstrations."""
+"""`deluge simulate`: a simulated provider on this machine, for tests and demonstrations."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import click
 import msgspec
 
+from lm_deluge.cli.environment import setting_command
 from lm_deluge.cli.render.terminal import report, write_text
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.events import FinishReason
@@ -25,31 +26,44 @@ def _print_faults(ctx: click.Context, param: click.Parameter, value: bool) -> No
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="PORT", help="0 takes a free one. [0]")
 @click.option(
-    "--host", type=click.Choice(["127.0.0.1"]), default="127.0.0.1", help="It is only reached from this machine."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    metavar="PORT",
+    help="Port to listen on; 0 for any free port. [0]",
 )
 @click.option(
-    "--rate", type=click.FloatRange(0, min_open=True), metavar="NUMBER", help="Tokens per second. [as fast as can be]"
+    "--host",
+    type=click.Choice(["127.0.0.1"]),
+    default="127.0.0.1",
+    help="Address to listen on, only reachable from this machine.",
 )
-@click.option("--fault", "faults", multiple=True, metavar="NAME", help="A fault for each request in turn; repeatable.")
-@click.option("--always", is_flag=True, help="With one --fault: every request meets it.")
+@click.option(
+    "--rate", type=click.FloatRange(0, min_open=True), metavar="NUMBER", help="Tokens per second. [as fast as possible]"
+)
+@click.option(
+    "--fault", "faults", multiple=True, metavar="NAME", help="Fault of the next request, in turn. Repeatable."
+)
+@click.option("--always", is_flag=True, help="With one --fault: every request gets this fault.")
 @click.option(
     "--list-faults",
     is_flag=True,
     is_eager=True,
     expose_value=False,
     callback=_print_faults,
-    help="List the faults and end.",
+    help="List the faults and exit.",
 )
-@click.option("--script", metavar="FILE", help="JSON: a text, an object with text, reasoning, ..., or a list of these.")
+@click.option(
+    "--script", metavar="FILE", help="JSON file: a text, an object with text, reasoning, ..., or a list of these."
+)
 def simulate(
     port: int, host: str, rate: float | None, faults: tuple[str, ...], *, always: bool, script: str | None
 ) -> None:
-    """Serve made-up answers on 127.0.0.1 until Ctrl-C.
+    """Serve generated answers on 127.0.0.1 until Ctrl-C.
 
-    It speaks the providers' own wire APIs. A request may choose its fault itself, with the model simulator/FAULT or
-    the header x-simulator-fault.
+    The server speaks the providers' own wire APIs. A request can choose its own fault with the model simulator/FAULT
+    or the header x-simulator-fault.
     """
     simulator = Simulator(
         _read_script(script) if script else None,
@@ -106,7 +120,7 @@ def _read_script(path: str) -> list[Script]:
     except OSError as error:
         raise click.UsageError(f"Cannot read the script {path}: {error.strerror}.") from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"The script {path} is no script: {error}.") from None
+        raise click.UsageError(f"The script {path} is not valid: {error}.") from None
     if not scripts:
         raise click.UsageError(f"The script {path} is empty.")
     return scripts
@@ -115,8 +129,8 @@ def _read_script(path: str) -> list[Script]:
 async def _serve(simulator: Simulator) -> None:
     async with simulator:
         write_text(sys.stdout, f"{simulator.base_url}\n")
-        report("The simulator runs; Ctrl-C stops it. To use it from another terminal:")
-        for line in (f"OPENAI_BASE_URL={simulator.base_url}", "OPENAI_API_KEY=any-text"):
-            click.echo(f"  export {line}", err=True)  # never wrapped: it is there to be copied
-        report(f"The other wire APIs are at {simulator.url}, Mistral's below /mistral.")
+        report("The simulator is running; Ctrl-C stops it. To use it from another terminal:")
+        for name, value in (("OPENAI_BASE_URL", simulator.base_url), ("OPENAI_API_KEY", "any-text")):
+            click.echo(f"  {setting_command(name, value)}", err=True)  # without wrapping, so that it can be copied
+        report(f"The other wire APIs are at {simulator.url}, that of Mistral at {simulator.url}/mistral.")
         await simulator.serve_forever()

@@ -1,4 +1,4 @@
-"""`deluge stream`: one answer."""
+"""`deluge stream`: the answer to one prompt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 from lm_deluge.cli.options import CommandOptions, build_client, call_options, read_prompt, read_schema
 from lm_deluge.cli.render.output import choose_output
 from lm_deluge.cli.render.status_line import notes_of, summary
-from lm_deluge.cli.render.stream_view import show_stream, watch_for_lost_reader
+from lm_deluge.cli.render.stream_view import show_stream, watch_for_closed_stdout
 from lm_deluge.cli.render.terminal import report, report_aside, write_text
 from lm_deluge.client.client import LLMClient
 from lm_deluge.errors import DelugeError
@@ -24,19 +24,17 @@ from lm_deluge.response import APIResponse
 @click.command()
 @click.argument("prompt", required=False)
 @call_options
-@click.option(
-    "--image", "images", multiple=True, metavar="FILE", help="Show the model an image: path or URL. Repeatable."
-)
-@click.option("--file", "files", multiple=True, metavar="FILE", help="Give the model a document. Repeatable.")
-@click.option("--json-mode", is_flag=True, help="The answer is to be one JSON object; the prompt must say so too.")
-@click.option("--schema", metavar="FILE", help="JSON schema that the answer is to follow.")
-@click.option("--json", "as_json", is_flag=True, help="Print the whole response as one line of JSON, at the end.")
+@click.option("--image", "images", multiple=True, metavar="FILE", help="Send an image: path or URL. Repeatable.")
+@click.option("--file", "files", multiple=True, metavar="FILE", help="Send a document. Repeatable.")
+@click.option("--json-mode", is_flag=True, help="Request one JSON object; the prompt must request JSON too.")
+@click.option("--schema", metavar="FILE", help="Request an answer that follows this JSON schema.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole response as one line of JSON at the end.")
 @click.option("--quiet", "-q", is_flag=True, help="No summary on stderr.")
 def stream(prompt: str | None, **options: Any) -> None:
     """Stream the answer to PROMPT.
 
-    The answer goes to stdout: drawn while it grows on a terminal, byte for byte into a pipe. All else goes to stderr.
-    Without PROMPT, or for "-", the prompt is read from stdin.
+    The answer is written to stdout: rendered as Markdown on a terminal, byte for byte into a pipe. Everything else is
+    written to stderr. Without PROMPT, or if it is "-", the prompt is read from stdin.
     """
     settings = CommandOptions.from_options(options)
     schema = read_schema(options["schema"]) if options["schema"] else None
@@ -67,7 +65,7 @@ async def _stream(
     as_json = options["as_json"]
     output = choose_output(is_raw=settings.raw, shows_reasoning=settings.show_reasoning, is_silent=as_json)
     async with client:
-        with watch_for_lost_reader():
+        with watch_for_closed_stdout():
             try:
                 response = await show_stream(client.stream(conversation, output=schema), output)
             except DelugeError as error:

@@ -1,1 +1,1 @@
-"""What the commands show: text, tables, Markdown, the terminal."""
+"""The output of the commands: text, tables, Markdown, the terminal."""

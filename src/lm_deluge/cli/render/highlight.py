@@ -1,4 +1,4 @@
-"""Source code in colours, line by line while it is written."""
+"""Syntax highlighting, line by line while the code is written."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from lm_deluge.cli.render.lines import Row, Run
 
 __all__ = ["Highlighter"]
 
-# Lines that are looked at again to know what the next one stands in: a string, a comment, a rule of CSS.
-_ENOUGH_CONTEXT = 40
-_MOST_CONTEXT = 200
-_LONGEST_LINE = 1_000
+# Earlier lines are lexed again with each new line, because it may stand in a string or a comment that began above.
+_ENOUGH_CONTEXT = 40  # lines; enough for most functions, and cheap to lex with each read
+_MOST_CONTEXT = 200  # lines; longer strings and comments are rare, and lexing more would delay the display
+_LONGEST_LINE = 1_000  # characters; longer lines are data or minified code, for which colours help little
 
-# By token type of Pygments, the nearest parent holds.
+# By token type of Pygments. A type that is not listed has the style of its nearest listed parent.
 _STYLES = {
     "Token.Comment": "2;3",
     "Token.Keyword": "35",
@@ -33,7 +33,7 @@ _STYLES = {
     "Token.Generic.Heading": "1",
     "Token.Generic.Subheading": "35",
 }
-_SPANNING = ("Token.Literal.String", "Token.Comment")
+_MULTILINE_TYPES = ("Token.Literal.String", "Token.Comment")
 
 
 def _style_of(kind: Any) -> str:
@@ -57,25 +57,25 @@ def _find_lexer(language: str) -> Any:
 
 
 class Highlighter:
-    """The lines of one code block. A language that is not known is left in one colour."""
+    """Highlights the lines of one code block. A block in an unknown language has no colours."""
 
     def __init__(self, language: str) -> None:
         self._lexer = _find_lexer(language.lower())
         self._context: list[str] = []
 
     def row(self, line: str) -> Row:
-        """Return a line as it stands now."""
+        """Return a line that is not complete yet."""
         if self._lexer is None or len(line) > _LONGEST_LINE:
             return [Run(line)] if line else []
         return self._last_line(line)
 
     def end_line(self, line: str) -> Row:
-        """Return a line that is complete; the next one goes on behind it."""
+        """Return a complete line, and remember it as context of the next line."""
         row = self.row(line)
         if self._lexer is not None:
             self._context.append(line[:_LONGEST_LINE])
             size = len(self._context)
-            if size > _MOST_CONTEXT or (size > _ENOUGH_CONTEXT and not self._is_within()):
+            if size > _MOST_CONTEXT or (size > _ENOUGH_CONTEXT and not self._is_inside_token()):
                 self._context.clear()
         return row
 
@@ -90,7 +90,7 @@ class Highlighter:
                 row.append(Run(piece, _style_of(kind)))
         return row if "".join(run.text for run in row) == line else [Run(line)]
 
-    def _is_within(self) -> bool:
-        """Whether the next line begins inside a string or a comment."""
+    def _is_inside_token(self) -> bool:
+        """Whether the next line starts inside a string or a comment."""
         kinds = [str(kind) for kind, text in self._lexer.get_tokens("\n".join([*self._context, "x"])) if text]
-        return bool(kinds) and kinds[-1].startswith(_SPANNING)
+        return bool(kinds) and kinds[-1].startswith(_MULTILINE_TYPES)

@@ -1,8 +1,8 @@
 """Markdown within a line, while the line grows: emphasis, code, links.
 
-What is closed is settled and never looked at again. What is open (`**bold` without its end) is shown as it will be
-once it closes, and as the plain characters that it is if it never does. How far an opening may wait for its end is
-bounded, so that what might have to be drawn again always is on the screen. No character is ever lost.
+A closed span is settled: it is final and not parsed again. An open span (`**bold` without the closing marker) is shown
+as if it were closed, and as plain characters if it never closes. The length of an open span is limited, so that
+text that may be drawn again is always on the screen. No character is ever lost.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _EMPHASIS = {
     "_": ITALIC,
     "~~": STRUCK,
 }
-_MOST_EMPHASIS = 3
-_MOST_DEPTH = 8
+_MOST_EMPHASIS = 3  # the longest marker above
+_MOST_DEPTH = 8  # nested spans; answers rarely nest more than three, and deeper recursion only costs time
 
-# Only what can hardly be meant otherwise: \( and \[ open formulas in what models write, so they stay.
+# Other backslashes stay: models write formulas as \( ... \) and \[ ... \].
 _ESCAPABLE = "*_`#~|"
 
 _SPECIAL = re.compile(r"[\\`*_~\[!]")
@@ -39,7 +39,7 @@ _OPEN_LINK = re.compile(r"!?(\[[^\[\]\n]*(\]\([^)\n]*)?(\])?)?")
 
 
 class _Span(NamedTuple):
-    """What begins at a position: its runs and where it ends; `is_open` if more text may change it."""
+    """The text from a position on: its runs, its end, and whether more text may change it."""
 
     runs: list[Run]
     end: int
@@ -47,7 +47,7 @@ class _Span(NamedTuple):
 
 
 class _Source(NamedTuple):
-    """A text, and whether more of it may come."""
+    """A text to parse. If `is_final` is false more text may follow; `depth` is the number of spans around it."""
 
     text: str
     is_final: bool
@@ -59,30 +59,30 @@ def _joined(style: str, other: str) -> str:
 
 
 class InlineText:
-    """One line's text as it grows.
+    """Parses the text of one line while it grows.
 
     Args:
-        style: Of the plain text.
-        patience: How many characters an opening may wait for its end.
+        style: The style of plain text.
+        most_open: Most characters of a span that is not closed yet; a longer span is plain text.
     """
 
-    def __init__(self, style: str = "", patience: int = 400) -> None:
+    def __init__(self, style: str = "", most_open: int = 400) -> None:
         self._style = style
-        self._patience = patience
+        self._most_open = most_open
         self._pending = ""
         self._before = ""
 
     def feed(self, text: str) -> list[Run]:
-        """Add text; return the runs that it settled."""
+        """Add text; return the runs that are settled now."""
         self._pending += text
         return self._settle(is_final=False)
 
     def finish(self) -> list[Run]:
-        """Return what is left, as it is when nothing more comes."""
+        """End the line; return the remaining runs."""
         return self._settle(is_final=True)
 
     def open_runs(self) -> list[Run]:
-        """Return what is not settled as it is to be shown for now."""
+        """Return the runs that are not settled, as they are to be shown until more text comes."""
         runs: list[Run] = []
         position = 0
         source = _Source(self._pending, is_final=False)
@@ -100,9 +100,9 @@ class InlineText:
             before = source.text[position - 1] if position else self._before
             span = _next_span(source, position, self._style, before)
             if span.is_open:
-                if len(source.text) - position <= self._patience:
+                if len(source.text) - position <= self._most_open:
                     break
-                # It waited long enough: it is the plain characters that it looks like.
+                # The span is too long: its marker is plain text.
                 end = position + len(_run_at(source.text, position))
                 span = _Span([Run(source.text[position:end], self._style)], end)
             settled += span.runs
@@ -119,7 +119,7 @@ def _run_at(text: str, position: int) -> str:
 
 
 def _next_span(source: _Source, position: int, style: str, before: str) -> _Span:
-    """Return what begins at `position`: plain text up to the next sign, or what the sign opens."""
+    """Return the plain text from `position` up to the next special character, or the span that starts there."""
     text = source.text
     special = _SPECIAL.search(text, position)
     if special is None or special.start() > position:
@@ -159,13 +159,13 @@ def _code(source: _Source, position: int, style: str, before: str) -> _Span:
 
 
 def _code_text(text: str) -> str:
-    """Drop the one space on each side that sets off backticks within."""
+    """Drop one space on each side: Markdown requires it around code that starts or ends with a backtick."""
     is_padded = text.startswith(" ") and text.endswith(" ") and text.strip()
     return text[1:-1] if is_padded else text
 
 
 def _find_run(text: str, start: int, fence: str) -> int | None:
-    """Return where a run of exactly the characters of `fence` begins."""
+    """Return the position of the next run of backticks that is as long as `fence`."""
     position = text.find(fence, start)
     while position >= 0:
         run = _run_at(text, position)
@@ -180,7 +180,7 @@ def _emphasis(source: _Source, position: int, style: str, before: str) -> _Span:
     run = _run_at(text, position)
     start = position + len(run)
     if start == len(text):
-        # Nothing says yet what it opens, so nothing is shown yet.
+        # The next character decides whether the marker opens a span, so it is not shown yet.
         shown = [Run(run, style)] if source.is_final else []
         return _Span(shown, start, is_open=not source.is_final)
     if run not in _EMPHASIS or not _can_open(run, before, text[start]):
@@ -192,10 +192,10 @@ def _emphasis(source: _Source, position: int, style: str, before: str) -> _Span:
     if source.is_final:
         return _literal(text, position, style)
     inner = text[start : len(text) if end is None else end]
-    return _Span(_inner(_without_marks(inner, run[0]), inner_style, source.depth), len(text), is_open=True)
+    return _Span(_inner(_without_closing(inner, run[0]), inner_style, source.depth), len(text), is_open=True)
 
 
-def _without_marks(text: str, mark: str) -> str:
+def _without_closing(text: str, mark: str) -> str:
     return text.rstrip(mark) if text.endswith(mark) else text
 
 
@@ -204,7 +204,7 @@ def _can_open(run: str, before: str, after: str) -> bool:
 
 
 def _inner(text: str, style: str, depth: int) -> list[Run]:
-    """Return the runs within a span."""
+    """Return the runs inside a span."""
     runs: list[Run] = []
     position = 0
     source = _Source(text, is_final=True, depth=depth + 1)
@@ -217,7 +217,7 @@ def _inner(text: str, style: str, depth: int) -> list[Run]:
 
 
 def _find_closer(text: str, start: int, marker: str) -> tuple[int | None, bool]:
-    """Return where the emphasis that `marker` opened ends, and whether more text could not change that."""
+    """Return the position of the closing marker, and whether more text cannot change the result."""
     position = start
     mark = marker[0]
     while position < len(text):
@@ -241,7 +241,7 @@ def _find_closer(text: str, start: int, marker: str) -> tuple[int | None, bool]:
 
 def _closes(text: str, position: int, end: int, marker: str) -> bool:
     length = end - position
-    # `**a *b***`: the last three close both; a pair within single ones opens or closes something else.
+    # In `**a *b***` the last three close both spans. Two inside a span of single markers belong to another span.
     fits = length == len(marker) or (len(marker) > 1 and length == _MOST_EMPHASIS)
     if not fits or text[position - 1].isspace():
         return False

@@ -1,4 +1,4 @@
-"""Styled text, cut into rows of a terminal."""
+"""Styled text, wrapped into rows of a terminal."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from rich.cells import get_character_cell_size
 
 __all__ = ["Row", "Run", "Wrapper", "cells_of", "paint", "row_of", "without_colours"]
 
-_TAB_CELLS = 4
+_TAB_CELLS = 4  # terminals use 8; 4 keeps indented code and lists within narrow windows
 _EMOJI_VARIANT = "\ufe0f"
 _REGIONAL = range(0x1F1E6, 0x1F200)
-_WIDE = 2
+_WIDE = 2  # cells of ideographs and emoji: https://www.unicode.org/reports/tr11/
 
 
 class Run(NamedTuple):
-    """Text in one style; `style` is what stands in the escape sequence: "1;36" is bold and cyan."""
+    """Text in one style. `style` has the parameters of the escape sequence: "1;36" is bold and cyan."""
 
     text: str
     style: str = ""
@@ -26,10 +26,10 @@ Row = list[Run]
 
 
 def _cells(char: str) -> int:
-    """Return how many cells a character takes at most.
+    """Return the maximum of cells that a character takes.
 
-    Terminals disagree about joined emoji. Counting each part for itself is never too small, so a row is never
-    longer than the screen is wide, and that is what redrawing rests on.
+    Terminals disagree about joined emoji. The sum of their parts is never too small, so a row never exceeds the width
+    of the screen; a redraw relies on that.
     """
     if char == _EMOJI_VARIANT:
         return 1
@@ -37,25 +37,25 @@ def _cells(char: str) -> int:
 
 
 def cells_of(text: str) -> int:
-    """Return how many cells a text takes at most."""
+    """Return the maximum of cells that a text takes."""
     if text.isascii():
         return len(text)
     return sum(_cells(char) for char in text)
 
 
 def row_of(text: str, style: str = "") -> Row:
-    """Return a row of one style."""
+    """Return a row with one run, or an empty row."""
     return [Run(text, style)] if text else []
 
 
 def without_colours(run: Run) -> Run:
-    """Return the run with bold, italic and the like, but in the terminal's own colours."""
+    """Return the run with bold, italic and underline, but without colours."""
     kept = [code for code in run.style.split(";") if not code.startswith("3") or code == "3"]
     return Run(run.text, ";".join(kept))
 
 
 def paint(row: Row) -> str:
-    """Return a row with its escape sequences; neighbours of one style share one."""
+    """Return a row with escape sequences, one for neighbours of the same style."""
     pieces: list[str] = []
     last = ""
     for text, style in row:
@@ -77,12 +77,12 @@ def _add(row: Row, run: Run) -> None:
 
 @dataclass
 class Wrapper:
-    """Wraps words while they arrive. Its state is one row and one word, however long the text.
+    """Wraps words while they arrive. Its state is one row and one word, regardless of the length of the text.
 
     Attributes:
         width: Cells of a row.
-        hang: What stands before each further row: the indentation of a list item, say.
-        by_words: Cut between words; else only where the row is full, as code wants it.
+        hang: The prefix of each row after the first, for example the indentation of a list item.
+        by_words: Whether to break rows between words; else rows are broken when they are full, as for code.
     """
 
     width: int
@@ -92,11 +92,11 @@ class Wrapper:
     _row_cells: int = 0
     _word: Row = field(default_factory=list)
     _word_cells: int = 0
-    _is_empty: bool = True  # nothing but indentation in the row
-    _is_cut: bool = False  # in the middle of a word that is longer than a row
+    _is_empty: bool = True  # the row has only its indentation
+    _is_cut: bool = False  # inside a word that is longer than a row
 
     def copy(self) -> Wrapper:
-        """Return a wrapper that goes on by itself."""
+        """Return an independent copy."""
         new = Wrapper(self.width, self.hang, self.by_words)
         new._row, new._row_cells = list(self._row), self._row_cells
         new._word, new._word_cells = list(self._word), self._word_cells
@@ -110,7 +110,7 @@ class Wrapper:
             self._row_cells += cells_of(run.text)
 
     def feed(self, run: Run) -> list[Row]:
-        """Add text; return the rows that it completed."""
+        """Add text; return the rows that are complete now."""
         done: list[Row] = []
         text, style = run
         word: list[str] = []
@@ -121,7 +121,7 @@ class Wrapper:
                 continue
             cells = _cells(char)
             if cells == _WIDE and self.by_words and (word or self._word_cells):
-                # Between ideographs, which know no spaces, a row may end anywhere.
+                # Text in ideographs has no spaces: a row may end between any two of them.
                 self._grow(word, style, done)
                 self._end_word(done)
             word.append(char)
@@ -131,7 +131,7 @@ class Wrapper:
         return done
 
     def _grow(self, letters: list[str], style: str, done: list[Row]) -> None:
-        """Add letters to the word; one that is longer than a row begins on a row of its own and is cut."""
+        """Add letters to the word. A word that is longer than a row starts on a new row and is cut."""
         if not letters:
             return
         text = "".join(letters)
@@ -159,7 +159,7 @@ class Wrapper:
         self._end_word(done)
         cells = 1 if char == " " else _TAB_CELLS - self._row_cells % _TAB_CELLS
         if self._row_cells + cells > self.width and self.by_words:
-            return  # a space at the edge is what the row's end stands for
+            return  # the end of the row stands for the space
         for _ in range(cells):
             self._put(Run(" ", style), 1, done)
 
@@ -189,11 +189,11 @@ class Wrapper:
         self._is_empty = True
 
     def rest(self) -> list[Row]:
-        """Return the rows that are not complete: the last one, or two where a word no longer fits."""
+        """Return the incomplete rows: the last row, and another row if the current word does not fit."""
         return self.copy().finish()
 
     def finish(self) -> list[Row]:
-        """Return the rows that were not returned yet."""
+        """End the text; return the remaining rows."""
         done: list[Row] = []
         self._end_word(done)
         return [*done, self._row]

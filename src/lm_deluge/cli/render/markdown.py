@@ -1,7 +1,7 @@
-"""Markdown of an answer while it is written: rows that are done, and those that may still change.
+"""Markdown of an answer while it is written: rows that are final, and rows that may still change.
 
-It is line-oriented: a line that has ended is drawn once and never again, but for a table that still grows. So a long
-answer scrolls as it should, and costs the same per token from its first line to its last.
+It works by lines: a line that has ended is final, except in a table that still grows. So a long answer scrolls
+correctly, and the cost per token does not grow with the length of the answer.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _DEEP_HEADING_STYLE = "1;3"
 _MARK_STYLE = "36"
 _DIM = "2"
 _BOXES = {" ": "\u2610 ", "x": "\u2611 "}
-_WIDEST_RULE = 60
+_WIDEST_RULE = 60  # cells; longer rules distract in wide windows
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """How a line begins: what stands before it, before its further rows, and its style."""
+    """How to draw a line. `hang` is the prefix of further rows; `length` characters of the line are replaced."""
 
     prefix: Row
     hang: Row
@@ -42,7 +42,7 @@ class _Shape:
 
 
 def _shape(line: str) -> _Shape:
-    """Return how `line` is to be drawn, and how many of its characters that replaces."""
+    """Return the shape of a line: heading, quote, list item or plain text."""
     heading = _HEADING.match(line)
     if heading:
         return _Shape([], [], _HEADING_STYLES.get(len(heading[1]), _DEEP_HEADING_STYLE), heading.end())
@@ -51,8 +51,8 @@ def _shape(line: str) -> _Shape:
     start = quote.end() if quote else 0
     item = _ITEM.match(line, start)
     if item is None:
-        blanks = "" if quote else line[: len(line) - len(line.lstrip())]
-        return _Shape([*bars, *row_of(blanks)], [*bars, *row_of(blanks)], "3" if quote else "", start + len(blanks))
+        spaces = "" if quote else line[: len(line) - len(line.lstrip())]
+        return _Shape([*bars, *row_of(spaces)], [*bars, *row_of(spaces)], "3" if quote else "", start + len(spaces))
     indent, mark, _, box = item.groups()
     sign = "\u2022" if mark in "-*+" else mark
     if box:
@@ -65,12 +65,12 @@ def _shape(line: str) -> _Shape:
 
 
 class _TextLine:
-    """A line of text that grows: its inline marks, wrapped."""
+    """A line of text while it grows, with inline Markdown, wrapped."""
 
-    def __init__(self, shape: _Shape, width: int, patience: int) -> None:
-        # In a narrow window, deep lists are not to be pressed against its right edge.
+    def __init__(self, shape: _Shape, width: int, most_open: int) -> None:
+        # In a narrow window the indentation of deep lists would leave no room for text.
         is_deep = sum(cells_of(run.text) for run in shape.hang) > width // 2
-        self._inline = InlineText(shape.style, patience)
+        self._inline = InlineText(shape.style, most_open)
         self._wrapper = Wrapper(width, [] if is_deep else shape.hang)
         self._wrapper.indent([] if is_deep else shape.prefix)
 
@@ -91,7 +91,7 @@ class _TextLine:
 
 
 class _CodeBlock:
-    """The lines between two fences."""
+    """The lines of a fenced code block."""
 
     def __init__(self, fence: str, language: str, width: int) -> None:
         self._fence = fence
@@ -115,11 +115,11 @@ class _CodeBlock:
 
 
 class Markdown:
-    """Turns text into rows.
+    """Turns Markdown into rows.
 
     Args:
         width: Cells of a row.
-        height: Rows of the screen; what may be drawn again is kept well below it.
+        height: Rows of the screen. Fewer rows than that may change: rows that scrolled off cannot be drawn again.
     """
 
     def __init__(self, width: int, height: int) -> None:
@@ -131,15 +131,15 @@ class Markdown:
         self._table: Table | None = None
 
     def resize(self, width: int, height: int) -> None:
-        """Go on in a window of another size; what is drawn stays as it is."""
+        """Use another size for the rows that follow."""
         self._width = max(width, 8)
         self._most_rows = max(height - 4, 2)
-        self._patience = max(self._width * self._most_rows // 2, 16)
+        self._most_open = max(self._width * self._most_rows // 2, 16)
         if self._text is not None:
             self._text.resize(self._width)
 
     def feed(self, text: str) -> list[Row]:
-        """Add text; return the rows that it completed."""
+        """Add text; return the rows that are final now."""
         done: list[Row] = []
         first, *others = text.split("\n")
         if first:
@@ -151,7 +151,7 @@ class Markdown:
         return done
 
     def finish(self) -> list[Row]:
-        """Return what is left, as it is when nothing more comes."""
+        """End the text; return the remaining rows."""
         done = self._end_line() if self._line or self._text or self._long else []
         done += self._end_table()
         self._code = None
@@ -176,16 +176,16 @@ class Markdown:
         if self._long is not None:
             return self._long.feed(Run(piece))
         self._line += piece
-        if len(self._line) > self._patience:
-            return self._give_up_on_line()
+        if len(self._line) > self._most_open:
+            return self._draw_unparsed()
         if self._code is not None or is_table_line(self._line) or _UNDECIDED.fullmatch(self._line):
             return []
         if _FENCE.fullmatch(self._line):
             return []
         return [*self._end_table(), *self._start_text()]
 
-    def _give_up_on_line(self) -> list[Row]:
-        """Let a line through that is too long to be understood as a whole."""
+    def _draw_unparsed(self) -> list[Row]:
+        """Draw the start of a line that is too long to wait for its end."""
         done = self._end_table()
         if self._code is None:
             return [*done, *self._start_text()]
@@ -196,7 +196,7 @@ class Markdown:
     def _start_text(self) -> list[Row]:
         line, self._line = self._line, ""
         shape = _shape(line)
-        self._text = _TextLine(shape, self._width, self._patience)
+        self._text = _TextLine(shape, self._width, self._most_open)
         return self._text.feed(line[shape.length :])
 
     def _end_line(self) -> list[Row]:
@@ -218,7 +218,7 @@ class Markdown:
         return self._plain(line)
 
     def _end_whole_line(self, line: str) -> list[Row]:
-        """Draw a line of which the beginning alone did not say what it is."""
+        """Draw a line whose kind depends on the whole line."""
         if is_table_line(line):
             return self._add_to_table(line)
         done = self._end_table()
@@ -245,7 +245,7 @@ class Markdown:
 
     def _text_rows(self, line: str) -> list[Row]:
         shape = _shape(line)
-        text = _TextLine(shape, self._width, self._patience)
+        text = _TextLine(shape, self._width, self._most_open)
         return [*text.feed(line[shape.length :]), *text.finish()]
 
     def _plain(self, line: str) -> list[Row]:

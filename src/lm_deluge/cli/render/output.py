@@ -1,4 +1,4 @@
-"""Where an answer goes: byte for byte into a pipe, readable onto a terminal, nowhere."""
+"""The outputs of an answer: bytes into a pipe, rendered text on a terminal, or none."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ __all__ = ["Output", "choose_output"]
 _REASONING_STYLE = "2;3"
 
 
-class _Sink(Protocol):
-    """Takes text as it comes."""
+class _Writer(Protocol):
+    """Writes text as it arrives."""
 
     def write(self, text: str) -> None: ...
 
     def end(self) -> None: ...
 
 
-class _NullSink:
-    """For text that nobody wants to see."""
+class _NullWriter:
+    """Writes nothing."""
 
     def write(self, text: str) -> None:
-        """Drop it."""
+        """Discard the text."""
 
     def end(self) -> None:
-        """Nothing was begun."""
+        """Do nothing."""
 
 
-class _BytesSink:
-    """A pipe or a file: the text itself, flushed at once."""
+class _UnchangedWriter:
+    """Writes the unchanged text to a pipe or a file, and flushes it at once."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -43,11 +43,11 @@ class _BytesSink:
         write_text(self._file, text)
 
     def end(self) -> None:
-        """Add nothing: what comes out is what the model wrote."""
+        """Add nothing: the output has only the text of the model."""
 
 
-class _PlainSink:
-    """A terminal without any escape sequence of ours."""
+class _PlainWriter:
+    """Writes to a terminal without escape sequences."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -64,8 +64,8 @@ class _PlainSink:
         self._is_line_open = False
 
 
-class _MarkdownSink:
-    """A terminal on which the answer is drawn while it grows."""
+class _MarkdownWriter:
+    """Renders Markdown on a terminal while it grows."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
@@ -84,8 +84,8 @@ class _MarkdownSink:
         self._markdown = None
 
 
-class _ReasoningSink:
-    """A terminal on which reasoning is drawn, set off from the answer."""
+class _ReasoningWriter:
+    """Writes reasoning to a terminal, in a different style than the answer."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
@@ -115,38 +115,38 @@ class _ReasoningSink:
 
 
 class Output:
-    """Answer, reasoning and status of one command, each in its place.
+    """The outputs of one command: answer, reasoning and status line.
 
-    Text and reasoning may alternate; the one is ended where the other begins.
+    Text and reasoning may alternate; the output of one is ended before the other is written.
     """
 
-    def __init__(self, answer: _Sink, reasoning: _Sink, screens: list[Screen], status: Screen | None) -> None:
+    def __init__(self, answer: _Writer, reasoning: _Writer, screens: list[Screen], status: Screen | None) -> None:
         self._answer = answer
         self._reasoning = reasoning
-        self._open: _Sink | None = None
+        self._open: _Writer | None = None
         self._screens = screens
         self._status = status
 
     @property
     def has_status(self) -> bool:
-        """Whether anybody sees a status line."""
+        """Whether a status line is shown."""
         return self._status is not None
 
     def write(self, text: str) -> None:
-        """Show a piece of the answer."""
+        """Write text of the answer."""
         self._write(self._answer, text)
 
     def write_reasoning(self, text: str) -> None:
-        """Show a piece of the reasoning."""
+        """Write text of the reasoning."""
         self._write(self._reasoning, text)
 
-    def _write(self, sink: _Sink, text: str) -> None:
-        if not text or isinstance(sink, _NullSink):
+    def _write(self, writer: _Writer, text: str) -> None:
+        if not text or isinstance(writer, _NullWriter):
             return
-        if self._open is not None and self._open is not sink:
+        if self._open is not None and self._open is not writer:
             self._open.end()
-        self._open = sink
-        sink.write(text)
+        self._open = writer
+        writer.write(text)
 
     def show_status(self, status: str) -> None:
         """Draw the status line again."""
@@ -154,7 +154,7 @@ class Output:
             self._status.update_status(status)
 
     def end(self) -> None:
-        """Bring what was begun to its end and take the status line away."""
+        """End the current output and remove the status line."""
         if self._open is not None:
             self._open.end()
         self._open = None
@@ -163,37 +163,37 @@ class Output:
 
 
 def choose_output(*, is_raw: bool, shows_reasoning: bool, is_silent: bool = False) -> Output:
-    """Return where an answer goes, from what stdout and stderr are.
+    """Return the output for the kinds of stdout and stderr.
 
     Args:
-        is_raw: No Markdown and no escape sequences, whatever they are.
-        shows_reasoning: The reasoning goes to stderr.
-        is_silent: The answer itself is not shown.
+        is_raw: Whether Markdown and escape sequences are off on terminals, too.
+        shows_reasoning: Whether the reasoning is written to stderr.
+        is_silent: Whether the answer is not written.
     """
     out, err = sys.stdout, sys.stderr
     err_screen = None if is_raw else open_screen(err)
     out_screen = err_screen if is_same_terminal(out, err) else (None if is_raw else open_screen(out))
-    answer = _NullSink() if is_silent else _answer_sink(out, out_screen)
-    reasoning = _reasoning_sink(err, err_screen) if shows_reasoning else _NullSink()
+    answer = _NullWriter() if is_silent else _answer_writer(out, out_screen)
+    reasoning = _reasoning_writer(err, err_screen) if shows_reasoning else _NullWriter()
     screens = [screen for screen in (err_screen, out_screen) if screen is not None]
     return Output(answer, reasoning, screens, err_screen)
 
 
-def _answer_sink(file: TextIO, screen: Screen | None) -> _Sink:
+def _answer_writer(file: TextIO, screen: Screen | None) -> _Writer:
     if screen is not None:
-        return _MarkdownSink(screen)
-    return _PlainSink(file) if is_terminal(file) else _BytesSink(file)
+        return _MarkdownWriter(screen)
+    return _PlainWriter(file) if is_terminal(file) else _UnchangedWriter(file)
 
 
-def _reasoning_sink(file: TextIO, screen: Screen | None) -> _Sink:
+def _reasoning_writer(file: TextIO, screen: Screen | None) -> _Writer:
     if screen is not None:
-        return _ReasoningSink(screen)
-    # Also in a file, what comes after the reasoning begins on a line of its own.
-    return _PlainSink(file) if is_terminal(file) else _LinesSink(file)
+        return _ReasoningWriter(screen)
+    # In a file, too, the text after the reasoning starts on a new line.
+    return _PlainWriter(file) if is_terminal(file) else _LinesWriter(file)
 
 
-class _LinesSink(_BytesSink):
-    """A pipe or a file that takes more than one text, one below the other."""
+class _LinesWriter(_UnchangedWriter):
+    """Writes several texts to a pipe or a file, each from a new line on."""
 
     def __init__(self, file: TextIO) -> None:
         super().__init__(file)

@@ -1,4 +1,4 @@
-"""How a stream goes, in one line: while it runs, and when it is over."""
+"""The status line of a running stream, and the summary after its end."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from lm_deluge.response import APIResponse
 
 __all__ = ["notes_of", "running_status", "summary", "totals"]
 
-_CENT = 0.01
-_MINUTE = 60.0
+_CENT = 0.01  # dollars; below a tenth of a cent, costs need six decimal places
+_MINUTE = 60.0  # seconds
 
 
 def _seconds(seconds: float) -> str:
@@ -28,7 +28,7 @@ def _dollars(cost: float) -> str:
 
 
 def running_status(response: APIResponse, *, activity: str) -> str:
-    """Return the line below an answer that still grows."""
+    """Return the status line of a running stream."""
     stats = response.stats
     items = [visible_line(response.model_internal), activity]
     if stats is not None and stats.time_to_first_token is not None:
@@ -44,7 +44,7 @@ def running_status(response: APIResponse, *, activity: str) -> str:
 
 
 def summary(response: APIResponse) -> str:
-    """Return the line below an answer that is over."""
+    """Return the summary of a complete answer."""
     items = [visible_line(response.model_external or response.model_internal)]
     usage, stats = response.usage, response.stats
     if usage is not None:
@@ -64,7 +64,7 @@ def summary(response: APIResponse) -> str:
 
 
 def totals(input_tokens: int, output_tokens: int, cost: float | None, *, is_estimated: bool) -> str:
-    """Return what a whole conversation took."""
+    """Return the tokens and cost of several answers."""
     mark = "~" if is_estimated else ""
     items = [f"{mark}{input_tokens} tokens in, {mark}{output_tokens} out"]
     if cost is not None:
@@ -73,20 +73,20 @@ def totals(input_tokens: int, output_tokens: int, cost: float | None, *, is_esti
 
 
 _REASONS = {
-    "length": "The answer was cut: it reached the limit of --max-tokens, or the model's own.",
-    "content_filter": "The answer was cut by the provider's content filter.",
+    "length": "The answer was cut off: it reached the limit of --max-tokens or of the model.",
+    "content_filter": "The provider's content filter cut the answer off.",
     "refusal": "The model refused to answer.",
     "pause": "The provider paused the answer; it is not complete.",
-    "error": "The provider ended the answer because of an error of its own.",
+    "error": "The provider ended the answer because of an internal error.",
 }
 _WARNINGS = {
-    "other_model": "Another model answered than the one that was asked.",
-    "buffered_upstream": "Something between here and the provider held the answer back and passed it on at once.",
+    "other_model": "A different model answered than the requested model.",
+    "buffered_upstream": "A proxy buffered the answer and delivered it all at once.",
 }
 
 
 def notes_of(response: APIResponse) -> list[str]:
-    """Return what a user should know of an answer that its text does not say."""
+    """Return notices about an answer: an incomplete end, warnings, tool calls and sources."""
     notes = [_REASONS[response.finish_reason]] if response.finish_reason in _REASONS else []
     notes += [_WARNINGS[warning] for warning in response.warnings if warning in _WARNINGS]
     for call in response.tool_calls:

@@ -1,4 +1,4 @@
-"""Shows one stream while it runs."""
+"""Shows a stream while it runs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from lm_deluge.client.stream import Stream
 from lm_deluge.events import Event, MediaDelta, ReasoningDelta, RefusalDelta, TextDelta
 from lm_deluge.response import APIResponse
 
-__all__ = ["show_stream", "watch_for_lost_reader"]
+__all__ = ["show_stream", "watch_for_closed_stdout"]
 
-_STATUS_EVERY_S = 0.1
+_STATUS_EVERY_S = 0.1  # smooth for the eye, and few writes for a slow terminal
 
 
 class _Activity:
-    """What the model does, in a word."""
+    """The current activity of the model, in one word."""
 
     def __init__(self) -> None:
         self.word = "waiting"
@@ -38,13 +38,11 @@ _WORDS: dict[type, str] = {
 
 
 async def show_stream(stream: Stream, output: Output) -> APIResponse:
-    """Show the stream as it comes and return the answer.
-
-    However it ends, the output is ended too and the connection closed.
+    """Show a stream while it runs and return the answer. At any end the output is ended and the connection closed.
 
     Raises:
-        DelugeError: The call failed; what came before was shown.
-        BrokenPipeError: Nobody reads the output any more.
+        DelugeError: The call failed; the text before the failure was shown.
+        BrokenPipeError: The program that reads the output has ended.
     """
     activity = _Activity()
     ticker = asyncio.ensure_future(_draw_status(stream, output, activity)) if output.has_status else None
@@ -61,7 +59,7 @@ async def show_stream(stream: Stream, output: Output) -> APIResponse:
 
 
 def _write(events: list[Event], output: Output) -> None:
-    """Write all text of one read at once, its kinds in order."""
+    """Write text and reasoning of one read, in order, with as few writes as possible."""
     text: list[str] = []
     for event in events:
         if isinstance(event, TextDelta | RefusalDelta):
@@ -84,10 +82,10 @@ async def _draw_status(stream: Stream, output: Output, activity: _Activity) -> N
 
 
 @contextlib.contextmanager
-def watch_for_lost_reader() -> Iterator[None]:
-    """End the current task with `BrokenPipeError` as soon as nobody reads stdout any more.
+def watch_for_closed_stdout() -> Iterator[None]:
+    """End the current task with BrokenPipeError as soon as the program that reads stdout ends.
 
-    Without it, that would only show at the next write, and a model that thinks would think on.
+    Otherwise only the next write would fail, and a model that thinks for minutes would be paid for in vain.
     """
     descriptor = _pipe_of_stdout()
     if descriptor is None:
@@ -96,24 +94,24 @@ def watch_for_lost_reader() -> Iterator[None]:
     watched: int = descriptor
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
-    is_lost = False
+    is_closed = False
 
-    def lose() -> None:
-        nonlocal is_lost
-        is_lost = True
+    def on_closed() -> None:
+        nonlocal is_closed
+        is_closed = True
         loop.remove_reader(watched)
         if task is not None:
             task.cancel()
 
     try:
-        loop.add_reader(watched, lose)
+        loop.add_reader(watched, on_closed)
     except (OSError, NotImplementedError):
         yield
         return
     try:
         yield
     except asyncio.CancelledError:
-        if is_lost and task is not None and task.uncancel() == 0:
+        if is_closed and task is not None and task.uncancel() == 0:
             raise BrokenPipeError from None
         raise
     finally:
@@ -121,7 +119,7 @@ def watch_for_lost_reader() -> Iterator[None]:
 
 
 def _pipe_of_stdout() -> int | None:
-    """Return the descriptor of stdout where its other end can be watched: of a pipe, on Linux."""
+    """Return the descriptor of stdout if it is a pipe on Linux: elsewhere `add_reader` does not notice its end."""
     import os
     import stat
 

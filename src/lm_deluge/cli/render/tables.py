@@ -1,4 +1,4 @@
-"""Tables of an answer: columns side by side, however narrow the terminal."""
+"""Tables of an answer, with columns that fit the width of the terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Table", "is_table_line", "is_table_rule"]
 
 _RULE = re.compile(r"\s*\|?(\s*:?-+:?\s*\|)*\s*:?-+:?\s*\|?\s*")
 _GAP = " \u2502 "
-_NARROWEST = 4
+_NARROWEST = 4  # cells of a column; narrower columns are unreadable, so such a table is shown as plain lines
 
 
 def is_table_line(line: str) -> bool:
@@ -20,7 +20,7 @@ def is_table_line(line: str) -> bool:
 
 
 def is_table_rule(line: str) -> bool:
-    """Whether a line is what stands between the head of a table and its body."""
+    """Whether a line is the rule between the header of a table and its body."""
     return "-" in line and _RULE.fullmatch(line) is not None
 
 
@@ -57,11 +57,11 @@ def _alignments(rule: str) -> list[str]:
 
 
 class Table:
-    """Rows in columns, laid out anew while the table grows, as long as all of it is on the screen.
+    """Lays out the rows of a table, and does so again for each new row while all of the table is on the screen.
 
     Args:
         width: Cells of a row of the terminal.
-        most_rows: So many rows can still be drawn again; what is above them keeps its columns.
+        most_rows: Most rows that can be drawn again. In a longer table the columns keep their widths.
     """
 
     def __init__(self, width: int, most_rows: int) -> None:
@@ -73,16 +73,16 @@ class Table:
 
     @property
     def lines(self) -> list[str]:
-        """The lines as they were written."""
+        """The source lines."""
         return self._lines
 
     @property
     def is_table(self) -> bool:
-        """Whether the second line says that this is a table."""
+        """Whether the second line is the rule of a table."""
         return len(self._lines) > 1 and is_table_rule(self._lines[1])
 
     def add(self, line: str) -> list[Row]:
-        """Add a complete line; return the rows that are not drawn again."""
+        """Add a complete line; return the rows that are final now."""
         self._lines.append(line)
         if not self.is_table:
             return []
@@ -94,12 +94,12 @@ class Table:
         return rows
 
     def rows(self, partial: str = "") -> list[Row]:
-        """Return what can still change, with a last line that is not complete."""
+        """Return the rows that may still change; `partial` is the last line if it is not complete."""
         lines = [*self._lines, partial] if partial else self._lines
         return self._rows(lines, self._settled)
 
     def _column_widths(self, lines: list[str]) -> list[int]:
-        """Return how wide the columns are for what is still to be drawn: at least as wide as they were."""
+        """Return the widths of the columns, not narrower than before unless the terminal is too narrow."""
         cells = [
             _split(line) for index, line in enumerate(lines) if index != 1 and (index == 0 or index >= self._settled)
         ]
@@ -134,8 +134,8 @@ def _wrapped(runs: Row, width: int) -> list[Row]:
 
 
 def _side_by_side(cells: list[str], widths: list[int], aligned: list[str], style: str) -> list[Row]:
-    """Return one row of the table: as many rows of the screen as its highest cell needs."""
-    # More cells than columns: the last column takes the rest, so that nothing is lost.
+    """Return one row of the table, as several rows of the screen if a cell is wrapped."""
+    # Cells beyond the last column are joined to the last column, so that no text is lost.
     if len(cells) > len(widths):
         cells = [*cells[: len(widths) - 1], " | ".join(cells[len(widths) - 1 :])]
     columns = [_wrapped(_runs(cell, style), width) for cell, width in zip(cells, widths, strict=False)]

@@ -1,18 +1,21 @@
-"""A terminal: rows that scroll by for good, a few below them that may be drawn again, and a status line.
+"""A terminal: final rows, below them live rows that may be drawn again, and a status line.
 
-What is drawn again is written over in place, in one write, without being erased first: nothing flickers, and what has
-scrolled off is left to the terminal's own scrollback. The cursor rests at the end of the text.
+A redraw overwrites the live rows in place, in one write and without erasing them first, so the screen does not flicker.
+Final rows are never drawn again, so the scrollback of the terminal is correct. The cursor stands at the end of
+the text.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from typing import TextIO
 
 from lm_deluge.cli.environment import has_colours, is_dumb_terminal
 from lm_deluge.cli.render.lines import Row, Run, Wrapper, cells_of, paint, row_of, without_colours
+from lm_deluge.cli.render.windows_console import enable_escape_sequences, is_console
 
 __all__ = [
     "SEPARATOR",
@@ -28,46 +31,60 @@ __all__ = [
 _ERASE_RIGHT = "\x1b[K"
 _ERASE_BELOW = "\x1b[J"
 _STATUS_STYLE = "2"
+_DEFAULT_SIZE = os.terminal_size((80, 24))  # the size of a VT100, which programs assume where the size is unknown
 
 SEPARATOR = " \u00b7 "
 """Between the items of a status line."""
 
 
 def is_terminal(file: TextIO) -> bool:
-    """Whether `file` is a terminal; a closed one is none."""
+    """Whether `file` is a terminal. A closed file is not."""
     try:
-        return file.isatty()
-    except (ValueError, AttributeError):
+        return file.isatty() and is_console(file.fileno())
+    except (OSError, ValueError, AttributeError):
         return False
 
 
 def is_same_terminal(one: TextIO, other: TextIO) -> bool:
-    """Whether both files are the same terminal, so that what is written to them mixes."""
+    """Whether both files are the same terminal, so that their texts mix."""
     if not (is_terminal(one) and is_terminal(other)):
         return False
+    if sys.platform == "win32":
+        return True  # a process has at most one console
     return os.fstat(one.fileno()).st_rdev == os.fstat(other.fileno()).st_rdev
 
 
 def write_text(file: TextIO, text: str) -> None:
-    """Write text as it is, in UTF-8 whatever the locale says, and flush."""
+    """Write text without changes, in UTF-8 in any locale, and flush.
+
+    Raises:
+        BrokenPipeError: The program that reads the file has ended.
+    """
     buffer = getattr(file, "buffer", None)
-    if buffer is None:
-        file.write(text)
-    else:
-        file.flush()
-        buffer.write(text.encode("utf-8", "replace"))
-        buffer.flush()
-        return
-    file.flush()
+    try:
+        if buffer is None:
+            file.write(text)
+            file.flush()
+        else:
+            file.flush()
+            buffer.write(text.encode("utf-8", "replace"))
+            buffer.flush()
+    except OSError as error:
+        # https://github.com/python/cpython/issues/79935
+        if sys.platform == "win32" and error.errno == errno.EINVAL:
+            raise BrokenPipeError(errno.EPIPE, "the reader of the pipe has ended") from error
+        raise
 
 
 def open_screen(file: TextIO) -> Screen | None:
-    """Return the screen behind `file`, None where it is no terminal or one that knows no escape sequences."""
-    return Screen(file) if is_terminal(file) and not is_dumb_terminal() else None
+    """Return the screen of `file`, or None if it is not a terminal or does not support escape sequences."""
+    if not is_terminal(file) or is_dumb_terminal():
+        return None
+    return Screen(file) if enable_escape_sequences(file.fileno()) else None
 
 
 class Screen:
-    """Draws on one terminal. Rows must be made for `width`."""
+    """Draws on one terminal. Rows must not be wider than `width`."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -82,31 +99,32 @@ class Screen:
 
     def _size(self) -> os.terminal_size:
         try:
-            return os.get_terminal_size(self._file.fileno())
+            size = os.get_terminal_size(self._file.fileno())
+            return os.terminal_size((size.columns or _DEFAULT_SIZE.columns, size.lines or _DEFAULT_SIZE.lines))
         except (OSError, ValueError):
-            return os.terminal_size((80, 24))
+            return _DEFAULT_SIZE
 
     @property
     def width(self) -> int:
-        """Cells that a row may have: the last column stays free, for terminals that wrap there differ."""
-        return max((self._size().columns or 80) - 1, 1)
+        """Most cells of a row. The last column stays free, because terminals differ in how they wrap there."""
+        return max(self._size().columns - 1, 1)
 
     @property
     def height(self) -> int:
         """Rows of the screen."""
-        return self._size().lines or 24
+        return self._size().lines
 
     def show(self, done: list[Row], live: list[Row], status: str | None = None) -> None:
-        """Draw rows for good, and those that may still change below them.
+        """Draw final rows in place of the previous live rows, and new live rows below them.
 
         Args:
-            done: They begin where the live rows of the call before began.
-            live: What stands below, until the next call.
-            status: The last line; None leaves it as it is.
+            done: The final rows.
+            live: The live rows.
+            status: The status line; None for the same as before.
         """
         status = self._status if status is None else status
         painted = [self._paint(row) for row in (*done, *live)]
-        columns = self._size().columns or 80
+        columns = self._size().columns
         first = self._first_change(painted) if columns == self._columns else 0
         out = [self._go_up_to(first, columns), *self._lines(painted, first, status)]
         self._columns = columns
@@ -115,7 +133,7 @@ class Screen:
         write_text(self._file, "".join(out))
 
     def _first_change(self, painted: list[str]) -> int:
-        """Return the first row that is not on the screen already, at most the one that the cursor is on."""
+        """Return the index of the first row that differs from the screen, at most that of the row with the cursor."""
         same = 0
         for old, new in zip(self._painted, painted, strict=False):
             if old != new:
@@ -124,9 +142,9 @@ class Screen:
         return min(same, max(len(self._painted) - 1, 0))
 
     def _go_up_to(self, first: int, columns: int) -> str:
-        """Return what moves the cursor from its place to the beginning of a live row.
+        """Return the escape sequence that moves the cursor to the start of a live row.
 
-        In a window that was made narrower, the terminal wraps rows, and they take several of its own.
+        If the window was made narrower, the terminal has wrapped rows, so that they take several rows of the screen.
         """
         up = sum(max(-(-_row_cells(row) // columns), 1) for row in self._live[first:]) - 1
         return f"\r\x1b[{up}A" if up > 0 else "\r"
@@ -138,26 +156,26 @@ class Screen:
         return ["\r\n".join(line + _ERASE_RIGHT for line in lines), _ERASE_BELOW]
 
     def _park(self, done: list[Row], live: list[Row], status: str) -> str:
-        """Return what moves the cursor from the end of the last line to the end of the text."""
+        """Return the escape sequence that moves the cursor from the end of the last line to the end of the text."""
         if not live:
-            # The text goes on in the next row; where a status line stands, that is its row.
+            # The text continues in the next row, which is that of the status line if there is one.
             return "\r" if status or not done else "\r\n"
         if not status:
             return ""
-        cells = _row_cells(live[-1]) % (self._size().columns or 80)
+        cells = _row_cells(live[-1]) % self._size().columns
         return "\r\x1b[A" + (f"\x1b[{cells}C" if cells else "")
 
     def update_status(self, status: str) -> None:
-        """Draw the status line again and leave the text alone."""
+        """Draw the status line if it has changed."""
         if status != self._status:
             self.show([], self._live, status)
 
     def clear(self) -> None:
-        """Make what was live final and take the status line away; the cursor goes to a row of its own."""
+        """Make the live rows final, remove the status line and move the cursor to a new row."""
         self.show(self._live, [], "")
 
     def close(self) -> None:
-        """Leave the terminal in order, whatever it is like by now."""
+        """Do the same as `clear`, and ignore errors of the terminal."""
         with contextlib.suppress(OSError, ValueError):
             self.clear()
 
@@ -167,7 +185,7 @@ def _row_cells(row: Row) -> int:
 
 
 def _cut(text: str, width: int) -> str:
-    """Return as much of a status line as fits, whole items where possible."""
+    """Return as much of a status line as fits, cut between two items if possible."""
     while cells_of(text) > width:
         shorter, separator, _ = text.rpartition(SEPARATOR)
         text = shorter if separator else text[:-1]
@@ -175,7 +193,7 @@ def _cut(text: str, width: int) -> str:
 
 
 def report(text: str) -> None:
-    """Say something to the user, beside the answer: on stderr, if anybody reads that; wrapped on a terminal."""
+    """Print a message on stderr, wrapped on a terminal. A stderr that cannot be written is ignored."""
     with contextlib.suppress(OSError, ValueError):
         if is_terminal(sys.stderr):
             width = Screen(sys.stderr).width
@@ -190,7 +208,7 @@ def _wrapped(line: str, width: int) -> list[str]:
 
 
 def report_aside(text: str, *, is_raw: bool = False) -> None:
-    """Say what is not so important: in a faint colour where there is one, cut between its items."""
+    """Print a less important message on stderr, faint and wrapped between its items on a terminal."""
     screen = None if is_raw else open_screen(sys.stderr)
     if screen is None:
         report(text)
