@@ -76,7 +76,7 @@ SENT: dict[tuple[str, str], tuple[tuple[type, ...], tuple[type, ...]]] = {
     ("openai-responses", "m"): ((ImagePart, FilePart, ProviderDataPart), (RefusalPart, ToolCallPart, ProviderDataPart)),
 }
 NOT_TEXT = (ReasoningPart, RefusalPart, *MEDIA, ToolCallPart, ToolResultPart, ProviderDataPart)
-# `sends` of this adapter is the union over all families of models, so `dropped_parts` does not report these for one family.
+# `sends` of this adapter is the union over all model families, so `dropped_parts` does not report these for one family.
 DROPPED_SILENTLY: dict[str, set[type]] = {
     "m": {ImagePart, FilePart},
     "anthropic.claude": {ImagePart, FilePart},
