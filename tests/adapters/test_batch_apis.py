@@ -1,4 +1,4 @@
-"""The providers' batch APIs in their own words: the bodies of their documentation, both ways."""
+"""The providers' batch APIs: requests and responses as in their documentation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.anthropic_messages.batch import AnthropicBatch
-from lm_deluge.adapters.batch_api import BatchAPI, Exchanges, HttpAnswer, Sighting, custom_id, index_in
+from lm_deluge.adapters.batch_api import BatchAPI, Exchanges, HttpAnswer, ListedBatch, custom_id, index_in
 from lm_deluge.adapters.batch_catalog import batch_api_names, find_batch_api
 from lm_deluge.adapters.catalog import find_adapter
 from lm_deluge.adapters.gemini_generate.batch import GeminiBatch
@@ -98,18 +98,18 @@ def item_of(api: BatchAPI, call: Call, name: str = "k1-0") -> dict[str, Any]:
 
 
 def play_out(exchanges: Exchanges[Any], answers: list[HttpAnswer]) -> tuple[Any, list[HttpRequest]]:
-    """Answer what is asked; return what was found and what was sent, bodies in one piece."""
+    """Send the answers to the exchanges; return their result and the requests."""
     sent = [next(exchanges)]
     for answer in answers:
         try:
             sent.append(exchanges.send(answer))
         except StopIteration as end:
             return end.value, sent
-    raise AssertionError("more is asked than is answered")
+    raise AssertionError("there are more requests than answers")
 
 
 def play(api: BatchAPI, call: Call, answers: list[HttpAnswer]) -> tuple[str, list[HttpRequest], list[bytes]]:
-    """Submit two items; return the handle, what was sent, and the bodies that were sent in pieces."""
+    """Submit two items; return the handle, the requests, and the bodies that are sent in pieces."""
     request = find_adapter(call.provider.adapter).build_request(call)
     with closing(ItemFile(api.separator)) as items:
         for index in range(2):
@@ -125,16 +125,16 @@ def answered(content: Any, **headers: str) -> HttpAnswer:
     return HttpAnswer(named, json.dumps(content).encode())
 
 
-def seek(api: BatchAPI, pages: list[Any], call: Call, since: float = 0) -> tuple[list[Sighting], list[str]]:
-    """Search for the batch k1 of two requests; return what was found and the URLs that were asked."""
+def seek(api: BatchAPI, pages: list[Any], call: Call, since: float = 0) -> tuple[list[ListedBatch], list[str]]:
+    """Search for the batch k1 of two requests; return the candidates and the URLs of the requests."""
     found, sent = play_out(api.search(call, "k1", count=2, since=since), [answered(page) for page in pages])
     return found, [request.url for request in sent]
 
 
-# What is submitted
+# Submissions
 
 
-def test_openai_takes_a_file_of_the_requests_that_would_be_sent_alone() -> None:
+def test_openai_takes_a_file_of_the_same_requests_as_direct_calls() -> None:
     call = chat_call()
     body = json.loads(find_adapter("openai-chat").build_request(call).body)
     assert item_of(OPENAI, call) == {
@@ -209,7 +209,7 @@ def test_gemini_takes_an_uploaded_file() -> None:
     assert json.loads(create.body) == {"batch": {"displayName": "k1", "inputConfig": {"fileName": "files/123456"}}}
 
 
-def test_an_upload_without_a_place_is_an_error() -> None:
+def test_an_upload_without_a_url_is_an_error() -> None:
     with pytest.raises(ProtocolError, match="no upload URL"):
         play(GEMINI, chat_call("gemini-generate"), [answered({})])
 
@@ -221,7 +221,7 @@ def test_a_wire_api_that_the_batch_api_does_not_take_is_refused() -> None:
 
 
 @given(st.text("0123456789abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=40), st.integers(0, 10**9 - 1))
-def test_names_suit_the_narrowest_rule_and_lead_back(batch: str, index: int) -> None:
+def test_names_match_the_strictest_rule_and_yield_the_index(batch: str, index: int) -> None:
     name = custom_id(batch, index)
     assert re.fullmatch("[a-zA-Z0-9_-]{1,64}", name)
     assert index_in(batch, name) == index
@@ -229,11 +229,11 @@ def test_names_suit_the_narrowest_rule_and_lead_back(batch: str, index: int) -> 
 
 
 @given(st.text())
-def test_any_other_name_leads_nowhere(name: str) -> None:
+def test_any_other_name_yields_no_index(name: str) -> None:
     assert index_in("K", name) is None
 
 
-# How its state is read
+# States
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_states_of_openai(status: str, phase: str) -> None:
     assert urls == ["https://acme.test/files/file-cvaTdG/content", "https://acme.test/files/file-HOWS94/content"]
 
 
-def test_a_file_that_nothing_would_be_in_is_not_asked_for() -> None:
+def test_a_file_that_was_not_created_is_not_requested() -> None:
     state = OPENAI.read_state(json.dumps({**OPENAI_BATCH, "output_file_id": None}).encode())
     assert state.results == ("file-HOWS94",)
 
@@ -269,7 +269,7 @@ def test_a_file_that_nothing_would_be_in_is_not_asked_for() -> None:
     ("code", "kind", "retryable"),
     [("invalid_json_line", BadRequestError, False), ("token_limit_exceeded", RateLimitError, True)],
 )
-def test_why_openai_refused_a_batch(code: str, kind: type[APIError], retryable: bool) -> None:
+def test_reasons_of_openai_to_refuse_a_batch(code: str, kind: type[APIError], retryable: bool) -> None:
     reason = {"code": code, "message": "This line is not parseable as valid JSON.", "param": None, "line": 4}
     refused = {
         **OPENAI_BATCH,
@@ -283,10 +283,10 @@ def test_why_openai_refused_a_batch(code: str, kind: type[APIError], retryable: 
 
 
 @pytest.mark.parametrize("errors", [None, [], {}, {"data": None}, {"data": ["no object"]}, "words"])
-def test_a_refusal_without_a_reason_is_one(errors: Any) -> None:
+def test_a_refusal_without_a_reason_is_an_error(errors: Any) -> None:
     error = OPENAI.read_state(json.dumps({**OPENAI_BATCH, "status": "failed", "errors": errors}).encode()).error
     assert isinstance(error, BadRequestError)
-    assert "it gave no reason" in str(error)
+    assert "the provider gave no reason" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_states_of_anthropic(status: str, phase: str) -> None:
     state = ANTHROPIC.read_state(json.dumps(document).encode())
     assert (state.handle, state.phase) == ("msgbatch_013Zva2CMHLNnXjNJJKqJ2EF", phase)
     assert (state.finished, state.total) == (100, 200)
-    # The key goes to the base URL only, wherever the document points.
+    # The API key is sent to the base URL only, even if the document contains another URL.
     (request,) = ANTHROPIC.build_results(chat_call("anthropic-messages"), state)
     assert request.url == "https://acme.test/v1/messages/batches/msgbatch_013Zva2CMHLNnXjNJJKqJ2EF/results"
 
@@ -341,13 +341,13 @@ def test_an_operation_of_gemini_that_is_done_without_a_state(fields: dict[str, A
 
 @pytest.mark.parametrize("api", [OPENAI, ANTHROPIC, GEMINI], ids=lambda api: api.name)
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"\xff", b'{"id": 1}', b"null"])
-def test_what_is_no_state_is_an_error_that_passes(api: BatchAPI, body: bytes) -> None:
-    with pytest.raises(ContentTypeError, match="in no form of its own") as caught:
+def test_a_body_that_is_not_a_state_is_a_retryable_error(api: BatchAPI, body: bytes) -> None:
+    with pytest.raises(ContentTypeError, match="the batch API's answer is not in its documented format") as caught:
         api.read_state(body)
     assert caught.value.retryable
 
 
-# What the results say
+# Results
 
 MESSAGE = {
     "id": "msg_014VwiXbi91y3JMjcpyGBHX5",
@@ -440,14 +440,14 @@ def test_results_of_gemini(fields: dict[str, Any], kind: type[APIError] | None) 
 
 @pytest.mark.parametrize("api", [OPENAI, ANTHROPIC, GEMINI], ids=lambda api: api.name)
 @given(st.binary(max_size=40) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps))
-def test_any_line_is_a_result_or_an_error_of_ours(api: BatchAPI, line: bytes | str) -> None:
+def test_any_line_is_a_result_or_a_deluge_error(api: BatchAPI, line: bytes | str) -> None:
     try:
         api.read_result(line if isinstance(line, bytes) else line.encode())
     except ProtocolError as error:
         assert error.reason == "json"  # noqa: PT017 - either way is right
 
 
-# How it is ended early, polled, and looked for
+# Polls, cancellation and search
 
 
 @pytest.mark.parametrize(
@@ -458,21 +458,21 @@ def test_any_line_is_a_result_or_an_error_of_ours(api: BatchAPI, line: bytes | s
         (GEMINI, "gemini-generate", "batches/1", "/v1beta/batches/1", "/v1beta/batches/1:cancel"),
     ],
 )
-def test_where_a_batch_is_asked_for(api: BatchAPI, adapter: str, handle: str, poll: str, cancel: str) -> None:
+def test_urls_of_polls_and_cancellation(api: BatchAPI, adapter: str, handle: str, poll: str, cancel: str) -> None:
     asked = api.build_poll(chat_call(adapter), handle)
     assert (asked.method, asked.url, asked.body) == ("GET", f"https://acme.test{poll}", b"")
     ended = api.build_cancel(chat_call(adapter), handle)
     assert (ended.method, ended.url, ended.body) == ("POST", f"https://acme.test{cancel}", b"")
 
 
-def test_openai_knows_a_batch_by_its_metadata() -> None:
+def test_openai_finds_a_batch_by_its_metadata() -> None:
     other, ours = {**OPENAI_BATCH, "id": "batch_0"}, {**OPENAI_BATCH, "metadata": {"lm_deluge_batch": "k1"}}
     pages = [{"object": "list", "data": [other], "has_more": True}, {"object": "list", "data": [ours]}]
     found, urls = seek(OPENAI, pages, chat_call())
-    assert found == [Sighting("batch_abc123", is_ours=True)]
+    assert found == [ListedBatch("batch_abc123", is_ours=True)]
     assert urls == ["https://acme.test/batches?limit=100", "https://acme.test/batches?limit=100&after=batch_0"]
     found, urls = seek(OPENAI, [pages[0]], chat_call(), since=1711471533 + 7_200)
-    assert (found, len(urls)) == ([], 1)  # what is older cannot be it
+    assert (found, len(urls)) == ([], 1)  # older batches cannot match
     assert seek(OPENAI, [{"data": []}], chat_call())[0] == []
 
 
@@ -483,22 +483,22 @@ def test_anthropic_names_the_batches_of_the_same_size_and_time() -> None:
         {"data": [first, ANTHROPIC_BATCH], "has_more": True, "last_id": "m_9"},
         {"data": [{**first, "id": "m_2", "created_at": "2024-09-23T18:00:00Z"}], "has_more": True, "last_id": "m_2"},
     ]
-    since = 1727203044.0  # when the first ones were made
+    since = 1727203044.0  # creation time of the first batches
     found, urls = seek(ANTHROPIC, pages, chat_call("anthropic-messages"), since)
-    assert found == [Sighting("m_1", is_ours=None)]
+    assert found == [ListedBatch("m_1", is_ours=None)]
     assert urls[1].endswith("/v1/messages/batches?limit=100&after_id=m_9")
 
 
-def test_gemini_knows_a_batch_by_the_name_that_it_displays() -> None:
+def test_gemini_finds_a_batch_by_its_display_name() -> None:
     ours = {"name": "batches/2", "metadata": {"displayName": "k1"}}
     pages = [{"operations": [GEMINI_BATCH], "nextPageToken": "t"}, {"operations": [ours]}]
     found, urls = seek(GEMINI, pages, chat_call("gemini-generate"))
-    assert found == [Sighting("batches/2", is_ours=True)]
+    assert found == [ListedBatch("batches/2", is_ours=True)]
     assert urls[1] == "https://acme.test/v1beta/batches?pageSize=100&pageToken=t"
     assert seek(GEMINI, [{}], chat_call("gemini-generate"))[0] == []
 
 
-# Which provider has one
+# Providers with a batch API
 
 
 def test_every_row_that_names_a_batch_api_names_one_that_takes_its_requests() -> None:
@@ -507,11 +507,11 @@ def test_every_row_that_names_a_batch_api_names_one_that_takes_its_requests() ->
     for row in rows:
         assert row.batch_api in batch_api_names()
         assert find_batch_api(row).name == row.batch_api
-        assert not row.path  # it is asked beside it
+        assert not row.path  # batch requests go to other paths than `path`
 
 
 @pytest.mark.parametrize("provider", ["vertex", "bedrock", "azure", "mistral"])
-def test_a_provider_without_one_is_refused_and_others_are_named(provider: str) -> None:
+def test_a_provider_without_a_batch_api_is_refused_and_others_are_named(provider: str) -> None:
     with pytest.raises(ConfigurationError, match=r"anthropic, gemini, .*openai") as caught:
         find_batch_api(find_provider(provider))
-    assert str(caught.value).startswith(f"{provider}: it has no batch API")
+    assert str(caught.value).startswith(f"{provider}: LM Deluge knows no batch API of this provider")

@@ -1,10 +1,10 @@
-"""What is refused before anything is sent, and what is left out with a warning."""
+"""Calls that are refused before anything is sent, and parts that are left out with a warning."""
 
 from __future__ import annotations
 
 import pytest
 
-from lm_deluge.adapters.capabilities import losses
+from lm_deluge.adapters.capabilities import dropped_parts
 from lm_deluge.adapters.openai_chat.adapter import OpenAIChat
 from lm_deluge.api_requests.request import build_call
 from lm_deluge.errors import ConfigurationError, UnsupportedParameterError
@@ -29,8 +29,8 @@ IMAGE = ImagePart(Media(media_type="image/png", data=PNG))
 SIGNED = (ReasoningPart("hm"), ProviderDataPart("acme", "reasoning_details", [{"type": "reasoning.text"}]))
 
 
-def lost(*parts: object, role: str = "assistant") -> tuple[str, ...]:
-    return losses(a_call(Conversation([Message(role, parts)])), OpenAIChat())
+def dropped(*parts: object, role: str = "assistant") -> tuple[str, ...]:
+    return dropped_parts(a_call(Conversation([Message(role, parts)])), OpenAIChat())
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,12 @@ def lost(*parts: object, role: str = "assistant") -> tuple[str, ...]:
         ((AudioPart(Media(file_id="audio_1")),), ()),
     ],
 )
-def test_what_another_model_said_is_left_out_and_named(parts: tuple[object, ...], expected: tuple[str, ...]) -> None:
-    assert lost(*parts) == expected
-    assert lost(*parts, role="user") == ()
+def test_parts_of_another_model_are_left_out_and_named(parts: tuple[object, ...], expected: tuple[str, ...]) -> None:
+    assert dropped(*parts) == expected
+    assert dropped(*parts, role="user") == ()
 
 
-def test_what_is_left_out_is_not_sent() -> None:
+def test_dropped_parts_are_not_sent() -> None:
     body = body_of(Conversation([Message("assistant", (ReasoningPart("hm"), TextPart("a"), IMAGE))]))
     assert body["messages"] == [{"role": "assistant", "content": "a"}]
 
@@ -67,7 +67,7 @@ def test_the_call_carries_its_warnings() -> None:
     assert build_call(model, [Message.user("u"), Message("assistant", (IMAGE,))]).warnings == ("image_not_sent",)
 
 
-def test_media_in_tool_results_are_held_against_the_model() -> None:
+def test_media_in_tool_results_are_checked_against_the_model() -> None:
     result = Message("tool", (ToolResultPart("1", "see", (IMAGE,)),))
     blind = Capabilities(image_input=False)
     with pytest.raises(UnsupportedParameterError, match="acme:m does not take image"):
@@ -76,7 +76,7 @@ def test_media_in_tool_results_are_held_against_the_model() -> None:
         body_of(Conversation([result]))
 
 
-def test_caching_is_refused_where_there_is_none() -> None:
+def test_caching_is_refused_if_the_provider_has_none() -> None:
     with pytest.raises(UnsupportedParameterError, match="acme takes no cache through openai-chat"):
         body_of(Conversation.user("hi"), cache="system_and_tools")
     model = ModelRow(id="openai:m", name="m", provider="openai")
@@ -84,7 +84,7 @@ def test_caching_is_refused_where_there_is_none() -> None:
         build_call(model, "hi", cache="all")  # type: ignore[arg-type]
 
 
-def test_a_tool_of_the_provider_s_own_goes_through_as_it_is() -> None:
+def test_a_tool_of_the_provider_is_sent_unchanged() -> None:
     model = ModelRow(id="openai:m", name="m", provider="openai")
     tools = [{"type": "web_search", "depth": 2}, {"name": "f"}]
     call = build_call(model, "hi", tools=tools)

@@ -1,4 +1,4 @@
-"""What holds of every adapter, whatever the peer sends."""
+"""Properties of every adapter, for any input."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def body_of(api: str) -> bytes:
 
 
 def bodies_of(api: str) -> list[bytes]:
-    """Return a body of our own, and some recorded ones where they are there."""
+    """Return an encoded body, and some recorded bodies if there are recordings."""
     names = recordings.names(api)
     return [body_of(api), *(recordings.load(api, name).body for name in names[:: max(1, len(names) // 6)])]
 
@@ -59,11 +59,11 @@ def a_call(api: str, conversation: Conversation, **fields: Any) -> Call:
 
 
 def outcome(api: str, chunks: list[bytes]) -> tuple[list[Event], str | None]:
-    """Return the events, and what the error says; anything that is no error of ours goes through."""
+    """Return the events, and the text of the error or None. Exceptions other than `DelugeError` are not caught."""
     events: list[Event] = []
     try:
         for event in decode_events(api, chunks):
-            events.append(event)  # noqa: PERF402 - what came before the error is to be kept
+            events.append(event)  # noqa: PERF402 - events before the error are kept
     except DelugeError as error:
         check_grammar(events, is_complete=False)
         return events, f"{type(error).__name__}: {error}"
@@ -77,7 +77,7 @@ every_api = pytest.mark.parametrize("api", APIS)
 @every_api
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5))
 @SETTINGS
-def test_random_bytes_are_errors_of_ours(api: str, noise: bytes, positions: list[int]) -> None:
+def test_random_bytes_are_deluge_errors(api: str, noise: bytes, positions: list[int]) -> None:
     assert outcome(api, cuts.at(noise, positions)) == outcome(api, [noise])
 
 
@@ -103,7 +103,7 @@ _ODD = st.recursive(
 
 
 def paths_of(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return the ways to every value inside a JSON value."""
+    """Return the paths of all values inside a JSON value."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return (
         [at, *(path for key, item in inner for path in paths_of(item, (*at, key)))]
@@ -113,7 +113,7 @@ def paths_of(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def with_odd_value(frame: bytes, draw: Any) -> bytes:
-    """Return a frame in whose JSON one value is another one."""
+    """Return the frame with one value of its JSON replaced."""
     head, sep, tail = frame.partition(b"data: ")
     payload = (tail if sep else frame).strip()
     if not payload.startswith(b"{"):
@@ -136,7 +136,7 @@ def with_odd_value(frame: bytes, draw: Any) -> bytes:
 )
 @given(data=st.data())
 @SETTINGS
-def test_frames_with_values_of_any_shape_are_events_or_errors_of_ours(api: str, data: st.DataObject) -> None:
+def test_frames_with_values_of_any_shape_are_events_or_deluge_errors(api: str, data: st.DataObject) -> None:
     frames = list(find_encoder(api).encode_stream(scripted(api)))
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, len(frames) - 1))
@@ -200,10 +200,10 @@ def test_an_error_is_written_and_read_as_the_same_class(api: str, kind: type[API
 @pytest.mark.parametrize("kind", [errors.RateLimitError, errors.OverloadedError, errors.ServerError])
 def test_an_error_in_the_stream_is_the_error_of_the_same_class(api: str, kind: type[APIError]) -> None:
     encoder = find_encoder(api)
-    begun = [ResponseStarted("1", "m"), TextDelta("Half an ans")]
+    partial = [ResponseStarted("1", "m"), TextDelta("Half an ans")]
     tail = encoder.encode_stream_error(kind("The words of the provider.", status_code=None))
     with pytest.raises(kind) as caught:
-        decode_body(api, [*encoder.encode_stream(begun), tail])
+        decode_body(api, [*encoder.encode_stream(partial), tail])
     assert type(caught.value) is kind
     assert caught.value.partial is not None
     assert caught.value.partial.completion == "Half an ans"

@@ -1,5 +1,5 @@
-"""An answer goes back with the next question: to the provider it came from with all of it, to another one with what
-that one can take."""
+"""A response in the next request: sent back completely to its own provider, and to another provider with the parts that
+the other API supports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.capabilities import losses
+from lm_deluge.adapters.capabilities import dropped_parts
 from lm_deluge.adapters.catalog import adapter_names, find_adapter
 from lm_deluge.encoders.catalog import find_encoder
 from lm_deluge.events import Event, MediaDelta, ProviderPart
@@ -28,9 +28,9 @@ from mirrors import find_mirrors
 MIRRORS = find_mirrors()
 APIS = adapter_names()
 PAIRS = [(one, other) for one, other in itertools.product(APIS, APIS) if one in MIRRORS]
-# Opaque data that goes back in a field of the request, or is only to be shown to the user.
+# Opaque data that is sent back in a field of the request, or is only shown to the user.
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
-MODEL = "anthropic.claude-opus-4"  # its vendor says in which form Bedrock's native API is asked
+MODEL = "anthropic.claude-opus-4"  # the vendor decides the format of Bedrock's native API
 NOT_IN_MESSAGES = frozenset({"container", "search_suggestions"})
 SETTINGS = settings(deadline=None, max_examples=10, suppress_health_check=list(HealthCheck))
 
@@ -48,7 +48,7 @@ def call_of(api: str, conversation: Conversation) -> Call:
 
 
 def as_real_image(event: Event) -> Event:
-    """Return an image as one that whoever reads it takes for an image."""
+    """Return the event with real image data, so that decoders recognise its media type."""
     if isinstance(event, MediaDelta) and event.data and event.media_type.startswith("image/"):
         return msgspec.structs.replace(event, media_type="image/png", data=PNG)
     if isinstance(event, ProviderPart) and isinstance(event.data, dict) and event.data.get("result"):
@@ -57,12 +57,12 @@ def as_real_image(event: Event) -> Event:
 
 
 def dense(text: str) -> str:
-    """Return a text without blanks: some APIs refuse text that is nothing else, so it is not sent."""
+    """Return a text without whitespace: some APIs reject text of whitespace only, so adapters do not send it."""
     return "".join(text.split())
 
 
 def answer_of(api: str, events: list[Event]) -> APIResponse:
-    """Return the answer as a client of that provider gets it: its opaque data bears the provider's name."""
+    """Return the response as a client of the provider gets it: the opaque data has the provider's name."""
     decoder = find_adapter(api).decoder(call_of(api, Conversation.user("hi")))
     builder = ResponseBuilder()
     for frame in find_encoder(api).encode_stream(map(as_real_image, events)):
@@ -103,14 +103,14 @@ def test_the_next_turn_is_built_for_every_provider(made_by: str, taken_by: str, 
             assert [each.arguments for each in again.tool_calls] == whole
     foreign = [part for part in answer.content.parts if isinstance(part, ProviderDataPart)]
     if made_by != taken_by and foreign:
-        assert "provider_data_not_sent" in losses(call, adapter)
+        assert "provider_data_not_sent" in dropped_parts(call, adapter)
 
 
-# Bedrock's native API has the form of each model's vendor: its own tests hold what goes back in which.
+# Bedrock's native API has the format of each model's vendor; its own tests cover the opaque data.
 @pytest.mark.parametrize("api", sorted(set(MIRRORS) - {"bedrock-invoke"}))
 @given(data=st.data())
 @settings(SETTINGS, max_examples=40)
-def test_opaque_data_goes_back_to_whom_it_came_from(api: str, data: st.DataObject) -> None:
+def test_opaque_data_is_sent_back_to_its_provider(api: str, data: st.DataObject) -> None:
     answer = answer_of(api, data.draw(MIRRORS[api]))
     adapter = find_adapter(api)
     call = call_of(api, next_turn(answer))

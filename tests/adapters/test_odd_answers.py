@@ -1,4 +1,4 @@
-"""Rich answers many of whose values are of types that nobody promised: events, or errors of ours."""
+"""Responses with many values of undocumented types: decoding yields events or a `DelugeError`."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ ODD = [None, True, 0, -1, 2.5, "", "x", [], {}, [None], ["x"], [[]], [{}], {"tex
 
 
 def outcome(api: str, chunks: list[bytes]) -> tuple[list[Event], str | None]:
-    """Return the events, and what the error says; anything that is no error of ours goes through."""
+    """Return the events, and the text of the error or None. Exceptions other than `DelugeError` are not caught."""
     events: list[Event] = []
     try:
         for event in decode_events(api, chunks):
-            events.append(event)  # noqa: PERF402 - what came before the error is to be kept
+            events.append(event)  # noqa: PERF402 - events before the error are kept
     except DelugeError as error:
         check_grammar(events, is_complete=False)
         return events, f"{type(error).__name__}: {error}"
@@ -39,7 +39,7 @@ def outcome(api: str, chunks: list[bytes]) -> tuple[list[Event], str | None]:
 
 
 def with_odd_values(value: object, dice: random.Random) -> object:
-    """Return JSON in which some values are of types that nobody promised, or not there."""
+    """Return JSON in which some values have undocumented types, or are missing."""
     if dice.random() < 0.12:
         return dice.choice(ODD)
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Recorded requests, read and built again: what a client sent is what this library would send."""
+"""Recorded requests, parsed and built again: the library sends the same request as the recorded client."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(not CASES, reason=recordings.REASON)
 
 
 def built_again(api: str, request: JSON, model: str) -> JSON:
-    """Return the request that the adapter builds from what the encoder reads."""
+    """Return the request that the adapter builds from the conversation that the encoder parses."""
     parsed = find_encoder(api).parse_request(json.dumps(request).encode(), model=model, is_streamed=True)
     row = ProviderRow(id=api, otel_name=api, adapter=api, base_url="https://acme.test", prompt_cache="explicit")
     call = Call(

@@ -1,4 +1,4 @@
-"""Recorded answers of many hosts: what each says, however it is cut, and what is left where it breaks off."""
+"""Recorded responses of many hosts: their content, for any cut into reads, and partial responses of broken streams."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def oracle_of(recording: Recording) -> Oracle:
 
 
 def read(recording: Recording) -> list[Event]:
-    """Return all events, whatever the end."""
+    """Return all events, including those before an error."""
     events: list[Event] = []
     with contextlib.suppress(APIError):
         for event in decode_events(recording.about["api"], recording.body):
-            events.append(event)  # noqa: PERF402 - what came before the error is to be kept
+            events.append(event)  # noqa: PERF402 - events before the error are kept
     return events
 
 
@@ -72,7 +72,7 @@ def check_answer(response: APIResponse, error: DelugeError | None, recording: Re
 def check_calls(response: APIResponse, expected: list[dict[str, Any]]) -> None:
     assert len(response.tool_calls) == len(expected)
     for call, wanted in zip(response.tool_calls, expected, strict=True):
-        if wanted["id"]:  # where the API gives none, one is made up
+        if wanted["id"]:  # for an API without ids the adapter generates an id
             assert call.id == wanted["id"]
         assert (call.name, call.custom) == (wanted["name"], wanted.get("custom", False))
         if not call.custom:
@@ -116,14 +116,14 @@ def test_events_obey_the_grammar(recording: Recording) -> None:
 
 
 def terminal_end(recording: Recording) -> int:
-    """Return how many bytes a body must have for its answer to be complete."""
+    """Return the number of bytes after which the response is complete."""
     oracle, body = oracle_of(recording), recording.body
     ends = (end for end, data in oracle.frame_ends(body) if data.strip() and oracle.is_terminal(data))
     return next(ends, len(body) + 1)
 
 
 def cut_positions(recording: Recording) -> list[int]:
-    """Return where to cut: everywhere, or around the ends of frames and at some other places."""
+    """Return the positions to cut at: all, or those near the ends of frames and some random positions."""
     body = recording.body
     if IS_SOAK:
         return list(range(len(body) + 1))
@@ -137,7 +137,7 @@ def cut_positions(recording: Recording) -> list[int]:
 
 
 class PrefixReader:
-    """Feeds a body from cut to cut; at each one looks at what a copy of the decoder makes of an end there."""
+    """Feeds a body from cut to cut; at each cut, closes a copy of the decoder."""
 
     def __init__(self, recording: Recording) -> None:
         api = recording.about["api"]
@@ -151,7 +151,7 @@ class PrefixReader:
         self._read = 0
 
     def end_at(self, position: int) -> Decoder:
-        """Return the decoder as the end of the body at `position` leaves it."""
+        """Return a copy of the decoder, closed at `position`."""
         self._read = self._after(self._decoder.feed(self._body[self._fed : position]))
         self._fed = position
         decoder = copy.deepcopy(self._decoder)
@@ -159,7 +159,7 @@ class PrefixReader:
         return decoder
 
     def _after(self, events: list[Event]) -> int:
-        """Return how much of the whole text is read after `events`; all of theirs must continue it."""
+        """Return the length of the text after `events`, whose text must continue the expected text."""
         read = self._read
         for event in events:
             if isinstance(event, TextDelta):
@@ -193,7 +193,7 @@ def test_a_cut_is_a_success_if_and_only_if_the_answer_was_complete(recording: Re
     assert (type(None) in outcomes) == (expected["error"] is None)
 
 
-def test_what_is_left_of_a_cut_answer_is_in_the_error(recording: Recording) -> None:
+def test_the_error_contains_the_partial_response(recording: Recording) -> None:
     body, expected = recording.body, recording.expected
     if recording.name in oracle_of(recording).by_hand:
         pytest.skip(oracle_of(recording).by_hand[recording.name])

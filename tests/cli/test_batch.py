@@ -1,4 +1,4 @@
-"""`deluge batch`: lines in, lines out, and every way in which it may end before it is through."""
+"""`deluge batch`: input, output, and interruptions of every kind."""
 
 import json
 import re
@@ -53,7 +53,7 @@ def test_every_line_has_its_line_in_order(serve, home):
     assert done.stderr.startswith(
         b"out.jsonl: 4 lines, 1 answered, 3 failed (InvalidPromptError 2, BadRequestError 1)\n"
     )
-    assert done.stderr.endswith(b"To ask the failed lines again, start the same command with --retry-failed.\n")
+    assert done.stderr.endswith(b"To send the failed lines again, start the same command with --retry-failed.\n")
     first, refused, broken, odd = lines_of(home)
     assert [line["id"] for line in (first, refused, broken, odd)] == ["0", "b", "2", "x"]
     assert first["response"]["content"]["parts"][0]["text"] == "answer to one"
@@ -103,7 +103,7 @@ def test_what_came_before_a_break_is_on_the_line(serve, home):
     assert line["usage"]["estimated"] is True
 
 
-def test_the_same_command_again_does_nothing_and_says_so(serve, home):
+def test_the_same_command_again_does_nothing_and_reports_that(serve, home):
     simulator = serve(echo)
     write(home, '"one"\n', '"two"\n')
     assert batch(home, **reach(simulator)).returncode == 0
@@ -114,12 +114,12 @@ def test_the_same_command_again_does_nothing_and_says_so(serve, home):
     assert (home / "out.jsonl").stat().st_ino == before.st_ino
     assert simulator.stats.requests == 2
     (home / "out.jsonl").unlink()
-    assert batch(home, **reach(simulator)).returncode == 0  # it is made anew from the journal
+    assert batch(home, **reach(simulator)).returncode == 0  # it is written again from the journal
     assert texts_of(home) == ["answer to one", "answer to two"]
     assert simulator.stats.requests == 2
 
 
-def test_failed_lines_are_asked_again_where_that_is_wanted(serve, home):
+def test_failed_lines_are_sent_again_with_retry_failed(serve, home):
     broken = [True]
 
     def script(request) -> Script:
@@ -138,7 +138,7 @@ def test_failed_lines_are_asked_again_where_that_is_wanted(serve, home):
     assert texts_of(home) == ["answer to one", "answer to two"]
 
 
-def test_lines_may_say_themselves_how_they_are_asked(serve, home):
+def test_lines_may_have_their_own_options(serve, home):
     simulator = serve(echo)
     body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "own"}], "max_tokens": 5, "store": True}
     system = {"messages": [{"role": "system", "content": "of the line"}, {"role": "user", "content": "q"}]}
@@ -162,7 +162,7 @@ def test_lines_may_say_themselves_how_they_are_asked(serve, home):
     assert error["message"] == "the line names the model 'o3', and the batch has gpt-4o, gpt-4o-mini"
 
 
-def test_duplicates_are_asked_once(serve, home):
+def test_duplicates_are_sent_once(serve, home):
     simulator = serve(echo)
     write(home, '"one"\n', '"two"\n', '"one"\n', {"id": "x", "prompt": "one"}, '"bad"\n', '"bad"\n')
     done = batch(home, "--ask-duplicates-once", "--report", "report.json", **reach(simulator))
@@ -180,14 +180,14 @@ def test_duplicates_are_asked_once(serve, home):
     assert report["usage"]["input_tokens"] == sum(line["usage"]["input_tokens"] for line in lines[:2])
 
 
-def test_without_a_key_the_simulator_answers_and_says_so(home):
+def test_without_a_key_the_simulator_answers_with_a_notice(home):
     body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "own"}]}
     write(home, '"one"\n', {"custom_id": "a", "body": body})
     done = batch(home)
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith(b"Simulator: no OPENAI_API_KEY is set")
     assert {line["response"]["model_internal"] for line in lines_of(home)} == {"simulator"}
-    refused = batch(home, OPENAI_API_KEY=KEY)  # made-up answers and a model's do not mix
+    refused = batch(home, OPENAI_API_KEY=KEY)  # answers of the simulator and of a model do not mix
     assert refused.returncode == 2
     assert b"another batch" in refused.stderr
 
@@ -197,15 +197,15 @@ WRONG = {
     "one file": (["in.jsonl", "in.jsonl"], b"IN and OUT are the same file"),
     "no folder": (["in.jsonl", "no/out.jsonl"], b"there is no folder no for out.jsonl"),
     "a folder": (["in.jsonl", "."], b"is no file that could be written"),
-    "there already": (["in.jsonl", "there.jsonl"], b"there.jsonl is there already, and no journal of it"),
+    "there already": (["in.jsonl", "there.jsonl"], b"there.jsonl exists already and has no journal"),
     "same ids": (["twice.jsonl", "out.jsonl"], b"line 2 has the id 'a', which an earlier line has"),
     "one key": (
         ["in.jsonl", "out.jsonl", "--api-key", "k", "-m", "gpt-4o", "-m", "claude-haiku-4-5"],
-        b"one --api-key cannot be for the models of several providers",
+        b"one --api-key cannot serve models of several providers",
     ),
     "no key for one": (
         ["in.jsonl", "out.jsonl", "-m", "gpt-4o", "-m", "claude-haiku-4-5"],
-        b"some models have a key, and claude-haiku-4-5 has none",
+        b"some models have a key, but there is none for claude-haiku-4-5",
     ),
     "no folder for the report": (
         ["in.jsonl", "out.jsonl", "--report", "no/r"],
@@ -229,7 +229,7 @@ def test_wrong_use_ends_before_anything_is_sent(serve, home, arguments, words):
     assert not list(home.glob("*.journal"))
 
 
-def test_a_file_that_is_there_is_replaced_where_that_is_wanted(serve, home):
+def test_an_existing_file_is_replaced_with_overwrite(serve, home):
     write(home, '"one"\n')
     (home / "out.jsonl").write_text("mine")
     assert batch(home, "--overwrite", **reach(serve(echo))).returncode == 0
@@ -249,7 +249,7 @@ def test_a_journal_is_of_one_batch(serve, home, change):
     assert simulator.stats.requests == 1
 
 
-def test_a_journal_goes_away_where_that_is_wanted_and_all_is_answered(serve, home):
+def test_remove_journal_removes_it_after_all_lines_are_answered(serve, home):
     simulator = serve(echo)
     write(home, '"bad"\n')
     assert batch(home, "--remove-journal", **reach(simulator)).returncode == 1
@@ -261,7 +261,7 @@ def test_a_journal_goes_away_where_that_is_wanted_and_all_is_answered(serve, hom
     assert sorted(path.name for path in home.glob("out*")) == ["out.jsonl"]
 
 
-def test_a_damaged_journal_is_told_and_salvaged_where_that_is_wanted(serve, home):
+def test_a_damaged_journal_is_reported_and_salvaged(serve, home):
     simulator = serve(echo)
     write(home, '"one"\n', '"two"\n', '"three"\n')
     assert batch(home, "--limit-concurrency", "1", **reach(simulator)).returncode == 0
@@ -271,17 +271,19 @@ def test_a_damaged_journal_is_told_and_salvaged_where_that_is_wanted(serve, home
     journal.write_bytes(data)
     refused = batch(home, **reach(simulator))
     assert refused.returncode == 2
-    assert re.search(rb"is damaged at byte \d+\. Say --salvage", refused.stderr)
+    assert re.search(
+        rb"is damaged at byte \d+\. With --salvage the damaged part is moved to a file beside it", refused.stderr
+    )
     salvaged = batch(home, "--salvage", **reach(simulator))
     assert salvaged.returncode == 0, salvaged.stderr
     assert b"Salvaged: " in salvaged.stderr
     assert texts_of(home) == ["answer to one", "answer to two", "answer to three"]
     assert simulator.stats.requests == 4
-    assert b"may have been billed beside these" in salvaged.stderr
+    assert b"1 more request may have been billed (" in salvaged.stderr
 
 
-def begin(home: Path, simulator, count: int, *more: str) -> subprocess.Popen[bytes]:
-    """Start a batch; return once so many requests were made."""
+def start_batch(home: Path, simulator, count: int, *more: str) -> subprocess.Popen[bytes]:
+    """Start a batch; return after it has made `count` requests."""
     write(home, *(f'"q{number}"\n' for number in range(60)))
     process = start("batch", "in.jsonl", "out.jsonl", *PLAIN, *more, home=home, **reach(simulator))
     wait_until(lambda: simulator.stats.requests >= count, "the first requests")
@@ -289,7 +291,7 @@ def begin(home: Path, simulator, count: int, *more: str) -> subprocess.Popen[byt
 
 
 def pace_after(count: int):
-    """Answer so many requests at once and the others over minutes."""
+    """Answer the first `count` requests at once and the others over minutes."""
     asked = []
 
     def script(request) -> Script:
@@ -302,14 +304,14 @@ def pace_after(count: int):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_a_batch_in_order(serve, home, number, code):
     simulator = serve(Script(text="one two three four five"), pace=SLOW)
-    process = begin(home, simulator, 5, "--limit-concurrency", "5")
+    process = start_batch(home, simulator, 5, "--limit-concurrency", "5")
     process.send_signal(number)
-    _, said = process.communicate(timeout=PATIENCE_S)
+    _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == code
-    assert b"Stopping: 5 requests in flight have 10 s to end. Ctrl-C again stops at once.\n" in said
+    assert b"Stopping: 5 requests in flight have 10 s to end. Ctrl-C again stops them at once.\n" in stderr
     assert (
         b"Stopped: 5 of 60 lines are done and safe in out.jsonl.journal. "
-        b"To go on, start the same command again.\n" in said
+        b"To continue, start the same command again.\n" in stderr
     )
     assert simulator.stats.requests == 5
     assert not (home / "out.jsonl").exists()
@@ -317,20 +319,20 @@ def test_a_signal_stops_a_batch_in_order(serve, home, number, code):
 
 def test_a_second_ctrl_c_ends_at_once_and_what_was_in_flight_is_named(serve, home):
     simulator = serve(pace_after(2), pace=Pace(tokens_per_second=20))
-    process = begin(home, simulator, 6, "--limit-concurrency", "4")
+    process = start_batch(home, simulator, 6, "--limit-concurrency", "4")
     process.send_signal(signal.SIGINT)
     assert process.stderr.readline().startswith(b"Stopping: ")
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=PATIENCE_S)
+    _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
-    assert b"Stopped: 2 of 60 lines" in said
-    named = re.search(rb"4 requests without an answer may have been billed: ([\d, ]+)\n", said)
+    assert b"Stopped: 2 of 60 lines" in stderr
+    named = re.search(rb"4 requests without an answer may have been billed: ([\d, ]+)\n", stderr)
     unseen = {each.decode() for each in named[1].split(b", ")}
     write(home, *(f'"q{number}"\n' for number in range(60)))
     quick = serve(echo)
     done = batch(home, "--report", "report.json", **reach(quick))
     assert done.returncode == 0
-    assert b"Going on: 2 of 60 lines are done.\n" in done.stderr
+    assert b"Continuing: 2 of 60 lines are done.\n" in done.stderr
     assert b"4 requests were in flight when an earlier run ended" in done.stderr
     assert quick.stats.requests == 58
     assert set(json.loads((home / "report.json").read_text())["ambiguous"]["ids"]) == unseen
@@ -339,19 +341,19 @@ def test_a_second_ctrl_c_ends_at_once_and_what_was_in_flight_is_named(serve, hom
 def test_on_a_terminal_ctrl_c_leaves_the_screen_in_order(serve, home):
     simulator = serve(Script(text="one two three four five six"), pace=SLOW)
     write(home, *(f'"q{number}"\n' for number in range(60)))
-    with terminal("batch", "in.jsonl", "out.jsonl", "--limit-concurrency", "4", home=home, **reach(simulator)) as one:
-        one.expect(r"\d+/60 \(\d+%\), 4 in flight")
+    with terminal("batch", "in.jsonl", "out.jsonl", "--limit-concurrency", "4", home=home, **reach(simulator)) as tty:
+        tty.expect(r"\d+/60 \(\d+%\), 4 in flight")
         wait_until(lambda: simulator.stats.requests >= 4, "the first requests")
-        one.interrupt()
-        shown = one.expect(r"start\s+the same command again\.")
-        assert one.end() == 130
+        tty.interrupt()
+        shown = tty.expect(r"start\s+the same command again\.")
+        assert tty.end() == 130
     bars = [row for row in shown.splitlines() if "\u2501" in row]
     assert len(bars) == 1, shown
 
 
-def test_a_second_process_is_told_who_works(serve, home):
+def test_a_second_process_ends_with_the_id_of_the_first(serve, home):
     simulator = serve(pace_after(0), pace=SLOW)
-    process = begin(home, simulator, 1)
+    process = start_batch(home, simulator, 1)
     try:
         second = batch(home, **reach(simulator))
         assert second.returncode == 2
@@ -363,7 +365,7 @@ def test_a_second_process_is_told_who_works(serve, home):
 
 
 def batch_with_room(home: Path, room: int, *more: str, **env: str) -> subprocess.CompletedProcess[bytes]:
-    """Run a batch with a limit on the size of files, which stands for a full disk."""
+    """Run a batch with a limit on the size of files, in place of a full disk."""
     program = (
         "import resource, signal, sys\n"
         "from lm_deluge.cli.main import main\n"
@@ -388,7 +390,7 @@ def test_an_output_that_does_not_fit_is_written_by_the_next_run(serve, home):
     (home / "out.jsonl").unlink()
     done = batch_with_room(home, 1_000, **reach(simulator))
     assert done.returncode == 1
-    words = "cannot write out.jsonl: File too large. All answers are safe in out.jsonl.journal: start the same command"
+    words = "cannot write out.jsonl: File too large. All answers are safe in out.jsonl.journal. Start the same command"
     assert words.encode() in done.stderr
     assert sorted(path.name for path in home.glob("out*")) == ["out.jsonl.journal"]
     assert batch(home, **reach(simulator)).returncode == 0
@@ -402,14 +404,14 @@ def test_a_full_disk_stops_new_requests_and_saves_what_it_can(serve, home):
     write(home, *(f'"q{number}"\n' for number in range(200)))
     (home / "tmp").mkdir()
     done = batch_with_room(home, 20_000, "--limit-concurrency", "4", TMPDIR=str(home / "tmp"), **reach(simulator))
-    said = done.stderr.decode()
-    assert done.returncode == 1, said
-    assert said.startswith("deluge: cannot write the journal out.jsonl.journal: File too large. Its answers are safe")
-    assert re.search(r"Stopped: \d+ of 200 lines are done and safe in out\.jsonl\.journal", said)
+    stderr = done.stderr.decode()
+    assert done.returncode == 1, stderr
+    assert stderr.startswith("deluge: cannot write the journal out.jsonl.journal: File too large. Its answers are safe")
+    assert re.search(r"Stopped: \d+ of 200 lines are done and safe in out\.jsonl\.journal", stderr)
     sent = simulator.stats.requests
     assert sent < 60
-    copying = re.search(r"^  (cat .*)$", said, re.MULTILINE)
-    if copying:  # none where all answers fitted once the intents were left out
+    copying = re.search(r"^  (cat .*)$", stderr, re.MULTILINE)
+    if copying:  # there is none if all answers fit without the intents
         subprocess.run(["sh", "-c", copying[1]], cwd=home, check=True)  # noqa: S603, S607
     rest = batch(home, "--report", "report.json", **reach(simulator))
     assert rest.returncode == 0, rest.stderr
@@ -418,7 +420,7 @@ def test_a_full_disk_stops_new_requests_and_saves_what_it_can(serve, home):
     assert json.loads((home / "report.json").read_text())["ambiguous"]["ids"] == []
 
 
-def test_nobody_needs_to_read_what_it_says(serve, home):
+def test_a_closed_stderr_does_not_end_the_batch(serve, home):
     simulator = serve(echo)
     write(home, *(f'"q{number}"\n' for number in range(20)))
     process = start("batch", "in.jsonl", "out.jsonl", "--progress", "plain", home=home, **reach(simulator))
@@ -430,11 +432,11 @@ def test_nobody_needs_to_read_what_it_says(serve, home):
 
 def test_a_file_that_changes_under_a_batch_is_noticed(serve, home):
     simulator = serve(echo, pace=Pace(first_token_s=0.05))
-    process = begin(home, simulator, 1, "--limit-concurrency", "1")
+    process = start_batch(home, simulator, 1, "--limit-concurrency", "1")
     write(home, '"other"\n')
-    _, said = process.communicate(timeout=PATIENCE_S)
+    _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
-    assert b"in.jsonl was changed while the batch ran" in said
+    assert b"in.jsonl was changed while the batch ran" in stderr
     assert not (home / "out.jsonl").exists()
 
 

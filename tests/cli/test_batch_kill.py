@@ -1,4 +1,4 @@
-"""kill -9 at random moments of a batch, the same command again each time: nothing is lost, nothing asked again."""
+"""kill -9 at random moments of a batch: after each restart nothing is lost, and no line that is done is sent again."""
 
 import json
 import os
@@ -24,7 +24,7 @@ LINES, KILLS, AT_ONCE = (5_000, 50, 32) if IS_SOAK else (300, 4, 16)
 
 
 class ProviderProcess:
-    """The provider in its own process; `kill` it and `start` it again at the same port."""
+    """A provider in its own process. After `kill`, `start` starts it again at the same port."""
 
     def __init__(self, delay_s: float) -> None:
         self.delay_s = delay_s
@@ -52,11 +52,11 @@ class ProviderProcess:
 
 @contextmanager
 def provider(delay_s: float) -> Iterator[ProviderProcess]:
-    one = ProviderProcess(delay_s)
+    process = ProviderProcess(delay_s)
     try:
-        yield one
+        yield process
     finally:
-        one.kill()
+        process.kill()
 
 
 def write_lines(home: Path, count: int) -> list[str]:
@@ -70,7 +70,7 @@ def batch_command(url: str, *more: str) -> list[str]:
 
 
 def state_of(journal: Path) -> JournalState:
-    """What the journal says to somebody who reads it without opening it."""
+    """Read the state of a journal without opening it as a journal."""
     state = JournalState()
     with journal.open("rb") as file:
         for offset, found in scan(file):
@@ -89,7 +89,7 @@ def check_output(home: Path, ids: list[str]) -> None:
 
 
 @pytest.mark.timeout(1_200)
-def test_a_batch_that_is_killed_again_and_again_ends_whole_and_paid_once(home: Path) -> None:
+def test_a_batch_that_is_killed_repeatedly_is_complete_and_billed_once(home: Path) -> None:
     chance = random.Random(KILLS)
     ids = write_lines(home, LINES)
     journal = home / "out.jsonl.journal"
@@ -108,16 +108,16 @@ def test_a_batch_that_is_killed_again_and_again_ends_whole_and_paid_once(home: P
                 )
                 time.sleep(chance.uniform(0, 0.5 if IS_SOAK else 0.15))
                 process.kill()
-            _, said = process.communicate(timeout=PATIENCE_S * 10)
-            assert process.returncode in (0, -signal.SIGKILL), said
+            _, stderr = process.communicate(timeout=PATIENCE_S * 10)
+            assert process.returncode in (0, -signal.SIGKILL), stderr
             bill = server.bill()
-            assert not {each: count for each, count in seen_done.items() if bill[each] != count}, "asked again"
+            assert not {each: count for each, count in seen_done.items() if bill[each] != count}, "sent again"
             if process.returncode == 0:
                 break
             kills += 1
             state = state_of(journal)
             assert len(state.ambiguous) <= AT_ONCE * kills
-            assert set(bill) <= set(state.done) | {each for each, _ in state.ambiguous}, "asked before the intent"
+            assert set(bill) <= set(state.done) | {each for each, _ in state.ambiguous}, "sent before the intent"
             seen_done.update({each: bill[each] for each in state.done if each not in seen_done})
         again = run(*command, home=home)
         assert (again.returncode, server.bill()) == (0, bill)
@@ -129,20 +129,20 @@ def test_a_batch_that_is_killed_again_and_again_ends_whole_and_paid_once(home: P
     assert sorted(bill) == sorted(ids)
     assert all(count <= ambiguous[each] for each, count in twice.items())
     assert (report["lines"], report["answered"], report["failed"]) == (LINES, LINES, 0)
-    for place, name in enumerate(("input_tokens", "output_tokens")):
-        billed = sum(count * tokens_of(each)[place] for each, count in bill.items())
-        beside = sum(count * tokens_of(each)[place] for each, count in twice.items())
-        assert report["usage"][name] == billed - beside
-        most = sum(count * tokens_of(each)[place] for each, count in ambiguous.items())
-        assert report["ambiguous"]["usage"][name] == most >= beside
-    assert kills >= KILLS * 3 / 4  # on a slow machine the batch may be through before the last ones
+    for index, name in enumerate(("input_tokens", "output_tokens")):
+        billed = sum(count * tokens_of(each)[index] for each, count in bill.items())
+        extra = sum(count * tokens_of(each)[index] for each, count in twice.items())
+        assert report["usage"][name] == billed - extra
+        most = sum(count * tokens_of(each)[index] for each, count in ambiguous.items())
+        assert report["ambiguous"]["usage"][name] == most >= extra
+    assert kills >= KILLS * 3 / 4  # on a slow machine the batch may end before the last kills
     if IS_SOAK:
-        print(f"kills {kills}, lines asked twice {sum(twice.values())}, ambiguous {sum(ambiguous.values())}")
+        print(f"kills {kills}, lines sent twice {sum(twice.values())}, ambiguous {sum(ambiguous.values())}")
 
 
 @pytest.mark.timeout(300)
-def test_a_provider_that_dies_and_comes_back_is_waited_for(home: Path) -> None:
-    """With default settings; an outage that is longer than the attempts of one call would last."""
+def test_a_batch_waits_for_a_provider_that_restarts(home: Path) -> None:
+    """With default settings, and an outage that lasts longer than the attempts of one call."""
     ids = write_lines(home, 400)
     with provider(0.05) as server:
         process = start(*batch_command(server.url, "--limit-concurrency", "20"), home=home)
@@ -150,8 +150,8 @@ def test_a_provider_that_dies_and_comes_back_is_waited_for(home: Path) -> None:
         server.kill()
         time.sleep(60 if IS_SOAK else 3)
         server.start()
-        _, said = process.communicate(timeout=200)
-    assert process.returncode == 0, said
+        _, stderr = process.communicate(timeout=200)
+    assert process.returncode == 0, stderr
     check_output(home, ids)
     with (home / "out.jsonl.journal").open("rb") as file:
         attempts = Counter(found.id for _, found in scan(file) if found.kind == "intent")

@@ -53,7 +53,7 @@ def test_help_names_commands_and_exit_codes():
 
 
 @pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
-def test_the_page_shows_the_help_as_it_is(command):
+def test_the_page_shows_the_help_unchanged(command):
     title = " ".join(("deluge", *command))
     block = re.search(rf"```text\n\$ {title} --help\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     assert block is not None
@@ -74,7 +74,7 @@ def test_models_as_json(home):
     assert {row["provider"] for row in rows} == {"openai"}
 
 
-def test_models_know_rows_of_the_user(home):
+def test_models_lists_the_rows_of_the_user(home):
     folder = home / ".config" / "lm_deluge"
     folder.mkdir(parents=True)
     (folder / "models.toml").write_text(
@@ -94,7 +94,7 @@ def test_a_file_of_rows_that_is_wrong_is_named(home):
     assert b"Traceback" not in done.stderr
 
 
-def test_models_that_are_not_there(home):
+def test_unknown_models(home):
     done = run("models", "--search", "nonsense", home=home)
     assert done.returncode == 0
     assert b"provider:model" in done.stderr
@@ -107,7 +107,7 @@ def test_models_on_a_terminal_are_a_table_that_fits(home, columns):
         assert tty.end() == 0
         lines = tty.screen.text.split("\n")
         assert all(len(line) <= columns for line in lines)
-        # A name that is too long goes on in the next row.
+        # A name that is too long continues in the next row.
         rule = next(index for index, line in enumerate(lines) if "\u2500" in line)
         *listed, foot = [line for line in lines[rule + 1 :] if line.strip()]
         assert foot.split()[-1] == snapshot_date()
@@ -132,7 +132,7 @@ def test_decode_from_stdin_as_events_and_as_json(home):
     assert json.loads(done.stdout)["content"]["parts"][0]["text"] == TEXT
 
 
-def test_decode_of_a_body_that_was_cut_fails_behind_what_came(home):
+def test_decode_of_a_body_that_was_cut_off_shows_the_text_and_fails(home):
     done = run("decode", "openai-chat", "-", home=home, stdin=BODY[: BODY.rindex(b"data: {")])
     assert done.returncode == 1
     assert done.stdout == TEXT.encode()
@@ -148,10 +148,10 @@ def test_simulate_serves_until_ctrl_c(home):
     (home / "script.json").write_text('[{"text": "**one**", "reasoning": "hm"}, "two"]')
     server = start("simulate", "--script", "script.json", "--fault", "none", "--fault", "status_401", home=home)
     url = server.stdout.readline().decode().strip()
-    told = [server.stderr.readline() for _ in range(4)]
+    lines = [server.stderr.readline() for _ in range(4)]
     root = url.removesuffix("/v1")
-    assert told[-1] == f"The other wire APIs are at {root}, Mistral's below /mistral.\n".encode()
-    assert f"  export OPENAI_BASE_URL={url}\n".encode() in told
+    assert lines[-1] == f"The other wire APIs are at {root}, that of Mistral at {root}/mistral.\n".encode()
+    assert f"  export OPENAI_BASE_URL={url}\n".encode() in lines
     env = {"OPENAI_API_KEY": "any-text", "OPENAI_BASE_URL": url}
     assert run("stream", "hi", home=home, **env).stdout == b"**one**"
     assert run("stream", "hi", home=home, **env).returncode == 1

@@ -1,4 +1,4 @@
-"""`deluge batch --provider-batch`: the provider's own batches, whatever ends the command on the way."""
+"""`deluge batch --provider-batch`: the provider's own batches, with interruptions of every kind."""
 
 import json
 import random
@@ -51,7 +51,7 @@ def texts(home: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("model", ["gpt-4o", "claude-haiku-4-5", "gemini-2.5-flash"])
-def test_lines_are_handed_over_and_answered_in_order(model: str, serve, home: Path) -> None:
+def test_lines_are_submitted_and_answered_in_order(model: str, serve, home: Path) -> None:
     script = Script()
     simulator = serve(script, batches=Batches(is_shuffled=True))
     prompts = [f"line {number}" for number in range(LINES)]
@@ -74,7 +74,7 @@ def test_lines_are_handed_over_and_answered_in_order(model: str, serve, home: Pa
     assert again.stderr.startswith(b"Nothing to do: ")
 
 
-def test_killed_again_and_again_nothing_is_handed_over_twice(serve, home: Path) -> None:
+def test_after_repeated_kills_nothing_is_submitted_twice(serve, home: Path) -> None:
     script, chance = Script(), random.Random(7)
     simulator = serve(script, batches=Batches(seconds=4))
     prompts = [f"line {number}" for number in range(LINES)]
@@ -86,11 +86,11 @@ def test_killed_again_and_again_nothing_is_handed_over_twice(serve, home: Path) 
             wait_until(lambda process=process: journal.exists() or process.poll() is not None, "a journal")
             time.sleep(chance.uniform(0, 0.8))
             process.kill()
-        _, said = process.communicate(timeout=PATIENCE_S * 3)
-        assert process.returncode in (0, -signal.SIGKILL), said
+        _, stderr = process.communicate(timeout=PATIENCE_S * 3)
+        assert process.returncode in (0, -signal.SIGKILL), stderr
         if process.returncode == 0:
             break
-    assert process.returncode == 0, said
+    assert process.returncode == 0, stderr
     assert texts(home) == [f"answer to {each}" for each in prompts]
     assert set(script.asked.values()) == {1}
 
@@ -102,18 +102,18 @@ def test_ctrl_c_leaves_the_batch_with_the_provider(serve, home: Path) -> None:
     process = start(*COMMAND, "gpt-4o", home=home, **reach(simulator, "gpt"))
     wait_until(lambda: any(request.method == "GET" for request in simulator.requests), "a poll")
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=PATIENCE_S)
+    _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
-    assert b"Stopping: the provider goes on with 2 requests" in said
-    assert b"0 of 2 lines are done and safe in out.jsonl.journal" in said
+    assert b"Stopping: the provider continues 2 requests" in stderr
+    assert b"0 of 2 lines are done and safe in out.jsonl.journal" in stderr
     done = run(*COMMAND, "gpt-4o", home=home, **reach(simulator, "gpt"))
     assert done.returncode == 0
-    assert b"2 lines are with the provider's batch API: not sent again." in done.stderr
+    assert b"2 lines are in a batch of the provider and will not be sent again." in done.stderr
     assert texts(home) == ["answer to one", "answer to two"]
     assert script.asked == {"one": 1, "two": 1}
 
 
-def test_lines_that_failed_are_asked_again_where_that_is_said(serve, home: Path) -> None:
+def test_lines_that_failed_are_sent_again_with_retry_failed(serve, home: Path) -> None:
     script = Script()
     simulator = serve(script)
     write(home, "one", "bad")
@@ -128,7 +128,7 @@ def test_lines_that_failed_are_asked_again_where_that_is_said(serve, home: Path)
     assert script.asked == {"one": 1, "bad": 2}
 
 
-def test_a_batch_that_expires_ends_and_goes_on_where_that_is_said(serve, home: Path) -> None:
+def test_an_expired_batch_ends_and_is_continued_with_retry_failed(serve, home: Path) -> None:
     script = Script()
     simulator = serve(script, batches=Batches(ends="expired", finished=1))
     write(home, "one", "two")
@@ -150,7 +150,7 @@ def test_a_line_that_cannot_be_read_or_sent_has_an_error(serve, home: Path) -> N
     assert broken["error"]["type"] == "InvalidPromptError"
 
 
-def test_a_refused_key_ends_it_and_nothing_is_lost(serve, home: Path) -> None:
+def test_a_refused_key_ends_the_run_and_nothing_is_lost(serve, home: Path) -> None:
     script = Script()
     simulator = serve(script, faults=["status_401"])
     write(home, "one", "two")
@@ -173,7 +173,7 @@ def test_a_provider_without_a_batch_api_is_refused_before_anything_is_sent(serve
     assert not (home / "out.jsonl.journal").exists()
 
 
-def test_a_budget_cannot_be_kept_and_is_refused(serve, home: Path) -> None:
+def test_a_budget_cannot_be_enforced_and_is_refused(serve, home: Path) -> None:
     simulator = serve(Script())
     write(home, "one")
     done = run(*COMMAND, "gpt-4o", "--max-cost", "1", home=home, **reach(simulator, "gpt"))
@@ -182,7 +182,7 @@ def test_a_budget_cannot_be_kept_and_is_refused(serve, home: Path) -> None:
     assert simulator.requests == []
 
 
-def test_lines_that_were_handed_over_are_not_asked_one_by_one(serve, home: Path) -> None:
+def test_submitted_lines_are_not_sent_one_by_one(serve, home: Path) -> None:
     simulator = serve(Script(), batches=Batches(polls=99))
     write(home, "one")
     process = start(*COMMAND, "gpt-4o", home=home, **reach(simulator, "gpt"))

@@ -34,7 +34,7 @@ def test_the_answer_is_utf_8_in_any_locale(serve, home, locale):
     assert done.stdout == ODD.encode()
 
 
-def test_text_is_flushed_as_it_comes(serve, home):
+def test_text_is_flushed_as_it_arrives(serve, home):
     process = start("stream", "hi", home=home, **reach(serve("one two three " * 400, pace=SLOW)))
     assert process.stdout.read(1) == b"o"
     assert process.poll() is None
@@ -77,7 +77,7 @@ def test_json_is_one_line_with_everything(serve, home):
     assert data["error"] is None
 
 
-def test_json_of_a_failure_has_the_error_and_what_came_before(serve, home):
+def test_json_of_a_failure_has_the_error_and_the_partial_answer(serve, home):
     done = run("stream", "hi", "--json", home=home, **reach(serve("one two three", faults=Fault("reset", after=2))))
     data = json.loads(done.stdout)
     assert done.returncode == 1
@@ -94,11 +94,11 @@ def test_reasoning_goes_to_stderr_and_only_when_asked_for(serve, home):
     assert shown.stderr.startswith(b"Let me think.\n")
 
 
-def test_quiet_says_nothing(serve, home):
+def test_quiet_prints_nothing(serve, home):
     assert run("stream", "hi", "-q", home=home, **reach(serve("yes"))).stderr == b""
 
 
-def test_what_came_before_a_failure_stays(serve, home):
+def test_the_text_before_a_failure_stays(serve, home):
     done = run("stream", "hi", home=home, **reach(serve("one two three four", faults=Fault("reset", after=3))))
     assert done.returncode == 1
     assert done.stdout == b"one two three"
@@ -114,10 +114,10 @@ def test_no_key_is_ever_shown(serve, home):
     assert KEY.encode() not in done.stderr
 
 
-def test_an_answer_that_was_cut_at_the_limit_says_so(serve, home):
+def test_an_answer_that_was_cut_off_at_the_limit_has_a_notice(serve, home):
     done = run("stream", "hi", "--max-tokens", "2", home=home, **reach(serve("one two three four five")))
     assert done.returncode == 0
-    assert b"The answer was cut" in done.stderr
+    assert b"The answer was cut off" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -145,19 +145,19 @@ def test_wrong_use_is_exit_code_2_and_sends_nothing(serve, home, arguments, word
     assert simulator.requests == []
 
 
-def test_without_a_key_the_simulator_answers_and_says_so_each_time(home):
+def test_without_a_key_the_simulator_answers_with_a_notice_each_time(home):
     for _ in range(2):
         done = run("stream", "hi", home=home)
         assert done.returncode == 0
         assert b"simulator" in done.stdout
         assert done.stderr.startswith(b"Simulator: no OPENAI_API_KEY is set")
         assert b"not gpt-4o" in done.stderr
-        assert b"export OPENAI_API_KEY=" in done.stderr
+        assert b"export OPENAI_API_KEY=your-key, or write OPENAI_API_KEY=your-key into .env." in done.stderr
 
 
 def test_the_simulator_can_be_asked_by_name_and_never_answers_by_itself_with_a_key(serve, home):
     simulator = serve("the real one")
-    assert b"not a model" in run("stream", "-m", "simulator", "hi", home=home, **reach(simulator)).stderr
+    assert b"not by a model" in run("stream", "-m", "simulator", "hi", home=home, **reach(simulator)).stderr
     assert simulator.requests == []
     assert run("stream", "hi", home=home, **reach(simulator)).stdout == b"the real one"
 
@@ -167,7 +167,7 @@ def test_an_unknown_model_is_not_simulated(home):
 
 
 @pytest.mark.parametrize("by", ["option", "environment"])
-def test_a_host_of_ones_own_needs_no_key(serve, home, by):
+def test_a_server_of_the_user_needs_no_key(serve, home, by):
     simulator = serve("mine")
     if by == "option":
         done = run("stream", "-m", "my-model", "--base-url", simulator.base_url, "hi", home=home)
@@ -194,7 +194,7 @@ def test_the_environment_wins_over_dotenv_and_no_key_leaves_with_an_address_from
     assert simulator.requests[1].headers["authorization"].endswith("wxyz")
     (home / ".env").write_text(f"OPENAI_BASE_URL={simulator.base_url}\n")
     done = run("stream", "hi", home=home, OPENAI_API_KEY="from-shell-wxyz")
-    assert b"not sent there" in done.stderr
+    assert b"not sent to that address" in done.stderr
     assert done.returncode == 2
     assert len(simulator.requests) == 2
 
@@ -232,7 +232,7 @@ def test_head_ends_quietly_and_cancels_upstream(serve, home):
     wait_until(lambda: simulator.stats.aborted == 1, "the end upstream")
 
 
-@pytest.mark.skipif("sys.platform != 'linux'", reason="only there the other end of a pipe can be watched")
+@pytest.mark.skipif("sys.platform != 'linux'", reason="the end of a reader is only noticed on Linux")
 def test_a_reader_that_leaves_is_noticed_while_the_model_is_silent(serve, home):
     simulator = serve("word " * 100, faults=Fault("silence", after=3))
     assert head(simulator, home, 1) == [141, 0]

@@ -387,7 +387,7 @@ async def test_a_background_answer_that_lost_is_ended_upstream() -> None:
     ended = plain("200 OK", b"{}")
     async with racing(lost, whole, ended, model="openai-responses:gpt-5", background=True) as race:
         await race.begin()
-        await until(lambda: (attempt := race.stream._call._opening) and attempt.stream and attempt.stream.place)
+        await until(lambda: (attempt := race.stream._call._opening) and attempt.stream and attempt.stream.resume_point)
         assert race.bell.ring() == 1
         await race.end()
         assert (race.response.completion, race.response.warnings) == ("Ja.", ())
@@ -403,7 +403,7 @@ async def test_an_answer_that_is_taken_up_again_uses_up_attempts() -> None:
     options = {"model": "openai-responses:gpt-5", "background": True, "max_attempts": 2}
     async with racing(broken, rest, **options) as race:
         await race.begin()
-        await until(lambda: (attempt := race.stream._call._opening) and attempt.stream and attempt.stream.place)
+        await until(lambda: (attempt := race.stream._call._opening) and attempt.stream and attempt.stream.resume_point)
         fail.set()
         await race.asked(2)
         tasks = asyncio.all_tasks()

@@ -1,4 +1,4 @@
-"""Short ways to build the requests of any wire API, and to read its answers."""
+"""Shortcuts to build calls and requests of any wire API."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lm_deluge.wire.http import HttpRequest
 
 
 def call_of(api: str, prompt: Conversation | Iterable[Message], **fields: Any) -> Call:
-    """Return a call to a model of no special gifts or limits, served by `recording`, as decoded bodies are."""
+    """Return a call to a model with default capabilities, at the provider id `recording` that `decode_body` uses."""
     row = ProviderRow(
         id="recording", otel_name="acme", adapter=api, base_url="https://acme.test", prompt_cache="automatic"
     )
@@ -39,7 +39,7 @@ def body_of(api: str, prompt: Conversation | Iterable[Message], **fields: Any) -
 
 
 def with_owner(call: Call, owner: str) -> Call:
-    """Return the call to a provider whose opaque data is `owner`'s."""
+    """Return the call with a provider whose opaque data belongs to `owner`."""
     provider = msgspec.structs.replace(call.provider, opaque_as=owner)
     return msgspec.structs.replace(call, provider=provider)
 
@@ -50,7 +50,7 @@ def built(call: Call) -> bytes:
 
 
 def simulated_url(sim: Simulator, row: ProviderRow) -> str:
-    """Return the base URL under which the simulator speaks a provider's API."""
+    """Return the base URL of the simulator for the API of a provider."""
     if row.adapter == "mistral-chat":
-        return f"{sim.url}/mistral"  # it asks under OpenAI's path, so the simulator has it in a place apart
+        return f"{sim.url}/mistral"  # Mistral's path equals OpenAI's, so the simulator adds a prefix
     return sim.base_url if row.base_url.endswith("/v1") else sim.url

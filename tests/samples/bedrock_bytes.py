@@ -1,4 +1,4 @@
-"""Bodies of Bedrock's streams, put together from JSON without our encoders."""
+"""Builders of bodies of Bedrock's streams, independent of our encoders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def message(payload: bytes, **headers: str) -> bytes:
-    """One message of an event stream; `_` in the names of headers stands for `-`."""
+    """Return one message of an event stream; `_` in the names of headers becomes `-`."""
     head = b"".join(
         bytes([len(name) + 1])
         + b":"
@@ -36,7 +36,7 @@ def exception(kind: str, fields: Any) -> bytes:
 
 
 def converse(*events: dict[str, Any]) -> bytes:
-    """A stream of Converse: each event is its name and its fields."""
+    """Return a stream of Converse; each event maps its name to its fields."""
     return b"".join(event(name, fields) for each in events for name, fields in each.items())
 
 
@@ -64,7 +64,7 @@ BEGIN = {"messageStart": {"role": "assistant"}}
 
 
 def chunk(fields: Any) -> bytes:
-    """A chunk of the native API."""
+    """Return a chunk of the native API."""
     data = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
     return event("chunk", {"bytes": base64.b64encode(data).decode(), "p": "abc"})
 

@@ -1,4 +1,4 @@
-"""Short ways to write bodies of Chat Completions, and to read them."""
+"""Builders of response bodies of Chat Completions, and shortcuts to decode them."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ def frames(*objects: Any) -> bytes:
 
 
 def chunk(delta: dict[str, Any], finish_reason: str | None = None, **fields: Any) -> bytes:
-    """Return a chunk with one choice; `fields` are further ones of the choice."""
+    """Return a chunk with one choice; `fields` are added to the choice."""
     return frames({"id": "1", "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason, **fields}]})
 
 
 def text(content: str) -> bytes:
-    """Return a chunk with a piece of text."""
+    """Return a chunk with text."""
     return chunk({"content": content})
 
 
 def read(body: bytes | Iterable[bytes]) -> APIResponse:
-    """Return the answer."""
+    """Return the decoded response."""
     return decode_body("openai-chat", body)
 
 
 def events_of(body: bytes) -> list[Event]:
-    """Return the events of a success."""
+    """Return the events of a body that must not fail."""
     return list(decode_events("openai-chat", body))
 
 
 def outcome_of(body: bytes | Iterable[bytes]) -> tuple[APIResponse, DelugeError | None]:
-    """Return the answer and None, or what came of it and the error."""
+    """Return the response and None, or the partial response and the error."""
     return recordings.outcome_of("openai-chat", body)
 
 
 def failure_of(body: bytes | Iterable[bytes], kind: type[E]) -> E:
-    """Return the error that a body ends with; it must be of exactly this class and hold what came before."""
+    """Return the error of a body. Its class must be exactly `kind`, and its `partial` a response."""
     with pytest.raises(DelugeError) as caught:
         read(body)
     assert type(caught.value) is kind

@@ -1,4 +1,4 @@
-"""Short ways to make the calls that adapters build requests from."""
+"""Shortcuts to build calls and requests of Chat Completions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lm_deluge.wire.http import HttpRequest
 def a_call(
     conversation: Conversation, *, capabilities: Capabilities | None = None, quirks: Quirks | None = None, **fields: Any
 ) -> Call:
-    """Return a call to a model of no special gifts or limits."""
+    """Return a call to a model with default capabilities."""
     provider = ProviderRow(
         id="acme", otel_name="acme", adapter="openai-chat", base_url="https://acme.test/v1", quirks=quirks or Quirks()
     )

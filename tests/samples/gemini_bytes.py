@@ -1,4 +1,4 @@
-"""Bodies of Gemini, written by hand."""
+"""Bodies of Gemini's API, written by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams of the Responses API by hand: frames as the API writes them, and what is made of them."""
+"""Builders of streams of the Responses API, and shortcuts to decode them."""
 
 from __future__ import annotations
 
@@ -21,43 +21,43 @@ def frame(kind: str, **fields: Any) -> bytes:
 
 
 def created(**fields: Any) -> bytes:
-    """Return the first frame."""
+    """Return the first frame, `response.created`."""
     response = {"id": "resp_1", "model": "gpt-5-2025", "status": "in_progress", "output": [], **fields}
     return frame("created", response=response, sequence_number=0)
 
 
 def text(delta: str, *, item: int = 0, content: int = 0, **fields: Any) -> bytes:
-    """Return a piece of text."""
+    """Return a text delta."""
     return frame("output_text.delta", delta=delta, output_index=item, content_index=content, **fields)
 
 
 def added(item: JSON, index: int = 0) -> bytes:
-    """Return the beginning of an item."""
+    """Return the frame that starts an item."""
     return frame("output_item.added", output_index=index, item=item)
 
 
 def done(item: JSON, index: int = 0) -> bytes:
-    """Return a finished item."""
+    """Return the frame that finishes an item."""
     return frame("output_item.done", output_index=index, item=item)
 
 
 def message(*content: JSON, **fields: Any) -> JSON:
-    """Return a message."""
+    """Return a message item."""
     return {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": content, **fields}
 
 
-def piece(said: str, **fields: Any) -> JSON:
-    """Return a piece of text of a message."""
-    return {"type": "output_text", "text": said, "annotations": [], **fields}
+def piece(content: str, **fields: Any) -> JSON:
+    """Return a text piece of a message."""
+    return {"type": "output_text", "text": content, "annotations": [], **fields}
 
 
 def completed(*output: JSON, **fields: Any) -> bytes:
-    """Return the last frame."""
+    """Return the last frame, `response.completed`."""
     return frame("completed", response=whole(*output, **fields))
 
 
 def whole(*output: JSON, **fields: Any) -> JSON:
-    """Return a plain answer."""
+    """Return the JSON of a plain response."""
     return {
         "object": "response",
         "id": "resp_1",
@@ -74,5 +74,5 @@ def events_of(*frames: bytes) -> list[Event]:
 
 
 def read(*frames: bytes) -> APIResponse:
-    """Return the answer of a stream, or of a plain body."""
+    """Return the decoded response of a stream or a plain body."""
     return decode_body(API, b"".join(frames))

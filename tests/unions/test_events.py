@@ -39,7 +39,7 @@ from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.message import Message
 from lm_deluge.response import APIResponse, ResponseBuilder
 from lm_deluge.simulator.faults.catalog import FAULTS, Fault
-from lm_deluge.simulator.plan import Site
+from lm_deluge.simulator.plan import AnswerContext
 from lm_deluge.usage import Usage
 from unions.places import ARGUMENTS, OPAQUE, Example, Place, Unheard, because, call_of, verdict
 
@@ -182,7 +182,7 @@ def encoded_by(api: str) -> Callable[[tuple[Any, ...]], bytes]:
 
 def edited_by(name: str) -> Callable[[tuple[Any, ...]], list[Event]]:
     request = ParsedRequest(model="m", conversation=Conversation.user("q"), is_streamed=True)
-    site = Site(find_encoder("openai-chat"), request, 0, "/v1/chat/completions", 0.0)
+    site = AnswerContext(find_encoder("openai-chat"), request, 0, "/v1/chat/completions", 0.0)
     return lambda events: Fault(name).edit_events(list(events), site)
 
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from lm_deluge.adapters.capabilities import check_fit, losses
+from lm_deluge.adapters.capabilities import check_capabilities, dropped_parts
 from lm_deluge.adapters.catalog import adapter_names, find_adapter
 from lm_deluge.dispatch.attempts.continuation import find_obstacle
 from lm_deluge.errors import ConfigurationError
@@ -76,7 +76,7 @@ SENT: dict[tuple[str, str], tuple[tuple[type, ...], tuple[type, ...]]] = {
     ("openai-responses", "m"): ((ImagePart, FilePart, ProviderDataPart), (RefusalPart, ToolCallPart, ProviderDataPart)),
 }
 NOT_TEXT = (ReasoningPart, RefusalPart, *MEDIA, ToolCallPart, ToolResultPart, ProviderDataPart)
-# `sends` of this adapter is the union over all families of models, so `losses` does not report these for one family.
+# `sends` of this adapter is the union over all model families, so `dropped_parts` does not report these for one family.
 DROPPED_SILENTLY: dict[str, set[type]] = {
     "m": {ImagePart, FilePart},
     "anthropic.claude": {ImagePart, FilePart},
@@ -97,7 +97,7 @@ def request_with(api: str, model: str, role: Role, parts: tuple[Any, ...]) -> tu
     }[role]
     call, adapter = call_of(messages, api=api, model=model), find_adapter(api)
     try:
-        return adapter.build_request(call).body, losses(call, adapter)
+        return adapter.build_request(call).body, dropped_parts(call, adapter)
     except ConfigurationError:
         return None, ()
 
@@ -115,7 +115,7 @@ def sent_by(api: str, model: str, role: Role) -> Callable[[tuple[Any, ...]], byt
 def checked(parts: tuple[Any, ...]) -> str:
     able = {"image_input": False, "file_input": False, "audio_input": False}
     try:
-        check_fit(call_of([Message("user", parts)], **able))
+        check_capabilities(call_of([Message("user", parts)], **able))
     except ConfigurationError as error:
         return str(error)
     return ""
@@ -186,7 +186,7 @@ def test_each_place_knows_each_part(place: Place) -> None:
 @pytest.mark.parametrize(("api", "model"), SENT)
 @pytest.mark.parametrize("role", ["system", "user", "assistant", "tool"])
 def test_no_part_is_dropped_silently(api: str, model: str, role: Role) -> None:
-    """A part is sent, refused with an error, or reported by `losses`."""
+    """A part is sent, refused with an error, or reported by `dropped_parts`."""
     dropped = set()
     for kind in get_args(Part):
         for example in PART_EXAMPLES[kind]:

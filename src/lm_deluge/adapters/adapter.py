@@ -1,7 +1,7 @@
-"""The contract between a wire API and the rest of the house.
+"""The contract between a wire API and the rest of the library.
 
-An adapter is four functions and one state machine: no `async`, no environment, no clock, no logging. What it
-needs comes in a `Call`; what it makes are an `HttpRequest` and events.
+An adapter builds the HTTP request of a `Call` and decodes the response into events. Adapters are pure: no `async`, no
+environment, no clock, no logging. Their only input is the `Call` and the bytes of the response.
 """
 
 from __future__ import annotations
@@ -24,17 +24,19 @@ __all__ = ["Adapter", "Call", "Decoder", "Resumable", "ResumableDecoder"]
 
 
 class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Everything that one request is made from, but the key.
+    """Everything that a request is built from, except the credentials.
 
     Attributes:
-        base_url: Where the provider is, without a trailing slash.
-        output: JSON schema that the answer is to follow, or None.
-        is_streamed: Whether the answer is to come piece by piece.
-        cache: What of the prompt the provider is to cache, where it wants to be told.
-        background: The provider is to go on with the answer when the connection dies, and to keep it for a while.
-        extra_body: Merged into the request's JSON; wins.
-        max_event_bytes: Largest single event of the answer.
-        warnings: What of the conversation the provider cannot take, and is not sent; see `fit.losses`.
+        base_url: URL of the provider, without a trailing slash; the adapter appends the path of its API.
+        output: JSON schema that the response must follow, or None.
+        is_streamed: Whether to request a stream rather than one JSON document.
+        cache: The part of the prompt that the provider is asked to cache; None sends no cache marks.
+        background: Ask the provider to finish the response even if the connection is lost, and to store it for a while.
+        extra_headers: Added to the request; they replace headers of the same name.
+        extra_body: Top-level fields added to the request's JSON; they replace fields of the same name.
+        max_event_bytes: Limit of a single event of the stream, in bytes.
+        warnings: The kinds of parts that are left out of the request because the provider cannot take them back, as
+            `capabilities.dropped_parts` names them.
     """
 
     model: ModelRow
@@ -57,52 +59,56 @@ class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Decoder(Protocol):
-    """Turns the bytes of one answer into events.
+    """State machine that turns the bytes of one response, streamed or plain, into events.
 
-    Nothing is raised: a fault stands in `error`, behind the events that were read before it, so that none of
-    them is lost.
+    Call `expect` once, then `feed` for each read, then `close` at the end of the body. The methods never raise: a fault
+    is stored in `error` and the events decoded before the fault are returned as usual. The events must not depend on
+    where the body is cut into reads.
 
     Attributes:
-        error: What is wrong with the stream; once set, nothing more comes.
+        error: The fault that ended decoding, or None. After it is set, `feed` and `close` return no events.
     """
 
     error: DelugeError | None
 
     @property
     def is_complete(self) -> bool:
-        """Whether an end of the body now is a success."""
+        """Whether the response would be a success if its body ended now: the terminal event was decoded."""
         ...
 
     @property
     def is_finished(self) -> bool:
-        """Whether `ResponseFinished` was returned."""
+        """Whether `ResponseFinished` was returned. Further bytes of the body yield no events."""
         ...
 
     @property
     def ignored(self) -> int:
-        """How many frames were passed over."""
+        """Number of frames that were skipped, because their type is unknown or they came after the end."""
         ...
 
     def expect(self, content_type: str) -> None:
-        """Take the answer's content type, before the first byte."""
+        """Set the response's Content-Type, before the first `feed`. It is only a hint: many hosts send a wrong type."""
         ...
 
     def feed(self, data: bytes) -> list[Event]:
-        """Take the next bytes; return the events that they complete."""
+        """Decode the next bytes of the body; return the events that they complete, possibly none."""
         ...
 
     def close(self) -> list[Event]:
-        """Take the end of the body; sets `error` where the answer has no terminal event."""
+        """Signal the end of the body; return the last events. Sets `error` if the terminal event is missing."""
         ...
 
 
 class Adapter(Protocol):
-    """How one wire API is written and read.
+    """Implementation of one wire API: builds requests, decodes responses and errors.
+
+    An adapter has no state; each call gets its own `Decoder`. A new adapter is listed in `catalog.py`.
 
     Attributes:
-        sends: The kinds of parts of the model's own messages that it can send back. Others are left out, with a
-            warning: they came from a model of another provider.
-        echoes: The kinds of opaque data that it sends back to whom they came from.
+        name: Name of the wire API, unique; provider rows refer to it, for example `openai-chat`.
+        sends: Types of parts of assistant messages that the API accepts in a request. Parts of other types, from a
+            model of another provider for example, are left out of the request with a warning.
+        echoes: Values of `ProviderDataPart.kind` that the adapter sends back, to the provider that produced them only.
     """
 
     name: ClassVar[str]
@@ -110,52 +116,69 @@ class Adapter(Protocol):
     echoes: ClassVar[frozenset[str]]
 
     def build_request(self, call: Call) -> HttpRequest:
-        """Return the request, without credentials.
+        """Return the HTTP request for `call`. The transport adds the credentials.
 
         Raises:
-            ConfigurationError: The API or the model cannot take what the call asks.
+            ConfigurationError: The API or the model does not support a parameter or part of the call
+                (`UnsupportedParameterError`), or the prompt is invalid (`InvalidPromptError`).
         """
         ...
 
     def decoder(self, call: Call) -> Decoder:
-        """Return a fresh state machine for the answer to `call`, streamed or plain."""
+        """Return a new decoder for one successful response to `call`.
+
+        The decoder must handle a stream and a plain JSON document, because hosts send either regardless of the request.
+        """
         ...
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
-        """Return the events of a plain answer.
+        """Return the events of a plain response; they obey the same grammar as the events of a stream.
+
+        Args:
+            call: The call that the body answers.
+            body: The complete body of a response with status 200.
 
         Raises:
-            DelugeError: It is none, or an error.
+            DelugeError: The body contains an error (`APIError`) or is not a response of this API (`ProtocolError`).
         """
         ...
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
-        """Return the error that an answer with this status stands for."""
+        """Return the error of a response whose status is not a success.
+
+        Args:
+            status: The HTTP status.
+            headers: Headers of the response, names in lower case.
+            body: The body of the response; it may be empty, cut off, or the HTML page of a proxy.
+        """
         ...
 
 
 @runtime_checkable
 class ResumableDecoder(Decoder, Protocol):
-    """A decoder whose answer can be taken up again where its stream broke off."""
+    """A decoder whose response can be resumed in a second connection after its stream broke off."""
 
     @property
-    def place(self) -> tuple[str, int] | None:
-        """The id of the answer and the number of the last event that was read; None where it cannot be taken up."""
+    def resume_point(self) -> tuple[str, int] | None:
+        """Response id and sequence number of the last decoded event, or None if the response cannot be resumed."""
         ...
 
     def reopen(self) -> None:
-        """Forget the fault and the frame that it cut; the bytes that come next go on behind `place`."""
+        """Clear `error` and the incomplete frame; the next bytes are of a stream that starts after `resume_point`."""
         ...
 
 
 @runtime_checkable
 class Resumable(Protocol):
-    """What an adapter has besides where its provider goes on with an answer nobody listens to (background mode)."""
+    """Additional methods of an adapter whose API has a background mode: responses outlive their connection.
+
+    The decoders of such an adapter are `ResumableDecoder`s.
+    """
 
     def build_resume(self, call: Call, response_id: str, cursor: int) -> HttpRequest:
-        """Return the request for the rest of an answer, behind the event of that number."""
+        """Return the request that streams the events of a response after sequence number `cursor`."""
         ...
 
     def build_cancel(self, call: Call, response_id: str) -> HttpRequest:
-        """Return the request that ends an answer at the provider."""
+        """Return the request that cancels a response at the provider."""
         ...

@@ -1,8 +1,9 @@
-"""The contract of a provider's own batch API: many requests are handed over at once and answered within a day.
+"""The contract of a provider's own batch API: many requests are submitted at once and answered within a day.
 
-As an adapter, such an API is pure functions. What takes several requests, a submission say, is a generator: it yields a
-request, is sent what came back, and returns what it found. The requests in a batch are those that the adapters build,
-and what comes back is read by them, so a batched answer is what a direct one would have been.
+Like an adapter, a batch API consists of pure functions. An operation that takes several HTTP requests, such as a
+submission, is a generator: it yields each `HttpRequest`, is sent the `HttpAnswer`, and returns the result of the
+operation. The adapters build the requests in a batch and parse its results, so the response to a batched request has
+the same events as the response to a direct request.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ __all__ = [
     "Exchanges",
     "HttpAnswer",
     "Items",
+    "ListedBatch",
     "Phase",
-    "Sighting",
     "batch_ended",
     "custom_id",
     "index_in",
@@ -34,11 +35,12 @@ __all__ = [
 
 Phase: TypeAlias = Literal["validating", "in_progress", "ended", "expired", "cancelled", "failed"]
 
+# Names built by `custom_id`. Names in batches of other programs on the same account should not match.
 _CUSTOM_ID = re.compile(r"([0-9a-z]{1,40})-([0-9]{1,9})")
 
 
 class HttpAnswer(msgspec.Struct, frozen=True):
-    """What a request was answered with; names of headers are in lower case."""
+    """Headers and body of a successful HTTP response; names of headers are in lower case."""
 
     headers: Mapping[str, str]
     body: bytes
@@ -49,26 +51,28 @@ class HttpAnswer(msgspec.Struct, frozen=True):
 
 T = TypeVar("T")
 Exchanges: TypeAlias = Generator[HttpRequest, HttpAnswer, T]
+"""An operation of one or more HTTP requests: yields each request, is sent its answer, returns a `T`."""
 
 
 class Items(Protocol):
-    """The encoded requests of a batch, on the disk."""
+    """The encoded requests of a batch, stored on disk; `count` is their number."""
 
     count: int
 
     def framed(self, prefix: bytes, suffix: bytes) -> Pieces:
-        """Return a body: the items with the API's separator between them, and something around them."""
+        """Return a request body: `prefix`, the items with the API's separator between them, `suffix`."""
         ...
 
 
 class BatchState(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a batch has come.
+    """The state of a batch at the provider.
 
     Attributes:
-        handle: What the provider knows it by.
-        results: Where its results lie: names that `build_results` understands.
-        error: Why it failed as a whole; None where it did not.
-        finished: Requests that are over, and `total`: all of them; None where the provider does not say.
+        handle: The provider's id of the batch.
+        results: Ids or URLs of the result files, as `build_results` expects them; empty until there are results.
+        error: The reason why the whole batch failed; None if it did not fail.
+        finished: Number of requests that are answered or failed; None if the provider does not report the number.
+        total: Number of requests in the batch; None if the provider does not report the number.
     """
 
     handle: str
@@ -80,18 +84,19 @@ class BatchState(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more becomes of it."""
+        """Whether the state is final: the provider processes no more requests of the batch."""
         return self.phase not in ("validating", "in_progress")
 
 
 class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one request.
+    """The result of one request of a batch.
 
     Attributes:
-        custom_id: Which one it is; empty where the line does not say.
-        body: The answer, or for a `status` that is none the error, as the adapter reads it.
-        error: The error, where it has no such body.
-        request_id: The provider's id of the request.
+        custom_id: The name of the request, see `custom_id()`; empty if the line has no name.
+        body: JSON for the adapter: for `parse_response` if `status` is 200, else for `classify_error`.
+        status: The HTTP status that a direct request would have had.
+        error: The error of a request that has no body, because the batch expired for example; else None.
+        request_id: The provider's id of the request, or None.
     """
 
     custom_id: str
@@ -101,19 +106,26 @@ class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str | None = None
 
 
-class Sighting(msgspec.Struct, frozen=True):
-    """A batch in the provider's list. `is_ours` is None where only its results can tell."""
+class ListedBatch(msgspec.Struct, frozen=True):
+    """An entry of the provider's list of batches that may be the batch that `BatchAPI.search` looks for.
+
+    Attributes:
+        handle: The provider's id of the batch.
+        is_ours: Whether the batch is the right one; None if only the names in its results can show that.
+    """
 
     handle: str
     is_ours: bool | None
 
 
 class BatchAPI(Protocol):
-    """How one provider takes batches.
+    """Implementation of one batch API. A new one is listed in `batch_catalog.py`.
 
     Attributes:
-        max_requests, max_bytes: What one batch may have; larger ones are split.
-        separator: What stands between two items.
+        name: Name of the batch API, unique; provider rows refer to it, for example `openai-batch`.
+        max_requests: Most requests of one batch; the caller splits larger batches.
+        max_bytes: Most bytes of the encoded items of one batch; the caller splits larger batches.
+        separator: Bytes between two items in the body of a submission.
     """
 
     name: ClassVar[str]
@@ -122,16 +134,18 @@ class BatchAPI(Protocol):
     separator: ClassVar[bytes]
 
     def encode_item(self, call: Call, custom_id: str, request: HttpRequest) -> bytes:
-        """Return a request as it stands in a batch, on one line without a line end."""
+        """Return a request in the form that a batch contains: one line of JSON without the line end."""
         ...
 
     def submit(self, call: Call, items: Items, batch: str) -> Exchanges[str]:
-        """Hand a batch over; return its handle. Only the last request begins it.
+        """Submit a batch; return its handle.
+
+        Only the last request of the exchange may start the batch: an interruption before it leaves nothing running.
 
         Args:
-            call: One of the batch: all are to the same model.
-            items: What to send.
-            batch: Our name for it, by which `search` finds it where the API has a place for that.
+            call: Any call of the batch; all calls of a batch have the same model.
+            items: The encoded requests.
+            batch: Our name of the batch. It is sent as metadata, if the API has any, so that `search` finds the batch.
         """
         ...
 
@@ -140,60 +154,69 @@ class BatchAPI(Protocol):
         ...
 
     def read_state(self, body: bytes) -> BatchState:
-        """Return the state that a poll was answered with.
+        """Parse the body of a response to a poll.
 
         Raises:
-            ContentTypeError: It is none.
+            ContentTypeError: The body is not the state of a batch.
         """
         ...
 
     def build_results(self, call: Call, state: BatchState) -> list[HttpRequest]:
-        """Return the requests for the results: lines of JSON."""
+        """Return the requests that download the results, in JSON lines."""
         ...
 
     def read_result(self, line: bytes) -> BatchResult:
-        """Return what a line of the results says."""
+        """Parse a line of the results.
+
+        Raises:
+            ContentTypeError: The line is not a result.
+        """
         ...
 
     def build_cancel(self, call: Call, handle: str) -> HttpRequest:
-        """Return the request that ends a batch early. What is finished by then keeps its answer."""
+        """Return the request that cancels a batch. Requests that are answered by then keep their results."""
         ...
 
-    def search(self, call: Call, batch: str, *, count: int, since: float) -> Exchanges[list[Sighting]]:
-        """Look for a batch whose submission was not seen to its end.
+    def search(self, call: Call, batch: str, *, count: int, since: float) -> Exchanges[list[ListedBatch]]:
+        """Find a batch whose submission was interrupted before the provider's response arrived.
 
         Args:
-            call: One of the batch.
-            batch: Our name for it.
-            count: How many requests it has.
-            since: When it was handed over at the earliest, in seconds since 1970.
+            call: Any call of the batch.
+            batch: Our name of the batch.
+            count: Number of requests in the batch.
+            since: Earliest time of the submission, in seconds since 1970.
+
+        Returns:
+            The candidates; empty if the provider has no such batch.
         """
         ...
 
 
 def custom_id(batch: str, index: int) -> str:
-    """Return the name of a request within a batch. It suits the narrowest rule: ^[a-zA-Z0-9_-]{1,64}$ (Anthropic)."""
+    """Return the name of a request within a batch. It matches the strictest rule, Anthropic's ^[a-zA-Z0-9_-]{1,64}$."""
     return f"{batch}-{index}"
 
 
 def index_in(batch: str, name: str) -> int | None:
-    """Return which request of a batch has this name; None where it is of another batch."""
+    """Return the index of the request with this name; None if the name belongs to another batch."""
     found = _CUSTOM_ID.fullmatch(name)
     return int(found[2]) if found and found[1] == batch else None
 
 
 def batch_ended(why: str, code: str) -> BatchEndedError:
-    """Return the error of a request that a batch left without an answer."""
-    return BatchEndedError(f"the provider's batch {why}", code=code, hint="Ask it again in another batch.")
+    """Return the error of a request that the batch did not answer; `why` completes "the provider's batch ..."."""
+    return BatchEndedError(f"the provider's batch {why}", code=code, hint="Send the request again in another batch.")
 
 
 def read_document(body: bytes, kind: type[T]) -> T:
-    """Return the JSON of an answer.
+    """Decode a JSON body of the batch API.
 
     Raises:
-        ContentTypeError: It is none, or not of this kind.
+        ContentTypeError: The body is not JSON, or does not have the fields of `kind`.
     """
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise ContentTypeError("the batch API answered in no form of its own", reason="json", excerpt=body) from None
+        raise ContentTypeError(
+            "the batch API's answer is not in its documented format", reason="json", excerpt=body
+        ) from None

@@ -1,4 +1,4 @@
-"""Which batch API is which: one line each."""
+"""The table of batch APIs, by name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _APIS: dict[str, Callable[[], BatchAPI]] = {
 
 
 def batch_api_names() -> list[str]:
-    """Return the names of all batch APIs."""
+    """Return the names of all batch APIs, sorted."""
     return sorted(_APIS)
 
 
@@ -30,11 +30,11 @@ def find_batch_api(provider: ProviderRow) -> BatchAPI:
     """Return the batch API of a provider.
 
     Raises:
-        ConfigurationError: It has none that is known here; the error lists the providers that have one.
+        ConfigurationError: The provider's row names no known batch API; the hint lists the providers that have one.
     """
     if provider.batch_api in _APIS:
         return _APIS[provider.batch_api]()
-    able = ", ".join(row.id for row in list_providers() if row.batch_api in _APIS)
+    supported = ", ".join(row.id for row in list_providers() if row.batch_api in _APIS)
     raise ConfigurationError(
-        "it has no batch API that is known here", provider=provider.id, hint=f"These have: {able}."
+        "LM Deluge knows no batch API of this provider", provider=provider.id, hint=f"Providers with one: {supported}."
     )

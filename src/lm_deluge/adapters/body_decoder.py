@@ -1,7 +1,7 @@
-"""What kind of body is this? The answer is in its first byte; headers are only a hint.
+"""Detect the kind of a response body from its first bytes, and decode it. The Content-Type header is only a hint.
 
-Hosts answer 200 with an HTML page of their proxy, with a JSON error, or with a whole plain answer where a stream
-was asked for; others call a stream `application/json`. Here each of them ends up where it is read right.
+Hosts answer status 200 with an HTML page of their proxy, with a JSON error, or with a plain JSON document although a
+stream was requested; others label a stream `application/json`. `BodyDecoder` handles each of these bodies.
 """
 
 from __future__ import annotations
@@ -19,19 +19,23 @@ from lm_deluge.wire.sse import ServerSentEvent, SSEDecoder
 
 __all__ = ["BodyDecoder", "Framing", "Payload", "in_band_error", "not_json"]
 
-# A BOM, and blanks: some recordings and proxies put one before the first field (OpenRouter by way of a proxy, 2025-07).
+# Byte order mark and whitespace: proxies insert them before the first field (OpenRouter behind a proxy, 2025-07).
 _BLANK = b"\xef\xbb\xbf \t\r\n"
+# Bytes of an HTML page to wait for its title: enough for most pages, few enough to report the error soon.
 _ENOUGH_OF_A_PAGE = 2_048
-_ENOUGH_OF_A_FIELD = 5
+_ENOUGH_OF_A_FIELD = 5  # bytes: "event" and "retry", the longest field names of server-sent events
+# Content types that hosts send for streams and documents alike, so they prove nothing.
 _ANY_TYPES = ("application/json", "text/plain", "")
+# Limit of a plain document, as a multiple of `max_event_bytes`: a document contains what a stream splits into events.
+_DOCUMENT_FACTOR = 4
 
 
 class Framing(Protocol):
-    """How the bytes of a body are cut into frames.
+    """Incremental parser that splits the bytes of a body into frames, such as server-sent events or JSON lines.
 
     Attributes:
-        media_types: What such a body is called.
-        is_json: Its frames are JSON without more, so an object at the beginning is a frame and no document.
+        media_types: Content types of bodies in this framing.
+        is_json: Whether a frame is bare JSON. Then a body that begins with `{` is a stream, not a plain document.
     """
 
     media_types: ClassVar[tuple[str, ...]]
@@ -39,66 +43,76 @@ class Framing(Protocol):
 
     @property
     def error(self) -> DelugeError | None:
-        """What is wrong with the bytes; once set, nothing more comes."""
+        """The fault in the bytes, or None. After it is set, no more frames are returned."""
         ...
 
     def may_begin(self, head: bytes) -> bool:
-        """Whether a body of this framing can begin with these bytes."""
+        """Whether a body in this framing can begin with these bytes; whitespace before them is removed."""
         ...
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
-        """Take the next bytes; return the frames that they complete."""
+        """Parse the next bytes; return the frames that they complete."""
         ...
 
     def maybe_feed_plain(self, data: bytes) -> list[bytes] | None:
-        """Take the next bytes if all that they complete are frames without a type; return the data of these."""
+        """Parse the next bytes if all frames that they complete have no event type; return the data of these frames.
+
+        Fast path: it spares creating a frame object. None, with the bytes not consumed, if `feed` must be used.
+        """
         ...
 
     def close(self) -> ServerSentEvent | None:
-        """Take the end of the body; return the frame that it cut, or None."""
+        """Signal the end of the body; return the unterminated last frame, or None."""
         ...
 
 
 class Payload(Protocol):
-    """What a wire API does with its frames. `handle` and `finish` may raise errors of ours."""
+    """State machine of one wire API that turns frames into events.
+
+    `handle`, `handle_plain` and `finish` may raise a `DelugeError`; events appended before that are kept.
+    """
 
     @property
     def is_finished(self) -> bool:
-        """Whether the answer was closed."""
+        """Whether `ResponseFinished` was appended."""
         ...
 
     @property
     def ignored(self) -> int:
-        """How many frames were passed over."""
+        """Number of frames that were skipped."""
         ...
 
     @property
     def is_complete(self) -> bool:
-        """Whether the terminal event was seen."""
+        """Whether the terminal event was decoded, so that the stream may end."""
         ...
 
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
-        """Take one frame; append its events."""
+        """Decode one frame; append its events."""
         ...
 
     def handle_plain(self, payloads: list[bytes], events: list[Event]) -> None:
-        """Take the data of frames without a type, all of one read; append their events."""
+        """Decode the data of frames without an event type, all from one read; append their events."""
         ...
 
     def maybe_handle_tail(self, frame: ServerSentEvent, events: list[Event]) -> None:
-        """Take the last frame, which the end of the stream cut; it counts only if it is whole."""
+        """Decode the unterminated last frame of a stream if its data is complete; else count it as ignored."""
         ...
 
     def finish(self, events: list[Event]) -> None:
-        """Take the end of a stream whose terminal event was seen; append what closes it."""
+        """Append the events that close a complete stream. Called at the end of a body that `is_complete`."""
         ...
 
 
 class BodyDecoder:
-    """The decoder of every wire API: a framing cuts the bytes, a payload makes events of the frames.
+    """The `Decoder` of every wire API: a framing splits the bytes into frames, a payload turns frames into events.
 
-    `parse_document` reads a body that is one JSON document: a plain answer, or an error. Where an API has streams that
-    are one JSON array, `array_framing` cuts these.
+    Args:
+        payload: The state machine of the wire API, used for this response only.
+        parse_document: Parses a body that is one JSON document: a plain response or an error.
+        max_event_bytes: Limit of one frame; a document may have four times as many bytes.
+        framing: Factory of the parser for streams.
+        array_framing: Factory of the parser for streams that are one JSON array, if the API has such streams.
     """
 
     def __init__(
@@ -117,15 +131,15 @@ class BodyDecoder:
         self._framing = framing
         self._frames = framing(max_event_bytes)
         self._array_framing = array_framing
-        self._head = b""  # of a body of which is not known yet what it is; blanks before it are gone
+        self._head = b""  # first bytes of the body until its kind is known; whitespace before them is removed
         self._document: bytearray | None = None
         self._is_known = False
         self._is_suspect = False
-        self._is_parsed = False  # a plain answer, read to its end
+        self._is_parsed = False  # the body was a plain document, and is parsed
 
     @property
     def is_complete(self) -> bool:
-        """Whether an end of the body now is a success."""
+        """Whether the response would be a success if its body ended now."""
         return self._is_parsed or self._payload.is_complete
 
     @property
@@ -135,16 +149,16 @@ class BodyDecoder:
 
     @property
     def ignored(self) -> int:
-        """How many frames were passed over."""
+        """Number of frames that were skipped."""
         return self._payload.ignored
 
     def expect(self, content_type: str) -> None:
-        """Take the answer's content type: what is none of a stream's is looked at with suspicion."""
+        """Set the Content-Type. If it is not a stream's, a body that does not look like a stream is an error."""
         media_type = content_type.partition(";")[0].strip().lower()
         self._is_suspect = media_type not in _ANY_TYPES and media_type not in self._frames.media_types
 
     def reopen(self) -> None:
-        """Forget a fault and the frame that it cut: what comes next is the body of another answer, which goes on."""
+        """Clear the fault and the incomplete frame; the next bytes are of a response that continues this response."""
         self.error = None
         self._frames = self._framing(self._limit)
         self._head = b""
@@ -152,12 +166,12 @@ class BodyDecoder:
         self._is_known = False
 
     def feed(self, data: bytes) -> list[Event]:
-        """Take the next bytes; return the events that they complete."""
+        """Decode the next bytes; return the events that they complete."""
         if not self._is_known:
             self._head = (self._head + data).lstrip(_BLANK)
-            if not self._can_tell():
+            if not self._is_head_enough():
                 return []
-            data = self._look()
+            data = self._detect()
         return self._take(data)
 
     def _take(self, data: bytes) -> list[Event]:
@@ -169,16 +183,16 @@ class BodyDecoder:
         return events
 
     def close(self) -> list[Event]:
-        """Take the end of the body."""
+        """Signal the end of the body; return the last events."""
         events: list[Event] = []
         if self._head:
-            events += self._take(self._look())
+            events += self._take(self._detect())
         if not self.is_finished:
             self._run(None, events)
         return events
 
     def _run(self, data: bytes | None, events: list[Event]) -> None:
-        """Take bytes, None for the end of the body; a fault is noted behind the events that came before it."""
+        """Decode bytes, None for the end of the body. A fault is stored in `error`; events before it are kept."""
         if self.error is None:
             try:
                 if data is None:
@@ -190,15 +204,15 @@ class BodyDecoder:
             except RecursionError:
                 self.error = _too_deep()
 
-    def _can_tell(self) -> bool:
-        """Whether the head is enough to go by: an HTML page should show its title, a suspect its first field."""
+    def _is_head_enough(self) -> bool:
+        """Whether the first bytes identify the body. An HTML page should include its title, for the error message."""
         head = self._head
         if head[:1] == b"<":
             return len(head) >= _ENOUGH_OF_A_PAGE or b"</title" in head.lower()
         return bool(head) and (not self._is_suspect or head[:1] in b"{[" or len(head) >= _ENOUGH_OF_A_FIELD)
 
-    def _look(self) -> bytes:
-        """Decide what the body is, from its first bytes."""
+    def _detect(self) -> bytes:
+        """Detect the kind of the body from its first bytes, and return these bytes."""
         self._is_known = True
         data = self._head
         self._head = b""
@@ -210,7 +224,7 @@ class BodyDecoder:
         elif first == b"<" or (self._is_suspect and not self._frames.may_begin(data)):
             found = re.search(rb"<title[^>]*>([^<]{1,200})", data, re.IGNORECASE)
             title = f", titled {found.group(1).decode('utf-8', 'replace').strip()!r}" if found else ""
-            what = "an HTML page" if first == b"<" else "no stream"
+            what = "an HTML page" if first == b"<" else "not a stream"
             self.error = ContentTypeError(
                 f"the answer is {what}{title}",
                 reason="content_type",
@@ -220,14 +234,14 @@ class BodyDecoder:
         return data
 
     def _keep(self, data: bytes) -> None:
-        assert self._document is not None  # noqa: S101 - decided by _look
+        assert self._document is not None  # noqa: S101 - created by _detect
         if self.error is not None:
             return
         self._document += data
-        if len(self._document) > 4 * self._limit:
+        if len(self._document) > _DOCUMENT_FACTOR * self._limit:
             self._document = bytearray()
             self.error = ResponseLimitError(
-                f"the answer is larger than {4 * self._limit} bytes",
+                f"the answer is larger than {_DOCUMENT_FACTOR * self._limit} bytes",
                 reason="limit",
                 hint="Raise max_event_bytes if such answers are expected.",
             )
@@ -255,13 +269,13 @@ class BodyDecoder:
         if not self.is_complete:
             raise TruncatedError(
                 "the stream ended without its terminal event",
-                hint="The answer is incomplete; what came is in .partial.",
+                hint="The answer is incomplete; the received part is in .partial.",
             )
         self._payload.finish(events)
 
 
 def _too_deep() -> ProtocolError:
-    return ProtocolError("a frame is nested too deep", reason="json", billed="maybe")
+    return ProtocolError("a frame is nested too deeply", reason="json", billed="maybe")
 
 
 def not_json(frame: ServerSentEvent) -> ProtocolError:
@@ -272,7 +286,7 @@ def not_json(frame: ServerSentEvent) -> ProtocolError:
 
 
 def in_band_error(frame: ServerSentEvent) -> APIError:
-    """Return the error that a frame in place of the answer, or of its rest, tells of."""
+    """Return the error for a frame that contains an error object, in a response with status 200."""
     try:
         payload = msgspec.json.decode(frame.text)
     except (msgspec.DecodeError, RecursionError):

@@ -1,7 +1,8 @@
-"""What a model or its API cannot take: refused by name before anything is sent, never dropped in silence.
+"""Check a call against the capabilities of its model and wire API, before anything is sent.
 
-The user's own words and media are refused. What another model said before, and this provider cannot take back, is
-left out and named in the answer's warnings.
+Unsupported parameters, and unsupported parts in messages of the user, raise an error that names them. Parts of earlier
+assistant messages that this provider cannot take back, because they come from another provider's model for example, are
+left out of the request and named in the response's warnings.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from lm_deluge.prompt.parts import (
 )
 
 __all__ = [
-    "cannot_stand",
+    "cannot_place",
     "cannot_take",
-    "check_fit",
+    "check_capabilities",
     "check_tool_choice",
-    "losses",
+    "dropped_parts",
     "parts_in_pairs",
     "with_dropped_parts",
 ]
@@ -40,18 +41,22 @@ _SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 _MEDIA = {ImagePart: "image_input", FilePart: "file_input", AudioPart: "audio_input"}
 
 
-def check_fit(call: Call, *, takes_background: bool = False) -> None:
-    """Hold the call against the model's row; `takes_background` says whether the wire API has that mode.
+def check_capabilities(call: Call, *, takes_background: bool = False) -> None:
+    """Check the call against the capabilities in the model's row and the provider's row.
+
+    Args:
+        call: The call to check.
+        takes_background: Whether the wire API has a background mode.
 
     Raises:
-        UnsupportedParameterError: The row says that the model cannot take something; it is named.
+        UnsupportedParameterError: The model does not support a parameter or a part; its attribute `parameter` names it.
     """
-    able = call.model.capabilities
-    for name in _unfit_parameters(call.params, able):
+    capabilities = call.model.capabilities
+    for name in _unsupported_parameters(call.params, capabilities):
         raise _refusal(call, name)
-    if call.tools and not able.tools:
+    if call.tools and not capabilities.tools:
         raise _refusal(call, "tools")
-    if call.output is not None and not able.json_schema:
+    if call.output is not None and not capabilities.json_schema:
         raise _refusal(call, "output")
     if call.cache is not None and call.provider.prompt_cache == "none":
         raise cannot_take(call, "cache")
@@ -71,23 +76,25 @@ def _check_media(call: Call, parts: tuple[Part, ...]) -> None:
             _check_media(call, part.media)
 
 
-def _unfit_parameters(params: SamplingParams, able: Capabilities) -> list[str]:
-    unfit = [] if able.sampling else [name for name in _SAMPLING if getattr(params, name) is not None]
-    if not able.logprobs and (params.logprobs or params.top_logprobs is not None):
-        unfit.append("logprobs")
+def _unsupported_parameters(params: SamplingParams, capabilities: Capabilities) -> list[str]:
+    unsupported = [] if capabilities.sampling else [name for name in _SAMPLING if getattr(params, name) is not None]
+    if not capabilities.logprobs and (params.logprobs or params.top_logprobs is not None):
+        unsupported.append("logprobs")
     effort = params.reasoning_effort
     if effort is not None:
-        is_refused = able.reasoning is False or (able.reasoning_efforts and effort not in able.reasoning_efforts)
+        is_refused = capabilities.reasoning is False or (
+            capabilities.reasoning_efforts and effort not in capabilities.reasoning_efforts
+        )
         if is_refused:
-            unfit.append(f"reasoning_effort={effort!r}")
-    return unfit
+            unsupported.append(f"reasoning_effort={effort!r}")
+    return unsupported
 
 
 def _refusal(call: Call, parameter: str) -> UnsupportedParameterError:
-    able = call.model.capabilities
+    capabilities = call.model.capabilities
     hint = "Leave it out, or take another model."
-    if parameter.startswith("reasoning_effort") and able.reasoning_efforts:
-        hint = f"It takes: {', '.join(able.reasoning_efforts)}."
+    if parameter.startswith("reasoning_effort") and capabilities.reasoning_efforts:
+        hint = f"It takes: {', '.join(capabilities.reasoning_efforts)}."
     return UnsupportedParameterError(
         f"{call.model.id} does not take {parameter}",
         parameter=parameter.partition("=")[0],
@@ -96,25 +103,25 @@ def _refusal(call: Call, parameter: str) -> UnsupportedParameterError:
 
 
 def cannot_take(call: Call, parameter: str, *, hint: str = "Leave it out.") -> UnsupportedParameterError:
-    """Return the error for what the wire API or its host has no place for, whatever the model."""
+    """Return the error for a parameter that the wire API or the provider does not support with any model."""
     return UnsupportedParameterError(
         f"{call.provider.id} takes no {parameter} through {call.provider.adapter}", parameter=parameter, hint=hint
     )
 
 
-def cannot_stand(part: Part, role: str) -> UnsupportedParameterError:
-    """Return the error for a part that has no place in a message of that role."""
+def cannot_place(part: Part, role: str) -> UnsupportedParameterError:
+    """Return the error for a part that is not allowed in messages of the role."""
     kind = type(part).__name__.removesuffix("Part")
     return UnsupportedParameterError(
-        f"{kind} cannot stand in a message of role {role}", parameter="prompt", hint="Put it into another message."
+        f"{kind} is not allowed in a message of role {role}", parameter="prompt", hint="Put it into another message."
     )
 
 
 def check_tool_choice(call: Call) -> str | None:
-    """Return what the call says of tools: `auto`, `none`, `required` or the name of one of them.
+    """Return the call's `tool_choice`: None, `auto`, `none`, `required` or the name of a tool.
 
     Raises:
-        ConfigurationError: No tool of the call has this name.
+        ConfigurationError: The call has no tool of this name.
     """
     choice = call.params.tool_choice
     if choice not in (None, "auto", "none", "required") and choice not in {tool.name for tool in call.tools}:
@@ -124,48 +131,49 @@ def check_tool_choice(call: Call) -> str | None:
 
 
 def with_dropped_parts(call: Call, adapter: Adapter) -> Call:
-    """Return the call with the names of the parts in its warnings that are not sent; see `losses`."""
-    dropped = losses(call, adapter)
+    """Return the call with the result of `dropped_parts` as its warnings."""
+    dropped = dropped_parts(call, adapter)
     return msgspec.structs.replace(call, warnings=dropped) if dropped else call
 
 
-def losses(call: Call, adapter: Adapter) -> tuple[str, ...]:
-    """Name what the conversation holds of other models' answers that this provider cannot take back.
+def dropped_parts(call: Call, adapter: Adapter) -> tuple[str, ...]:
+    """Return a warning for each kind of assistant part in the conversation that the adapter leaves out of the request.
 
-    `reasoning_not_sent`, `image_not_sent` and so on by kind of part, `provider_data_not_sent` for opaque data.
+    The warnings are named after the part, such as `reasoning_not_sent` and `image_not_sent`; for opaque data of a
+    provider it is `provider_data_not_sent`.
     """
     found: dict[str, None] = {}
     for message in call.conversation:
         if message.role == "assistant":
-            found |= dict.fromkeys(_losses_of(message, call, adapter))
+            found |= dict.fromkeys(_dropped_of(message, call, adapter))
     return tuple(found)
 
 
 def parts_in_pairs(message: Message) -> Iterator[tuple[Part, Part | None]]:
-    """Yield each part with the one behind it, which may be opaque data that belongs to it; None behind the last."""
+    """Yield each part with the next part, or None after the last. Opaque data belongs to the part before it."""
     yield from itertools.pairwise(message.parts)
     if message.parts:
         yield message.parts[-1], None
 
 
-def _losses_of(message: Message, call: Call, adapter: Adapter) -> list[str]:
-    lost = []
+def _dropped_of(message: Message, call: Call, adapter: Adapter) -> list[str]:
+    dropped = []
     for part, after in parts_in_pairs(message):
         if isinstance(part, ProviderDataPart):
             is_sent = _is_echoed(part, call, adapter)
         else:
-            # A thought whose signature is echoed goes with it, and so does an image that stands in an item.
+            # The opaque data after reasoning or an image contains it: a signed thought, an item with the image.
             is_signed = isinstance(part, ReasoningPart | ImagePart) and isinstance(after, ProviderDataPart)
             is_sent = _can_be_sent(part, call, adapter) or (is_signed and _is_echoed(after, call, adapter))
         if not is_sent:
-            lost.append(f"{type(part).__struct_config__.tag}_not_sent")
-    return lost
+            dropped.append(f"{type(part).__struct_config__.tag}_not_sent")
+    return dropped
 
 
 def _can_be_sent(part: Part, call: Call, adapter: Adapter) -> bool:
     if isinstance(part, ReasoningPart) and call.provider.quirks.reasoning_field:
         return True
-    # Generated sound is told of by its id, never sent back itself.
+    # Generated audio is referred to by its id; the API does not accept its data back.
     return type(part) in adapter.sends and not (isinstance(part, AudioPart) and part.media.file_id is None)
 
 

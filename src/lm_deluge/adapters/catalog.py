@@ -1,4 +1,4 @@
-"""Which adapter speaks which wire API: one line each."""
+"""The table of adapters, by the name of their wire API."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ADAPTERS: dict[str, Callable[[], Adapter]] = {
 
 
 def adapter_names() -> list[str]:
-    """Return the names of all wire APIs."""
+    """Return the names of all wire APIs, sorted."""
     return sorted(_ADAPTERS)
 
 
@@ -42,7 +42,7 @@ def find_adapter(name: str) -> Adapter:
     """Return the adapter of a wire API.
 
     Raises:
-        ConfigurationError: There is none of that name; the error lists those there are.
+        ConfigurationError: No wire API has this name; the hint lists the known names.
     """
     if name not in _ADAPTERS:
         raise ConfigurationError(f"there is no wire API {name!r}", hint=f"Known: {', '.join(adapter_names())}.")

@@ -1,7 +1,7 @@
-"""From a provider's error to one of ours.
+"""Map a provider's error response to an `APIError` class.
 
-The status decides first: it is what the provider said. The body's code comes next. The message is a guess and is
-read last, for 400 and 422 alone.
+The HTTP status is the most reliable and decides first, then the code or type in the body. The text of the message is
+only searched for status 400 and 422, where the code often does not distinguish the cause.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ from lm_deluge.wire.retry_after import parse_retry_after
 
 __all__ = ["classify_in_band", "classify_status"]
 
-_MOST_MESSAGE = 2_000
-_MOST_WORD = 100
-_MOST_BODY = 4_096
+# Limits in characters keep an HTML page or an echoed prompt out of exceptions and logs.
+_MOST_MESSAGE = 2_000  # room for a validation error that lists many fields
+_MOST_WORD = 100  # a code or type is an identifier
+_MOST_BODY = 4_096  # enough to see the structure of an error object
 
 _BY_STATUS: dict[int, type[APIError]] = {
     401: AuthenticationError,
@@ -48,8 +49,8 @@ _BY_STATUS: dict[int, type[APIError]] = {
     529: OverloadedError,
 }
 
-# Codes and types as OpenAI, Anthropic, Google, Groq, OpenRouter and their imitators write them. The status is
-# the one under which the same error comes by HTTP.
+# Codes and types of errors as OpenAI, Anthropic, Google, Groq, OpenRouter and compatible hosts write them, in lower
+# case. The status is the HTTP status of the same error outside a stream.
 _STATUS_OF_CODE: dict[str, int] = {
     "invalid_request_error": 400,
     "tool_use_failed": 400,
@@ -112,7 +113,7 @@ _QUOTA_CODES = {
     "insufficient_balance",
     "credit_balance_too_low",
 }
-_KEY_CODES = {"api_key_invalid"}  # Google says it with 400
+_KEY_CODES = {"api_key_invalid"}  # Google sends this code with status 400
 _CONTEXT_CODES = {"context_length_exceeded", "model_context_window_exceeded", "string_above_max_length"}
 _FILTER_CODES = {
     "content_filter",
@@ -145,7 +146,7 @@ _HINTS: dict[type[APIError], str] = {
 
 
 def classify_status(status: int, headers: Mapping[str, str], body: bytes) -> APIError:
-    """Return the error of an HTTP answer that is not a success."""
+    """Return the error of an HTTP response whose status is not a success; names of headers are in lower case."""
     error = classify_in_band(_parsed(body), status=status)
     should_retry = headers.get("x-should-retry", "").lower()
     error.should_retry = {"true": True, "false": False}.get(should_retry)
@@ -155,9 +156,11 @@ def classify_status(status: int, headers: Mapping[str, str], body: bytes) -> API
 
 
 def classify_in_band(payload: Any, *, status: int | None = None) -> APIError:
-    """Return the error that an error object stands for; `status` where HTTP gave one, else it is inferred.
+    """Return the error of a provider's error object, for example one inside a stream.
 
-    An object without status or known code is taken for a fault of the server.
+    Args:
+        payload: The decoded JSON, or text if the body is not JSON.
+        status: The HTTP status; None infers it from the object. Without a status or a known code in it, it is 500.
     """
     fields = _error_fields(payload)
     message = _redacted(fields.get("message"))
@@ -216,7 +219,7 @@ def _parsed(body: bytes) -> Any:
 
 
 def _error_fields(payload: Any) -> dict[str, Any]:
-    """Find the fields of the error in any of the shapes that hosts use."""
+    """Return the fields of the error, with `message`, from any of the structures that hosts use."""
     if isinstance(payload, list):
         payload = payload[0] if payload else {}
     if isinstance(payload, str):
@@ -233,7 +236,7 @@ def _error_fields(payload: Any) -> dict[str, Any]:
 
 
 def _title(page: str) -> str:
-    """Return what an HTML page calls itself; other text as it is."""
+    """Return the title of an HTML page; other text unchanged."""
     found = re.search(r"<title[^>]*>(.*?)</title>", page[:_MOST_BODY], re.IGNORECASE | re.DOTALL)
     return f"an HTML page: {found.group(1).strip()}" if found else page.strip()
 

@@ -1,7 +1,7 @@
-"""What Google's errors say beside their message: `details`, each with an `@type`.
+"""The `details` of Google's errors: a list of objects, each with an `@type`.
 
-https://cloud.google.com/apis/design/errors#error_details (read 2026-11). A quota is told of as `QuotaFailure`, when to
-ask again as `RetryInfo`, and the reason in one word as `ErrorInfo`.
+https://cloud.google.com/apis/design/errors#error_details (read 2026-11). `QuotaFailure` names the exceeded quotas,
+`RetryInfo` has the delay before a retry, and `ErrorInfo` has the reason as one identifier.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import msgspec
 __all__ = ["Details", "read_details"]
 
 _SECONDS = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
-# A quota of a day, and one of nothing, is not waited for: the free tier has such for models that are not in it.
+# Waiting does not help with a daily quota, nor with a quota of zero, which the free tier has for models outside it.
 _DAILY = re.compile(r"per_?day", re.IGNORECASE)
 _NO_QUOTA = re.compile(r"\blimit: 0\b")
 
 
 class Details(msgspec.Struct, frozen=True):
-    """What was found.
+    """The details that decide the class of an error and its retry.
 
     Attributes:
-        words: Reasons, in lower case; `insufficient_quota` for a quota that is used up for long.
-        retry_after_s: Seconds after which to ask again; None where nothing is said.
+        words: Reasons, in lower case; `insufficient_quota` for a quota that does not recover within minutes.
+        retry_after_s: Seconds to wait before a retry; None if the error has no `retryDelay`.
     """
 
     words: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ class Details(msgspec.Struct, frozen=True):
 
 
 def read_details(details: Any, message: str) -> Details:
-    """Read the `details` of an error; those of other providers have nothing of this."""
+    """Parse the `details` and the message of an error. Errors of other providers yield empty `Details`."""
     words: list[str] = []
     wait: float | None = None
     for detail in details if isinstance(details, list) else ():

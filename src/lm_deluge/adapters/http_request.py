@@ -1,4 +1,4 @@
-"""The HTTP request around the body that an adapter builds: where to, with which headers, as JSON."""
+"""Build the HTTP request around an adapter's body: URL, headers and JSON."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def build_http_request(
     headers: Mapping[str, str] | None = None,
     stream_type: str = _STREAM_TYPE,
 ) -> HttpRequest:
-    """Return the request, without credentials.
+    """Return the POST request for a response of the model, without credentials.
 
     Args:
-        call: What is asked; its provider's row may have paths, a query and headers of its own.
-        body: The JSON, `extra_body` not yet in it.
-        path: Where plain answers are asked for, behind the base URL; `{model}` stands for the model's name.
-        stream_path: Where streams are; left empty, at the same place. May have a query.
-        headers: Of the wire API.
-        stream_type: What a stream's media type is.
+        call: The call; its provider's row may replace the paths and add a query and headers.
+        body: The JSON fields; `call.extra_body` is merged into them here.
+        path: Path for plain responses, appended to the base URL; `{model}` is replaced by the model's name.
+        stream_path: Path for streams, which may include a query; empty: the same as `path`.
+        headers: Headers of the wire API; headers of the provider's row and of the call replace them.
+        stream_type: Media type of a stream, for the header `accept`.
 
     Raises:
-        InvalidPromptError: The body does not fit into JSON.
+        InvalidPromptError: The body cannot be encoded as JSON.
     """
     row = call.provider
     if row.path or row.stream_path:
@@ -54,22 +54,22 @@ def build_http_request(
     try:
         data = msgspec.json.encode({**body, **call.extra_body})
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        # Its text names a type or a position, never what the prompt says.
-        raise InvalidPromptError(f"the request does not fit into JSON: {error}") from error
+        # The encoder's message names a type or a position, never text of the prompt.
+        raise InvalidPromptError(f"the request cannot be encoded as JSON: {error}") from error
     return HttpRequest(url, all_headers, data)
 
 
 def build_bare_request(
     call: Call, *, method: str, path: str, below: str, query: Sequence[tuple[str, str]] = ()
 ) -> HttpRequest:
-    """Return a request without a body, credentials not yet in it.
+    """Return a request without a body and without credentials, for a resource below the path of the wire API.
 
     Args:
-        call: Whose provider is asked.
-        method: `GET`, say.
-        path: The one of the wire API; a row may have another one.
-        below: What stands behind it.
-        query: Of this request.
+        call: Any call to the provider.
+        method: HTTP method; with `GET` the request accepts an event stream.
+        path: Path of the wire API; the path of the provider's row replaces it.
+        below: The rest of the path, appended to `path`.
+        query: Query parameters.
     """
     accept = _STREAM_TYPE if method == "GET" else _DOCUMENT_TYPE
     return build_side_request(
@@ -86,15 +86,15 @@ def build_side_request(
     headers: Mapping[str, str] | None = None,
     content: Any = None,
 ) -> HttpRequest:
-    """Return a request for something other than an answer, credentials not yet in it.
+    """Return a request to another endpoint than the model's, such as files or batches, without credentials.
 
     Args:
-        call: Whose provider is asked; its row says what every request has.
-        path: Behind the base URL.
-        method: `GET`, say.
-        query: Of this request.
-        headers: Of this request; win over those of a document.
-        content: What is sent, as JSON; None: nothing.
+        call: Any call to the provider; its row adds headers and a query.
+        path: Path, appended to the base URL.
+        method: HTTP method.
+        query: Query parameters, added to those of the provider's row.
+        headers: Headers of this request; they replace the `accept` and `content-type` of JSON.
+        content: The body, encoded as JSON; None sends no body.
     """
     body = b"" if content is None else msgspec.json.encode(content)
     all_headers = {

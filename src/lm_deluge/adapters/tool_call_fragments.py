@@ -1,8 +1,7 @@
-"""Tool calls from fragments, as OpenAI-like hosts send them.
+"""Assemble tool calls from the fragments of a stream.
 
-By the book a fragment has an index, and the first one of each index brings id and name. In the wild the index is
-missing or always 0, the id is missing, repeated or only in the first fragment, and the name comes again with each
-fragment or in pieces.
+In OpenAI's documentation each fragment has an index, and the first fragment of an index has the id and the name. Other
+hosts omit the index or always send 0; omit the id or repeat it; and repeat the name in each fragment or split it.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ __all__ = ["KeyedCalls", "ToolCallAssembler", "parse_arguments"]
 
 
 def parse_arguments(text: str) -> tuple[Any, str | None]:
-    """Return parsed arguments and None, or None and why they are no JSON. Empty text is `{}`."""
+    """Parse the arguments of a tool call: return the value and None, or None and the reason. Empty text is `{}`."""
     if not text.strip():
         return {}, None
     try:
@@ -27,12 +26,12 @@ def parse_arguments(text: str) -> tuple[Any, str | None]:
 
 
 class _OpenCall:
-    """A call whose end has not come."""
+    """A call that may get more fragments. `key` is the index on the wire, `index` the position in our events."""
 
     __slots__ = ("custom", "id", "index", "is_started", "key", "name", "pieces")
 
     def __init__(self, key: int | None, call_id: str, *, custom: bool) -> None:
-        self.index = -1  # known when it is started
+        self.index = -1  # assigned with ToolCallStarted
         self.key = key
         self.id = call_id
         self.name = ""
@@ -42,17 +41,17 @@ class _OpenCall:
 
 
 class ToolCallAssembler:
-    """Sorts fragments into calls: by index, then by a change of id, then by a new name after whole arguments."""
+    """Assigns fragments to calls: by index, then by a change of id, then by a new name after complete arguments."""
 
     def __init__(self) -> None:
         self._calls: list[_OpenCall] = []
-        self._waiting: list[_OpenCall] = []  # not started yet
+        self._waiting: list[_OpenCall] = []  # ToolCallStarted not emitted yet, because the name may grow
         self._last: dict[int | None, _OpenCall] = {}
         self._started = 0
 
     @property
     def has_calls(self) -> bool:
-        """Whether any call was begun."""
+        """Whether any call was added."""
         return bool(self._calls)
 
     def add(
@@ -65,7 +64,16 @@ class ToolCallAssembler:
         arguments: str,
         custom: bool = False,
     ) -> None:
-        """Take a fragment; what is absent is empty, `key` is the wire's index."""
+        """Add a fragment and append its events.
+
+        Args:
+            events: The list to append to.
+            key: Index of the call on the wire; None if the fragment has none.
+            call_id: Id of the call, or empty.
+            name: Name of the tool or a piece of the name, or empty.
+            arguments: The next piece of the arguments, or empty.
+            custom: Whether the call has free text in place of JSON arguments.
+        """
         call = self._find(key, call_id, name)
         if call is None:
             call = _OpenCall(key, call_id, custom=custom)
@@ -83,7 +91,7 @@ class ToolCallAssembler:
             events.append(ToolCallDelta(call.index, arguments))
 
     def finish(self, events: list[Event]) -> None:
-        """Close all calls, in order of appearance."""
+        """Append `ToolCallFinished` for all calls, in order of appearance."""
         for call in self._waiting:
             self._start(call, events)
         self._waiting = []
@@ -99,7 +107,7 @@ class ToolCallAssembler:
         if call is None:
             return None
         if call_id and call.id and call_id != call.id:
-            # The same index, or none, with another id is another call, maybe one of those before.
+            # Another id means another call, even with the same index: an earlier call or a new one.
             same = (each for each in self._calls if each.id == call_id and key in (None, each.key))
             return next(same, None)
         if name and not call_id and call.pieces and (name != call.name or self._is_whole(call)):
@@ -107,7 +115,7 @@ class ToolCallAssembler:
         return call
 
     def _start_up_to(self, call: _OpenCall, events: list[Event]) -> None:
-        """Announce the call, and before it those that appeared earlier and have a name."""
+        """Emit `ToolCallStarted` for the waiting calls up to this one; earlier calls without a name keep waiting."""
         for each in self._waiting[: self._waiting.index(call) + 1]:
             if each.name or each is call:
                 self._start(each, events)
@@ -115,11 +123,11 @@ class ToolCallAssembler:
 
     @staticmethod
     def _is_whole(call: _OpenCall) -> bool:
-        # Arguments are objects: a look at the last piece spares parsing all of them at each repeated name.
+        # Arguments are objects, so checking the last character first avoids parsing them at each repeated name.
         return call.pieces[-1].rstrip().endswith("}") and parse_arguments("".join(call.pieces))[1] is None
 
     def _start(self, call: _OpenCall, events: list[Event]) -> None:
-        """Announce the call, once its name cannot grow any more."""
+        """Emit `ToolCallStarted`; after that the name of the call cannot change."""
         call.is_started = True
         call.index = self._started
         self._started += 1
@@ -128,24 +136,24 @@ class ToolCallAssembler:
 
 
 class KeyedCalls:
-    """Tool calls of APIs that say where each begins, what belongs to it and where it ends. A key is the wire's."""
+    """Assembles tool calls of APIs with explicit start and end events. `key` is the API's identifier of a call."""
 
     def __init__(self) -> None:
         self._open: dict[Any, tuple[ToolCallStarted, list[str]]] = {}
-        self._number = 0
-        self._first = 0
+        self._number = 0  # index of the next call in our events
+        self._first = 0  # index of the first call of the current attempt
 
     @property
     def has_calls(self) -> bool:
-        """Whether any call was begun."""
+        """Whether any call was started, since the last `restart`."""
         return self._number > self._first
 
     def is_open(self, key: Any) -> bool:
-        """Whether a call of this key was begun and not ended."""
+        """Whether the call with this key is started and not finished."""
         return key in self._open
 
     def start(self, events: list[Event], key: Any, call_id: str, name: str, *, custom: bool = False) -> None:
-        """Begin a call; one that was open under the key is ended."""
+        """Start a call. An open call with the same key is finished first."""
         self.finish(events, key)
         started = ToolCallStarted(self._number, call_id or f"call_{self._number}", name, custom)
         self._number += 1
@@ -153,18 +161,18 @@ class KeyedCalls:
         events.append(started)
 
     def add(self, events: list[Event], key: Any, fragment: str) -> None:
-        """Take a piece of the arguments; one of a call that nobody began is passed over."""
+        """Add a piece of the arguments; ignored if no call with this key is open."""
         found = self._open.get(key)
         if found is not None and fragment:
             found[1].append(fragment)
             events.append(ToolCallDelta(found[0].index, fragment))
 
     def text(self, key: Any) -> str:
-        """Return the arguments so far."""
+        """Return the arguments received so far."""
         return "".join(self._open[key][1]) if key in self._open else ""
 
     def finish(self, events: list[Event], key: Any) -> None:
-        """End the call of this key, if one is open."""
+        """Finish the call with this key, if it is open."""
         found = self._open.pop(key, None)
         if found is not None:
             start, pieces = found
@@ -173,11 +181,11 @@ class KeyedCalls:
             events.append(ToolCallFinished(start.index, start.id, start.name, text, arguments, error, start.custom))
 
     def finish_all(self, events: list[Event]) -> None:
-        """End all calls that are open, in order."""
+        """Finish all open calls, in the order of their start."""
         for key in list(self._open):
             self.finish(events, key)
 
-    def begin_anew(self, events: list[Event]) -> None:
-        """End all calls that are open: they belong to an answer that was given up. Numbers go on."""
+    def restart(self, events: list[Event]) -> None:
+        """Finish all open calls, because the provider discards them and generates again. Indexes keep increasing."""
         self.finish_all(events)
         self._first = self._number

@@ -1,7 +1,7 @@
-"""The state machine of an API whose events name their type: what all of these share.
+"""Base class for the state machines of APIs whose events have a type.
 
-An API brings a table `{type: (decoder of its fields, method)}`; errors in the stream, unknown types and the end of the
-body are dealt with here.
+A subclass provides a table `{type: (decoder of the fields, method)}`. The base class handles errors in the stream,
+unknown types and the end of the body.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder
 __all__ = ["Handler", "Handlers", "TypedPayload"]
 
 Handler: TypeAlias = tuple[TolerantDecoder[Any], Callable[[Any, Any, list[Event]], None]]
+"""Decoder of an event's fields, and the method that is called with the payload, the fields and the list of events."""
 Handlers: TypeAlias = Mapping[str, Handler]
 
 
 class _Typed(msgspec.Struct, gc=False):
     type: str | None = None
-    event_type: str | None = None  # Gemini's interactions
+    event_type: str | None = None  # the name of the field in Gemini's Interactions API
     error: Any = None
 
 
@@ -34,11 +35,16 @@ _TYPED = TolerantDecoder(_Typed)
 
 
 class TypedPayload:
-    """Takes frames, looks their types up in `handlers`, and keeps what every answer has: start, calls, reason, end.
+    """Dispatches each frame to a method by its type; keeps the state that every API has: start, calls, finish reason.
 
     Attributes:
-        handlers: What to do with each type of event.
-        finish_reasons: The API's words.
+        handlers: Decoder and method for each type of event; other types are ignored.
+        finish_reasons: Our finish reason for each of the API's.
+        provider: Name for the owner of `ProviderPart`s.
+        calls: The tool calls of the response.
+        reason: The API's finish reason, or None until it is received.
+        has_refusal: Whether the response contains a refusal; it decides the finish reason if the API's is "stop".
+        warnings: Warnings for `ResponseFinished`.
     """
 
     handlers: ClassVar[Handlers]
@@ -56,16 +62,16 @@ class TypedPayload:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the reason why the answer ends was seen: then what is missing is not the answer's."""
+        """Whether the finish reason was received. Faults after that do not affect the content of the response."""
         return self.reason is not None
 
     def handle_plain(self, payloads: list[bytes], events: list[Event]) -> None:
-        """Take the data of frames without a type."""
+        """Decode the data of frames whose SSE event field is missing."""
         for data in payloads:
             self.handle(ServerSentEvent(data), events)
 
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
-        """Take one frame."""
+        """Decode one frame; append its events."""
         if self.is_finished:
             self.ignored += frame.data.strip() != b"[DONE]"
             return
@@ -87,7 +93,7 @@ class TypedPayload:
             method(self, value, events)
 
     def _find(self, frame: ServerSentEvent) -> Handler | None:
-        """Find what to do with a frame whose type is not in its head: proxies drop it, errors come without."""
+        """Find the handler of a frame by the type in its JSON: proxies drop the SSE event field, errors lack it."""
         if not frame.data.strip() or frame.data.strip() == b"[DONE]":
             return None
         try:
@@ -106,17 +112,17 @@ class TypedPayload:
         return found
 
     def fail(self, error: APIError) -> None:
-        """Take an error inside the stream; once the answer is complete it is no matter.
+        """Handle an error inside the stream: a warning if the response is complete, else raised.
 
         Raises:
-            APIError: The answer is not complete.
+            APIError: `error`, if the response is not complete.
         """
         if not self.is_complete:
             raise error
         self.warnings.append("error_after_finish")
 
     def maybe_handle_tail(self, frame: ServerSentEvent, events: list[Event]) -> None:
-        """Take the frame that the end of the body cut: it counts if it is whole JSON."""
+        """Decode the unterminated last frame if its data is complete JSON; else count it as ignored."""
         try:
             msgspec.json.decode(frame.text)
             self.handle(frame, events)
@@ -124,25 +130,25 @@ class TypedPayload:
             self.ignored += 1
 
     def finish(self, events: list[Event]) -> None:
-        """Close an answer whose reason came but whose last event did not."""
+        """Close a response that has a finish reason but whose last event is missing."""
         self.warnings.append("no_done")
         self.end(events)
 
     def start(self, events: list[Event], response_id: str | None = None, model: str | None = None) -> None:
-        """Open the answer, unless it is open."""
+        """Append `ResponseStarted`, once."""
         if not self._is_started:
             self._is_started = True
             events.append(ResponseStarted(response_id or None, model or None))
 
     def end(self, events: list[Event]) -> None:
-        """Close the answer."""
+        """Finish all open calls and append `ResponseFinished`."""
         self.start(events)
         self.is_finished = True
         self.calls.finish_all(events)
         events.append(ResponseFinished(self.finish_reason(), self.reason, tuple(self.warnings)))
 
     def finish_reason(self) -> FinishReason:
-        """Return our word for the provider's. Some say "stop" where the model called a tool."""
+        """Return our finish reason. Some hosts send "stop" although the model called a tool or refused."""
         reason = self.finish_reasons.get(self.reason or "")
         if reason is None:
             self.warnings.append("no_finish_reason" if self.reason is None else "unknown_finish_reason")

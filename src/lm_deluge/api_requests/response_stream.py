@@ -133,11 +133,11 @@ class ResponseStream:
         return self._bytes_before + self._exchange.bytes_received
 
     @property
-    def place(self) -> tuple[str, int] | None:
+    def resume_point(self) -> tuple[str, int] | None:
         """Id of the response and number of the last event read, for resuming it; None if it cannot be."""
         decoder = self._decoder
         if self._call.background and isinstance(decoder, ResumableDecoder) and not decoder.is_finished:
-            return decoder.place
+            return decoder.resume_point
         return None
 
     @cached_property

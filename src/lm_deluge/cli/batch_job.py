@@ -44,8 +44,8 @@ from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.message import Message
 from lm_deluge.response import APIResponse
 
-_DRAIN_S = 10.0  # after Ctrl-C: most short answers end within it, and users still wait for it
-_TICK_S = 0.5  # a refusing disk is reported after this time at the latest; costs nothing measurable
+_DRAIN_S = 10.0  # long enough for most answers in flight, short enough for a user waiting after Ctrl-C
+_TICK_S = 0.5  # a failing journal is reported within this time, and two checks a second cost little
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,7 +83,7 @@ def report_start(journal: Journal, survey: Survey, due: Sequence[str]) -> None:
     if is_new or all(state.status(each) == "failed" for each in due):
         return
     count = len(survey.ids)
-    report(f"Continuing: {len(state.done):,} of {count:,} lines are dtotal.")
+    report(f"Continuing: {len(state.done):,} of {count:,} lines are done.")
     if submitted:
         report(
             f"{_counted(len(submitted), 'line is', 'lines are')} in a batch of the provider and will not be sent again."
@@ -117,9 +117,9 @@ def report_stop(
     Args:
         outcome: The results until now.
         journal: The path of the journal.
-        failure: The error of the journal, or Ntotal.
+        failure: The error of the journal, or None.
         lost: The ids of lines whose answers are not in the journal.
-        rest: The path of the file that has these answers, or Ntotal.
+        rest: The path of the file that has these answers, or None.
     """
     safe = outcome.answered + outcome.failed
     first = "make room and " if failure is not None else ""

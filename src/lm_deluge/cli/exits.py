@@ -23,8 +23,8 @@ FAILED, WRONG_USE, INTERRUPTED, READER_GONE, TERMINATED = 1, 2, 130, 141, 143
 
 EXIT_CODES = {
     0: "the answer is complete",
-    FAILED: "the call failed; the text received before the failure is on stdout",
-    WRONG_USE: "wrong use or configuration; no request was sent",
+    FAILED: "the call failed, and the text received before the failure is on stdout",
+    WRONG_USE: "wrong use or configuration, and no request was sent",
     INTERRUPTED: "interrupted (Ctrl-C)",
     READER_GONE: "the program that read stdout has ended (| head)",
     TERMINATED: "terminated (SIGTERM)",

@@ -10,7 +10,7 @@ import pytest
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.anthropic_messages.adapter import AnthropicMessages
-from lm_deluge.adapters.capabilities import losses
+from lm_deluge.adapters.capabilities import dropped_parts
 from lm_deluge.config import SamplingParams
 from lm_deluge.errors import ConfigurationError, UnsupportedParameterError
 from lm_deluge.models.registry import find_provider
@@ -264,12 +264,12 @@ class TestWhatItCannotTake:
             ("user", FilePart(Media(media_type="application/zip", data=b"x")), "file of type application/zip"),
             ("user", FilePart(Media(media_type="text/plain", data=b"\xff")), "file of type text/plain"),
             ("user", ImagePart(Media(url="https://a.test"), "low"), "detail of an image"),
-            ("user", ReasoningPart("hm"), "Reasoning cannot stand in a message of role user"),
-            ("user", ToolResultPart("a", "b"), "ToolResult cannot stand in a message of role user"),
-            ("user", ProviderDataPart("openai", "block", {}), "ProviderData cannot stand"),
-            ("user", ProviderDataPart("recording", "signature", "s"), "ProviderData cannot stand"),
-            ("tool", TextPart("a"), "Text cannot stand in a message of role tool"),
-            ("system", ImagePart(Media(url="https://a.test")), "Image cannot stand in a message of role system"),
+            ("user", ReasoningPart("hm"), "Reasoning is not allowed in a message of role user"),
+            ("user", ToolResultPart("a", "b"), "ToolResult is not allowed in a message of role user"),
+            ("user", ProviderDataPart("openai", "block", {}), "ProviderData is not allowed"),
+            ("user", ProviderDataPart("recording", "signature", "s"), "ProviderData is not allowed"),
+            ("tool", TextPart("a"), "Text is not allowed in a message of role tool"),
+            ("system", ImagePart(Media(url="https://a.test")), "Image is not allowed in a message of role system"),
         ],
     )
     def test_parts(self, role: Any, part: Any, what: str) -> None:
@@ -484,7 +484,7 @@ class TestTheSecondTurn:
         call = a_call(conversation)
         body = json.loads(AnthropicMessages().build_request(call).body)
         assert body["messages"][1] == {"role": "assistant", "content": list(self.BLOCKS)}
-        assert losses(call, AnthropicMessages()) == ()
+        assert dropped_parts(call, AnthropicMessages()) == ()
 
     def test_a_paused_answer_is_sent_back_as_it_is(self) -> None:
         used = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}
@@ -498,7 +498,7 @@ class TestTheSecondTurn:
         call = a_call(conversation, row=msgspec.structs.replace(ROW, opaque_as="somebody"))
         body = json.loads(AnthropicMessages().build_request(call).body)
         assert [block["type"] for block in body["messages"][1]["content"]] == [*["text"] * 3, *["tool_use"] * 2]
-        assert losses(call, AnthropicMessages()) == ("reasoning_not_sent", "provider_data_not_sent")
+        assert dropped_parts(call, AnthropicMessages()) == ("reasoning_not_sent", "provider_data_not_sent")
 
     def test_a_thought_without_a_signature_is_not_sent(self) -> None:
         conversation = Conversation.user("Hi").add(
@@ -506,7 +506,7 @@ class TestTheSecondTurn:
         )
         call = a_call(conversation)
         assert json.loads(AnthropicMessages().build_request(call).body)["messages"][1]["content"] == "a"
-        assert losses(call, AnthropicMessages()) == ("reasoning_not_sent",)
+        assert dropped_parts(call, AnthropicMessages()) == ("reasoning_not_sent",)
 
     PLACE = event("message_delta", delta={"stop_reason": "tool_use", "container": {"id": "container_1"}})
 

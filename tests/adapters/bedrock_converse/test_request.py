@@ -153,9 +153,9 @@ def test_media_in_s3() -> None:
         (Message("user", (ImagePart(Media(media_type="image/tiff", data=b"x")),)), "image of the type image/tiff"),
         (Message.user("x").with_file(b"x", media_type="application/zip"), "document of the type application/zip"),
         (Message("user", (FilePart(Media(media_type="text/plain", file_id="f")),)), "media by URL"),
-        (Message("user", (RefusalPart("no"),)), "Refusal cannot stand in a message of role user"),
-        (Message("system", (ImagePart(Media(media_type="image/png", data=PNG)),)), "Image cannot stand"),
-        (Message("tool", (TextPart("x"),)), "Text cannot stand in a message of role tool"),
+        (Message("user", (RefusalPart("no"),)), "Refusal is not allowed in a message of role user"),
+        (Message("system", (ImagePart(Media(media_type="image/png", data=PNG)),)), "Image is not allowed"),
+        (Message("tool", (TextPart("x"),)), "Text is not allowed in a message of role tool"),
         (
             Message("tool", (ToolResultPart("t", "", (AudioPart(Media(media_type="audio/wav", data=b"x")),)),)),
             "audio in a tool result",

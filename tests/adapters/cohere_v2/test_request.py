@@ -1,4 +1,4 @@
-"""What is sent to Cohere, as parsed JSON."""
+"""Requests to Cohere, as parsed JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lm_deluge.adapters.capabilities import losses
+from lm_deluge.adapters.capabilities import dropped_parts
 from lm_deluge.adapters.cohere_v2.adapter import CohereV2
 from lm_deluge.adapters.cohere_v2.request import THINKING_BUDGETS
 from lm_deluge.config import SamplingParams
@@ -75,7 +75,7 @@ def test_parameters_have_names_of_their_own() -> None:
     ("name", "value"),
     [("top_logprobs", 2), ("parallel_tool_calls", True), ("service_tier", "flex"), ("verbosity", "low")],
 )
-def test_what_has_no_place_is_refused_by_name(name: str, value: Any) -> None:
+def test_unsupported_parameters_are_refused_by_name(name: str, value: Any) -> None:
     with pytest.raises(UnsupportedParameterError, match=f"takes no {name} through cohere-v2"):
         body_of(params=SamplingParams(**{name: value}))
 
@@ -85,13 +85,13 @@ def test_what_has_no_place_is_refused_by_name(name: str, value: Any) -> None:
     [
         (Message.user("See").with_file(b"%PDF-1.7"), "takes no files"),
         (Message.user("Hear").with_audio(b"ID3"), "takes no audio"),
-        (Message("user", (TextPart("Hi"),), "Ann"), "names of who speaks"),
-        (Message("system", (IMAGE,)), "Image cannot stand in a message of role system"),
-        (Message("tool", (TextPart("Hi"),)), "Text cannot stand in a message of role tool"),
+        (Message("user", (TextPart("Hi"),), "Ann"), "name of a message"),
+        (Message("system", (IMAGE,)), "Image is not allowed in a message of role system"),
+        (Message("tool", (TextPart("Hi"),)), "Text is not allowed in a message of role tool"),
         (Message("tool", (ToolResultPart("a", "See", (IMAGE,)),)), "media in a tool result"),
     ],
 )
-def test_parts_that_have_no_place_are_refused(message: Message, words: str) -> None:
+def test_unsupported_parts_are_refused(message: Message, words: str) -> None:
     with pytest.raises(UnsupportedParameterError, match=words):
         messages_of(message)
 
@@ -112,7 +112,7 @@ def test_effort_is_a_budget(effort: Any, thinking: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("effort", ["none", *THINKING_BUDGETS])
-def test_the_encoder_knows_the_same_budgets(effort: Any) -> None:
+def test_the_encoder_has_the_same_budgets(effort: Any) -> None:
     sent = body_of(params=SamplingParams(reasoning_effort=effort))
     parsed = parse_request(json.dumps(sent).encode())
     assert parsed.params.reasoning_effort == ("high" if effort in ("xhigh", "max") else effort)
@@ -148,7 +148,7 @@ def test_a_schema() -> None:
     assert body_of(params=SamplingParams(json_mode=True))["response_format"] == {"type": "json_object"}
 
 
-def test_an_image_stands_in_a_piece_of_its_own() -> None:
+def test_an_image_is_its_own_piece() -> None:
     assert messages_of(Message("user", (TextPart("See"), IMAGE)))[0]["content"] == [
         {"type": "text", "text": "See"},
         {"type": "image_url", "image_url": {"url": "https://a.test/1.png", "detail": "low"}},
@@ -174,14 +174,14 @@ def test_a_plan_goes_back_with_its_calls() -> None:
         },
         {"role": "tool", "tool_call_id": "add_1", "content": "4"},
     ]
-    assert losses(api_calls.call_of(API, [answer]), CohereV2()) == ()
+    assert dropped_parts(api_calls.call_of(API, [answer]), CohereV2()) == ()
 
 
 def test_thoughts_go_back_as_pieces() -> None:
-    said = Message("assistant", (ReasoningPart("Hm."), TextPart("Four."), RefusalPart("No."), ToolCallPart("a", "f")))
-    (sent,) = messages_of(said)
+    answer = Message("assistant", (ReasoningPart("Hm."), TextPart("Four."), RefusalPart("No."), ToolCallPart("a", "f")))
+    (sent,) = messages_of(answer)
     assert sent["content"] == [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Four."}]
-    assert losses(api_calls.call_of(API, [said]), CohereV2()) == ("refusal_not_sent",)
+    assert dropped_parts(api_calls.call_of(API, [answer]), CohereV2()) == ("refusal_not_sent",)
 
 
 def test_a_call_with_free_text_becomes_one_of_a_function() -> None:
@@ -189,11 +189,11 @@ def test_a_call_with_free_text_becomes_one_of_a_function() -> None:
     assert sent["tool_calls"][0]["function"] == {"name": "run", "arguments": '{"input":"ls"}'}
 
 
-def test_an_assistant_that_said_nothing() -> None:
+def test_an_empty_assistant_message() -> None:
     assert messages_of(Message("assistant")) == [{"role": "assistant", "content": ""}]
 
 
 @pytest.mark.parametrize("role", ["system", "user", "assistant"])
-def test_nobody_has_a_name(role: Any) -> None:
-    with pytest.raises(UnsupportedParameterError, match="names of who speaks"):
+def test_a_name_of_a_message_is_refused(role: Any) -> None:
+    with pytest.raises(UnsupportedParameterError, match="name of a message"):
         messages_of(Message(role, Message.user("Hi").parts, "Ann"))

@@ -1,4 +1,4 @@
-"""What Cohere says, from literal bytes."""
+"""Responses of Cohere from literal bytes."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_calls_may_come_as_lists_and_their_arguments_as_objects() -> None:
     assert (found.name, found.arguments) == ("add", {"n": 1})
 
 
-def test_citations_have_one_of_ours_for_each_source() -> None:
+def test_each_source_of_a_citation_is_an_event() -> None:
     of_tool = {"type": "tool", "id": "a:0", "tool_output": {"content": "x"}}
     of_page = {"type": "document", "id": "d", "document": {"url": "https://a.test", "title": "T"}}
     raw = {"start": 0, "end": 4, "text": "Four", "sources": [of_tool, of_page], "type": "TEXT_CONTENT"}
@@ -188,7 +188,7 @@ def test_finish_reasons(word: str | None, reason: str) -> None:
         ("ERROR", {"error": {"message": "no more"}}, "no more", 500),
     ],
 )
-def test_an_answer_that_broke_off_is_an_error(reason: str | None, more: Any, message: str, status: int) -> None:
+def test_a_response_that_broke_off_is_an_error(reason: str | None, more: Any, message: str, status: int) -> None:
     with pytest.raises(ServerError) as caught:
         decode_body(API, START + piece(text="Hi") + end(reason, **more))
     assert (caught.value.message, caught.value.status_code, caught.value.billed) == (message, status, "maybe")
@@ -259,12 +259,12 @@ def test_a_plain_answer() -> None:
     ("body", "kind", "words"),
     [
         (b'{"id":"1","message":"too many requests"}', APIError, "too many requests"),
-        (b'{"id":"1"}', ProtocolError, "no chat answer"),
-        (b"[1]", ProtocolError, "no chat answer"),
-        (b"{", ProtocolError, "no JSON"),
+        (b'{"id":"1"}', ProtocolError, "not a chat response"),
+        (b"[1]", ProtocolError, "not a chat response"),
+        (b"{", ProtocolError, "is not JSON"),
     ],
 )
-def test_documents_that_are_no_answer(body: bytes, kind: type[DelugeError], words: str) -> None:
+def test_documents_that_are_not_a_response(body: bytes, kind: type[DelugeError], words: str) -> None:
     with pytest.raises(kind, match=words):
         decode_body(API, body)
 

@@ -1,4 +1,4 @@
-"""What is sent to Mistral, as parsed JSON."""
+"""Requests to Mistral, as parsed JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lm_deluge.adapters.capabilities import losses
+from lm_deluge.adapters.capabilities import dropped_parts
 from lm_deluge.adapters.mistral_chat.adapter import MistralChat
 from lm_deluge.adapters.mistral_chat.request import valid_call_id
 from lm_deluge.config import SamplingParams
@@ -38,7 +38,7 @@ def messages_of(*messages: Message) -> list[dict[str, Any]]:
 def test_the_whole_of_a_simple_request() -> None:
     request = api_calls.request_of(API, HI)
     assert request.url == "https://acme.test/v1/chat/completions"
-    # stream_options would be refused: usage always comes.
+    # Mistral rejects `stream_options`; it always sends usage.
     assert request.body == b'{"model":"m-1","messages":[{"role":"user","content":"Hi"}],"stream":true}'
 
 
@@ -75,16 +75,16 @@ def test_parameters_have_names_of_their_own() -> None:
     }
 
 
-def test_what_has_no_place_is_refused_by_name() -> None:
+def test_unsupported_parameters_are_refused_by_name() -> None:
     with pytest.raises(UnsupportedParameterError, match="verbosity"):
         body_of(params=SamplingParams(verbosity="low"))
-    with pytest.raises(UnsupportedParameterError, match="names of who speaks"):
+    with pytest.raises(UnsupportedParameterError, match="name of a message"):
         messages_of(Message("user", Message.user("Hi").parts, "Ann"))
-    with pytest.raises(UnsupportedParameterError, match="ToolCall cannot stand in a message of role user"):
+    with pytest.raises(UnsupportedParameterError, match="ToolCall is not allowed in a message of role user"):
         messages_of(Message("user", (ToolCallPart("a", "f"),)))
-    with pytest.raises(UnsupportedParameterError, match="Image cannot stand in a message of role system"):
+    with pytest.raises(UnsupportedParameterError, match="Image is not allowed in a message of role system"):
         messages_of(Message("system", (ImagePart(Media(url="https://a.test/1.png")),)))
-    with pytest.raises(InvalidPromptError, match="by its id"):
+    with pytest.raises(InvalidPromptError, match="by its file id"):
         messages_of(Message("user", (AudioPart(Media(file_id="x")),)))
 
 
@@ -161,7 +161,7 @@ def test_ids_of_calls_that_mistral_refuses_are_changed_in_call_and_result_alike(
     assert sent[0]["content"] == ""
 
 
-def test_a_changed_id_is_always_the_same_and_nobody_elses() -> None:
+def test_a_changed_id_is_deterministic_and_unique() -> None:
     ids = [f"call_{number}" for number in range(2_000)] + ["", "é" * 9, "abc-ef123", "abcdefgh\n", "\ud800"]
     changed = [valid_call_id(each) for each in ids]
     assert all(len(each) == 9 and each.isascii() and each.isalnum() for each in changed)
@@ -189,7 +189,7 @@ def test_media_of_a_tool_and_its_name() -> None:
     }
 
 
-def test_words_put_into_the_models_mouth_are_marked() -> None:
+def test_a_final_assistant_message_is_marked_as_prefix() -> None:
     assert messages_of(Message.user("Hi"), Message.assistant("Once"))[-1] == {
         "role": "assistant",
         "content": "Once",
@@ -212,17 +212,17 @@ def test_thoughts_go_back_with_their_signatures() -> None:
             {"type": "text", "text": "Four."},
         ],
     }
-    assert losses(api_calls.call_of(API, [answer]), MistralChat()) == ()
+    assert dropped_parts(api_calls.call_of(API, [answer]), MistralChat()) == ()
 
 
-def test_what_cannot_go_back_is_named() -> None:
-    said = Message("assistant", (RefusalPart("No."), ReasoningPart("Hm."), AudioPart(Media(file_id="a"))))
-    assert losses(api_calls.call_of(API, [said]), MistralChat()) == ("refusal_not_sent", "audio_not_sent")
-    (sent,) = messages_of(said)
+def test_parts_that_are_not_sent_back_are_named() -> None:
+    answer = Message("assistant", (RefusalPart("No."), ReasoningPart("Hm."), AudioPart(Media(file_id="a"))))
+    assert dropped_parts(api_calls.call_of(API, [answer]), MistralChat()) == ("refusal_not_sent", "audio_not_sent")
+    (sent,) = messages_of(answer)
     assert sent["content"] == [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}]
 
 
 @pytest.mark.parametrize("role", ["system", "user", "assistant"])
-def test_nobody_has_a_name(role: Any) -> None:
-    with pytest.raises(UnsupportedParameterError, match="names of who speaks"):
+def test_a_name_of_a_message_is_refused(role: Any) -> None:
+    with pytest.raises(UnsupportedParameterError, match="name of a message"):
         messages_of(Message(role, Message.user("Hi").parts, "Ann"))

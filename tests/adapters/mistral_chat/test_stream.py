@@ -1,4 +1,4 @@
-"""What Mistral says, from literal bytes: what it has beyond Chat Completions."""
+"""Responses of Mistral from literal bytes: the differences from Chat Completions."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def chunk(delta: dict[str, Any], reason: str | None = None, **fields: Any) -> by
     return b"data: %b\n\n" % json.dumps({"id": "1", "model": "m", "choices": [choice], "p": "abc", **fields}).encode()
 
 
-def said(*content: dict[str, Any]) -> bytes:
+def content_chunk(*content: dict[str, Any]) -> bytes:
     return chunk({"content": list(content)})
 
 
@@ -73,8 +73,8 @@ def test_an_answer_that_thinks_first() -> None:
     }
     body = (
         chunk({"role": "assistant", "content": ""})
-        + said(thinking(text("Hm")))
-        + said(thinking(text("."), closed=True, signature="sig"), text("Fo"))
+        + content_chunk(thinking(text("Hm")))
+        + content_chunk(thinking(text("."), closed=True, signature="sig"), text("Fo"))
         + chunk({"content": "ur"}, "stop", usage=usage)
         + DONE
     )
@@ -131,7 +131,7 @@ def test_arguments_may_be_an_object() -> None:
 def test_sources_in_text_and_thought_are_citations() -> None:
     of_ours = {"type": "reference", "reference_ids": [1, "b"]}
     found = {"type": "tool_reference", "tool": "web_search", "title": "T", "url": "https://a.test"}
-    body = said(thinking(text("Hm"), found), text("So "), of_ours) + chunk({"content": "it is"}, "stop") + DONE
+    body = content_chunk(thinking(text("Hm"), found), text("So "), of_ours) + chunk({"content": "it is"}, "stop") + DONE
     response = decode_body(API, body)
     assert (response.thinking, response.completion) == ("Hm", "So it is")
     assert response.citations == (Citation("https://a.test", "T", raw=found), Citation(raw=of_ours))
@@ -145,7 +145,9 @@ def test_sources_in_text_and_thought_are_citations() -> None:
     ],
 )
 def test_images(image: Any, event: MediaDelta) -> None:
-    assert event in list(decode_events(API, said({"type": "image_url", "image_url": image}) + chunk({}, "stop")))
+    assert event in list(
+        decode_events(API, content_chunk({"type": "image_url", "image_url": image}) + chunk({}, "stop"))
+    )
 
 
 def test_pieces_of_unknown_types_are_passed_over() -> None:
@@ -155,7 +157,7 @@ def test_pieces_of_unknown_types_are_passed_over() -> None:
         {"type": ["x"]},
         {"type": "new", "x": 1},
     )
-    body = said(*odd, text("Hi")) + chunk({}, "stop") + DONE
+    body = content_chunk(*odd, text("Hi")) + chunk({}, "stop") + DONE
     assert decode_body(API, body).completion == "Hi"
 
 
@@ -168,7 +170,7 @@ def test_finish_reasons(word: str, reason: str) -> None:
     assert (response.finish_reason, response.raw_finish_reason) == (reason, word)
 
 
-def test_an_answer_that_broke_off_is_an_error() -> None:
+def test_a_response_that_broke_off_is_an_error() -> None:
     with pytest.raises(ServerError, match="the answer broke off: error") as caught:
         decode_body(API, chunk({"content": "Hi"}) + chunk({}, "error") + DONE)
     assert caught.value.partial is not None
@@ -187,8 +189,8 @@ def test_a_plain_answer_has_the_same_content() -> None:
     assert (response.thinking, response.completion, response.finish_reason) == ("Hm", "Four", "stop")
 
 
-def test_json_that_is_no_answer() -> None:
-    with pytest.raises(ProtocolError, match="no chat completion"):
+def test_json_that_is_not_a_response() -> None:
+    with pytest.raises(ProtocolError, match="not a chat completion"):
         decode_body(API, b'{"ok": true}')
 
 

@@ -1,4 +1,4 @@
-"""What is sent to Ollama, as parsed JSON."""
+"""Requests to Ollama, as parsed JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lm_deluge.adapters.capabilities import losses
+from lm_deluge.adapters.capabilities import dropped_parts
 from lm_deluge.adapters.ollama_chat.adapter import OllamaChat
 from lm_deluge.config import SamplingParams
 from lm_deluge.errors import UnsupportedParameterError
@@ -40,8 +40,8 @@ def test_the_whole_of_a_simple_request() -> None:
     assert request.body == b'{"model":"m-1","messages":[{"role":"user","content":"Hi"}],"stream":true}'
 
 
-def test_a_plain_answer_is_asked_for_in_words() -> None:
-    # Left out, it would be a stream.
+def test_a_plain_response_is_requested_explicitly() -> None:
+    # Without `stream` Ollama sends a stream.
     assert body_of(is_streamed=False)["stream"] is False
 
 
@@ -81,7 +81,7 @@ def test_parameters_are_options() -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("parallel_tool_calls", True), ("service_tier", "flex"), ("verbosity", "low")]
 )
-def test_what_has_no_place_is_refused_by_name(name: str, value: Any) -> None:
+def test_unsupported_parameters_are_refused_by_name(name: str, value: Any) -> None:
     with pytest.raises(UnsupportedParameterError, match=f"takes no {name} through ollama-chat"):
         body_of(params=SamplingParams(**{name: value}))
 
@@ -92,13 +92,13 @@ def test_what_has_no_place_is_refused_by_name(name: str, value: Any) -> None:
         (Message.user("See").with_file(b"%PDF-1.7"), "takes no files"),
         (Message.user("Hear").with_audio(b"ID3"), "takes no audio"),
         (Message.user("See").with_image("https://a.test/1.png"), "takes no images by URL"),
-        (Message("user", (TextPart("Hi"),), "Ann"), "names of who speaks"),
-        (Message("user", (ReasoningPart("Hm."),)), "Reasoning cannot stand in a message of role user"),
-        (Message("system", (ReasoningPart("Hm."),)), "Reasoning cannot stand in a message of role system"),
-        (Message("tool", (TextPart("Hi"),)), "Text cannot stand in a message of role tool"),
+        (Message("user", (TextPart("Hi"),), "Ann"), "name of a message"),
+        (Message("user", (ReasoningPart("Hm."),)), "Reasoning is not allowed in a message of role user"),
+        (Message("system", (ReasoningPart("Hm."),)), "Reasoning is not allowed in a message of role system"),
+        (Message("tool", (TextPart("Hi"),)), "Text is not allowed in a message of role tool"),
     ],
 )
-def test_parts_that_have_no_place_are_refused(message: Message, words: str) -> None:
+def test_unsupported_parts_are_refused(message: Message, words: str) -> None:
     with pytest.raises(UnsupportedParameterError, match=words):
         messages_of(message)
 
@@ -131,7 +131,7 @@ def test_a_schema() -> None:
     assert body_of(params=SamplingParams(json_mode=True))["format"] == "json"
 
 
-def test_images_stand_beside_the_text() -> None:
+def test_images_are_in_a_separate_field() -> None:
     assert messages_of(Message.user("See").with_image(PNG)) == [{"role": "user", "content": "See", "images": [IMAGE]}]
 
 
@@ -155,7 +155,7 @@ def test_thoughts_calls_and_results_go_back() -> None:
         },
         {"role": "tool", "content": "4", "tool_call_id": "call_0", "tool_name": "add", "images": [IMAGE]},
     ]
-    assert losses(api_calls.call_of(API, [answer]), OllamaChat()) == ()
+    assert dropped_parts(api_calls.call_of(API, [answer]), OllamaChat()) == ()
 
 
 @pytest.mark.parametrize(
@@ -180,13 +180,13 @@ def test_the_name_of_a_tool_whose_call_is_not_there() -> None:
     assert messages_of(named)[0]["tool_name"] == "add"
 
 
-def test_what_cannot_go_back_is_named() -> None:
-    assert losses(api_calls.call_of(API, [Message("assistant", (RefusalPart("No."),))]), OllamaChat()) == (
+def test_parts_that_are_not_sent_back_are_named() -> None:
+    assert dropped_parts(api_calls.call_of(API, [Message("assistant", (RefusalPart("No."),))]), OllamaChat()) == (
         "refusal_not_sent",
     )
 
 
 @pytest.mark.parametrize("role", ["system", "user", "assistant"])
-def test_nobody_has_a_name(role: Any) -> None:
-    with pytest.raises(UnsupportedParameterError, match="names of who speaks"):
+def test_a_name_of_a_message_is_refused(role: Any) -> None:
+    with pytest.raises(UnsupportedParameterError, match="name of a message"):
         messages_of(Message(role, Message.user("Hi").parts, "Ann"))

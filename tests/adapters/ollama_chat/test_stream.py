@@ -1,4 +1,4 @@
-"""What Ollama says, from literal bytes."""
+"""Responses of Ollama from literal bytes."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ API = "ollama-chat"
 
 
 def line(message: dict[str, Any] | None = None, **fields: Any) -> bytes:
-    said = {} if message is None else {"message": {"role": "assistant", "content": "", **message}}
-    return json.dumps({"model": "m", "done": False, **said, **fields}, ensure_ascii=False).encode() + b"\n"
+    fragment = {} if message is None else {"message": {"role": "assistant", "content": "", **message}}
+    return json.dumps({"model": "m", "done": False, **fragment, **fields}, ensure_ascii=False).encode() + b"\n"
 
 
 def text(words: str) -> bytes:
@@ -105,7 +105,7 @@ def test_images_and_log_probabilities() -> None:
         ("load", "stop", ()),
         ("unload", "stop", ()),
         ("new", "stop", ("unknown_finish_reason",)),
-        (None, "stop", ("no_finish_reason",)),  # older than 2024-05
+        (None, "stop", ("no_finish_reason",)),  # Ollama before 2024-05
     ],
 )
 def test_finish_reasons(word: str | None, reason: str, warnings: tuple[str, ...]) -> None:
@@ -187,8 +187,8 @@ def test_a_plain_answer_may_be_spread_over_lines(indent: int | None) -> None:
     ]
 
 
-def test_json_that_is_no_answer() -> None:
-    with pytest.raises(ProtocolError, match="no whole chat answer"):
+def test_json_that_is_not_a_response() -> None:
+    with pytest.raises(ProtocolError, match="not a finished chat response"):
         OllamaChat().parse_response(api_calls.call_of(API, Conversation.user("Hi")), b'{"ok":true}')
 
 

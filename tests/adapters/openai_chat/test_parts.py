@@ -1,4 +1,4 @@
-"""Chat Completions by literal bytes: what an answer is made of, host by host."""
+"""Chat Completions from literal bytes: the parts of a response, host by host."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_null_alternatives() -> None:
     assert events_of(chunk({"content": "a"}, logprobs=logprobs) + END)[1] == TextDelta("a", (TokenLogprob("a", -1.0),))
 
 
-# Sources, sound, pictures, what hosts add.
+# Sources, audio, images, fields that hosts add.
 
 
 def test_annotations_are_citations() -> None:
@@ -368,4 +368,4 @@ def test_numbers_that_no_float_holds_are_refused_as_json() -> None:
 def test_a_plain_answer_nested_too_deep_is_refused() -> None:
     nested = b"[" * 700 + b"]" * 700
     body = b'{"id":"1","choices":[{"message":{"reasoning":%b},"finish_reason":"stop"}]}' % nested
-    assert failure_of(body, ProtocolError).message == "a frame is nested too deep"
+    assert failure_of(body, ProtocolError).message == "a frame is nested too deeply"

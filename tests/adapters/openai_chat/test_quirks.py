@@ -1,4 +1,4 @@
-"""What hosts of Chat Completions want otherwise: one test for each quirk that a row can have."""
+"""Differences of Chat Completions hosts: one test for each quirk of a provider row."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.capabilities import losses
+from lm_deluge.adapters.capabilities import dropped_parts
 from lm_deluge.adapters.openai_chat.adapter import OpenAIChat
 from lm_deluge.adapters.openai_chat.request import build_chat_body
 from lm_deluge.config import SamplingParams
@@ -27,7 +27,7 @@ MARK = {"type": "ephemeral"}
 
 
 def body_at(provider: str, conversation: Conversation = HI, **fields: Any) -> dict[str, Any]:
-    """Return the request for a host, as its row says it."""
+    """Return the body of a request to a host, with the quirks of its row."""
     row = find_provider(provider)
     model = ModelRow(id="m", name="m", provider=row.id)
     return build_chat_body(Call(model=model, provider=row, conversation=conversation, base_url="https://x", **fields))
@@ -85,10 +85,10 @@ def test_reasoning_alone_is_a_message_too() -> None:
     assert sent["messages"][1] == {"role": "assistant", "content": "", "reasoning_content": "Hm."}
 
 
-@pytest.mark.parametrize(("field", "lost"), [("", ("reasoning_not_sent",)), ("reasoning_content", ())])
-def test_no_warning_is_given_of_reasoning_that_is_sent(field: Any, lost: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("field", "dropped"), [("", ("reasoning_not_sent",)), ("reasoning_content", ())])
+def test_no_warning_is_given_of_reasoning_that_is_sent(field: Any, dropped: tuple[str, ...]) -> None:
     call = a_call(Conversation([Message.user("Hi"), THOUGHT]), quirks=Quirks(reasoning_field=field))
-    assert losses(call, OpenAIChat()) == lost
+    assert dropped_parts(call, OpenAIChat()) == dropped
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ CHAT = Conversation(
 
 
 def marked(body: dict[str, Any]) -> list[str]:
-    """Return the texts behind which a mark stands, and `tool`."""
+    """Return the texts that have a cache mark, and `tool` for a marked tool."""
     found = []
     for message in body["messages"]:
         if isinstance(message["content"], list):
@@ -161,7 +161,7 @@ def test_prompt_cache(provider: str, cache: Any, expected: list[str]) -> None:
     assert marked(body_at(provider, CHAT, tools=(TOOL,), cache=cache)) == expected
 
 
-def test_without_a_system_message_the_mark_stands_behind_the_tools() -> None:
+def test_without_a_system_message_the_mark_is_at_the_last_tool() -> None:
     own = ProviderTool({"type": "search"})
     assert marked(body_at("openrouter", HI, tools=(own,), cache="system_and_tools")) == ["tool"]
     assert own.data == {"type": "search"}

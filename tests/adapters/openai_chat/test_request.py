@@ -1,4 +1,4 @@
-"""What is sent to Chat Completions, as parsed JSON."""
+"""Requests to Chat Completions, as parsed JSON."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_sound(data: bytes, kind: str) -> None:
 
 
 def test_sound_by_url_is_refused() -> None:
-    with pytest.raises(InvalidPromptError, match="audio cannot be passed on by URL"):
+    with pytest.raises(InvalidPromptError, match="audio cannot be sent by URL"):
         content_of(Message.user(audio="https://a.test/b.wav"))
 
 
@@ -228,11 +228,11 @@ def test_reasoning_details_go_back_to_their_provider_and_to_no_other() -> None:
 
 
 MISPLACED: list[tuple[Message, str]] = [
-    (Message.system("s").with_image(PNG), "Image cannot stand in a message of role system"),
-    (Message.developer("s").with_file(PDF), "File cannot stand in a message of role developer"),
-    (Message.user("u")._with(ToolCallPart("a", "f")), "ToolCall cannot stand in a message of role user"),
-    (Message.user()._with(RefusalPart("no")), "Refusal cannot stand in a message of role user"),
-    (Message.tool_result("a", "x").with_text("y"), "Text cannot stand in a message of role tool"),
+    (Message.system("s").with_image(PNG), "Image is not allowed in a message of role system"),
+    (Message.developer("s").with_file(PDF), "File is not allowed in a message of role developer"),
+    (Message.user("u")._with(ToolCallPart("a", "f")), "ToolCall is not allowed in a message of role user"),
+    (Message.user()._with(RefusalPart("no")), "Refusal is not allowed in a message of role user"),
+    (Message.tool_result("a", "x").with_text("y"), "Text is not allowed in a message of role tool"),
 ]
 
 
@@ -346,7 +346,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Capabilities, str, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_a_model_cannot_take_is_refused_by_name(name: str) -> None:
+def test_parameters_that_a_model_does_not_support_are_refused_by_name(name: str) -> None:
     fields, able, parameter, hint = REFUSED[name]
     with pytest.raises(UnsupportedParameterError) as caught:
         body_of(HI, capabilities=able, **fields)
@@ -380,8 +380,8 @@ NOT_JSON: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", NOT_JSON)
-def test_what_does_not_fit_into_json(name: str) -> None:
-    with pytest.raises(InvalidPromptError, match="the request does not fit into JSON: ") as caught:
+def test_values_that_json_cannot_encode(name: str) -> None:
+    with pytest.raises(InvalidPromptError, match="the request cannot be encoded as JSON: ") as caught:
         NOT_JSON[name]()
     assert "secret" not in str(caught.value)
 
@@ -391,6 +391,6 @@ def test_a_part_that_is_an_image_by_url_needs_no_bytes() -> None:
     assert content_of(Message("user", (part,)))[0]["image_url"] == {"url": "https://a.test/b.png"}
 
 
-def test_an_image_is_not_passed_on_by_its_id() -> None:
-    with pytest.raises(InvalidPromptError, match="by its id"):
+def test_an_image_cannot_be_sent_by_its_file_id() -> None:
+    with pytest.raises(InvalidPromptError, match="by its file id"):
         content_of(Message("user", (ImagePart(Media(file_id="file-1")),)))

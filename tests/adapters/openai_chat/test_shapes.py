@@ -1,4 +1,4 @@
-"""Chat Completions of any shape, and errors in any words."""
+"""Chat Completions with values of any type, and errors in all formats."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ BODY = (
 
 
 def outcome(chunks: list[bytes]) -> tuple[list[Event], str | None]:
-    """Return the events, and what the error says; anything that is no error of ours goes through."""
+    """Return the events, and the text of the error or None. Exceptions other than `DelugeError` are not caught."""
     events: list[Event] = []
     try:
         for event in decode_events(API, chunks):
-            events.append(event)  # noqa: PERF402 - what came before the error is to be kept
+            events.append(event)  # noqa: PERF402 - events before the error are kept
     except DelugeError as error:
         check_grammar(events, is_complete=False)
         return events, f"{type(error).__name__}: {error}"
@@ -131,7 +131,7 @@ _DELTAS = st.dictionaries(_KNOWN, _SHAPED, max_size=4)
 @example([chunk({"audio": {"data": 0}})], [])
 @example([chunk({}, logprobs={"content": [{"token": "a", "logprob": None}]})], [])
 @settings(max_examples=150, deadline=None)
-def test_chunks_of_any_shape_are_events_or_errors_of_ours(parts: list[bytes], positions: list[int]) -> None:
+def test_chunks_of_any_shape_are_events_or_deluge_errors(parts: list[bytes], positions: list[int]) -> None:
     body = b"".join(parts)
     assert outcome(cuts.at(body, positions)) == outcome([body])
 
@@ -154,7 +154,7 @@ def test_every_cut_of_a_rich_answer() -> None:
 
 
 def with_extras(data: bytes) -> bytes:
-    """Return a frame's JSON with unknown fields in each object of it."""
+    """Return the JSON of a frame with an unknown field in each of its objects."""
 
     def widen(value: object) -> object:
         if isinstance(value, list):
@@ -221,7 +221,7 @@ def test_in_band_errors(fields: dict, kind: type[APIError]) -> None:
     assert type(classify_in_band({"error": fields})) is kind
 
 
-def test_what_an_error_says() -> None:
+def test_fields_of_an_error() -> None:
     body = b'{"error":{"message":"No such model","type":"invalid_request_error","code":"model_not_found","param":null}}'
     error = classify_status(404, {"x-should-retry": "false", "retry-after": "7"}, body)
     assert (error.message, error.code, error.type) == ("No such model", "model_not_found", "invalid_request_error")
@@ -277,8 +277,8 @@ def test_a_key_that_the_provider_quotes_is_not_repeated(key: str) -> None:
     assert error.message.endswith(". Find yours")
 
 
-def test_an_event_that_is_too_large_is_said_with_the_read_that_shows_it() -> None:
-    """Whole events came in the same read; the next read may never come."""
+def test_a_too_large_event_is_an_error_at_the_first_read_that_exceeds_the_limit() -> None:
+    """The read also contains whole events; there may be no next read."""
     call = a_call(Conversation.user("Hi"), max_event_bytes=2_048)
     decoder = find_adapter(API).decoder(call)
     events = decoder.feed(text("Hé") + b'data: {"choices":[{"delta":{"content":"' + b"x" * 4_096)

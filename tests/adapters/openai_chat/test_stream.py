@@ -1,4 +1,4 @@
-"""Chat Completions by literal bytes: framing faults, ends, errors, usage."""
+"""Chat Completions from literal bytes: framing faults, ends, errors, usage."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_an_ordinary_stream() -> None:
     ]
 
 
-# The seven streams on which the library that this one replaces fails.
+# Seven streams that the predecessor of this library could not decode.
 
 
 def test_a_fully_read_stream_ends_once_and_in_order() -> None:
@@ -97,7 +97,7 @@ def test_a_connection_cut_before_the_end_mark_is_no_success() -> None:
     assert error.partial.completion == "Hello world"
     assert error.partial.finish_reason is None
     assert str(error) == (
-        "the stream ended without its terminal event. The answer is incomplete; what came is in .partial."
+        "the stream ended without its terminal event. The answer is incomplete; the received part is in .partial."
     )
     assert error.retryable
 
@@ -119,7 +119,7 @@ def test_an_event_line_before_the_data() -> None:
     assert read(body).completion == "Hello world"
 
 
-# What else goes wrong between the bytes and the answer.
+# Other faults of a stream.
 
 
 def test_invalid_utf8_becomes_the_replacement_character() -> None:
@@ -300,7 +300,7 @@ def test_a_content_type_of_no_stream_is_looked_at_with_suspicion(size: int) -> N
     for start in range(0, len(body), size):
         decoder.feed(body[start : start + size])
     assert isinstance(decoder.error, ContentTypeError)
-    assert decoder.error.message == "the answer is no stream"
+    assert decoder.error.message == "the answer is not a stream"
     assert decoder.feed(HELLO) == []
     short = a_decoder("image/png")
     short.feed(b"no")
@@ -351,14 +351,14 @@ def test_a_plain_answer_where_a_stream_was_asked_for() -> None:
 @pytest.mark.parametrize("body", [b"{}", b'{"id":"x"}', b"[]", b'{"choices":[]}', b"[1]"])
 def test_a_json_document_that_is_no_answer(body: bytes) -> None:
     error = failure_of(body, ProtocolError)
-    assert (error.message, error.reason) == ("the answer is JSON, but no chat completion", "order")
+    assert (error.message, error.reason) == ("the answer is JSON, but not a chat completion", "order")
 
 
 def test_a_cut_json_document_is_no_json() -> None:
     assert failure_of(b'{"id":"x","choices":[{"mess', ProtocolError).reason == "json"
 
 
-def test_an_event_beyond_the_limit_comes_behind_what_came_whole() -> None:
+def test_an_event_beyond_the_limit_is_an_error_after_the_whole_events() -> None:
     decoder = a_decoder(max_event_bytes=2_000)
     events = decoder.feed(HELLO + text("x" * 3_000))
     assert [event.text for event in events if isinstance(event, TextDelta)] == ["Hello", " world"]

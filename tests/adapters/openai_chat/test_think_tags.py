@@ -1,4 +1,4 @@
-"""Reasoning between tags in the text: told as reasoning where a row says so, and nowhere else."""
+"""Reasoning between tags in the text: converted only for hosts and models with `think_tags` in their row."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def split(*pieces: str) -> list[Event]:
     return [*events, *splitter.split([ResponseFinished("stop")])]
 
 
-def told(events: list[Event]) -> tuple[str, str]:
+def content_of(events: list[Event]) -> tuple[str, str]:
     """Return the reasoning and the text of events."""
     reasoning = "".join(event.text for event in events if isinstance(event, ReasoningDelta))
     return reasoning, "".join(event.text for event in events if isinstance(event, TextDelta))
@@ -63,18 +63,18 @@ def told(events: list[Event]) -> tuple[str, str]:
         ("", "", ""),
     ],
 )
-def test_wherever_the_text_is_cut_the_same_is_told(answer: str, reasoning: str, rest: str) -> None:
-    assert told(split(answer)) == (reasoning, rest)
-    assert told(split(*answer)) == (reasoning, rest)
+def test_wherever_the_text_is_cut_the_events_have_the_same_content(answer: str, reasoning: str, rest: str) -> None:
+    assert content_of(split(answer)) == (reasoning, rest)
+    assert content_of(split(*answer)) == (reasoning, rest)
     for seed in range(20):
         draw = random.Random(seed)
         cuts = sorted(draw.randint(0, len(answer)) for _ in range(4))
         pieces = [answer[a:b] for a, b in zip([0, *cuts], [*cuts, len(answer)], strict=True)]
-        assert told(split(*pieces)) == (reasoning, rest)
+        assert content_of(split(*pieces)) == (reasoning, rest)
 
 
 def expected(whole: str) -> tuple[str, str]:
-    """Return the reasoning and the text of an answer, by one regular expression."""
+    """Return the reasoning and the text of a response, by one regular expression."""
     found = re.fullmatch(r"(\s*)<think>(.*?)(?:</think>(.*))?", whole, re.DOTALL)
     return (found[2], found[1] + (found[3] or "")) if found else ("", whole)
 
@@ -82,10 +82,10 @@ def expected(whole: str) -> tuple[str, str]:
 @given(st.lists(st.sampled_from(["<think>", "</think>", "<", "</", "think", ">", " ", "a", ""]), max_size=14))
 def test_nothing_but_the_tags_is_lost(pieces: list[str]) -> None:
     whole = "".join(pieces)
-    assert told(split(*pieces)) == told(split(*whole)) == told(split(whole)) == expected(whole)
+    assert content_of(split(*pieces)) == content_of(split(*whole)) == content_of(split(whole)) == expected(whole)
 
 
-def test_no_delta_is_empty_and_text_that_can_be_no_tag_is_told_at_once() -> None:
+def test_no_delta_is_empty_and_text_that_cannot_be_a_tag_is_not_buffered() -> None:
     splitter = TagSplitter()
     steps = [("<thi", []), ("s", [TextDelta("<this")]), ("<think>", [TextDelta("<think>")])]
     for piece, made in steps:
@@ -128,17 +128,17 @@ STREAM = b"".join(map(text, ("<th", "ink>Hm", ".</thi", "nk>", "Yes."))) + chunk
 
 
 def test_a_stream_of_a_host_with_tags() -> None:
-    assert told(read(STREAM)) == ("Hm.", "Yes.")
+    assert content_of(read(STREAM)) == ("Hm.", "Yes.")
 
 
-def test_without_a_word_in_the_row_tags_are_text() -> None:
-    assert told(read(STREAM, quirks=Quirks())) == ("", "<think>Hm.</think>Yes.")
+def test_without_think_tags_in_the_row_tags_are_text() -> None:
+    assert content_of(read(STREAM, quirks=Quirks())) == ("", "<think>Hm.</think>Yes.")
 
 
 @pytest.mark.parametrize("of_host", [True, False])
 def test_the_row_of_the_model_overrules_that_of_the_host(*, of_host: bool) -> None:
     quirks, model = Quirks(think_tags=of_host), Capabilities(think_tags=not of_host)
-    assert told(read(STREAM, capabilities=model, quirks=quirks))[0] == ("" if of_host else "Hm.")
+    assert content_of(read(STREAM, capabilities=model, quirks=quirks))[0] == ("" if of_host else "Hm.")
 
 
 @pytest.mark.parametrize("way", ["decoder", "parse_response"])
@@ -147,14 +147,14 @@ def test_a_plain_answer_is_split_once(way: str) -> None:
     body = json.dumps({"id": "1", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).encode()
     call = a_call(HI, quirks=TAGS, is_streamed=False)
     events = read(body) if way == "decoder" else OpenAIChat().parse_response(call, body)
-    assert told(events) == ("a", "<think>b</think>")
+    assert content_of(events) == ("a", "<think>b</think>")
 
 
-def test_what_is_held_back_is_told_where_the_stream_breaks() -> None:
+def test_buffered_text_is_released_if_the_stream_breaks() -> None:
     decoder = OpenAIChat().decoder(a_call(HI, quirks=TAGS))
     events = decoder.feed(text("<think>Hm</th"))
-    assert told(events) == ("Hm", "")
-    assert told(decoder.close()) == ("</th", "")
+    assert content_of(events) == ("Hm", "")
+    assert content_of(decoder.close()) == ("</th", "")
     assert decoder.error is not None
     assert not decoder.is_complete
     assert not decoder.is_finished

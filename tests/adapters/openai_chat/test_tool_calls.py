@@ -1,4 +1,4 @@
-"""Chat Completions by literal bytes: tool calls as hosts send them."""
+"""Chat Completions from literal bytes: tool calls as hosts send them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ END = chunk({}, "stop") + DONE
 
 
 def call(index: int | None = None, call_id: str | None = None, name: str | None = None, arguments: Any = None) -> dict:
-    """Return a fragment with nothing in it but what is given."""
+    """Return a fragment with only the given fields."""
     fragment: dict[str, Any] = {} if index is None else {"index": index}
     if call_id is not None:
         fragment |= {"id": call_id, "type": "function"}
@@ -32,7 +32,7 @@ def call(index: int | None = None, call_id: str | None = None, name: str | None 
 
 
 def calls_of(*deltas: list[dict], finish_reason: str = "tool_calls") -> list[tuple[str, str, str]]:
-    """Return (id, name, arguments) of the calls of a stream with these lists of fragments."""
+    """Return (id, name, arguments) of the calls in a stream whose chunks have these lists of fragments."""
     body = b"".join(chunk({"tool_calls": fragments}) for fragments in deltas) + chunk({}, finish_reason) + DONE
     check_grammar(events_of(body))
     response = read(body)

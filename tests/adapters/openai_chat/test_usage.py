@@ -1,4 +1,4 @@
-"""Chat Completions: usage, as hosts count it and where they put it."""
+"""Chat Completions: usage in the fields and conventions of different hosts."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_without_usage_there_is_none() -> None:
     assert read(HELLO + FINISH + DONE).usage is None
 
 
-def test_usage_in_the_first_chunk_comes_behind_the_start() -> None:
+def test_usage_in_the_first_chunk_comes_after_the_start() -> None:
     kinds = [type(event) for event in events_of(frames({"usage": {"prompt_tokens": 1}}) + HELLO + FINISH + DONE)]
     assert kinds[:3] == [ResponseStarted, UsageReported, TextDelta]
 
@@ -130,7 +130,7 @@ def test_sound_is_counted_on_both_sides() -> None:
     assert (usage.input_audio_tokens, usage.output_audio_tokens) == (4, 3)
 
 
-def test_the_tier_that_served_the_request_is_told_wherever_it_stands() -> None:
+def test_the_tier_that_served_the_request_is_read_from_any_chunk() -> None:
     assert usage_of({"id": "1", "service_tier": "flex", "usage": {"prompt_tokens": 9}}).service_tier == "flex"
     before = {"id": "1", "service_tier": "priority", "choices": []}
     assert usage_of(before, {"id": "1", "usage": {"prompt_tokens": 9}}).service_tier == "priority"

@@ -1,4 +1,4 @@
-"""Whatever a peer of the Responses API sends: events in order, or errors of ours."""
+"""Any input to the decoder of the Responses API yields events in order, or a `DelugeError`."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ BODIES = [BODY, *(recordings.load(API, name).body for name in recordings.names(A
 
 
 def outcome(chunks: list[bytes]) -> tuple[list[Event], str | None]:
-    """Return the events, and what the error says; anything that is no error of ours goes through."""
+    """Return the events, and the text of the error or None. Exceptions other than `DelugeError` are not caught."""
     events: list[Event] = []
     try:
         for event in decode_events(API, chunks):
-            events.append(event)  # noqa: PERF402 - what came before the error is to be kept
+            events.append(event)  # noqa: PERF402 - events before the error are kept
     except DelugeError as error:
         if events:
             check_grammar([event for event in events if type(event).__name__ != "UsageReported"], is_complete=False)

@@ -1,4 +1,4 @@
-"""What is sent to the Responses API, as parsed JSON."""
+"""Requests to the Responses API, as parsed JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.capabilities import losses
+from lm_deluge.adapters.capabilities import dropped_parts
 from lm_deluge.adapters.openai_chat.adapter import OpenAIChat
 from lm_deluge.adapters.openai_responses.adapter import OpenAIResponses
 from lm_deluge.adapters.openai_responses.items import ECHOED
@@ -99,7 +99,7 @@ def test_parameters() -> None:
 
 
 @pytest.mark.parametrize("name", ["stop", "seed", "presence_penalty", "frequency_penalty"])
-def test_parameters_without_a_place_are_refused_by_name(name: str) -> None:
+def test_unsupported_parameters_are_refused_by_name(name: str) -> None:
     value = "END" if name == "stop" else 1
     with pytest.raises(UnsupportedParameterError, match=f"acme takes no {name} through openai-responses") as caught:
         request_of(HI, params=SamplingParams(**{name: value}))
@@ -186,16 +186,16 @@ def test_media() -> None:
     ]
 
 
-def test_what_has_no_place_in_a_message_is_refused() -> None:
+def test_parts_that_a_message_cannot_contain_are_refused() -> None:
     with pytest.raises(UnsupportedParameterError, match="acme takes no audio"):
         items_of(Message.user("Listen").with_audio(b"ID3 rest"))
     with pytest.raises(UnsupportedParameterError, match="acme takes no name of a message"):
         items_of(Message("user", (TextPart("Hi"),), "ann"))
-    with pytest.raises(UnsupportedParameterError, match="ToolCall cannot stand in a message of role user"):
+    with pytest.raises(UnsupportedParameterError, match="ToolCall is not allowed in a message of role user"):
         items_of(Message("user", (ToolCallPart("c", "f"),)))
-    with pytest.raises(UnsupportedParameterError, match="Image cannot stand in a message of role system"):
+    with pytest.raises(UnsupportedParameterError, match="Image is not allowed in a message of role system"):
         items_of(Message("system", (ImagePart(Media(url="https://a.test")),)))
-    with pytest.raises(UnsupportedParameterError, match="Text cannot stand in a message of role tool"):
+    with pytest.raises(UnsupportedParameterError, match="Text is not allowed in a message of role tool"):
         items_of(Message("tool", (TextPart("x"),)))
     row = ProviderRow(id="acme", otel_name="acme", adapter="openai-chat", base_url="https://acme.test")
     call = msgspec.structs.replace(a_call(HI), provider=row, background=True)
@@ -276,10 +276,10 @@ def test_a_second_turn_sends_all_that_the_provider_made() -> None:
         ANSWER[5],
         {"type": "function_call_output", "call_id": "c1", "output": "sunny"},
     ]
-    assert losses(call, OpenAIResponses()) == ()
+    assert dropped_parts(call, OpenAIResponses()) == ()
 
 
-def test_nothing_of_it_goes_to_another_provider() -> None:
+def test_opaque_data_is_not_sent_to_another_provider() -> None:
     conversation = Conversation.user("Hi").add(read(created(), completed(*ANSWER)).content)
     row = ProviderRow(id="other", otel_name="other", adapter="openai-responses", base_url="https://other.test")
     call = msgspec.structs.replace(a_call(conversation), provider=row)
@@ -288,7 +288,11 @@ def test_nothing_of_it_goes_to_another_provider() -> None:
         {"role": "assistant", "content": "I look."},
         {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"a": 1}'},
     ]
-    assert set(losses(call, OpenAIResponses())) == {"reasoning_not_sent", "provider_data_not_sent", "image_not_sent"}
+    assert set(dropped_parts(call, OpenAIResponses())) == {
+        "reasoning_not_sent",
+        "provider_data_not_sent",
+        "image_not_sent",
+    }
 
 
 def test_a_call_out_of_a_program_names_it_in_its_result() -> None:
@@ -300,16 +304,18 @@ def test_a_call_out_of_a_program_names_it_in_its_result() -> None:
     assert result == {"type": "function_call_output", "call_id": "c1", "output": "7", "caller": caller}
 
 
-def test_reasoning_of_which_only_a_store_knows_goes_to_a_store_alone() -> None:
+def test_reasoning_with_only_an_id_is_sent_only_if_responses_are_stored() -> None:
     item = {"type": "reasoning", "id": "rs_1", "summary": []}
-    said = Message("assistant", (ProviderDataPart(OWNER, "reasoning", item), TextPart("42")))
-    assert items_of(said) == [{"role": "assistant", "content": "42"}]
-    assert items_of(said, background=True) == items_of(said, extra_body={"store": True}) == [item, *items_of(said)]
+    answer = Message("assistant", (ProviderDataPart(OWNER, "reasoning", item), TextPart("42")))
+    assert items_of(answer) == [{"role": "assistant", "content": "42"}]
+    assert (
+        items_of(answer, background=True) == items_of(answer, extra_body={"store": True}) == [item, *items_of(answer)]
+    )
     shown = {**item, "content": [{"type": "reasoning_text", "text": "hm"}]}
     assert items_of(Message("assistant", (ProviderDataPart(OWNER, "reasoning", shown),))) == [shown]
 
 
-def test_refusals_and_opaque_data_that_fit_nowhere() -> None:
+def test_refusals_and_opaque_data_without_an_item() -> None:
     parts = (
         ReasoningPart("hm"),
         TextPart("Well."),
@@ -329,7 +335,7 @@ def test_background_needs_the_store() -> None:
     assert (body["background"], body["store"], body["stream"]) == (True, True, True)
 
 
-def test_an_answer_is_taken_up_and_ended_by_its_id() -> None:
+def test_a_response_is_resumed_and_cancelled_by_its_id() -> None:
     adapter = OpenAIResponses()
     call = a_call(HI, params=SamplingParams(reasoning_effort="low"), extra_headers={"X-Team": "a"})
     rest = adapter.build_resume(call, "resp_1/2", 17)
@@ -346,7 +352,7 @@ def test_an_answer_is_taken_up_and_ended_by_its_id() -> None:
 # Rows.
 
 
-def test_azure_is_asked_under_a_path_of_its_own() -> None:
+def test_azure_has_its_own_path() -> None:
     row = find_provider("azure-responses")
     model = ModelRow(id="azure-responses:gpt-5", name="gpt-5", provider=row.id)
     call = Call(model=model, provider=row, base_url="https://my.openai.azure.com", conversation=HI)

@@ -1,4 +1,4 @@
-"""An answer of background mode that breaks at any byte goes on at the last event that was read."""
+"""A response in background mode whose stream breaks at any byte is resumed after the last decoded event."""
 
 from __future__ import annotations
 
@@ -38,36 +38,36 @@ def whole() -> list[Event]:
     return decoder.feed(BODY)
 
 
-def said(events: list[Event]) -> tuple[object, ...]:
+def content_of(events: list[Event]) -> tuple[object, ...]:
     builder = ResponseBuilder()
     builder.add_all(events)
     response = builder.response()
     return response.content, response.finish_reason, response.usage, response.response_id
 
 
-def test_only_this_api_can() -> None:
+def test_only_this_api_can_resume() -> None:
     assert isinstance(OpenAIResponses(), Resumable)
     assert not isinstance(OpenAIChat(), Resumable)
     assert not isinstance(OpenAIChat().decoder(CALL), ResumableDecoder)
 
 
 @pytest.mark.parametrize("is_closed", [True, False])
-def test_cut_at_every_byte_it_is_whole(is_closed: bool) -> None:
+def test_a_response_cut_at_any_byte_is_whole_after_resuming(is_closed: bool) -> None:
     expected = whole()
     for position in range(len(BODY)):
         decoder = a_decoder()
         events = decoder.feed(BODY[:position])
         if decoder.is_finished:
             break
-        if is_closed:  # the end of the body came in order; else the connection died
+        if is_closed:  # the body ended regularly; else the connection was lost
             events += decoder.close()
             if decoder.is_finished:
                 break
             assert isinstance(decoder.error, TruncatedError)
-        if decoder.place is None:
+        if decoder.resume_point is None:
             assert position <= len(FRAMES[0])
             continue
-        response_id, cursor = decoder.place
+        response_id, cursor = decoder.resume_point
         assert response_id == "resp_1"
         decoder.reopen()
         assert decoder.error is None
@@ -76,7 +76,7 @@ def test_cut_at_every_byte_it_is_whole(is_closed: bool) -> None:
         assert decoder.is_finished
 
 
-def test_events_that_were_read_are_passed_over_if_they_come_again() -> None:
+def test_repeated_events_are_ignored() -> None:
     for position in range(len(FRAMES[0]), len(BODY) - 5, 37):
         decoder = a_decoder()
         events = decoder.feed(BODY[:position])
@@ -98,18 +98,18 @@ def test_the_rest_may_come_as_a_plain_answer() -> None:
         events += decoder.feed(document)
         events += decoder.close()
         assert decoder.error is None
-        assert said(events) == said(whole())
+        assert content_of(events) == content_of(whole())
         assert sum(type(event) is ResponseStarted for event in events) == 1
         assert sum(type(event) is ResponseFinished for event in events) == 1
 
 
-def test_a_stream_without_numbers_has_no_place() -> None:
+def test_a_stream_without_sequence_numbers_has_no_resume_point() -> None:
     decoder = a_decoder()
     for line in BODY.split(b"\n\n")[:-2]:
         head, _, data = line.partition(b"\ndata: ")
         fields = {name: value for name, value in json.loads(data).items() if name != "sequence_number"}
         decoder.feed(head + b"\ndata: " + json.dumps(fields).encode() + b"\n\n")
-    assert decoder.place is None
+    assert decoder.resume_point is None
 
 
 def test_what_is_not_json_after_a_break_is_an_error() -> None:

@@ -1,4 +1,4 @@
-"""The Responses API by literal frames: what an answer is made of, whatever hosts leave out."""
+"""The Responses API from literal frames: the parts of a response, whichever events a host omits."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ CALL = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "wea
 
 def test_a_simple_answer_event_by_event() -> None:
     usage = {"input_tokens": 9, "input_tokens_details": {"cached_tokens": 4}, "output_tokens": 2, "total_tokens": 11}
-    said = message(piece("Hello"))
+    finished = message(piece("Hello"))
     events = events_of(
         created(),
-        added({**said, "content": []}),
+        added({**finished, "content": []}),
         frame("content_part.added", output_index=0, content_index=0, part=piece("")),
         text("Hel", obfuscation="x7Gh", logprobs=[]),
         text(""),
         text("lo"),
         frame("output_text.done", output_index=0, content_index=0, text="Hello"),
         frame("content_part.done", output_index=0, content_index=0, part=piece("Hello")),
-        done(said),
-        completed(said, usage=usage),
+        done(finished),
+        completed(finished, usage=usage),
         b"data: [DONE]\n\n",
     )
     assert events[:3] == [ResponseStarted("resp_1", "gpt-5-2025"), TextDelta("Hel"), TextDelta("lo")]
@@ -66,7 +66,7 @@ def test_a_simple_answer_event_by_event() -> None:
     assert events[4:] == [ResponseFinished("stop", "completed")]
 
 
-# What a host leaves out, another place says.
+# Content that a host omits in one event is read from another event.
 
 HELLO = message(piece("Hello"))
 
@@ -83,19 +83,19 @@ HELLO = message(piece("Hello"))
         [done(HELLO), done(HELLO)],
         [text("He"), done(HELLO)],
         [],
-        # Places that hosts forget: the id of the item is as good, and nothing at all is the first one.
+        # Missing indexes: the id of the item identifies it; without an id it is the first item.
         [frame("output_text.delta", delta="Hel", item_id="m"), frame("output_text.delta", delta="lo", item_id="m")],
         [frame("output_text.delta", delta="Hello"), frame("output_text.done", text="Hello")],
     ],
 )
-def test_text_is_said_once_wherever_it_stands(frames: list[bytes]) -> None:
+def test_text_is_emitted_once_from_whichever_event_contains_it(frames: list[bytes]) -> None:
     events = events_of(created(), *frames, completed(HELLO))
     check_grammar(events)
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "Hello"
 
 
 def test_an_item_whose_id_changes_with_every_event_is_one_item() -> None:
-    """GitHub Copilot's do, 2026-02."""
+    """Seen from GitHub Copilot, 2026-02."""
     ids = iter("abcdefgh")
     response = read(
         created(),
@@ -108,15 +108,15 @@ def test_an_item_whose_id_changes_with_every_event_is_one_item() -> None:
     assert response.completion == "Hello"
 
 
-def test_items_without_numbers_that_all_stand_at_the_first_place() -> None:
+def test_items_without_indexes_count_as_the_first_item_each() -> None:
     first, second = message(piece("One. ")), message(piece("Two, longer."), id="msg_2")
     events = events_of(created(), added(first), done(first), added(second), text("Two, "), done(second), completed())
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "One. Two, longer."
 
 
 def test_two_messages_are_two_pieces_of_the_text() -> None:
-    said, final = message(piece("Wait. "), phase="commentary"), message(piece("42"), phase="final_answer")
-    response = read(created(), text("Wait. "), done(said), text("42", item=1), done(final, 1), completed())
+    finished, final = message(piece("Wait. "), phase="commentary"), message(piece("42"), phase="final_answer")
+    response = read(created(), text("Wait. "), done(finished), text("42", item=1), done(final, 1), completed())
     kinds = [
         (type(part).__name__, getattr(part, "data", getattr(part, "text", None))) for part in response.content.parts
     ]
@@ -156,7 +156,7 @@ def test_log_probabilities() -> None:
 # Reasoning.
 
 
-def test_summaries_and_the_item_behind_them() -> None:
+def test_summaries_and_the_item_after_them() -> None:
     item = {
         "type": "reasoning",
         "id": "rs_1",
@@ -276,7 +276,7 @@ def test_a_call_without_an_id_or_a_name() -> None:
     assert events[1:-1] == [ToolCallStarted(0, "call_0", ""), ToolCallFinished(0, "call_0", "", "", {})]
 
 
-# Tools of the provider, and what only it understands.
+# Tools of the provider, and opaque items.
 
 
 @pytest.mark.parametrize(
@@ -315,12 +315,12 @@ LINK = {"type": "url_citation", "url": "https://example.org", "title": "T", "sta
 
 
 def test_sources_count_from_the_beginning_of_the_whole_text() -> None:
-    said = frame("output_text.annotation.added", output_index=1, content_index=0, annotation_index=0, annotation=LINK)
+    cited = frame("output_text.annotation.added", output_index=1, content_index=0, annotation_index=0, annotation=LINK)
     events = events_of(
         created(),
         text("Look: "),
         text("there", item=1),
-        said,
+        cited,
         done(message(piece("there", annotations=[LINK])), 1),
         completed(),
     )
@@ -411,36 +411,36 @@ def test_a_cancelled_answer_is_no_success() -> None:
         read(created(), frame("cancelled", response=whole(status="cancelled")))
 
 
-def test_without_its_last_event_it_is_no_answer() -> None:
+def test_a_stream_without_its_last_event_is_truncated() -> None:
     with pytest.raises(TruncatedError) as caught:
         read(created(), text("Hello"), done(HELLO), b"data: [DONE]\n\n")
     assert caught.value.partial.completion == "Hello"
 
 
 @pytest.mark.parametrize("status", ["queued", "in_progress", None])
-def test_a_plain_answer_that_is_not_through_is_none(status: Any) -> None:
-    with pytest.raises(ProtocolError, match="no finished response"):
+def test_a_plain_response_that_is_not_finished_is_an_error(status: Any) -> None:
+    with pytest.raises(ProtocolError, match="not a finished response"):
         decode_body(API, json.dumps(whole(status=status, error=None)).encode())
 
 
-def test_a_plain_error_is_one() -> None:
+def test_a_plain_error() -> None:
     with pytest.raises(errors.AuthenticationError):
         decode_body(API, b'{"error": {"code": "invalid_api_key", "message": "No."}}')
 
 
 def test_frames_without_a_head_are_read_by_their_type() -> None:
-    """OpenRouter's have none, 2025-11."""
+    """Seen from OpenRouter, 2025-11."""
     body = created() + text("Hello") + completed(HELLO)
     lines = b"".join(line + b"\n" for line in body.split(b"\n") if not line.startswith(b"event:"))
     assert read(lines).completion == "Hello"
 
 
-def test_what_comes_after_the_end_is_passed_over() -> None:
+def test_events_after_the_end_are_ignored() -> None:
     events = events_of(created(), completed(HELLO), text("more"), b'event: error\ndata: {"error": {}}\n\n')
     assert events[1:] == [TextDelta("Hello"), ResponseFinished("stop", "completed")]
 
 
-def test_odd_types_are_passed_over() -> None:
+def test_values_of_wrong_types_are_ignored() -> None:
     body = [
         frame("created", response=5),
         frame("output_item.added", item=[1]),

@@ -17,7 +17,7 @@ from lm_deluge.adapters.batch_api import (
     BatchState,
     Exchanges,
     Items,
-    Sighting,
+    ListedBatch,
     batch_ended,
     read_document,
 )
@@ -145,18 +145,18 @@ class AnthropicBatch:
         """Return the request that cancels a batch."""
         return build_side_request(call, method="POST", path=f"{_PATH}/{quote(handle, safe='')}/cancel")
 
-    def search(self, call: Call, batch: str, *, count: int, since: float) -> Exchanges[list[Sighting]]:
+    def search(self, call: Call, batch: str, *, count: int, since: float) -> Exchanges[list[ListedBatch]]:
         """List the batches of `count` requests created after `since`, newest first.
 
         The API has no field for our batch name, so `is_ours` is None: only the results show the custom ids.
         """
-        found: list[Sighting] = []
+        found: list[ListedBatch] = []
         query = [("limit", str(_PAGE))]
         for _ in range(_MOST_PAGES):
             answer = yield build_side_request(call, path=_PATH, query=query)
             page = read_document(answer.body, _Page)
             recent = [each for each in page.data if _seconds(each.created_at) >= since - _SKEW_S]
-            found += [Sighting(each.id, is_ours=None) for each in recent if _total(each) in (None, count)]
+            found += [ListedBatch(each.id, is_ours=None) for each in recent if _total(each) in (None, count)]
             if not page.has_more or len(recent) < len(page.data) or not page.last_id:
                 break
             query = [("limit", str(_PAGE)), ("after_id", page.last_id)]

@@ -14,7 +14,7 @@ from typing import Any
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.anthropic_messages.cache_control import add_cache_marks
-from lm_deluge.adapters.capabilities import cannot_stand, cannot_take, check_fit, check_tool_choice
+from lm_deluge.adapters.capabilities import cannot_place, cannot_take, check_capabilities, check_tool_choice
 from lm_deluge.errors import UnsupportedParameterError
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.message import Message
@@ -74,7 +74,7 @@ def build_messages_body(call: Call, *, version: str = "", includes_stream: bool 
     Raises:
         UnsupportedParameterError: The model or the API cannot take a parameter or a part.
     """
-    check_fit(call)
+    check_capabilities(call)
     choice = check_tool_choice(call)
     _check_parameters(call)
     body: JSON = {"anthropic_version": version} if version else {"model": call.model.name}
@@ -214,7 +214,7 @@ def _system(call: Call) -> str | list[JSON]:
         if message.role in ("system", "developer"):
             for part in message.parts:
                 if not isinstance(part, TextPart):
-                    raise cannot_stand(part, message.role)
+                    raise cannot_place(part, message.role)
                 blocks += _text(call, part)
     return _simplify(blocks)
 
@@ -251,7 +251,7 @@ def _input_blocks(call: Call, message: Message) -> list[JSON]:
     for part in message.parts:
         build = _CONTENT.get(type(part))
         if build is None or isinstance(part, ToolResultPart) != (message.role == "tool"):
-            raise cannot_stand(part, message.role)
+            raise cannot_place(part, message.role)
         blocks += build(call, part)
     return blocks
 
@@ -328,7 +328,7 @@ def _opaque_block(call: Call, part: Any) -> list[JSON]:
     """Return a block that the user wrote in Anthropic's own format, such as a search result or a container upload."""
     block = _echo(call, part, "block")
     if block is None:
-        raise cannot_stand(part, "user")
+        raise cannot_place(part, "user")
     return [block]
 
 

@@ -194,7 +194,7 @@ class AnthropicPayload(TypedPayload):
 
     def _restart(self, events: list[Event]) -> None:
         """Discard the message so far: a proxy that lost its upstream sent the request again (seen 2026)."""
-        self.calls.begin_anew(events)
+        self.calls.restart(events)
         self._attempts += 1
         self._blocks, self._last_key, self._length, self._is_after_text = {}, -1, 0, False
         self._usage, self._container = {}, None

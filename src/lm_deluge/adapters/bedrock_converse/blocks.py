@@ -11,7 +11,7 @@ from typing import Any
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.bedrock_converse.stream import REDACTED, SERVER_TOOL, SIGNATURE
-from lm_deluge.adapters.capabilities import cannot_stand, cannot_take, parts_in_pairs
+from lm_deluge.adapters.capabilities import cannot_place, cannot_take, parts_in_pairs
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import (
@@ -115,7 +115,7 @@ def _system(call: Call, message: Message, names: _DocumentNames) -> list[JSON]:
         elif isinstance(part, TextPart):
             blocks.append({"text": part.text})
         else:
-            raise cannot_stand(part, message.role)
+            raise cannot_place(part, message.role)
     return blocks
 
 
@@ -127,7 +127,7 @@ def _user(call: Call, message: Message, names: _DocumentNames) -> list[JSON]:
             continue
         build = _CONTENT.get(type(part))
         if build is None:
-            raise cannot_stand(part, "user")
+            raise cannot_place(part, "user")
         blocks.append(build(call, part, names))
     return blocks
 
@@ -199,7 +199,7 @@ def _results(call: Call, message: Message, names: _DocumentNames) -> list[JSON]:
     blocks = []
     for part in message.parts:
         if not isinstance(part, ToolResultPart):
-            raise cannot_stand(part, "tool")
+            raise cannot_place(part, "tool")
         content: list[JSON] = [{"text": part.content}] if part.content else []
         for medium in part.media:
             if isinstance(medium, AudioPart):

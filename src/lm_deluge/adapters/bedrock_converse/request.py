@@ -15,7 +15,7 @@ from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.anthropic_messages.request import build_thinking
 from lm_deluge.adapters.bedrock_converse.blocks import build_blocks
 from lm_deluge.adapters.bedrock_converse.models import find_vendor
-from lm_deluge.adapters.capabilities import cannot_take, check_fit, check_tool_choice
+from lm_deluge.adapters.capabilities import cannot_take, check_capabilities, check_tool_choice
 from lm_deluge.errors import InvalidPromptError
 from lm_deluge.prompt.tool import ProviderTool, Tool
 
@@ -39,7 +39,7 @@ def build_converse_body(call: Call) -> JSON:
     Raises:
         UnsupportedParameterError: The model or the API cannot take a parameter or a part.
     """
-    check_fit(call)
+    check_capabilities(call)
     reject_unsupported(call, UNSUPPORTED)
     system, messages = build_messages(call)
     params = call.params

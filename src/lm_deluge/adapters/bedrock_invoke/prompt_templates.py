@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.capabilities import cannot_stand, cannot_take
+from lm_deluge.adapters.capabilities import cannot_place, cannot_take
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import TextPart
 
@@ -37,7 +37,7 @@ def text_turns(call: Call) -> list[tuple[str, str]]:
 def _text_of(message: Message) -> str:
     for part in message.parts:
         if not isinstance(part, TextPart):
-            raise cannot_stand(part, message.role)
+            raise cannot_place(part, message.role)
     return message.completion
 
 

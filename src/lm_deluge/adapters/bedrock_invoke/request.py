@@ -24,7 +24,7 @@ from lm_deluge.adapters.bedrock_invoke.prompt_templates import (
     text_turns,
     titan_prompt,
 )
-from lm_deluge.adapters.capabilities import cannot_take, check_fit
+from lm_deluge.adapters.capabilities import cannot_take, check_capabilities
 from lm_deluge.adapters.openai_chat.request import build_chat_body
 
 __all__ = ["build_invoke_body", "build_invoke_headers"]
@@ -69,7 +69,7 @@ def _claude(call: Call) -> JSON:
 def _nova(call: Call) -> JSON:
     """Return a body in Nova's format, which resembles that of Converse."""
     # https://docs.aws.amazon.com/nova/latest/nova2-userguide/request-response-schema.html
-    check_fit(call)
+    check_capabilities(call)
     reject_unsupported(call, UNSUPPORTED)
     if call.output is not None:
         raise cannot_take(
@@ -118,7 +118,7 @@ def _chat(call: Call) -> JSON:
 
 def _check_text(call: Call, *able: str) -> None:
     """Check that the call has nothing that a text completion model cannot take, except the parameters `able`."""
-    check_fit(call)
+    check_capabilities(call)
     reject_unsupported(call, tuple(name for name in _UNSUPPORTED_BY_TEXT_MODELS if name not in able))
     if call.params.stop and "stop" not in able:
         raise cannot_take(call, "stop with this model")

@@ -1,1 +1,1 @@
-"""Cohere's chat API, version 2: requests written, answers read."""
+"""Cohere's chat API, version 2: its adapter, request and stream."""

@@ -1,4 +1,4 @@
-"""Cohere's Chat API, version 2.
+"""Adapter for Cohere's Chat API, version 2.
 
 https://docs.cohere.com/v2/reference/chat-stream
 """
@@ -30,11 +30,11 @@ class CohereV2:
     echoes: ClassVar[frozenset[str]] = frozenset({TOOL_PLAN})
 
     def build_request(self, call: Call) -> HttpRequest:
-        """Return the request, without credentials."""
+        """Return the HTTP request for `call`, without credentials."""
         return build_http_request(call, build_body(call), path="/v2/chat")
 
     def decoder(self, call: Call) -> BodyDecoder:
-        """Return a fresh state machine for the answer to `call`, streamed or plain."""
+        """Return a new decoder for the response to `call`, streamed or plain."""
         return BodyDecoder(
             CoherePayload(call.provider.opaque_owner),
             lambda body: self.parse_response(call, body),
@@ -42,11 +42,11 @@ class CohereV2:
         )
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
-        """Return the events of a plain answer."""
+        """Return the events of a plain response."""
         events: list[Event] = []
         CoherePayload(call.provider.opaque_owner).add_document(body, events)
         return events
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
-        """Return the error that an answer with this status stands for."""
+        """Return the error of a response whose status is not a success."""
         return classify_status(status, headers, body)

@@ -1,7 +1,7 @@
-"""Requests of Cohere's Chat API, version 2.
+"""Build request bodies of Cohere's Chat API, version 2.
 
-https://docs.cohere.com/v2/reference/chat-stream. `documents`, `citation_options`, `safety_mode` and `k` go into
-`extra_body`.
+https://docs.cohere.com/v2/reference/chat-stream. Fields without a parameter here, such as `documents`,
+`citation_options`, `safety_mode` and `k`, go into `extra_body`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.capabilities import cannot_stand, cannot_take, check_fit, check_tool_choice
+from lm_deluge.adapters.capabilities import cannot_place, cannot_take, check_capabilities, check_tool_choice
 from lm_deluge.adapters.openai_chat.request import (
     CHAT_CONTENT,
     ContentTable,
@@ -38,10 +38,11 @@ __all__ = ["THINKING_BUDGETS", "TOOL_PLAN", "build_body"]
 JSON = dict[str, Any]
 
 TOOL_PLAN = "tool_plan"
-"""The kind of data that the plan of a model is, made before it calls tools."""
+"""Kind of opaque data with the plan that a model writes before it calls tools."""
 
-# The API has no efforts but a budget of tokens, of which it takes up to 31,000; it is better left out than set
-# (https://docs.cohere.com/docs/reasoning). So `high` and more are without one; the smaller numbers are ours.
+# The API has no effort levels but a budget in tokens, up to 31,000, and recommends to omit it
+# (https://docs.cohere.com/docs/reasoning). So `high` and above have no budget. The documentation gives no budgets for
+# lower levels: each one here is four times the one below it.
 THINKING_BUDGETS: Mapping[str, int | None] = {
     "minimal": 512,
     "low": 2_048,
@@ -51,16 +52,17 @@ THINKING_BUDGETS: Mapping[str, int | None] = {
     "max": None,
 }
 
-_CHOICES = {"required": "REQUIRED", "none": "NONE"}  # what is not said is `auto`
+_CHOICES = {"required": "REQUIRED", "none": "NONE"}  # the API has no word for "auto", its default
 
 
 def build_body(call: Call) -> JSON:
-    """Return the request's JSON. What was not asked for is not sent.
+    """Return the JSON body for `call`. Parameters that the call does not set are omitted; `stream` is always sent.
 
     Raises:
-        UnsupportedParameterError: The model or the API cannot take a parameter or a part.
+        UnsupportedParameterError: The model or the API does not support a parameter or a part.
+        InvalidPromptError: Media are referred to in a form that the API does not accept.
     """
-    check_fit(call)
+    check_capabilities(call)
     body: JSON = {
         "model": call.model.name,
         "messages": build_messages(call, _MESSAGES),
@@ -84,7 +86,7 @@ def build_body(call: Call) -> JSON:
 
 
 def _without_strict(tool: JSON) -> JSON:
-    """Return a tool without the word that holds for all tools together here."""
+    """Return a tool without `strict`: in this API `strict_tools` applies to all tools together."""
     function = tool.get("function")
     if not isinstance(function, dict) or "strict" not in function:
         return tool
@@ -122,7 +124,7 @@ def _thinking(effort: str | None) -> JSON | None:
 def _system(call: Call, message: Message) -> list[JSON]:
     for part in message.parts:
         if not isinstance(part, TextPart):
-            raise cannot_stand(part, message.role)
+            raise cannot_place(part, message.role)
     return [{"role": "system", "content": _unnamed(call, message).completion}]
 
 
@@ -132,14 +134,16 @@ def _user(call: Call, message: Message) -> list[JSON]:
 
 def _unnamed(call: Call, message: Message) -> Message:
     if message.name is not None:
-        raise cannot_take(call, "names of who speaks", hint="Say it in the text.")
+        raise cannot_take(call, "name of a message", hint="Put the name into the text.")
     return message
 
 
 def _assistant(call: Call, message: Message) -> list[JSON]:
     body: JSON = {"role": "assistant"}
     if message.thinking:
-        body["content"] = [_said(part) for part in message.parts if isinstance(part, TextPart | ReasoningPart)]
+        body["content"] = [
+            _assistant_piece(part) for part in message.parts if isinstance(part, TextPart | ReasoningPart)
+        ]
     elif message.completion or not message.tool_calls:
         body["content"] = message.completion
     calls = [function_call_fields(part) for part in _unnamed(call, message).parts if isinstance(part, ToolCallPart)]
@@ -155,7 +159,7 @@ def _assistant(call: Call, message: Message) -> list[JSON]:
     return [body]
 
 
-def _said(part: TextPart | ReasoningPart) -> JSON:
+def _assistant_piece(part: TextPart | ReasoningPart) -> JSON:
     kind = "text" if isinstance(part, TextPart) else "thinking"
     return {"type": kind, kind: part.text}
 
@@ -164,9 +168,9 @@ def _tool_results(call: Call, message: Message) -> list[JSON]:
     results: list[JSON] = []
     for part in message.parts:
         if not isinstance(part, ToolResultPart):
-            raise cannot_stand(part, "tool")
+            raise cannot_place(part, "tool")
         if part.media:
-            raise cannot_take(call, "media in a tool result", hint="Put it into a message of the user behind it.")
+            raise cannot_take(call, "media in a tool result", hint="Put it into a user message after it.")
         results.append({"role": "tool", "tool_call_id": part.tool_call_id, "content": part.content})
     return results
 
@@ -188,7 +192,7 @@ _CONTENT: ContentTable = {
 
 _MESSAGES: MessageTable = {
     "system": _system,
-    "developer": _system,  # OpenAI's newer word for the same
+    "developer": _system,  # OpenAI's newer name for the same role
     "user": _user,
     "assistant": _assistant,
     "tool": _tool_results,

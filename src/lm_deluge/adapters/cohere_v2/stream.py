@@ -1,7 +1,7 @@
-"""Events of Cohere's Chat API into ours.
+"""Decode the events of Cohere's Chat API.
 
-The plan that a model makes before it calls tools is neither text nor a thought: it is kept whole, as data that goes
-back with the calls.
+A model writes a plan before it calls tools. The plan is neither text nor reasoning: it is kept as opaque data, which
+the next request sends back with the calls.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class _EndDelta(msgspec.Struct, gc=False):
     finish_reason: str | None = None
     usage: JSON | None = None
     error: Any = None
-    status_code: int | None = None  # of servers that say more than Cohere, the simulator among them
+    status_code: int | None = None  # not Cohere's: the simulator sends it to preserve the status of an error
 
 
 class _End(msgspec.Struct, gc=False):
@@ -116,12 +116,12 @@ class _Document(msgspec.Struct, gc=False):
 
 _DOCUMENT = TolerantDecoder(_Document)
 
-# The status that an end stands for which is none.
+# HTTP status of the finish reasons that are failures.
 _FAILURES = {"ERROR": 500, "TIMEOUT": 504}
 
 
 class CoherePayload(TypedPayload):
-    """The state machine behind one stream. The terminal is `message-end`; the mark behind it says nothing more."""
+    """State machine for one stream. The terminal event is `message-end`; an end mark after it is ignored."""
 
     handlers: ClassVar[Handlers]
     finish_reasons: ClassVar[Mapping[str, FinishReason]] = {
@@ -138,18 +138,18 @@ class CoherePayload(TypedPayload):
         self._plan: list[str] = []
 
     def begin(self, event: _Start, events: list[Event]) -> None:
-        """Take `message-start`."""
+        """Decode `message-start`."""
         self.start(events, event.id)
 
     def add_content(self, event: _PieceEvent, events: list[Event]) -> None:
-        """Take `content-start` or `content-delta`: the first has mostly an empty text."""
+        """Decode `content-start`, whose text is mostly empty, or `content-delta`."""
         message = event.delta.message if event.delta is not None else None
         piece = message.content if message is not None else None
         logprobs = (event.logprobs,) if event.logprobs is not None else ()
         if piece is not None and (piece.text or piece.thinking or logprobs):
-            self._say(piece, _tokens(logprobs), events)
+            self._add_piece(piece, _tokens(logprobs), events)
 
-    def _say(self, piece: _Piece, tokens: tuple[TokenLogprob, ...], events: list[Event]) -> None:
+    def _add_piece(self, piece: _Piece, tokens: tuple[TokenLogprob, ...], events: list[Event]) -> None:
         self.start(events)
         if self._plan:
             self._end_plan(events)
@@ -159,7 +159,7 @@ class CoherePayload(TypedPayload):
             events.append(TextDelta(piece.text or "", tokens))
 
     def add_plan(self, event: _OtherEvent, events: list[Event]) -> None:
-        """Take `tool-plan-delta`."""
+        """Decode `tool-plan-delta`."""
         message = _message(event)
         if message.tool_plan:
             self.start(events)
@@ -171,7 +171,7 @@ class CoherePayload(TypedPayload):
             self._plan = []
 
     def start_call(self, event: _OtherEvent, events: list[Event]) -> None:
-        """Take `tool-call-start`."""
+        """Decode `tool-call-start`."""
         self._open_call(event.index, _call(event), events)
 
     def _open_call(self, key: int | None, call: _ToolCall, events: list[Event]) -> None:
@@ -182,16 +182,16 @@ class CoherePayload(TypedPayload):
         self.calls.add(events, key, _text_of(function.arguments))
 
     def add_arguments(self, event: _OtherEvent, events: list[Event]) -> None:
-        """Take `tool-call-delta`."""
+        """Decode `tool-call-delta`."""
         function = _call(event).function or _Function()
         self.calls.add(events, event.index, _text_of(function.arguments))
 
     def end_call(self, event: _OtherEvent, events: list[Event]) -> None:
-        """Take `tool-call-end`."""
+        """Decode `tool-call-end`."""
         self.calls.finish(events, event.index)
 
     def cite(self, event: _OtherEvent, events: list[Event]) -> None:
-        """Take `citation-start`."""
+        """Decode `citation-start`."""
         found = _message(event).citations
         self.start(events)
         self._cite(found if isinstance(found, list) else [found], events)
@@ -202,13 +202,13 @@ class CoherePayload(TypedPayload):
                 events += _citations(citation)
 
     def pass_over(self, event: Any, events: list[Event]) -> None:
-        """Take the end of content or of a citation, which says nothing that is not known."""
+        """Ignore `content-end` and `citation-end`, which contain nothing new."""
 
     def end_message(self, event: _End, events: list[Event]) -> None:
-        """Take `message-end`.
+        """Decode `message-end`.
 
         Raises:
-            APIError: The answer broke off.
+            APIError: The finish reason is a failure, or the event contains an error.
         """
         self._finish(event.delta or _EndDelta(), events)
 
@@ -223,11 +223,11 @@ class CoherePayload(TypedPayload):
         self.end(events)
 
     def add_document(self, body: bytes, events: list[Event]) -> None:
-        """Take a plain answer.
+        """Decode a plain response.
 
         Raises:
-            APIError: It is an error.
-            ProtocolError: It is neither.
+            APIError: The document is an error, or the response failed.
+            ProtocolError: The document is neither a response nor an error.
         """
         try:
             document = _DOCUMENT.decode(body)
@@ -240,8 +240,8 @@ class CoherePayload(TypedPayload):
         pieces = [_Piece(message.content)] if isinstance(message.content, str) else message.content or []
         tokens = _tokens(document.logprobs or ())
         for piece in pieces:
-            # Log probabilities are of all text together; an answer has one piece of it.
-            self._say(piece, tokens if piece.text else (), events)
+            # The log probabilities cover the whole text, and a response has one text piece.
+            self._add_piece(piece, tokens if piece.text else (), events)
             tokens = () if piece.text else tokens
         self._plan = [message.tool_plan] if message.tool_plan else []
         for position, call in enumerate(message.tool_calls or ()):
@@ -284,7 +284,7 @@ def _text_of(arguments: Any) -> str:
 
 
 def _tokens(items: tuple[_Logprobs, ...] | list[_Logprobs]) -> tuple[TokenLogprob, ...]:
-    """Return the chunks that log probabilities are given for: of several tokens their product, which is the chunk's."""
+    """Return one entry for each chunk of text; the log probability of a chunk is the sum over its tokens."""
     return tuple(TokenLogprob(item.text or "", math.fsum(item.logprobs)) for item in items if item.logprobs)
 
 
@@ -293,8 +293,8 @@ class _Source(msgspec.Struct, gc=False):
 
 
 def _citations(raw: JSON) -> list[Citation]:
-    """Return what a citation names: one of ours for each source."""
-    is_text = raw.get("type") in (None, "TEXT_CONTENT")  # else it is of the plan, or of a thought
+    """Return one `Citation` for each source of a citation."""
+    is_text = raw.get("type") in (None, "TEXT_CONTENT")  # other types have offsets into the plan or a thought
     start, end = (_whole(raw.get(name)) if is_text else None for name in ("start", "end"))
     sources = raw.get("sources")
     found = []
@@ -307,14 +307,14 @@ def _citations(raw: JSON) -> list[Citation]:
 
 
 def _whole(value: Any) -> int | None:
-    """Return a count; Cohere's may be floats."""
+    """Return a count as an integer, None if it is invalid. Cohere sends some counts as floats."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _usage(raw: JSON) -> Usage:
-    """Return usage in our convention: the tokens that were processed, not those that are billed."""
+    """Convert usage: `tokens` counts the processed tokens; `billed_units` is used only if `tokens` is missing."""
     counted = raw.get("tokens") or raw.get("billed_units")
     tokens = counted if isinstance(counted, dict) else {}
     return Usage(
@@ -328,19 +328,19 @@ def _usage(raw: JSON) -> Usage:
 
 def _failure(end: _EndDelta) -> APIError:
     reason = end.finish_reason or "ERROR"
-    said = end.error if isinstance(end.error, str) and end.error else f"the answer broke off: {reason}"
-    payload = end.error if isinstance(end.error, dict) else {"message": said, "type": reason}
+    message = end.error if isinstance(end.error, str) and end.error else f"the answer broke off: {reason}"
+    payload = end.error if isinstance(end.error, dict) else {"message": message, "type": reason}
     error = classify_in_band({"status_code": end.status_code or _FAILURES.get(reason), **payload})
     error.billed = "maybe"
     return error
 
 
 def _no_answer(body: bytes) -> APIError | ProtocolError:
-    """Return the error for a document that is no answer: Cohere's own are `{"id": ..., "message": "why"}`."""
+    """Return the error for a document that is not a response. Cohere's errors are `{"id": ..., "message": "..."}`."""
     try:
         raw = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ProtocolError("the answer is no JSON", reason="json", excerpt=body, billed="maybe")
+        return ProtocolError("the answer is not JSON", reason="json", excerpt=body, billed="maybe")
     if isinstance(raw, dict) and (isinstance(raw.get("message"), str) or raw.get("error")):
         return in_band_error(ServerSentEvent(body))
-    return ProtocolError("the answer is JSON, but no chat answer", reason="order", excerpt=body, billed="maybe")
+    return ProtocolError("the answer is JSON, but not a chat response", reason="order", excerpt=body, billed="maybe")

@@ -17,8 +17,8 @@ from lm_deluge.adapters.batch_api import (
     BatchState,
     Exchanges,
     Items,
+    ListedBatch,
     Phase,
-    Sighting,
     batch_ended,
     read_document,
 )
@@ -165,7 +165,7 @@ class GeminiBatch:
         """Return the request that cancels a batch."""
         return build_side_request(call, method="POST", path=f"/v1beta/{quote(handle)}:cancel")
 
-    def search(self, call: Call, batch: str, *, count: int, since: float) -> Exchanges[list[Sighting]]:
+    def search(self, call: Call, batch: str, *, count: int, since: float) -> Exchanges[list[ListedBatch]]:
         """Search the list of batches for our name. The list has no documented order, so each page is searched."""
         query = [("pageSize", str(_PAGE))]
         for _ in range(_MOST_PAGES):
@@ -173,7 +173,7 @@ class GeminiBatch:
             page = read_document(answer.body, _Page)
             for each in page.operations:
                 if each.metadata.display_name == batch:
-                    return [Sighting(each.name, is_ours=True)]
+                    return [ListedBatch(each.name, is_ours=True)]
             if not page.next_page_token:
                 break
             query = [("pageSize", str(_PAGE)), ("pageToken", page.next_page_token)]

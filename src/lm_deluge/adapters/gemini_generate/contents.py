@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.capabilities import cannot_stand, cannot_take, parts_in_pairs
+from lm_deluge.adapters.capabilities import cannot_place, cannot_take, parts_in_pairs
 from lm_deluge.errors import InvalidPromptError
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.message import Message
@@ -72,7 +72,7 @@ def leading_instructions(call: Call) -> list[str]:
             raise cannot_take(call, "system message after other messages", hint="Put it first.")
         for part in message.parts:
             if not isinstance(part, TextPart):
-                raise cannot_stand(part, message.role)
+                raise cannot_place(part, message.role)
             texts.append(part.text)
     return texts
 
@@ -109,7 +109,7 @@ def _user(call: Call, message: Message, names: dict[str, str]) -> list[JSON]:
         elif isinstance(part, ImagePart | FilePart | AudioPart):
             parts.append(_media_part(part))
         else:
-            raise cannot_stand(part, "user")
+            raise cannot_place(part, "user")
     return parts
 
 
@@ -133,7 +133,7 @@ def _tool_results(call: Call, message: Message, names: dict[str, str]) -> list[J
     parts = []
     for part in message.parts:
         if not isinstance(part, ToolResultPart):
-            raise cannot_stand(part, "tool")
+            raise cannot_place(part, "tool")
         if part.tool_call_id not in names:
             raise InvalidPromptError(
                 "a tool result belongs to a call that is not in the conversation",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.capabilities import cannot_take, check_fit, check_tool_choice
+from lm_deluge.adapters.capabilities import cannot_take, check_capabilities, check_tool_choice
 from lm_deluge.adapters.gemini_generate.contents import build_contents, build_instruction
 from lm_deluge.errors import InvalidPromptError, UnsupportedParameterError
 from lm_deluge.prompt.tool import ProviderTool, Tool
@@ -47,7 +47,7 @@ def build_generate_body(call: Call) -> JSON:
         UnsupportedParameterError: The model or the API cannot take a parameter or a part.
         InvalidPromptError: A tool result belongs to no call, or there are only system messages.
     """
-    check_fit(call)
+    check_capabilities(call)
     for name in _UNSUPPORTED:
         if getattr(call.params, name) is not None:
             raise cannot_take(call, name)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.capabilities import cannot_stand, cannot_take, check_fit, check_tool_choice
+from lm_deluge.adapters.capabilities import cannot_place, cannot_take, check_capabilities, check_tool_choice
 from lm_deluge.adapters.gemini_generate.contents import INSTRUCTION_ROLES, leading_instructions
 from lm_deluge.errors import InvalidPromptError, UnsupportedParameterError
 from lm_deluge.prompt.media import Media
@@ -58,7 +58,7 @@ def build_interaction_body(call: Call) -> JSON:
         UnsupportedParameterError: The model or the API cannot take a parameter or a part.
         InvalidPromptError: The conversation has only system messages.
     """
-    check_fit(call)
+    check_capabilities(call)
     params = call.params
     for name in _UNSUPPORTED:
         if getattr(params, name) is not None:
@@ -153,7 +153,7 @@ def _content(part: Part, role: str) -> JSON:
         return {"type": "text", "text": part.text}
     kind = _KINDS.get(type(part))
     if kind is None or not isinstance(part, ImagePart | FilePart | AudioPart):
-        raise cannot_stand(part, role)
+        raise cannot_place(part, role)
     content = {"type": kind, **_source(part.media)}
     if isinstance(part, ImagePart) and part.detail in ("low", "high"):
         content["resolution"] = part.detail
@@ -172,7 +172,7 @@ def _tool_results(call: Call, message: Message, names: dict[str, str]) -> list[J
     steps = []
     for part in message.parts:
         if not isinstance(part, ToolResultPart):
-            raise cannot_stand(part, "tool")
+            raise cannot_place(part, "tool")
         step: JSON = {"type": "function_result", "call_id": part.tool_call_id, "result": part.content}
         if part.tool_call_id in names:  # calls of an earlier interaction stored by Google are not in the conversation
             step["name"] = names[part.tool_call_id]

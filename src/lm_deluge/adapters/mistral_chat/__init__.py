@@ -1,1 +1,1 @@
-"""Mistral's chat API: requests written, answers read."""
+"""Mistral's chat API: its adapter, request and stream."""

@@ -1,4 +1,4 @@
-"""Mistral's chat completions: near to OpenAI's, with typed pieces of content.
+"""Adapter for Mistral's chat completions, which resemble OpenAI's but have typed pieces of content.
 
 https://docs.mistral.ai/api/#tag/chat
 """
@@ -31,11 +31,11 @@ class MistralChat:
     echoes: ClassVar[frozenset[str]] = frozenset({SIGNATURE})
 
     def build_request(self, call: Call) -> HttpRequest:
-        """Return the request, without credentials."""
+        """Return the HTTP request for `call`, without credentials."""
         return build_http_request(call, build_body(call), path="/v1/chat/completions")
 
     def decoder(self, call: Call) -> BodyDecoder:
-        """Return a fresh state machine for the answer to `call`, streamed or plain."""
+        """Return a new decoder for the response to `call`, streamed or plain."""
         return BodyDecoder(
             MistralPayload(call.provider.opaque_owner),
             lambda body: self.parse_response(call, body),
@@ -43,17 +43,17 @@ class MistralChat:
         )
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
-        """Return the events of a plain answer: it is read as a stream of one chunk, whose message is the delta."""
+        """Return the events of a plain response, parsed as a stream of one chunk whose delta is the message."""
         payload = MistralPayload(call.provider.opaque_owner)
         events: list[Event] = []
         payload.handle(ServerSentEvent(body), events)
         if not payload.is_complete:
             raise ProtocolError(
-                "the answer is JSON, but no chat completion", reason="order", excerpt=body, billed="maybe"
+                "the answer is JSON, but not a chat completion", reason="order", excerpt=body, billed="maybe"
             )
         payload.finish_document(events)
         return events
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
-        """Return the error that an answer with this status stands for."""
+        """Return the error of a response whose status is not a success."""
         return classify_status(status, headers, body)

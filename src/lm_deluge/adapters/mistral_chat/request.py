@@ -1,8 +1,8 @@
-"""Requests of Mistral's chat completions.
+"""Build request bodies of Mistral's chat completions.
 
 https://docs.mistral.ai/api/#tag/chat
 
-The API refuses fields that it does not know, so nothing of OpenAI's is sent along.
+The API rejects unknown fields, so fields that only OpenAI's API has are not sent.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import string
 from typing import Any
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.capabilities import cannot_stand, cannot_take, check_fit
+from lm_deluge.adapters.capabilities import cannot_place, cannot_take, check_capabilities
 from lm_deluge.adapters.openai_chat.request import (
     CHAT_CONTENT,
     ContentTable,
@@ -45,23 +45,25 @@ __all__ = ["SIGNATURE", "build_body", "valid_call_id"]
 JSON = dict[str, Any]
 
 SIGNATURE = "signature"
-"""The kind of opaque data by which Mistral knows its own thoughts again."""
+"""Kind of opaque data with the signature of a thought, which Mistral verifies when the thought is sent back."""
 
+# The API rejects other ids: "Tool call id was ... but must be a-z, A-Z, 0-9, with a length of 9".
 _ID_LENGTH = 9
 _ID = re.compile(f"[A-Za-z0-9]{{{_ID_LENGTH}}}")
-_ID_SIGNS = string.digits + string.ascii_letters
+_ID_CHARACTERS = string.digits + string.ascii_letters
 
 
 def build_body(call: Call) -> JSON:
-    """Return the request's JSON. What was not asked for is not sent.
+    """Return the JSON body for `call`. Parameters that the call does not set are omitted.
 
     Raises:
-        UnsupportedParameterError: The model or the API cannot take a parameter or a part.
+        UnsupportedParameterError: The model or the API does not support a parameter or a part.
+        InvalidPromptError: Media are referred to in a form that the API does not accept.
     """
-    check_fit(call)
+    check_capabilities(call)
     body: JSON = {"model": call.model.name, "messages": build_messages(call, _MESSAGES)}
     if body["messages"] and body["messages"][-1]["role"] == "assistant":
-        # Without the mark an answer cannot begin with words of ours: 400, "Expected last role User or Tool".
+        # Without `prefix` the API rejects a final assistant message: 400, "Expected last role User or Tool".
         body["messages"][-1]["prefix"] = True
     if call.is_streamed:
         body["stream"] = True
@@ -87,24 +89,24 @@ def _sampling(call: Call) -> JSON:
 
 
 def valid_call_id(call_id: str) -> str:
-    """Return a call's id if Mistral takes it, else one that is made of it and always the same.
+    """Return the id of a tool call if Mistral accepts it, else nine characters of its hash.
 
-    "Tool call id was ... but must be a-z, A-Z, 0-9, with a length of 9": calls of other providers' models have others.
+    Ids of other providers' calls have other formats. The hash is deterministic, so a call and its result still match.
     """
     if _ID.fullmatch(call_id):
         return call_id
     number = int.from_bytes(hashlib.sha256(call_id.encode("utf-8", "surrogatepass")).digest())
-    signs = []
+    characters = []
     for _ in range(_ID_LENGTH):
-        number, position = divmod(number, len(_ID_SIGNS))
-        signs.append(_ID_SIGNS[position])
-    return "".join(signs)
+        number, position = divmod(number, len(_ID_CHARACTERS))
+        characters.append(_ID_CHARACTERS[position])
+    return "".join(characters)
 
 
 def _system(call: Call, message: Message) -> list[JSON]:
     for part in message.parts:
         if not isinstance(part, TextPart):
-            raise cannot_stand(part, message.role)
+            raise cannot_place(part, message.role)
     return [{"role": "system", "content": _unnamed(call, message).completion}]
 
 
@@ -114,7 +116,7 @@ def _user(call: Call, message: Message) -> list[JSON]:
 
 def _unnamed(call: Call, message: Message) -> Message:
     if message.name is not None:
-        raise cannot_take(call, "names of who speaks", hint="Say it in the text.")
+        raise cannot_take(call, "name of a message", hint="Put the name into the text.")
     return message
 
 
@@ -148,7 +150,7 @@ def _tool_results(call: Call, message: Message) -> list[JSON]:
     results: list[JSON] = []
     for part in message.parts:
         if not isinstance(part, ToolResultPart):
-            raise cannot_stand(part, "tool")
+            raise cannot_place(part, "tool")
         content: str | list[JSON] = part.content
         if part.media:
             content = [
@@ -171,7 +173,7 @@ def _file_content(call: Call, part: Any) -> JSON:
 def _audio_content(call: Call, part: Any) -> JSON:
     media = part.media
     if media.data is None and media.url is None:
-        raise InvalidPromptError("audio cannot be passed on by its id", hint="Pass the path, the bytes or a URL.")
+        raise InvalidPromptError("audio cannot be sent by its file id", hint="Pass the path, the bytes or a URL.")
     return {"type": "input_audio", "input_audio": media.url or media.base64()}
 
 
@@ -184,7 +186,7 @@ _CONTENT: ContentTable = {
 
 _MESSAGES: MessageTable = {
     "system": _system,
-    "developer": _system,  # OpenAI's newer word for the same
+    "developer": _system,  # OpenAI's newer name for the same role
     "user": _user,
     "assistant": _assistant,
     "tool": _tool_results,

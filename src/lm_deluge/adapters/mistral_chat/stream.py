@@ -1,4 +1,4 @@
-"""Chunks of Mistral's chat completions into events: what they have beyond those of Chat Completions."""
+"""Decode the chunks of Mistral's chat completions: their differences from Chat Completions."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from lm_deluge.events import Citation, Event, MediaDelta, ProviderPart
 
 __all__ = ["MistralPayload"]
 
-_NO_ID = "null"
+_NO_ID = "null"  # Mistral's SDK, and servers built with it, write this text for a missing id
 
 
 class MistralPayload(ChatPayload):
-    """The state machine behind one stream of chunks, whose content may come in typed pieces."""
+    """State machine for one stream of chunks, whose content may be a list of typed pieces."""
 
     def __init__(self, owner: str) -> None:
         super().__init__(owner)
         self._owner = owner
 
     def add_piece(self, piece: Any, events: list[Event]) -> None:
-        """Take a typed piece of content."""
+        """Decode a typed piece of content."""
         kind = piece.get("type") if isinstance(piece, dict) else None
         special = _SPECIAL.get(kind) if isinstance(kind, str) else None
         if special is not None:
@@ -31,13 +31,13 @@ class MistralPayload(ChatPayload):
             super().add_piece(piece, events)
 
     def add_tool_call(self, call: Any, events: list[Event]) -> None:
-        """Take a piece of a call. The text `null` is no id: it is what Mistral's SDK writes where there is none."""
+        """Decode a fragment of a tool call. The id `null` means no id, except in the first fragment of the response."""
         if call.id == _NO_ID and self.has_calls:
             call.id = None
         super().add_tool_call(call, events)
 
     def add_thinking(self, piece: dict[str, Any], events: list[Event]) -> None:
-        """Take a thought, which may name sources and be signed."""
+        """Decode a thought, which may contain references and a signature."""
         super().add_piece(piece, events)
         inner = piece.get("thinking")
         for each in inner if isinstance(inner, list) else ():
@@ -48,12 +48,12 @@ class MistralPayload(ChatPayload):
             events.append(ProviderPart(self._owner, SIGNATURE, signature))
 
     def add_reference(self, piece: dict[str, Any], events: list[Event]) -> None:
-        """Take a source: found by a tool of Mistral's, or one of those that the client sent, by its number."""
+        """Decode a reference to a source: a result of Mistral's own tools, or the number of a client's document."""
         url, title = piece.get("url"), piece.get("title")
         events.append(Citation(_text_or_none(url), _text_or_none(title), raw=piece))
 
     def add_image(self, piece: dict[str, Any], events: list[Event]) -> None:
-        """Take an image, inline or by its URL."""
+        """Decode an image, inline or by URL."""
         image = piece.get("image_url")
         url = image.get("url") if isinstance(image, dict) else image
         if not isinstance(url, str) or not url:

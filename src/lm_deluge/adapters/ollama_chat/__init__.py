@@ -1,1 +1,1 @@
-"""Ollama's chat API: requests written, answers read."""
+"""Ollama's chat API: its adapter, request and stream."""

@@ -1,4 +1,4 @@
-"""Ollama's own chat API.
+"""Adapter for Ollama's native chat API.
 
 https://docs.ollama.com/api/chat
 """
@@ -32,33 +32,33 @@ class OllamaChat:
     echoes: ClassVar[frozenset[str]] = frozenset()
 
     def build_request(self, call: Call) -> HttpRequest:
-        """Return the request, without credentials."""
+        """Return the HTTP request for `call`, without credentials."""
         body = build_body(call)
         return build_http_request(
             with_merged_options(call, body), body, path="/api/chat", stream_type="application/x-ndjson"
         )
 
     def decoder(self, call: Call) -> BodyDecoder:
-        """Return a fresh state machine for the answer to `call`, streamed or plain."""
+        """Return a new decoder for the response to `call`, streamed or plain."""
         return BodyDecoder(
             OllamaPayload(),
             lambda body: self.parse_response(call, body),
             max_event_bytes=call.max_event_bytes,
-            # A plain answer is one document, which a proxy may have spread over lines.
+            # A plain response is one document, which a proxy may have formatted over several lines.
             framing=NDJSONDecoder if call.is_streamed else SSEDecoder,
         )
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
-        """Return the events of a plain answer: it is read as a stream of one line."""
+        """Return the events of a plain response, parsed as a stream of one line."""
         payload = OllamaPayload()
         events: list[Event] = []
         payload.handle(ServerSentEvent(body), events)
         if not payload.is_finished:
             raise ProtocolError(
-                "the answer is JSON, but no whole chat answer", reason="order", excerpt=body, billed="maybe"
+                "the answer is JSON, but not a finished chat response", reason="order", excerpt=body, billed="maybe"
             )
         return events
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
-        """Return the error that an answer with this status stands for."""
+        """Return the error of a response whose status is not a success."""
         return classify_status(status, headers, body)

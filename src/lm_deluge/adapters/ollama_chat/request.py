@@ -1,7 +1,7 @@
-"""Requests of Ollama's own chat API.
+"""Build request bodies of Ollama's native chat API.
 
-https://docs.ollama.com/api/chat. `keep_alive`, and options that have no parameter here (`num_ctx`, say), go into
-`extra_body`.
+https://docs.ollama.com/api/chat. Fields without a parameter here, such as `keep_alive` and the option `num_ctx`, go
+into `extra_body`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.capabilities import cannot_stand, cannot_take, check_fit, check_tool_choice
+from lm_deluge.adapters.capabilities import cannot_place, cannot_take, check_capabilities, check_tool_choice
 from lm_deluge.adapters.openai_chat.request import tool_fields
 from lm_deluge.adapters.tool_call_fragments import parse_arguments
 from lm_deluge.config import SamplingParams
@@ -30,7 +30,7 @@ __all__ = ["build_body", "with_merged_options"]
 
 JSON = dict[str, Any]
 
-# `think` is a truth value, or one of three words for the models that know them (gpt-oss); others take these for true.
+# `think` is a boolean or, for gpt-oss, one of three levels. Other models treat a level as true.
 _THINK: dict[str, bool | str] = {
     "none": False,
     "minimal": "low",
@@ -43,12 +43,12 @@ _THINK: dict[str, bool | str] = {
 
 
 def build_body(call: Call) -> JSON:
-    """Return the request's JSON. What was not asked for is not sent, but that the answer is to be streamed or not.
+    """Return the JSON body for `call`. Parameters that the call does not set are omitted; `stream` is always sent.
 
     Raises:
-        UnsupportedParameterError: The model or the API cannot take a parameter or a part.
+        UnsupportedParameterError: The model or the API does not support a parameter or a part.
     """
-    check_fit(call)
+    check_capabilities(call)
     params = call.params
     for name in ("parallel_tool_calls", "service_tier", "verbosity"):
         if getattr(params, name) is not None:
@@ -68,7 +68,7 @@ def build_body(call: Call) -> JSON:
 
 
 def with_merged_options(call: Call, body: JSON) -> Call:
-    """Return the call with options in its `extra_body` added to those of the body: they are not to replace them."""
+    """Return the call with the body's options merged into the `options` of `extra_body`, which would replace them."""
     more = call.extra_body.get("options")
     if not isinstance(more, Mapping) or "options" not in body:
         return call
@@ -90,7 +90,7 @@ def _options(params: SamplingParams) -> JSON:
 
 
 def _tools(call: Call) -> list[JSON] | None:
-    """Return the tools. The API has no choice of tools: none are offered where none is to be called."""
+    """Return the tools, or None. The API has no `tool_choice`; for "none" the tools are omitted."""
     choice = check_tool_choice(call)
     if choice not in (None, "auto", "none"):
         raise cannot_take(call, f"tool_choice={choice!r}")
@@ -102,7 +102,7 @@ def _messages(call: Call) -> list[JSON]:
     messages: list[JSON] = []
     for message in call.conversation:
         if message.name is not None and message.role != "tool":
-            raise cannot_take(call, "names of who speaks", hint="Say it in the text.")
+            raise cannot_take(call, "name of a message", hint="Put the name into the text.")
         names |= {part.id: part.name for part in message.tool_calls}
         if message.role == "tool":
             messages += _tool_results(call, message, names)
@@ -114,20 +114,20 @@ def _messages(call: Call) -> list[JSON]:
 def _system(call: Call, message: Message) -> JSON:
     for part in message.parts:
         if not isinstance(part, TextPart):
-            raise cannot_stand(part, message.role)
+            raise cannot_place(part, message.role)
     return {"role": "system", "content": message.completion}
 
 
 def _user(call: Call, message: Message) -> JSON:
     for part in message.parts:
         if not isinstance(part, TextPart | ImagePart | FilePart | AudioPart):
-            raise cannot_stand(part, "user")
+            raise cannot_place(part, "user")
     body: JSON = {"role": "user", "content": message.completion}
     return _with_images(call, body, [part for part in message.parts if not isinstance(part, TextPart)])
 
 
 def _with_images(call: Call, body: JSON, media: list[Any]) -> JSON:
-    """Return a message with its images, which stand beside the text: their place in it is lost."""
+    """Return a message with its images in a separate field; the API has no position of an image within the text."""
     images = []
     for part in media:
         if not isinstance(part, ImagePart):
@@ -147,7 +147,7 @@ def _assistant(call: Call, message: Message) -> JSON:
 
 
 def _call_fields(part: ToolCallPart) -> JSON:
-    """Return a call. Its arguments must be an object: what is none becomes its field `input`."""
+    """Return a tool call. The API accepts only an object as arguments; other values become its field `input`."""
     arguments, _ = (None, None) if part.custom else parse_arguments(part.arguments_text)
     if not isinstance(arguments, dict):
         arguments = {"input": part.arguments_text}
@@ -158,7 +158,7 @@ def _tool_results(call: Call, message: Message, names: Mapping[str, str]) -> lis
     results: list[JSON] = []
     for part in message.parts:
         if not isinstance(part, ToolResultPart):
-            raise cannot_stand(part, "tool")
+            raise cannot_place(part, "tool")
         result: JSON = {"role": "tool", "content": part.content, "tool_call_id": part.tool_call_id}
         name = message.name or names.get(part.tool_call_id)
         if name is not None:
@@ -169,7 +169,7 @@ def _tool_results(call: Call, message: Message, names: Mapping[str, str]) -> lis
 
 _BUILDERS: dict[str, Callable[[Call, Message], JSON]] = {
     "system": _system,
-    "developer": _system,  # OpenAI's newer word for the same
+    "developer": _system,  # OpenAI's newer name for the same role
     "user": _user,
     "assistant": _assistant,
 }

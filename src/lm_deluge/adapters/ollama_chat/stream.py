@@ -1,4 +1,4 @@
-"""Lines of Ollama's chat API into events."""
+"""Decode the JSON lines of Ollama's chat API."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ _FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", 
 
 
 class OllamaPayload:
-    """The state machine behind one stream of lines. The terminal is the line that says `done`."""
+    """State machine for one stream of lines. The line with `done` is the terminal event."""
 
     def __init__(self) -> None:
         self.is_finished = False
@@ -87,16 +87,16 @@ class OllamaPayload:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the last line was seen."""
+        """Whether the line with `done` was received."""
         return self.is_finished
 
     def handle_plain(self, payloads: list[bytes], events: list[Event]) -> None:
-        """Take lines, all of one read."""
+        """Decode lines, all from one read."""
         for data in payloads:
             self.handle(ServerSentEvent(data), events)
 
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
-        """Take one line."""
+        """Decode one line; append its events."""
         if self.is_finished:
             self.ignored += 1
             return
@@ -112,7 +112,7 @@ class OllamaPayload:
             self._add_line(line, events)
 
     def maybe_handle_tail(self, frame: ServerSentEvent, events: list[Event]) -> None:
-        """Take the line that the end of the body cut: it counts if it is whole JSON."""
+        """Decode the unterminated last line if it is complete JSON; else count it as ignored."""
         try:
             msgspec.json.decode(frame.text)
             self.handle(frame, events)
@@ -120,7 +120,7 @@ class OllamaPayload:
             self.ignored += 1
 
     def finish(self, events: list[Event]) -> None:
-        """Close an answer: its last line did."""
+        """Do nothing: the line with `done` has closed the response."""
 
     def _add_line(self, line: _Line, events: list[Event]) -> None:
         message = line.message
@@ -145,7 +145,7 @@ class OllamaPayload:
             self._add_call(call, events)
 
     def _add_call(self, call: _ToolCall, events: list[Event]) -> None:
-        """Take a call, which comes whole. Its index is not looked at: with each line it may begin anew."""
+        """Emit a tool call, which is always complete. Its index is ignored, because it may restart with each line."""
         function = call.function or _Function()
         arguments = function.arguments
         if arguments is not None and not isinstance(arguments, str):
@@ -158,7 +158,7 @@ class OllamaPayload:
         self.is_finished = True
         counted = {name: getattr(line, name) for name in _COUNTED if getattr(line, name) is not None}
         if line.prompt_eval_count is not None or line.eval_count is not None:
-            # Zero counts are left out on the wire.
+            # Ollama omits counts of zero.
             usage = Usage(
                 input_tokens=max(line.prompt_eval_count or 0, 0),
                 output_tokens=max(line.eval_count or 0, 0),
@@ -170,7 +170,7 @@ class OllamaPayload:
         if reason is None:
             warnings.append("unknown_finish_reason" if line.done_reason else "no_finish_reason")
         if reason in (None, "stop"):
-            # Whether a tool was called is not among its words.
+            # Ollama has no finish reason for tool calls.
             reason = "tool_calls" if self._calls.has_calls else "stop"
         events.append(ResponseFinished(reason, line.done_reason or None, tuple(warnings)))
 

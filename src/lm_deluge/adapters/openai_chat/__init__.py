@@ -1,1 +1,1 @@
-"""OpenAI's Chat Completions API, and the hosts that speak it: requests written, answers read."""
+"""OpenAI's Chat Completions API, and the hosts that speak it: its adapter, request, stream and batch API."""

@@ -1,4 +1,4 @@
-"""OpenAI's Chat Completions, and every host that speaks it.
+"""Adapter for OpenAI's Chat Completions API and for all hosts that are compatible with it.
 
 https://platform.openai.com/docs/api-reference/chat-streaming
 """
@@ -33,11 +33,11 @@ class OpenAIChat:
     echoes: ClassVar[frozenset[str]] = frozenset({"reasoning_details"})
 
     def build_request(self, call: Call) -> HttpRequest:
-        """Return the request, without credentials."""
+        """Return the HTTP request for `call`, without credentials."""
         return build_http_request(call, build_chat_body(call), path="/chat/completions")
 
     def decoder(self, call: Call) -> Decoder:
-        """Return a fresh state machine for the answer to `call`, streamed or plain."""
+        """Return a new decoder for the response to `call`, streamed or plain."""
         decoder = BodyDecoder(
             ChatPayload(call.provider.id),
             partial(_parse_document, call),
@@ -46,12 +46,12 @@ class OpenAIChat:
         return TaggedDecoder(decoder) if has_think_tags(call) else decoder
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
-        """Return the events of a plain answer."""
+        """Return the events of a plain response."""
         events = _parse_document(call, body)
         return TagSplitter().split(events) if has_think_tags(call) else events
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
-        """Return the error that an answer with this status stands for."""
+        """Return the error of a response whose status is not a success."""
         return classify_status(status, headers, body)
 
 
@@ -62,11 +62,13 @@ def has_think_tags(call: Call) -> bool:
 
 
 def _parse_document(call: Call, body: bytes) -> list[Event]:
-    """Read a plain answer as a stream of one chunk, whose message is the delta."""
+    """Parse a plain response as a stream of one chunk whose delta is the message."""
     payload = ChatPayload(call.provider.id)
     events: list[Event] = []
     payload.handle(ServerSentEvent(body), events)
     if not payload.is_complete:
-        raise ProtocolError("the answer is JSON, but no chat completion", reason="order", excerpt=body, billed="maybe")
+        raise ProtocolError(
+            "the answer is JSON, but not a chat completion", reason="order", excerpt=body, billed="maybe"
+        )
     payload.finish_document(events)
     return events

@@ -1,4 +1,4 @@
-"""OpenAI's Batch API, and every host that speaks it: a file of requests goes in, a file of answers comes out.
+"""OpenAI's Batch API: a file of requests is uploaded, a file of responses is downloaded. Other hosts have it too.
 
 https://platform.openai.com/docs/guides/batch, https://platform.openai.com/docs/api-reference/batch (2026-11)
 """
@@ -16,8 +16,8 @@ from lm_deluge.adapters.batch_api import (
     BatchState,
     Exchanges,
     Items,
+    ListedBatch,
     Phase,
-    Sighting,
     batch_ended,
     read_document,
 )
@@ -28,7 +28,7 @@ from lm_deluge.wire.http import HttpRequest
 
 __all__ = ["OpenAIBatch"]
 
-_NAME = "lm_deluge_batch"
+_NAME = "lm_deluge_batch"  # key of our name of the batch in the metadata
 _ENDPOINTS = {"openai-chat": "/v1/chat/completions", "openai-responses": "/v1/responses"}
 _PHASES: dict[str, Phase] = {
     "validating": "validating",
@@ -41,11 +41,13 @@ _LOST = {
     "batch_expired": ("expired before this request's turn", "expired"),
     "batch_cancelled": ("was cancelled before this request's turn", "cancelled"),
 }
-# What a file is refused with is the file's fault, except that more may wait at once than the account is allowed.
+# A refused file is a bad request (400), unless the account has too many requests or tokens enqueued (429).
 _STATUS_OF_REFUSAL = {"token_limit_exceeded": 429, "request_limit_exceeded": 429}
-_PAGE = 100
+_PAGE = 100  # the largest `limit` that GET /batches accepts (api-reference/batch, 2026-11)
+# Bounds the search to the newest 2,000 batches: enough for a busy account, and only 20 requests.
 _MOST_PAGES = 20
-_SKEW_S = 3_600.0  # by which the provider's clock may be behind ours
+# Seconds that the provider's clock may lag ours. Far more than real clocks differ; it costs a few pages at most.
+_SKEW_S = 3_600.0
 
 
 class _Counts(msgspec.Struct):
@@ -90,17 +92,17 @@ class OpenAIBatch:
     """The batch API `openai-batch`."""
 
     name: ClassVar[str] = "openai-batch"
-    max_requests: ClassVar[int] = 50_000
-    max_bytes: ClassVar[int] = 200_000_000
+    max_requests: ClassVar[int] = 50_000  # per input file (api-reference/batch, 2026-11)
+    max_bytes: ClassVar[int] = 200_000_000  # 200 MB per input file, same page
     separator: ClassVar[bytes] = b"\n"
 
     def encode_item(self, call: Call, custom_id: str, request: HttpRequest) -> bytes:
-        """Return a request as a line of the file."""
+        """Return a request as a line of the input file."""
         item = {"custom_id": custom_id, "method": "POST", "url": _endpoint(call)}
         return msgspec.json.encode({**item, "body": msgspec.Raw(request.body)})
 
     def submit(self, call: Call, items: Items, batch: str) -> Exchanges[str]:
-        """Upload the file, then have it answered."""
+        """Upload the input file, then create the batch."""
         uploaded = yield _build_upload(call, items, batch)
         content = {
             "input_file_id": read_document(uploaded.body, _File).id,
@@ -116,10 +118,10 @@ class OpenAIBatch:
         return build_side_request(call, path=f"/batches/{quote(handle, safe='')}")
 
     def read_state(self, body: bytes) -> BatchState:
-        """Return the state that a poll was answered with."""
+        """Parse the body of a response to a poll."""
         batch = read_document(body, _Batch)
         counts = batch.request_counts or _Counts()
-        # A file that nothing is in is not made (guides/batch, "Retrieve the results", 2026-11).
+        # OpenAI creates no output or error file if it would be empty (guides/batch, "Retrieve the results", 2026-11).
         files = (batch.output_file_id, batch.error_file_id)
         return BatchState(
             handle=batch.id,
@@ -131,7 +133,7 @@ class OpenAIBatch:
         )
 
     def build_results(self, call: Call, state: BatchState) -> list[HttpRequest]:
-        """Return the requests for the file of answers and the one of errors."""
+        """Return the requests that download the output file and the error file."""
         headers = {"accept": "application/binary"}
         return [
             build_side_request(call, path=f"/files/{quote(file, safe='')}/content", headers=headers)
@@ -139,7 +141,7 @@ class OpenAIBatch:
         ]
 
     def read_result(self, line: bytes) -> BatchResult:
-        """Return what a line of either file says."""
+        """Parse a line of the output file or the error file."""
         read = read_document(line, _Line)
         if read.response is not None:
             answer = read.response
@@ -156,18 +158,18 @@ class OpenAIBatch:
         )
 
     def build_cancel(self, call: Call, handle: str) -> HttpRequest:
-        """Return the request that ends a batch early."""
+        """Return the request that cancels a batch."""
         return build_side_request(call, method="POST", path=f"/batches/{quote(handle, safe='')}/cancel")
 
-    def search(self, call: Call, batch: str, *, count: int, since: float) -> Exchanges[list[Sighting]]:
-        """Look through the list, which begins with the newest, for our name in the metadata."""
+    def search(self, call: Call, batch: str, *, count: int, since: float) -> Exchanges[list[ListedBatch]]:
+        """Find the batch with our name in its metadata, in the list of batches, newest first."""
         query = [("limit", str(_PAGE))]
         for _ in range(_MOST_PAGES):
             answer = yield build_side_request(call, path="/batches", query=query)
             page = read_document(answer.body, _Page)
             for each in page.data:
                 if isinstance(each.metadata, dict) and each.metadata.get(_NAME) == batch:
-                    return [Sighting(each.id, is_ours=True)]
+                    return [ListedBatch(each.id, is_ours=True)]
             if not page.has_more or not page.data or page.data[-1].created_at < since - _SKEW_S:
                 break
             query = [("limit", str(_PAGE)), ("after", page.data[-1].id)]
@@ -184,7 +186,7 @@ def _endpoint(call: Call) -> str:
 
 
 def _build_upload(call: Call, items: Items, batch: str) -> HttpRequest:
-    """Return the request that uploads the file. No line of JSON has a CR in it, so none can be the boundary."""
+    """Return the request that uploads the input file. Encoded JSON has no CR, so no item can contain the boundary."""
     boundary = f"lm-deluge-{batch}"
     prefix = (
         f'--{boundary}\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
@@ -198,15 +200,14 @@ def _build_upload(call: Call, items: Items, batch: str) -> HttpRequest:
 
 
 def _refusal(batch: _Batch) -> APIError:
-    """Return why a batch was refused as a whole. Of many reasons the first one is told, with its line."""
-    reasons = (
-        batch.errors.get("data") if isinstance(batch.errors, dict) else batch.errors
-    )  # imitators leave the list bare
+    """Return the error of a batch that failed validation: the first reason in the list, with its line of the file."""
+    # Compatible hosts send the bare list in place of an object with `data`.
+    reasons = batch.errors.get("data") if isinstance(batch.errors, dict) else batch.errors
     first = reasons[0] if isinstance(reasons, list) and reasons and isinstance(reasons[0], dict) else {}
     status = _STATUS_OF_REFUSAL.get(str(first.get("code")), 400)
     error = classify_in_band({"error": first}, status=status)
     line = first.get("line")
     at = f", at line {line} of the file" if isinstance(line, int) else ""
-    why = error.message if first.get("message") else "it gave no reason"
+    why = error.message if first.get("message") else "the provider gave no reason"
     error.message = f"the provider refused the batch{at}: {why}"
     return error

@@ -1,4 +1,4 @@
-"""What a JSON schema must be for OpenAI to hold a model to it."""
+"""OpenAI's requirements for strict JSON schemas."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["is_strict"]
 
 
 def is_strict(schema: Any) -> bool:
-    """Whether OpenAI would take the schema as strict: every object closed, every property required.
+    """Whether OpenAI accepts the schema as strict: no object allows additional properties, all properties are required.
 
     https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
     """

@@ -1,4 +1,4 @@
-"""What hosts of Chat Completions want otherwise, as their rows say it: applied to a request that is otherwise done."""
+"""Differences of Chat Completions hosts from OpenAI, as their provider rows list them, applied to a finished body."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ JSON = dict[str, Any]
 
 
 def check_quirks(call: Call) -> None:
-    """Refuse what the host is known to refuse.
+    """Check the call against the parameters in `quirks.rejects`, which the host is known to refuse.
 
     Raises:
-        UnsupportedParameterError: It is named.
+        UnsupportedParameterError: The call has such a parameter; the error names it.
     """
     if not call.provider.quirks.rejects:
         return
-    asked = {
+    present = {
         "tools": bool(call.tools),
         "output": call.output is not None,
         "name": any(message.name for message in call.conversation),
     }
     for name in call.provider.quirks.rejects:
-        value = asked[name] if name in asked else getattr(call.params, name)
+        value = present[name] if name in present else getattr(call.params, name)
         if value is not None and value is not False:
             raise cannot_take(call, name)
 
 
 def reasoning_fields(call: Call, message: Message) -> JSON:
-    """Return what the model thought before, in the field in which the host wants it back.
+    """Return the reasoning of an assistant message in the field `quirks.reasoning_field`, if the host has one.
 
-    Hosts need it while tools are called, and ignore or use it in later turns.
+    Hosts require the reasoning between tool calls of one turn, and ignore or use it in later turns.
     """
     field = call.provider.quirks.reasoning_field
     text = "".join(part.text for part in message.parts if isinstance(part, ReasoningPart)) if field else ""
@@ -49,7 +49,7 @@ def reasoning_fields(call: Call, message: Message) -> JSON:
 
 
 def apply_quirks(call: Call, body: JSON) -> None:
-    """Change a request's JSON as the host wants it."""
+    """Apply the provider's quirks, the reasoning effort and the cache marks to a request body, in place."""
     quirks = call.provider.quirks
     if not quirks.developer_role:
         for message in body["messages"]:
@@ -73,14 +73,14 @@ def _reasoning(word: str) -> JSON:
 
 def _thinking(word: str) -> JSON:
     # https://docs.z.ai/guides/capabilities/thinking-mode and https://api-docs.deepseek.com/guides/thinking_mode,
-    # November 2026: a switch, and beside it the effort for models that know degrees.
+    # November 2026: a switch, and the effort in addition for models that support several levels.
     if word == "none":
         return {"thinking": {"type": "disabled"}}
     return {"thinking": {"type": "enabled"}, "reasoning_effort": word}
 
 
 def _enable_thinking(word: str) -> JSON:
-    # https://www.alibabacloud.com/help/en/model-studio/deep-thinking, November 2026: a switch without degrees.
+    # https://www.alibabacloud.com/help/en/model-studio/deep-thinking, November 2026: a switch without levels.
     return {"enable_thinking": word != "none"}
 
 
@@ -96,7 +96,7 @@ _MARKED_USER_MESSAGES = {"last_user_message": 1, "last_2_user_messages": 2, "las
 
 
 def _mark(cache: str, body: JSON) -> None:
-    """Put marks behind what is to be cached: each one covers all before it, tools come first of all."""
+    """Add cache marks. A mark covers everything before it; in the provider's order tools come before messages."""
     messages: list[JSON] = body["messages"]
     count = _MARKED_USER_MESSAGES.get(cache, 0)
     marked = [message for message in messages if message["role"] == "user"][-count:] if count else []

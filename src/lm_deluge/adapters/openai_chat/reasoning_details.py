@@ -1,7 +1,7 @@
-"""OpenRouter's `reasoning_details`: pieces of reasoning with signatures or encrypted data.
+"""OpenRouter's `reasoning_details`: reasoning with signatures or encrypted data.
 
-https://openrouter.ai/docs/use-cases/reasoning-tokens: they are to be sent back unchanged and in order on the next
-turn, so the pieces of a stream are joined here into the details that a plain answer would have.
+The next request must contain the details unchanged and in order, so this module joins the pieces of a stream into the
+details that a plain response would have. https://openrouter.ai/docs/use-cases/reasoning-tokens
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ _GROWING = ("text", "summary", "data")
 
 
 class ReasoningDetails:
-    """Joins the pieces of each detail, known by its index and type."""
+    """Joins streamed pieces into details. Consecutive pieces with the same index and type belong to one detail."""
 
     def __init__(self) -> None:
         self._details: list[dict[str, Any]] = []
         self._pieces: list[dict[str, list[str]]] = []
 
     def add(self, piece: Any) -> str:
-        """Take one piece; return the readable text in it."""
+        """Add a piece; return its readable text, or an empty string."""
         if not isinstance(piece, dict):
             return ""
         growing = {name: piece[name] for name in _GROWING if isinstance(piece.get(name), str)}
@@ -34,7 +34,7 @@ class ReasoningDetails:
         return growing.get("text") or growing.get("summary") or ""
 
     def _position(self, piece: dict[str, Any]) -> int:
-        """Find the detail that the piece continues: the last one, if index and type are the same."""
+        """Return the position of the detail that the piece continues; add a detail if the piece starts one."""
         if self._details:
             last = self._details[-1]
             if all(last.get(name) == piece.get(name) for name in ("index", "type")):
@@ -44,7 +44,7 @@ class ReasoningDetails:
         return len(self._details) - 1
 
     def joined(self) -> list[dict[str, Any]]:
-        """Return the whole details, in order."""
+        """Return the joined details, in order."""
         return [
             {**detail, **{name: "".join(values) for name, values in pieces.items()}}
             for detail, pieces in zip(self._details, self._pieces, strict=True)

@@ -1,7 +1,4 @@
-"""The request body that OpenAI-like chat APIs share. Functions, no class.
-
-An API that differs in a few places takes the functions that fit, and its own in place of the others.
-"""
+"""Build request bodies of Chat Completions. Adapters of similar APIs (Mistral, Cohere, Ollama) reuse the functions."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.capabilities import cannot_stand, cannot_take, check_fit, check_tool_choice
+from lm_deluge.adapters.capabilities import cannot_place, cannot_take, check_capabilities, check_tool_choice
 from lm_deluge.adapters.openai_chat.json_schema import is_strict
 from lm_deluge.adapters.openai_chat.quirks import apply_quirks, check_quirks, reasoning_fields
 from lm_deluge.config import SamplingParams
@@ -48,16 +45,19 @@ __all__ = [
 
 JSON = dict[str, Any]
 ContentTable: TypeAlias = Mapping[type[Part], Callable[[Call, Any], JSON]]
+"""The function that builds a piece of content, for each type of part that the API accepts in a message."""
 MessageTable: TypeAlias = Mapping[str, Callable[[Call, Message], list[JSON]]]
+"""The function that builds the API's messages, for each role of ours."""
 
 
 def build_chat_body(call: Call) -> JSON:
-    """Return the request's JSON. What was not asked for is not sent.
+    """Return the JSON body for `call`. Parameters that the call does not set are omitted.
 
     Raises:
-        UnsupportedParameterError: The model or the API cannot take a parameter or a part.
+        UnsupportedParameterError: The model or the API does not support a parameter or a part.
+        InvalidPromptError: Media are referred to in a form that the API does not accept.
     """
-    check_fit(call)
+    check_capabilities(call)
     quirks = call.provider.quirks
     if quirks.rejects:
         check_quirks(call)
@@ -81,7 +81,7 @@ def build_chat_body(call: Call) -> JSON:
 
 
 def sampling_fields(params: SamplingParams, max_tokens_field: str) -> JSON:
-    """Return the parameters that were given, as Chat Completions calls them."""
+    """Return the parameters that are set, under their names in Chat Completions."""
     fields: JSON = {
         "temperature": params.temperature,
         "top_p": params.top_p,
@@ -101,7 +101,7 @@ def sampling_fields(params: SamplingParams, max_tokens_field: str) -> JSON:
 
 
 def tool_fields(call: Call) -> list[JSON]:
-    """Return the call's tools; one in the provider's own words as it is."""
+    """Return the call's tools as JSON; a `ProviderTool` is JSON already and unchanged."""
     return [tool.data if isinstance(tool, ProviderTool) else _tool(tool) for tool in call.tools]
 
 
@@ -115,7 +115,7 @@ def _tool(tool: Tool) -> JSON:
 
 
 def tool_choice_field(call: Call) -> str | JSON | None:
-    """Return what is said of tools: a word, one of them, or None for nothing."""
+    """Return the field `tool_choice`: a mode, the name of a tool as an object, or None if the call sets none."""
     choice = check_tool_choice(call)
     if choice in (None, "auto", "none", "required"):
         return choice
@@ -123,7 +123,7 @@ def tool_choice_field(call: Call) -> str | JSON | None:
 
 
 def response_format(call: Call) -> JSON | None:
-    """Return the form that the answer is to have, None where it is free."""
+    """Return the field `response_format`, or None if the call does not restrict the output."""
     if call.output is not None:
         return _json_schema(call.output)
     return {"type": "json_object"} if call.params.json_mode else None
@@ -138,7 +138,7 @@ def _json_schema(schema: JSON) -> JSON:
 
 
 def build_messages(call: Call, builders: MessageTable | None = None) -> list[JSON]:
-    """Return the conversation as the API's messages; `builders` says how each role's are made."""
+    """Return the conversation as the API's messages; `builders` replaces `CHAT_MESSAGES`."""
     messages: list[JSON] = []
     for message in call.conversation:
         messages.extend((builders or CHAT_MESSAGES)[message.role](call, message))
@@ -148,7 +148,7 @@ def build_messages(call: Call, builders: MessageTable | None = None) -> list[JSO
 def _plain(call: Call, message: Message) -> list[JSON]:
     for part in message.parts:
         if not isinstance(part, TextPart):
-            raise cannot_stand(part, message.role)
+            raise cannot_place(part, message.role)
     return [_named(message, {"role": message.role, "content": message.completion})]
 
 
@@ -157,10 +157,15 @@ def _user(call: Call, message: Message) -> list[JSON]:
 
 
 def build_content(call: Call, message: Message, table: ContentTable | None = None) -> str | list[JSON]:
-    """Return what a message says: a text if it is nothing else, or pieces, made as `table` says.
+    """Return the content of a message: a string if it has one text part only, else a list of pieces.
+
+    Args:
+        call: The call that the message belongs to.
+        message: The message.
+        table: Builders of the pieces; replaces `CHAT_CONTENT`.
 
     Raises:
-        UnsupportedParameterError: A part has no place in the table.
+        UnsupportedParameterError: The table has no builder for the type of a part.
     """
     if len(message.parts) == 1 and isinstance(message.parts[0], TextPart):
         return message.parts[0].text
@@ -168,7 +173,7 @@ def build_content(call: Call, message: Message, table: ContentTable | None = Non
     for part in message.parts:
         build = (table or CHAT_CONTENT).get(type(part))
         if build is None:
-            raise cannot_stand(part, message.role)
+            raise cannot_place(part, message.role)
         content.append(build(call, part))
     return content
 
@@ -194,14 +199,14 @@ def _assistant(call: Call, message: Message) -> list[JSON]:
 
 
 def call_fields(part: ToolCallPart) -> JSON:
-    """Return a call that the model made."""
+    """Return a tool call of an assistant message as JSON."""
     if part.custom:
         return {"id": part.id, "type": "custom", "custom": {"name": part.name, "input": part.arguments_text}}
     return function_call_fields(part)
 
 
 def function_call_fields(part: ToolCallPart) -> JSON:
-    """Return a call as one of a function, for APIs that know no others: free text becomes its argument `input`."""
+    """Return a tool call as a function call, for APIs without custom tools: free text becomes the argument `input`."""
     arguments = part.arguments_text or "{}"
     if part.custom:
         arguments = msgspec.json.encode({"input": part.arguments_text}).decode()
@@ -212,9 +217,9 @@ def _tool_results(call: Call, message: Message) -> list[JSON]:
     results: list[JSON] = []
     for part in message.parts:
         if not isinstance(part, ToolResultPart):
-            raise cannot_stand(part, "tool")
+            raise cannot_place(part, "tool")
         if part.media:
-            raise cannot_take(call, "media in a tool result", hint="Put it into a message of the user behind it.")
+            raise cannot_take(call, "media in a tool result", hint="Put it into a user message after it.")
         results.append({"role": "tool", "tool_call_id": part.tool_call_id, "content": part.content})
     return results
 
@@ -229,7 +234,7 @@ def _text_content(call: Call, part: Any) -> JSON:
 
 def _image_content(call: Call, part: Any) -> JSON:
     if part.media.url is None and part.media.data is None:
-        raise InvalidPromptError("an image cannot be passed on by its id", hint="Pass the path, the bytes or a URL.")
+        raise InvalidPromptError("an image cannot be sent by its file id", hint="Pass the path, the bytes or a URL.")
     image: JSON = {"url": part.media.url or part.media.data_url()}
     if part.detail is not None:
         image["detail"] = part.detail
@@ -259,7 +264,7 @@ _AUDIO_FORMATS = {"audio/wav": "wav", "audio/mpeg": "mp3", "audio/ogg": "ogg", "
 def _audio_content(call: Call, part: Any) -> JSON:
     media = part.media
     if media.data is None:
-        raise InvalidPromptError("audio cannot be passed on by URL", hint="Pass the path or the bytes instead.")
+        raise InvalidPromptError("audio cannot be sent by URL", hint="Pass the path or the bytes instead.")
     return {
         "type": "input_audio",
         "input_audio": {"data": media.base64(), "format": _AUDIO_FORMATS.get(media.media_type or "", "wav")},

@@ -1,4 +1,4 @@
-"""Chunks of Chat Completions into events."""
+"""Decode the chunks of Chat Completions into events."""
 
 from __future__ import annotations
 
@@ -133,9 +133,9 @@ class _PlainChoice(msgspec.Struct, gc=False):
 
 
 class _PlainChunk(msgspec.Struct, gc=False):
-    """A chunk of text and nothing else: whatever else has a value does not fit these types.
+    """A chunk with text only: decoding fails if any other field has a value.
 
-    Nearly every chunk is one, and once its types fit there is nothing left to look at in Python.
+    Fast path: nearly all chunks are of this kind, and msgspec checks them without Python code.
     """
 
     choices: tuple[_PlainChoice]
@@ -164,15 +164,15 @@ _FINISH_REASONS: dict[str, FinishReason] = {
     "refusal": "refusal",
 }
 
-# Words by which a host says that the answer broke off. DeepSeek documents the second one.
+# Finish reasons of responses that failed midway; `insufficient_system_resource` is DeepSeek's, in its documentation.
 _FAILURES = {"error", "insufficient_system_resource", "abort", "cancelled"}
 
 
 class ChatPayload:
-    """The state machine behind one stream of chunks.
+    """State machine for one stream of chunks.
 
-    The semantic terminal is the finish reason of the first candidate; the mark `[DONE]` says that usage will not
-    come any more. Either one makes the answer complete; only the mark, or the end of the body, finishes it.
+    The response is complete after the finish reason of the first candidate, or the end mark `[DONE]`. It is finished
+    only after the mark or the end of the body, because usage comes between the finish reason and the mark.
     """
 
     def __init__(self, provider: str) -> None:
@@ -184,27 +184,27 @@ class ChatPayload:
         self._is_marked = False
         self._usage: dict[str, Any] | None = None
         self._tier: str | None = None
-        # Most answers have none of these; a list for each would be too many for thousands of them.
+        # Created on first use: most responses have none, and thousands of streams may be open at once.
         self._calls: ToolCallAssembler | None = None
         self._details: ReasoningDetails | None = None
         self._sources: set[str] | None = None
         self._has_refusal = False
         self._has_plain_reasoning = False
         self._warnings: tuple[str, ...] = ()
-        self._is_plain = False  # the last chunk was text and nothing else: so will be the next
+        self._is_plain = False  # the last chunk had text only, so try the fast path for the next chunk
 
     @property
     def has_calls(self) -> bool:
-        """Whether any call was begun."""
+        """Whether any tool call was received."""
         return self._calls is not None and self._calls.has_calls
 
     @property
     def is_complete(self) -> bool:
-        """Whether the finish reason or the end mark was seen."""
+        """Whether the finish reason or the end mark was received."""
         return self._reason is not None or self._is_marked
 
     def handle_plain(self, payloads: list[bytes], events: list[Event]) -> None:
-        """Take the data of frames without a type, all of one read."""
+        """Decode the data of frames without an event type, all from one read."""
         for data in payloads:
             if self._is_plain:
                 try:
@@ -215,7 +215,7 @@ class ChatPayload:
             self.handle(ServerSentEvent(data), events)
 
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
-        """Take one frame."""
+        """Decode one frame; append its events."""
         data = frame.data
         if self.is_finished:
             self.ignored += 1
@@ -227,7 +227,7 @@ class ChatPayload:
                 self._add_chunk(chunk, events)
 
     def maybe_handle_tail(self, frame: ServerSentEvent, events: list[Event]) -> None:
-        """Take the frame that the end of the body cut: it counts if it is the mark or whole JSON."""
+        """Decode the unterminated last frame if it is the mark or complete JSON; else count it as ignored."""
         try:
             if frame.data.strip() != b"[DONE]":
                 msgspec.json.decode(frame.text)
@@ -236,12 +236,12 @@ class ChatPayload:
             self.ignored += 1
 
     def finish(self, events: list[Event]) -> None:
-        """Close an answer whose finish reason came but whose mark did not."""
+        """Close a response that has a finish reason but no end mark."""
         self._warnings += ("no_done",)
         self._end(events)
 
     def finish_document(self, events: list[Event]) -> None:
-        """Close a plain answer, which has no mark."""
+        """Close a plain response, which never has an end mark."""
         self._end(events)
 
     def _decoded(self, frame: ServerSentEvent) -> _Chunk | None:
@@ -268,12 +268,12 @@ class ChatPayload:
 
     def _add_chunk(self, chunk: _Chunk, events: list[Event]) -> None:
         choices = chunk.choices
-        if not self._is_started and _says_anything(chunk):
+        if not self._is_started and _has_content(chunk):
             self._is_started = True
             events.append(ResponseStarted(chunk.id or None, chunk.model or None))
         if choices:
             for choice in choices:
-                # Further candidates (n > 1) are billed but not asked for by any call of ours.
+                # Skip further candidates (n > 1): only a user's `extra_body` can request them.
                 if not choice.index:
                     self._add_choice(choice, events)
         self._tier = chunk.service_tier or self._tier
@@ -292,13 +292,13 @@ class ChatPayload:
         else:
             self._is_plain = bool(delta.content) and choice.logprobs is None
             self._add_delta(delta, choice.logprobs, events)
-        if choice.usage is not None:  # Moonshot
+        if choice.usage is not None:  # Moonshot reports usage inside the choice
             self._add_usage(choice.usage, events)
         if choice.finish_reason and self._reason is None:
             self._set_reason(choice.finish_reason)
 
     def add_piece(self, piece: Any, events: list[Event]) -> None:
-        """Take a typed piece of content: text, or thinking that may hold pieces itself (Mistral's models)."""
+        """Decode a typed piece of content: text, or thinking, which may contain a list of pieces (Mistral's models)."""
         if isinstance(piece, str):
             events.append(TextDelta(piece))
             return
@@ -339,7 +339,7 @@ class ChatPayload:
         self._has_plain_reasoning = self._has_plain_reasoning or bool(text)
         pieces = self._detailed(delta.reasoning_details) if delta.reasoning_details else ()
         if not self._has_plain_reasoning:
-            # Details repeat what the plain field says; some hosts send nothing else.
+            # The details repeat the text of the plain field; some hosts send only the details.
             text = "".join(pieces)
         if text:
             events.append(ReasoningDelta(text))
@@ -349,7 +349,7 @@ class ChatPayload:
         return [details.add(piece) for piece in pieces]
 
     def add_tool_call(self, call: _ToolCall, events: list[Event]) -> None:
-        """Take a piece of a call."""
+        """Decode a fragment of a tool call."""
         function = call.function or _Function()
         arguments = function.arguments
         if arguments is not None and not isinstance(arguments, str):
@@ -369,7 +369,7 @@ class ChatPayload:
     def _add_media(self, delta: _Delta, events: list[Event]) -> None:
         audio = delta.audio
         if audio is not None and (audio.data or audio.transcript):
-            # Streamed sound is always 16-bit PCM: https://platform.openai.com/docs/guides/audio
+            # Streamed audio is always 16-bit PCM: https://platform.openai.com/docs/guides/audio
             events.append(MediaDelta("audio/pcm", audio.data or "", id=audio.id, transcript=audio.transcript))
         for image in delta.images or ():
             found = convert_tolerantly(image, _Image)
@@ -411,7 +411,7 @@ class ChatPayload:
 
     def _end_at_mark(self, events: list[Event]) -> None:
         if not self._is_started:
-            raise ProtocolError("the stream has an end mark and nothing before it", reason="order")
+            raise ProtocolError("the stream has an end mark but no data before it", reason="order")
         self._is_marked = True
         self._end(events)
 
@@ -432,12 +432,12 @@ class ChatPayload:
         if reason is None:
             self._warnings += ("unknown_finish_reason",)
         if reason in (None, "stop"):
-            # Some hosts say "stop" where the model called a tool or refused.
+            # Some hosts send "stop" although the model called a tool or refused.
             return "tool_calls" if self.has_calls else "refusal" if self._has_refusal else "stop"
         return reason
 
 
-def _says_anything(chunk: _Chunk) -> bool:
+def _has_content(chunk: _Chunk) -> bool:
     return bool(chunk.id or chunk.choices or chunk.usage or chunk.x_groq or chunk.citations or chunk.search_results)
 
 
@@ -457,7 +457,7 @@ class _Source(msgspec.Struct, gc=False):
 
 
 def _joined_text(value: Any) -> str:
-    """Return the text in a value that should be text and may be a list of pieces."""
+    """Return the text of a field that some hosts send as a string, others as a list of pieces."""
     if isinstance(value, str):
         return value
     if isinstance(value, dict):

@@ -1,6 +1,6 @@
-"""Reasoning that a host leaves in the text, between `<think>` and `</think>`: told as reasoning.
+"""Convert text between `<think>` and `</think>` into reasoning events.
 
-Only for hosts and models whose row says so: elsewhere the tags are what the model wrote.
+Used only for hosts and models with `think_tags` in their row; elsewhere such tags are ordinary text of the model.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ _OPEN, _CLOSE = "<think>", "</think>"
 
 
 class TagSplitter:
-    """Cuts an answer's text at the tags. Every character that can be part of none is given on at once.
+    """Splits the text of a response at the tags. Only characters that may be the start of a tag are buffered.
 
-    The opening tag counts where nothing but blanks is before it, the closing one behind it once; later ones are text.
-    Nothing but the tags is lost. Log probabilities stay with text and are dropped with reasoning.
+    The opening tag is recognised if only whitespace precedes it, the closing tag once after it; later tags are text.
+    Only the tags are removed. Log probabilities of text are kept, those of reasoning are dropped.
     """
 
     def __init__(self) -> None:
         self._step = self._seek_open
-        self._held = ""
+        self._buffered = ""
         self._logprobs: tuple[TokenLogprob, ...] = ()
 
     def split(self, events: list[Event]) -> list[Event]:
-        """Return the events with text in tags made reasoning."""
+        """Return the events, with text between the tags replaced by reasoning."""
         if self._step == self._pass_on:
             return events
         made: list[Event] = []
@@ -42,39 +42,39 @@ class TagSplitter:
         return made
 
     def release(self) -> list[Event]:
-        """Return what is held back, as nothing follows that could make a tag of it."""
-        held, self._held = self._held, ""
-        if not held:
+        """Return the buffered characters as an event, because no more text can complete a tag."""
+        buffered, self._buffered = self._buffered, ""
+        if not buffered:
             return []
         if self._step == self._seek_close:
-            return [ReasoningDelta(held)]
+            return [ReasoningDelta(buffered)]
         self._step = self._pass_on
         made: list[Event] = []
-        self._pass_on(held, made)
+        self._pass_on(buffered, made)
         return made
 
     def _seek_open(self, text: str, made: list[Event]) -> None:
-        self._held += text
-        begun = self._held.lstrip()
-        if len(begun) < len(_OPEN) and _OPEN.startswith(begun):
+        self._buffered += text
+        stripped = self._buffered.lstrip()
+        if len(stripped) < len(_OPEN) and _OPEN.startswith(stripped):
             return
-        held, self._held = self._held, ""
-        if not begun.startswith(_OPEN):
+        buffered, self._buffered = self._buffered, ""
+        if not stripped.startswith(_OPEN):
             self._step = self._pass_on
-            self._pass_on(held, made)
+            self._pass_on(buffered, made)
             return
         self._step = self._seek_close
-        blanks = held[: len(held) - len(begun)]
+        blanks = buffered[: len(buffered) - len(stripped)]
         if blanks:
             made.append(TextDelta(blanks))
-        self._seek_close(begun[len(_OPEN) :], made)
+        self._seek_close(stripped[len(_OPEN) :], made)
 
     def _seek_close(self, text: str, made: list[Event]) -> None:
         self._logprobs = ()
-        text = self._held + text
+        text = self._buffered + text
         thought, tag, rest = text.partition(_CLOSE)
         kept = 0 if tag else _overlap(thought)
-        self._held = thought[len(thought) - kept :]
+        self._buffered = thought[len(thought) - kept :]
         thought = thought[: len(thought) - kept]
         if thought:
             made.append(ReasoningDelta(thought))
@@ -89,7 +89,7 @@ class TagSplitter:
 
 
 def _overlap(text: str) -> int:
-    """Return how many of the last characters may be the beginning of the closing tag."""
+    """Return how many characters at the end of the text may be the start of the closing tag."""
     for size in range(min(len(_CLOSE) - 1, len(text)), 0, -1):
         if text.endswith(_CLOSE[:size]):
             return size
@@ -97,7 +97,7 @@ def _overlap(text: str) -> int:
 
 
 class TaggedDecoder:
-    """A decoder whose text goes through a splitter."""
+    """A `Decoder` that passes the events of another decoder through a `TagSplitter`."""
 
     def __init__(self, inner: Decoder) -> None:
         self.error: DelugeError | None = None
@@ -106,7 +106,7 @@ class TaggedDecoder:
 
     @property
     def is_complete(self) -> bool:
-        """Whether an end of the body now is a success."""
+        """Whether the response would be a success if its body ended now."""
         return self._inner.is_complete
 
     @property
@@ -116,19 +116,19 @@ class TaggedDecoder:
 
     @property
     def ignored(self) -> int:
-        """How many frames were passed over."""
+        """Number of frames that were skipped."""
         return self._inner.ignored
 
     def expect(self, content_type: str) -> None:
-        """Take the answer's content type."""
+        """Set the response's Content-Type."""
         self._inner.expect(content_type)
 
     def feed(self, data: bytes) -> list[Event]:
-        """Take the next bytes; return the events that they complete."""
+        """Decode the next bytes; return the events that they complete."""
         return self._split(self._inner.feed(data))
 
     def close(self) -> list[Event]:
-        """Take the end of the body."""
+        """Signal the end of the body; return the last events."""
         return self._split(self._inner.close())
 
     def _split(self, events: list[Event]) -> list[Event]:

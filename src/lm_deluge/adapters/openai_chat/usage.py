@@ -1,6 +1,7 @@
-"""Usage as OpenAI-like hosts report it, in our convention.
+"""Convert the usage that OpenAI-compatible hosts report into `Usage`.
 
-Input counts all prompt tokens and output all generated ones. Hosts agree on the outer names and on little else.
+`input_tokens` counts all prompt tokens and `output_tokens` all generated tokens. Hosts use the same names for
+the totals but different names and structures for the details.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from lm_deluge.usage import Usage
 
 __all__ = ["merge_usage", "read_usage"]
 
-# Where each number has been seen, best place first; a dot leads into an object.
-_PLACES: dict[str, tuple[str, ...]] = {
+# The fields in which hosts report each number, most reliable first; a dot separates an object from its field.
+_FIELDS: dict[str, tuple[str, ...]] = {
     "input_tokens": ("prompt_tokens", "input_tokens"),
     "output_tokens": ("completion_tokens", "output_tokens"),
     "cache_read_tokens": (
@@ -37,13 +38,13 @@ _PLACES: dict[str, tuple[str, ...]] = {
 }
 
 
-# The same, cut at the dots once.
+# `_FIELDS` as pairs of object and field, split once at import because usage is parsed with each response.
 _PATHS = {
-    name: tuple((outer, inner) for outer, _, inner in (place.partition(".") for place in places))
-    for name, places in _PLACES.items()
+    name: tuple((outer, inner) for outer, _, inner in (field.partition(".") for field in fields))
+    for name, fields in _FIELDS.items()
 }
 _TOTALS = {name: _PATHS[name] for name in ("input_tokens", "output_tokens")}
-# What says more than the totals; many hosts have none of these.
+# Top-level fields with details. Many hosts send none, so only the totals have to be searched for.
 _DETAILS = {outer for name, paths in _PATHS.items() if name not in _TOTALS for outer, _ in paths}
 
 
@@ -64,16 +65,16 @@ def _find(raw: dict[str, Any], paths: tuple[tuple[str, str], ...]) -> int | None
 
 
 def merge_usage(before: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
-    """Return the provider's object so far: of each field the last value that is not null; nothing is added up."""
+    """Merge two usage objects of one response: the last value of each field that is not null wins, without summing."""
     return {**(before or {}), **{name: value for name, value in new.items() if value is not None}}
 
 
 def read_usage(raw: dict[str, Any], service_tier: str | None = None) -> Usage:
-    """Return the provider's usage object in our convention; the tier stands beside it in the answer."""
+    """Convert a usage object of the provider; `service_tier` is a field of the response, outside the object."""
     paths = _PATHS if raw.keys() & _DETAILS else _TOTALS
-    found = {name: _find(raw, places) for name, places in paths.items()}
+    found = {name: _find(raw, fields) for name, fields in paths.items()}
     prompt, output, reasoning = found["input_tokens"] or 0, found["output_tokens"] or 0, found.get("reasoning_tokens")
-    # xAI leaves reasoning out of completion_tokens; its own total tells (seen 2026-02).
+    # xAI does not count reasoning in completion_tokens, but does in total_tokens (seen 2026-02).
     if reasoning and _count(raw.get("total_tokens")) == prompt + output + reasoning:
         output += reasoning
     return Usage(

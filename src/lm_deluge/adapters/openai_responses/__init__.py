@@ -1,1 +1,1 @@
-"""OpenAI's Responses API: requests written, answers read."""
+"""OpenAI's Responses API: its adapter, request and stream."""

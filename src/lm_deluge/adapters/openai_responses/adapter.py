@@ -1,4 +1,4 @@
-"""OpenAI's Responses API, and every host that speaks it.
+"""Adapter for OpenAI's Responses API and for all hosts that are compatible with it.
 
 https://platform.openai.com/docs/api-reference/responses
 """
@@ -39,22 +39,22 @@ _ERROR = TolerantDecoder(_Error)
 
 
 class _Decoder(BodyDecoder):
-    """The decoder of this API. A plain answer is read by the same payload: it may be the rest of a streamed one."""
+    """The decoder of this API. A plain document uses the same payload: it may continue a stream that broke."""
 
     def __init__(self, payload: ResponsesPayload, *, max_event_bytes: int) -> None:
         super().__init__(payload, lambda body: _parse_document(payload, body), max_event_bytes=max_event_bytes)
         self._responses = payload
 
     @property
-    def place(self) -> tuple[str, int] | None:
-        """The id of the answer and the number of the last event that was read."""
+    def resume_point(self) -> tuple[str, int] | None:
+        """Response id and sequence number of the last decoded event, or None if either is unknown."""
         payload = self._responses
         return None if payload.response_id is None or payload.cursor is None else (payload.response_id, payload.cursor)
 
     def reopen(self) -> None:
-        """Go on with the bytes of another answer, behind the last event that was read."""
+        """Clear the fault; the next bytes are of a stream that continues after `resume_point`."""
         super().reopen()
-        self._responses.go_on()
+        self._responses.resume()
 
 
 def _parse_document(payload: ResponsesPayload, body: bytes) -> list[Event]:
@@ -68,7 +68,7 @@ def _parse_document(payload: ResponsesPayload, body: bytes) -> list[Event]:
         if _ERROR.decode(body) not in (None, _Error()):
             raise in_band_error(frame)
         raise ProtocolError(
-            "the answer is JSON, but no finished response", reason="order", excerpt=body, billed="maybe"
+            "the answer is JSON, but not a finished response", reason="order", excerpt=body, billed="maybe"
         )
     return events
 
@@ -81,27 +81,27 @@ class OpenAIResponses:
     echoes: ClassVar[frozenset[str]] = ECHOED
 
     def build_request(self, call: Call) -> HttpRequest:
-        """Return the request, without credentials."""
+        """Return the HTTP request for `call`, without credentials."""
         return build_http_request(call, build_responses_body(call), path=_PATH)
 
     def decoder(self, call: Call) -> BodyDecoder:
-        """Return a fresh state machine for the answer to `call`, streamed or plain."""
+        """Return a new decoder for the response to `call`, streamed or plain."""
         return _Decoder(ResponsesPayload(call.provider.opaque_owner), max_event_bytes=call.max_event_bytes)
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
-        """Return the events of a plain answer."""
+        """Return the events of a plain response."""
         return _parse_document(ResponsesPayload(call.provider.opaque_owner), body)
 
     def build_resume(self, call: Call, response_id: str, cursor: int) -> HttpRequest:
-        """Return the request for the rest of an answer (https://platform.openai.com/docs/guides/background)."""
+        """Return the request for the events after `cursor`; see https://platform.openai.com/docs/guides/background."""
         query = [("stream", "true"), ("starting_after", str(cursor))]
         query += [("include[]", name) for name in wanted_extras(call)]
         return build_bare_request(call, method="GET", path=_PATH, below=f"/{quote(response_id, safe='')}", query=query)
 
     def build_cancel(self, call: Call, response_id: str) -> HttpRequest:
-        """Return the request that ends an answer at the provider."""
+        """Return the request that cancels a response at the provider."""
         return build_bare_request(call, method="POST", path=_PATH, below=f"/{quote(response_id, safe='')}/cancel")
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
-        """Return the error that an answer with this status stands for."""
+        """Return the error of a response whose status is not a success."""
         return classify_status(status, headers, body)

@@ -1,7 +1,7 @@
-"""Which of the Responses API's items go back to the provider as they came, and how their opaque part is called.
+"""The output items of the Responses API that must be sent back unchanged, and the kind under which they are kept.
 
-https://platform.openai.com/docs/guides/conversation-state: without `previous_response_id` the items of an answer are
-to be sent back among the input of the next request.
+Without `previous_response_id` the input of the next request must contain the output items of the response
+(https://platform.openai.com/docs/guides/conversation-state).
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any
 
 __all__ = ["ECHOED", "OTHER_ITEM", "opaque_of"]
 
-OTHER_ITEM = "output_item"  # of a type that nobody knew when this was written
+OTHER_ITEM = "output_item"  # kind of items whose type is not listed below: newer than this list
 
-# Tools that the provider runs itself, and calls that only it has a word for.
+# Types of items that are kept whole: tools that the provider runs, and calls without an equivalent in our parts.
 _WHOLE = frozenset(
     {
         "reasoning",
@@ -36,27 +36,29 @@ _WHOLE = frozenset(
     }
 )
 
-# What of these is in events of ours, and what the provider does not miss; the rest is kept behind them. Ids are for
-# answers that the provider stores, and ours are sent back whole (2026-11: `store: false` takes items without any).
-_SAID = {
+# Types of items that our parts represent, with the fields that the parts contain or the provider does not need back.
+# All other fields are kept as opaque data after the part. Ids refer to stored responses, and with `store: false` the
+# API accepts items without ids (2026-11).
+_REPRESENTED = {
     "message": {"type", "id", "status", "role", "content"},
     "function_call": {"type", "id", "status", "call_id", "name", "arguments"},
     "custom_tool_call": {"type", "id", "status", "call_id", "name", "input"},
 }
 
-ECHOED = frozenset({*_WHOLE, *_SAID, OTHER_ITEM})
+ECHOED = frozenset({*_WHOLE, *_REPRESENTED, OTHER_ITEM})
 
 
 def opaque_of(item: dict[str, Any]) -> tuple[str, Any] | None:
-    """Return kind and data of the opaque part that stands behind an item, or None where there is none.
+    """Return kind and data of the opaque part for an item, or None if the other parts represent the item completely.
 
-    Of messages and calls that is what has no place in ours, such as `phase` and `namespace`; all else is kept whole.
+    For messages and tool calls the data are the fields without an equivalent in our parts, such as `phase` and
+    `namespace`; for all other items the data are the whole item.
     """
     kind = item.get("type")
     if not isinstance(kind, str):
         return None
-    said = _SAID.get(kind)
-    if said is None:
+    represented = _REPRESENTED.get(kind)
+    if represented is None:
         return (kind if kind in _WHOLE else OTHER_ITEM), item
-    rest = {name: value for name, value in item.items() if name not in said and value is not None}
+    rest = {name: value for name, value in item.items() if name not in represented and value is not None}
     return (kind, rest) if rest else None

@@ -1,10 +1,10 @@
-"""The body of a request to the Responses API.
+"""Build request bodies of the Responses API.
 
 https://platform.openai.com/docs/api-reference/responses/create
 
-Requests are stateless: the whole conversation goes along, `store` is false, and reasoning comes back encrypted, to be
-sent again (https://platform.openai.com/docs/guides/reasoning#encrypted-reasoning-items). Background mode alone needs
-the provider's store (https://platform.openai.com/docs/guides/background#limits).
+Requests are stateless: each contains the whole conversation, `store` is false, and reasoning is returned encrypted and
+sent back (https://platform.openai.com/docs/guides/reasoning#encrypted-reasoning-items). Only background mode needs
+`store` (https://platform.openai.com/docs/guides/background#limits).
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.capabilities import cannot_stand, cannot_take, check_fit, check_tool_choice, parts_in_pairs
+from lm_deluge.adapters.capabilities import (
+    cannot_place,
+    cannot_take,
+    check_capabilities,
+    check_tool_choice,
+    parts_in_pairs,
+)
 from lm_deluge.adapters.openai_chat.json_schema import is_strict
 from lm_deluge.adapters.openai_responses.items import ECHOED
 from lm_deluge.prompt.message import Message
@@ -34,20 +40,20 @@ __all__ = ["build_responses_body", "wanted_extras"]
 
 JSON = dict[str, Any]
 
-# The API has no place for these: https://platform.openai.com/docs/guides/migrate-to-responses (2026-11).
+# Parameters that the API does not have: https://platform.openai.com/docs/guides/migrate-to-responses (2026-11).
 _ABSENT = ("stop", "seed", "presence_penalty", "frequency_penalty")
 
-# Of messages and calls, which their parts say themselves, this is added to the item in front of it.
-_ADDED = ("message", "function_call", "custom_tool_call")
+# Kinds of opaque data with additional fields of a message or a call; they are merged into the item before the data.
+_MERGED = ("message", "function_call", "custom_tool_call")
 
 
 def build_responses_body(call: Call) -> JSON:
-    """Return the request's JSON. What was not asked for is not sent.
+    """Return the JSON body for `call`. Parameters that the call does not set are omitted.
 
     Raises:
-        UnsupportedParameterError: The model or the API cannot take a parameter or a part.
+        UnsupportedParameterError: The model or the API does not support a parameter or a part.
     """
-    check_fit(call, takes_background=True)
+    check_capabilities(call, takes_background=True)
     for name in _ABSENT:
         if getattr(call.params, name) is not None:
             raise cannot_take(call, name)
@@ -84,13 +90,13 @@ def _sampling(call: Call) -> JSON:
 
 
 def _is_reasoning(call: Call) -> bool:
-    """Whether the model is known to reason: others refuse to be asked for encrypted reasoning (gpt-4o, 2026-11)."""
+    """Whether the model is known to reason. Other models reject a request for encrypted reasoning (gpt-4o, 2026-11)."""
     effort = call.params.reasoning_effort
     return bool(call.model.capabilities.reasoning) or effort not in (None, "none")
 
 
 def wanted_extras(call: Call) -> list[str]:
-    """Return what the answer is to include that it does not by itself."""
+    """Return the values of `include`: optional fields of the response that the library uses."""
     wanted = ["reasoning.encrypted_content"] if _is_reasoning(call) else []
     if call.params.logprobs or call.params.top_logprobs is not None:
         wanted.append("message.output_text.logprobs")
@@ -101,7 +107,7 @@ def _reasoning(call: Call) -> JSON | None:
     effort = call.params.reasoning_effort
     fields: JSON = {} if effort is None else {"effort": effort}
     if _is_reasoning(call):
-        fields["summary"] = "auto"  # without it reasoning is never shown
+        fields["summary"] = "auto"  # by default the API returns no readable reasoning
     return fields or None
 
 
@@ -119,7 +125,7 @@ def _text_config(call: Call) -> JSON:
 
 
 def _tool(tool: Tool) -> JSON:
-    """Return a function. Left alone `strict` is true here, which would refuse or change many schemas: so it is said."""
+    """Return a function tool. `strict` is always sent: the API's default is true, which rejects many schemas."""
     function: JSON = {
         "type": "function",
         "name": tool.name,
@@ -149,10 +155,10 @@ def _tool_choice(call: Call) -> str | JSON | None:
 
 
 def _build_input(call: Call) -> list[JSON]:
-    """Return the conversation as items.
+    """Return the conversation as input items.
 
-    System messages stay among them, where they stand: `instructions` would be the first one only, and not every host
-    has that field (xAI, 2026-11).
+    System messages stay in their position. The field `instructions` could contain only the first system message, and
+    some hosts do not have the field (xAI, 2026-11).
     """
     results = _results_of(call)
     items: list[JSON] = []
@@ -164,31 +170,31 @@ def _build_input(call: Call) -> list[JSON]:
         elif message.role == "tool":
             items += _tool_results(call, message, results)
         else:
-            items += _said(call, message)
+            items += _input_message(call, message)
     return items
 
 
 def _results_of(call: Call) -> dict[str, JSON]:
-    """Return, for each call of the conversation that needs it, what its result must say beside its output.
+    """Return the additional fields of each tool result, by the id of its call.
 
-    The result of a custom tool has a type of its own, and that of a call out of a program names the program
-    (https://platform.openai.com/docs/guides/tools, programmatic tool calling).
+    The result of a custom tool has its own type, and the result of a call made by a program names the program as
+    `caller` (https://platform.openai.com/docs/guides/tools, programmatic tool calling).
     """
     found: dict[str, JSON] = {}
     for message in call.conversation:
         for part, after in parts_in_pairs(message):
             if not isinstance(part, ToolCallPart):
                 continue
-            wanted: JSON = {"type": "custom_tool_call_output"} if part.custom else {}
+            fields: JSON = {"type": "custom_tool_call_output"} if part.custom else {}
             if isinstance(after, ProviderDataPart) and after.provider == call.provider.opaque_owner:
                 caller = after.data.get("caller") if isinstance(after.data, dict) else None
-                wanted |= {"caller": caller} if after.kind in _ADDED and caller else {}
-            found[part.id] = wanted
+                fields |= {"caller": caller} if after.kind in _MERGED and caller else {}
+            found[part.id] = fields
     return found
 
 
-def _said(call: Call, message: Message) -> Iterator[JSON]:
-    """Yield a message of the user or the developer; items in the API's own words stand for themselves."""
+def _input_message(call: Call, message: Message) -> Iterator[JSON]:
+    """Yield the items of a user, system or developer message; opaque data of this provider is an item already."""
     parts = message.parts
     if len(parts) == 1 and isinstance(parts[0], TextPart):
         yield {"role": message.role, "content": parts[0].text}
@@ -200,7 +206,7 @@ def _said(call: Call, message: Message) -> Iterator[JSON]:
             continue
         build = _CONTENT.get(type(part))
         if build is None or (message.role != "user" and not isinstance(part, TextPart)):
-            raise cannot_stand(part, message.role)
+            raise cannot_place(part, message.role)
         content.append(build(call, part))
     if content or not parts:
         yield {"role": message.role, "content": content}
@@ -209,10 +215,10 @@ def _said(call: Call, message: Message) -> Iterator[JSON]:
 def _tool_results(call: Call, message: Message, results: dict[str, JSON]) -> Iterator[JSON]:
     for part in message.parts:
         if isinstance(part, ProviderDataPart) and part.provider == call.provider.opaque_owner:
-            yield part.data  # what a computer or a shell answered, or an approval
+            yield part.data  # the output of a computer or shell call, or an approval
             continue
         if not isinstance(part, ToolResultPart):
-            raise cannot_stand(part, "tool")
+            raise cannot_place(part, "tool")
         output: str | list[JSON] = part.content
         if part.media:
             text = [{"type": "input_text", "text": part.content}] if part.content else []
@@ -222,9 +228,9 @@ def _tool_results(call: Call, message: Message, results: dict[str, JSON]) -> Ite
 
 
 def _assistant(call: Call, message: Message) -> list[JSON]:
-    """Return the items of an answer: each part's own, and between them those that only the provider understands."""
+    """Return the items of an assistant message, including the opaque items of this provider, in order."""
     items: list[JSON] = []
-    pieces: list[JSON] | None = None  # of the message that may go on
+    pieces: list[JSON] | None = None  # content of the message item that the next text part extends
     for part in message.parts:
         if isinstance(part, TextPart | RefusalPart):
             if pieces is None:
@@ -238,7 +244,7 @@ def _assistant(call: Call, message: Message) -> list[JSON]:
             if part.provider == call.provider.opaque_owner and part.kind in ECHOED:
                 pieces = None
                 _echo(part, items, is_stored=call.background or call.extra_body.get("store") is True)
-        # Reasoning, and media that were generated, are in the item behind them.
+        # Reasoning and generated media need no item here: the opaque data after the part contains them.
     return [_simplified(item) for item in items]
 
 
@@ -249,7 +255,7 @@ def _output_piece(part: TextPart | RefusalPart) -> JSON:
 
 
 def _simplified(item: JSON) -> JSON:
-    """Return a message that is one text in its short form, which every host reads."""
+    """Return a message of a single text in the short form, a plain string, which all hosts accept."""
     content = item.get("content")
     if item.get("role") == "assistant" and isinstance(content, list) and "id" not in item and len(content) == 1:
         piece = content[0]
@@ -262,12 +268,12 @@ def _echo(part: ProviderDataPart, items: list[JSON], *, is_stored: bool) -> None
     data = part.data
     if not isinstance(data, dict):
         return
-    if part.kind in _ADDED:
+    if part.kind in _MERGED:
         last = items[-1] if items else {}
         if last.get("type", "message") == part.kind:
             items[-1] = {**data, **last}
     elif part.kind != "reasoning" or is_stored or data.get("encrypted_content") or data.get("content"):
-        # Reasoning of which there is only an id cannot be found by a provider that stored nothing.
+        # Reasoning with only an id is left out: the provider did not store it, so it rejects the id.
         items.append(data)
 
 
@@ -300,7 +306,7 @@ def _file(call: Call, part: Any) -> JSON:
 
 
 def _audio(call: Call, part: Any) -> JSON:
-    raise cannot_take(call, "audio", hint="Ask a model that hears through Chat Completions.")
+    raise cannot_take(call, "audio", hint="Use a model with audio input through Chat Completions.")
 
 
 _CONTENT: dict[type, Callable[[Call, Any], JSON]] = {

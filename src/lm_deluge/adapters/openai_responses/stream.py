@@ -1,11 +1,12 @@
-"""Events of the Responses API into ours.
+"""Decode the events of the Responses API.
 
 https://platform.openai.com/docs/api-reference/responses-streaming
 
-An answer is a list of items. Of each item the API says everything up to three times: in deltas, in the `done` events of
-its pieces, and as a finished item; the last event repeats all items. Hosts leave out any of these, so each level adds
-what the ones before it did not say. What is said is known by its place: GitHub Copilot gives an item a new id with
-every event, OpenRouter another one in the last event (seen 2025-11 and 2026-02).
+A response is a list of items. The API sends the content of an item up to four times: in deltas, in the `done` events of
+its pieces, in the finished item, and in the last event, which repeats all items. Hosts omit any of these, so each level
+emits only the content that earlier levels did not contain. Pieces are identified by their indexes rather than by the id
+of the item: GitHub Copilot sends a new id with every event, OpenRouter another id in the last event (seen 2025-11 and
+2026-02).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _Key: TypeAlias = int | str
 
 
 class _Delta(msgspec.Struct, gc=False):
-    """A piece of an item, or all of one. `delta` and its likes are what the type of the event says they are."""
+    """A fragment of an item, in one of the text fields, or a finished piece. The event type decides which field."""
 
     delta: str | None = None
     output_index: int | None = None
@@ -107,16 +108,17 @@ _RESPONSE = TolerantDecoder(_ResponseEvent)
 
 _INCOMPLETE: dict[str, FinishReason] = {"max_output_tokens": "length", "content_filter": "content_filter"}
 
-# Items of our own kinds: they are tool calls of the client.
+# Types of items that are tool calls for the client, with the field that contains their arguments.
 _ARGUMENTS = {"function_call": "arguments", "custom_tool_call": "input"}
 
 
 class ResponsesPayload(TypedPayload):
-    """The state machine behind one answer.
+    """State machine for one response, which may arrive in several streams if it is resumed.
 
     Attributes:
-        response_id: The provider's id of the answer, once it was said.
-        cursor: The number of the last event, where events are numbered: a stream that breaks goes on behind it.
+        response_id: The provider's id of the response, or None until it is received.
+        cursor: Sequence number of the last decoded event, or None if events have no numbers. A resumed stream starts
+            after this event.
     """
 
     handlers: ClassVar[Handlers]
@@ -126,22 +128,22 @@ class ResponsesPayload(TypedPayload):
         super().__init__(provider)
         self.response_id: str | None = None
         self.cursor: int | None = None
-        self._floor: int | None = None  # of a stream that goes on: what is not behind it was read
-        self._detail: str | None = None
-        self._said: dict[tuple[Any, ...], int] = {}  # how many characters of each piece were said
-        self._starts: dict[tuple[Any, ...], int] = {}  # where in the answer's text each piece begins
-        self._length = 0
+        self._resumed_after: int | None = None  # in a resumed stream: events up to this number are decoded already
+        self._incomplete_reason: str | None = None
+        self._emitted: dict[tuple[Any, ...], int] = {}  # number of emitted characters of each piece
+        self._starts: dict[tuple[Any, ...], int] = {}  # offset of each piece in the response's text
+        self._length = 0  # characters of the response's text
         self._sources: set[tuple[Any, ...]] = set()
-        self._done: dict[_Key, str] = {}  # ids of finished items
-        self._kinds: set[str] = set()  # of all items that were seen
+        self._done: dict[_Key, str] = {}  # type and id of each finished item
+        self._kinds: set[str] = set()  # types of all items received so far
 
-    def go_on(self) -> None:
-        """Expect the rest of the answer from another stream."""
-        self._floor = self.cursor
+    def resume(self) -> None:
+        """Expect the rest of the response in another stream."""
+        self._resumed_after = self.cursor
 
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
-        """Take one frame; one that was read before its stream broke is passed over."""
-        if self._floor is not None and self._is_old(frame):
+        """Decode one frame, unless it was decoded before the stream broke."""
+        if self._resumed_after is not None and self._is_old(frame):
             self.ignored += 1
         else:
             super().handle(frame, events)
@@ -152,32 +154,33 @@ class ResponsesPayload(TypedPayload):
         except NotJSONError:
             return False
         number = None if event is None else event.sequence_number
-        return number is not None and self._floor is not None and number <= self._floor
+        return number is not None and self._resumed_after is not None and number <= self._resumed_after
 
     def handle_document(self, body: bytes, events: list[Event]) -> None:
-        """Take a plain answer: it is what the last event of a stream repeats."""
+        """Decode a plain response. It has the same structure as the response in the last event of a stream."""
         response = _DOCUMENT.decode(body)
         if response is not None:
-            self._kinds.clear()  # a stream that broke may have said a part of it: that is known by its place
-            _ENDS.get(response.status or "", ResponsesPayload._pass)(self, response, events)
+            # After a broken stream all items are read again; `_emitted` prevents repeated text.
+            self._kinds.clear()
+            _ENDS.get(response.status or "", ResponsesPayload._skip)(self, response, events)
 
-    def _pass(self, response: _Response, events: list[Event]) -> None:
-        """Take an answer that is not through."""
+    def _skip(self, response: _Response, events: list[Event]) -> None:
+        """Ignore a response that is not finished."""
 
-    # --- the answer ---
+    # --- the response ---
 
     def begin(self, event: _ResponseEvent, events: list[Event]) -> None:
-        """Take an event that says who answers."""
-        self._note(event.sequence_number)
+        """Decode an event that starts the response or reports its state."""
+        self._set_cursor(event.sequence_number)
         response = event.response or _Response()
         self.response_id = self.response_id or response.id
         self.start(events, response.id, response.model)
 
     def finish_event(self, event: _ResponseEvent, events: list[Event]) -> None:
-        """Take the last event: it repeats the answer, and has its usage."""
-        self._note(event.sequence_number)
+        """Decode the last event, which contains the whole response and its usage."""
+        self._set_cursor(event.sequence_number)
         response = event.response or _Response()
-        # The type of the event may be missing or wrong in a proxy's stream, the status is the answer's own.
+        # The status decides, because the event type may be missing or wrong behind a proxy.
         _ENDS.get(response.status or "", ResponsesPayload._complete)(self, response, events)
 
     def _complete(self, response: _Response, events: list[Event]) -> None:
@@ -185,117 +188,117 @@ class ResponsesPayload(TypedPayload):
         self.start(events, response.id, response.model)
         seen = set(self._kinds)
         for index, item in enumerate(response.output or ()):
-            # Where items were streamed, their places here may be others: only kinds that never came are read.
+            # Items may have other indexes here than in the stream, so only types that were not streamed are read.
             if isinstance(item, dict) and str(item.get("type")) not in seen:
                 self._finish_item(index, item, events)
-        self._report(response, events)
+        self._add_usage(response, events)
         self.reason = response.status or "completed"
-        self._detail = response.incomplete_details.reason if response.incomplete_details else None
+        self._incomplete_reason = response.incomplete_details.reason if response.incomplete_details else None
         self.end(events)
 
-    def _report(self, response: _Response, events: list[Event]) -> None:
+    def _add_usage(self, response: _Response, events: list[Event]) -> None:
         if response.usage:
             events.append(UsageReported(read_usage(response.usage, response.service_tier)))
 
     def _fail(self, response: _Response, events: list[Event]) -> None:
-        self._report(response, events)
+        self._add_usage(response, events)
         error = response.error or {"message": f"the answer was {response.status or 'broken off'}"}
         found = classify_in_band({"error": error})
         found.billed = "maybe"
         self.fail(found)
 
     def finish_reason(self) -> FinishReason:
-        """Return our word; an answer that is incomplete says why in a field of its own."""
+        """Return our finish reason. An incomplete response has its reason in `incomplete_details`."""
         reason = super().finish_reason()
-        return _INCOMPLETE.get(self._detail or "", reason) if self.reason == "incomplete" else reason
+        return _INCOMPLETE.get(self._incomplete_reason or "", reason) if self.reason == "incomplete" else reason
 
-    def _note(self, number: int | None) -> None:
+    def _set_cursor(self, number: int | None) -> None:
         if number is not None:
             self.cursor = number
 
     # --- deltas ---
 
     def add_text(self, event: _Delta, events: list[Event]) -> None:
-        """Take a piece of the answer."""
+        """Decode a fragment of the text."""
         if event.sequence_number is not None:
             self.cursor = event.sequence_number
         text, index = event.delta or "", event.output_index
-        place = (event.item_id or 0 if index is None else index, "text", event.content_index or 0)
-        said = self._said.get(place)
-        if said is None or event.logprobs:
+        piece_key = (event.item_id or 0 if index is None else index, "text", event.content_index or 0)
+        emitted = self._emitted.get(piece_key)
+        if emitted is None or event.logprobs:
             if text or event.logprobs:
-                self._add_text(place, text, tuple(event.logprobs or ()), events)
+                self._add_text(piece_key, text, tuple(event.logprobs or ()), events)
         elif text:
-            # Nearly every event comes here.
+            # Fast path for nearly all events.
             length = len(text)
-            self._said[place] = said + length
+            self._emitted[piece_key] = emitted + length
             self._length += length
             events.append(TextDelta(text))
 
     def _add_text(
-        self, place: tuple[Any, ...], text: str, logprobs: tuple[TokenLogprob, ...], events: list[Event]
+        self, piece_key: tuple[Any, ...], text: str, logprobs: tuple[TokenLogprob, ...], events: list[Event]
     ) -> None:
-        said = self._said.get(place)
-        if said is None:
-            said = 0
-            self._starts[place] = self._length
+        emitted = self._emitted.get(piece_key)
+        if emitted is None:
+            emitted = 0
+            self._starts[piece_key] = self._length
             self._kinds.add("message")
         self.start(events)
-        self._said[place] = said + len(text)
+        self._emitted[piece_key] = emitted + len(text)
         self._length += len(text)
         events.append(TextDelta(text, logprobs))
 
     def end_text(self, event: _Delta, events: list[Event]) -> None:
-        """Take a whole text: what of it was not said in deltas is said now."""
-        self._note(event.sequence_number)
-        self._end_text(self._place(event, "text", event.content_index), event.text, event.logprobs, events)
+        """Decode a finished text: emit the part that was not in deltas."""
+        self._set_cursor(event.sequence_number)
+        self._end_text(self._piece_key(event, "text", event.content_index), event.text, event.logprobs, events)
 
     def _end_text(
-        self, place: tuple[Any, ...], text: str | None, logprobs: list[TokenLogprob] | None, events: list[Event]
+        self, piece_key: tuple[Any, ...], text: str | None, logprobs: list[TokenLogprob] | None, events: list[Event]
     ) -> None:
-        said = self._said.get(place, 0)
-        if text and len(text) > said:
-            self._add_text(place, text[said:], tuple(logprobs or ()) if not said else (), events)
+        emitted = self._emitted.get(piece_key, 0)
+        if text and len(text) > emitted:
+            self._add_text(piece_key, text[emitted:], tuple(logprobs or ()) if not emitted else (), events)
 
     def add_refusal(self, event: _Delta, events: list[Event]) -> None:
-        """Take a piece of a refusal, or the whole of it."""
-        self._note(event.sequence_number)
-        place = self._place(event, "refusal", event.content_index)
+        """Decode a fragment of a refusal, or a finished refusal."""
+        self._set_cursor(event.sequence_number)
+        piece_key = self._piece_key(event, "refusal", event.content_index)
         if event.delta:
-            self._refuse(place, event.delta, events)
+            self._add_refusal(piece_key, event.delta, events)
         else:
-            self._refuse(place, (event.refusal or "")[self._said.get(place, 0) :], events)
+            self._add_refusal(piece_key, (event.refusal or "")[self._emitted.get(piece_key, 0) :], events)
 
-    def _refuse(self, place: tuple[Any, ...], text: str, events: list[Event]) -> None:
+    def _add_refusal(self, piece_key: tuple[Any, ...], text: str, events: list[Event]) -> None:
         if text:
             self.start(events)
             self.has_refusal = True
             self._kinds.add("message")
-            self._said[place] = self._said.get(place, 0) + len(text)
+            self._emitted[piece_key] = self._emitted.get(piece_key, 0) + len(text)
             events.append(RefusalDelta(text))
 
     def add_summary(self, event: _Delta, events: list[Event]) -> None:
-        """Take a piece of the reasoning's summary, or the whole of one of its parts."""
-        self._note(event.sequence_number)
-        self._reason(self._place(event, "summary", event.summary_index), event.delta, event.text, events)
+        """Decode a fragment of the reasoning summary, or a finished part of the summary."""
+        self._set_cursor(event.sequence_number)
+        self._reason(self._piece_key(event, "summary", event.summary_index), event.delta, event.text, events)
 
     def add_reasoning(self, event: _Delta, events: list[Event]) -> None:
-        """Take a piece of the reasoning itself, or the whole of it."""
-        self._note(event.sequence_number)
-        self._reason(self._place(event, "reasoning", event.content_index), event.delta, event.text, events)
+        """Decode a fragment of the reasoning itself, or the finished reasoning."""
+        self._set_cursor(event.sequence_number)
+        self._reason(self._piece_key(event, "reasoning", event.content_index), event.delta, event.text, events)
 
-    def _reason(self, place: tuple[Any, ...], delta: str | None, whole: str | None, events: list[Event]) -> None:
-        said = self._said.get(place, 0)
-        text = delta or (whole or "")[said:]
+    def _reason(self, piece_key: tuple[Any, ...], delta: str | None, whole: str | None, events: list[Event]) -> None:
+        emitted = self._emitted.get(piece_key, 0)
+        text = delta or (whole or "")[emitted:]
         if text:
             self.start(events)
             self._kinds.add("reasoning")
-            self._said[place] = said + len(text)
+            self._emitted[piece_key] = emitted + len(text)
             events.append(ReasoningDelta(text))
 
     def add_arguments(self, event: _Delta, events: list[Event]) -> None:
-        """Take a piece of a call's arguments, or the whole of them."""
-        self._note(event.sequence_number)
+        """Decode a fragment of a tool call's arguments, or the finished arguments."""
+        self._set_cursor(event.sequence_number)
         key = self._key(event)
         if event.delta:
             self.calls.add(events, key, event.delta)
@@ -303,34 +306,34 @@ class ResponsesPayload(TypedPayload):
             self._end_arguments(key, event.arguments or event.input, events)
 
     def _end_arguments(self, key: _Key, whole: Any, events: list[Event]) -> None:
-        said = self.calls.text(key)
-        if isinstance(whole, str) and whole.startswith(said):
-            self.calls.add(events, key, whole[len(said) :])
+        emitted = self.calls.text(key)
+        if isinstance(whole, str) and whole.startswith(emitted):
+            self.calls.add(events, key, whole[len(emitted) :])
 
     def add_annotation(self, event: _Delta, events: list[Event]) -> None:
-        """Take a source of the answer."""
-        self._note(event.sequence_number)
-        self._cite(self._place(event, "text", event.content_index), event.annotation, events)
+        """Decode a citation."""
+        self._set_cursor(event.sequence_number)
+        self._cite(self._piece_key(event, "text", event.content_index), event.annotation, events)
 
-    def _cite(self, place: tuple[Any, ...], raw: Any, events: list[Event]) -> None:
+    def _cite(self, piece_key: tuple[Any, ...], raw: Any, events: list[Event]) -> None:
         source = convert_tolerantly(raw, _Source)
         if source is None:
             self.ignored += 1
             return
-        told = (str(raw.get(name)) for name in ("type", "file_id", *_Source.__struct_fields__))
-        found = (place, *told)
-        if found in self._sources:
+        fields = (str(raw.get(name)) for name in ("type", "file_id", *_Source.__struct_fields__))
+        identity = (piece_key, *fields)
+        if identity in self._sources:
             return
-        self._sources.add(found)
-        # The API counts from the beginning of the piece, we from that of the answer.
-        first = self._starts.get(place, self._length)
+        self._sources.add(identity)
+        # The API's offsets are relative to the piece, ours to the text of the response.
+        first = self._starts.get(piece_key, self._length)
         start, end = (None if index is None else index + first for index in (source.start_index, source.end_index))
         self.start(events)
         events.append(Citation(source.url, source.title or source.filename, start, end, raw))
 
     def end_part(self, event: _Delta, events: list[Event]) -> None:
-        """Take a finished piece of a message."""
-        self._note(event.sequence_number)
+        """Decode a finished piece of a message."""
+        self._set_cursor(event.sequence_number)
         piece = convert_tolerantly(event.part, _Piece)
         if piece is not None:
             self._finish_piece(self._key(event), event.content_index or 0, piece, events)
@@ -338,22 +341,22 @@ class ResponsesPayload(TypedPayload):
     # --- items ---
 
     def begin_item(self, event: _ItemEvent, events: list[Event]) -> None:
-        """Take the beginning of an item."""
-        self._note(event.sequence_number)
+        """Decode the start of an item."""
+        self._set_cursor(event.sequence_number)
         item = event.item or {}
         self.start(events)
         key = self._item_key(event.output_index, item)
         kind = str(item.get("type"))
         self._kinds.add(kind)
         if self._done.pop(key, None) is not None:
-            # A host that counts no items: what was said belongs to another one.
-            self._said = {place: said for place, said in self._said.items() if place[0] != key}
+            # The host reuses the key for a new item: the emitted characters belong to the previous item.
+            self._emitted = {piece: count for piece, count in self._emitted.items() if piece[0] != key}
         if kind in _ARGUMENTS:
             self._start_call(key, item, events)
 
     def end_item(self, event: _ItemEvent, events: list[Event]) -> None:
-        """Take a finished item."""
-        self._note(event.sequence_number)
+        """Decode a finished item."""
+        self._set_cursor(event.sequence_number)
         item = event.item or {}
         self.start(events)
         key = self._item_key(event.output_index, item)
@@ -399,15 +402,15 @@ class ResponsesPayload(TypedPayload):
 
     def _finish_piece(self, key: _Key, index: int, piece: _Piece, events: list[Event]) -> None:
         if piece.type == "refusal":
-            place = (key, "refusal", index)
-            self._refuse(place, (piece.refusal or "")[self._said.get(place, 0) :], events)
+            piece_key = (key, "refusal", index)
+            self._add_refusal(piece_key, (piece.refusal or "")[self._emitted.get(piece_key, 0) :], events)
         elif piece.type == "reasoning_text":
             self._reason((key, "reasoning", index), None, piece.text, events)
         else:
-            place = (key, "text", index)
-            self._end_text(place, piece.text, piece.logprobs, events)
+            piece_key = (key, "text", index)
+            self._end_text(piece_key, piece.text, piece.logprobs, events)
             for annotation in piece.annotations or ():
-                self._cite(place, annotation, events)
+                self._cite(piece_key, annotation, events)
 
     def _finish_reasoning(self, key: _Key, item: dict[str, Any], events: list[Event]) -> None:
         for name, field in (("summary", "summary"), ("reasoning", "content")):
@@ -436,7 +439,7 @@ class ResponsesPayload(TypedPayload):
     def _item_key(index: int | None, item: dict[str, Any]) -> _Key:
         return index if index is not None else str(item.get("id") or 0)
 
-    def _place(self, event: _Delta, kind: str, index: int | None) -> tuple[Any, ...]:
+    def _piece_key(self, event: _Delta, kind: str, index: int | None) -> tuple[Any, ...]:
         return (self._key(event), kind, index or 0)
 
 
@@ -471,7 +474,7 @@ ResponsesPayload.handlers = {
     "response.reasoning_summary_text.done": (_DELTA, ResponsesPayload.add_summary),
     "response.reasoning_text.delta": (_DELTA, ResponsesPayload.add_reasoning),
     "response.reasoning_text.done": (_DELTA, ResponsesPayload.add_reasoning),
-    # What the same events were called until mid-2025.
+    # The names of the same events until mid-2025.
     "response.reasoning_summary.delta": (_DELTA, ResponsesPayload.add_summary),
     "response.reasoning_summary.done": (_DELTA, ResponsesPayload.add_summary),
     "response.reasoning.delta": (_DELTA, ResponsesPayload.add_reasoning),

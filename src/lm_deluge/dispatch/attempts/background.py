@@ -36,7 +36,7 @@ def can_resume(attempt: ResponseStream | None, error: DelugeError) -> bool:
     """Whether the provider goes on with the answer although its stream ended with this error."""
     is_late = isinstance(error, TimeoutError) and error.phase == "total"
     is_broken = isinstance(error, TransportError) and error.retryable and not is_late
-    return is_broken and attempt is not None and attempt.place is not None
+    return is_broken and attempt is not None and attempt.resume_point is not None
 
 
 async def resume_attempt(attempt: CallAttempt, broken: DelugeError, is_aborted: Callable[[], bool]) -> list[Event]:
@@ -82,10 +82,10 @@ async def _resume(plan: CallPlan, attempt: ResponseStream) -> None:
     Raises:
         DelugeError: The provider refuses, or cannot be reached; the stream is unchanged.
     """
-    place = attempt.place
-    assert place is not None  # noqa: S101 - can_resume
+    point = attempt.resume_point
+    assert point is not None  # noqa: S101 - can_resume
     assert isinstance(plan.adapter, Resumable)  # noqa: S101 - only decoders of resumable adapters have a resume point
-    rest = plan.adapter.build_resume(plan.call, *place)
+    rest = plan.adapter.build_resume(plan.call, *point)
     await resume_response_stream(attempt, msgspec.structs.replace(plan, request=rest))
 
 

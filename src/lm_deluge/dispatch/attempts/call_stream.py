@@ -404,7 +404,7 @@ class StreamCall:
 
     def _cancel_upstream(self, attempt: CallAttempt) -> None:
         """Cancel an answer of background mode at the provider, unless it is over or was refused."""
-        point = None if attempt.stream is None else attempt.stream.place
+        point = None if attempt.stream is None else attempt.stream.resume_point
         if point is None or point[0] in self._cancels or isinstance(self.error, APIError):
             return
         self._cancels[point[0]] = UpstreamCancel(attempt.plan, point[0], attempt.call.loop)

@@ -23,7 +23,7 @@ from typing import Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from lm_deluge.adapters.batch_api import BatchState, Sighting, batch_ended, index_in
+from lm_deluge.adapters.batch_api import BatchState, ListedBatch, batch_ended, index_in
 from lm_deluge.adapters.batch_catalog import find_batch_api
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.dispatch.batch.provider.part import FIRST_WAIT_S, LONGEST_WAIT_S, BatchPart, LiveBatch
@@ -300,7 +300,7 @@ class ProviderBatch:
         foreign: set[str] = set()
         for is_last in (False, True):
 
-            def search() -> Awaitable[list[Sighting]]:
+            def search() -> Awaitable[list[ListedBatch]]:
                 return live.client.run(api.search(call, batch.name, count=len(batch.ids), since=batch.at))
 
             for sighting in await self._retrying(search):
