@@ -43,12 +43,10 @@ def held_by(client: LLMClient) -> dict[str, int]:
         connector = pool.session.connector
         held["connections"] = len(connector._acquired) + sum(map(len, connector._conns.values()))
         held["places among connections"] = pool.slots.used
-    lock = client.dispatcher.limiter()
-    if lock is not None:
-        limiter = lock.limiter
-        held["tickets"] = len(limiter._open)
-        held["places"] = limiter._concurrency.used + sum(route.concurrency.used for route in limiter._routes.values())
-        held["waiting"] = client.dispatcher.runner().waiting
+    limiter = client.dispatcher.limiter().limiter
+    held["tickets"] = len(limiter._open)
+    held["places"] = limiter._concurrency.used + sum(route.concurrency.used for route in limiter._routes.values())
+    held["waiting"] = client.dispatcher.runner().waiting
     return {name: count for name, count in held.items() if count}
 
 

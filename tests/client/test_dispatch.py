@@ -38,7 +38,6 @@ def client_of(server: Simulator | Loopback, model: Any = "gpt-4o", **options: An
 
 
 def places(client: LLMClient) -> int:
-
     return client.dispatcher.limiter().limiter._concurrency.used
 
 

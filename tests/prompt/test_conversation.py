@@ -48,9 +48,16 @@ def test_a_subclass_starts_as_itself() -> None:
 
 
 def test_documentation_is_kept() -> None:
-    documented = inspect.getdoc(Conversation.user)
-    assert documented is not None
-    assert documented.startswith("Append a user message.\n\nArgs:\n")
+    assert inspect.getdoc(Conversation.user) == (
+        "Append a user message.\n\n"
+        "Args:\n"
+        "    text: The text, None for a message of media only.\n"
+        "    image: A path, bytes, an http(s) URL or a data URL.\n"
+        "    file: The same, for a document.\n"
+        "    audio: The same, for audio.\n\n"
+        "Raises:\n"
+        "    InvalidPromptError: A file cannot be read, or the data is not an image or audio of a known format."
+    )
     assert inspect.getdoc(Conversation().system) == "Append a system message, the instructions for the model."
 
 

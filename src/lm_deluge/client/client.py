@@ -364,7 +364,8 @@ class LLMClient:
             >>> client.process_prompts_sync(["Hello"])
             >>> client.close_sync()
         """
-        run_blocking(self.close())
+        if self.dispatcher.transport is not None:  # without one there is no connection, and no thread to start for it
+            run_blocking(self.close())
 
     async def __aenter__(self) -> LLMClient:
         return self

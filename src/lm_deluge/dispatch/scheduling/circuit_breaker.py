@@ -59,9 +59,6 @@ class CircuitBreaker(Cooldown):
 
     Args:
         patience_s: How long an outage may last before failed attempts are counted.
-
-    Attributes:
-        is_healthy: The last attempt was answered, so that another answer changes nothing.
     """
 
     def __init__(self, patience_s: float = math.inf) -> None:
@@ -69,7 +66,6 @@ class CircuitBreaker(Cooldown):
         self.probe_pauses_s = PROBE_PAUSES_S
         self._patience_s = patience_s
         self._has_answered = False
-        self.is_healthy = False
         self._failing_since: float | None = None
         self._probes = 0
         self._next_probe_at = math.inf
@@ -86,7 +82,7 @@ class CircuitBreaker(Cooldown):
 
     def record_answer(self) -> bool:
         """Note that the provider answered, with whatever status; return whether that closed an open breaker."""
-        self._has_answered = self.is_healthy = True
+        self._has_answered = True
         if self._failing_since is None:
             return False
         self._failing_since, self._probes = None, 0
@@ -96,7 +92,6 @@ class CircuitBreaker(Cooldown):
         """Note why an attempt failed; return whether an outage explains it, so that the attempt does not count."""
         if not isinstance(error, ConnectError) or not error.retryable:
             return False
-        self.is_healthy = False
         if self._failing_since is None:
             self._failing_since = now
             self._next_probe_at = now + self._pause_s()

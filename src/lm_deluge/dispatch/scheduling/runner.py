@@ -309,8 +309,7 @@ class Runner:
         return self._breakers[route.model].record_failure(error, self.now())
 
     def _record_answer(self, model: str) -> None:
-        breaker = self._breakers[model]
-        if not breaker.is_healthy and breaker.record_answer():
+        if self._breakers[model].record_answer():
             self._is_reachable.set()
             self._is_reachable = asyncio.Event()
 
