@@ -10,12 +10,11 @@ import re
 from collections.abc import Callable
 from typing import ClassVar, Protocol
 
-import msgspec
-
 from lm_deluge.adapters.errors import classify_in_band
 from lm_deluge.errors import APIError, ContentTypeError, DelugeError, ProtocolError, ResponseLimitError, TruncatedError
 from lm_deluge.events import Event
 from lm_deluge.wire.sse import ServerSentEvent, SSEDecoder
+from lm_deluge.wire.tolerant_json import NotJSONError, decode_json
 
 __all__ = ["BodyDecoder", "Framing", "Payload", "in_band_error", "not_json"]
 
@@ -288,8 +287,8 @@ def not_json(frame: ServerSentEvent) -> ProtocolError:
 def in_band_error(frame: ServerSentEvent) -> APIError:
     """Return the error for a frame that contains an error object, in a response with status 200."""
     try:
-        payload = msgspec.json.decode(frame.text)
-    except (msgspec.DecodeError, RecursionError):
+        payload = decode_json(frame.data)
+    except NotJSONError:
         payload = frame.text
     error = classify_in_band(payload)
     error.billed = "maybe"

@@ -335,7 +335,7 @@ def test_a_plain_answer() -> None:
         ),
         MediaDelta("image/png", "QUJD"),
         UsageReported(Usage(input_tokens=1, output_tokens=2, raw={"inputTokens": 1, "outputTokens": 2})),
-        ResponseFinished("tool_calls", "tool_use"),
+        ResponseFinished("tool_calls", "tool_use", ("wrong_type",)),
     ]
 
 

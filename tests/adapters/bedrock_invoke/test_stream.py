@@ -114,7 +114,7 @@ def test_command_r() -> None:
     assert events[1:3] == [TextDelta("abc"), Citation(start=0, end=3, raw=source)]
     (call,) = [each for each in events if isinstance(each, ToolCallFinished)]
     assert (call.name, call.arguments) == ("f", {"a": 1})
-    assert events[-1] == ResponseFinished("tool_calls", "COMPLETE")
+    assert events[-1] == ResponseFinished("tool_calls", "COMPLETE", ("wrong_type",))
 
 
 def test_claude() -> None:
@@ -309,7 +309,7 @@ def test_what_is_not_known_is_passed_over() -> None:
     body += chunks({"outputText": "b", "completionReason": "NEW", **METRICS})
     response = decode_body(API, body)
     assert (response.completion, response.finish_reason) == ("ab", "stop")
-    assert response.warnings == ("unknown_finish_reason",)
+    assert response.warnings == ("unknown_finish_reason", "wrong_type")
 
 
 def test_a_first_chunk_that_says_nothing() -> None:

@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModelW
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
 
 from lm_deluge.adapters.adapter import Call
@@ -46,19 +47,28 @@ class BedrockInvoke:
 
     def decoder(self, call: Call) -> BodyDecoder:
         """Return a new decoder for the response to `call`, streamed or not."""
+        payload = _payload_for(call)
         return BodyDecoder(
-            InvokePayload(call.provider.opaque_owner, call.model.id),
-            lambda body: self.parse_response(call, body),
+            payload,
+            partial(_read_document, payload),
             max_event_bytes=call.max_event_bytes,
             framing=EventStreamDecoder,
         )
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
         """Return the events of a response that is not streamed."""
-        events: list[Event] = []
-        InvokePayload(call.provider.opaque_owner, call.model.id).read_document(body, events)
-        return events
+        return _read_document(_payload_for(call), body)
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         """Return the exception for an HTTP error response."""
         return classify_bedrock_error(status, headers, body)
+
+
+def _payload_for(call: Call) -> InvokePayload:
+    return InvokePayload(call.provider.opaque_owner, call.model.id)
+
+
+def _read_document(payload: InvokePayload, body: bytes) -> list[Event]:
+    events: list[Event] = []
+    payload.read_document(body, events)
+    return events

@@ -10,7 +10,7 @@ from __future__ import annotations
 import binascii
 import re
 from binascii import a2b_base64
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -19,12 +19,12 @@ from lm_deluge.adapters.bedrock_converse.errors import maybe_document_error, str
 from lm_deluge.adapters.bedrock_converse.stream import ConversePayload
 from lm_deluge.adapters.bedrock_converse.usage import read_metrics
 from lm_deluge.adapters.bedrock_invoke.text_models import TextPayload
-from lm_deluge.adapters.body_decoder import Payload, not_json
+from lm_deluge.adapters.body_decoder import not_json
 from lm_deluge.adapters.openai_chat.stream import ChatPayload
 from lm_deluge.errors import ProtocolError
 from lm_deluge.events import Event, UsageReported
 from lm_deluge.wire.sse import ServerSentEvent
-from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder
+from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, decode_json
 
 __all__ = ["InvokePayload"]
 
@@ -52,16 +52,20 @@ _CONVERSE = re.compile(rb'\s*\{\s*"(messageStart|contentBlock(?:Start|Delta|Stop
 _METRICS = b"amazon-bedrock-invocationMetrics"
 
 
+_Inner: TypeAlias = ConversePayload | TextPayload | AnthropicPayload | ChatPayload
+
+
 class InvokePayload:
     """The state machine of one response: unwraps the chunks and passes them to the payload of the model's format."""
 
     def __init__(self, provider: str, model: str) -> None:
         self._provider = provider
         self._model = model
-        self._inner: Payload | None = None
+        self._inner: _Inner | None = None
         self._has_usage = False
         self._is_started = False
         self._ignored = 0
+        self._skipped: list[Any] = []  # values of wrong types in chunks before the format is known
 
     @property
     def is_finished(self) -> bool:
@@ -113,7 +117,7 @@ class InvokePayload:
             ProtocolError: The body is not a response of a known format.
             APIError: The body is an error document.
         """
-        payload = _payload_for_document(body, self._provider, self._model)
+        payload = self._inner = _payload_for_document(body, self._provider, self._model)
         if isinstance(payload, ConversePayload | TextPayload):
             payload.read_document(body, events)
             return
@@ -124,10 +128,14 @@ class InvokePayload:
         if isinstance(payload, ChatPayload):
             payload.finish_document(events)
 
+    def skip_value(self, value: Any) -> None:
+        """Remember a value of a wrong type in the chunk around a frame; the frame itself counts as ignored."""
+        self._skipped.append(value)
+
     def _unwrap(self, frame: ServerSentEvent) -> bytes | None:
         """Return the data in a chunk, or None if the chunk has none."""
         try:
-            chunk = _CHUNKS.decode(frame.data)
+            chunk = _CHUNKS.decode(frame.data, self)
             return a2b_base64(chunk.bytes) if chunk is not None and chunk.bytes is not None else None
         except (NotJSONError, binascii.Error, ValueError):
             if self.is_complete:
@@ -138,6 +146,11 @@ class InvokePayload:
         if self._inner is None:
             self._inner = _payload_for_chunk(data, self._provider, self._model)
         inner = self._inner
+        if self._skipped:
+            self._ignored -= len(self._skipped)
+            for value in self._skipped:
+                inner.skip_value(value)
+            self._skipped = []
         if isinstance(inner, AnthropicPayload):
             kind = _TYPE.match(data)
             inner.handle(ServerSentEvent(data, kind[1].decode() if kind else ""), events)
@@ -179,14 +192,14 @@ def _with_finish_reason(data: bytes) -> bytes:
     if b'"stop_reason"' not in data or b'"finish_reason"' in data:
         return data
     try:
-        chunk = msgspec.json.decode(data)
+        chunk = decode_json(data)
         choices = [{**choice, "finish_reason": choice.get("stop_reason")} for choice in chunk["choices"]]
         return msgspec.json.encode({**chunk, "choices": choices})
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError, KeyError, TypeError):
+    except (NotJSONError, AttributeError, KeyError, TypeError):
         return data
 
 
-def _payload_for_chunk(data: bytes, provider: str, model: str) -> Payload:
+def _payload_for_chunk(data: bytes, provider: str, model: str) -> _Inner:
     """Return the payload for the stream that starts with this chunk."""
     if _CONVERSE.match(data):
         return ConversePayload(provider)
@@ -219,9 +232,7 @@ class _DocumentShape(msgspec.Struct, gc=False):
 _DOCUMENTS = TolerantDecoder(_DocumentShape)
 
 
-def _payload_for_document(
-    body: bytes, provider: str, model: str
-) -> ConversePayload | TextPayload | AnthropicPayload | ChatPayload:
+def _payload_for_document(body: bytes, provider: str, model: str) -> _Inner:
     """Return the payload for a response that is not streamed.
 
     Raises:

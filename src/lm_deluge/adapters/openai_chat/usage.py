@@ -10,7 +10,7 @@ from typing import Any
 
 from lm_deluge.usage import Usage
 
-__all__ = ["merge_usage", "read_usage"]
+__all__ = ["read_usage"]
 
 # The fields in which hosts report each number, most reliable first; a dot separates an object from its field.
 _FIELDS: dict[str, tuple[str, ...]] = {
@@ -62,11 +62,6 @@ def _find(raw: dict[str, Any], paths: tuple[tuple[str, str], ...]) -> int | None
         if value is not None and (count := _count(value)) is not None:
             return count
     return None
-
-
-def merge_usage(before: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
-    """Merge two usage objects of one response: the last value of each field that is not null wins, without summing."""
-    return {**(before or {}), **{name: value for name, value in new.items() if value is not None}}
 
 
 def read_usage(raw: dict[str, Any], service_tier: str | None = None) -> Usage:

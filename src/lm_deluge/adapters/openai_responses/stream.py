@@ -158,7 +158,7 @@ class ResponsesPayload(TypedPayload):
 
     def handle_document(self, body: bytes, events: list[Event]) -> None:
         """Decode a plain response. It has the same structure as the response in the last event of a stream."""
-        response = _DOCUMENT.decode(body)
+        response = _DOCUMENT.decode(body, self)
         if response is not None:
             # After a broken stream all items are read again; `_emitted` prevents repeated text.
             self._kinds.clear()
@@ -316,9 +316,8 @@ class ResponsesPayload(TypedPayload):
         self._cite(self._piece_key(event, "text", event.content_index), event.annotation, events)
 
     def _cite(self, piece_key: tuple[Any, ...], raw: Any, events: list[Event]) -> None:
-        source = convert_tolerantly(raw, _Source)
+        source = convert_tolerantly(raw, _Source, self)
         if source is None:
-            self.ignored += 1
             return
         fields = (str(raw.get(name)) for name in ("type", "file_id", *_Source.__struct_fields__))
         identity = (piece_key, *fields)
@@ -334,7 +333,7 @@ class ResponsesPayload(TypedPayload):
     def end_part(self, event: _Delta, events: list[Event]) -> None:
         """Decode a finished piece of a message."""
         self._set_cursor(event.sequence_number)
-        piece = convert_tolerantly(event.part, _Piece)
+        piece = convert_tolerantly(event.part, _Piece, self)
         if piece is not None:
             self._finish_piece(self._key(event), event.content_index or 0, piece, events)
 
@@ -395,8 +394,8 @@ class ResponsesPayload(TypedPayload):
         self.calls.finish(events, key)
 
     def _finish_message(self, key: _Key, item: dict[str, Any], events: list[Event]) -> None:
-        for index, raw in enumerate(_list(item.get("content"))):
-            piece = convert_tolerantly(raw, _Piece)
+        for index, raw in enumerate(self.list_of(item, "content")):
+            piece = convert_tolerantly(raw, _Piece, self)
             if piece is not None:
                 self._finish_piece(key, index, piece, events)
 
@@ -414,8 +413,8 @@ class ResponsesPayload(TypedPayload):
 
     def _finish_reasoning(self, key: _Key, item: dict[str, Any], events: list[Event]) -> None:
         for name, field in (("summary", "summary"), ("reasoning", "content")):
-            for index, raw in enumerate(_list(item.get(field))):
-                piece = convert_tolerantly(raw, _Piece)
+            for index, raw in enumerate(self.list_of(item, field)):
+                piece = convert_tolerantly(raw, _Piece, self)
                 if piece is not None:
                     self._reason((key, name, index), None, piece.text, events)
 
@@ -441,10 +440,6 @@ class ResponsesPayload(TypedPayload):
 
     def _piece_key(self, event: _Delta, kind: str, index: int | None) -> tuple[Any, ...]:
         return (self._key(event), kind, index or 0)
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 _DOCUMENT = TolerantDecoder(_Response)
