@@ -166,6 +166,10 @@ class BodyDecoder:
 
     def feed(self, data: bytes) -> list[Event]:
         """Decode the next bytes; return the events that they complete."""
+        events: list[Event] = []
+        if self._is_known and self._document is None:  # nearly all reads
+            self._run(data, events)
+            return events
         if not self._is_known:
             self._head = (self._head + data).lstrip(_BLANK)
             if not self._is_head_enough():

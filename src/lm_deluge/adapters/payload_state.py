@@ -62,10 +62,13 @@ class PayloadState:
 
     def objects_of(self, values: list[Any]) -> list[dict[str, Any]]:
         """Return the objects in a list; other values are skipped."""
+        found = []
         for value in values:
-            if not isinstance(value, dict):
+            if isinstance(value, dict):
+                found.append(value)
+            else:
                 self.skip_value(value)
-        return [value for value in values if isinstance(value, dict)]
+        return found
 
     def maybe_handle_tail(self, frame: ServerSentEvent, events: list[Event]) -> None:
         """Decode the unterminated last frame if it is an end mark or complete JSON; else count it as ignored."""

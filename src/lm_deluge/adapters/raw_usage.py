@@ -17,10 +17,8 @@ def merge_usage(before: dict[str, Any] | None, new: dict[str, Any]) -> dict[str,
 
     Once there are 200 fields, others are left out. The result is a new object, or `new` itself.
     """
-    known = {name: value for name, value in new.items() if value is not None}
-    if not before:
-        return new if len(known) == len(new) else known
-    if before.keys() <= known.keys():
+    known = new if None not in new.values() else {name: value for name, value in new.items() if value is not None}
+    if not before or before.keys() <= known.keys():
         return known
     merged = dict(islice(before.items(), _MOST_FIELDS))
     for name, value in known.items():

@@ -74,7 +74,8 @@ class EventStreamDecoder:
             position = self._cut(data, frames)
         except ProtocolError as error:
             self.error = error
-        else:
+            return frames
+        if position < len(data):
             self._rest += data[position:]
         return frames
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import binascii
 import re
 from binascii import a2b_base64
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import msgspec
@@ -62,7 +63,6 @@ class InvokePayload:
         self._provider = provider
         self._model = model
         self._inner: _Inner | None = None
-        self._has_usage = False
         self._is_started = False
         self._ignored = 0
         self._skipped: list[Any] = []  # values of wrong types in chunks before the format is known
@@ -145,29 +145,36 @@ class InvokePayload:
     def _forward(self, data: bytes, events: list[Event]) -> None:
         if self._inner is None:
             self._inner = _payload_for_chunk(data, self._provider, self._model)
-        inner = self._inner
         if self._skipped:
-            self._ignored -= len(self._skipped)
-            for value in self._skipped:
-                inner.skip_value(value)
-            self._skipped = []
-        if isinstance(inner, AnthropicPayload):
-            kind = _TYPE.match(data)
-            inner.handle(ServerSentEvent(data, kind[1].decode() if kind else ""), events)
-        elif isinstance(inner, ConversePayload):
-            inner.handle_wrapped(data, events)
-        elif isinstance(inner, ChatPayload):
-            before = len(events)
-            inner.handle(ServerSentEvent(_with_finish_reason(data)), events)
-            self._has_usage = self._has_usage or any(isinstance(event, UsageReported) for event in events[before:])
-            if _METRICS in data:
-                self._end_chat(inner, data, events)
-        else:
-            before = len(events)
-            inner.handle(ServerSentEvent(data), events)
-            if len(events) == before and not self._is_started:
-                # A chunk without events does not show the format either.
-                self._ignored, self._inner = self.ignored, None
+            self._report_skipped(self._inner)
+        _FORWARDERS[type(self._inner)](self, self._inner, data, events)
+
+    def _report_skipped(self, inner: _Inner) -> None:
+        self._ignored -= len(self._skipped)
+        for value in self._skipped:
+            inner.skip_value(value)
+        self._skipped = []
+
+    def _forward_claude(self, inner: AnthropicPayload, data: bytes, events: list[Event]) -> None:
+        kind = _TYPE.match(data)
+        inner.handle(ServerSentEvent(data, kind[1].decode() if kind else ""), events)
+
+    def _forward_nova(self, inner: ConversePayload, data: bytes, events: list[Event]) -> None:
+        inner.handle_wrapped(data, events)
+
+    def _forward_chat(self, inner: ChatPayload, data: bytes, events: list[Event]) -> None:
+        if b'"stop_reason"' in data:
+            data = _with_finish_reason(data)
+        inner.handle_plain([data], events)
+        if _METRICS in data:
+            self._end_chat(inner, data, events)
+
+    def _forward_text(self, inner: TextPayload, data: bytes, events: list[Event]) -> None:
+        before = len(events)
+        inner.handle(ServerSentEvent(data), events)
+        if len(events) == before and not self._is_started:
+            # A chunk without events does not show the format either.
+            self._ignored, self._inner = self.ignored, None
         self._is_started = self._is_started or bool(events)
 
     def _end_chat(self, inner: ChatPayload, data: bytes, events: list[Event]) -> None:
@@ -179,9 +186,17 @@ class InvokePayload:
         except NotJSONError:  # the response is already complete, so the frame may be ignored
             return
         if shape is not None and shape.metrics is not None:
-            if not self._has_usage:
+            if not inner.has_usage:
                 events.append(UsageReported(read_metrics(shape.metrics)))
             inner.finish_document(events)
+
+
+_FORWARDERS: dict[type, Callable[[InvokePayload, Any, bytes, list[Event]], None]] = {
+    AnthropicPayload: InvokePayload._forward_claude,  # noqa: SLF001 - the table needs the class
+    ConversePayload: InvokePayload._forward_nova,  # noqa: SLF001
+    ChatPayload: InvokePayload._forward_chat,  # noqa: SLF001
+    TextPayload: InvokePayload._forward_text,  # noqa: SLF001
+}
 
 
 def _with_finish_reason(data: bytes) -> bytes:
@@ -189,7 +204,7 @@ def _with_finish_reason(data: bytes) -> bytes:
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-mistral-chat-completion.html (2026-11)
     """
-    if b'"stop_reason"' not in data or b'"finish_reason"' in data:
+    if b'"finish_reason"' in data:
         return data
     try:
         chunk = decode_json(data)

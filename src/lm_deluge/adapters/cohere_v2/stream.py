@@ -206,21 +206,25 @@ class CoherePayload(TypedPayload):
 
     def _citations(self, raw: JSON) -> list[Citation]:
         """Return one `Citation` for each source of a citation."""
-        is_text = raw.get("type") in (None, "TEXT_CONTENT")  # other types have offsets into the plan or a thought
-        start, end = (self._whole(raw, name) if is_text else None for name in ("start", "end"))
+        start = end = None
+        if raw.get("type") in (None, "TEXT_CONTENT"):  # other types have offsets into the plan or a thought
+            start, end = self._whole(raw, "start"), self._whole(raw, "end")
+        sources = self.list_of(raw, "sources")
+        if not sources:
+            return [Citation(None, None, start, end, raw)]
         found = []
-        others = {name: value for name, value in islice(raw.items(), _MOST_FIELDS) if name != "sources"}
-        for source in self.list_of(raw, "sources") or [None]:
-            document = {} if source is None else (convert_tolerantly(source, _Source, self) or _Source()).document or {}
+        fields = raw if len(raw) <= _MOST_FIELDS else dict(islice(raw.items(), _MOST_FIELDS))
+        for source in sources:
+            document = (convert_tolerantly(source, _Source, self) or _Source()).document or {}
             url, title = self.text_of(document, "url") or None, self.text_of(document, "title") or None
-            only = raw if source is None else {**others, "sources": [source]}
-            found.append(Citation(url, title, start, end, only))
+            found.append(Citation(url, title, start, end, {**fields, "sources": [source]}))
         return found
 
     def _whole(self, raw: JSON, name: str) -> int | None:
-        count = _whole(raw.get(name))
-        if count is None and raw.get(name) is not None:
-            self.skip_value(raw[name])
+        value = raw.get(name)
+        count = _whole(value)
+        if count is None and value is not None:
+            self.skip_value(value)
         return count
 
     def pass_over(self, event: Any, events: list[Event]) -> None:

@@ -7,7 +7,6 @@ https://ai.google.dev/api/generate-content#GroundingMetadata (read 2026-11): pos
 from __future__ import annotations
 
 from bisect import bisect
-from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -36,9 +35,6 @@ class _Annotation(msgspec.Struct, gc=False):
     title: str | None = None
     file_name: str | None = None
     name: str | None = None
-
-
-class _ByteRange(msgspec.Struct, gc=False):
     start_index: int | None = None
     end_index: int | None = None
 
@@ -85,7 +81,9 @@ class CitationCollector:
         self._report = report
         self._pieces: list[str] = []  # of the text, not encoded yet
         self._encoded = bytearray()
-        self._blocks: list[tuple[int, int]] = [(0, 0)]  # start of each block of text, in bytes and in characters
+        self._length = 0  # in characters
+        self._starts = [0]  # of the blocks of text, in bytes
+        self._characters_before = [0]  # each of these blocks
         self._emitted: set[tuple[str | None, str | None, int | None, int | None]] = set()
         self._uncited: dict[tuple[str | None, str | None], Any] = {}  # sources that support no range of text so far
         self._last: GroundingMetadata | None = None  # metadata whose ranges were all within the text
@@ -130,9 +128,8 @@ class CitationCollector:
         """Emit the citation of an annotation of the Interactions API: a page, a file or a place on a map."""
         found = convert_tolerantly(raw, _Annotation, self._report)
         if found is not None:
-            segment = convert_tolerantly(raw, _ByteRange, self._report) or _ByteRange()
             url, title = found.url or found.document_uri, found.title or found.file_name or found.name
-            span = self._range(_Segment(segment.start_index, segment.end_index))
+            span = self._range(_Segment(found.start_index, found.end_index))
             self._emit(Citation(url, title, *span, raw), events)
 
     def finish(self, events: list[Event]) -> None:
@@ -155,7 +152,8 @@ class CitationCollector:
         """
         if segment is None or segment.end_index is None:
             return None, None
-        self._encode()
+        if self._pieces:
+            self._encode()
         start, end = max(segment.start_index or 0, 0), max(segment.end_index, 0)
         wanted = (segment.text or "").encode("utf-8", "surrogatepass")
         if wanted and self._encoded[start:end] != wanted:
@@ -182,15 +180,20 @@ class CitationCollector:
         text = "".join(self._pieces)
         self._pieces.clear()
         for start in range(0, len(text), _BLOCK):
+            if self._length - self._characters_before[-1] >= _BLOCK:
+                self._starts.append(len(self._encoded))
+                self._characters_before.append(self._length)
             block = text[start : start + _BLOCK]
             self._encoded += block.encode("utf-8", "surrogatepass")
-            self._blocks.append((len(self._encoded), self._blocks[-1][1] + len(block)))
+            self._length += len(block)
 
     def _characters(self, size: int) -> int:
         """Return the number of characters in the first `size` bytes of the text."""
         size = min(size, len(self._encoded))
-        at, before = self._blocks[bisect(self._blocks, size, key=itemgetter(0)) - 1]
-        return before + len(self._encoded[at:size].decode("utf-8", "ignore"))
+        if self._length == len(self._encoded):  # all ASCII
+            return size
+        at = bisect(self._starts, size) - 1
+        return self._characters_before[at] + len(self._encoded[self._starts[at] : size].decode("utf-8", "ignore"))
 
     def _source_of(self, chunk: Any) -> _Source:
         """Return the source in a chunk, whose only key is its kind: `web`, `retrievedContext`, `maps`, `image`."""

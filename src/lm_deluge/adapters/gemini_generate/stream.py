@@ -114,6 +114,7 @@ class _Chunk(msgspec.Struct, gc=False, rename="camel"):
 
 
 _DECODER = TolerantDecoder(_Chunk)
+_decode_typed = _DECODER.decode_typed
 
 # https://ai.google.dev/api/generate-content#FinishReason and the SDK's types (google-genai 3.6).
 _FINISH_REASONS: dict[str, FinishReason] = {
@@ -162,6 +163,15 @@ class GeminiPayload(PayloadState):
     def handle_plain(self, payloads: list[bytes], events: list[Event]) -> None:
         """Handle the data of frames without a type, all from one read."""
         for data in payloads:
+            if not self.is_finished:
+                try:
+                    chunk = _decode_typed(data)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                    pass
+                else:
+                    if not chunk.error:
+                        self._add_chunk(chunk, events)
+                        continue
             self.handle(ServerSentEvent(data), events)
 
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:

@@ -41,10 +41,10 @@ _counts_of = attrgetter(
 _NONE = (None,) * 6
 
 
-def _sum_of(details: list[_Modality] | None, modality: str) -> int | None:
+def _sum_of(details: list[_Modality], modality: str) -> int | None:
     """Return the number of tokens of a modality, which has its own price, or None if there are none."""
     count = 0
-    for each in details or ():
+    for each in details:
         if each.modality == modality:
             count += each.token_count or 0
     return count or None
@@ -58,14 +58,15 @@ def maybe_read_usage(raw: dict[str, Any]) -> Usage | None:
     counts = convert_tolerantly(raw, _Counts) or _Counts()
     if _counts_of(counts) == _NONE:
         return None
+    prompt, cache, output = counts.prompt_tokens_details, counts.cache_tokens_details, counts.candidates_tokens_details
     return Usage(
         input_tokens=(counts.prompt_token_count or 0) + (counts.tool_use_prompt_token_count or 0),
         output_tokens=(counts.candidates_token_count or 0) + (counts.thoughts_token_count or 0),
         cache_read_tokens=counts.cached_content_token_count,
         reasoning_tokens=counts.thoughts_token_count,
-        input_audio_tokens=_sum_of(counts.prompt_tokens_details, "AUDIO"),
-        cache_read_audio_tokens=_sum_of(counts.cache_tokens_details, "AUDIO"),
-        output_audio_tokens=_sum_of(counts.candidates_tokens_details, "AUDIO"),
-        output_image_tokens=_sum_of(counts.candidates_tokens_details, "IMAGE"),
+        input_audio_tokens=_sum_of(prompt, "AUDIO") if prompt else None,
+        cache_read_audio_tokens=_sum_of(cache, "AUDIO") if cache else None,
+        output_audio_tokens=_sum_of(output, "AUDIO") if output else None,
+        output_image_tokens=_sum_of(output, "IMAGE") if output else None,
         raw=raw,
     )

@@ -60,6 +60,7 @@ class _Counts(msgspec.Struct, gc=False):
     total_cached_tokens: int | None = None
 
 
+_NO_COUNTS = _Counts()
 _EVENT = TolerantDecoder(_Event)
 _MEDIA_TYPES = {"image": "image/*", "audio": "audio/*", "video": "video/*", "document": "application/octet-stream"}
 _UNFINISHED = ("in_progress", "queued")
@@ -127,8 +128,11 @@ class InteractionsPayload(TypedPayload):
         """Handle a delta of a step."""
         index, delta = event.index or 0, event.delta
         if delta is not None:
-            self.start(events)
-            step = self._steps.setdefault(index, {"type": "model_output"})
+            if not self._is_started:
+                self.start(events)
+            step = self._steps.get(index)
+            if step is None:
+                step = self._steps[index] = {"type": "model_output"}
             self._apply(delta, step, events, index)
         self._count(event, events)
 
@@ -162,12 +166,12 @@ class InteractionsPayload(TypedPayload):
         super().end(events)
 
     def _apply(self, delta: JSON, step: JSON, events: list[Event], index: int) -> None:
-        kind = self.text_of(delta, "type")
+        kind = delta.get("type")
         if kind == "text":
             self._add_text(delta, events)
         elif kind == "arguments_delta":
             self.calls.add(events, index, self.text_of(delta, "arguments"))
-        elif kind in _DELTAS:
+        elif isinstance(kind, str) and kind in _DELTAS:
             _DELTAS[kind](self, delta, index, events)
         elif step.get("type") not in ("model_output", "thought", "function_call"):
             self._merge(index, step, delta)
@@ -251,8 +255,9 @@ class InteractionsPayload(TypedPayload):
             events.append(ProviderPart(self.provider, kind, step))
 
     def _count(self, event: _Event, events: list[Event]) -> None:
-        metadata = event.metadata or _Metadata()
-        raw = event.usage or metadata.total_usage or metadata.usage
+        raw = event.usage
+        if not raw and event.metadata is not None:
+            raw = event.metadata.total_usage or event.metadata.usage
         usage = None if raw is None else _read_usage(raw)
         if usage is not None:
             self.start(events)
@@ -309,8 +314,8 @@ def check_document(interaction: Interaction | None, body: bytes) -> Interaction:
 
 
 def _read_usage(raw: JSON) -> Usage | None:
-    counts = convert_tolerantly(raw, _Counts) or _Counts()
-    if counts == _Counts():
+    counts = convert_tolerantly(raw, _Counts) or _NO_COUNTS
+    if counts == _NO_COUNTS:
         return None
     return Usage(
         input_tokens=(counts.total_input_tokens or 0) + (counts.total_tool_use_tokens or 0),

@@ -135,18 +135,22 @@ class _PlainChoice(msgspec.Struct, gc=False):
 
 
 class _PlainChunk(msgspec.Struct, gc=False):
-    """A chunk with text only: decoding fails if any other field has a value.
+    """A chunk with text, and at most usage and sources beside it: decoding fails if any other field has a value.
 
     Fast path: nearly all chunks are of this kind, and msgspec checks them without Python code.
     """
 
     choices: tuple[_PlainChoice]
-    usage: None = None
+    id: str | None = None  # read to notice a wrong type, as the other path does
+    model: str | None = None
+    object: str | None = None
+    usage: dict[str, Any] | None = None
     x_groq: None = None
     error: None = None
     detail: None = None
-    citations: None = None
-    search_results: None = None
+    citations: list[Any] | None = None
+    search_results: list[Any] | None = None
+    service_tier: str | None = None
 
 
 _decode_plain = msgspec.json.Decoder(_PlainChunk).decode
@@ -201,6 +205,11 @@ class ChatPayload(PayloadState):
         return self._calls is not None and self._calls.has_calls
 
     @property
+    def has_usage(self) -> bool:
+        """Whether usage was received."""
+        return self._usage is not None
+
+    @property
     def is_complete(self) -> bool:
         """Whether the finish reason or the end mark was received."""
         return self._reason is not None or self._is_marked
@@ -210,10 +219,14 @@ class ChatPayload(PayloadState):
         for data in payloads:
             if self._is_plain:
                 try:
-                    events.append(TextDelta(_decode_plain(data).choices[0].delta.content))
-                    continue
+                    chunk = _decode_plain(data)
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                     self._is_plain = False
+                else:
+                    events.append(TextDelta(chunk.choices[0].delta.content))
+                    if chunk.usage or chunk.citations or chunk.search_results or chunk.service_tier:
+                        self._add_extras(chunk, events)
+                    continue
             self.handle(ServerSentEvent(data), events)
 
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
@@ -269,6 +282,10 @@ class ChatPayload(PayloadState):
                 # Skip further candidates (n > 1): only a user's `extra_body` can request them.
                 if not choice.index:
                     self._add_choice(choice, events)
+        self._add_extras(chunk, events)
+
+    def _add_extras(self, chunk: _Chunk | _PlainChunk, events: list[Event]) -> None:
+        """Decode what a chunk has beside its choices."""
         self._tier = chunk.service_tier or self._tier
         if chunk.usage is not None:
             self._add_usage(chunk.usage, events)
@@ -286,7 +303,7 @@ class ChatPayload(PayloadState):
             elif choice.text is not None:
                 self.skip_value(choice.text)
         else:
-            self._is_plain = bool(delta.content) and choice.logprobs is None
+            self._is_plain = bool(delta.content) and isinstance(delta.content, str) and choice.logprobs is None
             self._add_delta(delta, choice.logprobs, events)
         if choice.usage is not None:  # Moonshot reports usage inside the choice
             self._add_usage(choice.usage, events)

@@ -319,14 +319,14 @@ class ResponsesPayload(TypedPayload):
         source = convert_tolerantly(raw, _Source, self)
         if source is None:
             return
-        fields = (str(raw.get(name)) for name in ("type", "file_id", *_Source.__struct_fields__))
-        identity = (piece_key, *fields)
+        identity = (piece_key, str(raw.get("type")), str(raw.get("file_id")), *msgspec.structs.astuple(source))
         if identity in self._sources:
             return
         self._sources.add(identity)
         # The API's offsets are relative to the piece, ours to the text of the response.
         first = self._starts.get(piece_key, self._length)
-        start, end = (None if index is None else index + first for index in (source.start_index, source.end_index))
+        start = None if source.start_index is None else source.start_index + first
+        end = None if source.end_index is None else source.end_index + first
         self.start(events)
         events.append(Citation(source.url, source.title or source.filename, start, end, raw))
 
