@@ -377,13 +377,11 @@ class ResponsesPayload(TypedPayload):
             events.append(ProviderPart(self.provider, *opaque))
 
     def _start_call(self, key: _Key, item: dict[str, Any], events: list[Event]) -> None:
-        call_id = item.get("call_id") or item.get("id")
-        name = item.get("name")
         self.calls.start(
             events,
             key,
-            call_id if isinstance(call_id, str) else "",
-            name if isinstance(name, str) else "",
+            self.text_of(item, "call_id") or self.text_of(item, "id"),
+            self.text_of(item, "name"),
             custom=item.get("type") == "custom_tool_call",
         )
 
