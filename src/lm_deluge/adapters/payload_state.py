@@ -12,8 +12,6 @@ from lm_deluge.wire.tolerant_json import NotJSONError, decode_json
 
 __all__ = ["PayloadState"]
 
-_WRONG_TYPE = "wrong_type"
-
 
 class PayloadState:
     """Base class of the state machines, and the `SkipReport` of their decoders.
@@ -40,7 +38,10 @@ class PayloadState:
 
     def type_warnings(self) -> tuple[str, ...]:
         """Return the warning for `ResponseFinished` if a value of a wrong type was left out."""
-        return (_WRONG_TYPE,) if self._has_wrong_type else ()
+        found = []
+        if self._has_wrong_type:
+            found.append("wrong_type")
+        return tuple(found)
 
     def text_of(self, fields: Mapping[str, Any], name: str) -> str:
         """Return a text field of an object that is decoded without types; empty if it is missing or no text."""

@@ -87,7 +87,8 @@ class CitationCollector:
         self._emitted: set[tuple[str | None, str | None, int | None, int | None]] = set()
         self._uncited: dict[tuple[str | None, str | None], Any] = {}  # sources that support no range of text so far
         self._last: GroundingMetadata | None = None  # metadata whose ranges were all within the text
-        self._found_to = 0  # end of the last segment that was found by a search
+        self._found: dict[tuple[int, int, bytes], int] = {}  # positions of the segments that were found by a search
+        self._found_to = 0  # end of the last one
         self._failed_searches = 0
         self.search_suggestions = ""
 
@@ -157,7 +158,7 @@ class CitationCollector:
         start, end = max(segment.start_index or 0, 0), max(segment.end_index, 0)
         wanted = (segment.text or "").encode("utf-8", "surrogatepass")
         if wanted and self._encoded[start:end] != wanted:
-            found = self._search(wanted)
+            found = self._search(start, end, wanted)
             if found >= 0:
                 start, end = found, found + len(wanted)
         return self._characters(start), self._characters(end)
@@ -165,14 +166,18 @@ class CitationCollector:
     def _is_within(self, segment: _Segment | None) -> bool:
         return segment is None or (segment.end_index or 0) <= len(self._encoded)
 
-    def _search(self, wanted: bytes) -> int:
+    def _search(self, start: int, end: int, wanted: bytes) -> int:
         """Return the position of a segment's text, -1 if there is none. Segments are in the order of the text."""
+        known = self._found.get((start, end, wanted))
+        if known is not None:
+            return known
         found = self._encoded.find(wanted, self._found_to)
         if found < 0 and self._failed_searches < _MOST_FAILED_SEARCHES:
             found = self._encoded.find(wanted)
             self._failed_searches += found < 0
         if found >= 0:
             self._found_to = found + len(wanted)
+            self._found[start, end, wanted] = found
         return found
 
     def _encode(self) -> None:

@@ -80,6 +80,7 @@ _REASONS = {
     "error": "The provider ended the answer because of an internal error.",
 }
 _WARNINGS = {
+    "wrong_type": "The provider sent values of unexpected types, which are left out of the answer.",
     "other_model": "A different model answered than the requested model.",
     "buffered_upstream": "A proxy buffered the answer and delivered it all at once.",
 }
@@ -88,6 +89,10 @@ _WARNINGS = {
 def notes_of(response: APIResponse) -> list[str]:
     """Return notices about an answer: an incomplete end, warnings, tool calls and sources."""
     notes = [_REASONS[response.finish_reason]] if response.finish_reason in _REASONS else []
+    details = response.finish_details or {}
+    for name in ("category", "explanation"):
+        if isinstance(details.get(name), str):
+            notes.append(f"The provider's {name}: {visible_line(details[name])}")
     notes += [_WARNINGS[warning] for warning in response.warnings if warning in _WARNINGS]
     for call in response.tool_calls:
         notes.append(f"The model calls the tool {visible_line(call.name)}({visible_line(call.arguments_text)}).")
