@@ -110,7 +110,8 @@ def find_model(name: str) -> ModelRow:
     """Return the row of a model.
 
     Args:
-        name: A model of the registry, or `provider:model` for any other model of a known provider.
+        name: A model of the registry, or `provider:model` for any other model of a known provider. `provider/model`
+            is understood for the models of that provider in the registry.
 
     Raises:
         UnknownModelError: The name is neither; the error lists the most similar names.
@@ -119,23 +120,62 @@ def find_model(name: str) -> ModelRow:
         >>> find_model("gpt-4o").price.output
         >>> find_model("ollama:my-model").provider
     """
+    registry = _registry()
+    row = _named_row(registry, name) or _row_of_path(registry, name)
+    if row is not None:
+        return row
+    provider_id, colon, wire_name = name.partition(":")
+    if colon and wire_name and "/" not in provider_id:
+        find_provider(provider_id)
+    near = _similar_models(registry, name)
+    hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    prefix, _, rest = name.partition("/")
+    example = f"{prefix}:{rest}" if rest and prefix in registry.providers else f"openai:{name}"
+    raise UnknownModelError(
+        f"there is no model {name!r} in the registry",
+        hint=f"{hint}Any model of a provider can be named as provider:model, {example} for example.",
+        suggestions=near,
+    )
+
+
+def _named_row(registry: _Registry, name: str) -> ModelRow | None:
+    """Return the row of a model of the registry, or of `provider:model`; None if the name is neither.
+
+    Raises:
+        UnknownModelError: The name is empty.
+    """
     if not isinstance(name, str) or not name.strip():
         raise UnknownModelError("the model's name is empty", hint='Write LLMClient("gpt-4o"), for example.')
-    registry = _registry()
     if name in registry.models:
         return registry.models[name]
     provider_id, colon, wire_name = name.partition(":")
-    if colon and wire_name and provider_id in registry.providers:
-        return _row_of_provider(registry, provider_id, wire_name, name)
-    if colon and wire_name:
-        find_provider(provider_id)
-    near = _nearest(name, registry.models)
-    hint = f"Did you mean {' or '.join(near)}? " if near else ""
-    raise UnknownModelError(
-        f"there is no model {name!r} in the registry",
-        hint=f"{hint}Any model of a provider can be named as provider:model, openai:{name} for example.",
-        suggestions=near,
-    )
+    is_provider = bool(colon and wire_name) and provider_id in registry.providers
+    return _row_of_provider(registry, provider_id, wire_name, name) if is_provider else None
+
+
+def _row_of_path(registry: _Registry, name: str) -> ModelRow | None:
+    """Return the row for `provider/model`, as LiteLLM and others write it; None unless that provider has that model.
+
+    A name such as `openai/gpt-oss-120b` is also that of a repository, whose model many hosts serve.
+    """
+    prefix, _, rest = name.partition("/")
+    own = registry.providers.get(prefix.lower())
+    if own is None:
+        return None
+    found = (registry.models.get(each) for each in (rest, f"{own.id}:{rest}"))
+    return next((row for row in found if row and _is_same_company(registry.providers[row.provider], own)), None)
+
+
+def _similar_models(registry: _Registry, name: str) -> tuple[str, ...]:
+    """Return the most similar names; for `vendor/model` those of the model."""
+    prefix, _, rest = name.partition("/")
+    if not rest:
+        return _nearest(name, registry.models)
+    own = registry.providers.get(prefix.lower())
+    if own is None:
+        return (rest,) if rest in registry.models else _nearest(name, registry.models)
+    served = {id: row for id, row in registry.models.items() if _is_same_company(registry.providers[row.provider], own)}
+    return _nearest(rest, served) or _nearest(f"{own.id}:{rest}", served) or _nearest(name, registry.models)
 
 
 def find_served_model(name: str, base_url: str | None) -> ModelRow:
@@ -144,12 +184,10 @@ def find_served_model(name: str, base_url: str | None) -> ModelRow:
     Raises:
         UnknownModelError: The name is unknown, and there is no base URL.
     """
-    if base_url is None or not isinstance(name, str) or not name.strip():
+    if base_url is None:
         return find_model(name)
-    try:
-        return find_model(name)
-    except UnknownModelError:
-        return ModelRow(id=name, name=name, provider=COMPATIBLE)
+    # At a host of the user's own, `openai/gpt-oss-120b` is the whole name of a model.
+    return _named_row(_registry(), name) or ModelRow(id=name, name=name, provider=COMPATIBLE)
 
 
 def _row_of_provider(registry: _Registry, provider_id: str, wire_name: str, name: str) -> ModelRow:
