@@ -199,6 +199,9 @@ def _choose_keys(settings: CommandOptions, names: Sequence[str]) -> tuple[str | 
             f"some models have a key, but there is none for {', '.join(row.id for row in without)}",
             hint="Set that key too, or remove the model from the command.",
         )
+    unasked = [row for row in without if row.id != _SIMULATOR]
+    if unasked:
+        _refuse_outside_terminal(unasked[0], find_provider(unasked[0].provider))
     return choices[0]
 
 
@@ -217,7 +220,6 @@ def _choose_key(settings: CommandOptions, row: ModelRow, provider: ProviderRow) 
     if is_elsewhere or provider.auth == "optional":
         return None, False, None
     names = " or ".join(provider.key_env)
-    _refuse_outside_terminal(row, provider)
     notice = (
         f"Simulator: no {names} is set, so the built-in simulator answers, not {visible_line(row.id)}. "
         f"To use the model, set its key: {setting_command(provider.key_env[0], 'your-key')}, or write "

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -33,14 +33,15 @@ def read_prompt(prompt: str | None, *, is_stdin_taken: bool = False) -> str:
     Raises:
         click.UsageError: There is no prompt, or it is not UTF-8 text.
     """
-    is_readable = sys.stdin is not None and not is_stdin_taken
-    if prompt is None and not (is_readable and not sys.stdin.isatty()):
+    stdin: TextIO | None = None if is_stdin_taken else sys.stdin
+    if prompt is None and (stdin is None or stdin.isatty()):
         raise click.UsageError("The prompt is missing. Give it as an argument, or pipe it in.")
     try:
-        if prompt is None or (prompt == STDIN and is_readable):
-            return sys.stdin.buffer.read().decode("utf-8")
+        if stdin is not None and prompt in (None, STDIN):
+            return stdin.buffer.read().decode("utf-8")
+        prompt = prompt or ""
         prompt.encode("utf-8")
-        piped = _read_pipe() if is_readable else ""
+        piped = "" if stdin is None else _read_pipe(stdin)
     except UnicodeError:
         raise click.UsageError(
             "The prompt is not UTF-8 text. To send what is piped in as a file: deluge stream -a - PROMPT."
@@ -50,16 +51,16 @@ def read_prompt(prompt: str | None, *, is_stdin_taken: bool = False) -> str:
     return f"{piped}{'' if piped.endswith(chr(10)) else chr(10)}\n{prompt}"
 
 
-def _read_pipe() -> str:
-    """Return the text of stdin if it is a pipe, a file or a socket, else an empty text: /dev/null is none of them."""
+def _read_pipe(stdin: TextIO) -> str:
+    """Return the text of `stdin` if it is a pipe, a file or a socket, else an empty text: /dev/null is none of them."""
     try:
-        mode = os.fstat(sys.stdin.fileno()).st_mode
+        mode = os.fstat(stdin.fileno()).st_mode
     except (OSError, ValueError, AttributeError):
         return ""
     if not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)):
         return ""
     with _notice_after(_PATIENCE_S, "Reading stdin until it ends; its text is put before the prompt."):
-        return sys.stdin.buffer.read().decode("utf-8")
+        return stdin.buffer.read().decode("utf-8")
 
 
 @contextlib.contextmanager

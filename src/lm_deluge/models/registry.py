@@ -29,6 +29,7 @@ __all__ = [
 
 SIMULATOR = "simulator"
 COMPATIBLE = "openai-compatible"
+_MOST_SUGGESTIONS = 3  # read at a glance
 _TAKEN = "Choose another id for the row, or pass replace=True."
 
 
@@ -130,7 +131,8 @@ def find_model(name: str) -> ModelRow:
     near = _similar_models(registry, name)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     prefix, _, rest = name.partition("/")
-    example = f"{prefix}:{rest}" if rest and prefix in registry.providers else f"openai:{name}"
+    host = prefix.lower() if prefix.lower() in registry.providers else ""
+    example = f"{host}:{rest}" if host and rest else f"{'openrouter' if rest else 'openai'}:{name}"
     raise UnknownModelError(
         f"there is no model {name!r} in the registry",
         hint=f"{hint}Any model of a provider can be named as provider:model, {example} for example.",
@@ -156,26 +158,34 @@ def _named_row(registry: _Registry, name: str) -> ModelRow | None:
 def _row_of_path(registry: _Registry, name: str) -> ModelRow | None:
     """Return the row for `provider/model`, as LiteLLM and others write it; None unless that provider has that model.
 
-    A name such as `openai/gpt-oss-120b` is also that of a repository, whose model many hosts serve.
+    A name such as `openai/gpt-oss-120b` is also that of a repository, whose model many hosts serve. A provider without
+    models in the registry is a server of the user, or a host of any model: its models are not known.
     """
     prefix, _, rest = name.partition("/")
     own = registry.providers.get(prefix.lower())
-    if own is None:
+    if own is None or not rest:
         return None
-    found = (registry.models.get(each) for each in (rest, f"{own.id}:{rest}"))
-    return next((row for row in found if row and _is_same_company(registry.providers[row.provider], own)), None)
+    served = _served_by(registry, own)
+    if not served and own.id not in (SIMULATOR, COMPATIBLE):
+        return _row_of_provider(registry, own.id, rest, f"{own.id}:{rest}")
+    return served.get(rest) or served.get(f"{own.id}:{rest}")
+
+
+def _served_by(registry: _Registry, own: ProviderRow) -> dict[str, ModelRow]:
+    return {id: row for id, row in registry.models.items() if _is_same_company(registry.providers[row.provider], own)}
 
 
 def _similar_models(registry: _Registry, name: str) -> tuple[str, ...]:
-    """Return the most similar names; for `vendor/model` those of the model."""
+    """Return the most similar names; for `vendor/model` those of the model, or the hosts that serve it."""
     prefix, _, rest = name.partition("/")
     if not rest:
         return _nearest(name, registry.models)
+    if rest in registry.models:
+        return (rest,)
+    hosted = tuple(id for id in registry.models if id.endswith(f":{name}"))
     own = registry.providers.get(prefix.lower())
-    if own is None:
-        return (rest,) if rest in registry.models else _nearest(name, registry.models)
-    served = {id: row for id, row in registry.models.items() if _is_same_company(registry.providers[row.provider], own)}
-    return _nearest(rest, served) or _nearest(f"{own.id}:{rest}", served) or _nearest(name, registry.models)
+    served = {} if own is None else _served_by(registry, own)
+    return hosted[:_MOST_SUGGESTIONS] or _nearest(rest, served) or _nearest(name, registry.models)
 
 
 def find_served_model(name: str, base_url: str | None) -> ModelRow:
@@ -214,7 +224,7 @@ def _is_same_company(one: ProviderRow, other: ProviderRow) -> bool:
 def _nearest(name: str, known: dict[str, Any]) -> tuple[str, ...]:
     import difflib
 
-    return tuple(difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5))
+    return tuple(difflib.get_close_matches(name.lower(), list(known), n=_MOST_SUGGESTIONS, cutoff=0.5))
 
 
 def list_models(*, provider: str | None = None, search: str = "") -> list[ModelRow]:
