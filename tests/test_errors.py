@@ -7,7 +7,7 @@ import copy
 import pickle
 import re
 import tomllib
-import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ from lm_deluge.errors import (
     TruncatedError,
     UnknownModelError,
     UnsupportedParameterError,
+    install_hint,
 )
 from lm_deluge.prompt.message import Message
 from lm_deluge.response import APIResponse

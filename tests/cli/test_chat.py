@@ -136,7 +136,7 @@ def test_a_file_that_cannot_be_resumed(serve, home, name, text, words):
 
 def test_every_kind_of_part_survives_a_saved_chat(tmp_path):
     image = Media(media_type="image/png", data=b"\x89PNG\xff")
-    call = ToolCallPart("c1", "f", {"a": 1}, '{"a": 1}')
+    call = ToolCallPart("c1", "f", '{"a": 1}', {"a": 1})
     messages = [
         Message("user", (TextPart("hi"), ImagePart(image), FilePart(image), AudioPart(image))),
         Message("assistant", (ReasoningPart("hm"), call, ProviderDataPart("openai", "x", {"y": [1]}))),

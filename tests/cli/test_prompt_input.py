@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -65,7 +66,7 @@ def test_what_is_piped_in_stands_before_the_prompt(stdin, tmp_path, is_file, pip
 
 
 def test_dev_null_is_no_pipe(monkeypatch):
-    with open(os.devnull) as null:
+    with Path(os.devnull).open() as null:
         monkeypatch.setattr("sys.stdin", null)
         assert read_prompt("explain") == "explain"
 

@@ -6,6 +6,7 @@ import pty
 import signal
 import sys
 import termios
+from pathlib import Path
 
 import pytest
 
@@ -67,13 +68,14 @@ def test_a_failed_answer_restores_the_echo(serve, home):
 
 
 def state_of(process_id: int) -> str:
-    with open(f"/proc/{process_id}/stat") as file:
-        return file.read().rpartition(")")[2].split()[0]
+    return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 def test_the_echo_is_on_while_the_command_is_suspended(serve, home):
-    with terminal("-c", SUSPENDED, home=home, program=[sys.executable], **reach(serve("word " * 500, pace=SLOW))) as tty:
+    with terminal(
+        "-c", SUSPENDED, home=home, program=[sys.executable], **reach(serve("word " * 500, pace=SLOW))
+    ) as tty:
         tty.expect("word")
         child = int(tty.expect(r"child=(\d+)").partition("child=")[2].split()[0])
         tty.send("\x1a")

@@ -198,7 +198,7 @@ def test_a_model_at_another_host_takes_what_it_takes_at_its_maker_s() -> None:
     ],
 )
 def test_a_slash_after_the_provider_is_understood(written: str, id: str) -> None:
-    assert find_model(written) == find_model(id)
+    assert registry.find_model(written) == registry.find_model(id)
 
 
 @pytest.mark.parametrize(
@@ -213,10 +213,10 @@ def test_a_slash_after_the_provider_is_understood(written: str, id: str) -> None
 )
 def test_a_name_of_another_vendor_names_the_right_model(written: str, suggested: str) -> None:
     with pytest.raises(UnknownModelError, match="Did you mean") as caught:
-        find_model(written)
+        registry.find_model(written)
     assert suggested in caught.value.suggestions
 
 
 def test_at_a_host_of_the_users_own_the_whole_name_is_the_models() -> None:
-    row = find_served_model("openai/gpt-4o", "http://127.0.0.1:8000/v1")
+    row = registry.find_served_model("openai/gpt-4o", "http://127.0.0.1:8000/v1")
     assert (row.name, row.provider) == ("openai/gpt-4o", "openai-compatible")

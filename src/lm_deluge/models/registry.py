@@ -30,6 +30,7 @@ __all__ = [
 SIMULATOR = "simulator"
 COMPATIBLE = "openai-compatible"
 _MOST_SUGGESTIONS = 3  # read at a glance
+_OTHER_SPELLING = 0.9  # similarity of claude-sonnet-4.5 and claude-sonnet-4-5; claude-sonnet-4.5 and -4-6 have less
 _TAKEN = "Choose another id for the row, or pass replace=True."
 
 
@@ -185,7 +186,8 @@ def _similar_models(registry: _Registry, name: str) -> tuple[str, ...]:
     hosted = tuple(id for id in registry.models if id.endswith(f":{name}"))
     own = registry.providers.get(prefix.lower())
     served = {} if own is None else _served_by(registry, own)
-    return hosted[:_MOST_SUGGESTIONS] or _nearest(rest, served) or _nearest(name, registry.models)
+    spellings = _nearest(rest, served, cutoff=_OTHER_SPELLING)
+    return (*spellings, *hosted)[:_MOST_SUGGESTIONS] or _nearest(rest, served) or _nearest(name, registry.models)
 
 
 def find_served_model(name: str, base_url: str | None) -> ModelRow:
@@ -221,10 +223,10 @@ def _is_same_company(one: ProviderRow, other: ProviderRow) -> bool:
     return (one.otel_name, one.key_env) == (other.otel_name, other.key_env)
 
 
-def _nearest(name: str, known: dict[str, Any]) -> tuple[str, ...]:
+def _nearest(name: str, known: dict[str, Any], *, cutoff: float = 0.5) -> tuple[str, ...]:
     import difflib
 
-    return tuple(difflib.get_close_matches(name.lower(), list(known), n=_MOST_SUGGESTIONS, cutoff=0.5))
+    return tuple(difflib.get_close_matches(name.lower(), list(known), n=_MOST_SUGGESTIONS, cutoff=cutoff))
 
 
 def list_models(*, provider: str | None = None, search: str = "") -> list[ModelRow]:

@@ -8,8 +8,13 @@ from hypothesis import strategies as st
 
 from lm_deluge.cli.render.escape import Escaper, visible, visible_line
 
-FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\u200b\u2060-\u2064\ufeff\U000e0000-\U000e007f]")
-INVISIBLE = "\u00ad\u034f\u115f\u180e\u200b\u200c\u200d\u200e\u200f\u2028\u202e\u2060\u2063\u2066\u3164\ufe00\ufe0f\ufeff\U000e0041\U000e0101"
+FORBIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\u200b\u2060-\u2064\ufeff\U000e0000-\U000e007f]"
+)
+INVISIBLE = (
+    "\u00ad\u034f\u115f\u180e\u200b\u200c\u200d\u200e\u200f\u2028\u202e\u2060\u2063\u2066\u3164"
+    "\ufe00\ufe0f\ufeff\U000e0041\U000e0101"
+)
 
 
 def test_no_control_character_is_left_in_any_text():
