@@ -11,7 +11,7 @@ __all__ = ["complete_model"]
 def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the models that start with a text, and the providers, which take any model of theirs.
 
-    bash takes a colon for the end of a word: after `groq:` it passes only what follows, and inserts only that.
+    bash takes a colon for the end of a word, unless COMP_WORDBREAKS has none: docs/command-line.md.
     """
     from lm_deluge.errors import DelugeError
     from lm_deluge.models.registry import list_models, list_providers

@@ -133,7 +133,8 @@ def find_model(name: str) -> ModelRow:
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     prefix, _, rest = name.partition("/")
     host = prefix.lower() if prefix.lower() in registry.providers else ""
-    example = f"{host}:{rest}" if host and rest else f"{'openrouter' if rest else 'openai'}:{name}"
+    other = f"openrouter:{name}" if rest else f"openai:{name}"  # the former names models as vendor/model
+    example = f"{host}:{rest}" if host and rest else other
     raise UnknownModelError(
         f"there is no model {name!r} in the registry",
         hint=f"{hint}Any model of a provider can be named as provider:model, {example} for example.",
