@@ -130,6 +130,7 @@ class _PlainChoice(msgspec.Struct, gc=False):
     delta: _PlainDelta
     index: Literal[0] = 0
     finish_reason: None = None
+    stop_reason: None = None  # Mistral's name of it at Bedrock
     logprobs: None = None
     usage: None = None
 

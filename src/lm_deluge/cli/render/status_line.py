@@ -129,9 +129,8 @@ def notes_of(response: APIResponse, *, is_quiet: bool = False) -> list[str]:
     """
     notes = [_REASONS[response.finish_reason]] if response.finish_reason in _REASONS else []
     details = response.finish_details or {}
-    for name in ("category", "explanation"):
-        if isinstance(details.get(name), str):
-            notes.append(f"The provider's {name}: {visible_line(details[name])}")
+    texts = {name: details.get(name) for name in ("category", "explanation")}
+    notes += [f"The provider's {name}: {visible_line(text)}" for name, text in texts.items() if isinstance(text, str)]
     if is_quiet:
         return notes
     notes += [_WARNINGS[warning] for warning in response.warnings if warning in _WARNINGS]
