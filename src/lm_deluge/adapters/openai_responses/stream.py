@@ -19,6 +19,7 @@ import msgspec
 from lm_deluge.adapters.errors import classify_in_band
 from lm_deluge.adapters.openai_chat.usage import read_usage
 from lm_deluge.adapters.openai_responses.items import opaque_of
+from lm_deluge.adapters.token_counts import add_usage
 from lm_deluge.adapters.typed_payload import Handlers, TypedPayload
 from lm_deluge.events import (
     Citation,
@@ -30,7 +31,6 @@ from lm_deluge.events import (
     RefusalDelta,
     TextDelta,
     TokenLogprob,
-    UsageReported,
 )
 from lm_deluge.wire.sse import ServerSentEvent
 from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_tolerantly
@@ -198,7 +198,7 @@ class ResponsesPayload(TypedPayload):
 
     def _add_usage(self, response: _Response, events: list[Event]) -> None:
         if response.usage:
-            events.append(UsageReported(read_usage(response.usage, response.service_tier)))
+            add_usage(read_usage(response.usage, response.service_tier), events)
 
     def _fail(self, response: _Response, events: list[Event]) -> None:
         self._add_usage(response, events)
