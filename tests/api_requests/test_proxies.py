@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lm_deluge.api_requests.proxies import find_proxy
+from lm_deluge.api_requests.credentials import find_proxy
 from lm_deluge.config import Secret
 from lm_deluge.errors import ConfigurationError
 

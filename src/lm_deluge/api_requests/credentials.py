@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from lm_deluge.api_requests.proxies import find_proxy
+from lm_deluge.api_requests import proxies
 from lm_deluge.config import Secret
 from lm_deluge.errors import ConfigurationError, DelugeError, MissingAPIKeyError
 from lm_deluge.models.rows import ModelRow, ProviderRow
@@ -26,6 +26,7 @@ __all__ = [
     "find_cache_folder",
     "find_key",
     "find_place",
+    "find_proxy",
     "google_environment",
     "has_key",
     "hide",
@@ -236,6 +237,23 @@ def _config_folder() -> Path:
     # By the specification, relative paths are ignored: https://specifications.freedesktop.org/basedir-spec/
     chosen = Path(os.environ.get("XDG_CONFIG_HOME", ""))
     return chosen if chosen.is_absolute() else Path(os.path.expanduser("~")) / ".config"  # noqa: PTH111 - never raises
+
+
+def find_proxy(url: str, explicit: Secret | None) -> Secret | None:
+    """Return the proxy for a URL: the explicit one, else that of the environment (`HTTPS_PROXY`, `NO_PROXY`, ...).
+
+    It is a secret, as it may contain a password.
+
+    Raises:
+        ConfigurationError: It is not the URL of an HTTP proxy.
+    """
+    found = explicit
+    if found is None:
+        names = [spelled for name in proxies.VARIABLES for spelled in (name, name.upper())]
+        found = proxies.proxy_of(*proxies.address_of(url), tuple(map(os.environ.get, [*names, "REQUEST_METHOD"])))
+    if found is not None and not proxies.is_http_url(found.reveal()):
+        raise ConfigurationError("the proxy is not an HTTP proxy", hint="Write it as http://host:port.")
+    return found
 
 
 def find_cache_folder() -> Path:

@@ -1,38 +1,22 @@
-"""The HTTP proxy of a request: the user's, else that of the environment."""
+"""The HTTP proxy that the environment sets for an address, and the exceptions that it lists."""
 
 from __future__ import annotations
 
 import ipaddress
-import os
 from functools import lru_cache
 from urllib.parse import urlsplit
 
 from lm_deluge.config import Secret
-from lm_deluge.errors import ConfigurationError
 
-__all__ = ["find_proxy"]
+__all__ = ["VARIABLES", "address_of", "is_http_url", "proxy_of"]
 
 _PORTS = {"http": 80, "https": 443}
-_VARIABLES = ("all_proxy", "no_proxy", "http_proxy", "https_proxy")
+VARIABLES = ("all_proxy", "no_proxy", "http_proxy", "https_proxy")
+"""The environment variables, in upper or lower case, that the proxy depends on."""
 
 
-def find_proxy(url: str, explicit: Secret | None) -> Secret | None:
-    """Return the proxy for a URL: the explicit one, else that of the environment.
-
-    `HTTPS_PROXY` or `HTTP_PROXY`, by the scheme of the URL, goes before `ALL_PROXY`. `NO_PROXY` lists exceptions,
-    separated by commas: `*`, names (with their subdomains), addresses and networks (`10.0.0.0/8`), each with a port or
-    without. The proxy is a secret, as it may contain a password.
-
-    Raises:
-        ConfigurationError: It is not the URL of an HTTP proxy.
-    """
-    found = explicit or _proxy_of_environment(url)
-    if found is not None and not _is_http(found.reveal()):
-        raise ConfigurationError("the proxy is not an HTTP proxy", hint="Write it as http://host:port.")
-    return found
-
-
-def _is_http(url: str) -> bool:
+def is_http_url(url: str) -> bool:
+    """Whether a proxy of this URL can be used."""
     try:
         parts = urlsplit(url)
         return parts.scheme in _PORTS and bool(parts.hostname) and parts.port != 0
@@ -40,21 +24,30 @@ def _is_http(url: str) -> bool:
         return False
 
 
-def _proxy_of_environment(url: str) -> Secret | None:
+def address_of(url: str) -> tuple[str, str, int]:
+    """Return scheme, host and port of a URL; the port is 0 if it is invalid."""
     parts = urlsplit(url)
-    get = os.environ.get
-    # The proxy is looked up again only after one of these variables changed: that takes longer than sending a request.
-    state = tuple(get(spelled) for name in _VARIABLES for spelled in (name, name.upper()))
     try:
         port = parts.port or _PORTS.get(parts.scheme, 0)
     except ValueError:
         port = 0
-    return _proxy_of(parts.scheme, parts.hostname or "", port, state, get("REQUEST_METHOD"))
+    return parts.scheme, parts.hostname or "", port
 
 
 @lru_cache(maxsize=256)
-def _proxy_of(scheme: str, host: str, port: int, state: tuple[str | None, ...], method: str | None) -> Secret | None:
-    """Return the proxy of the environment; `state` and `method` are the variables that it depends on."""
+def proxy_of(scheme: str, host: str, port: int, state: tuple[str | None, ...]) -> Secret | None:
+    """Return the proxy of the environment and the operating system for an address, or None.
+
+    The scheme's own proxy goes before `ALL_PROXY`. `NO_PROXY` lists exceptions, separated by commas: `*`, names (with
+    their subdomains), addresses and networks (`10.0.0.0/8`), each with a port or without.
+
+    Args:
+        scheme: `http` or `https`.
+        host: Name or address.
+        port: The port.
+        state: The environment's values that the proxy depends on: it is looked up again only after one of them
+            changed, as that takes longer than sending a request.
+    """
     import urllib.request  # its import takes longer than that of the whole library
 
     proxies = urllib.request.getproxies()
