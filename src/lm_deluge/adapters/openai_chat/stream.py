@@ -12,6 +12,7 @@ from lm_deluge.adapters.openai_chat.reasoning_details import ReasoningDetails
 from lm_deluge.adapters.openai_chat.usage import read_usage
 from lm_deluge.adapters.payload_state import PayloadState
 from lm_deluge.adapters.raw_usage import merge_usage
+from lm_deluge.adapters.token_counts import add_usage
 from lm_deluge.adapters.tool_call_fragments import ToolCallAssembler
 from lm_deluge.errors import ProtocolError
 from lm_deluge.events import (
@@ -26,7 +27,6 @@ from lm_deluge.events import (
     ResponseStarted,
     TextDelta,
     TokenLogprob,
-    UsageReported,
 )
 from lm_deluge.wire.sse import ServerSentEvent
 from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_tolerantly
@@ -207,8 +207,8 @@ class ChatPayload(PayloadState):
 
     @property
     def has_usage(self) -> bool:
-        """Whether usage was received."""
-        return self._usage is not None
+        """Whether usage with counts was received."""
+        return self._usage is not None and read_usage(self._usage) is not None
 
     @property
     def is_complete(self) -> bool:
@@ -429,7 +429,7 @@ class ChatPayload(PayloadState):
     def _add_usage(self, raw: dict[str, Any] | None, events: list[Event]) -> None:
         if raw:
             self._usage = merge_usage(self._usage, raw)
-            events.append(UsageReported(read_usage(self._usage, self._tier)))
+            add_usage(read_usage(self._usage, self._tier), events)
 
     def _set_reason(self, reason: str) -> None:
         if reason in _FAILURES:
