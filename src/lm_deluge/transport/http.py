@@ -277,6 +277,13 @@ def _timeout(connect_s: float | None) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, connect=connect_s)
 
 
+def _date_now() -> str:
+    """Return the time of the local clock, which stands in for a missing `Date` header (RFC 9110, 6.6.1)."""
+    from email.utils import formatdate  # rarely needed, slow to import
+
+    return formatdate(usegmt=True)
+
+
 def _length_header(request: HttpRequest) -> dict[str, str]:
     # Without a length aiohttp sends the body in chunks, which storage services reject.
     return {} if request.pieces is None else {"content-length": str(request.size)}
@@ -308,6 +315,8 @@ class AiohttpExchange:
 
     def __init__(self, response: aiohttp.ClientResponse, delay_s: float | None = None) -> None:
         headers = {name.lower(): value for name, value in response.headers.items()}
+        if not headers.get("date", "").endswith("GMT"):
+            headers["date"] = _date_now()
         self.head = HttpHead(response.status, headers, delay_s)
         self.bytes_received = 0
         self._response = response
