@@ -297,13 +297,9 @@ class AuthenticationError(APIError):
 class PermissionDeniedError(APIError):
     """The key may not use this model or endpoint."""
 
-    scope: ClassVar[Scope] = "key"
-
 
 class QuotaExceededError(APIError):
-    """The account has no credit or quota left; waiting does not help."""
-
-    scope: ClassVar[Scope] = "key"
+    """The account has no credit or quota left, for all models or for this one; waiting does not help."""
 
 
 class NotFoundError(APIError):

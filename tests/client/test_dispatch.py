@@ -142,7 +142,7 @@ async def test_a_stream_of_several_models_goes_to_another_one() -> None:
 
 
 async def test_the_fallback_is_asked_only_where_no_other_can_answer() -> None:
-    refusing = plain("401 X", b'{"error": {"message": "m"}}')
+    refusing = plain("403 X", b'{"error": {"message": "m"}}')
     steps = (answer(HELLO), refusing, answer(HELLO))
     async with Loopback(*steps) as server, client_of(server, fallback="gpt-4o-mini") as client:
         asked = [(await client.stream("Hi", echo=None)).model_internal for _ in range(3)]

@@ -29,12 +29,14 @@ def late_stream(*headers: str) -> list[Step]:
     return [head, chunk(data({"error": {"message": "slow down", "code": "rate_limit_exceeded"}})), END, NEXT]
 
 
-async def waits_after(refusal: list[Step], chance: float = 0.0, **options: Any) -> list[float]:
-    async with Loopback(refusal, answer(HELLO)) as server:
-        client = LLMClient("gpt-4o", api_key="sk-test", base_url=server.url, **options)
-        async with client:
-            waits = without_waiting(client, chance)
-            response = await client.stream("Hi", echo=None)
+def client_of(server: Loopback, **options: Any) -> LLMClient:
+    return LLMClient("gpt-4o", **{"api_key": "sk-test", "base_url": server.url, "progress": "none", **options})
+
+
+async def waits_after(refusal: list[Step], chance: float = 0.0) -> list[float]:
+    async with Loopback(refusal, answer(HELLO)) as server, client_of(server) as client:
+        waits = without_waiting(client, chance)
+        response = await client.stream("Hi", echo=None)
     assert response.completion == "Hello world"
     return list(waits)
 
@@ -77,11 +79,10 @@ SHORT: dict[str, list[Step]] = {
 
 @pytest.mark.parametrize("name", SHORT)
 async def test_attempts_never_follow_each_other_at_once(name: str) -> None:
-    async with Loopback(SHORT[name]) as server:
-        async with LLMClient("gpt-4o", api_key="sk-test", base_url=server.url) as client:
-            waits = without_waiting(client, chance=0.5)
-            with pytest.raises(APIError) as caught:
-                await client.stream("Hi", echo=None)
+    async with Loopback(SHORT[name]) as server, client_of(server) as client:
+        waits = without_waiting(client, chance=0.5)
+        with pytest.raises(APIError) as caught:
+            await client.stream("Hi", echo=None)
     base = 2.0 if name == "overloaded" else 0.5
     assert caught.value.attempts == 5
     assert list(waits) == [0.5 * base * 2**attempt for attempt in range(4)]
@@ -89,11 +90,9 @@ async def test_attempts_never_follow_each_other_at_once(name: str) -> None:
 
 async def test_a_batch_outlasts_a_limit_of_a_second_with_retry_after_0() -> None:
     refusals = [plain("429 X", body(), "retry-after: 0")] * 40
-    async with Loopback(*refusals, answer(HELLO)) as server:
-        options = {"api_key": "sk-test", "base_url": server.url, "progress": "none", "max_concurrent_requests": 20}
-        async with LLMClient("gpt-4o", **options) as client:
-            without_waiting(client, chance=0.5)
-            responses = await client.process_prompts_async([f"Prompt {n}" for n in range(20)])
+    async with Loopback(*refusals, answer(HELLO)) as server, client_of(server, max_concurrent_requests=20) as client:
+        without_waiting(client, chance=0.5)
+        responses = await client.process_prompts_async([f"Prompt {n}" for n in range(20)])
     assert [response.error for response in responses] == [None] * 20
 
 

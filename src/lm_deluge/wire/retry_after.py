@@ -1,6 +1,6 @@
 """The wait that a provider asks for before the next request: in headers, or only in the body of its error.
 
-Order of headers: `retry-after-ms`, then `retry-after` in seconds, then `retry-after` as an HTTP date (RFC 9110, 10.2.3).
+Headers, in this order: `retry-after-ms`, `retry-after` in seconds, `retry-after` as an HTTP date (RFC 9110, 10.2.3).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def find_wait(payload: Any, message: str) -> float | None:
 
     Args:
         payload: The decoded body of the error, of any structure.
-        message: The error's message. "Please try again in 1m3.5s", "retry after 20 seconds" and the like are understood.
+        message: The error's message: "Please try again in 1m3.5s", "retry after 20 seconds" and the like.
     """
     waits = [*_waits_in_fields(payload), *_waits_in_text(message)]
     return max((wait for wait in waits if wait is not None), default=None)

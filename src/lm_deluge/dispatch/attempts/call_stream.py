@@ -181,11 +181,8 @@ class StreamCall:
             try:
                 attempt = self._opening = await self._begin(call, start)
             except ConfigurationError:
-                known = {route.model for route in call.runner.routes} if call.job.models is None else call.job.models
-                others = frozenset(known - {start.route.model})
-                if not others:
+                if not call.exclude(start.route.model):
                     raise
-                call.job = msgspec.structs.replace(call.job, models=others)
                 continue
             call.started_at = call.loop.time() if call.started_at is None else call.started_at
             return attempt
@@ -394,7 +391,6 @@ class StreamCall:
             error.partial = self.response()
         if self._spec.on_attempt_failed is not None and call is not None and call.attempts:
             response = self.response()
-            response.error = error
             last = self._opening or self._attempt
             await self._spec.on_attempt_failed(call.attempts if last is None else last.number, response, True)
 
@@ -437,11 +433,15 @@ class StreamCall:
     def abort(self) -> None:
         """End the call now: close the connection; a pending `next_batch` returns []."""
         self._is_aborted = True
-        self._end()
         hedge = self._hedge
+        unread = (self._opening, None if hedge is None else hedge.second)
+        for attempt in () if self._is_over else unread:
+            if attempt is not None and not attempt.is_over:
+                self._discarded.add(attempt, attempt.usage_when_abandoned())
+        self._end()
         if hedge is not None:
             hedge.stop()
-        for attempt in (self._attempt, self._opening, None if hedge is None else hedge.second):
+        for attempt in (self._attempt, *unread):
             if attempt is not None:
                 self._cancel_upstream(attempt)
                 attempt.abort()
@@ -478,13 +478,13 @@ class StreamCall:
             if self._cancels and any(cancel.failure is not None for cancel in self._cancels.values()):
                 answer.warnings += ("cancel_failed",)
         else:
-            answer = APIResponse(model_internal=self._spec.prefer or "", stats=self.stats())
-            if self._opening is not None:
-                answer.model_internal = self._opening.start.route.model
+            model = self._spec.prefer or "" if self._opening is None else self._opening.start.route.model
+            answer = APIResponse(model_internal=model, stats=self.stats())
             if isinstance(self.error, APIError):
                 answer.status_code = self.error.status_code
             if self.error is not None:
                 answer.request_id = self.error.request_id
+        answer.error = self.error
         if self._discarded.usage is not None:
             self._discarded.add_to(answer)
         return answer

@@ -42,7 +42,8 @@ class GiveUp(msgspec.Struct, frozen=True):
 class Switch(msgspec.Struct, frozen=True):
     """Try again at once on another route, and do not use the failed part for `cooldown_s` seconds; infinite: for good.
 
-    `scope` is the part that failed: the key, the model (with that key), or the whole provider.
+    `scope` is the part that failed: the key (for all models of the provider), the model (with that key), or the whole
+    provider.
     """
 
     scope: Scope
