@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -116,8 +116,7 @@ class StreamCall:
         raise overspent
 
     def _admitted(self) -> AdmittedCall:
-        if self._call is None:
-            self._call = AdmittedCall(self._find_runner(), self._spec)
+        self._call = self._call or AdmittedCall(self._find_runner(), self._spec)
         return self._call
 
     async def _after_break(self, attempt: CallAttempt, error: DelugeError) -> list[Event]:
@@ -405,10 +404,17 @@ class StreamCall:
             return
         self._cancels[point[0]] = UpstreamCancel(attempt.plan, point[0], attempt.call.loop)
 
-    def _end(self) -> None:
+    def _unread(self) -> list[CallAttempt]:
+        """Return the attempts under way of which nothing was delivered."""
+        attempts = (self._opening, None if self._hedge is None else self._hedge.second)
+        return [attempt for attempt in attempts if attempt is not None and not attempt.is_over]
+
+    def _end(self, unread: Iterable[CallAttempt] = ()) -> None:
         if self._is_over:
             return
         self._is_over = True
+        for attempt in unread:  # their prompts are billed
+            self._discarded.add(attempt, attempt.usage_when_abandoned())
         if self._budget is not None:
             self._charge(self._budget)
         call = self._call
@@ -422,7 +428,7 @@ class StreamCall:
         if self._attempt is not None:
             self._cancel_upstream(self._attempt)
             await self._attempt.close()
-        self._end()
+        self._end(self._unread())
         await self.settle()
 
     async def settle(self) -> None:
@@ -433,14 +439,10 @@ class StreamCall:
     def abort(self) -> None:
         """End the call now: close the connection; a pending `next_batch` returns []."""
         self._is_aborted = True
-        hedge = self._hedge
-        unread = (self._opening, None if hedge is None else hedge.second)
-        for attempt in () if self._is_over else unread:
-            if attempt is not None and not attempt.is_over:
-                self._discarded.add(attempt, attempt.usage_when_abandoned())
-        self._end()
-        if hedge is not None:
-            hedge.stop()
+        unread = self._unread()
+        self._end(unread)
+        if self._hedge is not None:
+            self._hedge.stop()
         for attempt in (self._attempt, *unread):
             if attempt is not None:
                 self._cancel_upstream(attempt)
@@ -480,10 +482,8 @@ class StreamCall:
         else:
             model = self._spec.prefer or "" if self._opening is None else self._opening.start.route.model
             answer = APIResponse(model_internal=model, stats=self.stats())
-            if isinstance(self.error, APIError):
-                answer.status_code = self.error.status_code
-            if self.error is not None:
-                answer.request_id = self.error.request_id
+            answer.status_code = getattr(self.error, "status_code", None)
+            answer.request_id = getattr(self.error, "request_id", None)
         answer.error = self.error
         if self._discarded.usage is not None:
             self._discarded.add_to(answer)

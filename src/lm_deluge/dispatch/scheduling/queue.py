@@ -77,7 +77,7 @@ class AdmissionOrder:
         self._interactive_in_a_row += 1
 
     def note_admission(self, entry: QueuedJob) -> None:
-        """Note that a job was admitted. A job of a batch that has a slot may still lose it, so only this is its turn."""
+        """Note that a job was admitted. That is the turn of a job of a batch: a slot that it waits for may be lost."""
         if not entry.job.is_interactive:
             self._interactive_in_a_row = 0
 
