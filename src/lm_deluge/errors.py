@@ -236,7 +236,7 @@ class APIError(DelugeError):
         status_code: The HTTP status; for an error inside a stream the status that it corresponds to, or None.
         code: The provider's error code.
         type: The provider's error type.
-        retry_after_s: Seconds to wait before the next request, as the provider asks in a header or in its error, or None.
+        retry_after_s: Seconds to wait before the next request, as a header or the error itself asks, or None.
         should_retry: Whether the provider itself asks for a retry (`x-should-retry`), or None.
         rate_limits: The rate limits in the headers of the response, by name.
         body: The provider's error object as JSON text, at most 4,096 characters.
