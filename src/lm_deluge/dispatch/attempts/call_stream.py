@@ -17,7 +17,7 @@ import msgspec
 
 from lm_deluge.api_requests.answer import build_stats
 from lm_deluge.api_requests.timeouts import Deadline, Interruptible
-from lm_deluge.dispatch.attempts.attempt import AdmittedCall, CallAttempt
+from lm_deluge.dispatch.attempts.attempt import AdmittedCall, CallAttempt, PendingRetry
 from lm_deluge.dispatch.attempts.background import UpstreamCancel, can_resume, resume_attempt
 from lm_deluge.dispatch.attempts.discarded_cost import DiscardedAttempt, DiscardedCost, usage_of_failed
 from lm_deluge.dispatch.attempts.hedge import Hedge
@@ -259,8 +259,7 @@ class StreamCall:
 
     async def _wait_before_next(self, call: AdmittedCall, error: DelugeError) -> float:
         """Return how long to wait before another attempt; raise `error` if there is none."""
-        attempt = self._opening or self._attempt
-        if attempt is None:
+        if (attempt := self._opening or self._attempt) is None:
             raise error
         seconds = call.wait_before_next(attempt, error)
         call.note_failure(attempt, error)
@@ -357,8 +356,7 @@ class StreamCall:
 
     async def _start_again(self, call: AdmittedCall, spliced: SplicedResponse) -> list[Event]:
         call.job = self._switch_to(call, spliced.spec)
-        events = await self._first_events(call, spliced.broken)
-        self._spliced = None
+        events, self._spliced = await self._first_events(call, spliced.broken), None
         return events
 
     def _switch_to(self, call: AdmittedCall, spec: CallSpec) -> Job:
@@ -379,9 +377,8 @@ class StreamCall:
     async def _fail(self, error: DelugeError) -> None:
         self._end()
         self.error = error
-        for attempt in (self._attempt, self._opening):
-            if attempt is not None:
-                attempt.abort()
+        for attempt in filter(None, (self._attempt, self._opening)):
+            attempt.abort()
         call = self._call
         error.attempts = 0 if call is None else call.attempts
         for note in () if call is None else call.failures:
@@ -417,8 +414,7 @@ class StreamCall:
             self._discarded.add(attempt, attempt.usage_when_abandoned())
         if self._budget is not None:
             self._charge(self._budget)
-        call = self._call
-        if call is not None:
+        if (call := self._call) is not None:
             if self._ended_at is None:
                 self._ended_at = call.loop.time()
             call.runner.forget(call.job)
@@ -443,10 +439,9 @@ class StreamCall:
         self._end(unread)
         if self._hedge is not None:
             self._hedge.stop()
-        for attempt in (self._attempt, *unread):
-            if attempt is not None:
-                self._cancel_upstream(attempt)
-                attempt.abort()
+        for attempt in filter(None, (self._attempt, *unread)):
+            self._cancel_upstream(attempt)
+            attempt.abort()
         scope, self.scope = self.scope, None
         if scope is not None:
             scope.pass_now()  # interrupts the wait for an attempt; the caller's task is not cancelled
@@ -470,6 +465,11 @@ class StreamCall:
             call.loop.call_soon_threadsafe(self.abort)
 
     # Results
+
+    @property
+    def pending_retry(self) -> PendingRetry | None:
+        """The next attempt while the call waits for it; else None."""
+        return None if self._call is None or self._is_over else self._call.pending_retry
 
     def response(self) -> APIResponse:
         """Return the response so far, with usage (reported, or estimated), cost and stats."""
