@@ -40,7 +40,7 @@ def _total(raw: dict[str, Any], name: str, *, inside: str = "") -> int | None:
     context; those of all iterations together are what is billed. Without such iterations the two are equal.
     https://platform.claude.com/docs/en/build-with-claude/compaction#understanding-usage (2026-11)
     """
-    count = _count(raw.get(inside) if inside else raw, name)
+    count = _count(raw.get(inside), name) if inside else read_count(raw.get(name))
     iterations = raw.get("iterations")
     if not iterations or not isinstance(iterations, list):
         return count

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lm_deluge.adapters.token_counts import build_usage, read_count
+from lm_deluge.adapters.token_counts import read_count
 from lm_deluge.usage import Usage
 
 __all__ = ["maybe_read_usage"]
@@ -43,10 +43,10 @@ def maybe_read_usage(raw: dict[str, Any]) -> Usage | None:
     sent, output = _plus(sent, tools), _plus(output, thoughts)
     if sent is None and output is None:
         return None
-    return build_usage(
-        raw,
-        sent or 0,
-        output or 0,
+    return Usage(
+        raw=raw,
+        input_tokens=sent or 0,
+        output_tokens=output or 0,
         cache_read_tokens=cached,
         reasoning_tokens=thoughts,
         input_audio_tokens=_sum_of(prompt, "AUDIO") if prompt else None,

@@ -56,7 +56,7 @@ class _Event(msgspec.Struct, gc=False):
 
 _EVENT = TolerantDecoder(_Event)
 _MEDIA_TYPES = {"image": "image/*", "audio": "audio/*", "video": "video/*", "document": "application/octet-stream"}
-_COUNTED = ("input", "tool_use", "output", "thought", "cached")  # in fields such as `total_input_tokens`
+_COUNTED = tuple(f"total_{name}_tokens" for name in ("input", "tool_use", "output", "thought", "cached"))
 _UNFINISHED = ("in_progress", "queued")
 
 
@@ -232,9 +232,10 @@ class InteractionsPayload(TypedPayload):
     def _apply(self, delta: JSON, step: JSON, events: list[Event], index: int) -> None:
         before = len(events)
         self._add_any(delta, step, events, index)
-        for event in events[before:]:
-            if isinstance(event, TextDelta | ReasoningDelta):
-                self._streamed[index].text.add(event.text)
+        for position in range(before, len(events)):
+            event = events[position]
+            if type(event) in (TextDelta, ReasoningDelta):
+                self._streamed[index].text.add(event.text)  # type: ignore[union-attr]
 
     def _add_any(self, delta: JSON, step: JSON, events: list[Event], index: int) -> None:
         kind = delta.get("type")
@@ -393,14 +394,14 @@ def check_document(interaction: Interaction | None, body: bytes) -> Interaction:
 
 
 def _read_usage(raw: JSON) -> Usage | None:
-    counts = {name: read_count(raw.get(f"total_{name}_tokens")) for name in _COUNTED}
+    sent, tools, output, thoughts, cached = map(read_count, map(raw.get, _COUNTED))
     return build_usage(
         raw,
-        _plus(counts["input"], counts["tool_use"]),
-        _plus(counts["output"], counts["thought"]),
+        _plus(sent, tools),
+        _plus(output, thoughts),
         raw.get("total_tokens"),
-        cache_read_tokens=counts["cached"],
-        reasoning_tokens=counts["thought"],
+        cache_read_tokens=cached,
+        reasoning_tokens=thoughts,
     )
 
 
