@@ -104,10 +104,10 @@ def test_the_bytes_win_over_what_a_data_url_says() -> None:
 
 
 def test_files_may_be_of_any_type() -> None:
-    assert load_media(b"a,b\n", kind="file").media_type == "application/octet-stream"
+    assert load_media(b"PK\3\4\0", kind="file").media_type == "application/octet-stream"
     assert load_media(b"a,b\n", kind="file", media_type="text/csv").media_type == "text/csv"
     assert load_media("data:text/plain;base64,YQ==", kind="file").media_type == "text/plain"
-    assert load_media("data:;base64,YQ==", kind="file").media_type == "application/octet-stream"
+    assert load_media("data:;base64,YQA=", kind="file").media_type == "application/octet-stream"
 
 
 WRONG_MEDIA: dict[str, tuple[Any, str]] = {

@@ -216,7 +216,7 @@ def test_tools() -> None:
             {
                 "toolSpec": {
                     "name": "nop",
-                    "inputSchema": {"json": {"type": "object", "properties": {}}},
+                    "inputSchema": {"json": {"type": "object", "properties": {}, "additionalProperties": False}},
                     "strict": True,
                 }
             },
@@ -266,7 +266,7 @@ def test_marks_of_the_cache(cache: Any, tools: bool, system: bool, users: list[i
     ("name", "effort", "sent"),
     [
         ("us.anthropic.claude-opus-4-6-v1", "none", {"thinking": {"type": "disabled"}}),
-        ("us.anthropic.claude-opus-4-6-v1", "max", {"thinking": {"type": "adaptive"}}),
+        ("us.anthropic.claude-opus-4-6-v1", "max", {"thinking": {"type": "adaptive", "display": "summarized"}}),
         ("us.amazon.nova-2-lite-v1:0", "none", {"reasoningConfig": {"type": "disabled"}}),
         ("amazon.nova-2-lite-v1:0", "high", {"reasoningConfig": {"type": "enabled", "maxReasoningEffort": "high"}}),
         ("openai.gpt-oss-120b-1:0", "low", {"reasoning_effort": "low"}),
@@ -306,7 +306,8 @@ def test_what_the_model_wrote_and_is_no_object() -> None:
         ToolCallPart("t2", "f", "[1]", [1]),
         ToolCallPart("t3", "g", "free text", custom=True),
     )
-    blocks = messages_of(Message.user("x"), Message("assistant", parts))[1]["content"]
+    results = (Message.tool_result(part.id, "1") for part in parts)
+    blocks = messages_of(Message.user("x"), Message("assistant", parts), *results)[1]["content"]
     assert [block["toolUse"]["input"] for block in blocks] == [
         {"input": '{"a": '},
         {"input": "[1]"},

@@ -21,6 +21,7 @@ from samples.gemini_bytes import answer, sse
 
 API = "gemini-generate"
 PNG = b"\x89PNG\r\n\x1a\n"
+SKIPPED = "skip_thought_signature_validator"
 WEATHER = Tool(name="weather", description="Tells it.", parameters={"type": "object", "properties": {"city": {}}})
 
 
@@ -207,6 +208,7 @@ def test_results_go_back_by_name() -> None:
     image = ImagePart(Media(media_type="image/png", data=PNG))
     conversation.add(Message("tool", (ToolResultPart("own", "broke", (image,), is_error=True),)))
     parts = [part for turn in body_of(conversation)["contents"][1:] for part in turn["parts"]]
+    assert [part.pop("thoughtSignature", None) for part in parts] == [SKIPPED, None] * 3
     assert parts == [
         {"functionCall": {"name": "f", "args": {"x": 1}}},
         {"functionResponse": {"name": "f", "response": {"y": 2}}},
@@ -244,8 +246,9 @@ def test_an_answer_goes_back_with_all_that_google_wants_to_see_again() -> None:
     )
     content = builder.response().content
     own = Message("assistant", tuple(_owned(part, "google") for part in content.parts))
+    results = Message("tool", tuple(ToolResultPart(call.id, "1") for call in own.tool_calls))
     for model in ("gemini:gemini-3-pro", "vertex-express:gemini-3-pro"):
-        assert body_of([Message.user("Hi"), own], model)["contents"][1] == {"role": "model", "parts": parts}
+        assert body_of([Message.user("Hi"), own, results], model)["contents"][1] == {"role": "model", "parts": parts}
         assert build_call(find_model(model), [Message.user("Hi"), own]).warnings == ()
 
 

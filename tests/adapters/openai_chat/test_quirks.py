@@ -62,7 +62,8 @@ THOUGHT = Message("assistant", (ReasoningPart("Hm."), TextPart("Yes."), ToolCall
     ],
 )
 def test_reasoning_field(provider: str, fields: dict[str, str]) -> None:
-    sent = body_at(provider, Conversation([Message.user("Hi"), THOUGHT]))["messages"][1]
+    conversation = Conversation([Message.user("Hi"), THOUGHT, Message.tool_result("c1", "3")])
+    sent = body_at(provider, conversation)["messages"][1]
     assert {name: value for name, value in sent.items() if name not in ("role", "tool_calls")} == fields
 
 

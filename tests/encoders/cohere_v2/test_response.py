@@ -73,7 +73,8 @@ def test_requests_of_the_adapter_are_parsed() -> None:
         logprobs=True,
         tool_choice="required",
     )
-    tools = (Tool(name="add", parameters={"type": "object", "properties": {}}, strict=True),)
+    closed = {"type": "object", "properties": {}, "additionalProperties": False}
+    tools = (Tool(name="add", parameters=closed, strict=True),)
     schema = {"type": "object", "properties": {"a": {"type": "string"}}}
     extra = {"documents": ["a"], "k": 3}
     call = api_calls.call_of(API, conversation, params=params, tools=tools, output=schema, extra_body=extra)
