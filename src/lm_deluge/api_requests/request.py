@@ -96,7 +96,7 @@ def build_blank_call(  # noqa: PLR0913 - what one request is made from, but for 
         extra_headers=headers,
         cache=cache,
         background=background,
-        extra_body=to_plain(extra_body or {}),
+        extra_body=dict(to_plain(extra_body or {})),
         max_event_bytes=max_event_bytes,
     )
 

@@ -135,7 +135,7 @@ class Conversation:
         Args:
             tool_call_id: The id of the call.
             content: Text; other data is sent as JSON.
-            is_error: The tool failed, and `content` says why.
+            is_error: The tool failed, and `content` is the reason.
             images: One image or several: paths, bytes, http(s) URLs or data URLs. APIs without images in tool results
                 get them in a user message after the results.
 
@@ -158,7 +158,7 @@ class Conversation:
 
         Args:
             response: A response; of a failed or cancelled call its partial response.
-            open_calls: `drop`: leave the calls out. `close`: keep them, and append a result for each which states that
+            open_calls: `drop`: leave the calls out. `close`: keep them, and append a result for each that states that
                 the call was cancelled. By default the calls of a partial answer are dropped, and those of a complete
                 answer are kept.
 

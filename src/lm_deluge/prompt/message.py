@@ -98,7 +98,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
         Args:
             tool_call_id: The id of the call.
             content: Text; other data is sent as JSON.
-            is_error: The tool failed, and `content` says why.
+            is_error: The tool failed, and `content` is the reason.
             images: One image or several: paths, bytes, http(s) URLs or data URLs.
 
         Raises:

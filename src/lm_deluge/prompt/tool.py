@@ -10,15 +10,10 @@ import msgspec
 from lm_deluge.errors import InvalidPromptError
 from lm_deluge.prompt.plain_values import to_plain
 
-__all__ = ["ProviderTool", "Tool", "is_tool_name"]
+__all__ = ["ProviderTool", "Tool"]
 
 # The strictest rule of all supported APIs, OpenAI's: letters, digits, _ and -, at most 64.
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-
-def is_tool_name(name: Any) -> bool:
-    """Whether every API accepts the name of a tool."""
-    return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +39,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     strict: bool | None = None
 
     def __post_init__(self) -> None:
-        if not is_tool_name(self.name):
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise InvalidPromptError(f"{self.name!r} is not a valid tool name: 1 to 64 letters, digits, '_' or '-'")
         if not isinstance(self.parameters, dict) or self.parameters.get("type", "object") != "object":
             raise InvalidPromptError(f"the parameters of tool {self.name} are not a JSON schema of type object")

@@ -104,8 +104,9 @@ def _turns(messages: Sequence[Message], *, is_merged: bool) -> Iterator[_Turn]:
     for message in messages:
         if is_merged and message.role in ("system", "developer"):
             continue
-        has_results = message.role == "tool" or any(isinstance(part, ToolResultPart) for part in message.parts)
-        kind = ("assistant" if message.role == "assistant" else "user", has_results)
+        is_user = message.role != "assistant"
+        has_results = message.role == "tool" or (is_user and any(map(_answered_id, message.parts)))
+        kind = ("user" if is_user else "assistant", has_results)
         joins = kind == previous and (has_results or is_merged)
         if previous is not None and not joins:
             yield _Turn(number, is_assistant, parts)

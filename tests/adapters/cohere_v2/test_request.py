@@ -16,7 +16,15 @@ from lm_deluge.errors import ConfigurationError, UnsupportedParameterError
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.message import Message
-from lm_deluge.prompt.parts import ImagePart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
+from lm_deluge.prompt.parts import (
+    AudioPart,
+    ImagePart,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
 from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.testing import decode_body
 from samples import api_calls

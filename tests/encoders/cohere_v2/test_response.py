@@ -93,8 +93,10 @@ def test_forms_of_older_clients() -> None:
 
 def test_results_of_tools_may_be_documents() -> None:
     content = [{"type": "document", "document": {"data": {"a": "sun", "n": 1}}}, {"type": "text", "text": "ny"}]
-    parsed = parse_request(message(role="tool", tool_call_id="a", content=content))
-    assert parsed.conversation == Conversation().tool_result("a", "sunny")
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    result = {"role": "tool", "tool_call_id": "a", "content": content}
+    parsed = parse_request(request(messages=[{"role": "assistant", "tool_calls": [call]}, result]))
+    assert parsed.conversation[1] == Message.tool_result("a", "sunny")
 
 
 def test_a_budget_that_is_no_effort_is_passed_on() -> None:

@@ -231,7 +231,7 @@ def _file(call: Call, part: Any, names: _DocumentNames) -> JSON:
     if (media.media_type or "").startswith("video/"):
         return {"video": {"format": _format(call, media, VIDEO_FORMATS, "video"), "source": _source(call, media)}}
     kind = _document_format(call, media)
-    # The name of a text file in another format than `txt` keeps its suffix, which tells the model what it is.
+    # The name of a text file in another format than `txt` keeps its suffix as information for the model.
     is_other = kind == "txt" and (media.filename or "").lower().rpartition(".")[2] != "txt"
     document = {
         "format": kind,

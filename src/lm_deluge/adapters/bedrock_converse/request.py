@@ -19,7 +19,7 @@ from lm_deluge.adapters.capabilities import cannot_take, check_capabilities, che
 from lm_deluge.adapters.openai_chat.json_schema import tool_schema
 from lm_deluge.adapters.text_files import takes_documents, with_inline_files
 from lm_deluge.errors import InvalidPromptError
-from lm_deluge.prompt.tool import ProviderTool, Tool, is_tool_name
+from lm_deluge.prompt.tool import ProviderTool, Tool
 
 __all__ = ["UNSUPPORTED", "build_converse_body", "build_messages", "build_tool_config", "reject_unsupported"]
 
@@ -129,9 +129,9 @@ def _tools_of_history(call: Call) -> JSON | None:
     Without them the API answers: "The toolConfig field must be defined when using toolUse and toolResult content
     blocks" (https://github.com/vercel/ai/issues/7528). It has no tool choice that forbids calls.
     """
-    names = dict.fromkeys(part.name for message in call.conversation for part in message.tool_calls)
-    specs = [Tool(name=name, description=_NOT_AVAILABLE) for name in names if is_tool_name(name)]
-    return {"tools": [_tool(spec) for spec in specs]} if specs else None
+    found = (part.name for message in call.conversation for part in message.tool_calls)
+    names = dict.fromkeys(re.sub(r"[^A-Za-z0-9_-]", "_", name)[:64] or "tool" for name in found)
+    return {"tools": [_tool(Tool(name=name, description=_NOT_AVAILABLE)) for name in names]} if names else None
 
 
 def _tool(tool: Tool) -> JSON:
