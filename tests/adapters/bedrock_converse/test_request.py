@@ -12,7 +12,8 @@ from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.bedrock_converse.adapter import BedrockConverse
 from lm_deluge.api_requests.request import build_call
 from lm_deluge.config import SamplingParams
-from lm_deluge.errors import InvalidPromptError, UnsupportedParameterError
+from lm_deluge.encoders.catalog import find_encoder
+from lm_deluge.errors import BadRequestError, InvalidPromptError, UnsupportedParameterError
 from lm_deluge.models.registry import find_provider
 from lm_deluge.models.rows import Capabilities, ModelRow
 from lm_deluge.prompt.conversation import Conversation
@@ -389,3 +390,31 @@ def test_images_that_a_model_made_are_sent_back() -> None:
         {"image": {"format": "png", "source": {"bytes": b64(PNG)}}},
         {"image": {"format": "jpeg", "source": {"s3Location": {"uri": "s3://b/k"}}}},
     ]
+
+
+def test_a_history_with_calls_has_tools() -> None:
+    """Without them the API answers with a 400: https://github.com/vercel/ai/issues/7528."""
+    calls = [ToolCallPart("a", "f", "{}", {}), ToolCallPart("b", "g h", "{}", {}), ToolCallPart("c", "f", "{}", {})]
+    conversation = Conversation.user("x").add(Message.assistant(tool_calls=calls))
+    for call in calls:
+        conversation.tool_result(call.id, "1")
+    body = body_of(conversation)
+    specs = [tool["toolSpec"] for tool in body["toolConfig"]["tools"]]
+    assert [spec["name"] for spec in specs] == ["f", "g_h"]
+    assert specs[0]["inputSchema"] == {"json": {"type": "object", "properties": {}}}
+    assert specs[0]["description"] == "This tool is no longer available. Do not call it."
+    assert "toolChoice" not in body["toolConfig"]
+    assert [tool["toolSpec"]["name"] for tool in body_of(conversation, tools=(ADD,))["toolConfig"]["tools"]] == ["add"]
+    del body["toolConfig"]
+    with pytest.raises(BadRequestError, match="The toolConfig field must be defined"):
+        find_encoder("bedrock-converse").parse_request(json.dumps(body).encode(), model="m")
+
+
+def test_a_history_without_calls_has_none() -> None:
+    assert "toolConfig" not in body_of(HI)
+
+
+def test_a_text_file_in_another_format_keeps_its_name() -> None:
+    message = Message.user("a").with_file(b"x = 1", filename="main.py").with_file(b"b", filename="b.txt")
+    documents = [block["document"] for block in messages_of(message)[0]["content"][1:]]
+    assert [(each["format"], each["name"]) for each in documents] == [("txt", "main-py"), ("txt", "b")]

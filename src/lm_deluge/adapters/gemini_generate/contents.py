@@ -109,7 +109,10 @@ def build_contents(call: Call) -> list[JSON]:
             contents[-1]["parts"] += parts
         elif parts:
             contents.append({"role": role, "parts": parts})
-    if not is_older:
+    if is_older:
+        for content in contents:  # media of results, which older models take beside them, must not stand between them
+            content["parts"].sort(key=lambda part: "functionResponse" not in part)
+    else:
         _sign_foreign_calls(contents)
     return contents
 
@@ -160,7 +163,6 @@ def _blob(media: Media) -> JSON:
 
 def _tool_results(call: Call, message: Message, names: dict[str, str]) -> list[JSON]:
     parts: list[JSON] = []
-    after: list[JSON] = []  # media of older models, which take them beside the results only
     for part in message.parts:
         if not isinstance(part, ToolResultPart):
             raise cannot_place(part, "tool")
@@ -176,9 +178,8 @@ def _tool_results(call: Call, message: Message, names: dict[str, str]) -> list[J
         if media and not _OLDER.match(call.model.name):
             response["parts"] = media
             media = []
-        parts.append({"functionResponse": response})
-        after += media
-    return [*parts, *after]
+        parts += [{"functionResponse": response}, *media]
+    return parts
 
 
 def _response(part: ToolResultPart) -> JSON:
