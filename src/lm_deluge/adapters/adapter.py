@@ -20,7 +20,7 @@ from lm_deluge.prompt.parts import Part
 from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.wire.http import HttpRequest
 
-__all__ = ["Adapter", "Call", "Decoder", "Resumable", "ResumableDecoder", "SendsByModel"]
+__all__ = ["Adapter", "Call", "Decoder", "Resumable", "ResumableDecoder"]
 
 
 class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -156,15 +156,6 @@ class Adapter(Protocol):
             headers: Headers of the response, names in lower case.
             body: The body of the response; it may be empty, cut off, or the HTML page of a proxy.
         """
-        ...
-
-
-@runtime_checkable
-class SendsByModel(Protocol):
-    """Additional method of an adapter whose request format depends on the model."""
-
-    def sends_to(self, model: str) -> frozenset[type[Part]]:
-        """Return the types of parts of assistant messages that the format of the model accepts, by its name."""
         ...
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from lm_deluge.adapters.adapter import Adapter, Call, SendsByModel
+from lm_deluge.adapters.adapter import Adapter, Call
 from lm_deluge.config import SamplingParams
 from lm_deluge.errors import ConfigurationError, InvalidPromptError, UnsupportedParameterError
 from lm_deluge.models.rows import Capabilities
@@ -222,9 +222,8 @@ def _dropped_of(message: Message, call: Call, adapter: Adapter) -> list[str]:
 def _can_be_sent(part: Part, call: Call, adapter: Adapter) -> bool:
     if isinstance(part, ReasoningPart) and call.provider.quirks.reasoning_field:
         return True
-    sends = adapter.sends_to(call.model.name) if isinstance(adapter, SendsByModel) else adapter.sends
     # Generated audio is referred to by its id; the API does not accept its data back.
-    return type(part) in sends and not (isinstance(part, AudioPart) and part.media.file_id is None)
+    return type(part) in adapter.sends and not (isinstance(part, AudioPart) and part.media.file_id is None)
 
 
 def _is_echoed(part: Part | None, call: Call, adapter: Adapter) -> bool:

@@ -13,7 +13,7 @@ from lm_deluge.adapters.anthropic_messages.request import ECHOES, SENDS
 from lm_deluge.adapters.bedrock_converse.blocks import CONTENT_BLOCK
 from lm_deluge.adapters.bedrock_converse.errors import classify_bedrock_error
 from lm_deluge.adapters.bedrock_converse.stream import REDACTED, SERVER_TOOL, SIGNATURE
-from lm_deluge.adapters.bedrock_invoke.request import build_invoke_body, build_invoke_headers, sends_to
+from lm_deluge.adapters.bedrock_invoke.request import build_invoke_body, build_invoke_headers
 from lm_deluge.adapters.bedrock_invoke.stream import InvokePayload
 from lm_deluge.adapters.body_decoder import BodyDecoder
 from lm_deluge.adapters.http_request import build_http_request
@@ -32,10 +32,6 @@ class BedrockInvoke:
     name: ClassVar[str] = "bedrock-invoke"
     sends: ClassVar[frozenset[type[Part]]] = SENDS | {ImagePart, FilePart}
     echoes: ClassVar[frozenset[str]] = ECHOES | {SIGNATURE, REDACTED, SERVER_TOOL, CONTENT_BLOCK, "reasoning_details"}
-
-    def sends_to(self, model: str) -> frozenset[type[Part]]:
-        """Return the types of parts of assistant messages that the format of the model accepts."""
-        return sends_to(model)
 
     def build_request(self, call: Call) -> HttpRequest:
         """Return the request, without credentials."""

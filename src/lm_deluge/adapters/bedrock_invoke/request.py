@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.anthropic_messages.request import SENDS as CLAUDE_SENDS
 from lm_deluge.adapters.anthropic_messages.request import build_messages_body
 from lm_deluge.adapters.bedrock_converse.models import find_family, find_vendor
 from lm_deluge.adapters.bedrock_converse.request import (
@@ -28,17 +27,8 @@ from lm_deluge.adapters.bedrock_invoke.prompt_templates import (
 from lm_deluge.adapters.capabilities import cannot_take, check_capabilities
 from lm_deluge.adapters.openai_chat.request import build_chat_body
 from lm_deluge.adapters.text_files import takes_documents, with_inline_files
-from lm_deluge.prompt.parts import FilePart, ImagePart, Part, RefusalPart, TextPart, ToolCallPart
 
-__all__ = ["build_invoke_body", "build_invoke_headers", "sends_to"]
-
-_TEXT_ONLY: frozenset[type[Part]] = frozenset({TextPart})
-# The parts of assistant messages that a family takes; the others take only text.
-_SENDS: dict[str, frozenset[type[Part]]] = {
-    "claude": CLAUDE_SENDS,
-    "nova": frozenset({TextPart, ToolCallPart, ImagePart, FilePart}),
-    "chat": frozenset({TextPart, RefusalPart, ToolCallPart}),
-}
+__all__ = ["build_invoke_body", "build_invoke_headers"]
 
 JSON = dict[str, Any]
 
@@ -54,11 +44,6 @@ def build_invoke_body(call: Call) -> JSON:
         UnsupportedParameterError: The family cannot take a parameter or a part.
     """
     return _BUILDERS[find_family(call.model.name)](call)
-
-
-def sends_to(model: str) -> frozenset[type[Part]]:
-    """Return the types of parts of assistant messages that the family of a model takes."""
-    return _SENDS.get(find_family(model), _TEXT_ONLY)
 
 
 def build_invoke_headers(call: Call) -> dict[str, str]:
