@@ -27,11 +27,16 @@ MARK = {"type": "ephemeral"}
 
 
 def body_at(
-    provider: str, conversation: Conversation = HI, *, capabilities: Capabilities | None = None, **fields: Any
+    provider: str,
+    conversation: Conversation = HI,
+    *,
+    capabilities: Capabilities | None = None,
+    name: str = "m",
+    **fields: Any,
 ) -> dict[str, Any]:
     """Return the body of a request to a host, with the quirks of its row."""
     row = find_provider(provider)
-    model = ModelRow(id="m", name="m", provider=row.id, capabilities=capabilities or Capabilities())
+    model = ModelRow(id="m", name=name, provider=row.id, capabilities=capabilities or Capabilities())
     return build_chat_body(Call(model=model, provider=row, conversation=conversation, base_url="https://x", **fields))
 
 
@@ -188,6 +193,23 @@ def test_a_call_without_reasoning_has_the_field_where_it_is_required(provider: s
     _, called, _, text = body_at(provider, conversation)["messages"]
     assert called.get("reasoning_content") == field
     assert "reasoning_content" not in text
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "is_signed"),
+    [
+        ("gemini-openai", "gemini-3-pro", True),
+        ("gemini-openai", "gemini-2.5-pro", False),
+        ("openai", "gemini-3-pro", False),
+    ],
+)
+def test_gemini_needs_a_signature_of_calls_of_other_models(provider: str, model: str, *, is_signed: bool) -> None:
+    turn = [Message.assistant(tool_calls=[ToolCallPart(name, "add", "{}") for name in "ab"])]
+    turn += [Message.tool_result("a", "3"), Message.tool_result("b", "3")]
+    messages = body_at(provider, Conversation([Message.user("Hi"), *turn, Message.user("More"), *turn]), name=model)
+    calls = [each for message in messages["messages"] for each in message.get("tool_calls", ())]
+    signed = {"google": {"thought_signature": "skip_thought_signature_validator"}}
+    assert [each.get("extra_content") for each in calls] == [None, None, signed if is_signed else None, None]
 
 
 @pytest.mark.parametrize("choice", ["required", "add"])

@@ -16,6 +16,7 @@ import msgspec
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.capabilities import cannot_place, cannot_take, parts_in_pairs
+from lm_deluge.adapters.gemini_generate.signatures import NO_SIGNATURE, is_older_gemini
 from lm_deluge.errors import InvalidPromptError
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.message import Message
@@ -45,10 +46,6 @@ _GENERATED_ID = re.compile(r"call_\d+")
 INSTRUCTION_ROLES = ("system", "developer")
 _RESOLUTIONS = {"low": "MEDIA_RESOLUTION_LOW", "high": "MEDIA_RESOLUTION_HIGH"}
 # Vertex requires the media type of a URL.
-_NO_SIGNATURE = "skip_thought_signature_validator"  # for calls that Gemini 3 did not make: see the link above
-# Gemini 1 and 2 do not require signatures, and take no media within the result of a function.
-# https://ai.google.dev/gemini-api/docs/function-calling#multimodal (2026-11)
-_OLDER = re.compile(r"(?:models/)?gemini-[12]\b|(?!.*gemini)")
 # Text types that the API accepts; other text is sent as plain text.
 # https://ai.google.dev/gemini-api/docs/document-processing (2026-11)
 _TEXT_TYPES = frozenset({"text/plain", "text/html", "text/css", "text/csv", "text/markdown", "text/xml"})
@@ -97,7 +94,7 @@ def build_contents(call: Call) -> list[JSON]:
     """Return the contents; consecutive messages of the same role are merged."""
     contents: list[JSON] = []
     names: dict[str, str] = {}  # call id -> name of the function
-    is_older = _OLDER.match(call.model.name) is not None
+    is_older = is_older_gemini(call.model.name)
     for message in call.conversation:
         if message.role in INSTRUCTION_ROLES:
             continue
@@ -128,7 +125,7 @@ def _sign_foreign_calls(contents: list[JSON]) -> None:
             return
         first = next((part for part in parts if "functionCall" in part), None)
         if first is not None:
-            first.setdefault("thoughtSignature", _NO_SIGNATURE)
+            first.setdefault("thoughtSignature", NO_SIGNATURE)
 
 
 def _user(call: Call, message: Message, names: dict[str, str]) -> list[JSON]:
@@ -175,7 +172,7 @@ def _tool_results(call: Call, message: Message, names: dict[str, str]) -> list[J
         if not _GENERATED_ID.fullmatch(part.tool_call_id):
             response["id"] = part.tool_call_id
         media = [_blob(each.media) for each in part.media]
-        if media and not _OLDER.match(call.model.name):
+        if media and not is_older_gemini(call.model.name):
             response["parts"] = media
             media = []
         parts += [{"functionResponse": response}, *media]

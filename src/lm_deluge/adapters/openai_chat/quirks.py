@@ -7,13 +7,16 @@ from typing import Any
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.capabilities import cannot_take, is_reasoning
+from lm_deluge.adapters.gemini_generate.signatures import NO_SIGNATURE, is_older_gemini
 from lm_deluge.errors import UnsupportedParameterError
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import ReasoningPart
 
-__all__ = ["apply_quirks", "check_quirks", "reasoning_fields"]
+__all__ = ["apply_quirks", "check_quirks", "reasoning_fields", "sign_foreign_calls"]
 
 JSON = dict[str, Any]
+
+_GOOGLE = "google"  # the owner of Gemini's opaque data at all hosts
 
 
 def check_quirks(call: Call) -> None:
@@ -54,6 +57,20 @@ def reasoning_fields(call: Call, message: Message) -> JSON:
     if field == "content":
         return {"content": f"<think>{text}</think>{message.completion}"}
     return {field: text}
+
+
+def sign_foreign_calls(call: Call, messages: list[JSON]) -> None:
+    """Add Google's signature for calls of other models to the calls of the current turn, at its OpenAI-compatible host.
+
+    https://ai.google.dev/gemini-api/docs/thought-signatures (read 2026-11): the first call of each message needs one.
+    """
+    if call.provider.opaque_owner != _GOOGLE or is_older_gemini(call.model.name):
+        return
+    for message in reversed(messages):
+        if message["role"] == "user":
+            return
+        for first in message.get("tool_calls", ())[:1]:
+            first.setdefault("extra_content", {"google": {"thought_signature": NO_SIGNATURE}})
 
 
 def apply_quirks(call: Call, body: JSON) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.capabilities import cannot_place, check_capabilities, check_tool_choice, result_text
 from lm_deluge.adapters.openai_chat.json_schema import is_strict, tool_schema
-from lm_deluge.adapters.openai_chat.quirks import apply_quirks, check_quirks, reasoning_fields
+from lm_deluge.adapters.openai_chat.quirks import apply_quirks, check_quirks, reasoning_fields, sign_foreign_calls
 from lm_deluge.adapters.text_files import with_inline_files
 from lm_deluge.config import SamplingParams
 from lm_deluge.errors import InvalidPromptError, UnsupportedParameterError
@@ -64,6 +64,7 @@ def build_chat_body(call: Call) -> JSON:
     quirks = call.provider.quirks
     check_quirks(call)
     body: JSON = {"model": call.model.name, "messages": build_messages(call)}
+    sign_foreign_calls(call, body["messages"])
     if call.is_streamed:
         body["stream"] = True
         if quirks.usage_option:
