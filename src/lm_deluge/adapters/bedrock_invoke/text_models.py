@@ -13,9 +13,10 @@ import msgspec
 from lm_deluge.adapters.bedrock_converse.usage import read_metrics
 from lm_deluge.adapters.body_decoder import in_band_error, not_json
 from lm_deluge.adapters.snapshot import SNAPSHOT_DIFFERS, StreamedText, warn_once
+from lm_deluge.adapters.token_counts import add_usage
 from lm_deluge.adapters.typed_payload import Handlers, TypedPayload
 from lm_deluge.errors import ProtocolError
-from lm_deluge.events import Citation, Event, FinishReason, TextDelta, UsageReported
+from lm_deluge.events import Citation, Event, FinishReason, TextDelta
 from lm_deluge.usage import Usage
 from lm_deluge.wire.sse import ServerSentEvent
 from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_tolerantly
@@ -230,13 +231,13 @@ class TextPayload(TypedPayload):
             "inputTokenCount": chunk.inputTextTokenCount or chunk.prompt_token_count,
             "outputTokenCount": inner.tokenCount or chunk.generation_token_count,
         }
-        known = {name: int(count) for name, count in counts.items() if count is not None}
+        known = {name: count for name, count in counts.items() if count is not None}
         if known:
             self._report(read_metrics(known), events)
 
-    def _report(self, usage: Usage, events: list[Event]) -> None:
+    def _report(self, usage: Usage | None, events: list[Event]) -> None:
         self.start(events)
-        events.append(UsageReported(usage))
+        add_usage(usage, events)
 
     def finish_reason(self) -> FinishReason:
         """Return the finish reason. A response blocked by a guardrail has no stop reason of its own."""

@@ -15,12 +15,13 @@ from lm_deluge.adapters.body_decoder import in_band_error
 from lm_deluge.adapters.errors import classify_in_band
 from lm_deluge.adapters.gemini_generate.citations import CitationCollector
 from lm_deluge.adapters.snapshot import SNAPSHOT_DIFFERS, StreamedText, is_same_json, warn_once
+from lm_deluge.adapters.token_counts import build_usage, read_count
 from lm_deluge.adapters.typed_payload import Handlers, TypedPayload
 from lm_deluge.errors import ProtocolError
 from lm_deluge.events import Event, FinishReason, MediaDelta, ProviderPart, ReasoningDelta, TextDelta, UsageReported
 from lm_deluge.usage import Usage
 from lm_deluge.wire.sse import ServerSentEvent
-from lm_deluge.wire.tolerant_json import TolerantDecoder, convert_tolerantly
+from lm_deluge.wire.tolerant_json import TolerantDecoder
 
 __all__ = ["Interaction", "InteractionsPayload", "check_document"]
 
@@ -53,16 +54,9 @@ class _Event(msgspec.Struct, gc=False):
     usage: JSON | None = None
 
 
-class _Counts(msgspec.Struct, gc=False):
-    total_input_tokens: int | None = None
-    total_tool_use_tokens: int | None = None
-    total_output_tokens: int | None = None
-    total_thought_tokens: int | None = None
-    total_cached_tokens: int | None = None
-
-
 _EVENT = TolerantDecoder(_Event)
 _MEDIA_TYPES = {"image": "image/*", "audio": "audio/*", "video": "video/*", "document": "application/octet-stream"}
+_COUNTED = ("input", "tool_use", "output", "thought", "cached")  # in fields such as `total_input_tokens`
 _UNFINISHED = ("in_progress", "queued")
 
 
@@ -375,19 +369,19 @@ def check_document(interaction: Interaction | None, body: bytes) -> Interaction:
 
 
 def _read_usage(raw: JSON) -> Usage | None:
-    try:
-        counts = msgspec.convert(raw, _Counts)
-    except msgspec.ValidationError:
-        counts = convert_tolerantly(raw, _Counts) or _Counts()
-    if counts == _Counts():
-        return None
-    return Usage(
-        input_tokens=(counts.total_input_tokens or 0) + (counts.total_tool_use_tokens or 0),
-        output_tokens=(counts.total_output_tokens or 0) + (counts.total_thought_tokens or 0),
-        cache_read_tokens=counts.total_cached_tokens,
-        reasoning_tokens=counts.total_thought_tokens,
-        raw=raw,
+    counts = {name: read_count(raw.get(f"total_{name}_tokens")) for name in _COUNTED}
+    return build_usage(
+        raw,
+        _plus(counts["input"], counts["tool_use"]),
+        _plus(counts["output"], counts["thought"]),
+        raw.get("total_tokens"),
+        cache_read_tokens=counts["cached"],
+        reasoning_tokens=counts["thought"],
     )
+
+
+def _plus(one: int | None, other: int | None) -> int | None:
+    return None if one is None and other is None else (one or 0) + (other or 0)
 
 
 def _merge(step: JSON, delta: JSON) -> None:

@@ -19,9 +19,10 @@ from lm_deluge.adapters.openai_responses.output import ResponseOutput
 from lm_deluge.adapters.openai_responses.output_items import OutputItem, TextPiece
 from lm_deluge.adapters.openai_responses.pieces import field_of
 from lm_deluge.adapters.snapshot import SNAPSHOT_DIFFERS
+from lm_deluge.adapters.token_counts import add_usage
 from lm_deluge.adapters.typed_payload import Handlers, TypedPayload
 from lm_deluge.errors import APIError
-from lm_deluge.events import Event, FinishReason, UsageReported
+from lm_deluge.events import Event, FinishReason
 from lm_deluge.wire.sse import ServerSentEvent
 from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_tolerantly
 
@@ -136,7 +137,7 @@ class ResponsesPayload(TypedPayload):
 
     def _add_usage(self, response: Response, events: list[Event]) -> None:
         if response.usage:
-            events.append(UsageReported(read_usage(response.usage, response.service_tier)))
+            add_usage(read_usage(response.usage, response.service_tier), events)
 
     def _fail(self, response: Response, events: list[Event]) -> None:
         self._output.end_all(response.output or [], events, is_last=False)
