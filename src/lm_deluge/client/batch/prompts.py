@@ -22,7 +22,7 @@ from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import DelugeError, DispatchError, StreamConsumedError
 from lm_deluge.events import Event, ResponseFinished, ResponseStarted
-from lm_deluge.prompt.conversation import to_conversation
+from lm_deluge.prompt.conversation import check_prompts, to_conversation
 from lm_deluge.response import APIResponse
 
 __all__ = ["EventMerger", "run_call", "run_in_order", "run_one", "window_of"]
@@ -53,7 +53,11 @@ async def run_in_order(
         most_at_once: Most concurrent requests; None for no limit.
         progress: Shows the progress.
         dedupe: Whether equal prompts are sent once.
+
+    Raises:
+        InvalidPromptError: `prompts` is a single prompt.
     """
+    prompts = check_prompts(prompts)
     total = len(prompts) if isinstance(prompts, Sized) else None
     tracker = ProgressTracker(total)
     responses: dict[int, APIResponse] = {}
@@ -240,7 +244,7 @@ class EventMerger:
     ) -> None:
         self.responses: dict[int, APIResponse] = {}
         self._start = start
-        self._prompts = prompts
+        self._prompts = check_prompts(prompts)
         self._window = window_of(most_at_once)
         # One batch of events per stream: with fewer, a turn of the event loop would serve few of thousands of streams.
         self._max_queued = max(_MIN_QUEUED_BATCHES, self._window // _WAITING_PER_SLOT)

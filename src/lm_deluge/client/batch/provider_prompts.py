@@ -22,7 +22,8 @@ from lm_deluge.dispatch.journal.records import fingerprint_of
 from lm_deluge.errors import ConfigurationError, DelugeError
 from lm_deluge.models.registry import find_provider
 from lm_deluge.models.rows import ModelRow
-from lm_deluge.prompt.conversation import Conversation, to_conversation
+from lm_deluge.prompt.conversation import Conversation, check_prompts, to_conversation
+from lm_deluge.prompt.plain_values import to_plain
 from lm_deluge.response import APIResponse
 
 __all__ = ["check_provider_batch", "start_provider_batch"]
@@ -72,7 +73,7 @@ def start_provider_batch(
     names = [model.id for model in models]
     own = (*options[:2], to_schema(options.output), options.cache)
     shaping = (names, client_options.sampling_params, client_options.extra_body, *own)
-    all_prompts = list(prompts)
+    all_prompts = list(check_prompts(prompts))
     plans = (_plan_of(planner, models[number % len(models)], prompt) for number, prompt in enumerate(all_prompts))
     fingerprint = fingerprint_of({}, (_bytes_of(each) for each in (shaping, *all_prompts)))
     return _run(plans, Path(journal), fingerprint, client_options.max_attempts, on_state)
@@ -107,4 +108,7 @@ def _bytes_of(prompt: Any) -> bytes:
 def _messages_of(value: Any) -> Any:
     if isinstance(value, Conversation):
         return value.messages
-    raise TypeError(f"{type(value).__name__} is not a part of a prompt")
+    plain = to_plain(value)
+    if plain is value:
+        raise TypeError(f"{type(value).__name__} is not a part of a prompt")
+    return plain
