@@ -86,7 +86,8 @@ def report_unreadable(journal: Journal, survey: Survey) -> None:
     if calls:
         count = _counted(len(calls), "recorded answer", "recorded answers")
         report(
-            f"{count} of {visible_line(str(journal.path))} cannot be read. Sent again, the lines are billed again: {_listed(survey.named(calls))}"
+            f"{count} of {visible_line(str(journal.path))} cannot be read. Sent again, the lines are billed again: "
+            f"{_listed(survey.named(calls))}"
         )
 
 
@@ -103,7 +104,7 @@ def report_start(journal: Journal, survey: Survey, due: Sequence[str]) -> None:
     state = journal.state
     submitted = {each for batch in state.open_batches if batch.handle for each in state.waiting_in(batch)}
     unconfirmed = {each for batch in state.open_batches for each in state.waiting_in(batch)} - submitted
-    is_new = not state.done and not state.ambiguous and not submitted
+    is_new = not any(state.status(key) for key in survey.keys.values()) and not submitted
     if is_new or all(state.status(each) == "failed" for each in due):
         return
     count = len(survey.keys)

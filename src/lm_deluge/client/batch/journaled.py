@@ -16,6 +16,7 @@ import msgspec
 
 from lm_deluge.client.batch.prompts import run_one, window_of
 from lm_deluge.dispatch.batch.input import BatchRow
+from lm_deluge.dispatch.batch.provider.response import as_deluge_error
 from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.dispatch.scheduling.circuit_breaker import CircuitBreaker
@@ -24,7 +25,7 @@ from lm_deluge.errors import ConfigurationError, DelugeError, DispatchError, Jou
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.response import APIResponse
 
-__all__ = ["JournaledRows", "is_due", "named_model", "unexpected"]
+__all__ = ["JournaledRows", "is_due", "named_model"]
 
 
 class _StoppedError(DispatchError):
@@ -229,7 +230,7 @@ class _Call:
         try:
             response = await run_one(lambda: runner, make_with_hooks, self.row)
         except Exception as error:  # noqa: BLE001 - one row must not end the batch, whose other answers are paid
-            response = APIResponse(error=unexpected(error))
+            response = APIResponse(error=as_deluge_error(error))
         response.id = self.row.number - 1
         if self._last is not None:
             return self._last
@@ -299,13 +300,3 @@ class _Call:
         if known is not None and known.error_message == response.error_message:
             return response
         return response if await self._write_failure(0, response, is_final=True) else None
-
-
-def unexpected(error: Exception) -> DispatchError:
-    """Return the error of a row that failed in a way for which there is no class of errors.
-
-    Its message does not quote the exception, which may contain a part of the prompt.
-    """
-    failure = DispatchError(f"an unexpected {type(error).__name__} ended the call")
-    failure.__cause__ = error
-    return failure

@@ -9,10 +9,11 @@ from contextlib import aclosing
 
 from lm_deluge.adapters.batch_api import BatchState
 from lm_deluge.api_requests.call_plan import CallPlan
-from lm_deluge.client.batch.journaled import is_due, unexpected
+from lm_deluge.client.batch.journaled import is_due
 from lm_deluge.client.batch.row_planner import RowPlanner
 from lm_deluge.client.dispatcher import Dispatcher
 from lm_deluge.dispatch.batch.input import BatchRow
+from lm_deluge.dispatch.batch.provider.response import as_deluge_error
 from lm_deluge.dispatch.batch.provider.runner import Answered, ProviderBatch
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.errors import DelugeError, JournalError, QueueClosedError
@@ -99,10 +100,8 @@ class ProviderRows:
                 plan: CallPlan | DelugeError
                 try:
                     plan = self._planner.plan(row)
-                except DelugeError as error:
-                    plan = error
                 except Exception as error:  # noqa: BLE001 - one row must not end the batch
-                    plan = unexpected(error)
+                    plan = as_deluge_error(error)
                 yield row.call, plan
 
     def stop(self, within_s: float | None = None) -> None:

@@ -20,7 +20,7 @@ import msgspec
 from lm_deluge.config import SamplingParams
 from lm_deluge.dispatch.batch.input_file import InputFile
 from lm_deluge.dispatch.batch.json_lines import numbered, parse_json, parse_text
-from lm_deluge.dispatch.batch.tables import TABLES, read_table
+from lm_deluge.dispatch.batch.tables import TABLES, open_table
 from lm_deluge.encoders.catalog import find_encoder
 from lm_deluge.encoders.encoder import ParsedRequest
 from lm_deluge.errors import ConfigurationError, DelugeError, InvalidPromptError
@@ -123,9 +123,9 @@ def read_rows(source: Path | InputFile, form: RowFormat = RowFormat()) -> Iterat
 def _values(file: InputFile, form: RowFormat) -> Iterator[tuple[str, Any]]:
     """Yield the place and the value of each row that is not blank: JSON, text, or an error in its place."""
     if file.suffix in TABLES and not form.is_text:
-        names, rows = read_table(file)
-        _check_columns(file.name, names, form)
-        yield from rows
+        with open_table(file) as (names, rows):
+            _check_columns(file.name, names, form)
+            yield from rows
         return
     parse = parse_text if form.is_text else parse_json
     with closing(file.open_text()) as lines:
@@ -177,7 +177,9 @@ def _read_row(raw: Any, row_id: str, number: int, form: RowFormat, *, is_table: 
     columns: JSON = {}
     try:
         if not isinstance(raw, dict):
-            return BatchRow(id=row_id, number=number, conversation=_prompt_of(raw))
+            wrong = InvalidPromptError("the line is neither a string nor an object")
+            prompt = raw if isinstance(raw, str | DelugeError) else wrong
+            return BatchRow(id=row_id, number=number, conversation=_prompt_of(prompt))
         if is_table or form.column is not None:
             raw, columns = _split(raw, form.column)
         else:
@@ -191,11 +193,9 @@ def _read_row(raw: Any, row_id: str, number: int, form: RowFormat, *, is_table: 
 
 
 def _prompt_of(raw: Any) -> Conversation:
-    """Return the prompt of a line that has no fields."""
+    """Return the prompt of a line or a field; raise an error that stands in its place."""
     if isinstance(raw, DelugeError):
         raise raw
-    if not isinstance(raw, str):
-        raise InvalidPromptError("the line is neither a string nor an object")
     return to_conversation(raw)
 
 
@@ -223,11 +223,11 @@ def _split(raw: Mapping[str, Any], column: str | None) -> tuple[JSON, JSON]:
         value = parse_json(value.encode("utf-8", "replace"), f"the column {source!r}")
         if isinstance(value, InvalidPromptError):
             value.hint = f"If the column has plain text, name it: --column {source}."
-            raise value
     id_column = "id" if "id" in raw else "custom_id"
     used = {id_column, source, *(("method", "url") if source == "body" and column is None else ())}
     fields = {name: raw[name] for name in ("url",) if name in used and raw.get(name) not in (None, "")}
-    kind = "messages" if isinstance(value, list) else source if column is None else "prompt"
+    is_prompt = column is not None or isinstance(value, InvalidPromptError)
+    kind = "messages" if isinstance(value, list) else "prompt" if is_prompt else source
     columns = {name: each for name, each in raw.items() if name not in used}
     return {kind: "" if value is None else value, **fields}, columns
 
@@ -243,7 +243,7 @@ def _has_prompt(raw: Mapping[str, Any], name: str) -> bool:
 
 def _row_of(raw: JSON, row_id: str, number: int) -> BatchRow:
     if "prompt" in raw:
-        return BatchRow(id=row_id, number=number, conversation=to_conversation(raw["prompt"]))
+        return BatchRow(id=row_id, number=number, conversation=_prompt_of(raw["prompt"]))
     if "body" in raw:
         return _from_request(raw, row_id, number)
     parsed = _parse({"messages": raw.get("messages")})

@@ -6,6 +6,7 @@ import io
 import shutil
 import stat
 import tempfile
+import weakref
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -56,14 +57,14 @@ class InputFile:
         self._copy: IO[bytes] | None = None
         try:
             if stream is not None:
-                self._copy = _copy_of(stream)
+                self._copy = self._copied(stream)
             elif stat.S_ISDIR(mode := path.stat().st_mode):
                 raise ConfigurationError(f"{path} is a folder", hint="Name a file, or - for stdin.")
             elif stat.S_ISREG(mode):
                 self.path = path
             else:
                 with path.open("rb") as pipe:
-                    self._copy = _copy_of(pipe)
+                    self._copy = self._copied(pipe)
         except OSError as error:
             raise self._unreadable(error) from error
 
@@ -75,7 +76,7 @@ class InputFile:
         """
         try:
             if self._copy is not None:
-                return io.BufferedReader(_CopyReader(self._copy), _BUFFER)
+                return io.BufferedReader(_CopyReader(self, self._copy), _BUFFER)
             assert self.path is not None  # noqa: S101 - for the type checkers
             return self.path.open("rb", buffering=_BUFFER)
         except OSError as error:
@@ -112,20 +113,21 @@ class InputFile:
             raise self._unreadable(error) from error
         return status.st_size, status.st_mtime_ns
 
+    def _copied(self, stream: BinaryIO) -> IO[bytes]:
+        copy = tempfile.TemporaryFile()  # noqa: SIM115 - closed together with this object
+        weakref.finalize(self, copy.close)
+        shutil.copyfileobj(stream, copy, _BUFFER)
+        return copy
+
     def _unreadable(self, error: OSError) -> ConfigurationError:
         return ConfigurationError(f"cannot read {self.name}: {error.strerror}")
-
-
-def _copy_of(stream: BinaryIO) -> IO[bytes]:
-    copy = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the object that reads it
-    shutil.copyfileobj(stream, copy, _BUFFER)
-    return copy
 
 
 class _CopyReader(io.RawIOBase):
     """Reads a shared file from a position of its own. All readers belong to one thread at a time."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, owner: InputFile, file: IO[bytes]) -> None:
+        self._owner = owner  # which closes the file when it is deleted
         self._file = file
         self._at = 0
 

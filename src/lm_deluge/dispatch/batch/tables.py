@@ -20,7 +20,7 @@ from lm_deluge.dispatch.batch.input_file import InputFile
 from lm_deluge.dispatch.batch.json_lines import not_utf8
 from lm_deluge.errors import ConfigurationError, DelugeError, InvalidPromptError, MissingExtraError
 
-__all__ = ["LARGEST_INTEGER", "TABLES", "check_table_writer", "encode_table", "read_table"]
+__all__ = ["LARGEST_INTEGER", "TABLES", "check_table_writer", "encode_table", "open_table"]
 
 TABLES = (".csv", ".parquet")
 """Suffixes of files that are read and written as tables; other files have lines."""
@@ -28,37 +28,37 @@ _SEPARATORS = ",;\t"  # Excel writes semicolons where the comma separates decima
 LARGEST_INTEGER = 2**63 - 1  # of a column: 64 bits with a sign
 
 Record: TypeAlias = Mapping[str, Any]
+Row: TypeAlias = tuple[str, Record | DelugeError]
 
 
-def read_table(source: InputFile) -> tuple[list[str], Iterator[tuple[str, Record | DelugeError]]]:
-    """Return the columns of a table, and its rows: the place of each, and its cells or the reason why it has none.
+@contextlib.contextmanager
+def open_table(source: InputFile) -> Iterator[tuple[list[str], Iterator[Row]]]:
+    """Yield the columns of a table, and its rows: the place of each, and its cells or the reason why it has none.
 
     Raises:
         ConfigurationError: The file cannot be read, or is not a table.
         MissingExtraError: No package that reads Parquet is installed.
     """
-    return _read_csv(source) if source.suffix == ".csv" else _read_parquet(source)
-
-
-def _read_csv(source: InputFile) -> tuple[list[str], Iterator[tuple[str, Record | DelugeError]]]:
+    if source.suffix != ".csv":
+        yield _read_parquet(source)
+        return
     # The limit belongs to the whole process; its default of 128 KiB is smaller than many prompts.
     csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))
     file = source.open_text()
     # Bytes that are not UTF-8 become lone surrogates, so that only their row is wrong.
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    first = next((line for line in text if line.strip()), "")
-    text.seek(0)
-    separator = max(_SEPARATORS, key=first.count)
-    reader = csv.reader(text, delimiter=separator, strict=True)
-    try:
-        header = next((cells for cells in reader if any(cells)), [])
-    except csv.Error as error:
-        raise ConfigurationError(f"the first line of {source.name} is not CSV: {error}") from None
-    names = _distinct(header)
-    return names, _csv_rows(reader, names)
+    with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+        first = next((line for line in text if line.strip()), "")
+        text.seek(0)
+        reader = csv.reader(text, delimiter=max(_SEPARATORS, key=first.count), strict=True)
+        try:
+            header = next((cells for cells in reader if any(cells)), [])
+        except csv.Error as error:
+            raise ConfigurationError(f"the first line of {source.name} is not CSV: {error}") from None
+        names = _distinct(header)
+        yield names, _csv_rows(reader, names)
 
 
-def _csv_rows(reader: Any, names: list[str]) -> Iterator[tuple[str, Record | DelugeError]]:
+def _csv_rows(reader: Any, names: list[str]) -> Iterator[Row]:
     while True:
         place = f"line {reader.line_num + 1}"
         try:
@@ -98,7 +98,7 @@ def _distinct(header: Sequence[str]) -> list[str]:
     return names
 
 
-def _read_parquet(source: InputFile) -> tuple[list[str], Iterator[tuple[str, Record | DelugeError]]]:
+def _read_parquet(source: InputFile) -> tuple[list[str], Iterator[Row]]:
     read = next(_usable(((_polars_rows, "polars"), (_pyarrow_rows, "pyarrow"))), None)
     if read is None:
         raise MissingExtraError(
