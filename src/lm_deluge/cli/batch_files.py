@@ -21,7 +21,7 @@ __all__ = ["STDIO", "check_bad_rows", "check_target", "journal_path_of", "listed
 STDIO = Path("-")
 """The name of stdin as IN, and of stdout as OUT."""
 _MOST_ROWS = 20  # what a screen shows together with the rest of the message
-_TEXT_SIGNS = ('"', "{", "[")  # first characters of JSON lines
+_JSON_STARTS = (b'"', b"{", b"[")  # of JSON lines
 
 
 def open_source(path: Path) -> InputFile:
@@ -110,31 +110,33 @@ def check_bad_rows(survey: Survey, source: InputFile, *, skips: bool) -> None:
         ConfigurationError: There are bad rows; the message has their places and reasons.
     """
     count = len(survey.bad)
+    if count:
+        _check_form(survey, source)
     if not count or (skips and count < len(survey.keys)):
         return
-    if count == len(survey.keys):
-        _check_is_json(survey, source)
     subject = "1 bad line" if count == 1 else f"{count:,} bad lines"
     advice = "Mend the file." if count == len(survey.keys) else "Mend them, or leave them out with --skip-bad."
     raise ConfigurationError(f"{source.name} has {subject}, and nothing was sent:\n{listed_rows(survey.bad)}\n{advice}")
 
 
-def _check_is_json(survey: Survey, source: InputFile) -> None:
-    """Refuse a file in which no line is a prompt with a hint how to read it."""
-    is_json = [each.error.message.startswith("the line is not JSON") for each in survey.bad.values()]
-    if not any(is_json):
+def _check_form(survey: Survey, source: InputFile) -> None:
+    """Refuse a file whose lines are not JSON, as a whole and with a hint how to read it."""
+    bad = list(survey.bad.values())
+    not_json = [row for row in bad if row.error.message.startswith("the line is not JSON")]
+    if not not_json:
         return
     with source.open_text() as file:
-        start = file.read(1 << 10).lstrip(b"\xef\xbb\xbf \t\r\n")[:1].decode("ascii", "replace")
-    if start not in _TEXT_SIGNS:
-        raise ConfigurationError(
-            f"{source.name} has no JSON lines",
-            hint="If each of its lines is a prompt, add --lines. If it is a table, its name must end in .csv.",
-        )
-    if start in ("{", "["):
+        start = file.read(1 << 10).lstrip(b"\xef\xbb\xbf \t\r\n")
+    is_first_bad = bad[0] is next(iter(not_json)) and next(iter(survey.bad)) == next(iter(survey.keys))
+    if is_first_bad and start.partition(b"\n")[0].strip() in (b"[", b"{"):
         raise ConfigurationError(
             f"{source.name} has one JSON document over several lines, in place of one value in each line",
             hint="Convert it: jq -c '.[]' IN > NEW for a list, jq -c . IN > NEW for anything else.",
+        )
+    if len(bad) == len(survey.keys) and not start.startswith(_JSON_STARTS):
+        raise ConfigurationError(
+            f"{source.name} has no JSON lines",
+            hint="If each of its lines is a prompt, add --lines. If it is a table, its name must end in .csv.",
         )
 
 
