@@ -9,7 +9,6 @@ import contextlib
 import csv
 import importlib
 import io
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any, BinaryIO, TypeAlias
@@ -185,10 +184,10 @@ def _cell(value: Any) -> Any:
 def _column(values: list[Any]) -> list[Any]:
     """Return the cells of a column with one type: if they have several, or integers are too large, all become text."""
     cells = [_cell(value) for value in values]
-    kinds = Counter(type(cell) for cell in cells if cell is not None)
-    if set(kinds) == {int, float}:
+    kinds = {type(cell) for cell in cells if cell is not None}
+    is_large = any(type(cell) is int and abs(cell) > LARGEST_INTEGER for cell in cells)
+    if kinds == {int, float} and not is_large:
         return [None if cell is None else float(cell) for cell in cells]
-    is_large = int in kinds and any(cell is not None and abs(cell) > LARGEST_INTEGER for cell in cells)
     if len(kinds) > 1 or is_large:
         return [None if cell is None else str(cell) for cell in cells]
     return cells
