@@ -16,7 +16,16 @@ from lm_deluge.dispatch.batch.output import check_output
 from lm_deluge.dispatch.batch.survey import BadRow, Survey
 from lm_deluge.errors import ConfigurationError
 
-__all__ = ["STDIO", "check_bad_rows", "check_target", "journal_path_of", "listed_rows", "open_source", "stdout_bytes"]
+__all__ = [
+    "STDIO",
+    "check_bad_rows",
+    "check_target",
+    "journal_path_of",
+    "listed_rows",
+    "open_source",
+    "open_target",
+    "stdout_bytes",
+]
 
 STDIO = Path("-")
 """The name of stdin as IN, and of stdout as OUT."""
@@ -37,6 +46,19 @@ def open_source(path: Path) -> InputFile:
     if is_terminal(sys.stdin):
         report("Reading lines from the terminal, up to Ctrl-D.")
     return InputFile(path, sys.stdin.buffer)
+
+
+def open_target(path: Path) -> Path | None:
+    """Return the output, which can be written; None for stdout.
+
+    Raises:
+        ConfigurationError: It cannot be written.
+    """
+    if path == STDIO:
+        stdout_bytes()
+        return None
+    check_output(path)
+    return path
 
 
 def stdout_bytes() -> BinaryIO:
@@ -79,16 +101,12 @@ def journal_path_of(source: InputFile, target: Path | None, options: Mapping[str
 
 
 def check_target(source: InputFile, target: Path | None, journal: Path, *, overwrite: bool) -> None:
-    """Check that the output can be written, and no other file would be overwritten.
+    """Check that no other file would be overwritten.
 
     Raises:
-        ConfigurationError: One of these checks failed.
+        ConfigurationError: OUT exists already, and is the input or of another batch.
     """
-    if target is None:
-        stdout_bytes()
-        return
-    check_output(target)
-    if target.exists():
+    if target is not None and target.exists():
         if source.path is not None and target.samefile(source.path):
             raise ConfigurationError("IN and OUT are the same file")
         if not overwrite and not journal.exists():

@@ -124,7 +124,7 @@ def batch(source: Path, target: Path, **options: Any) -> int:
     are done are not sent again, even if IN was mended, extended or reordered. Requests that were in flight are sent
     again and listed, because they may be billed twice.
     """
-    from lm_deluge.cli.batch_files import STDIO, check_bad_rows, journal_path_of, open_source
+    from lm_deluge.cli.batch_files import check_bad_rows, journal_path_of, open_source, open_target
     from lm_deluge.cli.batch_job import BatchJob, check_paths, fingerprint_options, run_job
     from lm_deluge.dispatch.batch.input import RowFormat
     from lm_deluge.dispatch.batch.survey import look_through
@@ -135,7 +135,7 @@ def batch(source: Path, target: Path, **options: Any) -> int:
     more = {name: options[name] for name in ("max_attempts", "max_cost", *_RECOVERY_OPTIONS)} | limits
     client, notice = build_client(settings, **{name: value for name, value in more.items() if value is not None})
     shaping = fingerprint_options(client, system=settings.system, is_provider_batch=options["provider_batch"])
-    file, output = open_source(source), None if target == STDIO else target
+    output, file = open_target(target), open_source(source)
     job = BatchJob(
         source=file,
         target=output,

@@ -31,7 +31,7 @@ ProgressKind = Literal["rich", "tqdm", "plain", "none"]
 _LINE_EVERY_S = 10.0  # few enough lines for a log file, often enough to see that a batch goes on
 _MINUTE, _HOUR = 60, 3_600  # in seconds
 FIRST_AFTER_S = 1.0
-"""Seconds until a display is shown first: soon for a user who waits, and a batch that ends earlier has one line."""
+"""Seconds until a display is shown first: early enough for a waiting user, and a batch that ends before has one line."""
 
 
 class Progress(Protocol):
