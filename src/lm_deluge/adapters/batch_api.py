@@ -16,6 +16,7 @@ import msgspec
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.errors import APIError, BatchEndedError, ContentTypeError
+from lm_deluge.hidden import HidingStruct
 from lm_deluge.wire.http import HttpRequest, Pieces
 
 __all__ = [
@@ -39,7 +40,7 @@ Phase: TypeAlias = Literal["validating", "in_progress", "ended", "expired", "can
 _CUSTOM_ID = re.compile(r"([0-9a-z]{1,40})-([0-9]{1,9})")
 
 
-class HttpAnswer(msgspec.Struct, frozen=True):
+class HttpAnswer(HidingStruct, frozen=True):
     """Headers and body of a successful HTTP response; names of headers are in lower case."""
 
     headers: Mapping[str, str]
@@ -69,6 +70,7 @@ class BatchState(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         handle: The provider's id of the batch.
+        phase: What the provider does with the batch; after `expired` and `cancelled` it may have some results.
         results: Ids or URLs of the result files, as `build_results` expects them; empty until there are results.
         error: The reason why the whole batch failed; None if it did not fail.
         is_complete: Whether `results` has all results of a batch that is over. A provider may report the end before it

@@ -19,7 +19,7 @@ import msgspec
 
 from lm_deluge.client.notebook import CELL_EVERY_S, UpdatedCell, is_notebook
 from lm_deluge.dispatch.batch.progress import BatchProgress
-from lm_deluge.errors import ConfigurationError, DelugeError, MissingExtraError
+from lm_deluge.errors import ConfigurationError, DelugeError, MissingExtraError, install_hint
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -31,7 +31,7 @@ ProgressKind = Literal["rich", "tqdm", "plain", "none"]
 _LINE_EVERY_S = 10.0  # few enough lines for a log file, often enough to see that a batch goes on
 _MINUTE, _HOUR = 60, 3_600  # in seconds
 FIRST_AFTER_S = 1.0
-"""Seconds until a display is shown first: early enough for a waiting user, and a batch that ends before has one line."""
+"""Seconds until a display is shown first: early enough for a waiting user, and a shorter batch has one line."""
 
 
 class Progress(Protocol):
@@ -364,7 +364,7 @@ def _tqdm(file: TextIO | None) -> _Display:
         bar = importlib.import_module("tqdm.auto").tqdm if has_widgets else std.tqdm
     except ImportError as error:
         raise MissingExtraError(
-            "progress='tqdm' needs the package tqdm", hint="Run pip install tqdm, or use progress='rich'."
+            "progress='tqdm' needs the package tqdm", hint=install_hint("tqdm", otherwise="use progress='rich'")
         ) from error
     if file is None and is_notebook() and not has_widgets:
         return _Cell()  # tqdm would warn about the missing package, and show each refresh as an output of its own

@@ -17,7 +17,7 @@ import msgspec
 
 from lm_deluge.dispatch.batch.input_file import InputFile
 from lm_deluge.dispatch.batch.json_lines import not_utf8
-from lm_deluge.errors import ConfigurationError, DelugeError, InvalidPromptError, MissingExtraError
+from lm_deluge.errors import ConfigurationError, DelugeError, InvalidPromptError, MissingExtraError, install_hint
 
 __all__ = ["LARGEST_INTEGER", "TABLES", "check_table_writer", "encode_table", "open_table"]
 
@@ -102,7 +102,7 @@ def _read_parquet(source: InputFile) -> tuple[list[str], Iterator[Row]]:
     if read is None:
         raise MissingExtraError(
             "reading .parquet files needs polars or pyarrow",
-            hint="Run pip install polars, or use a file of CSV or of JSON lines.",
+            hint=install_hint("polars", otherwise="use a file of CSV or of JSON lines"),
         )
     with source.open() as file:
         try:
@@ -143,7 +143,7 @@ def check_table_writer(suffix: str) -> None:
     if suffix != ".csv" and next(_usable(((None, "polars"), (None, "pyarrow"))), "none") == "none":
         raise MissingExtraError(
             "writing .parquet files needs polars or pyarrow",
-            hint="Run pip install polars, or name a .csv or .jsonl file.",
+            hint=install_hint("polars", otherwise="name a .csv or .jsonl file"),
         )
 
 
