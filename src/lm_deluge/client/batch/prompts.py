@@ -13,10 +13,10 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sized
 from typing import Any
 
-from lm_deluge.client.batch.progress_display import Progress
+from lm_deluge.client.batch.progress_display import Progress, shown
 from lm_deluge.dispatch.attempts.call_stream import StreamCall
 from lm_deluge.dispatch.batch.duplicates import Duplicates, answer_again
-from lm_deluge.dispatch.batch.progress import ProgressTracker
+from lm_deluge.dispatch.batch.progress import BatchProgress, ProgressTracker
 from lm_deluge.dispatch.cache.call import CachedCall
 from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.scheduling.runner import Runner
@@ -61,22 +61,22 @@ async def run_in_order(
     total = len(prompts) if isinstance(prompts, Sized) else None
     tracker = ProgressTracker(total)
     responses: dict[int, APIResponse] = {}
-    shown_at = -float("inf")
 
     def find_runner() -> Runner:
         return runner
 
+    def snapshot() -> BatchProgress:
+        return tracker.progress(time.monotonic(), waiting=runner.waiting, limited_by=runner.limited_by)
+
     run = _Deduplicator(find_runner, make).run if dedupe else lambda _, prompt: run_one(find_runner, make, prompt)
-    async with contextlib.aclosing(_as_completed(run, prompts, tracker, most_at_once)) as ended:
+    async with (
+        shown(progress, snapshot),
+        contextlib.aclosing(_as_completed(run, prompts, tracker, most_at_once)) as ended,
+    ):
         async for index, response in ended:
             response.id = index
             responses[index] = response
-            now = time.monotonic()
-            if now - shown_at >= progress.every_s:
-                shown_at = now
-                progress.show(tracker.progress(now, waiting=runner.waiting, limited_by=runner.limited_by))
-    tracker.total = len(responses)
-    progress.close(tracker.progress(time.monotonic()))
+        tracker.total = len(responses)
     return [responses[index] for index in range(len(responses))]
 
 

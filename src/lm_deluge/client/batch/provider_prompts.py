@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 
-from lm_deluge.adapters.batch_api import BatchState
 from lm_deluge.adapters.batch_catalog import find_batch_api
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.request import to_schema
 from lm_deluge.client.call_options import CallOptions
 from lm_deluge.client.dispatcher import CallPlanner, Dispatcher
 from lm_deluge.config import ClientOptions
-from lm_deluge.dispatch.batch.provider.runner import ProviderBatch
+from lm_deluge.dispatch.batch.provider.runner import OnState, ProviderBatch
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.dispatch.journal.records import fingerprint_of
 from lm_deluge.errors import ConfigurationError, DelugeError
@@ -27,8 +26,6 @@ from lm_deluge.prompt.plain_values import to_plain
 from lm_deluge.response import APIResponse
 
 __all__ = ["check_provider_batch", "start_provider_batch"]
-
-OnState: TypeAlias = Callable[[str, BatchState], None]
 
 
 def check_provider_batch(models: Iterable[ModelRow], options: ClientOptions) -> None:
