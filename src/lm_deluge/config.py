@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import msgspec
 
-from lm_deluge.errors import ConfigurationError
+from lm_deluge.errors import ConfigurationError, shown_url
 
 __all__ = [
     "DEFAULT_FIRST_TOKEN_S",
@@ -19,11 +19,13 @@ __all__ = [
     "ClientOptions",
     "LocalCache",
     "OnBreak",
+    "PerProvider",
     "PromptCache",
     "SamplingParams",
     "Secret",
     "Timeouts",
     "check_range",
+    "unknown_option",
 ]
 
 DEFAULT_FIRST_TOKEN_S = 120.0
@@ -52,6 +54,8 @@ class LocalCache(Protocol):
         ...
 
 
+PerProvider: TypeAlias = str | Mapping[str, str] | None
+"""One text for the only provider of a client, or texts by provider."""
 CacheOption: TypeAlias = bool | str | os.PathLike[str] | LocalCache | None
 
 
@@ -93,6 +97,13 @@ def _check_whole(name: str, value: Any) -> None:
 def _check_type(name: str, value: Any, kind: type, what: str) -> None:
     if value is not None and not isinstance(value, kind):
         raise ConfigurationError(f"{name} is not {what}, but {type(value).__name__}")
+
+
+def _check_per_provider(name: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        _check_type(name, value, str, "text, or a mapping from providers to text")
+    elif not all(isinstance(text, str) for pair in value.items() for text in pair):
+        raise ConfigurationError(f"{name} must map names of providers to text")
 
 
 def _check_choice(name: str, value: Any, known: tuple[str, ...]) -> None:
@@ -243,8 +254,10 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The keyword arguments of `LLMClient`, which also accepts the fields of `SamplingParams`.
 
     Attributes:
-        api_key: The key. By default the provider's environment variable is read at the first call.
-        base_url: URL of an OpenAI-compatible host. By default the provider's environment variable or registry row.
+        api_key: The key, or keys by provider if the client has several: `{"openai": "...", "anthropic": "..."}`. By
+            default each provider's environment variable is read at the first call.
+        base_url: URL of the provider or of an OpenAI-compatible host, or URLs by provider. By default the provider's
+            environment variable or registry row.
         sampling_params: Defaults for every call; a field that a call sets itself overrides the default.
         timeouts: The timeouts of each attempt.
         max_attempts: Maximum number of requests per call.
@@ -290,8 +303,8 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
         ConfigurationError: A value is out of its range or of a wrong type.
     """
 
-    api_key: str | None = None
-    base_url: str | None = None
+    api_key: PerProvider = None
+    base_url: PerProvider = None
     sampling_params: SamplingParams = SamplingParams()
     timeouts: Timeouts = Timeouts()
     max_attempts: int = 5
@@ -333,8 +346,9 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
         _check_model_limits(self.model_limits)
         check_range("max_concurrent_requests", self.max_concurrent_requests, 1, 100_000)
         _check_whole("max_concurrent_requests", self.max_concurrent_requests)
-        for name in ("api_key", "base_url", "proxy"):
-            _check_type(name, getattr(self, name), str, "text")
+        _check_type("proxy", self.proxy, str, "text")
+        _check_per_provider("api_key", self.api_key)
+        _check_per_provider("base_url", self.base_url)
         for name in ("extra_headers", "extra_body"):
             _check_type(name, getattr(self, name), Mapping, "a mapping")
         _check_type("background", self.background, bool, "True or False")
@@ -344,7 +358,8 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigurationError("sampling_params is not a SamplingParams")
         if not isinstance(self.timeouts, Timeouts):
             raise ConfigurationError("timeouts is not a Timeouts; write timeouts=Timeouts(idle=30), for example")
-        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
+        urls = self.base_url.values() if isinstance(self.base_url, Mapping) else (self.base_url,)
+        if not all(url is None or url.startswith(("http://", "https://")) for url in urls):
             raise ConfigurationError("base_url must begin with http:// or https://")
 
     def check_models(self, models: Collection[str]) -> None:
@@ -358,8 +373,11 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
                 raise unknown_option(str(model), builtins.set(models), "model_limits", "model")
 
     def __repr__(self) -> str:
-        shown = ("base_url", "timeouts", "max_attempts", "max_retry_after_s")  # the rest may hold keys
-        return f"ClientOptions({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
+        url = self.base_url
+        shown_urls = {name: shown_url(each) for name, each in url.items()} if isinstance(url, Mapping) else url
+        fields = [f"base_url={shown_url(url) if isinstance(url, str) else shown_urls!r}"]
+        fields += [f"{name}={getattr(self, name)!r}" for name in ("timeouts", "max_attempts", "max_retry_after_s")]
+        return f"ClientOptions({', '.join(fields)})"  # the other fields may hold keys
 
     @classmethod
     def from_keywords(cls, keywords: Mapping[str, Any]) -> ClientOptions:

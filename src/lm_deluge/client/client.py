@@ -8,6 +8,7 @@ from os import PathLike
 from typing import Any, Unpack
 
 from lm_deluge.adapters.batch_api import BatchState
+from lm_deluge.api_requests.accounts import url_of_unknown_models
 from lm_deluge.client.batch.progress_display import make_progress
 from lm_deluge.client.batch.prompts import EventMerger, run_in_order, run_one
 from lm_deluge.client.batch.provider_prompts import start_provider_batch
@@ -62,7 +63,7 @@ class LLMClient:
         names = [model] if isinstance(model, str) else list(model)
         if not names:
             raise ConfigurationError("the client needs a model", hint='Write LLMClient("gpt-4o"), for example.')
-        url, fallback = self.options.base_url, self.options.fallback
+        url, fallback = url_of_unknown_models(self.options.base_url), self.options.fallback
         self.models: tuple[ModelRow, ...] = tuple(find_served_model(name, url) for name in names)
         others = [fallback] if isinstance(fallback, str) else fallback
         self.dispatcher = Dispatcher(self.models, tuple(find_served_model(name, url) for name in others), self.options)

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict
 
 from lm_deluge.client.batch.progress_display import ProgressKind
 from lm_deluge.client.call_options import Tools
-from lm_deluge.config import CacheOption, OnBreak, PromptCache, ReasoningEffort, SamplingParams, Timeouts
+from lm_deluge.config import CacheOption, OnBreak, PerProvider, PromptCache, ReasoningEffort, SamplingParams, Timeouts
 
 __all__ = ["BatchKeywords", "CallKeywords", "ClientKeywords", "ProviderBatchKeywords"]
 
@@ -38,8 +38,8 @@ class BatchKeywords(CallKeywords, total=False):
 class ClientKeywords(TypedDict, total=False):
     """The fields of `ClientOptions` and of `SamplingParams`, which describe them."""
 
-    api_key: str | None
-    base_url: str | None
+    api_key: PerProvider
+    base_url: PerProvider
     sampling_params: SamplingParams
     timeouts: Timeouts
     max_attempts: int
