@@ -409,12 +409,61 @@ def _check_model_limits(limits: Any) -> None:
         _check_whole(f"{where}['max_concurrent_requests']", named.get("max_concurrent_requests"))
 
 
+# Names that other libraries have for an option, and ours.
+_OTHER_NAMES = {
+    **dict.fromkeys(("max_tokens", "max_completion_tokens", "max_output_tokens", "num_predict"), "max_new_tokens"),
+    **dict.fromkeys(("max_retries", "num_retries", "retries"), "max_attempts"),
+    **dict.fromkeys(("timeout", "request_timeout"), "timeouts"),
+    **dict.fromkeys(("model", "model_name", "engine"), "prefer_model"),
+    **dict.fromkeys(("response_format", "response_model", "output_schema", "json_schema", "schema"), "output"),
+    **dict.fromkeys(("effort", "reasoning", "thinking"), "reasoning_effort"),
+    **dict.fromkeys(("stop_sequences", "stop_words"), "stop"),
+    **dict.fromkeys(("functions", "function"), "tools"),
+    **dict.fromkeys(("api_base", "endpoint", "host", "url"), "base_url"),
+    **dict.fromkeys(("concurrency", "max_concurrency", "max_workers"), "max_concurrent_requests"),
+    **dict.fromkeys(("rpm", "requests_per_minute"), "max_requests_per_minute"),
+    **dict.fromkeys(("tpm", "tokens_per_minute"), "max_tokens_per_minute"),
+    "function_call": "tool_choice",
+    "key": "api_key",
+    "headers": "extra_headers",
+    "body": "extra_body",
+    "fallbacks": "fallback",
+    "budget": "max_cost",
+}
+_NOTES = {
+    "max_attempts": "It counts the first request, too: max_retries=2 is max_attempts=3.",
+    "prefer_model": "It names one of the client's models.",
+    "timeouts": "Write timeouts=Timeouts(total=60), for example.",
+}
+_NO_OPTIONS = {
+    "stream": "Every answer is streamed: leave it out.",
+    "top_k": 'Write extra_body={"top_k": 40} as an option of LLMClient, where the API supports it.',
+    **dict.fromkeys(("system", "system_prompt"), "Put it into the prompt: Conversation.system(...).user(...)."),
+    "n": "Send the prompt several times: client.process_prompts_async([prompt] * 3).",
+}
+
+
 def unknown_option(
     name: str, known: builtins.set[str] | frozenset[str], where: str = "", kind: str = "option"
 ) -> ConfigurationError:
-    """Return the error for an option that does not exist; it suggests the most similar known one."""
+    """Return the error for an option that does not exist; the hint names what to write instead."""
+    hint = _hint_for(name, known) if kind == "option" else _nearest(name, known)
+    hint = hint or f"Known {kind}s: {', '.join(sorted(known))}."
+    return ConfigurationError(f"there is no {kind} {name!r}{where and f' for {where}'}", hint=hint)
+
+
+def _hint_for(name: str, known: builtins.set[str] | frozenset[str]) -> str:
+    meant = _OTHER_NAMES.get(name, name)
+    note = f" {_NOTES[meant]}" if meant in _NOTES else ""
+    if meant in known:
+        return f"Did you mean {meant}?{note}"
+    if meant in ClientOptions.__struct_fields__:
+        return f"{meant} is an option of LLMClient.{note}"
+    return _NO_OPTIONS.get(name) or _nearest(name, known)
+
+
+def _nearest(name: str, known: builtins.set[str] | frozenset[str]) -> str:
     import difflib
 
     near = difflib.get_close_matches(name, sorted(known), n=1)
-    hint = f"Did you mean {near[0]}?" if near else f"Known {kind}s: {', '.join(sorted(known))}."
-    return ConfigurationError(f"there is no {kind} {name!r}{where and f' for {where}'}", hint=hint)
+    return f"Did you mean {near[0]}?" if near else ""

@@ -19,7 +19,7 @@ from lm_deluge.api_requests.credentials import Access, find_access
 from lm_deluge.api_requests.request import build_blank_call
 from lm_deluge.client.call_options import NO_OPTIONS, CallOptions, merge_params
 from lm_deluge.client.scheduling import build_limiter, build_runner
-from lm_deluge.config import ClientOptions, LocalCache, SamplingParams, Timeouts
+from lm_deluge.config import ClientOptions, LocalCache, Timeouts
 from lm_deluge.dispatch.budget import Budget
 from lm_deluge.dispatch.cache.sqlite import SQLiteCache, open_cache
 from lm_deluge.dispatch.call import CallSpec
@@ -162,7 +162,8 @@ class CallPlanner:
         self._options = options
         params = dispatcher.options.sampling_params
         own = options.sampling_params
-        self._params = params if own is None else merge_params(params, own)
+        params = params if own is None else merge_params(params, own)
+        self._params = msgspec.structs.replace(params, **options.sampling) if options.sampling else params
         self._templates = templates
         self._access: dict[str, Access] = {}
 
@@ -236,10 +237,7 @@ class CallPlanner:
 
     def plan_rest(self, model: str, conversation: Conversation, max_new_tokens: int | None) -> CallPlan:
         """Return the plan of a request for the rest of an answer, with a limit of its own for new tokens."""
-        params = msgspec.structs.replace(
-            self._options.sampling_params or SamplingParams(), max_new_tokens=max_new_tokens
-        )
-        options = self._options._replace(sampling_params=params)
+        options = self._options._replace(sampling={**self._options.sampling, "max_new_tokens": max_new_tokens})
         return CallPlanner(self._dispatcher, options, {}).plan(model, conversation)
 
     def _template_for(self, model: str) -> _Template:

@@ -408,7 +408,7 @@ async def test_money_that_is_spent_leaves_lines_for_the_next_run(tmp_path: Path)
     assert answered.isdisjoint(second)
 
 
-async def test_a_fault_of_ours_is_not_swallowed(tmp_path: Path) -> None:
+async def test_a_fault_of_ours_is_the_error_of_its_row(tmp_path: Path) -> None:
     async with Simulator(echo) as sim, client_of(sim) as client, journal_at(tmp_path / "j") as journal:
         asking = answer_rows(client.dispatcher, journal)
         runner, _ = asking._start()
@@ -417,9 +417,9 @@ async def test_a_fault_of_ours_is_not_swallowed(tmp_path: Path) -> None:
             raise ZeroDivisionError
 
         asking._start = lambda: (runner, fail)
-        with pytest.raises(ZeroDivisionError):
-            async for _ in asking.answers(rows(3)):
-                pass
+        found = {row.id: response async for row, response in asking.answers(rows(3))}
+        assert {type(response.error.__cause__) for response in found.values()} == {ZeroDivisionError}
+        assert len(journal.state.failed) == len(found) == 3
 
 
 async def test_leaving_early_ends_all_calls(tmp_path: Path) -> None:

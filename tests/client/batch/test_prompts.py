@@ -287,22 +287,7 @@ async def test_one_refusal_under_many_calls_closes_the_gate_once() -> None:
     assert sim.stats.requests == 41
 
 
-async def test_a_display_that_fails_ends_the_batch_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_args: object) -> None:
-        raise ZeroDivisionError
-
-    async with Simulator(Script(text="word " * 200)) as sim, client_of(sim) as client:
-        before = len(asyncio.all_tasks())
-        monkeypatch.setattr("lm_deluge.client.batch.progress_display._None.show", fail)
-        with pytest.raises(ZeroDivisionError):
-            await client.process_prompts_async(["q"] * 50)
-        async with asyncio.timeout(10):
-            while len(asyncio.all_tasks()) > before or sim.open_connections:
-                await asyncio.sleep(0.01)
-                await client.close()
-
-
-async def test_what_is_no_error_of_ours_is_not_swallowed() -> None:
+async def test_what_is_no_error_of_ours_is_an_error_of_its_call() -> None:
     async with Simulator(echo) as sim, client_of(sim) as client:
         spec = client.dispatcher.planner(CallOptions()).collected("q")
 
@@ -310,8 +295,12 @@ async def test_what_is_no_error_of_ours_is_not_swallowed() -> None:
             def plan(self, model: str, conversation: Conversation) -> CallPlan:
                 raise ZeroDivisionError
 
-        with pytest.raises(ZeroDivisionError):
-            await run_call(msgspec.structs.replace(spec, planner=Failing(), plans={}), client.dispatcher.runner)
+        failing = msgspec.structs.replace(spec, planner=Failing(), plans={})
+        response = await run_call(failing, client.dispatcher.runner)
+        assert str(response.error) == (
+            "the call raised ZeroDivisionError (may be billed). It is the __cause__ of this error."
+        )
+        assert isinstance(response.error.__cause__, ZeroDivisionError)
         assert (await client.process_prompts_async(["q"]))[0].completion == "answer to q"
 
 

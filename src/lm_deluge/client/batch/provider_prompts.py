@@ -17,6 +17,7 @@ from lm_deluge.client.call_options import CallOptions
 from lm_deluge.client.dispatcher import CallPlanner, Dispatcher
 from lm_deluge.config import ClientOptions
 from lm_deluge.dispatch.batch.provider.runner import ProviderBatch
+from lm_deluge.dispatch.hooks import ContainedHook, unexpected_error
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.dispatch.journal.records import fingerprint_of
 from lm_deluge.errors import ConfigurationError, DelugeError
@@ -70,7 +71,8 @@ def start_provider_batch(
     planner = dispatcher.planner(options)
     check_provider_batch(models, client_options)
     names = [model.id for model in models]
-    own = (*options[:2], to_schema(options.output), options.cache)
+    own: tuple[Any, ...] = (*options[:2], to_schema(options.output), options.cache)
+    own += (options.sampling,) if options.sampling else ()  # so that the fingerprints of older journals stay valid
     shaping = (names, client_options.sampling_params, client_options.extra_body, *own)
     all_prompts = list(prompts)
     plans = (_plan_of(planner, models[number % len(models)], prompt) for number, prompt in enumerate(all_prompts))
@@ -82,18 +84,30 @@ async def _run(
     plans: Iterable[CallPlan | DelugeError], path: Path, fingerprint: str, max_attempts: int, on_state: OnState | None
 ) -> AsyncIterator[tuple[int, APIResponse]]:
     async with await Journal.open(path, fingerprint=fingerprint) as journal:
-        batch = ProviderBatch(journal, max_attempts=max_attempts, on_state=on_state)
+        batch = ProviderBatch(journal, max_attempts=max_attempts, on_state=_contained(on_state))
         async with aclosing(batch.run((str(number), plan) for number, plan in enumerate(plans))) as answers:
             async for call, response in answers:
                 response.id = int(call)
                 yield response.id, response
 
 
+def _contained(on_state: OnState | None) -> OnState | None:
+    """Return the callback without what it may raise: the provider has the batch, and its answers are paid."""
+    if on_state is None:
+        return None
+    hook = ContainedHook(on_state, "on_state")
+
+    def call(name: str, state: BatchState) -> None:
+        hook(name, state)
+
+    return call
+
+
 def _plan_of(planner: CallPlanner, model: ModelRow, prompt: Any) -> CallPlan | DelugeError:
     try:
         return planner.plan(model.id, to_conversation(prompt))
-    except DelugeError as error:
-        return error
+    except Exception as error:  # noqa: BLE001 - a prompt may be any object of the user
+        return unexpected_error(error, "the prompt")
 
 
 def _bytes_of(prompt: Any) -> bytes:
