@@ -118,12 +118,20 @@ class Stream(AsyncOnly, Coroutine[Any, Any, APIResponse]):
 
     def send(self, value: Any) -> Any:
         """Run the stream to its next wait, as `await` does. For event loops."""
-        return self._running().send(value)
+        try:
+            return self._running().send(value)
+        except BaseException:
+            self._coroutine = None  # it has ended: another task gets an error
+            raise
 
     def throw(self, kind: Any, value: Any = None, traceback: Any = None, /) -> Any:
         """Raise an exception where the stream waits. For event loops."""
         error = kind if value is None else value
-        return self._running().throw(error if traceback is None else error.with_traceback(traceback))
+        try:
+            return self._running().throw(error if traceback is None else error.with_traceback(traceback))
+        except BaseException:
+            self._coroutine = None
+            raise
 
     def close(self) -> None:
         """End the stream at once, as closing a coroutine does; `cancel` also returns the response so far."""

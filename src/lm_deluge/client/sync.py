@@ -37,18 +37,17 @@ class _Portal:
         self.pid = os.getpid()
         self._loop = _new_loop()
         self._calls: set[asyncio.Task[Any]] = set()
+        self._is_stopped = False
         self._thread = threading.Thread(target=self._run, name="lm-deluge", daemon=True)
         self._thread.start()
         atexit.register(self.stop)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        is_stopped = False
-        while not is_stopped:
+        while not self._is_stopped:
             # A task that raises one of these two ends `run_forever`, too. The caller of the task gets it.
             with contextlib.suppress(KeyboardInterrupt, SystemExit):
                 self._loop.run_forever()
-                is_stopped = True
         try:
             self._loop.run_until_complete(self._settle())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
@@ -88,12 +87,8 @@ class _Portal:
 
         def end(task: asyncio.Task[T]) -> None:
             self._calls.discard(task)
-            if task.cancelled():
-                future.set_exception(asyncio.CancelledError())
-            elif (error := task.exception()) is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(task.result())
+            if not self._is_stopped:  # after it only daemon threads wait, and Python would print what they raise
+                _copy_outcome(task, future)
 
         def cancel() -> None:
             for task in tasks:
@@ -111,9 +106,18 @@ class _Portal:
     def stop(self) -> None:
         """Stop the loop and wait for the end of its thread."""
         if self.pid == os.getpid() and not self._loop.is_closed():
+            self._is_stopped = True
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(timeout=_JOIN_S)
+
+
+def _copy_outcome(task: asyncio.Task[T], future: Future[T]) -> None:
+    error = asyncio.CancelledError() if task.cancelled() else task.exception()
+    if error is None:
+        future.set_result(task.result())
+    else:
+        future.set_exception(error)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
