@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from lm_deluge.client.batch.fed_iterator import AsyncOnly
 from lm_deluge.client.echo import Echo, EchoWriter, check_echo
+from lm_deluge.dispatch.attempts.attempt import PendingRetry
 from lm_deluge.dispatch.attempts.call_stream import StreamCall
 from lm_deluge.dispatch.hooks import unexpected_error
 from lm_deluge.errors import DelugeError, StreamConsumedError
@@ -276,6 +277,11 @@ class Stream(AsyncOnly, Coroutine[Any, Any, APIResponse]):
     def stats(self) -> StreamStats:
         """Timing of the stream so far."""
         return self._call.stats()
+
+    @property
+    def pending_retry(self) -> PendingRetry | None:
+        """The next attempt while the stream waits for it: after which error, and from when on; else None."""
+        return self._call.pending_retry
 
 
 def _of_ours(error: Exception, call: StreamCall) -> DelugeError:

@@ -7,23 +7,25 @@ a response with `error` set, so one bad prompt, or one failing hook, does not en
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
 from lm_deluge.client.batch.fed_iterator import AsyncOnly, FedIterator
+from lm_deluge.dispatch.attempts.call_stream import StreamCall
 from lm_deluge.dispatch.batch.duplicates import Duplicates, answer_again
-from lm_deluge.dispatch.cache.call import run_call
+from lm_deluge.dispatch.cache.call import CachedCall
 from lm_deluge.dispatch.call import CallSpec
-from lm_deluge.dispatch.hooks import unexpected_error
+from lm_deluge.dispatch.hooks import failed_response, is_interruption, postprocess_response, unexpected_error
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import DispatchError, StreamConsumedError
 from lm_deluge.events import Event, ResponseFinished, ResponseStarted
 from lm_deluge.prompt.conversation import to_conversation
 from lm_deluge.response import APIResponse
 
-__all__ = ["Deduplicator", "EventMerger", "run_one", "run_windowed", "window_of"]
+__all__ = ["Deduplicator", "EventMerger", "run_call", "run_one", "run_windowed", "window_of"]
 
 _WAITING_PER_SLOT = 4  # tasks per concurrent request: enough waiting tasks that a free slot is used at once
 _DEFAULT_WINDOW = 200
@@ -52,6 +54,46 @@ def run_one(
     except Exception as error:  # noqa: BLE001 - a prompt may be any object of the user
         return _failed(unexpected_error(error, "the prompt"))
     return run_call(spec, find_runner, on_events)
+
+
+async def run_call(
+    spec: CallSpec, find_runner: Callable[[], Runner], on_events: Callable[[list[Event]], Awaitable[None]] | None = None
+) -> APIResponse:
+    """Run a call to its end. If anything fails, the response has `error` set; only an interruption is raised.
+
+    Args:
+        spec: The call.
+        find_runner: Returns the runner that decides when each attempt is sent.
+        on_events: Receives the events as they arrive, if given.
+    """
+    if not spec.is_cached:
+        return await _run_call(StreamCall(spec, find_runner), spec, on_events)
+    call = CachedCall(spec, find_runner, has_judge=True)
+    response = await _run_call(call, spec, on_events)
+    if call.is_hit and response.error is not None and on_events is None:
+        # `postprocess` rejects an answer that it accepted before, or that a stream stored: it would reject it forever.
+        call = CachedCall(spec, find_runner, has_judge=True, reads=False)
+        response = await _run_call(call, spec, on_events)
+    await call.judge(is_accepted=response.error is None)
+    return response
+
+
+async def _run_call(
+    call: StreamCall, spec: CallSpec, on_events: Callable[[list[Event]], Awaitable[None]] | None
+) -> APIResponse:
+    try:
+        while events := await call.next_batch():
+            if on_events is not None:
+                await on_events(events)
+        await call.close()
+        response = call.response()
+        return response if spec.postprocess is None else await postprocess_response(response, spec.postprocess)
+    except BaseException as error:
+        with contextlib.suppress(Exception):
+            call.abort()
+        if is_interruption(error):
+            raise
+        return failed_response(call.response, error)
 
 
 async def _failed(error: Exception) -> APIResponse:

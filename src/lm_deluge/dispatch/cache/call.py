@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.timeouts import Deadline
@@ -18,57 +18,17 @@ from lm_deluge.dispatch.cache.acceptance import is_accepted
 from lm_deluge.dispatch.cache.entry import CachedAnswer, build_key, decode_answer, encode_answer
 from lm_deluge.dispatch.cache.single_flight import Flight, Outcome, flights_here
 from lm_deluge.dispatch.call import CallSpec
-from lm_deluge.dispatch.hooks import failed_response, is_interruption, postprocess_response
+from lm_deluge.dispatch.hooks import is_interruption
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.events import Event, ResponseFinished
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
 
-__all__ = ["CachedCall", "run_call"]
+__all__ = ["CachedCall"]
 
 _TIMEOUT_S = 2.0
 """For each read or write. Far above the time of a disk or a near server; a slower cache delays calls too much."""
 _MOST_FAILURES = 2  # of equal calls in turn, before those that wait ask all at once
-
-
-async def run_call(
-    spec: CallSpec, find_runner: Callable[[], Runner], on_events: Callable[[list[Event]], Awaitable[None]] | None = None
-) -> APIResponse:
-    """Run a call to its end. If anything fails, the response has `error` set; only an interruption is raised.
-
-    Args:
-        spec: The call.
-        find_runner: Returns the runner that decides when each attempt is sent.
-        on_events: Receives the events as they arrive, if given.
-    """
-    if not spec.is_cached:
-        return await _run(StreamCall(spec, find_runner), spec, on_events)
-    call = CachedCall(spec, find_runner, has_judge=True)
-    response = await _run(call, spec, on_events)
-    if call.is_hit and response.error is not None and on_events is None:
-        # `postprocess` rejects an answer that it accepted before, or that a stream stored: it would reject it forever.
-        call = CachedCall(spec, find_runner, has_judge=True, reads=False)
-        response = await _run(call, spec, on_events)
-    await call.judge(is_accepted=response.error is None)
-    return response
-
-
-async def _run(
-    call: StreamCall, spec: CallSpec, on_events: Callable[[list[Event]], Awaitable[None]] | None
-) -> APIResponse:
-    try:
-        while events := await call.next_batch():
-            if on_events is not None:
-                await on_events(events)
-        await call.close()
-        response = call.response()
-        return response if spec.postprocess is None else await postprocess_response(response, spec.postprocess)
-    except BaseException as error:
-        with contextlib.suppress(Exception):
-            call.abort()
-        if is_interruption(error):
-            raise
-        return failed_response(call.response, error)
 
 
 class CachedCall(StreamCall):
