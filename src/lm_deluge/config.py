@@ -254,7 +254,7 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The keyword arguments of `LLMClient`, which also accepts the fields of `SamplingParams`.
 
     Attributes:
-        api_key: The key, or keys by provider if the client has several: `{"openai": "...", "anthropic": "..."}`. By
+        api_key: The key, or keys by provider if the client has several: `{"gemini": "...", "cohere": "..."}`. By
             default each provider's environment variable is read at the first call.
         base_url: URL of the provider or of an OpenAI-compatible host, or URLs by provider. By default the provider's
             environment variable or registry row.

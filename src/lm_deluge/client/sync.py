@@ -55,7 +55,7 @@ class _Portal:
             self._loop.close()
 
     async def _settle(self) -> None:
-        """Cancel the calls, and give what they leave behind them time to end.
+        """Cancel the calls, and wait a short time for the tasks that they started.
 
         A pool that is being closed would otherwise be closed a second time by `shutdown_asyncgens`, which is an error.
         """

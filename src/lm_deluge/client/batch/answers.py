@@ -44,7 +44,7 @@ AnswerId: TypeAlias = Any
 """The id of an answer: the index of its prompt, or the id that the user gave it."""
 _Indexed: TypeAlias = tuple[int, APIResponse]
 
-_FIRST_AFTER_S = 1.0  # soon for a user who waits, and a batch that ends earlier is shown once
+_FIRST_AFTER_S = 1.0  # soon enough for a user, and a batch that ends earlier is shown once
 _DIGEST_DIGITS = 16  # of a prompt's hash: 64 bits tell two prompts with the same id apart
 
 

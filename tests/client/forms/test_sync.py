@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import types
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +15,6 @@ from lm_deluge.client.sync import _new_loop
 from lm_deluge.errors import StreamConsumedError, StreamInterruptedError
 from lm_deluge.simulator import Fault, Simulator
 from loopback import HELLO, Loopback, answer
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def client_of(url: str, **options: Any) -> LLMClient:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from client.hooks import EVERY_EXCEPTION, FailingDisplay, OddError
+from client.hooks.exceptions import EVERY_EXCEPTION, FailingDisplay, OddError
 from lm_deluge import APIResponse, LLMClient
 from lm_deluge.adapters.batch_api import BatchState
 from lm_deluge.client.batch.provider_prompts import _contained

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from client.hooks import EVERY_EXCEPTION
+from client.hooks.exceptions import EVERY_EXCEPTION
 from lm_deluge import LLMClient
 from lm_deluge.client.echo import EchoWriter
 from lm_deluge.simulator import Simulator
