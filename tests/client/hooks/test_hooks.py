@@ -16,9 +16,11 @@ import pytest
 from client.hooks.exceptions import EVERY_EXCEPTION, FailingDisplay, OddError
 from lm_deluge import APIResponse, LLMClient
 from lm_deluge.adapters.batch_api import BatchState
+from lm_deluge.api_requests.response_stream import ResponseStream
 from lm_deluge.client.batch.provider_prompts import _contained
 from lm_deluge.client.batch.row_planner import answer_rows
 from lm_deluge.client.dispatcher import CallPlanner
+from lm_deluge.client.stream import Stream
 from lm_deluge.dispatch.batch.input import BatchRow
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.errors import DelugeError, DispatchError
@@ -335,3 +337,38 @@ async def test_a_duplicate_that_is_cancelled_cancels_no_other_one() -> None:
     assert (first.completion, third.completion) == ("answer to one", "answer to one")
     assert isinstance(second.error, DispatchError)
     assert "cancelled" in str(second.error)
+
+
+@pytest.mark.parametrize("name", [name for name, error in EVERY_EXCEPTION.items() if isinstance(error, Exception)])
+async def test_a_single_stream_raises_only_errors_of_ours(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the part of the answer that arrived, in each form of a stream."""
+    next_batch = ResponseStream.next_batch
+
+    async def fail(self: ResponseStream, *, to_end: bool = False) -> Any:
+        if self.builder.has_deltas:
+            raise EVERY_EXCEPTION[name]
+        return await next_batch(self, to_end=to_end)
+
+    async def awaited(stream: Stream) -> None:
+        await stream
+
+    async def iterated(stream: Stream) -> None:
+        async for _ in stream:
+            pass
+
+    async def read(stream: Stream) -> None:
+        while await stream.next_batch():
+            pass
+
+    async def to_end(stream: Stream) -> None:
+        await stream.read_to_end()
+
+    async with client_of() as client:
+        monkeypatch.setattr(ResponseStream, "next_batch", fail)
+        for use in (awaited, iterated, read, to_end):
+            with pytest.raises(DelugeError) as caught:
+                await use(client.stream("one", echo=None))
+            assert caught.value.partial.completion
+            assert "answer to one".startswith(caught.value.partial.completion)
+            assert caught.value.__cause__ is not None
+            assert "raised" in str(caught.value)
