@@ -104,7 +104,7 @@ class Stream(AsyncOnly, Coroutine[Any, Any, APIResponse]):
         self._call = call
         self._coroutine: Coroutine[Any, Any, APIResponse] | None = None  # of a task that runs the stream
         self.__name__ = type(self).__name__  # shown by the task
-        self._echo = echo
+        self._echo: Echo = echo
         self._is_entered = False
         self._use: Literal["loop", "batches"] | None = None
 
