@@ -82,6 +82,11 @@ class Decoder(Protocol):
         ...
 
     @property
+    def failure(self) -> DelugeError | None:
+        """The error that the provider reported, if its reason may still follow; else None."""
+        ...
+
+    @property
     def ignored(self) -> int:
         """Number of frames that were skipped, because their type is unknown or they came after the end."""
         ...

@@ -214,7 +214,8 @@ class ResponseStream:
         self.abort()
         if not self._decoder.is_complete:
             timeout = self._timeout()
-            self._fail(timeout or error, cause=error if timeout else error.__cause__)
+            failure = self._decoder.failure or timeout
+            self._fail(failure or error, cause=error if failure else error.__cause__)
         return b""
 
     def _note(self, started_at: float, events: list[Event]) -> float:
@@ -227,7 +228,8 @@ class ResponseStream:
         self.timing.reads += 1
         if is_progress:
             self.timing.note(now)
-        is_complete = self._decoder.is_complete
+        # After a failure only its reason may follow, so the wait is as short as after the end.
+        is_complete = self._decoder.is_complete or self._decoder.failure is not None
         # While deltas follow deltas, no clock's limit changes.
         if is_complete or not (is_progress and clocks.is_flowing):
             if clocks.waited(now - started_at, is_progress=is_progress, is_complete=is_complete):
