@@ -44,6 +44,7 @@ from __future__ import annotations
 
 import builtins
 import copy
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -93,6 +94,11 @@ Scope = Literal["request", "key", "model", "provider"]
 Billed = Literal["no", "maybe", "yes"]
 Phase = Literal["connect", "headers", "before_first_event", "mid_stream", "after_terminal"]
 Clock = Literal["pool", "connect", "first_token", "idle", "progress", "total"]
+
+
+def shown_url(url: str) -> str:
+    """Return a URL as messages and reprs may show it: without user name, password, query and fragment."""
+    return re.sub(r"[?#].*", "?...", re.sub(r"//[^/?#]*@", "//...@", url), flags=re.DOTALL)
 
 
 def install_hint(package: str, *, otherwise: str = "") -> str:

@@ -164,7 +164,11 @@ async def test_a_model_that_cannot_take_the_call_is_passed_over() -> None:
     """The other model has no schemas: the call comes back to the one that failed rather than ending there."""
     steps = (plain("500 X", b"{}"), plain("500 X", b"{}"), answer(HELLO))
     models = ["gpt-4o", "anthropic:claude-3-haiku-20240307"]
-    async with Loopback(*steps) as server, client_of(server, models, seed=1) as client:
+    keys = dict.fromkeys(("openai", "anthropic"), "test-key")
+    async with (
+        Loopback(*steps) as server,
+        client_of(server, models, seed=1, base_url=dict.fromkeys(keys, server.url), api_key=keys) as client,
+    ):
         client.dispatcher.make_runner(functools.partial(Runner, chance=lambda: 0.0))
         assert (await client.stream("Hi", echo=None, prefer_model="gpt-4o")).model_internal == "gpt-4o"
         assert len(server.requests) == 3

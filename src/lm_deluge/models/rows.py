@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from lm_deluge.errors import shown_url
 from lm_deluge.usage import Price
 
 CountsMaxTokens: TypeAlias = Literal["never", "until_end", "always"]
@@ -183,6 +184,10 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     region_factors: dict[str, float] = {}
     batch_api: str = ""
     quirks: Quirks = Quirks()
+
+    def __repr__(self) -> str:
+        # Without headers and query, which may hold a key in a row of the user.
+        return f"ProviderRow({self.id!r}, {self.adapter!r} at {shown_url(self.base_url)!r})"
 
     @property
     def address_env(self) -> tuple[str, ...]:

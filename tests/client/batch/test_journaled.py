@@ -495,7 +495,9 @@ async def test_an_address_where_nobody_ever_was_ends_the_batch_and_no_rows(tmp_p
 def test_only_a_provider_that_is_alone_is_waited_for(tmp_path: Path) -> None:
     async def outage_of(*models: str) -> CircuitBreaker | None:
         async with journal_at(tmp_path / "j") as journal:
-            asking = answer_rows(LLMClient(list(models), api_key="any").dispatcher, journal)
+            asking = answer_rows(
+                LLMClient(list(models), api_key={"openai": "any", "anthropic": "any"}).dispatcher, journal
+            )
             async for _ in asking.answers([]):
                 pass
             return asking._breaker

@@ -118,7 +118,7 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 async def test_what_differs_in_anything_is_a_miss(name: str) -> None:
     options, call = OTHERS[name]
     shelf = Shelf()
-    async with Simulator("Hi.") as sim:
+    async with Simulator("{}") as sim:  # which fits the schema, too
         own = {"model": "gpt-4o", "base_url": sim.base_url, "api_key": "sk-test", "local_cache": shelf}
         for changes, arguments in (({}, {}), (options, call), ({}, {}), (options, call)):
             async with LLMClient(**{**own, **changes}) as client:

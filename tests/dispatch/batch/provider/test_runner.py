@@ -387,7 +387,9 @@ async def test_results_that_are_gone_are_the_error_of_each(tmp_path: Path) -> No
 @pytest.mark.parametrize("model", ["mistral:mistral-small-latest", "vertex:gemini-2.5-flash", "groq-less"])
 async def test_a_provider_without_a_batch_api_is_refused_before_anything_is_sent(model: str, tmp_path: Path) -> None:
     async with Simulator(Script()) as sim:
-        client = LLMClient([model, "gpt-4o"], base_url=sim.url, api_key=KEY)
+        client = LLMClient(
+            [model, "gpt-4o"], base_url={"openai": sim.url, "openai-compatible": sim.url}, api_key={"openai": KEY}
+        )
         with pytest.raises(ConfigurationError, match=r"no batch API .* Providers with one: anthropic, gemini, "):
             client.provider_batch(["a"], journal=tmp_path / "j")
         assert sim.requests == []

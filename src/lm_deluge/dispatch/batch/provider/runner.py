@@ -37,6 +37,7 @@ from lm_deluge.dispatch.batch.provider.response import (
     build_failure,
     missing_error,
 )
+from lm_deluge.dispatch.hooks import is_interruption
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.dispatch.journal.records import SubmittedBatch
 from lm_deluge.errors import (
@@ -433,7 +434,9 @@ class ProviderBatch:
             result = self._on_state(name, state)
             if inspect.isawaitable(result):
                 await result
-        except Exception as error:  # noqa: BLE001 - any
+        except BaseException as error:
+            if is_interruption(error, of_hook=True):
+                raise
             self._on_state = None
             with suppress(Exception):  # warnings may be errors
                 warnings.warn(f"on_state raised {type(error).__name__}", RuntimeWarning, stacklevel=2)
