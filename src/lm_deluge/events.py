@@ -161,11 +161,15 @@ class Attempt(msgspec.Struct, frozen=True, gc=False, tag="attempt"):
 
 
 class ResponseFinished(msgspec.Struct, frozen=True, gc=False, tag="response_finished"):
-    """The last event. `raw_finish_reason` is the finish reason in the provider's own words, or None."""
+    """The last event. `raw_finish_reason` is the finish reason in the provider's own words, or None.
+
+    `message` is the provider's explanation of the finish reason, where it sends one.
+    """
 
     finish_reason: FinishReason
     raw_finish_reason: str | None = None
     warnings: tuple[str, ...] = ()
+    message: str | None = None
 
 
 Event: TypeAlias = (

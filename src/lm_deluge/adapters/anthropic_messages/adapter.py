@@ -39,7 +39,7 @@ class AnthropicMessages:
         """Return a new decoder for the response to `call`, streamed or not."""
         return BodyDecoder(
             AnthropicPayload(call.provider.opaque_owner, call.model.id),
-            lambda body: self.parse_response(call, body),
+            lambda body, events: events.extend(self.parse_response(call, body)),
             max_event_bytes=call.max_event_bytes,
         )
 

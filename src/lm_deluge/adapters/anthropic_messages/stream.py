@@ -22,6 +22,7 @@ from typing import Any, ClassVar, TypeAlias
 import msgspec
 
 from lm_deluge.adapters.anthropic_messages.usage import merge_usage, read_usage
+from lm_deluge.adapters.body_decoder import check_end
 from lm_deluge.adapters.typed_payload import Handler, Handlers, TypedPayload
 from lm_deluge.errors import ProtocolError
 from lm_deluge.events import (
@@ -238,9 +239,11 @@ class AnthropicPayload(TypedPayload):
 
         Raises:
             ProtocolError: It is the first event.
+            TruncatedError: The message has neither a stop reason nor usage.
         """
         if not self._is_started:
             raise ProtocolError("the stream has message_stop but no message before it", reason="order")
+        check_end(self.reason, self._usage)
         self.end(events)
 
     def end(self, events: list[Event]) -> None:

@@ -45,7 +45,7 @@ class BedrockConverse:
         """Return a new decoder for the response to `call`, streamed or not."""
         return BodyDecoder(
             ConversePayload(call.provider.opaque_owner),
-            lambda body: self.parse_response(call, body),
+            lambda body, events: ConversePayload(call.provider.opaque_owner).read_document(body, events),
             max_event_bytes=call.max_event_bytes,
             framing=EventStreamDecoder,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from lm_deluge.adapters.adapter import Call
+from lm_deluge.adapters.adapter import Call, Decoder
 from lm_deluge.adapters.anthropic_messages.request import ECHOES, SENDS
 from lm_deluge.adapters.bedrock_converse.blocks import CONTENT_BLOCK
 from lm_deluge.adapters.bedrock_converse.errors import classify_bedrock_error
@@ -17,6 +17,7 @@ from lm_deluge.adapters.bedrock_invoke.request import build_invoke_body, build_i
 from lm_deluge.adapters.bedrock_invoke.stream import InvokePayload
 from lm_deluge.adapters.body_decoder import BodyDecoder
 from lm_deluge.adapters.http_request import build_http_request
+from lm_deluge.adapters.openai_chat.think_tags import TaggedDecoder, TagSplitter, has_think_tags
 from lm_deluge.errors import APIError
 from lm_deluge.events import Event
 from lm_deluge.prompt.parts import FilePart, ImagePart, Part
@@ -44,20 +45,22 @@ class BedrockInvoke:
             stream_type=MEDIA_TYPE,
         )
 
-    def decoder(self, call: Call) -> BodyDecoder:
+    def decoder(self, call: Call) -> Decoder:
         """Return a new decoder for the response to `call`, streamed or not."""
-        return BodyDecoder(
-            InvokePayload(call.provider.opaque_owner, call.model.id),
-            lambda body: self.parse_response(call, body),
+        owner = call.provider.opaque_owner
+        decoder = BodyDecoder(
+            InvokePayload(owner, call.model.id),
+            lambda body, events: InvokePayload(owner, call.model.id).read_document(body, events),
             max_event_bytes=call.max_event_bytes,
             framing=EventStreamDecoder,
         )
+        return TaggedDecoder(decoder) if has_think_tags(call) else decoder
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
         """Return the events of a response that is not streamed."""
         events: list[Event] = []
         InvokePayload(call.provider.opaque_owner, call.model.id).read_document(body, events)
-        return events
+        return TagSplitter().split(events) if has_think_tags(call) else events
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         """Return the exception for an HTTP error response."""

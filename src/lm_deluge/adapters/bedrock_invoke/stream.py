@@ -117,12 +117,12 @@ class InvokePayload:
         if isinstance(payload, ConversePayload | TextPayload):
             payload.read_document(body, events)
             return
-        is_chat = isinstance(payload, ChatPayload)
-        payload.handle(ServerSentEvent(_with_finish_reason(body) if is_chat else body), events)
+        if isinstance(payload, ChatPayload):
+            payload.read_document(_with_finish_reason(body), events)
+            return
+        payload.handle(ServerSentEvent(body), events)
         if not payload.is_complete:
             raise ProtocolError("the response is JSON, but not in a known model's format", reason="order", excerpt=body)
-        if isinstance(payload, ChatPayload):
-            payload.finish_document(events)
 
     def _unwrap(self, frame: ServerSentEvent) -> bytes | None:
         """Return the data in a chunk, or None if the chunk has none."""

@@ -37,7 +37,7 @@ class CohereV2:
         """Return a new decoder for the response to `call`, streamed or plain."""
         return BodyDecoder(
             CoherePayload(call.provider.opaque_owner),
-            lambda body: self.parse_response(call, body),
+            lambda body, events: events.extend(self.parse_response(call, body)),
             max_event_bytes=call.max_event_bytes,
         )
 

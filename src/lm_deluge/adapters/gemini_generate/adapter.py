@@ -48,7 +48,7 @@ class GeminiGenerate:
         """Return a new decoder for the response to `call`, streamed or not."""
         return BodyDecoder(
             GeminiPayload(call.provider.opaque_owner),
-            lambda body: self.parse_response(call, body),
+            lambda body, events: events.extend(self.parse_response(call, body)),
             max_event_bytes=call.max_event_bytes,
             # Without `alt=sse`, which some proxies drop, the stream is a JSON array.
             array_framing=JSONArrayDecoder,

@@ -92,6 +92,7 @@ class _Candidate(msgspec.Struct, gc=False, rename="camel"):
     index: int | None = None
     content: _Content | None = None
     finish_reason: str | None = None
+    finish_message: str | None = None
     logprobs_result: _Logprobs | None = None
     grounding_metadata: GroundingMetadata | None = None
     citation_metadata: CitationMetadata | None = None
@@ -135,6 +136,7 @@ _FINISH_REASONS: dict[str, FinishReason] = {
     ),
 }
 _UNSPECIFIED = "FINISH_REASON_UNSPECIFIED"
+_MOST_MESSAGE = 500  # characters: an explanation may quote the malformed call, which has no limit
 
 
 class GeminiPayload:
@@ -146,6 +148,7 @@ class GeminiPayload:
         self.is_started = False
         self._provider = provider
         self._reason: str | None = None
+        self._message: str | None = None  # explains the finish reason
         self._calls = KeyedCalls()
         self._number = 0  # count of calls; also the key of the last call
         self._open: tuple[str, ArgumentsWriter] | None = None  # name and arguments of the unfinished call
@@ -198,7 +201,7 @@ class GeminiPayload:
             # Google requires apps to display these with a grounded answer: https://ai.google.dev/gemini-api/docs/google-search
             events.append(ProviderPart(self._provider, "search_suggestions", self._citations.search_suggestions))
         self.is_finished = True
-        events.append(ResponseFinished(self._finish_reason(), self._reason, tuple(self._warnings)))
+        events.append(ResponseFinished(self._finish_reason(), self._reason, tuple(self._warnings), self._message))
 
     def _finish_reason(self) -> FinishReason:
         reason = _FINISH_REASONS.get(self._reason or "")
@@ -242,6 +245,7 @@ class GeminiPayload:
             self._citations.add_grounding(candidate.grounding_metadata, events)
         if candidate.finish_reason and candidate.finish_reason != _UNSPECIFIED:
             self._reason = candidate.finish_reason
+            self._message = (candidate.finish_message or "")[:_MOST_MESSAGE] or None
 
     def _emit_text(self, text: str, events: list[Event], logprobs: tuple[TokenLogprob, ...] = ()) -> None:
         self._citations.add_text(text)

@@ -41,7 +41,7 @@ class GeminiInteractions:
         """Return a new decoder for the response to `call`, streamed or not."""
         return BodyDecoder(
             InteractionsPayload(call.provider.opaque_owner),
-            lambda body: self.parse_response(call, body),
+            lambda body, events: events.extend(self.parse_response(call, body)),
             max_event_bytes=call.max_event_bytes,
         )
 

@@ -14,11 +14,10 @@ from lm_deluge.adapters.errors import classify_status
 from lm_deluge.adapters.http_request import build_http_request
 from lm_deluge.adapters.mistral_chat.request import SIGNATURE, build_body
 from lm_deluge.adapters.mistral_chat.stream import MistralPayload
-from lm_deluge.errors import APIError, ProtocolError
+from lm_deluge.errors import APIError
 from lm_deluge.events import Event
 from lm_deluge.prompt.parts import Part, ReasoningPart, TextPart, ToolCallPart
 from lm_deluge.wire.http import HttpRequest
-from lm_deluge.wire.sse import ServerSentEvent
 
 __all__ = ["MistralChat"]
 
@@ -38,20 +37,14 @@ class MistralChat:
         """Return a new decoder for the response to `call`, streamed or plain."""
         return BodyDecoder(
             MistralPayload(call.provider.opaque_owner),
-            lambda body: self.parse_response(call, body),
+            lambda body, events: MistralPayload(call.provider.opaque_owner).read_document(body, events),
             max_event_bytes=call.max_event_bytes,
         )
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
         """Return the events of a plain response, parsed as a stream of one chunk whose delta is the message."""
-        payload = MistralPayload(call.provider.opaque_owner)
         events: list[Event] = []
-        payload.handle(ServerSentEvent(body), events)
-        if not payload.is_complete:
-            raise ProtocolError(
-                "the answer is JSON, but not a chat completion", reason="order", excerpt=body, billed="maybe"
-            )
-        payload.finish_document(events)
+        MistralPayload(call.provider.opaque_owner).read_document(body, events)
         return events
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:

@@ -42,7 +42,7 @@ class OllamaChat:
         """Return a new decoder for the response to `call`, streamed or plain."""
         return BodyDecoder(
             OllamaPayload(),
-            lambda body: self.parse_response(call, body),
+            lambda body, events: events.extend(self.parse_response(call, body)),
             max_event_bytes=call.max_event_bytes,
             # A plain response is one document, which a proxy may have formatted over several lines.
             framing=NDJSONDecoder if call.is_streamed else SSEDecoder,

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from lm_deluge.adapters.body_decoder import in_band_error, not_json
+from lm_deluge.adapters.body_decoder import check_end, in_band_error, not_json
 from lm_deluge.adapters.tool_call_fragments import KeyedCalls
 from lm_deluge.errors import ProtocolError
 from lm_deluge.events import (
@@ -155,8 +155,9 @@ class OllamaPayload:
         self._calls.finish(events, None)
 
     def _end(self, line: _Line, events: list[Event]) -> None:
-        self.is_finished = True
         counted = {name: getattr(line, name) for name in _COUNTED if getattr(line, name) is not None}
+        check_end(line.done_reason, counted)  # Ollama before 2024-05 sends no reason
+        self.is_finished = True
         if line.prompt_eval_count is not None or line.eval_count is not None:
             # Ollama omits counts of zero.
             usage = Usage(

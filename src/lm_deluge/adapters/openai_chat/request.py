@@ -11,6 +11,7 @@ import msgspec
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.capabilities import cannot_place, cannot_take, check_capabilities, check_tool_choice
 from lm_deluge.adapters.openai_chat.json_schema import is_strict
+from lm_deluge.adapters.openai_chat.opaque_fields import add_opaque_fields
 from lm_deluge.adapters.openai_chat.quirks import apply_quirks, check_quirks, reasoning_fields
 from lm_deluge.config import SamplingParams
 from lm_deluge.errors import InvalidPromptError, UnsupportedParameterError
@@ -20,7 +21,6 @@ from lm_deluge.prompt.parts import (
     FilePart,
     ImagePart,
     Part,
-    ProviderDataPart,
     TextPart,
     ToolCallPart,
     ToolResultPart,
@@ -188,9 +188,7 @@ def _assistant(call: Call, message: Message) -> list[JSON]:
     for part in message.parts:
         if isinstance(part, AudioPart) and part.media.file_id:
             body["audio"] = {"id": part.media.file_id}
-        elif isinstance(part, ProviderDataPart) and part.kind == "reasoning_details":
-            if part.provider == call.provider.opaque_owner:
-                body["reasoning_details"] = part.data
+    add_opaque_fields(call, message, body)
     if body["content"] is None and len(body) == 2:  # noqa: PLR2004 - the API wants content where nothing else is
         body["content"] = ""
     if "reasoning_details" not in body:
