@@ -32,7 +32,7 @@ DELTAS = 24  # at least as many as the script has
 
 
 def client_of(sim: Simulator, **options: Any) -> LLMClient:
-    options = {"background": True, "max_attempts": 3, "timeouts": Timeouts(idle=0.2), **options}
+    options = {"background": True, "max_attempts": 3, **options}
     return LLMClient("openai-responses:gpt-5", base_url=sim.base_url, api_key="test-key", **options)
 
 
@@ -100,7 +100,7 @@ async def test_a_stream_that_breaks_again_and_again_is_whole() -> None:
 
 async def test_silence_is_a_break() -> None:
     async with Simulator(SCRIPT, faults=[Fault("silence", after=5, seconds=None)]) as sim:
-        client = client_of(sim)
+        client = client_of(sim, timeouts=Timeouts(idle=0.2))
         events, response = await all_events(client)
         await client.close()
         check_whole(events, response)

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from lm_deluge import LLMClient
+from lm_deluge.client.batch.prompts import run_call
 from lm_deluge.client.call_options import CallOptions
-from lm_deluge.dispatch.cache.call import run_call
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import (
     AuthenticationError,

@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from lm_deluge import LLMClient
+from lm_deluge.client.batch.prompts import run_call
 from lm_deluge.client.batch.row_planner import answer_rows
 from lm_deluge.client.client import CallOptions
 from lm_deluge.dispatch.batch.input import BatchRow
-from lm_deluge.dispatch.cache.call import run_call
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.errors import JournalError, ServerError
 from lm_deluge.prompt.conversation import Conversation

@@ -69,6 +69,7 @@ class BatchState(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         handle: The provider's id of the batch.
+        phase: What the provider does with the batch; after `expired` and `cancelled` it may have some results.
         results: Ids or URLs of the result files, as `build_results` expects them; empty until there are results.
         error: The reason why the whole batch failed; None if it did not fail.
         finished: Number of requests that are answered or failed; None if the provider does not report the number.

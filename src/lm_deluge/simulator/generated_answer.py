@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lm_deluge.encoders.encoder import ParsedRequest
-from lm_deluge.prompt.parts import ToolResultPart
+from lm_deluge.prompt.parts import TextPart, ToolResultPart
 from lm_deluge.prompt.tool import Tool
 from lm_deluge.simulator.demo_answer import write_demo_answer
 
@@ -43,8 +43,8 @@ def make_text(request: ParsedRequest) -> str:
         return json.dumps(make_example(request.output), ensure_ascii=False)
     last = request.conversation.messages[-1:]
     results = [part.content for part in last[0].parts if isinstance(part, ToolResultPart)] if last else []
-    questions = [message.completion for message in request.conversation if message.role == "user"]
-    question = questions[-1] if questions else ""
+    questions = [message for message in request.conversation if message.role == "user"]
+    question = "".join(part.text for part in questions[-1].parts if isinstance(part, TextPart)) if questions else ""
     if request.params.json_mode:
         return json.dumps({"simulated": True, "question": question}, ensure_ascii=False)
     return f"The tool returned: {' '.join(results)}" if results else write_demo_answer(question)

@@ -133,14 +133,14 @@ class Router:
         return _document(request, port, _model_row(name)), None
 
     def _choose_fault(self, request: Request, parsed: ParsedRequest) -> Fault | None:
-        spelled = request.query.get("fault") or request.headers.get(_FAULT_HEADER)
+        requested = request.query.get("fault") or request.headers.get(_FAULT_HEADER)
         prefix, _, fault_of_model = parsed.model.partition("/")
-        if spelled is None and (prefix != _MODEL or not fault_of_model):
+        if requested is None and (prefix != _MODEL or not fault_of_model):
             return self._faults.take()
         try:
-            return Fault.parse(spelled or fault_of_model)
+            return Fault.parse(requested or fault_of_model)
         except ConfigurationError as error:
-            raise (_no_model(parsed.model) if spelled is None else _bad_request(error.message)) from error
+            raise (_no_model(parsed.model) if requested is None else _bad_request(error.message)) from error
 
     def _play_script(self, context: AnswerContext, number: int) -> list[Event]:
         parsed, response_id = context.request, f"{context.encoder.id_prefix}sim-{number:06}"

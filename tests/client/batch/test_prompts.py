@@ -14,8 +14,8 @@ import pytest
 from grammar import check_grammar
 from lm_deluge import LLMClient
 from lm_deluge.api_requests.call_plan import CallPlan
+from lm_deluge.client.batch.prompts import run_call
 from lm_deluge.client.call_options import CallOptions
-from lm_deluge.dispatch.cache.call import run_call
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import (
     AuthenticationError,

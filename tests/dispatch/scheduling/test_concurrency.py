@@ -2,7 +2,7 @@
 
 import math
 
-from lm_deluge.dispatch.scheduling.concurrency import ConcurrencyLimit
+from lm_deluge.dispatch.scheduling.local_limiter import ConcurrencyLimit
 
 
 def test_places_are_taken_and_given_back() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from lm_deluge.dispatch.scheduling.limiter import Limit, Observation
+from lm_deluge.dispatch.scheduling.limiter import Limit, Observation, ReservationRequest
 from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
 from lm_deluge.dispatch.scheduling.queue import JobQueue, QueuedJob
 from lm_deluge.dispatch.scheduling.scheduler import Admission, Job, Plan, Route, Scheduler
@@ -439,3 +439,46 @@ def test_a_model_that_is_closed_for_a_while_fails_who_could_only_go_there_and_th
     assert [(start.job.id, start.route.model) for start in plan.start] == [(1, "other")]
     queue.submit(Job(id=2, models=frozenset({"m"})), NOW + 86_400)
     assert ids(queue.poll(NOW + 86_400)) == [2]
+
+
+def test_a_job_is_admitted_at_once_while_none_waits_and_a_slot_is_free() -> None:
+    queue, limiter = scheduler(limits=[Limit("requests", 1)])
+    first, second, third = jobs(3)
+    admission = queue.admit_at_once(first, NOW)
+    assert admission is not None
+    assert (admission.job, admission.route.model, admission.ticket.at) == (first, "m", NOW)
+    assert queue.admit_at_once(second, NOW) is None, "the limit gives no slot now"
+    assert limiter.earliest(ReservationRequest("m", "", 0, None), NOW) > NOW, "nothing is reserved by the refusal"
+    queue.submit(second, NOW)
+    later = NOW + 1_000
+    assert queue.admit_at_once(third, later) is None, "another job waits"
+    assert ids(queue.poll(later)) == [1]
+
+
+def test_a_job_admitted_at_once_returns_to_its_place() -> None:
+    queue, limiter = scheduler(places=1)
+    first, *others = jobs(4)
+    admission = queue.admit_at_once(first, NOW)
+    assert admission is not None
+    submit(queue, others)
+    queue.submit(first, NOW)
+    limiter.release(admission.ticket, NOW, was_sent=True)
+    assert [start.job.id for start in run_all(queue, limiter)] == [0, 1, 2, 3]
+
+
+def test_nothing_is_admitted_at_once_where_weights_a_cooldown_or_a_block_decide() -> None:
+    (job,) = jobs(1)
+    assert scheduler(Route("a"), Route("b"))[0].admit_at_once(job, NOW) is None
+    queue, _ = scheduler()
+    queue.cool_down(NOW + 5, NOW)
+    assert queue.admit_at_once(job, NOW) is None
+    assert queue.admit_at_once(job, NOW + 5) is not None
+    queue, _ = scheduler()
+    queue.block(AuthenticationError("no"), NOW, until=math.inf)
+    assert queue.admit_at_once(job, NOW) is None
+
+
+def test_a_job_that_never_fits_is_refused_at_once() -> None:
+    queue, _ = scheduler(limits=[Limit("tokens", 100)])
+    with pytest.raises(BudgetError, match="can never be sent"):
+        queue.admit_at_once(Job(id=1, input_tokens=101), NOW)

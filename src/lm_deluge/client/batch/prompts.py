@@ -14,17 +14,18 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import Any
 
 from lm_deluge.client.batch.progress_display import Progress
+from lm_deluge.dispatch.attempts.call_stream import StreamCall
 from lm_deluge.dispatch.batch.duplicates import Duplicates, answer_again
 from lm_deluge.dispatch.batch.progress import ProgressTracker
-from lm_deluge.dispatch.cache.call import run_call
+from lm_deluge.dispatch.cache.call import CachedCall
 from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.scheduling.runner import Runner
-from lm_deluge.errors import DelugeError, StreamConsumedError
+from lm_deluge.errors import DelugeError, DispatchError, StreamConsumedError
 from lm_deluge.events import Event, ResponseFinished, ResponseStarted
 from lm_deluge.prompt.conversation import to_conversation
 from lm_deluge.response import APIResponse
 
-__all__ = ["EventMerger", "run_in_order", "run_one", "window_of"]
+__all__ = ["EventMerger", "run_call", "run_in_order", "run_one", "window_of"]
 
 _WAITING_PER_SLOT = 4  # tasks per concurrent request: enough waiting tasks that a free slot is used at once
 _DEFAULT_WINDOW = 200
@@ -94,6 +95,45 @@ def run_one(
     except DelugeError as error:
         return _failed(error)
     return run_call(spec, find_runner, on_events)
+
+
+async def run_call(
+    spec: CallSpec, find_runner: Callable[[], Runner], on_events: Callable[[list[Event]], Awaitable[None]] | None = None
+) -> APIResponse:
+    """Run a call to its end. If the call fails, the response has `error` set; nothing is raised.
+
+    Args:
+        spec: The call.
+        find_runner: Returns the runner that decides when each attempt is sent.
+        on_events: Receives the events as they arrive, if given.
+    """
+    call = (CachedCall if spec.is_cached else StreamCall)(spec, find_runner)
+    try:
+        while events := await call.next_batch():
+            if on_events is not None:
+                await on_events(events)
+        await call.close()
+    except DelugeError as error:
+        call.abort()
+        response = call.response()
+        response.error = error
+        return response
+    except BaseException:
+        call.abort()
+        raise
+    response = call.response()
+    return response if spec.postprocess is None else _postprocessed(response, spec.postprocess)
+
+
+def _postprocessed(response: APIResponse, postprocess: Callable[[APIResponse], APIResponse]) -> APIResponse:
+    try:
+        return postprocess(response)
+    except Exception as error:  # noqa: BLE001 - an error of the user's function fails one call, not the batch
+        response.error = DispatchError(
+            f"postprocess raised {type(error).__name__}", hint="The response has the complete answer."
+        )
+        response.error.__cause__ = error
+        return response
 
 
 async def _failed(error: DelugeError) -> APIResponse:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.timeouts import Deadline
@@ -16,53 +16,14 @@ from lm_deluge.dispatch.attempts.call_stream import StreamCall
 from lm_deluge.dispatch.cache.entry import CachedAnswer, build_key, decode_answer, encode_answer
 from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.scheduling.runner import Runner
-from lm_deluge.errors import ConfigurationError, DelugeError, DispatchError
+from lm_deluge.errors import ConfigurationError
 from lm_deluge.events import Event
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
 
-__all__ = ["CachedCall", "run_call"]
+__all__ = ["CachedCall"]
 
 _TIMEOUT_S = 2.0
 """For each read or write. Far above the time of a disk or a near server; a slower cache delays calls too much."""
-
-
-async def run_call(
-    spec: CallSpec, find_runner: Callable[[], Runner], on_events: Callable[[list[Event]], Awaitable[None]] | None = None
-) -> APIResponse:
-    """Run a call to its end. If the call fails, the response has `error` set; nothing is raised.
-
-    Args:
-        spec: The call.
-        find_runner: Returns the runner that decides when each attempt is sent.
-        on_events: Receives the events as they arrive, if given.
-    """
-    call = (CachedCall if spec.is_cached else StreamCall)(spec, find_runner)
-    try:
-        while events := await call.next_batch():
-            if on_events is not None:
-                await on_events(events)
-        await call.close()
-    except DelugeError as error:
-        call.abort()
-        response = call.response()
-        response.error = error
-        return response
-    except BaseException:
-        call.abort()
-        raise
-    response = call.response()
-    return response if spec.postprocess is None else _postprocessed(response, spec.postprocess)
-
-
-def _postprocessed(response: APIResponse, postprocess: Callable[[APIResponse], APIResponse]) -> APIResponse:
-    try:
-        return postprocess(response)
-    except Exception as error:  # noqa: BLE001 - an error of the user's function fails one call, not the batch
-        response.error = DispatchError(
-            f"postprocess raised {type(error).__name__}", hint="The response has the complete answer."
-        )
-        response.error.__cause__ = error
-        return response
 
 
 class CachedCall(StreamCall):

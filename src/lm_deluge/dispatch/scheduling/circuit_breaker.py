@@ -59,50 +59,54 @@ class CircuitBreaker(Cooldown):
 
     Args:
         patience_s: How long an outage may last before failed attempts are counted.
+
+    Attributes:
+        has_answered: Whether the provider ever answered.
+        failing_since: Moment of the first failed connection of an outage; None without an outage.
     """
 
     def __init__(self, patience_s: float = math.inf) -> None:
         super().__init__()
         self.probe_pauses_s = PROBE_PAUSES_S
         self._patience_s = patience_s
-        self._has_answered = False
-        self._failing_since: float | None = None
+        self.has_answered = False
+        self.failing_since: float | None = None
         self._probes = 0
         self._next_probe_at = math.inf
 
     @property
     def is_open(self) -> bool:
         """Whether the last connection failed."""
-        return self._failing_since is not None
+        return self.failing_since is not None
 
     @property
     def is_hopeless(self) -> bool:
         """Whether the provider never answered, not even to several probes: the address is probably wrong."""
-        return self.is_open and not self._has_answered and self._probes >= _HOPELESS_PROBES
+        return self.is_open and not self.has_answered and self._probes >= _HOPELESS_PROBES
 
     def record_answer(self) -> bool:
         """Note that the provider answered, with whatever status; return whether that closed an open breaker."""
-        self._has_answered = True
-        if self._failing_since is None:
+        self.has_answered = True
+        if self.failing_since is None:
             return False
-        self._failing_since, self._probes = None, 0
+        self.failing_since, self._probes = None, 0
         return True
 
     def record_failure(self, error: DelugeError, now: float) -> bool:
         """Note why an attempt failed; return whether an outage explains it, so that the attempt does not count."""
         if not isinstance(error, ConnectError) or not error.retryable:
             return False
-        if self._failing_since is None:
-            self._failing_since = now
+        if self.failing_since is None:
+            self.failing_since = now
             self._next_probe_at = now + self._pause_s()
-        return self._has_answered and now - self._failing_since < self._patience_s
+        return self.has_answered and now - self.failing_since < self._patience_s
 
     def acquire(self, now: float) -> float:
         """Return 0 if a request may leave now, as a probe if the breaker is open; else the seconds until to ask again.
 
         A breaker that closes ends the wait early: see `record_answer`.
         """
-        if self._failing_since is None:
+        if self.failing_since is None:
             return 0.0
         if now < self._next_probe_at:
             return self._next_probe_at - now

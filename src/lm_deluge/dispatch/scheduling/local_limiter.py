@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from lm_deluge.dispatch.scheduling.concurrency import ConcurrencyLimit
+from lm_deluge.dispatch.scheduling.learned_limits import guess_limit, learn_limit
 from lm_deluge.dispatch.scheduling.limiter import Limit, Observation, ReservationRequest, Ticket
 from lm_deluge.dispatch.scheduling.output_lengths import AnswerLength, Expected, RecentLengths
 from lm_deluge.dispatch.scheduling.rate_limit import Charge, RateLimitState
@@ -22,7 +22,7 @@ from lm_deluge.models.rows import CountsMaxTokens
 from lm_deluge.usage import Usage
 from lm_deluge.wire.rate_limit_headers import DAY_S, HOUR_S, MINUTE_S, Dimension, RateLimit
 
-__all__ = ["LocalLimiter"]
+__all__ = ["ConcurrencyLimit", "LocalLimiter"]
 
 _JITTER_S = 1.0  # assumed until it is measured, for a period of a minute; proportionally less for shorter periods
 _LEAST_JITTER_S = 0.01  # the timers of this process alone are that late
@@ -31,11 +31,55 @@ _DELAYS_NEEDED = 50  # the maximum of fewer is likely to be exceeded soon
 _SURE_DEVIATIONS = 3.5  # standard deviations of the usage in flight: if it were normal, exceeded once in 4,000 times
 _EXPECTED_OUTPUT_TOKENS = 1_000  # of a response, before any length is known; only the spacing uses it
 _OVERRUN_KEPT_S = 0.2  # summing over all requests in flight for each reservation would be quadratic
+_DECREASE = 0.7  # gentler than TCP's half: a provider's overload is shared by its other users' requests
 _OVERLOADED = frozenset({503, 529})  # 529 is Anthropic's overloaded_error
 _TOO_MANY = 429  # RFC 6585
 _FIRST_ERROR = 400  # statuses from here on are errors
-_GUESS_NEEDS = 5  # accepted requests within a minute; fewer show little about a limit
 _RESPONSES_AGREEING = 3  # that imply the same period, before a period other than a minute is believed
+
+
+class ConcurrencyLimit:
+    """A limit on requests in flight: multiplicative decrease on overload, additive increase on success.
+
+    It grows by success, not by time: by one after as many successes as it allows requests.
+    """
+
+    def __init__(self, maximum: int | None = None) -> None:
+        self.maximum = maximum
+        self.used = 0
+        self._allowed = math.inf if maximum is None else float(maximum)
+        self._decreased_at = -math.inf
+
+    @property
+    def allowed(self) -> float:
+        """The present limit."""
+        return self._allowed
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another request may start."""
+        return self.used + 1 <= self._allowed
+
+    def acquire(self) -> None:
+        """Count a request that starts."""
+        self.used += 1
+
+    def release(self) -> None:
+        """Stop counting a request."""
+        self.used = max(0, self.used - 1)
+
+    def on_overload(self, sent_at: float, now: float) -> None:
+        """Lower the limit, once for all requests that were in flight together."""
+        if sent_at < self._decreased_at:
+            return
+        self._decreased_at = now
+        self._allowed = max(1.0, _DECREASE * min(self._allowed, max(1, self.used)))
+
+    def on_success(self) -> None:
+        """Raise the limit a little, up to its initial value."""
+        if self._allowed < math.inf:
+            maximum = math.inf if self.maximum is None else self.maximum
+            self._allowed = min(maximum, self._allowed + 1 / self._allowed)
 
 
 class _Cost(msgspec.Struct, frozen=True):
@@ -408,7 +452,7 @@ class LocalLimiter:
                 continue
             charge = charges.get((bucket.dimension, period_s))
             if bucket.limit:
-                _learn_limit(route, bucket, period_s)
+                learn_limit(route.limits, bucket.dimension, bucket.limit, period_s)
             if charge is not None and charge.limit in route.limits:
                 charge.limit.observe_headers(observation.sent_at, bucket, now)
                 if bucket.remaining is not None and bucket.reset_after_s is not None:
@@ -419,7 +463,7 @@ class LocalLimiter:
         if observation.retry_after_s is not None:
             retry_at = now + observation.retry_after_s * (1 + 0.1 * observation.chance)
         if not route.limits:
-            _guess_limit(route, observation.sent_at)
+            route.limits.extend(guess_limit(route.starts, observation.sent_at))
         named = [limit for limit in route.limits if limit.dimension == observation.dimension]
         for limit in named or route.limits:
             limit.on_refusal(observation.sent_at, now, retry_at, route.concurrency.used)
@@ -439,23 +483,3 @@ def _units(dimension: Dimension, input_tokens: float, output_tokens: float) -> f
 def _per(period_s: float) -> str:
     usual = {1.0: "per second", MINUTE_S: "per minute", HOUR_S: "per hour", DAY_S: "per day"}
     return usual.get(period_s, f"in {period_s:g} s")
-
-
-def _learn_limit(route: _RouteLimits, bucket: RateLimit, period_s: float) -> None:
-    assert bucket.limit  # noqa: S101 - the caller has checked
-    for limit in route.limits:
-        if limit.dimension == bucket.dimension and limit.period_s == period_s:
-            limit.set_amount(bucket.limit)
-            return
-    route.limits.append(RateLimitState(Limit(bucket.dimension, bucket.limit, period_s)))
-
-
-def _guess_limit(route: _RouteLimits, sent_at: float) -> None:
-    """Take the requests accepted within the last minute as the limit, because the provider named none."""
-    recent = [start for start in route.starts if sent_at - MINUTE_S < start <= sent_at]
-    if len(recent) >= _GUESS_NEEDS:
-        took_s = max(sent_at - recent[0], 1.0)
-        guess = RateLimitState(Limit("requests", len(recent) * MINUTE_S / took_s), is_guess=True)
-        for start in recent:
-            guess.baseline.add_request(start)
-        route.limits.append(guess)

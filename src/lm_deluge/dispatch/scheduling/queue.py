@@ -9,8 +9,6 @@ from collections.abc import Iterator
 
 import msgspec
 
-from lm_deluge.dispatch.scheduling.limiter import ReservationRequest
-
 __all__ = ["Job", "JobQueue", "QueuedJob"]
 
 
@@ -31,10 +29,6 @@ class Job(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     models: frozenset[str] | None = None
     prefer: str | None = None
 
-    def request_for(self, model: str, key: str) -> ReservationRequest:
-        """Return the reservation that the call needs on a route."""
-        return ReservationRequest(model, key, self.input_tokens, self.max_output_tokens)
-
 
 class QueuedJob(msgspec.Struct, gc=False, eq=False):
     """A job with its number in the order of arrival. `is_removed` marks entries still in storage."""
@@ -44,13 +38,13 @@ class QueuedJob(msgspec.Struct, gc=False, eq=False):
     is_removed: bool = False
 
 
-class JobQueue:
+class JobQueue(msgspec.Struct, eq=False):
     """Jobs that the same routes may take. New jobs go to the end, returned jobs back to their place in the order."""
 
-    def __init__(self) -> None:
-        self._fresh: deque[QueuedJob] = deque()
-        self._returned: list[tuple[int, int, QueuedJob]] = []
-        self._count = itertools.count()  # breaks ties: an entry that returned twice is in the heap twice
+    _fresh: deque[QueuedJob] = msgspec.field(default_factory=deque[QueuedJob])
+    _returned: list[tuple[int, int, QueuedJob]] = []
+    # It breaks ties: an entry that returned twice is in the heap twice.
+    _count: itertools.count[int] = msgspec.field(default_factory=itertools.count)
 
     def add(self, entry: QueuedJob) -> None:
         """Insert a job by its order: O(1) at the end, O(log n) elsewhere."""

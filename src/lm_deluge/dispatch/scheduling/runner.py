@@ -175,6 +175,11 @@ class Runner:
             DispatchError: The request can never fit the limits, or no model may take it.
             DelugeError: All models that may take the request are blocked; this is the error that blocked the last one.
         """
+        if not wait_s:
+            with self._limiter:
+                admission = self._scheduler.admit_at_once(job, self.now())
+            if admission is not None:
+                return admission
         admitted: asyncio.Future[Admission] = self._loop.create_future()
         self._admitting[job.id] = admitted
         try:
@@ -309,7 +314,10 @@ class Runner:
         return self._breakers[route.model].record_failure(error, self.now())
 
     def _record_answer(self, model: str) -> None:
-        if self._breakers[model].record_answer():
+        breaker = self._breakers[model]
+        if breaker.has_answered and breaker.failing_since is None:  # nearly always
+            return
+        if breaker.record_answer():
             self._is_reachable.set()
             self._is_reachable = asyncio.Event()
 

@@ -2,7 +2,8 @@
 
 A runner calls, all on one thread:
 
-* `submit(job, now)` for each call. It raises BudgetError for a call that can never fit its limits.
+* `admit_at_once(job, now)` for each call, and `submit(job, now)` if that returns None. Both raise BudgetError for a
+  call that can never fit its limits.
 * `poll(now)` after every submit that returns True, after every settle, release, observe, block or cool_down, and at
   `Plan.wake_at`, with one timer for all calls. The runner sends the requests of `Plan.start`, whose slots have come,
   and raises the errors of `Plan.failed`.
@@ -26,7 +27,7 @@ from collections.abc import Sequence
 import msgspec
 
 from lm_deluge.dispatch.scheduling.circuit_breaker import CircuitBreaker, Cooldown
-from lm_deluge.dispatch.scheduling.limiter import Limiter, Ticket
+from lm_deluge.dispatch.scheduling.limiter import Limiter, ReservationRequest, Ticket
 from lm_deluge.dispatch.scheduling.queue import Job, JobQueue, QueuedJob
 from lm_deluge.errors import BudgetError, ConfigurationError, DelugeError, DispatchError
 
@@ -130,6 +131,28 @@ class Scheduler:
 
     # Jobs in and out
 
+    def admit_at_once(self, job: Job, now: float) -> Admission | None:
+        """Admit a job without queueing it: no other job waits, and one route can take it now.
+
+        Raises:
+            BudgetError: As `submit` raises it.
+            DispatchError: None of the client's models may take the job.
+        """
+        if self._entries or not self._limiter.has_room:
+            return None
+        states = self._usable_states(self._group_for(job), now)
+        if len(states) != 1:
+            return None  # none is usable, or their weights decide
+        route = states[0].route
+        request = _request_for(job, route)
+        if self._limiter.earliest(request, now) > now:
+            return None
+        ticket = self._limiter.reserve(request, now)
+        if ticket is None:
+            return None
+        self._orders.setdefault(job.id, next(self._count))
+        return Admission(job, route, ticket)
+
     def submit(self, job: Job, now: float, *, not_before: float = -math.inf) -> bool:
         """Queue a job; a job that was admitted before returns to its place in the order.
 
@@ -166,7 +189,7 @@ class Scheduler:
         for index in allowed:
             route = self._states[index].route
             try:
-                self._limiter.check(job.request_for(route.model, route.key))
+                self._limiter.check(_request_for(job, route))
             except BudgetError as error:
                 refusal = error
             else:
@@ -352,10 +375,7 @@ class Scheduler:
         entry, group, states = best
         if len(states) == 1:
             return entry, group, states[0]  # the reservation shows whether it has room
-        slots = [
-            (self._limiter.earliest(entry.job.request_for(state.route.model, state.route.key), now), state)
-            for state in states
-        ]
+        slots = [(self._limiter.earliest(_request_for(entry.job, state.route), now), state) for state in states]
         soonest = min(slot for slot, _ in slots)
         if soonest == math.inf:
             # None has room, so no route's weight is used up.
@@ -375,7 +395,7 @@ class Scheduler:
     def _reserve(
         self, entry: QueuedJob, group: _Group, state: _RouteState, now: float, start: list[Admission], full: set[int]
     ) -> None:
-        ticket = self._limiter.reserve(entry.job.request_for(state.route.model, state.route.key), now)
+        ticket = self._limiter.reserve(_request_for(entry.job, state.route), now)
         if ticket is None:
             full.add(id(state))
             return
@@ -444,7 +464,7 @@ class Scheduler:
 
     def _backfill_ticket(self, entry: QueuedJob, state: _RouteState, ticket: Ticket, now: float) -> Ticket | None:
         try:
-            return self._limiter.reserve(entry.job.request_for(state.route.model, state.route.key), now, before=ticket)
+            return self._limiter.reserve(_request_for(entry.job, state.route), now, before=ticket)
         except BudgetError:
             return None  # raised when the job is the next in its queue
 
@@ -459,3 +479,8 @@ class Scheduler:
             moments.append(self._waiting[0][0])
         moments += [state.blocked_until if state.blocked_by else self._usable_at(state, now) for state in self._states]
         return min((moment for moment in moments if moment > now), default=math.inf)
+
+
+def _request_for(job: Job, route: Route) -> ReservationRequest:
+    """Return the reservation that a job needs on a route."""
+    return ReservationRequest(route.model, route.key, job.input_tokens, job.max_output_tokens)

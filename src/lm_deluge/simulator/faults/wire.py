@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from lm_deluge.errors import MissingExtraError
+from lm_deluge.errors import MissingExtraError, install_hint
 from lm_deluge.events import Event, TextDelta
 from lm_deluge.simulator.faults.fault import SSE, EditPlan, FaultSpec, Parameters
 from lm_deluge.simulator.plan import AnswerContext, Frame, Pause, Repeat, Step, WirePlan
@@ -21,7 +21,7 @@ __all__ = ["WIRE_FAULTS"]
 
 _BOM = b"\xef\xbb\xbf"
 _MIB = 2**20  # bytes
-_AFTER: dict[str, Any] = {"after": 3}
+_AFTER: dict[str, Any] = {"after": 3}  # deltas: the answer has visible text, and most of it is to come
 # Long enough that a client reads each piece separately, short enough that hundreds of pieces take a second.
 _SPLIT_PAUSE_S = 0.002
 
@@ -98,7 +98,7 @@ def _line_ends(*ends: bytes) -> EditPlan:
     return edit
 
 
-def _text(text: str) -> Callable[[list[Event], AnswerContext, Parameters], list[Event]]:
+def _inserted_delta(text: str) -> Callable[[list[Event], AnswerContext, Parameters], list[Event]]:
     """Return an edit that inserts a delta with `text` into the answer."""
 
     def edit(events: list[Event], context: AnswerContext, params: Parameters) -> list[Event]:
@@ -113,7 +113,7 @@ def _text(text: str) -> Callable[[list[Event], AnswerContext, Parameters], list[
     return edit
 
 
-def _between(data: bytes) -> EditPlan:
+def _before_each_frame(data: bytes) -> EditPlan:
     """Return an edit that inserts bytes before every frame."""
 
     def edit(plan: WirePlan, params: Parameters) -> WirePlan:
@@ -187,7 +187,7 @@ def _need(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MissingExtraError(f"this fault needs the package {module}", hint="Install lm-deluge[speed].") from error
+        raise MissingExtraError(f"this fault needs the package {module}", hint=install_hint(module)) from error
 
 
 def _gzip_bomb(plan: WirePlan, params: Parameters) -> WirePlan:
@@ -249,24 +249,26 @@ _SPECS: dict[str, FaultSpec] = {
     "cr_only": FaultSpec("lines end with CR", _line_ends(b"\r")),
     "mixed_newlines": FaultSpec("lines end with CR, LF and CR LF in turn", _line_ends(b"\r\n", b"\n", b"\r")),
     "u2028": FaultSpec(
-        "the text contains U+2028, U+2029, U+0085, VT and FF", edit_events=_text(_LINES), defaults=_AFTER
+        "the text contains U+2028, U+2029, U+0085, VT and FF", edit_events=_inserted_delta(_LINES), defaults=_AFTER
     ),
     "escapes": FaultSpec(
         "the text contains control characters that a terminal would execute",
-        edit_events=_text(_ESCAPES),
+        edit_events=_inserted_delta(_ESCAPES),
         defaults=_AFTER,
     ),
-    "comments": FaultSpec("comments between the events", _between(b": keep-alive\n\n:\n\n")),
+    "comments": FaultSpec("comments between the events", _before_each_frame(b": keep-alive\n\n:\n\n")),
     "multiline_data": FaultSpec("the JSON of each event spans several data lines", _multiline_data),
-    "event_without_data": FaultSpec("events with a name or an id but no data", _between(b"event: ping\n\nid: 7\n\n")),
-    "unknown_fields": FaultSpec(
-        "events with fields that the standard does not define", _between(b"foo: bar\nretry: soon\n")
+    "event_without_data": FaultSpec(
+        "events with a name or an id but no data", _before_each_frame(b"event: ping\n\nid: 7\n\n")
     ),
-    "empty_data": FaultSpec("events with empty data", _between(b"data:\n\ndata\n\n")),
+    "unknown_fields": FaultSpec(
+        "events with fields that the standard does not define", _before_each_frame(b"foo: bar\nretry: soon\n")
+    ),
+    "empty_data": FaultSpec("events with empty data", _before_each_frame(b"data:\n\ndata\n\n")),
     "nul": FaultSpec(
         "NUL in an id, in a comment and (escaped) in the text",
-        _between(b"id: a\0b\n:\0\n"),
-        _text("nul:\0."),
+        _before_each_frame(b"id: a\0b\n:\0\n"),
+        _inserted_delta("nul:\0."),
         defaults=_AFTER,
     ),
     "unterminated_last_event": FaultSpec("the body ends after the end mark, without a blank line", _unterminated),
@@ -311,16 +313,8 @@ _SPECS: dict[str, FaultSpec] = {
 
 _SSE_ONLY = (
     *("bom", "late_bom", "crlf", "cr_only", "mixed_newlines", "comments", "multiline_data", "event_without_data"),
-    *(
-        "unknown_fields",
-        "empty_data",
-        "nul",
-        "unterminated_last_event",
-        "huge_line",
-        "huge_event",
-        "gzip_bomb",
-        "not_json",
-    ),
+    *("unknown_fields", "empty_data", "nul", "unterminated_last_event", "huge_line", "huge_event", "gzip_bomb"),
+    "not_json",
 )
 WIRE_FAULTS: dict[str, FaultSpec] = {
     name: replace(spec, needs=SSE) if name in _SSE_ONLY else spec for name, spec in _SPECS.items()
