@@ -299,8 +299,8 @@ def test_an_attempt_voids_what_came_before_it() -> None:
         (ResponseFinished("error"), "the provider ended the answer because of a failure"),
         (ResponseFinished("error", "OTHER"), "the provider ended the answer because of a failure: OTHER"),
         (
-            ResponseFinished("error", "MALFORMED_FUNCTION_CALL", message="Malformed call: f("),
-            "the provider ended the answer because of a failure: MALFORMED_FUNCTION_CALL (Malformed call: f()",
+            ResponseFinished("error", "MALFORMED_FUNCTION_CALL", finish_details={"finishMessage": "Bad: f("}),
+            "the provider ended the answer because of a failure: MALFORMED_FUNCTION_CALL (Bad: f()",
         ),
     ],
 )

@@ -45,6 +45,7 @@ from lm_deluge.usage import Usage
 
 __all__ = ["APIResponse", "ResponseBuilder", "StreamStats"]
 
+_MOST_DETAILS = 500  # characters: an explanation may quote the malformed call, which has no limit
 _SMALL_PIECES = 128
 """Pieces joined at once: 6 KiB of overhead at 49 bytes each, and rarely a join. See `_Pieces.fold`."""
 
@@ -91,6 +92,8 @@ class APIResponse(msgspec.Struct, kw_only=True):
         cost: US dollars; None for models without a price, 0 for answers from the local cache.
         finish_reason: Why the answer ended; None if it is not finished.
         raw_finish_reason: The finish reason in the provider's own words.
+        finish_details: What the provider adds to the finish reason, in its own structure: the category and the
+            explanation of a refusal, for example.
         status_code: HTTP status, None if no response arrived.
         request_id: The provider's id of the request, from the response's headers.
         response_id: The provider's id of the answer.
@@ -113,6 +116,7 @@ class APIResponse(msgspec.Struct, kw_only=True):
     cost: float | None = None
     finish_reason: FinishReason | None = None
     raw_finish_reason: str | None = None
+    finish_details: dict[str, Any] | None = None
     status_code: int | None = None
     request_id: str | None = None
     response_id: str | None = None
@@ -173,18 +177,16 @@ def _error_from_dict(data: dict[str, Any]) -> DelugeError:
     return error
 
 
-def _joined(pieces: list[str]) -> list[str]:
-    return ["".join(pieces)] if len(pieces) > 1 else pieces
-
-
 class _Pieces:
     """Text of one kind that is still growing. Once there are `most` pieces, call `fold` to join the newest ones."""
 
-    __slots__ = ("kind", "logprobs", "most", "pieces")
+    __slots__ = ("_counted", "_length", "kind", "logprobs", "most", "pieces")
 
     def __init__(self, kind: type[TextPart | ReasoningPart | RefusalPart]) -> None:
         self.kind = kind
         self.pieces: list[str] = []
+        self._counted = 0  # number of pieces at the last `count`
+        self._length = 0  # their characters
         self.most = _SMALL_PIECES
         self.logprobs: list[TokenLogprob] | None = None
 
@@ -194,30 +196,35 @@ class _Pieces:
 
     def fold(self) -> None:
         """Join the newest pieces into one: each string takes 49 bytes more than its text."""
+        self.count()
         self.pieces[self.most - _SMALL_PIECES :] = ["".join(self.pieces[self.most - _SMALL_PIECES :])]
-        self.most = len(self.pieces) + _SMALL_PIECES
+        self._counted = len(self.pieces)
+        self.most = self._counted + _SMALL_PIECES
 
     def count(self) -> int:
-        """Return the number of characters so far. Joins all pieces, so that frequent calls are cheap."""
-        self.pieces = _joined(self.pieces)
-        self.most = len(self.pieces) + _SMALL_PIECES
-        return sum(map(len, self.pieces))
+        """Return the number of characters so far. A call takes the time of the pieces since the call before it."""
+        self._length += sum(map(len, self.pieces[self._counted :]))
+        self._counted = len(self.pieces)
+        return self._length
 
 
 class _CallPieces:
     """A tool call that is still growing."""
 
-    __slots__ = ("finished", "pieces", "started")
+    __slots__ = ("_counted", "_length", "finished", "pieces", "started")
 
     def __init__(self, started: ToolCallStarted) -> None:
         self.started = started
         self.pieces: list[str] = []
         self.finished: ToolCallFinished | None = None
+        self._counted = 0
+        self._length = 0
 
     def count(self) -> int:
-        """Return the number of characters of the arguments so far."""
-        self.pieces = _joined(self.pieces)
-        return sum(map(len, self.pieces))
+        """Return the number of characters of the arguments so far; as cheap as `_Pieces.count`."""
+        self._length += sum(map(len, self.pieces[self._counted :]))
+        self._counted = len(self.pieces)
+        return self._length
 
     def part(self) -> Part:
         done = self.finished
@@ -363,6 +370,7 @@ class ResponseBuilder:
             usage=self.usage,
             finish_reason=finished.finish_reason if finished else None,
             raw_finish_reason=finished.raw_finish_reason if finished else None,
+            finish_details=finished.finish_details if finished else None,
             citations=tuple(self._citations),
             error=_error_at_end(finished),
             warnings=finished.warnings if finished else (),
@@ -374,9 +382,10 @@ def _error_at_end(finished: ResponseFinished | None) -> DelugeError | None:
     if finished is None or finished.finish_reason != "error":
         return None
     reason = finished.raw_finish_reason
+    details = (finished.finish_details or {}).get("finishMessage")  # Google's explanation
     message = "the provider ended the answer because of a failure" + (f": {reason}" if reason else "")
     return errors.ServerError(
-        f"{message} ({finished.message})" if finished.message else message,
+        f"{message} ({details[:_MOST_DETAILS]})" if isinstance(details, str) else message,
         code=reason,
         hint="Send the request again, or change the prompt or the tools.",
         billed="maybe",

@@ -17,6 +17,7 @@ import msgspec
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.errors import APIError, BatchEndedError, ContentTypeError
 from lm_deluge.wire.http import HttpRequest, Pieces
+from lm_deluge.wire.tolerant_json import mend_json
 
 __all__ = [
     "BatchAPI",
@@ -215,9 +216,14 @@ def read_document(body: bytes, kind: type[T]) -> T:
     Raises:
         ContentTypeError: The body is not JSON, or does not have the fields of `kind`.
     """
+    decode = msgspec.json.Decoder(kind).decode
     try:
-        return msgspec.json.decode(body, type=kind)
+        return decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return decode(mend_json(body))
+    except (msgspec.DecodeError, RecursionError):
         raise ContentTypeError(
             "the batch API's answer is not in its documented format", reason="json", excerpt=body
         ) from None

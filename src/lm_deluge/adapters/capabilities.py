@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import msgspec
 
-from lm_deluge.adapters.adapter import Adapter, Call
+from lm_deluge.adapters.adapter import Adapter, Call, SendsByModel
 from lm_deluge.config import SamplingParams
 from lm_deluge.errors import ConfigurationError, UnsupportedParameterError
 from lm_deluge.models.rows import Capabilities
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 _SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+_Accepted: TypeAlias = tuple[frozenset[type[Part]], frozenset[str]]  # types of parts, and kinds of opaque data
 _MEDIA = {ImagePart: "image_input", FilePart: "file_input", AudioPart: "audio_input"}
 
 
@@ -143,9 +145,12 @@ def dropped_parts(call: Call, adapter: Adapter) -> tuple[str, ...]:
     provider it is `provider_data_not_sent`.
     """
     found: dict[str, None] = {}
+    accepted: _Accepted = (adapter.sends, adapter.echoes)
+    if isinstance(adapter, SendsByModel):
+        accepted = adapter.sends_to(call.model)
     for message in call.conversation:
         if message.role == "assistant":
-            found |= dict.fromkeys(_dropped_of(message, call, adapter))
+            found |= dict.fromkeys(_dropped_of(message, call, accepted))
     return tuple(found)
 
 
@@ -156,30 +161,28 @@ def parts_in_pairs(message: Message) -> Iterator[tuple[Part, Part | None]]:
         yield message.parts[-1], None
 
 
-def _dropped_of(message: Message, call: Call, adapter: Adapter) -> list[str]:
+def _dropped_of(message: Message, call: Call, accepted: _Accepted) -> list[str]:
     dropped = []
     for part, after in parts_in_pairs(message):
         if isinstance(part, ProviderDataPart):
-            is_sent = _is_echoed(part, call, adapter)
+            is_sent = _is_echoed(part, call, accepted)
         else:
             # The opaque data after reasoning or an image contains it: a signed thought, an item with the image.
             is_signed = isinstance(part, ReasoningPart | ImagePart) and isinstance(after, ProviderDataPart)
-            is_sent = _can_be_sent(part, call, adapter) or (is_signed and _is_echoed(after, call, adapter))
+            is_sent = _can_be_sent(part, call, accepted) or (is_signed and _is_echoed(after, call, accepted))
         if not is_sent:
             dropped.append(f"{type(part).__struct_config__.tag}_not_sent")
     return dropped
 
 
-def _can_be_sent(part: Part, call: Call, adapter: Adapter) -> bool:
+def _can_be_sent(part: Part, call: Call, accepted: _Accepted) -> bool:
     if isinstance(part, ReasoningPart) and call.provider.quirks.reasoning_field:
         return True
     # Generated audio is referred to by its id; the API does not accept its data back.
-    return type(part) in adapter.sends and not (isinstance(part, AudioPart) and part.media.file_id is None)
+    return type(part) in accepted[0] and not (isinstance(part, AudioPart) and part.media.file_id is None)
 
 
-def _is_echoed(part: Part | None, call: Call, adapter: Adapter) -> bool:
+def _is_echoed(part: Part | None, call: Call, accepted: _Accepted) -> bool:
     return (
-        isinstance(part, ProviderDataPart)
-        and part.provider == call.provider.opaque_owner
-        and part.kind in adapter.echoes
+        isinstance(part, ProviderDataPart) and part.provider == call.provider.opaque_owner and part.kind in accepted[1]
     )

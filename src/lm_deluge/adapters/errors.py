@@ -28,6 +28,7 @@ from lm_deluge.errors import (
     ServerError,
 )
 from lm_deluge.wire.retry_after import parse_retry_after
+from lm_deluge.wire.tolerant_json import NotJSONError, decode_json
 
 __all__ = ["classify_in_band", "classify_status", "is_error_object"]
 
@@ -282,8 +283,8 @@ def _word(value: Any) -> str:
 
 def _parsed(body: bytes) -> Any:
     try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return decode_json(body)
+    except NotJSONError:
         return body.decode("utf-8", "replace")
 
 

@@ -17,6 +17,7 @@ import msgspec
 
 from lm_deluge.errors import ProtocolError, ResponseLimitError
 from lm_deluge.wire.sse import ServerSentEvent
+from lm_deluge.wire.tolerant_json import NotJSONError, decode_json
 
 __all__ = ["MEDIA_TYPE", "EventStreamDecoder", "encode_event_message"]
 
@@ -73,7 +74,8 @@ class EventStreamDecoder:
             position = self._cut(data, frames)
         except ProtocolError as error:
             self.error = error
-        else:
+            return frames
+        if position < len(data):
             self._rest += data[position:]
         return frames
 
@@ -163,8 +165,8 @@ def _error_object(named: Mapping[str, str], payload: bytes) -> bytes:
     code = named.get(":exception-type") or named.get(":error-code")
     fields: dict[str, Any] = {}
     try:
-        found = msgspec.json.decode(payload) if payload else {}
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        found = decode_json(payload) if payload else {}
+    except NotJSONError:
         found = payload.decode("utf-8", "replace")
     if isinstance(found, dict):
         fields = found

@@ -10,7 +10,8 @@ from __future__ import annotations
 import binascii
 import re
 from binascii import a2b_base64
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -19,12 +20,12 @@ from lm_deluge.adapters.bedrock_converse.errors import maybe_document_error, str
 from lm_deluge.adapters.bedrock_converse.stream import ConversePayload
 from lm_deluge.adapters.bedrock_converse.usage import read_metrics
 from lm_deluge.adapters.bedrock_invoke.text_models import TextPayload
-from lm_deluge.adapters.body_decoder import Payload, not_json
+from lm_deluge.adapters.body_decoder import not_json
 from lm_deluge.adapters.openai_chat.stream import ChatPayload
 from lm_deluge.errors import ProtocolError
 from lm_deluge.events import Event, UsageReported
 from lm_deluge.wire.sse import ServerSentEvent
-from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder
+from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, decode_json
 
 __all__ = ["InvokePayload"]
 
@@ -52,16 +53,19 @@ _CONVERSE = re.compile(rb'\s*\{\s*"(messageStart|contentBlock(?:Start|Delta|Stop
 _METRICS = b"amazon-bedrock-invocationMetrics"
 
 
+_Inner: TypeAlias = ConversePayload | TextPayload | AnthropicPayload | ChatPayload
+
+
 class InvokePayload:
     """The state machine of one response: unwraps the chunks and passes them to the payload of the model's format."""
 
     def __init__(self, provider: str, model: str) -> None:
         self._provider = provider
         self._model = model
-        self._inner: Payload | None = None
-        self._has_usage = False
+        self._inner: _Inner | None = None
         self._is_started = False
         self._ignored = 0
+        self._skipped: list[Any] = []  # values of wrong types in chunks before the format is known
 
     @property
     def is_finished(self) -> bool:
@@ -113,7 +117,7 @@ class InvokePayload:
             ProtocolError: The body is not a response of a known format.
             APIError: The body is an error document.
         """
-        payload = _payload_for_document(body, self._provider, self._model)
+        payload = self._inner = _payload_for_document(body, self._provider, self._model)
         if isinstance(payload, ConversePayload | TextPayload):
             payload.read_document(body, events)
             return
@@ -124,10 +128,14 @@ class InvokePayload:
         if not payload.is_complete:
             raise ProtocolError("the response is JSON, but not in a known model's format", reason="order", excerpt=body)
 
+    def skip_value(self, value: Any) -> None:
+        """Remember a value of a wrong type in the chunk around a frame; the frame itself counts as ignored."""
+        self._skipped.append(value)
+
     def _unwrap(self, frame: ServerSentEvent) -> bytes | None:
         """Return the data in a chunk, or None if the chunk has none."""
         try:
-            chunk = _CHUNKS.decode(frame.data)
+            chunk = _CHUNKS.decode(frame.data, self)
             return a2b_base64(chunk.bytes) if chunk is not None and chunk.bytes is not None else None
         except (NotJSONError, binascii.Error, ValueError):
             if self.is_complete:
@@ -137,24 +145,36 @@ class InvokePayload:
     def _forward(self, data: bytes, events: list[Event]) -> None:
         if self._inner is None:
             self._inner = _payload_for_chunk(data, self._provider, self._model)
-        inner = self._inner
-        if isinstance(inner, AnthropicPayload):
-            kind = _TYPE.match(data)
-            inner.handle(ServerSentEvent(data, kind[1].decode() if kind else ""), events)
-        elif isinstance(inner, ConversePayload):
-            inner.handle_wrapped(data, events)
-        elif isinstance(inner, ChatPayload):
-            before = len(events)
-            inner.handle(ServerSentEvent(_with_finish_reason(data)), events)
-            self._has_usage = self._has_usage or any(isinstance(event, UsageReported) for event in events[before:])
-            if _METRICS in data:
-                self._end_chat(inner, data, events)
-        else:
-            before = len(events)
-            inner.handle(ServerSentEvent(data), events)
-            if len(events) == before and not self._is_started:
-                # A chunk without events does not show the format either.
-                self._ignored, self._inner = self.ignored, None
+        if self._skipped:
+            self._report_skipped(self._inner)
+        _FORWARDERS[type(self._inner)](self, self._inner, data, events)
+
+    def _report_skipped(self, inner: _Inner) -> None:
+        self._ignored -= len(self._skipped)
+        for value in self._skipped:
+            inner.skip_value(value)
+        self._skipped = []
+
+    def _forward_claude(self, inner: AnthropicPayload, data: bytes, events: list[Event]) -> None:
+        kind = _TYPE.match(data)
+        inner.handle(ServerSentEvent(data, kind[1].decode() if kind else ""), events)
+
+    def _forward_nova(self, inner: ConversePayload, data: bytes, events: list[Event]) -> None:
+        inner.handle_wrapped(data, events)
+
+    def _forward_chat(self, inner: ChatPayload, data: bytes, events: list[Event]) -> None:
+        if b'"stop_reason"' in data:
+            data = _with_finish_reason(data)
+        inner.handle_plain([data], events)
+        if _METRICS in data:
+            self._end_chat(inner, data, events)
+
+    def _forward_text(self, inner: TextPayload, data: bytes, events: list[Event]) -> None:
+        before = len(events)
+        inner.handle(ServerSentEvent(data), events)
+        if len(events) == before and not self._is_started:
+            # A chunk without events does not show the format either.
+            self._ignored, self._inner = self.ignored, None
         self._is_started = self._is_started or bool(events)
 
     def _end_chat(self, inner: ChatPayload, data: bytes, events: list[Event]) -> None:
@@ -166,9 +186,17 @@ class InvokePayload:
         except NotJSONError:  # the response is already complete, so the frame may be ignored
             return
         if shape is not None and shape.metrics is not None:
-            if not self._has_usage:
+            if not inner.has_usage:
                 events.append(UsageReported(read_metrics(shape.metrics)))
             inner.finish_document(events)
+
+
+_FORWARDERS: dict[type, Callable[[InvokePayload, Any, bytes, list[Event]], None]] = {
+    AnthropicPayload: InvokePayload._forward_claude,  # noqa: SLF001 - the table needs the class
+    ConversePayload: InvokePayload._forward_nova,  # noqa: SLF001
+    ChatPayload: InvokePayload._forward_chat,  # noqa: SLF001
+    TextPayload: InvokePayload._forward_text,  # noqa: SLF001
+}
 
 
 def _with_finish_reason(data: bytes) -> bytes:
@@ -176,17 +204,17 @@ def _with_finish_reason(data: bytes) -> bytes:
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-mistral-chat-completion.html (2026-11)
     """
-    if b'"stop_reason"' not in data or b'"finish_reason"' in data:
+    if b'"finish_reason"' in data:
         return data
     try:
-        chunk = msgspec.json.decode(data)
+        chunk = decode_json(data)
         choices = [{**choice, "finish_reason": choice.get("stop_reason")} for choice in chunk["choices"]]
         return msgspec.json.encode({**chunk, "choices": choices})
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError, KeyError, TypeError):
+    except (NotJSONError, AttributeError, KeyError, TypeError):
         return data
 
 
-def _payload_for_chunk(data: bytes, provider: str, model: str) -> Payload:
+def _payload_for_chunk(data: bytes, provider: str, model: str) -> _Inner:
     """Return the payload for the stream that starts with this chunk."""
     if _CONVERSE.match(data):
         return ConversePayload(provider)
@@ -219,9 +247,7 @@ class _DocumentShape(msgspec.Struct, gc=False):
 _DOCUMENTS = TolerantDecoder(_DocumentShape)
 
 
-def _payload_for_document(
-    body: bytes, provider: str, model: str
-) -> ConversePayload | TextPayload | AnthropicPayload | ChatPayload:
+def _payload_for_document(body: bytes, provider: str, model: str) -> _Inner:
     """Return the payload for a response that is not streamed.
 
     Raises:

@@ -60,6 +60,7 @@ class _Counts(msgspec.Struct, gc=False):
     total_cached_tokens: int | None = None
 
 
+_NO_COUNTS = _Counts()
 _EVENT = TolerantDecoder(_Event)
 _MEDIA_TYPES = {"image": "image/*", "audio": "audio/*", "video": "video/*", "document": "application/octet-stream"}
 _UNFINISHED = ("in_progress", "queued")
@@ -83,17 +84,15 @@ class InteractionsPayload(TypedPayload):
     def __init__(self, provider: str) -> None:
         super().__init__(provider)
         self._steps: dict[int, JSON] = {}  # unfinished steps by index
-        self._citations = CitationCollector()
+        self._pieces: dict[int, dict[str, list[str]]] = {}  # of the text fields of unfinished steps, to be joined
+        self._citations = CitationCollector(self)
 
     def read_interaction(self, interaction: Interaction, events: list[Event]) -> None:
         """Handle a complete interaction."""
         self.start(events, interaction.id, interaction.model)
-        for index, step in enumerate(interaction.steps or ()):
-            if isinstance(step, dict):
-                self.start_step(_Event(index=index, step=step), events)
-                self.stop_step(_Event(index=index), events)
-            else:
-                self.ignored += 1
+        for index, step in enumerate(self.objects_of(interaction.steps or [])):
+            self.start_step(_Event(index=index, step=step), events)
+            self.stop_step(_Event(index=index), events)
         self.complete(_Event(interaction=interaction), events)
 
     def on_created(self, event: _Event, events: list[Event]) -> None:
@@ -112,24 +111,28 @@ class InteractionsPayload(TypedPayload):
         index, step = event.index or 0, dict(event.step or {})
         self._close(index, events)
         self._steps[index] = step
-        kind = _text(step.get("type"))
+        kind = self.text_of(step, "type")
         if kind == "function_call":
-            self.calls.start(events, index, _text(step.get("id")), _text(step.get("name")))
+            self.calls.start(events, index, self.text_of(step, "id"), self.text_of(step, "name"))
         elif kind == "thought":
-            for content in _list(step.pop("summary", None)):
-                self.add_summary({"content": content}, step, events)
+            for content in self.list_of(step, "summary"):
+                self.add_summary({"content": content}, index, events)
+            step.pop("summary", None)
         elif kind == "model_output":
-            for content in _list(step.pop("content", None)):
-                if isinstance(content, dict):
-                    self._apply(content, step, events, index)
+            for content in self.objects_of(self.list_of(step, "content")):
+                self._apply(content, step, events, index)
+            step.pop("content", None)
         self._count(event, events)
 
     def add_delta(self, event: _Event, events: list[Event]) -> None:
         """Handle a delta of a step."""
         index, delta = event.index or 0, event.delta
         if delta is not None:
-            self.start(events)
-            step = self._steps.setdefault(index, {"type": "model_output"})
+            if not self._is_started:
+                self.start(events)
+            step = self._steps.get(index)
+            if step is None:
+                step = self._steps[index] = {"type": "model_output"}
             self._apply(delta, step, events, index)
         self._count(event, events)
 
@@ -146,7 +149,7 @@ class InteractionsPayload(TypedPayload):
         """
         interaction = event.interaction or Interaction()
         self._count(_Event(usage=interaction.usage), events)
-        failures = [*_list(interaction.errors), *([interaction.error] if interaction.error else [])]
+        failures = [*(interaction.errors or ()), *([interaction.error] if interaction.error else [])]
         if interaction.status == "failed" and failures:
             error = classify_in_band({"error": failures[0]})
             error.billed = "maybe"
@@ -163,47 +166,73 @@ class InteractionsPayload(TypedPayload):
         super().end(events)
 
     def _apply(self, delta: JSON, step: JSON, events: list[Event], index: int) -> None:
-        kind = _text(delta.get("type"))
+        kind = delta.get("type")
         if kind == "text":
             self._add_text(delta, events)
         elif kind == "arguments_delta":
-            self.calls.add(events, index, _text(delta.get("arguments")))
-        elif kind in _DELTAS:
-            _DELTAS[kind](self, delta, step, events)
+            self.calls.add(events, index, self.text_of(delta, "arguments"))
+        elif isinstance(kind, str) and kind in _DELTAS:
+            _DELTAS[kind](self, delta, index, events)
         elif step.get("type") not in ("model_output", "thought", "function_call"):
-            _merge(step, delta)
+            self._merge(index, step, delta)
         else:
             self.ignored += 1
 
     def _add_text(self, delta: JSON, events: list[Event]) -> None:
-        text = delta.get("text")
-        if isinstance(text, str) and text:
+        text = self.text_of(delta, "text")
+        if text:
             self._citations.add_text(text)
             events.append(TextDelta(text))
         if "annotations" in delta:
-            self.add_annotations(delta, {}, events)
+            self.add_annotations(delta, 0, events)
 
-    def add_annotations(self, delta: JSON, step: JSON, events: list[Event]) -> None:
+    def add_annotations(self, delta: JSON, index: int, events: list[Event]) -> None:
         """Handle a delta with annotations."""
-        for annotation in _list(delta.get("annotations")):
+        for annotation in self.list_of(delta, "annotations"):
             self._citations.add_annotation(annotation, events)
 
-    def add_summary(self, delta: JSON, step: JSON, events: list[Event]) -> None:
+    def add_summary(self, delta: JSON, index: int, events: list[Event]) -> None:
         """Handle a delta with a thought summary."""
         content = delta.get("content")
-        text = content.get("text") if isinstance(content, dict) else None
-        if isinstance(text, str) and text:
+        if not isinstance(content, dict):
+            self.skip_value(content)
+            return
+        text = self.text_of(content, "text")
+        if text:
             events.append(ReasoningDelta(text))
 
-    def add_signature(self, delta: JSON, step: JSON, events: list[Event]) -> None:
+    def add_signature(self, delta: JSON, index: int, events: list[Event]) -> None:
         """Append to the signature of a thought; the API also sends empty signatures."""
-        step["signature"] = _text(step.get("signature")) + _text(delta.get("signature"))
+        self._append(index, "signature", self.text_of(delta, "signature"))
 
-    def add_media(self, delta: JSON, step: JSON, events: list[Event]) -> None:
+    def _append(self, index: int, name: str, text: str) -> None:
+        """Append to a text field of a step. The pieces are joined once, at the end of the step."""
+        fields = self._pieces.setdefault(index, {})
+        if name not in fields:
+            fields[name] = [self.text_of(self._steps[index], name)]
+        fields[name].append(text)
+
+    def _merge(self, index: int, step: JSON, delta: JSON) -> None:
+        """Merge a delta of a server tool into its step: strings and lists are appended, objects merged."""
+        for name, value in delta.items():
+            known = step.get(name)
+            if name == "type":
+                continue
+            if isinstance(known, str) and isinstance(value, str):
+                self._append(index, name, value)
+            elif isinstance(known, list) and isinstance(value, list):
+                known += value
+            elif isinstance(known, dict) and isinstance(value, dict):
+                known |= value
+            else:
+                self._pieces.get(index, {}).pop(name, None)
+                step[name] = value
+
+    def add_media(self, delta: JSON, index: int, events: list[Event]) -> None:
         """Handle a generated image, audio, video or document."""
-        data, uri = _text(delta.get("data")), _text(delta.get("uri"))
+        data, uri = self.text_of(delta, "data"), self.text_of(delta, "uri")
         if data or uri:
-            media_type = _text(delta.get("mime_type")) or _MEDIA_TYPES[delta["type"]]
+            media_type = self.text_of(delta, "mime_type") or _MEDIA_TYPES[delta["type"]]
             events.append(MediaDelta(media_type, data, uri or None))
 
     def _close(self, index: int, events: list[Event]) -> None:
@@ -211,10 +240,11 @@ class InteractionsPayload(TypedPayload):
         step = self._steps.pop(index, None)
         if step is None:
             return
-        kind = _text(step.get("type"))
+        step |= {name: "".join(pieces) for name, pieces in self._pieces.pop(index, {}).items()}
+        kind = step.get("type") if isinstance(step.get("type"), str) else ""
         if kind == "function_call":
             arguments = step.get("arguments")
-            if arguments and not self.calls.text(index):
+            if arguments and not self.calls.has_text(index):
                 text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
                 self.calls.add(events, index, text)
             self.calls.finish(events, index)
@@ -225,8 +255,9 @@ class InteractionsPayload(TypedPayload):
             events.append(ProviderPart(self.provider, kind, step))
 
     def _count(self, event: _Event, events: list[Event]) -> None:
-        metadata = event.metadata or _Metadata()
-        raw = event.usage or metadata.total_usage or metadata.usage
+        raw = event.usage
+        if not raw and event.metadata is not None:
+            raw = event.metadata.total_usage or event.metadata.usage
         usage = None if raw is None else _read_usage(raw)
         if usage is not None:
             self.start(events)
@@ -248,7 +279,7 @@ class _Failure(msgspec.Struct, gc=False):
     message: Any = None
 
 
-_DELTAS: dict[Any, Callable[[InteractionsPayload, JSON, JSON, list[Event]], None]] = {
+_DELTAS: dict[Any, Callable[[InteractionsPayload, JSON, int, list[Event]], None]] = {
     "thought_summary": InteractionsPayload.add_summary,
     "thought_signature": InteractionsPayload.add_signature,
     "text_annotation_delta": InteractionsPayload.add_annotations,
@@ -283,11 +314,8 @@ def check_document(interaction: Interaction | None, body: bytes) -> Interaction:
 
 
 def _read_usage(raw: JSON) -> Usage | None:
-    try:
-        counts = msgspec.convert(raw, _Counts)
-    except msgspec.ValidationError:
-        counts = convert_tolerantly(raw, _Counts) or _Counts()
-    if counts == _Counts():
+    counts = convert_tolerantly(raw, _Counts) or _NO_COUNTS
+    if counts == _NO_COUNTS:
         return None
     return Usage(
         input_tokens=(counts.total_input_tokens or 0) + (counts.total_tool_use_tokens or 0),
@@ -296,25 +324,3 @@ def _read_usage(raw: JSON) -> Usage | None:
         reasoning_tokens=counts.total_thought_tokens,
         raw=raw,
     )
-
-
-def _merge(step: JSON, delta: JSON) -> None:
-    """Merge a delta of a server tool into its step: strings and lists are appended, objects merged."""
-    for name, value in delta.items():
-        known = step.get(name)
-        if name == "type":
-            continue
-        if (isinstance(known, str) and isinstance(value, str)) or (isinstance(known, list) and isinstance(value, list)):
-            step[name] = known + value  # type: ignore[operator]
-        elif isinstance(known, dict) and isinstance(value, dict):
-            step[name] = {**known, **value}
-        else:
-            step[name] = value
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []

@@ -35,11 +35,8 @@ class MistralChat:
 
     def decoder(self, call: Call) -> BodyDecoder:
         """Return a new decoder for the response to `call`, streamed or plain."""
-        return BodyDecoder(
-            MistralPayload(call.provider.opaque_owner),
-            lambda body, events: MistralPayload(call.provider.opaque_owner).read_document(body, events),
-            max_event_bytes=call.max_event_bytes,
-        )
+        payload = MistralPayload(call.provider.opaque_owner)
+        return BodyDecoder(payload, payload.read_document, max_event_bytes=call.max_event_bytes)
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
         """Return the events of a plain response, parsed as a stream of one chunk whose delta is the message."""

@@ -53,7 +53,7 @@ class MistralPayload(ChatPayload):
         image = piece.get("image_url")
         url = image.get("url") if isinstance(image, dict) else image
         if not isinstance(url, str) or not url:
-            self.ignored += 1
+            self.skip_value(url)
             return
         head, comma, data = url.partition(";base64,")
         is_inline = bool(comma) and head.startswith("data:")

@@ -37,11 +37,8 @@ class OpenAIChat:
 
     def decoder(self, call: Call) -> Decoder:
         """Return a new decoder for the response to `call`, streamed or plain."""
-        decoder = BodyDecoder(
-            _payload(call),
-            lambda body, events: _payload(call).read_document(body, events),
-            max_event_bytes=call.max_event_bytes,
-        )
+        payload = _payload(call)
+        decoder = BodyDecoder(payload, payload.read_document, max_event_bytes=call.max_event_bytes)
         return TaggedDecoder(decoder) if has_think_tags(call) else decoder
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from lm_deluge.events import Citation, FinishReason, TokenLogprob, TopLogprob
-from lm_deluge.wire.tolerant_json import TolerantDecoder, convert_tolerantly
+from lm_deluge.wire.tolerant_json import SkipReport, TolerantDecoder, convert_tolerantly
 
 __all__ = [
     "FAILURES",
@@ -20,14 +20,13 @@ __all__ = [
     "Delta",
     "Function",
     "Logprobs",
+    "PlainChunk",
     "ToolCall",
     "decode_plain",
     "decode_tolerantly",
     "decode_typed",
     "finish_word",
-    "has_unreadable_text",
     "image_source",
-    "joined_text",
     "read_logprobs",
     "read_source",
     "thought_signature",
@@ -183,18 +182,22 @@ class PlainBaseResp(msgspec.Struct, gc=False):
 
 
 class PlainChunk(msgspec.Struct, gc=False):
-    """A chunk with text only: decoding fails if any other field has a value.
+    """A chunk with text, and at most usage and sources beside it: decoding fails if any other field has a value.
 
     Fast path: nearly all chunks are of this kind, and msgspec checks them without Python code.
     """
 
     choices: tuple[PlainChoice]
-    usage: None = None
+    id: str | None = None  # read to notice a wrong type, as the other path does
+    model: str | None = None
+    object: str | None = None
+    usage: dict[str, Any] | None = None
     x_groq: None = None
     error: None = None
     detail: None = None
-    citations: None = None
-    search_results: None = None
+    citations: list[Any] | None = None
+    search_results: list[Any] | None = None
+    service_tier: str | None = None
     base_resp: PlainBaseResp | None = None
 
 
@@ -256,30 +259,6 @@ def thought_signature(extra: ExtraContent | None) -> str | None:
     return (extra.google.thought_signature or None) if extra is not None and extra.google is not None else None
 
 
-_TEXTS: dict[str, tuple[type, ...]] = {
-    "content": (str, list),
-    "reasoning_content": (str, list),
-    "refusal": (str,),
-}
-
-
-def has_unreadable_text(data: str) -> bool:
-    """Whether a text in a chunk has another JSON type than text, a number for example, so that it cannot be decoded."""
-    try:
-        chunk = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    choices = chunk.get("choices") if isinstance(chunk, dict) else None
-    for choice in choices if isinstance(choices, list) else ():
-        delta = (choice.get("delta") or choice.get("message")) if isinstance(choice, dict) else None
-        if delta is not None and not isinstance(delta, dict):
-            return True
-        for name, kinds in _TEXTS.items():
-            if delta and delta.get(name) is not None and not isinstance(delta[name], kinds):
-                return True
-    return False
-
-
 class _ImageURL(msgspec.Struct, gc=False):
     url: str = ""
 
@@ -288,9 +267,9 @@ class _Image(msgspec.Struct, gc=False):
     image_url: _ImageURL | None = None
 
 
-def image_source(image: Any) -> str:
+def image_source(image: Any, report: SkipReport) -> str:
     """Return the URL of a generated image, empty if it has none."""
-    found = convert_tolerantly(image, _Image)
+    found = convert_tolerantly(image, _Image, report)
     return found.image_url.url if found is not None and found.image_url is not None else ""
 
 
@@ -301,20 +280,12 @@ class _Source(msgspec.Struct, gc=False):
     end_index: int | None = None
 
 
-def read_source(source: Any) -> Citation | None:
+def read_source(source: Any, report: SkipReport) -> Citation | None:
     """Return a cited source, which is a URL, an annotation of OpenAI, or an object with these fields."""
     raw = {"url": source} if isinstance(source, str) else source
     if not isinstance(raw, dict):
+        report.skip_value(raw)
         return None
     inner = raw.get("url_citation") if isinstance(raw.get("url_citation"), dict) else raw
-    found = convert_tolerantly(inner, _Source) or _Source()
+    found = convert_tolerantly(inner, _Source, report) or _Source()
     return Citation(found.url, found.title, found.start_index, found.end_index, raw) if found.url else None
-
-
-def joined_text(value: Any) -> str:
-    """Return the text of a field that some hosts send as a string, others as a list of pieces."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, dict):
-        return joined_text(value.get("text") or value.get("content"))
-    return "".join(joined_text(item) for item in value) if isinstance(value, list) else ""

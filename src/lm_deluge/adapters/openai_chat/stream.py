@@ -16,21 +16,22 @@ from lm_deluge.adapters.openai_chat.chunk_fields import (
     Delta,
     Function,
     Logprobs,
+    PlainChunk,
     ToolCall,
     decode_plain,
     decode_tolerantly,
     decode_typed,
     finish_word,
-    has_unreadable_text,
     image_source,
-    joined_text,
     read_logprobs,
     read_source,
     thought_signature,
 )
 from lm_deluge.adapters.openai_chat.opaque_fields import REASONING_DETAILS, REASONING_ITEM, THOUGHT_SIGNATURE
 from lm_deluge.adapters.openai_chat.reasoning_details import ReasoningDetails, SignedReasoning
-from lm_deluge.adapters.openai_chat.usage import merge_usage, read_usage
+from lm_deluge.adapters.openai_chat.usage import read_usage
+from lm_deluge.adapters.payload_state import PayloadState
+from lm_deluge.adapters.raw_usage import merge_usage
 from lm_deluge.adapters.tool_call_fragments import ToolCallAssembler
 from lm_deluge.errors import APIError, ProtocolError
 from lm_deluge.events import (
@@ -51,7 +52,7 @@ from lm_deluge.wire.tolerant_json import NotJSONError
 __all__ = ["ChatPayload"]
 
 
-class ChatPayload:
+class ChatPayload(PayloadState):
     """State machine for one stream of chunks.
 
     The response is complete after the finish reason of the first candidate, or the end mark `[DONE]`. It is finished
@@ -64,8 +65,7 @@ class ChatPayload:
     """
 
     def __init__(self, owner: str, *, has_finish_reasons: bool = True) -> None:
-        self.is_finished = False
-        self.ignored = 0
+        super().__init__()
         self._owner = owner
         self._has_finish_reasons = has_finish_reasons
         self._is_started = False
@@ -80,6 +80,7 @@ class ChatPayload:
         self._details: ReasoningDetails | None = None
         self._item: SignedReasoning | None = None
         self._sources: set[str] | None = None
+        self._last_sources: list[Any] | None = None
         self._has_refusal = False
         self._has_plain_reasoning = False
         self._warnings: tuple[str, ...] = ()
@@ -91,6 +92,11 @@ class ChatPayload:
         return self._calls is not None and self._calls.has_calls
 
     @property
+    def has_usage(self) -> bool:
+        """Whether usage was received."""
+        return self._usage is not None
+
+    @property
     def is_complete(self) -> bool:
         """Whether the finish reason or the end mark was received."""
         return self._reason is not None or self._is_marked
@@ -100,10 +106,14 @@ class ChatPayload:
         for data in payloads:
             if self._is_plain:
                 try:
-                    events.append(TextDelta(decode_plain(data).choices[0].delta.content))
-                    continue
+                    chunk = decode_plain(data)
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                     self._is_plain = False
+                else:
+                    events.append(TextDelta(chunk.choices[0].delta.content))
+                    if chunk.usage or chunk.citations or chunk.search_results or chunk.service_tier:
+                        self._add_extras(chunk, events)
+                    continue
             self.handle(ServerSentEvent(data), events)
 
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
@@ -118,15 +128,6 @@ class ChatPayload:
             if chunk is not None:
                 self._check_error(chunk, frame, events)
                 self._add_chunk(chunk, events)
-
-    def maybe_handle_tail(self, frame: ServerSentEvent, events: list[Event]) -> None:
-        """Decode the unterminated last frame if it is the mark or complete JSON; else count it as ignored."""
-        try:
-            if frame.data.strip() != b"[DONE]":
-                msgspec.json.decode(frame.text)
-            self.handle(frame, events)
-        except (ProtocolError, msgspec.DecodeError, RecursionError):
-            self.ignored += 1
 
     def finish(self, events: list[Event]) -> None:
         """Close a response that has a finish reason but no end mark."""
@@ -167,7 +168,7 @@ class ChatPayload:
 
     def _decoded_tolerantly(self, frame: ServerSentEvent) -> Chunk | None:
         try:
-            chunk = decode_tolerantly(frame.data)
+            chunk = decode_tolerantly(frame.data, self)
         except NotJSONError:
             if frame.event == "error":
                 raise in_band_error(frame) from None
@@ -179,16 +180,7 @@ class ChatPayload:
             error = maybe_error_document(frame.data)  # Google sends a list
             if error is not None:
                 raise error
-            self.ignored += 1
-        elif has_unreadable_text(frame.text):
-            self._skip_text()
         return chunk
-
-    def _skip_text(self) -> None:
-        """Count text of a type that cannot be decoded, and warn of it: the answer is not all that the model wrote."""
-        self.ignored += 1
-        if "unreadable_text" not in self._warnings:
-            self._warnings += ("unreadable_text",)
 
     def _check_error(self, chunk: Chunk, frame: ServerSentEvent, events: list[Event]) -> None:
         """Raise the error in a chunk, also after the finish reason. Text and usage beside it are kept.
@@ -224,6 +216,12 @@ class ChatPayload:
                 if not choice.index:
                     self._has_choices = True
                     failure = self._add_choice(choice, events)
+        self._add_extras(chunk, events)
+        if failure is not None:
+            raise failure
+
+    def _add_extras(self, chunk: Chunk | PlainChunk, events: list[Event]) -> None:
+        """Decode what a chunk has beside its choices."""
         self._tier = chunk.service_tier or self._tier
         if chunk.usage is not None:
             self._add_usage(chunk.usage, events)
@@ -231,16 +229,17 @@ class ChatPayload:
             self._add_usage(chunk.x_groq.usage, events)
         if chunk.citations is not None or chunk.search_results is not None:
             self._add_sources([*(chunk.search_results or ()), *(chunk.citations or ())], events)
-        if failure is not None:
-            raise failure
 
     def _add_choice(self, choice: Choice, events: list[Event]) -> APIError | None:
         """Decode a candidate; return the error if its finish reason is a failure."""
         before = len(events)
         delta = choice.delta or choice.message
         if delta is None:
-            if isinstance(choice.text, str) and choice.text:
-                events.append(TextDelta(choice.text))
+            if isinstance(choice.text, str):
+                if choice.text:
+                    events.append(TextDelta(choice.text))
+            elif choice.text is not None:
+                self.skip_value(choice.text)
         else:
             self._is_plain = type(delta.content) is str and delta.content != "" and choice.logprobs is None
             self._add_delta(delta, choice.logprobs, events)
@@ -264,17 +263,14 @@ class ChatPayload:
             events.append(TextDelta(piece))
             return
         if not isinstance(piece, dict):
-            self._skip_text()
+            self.skip_value(piece)
             return
         is_reasoning = piece.get("type") in ("thinking", "reasoning")
         if is_reasoning and isinstance(piece.get("summary"), list):
             self._item = self._item or SignedReasoning()
             text = self._item.add(piece)
         else:
-            raw = piece.get("thinking") or piece.get("text")
-            text = joined_text(raw)
-            if raw and not text and not isinstance(raw, list):
-                self._skip_text()
+            text = self._joined_text(piece.get("thinking") or piece.get("text"))
         if text:
             if not is_reasoning:
                 self._end_item(events)
@@ -318,7 +314,7 @@ class ChatPayload:
 
     def _add_reasoning(self, delta: Delta, events: list[Event]) -> None:
         plain = delta.reasoning_content or delta.reasoning or delta.reasoning_text or delta.thinking
-        text = joined_text(plain) if plain else ""
+        text = self._joined_text(plain) if plain else ""
         self._has_plain_reasoning = self._has_plain_reasoning or bool(text)
         pieces = self._detailed(delta.reasoning_details) if delta.reasoning_details else ()
         if not self._has_plain_reasoning:
@@ -360,7 +356,7 @@ class ChatPayload:
             # Streamed audio is always 16-bit PCM: https://platform.openai.com/docs/guides/audio
             events.append(MediaDelta("audio/pcm", audio.data or "", id=audio.id, transcript=audio.transcript))
         for image in delta.images or ():
-            url = image_source(image)
+            url = image_source(image, self)
             if not url:
                 self.ignored += 1
                 continue
@@ -372,13 +368,27 @@ class ChatPayload:
             events.append(ProviderPart(self._owner, "executed_tools", delta.executed_tools))
 
     def _add_sources(self, sources: list[Any], events: list[Event]) -> None:
+        if sources == self._last_sources:  # some hosts repeat all sources in each chunk
+            return
+        self._last_sources = sources
         known = self._sources = set() if self._sources is None else self._sources
         for source in sources:
-            found = read_source(source)
+            found = read_source(source, self)
             key = None if found is None else f"{found.url} {found.start} {found.end}"
             if found is not None and key is not None and key not in known:
                 known.add(key)
                 events.append(found)
+
+    def _joined_text(self, value: Any) -> str:
+        """Return the text of a field that some hosts send as a string, others as a list of pieces."""
+        if isinstance(value, str):
+            return value
+        if isinstance(value, dict):
+            return self._joined_text(value.get("text") or value.get("content"))
+        if isinstance(value, list):
+            return "".join([self._joined_text(item) for item in value])
+        self.skip_value(value)
+        return ""
 
     def _add_usage(self, raw: dict[str, Any] | None, events: list[Event]) -> None:
         if raw:
@@ -408,7 +418,8 @@ class ChatPayload:
         details = None if self._details is None else self._details.joined()
         if details:
             events.append(ProviderPart(self._owner, REASONING_DETAILS, details))
-        events.append(ResponseFinished(self._finish_reason(), self._reason, self._warnings))
+        reason = self._finish_reason()
+        events.append(ResponseFinished(reason, self._reason, (*self._warnings, *self.type_warnings())))
 
     def _finish_reason(self) -> FinishReason:
         reason = FINISH_REASONS.get(finish_word(self._reason or "stop"))

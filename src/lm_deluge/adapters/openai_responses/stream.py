@@ -158,7 +158,7 @@ class ResponsesPayload(TypedPayload):
 
     def handle_document(self, body: bytes, events: list[Event]) -> None:
         """Decode a plain response. It has the same structure as the response in the last event of a stream."""
-        response = _DOCUMENT.decode(body)
+        response = _DOCUMENT.decode(body, self)
         if response is not None:
             # After a broken stream all items are read again; `_emitted` prevents repeated text.
             self._kinds.clear()
@@ -316,25 +316,24 @@ class ResponsesPayload(TypedPayload):
         self._cite(self._piece_key(event, "text", event.content_index), event.annotation, events)
 
     def _cite(self, piece_key: tuple[Any, ...], raw: Any, events: list[Event]) -> None:
-        source = convert_tolerantly(raw, _Source)
+        source = convert_tolerantly(raw, _Source, self)
         if source is None:
-            self.ignored += 1
             return
-        fields = (str(raw.get(name)) for name in ("type", "file_id", *_Source.__struct_fields__))
-        identity = (piece_key, *fields)
+        identity = (piece_key, str(raw.get("type")), str(raw.get("file_id")), *msgspec.structs.astuple(source))
         if identity in self._sources:
             return
         self._sources.add(identity)
         # The API's offsets are relative to the piece, ours to the text of the response.
         first = self._starts.get(piece_key, self._length)
-        start, end = (None if index is None else index + first for index in (source.start_index, source.end_index))
+        start = None if source.start_index is None else source.start_index + first
+        end = None if source.end_index is None else source.end_index + first
         self.start(events)
         events.append(Citation(source.url, source.title or source.filename, start, end, raw))
 
     def end_part(self, event: _Delta, events: list[Event]) -> None:
         """Decode a finished piece of a message."""
         self._set_cursor(event.sequence_number)
-        piece = convert_tolerantly(event.part, _Piece)
+        piece = convert_tolerantly(event.part, _Piece, self)
         if piece is not None:
             self._finish_piece(self._key(event), event.content_index or 0, piece, events)
 
@@ -378,13 +377,11 @@ class ResponsesPayload(TypedPayload):
             events.append(ProviderPart(self.provider, *opaque))
 
     def _start_call(self, key: _Key, item: dict[str, Any], events: list[Event]) -> None:
-        call_id = item.get("call_id") or item.get("id")
-        name = item.get("name")
         self.calls.start(
             events,
             key,
-            call_id if isinstance(call_id, str) else "",
-            name if isinstance(name, str) else "",
+            self.text_of(item, "call_id") or self.text_of(item, "id"),
+            self.text_of(item, "name"),
             custom=item.get("type") == "custom_tool_call",
         )
 
@@ -395,8 +392,8 @@ class ResponsesPayload(TypedPayload):
         self.calls.finish(events, key)
 
     def _finish_message(self, key: _Key, item: dict[str, Any], events: list[Event]) -> None:
-        for index, raw in enumerate(_list(item.get("content"))):
-            piece = convert_tolerantly(raw, _Piece)
+        for index, raw in enumerate(self.list_of(item, "content")):
+            piece = convert_tolerantly(raw, _Piece, self)
             if piece is not None:
                 self._finish_piece(key, index, piece, events)
 
@@ -414,8 +411,8 @@ class ResponsesPayload(TypedPayload):
 
     def _finish_reasoning(self, key: _Key, item: dict[str, Any], events: list[Event]) -> None:
         for name, field in (("summary", "summary"), ("reasoning", "content")):
-            for index, raw in enumerate(_list(item.get(field))):
-                piece = convert_tolerantly(raw, _Piece)
+            for index, raw in enumerate(self.list_of(item, field)):
+                piece = convert_tolerantly(raw, _Piece, self)
                 if piece is not None:
                     self._reason((key, name, index), None, piece.text, events)
 
@@ -441,10 +438,6 @@ class ResponsesPayload(TypedPayload):
 
     def _piece_key(self, event: _Delta, kind: str, index: int | None) -> tuple[Any, ...]:
         return (self._key(event), kind, index or 0)
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 _DOCUMENT = TolerantDecoder(_Response)

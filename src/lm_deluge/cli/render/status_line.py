@@ -114,6 +114,7 @@ _REASONS = {
     "error": "The provider ended the answer because of an internal error.",
 }
 _WARNINGS = {
+    "wrong_type": "The provider sent values of unexpected types, which are left out of the answer.",
     "other_model": "A different model answered than the requested model.",
     "buffered_upstream": "A proxy buffered the answer and delivered it all at once.",
 }
@@ -129,6 +130,12 @@ def notes_of(response: APIResponse, *, is_quiet: bool = False) -> list[str]:
     notes = [_REASONS[response.finish_reason]] if response.finish_reason in _REASONS else []
     if is_quiet:
         return notes
+    details = response.finish_details or {}
+    notes += [
+        f"The provider's {name}: {visible_line(details[name])}"
+        for name in ("category", "explanation")
+        if isinstance(details.get(name), str)
+    ]
     notes += [_WARNINGS[warning] for warning in response.warnings if warning in _WARNINGS]
     for call in response.tool_calls:
         notes.append(f"The model calls the tool {visible_line(call.name)}({visible_line(call.arguments_text)}).")
