@@ -85,7 +85,9 @@ class SSEDecoder:
         In this form all complete events consist of one data line without a type, and lines end with LF. For any other
         form the method returns None without side effects, and the caller must pass the bytes to `feed`.
         """
-        is_whole = self._is_between and not self._rest and data[:6] == b"data: " and data[-2:] == b"\n\n"
+        if not self._rest and data[:6] != b"data: ":  # other forms, without the check of the whole read
+            return None
+        is_whole = self._is_between and not self._rest and data[-2:] == b"\n\n"
         if is_whole and _CR not in data and _SHORTEST <= len(data) <= self._limit:  # the usual case
             self._is_start = False
             whole = data

@@ -52,6 +52,12 @@ def test_usage_alone_is_an_end_with_a_warning(body: bytes) -> None:
     assert response.warnings == ("no_finish_reason",)
 
 
+def test_usage_of_zeros_with_the_first_chunk_is_no_end() -> None:
+    zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    first = frames({"id": "1", "choices": [{"index": 0, "delta": {"content": "Hi"}}], "usage": zeros})
+    assert failure_of(first + DONE, TruncatedError).partial.completion == "Hi"
+
+
 def test_a_json_document_without_choices_is_no_answer_at_all() -> None:
     assert failure_of(b'{"id":"1","usage":{"prompt_tokens":3}}', ProtocolError).reason == "order"
 

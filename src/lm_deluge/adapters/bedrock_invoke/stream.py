@@ -33,7 +33,11 @@ JSON = dict[str, Any]
 
 
 class _Chunk(msgspec.Struct, gc=False):
-    bytes: str | None = None
+    data: str | None = msgspec.field(default=None, name="bytes")
+
+
+class _Bytes(msgspec.Struct, gc=False):
+    data: bytes = msgspec.field(name="bytes")  # msgspec decodes base64
 
 
 class _Shape(msgspec.Struct, gc=False):
@@ -45,6 +49,7 @@ class _Shape(msgspec.Struct, gc=False):
 
 
 _CHUNKS = TolerantDecoder(_Chunk)
+_decode_bytes = msgspec.json.Decoder(_Bytes).decode
 _SHAPES = TolerantDecoder(_Shape)
 
 # Claude's events start with their type. An event with its type elsewhere is decoded in full.
@@ -53,7 +58,28 @@ _CONVERSE = re.compile(rb'\s*\{\s*"(messageStart|contentBlock(?:Start|Delta|Stop
 _METRICS = b"amazon-bedrock-invocationMetrics"
 
 
-_Inner: TypeAlias = ConversePayload | TextPayload | AnthropicPayload | ChatPayload
+class _NativeChat(ChatPayload):
+    """Chat Completions as Bedrock sends it: with its metrics, with Mistral's name of the finish reason, and no mark."""
+
+    def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
+        """Decode a chunk; finish a complete response with Bedrock's metrics, which are the last data."""
+        data = frame.data
+        super().handle(ServerSentEvent(_with_finish_reason(data)) if b'"stop_reason"' in data else frame, events)
+        if _METRICS in data and self.is_complete and not self.is_finished:
+            self._end_with_metrics(data, events)
+
+    def _end_with_metrics(self, data: bytes, events: list[Event]) -> None:
+        try:
+            shape = _SHAPES.decode(data)
+        except NotJSONError:  # the response is already complete, so the frame may be ignored
+            return
+        if shape is not None and shape.metrics is not None:
+            if not self.has_usage:
+                events.append(UsageReported(read_metrics(shape.metrics)))
+            self.finish_document(events)
+
+
+_Inner: TypeAlias = ConversePayload | TextPayload | AnthropicPayload | _NativeChat
 
 
 class InvokePayload:
@@ -122,7 +148,7 @@ class InvokePayload:
             payload.read_document(body, events)
             return
         if isinstance(payload, ChatPayload):
-            payload.read_document(_with_finish_reason(body), events)
+            payload.read_document(body, events)
             return
         payload.handle(ServerSentEvent(body), events)
         if not payload.is_complete:
@@ -135,8 +161,12 @@ class InvokePayload:
     def _unwrap(self, frame: ServerSentEvent) -> bytes | None:
         """Return the data in a chunk, or None if the chunk has none."""
         try:
+            return _decode_bytes(frame.data).data
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass
+        try:
             chunk = _CHUNKS.decode(frame.data, self)
-            return a2b_base64(chunk.bytes) if chunk is not None and chunk.bytes is not None else None
+            return a2b_base64(chunk.data) if chunk is not None and chunk.data is not None else None
         except (NotJSONError, binascii.Error, ValueError):
             if self.is_complete:
                 return None
@@ -162,12 +192,8 @@ class InvokePayload:
     def _forward_nova(self, inner: ConversePayload, data: bytes, events: list[Event]) -> None:
         inner.handle_wrapped(data, events)
 
-    def _forward_chat(self, inner: ChatPayload, data: bytes, events: list[Event]) -> None:
-        if b'"stop_reason"' in data:
-            data = _with_finish_reason(data)
+    def _forward_chat(self, inner: _NativeChat, data: bytes, events: list[Event]) -> None:
         inner.handle_plain([data], events)
-        if _METRICS in data:
-            self._end_chat(inner, data, events)
 
     def _forward_text(self, inner: TextPayload, data: bytes, events: list[Event]) -> None:
         before = len(events)
@@ -177,24 +203,11 @@ class InvokePayload:
             self._ignored, self._inner = self.ignored, None
         self._is_started = self._is_started or bool(events)
 
-    def _end_chat(self, inner: ChatPayload, data: bytes, events: list[Event]) -> None:
-        """Finish a chat stream with Bedrock's metrics, the last frame; report their usage if the model sent none."""
-        if not inner.is_complete or inner.is_finished:
-            return
-        try:
-            shape = _SHAPES.decode(data)
-        except NotJSONError:  # the response is already complete, so the frame may be ignored
-            return
-        if shape is not None and shape.metrics is not None:
-            if not inner.has_usage:
-                events.append(UsageReported(read_metrics(shape.metrics)))
-            inner.finish_document(events)
-
 
 _FORWARDERS: dict[type, Callable[[InvokePayload, Any, bytes, list[Event]], None]] = {
     AnthropicPayload: InvokePayload._forward_claude,  # noqa: SLF001 - the table needs the class
     ConversePayload: InvokePayload._forward_nova,  # noqa: SLF001
-    ChatPayload: InvokePayload._forward_chat,  # noqa: SLF001
+    _NativeChat: InvokePayload._forward_chat,  # noqa: SLF001
     TextPayload: InvokePayload._forward_text,  # noqa: SLF001
 }
 
@@ -225,7 +238,7 @@ def _payload_for_chunk(data: bytes, provider: str, model: str) -> _Inner:
     if shape is not None and shape.type is not None:
         return AnthropicPayload(provider, model)
     if shape is not None and _is_chat(shape):
-        return ChatPayload(provider)
+        return _NativeChat(provider)
     return TextPayload(provider)
 
 
@@ -261,7 +274,7 @@ def _payload_for_document(body: bytes, provider: str, model: str) -> _Inner:
     if shape is not None and shape.type == "message":
         return AnthropicPayload(provider, model)
     if shape is not None and _is_chat(_Shape(object=shape.object, choices=shape.choices)):
-        return ChatPayload(provider)
+        return _NativeChat(provider)
     if shape is not None and shape.output is not None:
         return ConversePayload(provider)
     failure = maybe_document_error(body)

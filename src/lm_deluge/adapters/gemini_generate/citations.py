@@ -87,6 +87,7 @@ class CitationCollector:
         self._emitted: set[tuple[str | None, str | None, int | None, int | None]] = set()
         self._uncited: dict[tuple[str | None, str | None], Any] = {}  # sources that support no range of text so far
         self._last: GroundingMetadata | None = None  # metadata whose ranges were all within the text
+        self._last_annotation: Any = None  # the same of an annotation
         self._found: dict[tuple[int, int, bytes], int] = {}  # positions of the segments that were found by a search
         self._found_to = 0  # end of the last one
         self._failed_searches = 0
@@ -127,10 +128,14 @@ class CitationCollector:
 
     def add_annotation(self, raw: Any, events: list[Event]) -> None:
         """Emit the citation of an annotation of the Interactions API: a page, a file or a place on a map."""
+        if raw == self._last_annotation:
+            return
         found = convert_tolerantly(raw, _Annotation, self._report)
         if found is not None:
             url, title = found.url or found.document_uri, found.title or found.file_name or found.name
-            span = self._range(_Segment(found.start_index, found.end_index))
+            segment = _Segment(found.start_index, found.end_index)
+            span = self._range(segment)
+            self._last_annotation = raw if self._is_within(segment) else None
             self._emit(Citation(url, title, *span, raw), events)
 
     def finish(self, events: list[Event]) -> None:
@@ -182,7 +187,7 @@ class CitationCollector:
 
     def _encode(self) -> None:
         """Encode the text since the last call, and extend the index."""
-        text = "".join(self._pieces)
+        text = self._pieces[0] if len(self._pieces) == 1 else "".join(self._pieces)
         self._pieces.clear()
         for start in range(0, len(text), _BLOCK):
             if self._length - self._characters_before[-1] >= _BLOCK:
@@ -194,8 +199,9 @@ class CitationCollector:
 
     def _characters(self, size: int) -> int:
         """Return the number of characters in the first `size` bytes of the text."""
-        size = min(size, len(self._encoded))
-        if self._length == len(self._encoded):  # all ASCII
+        length = len(self._encoded)
+        size = min(length, size)
+        if self._length == length:  # all ASCII
             return size
         at = bisect(self._starts, size) - 1
         return self._characters_before[at] + len(self._encoded[self._starts[at] : size].decode("utf-8", "ignore"))

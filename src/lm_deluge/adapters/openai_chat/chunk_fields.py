@@ -172,6 +172,7 @@ class PlainChoice(msgspec.Struct, gc=False):
     delta: PlainDelta
     index: Literal[0] = 0
     finish_reason: None = None
+    stop_reason: None = None  # Mistral's name of it at Bedrock
     logprobs: None = None
     usage: None = None
     error: None = None

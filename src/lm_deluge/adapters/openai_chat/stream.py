@@ -148,7 +148,8 @@ class ChatPayload(PayloadState):
             raise error or ProtocolError(
                 "the answer is JSON, but not a chat completion", reason="order", excerpt=body, billed="maybe"
             )
-        self.finish_document(events)
+        if not self.is_finished:
+            self.finish_document(events)
 
     def finish_document(self, events: list[Event]) -> None:
         """Close a response whose body has no end mark.
@@ -407,7 +408,9 @@ class ChatPayload(PayloadState):
             TruncatedError: Nothing shows that the model finished.
         """
         is_enough = self._has_blank_reason or (self._is_started and not self._has_finish_reasons)
-        check_end(self._reason, self._usage, is_enough, message=message)
+        # Some hosts send usage of zeros with the first chunk.
+        counts = [count for count in (self._usage or {}).values() if isinstance(count, int | float) and count > 0]
+        check_end(self._reason, counts, is_enough, message=message)
 
     def _end(self, events: list[Event]) -> None:
         self.is_finished = True

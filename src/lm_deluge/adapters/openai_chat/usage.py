@@ -65,28 +65,20 @@ def _count(value: Any) -> int | None:
 
 def read_usage(raw: dict[str, Any], service_tier: str | None = None) -> Usage:
     """Convert a usage object of the provider; `service_tier` is a field of the response, outside the object."""
-    present = tuple(raw)
-    found: dict[str, int] = {}
     # Beyond some number of fields it is no usage, and not worth being remembered.
-    for name, outer, inner in _paths_in(present) if len(raw) <= _MOST_FIELDS else _paths_in.__wrapped__(present):
+    paths_in = _paths_in if len(raw) <= _MOST_FIELDS else _paths_in.__wrapped__
+    found: dict[str, Any] = {}
+    for name, outer, inner in paths_in(tuple(raw)):
         value = raw[outer]
         if inner:
             value = value.get(inner) if isinstance(value, dict) else None
-        if value is not None and name not in found and (count := _count(value)) is not None:
+        count = value if type(value) is int and value >= 0 else _count(value)
+        if count is not None and name not in found:
             found[name] = count
-    prompt, output = found.get("input_tokens", 0), found.get("output_tokens", 0)
     reasoning = found.get("reasoning_tokens")
-    # xAI does not count reasoning in completion_tokens, but does in total_tokens (seen 2026-02).
-    if reasoning and _count(raw.get("total_tokens")) == prompt + output + reasoning:
-        output += reasoning
-    return Usage(
-        input_tokens=prompt,
-        output_tokens=output,
-        cache_read_tokens=found.get("cache_read_tokens"),
-        cache_write_tokens=found.get("cache_write_tokens"),
-        reasoning_tokens=reasoning,
-        input_audio_tokens=found.get("input_audio_tokens"),
-        output_audio_tokens=found.get("output_audio_tokens"),
-        service_tier=service_tier,
-        raw=raw,
-    )
+    if reasoning:
+        # xAI does not count reasoning in completion_tokens, but does in total_tokens (seen 2026-02).
+        prompt, output = found.get("input_tokens", 0), found.get("output_tokens", 0)
+        if _count(raw.get("total_tokens")) == prompt + output + reasoning:
+            found["output_tokens"] = output + reasoning
+    return Usage(service_tier=service_tier, raw=raw, **found)
