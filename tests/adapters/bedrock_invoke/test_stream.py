@@ -353,3 +353,12 @@ def test_of_two_answers_the_first_is_read() -> None:
 def test_of_two_complete_answers_the_first_is_read(order: tuple[int, int]) -> None:
     found = [{"index": index, "text": f"answer {index}", "finish_reason": "COMPLETE"} for index in order]
     assert decode_body(API, json.dumps({"generations": found}).encode()).completion == "answer 0"
+
+
+def test_a_chunk_with_text_and_mistrals_finish_reason() -> None:
+    first = {"choices": [{"index": 0, "delta": {"content": "a"}, "stop_reason": None}]}
+    last = {"choices": [{"index": 0, "delta": {"content": "b"}, "stop_reason": "length"}], **METRICS}
+    response = answer(first, first, last)
+    assert (response.completion, response.finish_reason, response.warnings) == ("aab", "length", ())
+    assert response.usage is not None
+    assert response.usage.output_tokens == 2
