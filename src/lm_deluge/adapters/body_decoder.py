@@ -154,6 +154,11 @@ class BodyDecoder:
         """Number of frames that were skipped."""
         return self._payload.ignored
 
+    @property
+    def failure(self) -> DelugeError | None:
+        """The error that the body reported, if its reason may still follow; the error of a body that ends now."""
+        return None
+
     def expect(self, content_type: str) -> None:
         """Set the Content-Type. If it is not a stream's, a body that does not look like a stream is an error."""
         media_type = content_type.partition(";")[0].strip().lower()
@@ -278,7 +283,7 @@ class BodyDecoder:
         if self.is_finished:
             return
         if not self.is_complete:
-            raise TruncatedError("the stream ended without its terminal event")
+            raise self.failure or TruncatedError("the stream ended without its terminal event")
         self._payload.finish(events)
 
     def _parse(self, document: bytes, events: list[Event]) -> None:

@@ -362,3 +362,26 @@ def test_a_chunk_with_text_and_mistrals_finish_reason() -> None:
     assert (response.completion, response.finish_reason, response.warnings) == ("aab", "length", ())
     assert response.usage is not None
     assert response.usage.output_tokens == 2
+
+
+@pytest.mark.parametrize(
+    ("streamed", "final", "expected", "warnings"),
+    [
+        ("abc", "abc", "abc", ()),
+        ("ab", "abc", "abc", ()),
+        ("", "abc", "abc", ()),
+        ("abc", "", "abc", ()),
+        ("abc", "abd", "abc", ("snapshot_differs",)),
+    ],
+)
+def test_the_last_chunk_of_command_r_is_reconciled_by_prefix(
+    streamed: str, final: str, expected: str, warnings: tuple[str, ...]
+) -> None:
+    whole = {"text": final, "generation_id": "g1", "tool_calls": [{"name": "f", "parameters": {"a": 1}}] * 2}
+    response = answer(
+        {"event_type": "text-generation", "text": streamed, "is_finished": False},
+        {"event_type": "tool-calls-generation", "tool_calls": whole["tool_calls"][:1]},
+        {"event_type": "stream-end", "finish_reason": "COMPLETE", "is_finished": True, "response": whole, **METRICS},
+    )
+    assert (response.completion, response.warnings) == (expected, warnings)
+    assert [(each.name, each.arguments) for each in response.tool_calls] == [("f", {"a": 1})] * 2

@@ -18,12 +18,12 @@ from lm_deluge.client.batch.prompts import run_call
 from lm_deluge.client.call_options import CallOptions
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import (
-    AuthenticationError,
     BadRequestError,
     BudgetError,
     ConfigurationError,
     ConnectError,
     InvalidPromptError,
+    PermissionDeniedError,
     RateLimitError,
     StreamConsumedError,
 )
@@ -132,7 +132,7 @@ async def test_a_prompt_that_fits_no_limit_fails_at_once() -> None:
 async def test_another_model_takes_what_one_cannot() -> None:
     def script(request) -> Script:
         if request.model == "gpt-4o":
-            raise AuthenticationError("Not with this key.", status_code=401)
+            raise PermissionDeniedError("Not with this key.", status_code=403)
         return echo(request)
 
     async with Simulator(script) as sim, client_of(sim, ["gpt-4o", "gpt-4o-mini"]) as client:

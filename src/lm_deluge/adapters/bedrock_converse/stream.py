@@ -16,6 +16,7 @@ from lm_deluge.adapters.bedrock_converse.errors import maybe_document_error, str
 from lm_deluge.adapters.bedrock_converse.usage import read_converse_usage
 from lm_deluge.adapters.body_decoder import not_json
 from lm_deluge.adapters.raw_usage import merge_usage
+from lm_deluge.adapters.token_counts import add_usage
 from lm_deluge.adapters.tool_call_fragments import parse_arguments
 from lm_deluge.adapters.typed_payload import Handlers, TypedPayload
 from lm_deluge.errors import ProtocolError
@@ -27,7 +28,6 @@ from lm_deluge.events import (
     ProviderPart,
     ReasoningDelta,
     TextDelta,
-    UsageReported,
 )
 from lm_deluge.wire.sse import ServerSentEvent
 from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_tolerantly
@@ -367,7 +367,7 @@ class ConversePayload(TypedPayload):
         if value.usage:
             self._usage = merge_usage(self._usage, value.usage)
             self.start(events)
-            events.append(UsageReported(read_converse_usage(self._usage)))
+            add_usage(read_converse_usage(self._usage), events)
         self._end_if_counted(events)
 
     def _end_if_counted(self, events: list[Event]) -> None:

@@ -16,8 +16,8 @@ __all__ = [
     "FAILURES",
     "FINISH_REASONS",
     "Choice",
+    "ChoiceDelta",
     "Chunk",
-    "Delta",
     "Function",
     "Logprobs",
     "PlainChunk",
@@ -71,7 +71,7 @@ class Audio(msgspec.Struct, gc=False):
     transcript: str | None = None
 
 
-class Delta(msgspec.Struct, gc=False):
+class ChoiceDelta(msgspec.Struct, gc=False):
     """A piece of the message, or the whole message of a plain response."""
 
     content: str | list[Any] | None = None
@@ -104,8 +104,8 @@ class Choice(msgspec.Struct, gc=False):
     """A candidate."""
 
     index: int | None = None
-    delta: Delta | None = None
-    message: Delta | None = None
+    delta: ChoiceDelta | None = None
+    message: ChoiceDelta | None = None
     text: Any = None
     finish_reason: str | None = None
     logprobs: Logprobs | None = None

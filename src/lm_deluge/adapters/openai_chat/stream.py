@@ -12,8 +12,8 @@ from lm_deluge.adapters.openai_chat.chunk_fields import (
     FAILURES,
     FINISH_REASONS,
     Choice,
+    ChoiceDelta,
     Chunk,
-    Delta,
     Function,
     Logprobs,
     PlainChunk,
@@ -32,6 +32,7 @@ from lm_deluge.adapters.openai_chat.reasoning_details import ReasoningDetails, S
 from lm_deluge.adapters.openai_chat.usage import read_usage
 from lm_deluge.adapters.payload_state import PayloadState
 from lm_deluge.adapters.raw_usage import merge_usage
+from lm_deluge.adapters.token_counts import add_usage
 from lm_deluge.adapters.tool_call_fragments import ToolCallAssembler
 from lm_deluge.errors import APIError, ProtocolError
 from lm_deluge.events import (
@@ -44,7 +45,6 @@ from lm_deluge.events import (
     ResponseFinished,
     ResponseStarted,
     TextDelta,
-    UsageReported,
 )
 from lm_deluge.wire.sse import ServerSentEvent
 from lm_deluge.wire.tolerant_json import NotJSONError
@@ -93,8 +93,8 @@ class ChatPayload(PayloadState):
 
     @property
     def has_usage(self) -> bool:
-        """Whether usage was received."""
-        return self._usage is not None
+        """Whether usage with counts was received."""
+        return self._usage is not None and read_usage(self._usage) is not None
 
     @property
     def is_complete(self) -> bool:
@@ -283,7 +283,7 @@ class ChatPayload(PayloadState):
             events.append(ProviderPart(self._owner, REASONING_ITEM, self._item.joined()))
             self._item = None
 
-    def _add_delta(self, delta: Delta, logprobs: Logprobs | None, events: list[Event]) -> None:
+    def _add_delta(self, delta: ChoiceDelta, logprobs: Logprobs | None, events: list[Event]) -> None:
         self._add_reasoning(delta, events)
         content = delta.content
         if isinstance(content, list):
@@ -300,7 +300,7 @@ class ChatPayload(PayloadState):
             events.append(RefusalDelta(delta.refusal or "", of_refusal))
         self._add_parts(delta, events)
 
-    def _add_parts(self, delta: Delta, events: list[Event]) -> None:
+    def _add_parts(self, delta: ChoiceDelta, events: list[Event]) -> None:
         for call in delta.tool_calls or ():
             self.add_tool_call(call, events)
         if delta.function_call is not None:
@@ -313,7 +313,7 @@ class ChatPayload(PayloadState):
         if delta.audio or delta.images or delta.executed_tools:
             self._add_media(delta, events)
 
-    def _add_reasoning(self, delta: Delta, events: list[Event]) -> None:
+    def _add_reasoning(self, delta: ChoiceDelta, events: list[Event]) -> None:
         plain = delta.reasoning_content or delta.reasoning or delta.reasoning_text or delta.thinking
         text = self._joined_text(plain) if plain else ""
         self._has_plain_reasoning = self._has_plain_reasoning or bool(text)
@@ -351,7 +351,7 @@ class ChatPayload(PayloadState):
         signature = thought_signature(call.extra_content)
         return None if signature is None else ProviderPart(self._owner, THOUGHT_SIGNATURE, signature)
 
-    def _add_media(self, delta: Delta, events: list[Event]) -> None:
+    def _add_media(self, delta: ChoiceDelta, events: list[Event]) -> None:
         audio = delta.audio
         if audio is not None and (audio.data or audio.transcript):
             # Streamed audio is always 16-bit PCM: https://platform.openai.com/docs/guides/audio
@@ -394,7 +394,7 @@ class ChatPayload(PayloadState):
     def _add_usage(self, raw: dict[str, Any] | None, events: list[Event]) -> None:
         if raw:
             self._usage = merge_usage(self._usage, raw)
-            events.append(UsageReported(read_usage(self._usage, self._tier)))
+            add_usage(read_usage(self._usage, self._tier), events)
 
     def _end_at_mark(self, events: list[Event]) -> None:
         self._check_end("the stream ended with neither a finish reason nor usage")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+from lm_deluge.adapters.token_counts import build_usage, read_count, read_tool_uses
 from lm_deluge.usage import Usage
 
 __all__ = ["read_usage"]
@@ -57,14 +58,13 @@ def _paths_in(present: tuple[str, ...]) -> tuple[tuple[str, str, str], ...]:
     return tuple((name, *path) for name, paths in _PATHS.items() for path in paths if path[0] in present)
 
 
-def _count(value: Any) -> int | None:
-    if type(value) is int:
-        return value if value >= 0 else None
-    return int(value) if isinstance(value, float) and value.is_integer() and value >= 0 else None
+def read_usage(raw: dict[str, Any], service_tier: str | None = None) -> Usage | None:
+    """Convert a usage object of the provider; None if it has no counts.
 
-
-def read_usage(raw: dict[str, Any], service_tier: str | None = None) -> Usage:
-    """Convert a usage object of the provider; `service_tier` is a field of the response, outside the object."""
+    Args:
+        raw: The object.
+        service_tier: A field of the response, outside the object.
+    """
     # Beyond some number of fields it is no usage, and not worth being remembered.
     paths_in = _paths_in if len(raw) <= _MOST_FIELDS else _paths_in.__wrapped__
     found: dict[str, Any] = {}
@@ -72,13 +72,15 @@ def read_usage(raw: dict[str, Any], service_tier: str | None = None) -> Usage:
         value = raw[outer]
         if inner:
             value = value.get(inner) if isinstance(value, dict) else None
-        count = value if type(value) is int and value >= 0 else _count(value)
-        if count is not None and name not in found:
+        if value is not None and name not in found and (count := read_count(value)) is not None:
             found[name] = count
+    prompt, output = found.pop("input_tokens", None), found.pop("output_tokens", None)
     reasoning = found.get("reasoning_tokens")
-    if reasoning:
-        # xAI does not count reasoning in completion_tokens, but does in total_tokens (seen 2026-02).
-        prompt, output = found.get("input_tokens", 0), found.get("output_tokens", 0)
-        if _count(raw.get("total_tokens")) == prompt + output + reasoning:
-            found["output_tokens"] = output + reasoning
-    return Usage(service_tier=service_tier, raw=raw, **found)
+    # xAI does not count reasoning in completion_tokens, but does in total_tokens (seen 2026-02).
+    if reasoning and output is not None and read_count(raw.get("total_tokens")) == (prompt or 0) + output + reasoning:
+        output += reasoning
+    # xAI: https://docs.x.ai/docs/guides/tools/tool-usage-details (2026-11)
+    tool_uses = raw.get("server_side_tool_usage_details")
+    if tool_uses is not None:
+        found["tool_uses"] = read_tool_uses(tool_uses, "_calls")
+    return build_usage(raw, prompt, output, raw.get("total_tokens"), service_tier=service_tier, **found)
