@@ -78,6 +78,11 @@ SENT: dict[tuple[str, str], tuple[tuple[type, ...], tuple[type, ...]]] = {
 NOT_TEXT = (ReasoningPart, RefusalPart, *MEDIA, ToolCallPart, ToolResultPart, ProviderDataPart)
 
 
+def results_of(message: Message) -> list[Message]:
+    """Return the results of the calls of a message, without which the APIs reject it."""
+    return [Message.tool_result(call.id, "sun") for call in message.tool_calls]
+
+
 def request_with(api: str, model: str, role: Role, parts: tuple[Any, ...]) -> tuple[bytes | None, tuple[str, ...]]:
     """Return the body of a request, None if it is refused, and the names of the parts that are not sent."""
     message = Message(role, (ToolResultPart("call-1", "sun") if role == "tool" else TextPart("some text"), *parts))
@@ -85,7 +90,7 @@ def request_with(api: str, model: str, role: Role, parts: tuple[Any, ...]) -> tu
     messages = {
         "system": [message, user],
         "user": [message],
-        "assistant": [user, message, Message.user("next")],
+        "assistant": [user, message, *results_of(message), Message.user("next")],
         "tool": [user, Message("assistant", (CALL_PART,)), message],
     }[role]
     call, adapter = call_of(messages, api=api, model=model), find_adapter(api)

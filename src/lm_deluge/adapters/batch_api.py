@@ -74,6 +74,8 @@ class BatchState(msgspec.Struct, frozen=True, kw_only=True):
         phase: What the provider does with the batch; after `expired` and `cancelled` it may have some results.
         results: Ids or URLs of the result files, as `build_results` expects them; empty until there are results.
         error: The reason why the whole batch failed; None if it did not fail.
+        is_complete: Whether `results` has all results of a batch that is over. A provider may report the end before it
+            names the files.
         finished: Number of requests that are answered or failed; None if the provider does not report the number.
         total: Number of requests in the batch; None if the provider does not report the number.
     """
@@ -82,6 +84,7 @@ class BatchState(msgspec.Struct, frozen=True, kw_only=True):
     phase: Phase
     results: tuple[str, ...] = ()
     error: APIError | None = None
+    is_complete: bool = True
     finished: int | None = None
     total: int | None = None
 

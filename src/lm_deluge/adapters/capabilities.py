@@ -15,7 +15,7 @@ import msgspec
 
 from lm_deluge.adapters.adapter import Adapter, Call, SendsByModel
 from lm_deluge.config import SamplingParams
-from lm_deluge.errors import ConfigurationError, UnsupportedParameterError
+from lm_deluge.errors import ConfigurationError, InvalidPromptError, UnsupportedParameterError
 from lm_deluge.models.rows import Capabilities
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import (
@@ -27,6 +27,7 @@ from lm_deluge.prompt.parts import (
     ReasoningPart,
     ToolResultPart,
 )
+from lm_deluge.prompt.tool_pairs import OpenCalls, PairRule, find_unpaired
 
 __all__ = [
     "cannot_place",
@@ -34,24 +35,29 @@ __all__ = [
     "check_capabilities",
     "check_tool_choice",
     "dropped_parts",
+    "is_reasoning",
     "parts_in_pairs",
+    "result_text",
     "with_dropped_parts",
 ]
 
 _SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+_SHOWN = 64  # characters of a tool's name in a message: the longest name that every API accepts
 _Accepted: TypeAlias = tuple[frozenset[type[Part]], frozenset[str]]  # types of parts, and kinds of opaque data
 _MEDIA = {ImagePart: "image_input", FilePart: "file_input", AudioPart: "audio_input"}
 
 
-def check_capabilities(call: Call, *, takes_background: bool = False) -> None:
+def check_capabilities(call: Call, *, takes_background: bool = False, pairs: PairRule | None = None) -> None:
     """Check the call against the capabilities in the model's row and the provider's row.
 
     Args:
         call: The call to check.
         takes_background: Whether the wire API has a background mode.
+        pairs: Where the wire API requires the results of tool calls; None if it requires none.
 
     Raises:
         UnsupportedParameterError: The model does not support a parameter or a part; its attribute `parameter` names it.
+        InvalidPromptError: A tool call of the conversation has no result.
     """
     capabilities = call.model.capabilities
     for name in _unsupported_parameters(call.params, capabilities):
@@ -67,6 +73,38 @@ def check_capabilities(call: Call, *, takes_background: bool = False) -> None:
     for message in call.conversation:
         if message.role != "assistant":
             _check_media(call, message.parts)
+    if pairs is not None:
+        _check_pairs(call, pairs)
+    if capabilities.prefill is False and _ends_with_prefill(call):
+        raise UnsupportedParameterError(
+            f"{call.model.id} does not continue a last message of the role assistant (prefill)",
+            parameter="prefill",
+            hint="End the conversation with a user message, or take another model.",
+        )
+
+
+def _ends_with_prefill(call: Call) -> bool:
+    """Whether the model is asked to continue the text of the last message, and not the work of a tool of its own."""
+    messages = call.conversation.messages
+    if not messages or messages[-1].role != "assistant" or not messages[-1].parts:
+        return False
+    return not isinstance(messages[-1].parts[-1], ProviderDataPart)
+
+
+def _check_pairs(call: Call, rule: PairRule) -> None:
+    """Check that each tool call has a result. Results without a call are left to the provider: some hosts take them."""
+    found = next(
+        (each for each in find_unpaired(call.conversation.messages, rule) if isinstance(each, OpenCalls)), None
+    )
+    if found is None:
+        return
+    names = ", ".join(repr(each.name[:_SHOWN]) for each in found.calls)
+    where = "after it" if rule == "later" else "in the next message"
+    raise InvalidPromptError(
+        f"the conversation has tool calls without a result {where}: {names}",
+        hint="Add each with conversation.tool_result(call.id, ...), or a partial answer with "
+        "conversation.add_answer(response), which leaves its calls out.",
+    )
 
 
 def _check_media(call: Call, parts: tuple[Part, ...]) -> None:
@@ -117,6 +155,17 @@ def cannot_place(part: Part, role: str) -> UnsupportedParameterError:
     return UnsupportedParameterError(
         f"{kind} is not allowed in a message of role {role}", parameter="prompt", hint="Put it into another message."
     )
+
+
+def result_text(part: ToolResultPart) -> str:
+    """Return the text of a tool's result, for APIs that have no field for the failure of a tool."""
+    return f"Error: {part.content}" if part.is_error else part.content
+
+
+def is_reasoning(call: Call) -> bool:
+    """Whether the model reasons in this call, as far as its row and the parameters tell."""
+    effort = call.params.reasoning_effort
+    return effort != "none" if effort is not None else bool(call.model.capabilities.reasoning)
 
 
 def check_tool_choice(call: Call) -> str | None:

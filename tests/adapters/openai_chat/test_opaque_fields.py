@@ -50,9 +50,16 @@ def plain(message: dict[str, Any], finish_reason: str = "stop") -> bytes:
     return json.dumps({"id": "1", "choices": [choice]}).encode()
 
 
+def next_turn(answer: APIResponse) -> Conversation:
+    conversation = Conversation.user("Hi").add(answer.content)
+    for called in answer.tool_calls:
+        conversation.tool_result(called.id, "done")
+    return conversation.user("Go on")
+
+
 def next_message(host: str, answer: APIResponse) -> dict[str, Any]:
     """Return the answer as a message of the next request to a host."""
-    request = OpenAIChat().build_request(call_to(host, Conversation.user("Hi").add(answer.content).user("Go on")))
+    request = OpenAIChat().build_request(call_to(host, next_turn(answer)))
     message: dict[str, Any] = json.loads(request.body)["messages"][1]
     return message
 
@@ -123,7 +130,7 @@ def test_encrypted_reasoning_of_databricks_goes_back_before_the_calls() -> None:
 
 def test_reasoning_of_databricks_stays_there() -> None:
     answer = answer_of("databricks", PIECES["plain"][0])
-    conversation = Conversation.user("Hi").add(answer.content).user("Go on")
+    conversation = next_turn(answer)
     assert next_message("openai", answer)["content"] == "Hello!"
     assert dropped_parts(call_to("openai", conversation), OpenAIChat()) == (
         "reasoning_not_sent",
@@ -134,7 +141,7 @@ def test_reasoning_of_databricks_stays_there() -> None:
 
 def test_the_request_is_understood_by_its_parser() -> None:
     answer = answer_of("databricks", PIECES["plain"][0])
-    call = call_to("databricks", Conversation.user("Hi").add(answer.content).user("Go on"))
+    call = call_to("databricks", next_turn(answer))
     message = parse_request(OpenAIChat().build_request(call).body).conversation.messages[1]
     assert [type(part) for part in message.parts] == [ReasoningPart, ProviderDataPart, TextPart]
     assert message.parts[1] == ProviderDataPart("openai-chat", "reasoning_item", ITEM)
@@ -192,7 +199,7 @@ def test_the_signature_of_text_goes_back_on_the_message(*, is_plain: bool) -> No
 def test_the_native_api_of_gemini_has_the_same_signatures() -> None:
     body = SIGNED["in one delta"] + chunk({}, "tool_calls") + DONE
     answer = answer_of("gemini-openai", body)
-    call = call_to("gemini", Conversation.user("Hi").add(answer.content).user("Go on"))
+    call = call_to("gemini", next_turn(answer))
     parts = json.loads(GeminiGenerate().build_request(call).body)["contents"][1]["parts"]
     assert [part.get("thoughtSignature") for part in parts] == ["S1", None]
 

@@ -53,6 +53,7 @@ class GroundingMetadata(msgspec.Struct, gc=False, rename="camel"):
 
     grounding_chunks: list[Any] | None = None
     grounding_supports: list[Any] | None = None
+    web_search_queries: list[str] | None = None
     search_entry_point: _SearchEntryPoint | None = None
 
 
@@ -92,6 +93,7 @@ class CitationCollector:
         self._found_to = 0  # end of the last one
         self._failed_searches = 0
         self.search_suggestions = ""
+        self.searches: set[str] = set()  # queries of Google's searches
 
     def add_text(self, text: str) -> None:
         """Append a piece of the response's text, to which the positions refer."""
@@ -101,6 +103,7 @@ class CitationCollector:
         """Emit the citations in the grounding metadata of a chunk."""
         if metadata == self._last:
             return
+        self.searches.update(metadata.web_search_queries or ())
         if metadata.search_entry_point is not None:
             self.search_suggestions = metadata.search_entry_point.rendered_content or self.search_suggestions
         chunks = metadata.grounding_chunks or []

@@ -228,7 +228,7 @@ class GeminiPayload(PayloadState):
         if candidate is not None:
             self._add_candidate(candidate, events)
         if chunk.usage_metadata is not None:
-            add_usage(maybe_read_usage(chunk.usage_metadata), events)
+            add_usage(maybe_read_usage(chunk.usage_metadata, searches=len(self._citations.searches)), events)
         if feedback is not None and feedback.block_reason and candidate is None and not self.is_complete:
             raise _blocked(feedback)
 

@@ -33,10 +33,14 @@ def _plus(one: int | None, other: int | None) -> int | None:
     return one if other is None else (one or 0) + other
 
 
-def maybe_read_usage(raw: dict[str, Any]) -> Usage | None:
+def maybe_read_usage(raw: dict[str, Any], *, searches: int = 0) -> Usage | None:
     """Return the `Usage`, or None for an object without counts: Vertex sends objects with only a traffic type.
 
     Google's JSON omits counts of 0, so objects are not merged: a field of an earlier object may be 0 now.
+
+    Args:
+        raw: The object.
+        searches: Number of the searches that Google made for the response so far, which it charges for.
     """
     prompt, cache, answer = map(raw.get, _DETAILS)
     sent, tools, output, thoughts, cached = map(read_count, map(raw.get, _COUNTS))
@@ -53,4 +57,5 @@ def maybe_read_usage(raw: dict[str, Any]) -> Usage | None:
         cache_read_audio_tokens=_sum_of(cache, "AUDIO") if cache else None,
         output_audio_tokens=_sum_of(answer, "AUDIO") if answer else None,
         output_image_tokens=_sum_of(answer, "IMAGE") if answer else None,
+        tool_uses={"web_search": searches} if searches else {},
     )

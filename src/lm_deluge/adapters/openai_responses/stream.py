@@ -18,6 +18,7 @@ from lm_deluge.adapters.openai_responses.frames import Delta, ItemEvent, Piece, 
 from lm_deluge.adapters.openai_responses.output import ResponseOutput
 from lm_deluge.adapters.openai_responses.output_items import OutputItem, TextPiece
 from lm_deluge.adapters.openai_responses.pieces import field_of
+from lm_deluge.adapters.openai_responses.tool_uses import count_tool_uses
 from lm_deluge.adapters.snapshot import SNAPSHOT_DIFFERS
 from lm_deluge.adapters.token_counts import add_usage
 from lm_deluge.adapters.typed_payload import Handlers, TypedPayload
@@ -136,8 +137,10 @@ class ResponsesPayload(TypedPayload):
         self.end(events)
 
     def _add_usage(self, response: Response, events: list[Event]) -> None:
-        if response.usage:
-            add_usage(read_usage(response.usage, response.service_tier), events)
+        usage = read_usage(response.usage, response.service_tier) if response.usage else None
+        if usage is not None and not usage.tool_uses:
+            usage = msgspec.structs.replace(usage, tool_uses=count_tool_uses(response.output or []))
+        add_usage(usage, events)
 
     def _fail(self, response: Response, events: list[Event]) -> None:
         self._output.end_all(response.output or [], events, is_last=False)
