@@ -76,7 +76,10 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             reasoning is unknown, as that of another model.
         forces_tools_while_reasoning: `tool_choice` may force a tool call while the model reasons.
         prefill_echo: An answer that continues the last message repeats the text of that message at its start.
-        think_tags: The text of answers starts with the reasoning, between `<think>` and `</think>`.
+        think_tags: The text of answers starts with the reasoning, between `<think>` and `</think>`, or between tags
+            named `reasoning` or `thought`.
+        tagged_models: Parts of the names of the models to which `think_tags` applies; empty: all.
+        finish_reasons: Each complete answer has a finish reason or usage. If false, the end mark alone ends an answer.
         effort_field: The field for `reasoning_effort`: the field of that name, an object `reasoning`, or one of the
             switches `thinking` and `enable_thinking`.
         rejects: Parameters that are rejected, by their names in `SamplingParams`; also `tools`, `output` and `name`.
@@ -93,6 +96,8 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     forces_tools_while_reasoning: bool = True
     prefill_echo: bool = False
     think_tags: bool = False
+    tagged_models: tuple[str, ...] = ()
+    finish_reasons: bool = True
     effort_field: Literal["reasoning_effort", "reasoning", "thinking", "enable_thinking"] = "reasoning_effort"
     rejects: tuple[str, ...] = ()
     anthropic_version: str = ""

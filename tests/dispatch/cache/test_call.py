@@ -188,9 +188,10 @@ async def test_a_stream_that_was_left_is_not_kept() -> None:
 
 UNKEPT: dict[str, Sequence[bytes]] = {
     "filtered": (text("a"), finish("content_filter"), DONE),
-    "no finish reason": (text("a"), DONE),
+    "no finish reason": (text("a"), data({"choices": [], "usage": {"prompt_tokens": 1}}), DONE),
     "unknown finish reason": (text("a"), finish("tired"), DONE),
-    "error behind the end": (text("a"), finish(), data({"error": {"message": "x", "code": "server_error"}})),
+    "nonsense after the end": (text("a"), finish(), b"data: oops\n\n"),
+    "ended for a failure": (text("a"), finish("function_call_filter: MALFORMED_FUNCTION_CALL"), DONE),
 }
 
 

@@ -11,6 +11,7 @@ import msgspec
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.capabilities import cannot_place, check_capabilities, check_tool_choice, result_text
 from lm_deluge.adapters.openai_chat.json_schema import is_strict, tool_schema
+from lm_deluge.adapters.openai_chat.opaque_fields import add_opaque_fields
 from lm_deluge.adapters.openai_chat.quirks import apply_quirks, check_quirks, reasoning_fields, sign_foreign_calls
 from lm_deluge.adapters.text_files import with_inline_files
 from lm_deluge.config import SamplingParams
@@ -21,7 +22,6 @@ from lm_deluge.prompt.parts import (
     FilePart,
     ImagePart,
     Part,
-    ProviderDataPart,
     TextPart,
     ToolCallPart,
     ToolResultPart,
@@ -213,9 +213,7 @@ def _assistant(call: Call, message: Message) -> list[JSON]:
     for part in message.parts:
         if isinstance(part, AudioPart) and part.media.file_id:
             body["audio"] = {"id": part.media.file_id}
-        elif isinstance(part, ProviderDataPart) and part.kind == "reasoning_details":
-            if part.provider == call.provider.opaque_owner:
-                body["reasoning_details"] = part.data
+    add_opaque_fields(call, message, body)
     if body["content"] is None and len(body) == 2:  # noqa: PLR2004 - the API wants content where nothing else is
         body["content"] = ""
     if "reasoning_details" not in body:

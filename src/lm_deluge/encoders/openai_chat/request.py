@@ -139,6 +139,8 @@ def _assistant(message: JSON, at: str) -> list[Part]:
         parts.append(RefusalPart(refusal))
     for position, call in enumerate(take_field(message, "tool_calls", list, (), at=at)):
         parts.append(read_call(call, f"{at}tool_calls[{position}]"))
+        parts += _signature(call, f"{at}tool_calls[{position}].")
+    parts += _signature(message, at)
     audio = take_field(message, "audio", dict, at=at)
     if audio is not None:
         parts.append(AudioPart(Media(file_id=need_field(audio, "id", str, at=f"{at}audio."))))
@@ -146,6 +148,14 @@ def _assistant(message: JSON, at: str) -> list[Part]:
     if details:
         parts.append(ProviderDataPart("openai-chat", "reasoning_details", details))
     return parts
+
+
+def _signature(signed: JSON, at: str) -> list[Part]:
+    """Return Google's signature of a call or a message as opaque data."""
+    extra = take_field(signed, "extra_content", dict, {}, at=at)
+    google = take_field(extra, "google", dict, {}, at=f"{at}extra_content.")
+    signature = take_field(google, "thought_signature", str, at=f"{at}extra_content.google.")
+    return [ProviderDataPart("openai-chat", "thought_signature", signature)] if signature else []
 
 
 def _tool_result(message: JSON, at: str) -> list[Part]:
@@ -193,6 +203,15 @@ def _audio(piece: JSON, at: str) -> Part:
         raise bad_request(f"Invalid '{at}input_audio.data': expected base64 text.", "invalid_value") from error
 
 
+def _reasoning(piece: JSON, at: str) -> list[Part]:
+    """Return the reasoning in a piece of content, with the piece as opaque data (Databricks)."""
+    summary = need_field(piece, "summary", list, at=at)
+    entries = [entry for entry in summary if isinstance(entry, dict)]
+    text = "".join(take_field(entry, "text", str, "", at=f"{at}summary.") for entry in entries)
+    reasoning: list[Part] = [ReasoningPart(text)] if text else []
+    return [*reasoning, ProviderDataPart("openai-chat", "reasoning_item", piece)]
+
+
 _TEXT_PARTS: PieceReaders = {"text": read_text}
 _USER_PARTS: PieceReaders = {**_TEXT_PARTS, "image_url": read_image, "input_audio": _audio, "file": _file}
-_ASSISTANT_PARTS: PieceReaders = {**_TEXT_PARTS, "refusal": _refusal}
+_ASSISTANT_PARTS: PieceReaders = {**_TEXT_PARTS, "refusal": _refusal, "reasoning": _reasoning}

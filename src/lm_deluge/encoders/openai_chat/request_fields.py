@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 JSON = dict[str, Any]
-PieceReaders: TypeAlias = Mapping[str, Callable[[JSON, str], Part]]
+PieceReaders: TypeAlias = Mapping[str, Callable[[JSON, str], Part | list[Part]]]
 """The parser of each type of content part; its arguments are the part and its JSON path."""
 RoleReaders: TypeAlias = Mapping[str, Callable[[JSON, str], list[Part]]]
 """The parser of the messages of each role; its arguments are the message and its JSON path."""
@@ -234,7 +234,7 @@ def read_content(content: Any, at: str, readers: PieceReaders) -> list[Part]:
         return [TextPart(content)]
     if not isinstance(content, list):
         raise wrong_type(at, str, content)
-    parts = []
+    parts: list[Part] = []
     for position, piece in enumerate(content):
         part_path = f"{at}[{position}]"
         if not isinstance(piece, dict):
@@ -242,7 +242,8 @@ def read_content(content: Any, at: str, readers: PieceReaders) -> list[Part]:
         kind = need_field(piece, "type", str, at=f"{part_path}.")
         if kind not in readers:
             raise unknown_value(f"{part_path}.type", kind, readers)
-        parts.append(readers[kind](piece, f"{part_path}."))
+        found = readers[kind](piece, f"{part_path}.")
+        parts += found if isinstance(found, list) else [found]
     return parts
 
 
