@@ -59,9 +59,8 @@ class BackgroundAnswers:
         plan = build_plan(_context_for(answer.context, is_streamed=is_streamed), answer.events)
         if not is_streamed:
             return plan
-        after = request.query.get("starting_after", "")
-        frames = tuple(plan.lazy_frames)
-        return replace(plan, body=frames[int(after) + 1 if after.isdecimal() else 0 :], lazy_frames=())
+        start = request.query_number("starting_after", -1) + 1
+        return replace(plan, body=tuple(plan.lazy_frames)[start:], lazy_frames=())
 
     def cancel(self, response_id: str) -> WirePlan:
         """Cancel a stored answer; return the plan of the cancelled response object.

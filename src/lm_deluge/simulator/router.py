@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from email.utils import formatdate
 
-from lm_deluge.errors import APIError, BadRequestError, ConfigurationError, NotFoundError
+from lm_deluge.errors import APIError, BadRequestError, ConfigurationError, NotFoundError, ServerError
 from lm_deluge.simulator.answers import Answers, PlannedAnswer, RoutedRequest
 from lm_deluge.simulator.batches.jobs import Batches
 from lm_deluge.simulator.endpoints.table import find_route
@@ -37,11 +37,14 @@ class Router:
             plan, fault = _error(routed, error), None
         except ConfigurationError as error:  # the fault needs a library that is not installed
             plan, fault = _error(routed, _bad_request(str(error))), None
+        except Exception as error:  # noqa: BLE001 - a fault of the simulator must not leave the client without an answer
+            failure = ServerError(f"the simulator failed: {type(error).__name__}: {error}"[:300], status_code=500)
+            plan, fault = _error(routed, failure), None
         return _with_usual_headers(plan, number), fault
 
     def plan_http_error(self, error: HttpError, *, port: int) -> WirePlan:
         """Return the plan for a request that cannot be parsed. The connection closes after the answer."""
-        request = Request("", "", {}, {})
+        request = error.request or Request("", "", {}, {})
         routed = RoutedRequest(request, find_route(request).encoder, {}, 0, port)
         plan = _error(routed, _bad_request(error.message, error.status))
         return _with_usual_headers(replace(plan, after="close"), 0)

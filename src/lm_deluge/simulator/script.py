@@ -26,7 +26,8 @@ from lm_deluge.events import (
 )
 from lm_deluge.prompt.parts import ToolCallPart
 from lm_deluge.simulator.generated_answer import make_call, make_reasoning, make_text
-from lm_deluge.usage import Usage, estimate_tokens
+from lm_deluge.simulator.input_tokens import count_input_tokens
+from lm_deluge.usage import Usage
 
 __all__ = ["Script", "ScriptSource", "Scripts", "split_tokens"]
 
@@ -86,7 +87,7 @@ class Script:
             reasoning_tokens += isinstance(event, ReasoningDelta)
             content.append(event)
         usage = self.usage or Usage(
-            input_tokens=max(1, estimate_tokens(request.conversation.text_length())),
+            input_tokens=count_input_tokens(request),
             output_tokens=tokens,
             reasoning_tokens=reasoning_tokens if self.reasoning else None,
         )

@@ -21,8 +21,9 @@ __all__ = ["RouteMatch", "find_route"]
 
 # OpenAI comes first: on a path that two APIs share, a request without the mark of another API belongs to OpenAI.
 _APIS = (OPENAI, ANTHROPIC, GEMINI, INTERACTIONS, BEDROCK, MISTRAL, COHERE, OLLAMA)
-# Interactions come before the other paths of Google.
-_OWNERS = [(re.compile(api.paths), api) for api in (INTERACTIONS, GEMINI, ANTHROPIC, BEDROCK, MISTRAL, COHERE, OLLAMA)]
+# The owners of unknown paths. Interactions come before the other paths of Google; OpenAI's `/v1beta/openai` and
+# `/api/v1` come before the paths of Google and Ollama.
+_OWNERS = [(re.compile(api.paths), api) for api in (INTERACTIONS, *_APIS)]
 
 
 class RouteMatch(NamedTuple):
