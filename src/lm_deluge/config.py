@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args
 import msgspec
 
 from lm_deluge.errors import ConfigurationError
+from lm_deluge.hidden import HidingStruct
 
 __all__ = [
     "DEFAULT_FIRST_TOKEN_S",
@@ -239,7 +240,7 @@ LIMIT_NAMES = (
 SAMPLING_NAMES = frozenset(SamplingParams.__struct_fields__)
 
 
-class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
+class ClientOptions(HidingStruct, frozen=True, kw_only=True):
     """The keyword arguments of `LLMClient`, which also accepts the fields of `SamplingParams`.
 
     Attributes:

@@ -127,7 +127,10 @@ class MediaDelta(msgspec.Struct, frozen=True, gc=False, tag="media_delta"):
 
 
 class ProviderPart(msgspec.Struct, frozen=True, tag="provider_part"):
-    """Opaque data of the provider, to be sent back on the next turn, to the same provider only."""
+    """Opaque data of the provider, to be sent back on the next turn, to the same provider only.
+
+    An event whose data have the `id` and all fields of an earlier event of the same kind replaces that event's data.
+    """
 
     provider: str
     kind: str

@@ -254,6 +254,18 @@ class _WholePart:
     def part(self) -> Part:
         return self._part
 
+    def extend(self, event: ProviderPart) -> bool:
+        """Replace opaque data by the same data with more fields. Return whether `event` has all of their fields."""
+        part = self._part
+        has_all = (
+            isinstance(part, ProviderDataPart)
+            and part.provider == event.provider
+            and part.data.keys() <= event.data.keys()
+        )
+        if has_all:
+            self._part = ProviderDataPart(event.provider, event.kind, event.data)
+        return has_all
+
 
 class ResponseBuilder:
     """Folds events into a response. Streamed, plain, cached and replayed answers all use it."""
@@ -262,6 +274,7 @@ class ResponseBuilder:
         self._open: list[_Pieces | _CallPieces | _AudioPieces | _WholePart] = []
         self._calls: dict[int, _CallPieces] = {}
         self._text: _Pieces | None = None  # the last item of `_open`, if it is text of the answer
+        self._opaque: dict[tuple[str, str], _WholePart] = {}  # by kind and id
         self._citations: list[Citation] = []
         self.started: ResponseStarted | None = None
         self.finished: ResponseFinished | None = None
@@ -327,7 +340,14 @@ class ResponseBuilder:
         last.transcript.append(event.transcript or "")
 
     def _add_provider_part(self, event: ProviderPart) -> None:
-        self._append(_WholePart(ProviderDataPart(event.provider, event.kind, event.data)))
+        part = _WholePart(ProviderDataPart(event.provider, event.kind, event.data))
+        known = event.data.get("id") if isinstance(event.data, dict) else None
+        if isinstance(known, str) and known:
+            before = self._opaque.get((event.kind, known))
+            if before is not None and before.extend(event):
+                return
+            self._opaque[event.kind, known] = part
+        self._append(part)
 
     def _add_citation(self, event: Citation) -> None:
         self._citations.append(event)
@@ -346,6 +366,7 @@ class ResponseBuilder:
         if event.goes_on:
             return
         self._open, self._calls, self._text, self._citations, self.usage = [], {}, None, [], None
+        self._opaque = {}
 
     @property
     def output_characters(self) -> int:

@@ -16,6 +16,7 @@ import msgspec
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.errors import APIError, BatchEndedError, ContentTypeError
+from lm_deluge.hidden import HidingStruct
 from lm_deluge.wire.http import HttpRequest, Pieces
 
 __all__ = [
@@ -39,7 +40,7 @@ Phase: TypeAlias = Literal["validating", "in_progress", "ended", "expired", "can
 _CUSTOM_ID = re.compile(r"([0-9a-z]{1,40})-([0-9]{1,9})")
 
 
-class HttpAnswer(msgspec.Struct, frozen=True):
+class HttpAnswer(HidingStruct, frozen=True):
     """Headers and body of a successful HTTP response; names of headers are in lower case."""
 
     headers: Mapping[str, str]

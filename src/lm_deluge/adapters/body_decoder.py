@@ -152,6 +152,11 @@ class BodyDecoder:
         """Number of frames that were skipped."""
         return self._payload.ignored
 
+    @property
+    def failure(self) -> DelugeError | None:
+        """The error that the body reported, if its reason may still follow; the error of a body that ends now."""
+        return None
+
     def expect(self, content_type: str) -> None:
         """Set the Content-Type. If it is not a stream's, a body that does not look like a stream is an error."""
         media_type = content_type.partition(";")[0].strip().lower()
@@ -267,7 +272,7 @@ class BodyDecoder:
         if self.is_finished:
             return
         if not self.is_complete:
-            raise TruncatedError(
+            raise self.failure or TruncatedError(
                 "the stream ended without its terminal event",
                 hint="The answer is incomplete; the received part is in .partial.",
             )

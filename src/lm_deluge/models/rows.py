@@ -10,7 +10,7 @@ from lm_deluge.usage import Price
 
 CountsMaxTokens: TypeAlias = Literal["never", "until_end", "always"]
 
-__all__ = ["Capabilities", "CountsMaxTokens", "ModelRow", "ProviderRow", "Quirks", "UrlVariable"]
+__all__ = ["Capabilities", "CountsMaxTokens", "ModelRow", "ProviderRow", "Quirks", "ToolFee", "UrlVariable"]
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -108,6 +108,22 @@ class UrlVariable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     default: str = ""
 
 
+class ToolFee(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a provider charges for the use of one of its own tools, in addition to tokens.
+
+    Attributes:
+        tool: The tool, as `Usage.tool_uses` names it.
+        usd: US dollars; 0: the tool costs tokens only.
+        per: A fee for each use, or one fee for each request that used the tool.
+        models: Start of the names of the models that the fee applies to; empty: all. The first fee that fits applies.
+    """
+
+    tool: str
+    usd: float
+    per: Literal["use", "request"] = "use"
+    models: str = ""
+
+
 class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A provider that serves models: its address, its authentication and its wire API.
 
@@ -135,6 +151,8 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             or unknown.
         counts_max_tokens: Whether rate limits count the maximum length of an answer instead of its real length:
             `never`, `until_end` (corrected at its end) or `always`.
+        tool_fees: Fees for the use of the provider's own tools.
+        region_factors: What all token prices are multiplied by, by the region that served the request.
         batch_api: Name of the API for batches that are answered within a day at half the price; empty: none.
         quirks: Differences from the wire API.
     """
@@ -156,6 +174,8 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     opaque_as: str = ""
     prompt_cache: Literal["explicit", "automatic", "none"] = "none"
     counts_max_tokens: CountsMaxTokens = "never"
+    tool_fees: tuple[ToolFee, ...] = ()
+    region_factors: dict[str, float] = {}
     batch_api: str = ""
     quirks: Quirks = Quirks()
 

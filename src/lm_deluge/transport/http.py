@@ -216,7 +216,8 @@ class AiohttpTransport:
                     _close_idle(session)
                 raise found from _redacted(error)
             try:
-                return AiohttpExchange(response, self._delay_s(response.url.raw_authority, trace, started_at))
+                delay_s = self._delay_s(response.url.raw_authority, trace, started_at)
+                return AiohttpExchange(response, delay_s, _accepted_codings(request))
             except DelugeError:
                 response.close()
                 raise
@@ -303,17 +304,24 @@ def _unchanged_url(url: str) -> URL:
     )
 
 
+def _accepted_codings(request: HttpRequest) -> str:
+    asked = [value for name, value in request.headers.items() if name.lower() == "accept-encoding"]
+    return ",".join(asked) if asked else ACCEPTED_CODINGS
+
+
 class AiohttpExchange:
     """An `Exchange` over aiohttp."""
 
-    def __init__(self, response: aiohttp.ClientResponse, delay_s: float | None = None) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, delay_s: float | None, accepted_codings: str) -> None:
         headers = {name.lower(): value for name, value in response.headers.items()}
         self.head = HttpHead(response.status, headers, delay_s)
         self.bytes_received = 0
         self._response = response
         self._content = response.content
         is_coded = "content-encoding" in self.head.headers
-        self._decoder: ContentDecoder | None = content_decoder(self.head.headers) if is_coded else None
+        self._decoder: ContentDecoder | None = (
+            content_decoder(self.head.headers, accepted_codings) if is_coded else None
+        )
         self._slot: ConnectionSlot | None = None
 
     def keep(self, slot: ConnectionSlot) -> None:
@@ -408,7 +416,8 @@ def _before_headers(error: Exception, connect_timeout_s: float | None) -> Deluge
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientProxyConnectionError):
         if are_descriptors_used_up(error.os_error, is_of_resolver=isinstance(error, aiohttp.ClientConnectorDNSError)):
             return DescriptorsUsedUpError("this process has reached its limit of open files", where="connect")
-        return ConnectError(f"no connection to {error.host}:{error.port}: {_reason(error)}", where="connect")
+        through = "the proxy " if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
+        return ConnectError(f"no connection to {through}{error.host}:{error.port}: {_reason(error)}", where="connect")
     if isinstance(error, aiohttp.InvalidURL | ValueError):
         return ConfigurationError("the base URL is invalid", hint="Write it as https://host/v1.")
     return _after_connect(error)

@@ -330,3 +330,26 @@ def test_bytes_that_are_cut_oddly() -> None:
     body = chunks({"generation": "Grüße"}, {"generation": "", "stop_reason": "stop"})
     assert base64.b64encode("Grüße".encode())[:4] not in b"{}"
     assert decode_body(API, [body[at : at + 1] for at in range(len(body))]).completion == "Grüße"
+
+
+@pytest.mark.parametrize(
+    ("streamed", "final", "expected", "warnings"),
+    [
+        ("abc", "abc", "abc", ()),
+        ("ab", "abc", "abc", ()),
+        ("", "abc", "abc", ()),
+        ("abc", "", "abc", ()),
+        ("abc", "abd", "abc", ("snapshot_differs",)),
+    ],
+)
+def test_the_last_chunk_of_command_r_is_reconciled_by_prefix(
+    streamed: str, final: str, expected: str, warnings: tuple[str, ...]
+) -> None:
+    whole = {"text": final, "generation_id": "g1", "tool_calls": [{"name": "f", "parameters": {"a": 1}}] * 2}
+    response = answer(
+        {"event_type": "text-generation", "text": streamed, "is_finished": False},
+        {"event_type": "tool-calls-generation", "tool_calls": whole["tool_calls"][:1]},
+        {"event_type": "stream-end", "finish_reason": "COMPLETE", "is_finished": True, "response": whole, **METRICS},
+    )
+    assert (response.completion, response.warnings) == (expected, warnings)
+    assert [(each.name, each.arguments) for each in response.tool_calls] == [("f", {"a": 1})] * 2

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, TypeAlias
 import msgspec
 
 from lm_deluge.adapters.anthropic_messages.usage import merge_usage, read_usage
+from lm_deluge.adapters.token_counts import add_usage
 from lm_deluge.adapters.typed_payload import Handler, Handlers, TypedPayload
 from lm_deluge.errors import ProtocolError
 from lm_deluge.events import (
@@ -32,7 +33,6 @@ from lm_deluge.events import (
     ProviderPart,
     ReasoningDelta,
     TextDelta,
-    UsageReported,
 )
 from lm_deluge.wire.sse import ServerSentEvent
 from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder
@@ -255,7 +255,7 @@ class AnthropicPayload(TypedPayload):
     def _add_usage(self, raw: JSON | None, events: list[Event]) -> None:
         if raw:
             self._usage = merge_usage(self._usage, raw)
-            events.append(UsageReported(read_usage(self._usage)))
+            add_usage(read_usage(self._usage), events)
 
     # Starts of blocks, by type.
 

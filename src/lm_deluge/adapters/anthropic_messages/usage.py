@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lm_deluge.adapters.token_counts import build_usage, read_count, read_tool_uses
 from lm_deluge.usage import Usage
 
 __all__ = ["merge_usage", "read_usage"]
@@ -18,22 +19,24 @@ def merge_usage(before: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     return {**before, **{name: value for name, value in new.items() if value is not None}}
 
 
-def read_usage(raw: dict[str, Any]) -> Usage:
-    """Return the `Usage` of a usage object."""
+def read_usage(raw: dict[str, Any]) -> Usage | None:
+    """Return the `Usage` of a usage object; None if it has no counts."""
     read, written = _count(raw, "cache_read_input_tokens"), _count(raw, "cache_creation_input_tokens")
-    tier = raw.get("service_tier")
-    return Usage(
-        input_tokens=(_count(raw, "input_tokens") or 0) + (read or 0) + (written or 0),
-        output_tokens=_count(raw, "output_tokens") or 0,
+    tier, region = raw.get("service_tier"), raw.get("inference_geo")
+    uncached = _count(raw, "input_tokens")
+    return build_usage(
+        raw,
+        None if uncached is None and not (read or written) else (uncached or 0) + (read or 0) + (written or 0),
+        _count(raw, "output_tokens"),
         cache_read_tokens=read,
         cache_write_tokens=written,
         cache_write_1h_tokens=_count(raw.get("cache_creation"), "ephemeral_1h_input_tokens"),
         reasoning_tokens=_count(raw.get("output_tokens_details"), "thinking_tokens"),
         service_tier=tier if isinstance(tier, str) else None,
-        raw=raw,
+        region=region if isinstance(region, str) else None,
+        tool_uses=read_tool_uses(raw.get("server_tool_use"), "_requests"),
     )
 
 
 def _count(raw: Any, name: str) -> int | None:
-    value = raw.get(name) if isinstance(raw, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return read_count(raw.get(name)) if isinstance(raw, dict) else None

@@ -15,6 +15,7 @@ import msgspec
 from lm_deluge.adapters.bedrock_converse.errors import maybe_document_error, stream_error
 from lm_deluge.adapters.bedrock_converse.usage import read_converse_usage
 from lm_deluge.adapters.body_decoder import not_json
+from lm_deluge.adapters.token_counts import add_usage
 from lm_deluge.adapters.tool_call_fragments import parse_arguments
 from lm_deluge.adapters.typed_payload import Handlers, TypedPayload
 from lm_deluge.errors import ProtocolError
@@ -26,7 +27,6 @@ from lm_deluge.events import (
     ProviderPart,
     ReasoningDelta,
     TextDelta,
-    UsageReported,
 )
 from lm_deluge.wire.sse import ServerSentEvent
 from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_tolerantly
@@ -362,7 +362,7 @@ class ConversePayload(TypedPayload):
             known = {name: count for name, count in value.usage.items() if count is not None}
             self._usage = {**(self._usage or {}), **known}
             self.start(events)
-            events.append(UsageReported(read_converse_usage(self._usage)))
+            add_usage(read_converse_usage(self._usage), events)
         if self.reason is not None:
             self.end(events)
 

@@ -21,6 +21,7 @@ from lm_deluge.adapters.bedrock_converse.usage import read_metrics
 from lm_deluge.adapters.bedrock_invoke.text_models import TextPayload
 from lm_deluge.adapters.body_decoder import Payload, not_json
 from lm_deluge.adapters.openai_chat.stream import ChatPayload
+from lm_deluge.adapters.token_counts import add_usage
 from lm_deluge.errors import ProtocolError
 from lm_deluge.events import Event, UsageReported
 from lm_deluge.wire.sse import ServerSentEvent
@@ -167,7 +168,7 @@ class InvokePayload:
             return
         if shape is not None and shape.metrics is not None:
             if not self._has_usage:
-                events.append(UsageReported(read_metrics(shape.metrics)))
+                add_usage(read_metrics(shape.metrics), events)
             inner.finish_document(events)
 
 

@@ -12,9 +12,11 @@ import msgspec
 
 from lm_deluge.adapters.bedrock_converse.usage import read_metrics
 from lm_deluge.adapters.body_decoder import in_band_error, not_json
+from lm_deluge.adapters.snapshot import SNAPSHOT_DIFFERS, StreamedText, warn_once
+from lm_deluge.adapters.token_counts import add_usage
 from lm_deluge.adapters.typed_payload import Handlers, TypedPayload
 from lm_deluge.errors import ProtocolError
-from lm_deluge.events import Citation, Event, FinishReason, TextDelta, UsageReported
+from lm_deluge.events import Citation, Event, FinishReason, TextDelta
 from lm_deluge.usage import Usage
 from lm_deluge.wire.sse import ServerSentEvent
 from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_tolerantly
@@ -47,6 +49,7 @@ class _Chunk(msgspec.Struct, gc=False):
     generations: list[Any] | None = None
     citations: list[Any] | None = None
     tool_calls: list[Any] | None = None
+    response: JSON | None = None  # the whole response, in Cohere's last chunk
     error: Any = None
     message: Any = None
     metrics: JSON | None = msgspec.field(default=None, name="amazon-bedrock-invocationMetrics")
@@ -99,6 +102,9 @@ class TextPayload(TypedPayload):
         super().__init__(provider)
         self._is_last = False
         self._is_blocked = False
+        self._text = StreamedText()
+        self._calls: list[Any] = []
+        self._sources: list[Any] = []
 
     @property
     def is_complete(self) -> bool:
@@ -155,6 +161,8 @@ class TextPayload(TypedPayload):
     def _add_content(self, chunk: _Chunk, events: list[Event], depth: int = 0) -> None:
         """Add the text and the stop reason of a chunk, or of the first element of a list inside the chunk."""
         is_summary = chunk.event_type == "stream-end"
+        if is_summary:
+            self._reconcile(chunk, events)
         text = chunk.outputText or chunk.generation or chunk.completion or chunk.text
         reason = chunk.completionReason or chunk.stop_reason or chunk.finish_reason
         nested = chunk.results or chunk.outputs or chunk.choices or chunk.generations
@@ -162,6 +170,7 @@ class TextPayload(TypedPayload):
         if known:
             self.start(events, chunk.generation_id)
         if text and not is_summary:
+            self._text.add(text)
             events.append(TextDelta(text))
         for call in chunk.tool_calls or () if not is_summary else ():
             self._add_call(call, events)
@@ -176,7 +185,28 @@ class TextPayload(TypedPayload):
         elif not known:
             self.ignored += 1
 
+    def _reconcile(self, chunk: _Chunk, events: list[Event]) -> None:
+        """Compare the whole response in Cohere's last chunk with the streamed content."""
+        whole = convert_tolerantly(chunk.response, _Chunk) or chunk
+        self.start(events, whole.generation_id)
+        rest = self._text.rest_of(whole.text or "")
+        if rest is None:
+            warn_once(self.warnings, SNAPSHOT_DIFFERS)
+        elif rest:
+            self._text.add(rest)
+            events.append(TextDelta(rest))
+        for streamed, snapshot, add in (
+            (self._calls, whole.tool_calls or [], self._add_call),
+            (self._sources, whole.citations or [], self._add_citation),
+        ):
+            if snapshot[: len(streamed)] == streamed:
+                for raw in snapshot[len(streamed) :]:
+                    add(raw, events)
+            elif snapshot:
+                warn_once(self.warnings, SNAPSHOT_DIFFERS)
+
     def _add_call(self, raw: Any, events: list[Event]) -> None:
+        self._calls.append(raw)
         call = convert_tolerantly(raw, _Call)
         if call is None or not call.name:
             self.ignored += 1
@@ -187,6 +217,7 @@ class TextPayload(TypedPayload):
         self.calls.finish(events, key)
 
     def _add_citation(self, raw: Any, events: list[Event]) -> None:
+        self._sources.append(raw)
         found = convert_tolerantly(raw, _Source)
         if found is not None:
             events.append(Citation(start=found.start, end=found.end, raw=raw))
@@ -200,13 +231,13 @@ class TextPayload(TypedPayload):
             "inputTokenCount": chunk.inputTextTokenCount or chunk.prompt_token_count,
             "outputTokenCount": inner.tokenCount or chunk.generation_token_count,
         }
-        known = {name: int(count) for name, count in counts.items() if count is not None}
+        known = {name: count for name, count in counts.items() if count is not None}
         if known:
             self._report(read_metrics(known), events)
 
-    def _report(self, usage: Usage, events: list[Event]) -> None:
+    def _report(self, usage: Usage | None, events: list[Event]) -> None:
         self.start(events)
-        events.append(UsageReported(usage))
+        add_usage(usage, events)
 
     def finish_reason(self) -> FinishReason:
         """Return the finish reason. A response blocked by a guardrail has no stop reason of its own."""

@@ -15,6 +15,7 @@ import msgspec
 from lm_deluge.adapters.body_decoder import in_band_error
 from lm_deluge.adapters.cohere_v2.request import TOOL_PLAN
 from lm_deluge.adapters.errors import classify_in_band
+from lm_deluge.adapters.token_counts import add_usage, build_usage, read_count
 from lm_deluge.adapters.typed_payload import Handlers, TypedPayload
 from lm_deluge.errors import APIError, ProtocolError
 from lm_deluge.events import (
@@ -25,7 +26,6 @@ from lm_deluge.events import (
     ReasoningDelta,
     TextDelta,
     TokenLogprob,
-    UsageReported,
 )
 from lm_deluge.usage import Usage
 from lm_deluge.wire.sse import ServerSentEvent
@@ -216,7 +216,7 @@ class CoherePayload(TypedPayload):
         self.start(events)
         self._end_plan(events)
         if end.usage:
-            events.append(UsageReported(_usage(end.usage)))
+            add_usage(_usage(end.usage), events)
         if end.error or end.finish_reason in _FAILURES:
             self.fail(_failure(end))
         self.reason = end.finish_reason or None
@@ -313,16 +313,16 @@ def _whole(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
-def _usage(raw: JSON) -> Usage:
+def _usage(raw: JSON) -> Usage | None:
     """Convert usage: `tokens` counts the processed tokens; `billed_units` is used only if `tokens` is missing."""
     counted = raw.get("tokens") or raw.get("billed_units")
     tokens = counted if isinstance(counted, dict) else {}
-    return Usage(
-        input_tokens=_whole(tokens.get("input_tokens")) or 0,
-        output_tokens=_whole(tokens.get("output_tokens")) or 0,
-        cache_read_tokens=_whole(raw.get("cached_tokens")),
-        reasoning_tokens=_whole(tokens.get("reasoning_tokens")),
-        raw=raw,
+    return build_usage(
+        raw,
+        read_count(tokens.get("input_tokens")),
+        read_count(tokens.get("output_tokens")),
+        cache_read_tokens=read_count(raw.get("cached_tokens")),
+        reasoning_tokens=read_count(tokens.get("reasoning_tokens")),
     )
 
 

@@ -14,6 +14,7 @@ from lm_deluge.adapters.body_decoder import in_band_error, not_json
 from lm_deluge.adapters.gemini_generate.citations import CitationCollector, CitationMetadata, GroundingMetadata
 from lm_deluge.adapters.gemini_generate.partial_arguments import ArgumentsWriter, PartialArgument
 from lm_deluge.adapters.gemini_generate.usage import maybe_read_usage
+from lm_deluge.adapters.token_counts import add_usage
 from lm_deluge.adapters.tool_call_fragments import KeyedCalls
 from lm_deluge.errors import ContentFilterError, ProtocolError
 from lm_deluge.events import (
@@ -27,7 +28,6 @@ from lm_deluge.events import (
     TextDelta,
     TokenLogprob,
     TopLogprob,
-    UsageReported,
 )
 from lm_deluge.wire.sse import ServerSentEvent
 from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder
@@ -218,9 +218,8 @@ class GeminiPayload:
             events.append(ResponseStarted(chunk.response_id or None, chunk.model_version or None))
         if candidate is not None:
             self._add_candidate(candidate, events)
-        usage = None if chunk.usage_metadata is None else maybe_read_usage(chunk.usage_metadata)
-        if usage is not None:
-            events.append(UsageReported(usage))
+        if chunk.usage_metadata is not None:
+            add_usage(maybe_read_usage(chunk.usage_metadata), events)
         if feedback is not None and feedback.block_reason and candidate is None and not self.is_complete:
             raise _blocked(feedback)
 

@@ -8,37 +8,25 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
+from lm_deluge.adapters.token_counts import build_usage, read_count
 from lm_deluge.usage import Usage
-from lm_deluge.wire.tolerant_json import convert_tolerantly
 
 __all__ = ["maybe_read_usage"]
 
 
-class _Modality(msgspec.Struct, gc=False, rename="camel"):
-    modality: str | None = None
-    token_count: int | None = None
-
-
-class _Counts(msgspec.Struct, gc=False, rename="camel"):
-    prompt_token_count: int | None = None
-    candidates_token_count: int | None = None
-    thoughts_token_count: int | None = None
-    tool_use_prompt_token_count: int | None = None
-    cached_content_token_count: int | None = None
-    total_token_count: int | None = None
-
-
-class _Details(msgspec.Struct, gc=False, rename="camel"):
-    prompt_tokens_details: list[_Modality] | None = None
-    cache_tokens_details: list[_Modality] | None = None
-    candidates_tokens_details: list[_Modality] | None = None
-
-
-def _sum_of(details: list[_Modality] | None, modality: str) -> int | None:
+def _sum_of(details: Any, modality: str) -> int | None:
     """Return the number of tokens of a modality, which has its own price, or None if there are none."""
-    return sum(each.token_count or 0 for each in details or () if each.modality == modality) or None
+    counts = [
+        read_count(each.get("tokenCount"))
+        for each in (details if isinstance(details, list) else ())
+        if isinstance(each, dict) and each.get("modality") == modality
+    ]
+    return sum(count or 0 for count in counts) or None
+
+
+def _plus(raw: dict[str, Any], *names: str) -> int | None:
+    counts = [count for name in names if (count := read_count(raw.get(name))) is not None]
+    return sum(counts) if counts else None
 
 
 def maybe_read_usage(raw: dict[str, Any]) -> Usage | None:
@@ -46,21 +34,20 @@ def maybe_read_usage(raw: dict[str, Any]) -> Usage | None:
 
     Google's JSON omits counts of 0, so objects are not merged: a field of an earlier object may be 0 now.
     """
-    try:
-        counts = msgspec.convert(raw, _Counts)
-    except msgspec.ValidationError:
-        counts = convert_tolerantly(raw, _Counts) or _Counts()
-    if counts == _Counts():
+    prompt_details = raw.get("promptTokensDetails")
+    answer_details = raw.get("candidatesTokensDetails")
+    sent = _plus(raw, "promptTokenCount", "toolUsePromptTokenCount")
+    output = _plus(raw, "candidatesTokenCount", "thoughtsTokenCount")
+    if sent is None and output is None:
         return None
-    details = convert_tolerantly(raw, _Details) or _Details()
-    return Usage(
-        input_tokens=(counts.prompt_token_count or 0) + (counts.tool_use_prompt_token_count or 0),
-        output_tokens=(counts.candidates_token_count or 0) + (counts.thoughts_token_count or 0),
-        cache_read_tokens=counts.cached_content_token_count,
-        reasoning_tokens=counts.thoughts_token_count,
-        input_audio_tokens=_sum_of(details.prompt_tokens_details, "AUDIO"),
-        cache_read_audio_tokens=_sum_of(details.cache_tokens_details, "AUDIO"),
-        output_audio_tokens=_sum_of(details.candidates_tokens_details, "AUDIO"),
-        output_image_tokens=_sum_of(details.candidates_tokens_details, "IMAGE"),
-        raw=raw,
+    return build_usage(
+        raw,
+        sent or 0,
+        output or 0,
+        cache_read_tokens=read_count(raw.get("cachedContentTokenCount")),
+        reasoning_tokens=read_count(raw.get("thoughtsTokenCount")),
+        input_audio_tokens=_sum_of(prompt_details, "AUDIO"),
+        cache_read_audio_tokens=_sum_of(raw.get("cacheTokensDetails"), "AUDIO"),
+        output_audio_tokens=_sum_of(answer_details, "AUDIO"),
+        output_image_tokens=_sum_of(answer_details, "IMAGE"),
     )

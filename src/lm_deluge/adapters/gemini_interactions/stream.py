@@ -14,12 +14,14 @@ import msgspec
 from lm_deluge.adapters.body_decoder import in_band_error
 from lm_deluge.adapters.errors import classify_in_band
 from lm_deluge.adapters.gemini_generate.citations import CitationCollector
+from lm_deluge.adapters.snapshot import SNAPSHOT_DIFFERS, StreamedText, is_same_json, warn_once
+from lm_deluge.adapters.token_counts import build_usage, read_count
 from lm_deluge.adapters.typed_payload import Handlers, TypedPayload
 from lm_deluge.errors import ProtocolError
 from lm_deluge.events import Event, FinishReason, MediaDelta, ProviderPart, ReasoningDelta, TextDelta, UsageReported
 from lm_deluge.usage import Usage
 from lm_deluge.wire.sse import ServerSentEvent
-from lm_deluge.wire.tolerant_json import TolerantDecoder, convert_tolerantly
+from lm_deluge.wire.tolerant_json import TolerantDecoder
 
 __all__ = ["Interaction", "InteractionsPayload", "check_document"]
 
@@ -52,17 +54,22 @@ class _Event(msgspec.Struct, gc=False):
     usage: JSON | None = None
 
 
-class _Counts(msgspec.Struct, gc=False):
-    total_input_tokens: int | None = None
-    total_tool_use_tokens: int | None = None
-    total_output_tokens: int | None = None
-    total_thought_tokens: int | None = None
-    total_cached_tokens: int | None = None
-
-
 _EVENT = TolerantDecoder(_Event)
 _MEDIA_TYPES = {"image": "image/*", "audio": "audio/*", "video": "video/*", "document": "application/octet-stream"}
+_COUNTED = ("input", "tool_use", "output", "thought", "cached")  # in fields such as `total_input_tokens`
 _UNFINISHED = ("in_progress", "queued")
+
+
+class _StreamedStep:
+    """A step as far as it is streamed, to be compared with the same step of the completed interaction."""
+
+    __slots__ = ("has_signature", "id", "kind", "text")
+
+    def __init__(self, step: JSON) -> None:
+        self.kind = _text(step.get("type"))
+        self.id = _text(step.get("id"))
+        self.text = StreamedText()  # of the output or the thought, or the arguments of a finished call
+        self.has_signature = False
 
 
 class InteractionsPayload(TypedPayload):
@@ -83,6 +90,7 @@ class InteractionsPayload(TypedPayload):
     def __init__(self, provider: str) -> None:
         super().__init__(provider)
         self._steps: dict[int, JSON] = {}  # unfinished steps by index
+        self._streamed: dict[int, _StreamedStep] = {}
         self._citations = CitationCollector()
 
     def read_interaction(self, interaction: Interaction, events: list[Event]) -> None:
@@ -94,7 +102,7 @@ class InteractionsPayload(TypedPayload):
                 self.stop_step(_Event(index=index), events)
             else:
                 self.ignored += 1
-        self.complete(_Event(interaction=interaction), events)
+        self.complete(_Event(interaction=interaction), events, is_document=True)
 
     def on_created(self, event: _Event, events: list[Event]) -> None:
         """Handle the first event."""
@@ -112,12 +120,13 @@ class InteractionsPayload(TypedPayload):
         index, step = event.index or 0, dict(event.step or {})
         self._close(index, events)
         self._steps[index] = step
+        self._streamed[index] = _StreamedStep(step)
         kind = _text(step.get("type"))
         if kind == "function_call":
             self.calls.start(events, index, _text(step.get("id")), _text(step.get("name")))
         elif kind == "thought":
             for content in _list(step.pop("summary", None)):
-                self.add_summary({"content": content}, step, events)
+                self._apply({"type": "thought_summary", "content": content}, step, events, index)
         elif kind == "model_output":
             for content in _list(step.pop("content", None)):
                 if isinstance(content, dict):
@@ -129,7 +138,10 @@ class InteractionsPayload(TypedPayload):
         index, delta = event.index or 0, event.delta
         if delta is not None:
             self.start(events)
-            step = self._steps.setdefault(index, {"type": "model_output"})
+            if index not in self._steps:
+                self._steps[index] = {"type": "model_output"}
+                self._streamed[index] = _StreamedStep(self._steps[index])
+            step = self._steps[index]
             self._apply(delta, step, events, index)
         self._count(event, events)
 
@@ -138,7 +150,7 @@ class InteractionsPayload(TypedPayload):
         self._close(event.index or 0, events)
         self._count(event, events)
 
-    def complete(self, event: _Event, events: list[Event]) -> None:
+    def complete(self, event: _Event, events: list[Event], *, is_document: bool = False) -> None:
         """Finish the response with the interaction's status, unless it still runs in the background.
 
         Raises:
@@ -153,6 +165,8 @@ class InteractionsPayload(TypedPayload):
             self.fail(error)
         if interaction.status and interaction.status not in _UNFINISHED:
             self.start(events, interaction.id, interaction.model)
+            if interaction.steps and not is_document:
+                self._reconcile(interaction.steps, events)
             self.reason = interaction.status
             self.end(events)
 
@@ -162,7 +176,71 @@ class InteractionsPayload(TypedPayload):
             self._close(index, events)
         super().end(events)
 
+    def _reconcile(self, steps: list[Any], events: list[Event]) -> None:
+        """Compare the steps of the completed interaction with the streamed ones. Google leaves them out."""
+        new = 1 + max(self._streamed, default=-1)
+        for position, step in enumerate(steps):
+            if not isinstance(step, dict):
+                self.ignored += 1
+                continue
+            index = self._streamed_index(position, step)
+            if index is None:
+                index, new = new, new + 1
+                self.start_step(_Event(index=index, step=step), events)
+            elif step.get("type") in _SNAPSHOTS:
+                self._end_text(index, step, events)
+            elif step.get("type") == "function_call":
+                self._end_arguments(index, step, events)
+
+    def _streamed_index(self, position: int, step: JSON) -> int | None:
+        kind, step_id = step.get("type"), step.get("id")
+        with_id = (
+            index for index, each in self._streamed.items() if step_id and (each.id, each.kind) == (step_id, kind)
+        )
+        at_index = self._streamed.get(position)
+        is_same = at_index is not None and at_index.kind == kind and (not at_index.id or at_index.id == step_id)
+        return next(with_id, position if is_same else None)
+
+    def _end_text(self, index: int, step: JSON, events: list[Event]) -> None:
+        kind, streamed = _text(step.get("type")), self._streamed[index]
+        field, event = _SNAPSHOTS[kind]
+        parts = [
+            part for part in _list(step.get(field)) if isinstance(part, dict) and part.get("type", "text") == "text"
+        ]
+        rest = streamed.text.rest_of("".join(_text(part.get("text")) for part in parts))
+        if rest is None:
+            warn_once(self.warnings, SNAPSHOT_DIFFERS)
+        elif rest:
+            streamed.text.add(rest)
+            if kind == "model_output":
+                self._citations.add_text(rest)
+            events.append(event(rest))
+        for part in parts:
+            self.add_annotations(part, {}, events)
+        if step.get("signature") and not streamed.has_signature and index not in self._steps:
+            streamed.has_signature = True
+            events.append(ProviderPart(self.provider, "thought_signature", step["signature"]))
+
+    def _end_arguments(self, index: int, step: JSON, events: list[Event]) -> None:
+        arguments = step.get("arguments")
+        whole = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments or {}).decode()
+        is_open = self.calls.is_open(index)
+        text = self.calls.text(index) if is_open else str(self._streamed[index].text)
+        if not text and is_open:
+            self._steps[index]["arguments"] = arguments
+        elif is_open and whole.startswith(text):
+            self.calls.add(events, index, whole[len(text) :])
+        elif arguments and not is_same_json(text or "{}", whole):
+            warn_once(self.warnings, SNAPSHOT_DIFFERS)
+
     def _apply(self, delta: JSON, step: JSON, events: list[Event], index: int) -> None:
+        before = len(events)
+        self._add_any(delta, step, events, index)
+        for event in events[before:]:
+            if isinstance(event, TextDelta | ReasoningDelta):
+                self._streamed[index].text.add(event.text)
+
+    def _add_any(self, delta: JSON, step: JSON, events: list[Event], index: int) -> None:
         kind = _text(delta.get("type"))
         if kind == "text":
             self._add_text(delta, events)
@@ -217,9 +295,11 @@ class InteractionsPayload(TypedPayload):
             if arguments and not self.calls.text(index):
                 text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
                 self.calls.add(events, index, text)
+            self._streamed[index].text.add(self.calls.text(index))
             self.calls.finish(events, index)
         elif kind in ("thought", "model_output"):
             if step.get("signature"):
+                self._streamed[index].has_signature = True
                 events.append(ProviderPart(self.provider, "thought_signature", step["signature"]))
         elif isinstance(kind, str):
             events.append(ProviderPart(self.provider, kind, step))
@@ -255,6 +335,12 @@ _DELTAS: dict[Any, Callable[[InteractionsPayload, JSON, JSON, list[Event]], None
     **dict.fromkeys(_MEDIA_TYPES, InteractionsPayload.add_media),
 }
 
+# Fields with the whole text of a step, and the event for it.
+_SNAPSHOTS: dict[Any, tuple[str, Callable[[str], Event]]] = {
+    "model_output": ("content", TextDelta),
+    "thought": ("summary", ReasoningDelta),
+}
+
 InteractionsPayload.handlers = {
     "interaction.created": (_EVENT, InteractionsPayload.on_created),
     "interaction.start": (_EVENT, InteractionsPayload.on_created),
@@ -283,19 +369,19 @@ def check_document(interaction: Interaction | None, body: bytes) -> Interaction:
 
 
 def _read_usage(raw: JSON) -> Usage | None:
-    try:
-        counts = msgspec.convert(raw, _Counts)
-    except msgspec.ValidationError:
-        counts = convert_tolerantly(raw, _Counts) or _Counts()
-    if counts == _Counts():
-        return None
-    return Usage(
-        input_tokens=(counts.total_input_tokens or 0) + (counts.total_tool_use_tokens or 0),
-        output_tokens=(counts.total_output_tokens or 0) + (counts.total_thought_tokens or 0),
-        cache_read_tokens=counts.total_cached_tokens,
-        reasoning_tokens=counts.total_thought_tokens,
-        raw=raw,
+    counts = {name: read_count(raw.get(f"total_{name}_tokens")) for name in _COUNTED}
+    return build_usage(
+        raw,
+        _plus(counts["input"], counts["tool_use"]),
+        _plus(counts["output"], counts["thought"]),
+        raw.get("total_tokens"),
+        cache_read_tokens=counts["cached"],
+        reasoning_tokens=counts["thought"],
     )
+
+
+def _plus(one: int | None, other: int | None) -> int | None:
+    return None if one is None and other is None else (one or 0) + (other or 0)
 
 
 def _merge(step: JSON, delta: JSON) -> None:

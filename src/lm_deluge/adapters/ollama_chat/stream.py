@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from lm_deluge.adapters.body_decoder import in_band_error, not_json
+from lm_deluge.adapters.token_counts import add_usage, build_usage, read_count
 from lm_deluge.adapters.tool_call_fragments import KeyedCalls
 from lm_deluge.errors import ProtocolError
 from lm_deluge.events import (
@@ -20,10 +21,8 @@ from lm_deluge.events import (
     ResponseStarted,
     TextDelta,
     TokenLogprob,
-    UsageReported,
 )
 from lm_deluge.prompt.media import sniff_media_type
-from lm_deluge.usage import Usage
 from lm_deluge.wire.sse import ServerSentEvent
 from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder
 
@@ -159,12 +158,8 @@ class OllamaPayload:
         counted = {name: getattr(line, name) for name in _COUNTED if getattr(line, name) is not None}
         if line.prompt_eval_count is not None or line.eval_count is not None:
             # Ollama omits counts of zero.
-            usage = Usage(
-                input_tokens=max(line.prompt_eval_count or 0, 0),
-                output_tokens=max(line.eval_count or 0, 0),
-                raw=counted,
-            )
-            events.append(UsageReported(usage))
+            counts = (read_count(count or 0) for count in (line.prompt_eval_count, line.eval_count))
+            add_usage(build_usage(counted, *counts), events)
         warnings = []
         reason = _FINISH_REASONS.get(line.done_reason or "")
         if reason is None:

@@ -10,6 +10,7 @@ from lm_deluge.adapters.body_decoder import in_band_error, not_json
 from lm_deluge.adapters.errors import classify_in_band
 from lm_deluge.adapters.openai_chat.reasoning_details import ReasoningDetails
 from lm_deluge.adapters.openai_chat.usage import merge_usage, read_usage
+from lm_deluge.adapters.token_counts import add_usage
 from lm_deluge.adapters.tool_call_fragments import ToolCallAssembler
 from lm_deluge.errors import ProtocolError
 from lm_deluge.events import (
@@ -24,7 +25,6 @@ from lm_deluge.events import (
     ResponseStarted,
     TextDelta,
     TokenLogprob,
-    UsageReported,
 )
 from lm_deluge.wire.sse import ServerSentEvent
 from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_tolerantly
@@ -400,7 +400,7 @@ class ChatPayload:
     def _add_usage(self, raw: dict[str, Any] | None, events: list[Event]) -> None:
         if raw:
             self._usage = merge_usage(self._usage, raw)
-            events.append(UsageReported(read_usage(self._usage, self._tier)))
+            add_usage(read_usage(self._usage, self._tier), events)
 
     def _set_reason(self, reason: str) -> None:
         if reason in _FAILURES:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lm_deluge.adapters.token_counts import build_usage, read_count, read_tool_uses
 from lm_deluge.usage import Usage
 
 __all__ = ["merge_usage", "read_usage"]
@@ -48,18 +49,12 @@ _TOTALS = {name: _PATHS[name] for name in ("input_tokens", "output_tokens")}
 _DETAILS = {outer for name, paths in _PATHS.items() if name not in _TOTALS for outer, _ in paths}
 
 
-def _count(value: Any) -> int | None:
-    if type(value) is int:
-        return value if value >= 0 else None
-    return int(value) if isinstance(value, float) and value.is_integer() and value >= 0 else None
-
-
 def _find(raw: dict[str, Any], paths: tuple[tuple[str, str], ...]) -> int | None:
     for outer, inner in paths:
         value = raw.get(outer)
         if inner and value is not None:
             value = value.get(inner) if isinstance(value, dict) else None
-        if value is not None and (count := _count(value)) is not None:
+        if value is not None and (count := read_count(value)) is not None:
             return count
     return None
 
@@ -69,22 +64,30 @@ def merge_usage(before: dict[str, Any] | None, new: dict[str, Any]) -> dict[str,
     return {**(before or {}), **{name: value for name, value in new.items() if value is not None}}
 
 
-def read_usage(raw: dict[str, Any], service_tier: str | None = None) -> Usage:
-    """Convert a usage object of the provider; `service_tier` is a field of the response, outside the object."""
+def read_usage(raw: dict[str, Any], service_tier: str | None = None) -> Usage | None:
+    """Convert a usage object of the provider; None if it has no counts.
+
+    Args:
+        raw: The object.
+        service_tier: A field of the response, outside the object.
+    """
     paths = _PATHS if raw.keys() & _DETAILS else _TOTALS
     found = {name: _find(raw, fields) for name, fields in paths.items()}
-    prompt, output, reasoning = found["input_tokens"] or 0, found["output_tokens"] or 0, found.get("reasoning_tokens")
+    prompt, output, reasoning = found["input_tokens"], found["output_tokens"], found.get("reasoning_tokens")
     # xAI does not count reasoning in completion_tokens, but does in total_tokens (seen 2026-02).
-    if reasoning and _count(raw.get("total_tokens")) == prompt + output + reasoning:
+    if reasoning and output is not None and read_count(raw.get("total_tokens")) == (prompt or 0) + output + reasoning:
         output += reasoning
-    return Usage(
-        input_tokens=prompt,
-        output_tokens=output,
+    return build_usage(
+        raw,
+        prompt,
+        output,
+        raw.get("total_tokens"),
         cache_read_tokens=found.get("cache_read_tokens"),
         cache_write_tokens=found.get("cache_write_tokens"),
         reasoning_tokens=reasoning,
         input_audio_tokens=found.get("input_audio_tokens"),
         output_audio_tokens=found.get("output_audio_tokens"),
         service_tier=service_tier,
-        raw=raw,
+        # xAI: https://docs.x.ai/docs/guides/tools/tool-usage-details (2026-11)
+        tool_uses=read_tool_uses(raw.get("server_side_tool_usage_details"), "_calls"),
     )
