@@ -15,10 +15,12 @@ from lm_deluge.events import Event
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.simulator.background import BackgroundAnswers
 from lm_deluge.simulator.batches.jobs import Batches, BatchHandler, BatchStore
+from lm_deluge.simulator.choices import with_choices
 from lm_deluge.simulator.faults.catalog import FAULTS, Fault, FaultQueue, FaultSource
 from lm_deluge.simulator.http import Request
 from lm_deluge.simulator.plan import AnswerContext, WirePlan, build_plan
 from lm_deluge.simulator.script import Scripts, ScriptSource
+from lm_deluge.simulator.signatures import sign_reasoning
 
 __all__ = ["Answers", "PlannedAnswer", "RoutedRequest", "check_model", "model_names", "plan_document"]
 
@@ -50,7 +52,8 @@ class RoutedRequest:
 
     def context(self, parsed: ParsedRequest = _EMPTY_REQUEST) -> AnswerContext:
         """Return the context of the answer to `parsed`; without an argument, of an answer that is a document."""
-        return AnswerContext(self.encoder, parsed, self.port, self.request.path, time.time())
+        encoder = with_choices(self.encoder, parsed)
+        return AnswerContext(encoder, parsed, self.port, self.request.path, time.time())
 
 
 class Answers:
@@ -110,10 +113,9 @@ class Answers:
         self._batch_requests += 1
         try:
             parsed = encoder.parse_request(body, **path_params)
-            context = AnswerContext(encoder, parsed, 0, "", time.time())
-            return 200, encoder.encode_response(
-                self._play_script(context, self._batch_requests), created=int(context.now)
-            )
+            context = AnswerContext(with_choices(encoder, parsed), parsed, 0, "", time.time())
+            events = self._play_script(context, self._batch_requests)
+            return 200, context.encoder.encode_response(events, created=int(context.now))
         except APIError as error:
             return error.status_code or 500, encoder.encode_error(error)
 
@@ -132,12 +134,15 @@ class Answers:
     def _play_script(self, context: AnswerContext, number: int) -> list[Event]:
         parsed, response_id = context.request, f"{context.encoder.id_prefix}sim-{number:06}"
         try:
-            events = self._scripts.choose(parsed).play(parsed, response_id=response_id)
+            script = self._scripts.choose(parsed)
+            events = script.play(parsed, response_id=response_id)
         except APIError:
             raise
         except Exception as error:
             # A script is the user's code: report its exception to the client and keep the server running.
             raise ServerError(f"the script raised {type(error).__name__}: {error}", status_code=500) from error
+        if not script.events:
+            events = sign_reasoning(context.encoder.name, events)
         self._background.store(response_id, context, events)
         return events
 
