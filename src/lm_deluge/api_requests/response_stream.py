@@ -12,6 +12,7 @@ from urllib.parse import urljoin, urlsplit
 import msgspec
 
 from lm_deluge.adapters.adapter import Adapter, Call, ResumableDecoder
+from lm_deluge.adapters.errors import add_headers
 from lm_deluge.api_requests.authorize import authorize
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.clocks import StreamClocks
@@ -243,6 +244,10 @@ class ResponseStream:
     def _fail(self, error: DelugeError, cause: BaseException | None = None) -> NoReturn:
         self.abort()
         has_deltas = self.builder.has_deltas
+        if isinstance(error, APIError) and not has_deltas:
+            # A gateway that has sent status 200 already has no other place for the wait.
+            add_headers(error, self.head.headers)
+            error.rate_limits = parse_rate_limits(self.head.headers)
         error.where = "mid_stream" if has_deltas else "before_first_event"
         error.billed = "yes" if has_deltas else "maybe"
         error.provider, error.model = self._call.provider.id, self._call.model.id

@@ -57,7 +57,7 @@ class ResponsesPayload(TypedPayload):
         self.failure: APIError | None = None
         self._resumed_after: int | None = None  # in a resumed stream: events up to this number are decoded already
         self._incomplete_reason: str | None = None
-        self._output = ResponseOutput(provider, self.calls, self.start, self._ignore)
+        self._output = ResponseOutput(provider, self.calls, self.start, self._ignore, self)
         # Where the last text delta belongs, and its address: nearly all deltas have the address of the one before.
         self._address: tuple[int | None, str | None, int | None] | None = None
         self._piece: TextPiece | None = None
@@ -86,7 +86,7 @@ class ResponsesPayload(TypedPayload):
 
     def handle_document(self, body: bytes, events: list[Event]) -> None:
         """Decode a plain response. It has the same structure as the response in the last event of a stream."""
-        response = _DOCUMENT.decode(body)
+        response = _DOCUMENT.decode(body, self)
         if response is not None:
             _ENDS.get(response.status or "", ResponsesPayload._skip)(self, response, events)
         if self.failure is not None:
@@ -198,7 +198,7 @@ class ResponsesPayload(TypedPayload):
 
     def end_summary_part(self, event: Delta, events: list[Event]) -> None:
         """Decode a finished part of the reasoning summary, as an object."""
-        part = convert_tolerantly(event.part, Piece)
+        part = convert_tolerantly(event.part, Piece, self)
         if part is not None:
             self._end_piece(event, Piece("summary_text", part.text), event.summary_index, events, "part")
 
@@ -212,7 +212,7 @@ class ResponsesPayload(TypedPayload):
 
     def end_part(self, event: Delta, events: list[Event]) -> None:
         """Decode a finished piece of a message or of reasoning."""
-        piece = convert_tolerantly(event.part, Piece)
+        piece = convert_tolerantly(event.part, Piece, self)
         if piece is not None:
             self._end_piece(event, piece, event.content_index, events, "part")
 
