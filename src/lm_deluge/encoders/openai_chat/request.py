@@ -141,6 +141,10 @@ def _assistant(message: JSON, at: str) -> list[Part]:
         parts.append(read_call(call, f"{at}tool_calls[{position}]"))
         parts += _signature(call, f"{at}tool_calls[{position}].")
     parts += _signature(message, at)
+    function_call = take_field(message, "function_call", dict, at=at)
+    if function_call is not None:
+        call = {"id": _legacy_id(function_call.get("name")), "function": function_call}
+        parts.append(read_call(call, f"{at}function_call"))
     audio = take_field(message, "audio", dict, at=at)
     if audio is not None:
         parts.append(AudioPart(Media(file_id=need_field(audio, "id", str, at=f"{at}audio."))))
@@ -164,12 +168,24 @@ def _tool_result(message: JSON, at: str) -> list[Part]:
     return [ToolResultPart(need_field(message, "tool_call_id", str, at=at), text)]
 
 
+def _function_result(message: JSON, at: str) -> list[Part]:
+    name = need_field(message, "name", str, at=at)
+    text = take_field(message, "content", str, "", at=at)
+    return [ToolResultPart(_legacy_id(name), text)]
+
+
+def _legacy_id(name: Any) -> str:
+    """Return the id of a deprecated `function_call` and of its result, which refer to each other by the name alone."""
+    return f"function_{name}"
+
+
 _ROLES: RoleReaders = {
     "system": _system,
     "developer": _system,
     "user": _user,
     "assistant": _assistant,
     "tool": _tool_result,
+    "function": _function_result,
 }
 
 
