@@ -43,7 +43,7 @@ class _StartFinder:
 
     def find(self, text: str) -> tuple[str, str | None]:
         """Return the skipped text, and the text from the start on; None: no start yet."""
-        skipped = []
+        skipped: list[str] = []
         if self._candidate and not self._token:  # nothing is looked at twice, however long the white space is
             rest = text.lstrip(_SPACE)
             self._candidate.append(text[: len(text) - len(rest)])
@@ -115,39 +115,42 @@ class JSONInText:
 
     def feed(self, piece: str) -> str:
         """Return what of the piece, and of text held before, belongs to the JSON; may be empty."""
-        text: str | None = piece
-        if not self.is_found:
-            skipped, text = self._finder.find(piece)
-            self._look_before(skipped)
-            if text is None:
-                return ""
-            self.is_found = True
-            self._warn_before()
-        assert text is not None  # noqa: S101 - for the type checker
+        text = piece if self.is_found else self._find(piece)
+        if text is None:
+            return ""
         if self.is_complete:
             self._look_after(text)
             return ""
         end = self._end_of_json(text)
-        if self.is_complete:
-            self._look_after(text[end:])
+        self._look_after(text[end:])
         return text[:end]
 
     def close(self) -> None:
         """End the text, so that `warnings` is complete."""
-        if self._after is not None and _FENCE_AFTER.fullmatch(self._after) is None:
+        if self._after is not None and not _FENCE_AFTER.fullmatch(self._after + self._finder.held * self.is_complete):
             self._warn(TEXT_AFTER)
+
+    def _find(self, piece: str) -> str | None:
+        skipped, text = self._finder.find(piece)
+        self._look_before(skipped)
+        if text is not None:
+            self.is_found = True
+            self._warn_before()
+        return text
 
     def _warn(self, warning: str) -> None:
         if warning not in self.warnings:
             self.warnings.append(warning)
 
     def _look_before(self, skipped: str) -> None:
-        """Keep the end of the text, in which an opening fence would stand."""
-        recent = (self._last_words + skipped).lstrip(_SPACE + _BYTE_ORDER_MARK) if skipped else self._last_words
-        if len(recent) > 2 * _MOST_OF_FENCE and recent.rstrip(_SPACE):
-            recent = recent.rstrip(_SPACE)[-_MOST_OF_FENCE:]
+        """Keep the end of the text, in which an opening fence would stand, and one character of the space after it."""
+        recent = (self._last_words + skipped).lstrip(_SPACE + _BYTE_ORDER_MARK)
+        words = recent.rstrip(_SPACE)
+        space = recent[len(words) :]
+        if len(words) > _MOST_OF_FENCE:
             self._has_text_before = True
-        self._last_words = recent
+            words = words[-_MOST_OF_FENCE:]
+        self._last_words = words + ("\n" if "\n" in space else space[:1])
 
     def _warn_before(self) -> None:
         words = self._last_words.rstrip(_SPACE)
@@ -179,7 +182,7 @@ class JSONInText:
         return len(text)
 
     def _look_after(self, text: str) -> None:
-        if SECOND_VALUE in self.warnings:
+        if not text or SECOND_VALUE in self.warnings:
             return
         skipped, second = self._finder.find(text)
         if self._after is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable
-from typing import cast
+from typing import Literal, cast
 
 from lm_deluge.errors import InvalidJSONError, ProtocolError, ResponseLimitError
 
@@ -16,13 +16,10 @@ __all__ = [
     "NUMBER_RUN",
     "NUMBER_START",
     "SPACE",
-    "STRING_RUN",
     "TextInput",
     "bad_escape_at",
-    "decode_escape",
-    "is_open_escape",
-    "match_escape",
     "parse_number",
+    "scan_string",
 ]
 
 
@@ -32,7 +29,7 @@ def _run(pattern: str) -> Callable[[str, int], re.Match[str]]:
 
 
 SPACE = _run(r"[ \t\n\r]*")
-STRING_RUN = _run(r'[^"\\\x00-\x1f]*')
+_STRING_RUN = _run(r'[^"\\\x00-\x1f]*')
 NUMBER_RUN = _run(r"[-+.0-9eE]*")
 # The longest beginning of a number. One that ends with a digit is a whole number, too.
 NUMBER_START = _run(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:(?<=[0-9])[eE][-+]?[0-9]*)?)?")
@@ -41,11 +38,11 @@ AFTER_NUMBER = frozenset(" \t\n\r,]}")
 LITERALS = {"t": ("true", True), "f": ("false", False), "n": ("null", None)}
 
 _SHORT_ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-match_escape = re.compile(
+_match_escape = re.compile(
     r'\\(?:["\\/bfnrt]|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4})'
 ).match
 # At the end of a piece: an escape that lacks characters, or a high surrogate whose low half may follow.
-is_open_escape = re.compile(
+_is_open_escape = re.compile(
     r"\\(?:u(?:[0-9a-fA-F]{0,3}|[dD][89abAB][0-9a-fA-F]{2}(?:\\(?:u(?:[dD](?:[c-fC-F][0-9a-fA-F]?)?)?)?)?))?\Z"
 ).match
 _ESCAPE_START = _run(r"(?:\\(?:u[0-9a-fA-F]{0,3})?)?")
@@ -57,8 +54,34 @@ _SURROGATES = range(0xD800, 0xE000)  # both halves
 _PAIR_CHARACTERS = 12  # of \uXXXX\uXXXX
 
 
-def decode_escape(escape: str) -> str:
-    """Return the character of an escape that `match_escape` found; a lone surrogate becomes U+FFFD."""
+def scan_string(text: str, at: int) -> tuple[str, int, Literal["", "quote", "escape", "error"]]:
+    """Read the inside of a string from `at` on.
+
+    Returns:
+        The decoded characters, the position after them, and what ends them there: the end of the text, the quote (which
+        the position is after), an escape that may be incomplete, or a character that a string must not contain.
+    """
+    pieces = []
+    while True:
+        stop = _STRING_RUN(text, at).end()
+        pieces.append(text[at:stop])
+        if stop == len(text):
+            return "".join(pieces), stop, ""
+        if text[stop] == '"':
+            return "".join(pieces), stop + 1, "quote"
+        if text[stop] != "\\":
+            return "".join(pieces), stop, "error"
+        if _is_open_escape(text, stop):
+            return "".join(pieces), stop, "escape"
+        escape = _match_escape(text, stop)
+        if escape is None:
+            return "".join(pieces), stop, "error"
+        pieces.append(_decode_escape(escape.group()))
+        at = escape.end()
+
+
+def _decode_escape(escape: str) -> str:
+    """Return the character of an escape; a lone surrogate becomes U+FFFD."""
     if escape[1] != "u":
         return _SHORT_ESCAPES[escape[1]]
     code = int(escape[2:6], 16)

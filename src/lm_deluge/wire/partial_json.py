@@ -17,13 +17,10 @@ from lm_deluge.wire.json_tokens import (
     NUMBER_RUN,
     NUMBER_START,
     SPACE,
-    STRING_RUN,
     TextInput,
     bad_escape_at,
-    decode_escape,
-    is_open_escape,
-    match_escape,
     parse_number,
+    scan_string,
 )
 
 __all__ = ["CompletedValue", "IncrementalParser", "JSONPath"]
@@ -135,11 +132,10 @@ class IncrementalParser:
 
     def completed_items(self, path: JSONPath = ()) -> list[tuple[int, Any]]:
         """Return the items of the array at `path` that the last `feed` completed, each with its index."""
-        depth = len(path)
         return [
-            (at[depth], value)
+            (at[-1], value)
             for at, value in self.completed
-            if len(at) == depth + 1 and isinstance(at[depth], int) and at[:depth] == path
+            if len(at) == len(path) + 1 and isinstance(at[-1], int) and at[:-1] == path
         ]
 
     def feed(self, piece: bytes | str) -> list[CompletedValue]:
@@ -149,7 +145,8 @@ class IncrementalParser:
             InvalidJSONError: The text is not JSON; `offset` is the first wrong byte. Each later call raises it again.
             ResponseLimitError: The text exceeds one of the limits.
         """
-        self.completed = completed = []
+        completed: list[CompletedValue] = []
+        self.completed = completed
         if self._error is not None:
             raise self._error.again()
         text = self._input.take(piece)
@@ -346,37 +343,21 @@ class IncrementalParser:
         return at
 
     def _scan(self, text: str, at: int) -> tuple[str, int, bool]:
-        """Return the characters of a string from `at` on, the position after them, and whether the string ends there.
-
-        An escape that may be incomplete is held. The text before a wrong character is returned first.
-        """
-        end = len(text)
-        pieces = []
-        start = at
-        while True:
-            stop = STRING_RUN(text, at).end()
-            pieces.append(text[at:stop])
-            is_closed = stop < end and text[stop] == '"'
-            if stop == end or is_closed:
-                return "".join(pieces), stop + is_closed, is_closed
-            if text[stop] == "\\" and is_open_escape(text, stop):
-                self._held = text[stop:]
-                return "".join(pieces), end, False
-            escape = match_escape(text, stop)
-            if escape is None:
-                break
-            pieces.append(decode_escape(escape.group()))
-            at = escape.end()
-        if stop > start:
-            return "".join(pieces), stop, False
-        if text[stop] == "\\":
-            raise self._fail(text, bad_escape_at(text, stop), "an escape of JSON")
-        raise self._fail(text, stop, "an escape in place of a control character")
+        """Return characters of a string from `at` on, the position after them, and whether the string ends there."""
+        piece, stop, ending = scan_string(text, at)
+        if ending == "escape":
+            self._held = text[stop:]
+            return piece, len(text), False
+        if ending == "error" and stop == at:  # else the text before the wrong character counts first
+            if text[at] == "\\":
+                raise self._fail(text, bad_escape_at(text, at), "an escape of JSON")
+            raise self._fail(text, at, "an escape in place of a control character")
+        return piece, stop, ending == "quote"
 
     def _in_number(self, text: str, at: int) -> int:
         stop = NUMBER_RUN(text, at).end()
         self._token = token = self._token + text[at:stop]
-        valid = NUMBER_START(token).end()
+        valid = NUMBER_START(token, 0).end()
         if valid > self._max_digits:
             raise self._exceed(f"a number of more than {self._max_digits} characters", "max_digits")
         if valid < len(token):
@@ -391,7 +372,7 @@ class IncrementalParser:
         try:
             value = parse_number(self._token)
         except ValueError:
-            raise self._exceed("an integer larger than sys.get_int_max_str_digits() allows", "that limit") from None
+            raise self._exceed("an integer larger than sys.get_int_max_str_digits() allows", "it") from None
         self._place(value)
         self._complete(value)
 
