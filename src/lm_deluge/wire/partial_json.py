@@ -31,7 +31,7 @@ JSONPath: TypeAlias = tuple[str | int, ...]
 CompletedValue: TypeAlias = tuple[JSONPath, Any]
 """A path, and the value there, which is complete."""
 
-MAX_DEPTH = 500  # half of Python's limit of recursion: comparing, copying and printing the value stay possible
+MAX_DEPTH = 200  # copy.deepcopy takes two frames a level, and Python allows 1,000; answers are a few levels deep
 MAX_BYTES = 16 * 2**20  # as for an event of a stream
 MAX_DIGITS = 4300  # Python's own limit, as converting an integer takes quadratic time (CVE-2020-10735)
 
