@@ -61,23 +61,24 @@ def scan_string(text: str, at: int) -> tuple[str, int, Literal["", "quote", "esc
         The decoded characters, the position after them, and what ends them there: the end of the text, the quote (which
         the position is after), an escape that may be incomplete, or a character that a string must not contain.
     """
-    pieces = []
-    while True:
+    stop = _STRING_RUN(text, at).end()
+    if stop == len(text):
+        return text[at:], stop, ""
+    if text[stop] == '"':
+        return text[at:stop], stop + 1, "quote"
+    pieces = [text[at:stop]]
+    while text[stop] == "\\" and not _is_open_escape(text, stop):
+        escape = _match_escape(text, stop)
+        if escape is None:
+            break
+        at = escape.end()
         stop = _STRING_RUN(text, at).end()
-        pieces.append(text[at:stop])
+        pieces += (_decode_escape(escape.group()), text[at:stop])
         if stop == len(text):
             return "".join(pieces), stop, ""
         if text[stop] == '"':
             return "".join(pieces), stop + 1, "quote"
-        if text[stop] != "\\":
-            return "".join(pieces), stop, "error"
-        if _is_open_escape(text, stop):
-            return "".join(pieces), stop, "escape"
-        escape = _match_escape(text, stop)
-        if escape is None:
-            return "".join(pieces), stop, "error"
-        pieces.append(_decode_escape(escape.group()))
-        at = escape.end()
+    return "".join(pieces), stop, "escape" if _is_open_escape(text, stop) else "error"
 
 
 def _decode_escape(escape: str) -> str:

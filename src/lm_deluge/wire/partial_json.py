@@ -154,7 +154,7 @@ class IncrementalParser:
             text = self._held + text
             self._held = ""
         at, end = 0, len(text)
-        while at < end:
+        while at < end:  # a state is a plain function, as a bound method on its own object would be a cycle
             at = self._state(self, text, at)
         if self._input.error is not None:
             self._error = self._input.error
