@@ -33,6 +33,7 @@ CASES = [
     ("word " * 50 + "\n```json\n{}\n```", "{}", {TEXT_BEFORE, IN_FENCE}),
     ("`code` then {}", "{}", {TEXT_BEFORE}),
     ("``` x\ny {}", "{}", {TEXT_BEFORE}),
+    ("``` \nx {}", "{}", {TEXT_BEFORE}),
     ('As in [the docs](x), {name} is: {"a": [1]}', '{"a": [1]}', {TEXT_BEFORE}),
     ("[trux] [false]", "[false]", {TEXT_BEFORE}),
     ("[ \n\t1]", "[ \n\t1]", set()),

@@ -281,6 +281,9 @@ def test_pairs_of_surrogates_stay_whole_and_lone_ones_are_replaced(parts: list[s
     expected = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     escaped = "".join(f"\\u{unit:04X}" for unit in memoryview(text.encode("utf-16-le", "surrogatepass")).cast("H"))
     borders = [0, *sorted(positions), len(text) + 250]
+    by_character = IncrementalParser()
+    read(by_character, f'"{text}"')
+    assert by_character.value == expected
     for document in (f'"{escaped}"', f'"{text}"'):
         parser = IncrementalParser()
         read(parser, [document[start:end] for start, end in itertools.pairwise(borders)])
@@ -405,6 +408,9 @@ def test_the_public_suite(name: str) -> None:
         (b"{} {", 3),
         (b'{"a": [1', 8),
         (b'"\xe2', 1),
+        (b"{}\xe2", 2),
+        (b"-", 1),
+        (b"1.", 2),
         (b"", 0),
     ],
 )
@@ -413,6 +419,14 @@ def test_offsets(document: bytes, offset: int) -> None:
         fault = fault_of(cuts.every(document, size))
         assert fault is not None
         assert fault[:2] == (InvalidJSONError, offset)
+
+
+def test_half_a_surrogate_pair_after_the_value_is_an_error() -> None:
+    assert fault_of(["{}\ud83d"]) == (InvalidJSONError, 2, "[((), {})]", "{}")
+
+
+def test_a_number_is_not_complete_before_a_wrong_character() -> None:
+    assert fault_of(["[1a"]) == fault_of(["[1", "a"]) == (InvalidJSONError, 2, "[]", "[]")
 
 
 def test_an_error_keeps_what_was_complete_and_quotes_nothing() -> None:
