@@ -90,7 +90,7 @@ class JSONInText:
 
     Attributes:
         warnings: What surrounds the JSON, each kind once; complete after `close`.
-        is_found: Whether the JSON has begun.
+        is_found: Whether the start of the JSON was found.
         is_complete: Whether its last bracket was passed on.
 
     Example:

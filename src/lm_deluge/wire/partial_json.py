@@ -118,11 +118,11 @@ class IncrementalParser:
 
     @property
     def open_path(self) -> JSONPath | None:
-        """Path of the innermost value that has begun and is not complete; None before the value and after it."""
+        """Path of the innermost value that is started and not complete; None before the value and after it."""
         return self._here() if self._state in self._open_scalars else self._path
 
     def is_open(self, path: JSONPath) -> bool:
-        """Whether the value at `path` has begun and is not complete."""
+        """Whether the value at `path` is started and not complete."""
         current = self.open_path
         return current is not None and current[: len(path)] == path
 
