@@ -19,7 +19,7 @@ from lm_deluge.prompt.parts import Part
 from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.wire.http import HttpRequest
 
-__all__ = ["Adapter", "Call", "Decoder", "Resumable", "ResumableDecoder"]
+__all__ = ["Adapter", "Call", "Decoder", "Resumable", "ResumableDecoder", "SendsByModel"]
 
 
 class Call(HidingStruct, frozen=True, gc=False, kw_only=True):
@@ -185,4 +185,13 @@ class Resumable(Protocol):
 
     def build_cancel(self, call: Call, response_id: str) -> HttpRequest:
         """Return the request that cancels a response at the provider."""
+        ...
+
+
+@runtime_checkable
+class SendsByModel(Protocol):
+    """Additional method of an adapter whose request format, and so the parts that it accepts, depends on the model."""
+
+    def sends_to(self, model: ModelRow) -> tuple[frozenset[type[Part]], frozenset[str]]:
+        """Return the `sends` and the `echoes` for one model. Those of the adapter are the union over all models."""
         ...

@@ -28,6 +28,7 @@ from lm_deluge.errors import (
     ServerError,
 )
 from lm_deluge.wire.retry_after import find_wait, parse_retry_after
+from lm_deluge.wire.tolerant_json import NotJSONError, decode_json
 
 __all__ = ["add_headers", "classify_in_band", "classify_status"]
 
@@ -218,8 +219,8 @@ def _inferred_status(fields: Mapping[str, Any], words: Iterable[str]) -> int:
 
 def _parsed(body: bytes) -> Any:
     try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return decode_json(body)
+    except NotJSONError:
         return body.decode("utf-8", "replace")
 
 
