@@ -23,7 +23,7 @@ SILENT: list[Step] = [HEAD, HANG]
 MUTE: list[Step] = [HANG]  # no response head either
 TALKING: list[Step] = [HEAD, chunk(text("Hel")), HANG]
 BROKEN = plain("500 X", b"{}")
-PROMPT = "word " * 40  # 200 characters: 50 tokens
+PROMPT = "word " * 16  # 80 characters: 20 tokens
 
 
 def after(go: asyncio.Event, steps: list[Step]) -> list[Step]:

@@ -325,7 +325,9 @@ async def test_after_a_wrong_key_the_models_of_another_provider_take_the_call() 
     steps = (WRONG_KEY, answer(HELLO))
     models = ["gpt-4o", "gpt-4o-mini", "openrouter:meta/llama-4"]
     async with Loopback(*steps) as server, client_of(server) as _:
-        client = client_of(server, models)
+        providers = ("openai", "openrouter")
+        urls, keys = dict.fromkeys(providers, server.url), dict.fromkeys(providers, "test-key")
+        client = client_of(server, models, base_url=urls, api_key=keys)
         response = await client.stream("Hi", echo=None, prefer_model="gpt-4o")
         assert response.model_internal == "openrouter:meta/llama-4"
         assert len(server.requests) == 2

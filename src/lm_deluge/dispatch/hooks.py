@@ -16,7 +16,14 @@ from typing import Any
 from lm_deluge.errors import DelugeError, DispatchError
 from lm_deluge.response import APIResponse
 
-__all__ = ["ContainedHook", "failed_response", "is_interruption", "postprocess_response", "unexpected_error"]
+__all__ = [
+    "ContainedHook",
+    "failed_response",
+    "failure_of",
+    "is_interruption",
+    "postprocess_response",
+    "unexpected_error",
+]
 
 
 def is_interruption(error: BaseException, *, of_hook: bool = False) -> bool:
@@ -81,6 +88,21 @@ async def postprocess_response(response: APIResponse, postprocess: Callable[[API
         )
     response.error = failure
     return response
+
+
+async def failure_of(hook: Callable[..., Any], *arguments: Any) -> BaseException | None:
+    """Call a hook, which may be async; return what it raised, or None."""
+    is_awaited = False
+    try:
+        result = hook(*arguments)
+        if inspect.isawaitable(result):
+            is_awaited = True
+            await result
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) or (is_awaited and is_interruption(error, of_hook=True)):
+            raise
+        return error
+    return None
 
 
 class ContainedHook:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import inspect
 import secrets
 import time
 import warnings
@@ -37,7 +36,7 @@ from lm_deluge.dispatch.batch.provider.response import (
     build_failure,
     missing_error,
 )
-from lm_deluge.dispatch.hooks import is_interruption
+from lm_deluge.dispatch.hooks import failure_of
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.dispatch.journal.records import SubmittedBatch
 from lm_deluge.errors import (
@@ -430,13 +429,8 @@ class ProviderBatch:
         """Call `on_state`. An exception of the user's function must not end paid work."""
         if self._on_state is None:
             return
-        try:
-            result = self._on_state(name, state)
-            if inspect.isawaitable(result):
-                await result
-        except BaseException as error:
-            if is_interruption(error, of_hook=True):
-                raise
+        error = await failure_of(self._on_state, name, state)
+        if error is not None:
             self._on_state = None
             with suppress(Exception):  # warnings may be errors
                 warnings.warn(f"on_state raised {type(error).__name__}", RuntimeWarning, stacklevel=2)
