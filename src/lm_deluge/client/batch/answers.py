@@ -202,6 +202,7 @@ def _count(tracker: ProgressTracker, response: APIResponse) -> None:
 
 # With a journal
 
+_TURNS_TO_LEAVE = 10  # of the event loop, in which the last reference to the iterator of an abandoned run goes away
 _open_runs: dict[Path, asyncio.Task[Any]] = {}
 
 
@@ -215,7 +216,7 @@ async def _recorded(
 ) -> AsyncGenerator[_Indexed, None]:
     await _wait_for_abandoned(path)
     fingerprint = _fingerprint(dispatcher, options.call or CallOptions())
-    async with await Journal.open(path, fingerprint=fingerprint) as journal:
+    async with _opened(path, fingerprint) as journal:
         rows = JournaledRows(
             lambda: (dispatcher.runner(), partial(_spec_of, planner)),
             journal,
@@ -240,11 +241,38 @@ async def _recorded(
             raise failure
 
 
+@asynccontextmanager
+async def _opened(path: Path, fingerprint: str) -> AsyncIterator[Journal]:
+    """Open a journal, and close it after the block. A cancellation waits until the file is closed."""
+    loop = asyncio.get_running_loop()
+    opening = loop.create_task(Journal.open(path, fingerprint=fingerprint))
+    try:
+        journal = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        await asyncio.wait({opening})
+        if not opening.cancelled() and opening.exception() is None:
+            await opening.result().close()
+        raise
+    try:
+        yield journal
+    finally:
+        closing = loop.create_task(journal.close())
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            await asyncio.wait({closing})
+            raise
+
+
 async def _wait_for_abandoned(path: Path) -> None:
     """Wait until a run that was left has closed its journal; note the running task as the one that uses it."""
     other, own = _open_runs.get(path), asyncio.current_task()
-    if other is not None and other is not own and other.get_loop() is asyncio.get_running_loop() and other.cancelling():
-        await asyncio.wait({other})
+    if other is not None and other.get_loop() is asyncio.get_running_loop():
+        for _ in range(_TURNS_TO_LEAVE):
+            if not other.cancelling():
+                await asyncio.sleep(0)
+        if other.cancelling():
+            await asyncio.wait({other})
     if own is not None:
         _open_runs[path] = own
         own.add_done_callback(lambda task: _open_runs.pop(path) if _open_runs.get(path) is task else None)
