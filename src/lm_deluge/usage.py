@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from operator import attrgetter
 from typing import Any
 
@@ -44,6 +45,9 @@ class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         cache_read_audio_tokens: The part of `input_audio_tokens` that was read from the cache.
         output_audio_tokens: The part of the output that is audio.
         output_image_tokens: The part of the output that is images.
+        tool_uses: How often each of the provider's own tools was used that may have a price per use, for example
+            `{"web_search": 3}`.
+        region: The region that served the request, as the provider calls it, where prices depend on it; else None.
         service_tier: The tier that served the request as the provider calls it, for example `flex` or `priority`; None
             where prices do not depend on it.
         estimated: The counts are estimates from text lengths: the provider reported none, or the answer was cut off.
@@ -64,6 +68,8 @@ class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     cache_read_audio_tokens: int | None = None
     output_audio_tokens: int | None = None
     output_image_tokens: int | None = None
+    tool_uses: dict[str, int] = {}
+    region: str | None = None
     service_tier: str | None = None
     estimated: bool = False
     raw: dict[str, Any] | None = None
@@ -78,6 +84,8 @@ class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return Usage(
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
+            tool_uses=dict(Counter(self.tool_uses) + Counter(other.tool_uses)),
+            region=self.region if self.region == other.region else None,
             service_tier=self.service_tier if self.service_tier == other.service_tier else None,
             estimated=self.estimated or other.estimated,
             **parts,

@@ -51,6 +51,7 @@ OWN = {
     "cache": ("KEYWORD_ONLY", None),
     "prefer_model": ("KEYWORD_ONLY", None),
     "max_cost": ("KEYWORD_ONLY", None),
+    "priority": ("KEYWORD_ONLY", "interactive"),
 }
 
 

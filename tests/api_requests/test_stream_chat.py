@@ -145,8 +145,9 @@ async def test_an_error_before_the_first_delta_has_no_partial_answer() -> None:
 
 @pytest.mark.parametrize(("served", "rate"), [("flex", 0.5), ("default", 1.0), (None, 0.5)])
 async def test_it_costs_what_the_tier_costs_that_served_it(served: str | None, rate: float) -> None:
-    usage = data({"id": "c", "choices": [], "service_tier": served, "usage": {"prompt_tokens": 1_000_000}})
+    counts = {"prompt_tokens": 10**6, "completion_tokens": 2}
+    usage = data({"id": "c", "choices": [], "service_tier": served, "usage": counts})
     params = SamplingParams(service_tier="flex")
     async with Loopback(answer(text("Hello"), finish(), usage, DONE)) as server:
         *_, last = await items_of(server, model_name="gpt-5", sampling_params=params)
-    assert last.cost == pytest.approx(1.25 * rate)
+    assert last.cost == pytest.approx((1.25 + 2 * 10e-6) * rate)

@@ -10,12 +10,11 @@ import re
 from collections.abc import Callable
 from typing import ClassVar, Protocol
 
-import msgspec
-
 from lm_deluge.adapters.errors import classify_in_band
 from lm_deluge.errors import APIError, ContentTypeError, DelugeError, ProtocolError, ResponseLimitError, TruncatedError
 from lm_deluge.events import Event
 from lm_deluge.wire.sse import ServerSentEvent, SSEDecoder
+from lm_deluge.wire.tolerant_json import NotJSONError, decode_json
 
 __all__ = ["BodyDecoder", "Framing", "Payload", "in_band_error", "not_json"]
 
@@ -172,6 +171,10 @@ class BodyDecoder:
 
     def feed(self, data: bytes) -> list[Event]:
         """Decode the next bytes; return the events that they complete."""
+        events: list[Event] = []
+        if self._is_known and self._document is None:  # nearly all reads
+            self._run(data, events)
+            return events
         if not self._is_known:
             self._head = (self._head + data).lstrip(_BLANK)
             if not self._is_head_enough():
@@ -293,8 +296,8 @@ def not_json(frame: ServerSentEvent) -> ProtocolError:
 def in_band_error(frame: ServerSentEvent) -> APIError:
     """Return the error for a frame that contains an error object, in a response with status 200."""
     try:
-        payload = msgspec.json.decode(frame.text)
-    except (msgspec.DecodeError, RecursionError):
+        payload = decode_json(frame.data)
+    except NotJSONError:
         payload = frame.text
     error = classify_in_band(payload)
     error.billed = "maybe"

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
-import msgspec
+from lm_deluge.wire.tolerant_json import NotJSONError, decode_json
 
 __all__ = ["SNAPSHOT_DIFFERS", "StreamedText", "extend_json", "is_same_json", "joined", "warn_once"]
 
@@ -95,8 +95,8 @@ def agrees(pieces: Iterable[str], snapshot: str) -> bool:
 def is_same_json(text: str, snapshot: str) -> bool:
     """Whether two texts are the same JSON value, possibly with other whitespace or order of fields."""
     try:
-        return bool(msgspec.json.decode(text) == msgspec.json.decode(snapshot))
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return bool(decode_json(text) == decode_json(snapshot))
+    except (NotJSONError, RecursionError):
         return False
 
 

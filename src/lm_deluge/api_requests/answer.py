@@ -8,6 +8,7 @@ import msgspec
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.api_requests.response_stream import ResponseStream
+from lm_deluge.models.costs import request_cost, unpriced_tools
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
 from lm_deluge.usage import Usage, estimate_tokens
 
@@ -17,13 +18,16 @@ __all__ = ["build_answer", "build_stats", "build_usage", "settle_answer", "usage
 # least 100 ms for 20 tokens, and a shorter wait could be its normal time to the first token. A trade-off, not measured.
 _BUFFERED_AFTER_S, _BUFFERED_WITHIN_S, _BUFFERED_TOKENS = 2.0, 0.005, 20
 
+# A reported count below an eighth of the estimate is wrong: the text would have 32 characters per token, which only
+# long runs of one character have. Hosts that count nothing report 0, others only the tokens of the last chunk.
+_LOWEST_SHARE = 8
+
 
 def build_answer(attempt: ResponseStream, call: Call, stats: StreamStats) -> APIResponse:
     """Return the response so far. Its usage is reported or estimated: never None, never 0 for an answer with text."""
-    usage, price = build_usage(attempt), call.model.price
-    answer = settle_answer(
-        attempt.builder, call, usage, None if price is None else price.cost(usage, call.params.service_tier)
-    )
+    usage = build_usage(attempt)
+    cost = request_cost(call.model, call.provider, usage, tier=call.params.service_tier)
+    answer = settle_answer(attempt.builder, call, usage, cost)
     answer.status_code = attempt.head.status
     answer.request_id = attempt.request_id
     answer.stats = stats
@@ -48,6 +52,8 @@ def settle_answer(builder: ResponseBuilder, call: Call, usage: Usage, cost: floa
     answer.warnings = (*call.warnings, *answer.warnings)
     if served and requested.rpartition("/")[2] not in served and served not in requested:
         answer.warnings += ("other_model",)
+    if usage.tool_uses and cost is not None:
+        answer.warnings += tuple(f"cost_without_{tool}" for tool in unpriced_tools(call.model, call.provider, usage))
     return answer
 
 
@@ -83,21 +89,36 @@ def build_usage(attempt: ResponseStream) -> Usage:
 
 
 def usage_of(builder: ResponseBuilder, input_estimate: Callable[[], int]) -> Usage:
-    """Return the usage of a builder's events; `input_estimate` is called if the provider reported no usage."""
-    usage, least = builder.usage, _output_tokens(builder)
+    """Return the usage of a builder's events, with estimates in place of counts that are missing or too low.
+
+    Args:
+        builder: Has the events.
+        input_estimate: Returns the tokens of the prompt, estimated from its texts.
+    """
+    usage, output, least_input = builder.usage, _output_tokens(builder), input_estimate()
     if usage is None:
-        return Usage(input_tokens=input_estimate(), output_tokens=least, estimated=True)
-    if usage.output_tokens < least:
-        return msgspec.structs.replace(usage, output_tokens=least, estimated=True)
-    return usage
+        return Usage(input_tokens=least_input, output_tokens=output, estimated=True)
+    sent = usage.input_tokens if _is_plausible(usage.input_tokens, least_input) else least_input
+    if sent == usage.input_tokens and output <= usage.output_tokens:
+        return usage
+    return msgspec.structs.replace(
+        usage, input_tokens=sent, output_tokens=max(output, usage.output_tokens), estimated=True
+    )
+
+
+def _is_plausible(reported: int, estimate: int) -> bool:
+    """Whether a reported count may be right for a text with this estimate."""
+    return reported * _LOWEST_SHARE >= estimate
 
 
 def _output_tokens(builder: ResponseBuilder) -> int:
     """Return the generated tokens; some APIs report usage at the start of a stream, when there are hardly any."""
-    if builder.usage is not None and (builder.finished is not None or not builder.has_deltas):
-        return builder.usage.output_tokens
     estimate = estimate_tokens(builder.output_characters)
-    return estimate if builder.usage is None else max(estimate, builder.usage.output_tokens)
+    if builder.usage is None:
+        return estimate
+    reported = builder.usage.output_tokens
+    is_final = builder.finished is not None or not builder.has_deltas
+    return reported if is_final and _is_plausible(reported, estimate) else max(estimate, reported)
 
 
 def _was_buffered(attempt: ResponseStream, stats: StreamStats) -> bool:

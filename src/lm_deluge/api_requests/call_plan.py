@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from lm_deluge.adapters.adapter import Adapter, Call
 from lm_deluge.config import LocalCache, Secret, Timeouts
+from lm_deluge.hidden import HidingStruct
+from lm_deluge.models.costs import request_cost
 from lm_deluge.transport.base import Transport
 from lm_deluge.usage import Usage, estimate_tokens
 from lm_deluge.wire.http import HttpRequest
@@ -13,7 +13,7 @@ from lm_deluge.wire.http import HttpRequest
 __all__ = ["CallPlan"]
 
 
-class CallPlan(msgspec.Struct, frozen=True, kw_only=True):
+class CallPlan(HidingStruct, frozen=True, kw_only=True):
     """Everything that the requests of a call to one model need, complete before anything is sent."""
 
     adapter: Adapter
@@ -31,8 +31,8 @@ class CallPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     def cost(self, usage: Usage) -> float | None:
         """Return the cost of a usage in US dollars; None if the model has no price."""
-        price = self.call.model.price
-        return None if price is None else price.cost(usage, self.call.params.service_tier)
+        call = self.call
+        return request_cost(call.model, call.provider, usage, tier=call.params.service_tier)
 
     def least_cost(self) -> float:
         """Return the estimated cost of the prompt in US dollars; 0 if the model has no price."""

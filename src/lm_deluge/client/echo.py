@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Literal, TextIO
 
+from lm_deluge.client.notebook import CellText
 from lm_deluge.errors import ConfigurationError
 
 __all__ = ["Echo", "EchoWriter", "check_echo"]
@@ -28,8 +29,8 @@ def check_echo(echo: Echo) -> None:
 class EchoWriter:
     """Writes to an echo until it fails: it may be closed, missing, full, or a pipe that nothing reads."""
 
-    def __init__(self, echo: Echo) -> None:
-        self._file: TextIO | None = sys.stdout if isinstance(echo, str) else echo
+    def __init__(self, echo: Echo | CellText) -> None:
+        self._file: TextIO | CellText | None = sys.stdout if isinstance(echo, str) else echo
 
     def write(self, text: str) -> None:
         """Write a text at once. Characters that the file's encoding does not have are replaced."""

@@ -8,7 +8,16 @@ from typing import Any, Literal, TypedDict
 
 from lm_deluge.client.batch.progress_display import ProgressKind
 from lm_deluge.client.call_options import Tools
-from lm_deluge.config import CacheOption, OnBreak, PerProvider, PromptCache, ReasoningEffort, SamplingParams, Timeouts
+from lm_deluge.config import (
+    CacheOption,
+    OnBreak,
+    PerProvider,
+    Priority,
+    PromptCache,
+    ReasoningEffort,
+    SamplingParams,
+    Timeouts,
+)
 
 __all__ = [
     "AnswerKeywords",
@@ -54,6 +63,7 @@ class CallKeywords(ProviderBatchKeywords, total=False):
 
     prefer_model: str | None
     max_cost: float | None
+    priority: Priority | None
 
 
 class AnswerKeywords(SamplingKeywords, total=False):
@@ -63,6 +73,7 @@ class AnswerKeywords(SamplingKeywords, total=False):
     cache: PromptCache | None
     prefer_model: str | None
     max_cost: float | None
+    priority: Priority | None
     progress: ProgressKind | None
     ask_duplicates_once: bool
 
@@ -86,6 +97,7 @@ class ClientKeywords(SamplingKeywords, total=False):
     max_attempts: int
     on_break: OnBreak | None
     fallback: str | tuple[str, ...] | list[str]
+    fallback_on_context: bool
     hedge_after: float | str | None
     max_retry_after_s: float
     min_tokens_per_second: float | None

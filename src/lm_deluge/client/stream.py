@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from lm_deluge.client.batch.fed_iterator import AsyncOnly
 from lm_deluge.client.echo import Echo, EchoWriter, check_echo
+from lm_deluge.client.notebook import CellText, is_notebook
 from lm_deluge.dispatch.attempts.attempt import PendingRetry
 from lm_deluge.dispatch.attempts.call_stream import StreamCall
 from lm_deluge.dispatch.hooks import unexpected_error
@@ -148,7 +149,8 @@ class Stream(AsyncOnly, Coroutine[Any, Any, APIResponse]):
 
     async def _print(self) -> APIResponse:
         call = self._take()
-        writer = EchoWriter(self._echo)
+        cell = CellText() if isinstance(self._echo, str) and is_notebook() else None
+        writer = EchoWriter(self._echo if cell is None else cell)
         try:
             while events := await call.next_batch():
                 writer.write("".join([event.text for event in events if isinstance(event, _PRINTED)]))
@@ -159,6 +161,8 @@ class Stream(AsyncOnly, Coroutine[Any, Any, APIResponse]):
             raise _of_ours(error, call) from error
         finally:
             call.abort()
+            if cell is not None:
+                cell.close()
         return call.response()
 
     def __aiter__(self) -> AsyncIterator[str]:

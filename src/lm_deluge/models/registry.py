@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from lm_deluge.errors import ConfigurationError, UnknownModelError
+from lm_deluge.models.costs import check_prices
 from lm_deluge.models.rows import Capabilities, ModelRow, ProviderRow
 from lm_deluge.models.user_rows import read_user_rows
 
@@ -258,7 +259,7 @@ def register_model(row: ModelRow, *, replace: bool = False) -> None:
     """Add a model for this process, or with `replace=True` also replace one of the same id.
 
     Raises:
-        ConfigurationError: The id is taken.
+        ConfigurationError: The id is taken, or a price is negative, infinite or NaN.
         UnknownModelError: The provider of the row is unknown.
 
     Example:
@@ -266,6 +267,7 @@ def register_model(row: ModelRow, *, replace: bool = False) -> None:
         >>> client = LLMClient("mine")
     """
     find_provider(row.provider)
+    check_prices(row)
     if row.id in _registry().models and not replace:
         raise ConfigurationError(f"there is a model {row.id!r} already", hint=_TAKEN)
     _registry().models[row.id] = row

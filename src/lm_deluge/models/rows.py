@@ -7,11 +7,12 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from lm_deluge.errors import shown_url
+from lm_deluge.hidden import HidingStruct
 from lm_deluge.usage import Price
 
 CountsMaxTokens: TypeAlias = Literal["never", "until_end", "always"]
 
-__all__ = ["Capabilities", "CountsMaxTokens", "ModelRow", "ProviderRow", "Quirks", "UrlVariable"]
+__all__ = ["Capabilities", "CountsMaxTokens", "ModelRow", "ProviderRow", "Quirks", "ToolFee", "UrlVariable"]
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,6 +73,9 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         developer_role: The role `developer` is supported; otherwise such messages are sent as `system`.
         reasoning_field: The field of a message in which reasoning is sent back; `content`: as tags in the text; empty:
             reasoning is not sent back.
+        reasoning_required: Assistant messages with tool calls must have the reasoning field; it is sent empty if the
+            reasoning is unknown, as that of another model.
+        forces_tools_while_reasoning: `tool_choice` may force a tool call while the model reasons.
         prefill_echo: An answer that continues the last message repeats the text of that message at its start.
         think_tags: The text of answers starts with the reasoning, between `<think>` and `</think>`.
         effort_field: The field for `reasoning_effort`: the field of that name, an object `reasoning`, or one of the
@@ -86,6 +90,8 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     file_urls: bool = False
     developer_role: bool = True
     reasoning_field: Literal["", "reasoning_content", "reasoning", "content"] = ""
+    reasoning_required: bool = False
+    forces_tools_while_reasoning: bool = True
     prefill_echo: bool = False
     think_tags: bool = False
     effort_field: Literal["reasoning_effort", "reasoning", "thinking", "enable_thinking"] = "reasoning_effort"
@@ -109,7 +115,23 @@ class UrlVariable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     default: str = ""
 
 
-class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ToolFee(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a provider charges for the use of one of its own tools, in addition to tokens.
+
+    Attributes:
+        tool: The tool, as `Usage.tool_uses` names it.
+        usd: US dollars; 0: the tool costs tokens only.
+        per: A fee for each use, or one fee for each request that used the tool.
+        models: Start of the names of the models that the fee applies to; empty: all. The first fee that fits applies.
+    """
+
+    tool: str
+    usd: float
+    per: Literal["use", "request"] = "use"
+    models: str = ""
+
+
+class ProviderRow(HidingStruct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A provider that serves models: its address, its authentication and its wire API.
 
     Attributes:
@@ -136,6 +158,8 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             or unknown.
         counts_max_tokens: Whether rate limits count the maximum length of an answer instead of its real length:
             `never`, `until_end` (corrected at its end) or `always`.
+        tool_fees: Fees for the use of the provider's own tools.
+        region_factors: What all token prices are multiplied by, by the region that served the request.
         batch_api: Name of the API for batches that are answered within a day at half the price; empty: none.
         quirks: Differences from the wire API.
     """
@@ -146,17 +170,19 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     base_url: str
     base_url_env: tuple[str, ...] = ()
     key_env: tuple[str, ...] = ()
-    places: dict[str, UrlVariable] = {}
+    places: dict[str, UrlVariable] = {}  # noqa: RUF012 - msgspec copies it
     path: str = ""
     stream_path: str = ""
-    query: dict[str, str] = {}
-    headers: dict[str, str] = {}
+    query: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
+    headers: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
     auth: Literal["bearer", "header", "optional", "google", "sigv4", "none"] = "bearer"
     key_header: str = ""
     signs_for: str = ""
     opaque_as: str = ""
     prompt_cache: Literal["explicit", "automatic", "none"] = "none"
     counts_max_tokens: CountsMaxTokens = "never"
+    tool_fees: tuple[ToolFee, ...] = ()
+    region_factors: dict[str, float] = {}  # noqa: RUF012 - msgspec copies it
     batch_api: str = ""
     quirks: Quirks = Quirks()
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from lm_deluge.errors import ConfigurationError
+from lm_deluge.models.costs import check_prices
 from lm_deluge.models.rows import ModelRow, ProviderRow
 
 __all__ = ["read_user_rows"]
@@ -46,6 +47,7 @@ def read_user_rows(
         row = _row(ModelRow, models.get(name), {**usual, **table}, name, where)
         if row.provider not in providers and row.provider not in own_providers:
             raise ConfigurationError(f"{where}.provider: there is no provider {row.provider!r}")
+        check_prices(row)
         own_models[name] = row
     return own_providers, own_models
 

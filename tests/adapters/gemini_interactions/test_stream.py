@@ -286,6 +286,25 @@ def test_an_answer_goes_back_as_it_was() -> None:
     assert build_call(find_model(MODEL), conversation).warnings == ()
 
 
+def test_pieces_of_a_server_tool_are_joined() -> None:
+    deltas = [
+        {"type": "code", "result": "a", "list": [1], "object": {"x": 1}, "late": None, "odd": "t"},
+        {"type": "code", "result": "b", "list": [2], "object": {"y": 2}, "late": "c", "odd": 5},
+        {"type": "code", "result": "c", "list": [3], "object": {"x": 3}, "late": "d", "odd": "u"},
+    ]
+    body = sse(created(), *step(0, "code_execution_result", *deltas, call_id="c"), completed())
+    (found,) = [event for event in events_of(body) if isinstance(event, ProviderPart)]
+    assert found.data == {
+        "type": "code_execution_result",
+        "call_id": "c",
+        "result": "abc",
+        "list": [1, 2, 3],
+        "object": {"x": 3, "y": 2},
+        "late": "cd",
+        "odd": "u",
+    }
+
+
 # Steps that the completed interaction repeats, by the rule of all APIs.
 
 CALL_STEP = {"type": "function_call", "id": "c1", "name": "weather", "arguments": {"city": "Roma"}}

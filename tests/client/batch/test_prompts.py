@@ -18,12 +18,12 @@ from lm_deluge.client.batch.prompts import run_call
 from lm_deluge.client.call_options import CallOptions
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import (
-    AuthenticationError,
     BadRequestError,
     BudgetError,
     ConfigurationError,
     ConnectError,
     InvalidPromptError,
+    PermissionDeniedError,
     RateLimitError,
     StreamConsumedError,
 )
@@ -132,7 +132,7 @@ async def test_a_prompt_that_fits_no_limit_fails_at_once() -> None:
 async def test_another_model_takes_what_one_cannot() -> None:
     def script(request) -> Script:
         if request.model == "gpt-4o":
-            raise AuthenticationError("Not with this key.", status_code=401)
+            raise PermissionDeniedError("Not with this key.", status_code=403)
         return echo(request)
 
     async with Simulator(script) as sim, client_of(sim, ["gpt-4o", "gpt-4o-mini"]) as client:
@@ -287,6 +287,21 @@ async def test_one_refusal_under_many_calls_closes_the_gate_once() -> None:
     assert sim.stats.requests == 41
 
 
+async def test_a_display_that_fails_does_not_end_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+
+    def fail(*_args: object) -> None:
+        shown.append(1)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("lm_deluge.client.batch.progress_display._None.show", fail)
+    monkeypatch.setattr("lm_deluge.client.batch.progress_display._None.close", fail)
+    async with Simulator(echo) as sim, client_of(sim) as client:
+        responses = await client.process_prompts_async(["q"] * 50)
+    assert [response.completion for response in responses] == ["answer to q"] * 50
+    assert shown
+
+
 async def test_what_is_no_error_of_ours_is_an_error_of_its_call() -> None:
     async with Simulator(echo) as sim, client_of(sim) as client:
         spec = client.dispatcher.planner(CallOptions()).collected("q")
@@ -298,7 +313,7 @@ async def test_what_is_no_error_of_ours_is_an_error_of_its_call() -> None:
         failing = msgspec.structs.replace(spec, planner=Failing(), plans={})
         response = await run_call(failing, client.dispatcher.runner)
         assert str(response.error) == (
-            "the call raised ZeroDivisionError (may be billed). It is the __cause__ of this error."
+            "an unexpected ZeroDivisionError ended the call (may be billed). It is the __cause__ of this error."
         )
         assert isinstance(response.error.__cause__, ZeroDivisionError)
         assert (await client.process_prompts_async(["q"]))[0].completion == "answer to q"

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from lm_deluge.adapters.token_counts import build_usage, read_count
 from lm_deluge.usage import Usage
 
 __all__ = ["read_converse_usage", "read_metrics"]
 
 
-def read_converse_usage(raw: dict[str, Any]) -> Usage:
-    """Return the `Usage` of a usage object of Converse or Nova."""
+def read_converse_usage(raw: dict[str, Any]) -> Usage | None:
+    """Return the `Usage` of a usage object of Converse or Nova; None if it has no counts."""
     read = _count(raw, "cacheReadInputTokens")
     written = _count(raw, "cacheWriteInputTokens")
     read = _count_unless_zero(raw, "cacheReadInputTokenCount") if read is None else read
@@ -21,20 +22,23 @@ def read_converse_usage(raw: dict[str, Any]) -> Usage:
     return _usage(_count(raw, "inputTokens"), _count(raw, "outputTokens"), read, written, raw)
 
 
-def read_metrics(raw: dict[str, Any]) -> Usage:
-    """Return the `Usage` of `amazon-bedrock-invocationMetrics`."""
+def read_metrics(raw: dict[str, Any]) -> Usage | None:
+    """Return the `Usage` of `amazon-bedrock-invocationMetrics`; None if they have no counts."""
     read = _count_unless_zero(raw, "cacheReadInputTokenCount")
     written = _count_unless_zero(raw, "cacheWriteInputTokenCount")
     return _usage(_count(raw, "inputTokenCount"), _count(raw, "outputTokenCount"), read, written, raw)
 
 
-def _usage(sent: int | None, output: int | None, read: int | None, written: int | None, raw: dict[str, Any]) -> Usage:
-    return Usage(
-        input_tokens=(sent or 0) + (read or 0) + (written or 0),
-        output_tokens=output or 0,
+def _usage(
+    sent: int | None, output: int | None, read: int | None, written: int | None, raw: dict[str, Any]
+) -> Usage | None:
+    return build_usage(
+        raw,
+        None if sent is None and not (read or written) else (sent or 0) + (read or 0) + (written or 0),
+        output,
+        raw.get("totalTokens"),
         cache_read_tokens=read,
         cache_write_tokens=written,
-        raw=raw,
     )
 
 
@@ -44,7 +48,4 @@ def _count_unless_zero(raw: dict[str, Any], name: str) -> int | None:
 
 
 def _count(raw: dict[str, Any], name: str) -> int | None:
-    value = raw.get(name)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return read_count(raw.get(name))

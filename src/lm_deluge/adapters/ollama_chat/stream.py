@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from lm_deluge.adapters.body_decoder import in_band_error, not_json
+from lm_deluge.adapters.payload_state import PayloadState
+from lm_deluge.adapters.token_counts import add_usage, build_usage, read_count
 from lm_deluge.adapters.tool_call_fragments import KeyedCalls
-from lm_deluge.errors import ProtocolError
 from lm_deluge.events import (
     Event,
     FinishReason,
@@ -20,10 +21,8 @@ from lm_deluge.events import (
     ResponseStarted,
     TextDelta,
     TokenLogprob,
-    UsageReported,
 )
 from lm_deluge.prompt.media import sniff_media_type
-from lm_deluge.usage import Usage
 from lm_deluge.wire.sse import ServerSentEvent
 from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder
 
@@ -72,16 +71,22 @@ _COUNTED = (
     "eval_duration",
 )
 
-# `load` and `unload` answer a request without messages.
-_FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "load": "stop", "unload": "stop"}
+# `load` and `unload` answer a request without messages. `tool_calls` is of servers that imitate Ollama, which itself
+# sends `stop` after tool calls.
+_FINISH_REASONS: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "load": "stop",
+    "unload": "stop",
+}
 
 
-class OllamaPayload:
+class OllamaPayload(PayloadState):
     """State machine for one stream of lines. The line with `done` is the terminal event."""
 
     def __init__(self) -> None:
-        self.is_finished = False
-        self.ignored = 0
+        super().__init__()
         self._is_started = False
         self._calls = KeyedCalls()
 
@@ -101,23 +106,14 @@ class OllamaPayload:
             self.ignored += 1
             return
         try:
-            line = _DECODER.decode(frame.data)
+            line = _DECODER.decode(frame.data, self)
         except NotJSONError:
             raise not_json(frame) from None
         if line is None:
-            self.ignored += 1
-        elif line.error:
+            return
+        if line.error:
             raise in_band_error(frame)
-        else:
-            self._add_line(line, events)
-
-    def maybe_handle_tail(self, frame: ServerSentEvent, events: list[Event]) -> None:
-        """Decode the unterminated last line if it is complete JSON; else count it as ignored."""
-        try:
-            msgspec.json.decode(frame.text)
-            self.handle(frame, events)
-        except (ProtocolError, msgspec.DecodeError, RecursionError):
-            self.ignored += 1
+        self._add_line(line, events)
 
     def finish(self, events: list[Event]) -> None:
         """Do nothing: the line with `done` has closed the response."""
@@ -159,12 +155,8 @@ class OllamaPayload:
         counted = {name: getattr(line, name) for name in _COUNTED if getattr(line, name) is not None}
         if line.prompt_eval_count is not None or line.eval_count is not None:
             # Ollama omits counts of zero.
-            usage = Usage(
-                input_tokens=max(line.prompt_eval_count or 0, 0),
-                output_tokens=max(line.eval_count or 0, 0),
-                raw=counted,
-            )
-            events.append(UsageReported(usage))
+            counts = (read_count(count or 0) for count in (line.prompt_eval_count, line.eval_count))
+            add_usage(build_usage(counted, *counts), events)
         warnings = []
         reason = _FINISH_REASONS.get(line.done_reason or "")
         if reason is None:
@@ -172,7 +164,7 @@ class OllamaPayload:
         if reason in (None, "stop"):
             # Ollama has no finish reason for tool calls.
             reason = "tool_calls" if self._calls.has_calls else "stop"
-        events.append(ResponseFinished(reason, line.done_reason or None, tuple(warnings)))
+        events.append(ResponseFinished(reason, line.done_reason or None, (*warnings, *self.type_warnings())))
 
 
 def _image_type(data: str) -> str:

@@ -13,7 +13,14 @@ from typing import Any
 from lm_deluge.adapters.openai_responses.frames import Piece, Source
 from lm_deluge.adapters.openai_responses.items import opaque_of
 from lm_deluge.adapters.openai_responses.output_items import OutputItem, OutputItems, TextPiece
-from lm_deluge.adapters.openai_responses.pieces import ARGUMENTS, arguments_of, content_of, pieces_of, string_of
+from lm_deluge.adapters.openai_responses.pieces import (
+    ARGUMENTS,
+    arguments_of,
+    content_of,
+    pieces_of,
+    report_wrong_types,
+    string_of,
+)
 from lm_deluge.adapters.snapshot import extend_json, is_same_json, joined, rest_of
 from lm_deluge.adapters.tool_call_fragments import KeyedCalls, parse_arguments
 from lm_deluge.events import (
@@ -26,12 +33,13 @@ from lm_deluge.events import (
     TextDelta,
     TokenLogprob,
 )
-from lm_deluge.wire.tolerant_json import convert_tolerantly
+from lm_deluge.wire.tolerant_json import SkipReport, convert_tolerantly
 
 __all__ = ["ResponseOutput"]
 
 JSON = dict[str, Any]
 _WITH_TEXT = ("message", "reasoning")
+_IDENTITY = ("type", "file_id", "index")  # fields that distinguish citations, beside those of `Source`
 # For a finished piece: the streamed piece or None, the offset in it, and the text that was not streamed; None if the
 # finished and the streamed text disagree.
 _Plan = tuple[TextPiece | None, int, str | None]
@@ -46,6 +54,7 @@ class ResponseOutput:
         calls: Receives the tool calls; their keys are the items.
         start: Appends `ResponseStarted` if it is missing. Called before each event.
         ignore: Counts an event that could not be used or has no new content.
+        report: Gets the values that are omitted because of their type.
 
     Attributes:
         has_refusal: Whether there is a refusal.
@@ -58,6 +67,7 @@ class ResponseOutput:
         calls: KeyedCalls,
         start: Callable[[list[Event]], None],
         ignore: Callable[[], None],
+        report: SkipReport,
     ) -> None:
         self.has_refusal = False
         self.differs = False
@@ -66,6 +76,7 @@ class ResponseOutput:
         self._calls = calls
         self._start = start
         self._ignore = ignore
+        self._report = report
         self._length = 0  # characters of the response's text
         self._sources: set[tuple[Any, ...]] = set()
         self._last: OutputItem | None = None  # the item of the last event
@@ -213,14 +224,13 @@ class ResponseOutput:
             self._cite(start, raw, events)
 
     def _cite(self, first: int, raw: Any, events: list[Event]) -> None:
-        source = convert_tolerantly(raw, Source)
+        source = convert_tolerantly(raw, Source, self._report)
         if source is None:
-            self._ignore()
             return
         # The API's offsets are relative to the piece, ours to the text of the response.
-        start, end = (None if index is None else index + first for index in (source.start_index, source.end_index))
-        names = ("type", "file_id", "url", "title", "filename", "index")
-        identity = (first, start, end, *(str(raw.get(name)) for name in names))
+        start = None if source.start_index is None else source.start_index + first
+        end = None if source.end_index is None else source.end_index + first
+        identity = (first, start, end, source.url, source.title, source.filename, *map(str, map(raw.get, _IDENTITY)))
         if identity not in self._sources:
             self._sources.add(identity)
             self._start(events)
@@ -294,6 +304,7 @@ class ResponseOutput:
 
     def begin(self, index: int | None, data: JSON, events: list[Event]) -> None:
         """Start an item."""
+        report_wrong_types(data, self._report)
         self._start(events)
         item = self.items.begin(index, data)
         if item.held is None and not item.is_done:
@@ -303,12 +314,19 @@ class ResponseOutput:
 
     def end(self, index: int | None, data: JSON, events: list[Event]) -> None:
         """Reconcile a finished item."""
+        report_wrong_types(data, self._report)
         self._start(events)
         self._settle(self.items.end(index, data), data, events)
 
     def end_all(self, output: list[Any], events: list[Event], *, is_last: bool) -> None:
         """Reconcile the items of the last event; with `is_last`, complete the items that no event finished."""
-        items = [data for data in output if isinstance(data, dict)]
+        items = []
+        for data in output:
+            if isinstance(data, dict):
+                report_wrong_types(data, self._report)
+                items.append(data)
+            else:
+                self._report.skip_value(data)
         for position, (found, data) in enumerate(self.items.match(items)):
             item = self.items.identify(found, position, data)
             self._settle(item, data, events, is_last=is_last)

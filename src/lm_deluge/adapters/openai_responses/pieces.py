@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from lm_deluge.adapters.openai_responses.frames import Piece
-from lm_deluge.wire.tolerant_json import convert_tolerantly
+from lm_deluge.wire.tolerant_json import SkipReport, convert_tolerantly
 
-__all__ = ["ARGUMENTS", "arguments_of", "content_of", "field_of", "pieces_of", "string_of"]
+__all__ = ["ARGUMENTS", "arguments_of", "content_of", "field_of", "pieces_of", "report_wrong_types", "string_of"]
 
 # Types of items that are tool calls for the client, with the field that contains their arguments.
 ARGUMENTS = {"function_call": "arguments", "custom_tool_call": "input"}
@@ -50,3 +50,20 @@ def pieces_of(data: dict[str, Any]) -> list[tuple[str, int, Piece]]:
                 field = {"summary": "summary", "content": "reasoning"}[name] if is_reasoning else field_of(piece)
                 found.append((field, index, piece))
     return found
+
+
+def report_wrong_types(data: dict[str, Any], report: SkipReport) -> None:
+    """Report the values of an item that cannot be read because of their type. Items of other kinds are kept whole."""
+    if data.get("type") not in ("message", "reasoning", *ARGUMENTS):
+        return
+    for name in ("id", "call_id", "name", "arguments", "input"):
+        value = data.get(name)
+        if not isinstance(value, str | None) and not (name == "arguments" and isinstance(value, dict)):
+            report.skip_value(value)
+    for name in ("summary", "content"):
+        raw_pieces = data.get(name)
+        if isinstance(raw_pieces, list):
+            for raw in raw_pieces:
+                convert_tolerantly(raw, Piece, report)
+        elif raw_pieces is not None:
+            report.skip_value(raw_pieces)

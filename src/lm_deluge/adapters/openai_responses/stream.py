@@ -18,10 +18,12 @@ from lm_deluge.adapters.openai_responses.frames import Delta, ItemEvent, Piece, 
 from lm_deluge.adapters.openai_responses.output import ResponseOutput
 from lm_deluge.adapters.openai_responses.output_items import OutputItem, TextPiece
 from lm_deluge.adapters.openai_responses.pieces import field_of
+from lm_deluge.adapters.openai_responses.tool_uses import count_tool_uses
 from lm_deluge.adapters.snapshot import SNAPSHOT_DIFFERS
+from lm_deluge.adapters.token_counts import add_usage
 from lm_deluge.adapters.typed_payload import Handlers, TypedPayload
 from lm_deluge.errors import APIError
-from lm_deluge.events import Event, FinishReason, UsageReported
+from lm_deluge.events import Event, FinishReason
 from lm_deluge.wire.sse import ServerSentEvent
 from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_tolerantly
 
@@ -56,7 +58,7 @@ class ResponsesPayload(TypedPayload):
         self.failure: APIError | None = None
         self._resumed_after: int | None = None  # in a resumed stream: events up to this number are decoded already
         self._incomplete_reason: str | None = None
-        self._output = ResponseOutput(provider, self.calls, self.start, self._ignore)
+        self._output = ResponseOutput(provider, self.calls, self.start, self._ignore, self)
         # Where the last text delta belongs, and its address: nearly all deltas have the address of the one before.
         self._address: tuple[int | None, str | None, int | None] | None = None
         self._piece: TextPiece | None = None
@@ -85,7 +87,7 @@ class ResponsesPayload(TypedPayload):
 
     def handle_document(self, body: bytes, events: list[Event]) -> None:
         """Decode a plain response. It has the same structure as the response in the last event of a stream."""
-        response = _DOCUMENT.decode(body)
+        response = _DOCUMENT.decode(body, self)
         if response is not None:
             _ENDS.get(response.status or "", ResponsesPayload._skip)(self, response, events)
         if self.failure is not None:
@@ -135,8 +137,10 @@ class ResponsesPayload(TypedPayload):
         self.end(events)
 
     def _add_usage(self, response: Response, events: list[Event]) -> None:
-        if response.usage:
-            events.append(UsageReported(read_usage(response.usage, response.service_tier)))
+        usage = read_usage(response.usage, response.service_tier) if response.usage else None
+        if usage is not None and not usage.tool_uses:
+            usage = msgspec.structs.replace(usage, tool_uses=count_tool_uses(response.output or []))
+        add_usage(usage, events)
 
     def _fail(self, response: Response, events: list[Event]) -> None:
         self._output.end_all(response.output or [], events, is_last=False)
@@ -197,7 +201,7 @@ class ResponsesPayload(TypedPayload):
 
     def end_summary_part(self, event: Delta, events: list[Event]) -> None:
         """Decode a finished part of the reasoning summary, as an object."""
-        part = convert_tolerantly(event.part, Piece)
+        part = convert_tolerantly(event.part, Piece, self)
         if part is not None:
             self._end_piece(event, Piece("summary_text", part.text), event.summary_index, events, "part")
 
@@ -211,7 +215,7 @@ class ResponsesPayload(TypedPayload):
 
     def end_part(self, event: Delta, events: list[Event]) -> None:
         """Decode a finished piece of a message or of reasoning."""
-        piece = convert_tolerantly(event.part, Piece)
+        piece = convert_tolerantly(event.part, Piece, self)
         if piece is not None:
             self._end_piece(event, piece, event.content_index, events, "part")
 

@@ -23,7 +23,7 @@ import msgspec
 from lm_deluge.api_requests.request import to_schema, to_tools
 from lm_deluge.client.batch.fed_iterator import FedIterator
 from lm_deluge.client.batch.journaled import JournaledRows, is_due
-from lm_deluge.client.batch.progress_display import Progress
+from lm_deluge.client.batch.progress_display import Progress, shown
 from lm_deluge.client.batch.prompts import Deduplicator, run_one, run_windowed, window_of
 from lm_deluge.client.call_options import CallOptions
 from lm_deluge.client.dispatcher import CallPlanner, Dispatcher
@@ -35,7 +35,7 @@ from lm_deluge.dispatch.hooks import ContainedHook, unexpected_error
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.dispatch.journal.records import fingerprint_of
 from lm_deluge.errors import ConfigurationError, DelugeError
-from lm_deluge.prompt.conversation import Conversation, to_conversation
+from lm_deluge.prompt.conversation import Conversation, check_prompts, to_conversation
 from lm_deluge.response import APIResponse
 
 __all__ = ["AnswerId", "AnswerOptions", "start_answers"]
@@ -44,7 +44,6 @@ AnswerId: TypeAlias = Any
 """The id of an answer: the index of its prompt, or the id that the user gave it."""
 _Indexed: TypeAlias = tuple[int, APIResponse]
 
-_FIRST_AFTER_S = 1.0  # soon enough for a user, and a batch that ends earlier is shown once
 _DIGEST_DIGITS = 16  # of a prompt's hash: 64 bits tell two prompts with the same id apart
 
 
@@ -79,8 +78,9 @@ def start_answers(
 
     Raises:
         ConfigurationError: The number of ids is wrong, or two are equal.
+        InvalidPromptError: `prompts` is a single prompt.
     """
-    names = _Names(prompts, ids)
+    names = _Names(check_prompts(prompts), ids)
     planner = dispatcher.planner(options.call)
     total = len(prompts) if isinstance(prompts, Sized) else None
     feed = partial(_feed, dispatcher, planner, names, ProgressTracker(total), options)
@@ -144,7 +144,7 @@ async def _feed(
     def snapshot() -> BatchProgress:
         return tracker.progress(time.monotonic(), waiting=runner.waiting, limited_by=runner.limited_by)
 
-    async with _shown(options.progress, snapshot):
+    async with shown(options.progress, snapshot):
         answers = (
             _unrecorded(dispatcher, planner, names, tracker, options)
             if options.journal is None
@@ -155,24 +155,6 @@ async def _feed(
                 response.id = index
                 await put([(names.pop(index), response)])
         tracker.total = tracker.done
-
-
-@asynccontextmanager
-async def _shown(progress: Progress, snapshot: Callable[[], BatchProgress]) -> AsyncIterator[None]:
-    """Show the progress from time to time, and its end after the block. A display that fails ends alone."""
-    show = ContainedHook(lambda: progress.show(snapshot()), None)
-
-    async def tick() -> None:
-        await asyncio.sleep(min(progress.every_s, _FIRST_AFTER_S))
-        while show():  # noqa: ASYNC110 - a display is drawn by time, not by event
-            await asyncio.sleep(progress.every_s)
-
-    ticking = asyncio.get_running_loop().create_task(tick())
-    try:
-        yield
-    finally:
-        ticking.cancel()
-        ContainedHook(lambda: progress.close(snapshot()), None)()
 
 
 async def _unrecorded(
@@ -373,7 +355,7 @@ def _row_of(index: int, own: str, prompt: Any) -> BatchRow:
 
 
 def _error_of(error: Exception) -> DelugeError:
-    return unexpected_error(error, "the prompt")
+    return unexpected_error(error)
 
 
 def _digest_of(conversation: Conversation) -> str:

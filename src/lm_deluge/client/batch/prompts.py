@@ -22,7 +22,7 @@ from lm_deluge.dispatch.hooks import failed_response, is_interruption, postproce
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import DispatchError, StreamConsumedError
 from lm_deluge.events import Event, ResponseFinished, ResponseStarted
-from lm_deluge.prompt.conversation import to_conversation
+from lm_deluge.prompt.conversation import check_prompts, to_conversation
 from lm_deluge.response import APIResponse
 
 __all__ = ["Deduplicator", "EventMerger", "run_call", "run_one", "run_windowed", "window_of"]
@@ -52,7 +52,7 @@ def run_one(
     try:
         spec = make(prompt)
     except Exception as error:  # noqa: BLE001 - a prompt may be any object of the user
-        return _failed(unexpected_error(error, "the prompt"))
+        return _failed(unexpected_error(error))
     return run_call(spec, find_runner, on_events)
 
 
@@ -122,7 +122,7 @@ class Deduplicator:
         try:
             conversation = to_conversation(prompt)
         except Exception as error:  # noqa: BLE001 - as in `run_one`
-            return APIResponse(error=unexpected_error(error, "the prompt"))
+            return APIResponse(error=unexpected_error(error))
         first = self._duplicates.first(index, conversation)
         if first != index:
             answer = self._answers[first]
@@ -223,7 +223,7 @@ class EventMerger(AsyncOnly):
     def __init__(self, start: Start, prompts: Iterable[Any], *, most_at_once: int | None) -> None:
         self.responses: dict[int, APIResponse] = {}
         self._start = start
-        self._prompts = prompts
+        self._prompts = check_prompts(prompts)
         self._window = window_of(most_at_once)
         # One batch of events per stream: with fewer, a turn of the event loop would serve few of thousands of streams.
         self._max_queued = max(_MIN_QUEUED_BATCHES, self._window // _WAITING_PER_SLOT)

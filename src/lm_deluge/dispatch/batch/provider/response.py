@@ -7,14 +7,15 @@ from typing import NamedTuple
 import msgspec
 
 from lm_deluge.adapters.adapter import Adapter, Call
-from lm_deluge.adapters.batch_api import BatchResult
+from lm_deluge.adapters.batch_api import BatchResult, BatchState, batch_ended
 from lm_deluge.api_requests.answer import settle_answer, usage_of
-from lm_deluge.errors import DelugeError
+from lm_deluge.errors import APIError, DelugeError
+from lm_deluge.models.costs import request_cost
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
 from lm_deluge.usage import estimate_tokens
 
-__all__ = ["BatchedCall", "build_batched_answer", "build_failure"]
+__all__ = ["BatchedCall", "build_batched_answer", "build_failure", "missing_error"]
 
 _HTTP_OK = 200  # the status of an answered request, in the results of each batch API
 _NO_PROMPT = Conversation()
@@ -47,8 +48,8 @@ def build_batched_answer(adapter: Adapter, batched: BatchedCall, result: BatchRe
         error.billed = "maybe"
         return build_failure(batched, error, result.request_id, attempt=attempt)
     usage = usage_of(builder, lambda: estimate_tokens(batched.text_length))
-    price = batched.call.model.price
-    answer = settle_answer(builder, batched.call, usage, None if price is None else price.batch_cost(usage))
+    cost = request_cost(batched.call.model, batched.call.provider, usage, is_batch=True)
+    answer = settle_answer(builder, batched.call, usage, cost)
     answer.status_code = result.status
     answer.request_id = result.request_id
     answer.stats = StreamStats(attempts=attempt, bytes_received=len(result.body), output_tokens=usage.output_tokens)
@@ -68,3 +69,14 @@ def build_failure(
         request_id=error.request_id,
         stats=StreamStats(attempts=attempt),
     )
+
+
+def missing_error(state: BatchState) -> APIError:
+    """Return the error of a call that has no answer in the results of a batch."""
+    if state.error is not None:
+        return state.error
+    if state.phase in ("expired", "cancelled"):
+        return batch_ended(
+            f"{'expired' if state.phase == 'expired' else 'was cancelled'} without an answer", state.phase
+        )
+    return batch_ended("ended without a result for this request", "missing")

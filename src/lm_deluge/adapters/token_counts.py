@@ -1,0 +1,82 @@
+"""Validate the token counts that providers report. Every adapter builds its `Usage` here, before anything is summed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lm_deluge.events import Event, UsageReported
+from lm_deluge.usage import Usage
+
+__all__ = ["MOST_TOKENS", "add_usage", "build_usage", "read_count", "read_tool_uses"]
+
+MOST_TOKENS = 2**53
+"""Larger integers are not exact in many JSON implementations (RFC 8259, section 6); no answer has so many tokens."""
+_MOST_DIGITS = 16  # of MOST_TOKENS
+
+
+def read_count(value: Any) -> int | None:
+    """Return a count, or None if the value is none: negative, fractional, above `MOST_TOKENS` or no number.
+
+    Some hosts report counts as floats (Cohere) or as text (proxies that pass headers on).
+    """
+    if value is None or type(value) is int:  # nearly all
+        return value if value is not None and 0 <= value <= MOST_TOKENS else None
+    if isinstance(value, str):
+        if not (len(value) <= _MOST_DIGITS and value.isascii() and value.isdigit()):
+            return None
+        value = int(value)
+    elif isinstance(value, float):
+        if not value.is_integer():
+            return None
+        value = int(value) if abs(value) <= MOST_TOKENS else -1
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
+
+
+def build_usage(
+    raw: dict[str, Any], input_tokens: int | None, output_tokens: int | None, total: Any = None, **others: Any
+) -> Usage | None:
+    """Return the `Usage` of a provider's usage object, or None if it has neither an input nor an output count.
+
+    A count that is missing is derived from the total; without a total the usage is marked as estimated, and
+    `api_requests.answer` estimates the count from the texts.
+
+    Args:
+        raw: The provider's usage object.
+        input_tokens: All tokens of the prompt, as `read_count` returned them.
+        output_tokens: All generated tokens, as `read_count` returned them.
+        total: The provider's total, as it was sent.
+        others: Other fields of `Usage`.
+    """
+    if input_tokens is None and output_tokens is None:
+        return None
+    is_partial = False
+    if input_tokens is None or output_tokens is None:
+        rest = _rest(read_count(total), input_tokens if output_tokens is None else output_tokens)
+        is_partial = rest is None
+        input_tokens = rest or 0 if input_tokens is None else input_tokens
+        output_tokens = rest or 0 if output_tokens is None else output_tokens
+    return Usage(input_tokens=input_tokens, output_tokens=output_tokens, estimated=is_partial, raw=raw, **others)
+
+
+def _rest(total: int | None, known: int | None) -> int | None:
+    return None if total is None or known is None or total < known else total - known
+
+
+def add_usage(usage: Usage | None, events: list[Event]) -> None:
+    """Append the event of a usage, if there is one."""
+    if usage is not None:
+        events.append(UsageReported(usage))
+
+
+def read_tool_uses(raw: Any, suffix: str) -> dict[str, int]:
+    """Return how often each of the provider's own tools was used, from an object with counts by name.
+
+    Args:
+        raw: The object, or anything else if the provider sent none.
+        suffix: What follows the tool's name in the names of the object, for example `_requests`.
+    """
+    if not isinstance(raw, Mapping):
+        return {}
+    counts = {str(name).removesuffix(suffix): read_count(value) for name, value in raw.items()}
+    return {name: count for name, count in counts.items() if count}
