@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from lm_deluge import Conversation, LLMClient
 from lm_deluge.errors import ConfigurationError, DelugeError
+from lm_deluge.models import registry
 from lm_deluge.models.registry import find_model, find_provider, register_model, register_provider
 from lm_deluge.models.rows import ModelRow, ProviderRow
 from lm_deluge.simulator import Simulator
@@ -23,7 +25,7 @@ URL = "http://127.0.0.1:9/v1"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _own_rows() -> None:
+def _own_rows() -> Iterator[None]:
     """Rows as users register them: a host of their own, and another host that claims OpenAI's key variable."""
     own = {"otel_name": "openai", "adapter": "openai-chat", "quirks": find_provider("openai").quirks}
     register_provider(
@@ -33,6 +35,8 @@ def _own_rows() -> None:
         ProviderRow(id="claims", base_url="http://claims.test/v1", key_env=("OPENAI_API_KEY",), **own), replace=True
     )
     register_model(ModelRow(id="own-model", name="m", provider="own"), replace=True)
+    yield
+    registry._registry.cache_clear()  # other tests compare the registry with its files
 
 
 REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {

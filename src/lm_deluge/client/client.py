@@ -127,9 +127,8 @@ class LLMClient:
             ...     print(token, end="", flush=True)
         """
         own = None if priority == "interactive" else priority
-        options = CallOptions(tools, sampling_params, output, cache, prefer_model, max_cost, own).with_sampling(
-            sampling, also=_STREAM_KEYWORDS
-        )
+        options = CallOptions(tools, sampling_params, output, cache, prefer_model, max_cost, own)
+        options = options.with_sampling(sampling, also=_STREAM_KEYWORDS)
         return Stream(self._call(prompt, options), echo)
 
     def stream_sync(
@@ -173,7 +172,8 @@ class LLMClient:
         """
         own = None if priority == "interactive" else priority
         options = CallOptions(tools, sampling_params, output, cache, prefer_model, max_cost, own)
-        return SyncStream(Stream(self._call(prompt, options.with_sampling(sampling)), None))
+        options = options.with_sampling(sampling)
+        return SyncStream(Stream(self._call(prompt, options), None))
 
     def answers(
         self,

@@ -44,12 +44,14 @@ def unexpected_error(error: BaseException, what: str = "the call") -> DelugeErro
 
     Args:
         error: The exception. Its message may contain the prompt, so only its class is named.
-        what: What raised it.
+        what: What it ended.
     """
     if isinstance(error, DelugeError):
         return error
     name = type(error).__name__
-    failure = DispatchError(f"{what} raised {name}", hint="It is the __cause__ of this error.", billed="maybe")
+    failure = DispatchError(
+        f"an unexpected {name} ended {what}", hint="It is the __cause__ of this error.", billed="maybe"
+    )
     failure.__cause__ = error
     return failure
 

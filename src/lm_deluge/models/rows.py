@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from lm_deluge.errors import shown_url
+from lm_deluge.hidden import HidingStruct
 from lm_deluge.usage import Price
 
 CountsMaxTokens: TypeAlias = Literal["never", "until_end", "always"]
@@ -135,7 +136,7 @@ class ToolFee(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     models: str = ""
 
 
-class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ProviderRow(HidingStruct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A provider that serves models: its address, its authentication and its wire API.
 
     Attributes:
@@ -174,11 +175,11 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     base_url: str
     base_url_env: tuple[str, ...] = ()
     key_env: tuple[str, ...] = ()
-    places: dict[str, UrlVariable] = {}
+    places: dict[str, UrlVariable] = {}  # noqa: RUF012 - msgspec copies it
     path: str = ""
     stream_path: str = ""
-    query: dict[str, str] = {}
-    headers: dict[str, str] = {}
+    query: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
+    headers: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
     auth: Literal["bearer", "header", "optional", "google", "sigv4", "none"] = "bearer"
     key_header: str = ""
     signs_for: str = ""
@@ -186,7 +187,7 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     prompt_cache: Literal["explicit", "automatic", "none"] = "none"
     counts_max_tokens: CountsMaxTokens = "never"
     tool_fees: tuple[ToolFee, ...] = ()
-    region_factors: dict[str, float] = {}
+    region_factors: dict[str, float] = {}  # noqa: RUF012 - msgspec copies it
     batch_api: str = ""
     quirks: Quirks = Quirks()
 

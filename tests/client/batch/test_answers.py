@@ -124,6 +124,23 @@ async def test_a_run_goes_on_where_the_last_one_was_left(tmp_path: Path) -> None
         assert sim.stats.requests == again
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 8, 13, 30])
+async def test_a_run_that_is_left_at_any_moment_closes_its_journal(steps: int, tmp_path: Path) -> None:
+    """Also while it opens or closes the file, in a thread that a cancellation does not reach."""
+    journal = tmp_path / "j"
+    async with Simulator(echo) as sim, client_of(sim) as client:
+        answers = client.answers(["one"], journal=journal)
+        waiting = asyncio.create_task(anext(answers))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        del answers, waiting
+        assert await all_of(client, ["one"], journal=journal) == {0: "answer to one"}
+        async for _ in client.answers(["one"], journal=journal):
+            break  # all answers are there, and the file is being closed
+        assert await all_of(client, ["one"], journal=journal) == {0: "answer to one"}
+
+
 async def test_a_batch_that_is_cancelled_keeps_what_was_answered(tmp_path: Path) -> None:
     arrived: list[str] = []
     hold = asyncio.Event()

@@ -313,7 +313,7 @@ async def test_what_is_no_error_of_ours_is_an_error_of_its_call() -> None:
         failing = msgspec.structs.replace(spec, planner=Failing(), plans={})
         response = await run_call(failing, client.dispatcher.runner)
         assert str(response.error) == (
-            "the call raised ZeroDivisionError (may be billed). It is the __cause__ of this error."
+            "an unexpected ZeroDivisionError ended the call (may be billed). It is the __cause__ of this error."
         )
         assert isinstance(response.error.__cause__, ZeroDivisionError)
         assert (await client.process_prompts_async(["q"]))[0].completion == "answer to q"

@@ -11,8 +11,8 @@ import asyncio
 import hashlib
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sized
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sized
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -80,8 +80,7 @@ def start_answers(
         ConfigurationError: The number of ids is wrong, or two are equal.
         InvalidPromptError: `prompts` is a single prompt.
     """
-    prompts = check_prompts(prompts)
-    names = _Names(prompts, ids)
+    names = _Names(check_prompts(prompts), ids)
     planner = dispatcher.planner(options.call)
     total = len(prompts) if isinstance(prompts, Sized) else None
     feed = partial(_feed, dispatcher, planner, names, ProgressTracker(total), options)
@@ -185,6 +184,7 @@ def _count(tracker: ProgressTracker, response: APIResponse) -> None:
 
 # With a journal
 
+_TURNS_TO_LEAVE = 10  # of the event loop, in which the last reference to the iterator of an abandoned run goes away
 _open_runs: dict[Path, asyncio.Task[Any]] = {}
 
 
@@ -198,7 +198,7 @@ async def _recorded(
 ) -> AsyncGenerator[_Indexed, None]:
     await _wait_for_abandoned(path)
     fingerprint = _fingerprint(dispatcher, options.call or CallOptions())
-    async with await Journal.open(path, fingerprint=fingerprint) as journal:
+    async with _opened(path, fingerprint) as journal:
         rows = JournaledRows(
             lambda: (dispatcher.runner(), partial(_spec_of, planner)),
             journal,
@@ -223,11 +223,38 @@ async def _recorded(
             raise failure
 
 
+@asynccontextmanager
+async def _opened(path: Path, fingerprint: str) -> AsyncIterator[Journal]:
+    """Open a journal, and close it after the block. A cancellation waits until the file is closed."""
+    loop = asyncio.get_running_loop()
+    opening = loop.create_task(Journal.open(path, fingerprint=fingerprint))
+    try:
+        journal = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        await asyncio.wait({opening})
+        if not opening.cancelled() and opening.exception() is None:
+            await opening.result().close()
+        raise
+    try:
+        yield journal
+    finally:
+        closing = loop.create_task(journal.close())
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            await asyncio.wait({closing})
+            raise
+
+
 async def _wait_for_abandoned(path: Path) -> None:
     """Wait until a run that was left has closed its journal; note the running task as the one that uses it."""
     other, own = _open_runs.get(path), asyncio.current_task()
-    if other is not None and other is not own and other.get_loop() is asyncio.get_running_loop() and other.cancelling():
-        await asyncio.wait({other})
+    if other is not None and other.get_loop() is asyncio.get_running_loop():
+        for _ in range(_TURNS_TO_LEAVE):
+            if not other.cancelling():
+                await asyncio.sleep(0)
+        if other.cancelling():
+            await asyncio.wait({other})
     if own is not None:
         _open_runs[path] = own
         own.add_done_callback(lambda task: _open_runs.pop(path) if _open_runs.get(path) is task else None)
@@ -328,7 +355,7 @@ def _row_of(index: int, own: str, prompt: Any) -> BatchRow:
 
 
 def _error_of(error: Exception) -> DelugeError:
-    return unexpected_error(error, "the prompt")
+    return unexpected_error(error)
 
 
 def _digest_of(conversation: Conversation) -> str:

@@ -16,7 +16,6 @@ import msgspec
 
 from lm_deluge.client.batch.prompts import run_one, window_of
 from lm_deluge.dispatch.batch.input import BatchRow
-from lm_deluge.dispatch.batch.provider.response import as_deluge_error
 from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.hooks import is_interruption, unexpected_error
 from lm_deluge.dispatch.journal.journal import Journal
@@ -238,10 +237,7 @@ class _Call:
                 make(row), before_attempt=self._before_attempt, on_attempt_failed=self._on_attempt_failed
             )
 
-        try:
-            response = await run_one(lambda: runner, make_with_hooks, self.row)
-        except Exception as error:  # noqa: BLE001 - one row must not end the batch, whose other answers are paid
-            response = APIResponse(error=as_deluge_error(error))
+        response = await run_one(lambda: runner, make_with_hooks, self.row)
         response.id = self.row.number - 1
         if self._last is not None:
             return self._last

@@ -125,7 +125,9 @@ class _QuietAfterError:
         display = self._display
         try:
             use(display)
-        except Exception:  # noqa: BLE001 - stderr may be closed, and a display of another package may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - stderr may be closed, and a display of another package may raise anything
             self._display = _None()
             with contextlib.suppress(Exception):
                 display.give_up()

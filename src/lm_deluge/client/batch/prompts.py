@@ -52,7 +52,7 @@ def run_one(
     try:
         spec = make(prompt)
     except Exception as error:  # noqa: BLE001 - a prompt may be any object of the user
-        return _failed(unexpected_error(error, "the prompt"))
+        return _failed(unexpected_error(error))
     return run_call(spec, find_runner, on_events)
 
 
@@ -122,7 +122,7 @@ class Deduplicator:
         try:
             conversation = to_conversation(prompt)
         except Exception as error:  # noqa: BLE001 - as in `run_one`
-            return APIResponse(error=unexpected_error(error, "the prompt"))
+            return APIResponse(error=unexpected_error(error))
         first = self._duplicates.first(index, conversation)
         if first != index:
             answer = self._answers[first]

@@ -93,7 +93,7 @@ def _plan_of(planner: CallPlanner, model: ModelRow, prompt: Any) -> CallPlan | D
     try:
         return planner.plan(model.id, to_conversation(prompt))
     except Exception as error:  # noqa: BLE001 - a prompt may be any object of the user
-        return unexpected_error(error, "the prompt")
+        return unexpected_error(error)
 
 
 def _bytes_of(prompt: Any) -> bytes:
