@@ -128,7 +128,7 @@ class LLMClient:
         """
         own = None if priority == "interactive" else priority
         options = CallOptions(tools, sampling_params, output, cache, prefer_model, max_cost, own)
-        options = options.with_sampling(sampling, also=_STREAM_KEYWORDS)
+        options = options.with_sampling(sampling, also=_STREAM_KEYWORDS) if sampling else options
         return Stream(self._call(prompt, options), echo)
 
     def stream_sync(
@@ -172,7 +172,7 @@ class LLMClient:
         """
         own = None if priority == "interactive" else priority
         options = CallOptions(tools, sampling_params, output, cache, prefer_model, max_cost, own)
-        options = options.with_sampling(sampling)
+        options = options.with_sampling(sampling) if sampling else options
         return SyncStream(Stream(self._call(prompt, options), None))
 
     def answers(

@@ -132,7 +132,10 @@ class Dispatcher:
         Raises:
             ContextLengthError: None of the windows is large enough.
         """
-        tokens = estimate_tokens(conversation.text_length())
+        length = conversation.text_length()
+        if length <= _MOST_OVERESTIMATE * self._smallest_window:  # a token has at least one character
+            return None
+        tokens = estimate_tokens(length)
         if tokens <= _MOST_OVERESTIMATE * self._smallest_window:
             return None
         rows = self.all_models if self.options.fallback_on_context else self.models
@@ -176,6 +179,7 @@ class _Template(NamedTuple):
 
     adapter: Adapter
     call: Call  # without a conversation
+    api_key: str | None
     timeouts: Timeouts
 
 
@@ -267,7 +271,14 @@ class CallPlanner:
                 self._templates[model] = template
         access = self._access.get(model)
         if access is None:
-            access = self._access[model] = self._find_access(template.call)
+            found = find_access(
+                template.call.provider,
+                template.call.model,
+                base_url=template.call.base_url,
+                api_key=template.api_key,
+                proxy=self._dispatcher.options.proxy,
+            )
+            access = self._access[model] = found
         call = msgspec.structs.replace(template.call, conversation=conversation, base_url=access.base_url)
         call = with_dropped_parts(call, template.adapter)
         return CallPlan(
@@ -308,10 +319,6 @@ class CallPlanner:
         return _Template(
             adapter=find_adapter(call.provider.adapter),
             call=call,
+            api_key=self._dispatcher.accounts.key_of(call.provider),
             timeouts=client.timeouts.for_model(is_reasoning=bool(row.capabilities.reasoning)),
         )
-
-    def _find_access(self, call: Call) -> Access:
-        accounts, proxy = self._dispatcher.accounts, self._dispatcher.options.proxy
-        url = call.base_url if call.model.id == SIMULATOR else accounts.url_of(call.provider)
-        return find_access(call.provider, call.model, base_url=url, api_key=accounts.key_of(call.provider), proxy=proxy)

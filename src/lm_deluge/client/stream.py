@@ -100,7 +100,8 @@ class Stream(AsyncOnly, Coroutine[Any, Any, APIResponse]):
     _SYNC_FORM = "Use `async for` or `async with`; without asyncio, call client.stream_sync(...) instead."
 
     def __init__(self, call: StreamCall, echo: Echo = "stdout") -> None:
-        check_echo(echo)
+        if echo is not None and echo != "stdout":
+            check_echo(echo)
         self._call = call
         self._coroutine: Coroutine[Any, Any, APIResponse] | None = None  # of a task that runs the stream
         self.__name__ = type(self).__name__  # shown by the task

@@ -39,7 +39,8 @@ class OpenAIChat:
         """Return a new decoder for the response to `call`, streamed or plain."""
         payload = _payload(call)
         decoder = BodyDecoder(payload, payload.read_document, max_event_bytes=call.max_event_bytes)
-        return TaggedDecoder(decoder) if has_think_tags(call) else decoder
+        may_have_tags = call.provider.quirks.think_tags or call.model.capabilities.think_tags
+        return TaggedDecoder(decoder) if may_have_tags and has_think_tags(call) else decoder
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
         """Return the events of a plain response."""

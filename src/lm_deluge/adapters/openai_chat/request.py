@@ -59,12 +59,15 @@ def build_chat_body(call: Call) -> JSON:
         InvalidPromptError: Media are referred to in a form that the API does not accept, or a tool call has no
             result.
     """
-    call = with_inline_files(call)  # the API takes PDF only: https://platform.openai.com/docs/guides/pdf-files
+    if not call.conversation.is_text:
+        call = with_inline_files(call)  # the API takes PDF only: https://platform.openai.com/docs/guides/pdf-files
     check_capabilities(call, pairs="next_message")
     quirks = call.provider.quirks
-    check_quirks(call)
+    if quirks.rejects or not quirks.forces_tools_while_reasoning:
+        check_quirks(call)
     body: JSON = {"model": call.model.name, "messages": build_messages(call)}
-    sign_foreign_calls(call, body["messages"])
+    if not call.conversation.is_text:
+        sign_foreign_calls(call, body["messages"])
     if call.is_streamed:
         body["stream"] = True
         if quirks.usage_option:
