@@ -31,7 +31,7 @@ PIP := $(RUN) pip install -qq --disable-pip-version-check
 	@touch $@
 
 demo: .venv/.installed  ## set up and stream an answer (no key and no network needed)
-	@$(BIN)/deluge stream "What can you do?"
+	@$(BIN)/deluge stream -m simulator "What can you do?"
 
 test: check  ## set up and run every check
 check: format lint types imports unit docs

@@ -6,6 +6,8 @@ import builtins
 import copy
 import pickle
 import re
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from lm_deluge.errors import (
     TruncatedError,
     UnknownModelError,
     UnsupportedParameterError,
+    install_hint,
 )
 from lm_deluge.prompt.message import Message
 from lm_deluge.response import APIResponse
@@ -192,3 +195,33 @@ def test_as_plain_data() -> None:
     assert (data["type"], data["provider_type"], data["status_code"]) == ("RateLimitError", "requests", 429)
     assert data["text"] == "acme: slow (HTTP 429)."
     assert "partial" not in {name for name, value in data.items() if value is not None}
+
+
+ROOT = Path(__file__).resolve().parent.parent
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+
+
+def test_install_hints_name_packages() -> None:
+    assert install_hint("tqdm") == "Run pip install tqdm."
+    assert install_hint("google-auth[requests]", otherwise="do x") == (
+        "Run pip install 'google-auth[requests]', or do x."
+    )
+
+
+def test_every_hint_to_install_is_made_by_one_function_and_names_a_package_of_an_extra() -> None:
+    """The name of this library on PyPI belongs to another one."""
+    packages = {re.split(r"[<>=; ]", each)[0] for each in EXTRAS["all"]}
+    hints = 0
+    for path in (ROOT / "src").rglob("*.py"):
+        text = path.read_text("utf-8")
+        assert path.name == "errors.py" or "pip install" not in text, path
+        assert path.name == "errors.py" or "lm-deluge[" not in text, path
+        for found in re.finditer(r'install_hint\("([^"]+)"', text):
+            assert set(found[1].split()) <= packages
+            hints += 1
+    assert hints >= 5
+
+
+def test_all_brings_every_extra_and_is_found_without_an_index() -> None:
+    others = {each for extra, packages in EXTRAS.items() if extra != "all" for each in packages}
+    assert set(EXTRAS["all"]) == others

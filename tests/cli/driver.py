@@ -96,7 +96,14 @@ class Terminal:
     """A process on a pseudo-terminal, and its screen."""
 
     def __init__(
-        self, *arguments: str, home: Path, columns: int = 80, rows: int = 24, stdout: Path | None = None, **env: str
+        self,
+        *arguments: str,
+        home: Path,
+        columns: int = 80,
+        rows: int = 24,
+        stdout: Path | None = None,
+        program: list[str] = COMMAND,
+        **env: str,
     ) -> None:
         self.descriptor, slave = pty.openpty()
         self._slave = slave
@@ -106,7 +113,7 @@ class Terminal:
         out = os.open(stdout, os.O_WRONLY | os.O_CREAT) if stdout else slave
         with only_ignoring(()):
             self.process = subprocess.Popen(  # noqa: S603
-                [*COMMAND, *arguments],
+                [*program, *arguments],
                 stdin=slave,
                 stdout=out,
                 stderr=slave,

@@ -180,12 +180,20 @@ def test_duplicates_are_sent_once(serve, home):
     assert report["usage"]["input_tokens"] == sum(line["usage"]["input_tokens"] for line in lines[:2])
 
 
-def test_without_a_key_the_simulator_answers_with_a_notice(home):
+def test_without_a_key_nothing_is_made_up(home):
+    write(home, '"one"\n')
+    done = batch(home)
+    assert done.returncode == 2
+    assert b"OPENAI_API_KEY is not set" in done.stderr
+    assert [path.name for path in home.iterdir()] == ["in.jsonl"]
+
+
+def test_the_simulator_answers_if_it_is_named(home):
     body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "own"}]}
     write(home, '"one"\n', {"custom_id": "a", "body": body})
-    done = batch(home)
+    done = batch(home, "-m", "simulator")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith(b"Simulator: no OPENAI_API_KEY is set")
+    assert done.stderr.startswith(b"Simulator: the answers are generated")
     assert {line["response"]["model_internal"] for line in lines_of(home)} == {"simulator"}
     refused = batch(home, OPENAI_API_KEY=KEY)  # answers of the simulator and of a model do not mix
     assert refused.returncode == 2

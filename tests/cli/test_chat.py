@@ -8,6 +8,20 @@ import subprocess
 import pytest
 
 from cli.driver import PATIENCE_S, run, start, terminal, wait_until
+from lm_deluge.cli.chat_session import ChatSession
+from lm_deluge.cli.options import CommandOptions
+from lm_deluge.prompt.media import Media
+from lm_deluge.prompt.message import Message
+from lm_deluge.prompt.parts import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    ProviderDataPart,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCallPart,
+)
 from lm_deluge.simulator import Fault, Pace
 
 SLOW = Pace(tokens_per_second=25)
@@ -17,9 +31,9 @@ def reach(simulator) -> dict[str, str]:
     return {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": simulator.base_url}
 
 
-def chat(simulator, home, *lines: str, **more):
+def chat(simulator, home, *lines: str, arguments=(), **more):
     stdin = "".join(f"{line}\n" for line in lines).encode()
-    return run("chat", home=home, stdin=stdin, **reach(simulator), **more)
+    return run("chat", *arguments, home=home, stdin=stdin, **reach(simulator), **more)
 
 
 def messages_of(simulator, number: int = -1) -> list[tuple[str, str]]:
@@ -67,6 +81,75 @@ def test_save(serve, home):
     assert "yes" in (home / "theirs.md").read_text()
 
 
+def test_saved_chats_are_private(serve, home):
+    (home / "old.json").write_text("x" * 10_000)
+    (home / "old.json").chmod(0o644)
+    chat(serve("yes"), home, "hi", "/save a.json", "/save a.md", "/save! old.json")
+    for name in ("a.json", "a.md", "old.json"):
+        assert stat.S_IMODE((home / name).stat().st_mode) == 0o600, name
+    assert json.loads((home / "old.json").read_text()) == json.loads((home / "a.json").read_text())
+
+
+def test_a_saved_chat_is_resumed(serve, home):
+    chat(serve("one"), home, "/system Be brief", "first", "/save a.json")
+    simulator = serve("two")
+    done = chat(simulator, home, "second", "/usage", "/save a.json", arguments=["--resume", "a.json"])
+    assert done.stdout == b"two\n", done.stderr
+    assert done.stderr.startswith(b"Resumed 3 messages of a.json with gpt-4o.\n")
+    assert messages_of(simulator) == [
+        ("system", "Be brief"),
+        ("user", "first"),
+        ("assistant", "one"),
+        ("user", "second"),
+    ]
+    saved = json.loads((home / "a.json").read_text())
+    assert len(saved["messages"]) == 5
+    assert f"{saved['usage']['input_tokens']} tokens in".encode() in done.stderr
+
+
+def test_options_override_what_was_saved(serve, home):
+    chat(serve("one"), home, "/model gpt-4.1", "/system Be brief", "first", "/save a.json")
+    simulator = serve("two")
+    chat(simulator, home, "second", arguments=["--resume", "a.json"])
+    assert simulator.requests[0].json["model"] == "gpt-4.1"
+    chat(simulator, home, "second", arguments=["--resume", "a.json", "-m", "gpt-4o", "-s", "Be long"])
+    assert simulator.requests[1].json["model"] == "gpt-4o"
+    assert messages_of(simulator)[0] == ("system", "Be long")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("nowhere.json", None, b"cannot read nowhere.json"),
+        ("a.md", "**User:**\n\nhi\n", b"JSON files can"),
+        ("a.json", '{"messages": [{"role": "judge"}]}', b"is not a chat that /save has written"),
+        ("a.json", "[]", b"is not a chat that /save has written"),
+    ],
+)
+def test_a_file_that_cannot_be_resumed(serve, home, name, text, words):
+    if text is not None:
+        (home / name).write_text(text)
+    done = chat(serve("yes"), home, "hi", arguments=["--resume", name])
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert words in done.stderr
+
+
+def test_every_kind_of_part_survives_a_saved_chat(tmp_path):
+    image = Media(media_type="image/png", data=b"\x89PNG\xff")
+    call = ToolCallPart("c1", "f", '{"a": 1}', {"a": 1})
+    messages = [
+        Message("user", (TextPart("hi"), ImagePart(image), FilePart(image), AudioPart(image))),
+        Message("assistant", (ReasoningPart("hm"), call, ProviderDataPart("openai", "x", {"y": [1]}))),
+        Message.tool_result("c1", "done"),
+        Message("assistant", (RefusalPart("no"),)),
+    ]
+    settings = CommandOptions(None, None, "k", None, None, None, {}, model="gpt-4o")
+    saved = ChatSession(settings)
+    saved.messages = messages
+    saved.save(tmp_path / "a.json", overwrite=False)
+    assert ChatSession.resume(settings, tmp_path / "a.json").messages == messages
+
+
 def test_retry_forgets_the_last_answer(serve, home):
     simulator = serve(["one", "two", "three"])
     done = chat(simulator, home, "/retry", "first", "/retry", "next")
@@ -105,10 +188,17 @@ def test_clear_usage_help_and_unknown_commands(serve, home):
     assert messages_of(simulator) == [("user", "again")]
 
 
-def test_without_a_key_the_simulator_answers_with_a_notice(home):
-    done = run("chat", home=home, stdin=b"")
-    assert done.returncode == 0
-    assert done.stderr.startswith(b"Simulator: no OPENAI_API_KEY is set")
+def test_without_a_key_a_chat_in_a_pipe_is_refused(home):
+    done = run("chat", home=home, stdin=b"hi\n")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"OPENAI_API_KEY is not set" in done.stderr
+
+
+def test_without_a_key_the_simulator_answers_on_a_terminal_with_a_notice(home):
+    with terminal("chat", home=home) as tty:
+        assert tty.expect(">$").startswith("Simulator: no OPENAI_API_KEY is set")
+        tty.send("\x04")
+        assert tty.end() == 0
 
 
 @pytest.mark.parametrize("when", ["answering", "waiting"])

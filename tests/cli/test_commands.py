@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from cli.driver import PATIENCE_S, clean_environment, run, start, terminal
@@ -58,6 +59,31 @@ def test_the_page_shows_the_help_unchanged(command):
     block = re.search(rf"```text\n\$ {title} --help\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     assert block is not None
     assert block[1].strip() == help_of(*command).strip()
+
+
+@pytest.mark.parametrize(
+    ("words", "incomplete", "expected"),
+    [
+        ([], "st", ["stream"]),
+        (["stream", "-m"], "gpt-4o-mini-2024", ["gpt-4o-mini-2024-07-18"]),
+        (["-m"], "gpt-4o-mini-2024", ["gpt-4o-mini-2024-07-18"]),  # without a subcommand
+        (["chat", "--model"], "ollam", ["ollama:", "ollama-openai:"]),
+        (["batch", "-m"], "simul", ["simulator", "simulator:"]),
+        (["stream", "-o"], "top_", ["top_p", "top_logprobs"]),
+        (["stream"], "--extr", ["--extract"]),
+    ],
+)
+def test_a_shell_completes(words, incomplete, expected):
+    complete = ShellComplete(cli, {}, "deluge", "_DELUGE_COMPLETE")
+    assert [item.value for item in complete.get_completions(words, incomplete)] == expected
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_documented_variable_prints_the_script_of_a_shell(home, shell):
+    done = run(home=home, _DELUGE_COMPLETE=f"{shell}_source")
+    assert done.returncode == 0
+    assert b"_DELUGE_COMPLETE" in done.stdout
+    assert f"_DELUGE_COMPLETE={shell}_source" in PAGE.read_text("utf-8")
 
 
 def test_models_on_a_pipe_are_tab_separated(home):

@@ -1,13 +1,16 @@
 """`deluge stream` on pipes."""
 
 import json
+import re
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from cli.driver import COMMAND, PATIENCE_S, clean_environment, run, start, wait_until
+from cli.driver import COMMAND, PATIENCE_S, clean_environment, run, start, terminal, wait_until
+from lm_deluge.cli.main import cli
 from lm_deluge.simulator import Fault, Pace, Script
 
 ODD = "# Title\n\n**bold** \x1b[31mred\x1b[0m \x07 \u202e \U0001f30a \u6f22\u5b57\r\n\ttab, no newline at the end"
@@ -98,6 +101,94 @@ def test_quiet_prints_nothing(serve, home):
     assert run("stream", "hi", "-q", home=home, **reach(serve("yes"))).stderr == b""
 
 
+@pytest.mark.parametrize(
+    ("answer", "word"),
+    [
+        ({"text": "one", "finish_reason": "length"}, b"cut off"),
+        ({"text": "one", "finish_reason": "content_filter"}, b"content filter"),
+        ({"refusal": "No."}, b"refused"),
+    ],
+)
+def test_quiet_reports_that_an_answer_is_not_complete(serve, home, answer, word):
+    simulator = serve(Script(**answer))
+    done = run("stream", "hi", "-q", home=home, **reach(simulator))
+    assert word in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+CODE = "Here:\n\n```python\nprint(1)\n```\n\nDone.\n"
+
+
+def test_only_the_first_code_block_is_printed(serve, home):
+    done = run("stream", "hi", "-x", "-q", home=home, **reach(serve(CODE)))
+    assert (done.stdout, done.stderr) == (b"print(1)\n", b"")
+
+
+def test_an_answer_without_a_code_block_is_printed_with_a_notice(serve, home):
+    done = run("stream", "hi", "-x", "-q", home=home, **reach(serve("print(1)")))
+    assert done.stdout == b"print(1)"
+    assert b"no code block" in done.stderr
+
+
+def test_only_the_code_block_is_on_a_terminal(serve, home):
+    with terminal("stream", "hi", "-x", "-q", home=home, **reach(serve(CODE))) as tty:
+        assert tty.end() == 0
+        assert tty.screen.text.strip() == "print(1)"
+
+
+def test_a_code_block_is_no_json(serve, home):
+    simulator = serve(CODE)
+    assert run("stream", "hi", "-x", "--json", home=home, **reach(simulator)).returncode == 2
+    assert simulator.requests == []
+
+
+@pytest.mark.parametrize("arguments", [["hi there"], ["hello"], ["-s", "Be brief", "hi"], ["--", "stream"], ["-"]])
+def test_a_prompt_needs_no_subcommand(serve, home, arguments):
+    simulator = serve("yes")
+    done = run(*arguments, home=home, stdin=b"piped", **reach(simulator))
+    assert done.stdout == b"yes", done.stderr
+    expected = {"-": "piped", "--": "piped\n\nstream"}.get(arguments[0], f"piped\n\n{arguments[-1]}")
+    assert simulator.requests[0].json["messages"][-1]["content"] == expected
+
+
+@pytest.mark.parametrize("word", ["strem", "chats", "modles", "bacth", "Decode"])
+def test_a_mistyped_subcommand_is_no_prompt(word):
+    done = CliRunner().invoke(cli, [word])
+    assert done.exit_code == 2
+    assert f"no command {word!r}. Did you mean" in done.stderr
+
+
+def test_help_is_help():
+    assert CliRunner().invoke(cli, ["help"]).output == CliRunner().invoke(cli, ["--help"]).output
+
+
+WAIT = Fault("status_429", headers={"retry-after": "30"}, message="Slow down, please")
+WHY = r"rate limit \(429\), attempt 2 of 5 in \d\d s"
+
+
+def test_a_wait_is_one_line_in_a_pipe(serve, home):
+    process = start("stream", "hi", home=home, **reach(serve(faults=WAIT)))
+    line = process.stderr.readline().decode()
+    assert re.fullmatch(rf"{WHY}: .*Slow down, please.*\n", line), line
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=PATIENCE_S) == (b"", b"")
+    assert process.returncode == 130
+
+
+def test_a_wait_is_in_the_status_line_of_a_terminal(serve, home):
+    with terminal("stream", "hi", home=home, columns=120, **reach(serve(faults=WAIT))) as tty:
+        tty.expect(f"gpt-4o . {WHY} . .*Slow down, please")
+        tty.interrupt()
+        assert tty.end() == 130
+
+
+def test_a_narrow_terminal_has_the_reason_and_the_time_of_a_wait(serve, home):
+    with terminal("stream", "hi", home=home, columns=60, **reach(serve(faults=WAIT))) as tty:
+        tty.expect(f"gpt-4o . {WHY}")
+        tty.interrupt()
+        assert tty.end() == 130
+
+
 def test_the_text_before_a_failure_stays(serve, home):
     done = run("stream", "hi", home=home, **reach(serve("one two three four", faults=Fault("reset", after=3))))
     assert done.returncode == 1
@@ -145,14 +236,29 @@ def test_wrong_use_is_exit_code_2_and_sends_nothing(serve, home, arguments, word
     assert simulator.requests == []
 
 
-def test_without_a_key_the_simulator_answers_with_a_notice_each_time(home):
+def test_without_a_key_a_pipe_gets_no_answer_and_the_message_names_how(home):
+    done = run("stream", "hi", home=home)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"OPENAI_API_KEY is not set, so gpt-4o cannot answer" in done.stderr
+    assert b"export OPENAI_API_KEY=your-key, or write OPENAI_API_KEY=your-key into .env." in done.stderr
+    assert b"--model simulator" in done.stderr
+
+
+def test_without_a_key_the_simulator_answers_on_a_terminal_with_a_notice_each_time(home):
     for _ in range(2):
-        done = run("stream", "hi", home=home)
-        assert done.returncode == 0
-        assert b"simulator" in done.stdout
-        assert done.stderr.startswith(b"Simulator: no OPENAI_API_KEY is set")
-        assert b"not gpt-4o" in done.stderr
-        assert b"export OPENAI_API_KEY=your-key, or write OPENAI_API_KEY=your-key into .env." in done.stderr
+        with terminal("stream", "hi", home=home) as tty:
+            text = " ".join(tty.expect("You ").split())
+            tty.interrupt()
+            assert tty.end() == 130
+        assert text.startswith("Simulator: no OPENAI_API_KEY is set")
+        assert "not gpt-4o" in text
+        assert "export OPENAI_API_KEY=your-key" in text
+
+
+def test_a_terminal_for_one_output_is_not_enough_to_simulate(home):
+    with terminal("stream", "hi", home=home, stdout=home / "out") as tty:
+        assert tty.end() == 2
+    assert (home / "out").read_bytes() == b""
 
 
 def test_the_simulator_can_be_asked_by_name_and_never_answers_by_itself_with_a_key(serve, home):
@@ -210,7 +316,7 @@ def test_dotenv_of_a_parent_is_not_read(serve, home):
     (home / ".env").write_text("OPENAI_API_KEY=above\n")
     below = home / "below"
     below.mkdir()
-    assert b"Simulator: no OPENAI_API_KEY" in run("stream", "hi", home=below).stderr
+    assert b"OPENAI_API_KEY is not set" in run("stream", "hi", home=below).stderr
 
 
 def head(simulator, home: Path, count: int) -> list[int]:

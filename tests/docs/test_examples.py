@@ -53,6 +53,11 @@ def test_python_runs_without_a_key(page: Path) -> None:
     run_python(page, blocks(page, "python"))
 
 
+@pytest.mark.parametrize("block", blocks(ROOT / "README.md", "python"), ids=lambda block: f"line {block.line}")
+def test_each_block_of_the_readme_runs_alone(block: Block) -> None:
+    run_python(ROOT / "README.md", [block])
+
+
 @pytest.mark.parametrize("page", WITH_A_KEY, ids=name_of)
 def test_python_runs_with_a_key_and_the_model_of_the_comment(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = [block._replace(text=FOR_REAL.sub(r"\2\1\2", block.text)) for block in blocks(page, "python")]

@@ -182,3 +182,41 @@ def test_a_model_at_another_host_takes_what_it_takes_at_its_maker_s() -> None:
     assert other.capabilities == maker.capabilities
     assert maker.capabilities.reasoning_budget
     assert registry.find_model("vertex-express:gemini-2.5-pro").capabilities.reasoning_budget
+
+
+@pytest.mark.parametrize(
+    ("written", "id"),
+    [
+        ("openai/gpt-4o", "gpt-4o"),
+        ("OpenAI/gpt-4o", "gpt-4o"),
+        ("openai/o3-pro", "o3-pro"),  # at another API of the same company
+        ("anthropic/claude-sonnet-4-5", "claude-sonnet-4-5"),
+        ("gemini/gemini-2.5-pro", "gemini-2.5-pro"),
+        ("groq/llama-3.3-70b-versatile", "groq:llama-3.3-70b-versatile"),
+        ("openrouter/openai/gpt-4o", "openrouter:openai/gpt-4o"),
+        ("ollama/llama3", "ollama:llama3"),
+    ],
+)
+def test_a_slash_after_the_provider_is_understood(written: str, id: str) -> None:
+    assert registry.find_model(written) == registry.find_model(id)
+
+
+@pytest.mark.parametrize(
+    ("written", "suggested"),
+    [
+        ("google/gemini-2.5-pro", "gemini-2.5-pro"),
+        ("x-ai/grok-4.7-latest", "grok-4.7-latest"),
+        ("anthropic/claude-sonnet-4.5", "claude-sonnet-4-5"),
+        ("openai/gpt-oss-120b", "groq:openai/gpt-oss-120b"),
+        ("simulator/x", "simulator"),
+    ],
+)
+def test_a_name_of_another_vendor_names_the_right_model(written: str, suggested: str) -> None:
+    with pytest.raises(UnknownModelError, match="Did you mean") as caught:
+        registry.find_model(written)
+    assert suggested in caught.value.suggestions
+
+
+def test_at_a_host_of_the_users_own_the_whole_name_is_the_models() -> None:
+    row = registry.find_served_model("openai/gpt-4o", "http://127.0.0.1:8000/v1")
+    assert (row.name, row.provider) == ("openai/gpt-4o", "openai-compatible")

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.api_requests.credentials import aws_environment, find_place, is_row_url
-from lm_deluge.errors import MissingAPIKeyError, MissingExtraError
+from lm_deluge.errors import MissingAPIKeyError, MissingExtraError, install_hint
 from lm_deluge.wire.http import HttpRequest
 
 try:
@@ -26,7 +26,7 @@ try:
 except ImportError as missing:
     raise MissingExtraError(
         "requests to AWS are signed with botocore, which is not installed",
-        hint="pip install lm-deluge[bedrock], or set AWS_BEARER_TOKEN_BEDROCK to an API key of Bedrock.",
+        hint=install_hint("botocore", otherwise="set AWS_BEARER_TOKEN_BEDROCK to an API key of Bedrock"),
     ) from missing
 
 __all__ = ["sign"]

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.api_requests.credentials import google_environment
-from lm_deluge.errors import ConnectError, MissingAPIKeyError, MissingExtraError
+from lm_deluge.errors import ConnectError, MissingAPIKeyError, MissingExtraError, install_hint
 
 try:
     import google.auth
@@ -21,7 +21,7 @@ try:
 except ImportError as missing:
     raise MissingExtraError(
         "access tokens for Google Cloud need google-auth, which is not installed",
-        hint="pip install lm-deluge[vertex], or pass an API key of Vertex.",
+        hint=install_hint("google-auth[requests]", otherwise="pass an API key of Vertex"),
     ) from missing
 
 __all__ = ["bearer"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from lm_deluge.cli.options import DEFAULT_MODEL, CommandOptions, build_client
+from lm_deluge.cli.options import CommandOptions, build_client, model_of
 from lm_deluge.cli.render.output import Output
 from lm_deluge.cli.render.stream_view import show_stream
 from lm_deluge.errors import ConfigurationError, DelugeError
@@ -20,6 +22,38 @@ from lm_deluge.response import APIResponse
 from lm_deluge.usage import Usage
 
 __all__ = ["ChatSession"]
+
+_SIMULATOR = "simulator"
+
+
+class _SavedChat(msgspec.Struct):
+    """The contents of a saved chat."""
+
+    messages: list[Message]
+    model: str = ""
+    usage: Usage = Usage()
+    cost: float | None = None
+
+
+def _read(path: Path) -> _SavedChat:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_SavedChat)
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path.name}: {error.strerror}") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise ConfigurationError(
+            f"{path.name} is not a chat that /save has written",
+            hint="Markdown files cannot be resumed, JSON files can.",
+        ) from None
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, also if it existed before."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+        if path.is_file():  # /dev/stdout is none, and its permissions are not ours to change
+            path.chmod(0o600)
+            file.truncate()
+        file.write(text.encode("utf-8", "replace"))
 
 
 class ChatSession:
@@ -39,7 +73,7 @@ class ChatSession:
 
     def __init__(self, settings: CommandOptions) -> None:
         self._settings = settings
-        self.model = settings.model or DEFAULT_MODEL
+        self.model = model_of(settings)
         self.client, self.notice = build_client(settings)
         self.system = settings.system
         self.messages: list[Message] = []
@@ -48,6 +82,26 @@ class ChatSession:
         self.usage = Usage()
         self.cost: float | None = None
         self._own_files: set[Path] = set()
+
+    @classmethod
+    def resume(cls, settings: CommandOptions, path: Path) -> ChatSession:
+        """Return the session that `save` has written as JSON. The options of the command override what is in the file.
+
+        Raises:
+            ConfigurationError: The file cannot be read, or it is not such a file.
+        """
+        path = path.expanduser()
+        saved = _read(path)
+        model = saved.model if saved.model != _SIMULATOR else None
+        chat_session = cls(dataclasses.replace(settings, model=settings.model or model or None))
+        messages = list(saved.messages)
+        if messages and messages[0].role == "system":
+            system = messages.pop(0).completion
+            chat_session.system = system if settings.system is None else settings.system
+        chat_session.messages = messages
+        chat_session.usage, chat_session.cost = saved.usage, saved.cost
+        chat_session._own_files.add(path.absolute())
+        return chat_session
 
     def choose_model(self, name: str) -> str | None:
         """Use another model from now on; return the notice about its client, or None.
@@ -139,7 +193,7 @@ class ChatSession:
             raise ConfigurationError(f"the file {path.name} exists already", hint="/save! FILE overwrites it.")
         text = self._as_markdown() if path.suffix.lower() == ".md" else self._as_json()
         try:
-            path.write_text(text, "utf-8", newline="\n")
+            _write_private(path, text)
         except OSError as error:
             raise ConfigurationError(f"cannot write {path.name}: {error.strerror}") from None
         self._own_files.add(path.absolute())

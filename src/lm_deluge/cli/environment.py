@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 __all__ = [
+    "MODEL_VARIABLE",
     "from_dotenv",
     "has_colours",
     "is_dumb_terminal",
@@ -17,11 +18,13 @@ __all__ = [
     "state_folder",
 ]
 
+MODEL_VARIABLE = "DELUGE_MODEL"
+
 _loaded: dict[str, str] = {}
 
 
 def load_dotenv_here() -> str | None:
-    """Copy the keys and addresses of providers from `.env` in the working folder into the environment.
+    """Copy the keys and addresses of providers, and the default model, from `.env` in the working folder.
 
     The environment has precedence, with one exception: a key that stands in `.env` together with an address belongs to
     that address. Other variables are not read, because a `.env` from elsewhere could set a proxy or the trusted
@@ -47,6 +50,8 @@ def load_dotenv_here() -> str | None:
         keys = [name for name in row.key_env if name in usable and (addresses or name not in os.environ)]
         for name in (*addresses, *keys):
             os.environ[name] = _loaded[name] = usable[name]
+    if MODEL_VARIABLE in usable:
+        os.environ.setdefault(MODEL_VARIABLE, usable[MODEL_VARIABLE])
     return None
 
 

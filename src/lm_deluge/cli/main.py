@@ -26,8 +26,27 @@ _COMMANDS = {
 _EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
 
 
+# Similarity (difflib) from which on a single word is a mistyped command and no prompt: "strem", "chats", "modles".
+_TYPO = 0.75
+
+
 class _Commands(click.Group):
-    """The subcommands, imported on first use."""
+    """The subcommands, imported on first use. Arguments without a subcommand are those of `stream`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put `stream` before a prompt.
+
+        Raises:
+            click.UsageError: The first argument is similar to the name of a command.
+        """
+        own = {name for param in self.get_params(ctx) for name in param.opts}
+        if args[:1] == ["help"]:
+            args = ["--help", *args[1:]]
+        elif args and args[0] not in own and args[0] not in _COMMANDS:
+            if not ctx.resilient_parsing:
+                _refuse_typo(args[0])
+            args = ["stream", *args]
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the help text."""
@@ -54,13 +73,25 @@ class _Commands(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
+def _refuse_typo(word: str) -> None:
+    if " " in word or word.startswith("-"):
+        return
+    from difflib import get_close_matches
+
+    near = get_close_matches(word.lower(), _COMMANDS, n=1, cutoff=_TYPO)
+    if near:
+        raise click.UsageError(
+            f"There is no command {word!r}. Did you mean {near[0]}? As a prompt: deluge stream {word}"
+        )
+
+
 @click.group(cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "-V", "--version", prog_name="deluge", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Stream answers of language models.
+    """Stream answers of language models: deluge "a prompt" is short for deluge stream "a prompt".
 
-    Keys are read from the environment or from a file .env in the working folder, for example OPENAI_API_KEY. Without
-    a key a built-in simulator answers, and a notice on stderr states it.
+    Keys are read from the environment or from a file .env in the working folder, for example OPENAI_API_KEY. On a
+    terminal a built-in simulator answers without a key, and a notice states it.
     """
     from lm_deluge.cli.environment import load_dotenv_here, raise_file_limit
 

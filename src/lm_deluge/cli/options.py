@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from lm_deluge.cli.completion import complete_model
+from lm_deluge.cli.default_model import find_default_model
 from lm_deluge.cli.environment import from_dotenv, setting_command
 from lm_deluge.cli.render.escape import visible_line
+from lm_deluge.cli.sampling_options import complete_parameter, parse_parameters
 
 if TYPE_CHECKING:
     from lm_deluge.client.client import LLMClient
     from lm_deluge.models.rows import ModelRow, ProviderRow
 
 __all__ = [
-    "DEFAULT_MODEL",
     "CommandOptions",
     "batch_call_options",
     "build_client",
     "call_options",
-    "read_prompt",
-    "read_schema",
+    "model_of",
 ]
 
-DEFAULT_MODEL = "gpt-4o"
 _SIMULATOR = "simulator"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -44,14 +42,26 @@ _TIMEOUT_HELP = {
 
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
-_MODEL_HELP = f"A name listed by `deluge models`, or provider:name. [{DEFAULT_MODEL}]"
+_MODEL_HELP = (
+    "A name listed by `deluge models`, or provider:name. [$DELUGE_MODEL, else a model of the provider whose key is set]"
+)
 _REQUEST_OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.option("--system", metavar="TEXT", help="System message: how the model should behave."),
+    click.option("--system", "-s", metavar="TEXT", help="System message: how the model should behave."),
     click.option("--base-url", metavar="URL", help="Address of an OpenAI-compatible server."),
     click.option("--api-key", metavar="KEY", help="Safer in the environment: other users can see command lines."),
     click.option("--temperature", type=float, metavar="NUMBER", help="From 0 to 2."),
     click.option("--max-tokens", type=int, metavar="COUNT", help="Maximum of generated tokens, reasoning included."),
     click.option("--reasoning-effort", type=click.Choice(_EFFORTS), help="How much the model should think."),
+    click.option(
+        "--option",
+        "-o",
+        "parameters",
+        nargs=2,
+        multiple=True,
+        metavar="NAME VALUE",
+        shell_complete=complete_parameter,
+        help="Any sampling parameter, for example -o top_p 0.9. Repeatable.",
+    ),
 )
 _DISPLAY_OPTIONS = (
     click.option("--show-reasoning", is_flag=True, help="Show the model's reasoning on stderr."),
@@ -62,13 +72,21 @@ _TIMEOUT_OPTIONS = tuple(
     for name in _TIMEOUT_NAMES
 )
 _CALL_OPTIONS = (
-    click.option("--model", "-m", metavar="NAME", help=_MODEL_HELP),
+    click.option("--model", "-m", metavar="NAME", shell_complete=complete_model, help=_MODEL_HELP),
     *_REQUEST_OPTIONS,
     *_DISPLAY_OPTIONS,
     *_TIMEOUT_OPTIONS,
 )
 _BATCH_OPTIONS = (
-    click.option("--model", "-m", "models", multiple=True, metavar="NAME", help=f"{_MODEL_HELP} Repeatable."),
+    click.option(
+        "--model",
+        "-m",
+        "models",
+        multiple=True,
+        metavar="NAME",
+        shell_complete=complete_model,
+        help=f"{_MODEL_HELP} Repeatable.",
+    ),
     *_REQUEST_OPTIONS,
     *_TIMEOUT_OPTIONS,
 )
@@ -106,19 +124,26 @@ class CommandOptions:
     show_reasoning: bool = False
     raw: bool = False
     json_mode: bool = False
+    parameters: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> CommandOptions:
-        """Remove the shared options from the keyword arguments of a command, and return them."""
+        """Remove the shared options from the keyword arguments of a command, and return them.
+
+        Raises:
+            ConfigurationError: A value of `-o` is invalid.
+        """
         timeouts = {name: options.pop(f"timeout_{name}") for name in _TIMEOUT_NAMES}
         shared = {name: options.pop(name) for name in cls.__dataclass_fields__ if name in options}
+        shared["parameters"] = parse_parameters(shared["parameters"])
         return cls(timeouts={name: value for name, value in timeouts.items() if value is not None}, **shared)
 
 
 def build_client(settings: CommandOptions, model: str | None = None, **more: Any) -> tuple[LLMClient, str | None]:
     """Return a client, and a notice for the user or None.
 
-    If there is neither a key nor an address of a server that may need none, the client uses the built-in simulator.
+    If there is neither a key nor an address of a server that may need none, the client uses the built-in simulator on a
+    terminal; a script or a file would take its answers for those of a model.
 
     Args:
         settings: The options of the command line.
@@ -127,11 +152,12 @@ def build_client(settings: CommandOptions, model: str | None = None, **more: Any
 
     Raises:
         ConfigurationError: The options do not fit together, or the client refuses one of them.
+        MissingAPIKeyError: There is no key, the output is not a terminal, and the simulator was not named.
     """
     from lm_deluge.client.client import LLMClient
     from lm_deluge.config import Timeouts
 
-    names = settings.models or (model or settings.model or DEFAULT_MODEL,)
+    names = settings.models or (model or model_of(settings),)
     key, is_simulated, notice = _choose_keys(settings, names)
     options: dict[str, Any] = {
         "api_key": key,
@@ -143,7 +169,17 @@ def build_client(settings: CommandOptions, model: str | None = None, **more: Any
         "json_mode": settings.json_mode,
         **more,
     }
+    for name, value in settings.parameters.items():
+        if options.get(name):
+            raise click.UsageError(f"-o {name} is also given as an option of its own. Remove one of the two.")
+        options[name] = value
     return LLMClient(_SIMULATOR if is_simulated else names, **options), notice
+
+
+def model_of(settings: CommandOptions) -> str:
+    """Return the model of a command: that of its option, else the default model."""
+    is_openai = settings.api_key is not None or settings.base_url is not None
+    return settings.model or find_default_model(is_openai=is_openai)
 
 
 def _choose_keys(settings: CommandOptions, names: Sequence[str]) -> tuple[str | None, bool, str | None]:
@@ -163,6 +199,9 @@ def _choose_keys(settings: CommandOptions, names: Sequence[str]) -> tuple[str | 
             f"some models have a key, but there is none for {', '.join(row.id for row in without)}",
             hint="Set that key too, or remove the model from the command.",
         )
+    unasked = [row for row in without if row.id != _SIMULATOR]
+    if unasked:
+        _refuse_outside_terminal(unasked[0], find_provider(unasked[0].provider))
     return choices[0]
 
 
@@ -189,6 +228,22 @@ def _choose_key(settings: CommandOptions, row: ModelRow, provider: ProviderRow) 
     return None, True, notice
 
 
+def _refuse_outside_terminal(row: ModelRow, provider: ProviderRow) -> None:
+    """Refuse to simulate answers where the notice about it would not be seen beside them."""
+    from lm_deluge.cli.render.terminal import is_terminal
+    from lm_deluge.errors import MissingAPIKeyError
+
+    if is_terminal(sys.stdout) and is_terminal(sys.stderr):
+        return
+    variable = provider.key_env[0]
+    raise MissingAPIKeyError(
+        f"{' or '.join(provider.key_env)} is not set, so {visible_line(row.id)} cannot answer",
+        hint=f"Set the key: {setting_command(variable, 'your-key')}, or write {variable}=your-key into .env. "
+        "--model names a model of another provider; --model simulator is the built-in simulator, which generates "
+        "answers and needs no key.",
+    )
+
+
 def _check_dotenv(settings: CommandOptions, provider: ProviderRow) -> None:
     """Refuse to send a key of the environment to an address from `.env`, which may be the file of a stranger."""
     address = from_dotenv(provider.address_env)
@@ -199,37 +254,3 @@ def _check_dotenv(settings: CommandOptions, provider: ProviderRow) -> None:
             f".env sets {address}, but the key for {provider.id} is not from .env, so it is not sent to that address",
             hint="To send it there, write the key into .env too, or give the address with --base-url.",
         )
-
-
-def read_prompt(prompt: str | None) -> str:
-    """Return the prompt. Read it from stdin if it is `-`, or if it is missing and stdin is not a terminal.
-
-    Raises:
-        click.UsageError: There is no prompt, or it is not UTF-8 text.
-    """
-    if prompt is None and (sys.stdin is None or sys.stdin.isatty()):
-        raise click.UsageError("The prompt is missing. Give it as an argument, or pipe it in.")
-    try:
-        if prompt is None or prompt == "-":
-            return sys.stdin.buffer.read().decode("utf-8")
-        prompt.encode("utf-8")
-    except UnicodeError:
-        raise click.UsageError("The prompt is not UTF-8 text.") from None
-    return prompt
-
-
-def read_schema(path: str) -> dict[str, Any]:
-    """Return the JSON schema in a file.
-
-    Raises:
-        click.UsageError: The file cannot be read, or is not a JSON object.
-    """
-    try:
-        schema = json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise click.UsageError(f"Cannot read the schema {path}: {error.strerror}.") from None
-    except ValueError as error:
-        raise click.UsageError(f"The schema {path} is not JSON: {error}.") from None
-    if not isinstance(schema, dict):
-        raise click.UsageError(f"The schema {path} is not a JSON object.")
-    return schema

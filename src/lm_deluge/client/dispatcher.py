@@ -239,7 +239,8 @@ class CallPlanner:
         row, client, options = self._dispatcher.rows[model], self._dispatcher.options, self._options
         if row.price is None and not (options.max_cost is None and client.max_cost is None):
             raise ConfigurationError(
-                f"{row.id} has no price, so max_cost cannot be enforced", hint="register() a row with a price."
+                f"{row.id} has no price, so max_cost cannot be enforced",
+                hint="Give it a row with a price: register_model().",
             )
         call = build_blank_call(
             row,

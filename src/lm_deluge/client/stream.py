@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, Literal, TextIO
 
+from lm_deluge.dispatch.attempts.attempt import PendingRetry
 from lm_deluge.dispatch.attempts.call_stream import StreamCall
 from lm_deluge.errors import ConfigurationError, StreamConsumedError
 from lm_deluge.events import Event, RefusalDelta, TextDelta
@@ -208,6 +209,11 @@ class Stream:
     def stats(self) -> StreamStats:
         """Timing of the stream so far."""
         return self._call.stats()
+
+    @property
+    def pending_retry(self) -> PendingRetry | None:
+        """The next attempt while the stream waits for it: after which error, and from when on; else None."""
+        return self._call.pending_retry
 
 
 def _consumed() -> StreamConsumedError:

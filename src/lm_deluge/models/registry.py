@@ -30,6 +30,8 @@ __all__ = [
 
 SIMULATOR = "simulator"
 COMPATIBLE = "openai-compatible"
+_MOST_SUGGESTIONS = 3  # read at a glance
+_OTHER_SPELLING = 0.9  # similarity of claude-sonnet-4.5 and claude-sonnet-4-5; claude-sonnet-4.5 and -4-6 have less
 _TAKEN = "Choose another id for the row, or pass replace=True."
 
 
@@ -111,7 +113,8 @@ def find_model(name: str) -> ModelRow:
     """Return the row of a model.
 
     Args:
-        name: A model of the registry, or `provider:model` for any other model of a known provider.
+        name: A model of the registry, or `provider:model` for any other model of a known provider. `provider/model`
+            is understood for the models of that provider in the registry.
 
     Raises:
         UnknownModelError: The name is neither; the error lists the most similar names.
@@ -120,23 +123,73 @@ def find_model(name: str) -> ModelRow:
         >>> find_model("gpt-4o").price.output
         >>> find_model("ollama:my-model").provider
     """
+    registry = _registry()
+    row = _named_row(registry, name) or _row_of_path(registry, name)
+    if row is not None:
+        return row
+    provider_id, colon, wire_name = name.partition(":")
+    if colon and wire_name and "/" not in provider_id:
+        find_provider(provider_id)
+    near = _similar_models(registry, name)
+    hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    prefix, _, rest = name.partition("/")
+    host = prefix.lower() if prefix.lower() in registry.providers else ""
+    other = f"openrouter:{name}" if rest else f"openai:{name}"  # the former names models as vendor/model
+    example = f"{host}:{rest}" if host and rest else other
+    raise UnknownModelError(
+        f"there is no model {name!r} in the registry",
+        hint=f"{hint}Any model of a provider can be named as provider:model, {example} for example.",
+        suggestions=near,
+    )
+
+
+def _named_row(registry: _Registry, name: str) -> ModelRow | None:
+    """Return the row of a model of the registry, or of `provider:model`; None if the name is neither.
+
+    Raises:
+        UnknownModelError: The name is empty.
+    """
     if not isinstance(name, str) or not name.strip():
         raise UnknownModelError("the model's name is empty", hint='Write LLMClient("gpt-4o"), for example.')
-    registry = _registry()
     if name in registry.models:
         return registry.models[name]
     provider_id, colon, wire_name = name.partition(":")
-    if colon and wire_name and provider_id in registry.providers:
-        return _row_of_provider(registry, provider_id, wire_name, name)
-    if colon and wire_name:
-        find_provider(provider_id)
-    near = _nearest(name, registry.models)
-    hint = f"Did you mean {' or '.join(near)}? " if near else ""
-    raise UnknownModelError(
-        f"there is no model {name!r} in the registry",
-        hint=f"{hint}Any model of a provider can be named as provider:model, openai:{name} for example.",
-        suggestions=near,
-    )
+    is_provider = bool(colon and wire_name) and provider_id in registry.providers
+    return _row_of_provider(registry, provider_id, wire_name, name) if is_provider else None
+
+
+def _row_of_path(registry: _Registry, name: str) -> ModelRow | None:
+    """Return the row for `provider/model`, as LiteLLM and others write it; None unless that provider has that model.
+
+    A name such as `openai/gpt-oss-120b` is also that of a repository, whose model many hosts serve. A provider without
+    models in the registry is a server of the user, or a host of any model: its models are not known.
+    """
+    prefix, _, rest = name.partition("/")
+    own = registry.providers.get(prefix.lower())
+    if own is None or not rest:
+        return None
+    served = _served_by(registry, own)
+    if not served and own.id not in (SIMULATOR, COMPATIBLE):
+        return _row_of_provider(registry, own.id, rest, f"{own.id}:{rest}")
+    return served.get(rest) or served.get(f"{own.id}:{rest}")
+
+
+def _served_by(registry: _Registry, own: ProviderRow) -> dict[str, ModelRow]:
+    return {id: row for id, row in registry.models.items() if _is_same_company(registry.providers[row.provider], own)}
+
+
+def _similar_models(registry: _Registry, name: str) -> tuple[str, ...]:
+    """Return the most similar names; for `vendor/model` those of the model, or the hosts that serve it."""
+    prefix, _, rest = name.partition("/")
+    if not rest:
+        return _nearest(name, registry.models)
+    if rest in registry.models:
+        return (rest,)
+    hosted = tuple(id for id in registry.models if id.endswith(f":{name}"))
+    own = registry.providers.get(prefix.lower())
+    served = {} if own is None else _served_by(registry, own)
+    spellings = _nearest(rest, served, cutoff=_OTHER_SPELLING)
+    return (*spellings, *hosted)[:_MOST_SUGGESTIONS] or _nearest(rest, served) or _nearest(name, registry.models)
 
 
 def find_served_model(name: str, base_url: str | None) -> ModelRow:
@@ -145,12 +198,10 @@ def find_served_model(name: str, base_url: str | None) -> ModelRow:
     Raises:
         UnknownModelError: The name is unknown, and there is no base URL.
     """
-    if base_url is None or not isinstance(name, str) or not name.strip():
+    if base_url is None:
         return find_model(name)
-    try:
-        return find_model(name)
-    except UnknownModelError:
-        return ModelRow(id=name, name=name, provider=COMPATIBLE)
+    # At a host of the user's own, `openai/gpt-oss-120b` is the whole name of a model.
+    return _named_row(_registry(), name) or ModelRow(id=name, name=name, provider=COMPATIBLE)
 
 
 def _row_of_provider(registry: _Registry, provider_id: str, wire_name: str, name: str) -> ModelRow:
@@ -174,10 +225,10 @@ def _is_same_company(one: ProviderRow, other: ProviderRow) -> bool:
     return (one.otel_name, one.key_env) == (other.otel_name, other.key_env)
 
 
-def _nearest(name: str, known: dict[str, Any]) -> tuple[str, ...]:
+def _nearest(name: str, known: dict[str, Any], *, cutoff: float = 0.5) -> tuple[str, ...]:
     import difflib
 
-    return tuple(difflib.get_close_matches(name.lower(), list(known), n=3, cutoff=0.5))
+    return tuple(difflib.get_close_matches(name.lower(), list(known), n=_MOST_SUGGESTIONS, cutoff=cutoff))
 
 
 def list_models(*, provider: str | None = None, search: str = "") -> list[ModelRow]:

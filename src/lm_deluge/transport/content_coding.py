@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from lm_deluge.errors import ContentTypeError, ProtocolError, ResponseLimitError
+from lm_deluge.errors import ContentTypeError, ProtocolError, ResponseLimitError, install_hint
 
 __all__ = ["ACCEPTED_CODINGS", "ContentDecoder"]
 
@@ -150,7 +150,7 @@ class ContentDecoder:
         return ContentTypeError(
             f"the body's content-encoding {self._coding[:40]!r} {why}",
             reason="content_type",
-            hint="Install lm-deluge[speed] for brotli and zstandard, or have the proxy send gzip.",
+            hint=install_hint("brotli zstandard", otherwise="have the proxy send gzip"),
         )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,7 +16,7 @@ from lm_deluge.cli.chat_session import ChatSession
 from lm_deluge.cli.interrupts import handle_signals
 from lm_deluge.cli.line_editor import InterruptedLineError, LineSource, open_lines
 from lm_deluge.cli.options import CommandOptions, call_options
-from lm_deluge.cli.render.escape import visible
+from lm_deluge.cli.render.escape import visible, visible_line
 from lm_deluge.cli.render.output import choose_output
 from lm_deluge.cli.render.status_line import notes_of, summary
 from lm_deluge.cli.render.stream_view import watch_for_closed_stdout
@@ -26,16 +27,20 @@ from lm_deluge.prompt.message import Message
 
 @click.command()
 @call_options
-def chat(**options: Any) -> None:
+@click.option("--resume", "resumed", metavar="FILE", help="Continue a conversation that /save has written as JSON.")
+def chat(resumed: str | None, **options: Any) -> None:
     """Chat with a model; /help lists the commands.
 
     Ctrl-C stops an answer; a second Ctrl-C at the prompt ends the chat, and so does Ctrl-D. If stdin is not a
     terminal, each line of it is a message.
     """
     settings = CommandOptions.from_options(options)
-    chat_session = ChatSession(settings)
+    chat_session = ChatSession(settings) if resumed is None else ChatSession.resume(settings, Path(resumed))
     if chat_session.notice:
         report(chat_session.notice)
+    if resumed is not None:
+        count = len(chat_session.conversation())
+        report(f"Resumed {count} messages of {visible_line(resumed)} with {visible_line(chat_session.model)}.")
     asyncio.run(_Chat(chat_session, settings).run())
 
 

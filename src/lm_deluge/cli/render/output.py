@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Protocol, TextIO
 
-from lm_deluge.cli.render.escape import visible
+from lm_deluge.cli.render.escape import Escaper
 from lm_deluge.cli.render.lines import Row, Run, Wrapper
 from lm_deluge.cli.render.markdown import Markdown
 from lm_deluge.cli.render.terminal import Screen, is_same_terminal, is_terminal, open_screen, write_text
@@ -51,11 +51,12 @@ class _PlainWriter:
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
+        self._escaper = Escaper()
         self._is_line_open = False
 
     def write(self, text: str) -> None:
         if text:
-            write_text(self._file, visible(text))
+            write_text(self._file, self._escaper.feed(text))
             self._is_line_open = not text.endswith("\n")
 
     def end(self) -> None:
@@ -69,13 +70,14 @@ class _MarkdownWriter:
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
+        self._escaper = Escaper()
         self._markdown: Markdown | None = None
 
     def write(self, text: str) -> None:
         if self._markdown is None:
             self._markdown = Markdown(self._screen.width, self._screen.height)
         self._markdown.resize(self._screen.width, self._screen.height)
-        done = self._markdown.feed(visible(text))
+        done = self._markdown.feed(self._escaper.feed(text))
         self._screen.show(done, self._markdown.live())
 
     def end(self) -> None:
@@ -84,16 +86,25 @@ class _MarkdownWriter:
         self._markdown = None
 
 
-class _ReasoningWriter:
-    """Writes reasoning to a terminal, in a different style than the answer."""
+class _TextWriter:
+    """Writes text to a terminal as it is, without rendering Markdown: reasoning, or code.
 
-    def __init__(self, screen: Screen) -> None:
+    Args:
+        screen: The terminal.
+        style: The style of the text.
+        by_words: Whether long lines are broken between words.
+        gap: The rows below the text.
+    """
+
+    def __init__(self, screen: Screen, *, style: str = "", by_words: bool = False, gap: int = 0) -> None:
         self._screen = screen
+        self._escaper = Escaper()
+        self._style, self._by_words, self._gap = style, by_words, gap
         self._wrapper: Wrapper | None = None
 
     def write(self, text: str) -> None:
         done: list[Row] = []
-        first, *others = visible(text).split("\n")
+        first, *others = self._escaper.feed(text).split("\n")
         done += self._feed(first)
         for line in others:
             done += self._wrapper.rest() if self._wrapper else [[]]
@@ -105,13 +116,13 @@ class _ReasoningWriter:
         if not text:
             return []
         if self._wrapper is None:
-            self._wrapper = Wrapper(self._screen.width)
-        return self._wrapper.feed(Run(text, _REASONING_STYLE))
+            self._wrapper = Wrapper(self._screen.width, by_words=self._by_words)
+        return self._wrapper.feed(Run(text, self._style))
 
     def end(self) -> None:
         rows = self._wrapper.rest() if self._wrapper else []
         self._wrapper = None
-        self._screen.show([*rows, []], [])
+        self._screen.show([*rows, *([] for _ in range(self._gap))], [])
 
 
 class Output:
@@ -162,32 +173,33 @@ class Output:
             screen.close()
 
 
-def choose_output(*, is_raw: bool, shows_reasoning: bool, is_silent: bool = False) -> Output:
+def choose_output(*, is_raw: bool, shows_reasoning: bool, is_silent: bool = False, is_code: bool = False) -> Output:
     """Return the output for the kinds of stdout and stderr.
 
     Args:
         is_raw: Whether Markdown and escape sequences are off on terminals, too.
         shows_reasoning: Whether the reasoning is written to stderr.
         is_silent: Whether the answer is not written.
+        is_code: Whether the answer is code, in which Markdown is not rendered.
     """
     out, err = sys.stdout, sys.stderr
     err_screen = None if is_raw else open_screen(err)
     out_screen = err_screen if is_same_terminal(out, err) else (None if is_raw else open_screen(out))
-    answer = _NullWriter() if is_silent else _answer_writer(out, out_screen)
+    answer = _NullWriter() if is_silent else _answer_writer(out, out_screen, is_code=is_code)
     reasoning = _reasoning_writer(err, err_screen) if shows_reasoning else _NullWriter()
     screens = [screen for screen in (err_screen, out_screen) if screen is not None]
     return Output(answer, reasoning, screens, err_screen)
 
 
-def _answer_writer(file: TextIO, screen: Screen | None) -> _Writer:
+def _answer_writer(file: TextIO, screen: Screen | None, *, is_code: bool) -> _Writer:
     if screen is not None:
-        return _MarkdownWriter(screen)
+        return _TextWriter(screen) if is_code else _MarkdownWriter(screen)
     return _PlainWriter(file) if is_terminal(file) else _UnchangedWriter(file)
 
 
 def _reasoning_writer(file: TextIO, screen: Screen | None) -> _Writer:
     if screen is not None:
-        return _ReasoningWriter(screen)
+        return _TextWriter(screen, style=_REASONING_STYLE, by_words=True, gap=1)
     # In a file, too, the text after the reasoning starts on a new line.
     return _PlainWriter(file) if is_terminal(file) else _LinesWriter(file)
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
+from lm_deluge import errors
 from lm_deluge.cli.render.escape import visible_line
 from lm_deluge.cli.render.terminal import SEPARATOR
+from lm_deluge.dispatch.attempts.attempt import PendingRetry
+from lm_deluge.errors import DelugeError
 from lm_deluge.response import APIResponse
 
-__all__ = ["notes_of", "running_status", "summary", "totals"]
+__all__ = ["describe_retry", "notes_of", "running_status", "summary", "totals"]
 
 _CENT = 0.01  # dollars; below a tenth of a cent, costs need six decimal places
 _MINUTE = 60.0  # seconds
@@ -41,6 +46,35 @@ def running_status(response: APIResponse, *, activity: str) -> str:
     if response.cost and stats is not None and stats.output_tokens:
         items.append(f"~{_dollars(response.cost)}")
     return SEPARATOR.join(item for item in items if item)
+
+
+_CAUSES: dict[type[DelugeError], str] = {
+    errors.RateLimitError: "rate limit",
+    errors.OverloadedError: "the provider is overloaded",
+    errors.ServerError: "the provider failed",
+    errors.ConnectError: "no connection",
+    errors.TimeoutError: "timeout",
+    errors.StreamInterruptedError: "the connection broke",
+}
+
+
+def describe_retry(retry: PendingRetry, *, now: float) -> tuple[str, str]:
+    """Return why and when a call is attempted again, in short, and the message of the error.
+
+    Args:
+        retry: The attempt that is waited for.
+        now: The event loop's time.
+    """
+    cause = next((text for kind, text in _CAUSES.items() if isinstance(retry.error, kind)), "the attempt failed")
+    status = getattr(retry.error, "status_code", None)
+    seconds = math.ceil(retry.due_at - now)
+    when = (
+        f"in {_seconds(float(seconds)) if seconds >= _MINUTE else f'{seconds} s'}"
+        if seconds > 0
+        else "when limits allow"
+    )
+    number = f"attempt {retry.attempt} of {retry.max_attempts} {when}"
+    return f"{cause}{f' ({status})' if status else ''}, {number}", visible_line(retry.error.message)
 
 
 def summary(response: APIResponse) -> str:
@@ -85,9 +119,16 @@ _WARNINGS = {
 }
 
 
-def notes_of(response: APIResponse) -> list[str]:
-    """Return notices about an answer: an incomplete end, warnings, tool calls and sources."""
+def notes_of(response: APIResponse, *, is_quiet: bool = False) -> list[str]:
+    """Return notices about an answer: an incomplete end, warnings, tool calls and sources.
+
+    Args:
+        response: The answer.
+        is_quiet: Return only the notice that the answer is not complete.
+    """
     notes = [_REASONS[response.finish_reason]] if response.finish_reason in _REASONS else []
+    if is_quiet:
+        return notes
     notes += [_WARNINGS[warning] for warning in response.warnings if warning in _WARNINGS]
     for call in response.tool_calls:
         notes.append(f"The model calls the tool {visible_line(call.name)}({visible_line(call.arguments_text)}).")

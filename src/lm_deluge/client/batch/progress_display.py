@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 import msgspec
 
 from lm_deluge.dispatch.batch.progress import BatchProgress
-from lm_deluge.errors import ConfigurationError, MissingExtraError
+from lm_deluge.errors import ConfigurationError, MissingExtraError, install_hint
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -186,7 +186,8 @@ class _Bar:
             from tqdm.auto import tqdm
         except ImportError as error:
             raise MissingExtraError(
-                "progress='tqdm' needs the package tqdm", hint="Run pip install tqdm, or use progress='rich'."
+                "progress='tqdm' needs the package tqdm",
+                hint=install_hint("tqdm", otherwise="use progress='rich'"),
             ) from error
         self._make: Callable[..., Any] = tqdm
         self._file = file

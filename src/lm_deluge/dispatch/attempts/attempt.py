@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from typing import NamedTuple
 
 from lm_deluge.api_requests.answer import build_answer, build_usage
 from lm_deluge.api_requests.call_plan import CallPlan
@@ -18,7 +19,23 @@ from lm_deluge.events import Attempt as AttemptEvent
 from lm_deluge.response import APIResponse, StreamStats
 from lm_deluge.usage import Usage
 
-__all__ = ["AdmittedCall", "CallAttempt"]
+__all__ = ["AdmittedCall", "CallAttempt", "PendingRetry"]
+
+
+class PendingRetry(NamedTuple):
+    """A further attempt at a call, which is waited for.
+
+    Attributes:
+        error: What ended the attempt before.
+        attempt: Number of the attempt that follows, from 2.
+        max_attempts: Number of attempts at most.
+        due_at: When it may start, in the event loop's time; limits of the client can delay it further.
+    """
+
+    error: DelugeError
+    attempt: int
+    max_attempts: int
+    due_at: float
 
 
 class AdmittedCall:
@@ -34,7 +51,7 @@ class AdmittedCall:
         failures: One line for each attempt that failed.
     """
 
-    __slots__ = ("attempts", "failures", "job", "loop", "runner", "started_at", "unreached")
+    __slots__ = ("_retry", "attempts", "failures", "job", "loop", "runner", "started_at", "unreached")
 
     def __init__(self, runner: Runner, spec: CallSpec) -> None:
         self.runner = runner
@@ -44,6 +61,12 @@ class AdmittedCall:
         self.attempts = 0
         self.unreached = 0
         self.failures: tuple[str, ...] = ()
+        self._retry: PendingRetry | None = None
+
+    @property
+    def pending_retry(self) -> PendingRetry | None:
+        """The attempt that is waited for; None while one is made."""
+        return self._retry if self._retry is not None and self._retry.attempt > self.attempts else None
 
     @property
     def time_left_s(self) -> float:
@@ -63,7 +86,8 @@ class AdmittedCall:
 
     def wait_before_resume(self, error: DelugeError) -> float:
         """Return the seconds before another request for the rest of the same answer; raise `error` if there is none."""
-        return _seconds(self.runner.decide_here(error, attempt=self.attempts, time_left_s=self.time_left_s), error)
+        decision = self.runner.decide_here(error, attempt=self.attempts, time_left_s=self.time_left_s)
+        return self._pause(_seconds(decision, error), error)
 
     def wait_before_next(self, attempt: CallAttempt, error: DelugeError) -> float:
         """Return the seconds before another attempt after this one; raise `error` if there is none."""
@@ -77,7 +101,13 @@ class AdmittedCall:
             route=route,
             models=self.job.models,
         )
-        return _seconds(decision, error)
+        return self._pause(_seconds(decision, error), error)
+
+    def _pause(self, seconds: float, error: DelugeError) -> float:
+        due_at = self.loop.time() + seconds
+        most = self.runner.max_attempts + self.unreached
+        self._retry = PendingRetry(error, self.attempts + 1, most, due_at) if seconds else None
+        return seconds
 
     def note_failed_route(self, attempt: CallAttempt, error: DelugeError) -> None:
         """Have the scheduler avoid the route of a failed attempt where the error asks for it."""

@@ -17,7 +17,7 @@ import msgspec
 
 from lm_deluge.api_requests.answer import build_stats
 from lm_deluge.api_requests.timeouts import Deadline, Interruptible
-from lm_deluge.dispatch.attempts.attempt import AdmittedCall, CallAttempt
+from lm_deluge.dispatch.attempts.attempt import AdmittedCall, CallAttempt, PendingRetry
 from lm_deluge.dispatch.attempts.background import UpstreamCancel, can_resume, resume_attempt
 from lm_deluge.dispatch.attempts.discarded_cost import DiscardedAttempt, DiscardedCost, usage_of_failed
 from lm_deluge.dispatch.attempts.hedge import Hedge
@@ -182,8 +182,7 @@ class StreamCall:
                 attempt = self._opening = await self._begin(call, start)
             except ConfigurationError:
                 known = {route.model for route in call.runner.routes} if call.job.models is None else call.job.models
-                others = frozenset(known - {start.route.model})
-                if not others:
+                if not (others := frozenset(known - {start.route.model})):
                     raise
                 call.job = msgspec.structs.replace(call.job, models=others)
                 continue
@@ -263,8 +262,7 @@ class StreamCall:
 
     async def _wait_before_next(self, call: AdmittedCall, error: DelugeError) -> float:
         """Return how long to wait before another attempt; raise `error` if there is none."""
-        attempt = self._opening or self._attempt
-        if attempt is None:
+        if (attempt := self._opening or self._attempt) is None:
             raise error
         seconds = call.wait_before_next(attempt, error)
         call.note_failure(attempt, error)
@@ -361,8 +359,7 @@ class StreamCall:
 
     async def _start_again(self, call: AdmittedCall, spliced: SplicedResponse) -> list[Event]:
         call.job = self._switch_to(call, spliced.spec)
-        events = await self._first_events(call, spliced.broken)
-        self._spliced = None
+        events, self._spliced = await self._first_events(call, spliced.broken), None
         return events
 
     def _switch_to(self, call: AdmittedCall, spec: CallSpec) -> Job:
@@ -415,8 +412,7 @@ class StreamCall:
         self._is_over = True
         if self._budget is not None:
             self._charge(self._budget)
-        call = self._call
-        if call is not None:
+        if (call := self._call) is not None:
             if self._ended_at is None:
                 self._ended_at = call.loop.time()
             call.runner.forget(call.job)
@@ -438,10 +434,9 @@ class StreamCall:
         """End the call now: close the connection; a pending `next_batch` returns []."""
         self._is_aborted = True
         self._end()
-        hedge = self._hedge
-        if hedge is not None:
-            hedge.stop()
-        for attempt in (self._attempt, self._opening, None if hedge is None else hedge.second):
+        if self._hedge is not None:
+            self._hedge.stop()
+        for attempt in (self._attempt, self._opening, None if self._hedge is None else self._hedge.second):
             if attempt is not None:
                 self._cancel_upstream(attempt)
                 attempt.abort()
@@ -468,6 +463,11 @@ class StreamCall:
             call.loop.call_soon_threadsafe(self.abort)
 
     # Results
+
+    @property
+    def pending_retry(self) -> PendingRetry | None:
+        """The next attempt while the call waits for it; else None."""
+        return None if self._call is None or self._is_over else self._call.pending_retry
 
     def response(self) -> APIResponse:
         """Return the response so far, with usage (reported, or estimated), cost and stats."""

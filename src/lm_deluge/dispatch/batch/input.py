@@ -15,7 +15,7 @@ import msgspec
 from lm_deluge.config import SamplingParams
 from lm_deluge.encoders.catalog import find_encoder
 from lm_deluge.encoders.encoder import ParsedRequest
-from lm_deluge.errors import ConfigurationError, DelugeError, InvalidPromptError, MissingExtraError
+from lm_deluge.errors import ConfigurationError, DelugeError, InvalidPromptError, MissingExtraError, install_hint
 from lm_deluge.prompt.conversation import Conversation, to_conversation
 from lm_deluge.prompt.tool import ProviderTool, Tool
 
@@ -113,7 +113,7 @@ def _records(path: Path) -> Iterable[Mapping[str, Any]]:
     except ImportError as error:
         raise MissingExtraError(
             f"reading {path.suffix} files needs polars or pandas",
-            hint="Run pip install polars, or use a file of JSON lines.",
+            hint=install_hint("polars", otherwise="use a file of JSON lines"),
         ) from error
 
 

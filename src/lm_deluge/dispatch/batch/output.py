@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from lm_deluge.dispatch.batch.input import TABLES
-from lm_deluge.errors import ConfigurationError, DelugeError, JournalError, MissingExtraError
+from lm_deluge.errors import ConfigurationError, DelugeError, JournalError, MissingExtraError, install_hint
 from lm_deluge.response import APIResponse
 
 __all__ = ["Answer", "check_output", "line_of", "write_answers", "write_whole"]
@@ -135,7 +135,7 @@ def _table_writer(path: Path) -> Any:
             return write
     raise MissingExtraError(
         f"writing {path.suffix} files needs polars, or {' and '.join(with_pandas)}",
-        hint="Run pip install polars, or name a .jsonl file.",
+        hint=install_hint("polars", otherwise="name a .jsonl file"),
     )
 
 

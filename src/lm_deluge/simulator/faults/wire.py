@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from lm_deluge.errors import MissingExtraError
+from lm_deluge.errors import MissingExtraError, install_hint
 from lm_deluge.events import Event, TextDelta
 from lm_deluge.simulator.faults.fault import SSE, EditPlan, FaultSpec, Parameters
 from lm_deluge.simulator.plan import AnswerContext, Frame, Pause, Repeat, Step, WirePlan
@@ -187,7 +187,7 @@ def _need(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MissingExtraError(f"this fault needs the package {module}", hint="Install lm-deluge[speed].") from error
+        raise MissingExtraError(f"this fault needs the package {module}", hint=install_hint(module)) from error
 
 
 def _gzip_bomb(plan: WirePlan, params: Parameters) -> WirePlan:
