@@ -20,6 +20,7 @@ __all__ = [
     "authorization",
     "aws_environment",
     "check_headers",
+    "fetched_rows_file",
     "find_access",
     "find_base_url",
     "find_cache_folder",
@@ -28,6 +29,7 @@ __all__ = [
     "find_proxy",
     "google_environment",
     "has_key",
+    "read_fetched_rows",
     "hide",
     "is_row_url",
     "read_rows_file",
@@ -229,6 +231,19 @@ def read_rows_file() -> tuple[str, str] | None:
         raise ConfigurationError(
             f"the file of models {path} was not read: {why}", hint="It is named by DELUGE_MODELS." if named else ""
         ) from error
+
+
+def fetched_rows_file() -> Path:
+    """Return the path of the rows that `deluge models update` fetches. Only that command writes the file."""
+    return _config_folder() / "lm_deluge" / "models.json"
+
+
+def read_fetched_rows() -> bytes | None:
+    """Return the content of the fetched rows, or None if there are none that can be read."""
+    try:
+        return fetched_rows_file().read_bytes()
+    except OSError:
+        return None
 
 
 def _config_folder() -> Path:

@@ -13,6 +13,7 @@ from lm_deluge.client.batch.prompts import EventMerger, run_in_order, run_one
 from lm_deluge.client.batch.provider_prompts import start_provider_batch
 from lm_deluge.client.call_options import NO_OPTIONS, CallOptions, Tools
 from lm_deluge.client.dispatcher import Dispatcher
+from lm_deluge.client.end_warnings import warn_of_ends
 from lm_deluge.client.keywords import BatchKeywords, CallKeywords, ClientKeywords, ProviderBatchKeywords
 from lm_deluge.client.stream import Echo, Stream
 from lm_deluge.client.sync import SyncStream, run_blocking
@@ -61,11 +62,13 @@ class LLMClient:
             raise ConfigurationError(f"a model is named by text, not by {type(model).__name__}")
         names = [model] if isinstance(model, str) else list(model)
         if not names:
-            raise ConfigurationError("the client needs a model", hint='Write LLMClient("gpt-4o"), for example.')
+            raise ConfigurationError("the client needs a model", hint='Write LLMClient("gpt-6-sol"), for example.')
         url, fallback = self.options.base_url, self.options.fallback
         self.models: tuple[ModelRow, ...] = tuple(find_served_model(name, url) for name in names)
         others = [fallback] if isinstance(fallback, str) else fallback
-        self.dispatcher = Dispatcher(self.models, tuple(find_served_model(name, url) for name in others), self.options)
+        backups = tuple(find_served_model(name, url) for name in others)
+        self.dispatcher = Dispatcher(self.models, backups, self.options)
+        warn_of_ends((*self.models, *backups))
         self._tasks: dict[int, asyncio.Task[APIResponse]] = {}
         self._last_task = 0
 
@@ -352,7 +355,7 @@ class LLMClient:
         """Close the idle connections of the running event loop. Without it they are closed with the loop.
 
         Example:
-            >>> async with LLMClient("gpt-4o") as client:  # closes at the end of the block
+            >>> async with LLMClient("gpt-6-sol") as client:  # closes at the end of the block
             ...     await client.stream("Hello")
         """
         await self.dispatcher.close()

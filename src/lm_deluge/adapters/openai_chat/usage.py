@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lm_deluge.adapters.token_counts import build_usage, read_count, read_tool_uses
+from lm_deluge.adapters.token_counts import build_usage, read_cost, read_count, read_tool_uses
 from lm_deluge.usage import Usage
 
 __all__ = ["merge_usage", "read_usage"]
@@ -90,4 +90,5 @@ def read_usage(raw: dict[str, Any], service_tier: str | None = None) -> Usage | 
         service_tier=service_tier,
         # xAI: https://docs.x.ai/docs/guides/tools/tool-usage-details (2026-11)
         tool_uses=read_tool_uses(raw.get("server_side_tool_usage_details"), "_calls"),
+        reported_cost=read_cost(raw),
     )
