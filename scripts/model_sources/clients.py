@@ -53,5 +53,5 @@ def _literals(source: bytes) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id == "Literal":
-            found |= {each.value for each in ast.walk(node.slice) if isinstance(each, ast.Constant)}
+            found |= {str(each.value) for each in ast.walk(node.slice) if isinstance(each, ast.Constant)}
     return found

@@ -32,7 +32,9 @@ def _table() -> list[tuple[re.Pattern[str], dict[str, Any]]]:
     table = []
     for number, entry in enumerate(entries, 1):
         if not entry.get("source") or not entry.get("date") or entry.keys() - _KNOWN:
-            raise SystemExit(f"corrections.toml: entry {number} ({entry.get('row')}) has no source, no date or odd keys")
+            raise SystemExit(
+                f"corrections.toml: entry {number} ({entry.get('row')}) has no source, no date or odd keys"
+            )
         fields = {key: value for key, value in entry.items() if key not in ("row", "source", "date")}
         table.append((re.compile(entry["row"]), fields))
     return table

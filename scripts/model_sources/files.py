@@ -57,7 +57,7 @@ def _default(field: Any) -> Any:
 
 
 def describe_changes(before: Snapshot, rows: list[ModelRow]) -> Iterator[str]:
-    """Yield the differences between two versions of the rows for a reader: prices first, then rows, then other fields."""
+    """Yield the differences between two versions of the rows: prices first, then rows, then other fields."""
     old, new = {row.id: row for row in before.rows()}, {row.id: row for row in rows}
     both = sorted(old.keys() & new.keys())
     prices = [line for name in both if (line := _price_change(name, old[name].price, new[name].price))]

@@ -86,7 +86,9 @@ def _price(entry: JSON) -> Price | None:
     if isinstance(fast.get("us"), float):
         factors["us"] = fast["us"]
     # A mode may omit prices of caches: they are those of the normal price, by the factor of the mode.
-    kept = {mode: price for mode, price in modes.items() if (price.input, price.output) != (normal.input, normal.output)}
+    kept = {
+        mode: price for mode, price in modes.items() if (price.input, price.output) != (normal.input, normal.output)
+    }
     full = {mode: _filled(price, normal) for mode, price in kept.items()}
     return Price(**_fields(normal), modes=full, region_factors=factors)
 

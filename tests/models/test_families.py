@@ -170,8 +170,12 @@ def test_what_needs_the_responses_api() -> None:
     ],
 )
 def test_whether_a_request_reasons(name: str, effort: str | None, reasons: bool | None) -> None:
-    row = registry.find_model(name) if name != "magistral-medium-2509" else ModelRow(
-        id=name, name=name, provider="mistral", capabilities=Capabilities(reasoning=True, thinking="fixed")
+    row = (
+        registry.find_model(name)
+        if name != "magistral-medium-2509"
+        else ModelRow(
+            id=name, name=name, provider="mistral", capabilities=Capabilities(reasoning=True, thinking="fixed")
+        )
     )
     assert row.capabilities.reasons(effort) is reasons
 

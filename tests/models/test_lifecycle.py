@@ -261,7 +261,9 @@ def test_names_that_were_missing(name: str) -> None:
     assert row.context_window is not None or name.endswith("-law")
 
 
-@pytest.mark.parametrize("name", ["claude-opus-5-latest", "gpt-5.5-codex", "gemini-2.5-flash-latest", "mixtral-8x22b-instruct"])
+@pytest.mark.parametrize(
+    "name", ["claude-opus-5-latest", "gpt-5.5-codex", "gemini-2.5-flash-latest", "mixtral-8x22b-instruct"]
+)
 def test_names_that_nobody_serves_are_no_rows(name: str) -> None:
     assert name not in {row.id for row in registry.list_models()}
 

@@ -13,7 +13,6 @@ import msgspec
 import pytest
 
 from lm_deluge.models import registry
-from lm_deluge.models.rows import ModelRow
 from lm_deluge.models.snapshots import read_snapshot
 from lm_deluge.usage import Price, PriceTier
 

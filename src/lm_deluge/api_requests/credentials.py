@@ -29,9 +29,9 @@ __all__ = [
     "find_proxy",
     "google_environment",
     "has_key",
-    "read_fetched_rows",
     "hide",
     "is_row_url",
+    "read_fetched_rows",
     "read_rows_file",
     "secrets_of",
 ]

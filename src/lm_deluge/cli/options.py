@@ -14,7 +14,7 @@ from lm_deluge.cli.completion import complete_model
 from lm_deluge.cli.default_model import find_default_model
 from lm_deluge.cli.environment import from_dotenv, setting_command
 from lm_deluge.cli.render.escape import visible_line
-from lm_deluge.cli.render.terminal import report
+from lm_deluge.cli.render.terminal import is_terminal, report
 from lm_deluge.cli.sampling_options import complete_parameter, parse_parameters
 
 if TYPE_CHECKING:
@@ -178,7 +178,8 @@ def build_client(settings: CommandOptions, model: str | None = None, **more: Any
     with warnings.catch_warnings(record=True) as given:
         warnings.simplefilter("always")
         client = LLMClient(_SIMULATOR if is_simulated else names, **options)
-    for warning in given:
+    # The errors of a script are not the place for news about models; a model that has ended fails there by itself.
+    for warning in given if is_terminal(sys.stderr) else ():
         report(f"Warning: {warning.message}")
     return client, notice
 

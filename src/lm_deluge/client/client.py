@@ -52,7 +52,7 @@ class LLMClient:
         ConfigurationError: An option is unknown or out of range.
 
     Example:
-        >>> client = LLMClient("gpt-4o", max_requests_per_minute=500, temperature=0)
+        >>> client = LLMClient("gpt-5.4", max_requests_per_minute=500, temperature=0)
         >>> response = await client.stream("Hello")
     """
 

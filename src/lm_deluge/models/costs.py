@@ -16,7 +16,7 @@ from lm_deluge.usage import Usage
 __all__ = ["check_prices", "endpoint_region", "request_cost", "unpriced_tools"]
 
 
-def request_cost(  # noqa: PLR0913 - everything that a price depends on
+def request_cost(
     model: ModelRow,
     provider: ProviderRow,
     usage: Usage,

@@ -19,8 +19,8 @@ def end_notice(row: ModelRow, today: str) -> str | None:
         today: The day, such as `2026-11-30`.
 
     Example:
-        >>> end_notice(find_model("gpt-4o"), "2026-11-30")
-        'gpt-4o is deprecated: its provider ends it on 2027-01-14.'
+        >>> end_notice(find_model("gpt-4.1"), "2026-11-30")
+        'gpt-4.1 is deprecated: its provider ends it on 2027-01-14.'
     """
     status = row.status_on(today)
     if status not in ("deprecated", "retired"):

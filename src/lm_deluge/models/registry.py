@@ -14,7 +14,7 @@ import msgspec
 from lm_deluge.errors import ConfigurationError, UnknownModelError
 from lm_deluge.models.costs import check_prices
 from lm_deluge.models.families import describe_model
-from lm_deluge.models.names import find_alias, find_spelling, split_provider
+from lm_deluge.models.names import find_spelling, split_provider
 from lm_deluge.models.rows import Capabilities, ModelRow, ProviderRow
 from lm_deluge.models.snapshots import Snapshot, read_snapshot
 from lm_deluge.models.user_rows import read_user_rows
@@ -36,7 +36,7 @@ __all__ = [
 SIMULATOR = "simulator"
 COMPATIBLE = "openai-compatible"
 _MOST_SUGGESTIONS = 3  # read at a glance
-_OTHER_SPELLING = 0.9  # similarity of claude-sonnet-4.5 and claude-sonnet-4-5; claude-sonnet-4.5 and -4-6 have less
+_OTHER_SPELLING = 0.9  # similarity of claude-sonnet-5.5 and claude-sonnet-5-5; claude-sonnet-5.5 and -4-6 have less
 _TAKEN = "Choose another id for the row, or pass replace=True."
 
 
@@ -156,20 +156,22 @@ def find_model(name: str) -> ModelRow:
         find_provider(provider_id)
     near = _similar_models(registry, name)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    example = _example(registry, name, near)
     raise UnknownModelError(
         f"there is no model {name!r} in the registry",
-        hint=f"{hint}Any model of a provider can be named as provider:model, {_example(registry, name, near)} for example.",
+        hint=f"{hint}Any model of a provider can be named as provider:model, {example} for example.",
         suggestions=near,
     )
 
 
 def _example(registry: _Registry, name: str, near: tuple[str, ...]) -> str:
     """Return the name with the provider that probably serves it: that of the prefix, or of the nearest model."""
-    prefix, _, rest = name.partition("/")
-    if rest:
-        host = find_alias(prefix, rest)
-        return f"{host}:{rest}" if host in registry.providers else f"openrouter:{name}"  # names are vendor/model there
-    return f"{registry.models[near[0]].provider if near else 'openai'}:{name}"
+    split = split_provider(name, registry.providers)
+    if split is not None:
+        return ":".join(split)
+    if "/" in name:
+        return f"openrouter:{name}"  # its names are vendor/model
+    return f"{registry.models[near[0]].provider}:{name}" if near else f"openai:{name}"
 
 
 def _named_row(registry: _Registry, name: str) -> ModelRow | None:
@@ -193,15 +195,16 @@ def _row_of_path(registry: _Registry, name: str) -> ModelRow | None:
     A name such as `openai/gpt-oss-120b` is also that of a repository, whose model many hosts serve. A provider without
     models in the registry is a server of the user, or a host of any model: its models are not known.
     """
-    prefix, slash, rest = name.partition("/")
-    own = registry.providers.get(find_alias(prefix, rest))
-    if own is None or not rest:
+    prefix, slash, _ = name.partition("/")
+    split = split_provider(name, registry.providers) if slash and ":" not in prefix else None
+    if split is None:
         return None
+    own, rest = registry.providers[split[0]], split[1]
     served = _served_by(registry, own)
     if not served and own.id not in (SIMULATOR, COMPATIBLE):
         return _row_of_provider(registry, own.id, rest, f"{own.id}:{rest}")
     found = served.get(rest) or served.get(f"{own.id}:{rest}")
-    return found or (find_spelling(rest, served) or find_spelling(f"{own.id}:{rest}", served) if slash else None)
+    return found or find_spelling(rest, served) or find_spelling(f"{own.id}:{rest}", served)
 
 
 def _row_of_spelling(registry: _Registry, name: str) -> ModelRow | None:
@@ -223,7 +226,7 @@ def _similar_models(registry: _Registry, name: str) -> tuple[str, ...]:
     Models that a maker serves itself come before those of hosts; retired ones are left out.
     """
     live = {id: row for id, row in registry.models.items() if row.status != "retired"}
-    prefix, _, rest = name.partition("/")
+    rest = name.partition("/")[2]
     if not rest:
         makers = {id: row for id, row in live.items() if id == row.name}
         lasting = {id: row for id, row in makers.items() if row.status != "deprecated"}
@@ -233,7 +236,8 @@ def _similar_models(registry: _Registry, name: str) -> tuple[str, ...]:
     if rest in live:
         return (rest,)
     hosted = tuple(id for id in live if id.endswith(f":{name}"))
-    own = registry.providers.get(find_alias(prefix, rest))
+    split = split_provider(name, registry.providers)
+    own = None if split is None else registry.providers[split[0]]
     served = {} if own is None else {id: row for id, row in _served_by(registry, own).items() if id in live}
     spellings = _nearest(rest, served, cutoff=_OTHER_SPELLING)
     return (*spellings, *hosted)[:_MOST_SUGGESTIONS] or _nearest(rest, served) or _nearest(name, live)

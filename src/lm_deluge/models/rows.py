@@ -184,6 +184,7 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     Attributes:
         id: Our name, the part before the colon in `provider:model`.
+        aliases: Names of the provider in other libraries, which are understood in `provider:model` too.
         otel_name: OpenTelemetry's `gen_ai.provider.name`.
         adapter: Name of the wire API.
         base_url: URL without a trailing slash; empty if it must come from the environment or an argument. `{name}`
@@ -216,6 +217,7 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     otel_name: str
     adapter: str
     base_url: str
+    aliases: tuple[str, ...] = ()
     base_url_env: tuple[str, ...] = ()
     key_env: tuple[str, ...] = ()
     places: dict[str, UrlVariable] = {}

@@ -62,7 +62,9 @@ def models(context: click.Context, provider: str | None, search: str, *, has_ret
 
 
 @models.command()
-@click.option("--source", default=NEWEST_RELEASE, metavar="URL", help="A models.json, a release, or PyPI's JSON of one.")
+@click.option(
+    "--source", default=NEWEST_RELEASE, metavar="URL", help="A models.json, a release, or PyPI's JSON of one."
+)
 def update(source: str) -> None:
     """Fetch newer models and prices.
 
@@ -101,9 +103,11 @@ def _rounded(tokens: int | None) -> str:
 
 def _age(today: dt.date) -> str:
     """Return the date of the prices, and how long ago that is."""
-    days = (today - dt.date.fromisoformat(snapshot_date())).days
-    ages = {0: "today", 1: "1 day old"}
-    return f"prices of {snapshot_date()}, {ages.get(days, f'{days} days old')}" if days >= 0 else snapshot_date()
+    date = snapshot_date()
+    days = (today - dt.date.fromisoformat(date)).days
+    if days < 1:
+        return f"prices of {date}"
+    return f"prices are {days} {'day' if days == 1 else 'days'} old, of {date}"
 
 
 def _print_table(rows: list[ModelRow], today: dt.date) -> None:

@@ -45,7 +45,7 @@ def look_through(path: Path, options: Mapping[str, Any], *, find_duplicates: boo
         ConfigurationError: The file cannot be read, or two lines have the same id.
 
     Example:
-        >>> survey = look_through(Path("prompts.jsonl"), {"model": "gpt-4o"})
+        >>> survey = look_through(Path("prompts.jsonl"), {"model": "gpt-5.4"})
         >>> len(survey.ids)
     """
     stamp = stamp_of(path)
