@@ -210,6 +210,14 @@ def test_a_client_warns_once_of_each_model_that_has_ended() -> None:
     assert kinds == [(ModelEndWarning, "old", __file__), (ModelEndWarning, "older", __file__)]
 
 
+def test_the_warning_ends_no_program() -> None:
+    """Under `-W error` too: else programs would fail on the day on which an end is announced."""
+    registry.register_model(ModelRow(id="old", name="old", provider="openai-compatible", retires="2001-01-01"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert LLMClient("old", base_url="http://127.0.0.1:9/v1").models[0].id == "old"
+
+
 # The wrong status of a model that still answers costs a warning; of one that does not, a failed request.
 @pytest.mark.parametrize(
     ("names", "retires"),

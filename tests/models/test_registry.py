@@ -136,7 +136,7 @@ def test_a_variant_at_openrouter_has_the_row_of_its_model() -> None:
     ("name", "like"),
     [
         ("bedrock:eu.anthropic.claude-opus-5-5-20310101-v1:0", "bedrock:us.anthropic.claude-opus-5-5"),
-        ("openrouter:anthropic/claude-opus-9.5:beta", "openrouter:anthropic/claude-opus-9"),
+        ("huggingface:acme/claude-sonnet-5-5", "claude-sonnet-5-5"),
         ("openai:ft:gpt-6-sol:acme::9", "openai:gpt-6-sol"),
     ],
 )
@@ -144,6 +144,7 @@ def test_a_model_without_a_row_is_described_by_its_family(name: str, like: str) 
     one, other = registry.find_model(name).capabilities, registry.find_model(like).capabilities
     names = ("reasoning", "reasoning_efforts", "sampling", "forced_tool_choice", "prefill", "stop", "needs_responses")
     assert one.reasoning
+    assert registry.find_model("openai:gpt-6-nova").capabilities == Capabilities()
     assert [getattr(one, each) for each in names] == [getattr(other, each) for each in names]
 
 

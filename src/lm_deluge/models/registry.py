@@ -6,14 +6,14 @@ The rows are data files of the package. Rows of the user's own file, if there is
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import msgspec
 
 from lm_deluge.errors import ConfigurationError, UnknownModelError
 from lm_deluge.models.costs import check_prices
-from lm_deluge.models.families import describe_model
+from lm_deluge.models.families import describe_model, plain_name
 from lm_deluge.models.names import find_spelling, split_provider
 from lm_deluge.models.rows import Capabilities, ModelRow, ProviderRow
 from lm_deluge.models.snapshots import Snapshot, read_snapshot
@@ -55,6 +55,11 @@ class _Registry:
         # Models of providers that have no row cannot be called.
         self.models = {row.id: row for row in snapshot.rows() if row.provider in self.providers}
         self.models[SIMULATOR] = ModelRow(id=SIMULATOR, name=SIMULATOR, provider=SIMULATOR)
+
+    @cached_property
+    def plain_names(self) -> frozenset[str]:
+        """The names of the models of all makers, without vendor, region and date."""
+        return frozenset(plain_name(row.name) for row in self.models.values() if row.id == row.name)
 
 
 @cache
@@ -275,7 +280,9 @@ def _row_of_provider(registry: _Registry, provider_id: str, wire_name: str, name
     dated = find_spelling(wire_name, _served_by(registry, own)) if _has_models(own) else None
     if dated is not None and dated.name.lower() == wire_name.lower():
         return msgspec.structs.replace(dated, id=name, name=wire_name, provider=provider_id)
-    facts = describe_model(wire_name, provider_id) if _has_models(own) else {}
+    # A name that no maker has is of an unknown model, even if it looks like one of a family.
+    is_known = _has_models(own) and plain_name(wire_name) in registry.plain_names
+    facts = describe_model(wire_name, provider_id) if is_known else {}
     capabilities = msgspec.convert(facts, Capabilities)
     return ModelRow(id=name, name=wire_name, provider=provider_id, capabilities=capabilities)
 
