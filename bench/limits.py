@@ -26,6 +26,12 @@ REQUESTS: dict[str, Callable] = {
     "mocklimit: slices of 1 s": lambda clock, most: MockLimit(clock, "quantized", most, 1.0),
 }
 REPORTING_LIMITS = {"mocklimit: slices of 10 s", "mocklimit: slices of 1 s"}
+SILENT = {  # a limit per minute that the server enforces over a shorter time, without headers
+    "200 in 10 s, for 1,200 a minute": lambda: (SlidingWindow(200, 10.0), 1_200),
+    "20 in 1 s, for 1,200 a minute": lambda: (SlidingWindow(20, 1.0), 1_200),
+    "1,200 in a minute": lambda: (SlidingWindow(1_200, 60.0), 1_200),
+}
+SILENT_JITTERS_S = (0.0, 0.01, 0.05, 0.15, 0.3)
 ANSWERS = {
     "6 s on average": answers(),
     "30 s on average": answers(latency_s=lambda _, tokens: 5.0 + tokens / 20),
@@ -61,6 +67,15 @@ def limits() -> None:
                     found = measure(make(clock, rate), Load(jitter_s=jitter_s), reports_limits=name in REPORTING_LIMITS)
                 cells.append(f"{found.refused:4} {found.share:7.2%}")
         print(f"  {name:26}" + " ".join(cells), flush=True)
+    print(f"\n{'sliding windows, measured jitter':34}" + "".join(f"{jitter:>13g} s" for jitter in SILENT_JITTERS_S))
+    for name, silent in SILENT.items():
+        cells = []
+        for jitter_s in SILENT_JITTERS_S:
+            server, per_minute = silent()
+            limiter = LocalLimiter([Limit("requests", per_minute)])
+            found = VirtualRunner(limiter, {"requests": server}, Load(jitter_s=jitter_s, tells_delays=True)).run(300.0)
+            cells.append(f"{found.refused:6} {found.share:7.2%}")
+        print(f"  {name:32}" + " ".join(cells), flush=True)
     print("\ntokens a minute, output of unknown length (log-normal, mean 500), jitter 1 s, after two minutes")
     for name, load in ANSWERS.items():
         for amount in (200_000, 500_000, 1_000_000, 2_000_000):

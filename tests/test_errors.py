@@ -74,8 +74,8 @@ RETRYABLE = {
 SCOPES = {
     "AuthenticationError": "key",
     "MissingAPIKeyError": "key",
-    "PermissionDeniedError": "key",
-    "QuotaExceededError": "key",
+    "PermissionDeniedError": "model",
+    "QuotaExceededError": "model",
     "BadRequestError": "request",
     "ContextLengthError": "request",
     "ContentFilterError": "request",

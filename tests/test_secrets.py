@@ -1,22 +1,32 @@
 """No key and no prompt is ever shown: canaries in every place that can hold a secret, and every fault there is."""
 
 import asyncio
+import importlib
+import io
 import json
 import logging
 import pickle
+import pkgutil
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import msgspec
 import pytest
+import rich.console
+import rich.pretty
+import rich.traceback as traceback_of_rich
 
+import lm_deluge
 from lm_deluge import LLMClient, Timeouts
 from lm_deluge.api_requests.openai import shared_transport, stream_chat
 from lm_deluge.client.stream import Stream
 from lm_deluge.errors import DelugeError
-from loopback import END, HEAD, NEXT, Loopback, Step, answer, chunk, data, plain, text
+from lm_deluge.hidden import HidingStruct
+from lm_deluge.wire.http import HttpRequest
+from loopback import END, HEAD, HELLO, NEXT, Loopback, Step, answer, chunk, data, plain, text
 from transport.test_faults import BROKEN, CLOCKS, clocks_for
 
 CANARY = "canary-7f3a9c51d2"
@@ -75,6 +85,18 @@ def family_of(error: BaseException | None) -> Iterator[BaseException]:
             waiting += [each.__cause__] if each.__suppress_context__ else [each.__cause__, each.__context__]
 
 
+def printed_by_rich(error: BaseException) -> str:
+    """Return the traceback of the library's frames with local variables, as Rich prints it."""
+    console = rich.console.Console(file=io.StringIO(), width=400)
+    found = traceback_of_rich.Traceback.extract(
+        type(error), error, error.__traceback__, show_locals=True, locals_max_length=50, locals_max_string=2_000
+    )
+    for stack in found.stacks:
+        stack.frames = [frame for frame in stack.frames if not frame.filename.startswith(TESTS)]
+    console.print(traceback_of_rich.Traceback(found, show_locals=True, max_frames=0, extra_lines=0))
+    return str(console.file.getvalue())  # type: ignore[attr-defined]
+
+
 def told_by(error: DelugeError, *, with_locals: bool = True) -> dict[str, str]:
     """Return all that an error tells: to readers of messages, of tracebacks with locals, of JSON and of pickles."""
     told = {"dict": json.dumps(error.to_dict()), "pickle": repr(pickle.dumps(error)), "vars": repr(vars(error))}
@@ -83,6 +105,8 @@ def told_by(error: DelugeError, *, with_locals: bool = True) -> dict[str, str]:
     for each in family_of(error):
         name = type(each).__name__
         told[f"{name}: text"] = f"{each!r} {each} {each.args!r}"
+        if with_locals:
+            told[f"{name}: rich"] = printed_by_rich(each)
         for frame in frames_of(each.__traceback__) if with_locals else ():
             for variable, value in frame.f_locals.items():
                 told[f"{name}: {variable} in {frame.f_code.co_qualname}"] = repr(value)
@@ -186,3 +210,33 @@ def test_what_is_refused_is_not_shown(options: dict[str, Any]) -> None:
     assert (
         CANARY not in f"{error!r} {error} {error.to_dict()} {vars(error)} {''.join(traceback.format_exception(error))}"
     )
+
+
+def structs_of(base: type) -> Iterator[type]:
+    for each in base.__subclasses__():
+        yield each
+        yield from structs_of(each)
+
+
+def test_every_struct_that_hides_its_fields_hides_them_from_rich() -> None:
+    for module in pkgutil.walk_packages(lm_deluge.__path__, "lm_deluge."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    own = [kind for kind in structs_of(msgspec.Struct) if kind.__module__.startswith("lm_deluge")]
+    hiding = [kind for kind in own if "__repr__" in vars(kind)]
+    assert len(hiding) >= 5
+    assert [kind for kind in hiding if not issubclass(kind, HidingStruct)] == []
+
+
+def test_rich_prints_what_repr_returns() -> None:
+    request = HttpRequest("https://h.test/v1", {"authorization": f"Bearer {KEY}"}, PROMPT.encode())
+    assert rich.pretty.pretty_repr({"request": [request]}, max_width=200) == (
+        f"{{'request': [HttpRequest(POST https://h.test/v1, {len(PROMPT)} bytes)]}}"
+    )
+
+
+async def test_an_echoed_key_is_not_kept_as_the_request_id() -> None:
+    steps = [HEAD.replace(b"\r\n\r\n", f"\r\nx-request-id: {KEY}-1\r\n\r\n".encode()), chunk(HELLO), END, NEXT]
+    async with Loopback(steps) as server, client_of(server) as client:
+        response = await client.stream("hi", echo=None)
+    assert response.request_id == "...-1"

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args
 import msgspec
 
 from lm_deluge.errors import ConfigurationError
+from lm_deluge.hidden import HidingStruct
 
 __all__ = [
     "DEFAULT_FIRST_TOKEN_S",
@@ -19,10 +20,12 @@ __all__ = [
     "ClientOptions",
     "LocalCache",
     "OnBreak",
+    "Priority",
     "PromptCache",
     "SamplingParams",
     "Secret",
     "Timeouts",
+    "check_choice",
     "check_range",
 ]
 
@@ -38,6 +41,9 @@ PromptCache = Literal[
 """The part of a prompt that the provider caches for the next call. User messages include everything before them."""
 OnBreak = Literal["raise", "restart", "continue"]
 """The reaction to a connection that breaks after the first delta of a stream."""
+
+Priority = Literal["interactive", "batch"]
+"""Which of the calls that wait for the limits of a client goes first: one that a user waits for, or one of a batch."""
 
 
 class LocalCache(Protocol):
@@ -95,7 +101,8 @@ def _check_type(name: str, value: Any, kind: type, what: str) -> None:
         raise ConfigurationError(f"{name} is not {what}, but {type(value).__name__}")
 
 
-def _check_choice(name: str, value: Any, known: tuple[str, ...]) -> None:
+def check_choice(name: str, value: Any, known: tuple[str, ...]) -> None:
+    """Raise a ConfigurationError unless the value of option `name` is None or a known one."""
     if value is not None and value not in known:
         raise ConfigurationError(f"{name}={value!r} is not a known value", hint=f"Known: {', '.join(known)}.")
 
@@ -239,7 +246,7 @@ LIMIT_NAMES = (
 SAMPLING_NAMES = frozenset(SamplingParams.__struct_fields__)
 
 
-class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
+class ClientOptions(HidingStruct, frozen=True, kw_only=True):
     """The keyword arguments of `LLMClient`, which also accepts the fields of `SamplingParams`.
 
     Attributes:
@@ -254,6 +261,10 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
             batches, which have not delivered any part of the answer, restart. With `background` a stream always
             resumes where it broke.
         fallback: Models to call after all models of the client failed, unless the request itself was rejected.
+        fallback_on_context: A prompt that is too long for one model goes to another one of the client (`fallback`
+            included) with a larger context window: after the provider refused it as too long, and before anything is
+            sent if its estimated tokens are more than twice the window. If it is that much too long for all, the call
+            fails with a `ContextLengthError`, and nothing is sent.
         hedge_after: Seconds without a first token after which a second attempt starts in parallel, at another model of
             the client if one is able to take the call. The first attempt to produce a token is kept, the other one is
             closed at once. "p50" to "p99" are percentiles of the model's recent times to first token, used once
@@ -297,6 +308,7 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int = 5
     on_break: OnBreak | None = None
     fallback: str | tuple[str, ...] | list[str] = ()
+    fallback_on_context: bool = True
     hedge_after: float | str | None = None
     max_retry_after_s: float = 120.0
     min_tokens_per_second: float | None = None
@@ -338,7 +350,7 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("extra_headers", "extra_body"):
             _check_type(name, getattr(self, name), Mapping, "a mapping")
         _check_type("background", self.background, bool, "True or False")
-        _check_choice("on_break", self.on_break, get_args(OnBreak))
+        check_choice("on_break", self.on_break, get_args(OnBreak))
         _check_cache(self.local_cache)
         if not isinstance(self.sampling_params, SamplingParams):
             raise ConfigurationError("sampling_params is not a SamplingParams")

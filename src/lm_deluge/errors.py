@@ -250,7 +250,7 @@ class APIError(DelugeError):
         status_code: The HTTP status; for an error inside a stream the status that it corresponds to, or None.
         code: The provider's error code.
         type: The provider's error type.
-        retry_after_s: Seconds to wait before the next request, as the provider's `retry-after` header asks, or None.
+        retry_after_s: Seconds to wait before the next request, as a header or the error itself asks, or None.
         should_retry: Whether the provider itself asks for a retry (`x-should-retry`), or None.
         rate_limits: The rate limits in the headers of the response, by name.
         body: The provider's error object as JSON text, at most 4,096 characters.
@@ -295,7 +295,10 @@ class BadRequestError(APIError):
 
 
 class ContextLengthError(BadRequestError):
-    """Prompt and answer together do not fit into the model's context window."""
+    """Prompt and answer together do not fit into the model's context window.
+
+    Raised before anything is sent (`status_code` is None) if the prompt is far too long for each model of the client.
+    """
 
 
 class ContentFilterError(BadRequestError):
@@ -311,13 +314,9 @@ class AuthenticationError(APIError):
 class PermissionDeniedError(APIError):
     """The key may not use this model or endpoint."""
 
-    scope: ClassVar[Scope] = "key"
-
 
 class QuotaExceededError(APIError):
-    """The account has no credit or quota left; waiting does not help."""
-
-    scope: ClassVar[Scope] = "key"
+    """The account has no credit or quota left, for all models or for this one; waiting does not help."""
 
 
 class NotFoundError(APIError):

@@ -127,7 +127,10 @@ class MediaDelta(msgspec.Struct, frozen=True, gc=False, tag="media_delta"):
 
 
 class ProviderPart(msgspec.Struct, frozen=True, tag="provider_part"):
-    """Opaque data of the provider, to be sent back on the next turn, to the same provider only."""
+    """Opaque data of the provider, to be sent back on the next turn, to the same provider only.
+
+    An event whose data have the `id` and all fields of an earlier event of the same kind replaces that event's data.
+    """
 
     provider: str
     kind: str
@@ -161,11 +164,20 @@ class Attempt(msgspec.Struct, frozen=True, gc=False, tag="attempt"):
 
 
 class ResponseFinished(msgspec.Struct, frozen=True, gc=False, tag="response_finished"):
-    """The last event. `raw_finish_reason` is the finish reason in the provider's own words, or None."""
+    """The last event.
+
+    Attributes:
+        finish_reason: Why the answer ended.
+        raw_finish_reason: The finish reason in the provider's own words, or None.
+        warnings: Irregularities that are not errors.
+        finish_details: What the provider adds to the finish reason, in its own structure, or None: the category and the
+            explanation of a refusal, for example.
+    """
 
     finish_reason: FinishReason
     raw_finish_reason: str | None = None
     warnings: tuple[str, ...] = ()
+    finish_details: dict[str, Any] | None = None
 
 
 Event: TypeAlias = (

@@ -91,6 +91,8 @@ class APIResponse(msgspec.Struct, kw_only=True):
         cost: US dollars; None for models without a price, 0 for answers from the local cache.
         finish_reason: Why the answer ended; None if it is not finished.
         raw_finish_reason: The finish reason in the provider's own words.
+        finish_details: What the provider adds to the finish reason, in its own structure: the category and the
+            explanation of a refusal, for example.
         status_code: HTTP status, None if no response arrived.
         request_id: The provider's id of the request, from the response's headers.
         response_id: The provider's id of the answer.
@@ -113,6 +115,7 @@ class APIResponse(msgspec.Struct, kw_only=True):
     cost: float | None = None
     finish_reason: FinishReason | None = None
     raw_finish_reason: str | None = None
+    finish_details: dict[str, Any] | None = None
     status_code: int | None = None
     request_id: str | None = None
     response_id: str | None = None
@@ -173,18 +176,16 @@ def _error_from_dict(data: dict[str, Any]) -> DelugeError:
     return error
 
 
-def _joined(pieces: list[str]) -> list[str]:
-    return ["".join(pieces)] if len(pieces) > 1 else pieces
-
-
 class _Pieces:
     """Text of one kind that is still growing. Once there are `most` pieces, call `fold` to join the newest ones."""
 
-    __slots__ = ("kind", "logprobs", "most", "pieces")
+    __slots__ = ("_counted", "_length", "kind", "logprobs", "most", "pieces")
 
     def __init__(self, kind: type[TextPart | ReasoningPart | RefusalPart]) -> None:
         self.kind = kind
         self.pieces: list[str] = []
+        self._counted = 0  # number of pieces at the last `count`
+        self._length = 0  # their characters
         self.most = _SMALL_PIECES
         self.logprobs: list[TokenLogprob] | None = None
 
@@ -194,30 +195,35 @@ class _Pieces:
 
     def fold(self) -> None:
         """Join the newest pieces into one: each string takes 49 bytes more than its text."""
+        self.count()
         self.pieces[self.most - _SMALL_PIECES :] = ["".join(self.pieces[self.most - _SMALL_PIECES :])]
-        self.most = len(self.pieces) + _SMALL_PIECES
+        self._counted = len(self.pieces)
+        self.most = self._counted + _SMALL_PIECES
 
     def count(self) -> int:
-        """Return the number of characters so far. Joins all pieces, so that frequent calls are cheap."""
-        self.pieces = _joined(self.pieces)
-        self.most = len(self.pieces) + _SMALL_PIECES
-        return sum(map(len, self.pieces))
+        """Return the number of characters so far. A call takes the time of the pieces since the call before it."""
+        self._length += sum(map(len, self.pieces[self._counted :]))
+        self._counted = len(self.pieces)
+        return self._length
 
 
 class _CallPieces:
     """A tool call that is still growing."""
 
-    __slots__ = ("finished", "pieces", "started")
+    __slots__ = ("_counted", "_length", "finished", "pieces", "started")
 
     def __init__(self, started: ToolCallStarted) -> None:
         self.started = started
         self.pieces: list[str] = []
         self.finished: ToolCallFinished | None = None
+        self._counted = 0
+        self._length = 0
 
     def count(self) -> int:
-        """Return the number of characters of the arguments so far."""
-        self.pieces = _joined(self.pieces)
-        return sum(map(len, self.pieces))
+        """Return the number of characters of the arguments so far; as cheap as `_Pieces.count`."""
+        self._length += sum(map(len, self.pieces[self._counted :]))
+        self._counted = len(self.pieces)
+        return self._length
 
     def part(self) -> Part:
         done = self.finished
@@ -254,6 +260,18 @@ class _WholePart:
     def part(self) -> Part:
         return self._part
 
+    def extend(self, event: ProviderPart) -> bool:
+        """Replace opaque data by the same data with more fields. Return whether `event` has all of their fields."""
+        part = self._part
+        has_all = (
+            isinstance(part, ProviderDataPart)
+            and part.provider == event.provider
+            and part.data.keys() <= event.data.keys()
+        )
+        if has_all:
+            self._part = ProviderDataPart(event.provider, event.kind, event.data)
+        return has_all
+
 
 class ResponseBuilder:
     """Folds events into a response. Streamed, plain, cached and replayed answers all use it."""
@@ -262,6 +280,7 @@ class ResponseBuilder:
         self._open: list[_Pieces | _CallPieces | _AudioPieces | _WholePart] = []
         self._calls: dict[int, _CallPieces] = {}
         self._text: _Pieces | None = None  # the last item of `_open`, if it is text of the answer
+        self._opaque: dict[tuple[str, str], _WholePart] = {}  # by kind and id
         self._citations: list[Citation] = []
         self.started: ResponseStarted | None = None
         self.finished: ResponseFinished | None = None
@@ -327,7 +346,14 @@ class ResponseBuilder:
         last.transcript.append(event.transcript or "")
 
     def _add_provider_part(self, event: ProviderPart) -> None:
-        self._append(_WholePart(ProviderDataPart(event.provider, event.kind, event.data)))
+        part = _WholePart(ProviderDataPart(event.provider, event.kind, event.data))
+        known = event.data.get("id") if isinstance(event.data, dict) else None
+        if isinstance(known, str) and known:
+            before = self._opaque.get((event.kind, known))
+            if before is not None and before.extend(event):
+                return
+            self._opaque[event.kind, known] = part
+        self._append(part)
 
     def _add_citation(self, event: Citation) -> None:
         self._citations.append(event)
@@ -346,6 +372,7 @@ class ResponseBuilder:
         if event.goes_on:
             return
         self._open, self._calls, self._text, self._citations, self.usage = [], {}, None, [], None
+        self._opaque = {}
 
     @property
     def output_characters(self) -> int:
@@ -363,6 +390,7 @@ class ResponseBuilder:
             usage=self.usage,
             finish_reason=finished.finish_reason if finished else None,
             raw_finish_reason=finished.raw_finish_reason if finished else None,
+            finish_details=finished.finish_details if finished else None,
             citations=tuple(self._citations),
             warnings=finished.warnings if finished else (),
         )

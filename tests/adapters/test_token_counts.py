@@ -22,6 +22,7 @@ from lm_deluge.models.rows import ModelRow, ProviderRow
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.response import ResponseBuilder
 from lm_deluge.simulator import Script
+from lm_deluge.testing import decode_body
 from lm_deluge.usage import Price, Usage
 
 APIS = adapter_names()
@@ -247,3 +248,47 @@ def test_the_dearest_known_model_costs_a_finite_amount_at_the_largest_counts() -
     cost = request_cost(model, find_provider(model.provider), usage)
     assert cost is not None
     assert math.isfinite(cost)
+
+
+def test_searches_of_google_are_counted_once_each() -> None:
+    grounding = {"webSearchQueries": ["rome weather", "rome forecast"], "groundingChunks": []}
+    first = {"candidates": [{"content": {"parts": [{"text": "Sunny."}]}, "groundingMetadata": grounding}]}
+    last = {
+        "candidates": [{"content": {"parts": [{"text": ""}]}, "groundingMetadata": grounding, "finishReason": "STOP"}],
+        "usageMetadata": {"promptTokenCount": 5, "candidatesTokenCount": 2, "totalTokenCount": 7},
+    }
+    body = b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in (first, last))
+    usage = decode_body("gemini-generate", body).usage
+    assert usage is not None
+    assert usage.tool_uses == {"web_search": 2}
+
+
+@pytest.mark.parametrize("is_streamed", [True, False])
+def test_calls_of_openais_tools_are_counted(*, is_streamed: bool) -> None:
+    output = [
+        {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "a"}},
+        {"type": "web_search_call", "id": "ws_2", "status": "completed", "action": {"type": "open_page", "url": "u"}},
+        {"type": "web_search_call", "id": "ws_3", "status": "completed"},
+        {"type": "code_interpreter_call", "id": "ci_1", "status": "completed", "container_id": "c"},
+        {
+            "type": "message",
+            "id": "m",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "Done.", "annotations": []}],
+        },
+    ]
+    response = {
+        "id": "resp_1",
+        "object": "response",
+        "status": "completed",
+        "model": "gpt-5",
+        "output": output,
+        "usage": {"input_tokens": 9, "output_tokens": 3, "total_tokens": 12},
+    }
+    event = {"type": "response.completed", "response": response}
+    body = json.dumps(response).encode()
+    if is_streamed:
+        body = b"event: response.completed\ndata: " + json.dumps(event).encode() + b"\n\n"
+    usage = decode_body("openai-responses", body).usage
+    assert usage is not None
+    assert usage.tool_uses == {"web_search": 2, "code_interpreter": 1}

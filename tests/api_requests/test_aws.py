@@ -260,7 +260,7 @@ def test_without_botocore_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) ->
         return find(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MissingExtraError, match=r"pip install lm-deluge\[bedrock\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install botocore"):
         __import__("lm_deluge.api_requests.aws")
 
 

@@ -11,7 +11,6 @@ from lm_deluge.api_requests.credentials import (
     check_headers,
     find_base_url,
     find_key,
-    find_proxy,
     has_key,
     hide,
     secrets_of,
@@ -137,30 +136,6 @@ BAD_URLS += ["http://@h", "http://h/v1?key=canary", "http://h/v1#canary", "h:80"
 def test_what_is_no_base_url_is_refused_without_being_shown(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         find_base_url(ACME, url)
-    assert "canary" not in str(caught.value)
-
-
-def proxy_of(url: str, explicit: str | None = None) -> str | None:
-    proxy = find_proxy(url, None if explicit is None else Secret(explicit))
-    return None if proxy is None else proxy.reveal()
-
-
-def test_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert proxy_of("https://h/") is None
-    monkeypatch.setenv("HTTPS_PROXY", "http://p:1")
-    monkeypatch.setenv("HTTP_PROXY", "p:2")
-    monkeypatch.setenv("NO_PROXY", "inner.test,.corp")
-    assert proxy_of("https://h/") == "http://p:1"
-    assert proxy_of("http://h/") == "http://p:2"
-    assert proxy_of("https://inner.test/") is None
-    assert proxy_of("https://a.corp/") is None
-    assert proxy_of("https://inner.test/", "http://own:3") == "http://own:3"
-
-
-@pytest.mark.parametrize("proxy", ["", "canary", "socks5://canary:1", "http://:1", "http://canary:x", "http://["])
-def test_what_is_no_proxy_is_refused_without_being_shown(proxy: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        proxy_of("https://h/", proxy)
     assert "canary" not in str(caught.value)
 
 

@@ -133,5 +133,5 @@ def test_without_google_auth(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.delitem(sys.modules, "lm_deluge.api_requests.google")
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MissingExtraError, match=r"lm-deluge\[vertex\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'google-auth\[requests\]'"):
         asyncio.run(headers())

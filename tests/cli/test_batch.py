@@ -48,11 +48,11 @@ def texts_of(home: Path) -> list[str]:
 def test_every_line_has_its_line_in_order(serve, home):
     simulator = serve(echo)
     write(home, '"one"\n', {"id": "b", "prompt": "bad"}, "no JSON\n", {"id": "x", "prompt": "two", "model": "y"})
-    done = batch(home, "--report", "report.json", **reach(simulator))
+    done = batch(home, "--report", "report.json", "--skip-bad", **reach(simulator))
     assert (done.returncode, done.stdout) == (1, b"")
-    assert done.stderr.startswith(
-        b"out.jsonl: 4 lines, 1 answered, 3 failed (InvalidPromptError 2, BadRequestError 1)\n"
-    )
+    assert done.stderr.startswith(b"out.jsonl: 4 lines, 1 answered, 1 failed (BadRequestError 1), 2 skipped\n")
+    assert b"2 lines were skipped, because nothing could be sent for them:\n  line 3: not JSON: " in done.stderr
+    assert b"\n  line 4: an unknown field 'model'." in done.stderr
     assert done.stderr.endswith(b"To send the failed lines again, start the same command with --retry-failed.\n")
     first, refused, broken, odd = lines_of(home)
     assert [line["id"] for line in (first, refused, broken, odd)] == ["0", "b", "2", "x"]
@@ -72,19 +72,21 @@ def test_every_line_has_its_line_in_order(serve, home):
         "partial": None,
     }
     assert "This is not valid." in refused["error"]["message"]
-    assert (broken["error"]["type"], broken["error"]["message"]) == ("InvalidPromptError", "the line is not JSON")
+    assert (broken["error"]["type"], odd["error"]["type"]) == ("InvalidPromptError", "InvalidPromptError")
+    assert broken["error"]["message"] == "the line is not JSON: expecting value, at column 1"
     report = json.loads((home / "report.json").read_text())
     assert {name: report[name] for name in ("lines", "answered", "failed", "open", "duplicates")} == {
         "lines": 4,
         "answered": 1,
-        "failed": 3,
+        "failed": 1,
         "open": 0,
         "duplicates": 0,
     }
-    assert report["failed_by_error"] == {"InvalidPromptError": 2, "BadRequestError": 1}
+    assert report["skipped"] == 2
+    assert report["failed_by_error"] == {"BadRequestError": 1}
     assert report["answers"]["usage"]["input_tokens"] == first["usage"]["input_tokens"]
     assert report["cost"] == report["answers"]["cost"] == first["cost"]
-    again = batch(home, **reach(simulator))
+    again = batch(home, "--skip-bad", **reach(simulator))
     assert (again.returncode, again.stderr[:14]) == (1, b"Nothing to do:")
     assert simulator.stats.requests == 2
     assert KEY not in (home / "out.jsonl.journal").read_text() + (home / "out.jsonl").read_text()
@@ -244,17 +246,28 @@ def test_an_existing_file_is_replaced_with_overwrite(serve, home):
     assert texts_of(home) == ["answer to one"]
 
 
-@pytest.mark.parametrize("change", ["lines", "options"])
-def test_a_journal_is_of_one_batch(serve, home, change):
+@pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        (("--temperature", "0.5"), "temperature was not set and is 0.5"),
+        (("--system", "Be brief"), "system was not set and is set"),
+        (("-m", "gpt-4o-mini"), "models were gpt-4o and are gpt-4o-mini"),
+    ],
+)
+def test_a_journal_is_of_one_set_of_options(serve, home, options, difference):
     simulator = serve(echo)
     write(home, '"one"\n')
     assert batch(home, **reach(simulator)).returncode == 0
-    if change == "lines":
-        write(home, '"other"\n')
-    done = batch(home, *(("--temperature", "0.5") if change == "options" else ()), **reach(simulator))
+    done = batch(home, *options, **reach(simulator))
     assert done.returncode == 2
-    assert b"the journal out.jsonl.journal belongs to another batch: its inputs or options are different" in done.stderr
+    assert f"the journal out.jsonl.journal belongs to another batch: {difference}. Name another OUT" in str(done.stderr)
     assert simulator.stats.requests == 1
+    replaced = batch(home, *options, "--overwrite", **reach(simulator))
+    assert replaced.returncode == 0, replaced.stderr
+    assert b"Starting again: the answers until now are in out.jsonl.journal.old.\n" in replaced.stderr
+    assert simulator.stats.requests == 2
+    assert batch(home, *options, **reach(simulator)).stderr.startswith(b"Nothing to do")
+    assert b"answer to one" in (home / "out.jsonl.journal.old").read_bytes()
 
 
 def test_remove_journal_removes_it_after_all_lines_are_answered(serve, home):
@@ -473,11 +486,13 @@ def test_tables_in_and_out(serve, home, library, suffix):
     assert "This is not valid." in rows[1]["error"]
 
 
-def test_tables_need_a_package(serve, home):
-    for name in ("polars", "pandas"):
+def test_parquet_needs_a_package_and_csv_needs_none(serve, home):
+    for name in ("polars", "pandas", "pyarrow"):
         (home / f"{name}.py").write_text("raise ImportError")
     write(home, '"one"\n')
     env = {**reach(serve(echo)), "PYTHONPATH": f"{home}:{clean_environment(home)['PYTHONPATH']}"}
-    done = run("batch", "in.jsonl", "out.csv", home=home, **env)
+    done = run("batch", "in.jsonl", "out.parquet", home=home, **env)
     assert done.returncode == 2
-    assert b"writing .csv files needs polars, or pandas. Run pip install polars" in done.stderr
+    assert b"writing .parquet files needs polars or pyarrow. Run pip install polars" in done.stderr
+    assert run("batch", "in.jsonl", "out.csv", *PLAIN, home=home, **env).returncode == 0
+    assert "answer to one" in (home / "out.csv").read_text()

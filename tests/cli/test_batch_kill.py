@@ -17,6 +17,7 @@ import pytest
 
 from batch_provider import PROGRAM, answer_of, tokens_of
 from cli.driver import PATIENCE_S, run, start, wait_until
+from lm_deluge.dispatch.batch.survey import look_through
 from lm_deluge.dispatch.journal.records import JournalEntry, JournalState, scan
 
 IS_SOAK = bool(os.environ.get("DELUGE_SOAK"))
@@ -93,6 +94,7 @@ def test_a_batch_that_is_killed_repeatedly_is_complete_and_billed_once(home: Pat
     chance = random.Random(KILLS)
     ids = write_lines(home, LINES)
     journal = home / "out.jsonl.journal"
+    id_of = {key: row_id for row_id, key in look_through(home / "in.jsonl", {}).keys.items()}
     kills, seen_done = 0, Counter[str]()
     with provider(0.08) as server:
         command = batch_command(server.url, "--limit-concurrency", str(AT_ONCE), "--report", "report.json")
@@ -117,8 +119,9 @@ def test_a_batch_that_is_killed_repeatedly_is_complete_and_billed_once(home: Pat
             kills += 1
             state = state_of(journal)
             assert len(state.ambiguous) <= AT_ONCE * kills
-            assert set(bill) <= set(state.done) | {each for each, _ in state.ambiguous}, "sent before the intent"
-            seen_done.update({each: bill[each] for each in state.done if each not in seen_done})
+            done = {id_of[each] for each in state.done}
+            assert set(bill) <= done | {id_of[each] for each, _ in state.ambiguous}, "sent before the intent"
+            seen_done.update({each: bill[each] for each in done if each not in seen_done})
         again = run(*command, home=home)
         assert (again.returncode, server.bill()) == (0, bill)
         assert again.stderr.startswith(b"Nothing to do: ")

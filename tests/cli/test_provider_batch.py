@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli.driver import PATIENCE_S, run, start, wait_until
+from lm_deluge.dispatch.batch.survey import look_through
 from lm_deluge.dispatch.journal.records import JournalEntry, JournalState, scan
 from lm_deluge.errors import BadRequestError
 from lm_deluge.simulator import Batches
@@ -140,11 +141,13 @@ def test_an_expired_batch_ends_and_is_continued_with_retry_failed(serve, home: P
     assert texts(home) == ["answer to one", "answer to two"]
 
 
-def test_a_line_that_cannot_be_read_or_sent_has_an_error(serve, home: Path) -> None:
+def test_a_line_that_cannot_be_read_has_an_error_if_it_is_skipped(serve, home: Path) -> None:
     simulator = serve(Script())
     (home / "in.jsonl").write_text('"one"\nno JSON\n{"id": "x", "prompt": "two", "model": "y"}\n')
-    done = run(*COMMAND, "gpt-4o", home=home, **reach(simulator, "gpt"))
-    assert done.returncode == 1, done.stderr
+    refused = run(*COMMAND, "gpt-4o", home=home, **reach(simulator, "gpt"))
+    assert (refused.returncode, simulator.requests) == (2, [])
+    done = run(*COMMAND, "gpt-4o", "--skip-bad", home=home, **reach(simulator, "gpt"))
+    assert done.returncode == 0, done.stderr
     first, broken, _ = answers(home)
     assert first["error"] is None
     assert broken["error"]["type"] == "InvalidPromptError"
@@ -193,11 +196,11 @@ def test_submitted_lines_are_not_sent_one_by_one(serve, home: Path) -> None:
         "batch", "in.jsonl", "out.jsonl", "--progress", "none", "-m", "gpt-4o", home=home, **reach(simulator, "gpt")
     )
     assert other.returncode == 2
-    assert b"belongs to another batch" in other.stderr
+    assert b"belongs to another batch: provider batch was True and is not set" in other.stderr
     state = JournalState()
     with (home / "out.jsonl.journal").open("rb") as file:
         for offset, found in scan(file):
             if isinstance(found, JournalEntry):
                 state.add(found, offset)
     (batch,) = state.open_batches
-    assert (batch.provider, batch.ids) == ("openai", ("id one",))
+    assert (batch.provider, batch.ids) == ("openai", tuple(look_through(home / "in.jsonl", {}).keys.values()))

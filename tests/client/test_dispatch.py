@@ -25,7 +25,7 @@ from lm_deluge.response import ResponseBuilder
 from lm_deluge.simulator import Simulator
 from lm_deluge.simulator.faults.catalog import Fault
 from lm_deluge.usage import Usage
-from loopback import FIN, HANG, HEAD, HELLO, Loopback, answer, chunk, plain, text
+from loopback import DONE, END, FIN, HANG, HEAD, HELLO, NEXT, USAGE, Loopback, answer, chunk, finish, plain, text
 from patience import without_waiting
 
 HANGING = [HEAD, chunk(text("a")), HANG]
@@ -142,7 +142,7 @@ async def test_a_stream_of_several_models_goes_to_another_one() -> None:
 
 
 async def test_the_fallback_is_asked_only_where_no_other_can_answer() -> None:
-    refusing = plain("401 X", b'{"error": {"message": "m"}}')
+    refusing = plain("403 X", b'{"error": {"message": "m"}}')
     steps = (answer(HELLO), refusing, answer(HELLO))
     async with Loopback(*steps) as server, client_of(server, fallback="gpt-4o-mini") as client:
         asked = [(await client.stream("Hi", echo=None)).model_internal for _ in range(3)]
@@ -299,3 +299,50 @@ async def test_a_limit_is_shared_by_loops_in_several_threads() -> None:
         assert response.completion == "Hello world"
         client.close_sync()
         await client.close()
+
+
+WRONG_KEY = plain("401 X", b'{"error": {"message": "wrong key"}}')
+
+
+@pytest.mark.parametrize("is_batch", [False, True])
+async def test_a_wrong_key_is_tried_once_and_not_once_per_model(is_batch: bool) -> None:
+    async with Loopback(WRONG_KEY) as server, client_of(server, ["gpt-4o", "gpt-4o-mini", "gpt-4.1"]) as client:
+        if is_batch:
+            (response,) = await client.process_prompts_async(["Hi"])
+            error = response.error
+        else:
+            with pytest.raises(AuthenticationError) as caught:
+                await client.stream("Hi", echo=None)
+            error = caught.value
+        assert (type(error), error.attempts, len(server.requests)) == (AuthenticationError, 1, 1)
+
+
+async def test_after_a_wrong_key_the_models_of_another_provider_take_the_call() -> None:
+    steps = (WRONG_KEY, answer(HELLO))
+    models = ["gpt-4o", "gpt-4o-mini", "openrouter:meta/llama-4"]
+    async with Loopback(*steps) as server, client_of(server) as _:
+        client = client_of(server, models)
+        response = await client.stream("Hi", echo=None, prefer_model="gpt-4o")
+        assert response.model_internal == "openrouter:meta/llama-4"
+        assert len(server.requests) == 2
+        await client.close()
+
+
+async def test_a_key_that_may_not_use_one_model_is_used_for_another() -> None:
+    refusing = plain("403 X", b'{"error": {"message": "not this model"}}')
+    async with Loopback(refusing, answer(HELLO)) as server, client_of(server, ["gpt-4o", "gpt-4o-mini"]) as client:
+        assert (await client.stream("Hi", echo=None, prefer_model="gpt-4o")).model_internal == "gpt-4o-mini"
+
+
+@pytest.mark.parametrize("name", ["limit-tokens", "limit-requests", "limit-input-tokens"])
+async def test_one_limit_that_contradicts_what_was_served_does_not_hold_the_client(name: str) -> None:
+    body = b"".join([text("Hello"), text(" world"), finish(), USAGE, DONE])
+    odd = HEAD.replace(b"x-request-id", f"x-ratelimit-{name}: 1\r\nx-request-id".encode())
+    steps = [answer(HELLO), answer(HELLO), answer(HELLO), [odd, chunk(body), END, NEXT], answer(HELLO)]
+    async with Loopback(*steps) as server, client_of(server) as client:
+        without_waiting(client)
+        runner = client.dispatcher.runner()
+        begun = runner.now()
+        for _ in range(8):
+            await client.stream("Hi, how are you today?", echo=None)
+        assert runner.now() - begun < 30, "not one call a minute"

@@ -260,10 +260,10 @@ async def test_there_are_no_more_attempts_than_there_may_be() -> None:
         assert len(race.server.requests) == 2
 
 
-REFUSALS = [plain("429 X", b"{}", "retry-after: 60"), plain("401 X", b"{}"), plain("404 X", b"{}")]
+REFUSALS = [plain("429 X", b"{}", "retry-after: 60"), plain("403 X", b"{}"), plain("404 X", b"{}")]
 
 
-@pytest.mark.parametrize("refusal", REFUSALS, ids=["429", "401", "404"])
+@pytest.mark.parametrize("refusal", REFUSALS, ids=["429", "403", "404"])
 async def test_a_refusal_closes_the_gate_of_that_model_only(refusal: list[Step]) -> None:
     go = asyncio.Event()
     async with racing(after(go, answer(HELLO)), refusal) as race:

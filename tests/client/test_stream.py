@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import io
+import pickle
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
@@ -20,7 +21,7 @@ from lm_deluge.events import (
     ToolCallFinished,
     UsageReported,
 )
-from loopback import END, FIN, HANG, HEAD, HELLO, NEXT, RST, USAGE, Loopback, answer, chunk, data, finish, text
+from loopback import END, FIN, HANG, HEAD, HELLO, NEXT, RST, USAGE, Loopback, Step, answer, chunk, data, finish, text
 
 ENDLESS = [HEAD, *[chunk(text("tok ")), 0.01] * 500, HANG]
 
@@ -471,3 +472,87 @@ async def test_the_last_error_tells_of_the_attempts_before_it() -> None:
         "attempt 1 ended with OverloadedError",
         "attempt 2 ended with OverloadedError",
     ]
+
+
+# What is known of a call that failed, or was stopped
+
+
+@pytest.mark.parametrize(
+    ("steps", "kind"),
+    [
+        ([HEAD, chunk(text("a")), FIN], e.StreamInterruptedError),
+        (
+            [HEAD, chunk(text("a")), chunk(data({"error": {"message": "m", "code": "server_error"}})), END],
+            e.ServerError,
+        ),
+        ([b"HTTP/1.1 400 X\r\ncontent-length: 2\r\n\r\n{}"], e.BadRequestError),
+    ],
+    ids=["broken", "in the stream", "refused"],
+)
+async def test_the_error_is_on_the_response_and_on_the_partial_answer(
+    steps: list[Step], kind: type[e.DelugeError]
+) -> None:
+    async with Loopback(steps) as server, client_of(server) as client:
+        stream = client.stream("Hi", echo=None)
+        assert stream.response.error is None
+        with pytest.raises(kind) as caught:
+            await stream
+    assert stream.response.error is caught.value
+    assert stream.response.is_error
+    partial = caught.value.partial
+    if partial is not None:
+        assert (partial.error, partial.completion) == (caught.value, "a")
+        assert pickle.loads(pickle.dumps(caught.value)).partial.completion == "a"  # noqa: S301
+        assert partial.to_dict()["error"]["type"] == kind.__name__
+
+
+@pytest.mark.parametrize("options", [{}, {"hedge_after": 60}, {"max_cost": 1.0}], ids=str)
+@pytest.mark.parametrize(
+    "steps", [[HANG], [HEAD, HANG], [HEAD, chunk(b": ping\n\n"), HANG]], ids=["no head", "head", "ping"]
+)
+@pytest.mark.parametrize("way", ["cancel", "task", "leave"])
+async def test_the_prompt_is_counted_of_a_stream_stopped_before_its_first_token(
+    way: str, steps: list[Step], options: dict[str, object]
+) -> None:
+    async with Loopback(steps) as server, client_of(server, **options) as client:
+        stream = client.stream("word " * 80, echo=None)
+        reading = asyncio.create_task(stream.next_batch())
+        while not server.requests:
+            await asyncio.sleep(0.001)
+        if way == "cancel":
+            await stream.cancel()
+        elif way == "leave":
+            async with asyncio.timeout(5):
+                await stream.__aexit__(None)
+        else:
+            reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        for _ in range(2):  # stopping twice does not count twice
+            response = stream.response
+            assert (response.usage.input_tokens, response.usage.output_tokens, response.usage.estimated) == (
+                100,
+                0,
+                True,
+            )
+            assert response.cost == pytest.approx(100 * 2.5e-6)
+            assert response.error is None
+            await stream.cancel()
+        if client.dispatcher.budget is not None:
+            assert client.dispatcher.budget.spent == pytest.approx(response.cost)
+
+
+async def test_both_prompts_are_counted_of_a_hedged_stream_stopped_before_its_first_token() -> None:
+    async with Loopback([HANG]) as server, client_of(server, hedge_after=0.001) as client:
+        stream = client.stream("word " * 80, echo=None)
+        reading = asyncio.create_task(stream.next_batch())
+        while len(server.requests) < 2:
+            await asyncio.sleep(0.001)
+        response = await stream.cancel()
+        await reading
+    assert response.usage.input_tokens == 200
+
+
+async def test_a_stream_that_was_never_sent_has_no_usage() -> None:
+    async with Loopback([HANG]) as server, client_of(server) as client:
+        response = await client.stream("word " * 80).cancel()
+    assert (response.usage, response.cost, server.requests) == (None, None, [])

@@ -6,6 +6,12 @@ from typing import Any
 from oracles import Oracle, Usage, sse_frame_ends
 
 API = "anthropic-messages"
+COUNTS = {
+    "input": "input_tokens",
+    "output": "output_tokens",
+    "cache_read": "cache_read_input_tokens",
+    "cache_write": "cache_creation_input_tokens",
+}
 
 
 def is_terminal(data: bytes) -> bool:
@@ -16,9 +22,13 @@ def is_terminal(data: bytes) -> bool:
 
 
 def usage(expected: dict[str, Any], raw: dict[str, Any]) -> Usage:
-    """Add the cached tokens, which the input on the wire excludes."""
-    cached = (expected["cache_read"] or 0) + (expected["cache_write"] or 0)
-    return {**expected, "input": expected["input"] + cached}
+    """Add the cached tokens, which the input on the wire excludes, and iterations that the totals leave out."""
+    found = dict(expected)
+    for ours, theirs in COUNTS.items():
+        counts = [each[theirs] for each in raw.get("iterations") or () if theirs in each]
+        if counts:
+            found[ours] = sum(counts)
+    return {**found, "input": found["input"] + (found["cache_read"] or 0) + (found["cache_write"] or 0)}
 
 
 ORACLE = Oracle(

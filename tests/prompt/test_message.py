@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lm_deluge.errors import InvalidPromptError
+from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.media import Media, load_media, sniff_media_type
 from lm_deluge.prompt.message import Message
-from lm_deluge.prompt.parts import RefusalPart, TextPart, ToolCallPart
+from lm_deluge.prompt.parts import ImagePart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
 from lm_deluge.prompt.tool import Tool
 
 PNG = b"\x89PNG\r\n\x1a\n rest"
@@ -104,10 +105,10 @@ def test_the_bytes_win_over_what_a_data_url_says() -> None:
 
 
 def test_files_may_be_of_any_type() -> None:
-    assert load_media(b"a,b\n", kind="file").media_type == "application/octet-stream"
+    assert load_media(b"PK\3\4\0", kind="file").media_type == "application/octet-stream"
     assert load_media(b"a,b\n", kind="file", media_type="text/csv").media_type == "text/csv"
     assert load_media("data:text/plain;base64,YQ==", kind="file").media_type == "text/plain"
-    assert load_media("data:;base64,YQ==", kind="file").media_type == "application/octet-stream"
+    assert load_media("data:;base64,YQA=", kind="file").media_type == "application/octet-stream"
 
 
 WRONG_MEDIA: dict[str, tuple[Any, str]] = {
@@ -162,3 +163,57 @@ def test_names_that_no_api_takes(name: Any) -> None:
 def test_schemas_that_are_no_object(parameters: Any) -> None:
     with pytest.raises(InvalidPromptError, match="the parameters of tool f are not a JSON schema of type object"):
         Tool(name="f", parameters=parameters)
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [
+        ("a.py", "text/x-python"),
+        ("a.txt", "text/plain"),
+        ("a.md", "text/markdown"),
+        ("a.csv", "text/csv"),
+        ("a.json", "application/json"),
+        ("a.HTML", "text/html"),
+        ("a.log", "text/plain"),
+        ("Makefile", "text/plain"),
+    ],
+)
+def test_text_files(name: str, media_type: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    data = "größe = 1\n".encode()
+    path.write_bytes(data)
+    by_path = load_media(path, kind="file")
+    by_bytes = Message.user("a").with_file(data, filename=name).parts[1].media  # type: ignore[union-attr]
+    assert (by_path.media_type, by_path.filename, by_path.text) == (media_type, name, "größe = 1\n")
+    assert by_bytes == by_path
+
+
+def test_text_without_a_name() -> None:
+    assert load_media(b"a,b\n", kind="file").media_type == "text/plain"
+    assert load_media("data:application/octet-stream;base64,YQ==", kind="file").media_type == "text/plain"
+    assert load_media(b"\xef\xbb\xbfa", kind="file").text == "a"  # without the byte order mark
+
+
+@pytest.mark.parametrize(
+    ("data", "media_type"),
+    [
+        (b"%PDF-1", None),  # all of it is ASCII
+        (b"a\0b", None),
+        ("größe".encode("latin-1"), None),
+        ("a".encode("utf-16"), None),
+        (b"PK", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
+    ],
+)
+def test_what_is_no_text(data: bytes, media_type: str | None) -> None:
+    assert load_media(data, kind="file", media_type=media_type).text is None
+
+
+def test_results_with_failures_and_images(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(PNG)
+    (one,) = Message.tool_result("c", "no", is_error=True, images=path).parts
+    (two,) = Conversation().tool_result("c", images=[PNG, "https://a.test/1.png"])[0].parts
+    image = ImagePart(Media(media_type="image/png", data=PNG, filename="a.png"))
+    assert one == ToolResultPart("c", "no", (image,), is_error=True)
+    by_bytes, by_url = ImagePart(Media(media_type="image/png", data=PNG)), ImagePart(Media(url="https://a.test/1.png"))
+    assert two == ToolResultPart("c", "", (by_bytes, by_url))

@@ -27,7 +27,7 @@ def normal_block(block: JSON) -> JSON:
 
 
 def normal(request: JSON) -> JSON:
-    """Merge consecutive messages of a role; drop empty descriptions."""
+    """Merge consecutive messages of a role; drop empty descriptions, and the request for visible thinking."""
     messages: list[JSON] = []
     for message in request.pop("messages"):
         found = [normal_block(block) for block in blocks(message["content"])]
@@ -36,9 +36,19 @@ def normal(request: JSON) -> JSON:
         else:
             messages.append({"role": message["role"], "content": found})
     tools = [{name: value for name, value in tool.items() if value} for tool in blocks(request.pop("tools", []))]
+    thinking = request.get("thinking") or {}
+    if thinking.pop("display", None) == "summarized" and "effort" not in request.get("output_config", {}):
+        del request["thinking"]  # `adaptive` without an effort is the default of the models that get it
     if "output_format" in request:  # the name of the field in the beta
         request["output_config"] = {"format": request.pop("output_format")}
     return {**request, "system": blocks(request.pop("system", [])), "messages": messages, "tools": tools}
 
 
-AGAIN = Again(normal)
+def has_strange_result(request: JSON) -> bool:
+    """Whether a result names a call that is not in the request."""
+    found = [block for message in request["messages"] for block in blocks(message["content"])]
+    calls = {block["id"] for block in found if block["type"] == "tool_use"}
+    return any(block["type"] == "tool_result" and block["tool_use_id"] not in calls for block in found)
+
+
+AGAIN = Again(normal, {"a result of no call, which the API took in 2024": has_strange_result})

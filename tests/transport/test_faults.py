@@ -131,7 +131,8 @@ IN_ORDER = {
 
 @pytest.mark.parametrize("name", IN_ORDER)
 def test_whole_answers_are_whole(ask: Callable[..., APIResponse], name: str) -> None:
-    response = ask([IN_ORDER[name]])
+    asked = {"accept-encoding": "br, zstd, gzip;q=0.5"} if name.startswith(("brotli", "zstandard")) else {}
+    response = ask([IN_ORDER[name]], extra_headers=asked)
     assert response.completion == "Hello world"
     assert response.finish_reason == "stop"
     assert response.usage is not None
@@ -157,6 +158,8 @@ BROKEN: dict[str, tuple[list[Step], type[DelugeError], str | None]] = {
     "not gzip [W14]": (coded("gzip", HELLO), e.ProtocolError, None),
     "gzip cut short [W14]": (coded("gzip", gzip_flushed()[0]), e.StreamInterruptedError, "Hello"),
     "unknown coding [W14]": (coded("snappy", HELLO), e.ContentTypeError, None),
+    "brotli, unasked [W14]": (coded("br", brotli.compress(HELLO)), e.ContentTypeError, None),
+    "zstandard, unasked [W14]": (coded("zstd", zstandard.compress(HELLO)), e.ContentTypeError, None),
     "not JSON [W15]": (answer(text("a"), b"data: {nope\n\n"), e.ProtocolError, "a"),
     "HTML with status 200 [W16]": (page("200 OK"), e.ContentTypeError, None),
     "JSON error with status 200 [W17]": (says("rate_limit_exceeded", "200 OK"), e.RateLimitError, None),

@@ -6,10 +6,13 @@ import os
 import subprocess
 import sys
 import tracemalloc
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import brotli
 import pytest
+import zstandard
 
 import lm_deluge
 from lm_deluge.adapters.adapter import Call
@@ -18,7 +21,7 @@ from lm_deluge.models.rows import ModelRow, ProviderRow
 from lm_deluge.prompt.conversation import Conversation
 from loopback import END, HEAD, HELLO, NEXT, Loopback, Step, answer, chunk, text
 
-MOST_GROWTH = 64 * 2**20
+MOST_GROWTH = 48 * 2**20
 MOST_GROWTH_OF_A_DOCUMENT = 112 * 2**20
 """A plain answer is buffered until it is complete, and may be four times as large as the largest event: 64 MiB."""
 PIECE = 2**20
@@ -34,7 +37,9 @@ def memory(name):
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith(name))
 
 async def main():
-    async with LLMClient("gpt-4o", api_key="k", base_url=sys.argv[1], max_attempts=1) as client:
+    headers = {"accept-encoding": "gzip, deflate, br, zstd"}
+    options = dict(api_key="k", base_url=sys.argv[1], max_attempts=1, extra_headers=headers)
+    async with LLMClient("gpt-4o", **options) as client:
         await client.stream("hi", echo=None)
         gc.collect()
         before = memory("VmRSS")
@@ -56,6 +61,16 @@ def bomb(piece: bytes) -> list[Step]:
     return [head, chunk(body), END, NEXT]
 
 
+def coded_bomb(coding: str, body: bytes) -> list[Step]:
+    assert len(body) < 2 * PIECE
+    return [
+        HEAD.replace(b"\r\n\r\n", b"\r\ncontent-encoding: " + coding.encode() + b"\r\n\r\n"),
+        chunk(body),
+        END,
+        NEXT,
+    ]
+
+
 def endless(first: bytes, piece: bytes) -> list[Step]:
     """200 MB that start with `first`, without an end."""
     return [HEAD, chunk(first), *[chunk(piece * (PIECE // len(piece)))] * 200, END, NEXT]
@@ -69,6 +84,9 @@ TOO_MUCH = {
     "a bomb of one line": lambda: bomb(b"data"),
     "a bomb of blank lines": lambda: bomb(b"\n\n\n\n"),
     "a bomb of comments": lambda: bomb(b": x\n"),
+    "a bomb of brotli": lambda: coded_bomb("br", brotli.compress(b"\n" * (300 * PIECE), quality=5)),
+    "a bomb of deflate": lambda: coded_bomb("deflate", zlib.compress(b"\n" * (300 * PIECE), 9)),
+    "a bomb of zstandard": lambda: coded_bomb("zstd", zstandard.compress(b"\n" * (300 * PIECE))),
 }
 
 

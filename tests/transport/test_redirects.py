@@ -204,3 +204,13 @@ async def test_https_never_becomes_http() -> None:
             assert out.decode().split() == ["RedirectRefusedError"] * 5
             assert len(server.requests) == 5
         assert (other.connections, len(other.requests)) == (0, 0)
+
+
+@pytest.mark.parametrize("place", ["canary:canary@", "canary@", ":canary@"])
+async def test_a_redirect_to_a_url_with_a_password_is_refused(place: str) -> None:
+    async with Loopback() as server:
+        host = server.url.removeprefix("http://")
+        server.transcripts.append(moved(307, f"http://{place}{host}/v1/chat/completions"))
+        error = await refusal_of(client_of(server))
+        assert "user name or a password" in error.message
+        assert len(server.requests) == 1

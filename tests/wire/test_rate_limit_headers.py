@@ -161,6 +161,7 @@ CASES: dict[str, tuple[dict[str, str], dict[str, RateLimit]]] = {
         {"requests": RateLimit("requests", None, 10, 10)},
     ),
     "names in any case": ({"X-RateLimit-Limit": "10"}, {"requests": RateLimit("requests", None, 10)}),
+    "no numbers": ({"x-ratelimit-limit": "1_0", "x-ratelimit-remaining": "+5", "x-ratelimit-reset": "\u0663"}, {}),
     "an hour": (
         {"x-ratelimit-remaining": "3", "x-ratelimit-reset": "30m"},
         {"requests": RateLimit("requests", 3_600.0, None, 3, 1_800.0, is_inferred=True)},
@@ -192,6 +193,9 @@ RESETS = {
     "soon": None,
     "": None,
     "5 apples": None,
+    "1_0": None,
+    "1_0s": None,
+    "\u0665s": None,
     "9" * 400: None,
     "9" * 400 + "h": None,
     "2999-01-01T00:00:00Z": None,

@@ -9,21 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-import msgspec
-
 from lm_deluge.config import PromptCache, SamplingParams
 from lm_deluge.errors import APIError, DelugeError
 from lm_deluge.events import Event
+from lm_deluge.hidden import HidingStruct
 from lm_deluge.models.rows import ModelRow, ProviderRow
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.parts import Part
 from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.wire.http import HttpRequest
 
-__all__ = ["Adapter", "Call", "Decoder", "Resumable", "ResumableDecoder"]
+__all__ = ["Adapter", "Call", "Decoder", "Resumable", "ResumableDecoder", "SendsByModel"]
 
 
-class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Call(HidingStruct, frozen=True, gc=False, kw_only=True):
     """Everything that a request is built from, except the credentials.
 
     Attributes:
@@ -79,6 +78,11 @@ class Decoder(Protocol):
     @property
     def is_finished(self) -> bool:
         """Whether `ResponseFinished` was returned. Further bytes of the body yield no events."""
+        ...
+
+    @property
+    def failure(self) -> DelugeError | None:
+        """The error that the provider reported, if its reason may still follow; else None."""
         ...
 
     @property
@@ -181,4 +185,13 @@ class Resumable(Protocol):
 
     def build_cancel(self, call: Call, response_id: str) -> HttpRequest:
         """Return the request that cancels a response at the provider."""
+        ...
+
+
+@runtime_checkable
+class SendsByModel(Protocol):
+    """Additional method of an adapter whose request format, and so the parts that it accepts, depends on the model."""
+
+    def sends_to(self, model: ModelRow) -> tuple[frozenset[type[Part]], frozenset[str]]:
+        """Return the `sends` and the `echoes` for one model. Those of the adapter are the union over all models."""
         ...

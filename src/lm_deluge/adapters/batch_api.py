@@ -16,7 +16,9 @@ import msgspec
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.errors import APIError, BatchEndedError, ContentTypeError
+from lm_deluge.hidden import HidingStruct
 from lm_deluge.wire.http import HttpRequest, Pieces
+from lm_deluge.wire.tolerant_json import mend_json
 
 __all__ = [
     "BatchAPI",
@@ -39,7 +41,7 @@ Phase: TypeAlias = Literal["validating", "in_progress", "ended", "expired", "can
 _CUSTOM_ID = re.compile(r"([0-9a-z]{1,40})-([0-9]{1,9})")
 
 
-class HttpAnswer(msgspec.Struct, frozen=True):
+class HttpAnswer(HidingStruct, frozen=True):
     """Headers and body of a successful HTTP response; names of headers are in lower case."""
 
     headers: Mapping[str, str]
@@ -72,6 +74,8 @@ class BatchState(msgspec.Struct, frozen=True, kw_only=True):
         phase: What the provider does with the batch; after `expired` and `cancelled` it may have some results.
         results: Ids or URLs of the result files, as `build_results` expects them; empty until there are results.
         error: The reason why the whole batch failed; None if it did not fail.
+        is_complete: Whether `results` has all results of a batch that is over. A provider may report the end before it
+            names the files.
         finished: Number of requests that are answered or failed; None if the provider does not report the number.
         total: Number of requests in the batch; None if the provider does not report the number.
     """
@@ -80,6 +84,7 @@ class BatchState(msgspec.Struct, frozen=True, kw_only=True):
     phase: Phase
     results: tuple[str, ...] = ()
     error: APIError | None = None
+    is_complete: bool = True
     finished: int | None = None
     total: int | None = None
 
@@ -215,9 +220,14 @@ def read_document(body: bytes, kind: type[T]) -> T:
     Raises:
         ContentTypeError: The body is not JSON, or does not have the fields of `kind`.
     """
+    decode = msgspec.json.Decoder(kind).decode
     try:
-        return msgspec.json.decode(body, type=kind)
+        return decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return decode(mend_json(body))
+    except (msgspec.DecodeError, RecursionError):
         raise ContentTypeError(
             "the batch API's answer is not in its documented format", reason="json", excerpt=body
         ) from None

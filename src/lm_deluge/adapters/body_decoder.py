@@ -10,12 +10,11 @@ import re
 from collections.abc import Callable
 from typing import ClassVar, Protocol
 
-import msgspec
-
 from lm_deluge.adapters.errors import classify_in_band
 from lm_deluge.errors import APIError, ContentTypeError, DelugeError, ProtocolError, ResponseLimitError, TruncatedError
 from lm_deluge.events import Event
 from lm_deluge.wire.sse import ServerSentEvent, SSEDecoder
+from lm_deluge.wire.tolerant_json import NotJSONError, decode_json
 
 __all__ = ["BodyDecoder", "Framing", "Payload", "in_band_error", "not_json"]
 
@@ -152,6 +151,11 @@ class BodyDecoder:
         """Number of frames that were skipped."""
         return self._payload.ignored
 
+    @property
+    def failure(self) -> DelugeError | None:
+        """The error that the body reported, if its reason may still follow; the error of a body that ends now."""
+        return None
+
     def expect(self, content_type: str) -> None:
         """Set the Content-Type. If it is not a stream's, a body that does not look like a stream is an error."""
         media_type = content_type.partition(";")[0].strip().lower()
@@ -167,6 +171,10 @@ class BodyDecoder:
 
     def feed(self, data: bytes) -> list[Event]:
         """Decode the next bytes; return the events that they complete."""
+        events: list[Event] = []
+        if self._is_known and self._document is None:  # nearly all reads
+            self._run(data, events)
+            return events
         if not self._is_known:
             self._head = (self._head + data).lstrip(_BLANK)
             if not self._is_head_enough():
@@ -267,7 +275,7 @@ class BodyDecoder:
         if self.is_finished:
             return
         if not self.is_complete:
-            raise TruncatedError(
+            raise self.failure or TruncatedError(
                 "the stream ended without its terminal event",
                 hint="The answer is incomplete; the received part is in .partial.",
             )
@@ -288,8 +296,8 @@ def not_json(frame: ServerSentEvent) -> ProtocolError:
 def in_band_error(frame: ServerSentEvent) -> APIError:
     """Return the error for a frame that contains an error object, in a response with status 200."""
     try:
-        payload = msgspec.json.decode(frame.text)
-    except (msgspec.DecodeError, RecursionError):
+        payload = decode_json(frame.data)
+    except NotJSONError:
         payload = frame.text
     error = classify_in_band(payload)
     error.billed = "maybe"

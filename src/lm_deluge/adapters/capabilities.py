@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import msgspec
 
-from lm_deluge.adapters.adapter import Adapter, Call
+from lm_deluge.adapters.adapter import Adapter, Call, SendsByModel
 from lm_deluge.config import SamplingParams
-from lm_deluge.errors import ConfigurationError, UnsupportedParameterError
+from lm_deluge.errors import ConfigurationError, InvalidPromptError, UnsupportedParameterError
 from lm_deluge.models.rows import Capabilities
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import (
@@ -26,6 +27,7 @@ from lm_deluge.prompt.parts import (
     ReasoningPart,
     ToolResultPart,
 )
+from lm_deluge.prompt.tool_pairs import OpenCalls, PairRule, find_unpaired
 
 __all__ = [
     "cannot_place",
@@ -33,23 +35,29 @@ __all__ = [
     "check_capabilities",
     "check_tool_choice",
     "dropped_parts",
+    "is_reasoning",
     "parts_in_pairs",
+    "result_text",
     "with_dropped_parts",
 ]
 
 _SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+_SHOWN = 64  # characters of a tool's name in a message: the longest name that every API accepts
+_Accepted: TypeAlias = tuple[frozenset[type[Part]], frozenset[str]]  # types of parts, and kinds of opaque data
 _MEDIA = {ImagePart: "image_input", FilePart: "file_input", AudioPart: "audio_input"}
 
 
-def check_capabilities(call: Call, *, takes_background: bool = False) -> None:
+def check_capabilities(call: Call, *, takes_background: bool = False, pairs: PairRule | None = None) -> None:
     """Check the call against the capabilities in the model's row and the provider's row.
 
     Args:
         call: The call to check.
         takes_background: Whether the wire API has a background mode.
+        pairs: Where the wire API requires the results of tool calls; None if it requires none.
 
     Raises:
         UnsupportedParameterError: The model does not support a parameter or a part; its attribute `parameter` names it.
+        InvalidPromptError: A tool call of the conversation has no result.
     """
     capabilities = call.model.capabilities
     for name in _unsupported_parameters(call.params, capabilities):
@@ -65,6 +73,38 @@ def check_capabilities(call: Call, *, takes_background: bool = False) -> None:
     for message in call.conversation:
         if message.role != "assistant":
             _check_media(call, message.parts)
+    if pairs is not None:
+        _check_pairs(call, pairs)
+    if capabilities.prefill is False and _ends_with_prefill(call):
+        raise UnsupportedParameterError(
+            f"{call.model.id} does not continue a last message of the role assistant (prefill)",
+            parameter="prefill",
+            hint="End the conversation with a user message, or take another model.",
+        )
+
+
+def _ends_with_prefill(call: Call) -> bool:
+    """Whether the model is asked to continue the text of the last message, and not the work of a tool of its own."""
+    messages = call.conversation.messages
+    if not messages or messages[-1].role != "assistant" or not messages[-1].parts:
+        return False
+    return not isinstance(messages[-1].parts[-1], ProviderDataPart)
+
+
+def _check_pairs(call: Call, rule: PairRule) -> None:
+    """Check that each tool call has a result. Results without a call are left to the provider: some hosts take them."""
+    found = next(
+        (each for each in find_unpaired(call.conversation.messages, rule) if isinstance(each, OpenCalls)), None
+    )
+    if found is None:
+        return
+    names = ", ".join(repr(each.name[:_SHOWN]) for each in found.calls)
+    where = "after it" if rule == "later" else "in the next message"
+    raise InvalidPromptError(
+        f"the conversation has tool calls without a result {where}: {names}",
+        hint="Add each with conversation.tool_result(call.id, ...), or a partial answer with "
+        "conversation.add_answer(response), which leaves its calls out.",
+    )
 
 
 def _check_media(call: Call, parts: tuple[Part, ...]) -> None:
@@ -117,6 +157,17 @@ def cannot_place(part: Part, role: str) -> UnsupportedParameterError:
     )
 
 
+def result_text(part: ToolResultPart) -> str:
+    """Return the text of a tool's result, for APIs that have no field for the failure of a tool."""
+    return f"Error: {part.content}" if part.is_error else part.content
+
+
+def is_reasoning(call: Call) -> bool:
+    """Whether the model reasons in this call, as far as its row and the parameters tell."""
+    effort = call.params.reasoning_effort
+    return effort != "none" if effort is not None else bool(call.model.capabilities.reasoning)
+
+
 def check_tool_choice(call: Call) -> str | None:
     """Return the call's `tool_choice`: None, `auto`, `none`, `required` or the name of a tool.
 
@@ -143,9 +194,12 @@ def dropped_parts(call: Call, adapter: Adapter) -> tuple[str, ...]:
     provider it is `provider_data_not_sent`.
     """
     found: dict[str, None] = {}
+    accepted: _Accepted = (adapter.sends, adapter.echoes)
+    if isinstance(adapter, SendsByModel):
+        accepted = adapter.sends_to(call.model)
     for message in call.conversation:
         if message.role == "assistant":
-            found |= dict.fromkeys(_dropped_of(message, call, adapter))
+            found |= dict.fromkeys(_dropped_of(message, call, accepted))
     return tuple(found)
 
 
@@ -156,30 +210,28 @@ def parts_in_pairs(message: Message) -> Iterator[tuple[Part, Part | None]]:
         yield message.parts[-1], None
 
 
-def _dropped_of(message: Message, call: Call, adapter: Adapter) -> list[str]:
+def _dropped_of(message: Message, call: Call, accepted: _Accepted) -> list[str]:
     dropped = []
     for part, after in parts_in_pairs(message):
         if isinstance(part, ProviderDataPart):
-            is_sent = _is_echoed(part, call, adapter)
+            is_sent = _is_echoed(part, call, accepted)
         else:
             # The opaque data after reasoning or an image contains it: a signed thought, an item with the image.
             is_signed = isinstance(part, ReasoningPart | ImagePart) and isinstance(after, ProviderDataPart)
-            is_sent = _can_be_sent(part, call, adapter) or (is_signed and _is_echoed(after, call, adapter))
+            is_sent = _can_be_sent(part, call, accepted) or (is_signed and _is_echoed(after, call, accepted))
         if not is_sent:
             dropped.append(f"{type(part).__struct_config__.tag}_not_sent")
     return dropped
 
 
-def _can_be_sent(part: Part, call: Call, adapter: Adapter) -> bool:
+def _can_be_sent(part: Part, call: Call, accepted: _Accepted) -> bool:
     if isinstance(part, ReasoningPart) and call.provider.quirks.reasoning_field:
         return True
     # Generated audio is referred to by its id; the API does not accept its data back.
-    return type(part) in adapter.sends and not (isinstance(part, AudioPart) and part.media.file_id is None)
+    return type(part) in accepted[0] and not (isinstance(part, AudioPart) and part.media.file_id is None)
 
 
-def _is_echoed(part: Part | None, call: Call, adapter: Adapter) -> bool:
+def _is_echoed(part: Part | None, call: Call, accepted: _Accepted) -> bool:
     return (
-        isinstance(part, ProviderDataPart)
-        and part.provider == call.provider.opaque_owner
-        and part.kind in adapter.echoes
+        isinstance(part, ProviderDataPart) and part.provider == call.provider.opaque_owner and part.kind in accepted[1]
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from lm_deluge.adapters.google_error_details import read_details
+from lm_deluge.adapters.google_error_details import read_reasons
 from lm_deluge.errors import (
     APIError,
     AuthenticationError,
@@ -27,9 +27,10 @@ from lm_deluge.errors import (
     RequestTooLargeError,
     ServerError,
 )
-from lm_deluge.wire.retry_after import parse_retry_after
+from lm_deluge.wire.retry_after import find_wait, parse_retry_after
+from lm_deluge.wire.tolerant_json import NotJSONError, decode_json
 
-__all__ = ["classify_in_band", "classify_status"]
+__all__ = ["add_headers", "classify_in_band", "classify_status"]
 
 # Limits in characters keep an HTML page or an echoed prompt out of exceptions and logs.
 _MOST_MESSAGE = 2_000  # room for a validation error that lists many fields
@@ -148,11 +149,16 @@ _HINTS: dict[type[APIError], str] = {
 def classify_status(status: int, headers: Mapping[str, str], body: bytes) -> APIError:
     """Return the error of an HTTP response whose status is not a success; names of headers are in lower case."""
     error = classify_in_band(_parsed(body), status=status)
+    add_headers(error, headers)
+    return error
+
+
+def add_headers(error: APIError, headers: Mapping[str, str]) -> None:
+    """Add what the headers of its response ask for; of several waits, in headers and body, the longest applies."""
     should_retry = headers.get("x-should-retry", "").lower()
     error.should_retry = {"true": True, "false": False}.get(should_retry)
-    wait = parse_retry_after(headers)
-    error.retry_after_s = error.retry_after_s if wait is None else wait
-    return error
+    waits = [wait for wait in (error.retry_after_s, parse_retry_after(headers)) if wait is not None]
+    error.retry_after_s = max(waits, default=None)
 
 
 def classify_in_band(payload: Any, *, status: int | None = None) -> APIError:
@@ -165,8 +171,7 @@ def classify_in_band(payload: Any, *, status: int | None = None) -> APIError:
     fields = _error_fields(payload)
     message = _redacted(fields.get("message"))
     words = [str(fields[name]).lower() for name in ("code", "type", "status") if fields.get(name) is not None]
-    details = read_details(fields.get("details"), message)
-    words += details.words
+    words += read_reasons(fields.get("details"), message)
     if status is None:
         status = _inferred_status(fields, words)
     kind = _kind(status, set(words), message)
@@ -178,7 +183,8 @@ def classify_in_band(payload: Any, *, status: int | None = None) -> APIError:
         hint=_HINTS.get(kind),
         body=_redacted(_text_of(payload), _MOST_BODY),
     )
-    error.retry_after_s = details.retry_after_s
+    # The message of a rejected request may quote the prompt, and waiting does not help it.
+    error.retry_after_s = find_wait(payload, message if error.retryable else "")
     return error
 
 
@@ -213,8 +219,8 @@ def _inferred_status(fields: Mapping[str, Any], words: Iterable[str]) -> int:
 
 def _parsed(body: bytes) -> Any:
     try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return decode_json(body)
+    except NotJSONError:
         return body.decode("utf-8", "replace")
 
 

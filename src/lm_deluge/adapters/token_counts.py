@@ -22,6 +22,8 @@ def read_count(value: Any) -> int | None:
 
     Some hosts report counts as floats (Cohere) or as text (proxies that pass headers on).
     """
+    if value is None or type(value) is int:  # nearly all
+        return value if value is not None and 0 <= value <= MOST_TOKENS else None
     if isinstance(value, str):
         if not (len(value) <= _MOST_DIGITS and value.isascii() and value.isdigit()):
             return None

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from lm_deluge.events import Event, ToolCallDelta, ToolCallFinished, ToolCallStarted
+from lm_deluge.wire.tolerant_json import NotJSONError, decode_json
 
 __all__ = ["KeyedCalls", "ToolCallAssembler", "parse_arguments"]
 
@@ -20,8 +19,8 @@ def parse_arguments(text: str) -> tuple[Any, str | None]:
     if not text.strip():
         return {}, None
     try:
-        return msgspec.json.decode(text), None
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        return decode_json(text), None
+    except NotJSONError as error:
         return None, f"the arguments are not JSON: {error}"[:200]
 
 
@@ -166,6 +165,10 @@ class KeyedCalls:
         if found is not None and fragment:
             found[1].append(fragment)
             events.append(ToolCallDelta(found[0].index, fragment))
+
+    def has_text(self, key: Any) -> bool:
+        """Whether any piece of the arguments was received."""
+        return key in self._open and bool(self._open[key][1])
 
     def text(self, key: Any) -> str:
         """Return the arguments received so far."""

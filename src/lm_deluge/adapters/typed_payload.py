@@ -12,8 +12,9 @@ from typing import Any, ClassVar, TypeAlias
 import msgspec
 
 from lm_deluge.adapters.body_decoder import in_band_error, not_json
+from lm_deluge.adapters.payload_state import PayloadState
 from lm_deluge.adapters.tool_call_fragments import KeyedCalls
-from lm_deluge.errors import APIError, ProtocolError
+from lm_deluge.errors import APIError
 from lm_deluge.events import Event, FinishReason, ResponseFinished, ResponseStarted
 from lm_deluge.wire.sse import ServerSentEvent
 from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder
@@ -34,7 +35,7 @@ class _Typed(msgspec.Struct, gc=False):
 _TYPED = TolerantDecoder(_Typed)
 
 
-class TypedPayload:
+class TypedPayload(PayloadState):
     """Dispatches each frame to a method by its type; keeps the state that every API has: start, calls, finish reason.
 
     Attributes:
@@ -43,6 +44,7 @@ class TypedPayload:
         provider: Name for the owner of `ProviderPart`s.
         calls: The tool calls of the response.
         reason: The API's finish reason, or None until it is received.
+        details: What the API adds to the finish reason, or None.
         has_refusal: Whether the response contains a refusal; it decides the finish reason if the API's is "stop".
         warnings: Warnings for `ResponseFinished`.
     """
@@ -51,11 +53,11 @@ class TypedPayload:
     finish_reasons: ClassVar[Mapping[str, FinishReason]]
 
     def __init__(self, provider: str) -> None:
-        self.is_finished = False
-        self.ignored = 0
+        super().__init__()
         self.provider = provider
         self.calls = KeyedCalls()
         self.reason: str | None = None
+        self.details: dict[str, Any] | None = None
         self.has_refusal = False
         self.warnings: list[str] = []
         self._is_started = False
@@ -75,21 +77,22 @@ class TypedPayload:
         if self.is_finished:
             self.ignored += frame.data.strip() != b"[DONE]"
             return
-        found = self.handlers.get(frame.event) or self._find(frame)
+        found = self.handlers.get(frame.event)
         if found is None:
-            self.ignored += 1
-            return
+            before = self.ignored
+            found = self._find(frame)
+            if found is None:
+                self.ignored = before + 1  # a frame counts once, whatever its values are
+                return
         decoder, method = found
         try:
-            value = decoder.decode(frame.data)
+            value = decoder.decode(frame.data, self)
         except NotJSONError:
             if self.is_complete:
                 self.ignored += 1
                 return
             raise not_json(frame) from None
-        if value is None:
-            self.ignored += 1
-        else:
+        if value is not None:
             method(self, value, events)
 
     def _find(self, frame: ServerSentEvent) -> Handler | None:
@@ -97,7 +100,7 @@ class TypedPayload:
         if not frame.data.strip() or frame.data.strip() == b"[DONE]":
             return None
         try:
-            typed = _TYPED.decode(frame.data)
+            typed = _TYPED.decode(frame.data, self)
         except NotJSONError:
             if frame.event and frame.event != "error":
                 return None
@@ -121,14 +124,6 @@ class TypedPayload:
             raise error
         self.warnings.append("error_after_finish")
 
-    def maybe_handle_tail(self, frame: ServerSentEvent, events: list[Event]) -> None:
-        """Decode the unterminated last frame if its data is complete JSON; else count it as ignored."""
-        try:
-            msgspec.json.decode(frame.text)
-            self.handle(frame, events)
-        except (ProtocolError, msgspec.DecodeError, RecursionError):
-            self.ignored += 1
-
     def finish(self, events: list[Event]) -> None:
         """Close a response that has a finish reason but whose last event is missing."""
         self.warnings.append("no_done")
@@ -145,7 +140,8 @@ class TypedPayload:
         self.start(events)
         self.is_finished = True
         self.calls.finish_all(events)
-        events.append(ResponseFinished(self.finish_reason(), self.reason, tuple(self.warnings)))
+        reason = self.finish_reason()
+        events.append(ResponseFinished(reason, self.reason, (*self.warnings, *self.type_warnings()), self.details))
 
     def finish_reason(self) -> FinishReason:
         """Return our finish reason. Some hosts send "stop" although the model called a tool or refused."""

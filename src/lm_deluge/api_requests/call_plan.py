@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from lm_deluge.adapters.adapter import Adapter, Call
 from lm_deluge.config import LocalCache, Secret, Timeouts
+from lm_deluge.hidden import HidingStruct
 from lm_deluge.models.costs import endpoint_region, request_cost
 from lm_deluge.transport.base import Transport
 from lm_deluge.usage import Usage, estimate_tokens
@@ -14,7 +13,7 @@ from lm_deluge.wire.http import HttpRequest
 __all__ = ["CallPlan"]
 
 
-class CallPlan(msgspec.Struct, frozen=True, kw_only=True):
+class CallPlan(HidingStruct, frozen=True, kw_only=True):
     """Everything that the requests of a call to one model need, complete before anything is sent."""
 
     adapter: Adapter

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from lm_deluge.api_requests import proxies
 from lm_deluge.config import Secret
 from lm_deluge.errors import ConfigurationError, DelugeError, MissingAPIKeyError
 from lm_deluge.models.rows import ModelRow, ProviderRow
@@ -34,6 +35,7 @@ __all__ = [
     "read_fetched_rows",
     "read_rows_file",
     "secrets_of",
+    "without_secrets",
 ]
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -260,28 +262,13 @@ def find_proxy(url: str, explicit: Secret | None) -> Secret | None:
     Raises:
         ConfigurationError: It is not the URL of an HTTP proxy.
     """
-    found = explicit or _proxy_of_environment(url)
-    if found is not None and not _is_url(found.reveal()):
+    found = explicit
+    if found is None:
+        names = [spelled for name in proxies.VARIABLES for spelled in (name, name.upper())]
+        found = proxies.proxy_of(*proxies.address_of(url), tuple(map(os.environ.get, [*names, "REQUEST_METHOD"])))
+    if found is not None and not proxies.is_http_url(found.reveal()):
         raise ConfigurationError("the proxy is not an HTTP proxy", hint="Write it as http://host:port.")
     return found
-
-
-def _proxy_of_environment(url: str) -> Secret | None:
-    parts = urlsplit(url)
-    get = os.environ.get
-    # The proxy is looked up again only after one of these variables changed: that takes longer than sending a request.
-    state = (get(f"{parts.scheme}_proxy"), get(f"{parts.scheme}_proxy".upper()), get("no_proxy"), get("NO_PROXY"))
-    return _proxy_of(parts.scheme, parts.hostname or "", state, get("REQUEST_METHOD"))
-
-
-@lru_cache(maxsize=256)
-def _proxy_of(scheme: str, host: str, state: tuple[str | None, ...], method: str | None) -> Secret | None:
-    import urllib.request  # its import takes longer than that of the whole library
-
-    proxy = urllib.request.getproxies().get(scheme)
-    if not proxy or urllib.request.proxy_bypass(host):
-        return None
-    return Secret(proxy if "://" in proxy else f"http://{proxy}")
 
 
 def find_cache_folder() -> Path:
@@ -343,12 +330,13 @@ def hide(error: DelugeError, secrets: tuple[Secret, ...]) -> None:
     while each is not None and id(each) not in seen:
         seen.add(id(each))
         for name, value in vars(each).items():
-            setattr(each, name, _without_secrets(value, secrets))
-        each.args = tuple(_without_secrets(value, secrets) for value in each.args)
+            setattr(each, name, without_secrets(value, secrets))
+        each.args = tuple(without_secrets(value, secrets) for value in each.args)
         each = each.__cause__
 
 
-def _without_secrets(value: Any, secrets: tuple[Secret, ...]) -> Any:
+def without_secrets(value: Any, secrets: tuple[Secret, ...]) -> Any:
+    """Return a value, with the secrets replaced if it is text or bytes."""
     for secret in secrets:
         if isinstance(value, str):
             value = value.replace(secret.reveal(), "...")

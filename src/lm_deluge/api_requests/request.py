@@ -17,6 +17,7 @@ from lm_deluge.errors import ConfigurationError, InvalidPromptError
 from lm_deluge.models.registry import SIMULATOR, find_provider
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.prompt.conversation import Conversation, Prompt, to_conversation
+from lm_deluge.prompt.plain_values import to_plain
 from lm_deluge.prompt.tool import ProviderTool, Tool
 
 __all__ = ["build_blank_call", "build_call", "to_schema", "to_tools"]
@@ -91,15 +92,25 @@ def build_blank_call(  # noqa: PLR0913 - what one request is made from, but for 
         provider=provider,
         conversation=Conversation(),
         base_url=find_base_url(provider, base_url or _simulator_url(model)),
-        params=params or SamplingParams(),
+        params=_plain_params(params or SamplingParams()),
         tools=to_tools(tools),
         output=to_schema(output),
         extra_headers=headers,
         cache=cache,
         background=background,
-        extra_body=dict(extra_body or {}),
+        extra_body=dict(to_plain(extra_body or {})),
         max_event_bytes=max_event_bytes,
     )
+
+
+def _plain_params(params: SamplingParams) -> SamplingParams:
+    """Return the parameters with values of built-in types only: the JSON encoder rejects `numpy.float64`."""
+    values = {name: getattr(params, name) for name in params.__struct_fields__}
+    plain = {name: to_plain(value) for name, value in values.items() if not isinstance(value, list | tuple)}
+    changed = {name: value for name, value in plain.items() if type(value) is not type(values[name])}
+    if params.stop is not None and not isinstance(params.stop, str):
+        changed["stop"] = type(params.stop)(map(to_plain, params.stop))
+    return msgspec.structs.replace(params, **changed) if changed else params
 
 
 def _simulator_url(model: ModelRow) -> str | None:
@@ -134,7 +145,7 @@ def _to_tool(tool: Any) -> Tool | ProviderTool:
         return tool
     if not isinstance(tool, Mapping):
         raise InvalidPromptError(f"{type(tool).__name__} is no tool", hint="Pass a Tool, or its JSON schema form.")
-    data = dict(tool)
+    data = to_plain(tool)
     return ProviderTool(data) if data.get("type", "function") != "function" else Tool.from_dict(data)
 
 
@@ -144,8 +155,11 @@ def to_schema(output: Any) -> dict[str, Any] | None:
     Raises:
         ConfigurationError: It is neither, or a model that has no schema.
     """
-    if output is None or isinstance(output, dict):
-        return output
+    if output is None:
+        return None
+    if isinstance(output, Mapping):
+        plain: dict[str, Any] = to_plain(output)
+        return plain
     make = getattr(output, "model_json_schema", None)
     if make is None:
         raise ConfigurationError("output must be a JSON schema or a pydantic model")

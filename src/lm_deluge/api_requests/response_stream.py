@@ -12,10 +12,11 @@ from urllib.parse import urljoin, urlsplit
 import msgspec
 
 from lm_deluge.adapters.adapter import Adapter, Call, ResumableDecoder
+from lm_deluge.adapters.errors import add_headers
 from lm_deluge.api_requests.authorize import authorize
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.clocks import StreamClocks
-from lm_deluge.api_requests.credentials import authorization, hide, secrets_of
+from lm_deluge.api_requests.credentials import authorization, hide, secrets_of, without_secrets
 from lm_deluge.api_requests.timeouts import Deadline, ReadTimeout, TimeoutMonitor
 from lm_deluge.config import Secret
 from lm_deluge.errors import (
@@ -109,7 +110,7 @@ class ResponseStream:
         secrets: tuple[Secret, ...] = (),
     ) -> None:
         self.head = exchange.head
-        self.request_id = _request_id(exchange)
+        self.request_id: str | None = without_secrets(_request_id(exchange), secrets)  # some proxies echo the key
         self.builder = ResponseBuilder()
         self.timing = Timing()
         self._exchange = exchange
@@ -214,7 +215,8 @@ class ResponseStream:
         self.abort()
         if not self._decoder.is_complete:
             timeout = self._timeout()
-            self._fail(timeout or error, cause=error if timeout else error.__cause__)
+            failure = self._decoder.failure or timeout
+            self._fail(failure or error, cause=error if failure else error.__cause__)
         return b""
 
     def _note(self, started_at: float, events: list[Event]) -> float:
@@ -227,7 +229,8 @@ class ResponseStream:
         self.timing.reads += 1
         if is_progress:
             self.timing.note(now)
-        is_complete = self._decoder.is_complete
+        # After a failure only its reason may follow, so the wait is as short as after the end.
+        is_complete = self._decoder.is_complete or self._decoder.failure is not None
         # While deltas follow deltas, no clock's limit changes.
         if is_complete or not (is_progress and clocks.is_flowing):
             if clocks.waited(now - started_at, is_progress=is_progress, is_complete=is_complete):
@@ -241,6 +244,10 @@ class ResponseStream:
     def _fail(self, error: DelugeError, cause: BaseException | None = None) -> NoReturn:
         self.abort()
         has_deltas = self.builder.has_deltas
+        if isinstance(error, APIError) and not has_deltas:
+            # A gateway that has sent status 200 already has no other place for the wait.
+            add_headers(error, self.head.headers)
+            error.rate_limits = parse_rate_limits(self.head.headers)
         error.where = "mid_stream" if has_deltas else "before_first_event"
         error.billed = "yes" if has_deltas else "maybe"
         error.provider, error.model = self._call.provider.id, self._call.model.id
@@ -430,14 +437,16 @@ def _target_of(url: str, location: str, status: int) -> str:
     """Return the URL that a redirect leads to."""
     try:
         target = urljoin(url, location)
-        host = urlsplit(target).hostname or "nowhere"
+        parts = urlsplit(target)
     except ValueError as error:
         raise RedirectRefusedError("the provider redirects to an invalid URL") from error
     if origin_of(target) != origin_of(url):
         raise RedirectRefusedError(
-            f"the provider redirects to another origin, on the host {host}",
+            f"the provider redirects to another origin, on the host {parts.hostname or 'nowhere'}",
             hint="If that is right, make it the base URL.",
         )
+    if parts.username is not None or parts.password is not None:
+        raise RedirectRefusedError("the provider redirects to a URL with a user name or a password")
     if status not in (307, 308):
         raise RedirectRefusedError(
             f"the provider redirects with status {status}, which would drop the request's body",

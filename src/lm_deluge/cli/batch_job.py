@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 
 import msgspec
 
+from lm_deluge.cli.batch_files import check_target, stdout_bytes
 from lm_deluge.cli.batch_report import (
     Outcome,
     outcome_of,
@@ -21,6 +22,7 @@ from lm_deluge.cli.batch_report import (
     report_failure,
     report_start,
     report_stop,
+    report_unreadable,
     write_report,
 )
 from lm_deluge.cli.exits import FAILED
@@ -28,17 +30,19 @@ from lm_deluge.cli.interrupts import Interrupts
 from lm_deluge.cli.render.escape import visible_line
 from lm_deluge.cli.render.terminal import report
 from lm_deluge.client.batch.journaled import is_due
-from lm_deluge.client.batch.progress_display import Progress, ProgressKind, make_progress
+from lm_deluge.client.batch.progress_display import FIRST_AFTER_S, Progress, ProgressKind, make_progress
 from lm_deluge.client.batch.provider_prompts import check_provider_batch
 from lm_deluge.client.batch.provider_rows import ProviderRows
 from lm_deluge.client.batch.row_planner import answer_rows
 from lm_deluge.client.client import LLMClient
 from lm_deluge.dispatch.batch.duplicates import answer_again
-from lm_deluge.dispatch.batch.input import BatchRow, read_rows
-from lm_deluge.dispatch.batch.output import Answer, check_output, write_answers
+from lm_deluge.dispatch.batch.input import BatchRow, RowFormat, read_rows
+from lm_deluge.dispatch.batch.input_file import InputFile
+from lm_deluge.dispatch.batch.output import Answer, write_answers, write_stream
 from lm_deluge.dispatch.batch.progress import BatchProgress, ProgressTracker
-from lm_deluge.dispatch.batch.survey import Survey, stamp_of
+from lm_deluge.dispatch.batch.survey import Survey
 from lm_deluge.dispatch.journal.journal import Journal
+from lm_deluge.dispatch.journal.options import shown_options
 from lm_deluge.errors import ConfigurationError, DelugeError, DispatchError, JournalError
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.message import Message
@@ -50,16 +54,23 @@ _TICK_S = 0.5  # a failing journal is reported within this time, and two checks 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchJob:
-    """The request of the command line. `OPTIONS` lists the fields that are options of the same name."""
+    """The request of the command line. `OPTIONS` lists the fields that are options of the same name.
+
+    Attributes:
+        target: The output; None for stdout.
+        keeps_journal: Whether the journal stays after the answers were written to stdout.
+    """
 
     OPTIONS: ClassVar = (
         *("ask_duplicates_once", "overwrite", "progress", "provider_batch", "remove_journal", "report_path"),
         *("retry_failed", "salvage"),
     )
 
-    source: Path
-    target: Path
+    source: InputFile
+    target: Path | None
+    journal_path: Path
     client: LLMClient
+    form: RowFormat
     system: str | None = None
     is_simulated: bool = False
     ask_duplicates_once: bool = False
@@ -70,11 +81,12 @@ class BatchJob:
     report_path: Path | None = None
     retry_failed: bool = False
     salvage: bool = False
+    keeps_journal: bool = True
 
     @property
-    def journal_path(self) -> Path:
-        """The path of the journal, in the folder of the output."""
-        return self.target.with_name(self.target.name + ".journal")
+    def target_name(self) -> str:
+        """The name of the output, for messages."""
+        return "stdout" if self.target is None else self.target.name
 
 
 class BatchSource(Protocol):
@@ -94,6 +106,11 @@ class BatchSource(Protocol):
     @property
     def is_paused(self) -> bool:
         """Whether requests wait because no connection to the provider succeeds."""
+        ...
+
+    @property
+    def limited_by(self) -> str | None:
+        """Description of the limits that requests wait for; None if none waits."""
         ...
 
     def answers(self, rows: Iterable[BatchRow]) -> AsyncGenerator[tuple[BatchRow, APIResponse], None]:
@@ -117,31 +134,24 @@ def check_paths(job: BatchJob) -> None:
     """
     if job.provider_batch:
         check_provider_batch(job.client.models, job.client.options)
-    stamp_of(job.source)
-    check_output(job.target)
-    if job.target.exists():
-        if job.target.samefile(job.source):
-            raise ConfigurationError("IN and OUT are the same file")
-        if not job.overwrite and not job.journal_path.exists():
-            raise ConfigurationError(
-                f"{job.target.name} exists already and has no journal",
-                hint="Choose another file, or replace this file with --overwrite.",
-            )
+    check_target(job.source, job.target, job.journal_path, overwrite=job.overwrite)
     if job.report_path is not None and not job.report_path.parent.is_dir():
         raise ConfigurationError(f"there is no folder {job.report_path.parent} for the report")
 
 
-def fingerprint_options(job: BatchJob) -> dict[str, Any]:
+def fingerprint_options(
+    client: LLMClient, *, system: str | None = None, is_provider_batch: bool = False
+) -> dict[str, Any]:
     """Return the options that are part of the fingerprint: those that shape answers.
 
     Keys, addresses, limits and timeouts are not part of it, so that they may change between two runs.
     """
-    options = job.client.options
+    options = client.options
     # Without this entry, a run with --provider-batch could continue a run without it, and send its lines twice.
-    source = {"provider_batch": True} if job.provider_batch else {}
+    source = {"provider_batch": True} if is_provider_batch else {}
     return {
-        "models": [model.id for model in job.client.models],
-        "system": job.system,
+        "models": [model.id for model in client.models],
+        "system": system,
         "sampling": msgspec.to_builtins(options.sampling_params),
         **source,
     }
@@ -158,8 +168,10 @@ async def run_job(job: BatchJob, survey: Survey) -> int:
     journal = await _open(job, survey.fingerprint)
     interrupts = Interrupts()
     try:
-        due = [each for each in survey.ids if each not in survey.duplicates and _is_due(job, journal, each)]
-        report_start(journal, survey, due)
+        await asyncio.to_thread(journal.check, survey.keys.values())
+        report_unreadable(journal, survey)
+        due = [each for each in survey.keys if _is_due(job, survey, journal, each)]
+        report_start(journal, survey, [survey.keys[each] for each in due])
         size = job.journal_path.stat().st_size
         source = _source_of(job, journal)
         async with job.client:
@@ -182,21 +194,39 @@ def _source_of(job: BatchJob, journal: Journal) -> BatchSource:
     return answer_rows(job.client.dispatcher, journal, retry_failed=job.retry_failed)
 
 
-def _is_due(job: BatchJob, journal: Journal, row_id: str) -> bool:
-    return is_due(journal, row_id, retry_failed=job.retry_failed)
+def _is_due(job: BatchJob, survey: Survey, journal: Journal, row_id: str) -> bool:
+    if row_id in survey.duplicates or row_id in survey.bad:
+        return False
+    return is_due(journal, survey.keys[row_id], retry_failed=job.retry_failed)
 
 
 async def _open(job: BatchJob, fingerprint: str) -> Journal:
+    options = shown_options(_options_of(job))
+    is_replaced = job.overwrite and job.journal_path.exists()
     try:
-        return await Journal.open(job.journal_path, fingerprint=fingerprint, salvage=job.salvage)
+        journal = await Journal.open(
+            job.journal_path, fingerprint=fingerprint, options=options, salvage=job.salvage, replace=job.overwrite
+        )
     except JournalError as error:
         if isinstance(error.__cause__, OSError):
             raise
         # The journal is in use, damaged, or of another batch. No request was sent: the exit code has to show that.
-        hint = (
-            "With --salvage the damaged part is moved to a file beside it." if error.offset is not None else error.hint
-        )
-        raise ConfigurationError(error.message, hint=hint) from error
+        raise ConfigurationError(error.message, hint=_hint_of(error)) from error
+    if is_replaced:
+        report(f"Starting again: the answers until now are in {visible_line(job.journal_path.name)}.old.")
+    return journal
+
+
+def _options_of(job: BatchJob) -> dict[str, Any]:
+    return fingerprint_options(job.client, system=job.system, is_provider_batch=job.provider_batch)
+
+
+def _hint_of(error: JournalError) -> str | None:
+    if error.offset is not None:
+        return "With --salvage the damaged part is moved to a file beside it."
+    if "belongs to another batch" in error.message:
+        return "Name another OUT, or start again with --overwrite, which replaces OUT and its journal."
+    return error.hint
 
 
 async def _answer_rows(
@@ -235,10 +265,10 @@ async def _answer_rows(
 
 def _rows_of(job: BatchJob, survey: Survey) -> Iterator[BatchRow]:
     """Yield the rows of the input except duplicates. Rows without a system message get that of the command line."""
-    for row in read_rows(job.source):
+    for row in read_rows(job.source, job.form):
         if _has_changed(job, survey):
             return
-        if row.id in survey.duplicates:
+        if row.id in survey.duplicates or row.error is not None:
             continue
         conversation = row.conversation
         if job.system is not None and conversation is not None and all(each.role != "system" for each in conversation):
@@ -248,13 +278,13 @@ def _rows_of(job: BatchJob, survey: Survey) -> Iterator[BatchRow]:
 
 def _has_changed(job: BatchJob, survey: Survey) -> bool:
     try:
-        return stamp_of(job.source) != survey.stamp
+        return job.source.stamp() != survey.stamp
     except ConfigurationError:
         return True
 
 
 class _Display:
-    """Shows the progress of a batch. If stderr cannot be written, the display ends and the batch continues."""
+    """Shows the progress of a batch, until the end or a failure of the journal."""
 
     def __init__(self, job: BatchJob, source: BatchSource, total: int) -> None:
         self.ended = 0
@@ -271,7 +301,10 @@ class _Display:
 
     async def tick(self) -> None:
         """Update the display until cancelled. A failing journal is reported at once, not at the end of the batch."""
-        shown_at = time.monotonic()
+        # The first update comes early: a user wants to see that the batch has started.
+        shown_at = time.monotonic() - (
+            0.0 if self._progress is None else max(self._progress.every_s - FIRST_AFTER_S, 0)
+        )
         while self._progress is not None:
             await asyncio.sleep(min(self._progress.every_s, _TICK_S))
             if self._source.failure is not None:
@@ -281,12 +314,11 @@ class _Display:
                 self._show(self._progress.show)
 
     def _show(self, show: Callable[[BatchProgress], None]) -> None:
-        reason = "an outage: no connection to the provider succeeds" if self._source.is_paused else None
-        progress = self._tracker.progress(time.monotonic(), limited_by=reason)
-        try:
-            show(msgspec.structs.replace(progress, in_flight=self._source.in_flight))
-        except (OSError, ValueError):
-            self._progress = None
+        source = self._source
+        reason = "an outage: no connection to the provider succeeds" if source.is_paused else source.limited_by
+        with contextlib.suppress(Exception):  # counts that cannot be added up do not end the batch
+            progress = self._tracker.progress(time.monotonic(), limited_by=reason)
+            show(msgspec.structs.replace(progress, in_flight=source.in_flight))
 
     def close(self) -> None:
         """Show the last state and report a failure of the journal, both only once."""
@@ -304,7 +336,7 @@ async def _stop_early(job: BatchJob, survey: Survey, journal: Journal, source: B
     try:
         await journal.close()
     except JournalError:
-        lost = list(journal.unsaved)
+        lost = survey.named(journal.unsaved)
     outcome = await _outcome(survey, journal)
     if source.gave_up is not None:
         report(f"deluge: {visible_line(str(source.gave_up))}")
@@ -342,24 +374,34 @@ async def _write_output(job: BatchJob, survey: Survey, journal: Journal, *, is_n
     is_written = is_new or not _is_up_to_date(job)
     if is_written:
         try:
-            await asyncio.to_thread(write_answers, job.target, _answers_of(survey, journal))
+            await asyncio.to_thread(_write_answers, job, _answers_of(job, survey, journal))
         except JournalError as error:
             if isinstance(error.__cause__, OSError):
                 error.hint = f"All answers are safe in {job.journal_path}. Start the same command again."
             raise
-    report_end(outcome, job.target.name, is_written=is_written)
+    report_end(outcome, job.target_name, survey.bad, is_written=is_written)
     if job.report_path is not None:
         write_report(job.report_path, outcome)
     await journal.close()
-    if job.remove_journal and not outcome.failed:
+    if (job.remove_journal or not job.keeps_journal) and not outcome.failed:
         job.journal_path.unlink()
     return FAILED if outcome.failed else 0
 
 
+def _write_answers(job: BatchJob, answers: Iterable[Answer]) -> None:
+    if job.target is None:
+        write_stream(stdout_bytes(), answers)
+    else:
+        write_answers(job.target, answers)
+
+
 def _is_up_to_date(job: BatchJob) -> bool:
-    """Whether the output was written after the last record of the journal."""
+    """Whether the output was written after the last record of the journal, and after the last change of the input."""
+    if job.target is None or job.source.path is None:
+        return False
     try:
-        return job.target.stat().st_mtime_ns >= job.journal_path.stat().st_mtime_ns
+        written = job.target.stat().st_mtime_ns
+        return written >= max(path.stat().st_mtime_ns for path in (job.journal_path, job.source.path))
     except FileNotFoundError:
         return False
 
@@ -368,16 +410,29 @@ async def _outcome(survey: Survey, journal: Journal) -> Outcome:
     return await asyncio.to_thread(outcome_of, survey, journal)
 
 
-def _answers_of(survey: Survey, journal: Journal) -> Iterator[Answer]:
-    """Yield the answer of every line, in order. A duplicate that was not sent gets the answer of the first line."""
-    for index, row_id in enumerate(survey.ids):
-        response, first = journal.response(row_id), survey.duplicates.get(row_id)
+def _answers_of(job: BatchJob, survey: Survey, journal: Journal) -> Iterator[Answer]:
+    """Yield the answer of every row, in order. A duplicate that was not sent gets the answer of the first row."""
+    for index, (row_id, columns) in enumerate(_columns_of(job, survey)):
+        response, first = _recorded(survey, journal, row_id), survey.duplicates.get(row_id)
         if response is None and first is not None:
-            response = journal.response(first)
+            response = _recorded(survey, journal, first)
             response = None if response is None else answer_again(response)
         else:
             first = None
         if response is None:
             raise JournalError(f"the journal {journal.path} has no answer for the line {row_id[:80]!r}")
         response.id = index
-        yield Answer(row_id, response, first)
+        yield Answer(row_id, response, first, columns)
+
+
+def _recorded(survey: Survey, journal: Journal, row_id: str) -> APIResponse | None:
+    bad = survey.bad.get(row_id)
+    return journal.response(survey.keys[row_id]) if bad is None else APIResponse(error=bad.error)
+
+
+def _columns_of(job: BatchJob, survey: Survey) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the id of each row and its further columns; the input is read once more only if it has some."""
+    if survey.has_columns:
+        yield from ((row.id, row.columns) for row in read_rows(job.source, job.form))
+    else:
+        yield from ((row_id, {}) for row_id in survey.keys)

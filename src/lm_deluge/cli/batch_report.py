@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
+from lm_deluge.cli.batch_files import listed_rows
 from lm_deluge.cli.render.escape import visible_line
 from lm_deluge.cli.render.status_line import totals
 from lm_deluge.cli.render.terminal import report
 from lm_deluge.dispatch.batch.output import write_whole
-from lm_deluge.dispatch.batch.survey import Survey
+from lm_deluge.dispatch.batch.survey import BadRow, Survey
 from lm_deluge.dispatch.journal.cost import BatchCost, Sum, batch_cost
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.errors import JournalError
@@ -28,6 +29,7 @@ __all__ = [
     "report_failure",
     "report_start",
     "report_stop",
+    "report_unreadable",
     "write_report",
 ]
 
@@ -41,6 +43,7 @@ class Outcome(msgspec.Struct, frozen=True):
         lines: Number of lines of the input.
         answered: Number of answered lines.
         failed: Number of failed lines.
+        skipped: Number of lines that could not be read, and were left out.
         duplicates: Number of lines that got the answer of an earlier line.
         cost: Usage and cost of the requests.
     """
@@ -48,42 +51,65 @@ class Outcome(msgspec.Struct, frozen=True):
     lines: int
     answered: int
     failed: int
+    skipped: int
     duplicates: int
     cost: BatchCost
 
     @property
     def open(self) -> int:
         """Number of lines that are neither answered nor failed."""
-        return self.lines - self.answered - self.failed
+        return self.lines - self.answered - self.failed - self.skipped
 
 
 def outcome_of(survey: Survey, journal: Journal) -> Outcome:
     """Count the lines by their state in the journal."""
     state = journal.state
     answered = failed = duplicates = 0
-    for row_id in survey.ids:
-        own = row_id
-        if row_id not in state.done and row_id not in state.failed:
-            own = survey.duplicates.get(row_id, row_id)
-            duplicates += own != row_id
+    for row_id, key in survey.keys.items():
+        if row_id in survey.bad:
+            continue
+        own = key
+        if key not in state.done and key not in state.failed:
+            own = survey.keys[survey.duplicates.get(row_id, row_id)]
+            duplicates += own != key
         answered += own in state.done
         failed += own in state.failed
     with journal.path.open("rb") as file:
-        return Outcome(len(survey.ids), answered, failed, duplicates, batch_cost(file, state))
+        cost = batch_cost(file, state, frozenset(survey.keys.values()))
+    cost.ambiguous_ids = survey.named(cost.ambiguous_ids)
+    return Outcome(len(survey.keys), answered, failed, len(survey.bad), duplicates, cost)
+
+
+def report_unreadable(journal: Journal, survey: Survey) -> None:
+    """Report the recorded answers that cannot be read, if there are any."""
+    calls = journal.unreadable
+    if calls:
+        count = _counted(len(calls), "recorded answer", "recorded answers")
+        report(
+            f"{count} of {visible_line(str(journal.path))} cannot be read. Sent again, the lines are billed again: "
+            f"{_listed(survey.named(calls))}"
+        )
 
 
 def report_start(journal: Journal, survey: Survey, due: Sequence[str]) -> None:
-    """Report the state in which an earlier run has left the batch, if there was an earlier run."""
+    """Report the state in which an earlier run has left the batch, if there was an earlier run.
+
+    Args:
+        journal: The journal.
+        survey: The lines of the input.
+        due: The calls that are to be sent, by their names in the journal.
+    """
     if journal.salvaged:
         report(f"Salvaged: {journal.salvaged} damaged bytes were moved to {journal.path.name}.damaged.")
     state = journal.state
     submitted = {each for batch in state.open_batches if batch.handle for each in state.waiting_in(batch)}
     unconfirmed = {each for batch in state.open_batches for each in state.waiting_in(batch)} - submitted
-    is_new = not state.done and not state.ambiguous and not submitted
+    is_new = not any(state.status(key) for key in survey.keys.values()) and not submitted
     if is_new or all(state.status(each) == "failed" for each in due):
         return
-    count = len(survey.ids)
-    report(f"Continuing: {len(state.done):,} of {count:,} lines are done.")
+    count = len(survey.keys)
+    done = sum(key in state.done for key in survey.keys.values())
+    report(f"Continuing: {done:,} of {count:,} lines are done.")
     if submitted:
         report(
             f"{_counted(len(submitted), 'line is', 'lines are')} in a batch of the provider and will not be sent again."
@@ -91,14 +117,14 @@ def report_start(journal: Journal, survey: Survey, due: Sequence[str]) -> None:
     if unconfirmed:
         report(
             f"{_counted(len(unconfirmed), 'line', 'lines')} may be in a batch of the provider, and are sent again only "
-            f"if the provider does not have that batch: {_listed(sorted(unconfirmed))}"
+            f"if the provider does not have that batch: {_listed(survey.named(sorted(unconfirmed)))}"
         )
     in_batches = submitted | unconfirmed
     again = [each for each in due if state.status(each) == "in_flight" and each not in in_batches]
     if again:
         report(
             f"{_counted(len(again), 'request was', 'requests were')} in flight when an earlier run ended. Sent again, "
-            f"they may be billed twice: {_listed(again)}"
+            f"they may be billed twice: {_listed(survey.named(again))}"
         )
 
 
@@ -142,8 +168,15 @@ def report_stop(
         report(f"{_counted(len(left), 'request', 'requests')} without an answer may have been billed: {_listed(left)}")
 
 
-def report_end(outcome: Outcome, output: str, *, is_written: bool) -> None:
-    """Report the results of a batch in which every line has ended."""
+def report_end(outcome: Outcome, output: str, bad: Mapping[str, BadRow], *, is_written: bool) -> None:
+    """Report the results of a batch in which every line has ended.
+
+    Args:
+        outcome: The results.
+        output: The name of the output.
+        bad: The lines that were left out.
+        is_written: Whether this run has written the output.
+    """
     cost = outcome.cost
     name = visible_line(output)
     if is_written:
@@ -160,6 +193,9 @@ def report_end(outcome: Outcome, output: str, *, is_written: bool) -> None:
             f"{_counted(count, 'more request', 'more requests')} may have been billed ({more}): "
             f"{_listed(cost.ambiguous_ids)}"
         )
+    if bad:
+        report(f"{_counted(len(bad), 'line was', 'lines were')} skipped, because nothing could be sent for them:")
+        report(listed_rows(bad))
     if outcome.failed:
         report("To send the failed lines again, start the same command with --retry-failed.")
 
@@ -169,6 +205,8 @@ def _results(outcome: Outcome) -> str:
     if outcome.failed:
         kinds = sorted(outcome.cost.failures.items(), key=lambda item: -item[1])
         words.append(f"{outcome.failed:,} failed ({', '.join(f'{kind} {count:,}' for kind, count in kinds)})")
+    if outcome.skipped:
+        words.append(f"{outcome.skipped:,} skipped")
     if outcome.duplicates:
         words.append(f"{outcome.duplicates:,} of them duplicates")
     return ", ".join(words)
@@ -186,6 +224,7 @@ def write_report(path: Path, outcome: Outcome) -> None:
         "answered": outcome.answered,
         "failed": outcome.failed,
         "open": outcome.open,
+        "skipped": outcome.skipped,
         "duplicates": outcome.duplicates,
         "failed_by_error": cost.failures,
         **_sum_fields(cost.answers + cost.failed_attempts),

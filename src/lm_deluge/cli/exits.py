@@ -52,6 +52,7 @@ class EndedError(BaseException):
 
 def run(command: Callable[[], Any]) -> int:
     """Run a command and return the exit code: the command's return value if it is a number, else 0."""
+    _reserve_descriptors()
     try:
         return _run(command)
     finally:
@@ -62,7 +63,8 @@ def _run(command: Callable[[], Any]) -> int:
     try:
         _handle_termination()
         code = command()
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - users never see a traceback
         cause = error.cause if isinstance(error, EndedError) else error
         return next(end(cause) for kind, end in _ENDS if isinstance(cause, kind))
@@ -119,6 +121,21 @@ def _discard_unwritten() -> None:
             except OSError:
                 with open(os.devnull, "wb") as null:  # noqa: PTH123 - a device, not a path
                     os.dup2(null.fileno(), file.fileno())
+
+
+def _reserve_descriptors() -> None:
+    """Open the null device in place of each standard file that is closed (`2>&-`).
+
+    Else the next file that is opened, a journal for example, would get its number, and with it messages meant for
+    stderr. `sys.stderr` is then the null device; `sys.stdin` and `sys.stdout` stay None.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - until the process ends
 
 
 def _handle_termination() -> None:

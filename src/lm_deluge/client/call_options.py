@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
-from lm_deluge.config import PromptCache, SamplingParams, check_range, unknown_option
+from lm_deluge.config import Priority, PromptCache, SamplingParams, check_choice, check_range, unknown_option
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.prompt.tool import ProviderTool, Tool
 
@@ -27,6 +27,7 @@ class CallOptions(NamedTuple):
         cache: Which part of the prompt the provider keeps in its own cache.
         prefer_model: Id of the client's model that answers as long as it is available.
         max_cost: US dollars that the call may cost.
+        priority: Whether a user waits for the call; None: as the method has it, `interactive` for single streams.
         extra_body: Merged into the request's JSON, over the client's own.
     """
 
@@ -36,6 +37,7 @@ class CallOptions(NamedTuple):
     cache: PromptCache | None = None
     prefer_model: str | None = None
     max_cost: float | None = None
+    priority: Priority | None = None
     extra_body: Mapping[str, Any] = {}
 
     @classmethod
@@ -60,9 +62,10 @@ class CallOptions(NamedTuple):
         """Return the options.
 
         Raises:
-            ConfigurationError: `max_cost` is out of range.
+            ConfigurationError: `max_cost` is out of range, or there is no such `priority`.
         """
         check_range("max_cost", self.max_cost, 0, math.inf)
+        check_choice("priority", self.priority, get_args(Priority))
         return self
 
 

@@ -17,7 +17,7 @@ from lm_deluge.client.end_warnings import warn_of_ends
 from lm_deluge.client.keywords import BatchKeywords, CallKeywords, ClientKeywords, ProviderBatchKeywords
 from lm_deluge.client.stream import Echo, Stream
 from lm_deluge.client.sync import SyncStream, run_blocking
-from lm_deluge.config import ClientOptions, PromptCache, SamplingParams
+from lm_deluge.config import ClientOptions, Priority, PromptCache, SamplingParams
 from lm_deluge.dispatch.attempts.call_stream import StreamCall
 from lm_deluge.dispatch.cache.call import CachedCall
 from lm_deluge.errors import ConfigurationError
@@ -75,7 +75,7 @@ class LLMClient:
     def __repr__(self) -> str:
         return f"LLMClient({', '.join(repr(model.id) for model in self.models)})"
 
-    def stream(
+    def stream(  # noqa: PLR0913 - the options of a call, all keyword-only
         self,
         prompt: Prompt,
         *,
@@ -85,6 +85,7 @@ class LLMClient:
         cache: PromptCache | None = None,
         prefer_model: str | None = None,
         max_cost: float | None = None,
+        priority: Priority = "interactive",
         echo: Echo = "stdout",
     ) -> Stream:
         """Return a stream of the answer. Nothing is sent until it is used.
@@ -98,6 +99,8 @@ class LLMClient:
                 `last_user_message`, `last_2_user_messages` or `last_3_user_messages`.
             prefer_model: Id of the client's model that answers as long as it is available.
             max_cost: US dollars after which the stream is stopped with a `BudgetError`.
+            priority: `"interactive"`: before the waiting calls of batches; `"batch"`: in the order of arrival. Batches
+                keep what is left, and at least a fifth.
             echo: Where an awaited stream prints: `"stdout"`, any text file, or None.
 
         Returns:
@@ -110,7 +113,8 @@ class LLMClient:
             >>> async for token in client.stream("Hello"):
             ...     print(token, end="", flush=True)
         """
-        options = CallOptions(tools, sampling_params, output, cache, prefer_model, max_cost)
+        own = None if priority == "interactive" else priority
+        options = CallOptions(tools, sampling_params, output, cache, prefer_model, max_cost, own)
         return Stream(self._call(prompt, options), echo)
 
     def stream_sync(
@@ -123,6 +127,7 @@ class LLMClient:
         cache: PromptCache | None = None,
         prefer_model: str | None = None,
         max_cost: float | None = None,
+        priority: Priority = "interactive",
     ) -> SyncStream:
         """Return a stream for code without asyncio; it also works in a notebook whose event loop runs.
 
@@ -135,6 +140,8 @@ class LLMClient:
                 `last_user_message`, `last_2_user_messages` or `last_3_user_messages`.
             prefer_model: Id of the client's model that answers as long as it is available.
             max_cost: US dollars after which the stream is stopped with a `BudgetError`.
+            priority: `"interactive"`: before the waiting calls of batches; `"batch"`: in the order of arrival. Batches
+                keep what is left, and at least a fifth.
 
         Returns:
             A `SyncStream`, to be used once.
@@ -146,7 +153,8 @@ class LLMClient:
             >>> with client.stream_sync("Hello") as stream:
             ...     print("".join(stream))
         """
-        options = CallOptions(tools, sampling_params, output, cache, prefer_model, max_cost)
+        own = None if priority == "interactive" else priority
+        options = CallOptions(tools, sampling_params, output, cache, prefer_model, max_cost, own)
         return SyncStream(Stream(self._call(prompt, options), None))
 
     async def process_prompts_async(
@@ -281,10 +289,10 @@ class LLMClient:
         return self._last_task
 
     async def wait_for(self, task_id: int) -> APIResponse:
-        """Wait for a call that `start_nowait` started.
+        """Wait for a call that `start_nowait` started. A wait that is cancelled or times out does not end the call.
 
         Args:
-            task_id: The id of the call. Each call can be waited for once.
+            task_id: The id of the call. Each call can be waited for once, by several waiters at the same time.
 
         Returns:
             Its response; one whose call failed has `error` set.
@@ -296,15 +304,11 @@ class LLMClient:
             >>> task_id = client.start_nowait("Hello")
             >>> response = await client.wait_for(task_id)
         """
-        if task_id not in self._tasks:
-            raise ConfigurationError(f"there is no call {task_id} to wait for", hint="start_nowait returns the ids.")
-        response = await self._tasks[task_id]
-        del self._tasks[task_id]
-        response.id = task_id
+        (response,) = await self.wait_for_all([task_id])
         return response
 
     async def wait_for_all(self, task_ids: Iterable[int] | None = None) -> list[APIResponse]:
-        """Wait for several calls that `start_nowait` started.
+        """Wait for several calls that `start_nowait` started. A wait that is cancelled or times out ends no call.
 
         Args:
             task_ids: The ids of the calls; None: all that were started and not yet waited for.
@@ -319,7 +323,29 @@ class LLMClient:
             >>> ids = [client.start_nowait(prompt) for prompt in ("One?", "Two?")]
             >>> responses = await client.wait_for_all(ids)
         """
-        return [await self.wait_for(task_id) for task_id in (list(self._tasks) if task_ids is None else task_ids)]
+        ids = list(self._tasks if task_ids is None else task_ids)
+        tasks = self._started(ids)
+        if tasks:
+            await asyncio.wait(tasks.values())  # awaiting a task itself would pass a cancellation on to it
+        return [self._take(task_id, tasks[task_id]) for task_id in ids]
+
+    def _started(self, task_ids: Iterable[int] | None) -> dict[int, asyncio.Task[APIResponse]]:
+        """Return the tasks of calls that were started and not yet waited for; None: of all of them."""
+        tasks: dict[int, asyncio.Task[APIResponse]] = {}
+        for task_id in list(self._tasks) if task_ids is None else task_ids:
+            if task_id not in self._tasks:
+                raise ConfigurationError(
+                    f"there is no call {task_id} to wait for", hint="start_nowait returns the ids."
+                )
+            tasks[task_id] = self._tasks[task_id]
+        return tasks
+
+    def _take(self, task_id: int, task: asyncio.Task[APIResponse]) -> APIResponse:
+        """Return the response of a call that is over, and forget the call."""
+        self._tasks.pop(task_id, None)  # another waiter may have done so
+        response = task.result()
+        response.id = task_id
+        return response
 
     async def as_completed(self, task_ids: Iterable[int] | None = None) -> AsyncIterator[tuple[int, APIResponse]]:
         """Yield the responses of calls that `start_nowait` started, in the order in which the calls end.
@@ -337,12 +363,12 @@ class LLMClient:
             >>> async for task_id, response in client.as_completed():
             ...     print(task_id, response.completion)
         """
-        waiting = {self._tasks[each]: each for each in (list(self._tasks) if task_ids is None else task_ids)}
+        waiting = {task: task_id for task_id, task in self._started(task_ids).items()}
         while waiting:
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task_id = waiting.pop(task)
-                yield task_id, await self.wait_for(task_id)
+                yield task_id, self._take(task_id, task)
 
     def _call(self, prompt: Prompt, options: CallOptions) -> StreamCall:
         """Return the call of a single stream. A call that cannot be sent raises here, before it is used."""
@@ -352,7 +378,10 @@ class LLMClient:
         return (CachedCall if spec.is_cached else StreamCall)(spec, dispatcher.runner)
 
     async def close(self) -> None:
-        """Close the idle connections of the running event loop. Without it they are closed with the loop.
+        """Close the connections of the running event loop. Without it they are closed with the loop.
+
+        Calls under way go on to their end, streams, batches and background answers alike, as they are paid already;
+        each of their connections is closed when its answer is complete. `Stream.cancel` ends a stream.
 
         Example:
             >>> async with LLMClient("gpt-6-sol") as client:  # closes at the end of the block
@@ -361,7 +390,9 @@ class LLMClient:
         await self.dispatcher.close()
 
     def close_sync(self) -> None:
-        """Close the idle connections of the calls that were made from code without asyncio.
+        """Close the connections of the calls that were made from code without asyncio.
+
+        Calls under way go on to their end, as after `close`.
 
         Example:
             >>> client.process_prompts_sync(["Hello"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from os import PathLike
 from typing import NamedTuple
@@ -18,19 +19,23 @@ from lm_deluge.api_requests.credentials import Access, find_access
 from lm_deluge.api_requests.request import build_blank_call
 from lm_deluge.client.call_options import NO_OPTIONS, CallOptions, merge_params
 from lm_deluge.client.scheduling import build_limiter, build_runner
-from lm_deluge.config import ClientOptions, LocalCache, SamplingParams, Timeouts
+from lm_deluge.config import ClientOptions, LocalCache, Priority, SamplingParams, Timeouts
 from lm_deluge.dispatch.budget import Budget
 from lm_deluge.dispatch.cache.sqlite import SQLiteCache, open_cache
 from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.scheduling.runner import LimiterLock, Runner
-from lm_deluge.errors import ConfigurationError
+from lm_deluge.errors import ConfigurationError, ContextLengthError
 from lm_deluge.models.registry import SIMULATOR
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.prompt.conversation import Conversation, Prompt, to_conversation
 from lm_deluge.transport.base import Transport
 from lm_deluge.transport.http import AiohttpTransport
+from lm_deluge.usage import estimate_tokens
 
 __all__ = ["CallPlanner", "Dispatcher"]
+
+_MOST_OVERESTIMATE = 2.0
+"""Estimated by actual tokens, at most. Prose has four to five characters a token, code and tables up to eight."""
 
 
 class Dispatcher:
@@ -56,6 +61,7 @@ class Dispatcher:
         self.transport: Transport | None = None
         self._limiter: LimiterLock | None = None
         self._sqlite_cache: SQLiteCache | None = None
+        self._smallest_window = min((row.context_window or math.inf for row in self.rows.values()), default=math.inf)
         self._credits = [0.0] * len(models)  # of the weighted round-robin
         self._templates: dict[str, _Template] = {}  # of calls without options of their own
 
@@ -108,6 +114,31 @@ class Dispatcher:
         self._credits = credited
         return self.models[chosen]
 
+    @property
+    def all_models(self) -> tuple[ModelRow, ...]:
+        """The rows of all models, fallbacks last."""
+        return (*self.models, *self.fallback)
+
+    def models_for(self, conversation: Conversation) -> frozenset[str] | None:
+        """Return the ids of the models whose context window may hold a prompt; None: of all models.
+
+        Raises:
+            ContextLengthError: None of the windows is large enough.
+        """
+        tokens = estimate_tokens(conversation.text_length())
+        if tokens <= _MOST_OVERESTIMATE * self._smallest_window:
+            return None
+        rows = self.all_models if self.options.fallback_on_context else self.models
+        fitting = [row.id for row in rows if tokens <= _MOST_OVERESTIMATE * (row.context_window or math.inf)]
+        if fitting:
+            return frozenset(fitting)
+        largest = max(rows, key=lambda row: row.context_window or 0)
+        raise ContextLengthError(
+            f"the prompt has about {tokens:,} tokens, and the context window of {largest.id} has"
+            f" {largest.context_window:,}; nothing was sent",
+            hint="Shorten the conversation, or add a model with a larger window to the client.",
+        )
+
     def shared_transport(self) -> Transport:
         """Return the transport; it is made on first use."""
         if self.transport is None:
@@ -159,24 +190,36 @@ class CallPlanner:
         self._templates = templates
         self._access: dict[str, Access] = {}
 
-    def spec(self, prompt: Prompt, *, prefer: str | None = None, delivers_events: bool = True) -> CallSpec:
+    def spec(
+        self,
+        prompt: Prompt,
+        *,
+        prefer: str | None = None,
+        delivers_events: bool = True,
+        priority: Priority = "batch",
+    ) -> CallSpec:
         """Return the call of a prompt.
 
         Args:
             prompt: Text, or a conversation.
             prefer: Id of the model that answers as long as it is available, if the options name none.
             delivers_events: If false, only the final response is used, so a stream that breaks restarts by default.
+            priority: Whether a user waits for the call, if the options do not have it.
 
         Raises:
             InvalidPromptError: The prompt is empty, or no prompt.
+            ContextLengthError: The prompt is far too long for every model of the client.
         """
         client, options = self._dispatcher.options, self._options
         own = None if options.max_cost is None else Budget(options.max_cost, "the call")
+        conversation = to_conversation(prompt)
         return CallSpec(
             planner=self,
-            conversation=to_conversation(prompt),
+            conversation=conversation,
             max_output_tokens=self._params.max_new_tokens,
+            models=self._dispatcher.models_for(conversation),
             prefer=options.prefer_model or prefer,
+            priority=options.priority or priority,
             is_cached=client.local_cache not in (None, False),
             on_break=client.on_break or ("raise" if delivers_events else "restart"),
             budgets=tuple(budget for budget in (own, self._dispatcher.budget) if budget is not None),
@@ -191,8 +234,11 @@ class CallPlanner:
         Raises:
             ConfigurationError: The call cannot be sent.
         """
-        spec = self.spec(prompt, prefer=prefer)
+        spec = self.spec(prompt, prefer=prefer, priority="interactive")
         model = spec.prefer or prefer
+        if spec.models is not None and model not in spec.models:
+            model = next(row.id for row in self._dispatcher.all_models if row.id in spec.models)
+            spec = msgspec.structs.replace(spec, prefer=model)
         spec.plans[model] = self.plan(model, spec.conversation)
         return spec
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict
 
 from lm_deluge.client.batch.progress_display import ProgressKind
 from lm_deluge.client.call_options import Tools
-from lm_deluge.config import CacheOption, OnBreak, PromptCache, ReasoningEffort, SamplingParams, Timeouts
+from lm_deluge.config import CacheOption, OnBreak, Priority, PromptCache, ReasoningEffort, SamplingParams, Timeouts
 
 __all__ = ["BatchKeywords", "CallKeywords", "ClientKeywords", "ProviderBatchKeywords"]
 
@@ -26,6 +26,7 @@ class CallKeywords(ProviderBatchKeywords, total=False):
 
     prefer_model: str | None
     max_cost: float | None
+    priority: Priority | None
 
 
 class BatchKeywords(CallKeywords, total=False):
@@ -45,6 +46,7 @@ class ClientKeywords(TypedDict, total=False):
     max_attempts: int
     on_break: OnBreak | None
     fallback: str | tuple[str, ...] | list[str]
+    fallback_on_context: bool
     hedge_after: float | str | None
     max_retry_after_s: float
     min_tokens_per_second: float | None

@@ -51,9 +51,19 @@ def _limits(named: Mapping[str, float | None]) -> list[Limit]:
 
 
 def build_routes(
-    models: Sequence[ModelRow], weights: Sequence[float] | None, fallback: Sequence[ModelRow] = ()
+    models: Sequence[ModelRow],
+    weights: Sequence[float] | None,
+    fallback: Sequence[ModelRow] = (),
+    *,
+    has_windows: bool = True,
 ) -> list[Route]:
     """Return a route for each model; the routes of fallback models come last.
+
+    Args:
+        models: Rows of the models that share the calls.
+        weights: Their shares; None: equal ones.
+        fallback: Rows of the models that answer where none of the others can.
+        has_windows: Whether calls may move to a model with a larger context window.
 
     Raises:
         ConfigurationError: The numbers of weights and of models differ.
@@ -61,10 +71,13 @@ def build_routes(
     if weights is not None and len(weights) != len(models):
         raise ConfigurationError(f"there are {len(weights)} model_weights for {len(models)} models")
     shares = weights or [1.0] * len(models)
-    own = [
-        Route(model.id, weight=weight, provider=model.provider) for model, weight in zip(models, shares, strict=True)
-    ]
-    return [*own, *(Route(model.id, provider=model.provider, is_fallback=True) for model in fallback)]
+
+    def route(model: ModelRow, weight: float = 1.0, *, is_fallback: bool = False) -> Route:
+        window = model.context_window if has_windows else None
+        return Route(model.id, "", weight, model.provider, is_fallback, window)
+
+    own = [route(model, weight) for model, weight in zip(models, shares, strict=True)]
+    return [*own, *(route(model, is_fallback=True) for model in fallback)]
 
 
 def build_runner(
@@ -85,7 +98,7 @@ def build_runner(
     """
     return make(
         limiter,
-        build_routes(models, options.model_weights, fallback),
+        build_routes(models, options.model_weights, fallback, has_windows=options.fallback_on_context),
         max_attempts=options.max_attempts,
         max_retry_after_s=options.max_retry_after_s,
         total_s=options.timeouts.total,

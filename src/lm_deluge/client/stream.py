@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any, Literal, TextIO
 
+from lm_deluge.client.notebook import CellText, is_notebook
 from lm_deluge.dispatch.attempts.attempt import PendingRetry
 from lm_deluge.dispatch.attempts.call_stream import StreamCall
 from lm_deluge.errors import ConfigurationError, StreamConsumedError
@@ -111,7 +112,8 @@ class Stream:
 
     async def _print(self) -> APIResponse:
         call = self._take()
-        file = sys.stdout if isinstance(self._echo, str) else self._echo
+        cell = CellText() if isinstance(self._echo, str) and is_notebook() else None
+        file = cell or (sys.stdout if isinstance(self._echo, str) else self._echo)
         try:
             while events := await call.next_batch():
                 text = "".join([event.text for event in events if isinstance(event, _PRINTED)])
@@ -121,6 +123,8 @@ class Stream:
             await call.close()
         finally:
             call.abort()
+            if cell is not None:
+                cell.close()
         return call.response()
 
     def __aiter__(self) -> AsyncIterator[str]:

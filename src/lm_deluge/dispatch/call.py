@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from lm_deluge.api_requests.call_plan import CallPlan
-from lm_deluge.config import OnBreak
+from lm_deluge.config import OnBreak, Priority
 from lm_deluge.dispatch.budget import Budget
 from lm_deluge.prompt.conversation import Conversation
 
@@ -36,6 +36,7 @@ class CallSpec(msgspec.Struct, frozen=True, kw_only=True):
         max_output_tokens: The call's own limit, if it has one.
         models: Ids of the models that may answer; None: all of the client's.
         prefer: Id of the model that answers as long as it is available.
+        priority: `interactive` calls are admitted before those of batches.
         is_cached: The plans have a local cache, which is asked first.
         on_break: What follows when a stream dies after its first delta.
         budgets: What pays for the call.
@@ -55,6 +56,7 @@ class CallSpec(msgspec.Struct, frozen=True, kw_only=True):
     max_output_tokens: int | None = None
     models: frozenset[str] | None = None
     prefer: str | None = None
+    priority: Priority = "batch"
     is_cached: bool = False
     on_break: OnBreak = "raise"
     budgets: tuple[Budget, ...] = ()

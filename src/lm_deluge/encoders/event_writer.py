@@ -27,6 +27,8 @@ class EventWriter(Generic[FrameT]):
         IGNORED: The event types that the API cannot express; they produce no frame and do not open the response.
         IMPLICIT_START: Whether an empty `ResponseStarted` is handled first if the events begin with another type, for
             an API whose streams must open with a certain frame.
+
+    A response has one start: a second `ResponseStarted` produces no frame.
     """
 
     HANDLED: ClassVar[EventHandlers]
@@ -52,17 +54,21 @@ class EventWriter(Generic[FrameT]):
 
     def __init__(self) -> None:
         self._is_started = not self.IMPLICIT_START
+        self._has_start = False
 
     def write(self, event: Event) -> Iterable[FrameT]:
         """Return the frames that `event` completes."""
         handler = self.HANDLED.get(type(event))
         if handler is None:
             return ()
+        if type(event) is ResponseStarted:
+            if self._has_start:
+                return ()
+            self._has_start = self._is_started = True
+            return handler(self, event)
         if self._is_started:
             return handler(self, event)
-        self._is_started = True
-        if type(event) is ResponseStarted:
-            return handler(self, event)
+        self._is_started = self._has_start = True
         return [*self.HANDLED[ResponseStarted](self, ResponseStarted()), *handler(self, event)]
 
     def write_all(self, events: Iterable[Event]) -> Iterator[FrameT]:

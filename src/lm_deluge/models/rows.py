@@ -126,6 +126,9 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         developer_role: The role `developer` is supported; otherwise such messages are sent as `system`.
         reasoning_field: The field of a message in which reasoning is sent back; `content`: as tags in the text; empty:
             reasoning is not sent back.
+        reasoning_required: Assistant messages with tool calls must have the reasoning field; it is sent empty if the
+            reasoning is unknown, as that of another model.
+        forces_tools_while_reasoning: `tool_choice` may force a tool call while the model reasons.
         prefill_echo: An answer that continues the last message repeats the text of that message at its start.
         think_tags: The text of answers starts with the reasoning, between `<think>` and `</think>`.
         effort_field: The field for `reasoning_effort`: the field of that name, an object `reasoning`, or one of the
@@ -140,6 +143,8 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     file_urls: bool = False
     developer_role: bool = True
     reasoning_field: Literal["", "reasoning_content", "reasoning", "content"] = ""
+    reasoning_required: bool = False
+    forces_tools_while_reasoning: bool = True
     prefill_echo: bool = False
     think_tags: bool = False
     effort_field: Literal["reasoning_effort", "reasoning", "thinking", "enable_thinking"] = "reasoning_effort"

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from lm_deluge.errors import InvalidPromptError
-from lm_deluge.prompt.media import MediaSource
+from lm_deluge.prompt.media import Media, MediaSource
 from lm_deluge.prompt.message import Message
-from lm_deluge.prompt.parts import ImagePart, TextPart, ToolResultPart
+from lm_deluge.prompt.message_dicts import message_from_dict
+from lm_deluge.prompt.partial_answer import closed_calls, without_open_calls
+from lm_deluge.prompt.parts import FilePart, ImagePart, TextPart, ToolResultPart
 
-__all__ = ["Conversation", "Prompt", "to_conversation"]
+__all__ = ["Conversation", "Prompt", "check_prompts", "to_conversation"]
 
 P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Answer(Protocol):
+    """The attributes of a response that `Conversation.add_answer` reads."""
+
+    content: Message
+    finish_reason: Any
+    error: Any
 
 
 class _StartOrAppend(Generic[P]):
@@ -111,9 +122,68 @@ class Conversation:
         """Append a message of the model, for example an earlier answer."""
         return self.add(Message.assistant(text))
 
-    def tool_result(self, tool_call_id: str, content: Any) -> Conversation:
-        """Append the result of a tool call; a `content` that is not text is sent as JSON."""
-        return self.add(Message.tool_result(tool_call_id, content))
+    def tool_result(
+        self,
+        tool_call_id: str,
+        content: Any = "",
+        *,
+        is_error: bool = False,
+        images: MediaSource | Media | Iterable[MediaSource | Media] = (),
+    ) -> Conversation:
+        """Append the result of a tool call.
+
+        Args:
+            tool_call_id: The id of the call.
+            content: Text; other data is sent as JSON.
+            is_error: The tool failed, and `content` is the reason.
+            images: One image or several: paths, bytes, http(s) URLs or data URLs. APIs without images in tool results
+                get them in a user message after the results.
+
+        Raises:
+            InvalidPromptError: `content` cannot be encoded as JSON, or an image cannot be read.
+
+        Example:
+            >>> for call in response.tool_calls:
+            ...     conversation.tool_result(call.id, {"temperature": 21}, images="map.png")
+        """
+        return self.add(Message.tool_result(tool_call_id, content, is_error=is_error, images=images))
+
+    def add_answer(
+        self, response: _Answer | Message, *, open_calls: Literal["drop", "close"] | None = None
+    ) -> Conversation:
+        """Append the answer of a response, complete or partial.
+
+        Providers reject a conversation that has a tool call without a result. A complete answer keeps its calls, which
+        wait for their results. An answer that was cancelled or broke off has calls that will never get one.
+
+        Args:
+            response: A response; of a failed or cancelled call its partial response.
+            open_calls: `drop`: leave the calls out. `close`: keep them, and append a result for each that states that
+                the call was cancelled. By default the calls of a partial answer are dropped, and those of a complete
+                answer are kept.
+
+        Raises:
+            InvalidPromptError: The argument is no response, or `open_calls` has another value.
+
+        Example:
+            >>> partial = await stream.cancel()
+            >>> conversation.add_answer(partial).user("Go on without the tool.")
+        """
+        message = response if isinstance(response, Message) else getattr(response, "content", None)
+        if not isinstance(message, Message):
+            raise InvalidPromptError(f"{type(response).__name__} is not a response", hint="Pass an APIResponse.")
+        if open_calls not in (None, "drop", "close"):
+            raise InvalidPromptError(f"open_calls={open_calls!r} is neither 'drop' nor 'close'")
+        is_partial = not isinstance(response, Message) and (
+            response.finish_reason in (None, "error") or response.error is not None
+        )
+        if open_calls == "close":
+            for each in closed_calls(message, is_partial=is_partial):
+                self.add(each)
+            return self
+        if open_calls == "drop" or is_partial:
+            message = without_open_calls(message, is_partial=is_partial)
+        return self.add(message) if message.parts else self
 
     def copy(self) -> Conversation:
         """Return a copy with a message list of its own; the messages, which are immutable, are shared."""
@@ -144,13 +214,16 @@ class Conversation:
                 text = getattr(part, "text", None) or getattr(part, "arguments_text", None)
                 if isinstance(part, ToolResultPart):
                     text = part.content
+                if isinstance(part, FilePart):
+                    text = part.media.text
                 # OpenAI counts 85 tokens for the smallest image; four characters stand for a token.
                 total += len(text) if text else (340 if isinstance(part, ImagePart) else 0)
         return total
 
 
-Prompt: TypeAlias = str | Conversation | Message | Iterable[Message]
-"""The types that a call accepts as a prompt: text, a conversation, one message or several."""
+Prompt: TypeAlias = str | Conversation | Message | Mapping[str, Any] | Iterable[Message | Mapping[str, Any]]
+"""The types that a call accepts as a prompt: text, a conversation, one message or several. A message may be a dict in
+the format of Chat Completions: `{"role": "user", "content": "Hello"}`."""
 
 
 def to_conversation(prompt: Prompt) -> Conversation:
@@ -160,16 +233,42 @@ def to_conversation(prompt: Prompt) -> Conversation:
         InvalidPromptError: The prompt is empty, or not of a type that is accepted as a prompt.
     """
     if isinstance(prompt, str):
-        conversation = Conversation((Message("user", (TextPart(prompt),)),))
-    elif isinstance(prompt, Message):
-        conversation = Conversation([prompt])
+        conversation = Conversation((Message.user(prompt),))
+    elif isinstance(prompt, Message | Mapping):
+        conversation = Conversation([_to_message(prompt)])
     elif isinstance(prompt, Conversation | list | tuple):
-        conversation = Conversation(prompt)
+        conversation = Conversation(map(_to_message, prompt))
     else:
-        raise InvalidPromptError(f"a prompt is text or a Conversation, not {type(prompt).__name__}")
+        raise InvalidPromptError(
+            f"a prompt is text or a Conversation, not {type(prompt).__name__}",
+            hint='A list of messages is accepted, too: [{"role": "user", "content": "..."}].',
+        )
     if not any(map(_has_content, conversation.messages)):
         raise InvalidPromptError("the prompt is empty", hint="Give it some text, an image or a file.")
     return conversation
+
+
+def _to_message(value: Any) -> Message:
+    return message_from_dict(value) if isinstance(value, Mapping) else value
+
+
+def check_prompts(prompts: Iterable[T]) -> Iterable[T]:
+    """Return the prompts of a batch.
+
+    Raises:
+        InvalidPromptError: The argument is a single prompt, of which each character or message would be sent as a
+            prompt of its own, or no iterable.
+    """
+    if isinstance(prompts, str | bytes | Conversation | Message | Mapping):
+        raise InvalidPromptError(
+            f"a batch takes a list of prompts, not a single {type(prompts).__name__}", hint="Write [prompt]."
+        )
+    if hasattr(prompts, "columns") or not isinstance(prompts, Iterable):
+        raise InvalidPromptError(
+            f"a batch takes a list of prompts, not {type(prompts).__name__}",
+            hint='Of a table pass one column: list(table["prompt"]).',
+        )
+    return prompts
 
 
 def _has_content(message: Message) -> bool:

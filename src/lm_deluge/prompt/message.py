@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -21,6 +22,7 @@ from lm_deluge.prompt.parts import (
     ToolCallPart,
     ToolResultPart,
 )
+from lm_deluge.prompt.plain_values import to_plain
 
 __all__ = ["Message", "Role"]
 
@@ -83,18 +85,39 @@ class Message(msgspec.Struct, frozen=True, gc=False):
         return cls("assistant", (*(() if text is None else (_text(text),)), *tool_calls))
 
     @classmethod
-    def tool_result(cls, tool_call_id: str, content: Any) -> Message:
-        """Return the result of a tool call; a `content` that is not text is sent as JSON.
+    def tool_result(
+        cls,
+        tool_call_id: str,
+        content: Any = "",
+        *,
+        is_error: bool = False,
+        images: MediaSource | Media | Iterable[MediaSource | Media] = (),
+    ) -> Message:
+        """Return the result of a tool call.
+
+        Args:
+            tool_call_id: The id of the call.
+            content: Text; other data is sent as JSON.
+            is_error: The tool failed, and `content` is the reason.
+            images: One image or several: paths, bytes, http(s) URLs or data URLs.
 
         Raises:
-            InvalidPromptError: `content` cannot be encoded as JSON.
+            InvalidPromptError: `content` cannot be encoded as JSON, or an image cannot be read.
+
+        Example:
+            >>> call = response.tool_calls[0]
+            >>> result = Message.tool_result(call.id, "The city is unknown.", is_error=True)
         """
-        if not isinstance(content, str):
+        if isinstance(content, str):
+            text = str.__str__(content)
+        else:
             try:
-                content = json.dumps(content, ensure_ascii=False)
-            except (TypeError, ValueError) as error:
+                text = json.dumps(to_plain(content), ensure_ascii=False)
+            except (TypeError, ValueError, RecursionError) as error:
                 raise InvalidPromptError("a tool result must be text or data that can be encoded as JSON") from error
-        return cls("tool", (ToolResultPart(tool_call_id, content),))
+        sources = [images] if isinstance(images, str | Path | bytes | bytearray | Media) else images
+        media = tuple(ImagePart(load_media(source, kind="image")) for source in sources)
+        return cls("tool", (ToolResultPart(str(tool_call_id), text, media, is_error),))
 
     def with_text(self, text: str) -> Message:
         """Return the message with one more text part."""
@@ -112,15 +135,16 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     def with_file(
         self, file: MediaSource | Media, *, media_type: str | None = None, filename: str | None = None
     ) -> Message:
-        """Return the message with a document, for example a PDF.
+        """Return the message with a document: a PDF, a text file and so on.
+
+        Text (UTF-8) is accepted by every API: where an API has no text files, it is sent as text with the file's name.
 
         Args:
             file: A path, bytes, an http(s) URL or a data URL.
-            media_type: By default detected from the first bytes.
+            media_type: By default detected from the data and the file's name.
             filename: By default the name of the path.
         """
-        media = load_media(file, kind="file", media_type=media_type)
-        return self._with(FilePart(msgspec.structs.replace(media, filename=filename or media.filename)))
+        return self._with(FilePart(load_media(file, kind="file", media_type=media_type, filename=filename)))
 
     def with_audio(self, audio: MediaSource | Media) -> Message:
         """Return the message with audio, whose format is detected from its first bytes."""
@@ -155,4 +179,4 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 def _text(text: str) -> TextPart:
     if not isinstance(text, str):
         raise InvalidPromptError(f"message text must be a str, not {type(text).__name__}")
-    return TextPart(text)
+    return TextPart(str.__str__(text))  # a plain str in place of a subclass such as numpy.str_

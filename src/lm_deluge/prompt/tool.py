@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from lm_deluge.errors import InvalidPromptError
+from lm_deluge.prompt.plain_values import to_plain
 
 __all__ = ["ProviderTool", "Tool"]
 
@@ -42,6 +43,8 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
             raise InvalidPromptError(f"{self.name!r} is not a valid tool name: 1 to 64 letters, digits, '_' or '-'")
         if not isinstance(self.parameters, dict) or self.parameters.get("type", "object") != "object":
             raise InvalidPromptError(f"the parameters of tool {self.name} are not a JSON schema of type object")
+        for name in ("name", "description", "parameters"):
+            msgspec.structs.force_setattr(self, name, to_plain(getattr(self, name)))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Tool:

@@ -43,12 +43,17 @@ def are_descriptors_used_up(error: OSError | None, *, is_of_resolver: bool) -> b
 
 
 class ConnectionSlots:
-    """The connections that the calls of one event loop may have open at the same time."""
+    """The connections that the calls of one event loop may have open at the same time.
+
+    Attributes:
+        on_unused: Called when the last slot is given back, if set.
+    """
 
     def __init__(self, most: float, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self.used = 0
         self.allowed = most
         self.sleep = sleep
+        self.on_unused: Callable[[], None] | None = None
         self._most = most
         self._waiting: deque[asyncio.Future[None]] = deque()
 
@@ -88,6 +93,8 @@ class ConnectionSlots:
             if not waiter.done():
                 self.used += 1
                 waiter.set_result(None)
+        if not self.used and self.on_unused is not None:
+            self.on_unused()
 
     def _lower_limit(self) -> bool:
         """Lower the limit, as the system had no descriptor for a slot; return whether other slots are in use."""

@@ -139,6 +139,23 @@ class _Pool:
     async def close(self) -> None:
         await self._closer.aclose()
 
+    async def retire(self) -> None:
+        """Close the idle connections now, and each connection in use when its exchange ends."""
+        connector = self.session.connector
+        if not self.slots.used or connector is None:
+            await self.close()
+            return
+        connector._force_close = True  # noqa: SLF001 - no public API for it after the construction (3.14, 2026-11)
+        _close_idle(self.session)
+        loop = asyncio.get_running_loop()
+
+        def close_soon() -> None:
+            task = loop.create_task(self.close())
+            _closing.add(task)
+            task.add_done_callback(_closing.discard)
+
+        self.slots.on_unused = close_soon
+
 
 async def _close_with_loop(
     session: aiohttp.ClientSession, on_close: Callable[[], object]
@@ -216,7 +233,8 @@ class AiohttpTransport:
                     _close_idle(session)
                 raise found from _redacted(error)
             try:
-                return AiohttpExchange(response, self._delay_s(response.url.raw_authority, trace, started_at))
+                delay_s = self._delay_s(response.url.raw_authority, trace, started_at)
+                return AiohttpExchange(response, delay_s, _accepted_codings(request))
             except DelugeError:
                 response.close()
                 raise
@@ -234,10 +252,13 @@ class AiohttpTransport:
         return None if connected_in_s is None else trace.sent_at - started_at + connected_in_s
 
     async def close(self) -> None:
-        """Close the connections that belong to the running event loop."""
-        pool = self._pools.get(asyncio.get_running_loop())
+        """Close the connections of the running event loop: those in use when their exchange ends.
+
+        Exchanges that begin afterwards have new connections.
+        """
+        pool = self._pools.pop(asyncio.get_running_loop(), None)
         if pool is not None:
-            await pool.close()
+            await pool.retire()
 
     def _own_pool(self) -> _Pool | None:
         """Return the open pool of this loop and process, None where there is none."""
@@ -252,7 +273,12 @@ class AiohttpTransport:
         for other in [each for each in self._pools if each.is_closed()]:
             del self._pools[other]
         pools = self._pools
-        pool = pools[loop] = _Pool(lambda: pools.pop(loop, None))
+
+        def forget() -> None:
+            if pools.get(loop) is pool:
+                del pools[loop]
+
+        pool = pools[loop] = _Pool(forget)
         await pool.start()
         return pool
 
@@ -275,6 +301,13 @@ async def _iterate(pieces: Pieces) -> AsyncIterator[bytes]:
 @lru_cache(maxsize=16)
 def _timeout(connect_s: float | None) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, connect=connect_s)
+
+
+def _date_now() -> str:
+    """Return the time of the local clock, which stands in for a missing `Date` header (RFC 9110, 6.6.1)."""
+    from email.utils import formatdate  # rarely needed, slow to import
+
+    return formatdate(usegmt=True)
 
 
 def _length_header(request: HttpRequest) -> dict[str, str]:
@@ -303,17 +336,26 @@ def _unchanged_url(url: str) -> URL:
     )
 
 
+def _accepted_codings(request: HttpRequest) -> str:
+    asked = [value for name, value in request.headers.items() if name.lower() == "accept-encoding"]
+    return ",".join(asked) if asked else ACCEPTED_CODINGS
+
+
 class AiohttpExchange:
     """An `Exchange` over aiohttp."""
 
-    def __init__(self, response: aiohttp.ClientResponse, delay_s: float | None = None) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, delay_s: float | None, accepted_codings: str) -> None:
         headers = {name.lower(): value for name, value in response.headers.items()}
+        if not headers.get("date", "").endswith("GMT"):
+            headers["date"] = _date_now()
         self.head = HttpHead(response.status, headers, delay_s)
         self.bytes_received = 0
         self._response = response
         self._content = response.content
         is_coded = "content-encoding" in self.head.headers
-        self._decoder: ContentDecoder | None = content_decoder(self.head.headers) if is_coded else None
+        self._decoder: ContentDecoder | None = (
+            content_decoder(self.head.headers, accepted_codings) if is_coded else None
+        )
         self._slot: ConnectionSlot | None = None
 
     def keep(self, slot: ConnectionSlot) -> None:
@@ -408,7 +450,8 @@ def _before_headers(error: Exception, connect_timeout_s: float | None) -> Deluge
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientProxyConnectionError):
         if are_descriptors_used_up(error.os_error, is_of_resolver=isinstance(error, aiohttp.ClientConnectorDNSError)):
             return DescriptorsUsedUpError("this process has reached its limit of open files", where="connect")
-        return ConnectError(f"no connection to {error.host}:{error.port}: {_reason(error)}", where="connect")
+        through = "the proxy " if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
+        return ConnectError(f"no connection to {through}{error.host}:{error.port}: {_reason(error)}", where="connect")
     if isinstance(error, aiohttp.InvalidURL | ValueError):
         return ConfigurationError("the base URL is invalid", hint="Write it as https://host/v1.")
     return _after_connect(error)

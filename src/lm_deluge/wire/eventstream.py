@@ -17,6 +17,7 @@ import msgspec
 
 from lm_deluge.errors import ProtocolError, ResponseLimitError
 from lm_deluge.wire.sse import ServerSentEvent
+from lm_deluge.wire.tolerant_json import NotJSONError, decode_json
 
 __all__ = ["MEDIA_TYPE", "EventStreamDecoder", "encode_event_message"]
 
@@ -25,6 +26,7 @@ MEDIA_TYPE = "application/vnd.amazon.eventstream"
 _PRELUDE = struct.Struct(">III")
 _WORD = struct.Struct(">I")
 _LENGTH = struct.Struct(">H")
+_PRELUDE_SIZE, _WORD_SIZE = _PRELUDE.size, _WORD.size
 _SHORTEST = _PRELUDE.size + _WORD.size  # a message without headers and payload
 
 # Size of a header's value by its type; None: the value is preceded by its length.
@@ -53,6 +55,7 @@ class EventStreamDecoder:
         self._rest = bytearray()  # an incomplete message
         self._wanted = _PRELUDE.size  # bytes that must be buffered before parsing can continue
         self._heads: dict[bytes, dict[str, str]] = {}  # parsed headers by their bytes, which repeat
+        self._types: dict[bytes, str] = {}  # types of events by the same bytes
 
     def may_begin(self, head: bytes) -> bool:
         """Whether a stream can begin with these bytes: messages are smaller than 16 MiB, so the first byte is 0."""
@@ -73,7 +76,8 @@ class EventStreamDecoder:
             position = self._cut(data, frames)
         except ProtocolError as error:
             self.error = error
-        else:
+            return frames
+        if position < len(data):
             self._rest += data[position:]
         return frames
 
@@ -87,16 +91,15 @@ class EventStreamDecoder:
     def _cut(self, data: bytes, frames: list[ServerSentEvent]) -> int:
         """Append the complete messages to `frames`; return the offset of the first incomplete one."""
         position, end = 0, len(data)
-        while True:
-            self._wanted = _PRELUDE.size
-            if end - position < _PRELUDE.size:
-                return position
+        while end - position >= _PRELUDE_SIZE:
             total, headers = self._read_prelude(data, position)
-            self._wanted = total
             if end - position < total:
+                self._wanted = total
                 return position
             frames.append(self._read_message(data, position, total, headers))
             position += total
+        self._wanted = _PRELUDE_SIZE
+        return position
 
     def _read_prelude(self, data: bytes, position: int) -> tuple[int, int]:
         total, headers, checksum = _PRELUDE.unpack_from(data, position)
@@ -113,11 +116,14 @@ class EventStreamDecoder:
         return total, headers
 
     def _read_message(self, data: bytes, position: int, total: int, headers: int) -> ServerSentEvent:
-        end = position + total - _WORD.size
+        end = position + total - _WORD_SIZE
         if zlib.crc32(data[position:end]) != _WORD.unpack_from(data, end)[0]:
             raise _broken("a message fails its checksum", data[position:])
-        start = position + _PRELUDE.size
+        start = position + _PRELUDE_SIZE
         head = data[start : start + headers]
+        kind = self._types.get(head)
+        if kind is not None:
+            return ServerSentEvent(data[start + headers : end], kind)
         named = self._heads.get(head)
         if named is None:
             named = _read_headers(head)
@@ -125,7 +131,10 @@ class EventStreamDecoder:
                 self._heads[head] = named
         payload = data[start + headers : end]
         if named.get(":message-type", "event") == "event":
-            return ServerSentEvent(payload, named.get(":event-type", ""))
+            kind = named.get(":event-type", "")
+            if head in self._heads:
+                self._types[head] = kind
+            return ServerSentEvent(payload, kind)
         return ServerSentEvent(_error_object(named, payload), "error")
 
 
@@ -163,8 +172,8 @@ def _error_object(named: Mapping[str, str], payload: bytes) -> bytes:
     code = named.get(":exception-type") or named.get(":error-code")
     fields: dict[str, Any] = {}
     try:
-        found = msgspec.json.decode(payload) if payload else {}
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        found = decode_json(payload) if payload else {}
+    except NotJSONError:
         found = payload.decode("utf-8", "replace")
     if isinstance(found, dict):
         fields = found

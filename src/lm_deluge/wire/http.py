@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from lm_deluge.hidden import HidingStruct
+
 __all__ = ["HttpHead", "HttpRequest", "Pieces", "origin_of"]
 
 
@@ -21,7 +23,7 @@ class Pieces(Protocol):
     def __iter__(self) -> Iterator[bytes]: ...
 
 
-class HttpRequest(msgspec.Struct, frozen=True, gc=False):
+class HttpRequest(HidingStruct, frozen=True, gc=False):
     """A request to be sent. `repr` hides headers and body, which contain keys and prompts.
 
     Attributes:

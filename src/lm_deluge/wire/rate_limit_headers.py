@@ -8,13 +8,14 @@ together distinguish buckets (`tokens_usage_based` is not `tokens`).
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
+
+from lm_deluge.wire.decimal_text import DECIMAL, parse_decimal
 
 __all__ = ["DAY_S", "HOUR_S", "MINUTE_S", "Dimension", "RateLimit", "parse_rate_limits"]
 
@@ -38,7 +39,7 @@ _SUBJECTS: dict[str, str] = {
     "generated": "output",
     "completion": "output",
 }
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ms|us|µs|μs|ns|d|h|m|s)", re.ASCII)
+_DURATION = re.compile(rf"({DECIMAL})(ms|us|µs|μs|ns|d|h|m|s)")
 _UNITS_S = {
     "d": DAY_S,
     "h": HOUR_S,
@@ -93,7 +94,8 @@ def parse_rate_limits(headers: Mapping[str, str]) -> dict[str, RateLimit]:
     """Return the rate limits by name: `requests`, `tokens`, `input_tokens/minute`, `tokens (usage based)`, ...
 
     Invalid values (-1, NaN, a date centuries away) are ignored; no header raises an error. Points in time are compared
-    with the response's own `date` header, as our clock and the provider's may differ; without it they are ignored.
+    with the response's own `date` header, as our clock and the provider's may differ; the transport adds that header
+    where the server sends none.
     """
     found: dict[_Bucket, dict[str, float]] = {}
     for written, text in headers.items():
@@ -172,21 +174,13 @@ def _infer_period(limit: float | None, remaining: float | None, reset_after_s: f
 
 def _amount(text: str) -> float | None:
     # The IETF's draft appends parameters: "100;w=60", "100, 100;w=60".
-    number = _number(re.split(r"[;,]", text, maxsplit=1)[0])
-    return number if number is not None and 0 <= number <= _LARGEST else None
-
-
-def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
+    number = parse_decimal(re.split(r"[;,]", text, maxsplit=1)[0])
+    return number if number is not None and number <= _LARGEST else None
 
 
 def _reset(text: str, date: str | None, name: str) -> float | None:
     text = re.split(r"[;,]", text, maxsplit=1)[0].strip()
-    number = _number(text)
+    number = parse_decimal(text)
     if number is None:
         seconds = _duration(text.lower())
         if seconds is None:
@@ -198,8 +192,6 @@ def _reset(text: str, date: str | None, name: str) -> float | None:
         seconds = _since(number, date)
     else:
         seconds = number / 1000 if name.lower().endswith(("-ms", "_ms")) else number
-        if seconds < 0:
-            return None
     return None if seconds is None or abs(seconds) > _LONGEST_S else max(0.0, seconds)
 
 

@@ -82,10 +82,14 @@ class SSEDecoder:
         In this form all complete events consist of one data line without a type, and lines end with LF. For any other
         form the method returns None without side effects, and the caller must pass the bytes to `feed`.
         """
-        is_whole = self._is_between and not self._rest and data[:6] == b"data: " and data[-2:] == b"\n\n"
+        if not self._rest and data[:6] != b"data: ":  # other forms, without the check of the whole read
+            return None
+        is_whole = self._is_between and not self._rest and data[-2:] == b"\n\n"
         if is_whole and _CR not in data and _SHORTEST <= len(data) <= self._limit:  # the usual case
             self._is_start = False
             whole = data
+        elif data[-4:] == b"\r\n\r\n":
+            return self._crlf_payloads(data)
         else:
             found = self._whole_events(data, b"data: ")
             if found is None:
@@ -97,6 +101,17 @@ class SSEDecoder:
                 return None
         if whole is not data:
             self._parse_rest(whole, data)
+        return payloads
+
+    def _crlf_payloads(self, data: bytes) -> list[bytes] | None:
+        """Do the same for a read of complete events whose lines end with CRLF, as Google sends them."""
+        if not self._is_between or self._rest or data[:6] != b"data: " or len(data) > self._limit:
+            return None
+        payloads = data[6:-4].split(b"\r\n\r\ndata: ")
+        for payload in payloads:
+            if _CR in payload or _LF in payload:
+                return None
+        self._is_start = False
         return payloads
 
     def _maybe_feed_typed(self, data: bytes) -> list[ServerSentEvent] | None:

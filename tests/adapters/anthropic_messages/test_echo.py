@@ -71,7 +71,11 @@ def test_an_answer_goes_back_as_it_came(name: str) -> None:
     # `read` decodes responses under the same provider id, so their opaque data is sent back.
     row = ProviderRow(id="recording", otel_name="acme", adapter=API, base_url="https://acme.test")
     model = ModelRow(id="claude", name="claude", provider=row.id)
-    conversation = Conversation.user("Hi").add(read(body).content).user("Go on.")
+    answer = read(body).content
+    conversation = Conversation.user("Hi").add(answer)
+    for each in answer.tool_calls:
+        conversation.tool_result(each.id, "done")
+    conversation.user("Go on.")
     call = Call(model=model, provider=row, conversation=conversation)
     messages = json.loads(AnthropicMessages().build_request(call).body)["messages"]
     content = messages[1]["content"]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from grammar import check_grammar
+from lm_deluge.encoders.catalog import find_encoder
 from lm_deluge.events import (
     Attempt,
     Citation,
@@ -22,7 +23,9 @@ from lm_deluge.events import (
     UsageReported,
 )
 from lm_deluge.prompt.parts import ProviderDataPart, ReasoningPart, TextPart, ToolCallPart
-from lm_deluge.testing.decode import decode_body
+from lm_deluge.response import APIResponse
+from lm_deluge.testing import encode_events
+from lm_deluge.testing.decode import decode_body, decode_events
 from lm_deluge.usage import Usage
 from samples.anthropic_bytes import (
     API,
@@ -383,3 +386,28 @@ class TestPlain:
         place = {"id": "container_1"}
         last = decode_body(API, self.plain(container=place)).content.parts[-1]
         assert last == ProviderDataPart(OWNER, "container", place)
+
+
+DETAILS = {"type": "refusal", "category": "cyber", "explanation": "Blocked by a policy."}
+REFUSED = [
+    ResponseStarted("msg_1", "claude"),
+    UsageReported(Usage(input_tokens=3, output_tokens=0)),
+    ResponseFinished("refusal", "refusal", (), DETAILS),
+]
+
+
+@pytest.mark.parametrize("is_streamed", [True, False])
+def test_the_details_of_a_refusal_are_kept(is_streamed: bool) -> None:
+    body = b"".join(encode_events(API, REFUSED)) if is_streamed else find_encoder(API).encode_response(REFUSED)
+    assert b'"stop_details":{"type":"refusal"' in body
+    response = decode_body(API, body)
+    assert (response.finish_reason, response.finish_details) == ("refusal", DETAILS)
+    assert APIResponse.from_dict(response.to_dict()) == response
+
+
+def test_a_summary_in_pieces_is_joined() -> None:
+    pieces = [delta(0, "compaction_delta", content=each) for each in ("Sum", "mary")]
+    summary = event("content_block_start", index=0, content_block={"type": "compaction", "content": "The "})
+    body = start() + summary + b"".join(pieces) + event("content_block_stop", index=0) + end() + STOP
+    (part,) = [each for each in decode_events(API, body) if isinstance(each, ProviderPart)]
+    assert part.data == {"type": "compaction", "content": "The Summary"}

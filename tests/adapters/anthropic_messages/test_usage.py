@@ -41,3 +41,28 @@ def test_it_is_written_and_read_again() -> None:
     read = decode_body("anthropic-messages", b"".join(encode_events("anthropic-messages", events))).usage
     assert read is not None
     assert (read.cache_write_1h_tokens, read.service_tier) == (40, "standard")
+
+
+def iteration(kind: str, sent: int, output: int, read: int = 0, written: int = 0, hour: int = 0) -> dict:
+    return {
+        "type": kind,
+        "input_tokens": sent,
+        "output_tokens": output,
+        "cache_read_input_tokens": read,
+        "cache_creation_input_tokens": written,
+        "cache_creation": {"ephemeral_1h_input_tokens": hour},
+    }
+
+
+def test_iterations_that_the_totals_leave_out_are_counted() -> None:
+    totals = {"input_tokens": 100, "output_tokens": 10, "cache_read_input_tokens": 5}
+    iterations = [iteration("compaction", 9_000, 300, 40, 30, 20), iteration("message", 100, 10, 5)]
+    usage = read_usage({**totals, "iterations": iterations})
+    assert (usage.input_tokens, usage.output_tokens) == (9_100 + 45 + 30, 310)
+    assert (usage.cache_read_tokens, usage.cache_write_tokens, usage.cache_write_1h_tokens) == (45, 30, 20)
+
+
+@pytest.mark.parametrize("iterations", [[], None, 5, [None, {"type": "message"}], [iteration("message", 60, 4)] * 2])
+def test_iterations_that_the_totals_contain_are_not_counted_twice(iterations: object) -> None:
+    usage = read_usage({"input_tokens": 120, "output_tokens": 8, "iterations": iterations})
+    assert (usage.input_tokens, usage.output_tokens) == (120, 8)

@@ -12,7 +12,8 @@ from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.bedrock_converse.adapter import BedrockConverse
 from lm_deluge.api_requests.request import build_call
 from lm_deluge.config import SamplingParams
-from lm_deluge.errors import InvalidPromptError, UnsupportedParameterError
+from lm_deluge.encoders.catalog import find_encoder
+from lm_deluge.errors import BadRequestError, InvalidPromptError, UnsupportedParameterError
 from lm_deluge.models.registry import find_provider
 from lm_deluge.models.rows import Capabilities, ModelRow
 from lm_deluge.prompt.conversation import Conversation
@@ -216,7 +217,7 @@ def test_tools() -> None:
             {
                 "toolSpec": {
                     "name": "nop",
-                    "inputSchema": {"json": {"type": "object", "properties": {}}},
+                    "inputSchema": {"json": {"type": "object", "properties": {}, "additionalProperties": False}},
                     "strict": True,
                 }
             },
@@ -266,7 +267,7 @@ def test_marks_of_the_cache(cache: Any, tools: bool, system: bool, users: list[i
     ("name", "effort", "sent"),
     [
         ("us.anthropic.claude-opus-4-6-v1", "none", {"thinking": {"type": "disabled"}}),
-        ("us.anthropic.claude-opus-4-6-v1", "max", {"thinking": {"type": "adaptive"}}),
+        ("us.anthropic.claude-opus-4-6-v1", "max", {"thinking": {"type": "adaptive", "display": "summarized"}}),
         ("us.amazon.nova-2-lite-v1:0", "none", {"reasoningConfig": {"type": "disabled"}}),
         ("amazon.nova-2-lite-v1:0", "high", {"reasoningConfig": {"type": "enabled", "maxReasoningEffort": "high"}}),
         ("openai.gpt-oss-120b-1:0", "low", {"reasoning_effort": "low"}),
@@ -306,7 +307,8 @@ def test_what_the_model_wrote_and_is_no_object() -> None:
         ToolCallPart("t2", "f", "[1]", [1]),
         ToolCallPart("t3", "g", "free text", custom=True),
     )
-    blocks = messages_of(Message.user("x"), Message("assistant", parts))[1]["content"]
+    results = (Message.tool_result(part.id, "1") for part in parts)
+    blocks = messages_of(Message.user("x"), Message("assistant", parts), *results)[1]["content"]
     assert [block["toolUse"]["input"] for block in blocks] == [
         {"input": '{"a": '},
         {"input": "[1]"},
@@ -388,3 +390,31 @@ def test_images_that_a_model_made_are_sent_back() -> None:
         {"image": {"format": "png", "source": {"bytes": b64(PNG)}}},
         {"image": {"format": "jpeg", "source": {"s3Location": {"uri": "s3://b/k"}}}},
     ]
+
+
+def test_a_history_with_calls_has_tools() -> None:
+    """Without them the API answers with a 400: https://github.com/vercel/ai/issues/7528."""
+    calls = [ToolCallPart("a", "f", "{}", {}), ToolCallPart("b", "g h", "{}", {}), ToolCallPart("c", "f", "{}", {})]
+    conversation = Conversation.user("x").add(Message.assistant(tool_calls=calls))
+    for call in calls:
+        conversation.tool_result(call.id, "1")
+    body = body_of(conversation)
+    specs = [tool["toolSpec"] for tool in body["toolConfig"]["tools"]]
+    assert [spec["name"] for spec in specs] == ["f", "g_h"]
+    assert specs[0]["inputSchema"] == {"json": {"type": "object", "properties": {}}}
+    assert specs[0]["description"] == "This tool is no longer available. Do not call it."
+    assert "toolChoice" not in body["toolConfig"]
+    assert [tool["toolSpec"]["name"] for tool in body_of(conversation, tools=(ADD,))["toolConfig"]["tools"]] == ["add"]
+    del body["toolConfig"]
+    with pytest.raises(BadRequestError, match="The toolConfig field must be defined"):
+        find_encoder("bedrock-converse").parse_request(json.dumps(body).encode(), model="m")
+
+
+def test_a_history_without_calls_has_none() -> None:
+    assert "toolConfig" not in body_of(HI)
+
+
+def test_a_text_file_in_another_format_keeps_its_name() -> None:
+    message = Message.user("a").with_file(b"x = 1", filename="main.py").with_file(b"b", filename="b.txt")
+    documents = [block["document"] for block in messages_of(message)[0]["content"][1:]]
+    assert [(each["format"], each["name"]) for each in documents] == [("txt", "main-py"), ("txt", "b")]

@@ -335,7 +335,7 @@ def test_a_plain_answer() -> None:
         ),
         MediaDelta("image/png", "QUJD"),
         UsageReported(Usage(input_tokens=1, output_tokens=2, raw={"inputTokens": 1, "outputTokens": 2})),
-        ResponseFinished("tool_calls", "tool_use"),
+        ResponseFinished("tool_calls", "tool_use", ("wrong_type",)),
     ]
 
 
@@ -353,3 +353,35 @@ def test_a_plain_answer() -> None:
 def test_a_document_that_is_no_answer(body: bytes, kind: type[Exception]) -> None:
     with pytest.raises(kind):
         decode_body(API, body)
+
+
+METRICS: dict[str, Any] = {"metadata": {"metrics": {"latencyMs": 5}}}
+COUNTED = metadata(inputTokens=3, outputTokens=4)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        (stop(), METRICS, COUNTED),
+        (METRICS, stop(), COUNTED),
+        (stop(), COUNTED, METRICS),
+        (COUNTED, stop()),
+        (COUNTED, METRICS, stop()),
+        (stop(), {"metadata": {"usage": {}}}, COUNTED),
+        (stop(), {"metadata": {"usage": {"inputTokens": None}}}, COUNTED),
+        (metadata(inputTokens=3), stop(), COUNTED),
+        (stop(), metadata(inputTokens=3), metadata(outputTokens=4)),
+    ],
+)
+def test_metadata_without_usage_ends_nothing(last: tuple[dict[str, Any], ...]) -> None:
+    body = converse(BEGIN, block_delta(0, text="Hi"), *last)
+    for chunks in ([body], [body[at : at + 1] for at in range(len(body))]):
+        response = decode_body(API, chunks)
+        assert response.usage is not None
+        assert (response.usage.input_tokens, response.usage.output_tokens) == (3, 4)
+        assert (response.completion, response.finish_reason, response.warnings) == ("Hi", "stop", ())
+
+
+def test_metadata_without_usage_is_an_end_all_the_same() -> None:
+    response = decode_body(API, converse(BEGIN, block_delta(0, text="Hi"), stop(), METRICS))
+    assert (response.completion, response.usage, response.warnings) == ("Hi", None, ())

@@ -114,7 +114,7 @@ def test_command_r() -> None:
     assert events[1:3] == [TextDelta("abc"), Citation(start=0, end=3, raw=source)]
     (call,) = [each for each in events if isinstance(each, ToolCallFinished)]
     assert (call.name, call.arguments) == ("f", {"a": 1})
-    assert events[-1] == ResponseFinished("tool_calls", "COMPLETE")
+    assert events[-1] == ResponseFinished("tool_calls", "COMPLETE", ("wrong_type",))
 
 
 def test_claude() -> None:
@@ -309,7 +309,7 @@ def test_what_is_not_known_is_passed_over() -> None:
     body += chunks({"outputText": "b", "completionReason": "NEW", **METRICS})
     response = decode_body(API, body)
     assert (response.completion, response.finish_reason) == ("ab", "stop")
-    assert response.warnings == ("unknown_finish_reason",)
+    assert response.warnings == ("unknown_finish_reason", "wrong_type")
 
 
 def test_a_first_chunk_that_says_nothing() -> None:
@@ -330,3 +330,58 @@ def test_bytes_that_are_cut_oddly() -> None:
     body = chunks({"generation": "Grüße"}, {"generation": "", "stop_reason": "stop"})
     assert base64.b64encode("Grüße".encode())[:4] not in b"{}"
     assert decode_body(API, [body[at : at + 1] for at in range(len(body))]).completion == "Grüße"
+
+
+def test_of_two_answers_the_first_is_read() -> None:
+    """Cohere's old models interleave the answers of `num_generations`."""
+    body = chunks(
+        {"index": 1, "text": " Uno"},
+        {"index": 0, "text": " One"},
+        {"index": 1, "text": " dos", "finish_reason": "MAX_TOKENS", "is_finished": True},
+        {"index": 0, "text": " two"},
+        {"index": 0, "is_finished": True, "finish_reason": "COMPLETE"},
+        {"is_finished": True, "finish_reason": "COMPLETE", **METRICS},
+    )
+    for pieces in ([body], [body[at : at + 1] for at in range(len(body))]):
+        response = decode_body(API, pieces)
+        assert (response.completion, response.raw_finish_reason) == (" One two", "COMPLETE")
+        assert response.usage is not None
+        assert response.usage.output_tokens == 2
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_of_two_complete_answers_the_first_is_read(order: tuple[int, int]) -> None:
+    found = [{"index": index, "text": f"answer {index}", "finish_reason": "COMPLETE"} for index in order]
+    assert decode_body(API, json.dumps({"generations": found}).encode()).completion == "answer 0"
+
+
+def test_a_chunk_with_text_and_mistrals_finish_reason() -> None:
+    first = {"choices": [{"index": 0, "delta": {"content": "a"}, "stop_reason": None}]}
+    last = {"choices": [{"index": 0, "delta": {"content": "b"}, "stop_reason": "length"}], **METRICS}
+    response = answer(first, first, last)
+    assert (response.completion, response.finish_reason, response.warnings) == ("aab", "length", ())
+    assert response.usage is not None
+    assert response.usage.output_tokens == 2
+
+
+@pytest.mark.parametrize(
+    ("streamed", "final", "expected", "warnings"),
+    [
+        ("abc", "abc", "abc", ()),
+        ("ab", "abc", "abc", ()),
+        ("", "abc", "abc", ()),
+        ("abc", "", "abc", ()),
+        ("abc", "abd", "abc", ("snapshot_differs",)),
+    ],
+)
+def test_the_last_chunk_of_command_r_is_reconciled_by_prefix(
+    streamed: str, final: str, expected: str, warnings: tuple[str, ...]
+) -> None:
+    whole = {"text": final, "generation_id": "g1", "tool_calls": [{"name": "f", "parameters": {"a": 1}}] * 2}
+    response = answer(
+        {"event_type": "text-generation", "text": streamed, "is_finished": False},
+        {"event_type": "tool-calls-generation", "tool_calls": whole["tool_calls"][:1]},
+        {"event_type": "stream-end", "finish_reason": "COMPLETE", "is_finished": True, "response": whole, **METRICS},
+    )
+    assert (response.completion, response.warnings) == (expected, warnings)
+    assert [(each.name, each.arguments) for each in response.tool_calls] == [("f", {"a": 1})] * 2

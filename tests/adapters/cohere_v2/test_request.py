@@ -16,7 +16,15 @@ from lm_deluge.errors import ConfigurationError, UnsupportedParameterError
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.message import Message
-from lm_deluge.prompt.parts import ImagePart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
+from lm_deluge.prompt.parts import (
+    AudioPart,
+    ImagePart,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
 from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.testing import decode_body
 from samples import api_calls
@@ -24,6 +32,7 @@ from samples import api_calls
 API = "cohere-v2"
 HI = Conversation.user("Hi")
 IMAGE = ImagePart(Media(url="https://a.test/1.png"), "low")
+SOUND = AudioPart(Media(media_type="audio/mpeg", data=b"ID3"))
 
 
 def body_of(prompt: Any = HI, **fields: Any) -> dict[str, Any]:
@@ -88,7 +97,7 @@ def test_unsupported_parameters_are_refused_by_name(name: str, value: Any) -> No
         (Message("user", (TextPart("Hi"),), "Ann"), "name of a message"),
         (Message("system", (IMAGE,)), "Image is not allowed in a message of role system"),
         (Message("tool", (TextPart("Hi"),)), "Text is not allowed in a message of role tool"),
-        (Message("tool", (ToolResultPart("a", "See", (IMAGE,)),)), "media in a tool result"),
+        (Message("tool", (ToolResultPart("a", "See", (SOUND,)),)), "takes no audio"),
     ],
 )
 def test_unsupported_parts_are_refused(message: Message, words: str) -> None:
@@ -123,7 +132,13 @@ def test_tools_are_strict_all_together() -> None:
     sent = body_of(tools=(Tool(name="add", strict=True), Tool(name="nop"), ProviderTool({"type": "new"})))
     assert sent["strict_tools"] is True
     assert sent["tools"] == [
-        {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}},
+        {
+            "type": "function",
+            "function": {
+                "name": "add",
+                "parameters": {"type": "object", "properties": {}, "additionalProperties": False},
+            },
+        },
         {"type": "function", "function": {"name": "nop", "parameters": {"type": "object", "properties": {}}}},
         {"type": "new"},
     ]
@@ -179,13 +194,14 @@ def test_a_plan_goes_back_with_its_calls() -> None:
 
 def test_thoughts_go_back_as_pieces() -> None:
     answer = Message("assistant", (ReasoningPart("Hm."), TextPart("Four."), RefusalPart("No."), ToolCallPart("a", "f")))
-    (sent,) = messages_of(answer)
+    sent, _ = messages_of(answer, Message.tool_result("a", "1"))
     assert sent["content"] == [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Four."}]
     assert dropped_parts(api_calls.call_of(API, [answer]), CohereV2()) == ("refusal_not_sent",)
 
 
 def test_a_call_with_free_text_becomes_one_of_a_function() -> None:
-    (sent,) = messages_of(Message.assistant(tool_calls=[ToolCallPart("a", "run", "ls", custom=True)]))
+    turn = Message.assistant(tool_calls=[ToolCallPart("a", "run", "ls", custom=True)])
+    sent, _ = messages_of(turn, Message.tool_result("a", "1"))
     assert sent["tool_calls"][0]["function"] == {"name": "run", "arguments": '{"input":"ls"}'}
 
 

@@ -76,3 +76,9 @@ def test_items_that_did_not_come_are_null() -> None:
 def test_what_was_written_is_not_taken_back(paths: list[str]) -> None:
     with pytest.raises(ProtocolError, match="arrive out of order"):
         written([PartialArgument(json_path=path, number_value=1) for path in paths])
+
+
+def test_a_path_that_is_too_deep_is_refused() -> None:
+    """The prefixes of each path are kept: a path of 100,000 steps would take gigabytes."""
+    with pytest.raises(ProtocolError, match="nested too deeply"):
+        ArgumentsWriter().add(PartialArgument(json_path="$" + ".a" * 100_000, string_value="x"))

@@ -21,6 +21,7 @@ from samples.gemini_bytes import answer, sse
 
 API = "gemini-generate"
 PNG = b"\x89PNG\r\n\x1a\n"
+SKIPPED = "skip_thought_signature_validator"
 WEATHER = Tool(name="weather", description="Tells it.", parameters={"type": "object", "properties": {"city": {}}})
 
 
@@ -207,6 +208,7 @@ def test_results_go_back_by_name() -> None:
     image = ImagePart(Media(media_type="image/png", data=PNG))
     conversation.add(Message("tool", (ToolResultPart("own", "broke", (image,), is_error=True),)))
     parts = [part for turn in body_of(conversation)["contents"][1:] for part in turn["parts"]]
+    assert [part.pop("thoughtSignature", None) for part in parts] == [SKIPPED, None] * 3
     assert parts == [
         {"functionCall": {"name": "f", "args": {"x": 1}}},
         {"functionResponse": {"name": "f", "response": {"y": 2}}},
@@ -244,8 +246,9 @@ def test_an_answer_goes_back_with_all_that_google_wants_to_see_again() -> None:
     )
     content = builder.response().content
     own = Message("assistant", tuple(_owned(part, "google") for part in content.parts))
+    results = Message("tool", tuple(ToolResultPart(call.id, "1") for call in own.tool_calls))
     for model in ("gemini:gemini-3-pro", "vertex-express:gemini-3-pro"):
-        assert body_of([Message.user("Hi"), own], model)["contents"][1] == {"role": "model", "parts": parts}
+        assert body_of([Message.user("Hi"), own, results], model)["contents"][1] == {"role": "model", "parts": parts}
         assert build_call(find_model(model), [Message.user("Hi"), own]).warnings == ()
 
 
@@ -261,3 +264,62 @@ def test_nothing_opaque_goes_to_somebody_else() -> None:
 
 def _owned(part, owner: str):
     return ProviderDataPart(owner, part.kind, part.data) if isinstance(part, ProviderDataPart) else part
+
+
+def signatures_of(conversation: Conversation, model: str) -> list[str | None]:
+    """Return the signature of each function call that is sent."""
+    contents = body_of(conversation, model)["contents"]
+    return [part.get("thoughtSignature") for each in contents for part in each["parts"] if "functionCall" in part]
+
+
+def with_calls(conversation: Conversation, *parts) -> Conversation:
+    message = Message("assistant", parts)
+    conversation.add(message)
+    for call in message.tool_calls:
+        conversation.tool_result(call.id, "1")
+    return conversation
+
+
+FOREIGN = (ToolCallPart("toolu_1", "f", "{}", {}), ToolCallPart("toolu_2", "g", "{}", {}))
+OWN = (ToolCallPart("own", "f", "{}", {}), ProviderDataPart("google", "thought_signature", "real"))
+
+
+@pytest.mark.parametrize(
+    ("model", "sent"),
+    [
+        ("gemini:gemini-3-pro", SKIPPED),
+        ("gemini:models/gemini-3.1-flash", SKIPPED),
+        ("gemini:gemini-flash-latest", SKIPPED),
+        ("vertex-express:gemini-4-argon", SKIPPED),
+        ("gemini:gemini-2.5-flash", None),
+        ("gemini:models/gemini-2.0-flash", None),
+        ("gemini:gemma-3-27b-it", None),
+    ],
+)
+def test_a_call_of_another_model_has_the_documented_signature(model: str, sent: str | None) -> None:
+    """Gemini 3 answers an unsigned call with a 400: https://github.com/agentjido/req_llm/issues/427."""
+    conversation = with_calls(with_calls(Conversation.user("a"), *FOREIGN), *FOREIGN)
+    assert signatures_of(conversation, model) == [sent, None, sent, None]  # of parallel calls the first one
+    own = with_calls(with_calls(Conversation.user("a"), *OWN), *FOREIGN)
+    assert signatures_of(own, model) == ["real", sent, None]
+
+
+def test_calls_of_earlier_turns_need_no_signature() -> None:
+    conversation = with_calls(Conversation.user("a"), *FOREIGN).user("b")
+    assert signatures_of(conversation, "gemini:gemini-3-pro") == [None, None]
+    assert signatures_of(with_calls(conversation, *FOREIGN), "gemini:gemini-3-pro") == [None, None, SKIPPED, None]
+
+
+@pytest.mark.parametrize("media_type", ["text/x-python", "application/json", "text/markdown"])
+def test_text_is_sent_as_a_type_that_google_takes(media_type: str) -> None:
+    message = Message.user("a").with_file(b"x = 1", media_type=media_type)
+    blob = body_of([message])["contents"][0]["parts"][1]["inlineData"]
+    assert blob["mimeType"] == (media_type if media_type == "text/markdown" else "text/plain")
+
+
+def test_older_models_take_media_beside_the_results() -> None:
+    calls = Message("assistant", (*FOREIGN,))
+    conversation = Conversation.user("a").add(calls)
+    conversation.tool_result("toolu_1", "x", images=PNG).tool_result("toolu_2", "y")
+    names = [next(iter(part)) for part in body_of(conversation, "gemini:gemini-2.5-flash")["contents"][2]["parts"]]
+    assert names == ["functionResponse", "functionResponse", "inlineData"]

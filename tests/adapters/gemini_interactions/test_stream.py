@@ -284,3 +284,81 @@ def test_an_answer_goes_back_as_it_was() -> None:
         },
     ]
     assert build_call(find_model(MODEL), conversation).warnings == ()
+
+
+def test_pieces_of_a_server_tool_are_joined() -> None:
+    deltas = [
+        {"type": "code", "result": "a", "list": [1], "object": {"x": 1}, "late": None, "odd": "t"},
+        {"type": "code", "result": "b", "list": [2], "object": {"y": 2}, "late": "c", "odd": 5},
+        {"type": "code", "result": "c", "list": [3], "object": {"x": 3}, "late": "d", "odd": "u"},
+    ]
+    body = sse(created(), *step(0, "code_execution_result", *deltas, call_id="c"), completed())
+    (found,) = [event for event in events_of(body) if isinstance(event, ProviderPart)]
+    assert found.data == {
+        "type": "code_execution_result",
+        "call_id": "c",
+        "result": "abc",
+        "list": [1, 2, 3],
+        "object": {"x": 3, "y": 2},
+        "late": "cd",
+        "odd": "u",
+    }
+
+
+# Steps that the completed interaction repeats, by the rule of all APIs.
+
+CALL_STEP = {"type": "function_call", "id": "c1", "name": "weather", "arguments": {"city": "Roma"}}
+
+
+def output(*texts: str) -> dict:
+    return {"type": "model_output", "content": [text(each) for each in texts]}
+
+
+@pytest.mark.parametrize(
+    ("streamed", "final", "expected", "warnings"),
+    [
+        ("Hello", "Hello", "Hello", ()),
+        ("Hel", "Hello", "Hello", ()),
+        ("Hello", "", "Hello", ()),
+        ("Hello", "Help", "Hello", ("snapshot_differs",)),
+    ],
+)
+@pytest.mark.parametrize("is_stopped", [True, False])
+def test_a_completed_step_is_reconciled_by_prefix(
+    is_stopped: bool, streamed: str, final: str, expected: str, warnings: tuple[str, ...]
+) -> None:
+    steps = step(0, "model_output", text(streamed))
+    events = steps if is_stopped else steps[:-1]
+    response = decode_body("gemini-interactions", sse(created(), *events, completed(steps=[output(final)])))
+    assert (response.completion, response.warnings) == (expected, warnings)
+
+
+def test_steps_that_only_the_completed_interaction_has() -> None:
+    thought = {"type": "thought", "signature": "sig", "summary": [text("Hm.")]}
+    events = step(0, "thought", {"type": "thought_summary", "content": text("H")})
+    second = {**CALL_STEP, "id": "c2"}
+    body = sse(created(), *events, completed("requires_action", steps=[thought, output("Hi"), CALL_STEP, second]))
+    response = decode_body("gemini-interactions", body)
+    check_grammar(decode_events("gemini-interactions", body))
+    assert (response.thinking, response.completion) == ("Hm.", "Hi")
+    assert [(each.id, each.arguments) for each in response.tool_calls] == [
+        ("c1", {"city": "Roma"}),
+        ("c2", {"city": "Roma"}),
+    ]
+    assert [each.data for each in response.content.parts if isinstance(each, ProviderDataPart)] == ["sig"]
+
+
+@pytest.mark.parametrize(
+    ("delta", "expected", "warnings"),
+    [
+        ('{"city":"Roma"}', {"city": "Roma"}, ()),
+        ('{"city":"Ro', {"city": "Roma"}, ()),
+        ("", {"city": "Roma"}, ()),
+        ('{"city": "Oslo"}', {"city": "Oslo"}, ("snapshot_differs",)),
+    ],
+)
+def test_a_completed_call_is_reconciled_by_prefix(delta: str, expected: dict, warnings: tuple[str, ...]) -> None:
+    events = step(0, "function_call", {"type": "arguments_delta", "arguments": delta}, id="c1", name="weather")[:-1]
+    body = sse(created(), *events, completed("requires_action", steps=[CALL_STEP]))
+    response = decode_body("gemini-interactions", body)
+    assert ([each.arguments for each in response.tool_calls], response.warnings) == ([expected], warnings)

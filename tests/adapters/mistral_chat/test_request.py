@@ -171,7 +171,8 @@ def test_a_changed_id_is_deterministic_and_unique() -> None:
 
 
 def test_a_call_with_free_text_becomes_one_of_a_function() -> None:
-    (sent,) = messages_of(Message.assistant(tool_calls=[ToolCallPart("abcDEF123", "run", "ls", custom=True)]))
+    turn = Message.assistant(tool_calls=[ToolCallPart("abcDEF123", "run", "ls", custom=True)])
+    sent, _ = messages_of(turn, Message.tool_result("abcDEF123", "1"))
     assert sent["tool_calls"][0]["function"] == {"name": "run", "arguments": '{"input":"ls"}'}
 
 

@@ -196,3 +196,9 @@ def test_errors() -> None:
     error = OllamaChat().classify_error(404, {}, b'{"error":"model \'x\' not found"}')
     assert (type(error), error.message) == (NotFoundError, "model 'x' not found")
     assert isinstance(OllamaChat().classify_error(503, {}, b'{"error":"server busy"}'), APIError)
+
+
+def test_servers_that_imitate_ollama_name_the_calls_as_the_reason() -> None:
+    call = {"function": {"name": "f", "arguments": {}}}
+    response = decode_body(API, line({"tool_calls": [call]}) + end("tool_calls"))
+    assert (response.finish_reason, response.raw_finish_reason, response.warnings) == ("tool_calls", "tool_calls", ())

@@ -13,7 +13,7 @@ from lm_deluge.adapters.openai_chat.request import build_chat_body
 from lm_deluge.config import SamplingParams
 from lm_deluge.errors import UnsupportedParameterError
 from lm_deluge.models.registry import find_provider
-from lm_deluge.models.rows import ModelRow, Quirks
+from lm_deluge.models.rows import Capabilities, ModelRow, Quirks
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import ProviderDataPart, ReasoningPart, TextPart, ToolCallPart
@@ -26,10 +26,17 @@ TOOL = Tool(name="add")
 MARK = {"type": "ephemeral"}
 
 
-def body_at(provider: str, conversation: Conversation = HI, **fields: Any) -> dict[str, Any]:
+def body_at(
+    provider: str,
+    conversation: Conversation = HI,
+    *,
+    capabilities: Capabilities | None = None,
+    name: str = "m",
+    **fields: Any,
+) -> dict[str, Any]:
     """Return the body of a request to a host, with the quirks of its row."""
     row = find_provider(provider)
-    model = ModelRow(id="m", name="m", provider=row.id)
+    model = ModelRow(id="m", name=name, provider=row.id, capabilities=capabilities or Capabilities())
     return build_chat_body(Call(model=model, provider=row, conversation=conversation, base_url="https://x", **fields))
 
 
@@ -62,7 +69,8 @@ THOUGHT = Message("assistant", (ReasoningPart("Hm."), TextPart("Yes."), ToolCall
     ],
 )
 def test_reasoning_field(provider: str, fields: dict[str, str]) -> None:
-    sent = body_at(provider, Conversation([Message.user("Hi"), THOUGHT]))["messages"][1]
+    conversation = Conversation([Message.user("Hi"), THOUGHT, Message.tool_result("c1", "3")])
+    sent = body_at(provider, conversation)["messages"][1]
     assert {name: value for name, value in sent.items() if name not in ("role", "tool_calls")} == fields
 
 
@@ -171,3 +179,50 @@ def test_hosts_that_cache_by_themselves_get_no_marks() -> None:
     assert marked(body_at("openai", CHAT, cache="last_user_message")) == []
     with pytest.raises(UnsupportedParameterError, match="cache"):
         body_at("nvidia", CHAT, cache="last_user_message")
+
+
+CALLED = Message.assistant(tool_calls=[ToolCallPart("c1", "add", "{}")])
+
+
+@pytest.mark.parametrize(
+    ("provider", "field"), [("deepseek", ""), ("moonshot", ""), ("openai", None), ("openrouter", None), ("zai", None)]
+)
+def test_a_call_without_reasoning_has_the_field_where_it_is_required(provider: str, field: str | None) -> None:
+    """DeepSeek answers calls without the field with a 400: https://github.com/danny-avila/LibreChat/issues/13366."""
+    conversation = Conversation([Message.user("Hi"), CALLED, Message.tool_result("c1", "3"), Message.assistant("3")])
+    _, called, _, text = body_at(provider, conversation)["messages"]
+    assert called.get("reasoning_content") == field
+    assert "reasoning_content" not in text
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "is_signed"),
+    [
+        ("gemini-openai", "gemini-3-pro", True),
+        ("gemini-openai", "gemini-2.5-pro", False),
+        ("openai", "gemini-3-pro", False),
+    ],
+)
+def test_gemini_needs_a_signature_of_calls_of_other_models(provider: str, model: str, *, is_signed: bool) -> None:
+    turn = [Message.assistant(tool_calls=[ToolCallPart(name, "add", "{}") for name in "ab"])]
+    turn += [Message.tool_result("a", "3"), Message.tool_result("b", "3")]
+    messages = body_at(provider, Conversation([Message.user("Hi"), *turn, Message.user("More"), *turn]), name=model)
+    calls = [each for message in messages["messages"] for each in message.get("tool_calls", ())]
+    signed = {"google": {"thought_signature": "skip_thought_signature_validator"}}
+    assert [each.get("extra_content") for each in calls] == [None, None, signed if is_signed else None, None]
+
+
+@pytest.mark.parametrize("choice", ["required", "add"])
+def test_a_forced_call_is_refused_while_deepseek_thinks(choice: str) -> None:
+
+    def sent(able: Capabilities, **params: Any) -> Any:
+        return body_at("deepseek", capabilities=able, tools=(TOOL,), params=SamplingParams(**params))
+
+    for able, effort in ((Capabilities(reasoning=True), None), (Capabilities(), "high")):
+        with pytest.raises(UnsupportedParameterError, match="while it reasons") as caught:
+            sent(able, tool_choice=choice, reasoning_effort=effort)
+        assert caught.value.parameter == "tool_choice"
+        assert sent(able, tool_choice="auto", reasoning_effort=effort)["tool_choice"] == "auto"
+        assert "tool_choice" in sent(able, tool_choice=choice, reasoning_effort="none")
+    able = Capabilities(reasoning=False)
+    assert "tool_choice" in sent(able, tool_choice=choice)

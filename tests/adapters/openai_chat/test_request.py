@@ -157,7 +157,11 @@ def test_tools() -> None:
         },
         {
             "type": "function",
-            "function": {"name": "nop", "parameters": {"type": "object", "properties": {}}, "strict": True},
+            "function": {
+                "name": "nop",
+                "parameters": {"type": "object", "properties": {}, "additionalProperties": False},
+                "strict": True,
+            },
         },
     ]
     assert "tool_choice" not in body
@@ -188,6 +192,7 @@ def test_tool_calls_and_results_go_back() -> None:
     ]
     answer = read(chunk({"reasoning": "hm", "tool_calls": calls}) + chunk({}, "tool_calls")).content
     conversation = Conversation.user("u").add(answer).tool_result("a", {"sum": "1 €"}).tool_result("b", "done")
+    conversation.tool_result("c", "1 row")
     assert body_of(conversation)["messages"][1:] == [
         {
             "role": "assistant",
@@ -200,6 +205,7 @@ def test_tool_calls_and_results_go_back() -> None:
         },
         {"role": "tool", "tool_call_id": "a", "content": '{"sum": "1 €"}'},
         {"role": "tool", "tool_call_id": "b", "content": "done"},
+        {"role": "tool", "tool_call_id": "c", "content": "1 row"},
     ]
 
 

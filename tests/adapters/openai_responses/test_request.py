@@ -133,7 +133,12 @@ def test_tools_and_the_choice_of_one() -> None:
     tools = (ADD, Tool(name="nop", strict=True), search, server, sql, own)
     assert body_of(HI, tools=tools)["tools"] == [
         {"type": "function", "name": "add", "parameters": ADD.parameters, "strict": False, "description": "Adds."},
-        {"type": "function", "name": "nop", "parameters": {"type": "object", "properties": {}}, "strict": True},
+        {
+            "type": "function",
+            "name": "nop",
+            "parameters": {"type": "object", "properties": {}, "additionalProperties": False},
+            "strict": True,
+        },
         *(tool.data for tool in (search, server, sql, own)),
     ]
     choices = {
@@ -280,13 +285,14 @@ def test_a_second_turn_sends_all_that_the_provider_made() -> None:
 
 
 def test_opaque_data_is_not_sent_to_another_provider() -> None:
-    conversation = Conversation.user("Hi").add(read(created(), completed(*ANSWER)).content)
+    conversation = Conversation.user("Hi").add(read(created(), completed(*ANSWER)).content).tool_result("c1", "sunny")
     row = ProviderRow(id="other", otel_name="other", adapter="openai-responses", base_url="https://other.test")
     call = msgspec.structs.replace(a_call(conversation), provider=row)
     sent = json.loads(OpenAIResponses().build_request(call).body)["input"]
     assert sent[1:] == [
         {"role": "assistant", "content": "I look."},
         {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"a": 1}'},
+        {"type": "function_call_output", "call_id": "c1", "output": "sunny"},
     ]
     assert set(dropped_parts(call, OpenAIResponses())) == {
         "reasoning_not_sent",

@@ -32,8 +32,10 @@ from lm_deluge.errors import (
     ServerError,
 )
 from lm_deluge.prompt.conversation import Conversation
+from lm_deluge.prompt.message import Message
 from lm_deluge.response import APIResponse
 from lm_deluge.simulator import Script, Simulator
+from lm_deluge.usage import Usage
 
 BATCH = "f" * 64
 
@@ -408,18 +410,42 @@ async def test_money_that_is_spent_leaves_lines_for_the_next_run(tmp_path: Path)
     assert answered.isdisjoint(second)
 
 
-async def test_a_fault_of_ours_is_not_swallowed(tmp_path: Path) -> None:
+async def test_an_unexpected_exception_is_the_error_of_its_row(tmp_path: Path) -> None:
     async with Simulator(echo) as sim, client_of(sim) as client, journal_at(tmp_path / "j") as journal:
         asking = answer_rows(client.dispatcher, journal)
         runner, _ = asking._start()
 
-        def fail(_row: BatchRow) -> Any:
-            raise ZeroDivisionError
+        make = answer_rows(client.dispatcher, journal)._start()[1]
 
-        asking._start = lambda: (runner, fail)
-        with pytest.raises(ZeroDivisionError):
-            async for _ in asking.answers(rows(3)):
-                pass
+        def fail_once(row: BatchRow) -> Any:
+            if row.id == "r1":
+                raise ZeroDivisionError
+            return make(row)
+
+        asking._start = lambda: (runner, fail_once)
+        found = {row.id: response async for row, response in asking.answers(rows(3))}
+    assert [found[name].completion for name in ("r0", "r2")] == ["answer to q0", "answer to q2"]
+    assert "an unexpected ZeroDivisionError ended the call" in str(found["r1"].error)
+    assert [line["id"] for line in records(tmp_path / "j") if line["type"] == "failed"] == ["r1"]
+
+
+@pytest.mark.parametrize("text", ["\ud800", "fine"])
+async def test_an_outcome_that_the_journal_cannot_hold_does_not_end_the_batch(tmp_path: Path, text: str) -> None:
+    def spoil(response: APIResponse) -> APIResponse:
+        if response.completion == "answer to q1":
+            response.content = Message.assistant(text)
+            response.usage = Usage(input_tokens=1, raw={"note": "\ud800"})
+        return response
+
+    path = tmp_path / "j"
+    async with Simulator(echo) as sim, client_of(sim, postprocess=spoil) as client:
+        seen = await ask(client, path, rows(3))
+        assert sim.stats.requests == 3
+    assert [seen[name].error for name in ("r0", "r2")] == [None, None]
+    assert "does not fit into JSON" in str(seen["r1"].error)
+    async with journal_at(path) as journal:
+        assert len(journal.state.done) == 2
+        assert journal.state.status("r1") == "failed"
 
 
 async def test_leaving_early_ends_all_calls(tmp_path: Path) -> None:

@@ -1,12 +1,23 @@
 """The answers of a batch as a file: complete, or not written."""
 
+import csv
 import json
+import sys
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from lm_deluge.dispatch.batch.output import Answer, check_output, line_of, write_answers, write_whole
+from lm_deluge.dispatch.batch.output import (
+    Answer,
+    check_output,
+    encode_answers,
+    line_of,
+    write_answers,
+    write_whole,
+)
 from lm_deluge.errors import ConfigurationError, JournalError, RateLimitError
 from lm_deluge.prompt.message import Message
 from lm_deluge.response import APIResponse
@@ -79,3 +90,64 @@ def test_what_cannot_be_written_is_told_before(tmp_path: Path) -> None:
         check_output(tmp_path / "no" / "out.jsonl")
     with pytest.raises(ConfigurationError, match="null is no file"):
         check_output(Path("/dev/null"))
+
+
+def test_further_columns_keep_their_names_unless_the_output_has_them() -> None:
+    columns = {"label": [1], "cost": 2, "input_cost": 3, "response": None, "when": date(2026, 1, 2)}
+    line = line_of(Answer("a", APIResponse(cost=0.5), None, columns))
+    assert {name: line[name] for name in ("cost", "label", "input_cost", "input_input_cost", "input_response")} == {
+        "cost": 0.5,
+        "label": [1],
+        "input_cost": 3,
+        "input_input_cost": 2,
+        "input_response": None,
+    }
+    (data,) = encode_answers(".jsonl", [Answer("a", APIResponse(), None, columns)])
+    assert json.loads(data)["when"] == "2026-01-02"
+    assert json.loads(data)["input_cost"] in (2, 3)
+
+
+def test_a_csv_has_all_columns_of_all_rows() -> None:
+    answers = [
+        answer("a"),
+        msgspec.structs.replace(answer("b"), columns={"label": "x, y", "list": [1], "error": 5}),
+        msgspec.structs.replace(answer("c"), columns={"other": None, "label": "NA"}),
+    ]
+    rows = list(csv.DictReader(b"".join(encode_answers(".CSV", answers)).decode().splitlines()))
+    assert list(rows[0])[-4:] == ["label", "list", "input_error", "other"]
+    assert [row["label"] for row in rows] == ["", "x, y", "NA"]
+    assert (rows[1]["list"], rows[1]["input_error"], rows[1]["cost"]) == ("[1]", "5", "0.5")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+@pytest.mark.parametrize("text", ["\ud800", "fine"])
+def test_an_answer_that_cannot_be_written_is_an_error_of_its_row(suffix: str, text: str) -> None:
+    spoilt = Answer("b", APIResponse(content=Message.assistant(text), usage=Usage(raw={"x": "\ud800"})))
+    written = b"".join(encode_answers(suffix, [answer("a"), spoilt, answer("c")])).decode()
+    assert "the answer cannot be written (UnicodeEncodeError)" in written
+    assert "answer a" in written
+    assert "answer c" in written
+
+
+@pytest.mark.parametrize("library", ["polars", "pyarrow"])
+def test_parquet_has_columns_of_any_kind(library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet" if library == "pyarrow" else "polars")
+    if library == "pyarrow":
+        monkeypatch.setitem(sys.modules, "polars", None)
+    columns = [
+        {"n": 1, "mixed": 1, "list": [1], "large": 2**70, "when": date(2026, 1, 2), "none": None},
+        {"n": 2.5, "mixed": "a", "list": None, "large": 1, "when": None, "none": None},
+    ]
+    answers = [msgspec.structs.replace(answer(str(number)), columns=each) for number, each in enumerate(columns)]
+    spoilt = APIResponse(usage=Usage(input_tokens=10**400))
+    write_answers(tmp_path / "out.parquet", [*answers, Answer("x", spoilt)])
+    if library == "polars":
+        rows = parquet.read_parquet(tmp_path / "out.parquet").to_dicts()
+    else:
+        rows = parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    assert [row["n"] for row in rows] == [1.0, 2.5, None]
+    assert [row["mixed"] for row in rows] == ["1", "a", None]
+    assert [row["list"] for row in rows] == ["[1]", None, None]
+    assert rows[0]["large"] == str(2**70)
+    assert rows[0]["when"] == date(2026, 1, 2)
+    assert [row["input_tokens"] for row in rows] == [3, 3, None]

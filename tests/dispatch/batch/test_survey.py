@@ -1,11 +1,12 @@
-"""Ids, duplicates and fingerprint of a batch file."""
+"""Ids, keys, duplicates and bad rows of a batch file."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from lm_deluge.dispatch.batch.survey import look_through, stamp_of
+from lm_deluge.dispatch.batch.input_file import InputFile
+from lm_deluge.dispatch.batch.survey import look_through
 from lm_deluge.errors import ConfigurationError
 
 
@@ -33,19 +34,30 @@ def test_ids_and_duplicates(tmp_path: Path) -> None:
     assert look_through(path, {}).duplicates == {}
 
 
-def test_a_fingerprint_is_of_lines_and_options(tmp_path: Path) -> None:
-    one, other = write(tmp_path / "one", "a", "b"), write(tmp_path / "other", "b", "a")
-    prints = {look_through(path, options).fingerprint for path in (one, other) for options in ({}, {"model": "m"})}
-    assert len(prints) == 4
-    assert look_through(one, {}, find_duplicates=True).fingerprint == look_through(one, {}).fingerprint
+def test_a_fingerprint_is_of_options_and_a_key_of_a_request(tmp_path: Path) -> None:
+    one, other = write(tmp_path / "one", "a", "b", "a"), write(tmp_path / "other", "b", {"id": "x", "prompt": "a"})
+    assert look_through(one, {}).fingerprint == look_through(other, {}).fingerprint
+    assert look_through(one, {}).fingerprint != look_through(one, {"model": "m"}).fingerprint
+    first, second, again = look_through(one, {}).keys.values()
+    assert list(look_through(other, {}).keys.values()) == [second, first]
+    assert again not in (first, second)
+
+
+def test_a_bad_row_is_found_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text('"a"\n\nnot JSON\n"b"\n')
+    found = look_through(path, {}, find_duplicates=True)
+    assert found.ids == ["0", "1", "2"]
+    assert {row_id: row.place for row_id, row in found.bad.items()} == {"1": "line 3"}
 
 
 def test_a_change_shows(tmp_path: Path) -> None:
     path = write(tmp_path / "in.jsonl", "a")
-    found = look_through(path, {})
-    assert stamp_of(path) == found.stamp
+    file = InputFile(path)
+    found = look_through(file, {})
+    assert file.stamp() == found.stamp
     write(path, "a", "b")
-    assert stamp_of(path) != found.stamp
+    assert file.stamp() != found.stamp
     path.unlink()
     with pytest.raises(ConfigurationError, match=r"cannot read in\.jsonl: No such file"):
-        stamp_of(path)
+        file.stamp()

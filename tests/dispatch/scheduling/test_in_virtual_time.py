@@ -95,6 +95,35 @@ def test_slices_of_a_second_with_a_second_of_jitter_are_learned(per_minute: int)
     assert outcome.share >= 0.35, outcome
 
 
+SILENT: dict[str, tuple[Callable[[float, float], Server], float, float]] = {
+    f"{name} of {period_s:g} s, jitter {jitter_s:g} s": (make, period_s, jitter_s)
+    for name, make in (("sliding window", SlidingWindow), ("fixed window", FixedWindow))
+    for period_s, jitter_s in ((10.0, 0.0), (10.0, 0.05), (10.0, 0.17), (1.0, 0.0), (1.0, 0.01))
+}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("is_of_client", [True, False])
+@pytest.mark.parametrize("name", SILENT)
+def test_a_shorter_window_that_nobody_names_is_respected(name: str, is_of_client: bool, seed: int) -> None:
+    make, period_s, jitter_s = SILENT[name]
+    limits = [Limit("requests", 1_200)]
+    limiter = LocalLimiter(limits if is_of_client else ())
+    if not is_of_client:
+        limiter.set_limits("m", "", limits)
+    load = Load(jitter_s=jitter_s, tells_delays=True)
+    outcome = VirtualRunner(limiter, {"requests": make(20 * period_s, period_s)}, load, seed=seed).run(180.0)
+    assert outcome.refused == 0, outcome
+    assert outcome.share >= 0.97, outcome
+
+
+def test_headers_of_a_whole_minute_make_pacing_for_a_shorter_window_needless() -> None:
+    load = Load(jitter_s=0.01, tells_delays=True)
+    outcome = runner(TokenBucket(1_200, 60.0), load, tells_limits=True).run(300.0)
+    assert outcome.refused == 0, outcome
+    assert outcome.share >= 0.995, outcome
+
+
 def test_a_bucket_that_starts_full_would_be_refused_here() -> None:
     """The check can fail: with half a minute's worth at once there are refusals."""
     server = SlidingWindow(600, 60.0)

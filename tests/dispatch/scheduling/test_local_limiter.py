@@ -259,3 +259,84 @@ def test_words_for_what_holds_calls_back() -> None:
     for _ in range(6):
         take(other)
     assert other.limited_by(NOW) == "input tokens in 90 s of m"
+
+
+TINY = {"requests": RateLimit("requests", 60.0, 1, 0, 60.0), "tokens": RateLimit("tokens", 60.0, 1, 0, 60.0)}
+
+
+def serve(limiter: LocalLimiter, count: int, now: float, **changes: Any) -> float:
+    """Have requests answered, each at its slot; return the time of the last one."""
+    for _ in range(count):
+        ticket = take(limiter, now)
+        now = max(now, ticket.at)
+        see(limiter, ticket, now=now, **changes)
+        limiter.settle(ticket, Usage(input_tokens=100, output_tokens=10), now)
+    return now
+
+
+@pytest.mark.parametrize("count", [1, 50])
+def test_a_limit_far_below_what_was_just_served_is_not_believed(count: int) -> None:
+    limiter = LocalLimiter()
+    now = serve(limiter, 3, NOW)
+    now = serve(limiter, count, now, rate_limits=TINY)
+    assert serve(limiter, 20, now) - NOW < 1
+
+
+def test_a_limit_that_later_answers_contradict_is_withdrawn() -> None:
+    limiter = LocalLimiter()
+    tickets = [take(limiter) for _ in range(20)]
+    held = None
+    for ticket in tickets:
+        see(limiter, ticket, rate_limits={"requests": TINY["requests"]})
+        held = held or take(limiter)
+    assert limiter.advance(held, NOW + 0.01).at <= NOW + 0.01, "what waits for it goes, too"
+    assert take(limiter, NOW + 0.01).at <= NOW + 0.01
+
+
+def test_the_limit_of_the_user_takes_the_place_of_one_that_is_withdrawn() -> None:
+    limiter = LocalLimiter()
+    limiter.set_limits("m", "", [Limit("requests", 600, burst_s=0.0)], is_firm=True)
+    see(limiter, take(limiter), rate_limits={"requests": TINY["requests"]})
+    for ticket in [limiter.reserve(REQUEST, NOW) for _ in range(3)]:
+        see(limiter, ticket, rate_limits={"requests": TINY["requests"]})
+    assert gap(limiter, NOW + 300) == pytest.approx(0.1, rel=0.05)
+
+
+def test_a_refusal_makes_a_low_limit_credible() -> None:
+    limiter = LocalLimiter()
+    now = serve(limiter, 50, NOW)
+    see(limiter, take(limiter, now), 429, now=now, rate_limits={"requests": RateLimit("requests", 60.0, 6, 0, 1.0)})
+    assert gap(limiter, now + 300) > 9
+
+
+def test_a_limit_that_fits_what_was_served_is_believed() -> None:
+    limiter = LocalLimiter()
+    now = serve(limiter, 10, NOW)
+    serve(limiter, 1, now, rate_limits={"requests": RateLimit("requests", 60.0, 6, 0, 1.0)})
+    assert gap(limiter, now + 300) > 9
+
+
+def test_tokens_read_from_a_cache_contradict_no_limit() -> None:
+    limiter = LocalLimiter()
+    ticket = take(limiter)
+    see(limiter, ticket, rate_limits={"input_tokens": RateLimit("input_tokens", 60.0, 1_000, 900, 1.0)})
+    limiter.settle(ticket, Usage(input_tokens=50_000, cache_read_tokens=49_900), NOW)
+    assert gap(limiter, NOW + 300) > 0
+
+
+@pytest.mark.parametrize("asked_s", [0.0, 0.001])
+def test_a_wait_of_nothing_that_proves_too_short_is_not_trusted_again(asked_s: float) -> None:
+    limiter = LocalLimiter()
+    limiter.set_limits("m", "", [Limit("requests", 6_000)])
+    now, waits = NOW, []
+    for _ in range(5):
+        see(limiter, take(limiter, now), 429, now=now, retry_after_s=asked_s)
+        waits.append(limiter.opens_at("m", "", now) - now)
+        now += 10
+    assert waits == [pytest.approx(asked_s), 1.0, 2.0, 4.0, 8.0]
+
+
+def test_without_a_limit_a_wait_of_nothing_is_a_pause_all_the_same() -> None:
+    limiter = LocalLimiter()
+    see(limiter, take(limiter), 429, retry_after_s=0.0)
+    assert limiter.opens_at("m", "", NOW) == NOW + 1

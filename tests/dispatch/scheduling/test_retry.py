@@ -79,6 +79,14 @@ def test_the_provider_says_how_long() -> None:
     assert ask(error, chance=1.0).seconds == pytest.approx(7.7)
 
 
+@pytest.mark.parametrize("error", [e.RateLimitError, e.OverloadedError, e.ServerError])
+@pytest.mark.parametrize("asked_s", [0.0, 0.001])
+def test_a_wait_shorter_than_the_back_off_is_no_reason_to_hurry(error: type[e.APIError], asked_s: float) -> None:
+    for attempt in range(1, 5):
+        assert ask(error("x", retry_after_s=asked_s), attempt=attempt) == ask(error("x"), attempt=attempt)
+    assert ask_switch(error("x", retry_after_s=asked_s)) == ask_switch(error("x"))
+
+
 def test_a_wait_beyond_the_cap_is_not_waited() -> None:
     decision = ask(e.RateLimitError("x", retry_after_s=86_400.0))
     assert isinstance(decision, GiveUp)
@@ -111,9 +119,9 @@ SWITCHES = [
     (e.ServerError("x", should_retry=False), Switch("model", 0.25)),
     (e.NotFoundError("x"), Switch("model", math.inf)),
     (e.AuthenticationError("x"), Switch("key", math.inf)),
-    (e.PermissionDeniedError("x"), Switch("key", math.inf)),
-    (e.QuotaExceededError("x"), Switch("key", math.inf)),
-    (e.QuotaExceededError("x", retry_after_s=60.0), Switch("key", 63.0)),
+    (e.PermissionDeniedError("x"), Switch("model", math.inf)),
+    (e.QuotaExceededError("x"), Switch("model", math.inf)),
+    (e.QuotaExceededError("x", retry_after_s=60.0), Switch("model", 63.0)),
     (e.MissingAPIKeyError("x"), Switch("key", math.inf)),
     (e.ConnectError("x"), Switch("provider", 0.25)),
     (e.CertificateError("x"), Switch("provider", math.inf)),

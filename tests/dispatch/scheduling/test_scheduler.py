@@ -317,7 +317,7 @@ def test_a_big_one_keeps_its_slot_while_another_model_uses_the_gap() -> None:
 
 
 def test_what_does_not_touch_the_limit_goes_before_the_one_that_waits_for_it() -> None:
-    queue, _ = scheduler(limits=[Limit("input_tokens", 60_000), Limit("requests", 6_000)])
+    queue, _ = scheduler(limits=[Limit("input_tokens", 60_000), Limit("requests", 6_000, burst_s=0.1)])
     submit(queue, [*jobs(2, input_tokens=20_000), Job(id=7, input_tokens=0)])
     assert ids(queue.poll(NOW)) == [0, 7]
     assert ids(queue.poll(NOW + 1)) == []

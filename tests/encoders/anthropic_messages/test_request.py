@@ -214,7 +214,8 @@ def test_results_are_messages_of_their_own() -> None:
         odd,
         {"type": "text", "text": "Well?"},
     ]
-    assert messages_of(("user", blocks)) == [
+    calls = [{"type": "tool_use", "id": each, "name": "f", "input": {}} for each in "abcd"]
+    assert messages_of(("assistant", calls), ("user", blocks))[1:] == [
         Message(
             "tool",
             (
@@ -240,7 +241,8 @@ def test_assistant_content() -> None:
         {"type": "text", "text": "b", "citations": None},
         {"type": "tool_use", "id": "t", "name": "f", "input": {"x": 1}, "caller": caller},
     ]
-    (_, message) = messages_of(("user", "Hi"), ("assistant", blocks))
+    result = {"type": "tool_result", "tool_use_id": "t", "content": "1"}
+    (_, message, _) = messages_of(("user", "Hi"), ("assistant", blocks), ("user", [result]))
     assert message.parts == (
         ReasoningPart("Hm"),
         opaque("signature", "s"),

@@ -172,7 +172,11 @@ def test_errors() -> None:
 def test_messages_of_the_user() -> None:
     png = {"format": "png", "source": {"bytes": base64.b64encode(PNG).decode()}}
     result = {"toolUseId": "t1", "status": "error", "content": [{"json": {"a": 1}}, {"text": "x"}, {"image": png}]}
-    called, told = parts_of({"toolResult": result}, {"text": "Hi"}, {"image": png})
+    messages = [
+        {"role": "assistant", "content": [{"toolUse": {"toolUseId": "t1", "name": "f", "input": {}}}]},
+        {"role": "user", "content": [{"toolResult": result}, {"text": "Hi"}, {"image": png}]},
+    ]
+    _, called, told = parsed(messages=messages, toolConfig={"tools": [SPEC]}).conversation
     (found,) = called.parts
     assert isinstance(found, ToolResultPart)
     assert (called.role, found.content, found.is_error, len(found.media)) == ("tool", '{"a":1}x', True, 1)
@@ -206,7 +210,7 @@ def test_results_that_no_part_can_hold() -> None:
 
 
 def test_messages_of_the_model() -> None:
-    (message,) = parts_of(
+    content = [
         {"reasoningContent": {"reasoningText": {"text": "Hm.", "signature": "sig"}}},
         {"reasoningContent": {"reasoningText": {"text": "", "signature": "alone"}}},
         {"reasoningContent": {"redactedContent": "QUJD"}},
@@ -214,8 +218,10 @@ def test_messages_of_the_model() -> None:
         {"toolUse": {"toolUseId": "t1", "name": "f", "input": {"a": 1}}},
         {"toolUse": {"toolUseId": "t2", "name": "s", "type": "server_tool_use", "input": {}}},
         {"toolResult": {"toolUseId": "t2", "content": []}},
-        role="assistant",
-    )
+    ]
+    result = {"toolResult": {"toolUseId": "t1", "content": [{"text": "1"}]}}
+    messages = [{"role": "assistant", "content": content}, {"role": "user", "content": [result]}]
+    message, _ = parsed(messages=messages, toolConfig={"tools": [SPEC]}).conversation
     assert message.parts[:5] == (
         ReasoningPart("Hm."),
         ProviderDataPart(API, "reasoning_signature", "sig"),
@@ -315,6 +321,11 @@ SPEC = {"toolSpec": {"name": "f", "inputSchema": {"json": {"type": "object"}}}}
 RESULT = {"toolResult": {"toolUseId": "t", "content": [{"text": "x"}]}}
 
 
+def with_result(*after: Any) -> dict[str, Any]:
+    called = {"role": "assistant", "content": [{"toolUse": {"toolUseId": "t", "name": "f", "input": {}}}]}
+    return {"messages": [called, {"role": "user", "content": [RESULT, *after]}], "toolConfig": {"tools": [SPEC]}}
+
+
 @pytest.mark.parametrize(
     ("fields", "word"),
     [
@@ -326,8 +337,8 @@ RESULT = {"toolResult": {"toolUseId": "t", "content": [{"text": "x"}]}}
         ({"system": [{"text": "a"}, POINT, {"text": "b"}]}, None),
         ({"messages": [{"role": "user", "content": [{"text": "a"}, POINT, {"text": "b"}]}]}, None),
         ({"messages": [{"role": "user", "content": [{"text": "a"}, LONG]}]}, None),
-        ({"messages": [{"role": "user", "content": [RESULT, POINT]}]}, "last_user_message"),
-        ({"messages": [{"role": "user", "content": [RESULT, POINT, {"text": "b"}]}]}, None),
+        (with_result(POINT), "last_user_message"),
+        (with_result(POINT, {"text": "b"}), None),
         (
             {
                 "messages": [

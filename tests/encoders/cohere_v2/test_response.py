@@ -73,7 +73,8 @@ def test_requests_of_the_adapter_are_parsed() -> None:
         logprobs=True,
         tool_choice="required",
     )
-    tools = (Tool(name="add", parameters={"type": "object", "properties": {}}, strict=True),)
+    closed = {"type": "object", "properties": {}, "additionalProperties": False}
+    tools = (Tool(name="add", parameters=closed, strict=True),)
     schema = {"type": "object", "properties": {"a": {"type": "string"}}}
     extra = {"documents": ["a"], "k": 3}
     call = api_calls.call_of(API, conversation, params=params, tools=tools, output=schema, extra_body=extra)
@@ -92,8 +93,10 @@ def test_forms_of_older_clients() -> None:
 
 def test_results_of_tools_may_be_documents() -> None:
     content = [{"type": "document", "document": {"data": {"a": "sun", "n": 1}}}, {"type": "text", "text": "ny"}]
-    parsed = parse_request(message(role="tool", tool_call_id="a", content=content))
-    assert parsed.conversation == Conversation().tool_result("a", "sunny")
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    result = {"role": "tool", "tool_call_id": "a", "content": content}
+    parsed = parse_request(request(messages=[{"role": "assistant", "tool_calls": [call]}, result]))
+    assert parsed.conversation[1] == Message.tool_result("a", "sunny")
 
 
 def test_a_budget_that_is_no_effort_is_passed_on() -> None:

@@ -120,7 +120,9 @@ def test_a_call_of_the_model_is_never_repaired() -> None:
         {"id": "b", "function": {"name": "f", "arguments": ""}},
         {"id": "c", "type": "custom", "custom": {"name": "g", "input": "free"}},
     ]
-    broken, empty, custom = parse_request(message(role="assistant", tool_calls=calls)).conversation[0].tool_calls
+    results = [{"role": "tool", "tool_call_id": call["id"], "content": "1"} for call in calls]
+    parsed = parse_request(request(messages=[{"role": "assistant", "tool_calls": calls}, *results]))
+    broken, empty, custom = parsed.conversation[0].tool_calls
     assert (broken.arguments_text, broken.arguments) == ('{"x"', None)
     assert broken.arguments_error.startswith("the arguments are not JSON")
     assert empty.arguments == {}
@@ -129,8 +131,10 @@ def test_a_call_of_the_model_is_never_repaired() -> None:
 
 def test_results_of_tools_may_come_in_pieces() -> None:
     pieces = [{"type": "text", "text": "sun"}, {"type": "text", "text": "ny"}]
-    parsed = parse_request(message(role="tool", tool_call_id="call_1", content=pieces))
-    assert parsed.conversation == Conversation().tool_result("call_1", "sunny")
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    result = {"role": "tool", "tool_call_id": "call_1", "content": pieces}
+    parsed = parse_request(request(messages=[{"role": "assistant", "tool_calls": [call]}, result]))
+    assert parsed.conversation[1] == Message.tool_result("call_1", "sunny")
 
 
 def content(**piece: object) -> bytes:

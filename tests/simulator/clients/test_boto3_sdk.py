@@ -110,7 +110,8 @@ async def test_media_and_results_travel_as_base64() -> None:
     ]
     seen = []
     async with Simulator(lambda request: seen.append(request) or "ok") as sim:
-        await ask(sim, lambda client: client.converse(modelId=ARN, messages=messages))
+        tools = {"tools": [{"toolSpec": {"name": "weather", "inputSchema": {"json": {"type": "object"}}}}]}
+        await ask(sim, lambda client: client.converse(modelId=ARN, messages=messages, toolConfig=tools))
     user, _, tool = seen[0].conversation
     assert user.parts[1].media.data == png
     assert (user.parts[2].media.media_type, user.parts[2].media.filename) == ("application/pdf", "report.pdf")

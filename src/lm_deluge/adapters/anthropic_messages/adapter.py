@@ -6,6 +6,7 @@ https://platform.claude.com/docs/en/api/messages
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
 
 from lm_deluge.adapters.adapter import Call
@@ -37,11 +38,8 @@ class AnthropicMessages:
 
     def decoder(self, call: Call) -> BodyDecoder:
         """Return a new decoder for the response to `call`, streamed or not."""
-        return BodyDecoder(
-            AnthropicPayload(call.provider.opaque_owner, call.model.id),
-            lambda body: self.parse_response(call, body),
-            max_event_bytes=call.max_event_bytes,
-        )
+        payload = _payload_for(call)
+        return BodyDecoder(payload, partial(_read_document, payload), max_event_bytes=call.max_event_bytes)
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
         """Return the events of a response that is not streamed.
@@ -50,13 +48,20 @@ class AnthropicMessages:
             ProtocolError: The JSON is not a message.
             APIError: The JSON is an error.
         """
-        payload = AnthropicPayload(call.provider.opaque_owner, call.model.id)
-        events: list[Event] = []
-        payload.handle(ServerSentEvent(body), events)
-        if not payload.is_finished:
-            raise ProtocolError("the response is JSON, but not a message", reason="order", excerpt=body, billed="maybe")
-        return events
+        return _read_document(_payload_for(call), body)
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         """Return the exception for an HTTP error response."""
         return classify_status(status, headers, body)
+
+
+def _payload_for(call: Call) -> AnthropicPayload:
+    return AnthropicPayload(call.provider.opaque_owner, call.model.id)
+
+
+def _read_document(payload: AnthropicPayload, body: bytes) -> list[Event]:
+    events: list[Event] = []
+    payload.handle(ServerSentEvent(body), events)
+    if not payload.is_finished:
+        raise ProtocolError("the response is JSON, but not a message", reason="order", excerpt=body, billed="maybe")
+    return events

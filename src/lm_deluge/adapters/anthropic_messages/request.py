@@ -15,6 +15,8 @@ from typing import Any
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.anthropic_messages.cache_control import add_cache_marks
 from lm_deluge.adapters.capabilities import cannot_place, cannot_take, check_capabilities, check_tool_choice
+from lm_deluge.adapters.openai_chat.json_schema import close_objects, tool_schema
+from lm_deluge.adapters.text_files import takes_documents, with_inline_files
 from lm_deluge.errors import UnsupportedParameterError
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.message import Message
@@ -58,6 +60,14 @@ _BUDGETS = {
     "xhigh": 32_768,
     "max": 63_999,
 }
+_LEAST_TOP_P = 0.95  # while thinking: .../build-with-claude/extended-thinking#feature-compatibility (2026-11)
+
+# Since Claude 4.7 the default of `display` is `omitted`: no thinking text arrives at all. Claude 5 and later think by
+# default, so the field is sent without an effort, too; the value `adaptive` is their default.
+# https://platform.claude.com/docs/en/models/sonnet-5-5/migration-guide (2026-11)
+_ADAPTIVE = {"type": "adaptive", "display": "summarized"}
+_GENERATION = re.compile(r"claude-[a-z]+-(\d{1,2})(?!\d)")
+_FIRST_THINKING_BY_DEFAULT = 5  # .../models/sonnet-5/migration-guide: "adaptive thinking is on by default"
 _THINKING_SHARE = 0.8  # of max_tokens at most: the visible answer needs the rest
 
 _UNSUPPORTED = ("seed", "presence_penalty", "frequency_penalty", "logprobs", "top_logprobs", "verbosity")
@@ -73,8 +83,10 @@ def build_messages_body(call: Call, *, version: str = "", includes_stream: bool 
 
     Raises:
         UnsupportedParameterError: The model or the API cannot take a parameter or a part.
+        InvalidPromptError: A tool call has no result.
     """
-    check_capabilities(call)
+    call = with_inline_files(call, takes_documents(call))
+    check_capabilities(call, pairs="next_turn")
     choice = check_tool_choice(call)
     _check_parameters(call)
     body: JSON = {"anthropic_version": version} if version else {"model": call.model.name}
@@ -89,7 +101,7 @@ def build_messages_body(call: Call, *, version: str = "", includes_stream: bool 
         body["tools"] = [dict(tool.data) if isinstance(tool, ProviderTool) else _tool(tool) for tool in call.tools]
     body |= _tool_choice(call, choice) | _sampling(call) | build_thinking(call, body["max_tokens"])
     if call.output is not None:
-        form = {"type": "json_schema", "schema": _close_objects(call.output)}
+        form = {"type": "json_schema", "schema": close_objects(call.output)}
         body["output_config"] = {**body.get("output_config", {}), "format": form}
     container = _container(call)
     if container is not None:
@@ -130,15 +142,21 @@ def build_thinking(call: Call, max_tokens: int) -> JSON:
     """Return the fields for `reasoning_effort`: an effort, or for older models a budget in tokens.
 
     https://platform.claude.com/docs/en/build-with-claude/effort, https://platform.claude.com/docs/en/build-with-claude/adaptive-thinking
+
+    Raises:
+        UnsupportedParameterError: A parameter of the call cannot be combined with thinking.
     """
     effort = call.params.reasoning_effort
     if effort is None:
-        return {}
+        # A forced tool call excludes thinking, so its request must not ask for thinking.
+        is_forced = check_tool_choice(call) not in (None, "auto", "none")
+        return {"thinking": dict(_ADAPTIVE)} if _thinks_by_default(call) and not is_forced else {}
     if effort == "none":
         return {"thinking": {"type": "disabled"}}
+    _check_thinking(call)
     if not call.model.capabilities.reasoning_budget:
         word = "low" if effort == "minimal" else effort
-        return {"thinking": {"type": "adaptive"}, "output_config": {"effort": word}}
+        return {"thinking": dict(_ADAPTIVE), "output_config": {"effort": word}}
     budget = min(_BUDGETS[effort], max(_LEAST_BUDGET, int(max_tokens * _THINKING_SHARE)))
     if budget >= max_tokens:
         raise UnsupportedParameterError(
@@ -149,11 +167,37 @@ def build_thinking(call: Call, max_tokens: int) -> JSON:
     return {"thinking": {"type": "enabled", "budget_tokens": budget}}
 
 
+def _thinks_by_default(call: Call) -> bool:
+    found = _GENERATION.search(call.model.name)
+    is_new = found is not None and int(found[1]) >= _FIRST_THINKING_BY_DEFAULT
+    return is_new and call.model.capabilities.reasoning is not False
+
+
+def _check_thinking(call: Call) -> None:
+    """Check the call for parameters that the API rejects together with thinking (status 400).
+
+    https://platform.claude.com/docs/en/build-with-claude/extended-thinking#feature-compatibility
+    """
+    params = call.params
+    if params.temperature not in (None, 1):
+        raise _thinking_excludes("temperature", "Leave the temperature out, or set reasoning_effort to 'none'.")
+    if params.top_p is not None and params.top_p < _LEAST_TOP_P:
+        raise _thinking_excludes("top_p", f"Set top_p to {_LEAST_TOP_P} or more, or reasoning_effort to 'none'.")
+    # Adaptive thinking, of the models since 4.6, depends on the model; the API decides.
+    if call.model.capabilities.reasoning_budget and check_tool_choice(call) not in (None, "auto", "none"):
+        raise _thinking_excludes("tool_choice", "Set tool_choice to 'auto', or reasoning_effort to 'none'.")
+
+
+def _thinking_excludes(parameter: str, hint: str) -> UnsupportedParameterError:
+    message = f"Claude does not take this {parameter} together with reasoning_effort"
+    return UnsupportedParameterError(message, parameter=parameter, hint=hint)
+
+
 def _tool(tool: Tool) -> JSON:
     fields: JSON = {"name": tool.name}
     if tool.description:
         fields["description"] = tool.description
-    fields["input_schema"] = {"type": "object", **(tool.parameters or {"properties": {}})}
+    fields["input_schema"] = tool_schema(tool)
     if tool.strict is not None:
         fields["strict"] = tool.strict
     return fields
@@ -170,24 +214,6 @@ def _tool_choice(call: Call, choice: str | None) -> JSON:
     if is_single:
         fields["disable_parallel_tool_use"] = True
     return {"tool_choice": fields}
-
-
-def _close_objects(schema: Any) -> Any:
-    """Return the schema with `additionalProperties: false` added to objects without that keyword; the API requires it.
-
-    https://platform.claude.com/docs/en/build-with-claude/structured-outputs#json-schema-limitations
-    """
-    if isinstance(schema, list):
-        return [_close_objects(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    closed = {name: value if name in _LITERALS else _close_objects(value) for name, value in schema.items()}
-    if schema.get("type") == "object" and "additionalProperties" not in schema:
-        closed["additionalProperties"] = False
-    return closed
-
-
-_LITERALS = {"enum", "const", "default", "examples"}  # keywords that contain values, not schemas
 
 
 def _container(call: Call) -> str | None:
@@ -301,11 +327,9 @@ def _file(call: Call, part: Any) -> list[JSON]:
 
 
 def _plain_text(call: Call, media: Media) -> str:
-    if str(media.media_type).startswith("text/") or media.media_type == "application/json":
-        try:
-            return (media.data or b"").decode()
-        except UnicodeDecodeError:
-            pass
+    text = media.text
+    if text is not None:
+        return text
     hint = "Send PDF or UTF-8 text, or upload the file through the Files API and pass its id."
     raise cannot_take(call, f"file of type {media.media_type}", hint=hint)
 

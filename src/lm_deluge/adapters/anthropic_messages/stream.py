@@ -21,7 +21,8 @@ from typing import Any, ClassVar, TypeAlias
 
 import msgspec
 
-from lm_deluge.adapters.anthropic_messages.usage import merge_usage, read_usage
+from lm_deluge.adapters.anthropic_messages.usage import read_usage
+from lm_deluge.adapters.raw_usage import merge_usage
 from lm_deluge.adapters.token_counts import add_usage
 from lm_deluge.adapters.typed_payload import Handler, Handlers, TypedPayload
 from lm_deluge.errors import ProtocolError
@@ -35,7 +36,7 @@ from lm_deluge.events import (
     TextDelta,
 )
 from lm_deluge.wire.sse import ServerSentEvent
-from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder
+from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, decode_json
 
 __all__ = ["AnthropicPayload"]
 
@@ -48,6 +49,7 @@ class _Message(msgspec.Struct, gc=False):
     model: str | None = None
     content: list[Any] | None = None
     stop_reason: str | None = None
+    stop_details: JSON | None = None
     usage: JSON | None = None
     container: JSON | None = None
 
@@ -86,6 +88,7 @@ class _BlockStop(msgspec.Struct, gc=False):
 
 class _FinalDelta(msgspec.Struct, gc=False):
     stop_reason: str | None = None
+    stop_details: JSON | None = None
     container: JSON | None = None
 
 
@@ -101,16 +104,17 @@ class _NoFields(msgspec.Struct, gc=False):
 class _Block:
     """An unfinished block."""
 
-    __slots__ = ("begin", "citations", "data", "key", "kind", "pieces", "signature")
+    __slots__ = ("begin", "citations", "data", "key", "kind", "pieces", "signature", "summary")
 
-    def __init__(self, key: int, data: JSON, begin: int) -> None:
+    def __init__(self, key: int, kind: str, data: JSON, begin: int) -> None:
         self.key = key
+        self.kind = kind
         self.data = data
-        self.kind = _text(data, "type")
         self.begin = begin  # offset in characters of the response's text
         self.pieces: list[str] = []
-        self.signature = _text(data, "signature")
+        self.signature = ""
         self.citations: list[JSON] = []
+        self.summary: dict[str, list[str]] = {}  # pieces of the fields of a compaction summary
 
 
 _BlockMethod: TypeAlias = Callable[[Any, _Block, list[Event]], None]
@@ -184,13 +188,13 @@ class AnthropicPayload(TypedPayload):
         if self._last_key >= 0:
             self._restart(events)
         self._attempts = max(self._attempts, 1)
-        for position, block in enumerate(message.content or ()):
-            if isinstance(block, dict):
-                self._open(position, block, events)
-                self._close(position, events)
+        for position, block in enumerate(self.objects_of(message.content or [])):
+            self._open(position, block, events)
+            self._close(position, events)
         self._container = message.container or self._container
         self._add_usage(message.usage, events)
         self.reason = message.stop_reason or None
+        self.details = message.stop_details
 
     def _restart(self, events: list[Event]) -> None:
         """Discard the message so far: a proxy that lost its upstream sent the request again (seen 2026)."""
@@ -232,6 +236,7 @@ class AnthropicPayload(TypedPayload):
         if value.delta is not None:
             self._container = value.delta.container or self._container
             self.reason = self.reason or value.delta.stop_reason or None
+            self.details = self.details or value.delta.stop_details
 
     def on_message_stop(self, value: _NoFields, events: list[Event]) -> None:
         """Handle `message_stop`.
@@ -261,7 +266,7 @@ class AnthropicPayload(TypedPayload):
 
     def _open(self, key: int, data: JSON, events: list[Event]) -> None:
         self._close(key, events)
-        block = self._blocks[key] = _Block(key, data, self._length)
+        block = self._blocks[key] = _Block(key, self.text_of(data, "type"), data, self._length)
         self._last_key = key
         if block.kind == "text" and self._is_after_text:
             events.append(ProviderPart(self.provider, "citations", []))
@@ -271,16 +276,15 @@ class AnthropicPayload(TypedPayload):
             begin(self, block, events)
 
     def _open_text(self, block: _Block, events: list[Event]) -> None:
-        self._emit_text(_text(block.data, "text"), events)
-        citations = block.data.get("citations")
-        if isinstance(citations, list):
-            block.citations += [citation for citation in citations if isinstance(citation, dict)]
+        self._emit_text(self.text_of(block.data, "text"), events)
+        block.citations += self.objects_of(self.list_of(block.data, "citations"))
 
     def _open_thinking(self, block: _Block, events: list[Event]) -> None:
-        self._emit_reasoning(_text(block.data, "thinking"), events)
+        self._emit_reasoning(self.text_of(block.data, "thinking"), events)
+        block.signature = self.text_of(block.data, "signature")
 
     def _open_tool_use(self, block: _Block, events: list[Event]) -> None:
-        self.calls.start(events, block.key, _text(block.data, "id"), _text(block.data, "name"))
+        self.calls.start(events, block.key, self.text_of(block.data, "id"), self.text_of(block.data, "name"))
         others = {name: value for name, value in block.data.items() if name not in _CALL_FIELDS}
         if others and others != _CALLED_DIRECTLY:
             events.append(ProviderPart(self.provider, "tool_use", others))
@@ -318,11 +322,11 @@ class AnthropicPayload(TypedPayload):
 
     def _add_summary(self, key: int, delta: _Delta, events: list[Event]) -> None:
         if key in self._blocks:
-            data = self._blocks[key].data
+            summary = self._blocks[key].summary
             for name in ("content", "encrypted_content"):
                 piece = getattr(delta, name)
                 if piece:
-                    data[name] = _text(data, name) + piece
+                    summary.setdefault(name, []).append(piece)
 
     # Ends of blocks, by type.
 
@@ -336,7 +340,7 @@ class AnthropicPayload(TypedPayload):
                 end(self, block, events)
 
     def _close_text(self, block: _Block, events: list[Event]) -> None:
-        events.extend(_citation(raw, block.begin, self._length) for raw in block.citations)
+        events.extend(self._citation(raw, block.begin) for raw in block.citations)
         self._is_after_text = self._length > block.begin and not block.citations
         if block.citations:
             events.append(ProviderPart(self.provider, "citations", block.citations))
@@ -353,12 +357,20 @@ class AnthropicPayload(TypedPayload):
 
     def _close_other(self, block: _Block, events: list[Event]) -> None:
         data = dict(block.data)
+        for name, pieces in block.summary.items():
+            data[name] = self.text_of(data, name) + "".join(pieces)
         if block.pieces:
             try:
-                data["input"] = msgspec.json.decode("".join(block.pieces))
-            except (msgspec.DecodeError, UnicodeError, RecursionError):
+                data["input"] = decode_json("".join(block.pieces))
+            except NotJSONError:
                 self.warnings.append("damaged_block")  # the response ended inside the block
         events.append(ProviderPart(self.provider, "block", data))
+
+    def _citation(self, raw: JSON, start: int) -> Citation:
+        """Return the citation of a web page or of a document in the request; its range is the whole text block."""
+        source = self.text_of(raw, "url") or self.text_of(raw, "source")
+        title = self.text_of(raw, "title") or self.text_of(raw, "document_title")
+        return Citation(source or None, title or None, start, self._length, raw)
 
     handlers: ClassVar[Handlers] = {
         "content_block_delta": (TolerantDecoder(_BlockDelta), on_block_delta),
@@ -391,15 +403,3 @@ class AnthropicPayload(TypedPayload):
 
 _CALL_FIELDS = {"type", "id", "name", "input"}
 _CALLED_DIRECTLY = {"caller": {"type": "direct"}}  # the default, so it need not be kept
-
-
-def _text(data: JSON, name: str) -> str:
-    value = data.get(name)
-    return value if isinstance(value, str) else ""
-
-
-def _citation(raw: JSON, start: int, end: int) -> Citation:
-    """Return the citation of a web page or of a document in the request; its range is the whole text block."""
-    source = _text(raw, "url") or _text(raw, "source")
-    title = _text(raw, "title") or _text(raw, "document_title")
-    return Citation(source or None, title or None, start, end, raw)

@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.htm
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
 
 from lm_deluge.adapters.adapter import Call
@@ -43,19 +44,24 @@ class BedrockConverse:
 
     def decoder(self, call: Call) -> BodyDecoder:
         """Return a new decoder for the response to `call`, streamed or not."""
+        payload = ConversePayload(call.provider.opaque_owner)
         return BodyDecoder(
-            ConversePayload(call.provider.opaque_owner),
-            lambda body: self.parse_response(call, body),
+            payload,
+            partial(_read_document, payload),
             max_event_bytes=call.max_event_bytes,
             framing=EventStreamDecoder,
         )
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
         """Return the events of a response that is not streamed, the same as those of a stream with its blocks."""
-        events: list[Event] = []
-        ConversePayload(call.provider.opaque_owner).read_document(body, events)
-        return events
+        return _read_document(ConversePayload(call.provider.opaque_owner), body)
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         """Return the exception for an HTTP error response."""
         return classify_bedrock_error(status, headers, body)
+
+
+def _read_document(payload: ConversePayload, body: bytes) -> list[Event]:
+    events: list[Event] = []
+    payload.read_document(body, events)
+    return events

@@ -230,8 +230,21 @@ def _file(call: Call, part: Any, names: _DocumentNames) -> JSON:
     media = part.media
     if (media.media_type or "").startswith("video/"):
         return {"video": {"format": _format(call, media, VIDEO_FORMATS, "video"), "source": _source(call, media)}}
-    document = {"format": _format(call, media, DOCUMENT_FORMATS, "document"), "name": names.choose(media.filename)}
+    kind = _document_format(call, media)
+    # The name of a text file in another format than `txt` keeps its suffix as information for the model.
+    is_other = kind == "txt" and (media.filename or "").lower().rpartition(".")[2] != "txt"
+    document = {
+        "format": kind,
+        "name": names.choose(f"{media.filename or 'document'}." if is_other else media.filename),
+    }
     return {"document": {**document, "source": _source(call, media)}}
+
+
+def _document_format(call: Call, media: Media) -> str:
+    """Return the format of a document; text without a format of its own is plain text."""
+    if media.media_type not in DOCUMENT_FORMATS and media.text is not None:
+        return "txt"
+    return _format(call, media, DOCUMENT_FORMATS, "document")
 
 
 def _format(call: Call, media: Media, formats: dict[str, str], kind: str) -> str:

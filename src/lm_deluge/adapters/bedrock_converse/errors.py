@@ -14,6 +14,7 @@ from lm_deluge.adapters.body_decoder import in_band_error
 from lm_deluge.adapters.errors import classify_in_band, classify_status
 from lm_deluge.errors import APIError
 from lm_deluge.wire.sse import ServerSentEvent
+from lm_deluge.wire.tolerant_json import NotJSONError, decode_json
 
 __all__ = ["classify_bedrock_error", "maybe_document_error", "stream_error"]
 
@@ -85,19 +86,19 @@ def maybe_document_error(body: bytes) -> APIError | None:
 
 def _parsed(body: bytes) -> _Body | None:
     try:
-        return msgspec.json.decode(body, type=_Body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return msgspec.convert(decode_json(body), _Body)
+    except (NotJSONError, msgspec.ValidationError, RecursionError):
         return None
 
 
 def stream_error(frame: ServerSentEvent) -> APIError:
     """Return the exception for an exception message in a stream."""
     try:
-        found = msgspec.json.decode(frame.data)["error"]
+        found = decode_json(frame.data)["error"]
         name = found["code"]
         status = _status_of(name)
         message = found["message"] or found.get("originalMessage")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError, KeyError, TypeError):
+    except (NotJSONError, AttributeError, KeyError, TypeError):
         return in_band_error(frame)
     if status is None:
         return in_band_error(frame)

@@ -16,6 +16,8 @@ from lm_deluge.adapters.anthropic_messages.request import build_thinking
 from lm_deluge.adapters.bedrock_converse.blocks import build_blocks
 from lm_deluge.adapters.bedrock_converse.models import find_vendor
 from lm_deluge.adapters.capabilities import cannot_take, check_capabilities, check_tool_choice
+from lm_deluge.adapters.openai_chat.json_schema import tool_schema
+from lm_deluge.adapters.text_files import takes_documents, with_inline_files
 from lm_deluge.errors import InvalidPromptError
 from lm_deluge.prompt.tool import ProviderTool, Tool
 
@@ -23,6 +25,7 @@ __all__ = ["UNSUPPORTED", "build_converse_body", "build_messages", "build_tool_c
 
 JSON = dict[str, Any]
 
+_NOT_AVAILABLE = "This tool is no longer available. Do not call it."
 _CACHE_POINT: JSON = {"cachePoint": {"type": "default"}}
 # Assumed output limit of Claude if neither the call nor the model's row has one; the thinking budget must fit into it.
 # https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InferenceConfiguration.html
@@ -39,7 +42,8 @@ def build_converse_body(call: Call) -> JSON:
     Raises:
         UnsupportedParameterError: The model or the API cannot take a parameter or a part.
     """
-    check_capabilities(call)
+    call = with_inline_files(call, takes_documents(call))
+    check_capabilities(call, pairs="next_turn")
     reject_unsupported(call, UNSUPPORTED)
     system, messages = build_messages(call)
     params = call.params
@@ -60,6 +64,8 @@ def build_converse_body(call: Call) -> JSON:
     body = {name: value for name, value in fields.items() if value}
     if params.reasoning_effort is not None:
         _add_reasoning(call, params.reasoning_effort, body)
+    elif find_vendor(call.model.name) == "anthropic":
+        _add_claude_thinking(call, "", body)
     return body
 
 
@@ -98,7 +104,7 @@ def build_messages(call: Call) -> tuple[list[JSON], list[JSON]]:
 
 
 def build_tool_config(call: Call) -> JSON | None:
-    """Return the tools and the tool choice, or None without tools.
+    """Return the tools and the tool choice, or None without tools and without calls in the conversation.
 
     Raises:
         UnsupportedParameterError: The tool choice is `none`, for which the API has no value.
@@ -107,7 +113,7 @@ def build_tool_config(call: Call) -> JSON | None:
     if choice == "none":
         raise cannot_take(call, "tool_choice='none'", hint="Leave the tools out.")
     if not call.tools:
-        return None
+        return _tools_of_history(call)
     tools = [tool.data if isinstance(tool, ProviderTool) else _tool(tool) for tool in call.tools]
     if call.cache in ("tools_only", "system_and_tools"):
         tools.append(_CACHE_POINT)
@@ -117,9 +123,19 @@ def build_tool_config(call: Call) -> JSON | None:
     return config
 
 
+def _tools_of_history(call: Call) -> JSON | None:
+    """Return the tools that the conversation has called, or None.
+
+    Without them the API answers: "The toolConfig field must be defined when using toolUse and toolResult content
+    blocks" (https://github.com/vercel/ai/issues/7528). It has no tool choice that forbids calls.
+    """
+    found = (part.name for message in call.conversation for part in message.tool_calls)
+    names = dict.fromkeys(re.sub(r"[^A-Za-z0-9_-]", "_", name)[:64] or "tool" for name in found)
+    return {"tools": [_tool(Tool(name=name, description=_NOT_AVAILABLE)) for name in names]} if names else None
+
+
 def _tool(tool: Tool) -> JSON:
-    schema = tool.parameters or {"type": "object", "properties": {}}
-    spec: JSON = {"name": tool.name, "inputSchema": {"json": schema}}
+    spec: JSON = {"name": tool.name, "inputSchema": {"json": tool_schema(tool)}}
     if tool.description:
         spec["description"] = tool.description
     if tool.strict is not None:
@@ -152,11 +168,13 @@ def _add_effort(call: Call, effort: str, body: JSON) -> None:
 
 def _add_claude_thinking(call: Call, effort: str, body: JSON) -> None:
     # https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-adaptive-thinking.html (2026-11)
+    # The effort is that of the call; without one, only the models that think by default get fields.
     fields = build_thinking(call, call.params.max_new_tokens or call.model.max_output_tokens or _ASSUMED_OUTPUT_LIMIT)
     word = fields.get("output_config", {}).get("effort")
     if word is not None:
         body["outputConfig"] = {**body.get("outputConfig", {}), "effort": word}
-    body["additionalModelRequestFields"] = {"thinking": fields["thinking"]}
+    if fields:
+        body["additionalModelRequestFields"] = {"thinking": fields["thinking"]}
 
 
 def _add_nova_reasoning(call: Call, effort: str, body: JSON) -> None:

@@ -15,6 +15,7 @@ import msgspec
 from lm_deluge.adapters.bedrock_converse.errors import maybe_document_error, stream_error
 from lm_deluge.adapters.bedrock_converse.usage import read_converse_usage
 from lm_deluge.adapters.body_decoder import not_json
+from lm_deluge.adapters.raw_usage import merge_usage
 from lm_deluge.adapters.token_counts import add_usage
 from lm_deluge.adapters.tool_call_fragments import parse_arguments
 from lm_deluge.adapters.typed_payload import Handlers, TypedPayload
@@ -39,6 +40,7 @@ REDACTED = "redacted_reasoning"  # encrypted reasoning, base64
 SERVER_TOOL = "server_tool"  # the complete block of a tool that Bedrock ran, or of its result
 
 _SERVER_TOOL_USE = "server_tool_use"
+_COUNTS = ("inputTokens", "outputTokens")
 
 
 class _ToolUse(msgspec.Struct, gc=False):
@@ -148,7 +150,8 @@ class _Block:
 class ConversePayload(TypedPayload):
     """The state machine of one response. Blocks are not interleaved, and may lack their start or their stop.
 
-    The response is complete with its stop reason. The usage follows it; some hosts send the usage first.
+    The response is complete with its stop reason, and finished with the usage after it. Some hosts send the usage
+    first, or other metadata without usage.
     """
 
     finish_reasons: ClassVar[Mapping[str, FinishReason]] = {
@@ -171,6 +174,7 @@ class ConversePayload(TypedPayload):
         self._image_type = "image/*"
         self._key: int | None = None  # index of the open block
         self._usage: dict[str, Any] | None = None
+        self._has_metadata = False
 
     def handle_named(self, name: str, value: Any, events: list[Event]) -> bool:
         """Handle one event given by name and value; return whether the name is known."""
@@ -179,10 +183,8 @@ class ConversePayload(TypedPayload):
             self.ignored += 1
             return method is not None
         kind, handle = method
-        found = convert_tolerantly(value, kind)
-        if found is None:
-            self.ignored += 1
-        else:
+        found = convert_tolerantly(value, kind, self)
+        if found is not None:
             handle(self, found, events)
         return True
 
@@ -193,7 +195,7 @@ class ConversePayload(TypedPayload):
             ProtocolError: The data is not JSON and the response is not complete.
         """
         try:
-            chunk = None if self.is_finished else _WRAPPED.decode(data)
+            chunk = None if self.is_finished else _WRAPPED.decode(data, self)
         except NotJSONError:
             if not self.is_complete:
                 raise not_json(ServerSentEvent(data)) from None
@@ -214,7 +216,7 @@ class ConversePayload(TypedPayload):
             APIError: The body is an error document.
         """
         try:
-            document = _DOCUMENTS.decode(body)
+            document = _DOCUMENTS.decode(body, self)
         except NotJSONError:
             raise not_json(ServerSentEvent(body)) from None
         content = document.output.message.content if document and document.output and document.output.message else None
@@ -226,21 +228,24 @@ class ConversePayload(TypedPayload):
                 "the response is JSON, but not a Converse response", reason="order", excerpt=body, billed="maybe"
             )
         self.start(events)
-        for index, block in enumerate(content):
+        for index, block in enumerate(self.objects_of(content)):
             self._add_block(index, block, events)
         self._add_metadata(_Metadata(document.usage), events)
         self._stop(_MessageStop(document.stopReason), events)
         if not self.is_finished:
             self.end(events)
 
-    def _add_block(self, index: int, block: Any, events: list[Event]) -> None:
+    def _add_block(self, index: int, block: dict[str, Any], events: list[Event]) -> None:
         """Handle a complete block through the same methods as the events of a stream."""
-        for name, value in block.items() if isinstance(block, dict) else ():
+        for name, value in block.items():
             pieces = _PIECES.get(name)
             if pieces is None:
                 self.ignored += 1
                 continue
-            start, deltas = pieces(value)
+            if name != "text" and not isinstance(value, dict):
+                self.skip_value(value)
+                continue
+            start, deltas = pieces(self, value)
             if start is not None:
                 self.handle_named("contentBlockStart", {"contentBlockIndex": index, "start": {name: start}}, events)
             for delta in deltas:
@@ -285,7 +290,7 @@ class ConversePayload(TypedPayload):
         if delta.reasoningContent is not None:
             self._add_reasoning(delta.reasoningContent, events)
         if delta.citation is not None:
-            events.append(_citation(delta.citation))
+            events.append(self._citation(delta.citation))
         if delta.toolResult is not None and self._block.result is not None:
             self._block.result["content"] += delta.toolResult
         if delta.image is not None:
@@ -313,7 +318,8 @@ class ConversePayload(TypedPayload):
         if source.s3Location is not None and source.s3Location.uri:
             events.append(MediaDelta(self._image_type, url=source.s3Location.uri))
         elif source.bytes:
-            self._block.image = [*(self._block.image or ()), source.bytes]
+            self._block.image = self._block.image or []
+            self._block.image.append(source.bytes)
         else:
             self.ignored += 1  # the image failed; the model describes the failure in text
 
@@ -354,17 +360,34 @@ class ConversePayload(TypedPayload):
         self._end_block(events)
         self.calls.finish_all(events)
         self.reason = value.stopReason
-        if self._usage is not None:
-            self.end(events)
+        self._end_if_counted(events)
 
     def _add_metadata(self, value: _Metadata, events: list[Event]) -> None:
+        self._has_metadata = True
         if value.usage:
-            known = {name: count for name, count in value.usage.items() if count is not None}
-            self._usage = {**(self._usage or {}), **known}
+            self._usage = merge_usage(self._usage, value.usage)
             self.start(events)
             add_usage(read_converse_usage(self._usage), events)
-        if self.reason is not None:
+        self._end_if_counted(events)
+
+    def _end_if_counted(self, events: list[Event]) -> None:
+        """Finish a complete response as soon as both of its counts are known; otherwise the body's end finishes it."""
+        counts = self._usage or {}
+        if self.reason is not None and all(counts.get(name) is not None for name in _COUNTS):
             self.end(events)
+
+    def finish(self, events: list[Event]) -> None:
+        """Finish a complete response at the end of the body. Its last event, the metadata, may have had no usage."""
+        if self._has_metadata:
+            self.end(events)
+        else:
+            super().finish(events)
+
+    def _citation(self, raw: dict[str, Any]) -> Citation:
+        found = convert_tolerantly(raw, _Source, self) or _Source()
+        web = found.location.web if found.location else None
+        # Other locations are ranges in the prompt's documents, not in the response text.
+        return Citation(web.url if web else None, found.title, raw=raw)
 
     def _fail(self, value: Any, events: list[Event]) -> None:
         """Handle an exception message, which `EventStreamDecoder` converts into a frame of type `error`."""
@@ -427,50 +450,32 @@ _DOCUMENTS = TolerantDecoder(_Document)
 _Pieces = tuple[Any, list[Any]]
 
 
-def _tool_use_pieces(block: Any) -> _Pieces:
-    value = block.get("input") if isinstance(block, dict) else None
+def _tool_use_pieces(payload: ConversePayload, block: dict[str, Any]) -> _Pieces:
+    value = block.get("input")
     return block, [{"toolUse": {"input": value}}] if value not in (None, {}) else []
 
 
-def _tool_result_pieces(block: Any) -> _Pieces:
-    content = block.get("content") if isinstance(block, dict) else None
-    return block, [{"toolResult": content}]
+def _tool_result_pieces(payload: ConversePayload, block: dict[str, Any]) -> _Pieces:
+    return block, [{"toolResult": block.get("content")}]
 
 
-def _reasoning_pieces(block: Any) -> _Pieces:
-    if not isinstance(block, dict):
-        return None, []
+def _reasoning_pieces(payload: ConversePayload, block: dict[str, Any]) -> _Pieces:
     return None, [{"reasoningContent": block.get("reasoningText") or block}]
 
 
-def _citation_pieces(block: Any) -> _Pieces:
-    if not isinstance(block, dict):
-        return None, []
-    citations = block.get("citations")
-    content = block.get("content")
-    cited = [{"citation": each} for each in citations] if isinstance(citations, list) else []
-    return None, [*cited, *(content if isinstance(content, list) else ())]
+def _citation_pieces(payload: ConversePayload, block: dict[str, Any]) -> _Pieces:
+    cited = [{"citation": each} for each in payload.list_of(block, "citations")]
+    return None, [*cited, *payload.list_of(block, "content")]
 
 
-def _image_pieces(block: Any) -> _Pieces:
-    return block, [{"image": block}]
-
-
-_PIECES: dict[str, Callable[[Any], _Pieces]] = {
-    "text": lambda text: (None, [{"text": text}]),
+_PIECES: dict[str, Callable[[ConversePayload, Any], _Pieces]] = {
+    "text": lambda _, text: (None, [{"text": text}]),
     "toolUse": _tool_use_pieces,
     "toolResult": _tool_result_pieces,
     "reasoningContent": _reasoning_pieces,
     "citationsContent": _citation_pieces,
-    "image": _image_pieces,
+    "image": lambda _, block: (block, [{"image": block}]),
 }
-
-
-def _citation(raw: dict[str, Any]) -> Citation:
-    found = convert_tolerantly(raw, _Source) or _Source()
-    web = found.location.web if found.location else None
-    # Other locations are ranges in the prompt's documents, not in the response text.
-    return Citation(web.url if web else None, found.title, raw=raw)
 
 
 def _joined_base64(pieces: list[str]) -> str:

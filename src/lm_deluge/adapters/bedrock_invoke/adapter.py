@@ -6,32 +6,48 @@ https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModelW
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.anthropic_messages.request import ECHOES, SENDS
-from lm_deluge.adapters.bedrock_converse.blocks import CONTENT_BLOCK
+from lm_deluge.adapters.anthropic_messages.adapter import AnthropicMessages
+from lm_deluge.adapters.bedrock_converse.adapter import BedrockConverse
 from lm_deluge.adapters.bedrock_converse.errors import classify_bedrock_error
-from lm_deluge.adapters.bedrock_converse.stream import REDACTED, SERVER_TOOL, SIGNATURE
+from lm_deluge.adapters.bedrock_converse.models import Family, find_family
 from lm_deluge.adapters.bedrock_invoke.request import build_invoke_body, build_invoke_headers
 from lm_deluge.adapters.bedrock_invoke.stream import InvokePayload
 from lm_deluge.adapters.body_decoder import BodyDecoder
 from lm_deluge.adapters.http_request import build_http_request
+from lm_deluge.adapters.openai_chat.adapter import OpenAIChat
 from lm_deluge.errors import APIError
 from lm_deluge.events import Event
-from lm_deluge.prompt.parts import FilePart, ImagePart, Part
+from lm_deluge.models.rows import ModelRow
+from lm_deluge.prompt.parts import Part, TextPart
 from lm_deluge.wire.eventstream import MEDIA_TYPE, EventStreamDecoder
 from lm_deluge.wire.http import HttpRequest
 
 __all__ = ["BedrockInvoke"]
+
+# The wire API whose messages a family of models takes. Text completion models take only text.
+_BY_FAMILY: dict[Family, type[AnthropicMessages | BedrockConverse | OpenAIChat]] = {
+    "claude": AnthropicMessages,
+    "nova": BedrockConverse,
+    "chat": OpenAIChat,
+}
+_FORMATS = tuple(_BY_FAMILY.values())
 
 
 class BedrockInvoke:
     """The adapter `bedrock-invoke`."""
 
     name: ClassVar[str] = "bedrock-invoke"
-    sends: ClassVar[frozenset[type[Part]]] = SENDS | {ImagePart, FilePart}
-    echoes: ClassVar[frozenset[str]] = ECHOES | {SIGNATURE, REDACTED, SERVER_TOOL, CONTENT_BLOCK, "reasoning_details"}
+    sends: ClassVar[frozenset[type[Part]]] = frozenset[type[Part]]().union(*(of.sends for of in _FORMATS))
+    echoes: ClassVar[frozenset[str]] = frozenset[str]().union(*(of.echoes for of in _FORMATS))
+
+    def sends_to(self, model: ModelRow) -> tuple[frozenset[type[Part]], frozenset[str]]:
+        """Return the parts that the model's native format has: those of its vendor's API, or only text."""
+        of = _BY_FAMILY.get(find_family(model.name))
+        return (frozenset({TextPart}), frozenset()) if of is None else (of.sends, of.echoes)
 
     def build_request(self, call: Call) -> HttpRequest:
         """Return the request, without credentials."""
@@ -46,19 +62,28 @@ class BedrockInvoke:
 
     def decoder(self, call: Call) -> BodyDecoder:
         """Return a new decoder for the response to `call`, streamed or not."""
+        payload = _payload_for(call)
         return BodyDecoder(
-            InvokePayload(call.provider.opaque_owner, call.model.id),
-            lambda body: self.parse_response(call, body),
+            payload,
+            partial(_read_document, payload),
             max_event_bytes=call.max_event_bytes,
             framing=EventStreamDecoder,
         )
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
         """Return the events of a response that is not streamed."""
-        events: list[Event] = []
-        InvokePayload(call.provider.opaque_owner, call.model.id).read_document(body, events)
-        return events
+        return _read_document(_payload_for(call), body)
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         """Return the exception for an HTTP error response."""
         return classify_bedrock_error(status, headers, body)
+
+
+def _payload_for(call: Call) -> InvokePayload:
+    return InvokePayload(call.provider.opaque_owner, call.model.id)
+
+
+def _read_document(payload: InvokePayload, body: bytes) -> list[Event]:
+    events: list[Event] = []
+    payload.read_document(body, events)
+    return events

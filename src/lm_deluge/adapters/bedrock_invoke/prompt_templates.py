@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.capabilities import cannot_place, cannot_take
+from lm_deluge.adapters.text_files import with_inline_files
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import TextPart
 
@@ -20,10 +21,10 @@ def text_turns(call: Call) -> list[tuple[str, str]]:
     """Return the messages as pairs of `system`, `user` or `assistant` and text.
 
     Raises:
-        UnsupportedParameterError: A user or system message has a part that is not text.
+        UnsupportedParameterError: A user or system message has a part that is neither text nor a text file.
     """
     found: list[tuple[str, str]] = []
-    for message in call.conversation:
+    for message in with_inline_files(call).conversation:
         role = "system" if message.role == "developer" else message.role
         if role == "assistant":
             text = message.completion

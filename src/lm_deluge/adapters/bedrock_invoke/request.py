@@ -26,6 +26,7 @@ from lm_deluge.adapters.bedrock_invoke.prompt_templates import (
 )
 from lm_deluge.adapters.capabilities import cannot_take, check_capabilities
 from lm_deluge.adapters.openai_chat.request import build_chat_body
+from lm_deluge.adapters.text_files import takes_documents, with_inline_files
 
 __all__ = ["build_invoke_body", "build_invoke_headers"]
 
@@ -69,7 +70,8 @@ def _claude(call: Call) -> JSON:
 def _nova(call: Call) -> JSON:
     """Return a body in Nova's format, which resembles that of Converse."""
     # https://docs.aws.amazon.com/nova/latest/nova2-userguide/request-response-schema.html
-    check_capabilities(call)
+    call = with_inline_files(call, takes_documents(call))
+    check_capabilities(call, pairs="next_turn")
     reject_unsupported(call, UNSUPPORTED)
     if call.output is not None:
         raise cannot_take(
@@ -118,7 +120,7 @@ def _chat(call: Call) -> JSON:
 
 def _check_text(call: Call, *able: str) -> None:
     """Check that the call has nothing that a text completion model cannot take, except the parameters `able`."""
-    check_capabilities(call)
+    check_capabilities(with_inline_files(call))
     reject_unsupported(call, tuple(name for name in _UNSUPPORTED_BY_TEXT_MODELS if name not in able))
     if call.params.stop and "stop" not in able:
         raise cannot_take(call, "stop with this model")

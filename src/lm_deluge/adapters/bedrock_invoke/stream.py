@@ -10,7 +10,8 @@ from __future__ import annotations
 import binascii
 import re
 from binascii import a2b_base64
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -19,13 +20,13 @@ from lm_deluge.adapters.bedrock_converse.errors import maybe_document_error, str
 from lm_deluge.adapters.bedrock_converse.stream import ConversePayload
 from lm_deluge.adapters.bedrock_converse.usage import read_metrics
 from lm_deluge.adapters.bedrock_invoke.text_models import TextPayload
-from lm_deluge.adapters.body_decoder import Payload, not_json
+from lm_deluge.adapters.body_decoder import not_json
 from lm_deluge.adapters.openai_chat.stream import ChatPayload
 from lm_deluge.adapters.token_counts import add_usage
 from lm_deluge.errors import ProtocolError
-from lm_deluge.events import Event, UsageReported
+from lm_deluge.events import Event
 from lm_deluge.wire.sse import ServerSentEvent
-from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder
+from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, decode_json
 
 __all__ = ["InvokePayload"]
 
@@ -33,7 +34,11 @@ JSON = dict[str, Any]
 
 
 class _Chunk(msgspec.Struct, gc=False):
-    bytes: str | None = None
+    data: str | None = msgspec.field(default=None, name="bytes")
+
+
+class _Bytes(msgspec.Struct, gc=False):
+    data: bytes = msgspec.field(name="bytes")  # msgspec decodes base64
 
 
 class _Shape(msgspec.Struct, gc=False):
@@ -45,6 +50,7 @@ class _Shape(msgspec.Struct, gc=False):
 
 
 _CHUNKS = TolerantDecoder(_Chunk)
+_decode_bytes = msgspec.json.Decoder(_Bytes).decode
 _SHAPES = TolerantDecoder(_Shape)
 
 # Claude's events start with their type. An event with its type elsewhere is decoded in full.
@@ -53,16 +59,40 @@ _CONVERSE = re.compile(rb'\s*\{\s*"(messageStart|contentBlock(?:Start|Delta|Stop
 _METRICS = b"amazon-bedrock-invocationMetrics"
 
 
+class _NativeChat(ChatPayload):
+    """Chat Completions as Bedrock sends it: with its metrics, with Mistral's name of the finish reason, and no mark."""
+
+    def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
+        """Decode a chunk; finish a complete response with Bedrock's metrics, which are the last data."""
+        data = frame.data
+        super().handle(ServerSentEvent(_with_finish_reason(data)) if b'"stop_reason"' in data else frame, events)
+        if _METRICS in data and self.is_complete and not self.is_finished:
+            self._end_with_metrics(data, events)
+
+    def _end_with_metrics(self, data: bytes, events: list[Event]) -> None:
+        try:
+            shape = _SHAPES.decode(data)
+        except NotJSONError:  # the response is already complete, so the frame may be ignored
+            return
+        if shape is not None and shape.metrics is not None:
+            if not self.has_usage:
+                add_usage(read_metrics(shape.metrics), events)
+            self.finish_document(events)
+
+
+_Inner: TypeAlias = ConversePayload | TextPayload | AnthropicPayload | _NativeChat
+
+
 class InvokePayload:
     """The state machine of one response: unwraps the chunks and passes them to the payload of the model's format."""
 
     def __init__(self, provider: str, model: str) -> None:
         self._provider = provider
         self._model = model
-        self._inner: Payload | None = None
-        self._has_usage = False
+        self._inner: _Inner | None = None
         self._is_started = False
         self._ignored = 0
+        self._skipped: list[Any] = []  # values of wrong types in chunks before the format is known
 
     @property
     def is_finished(self) -> bool:
@@ -114,22 +144,29 @@ class InvokePayload:
             ProtocolError: The body is not a response of a known format.
             APIError: The body is an error document.
         """
-        payload = _payload_for_document(body, self._provider, self._model)
+        payload = self._inner = _payload_for_document(body, self._provider, self._model)
         if isinstance(payload, ConversePayload | TextPayload):
             payload.read_document(body, events)
             return
-        is_chat = isinstance(payload, ChatPayload)
-        payload.handle(ServerSentEvent(_with_finish_reason(body) if is_chat else body), events)
+        payload.handle(ServerSentEvent(body), events)
         if not payload.is_complete:
             raise ProtocolError("the response is JSON, but not in a known model's format", reason="order", excerpt=body)
-        if isinstance(payload, ChatPayload):
+        if isinstance(payload, ChatPayload) and not payload.is_finished:
             payload.finish_document(events)
+
+    def skip_value(self, value: Any) -> None:
+        """Remember a value of a wrong type in the chunk around a frame; the frame itself counts as ignored."""
+        self._skipped.append(value)
 
     def _unwrap(self, frame: ServerSentEvent) -> bytes | None:
         """Return the data in a chunk, or None if the chunk has none."""
         try:
-            chunk = _CHUNKS.decode(frame.data)
-            return a2b_base64(chunk.bytes) if chunk is not None and chunk.bytes is not None else None
+            return _decode_bytes(frame.data).data
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass
+        try:
+            chunk = _CHUNKS.decode(frame.data, self)
+            return a2b_base64(chunk.data) if chunk is not None and chunk.data is not None else None
         except (NotJSONError, binascii.Error, ValueError):
             if self.is_complete:
                 return None
@@ -138,38 +175,41 @@ class InvokePayload:
     def _forward(self, data: bytes, events: list[Event]) -> None:
         if self._inner is None:
             self._inner = _payload_for_chunk(data, self._provider, self._model)
-        inner = self._inner
-        if isinstance(inner, AnthropicPayload):
-            kind = _TYPE.match(data)
-            inner.handle(ServerSentEvent(data, kind[1].decode() if kind else ""), events)
-        elif isinstance(inner, ConversePayload):
-            inner.handle_wrapped(data, events)
-        elif isinstance(inner, ChatPayload):
-            before = len(events)
-            inner.handle(ServerSentEvent(_with_finish_reason(data)), events)
-            self._has_usage = self._has_usage or any(isinstance(event, UsageReported) for event in events[before:])
-            if _METRICS in data:
-                self._end_chat(inner, data, events)
-        else:
-            before = len(events)
-            inner.handle(ServerSentEvent(data), events)
-            if len(events) == before and not self._is_started:
-                # A chunk without events does not show the format either.
-                self._ignored, self._inner = self.ignored, None
+        if self._skipped:
+            self._report_skipped(self._inner)
+        _FORWARDERS[type(self._inner)](self, self._inner, data, events)
+
+    def _report_skipped(self, inner: _Inner) -> None:
+        self._ignored -= len(self._skipped)
+        for value in self._skipped:
+            inner.skip_value(value)
+        self._skipped = []
+
+    def _forward_claude(self, inner: AnthropicPayload, data: bytes, events: list[Event]) -> None:
+        kind = _TYPE.match(data)
+        inner.handle(ServerSentEvent(data, kind[1].decode() if kind else ""), events)
+
+    def _forward_nova(self, inner: ConversePayload, data: bytes, events: list[Event]) -> None:
+        inner.handle_wrapped(data, events)
+
+    def _forward_chat(self, inner: _NativeChat, data: bytes, events: list[Event]) -> None:
+        inner.handle_plain([data], events)
+
+    def _forward_text(self, inner: TextPayload, data: bytes, events: list[Event]) -> None:
+        before = len(events)
+        inner.handle(ServerSentEvent(data), events)
+        if len(events) == before and not self._is_started:
+            # A chunk without events does not show the format either.
+            self._ignored, self._inner = self.ignored, None
         self._is_started = self._is_started or bool(events)
 
-    def _end_chat(self, inner: ChatPayload, data: bytes, events: list[Event]) -> None:
-        """Finish a chat stream with Bedrock's metrics, the last frame; report their usage if the model sent none."""
-        if not inner.is_complete or inner.is_finished:
-            return
-        try:
-            shape = _SHAPES.decode(data)
-        except NotJSONError:  # the response is already complete, so the frame may be ignored
-            return
-        if shape is not None and shape.metrics is not None:
-            if not self._has_usage:
-                add_usage(read_metrics(shape.metrics), events)
-            inner.finish_document(events)
+
+_FORWARDERS: dict[type, Callable[[InvokePayload, Any, bytes, list[Event]], None]] = {
+    AnthropicPayload: InvokePayload._forward_claude,  # noqa: SLF001 - the table needs the class
+    ConversePayload: InvokePayload._forward_nova,  # noqa: SLF001
+    _NativeChat: InvokePayload._forward_chat,  # noqa: SLF001
+    TextPayload: InvokePayload._forward_text,  # noqa: SLF001
+}
 
 
 def _with_finish_reason(data: bytes) -> bytes:
@@ -177,17 +217,17 @@ def _with_finish_reason(data: bytes) -> bytes:
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-mistral-chat-completion.html (2026-11)
     """
-    if b'"stop_reason"' not in data or b'"finish_reason"' in data:
+    if b'"finish_reason"' in data:
         return data
     try:
-        chunk = msgspec.json.decode(data)
+        chunk = decode_json(data)
         choices = [{**choice, "finish_reason": choice.get("stop_reason")} for choice in chunk["choices"]]
         return msgspec.json.encode({**chunk, "choices": choices})
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError, KeyError, TypeError):
+    except (NotJSONError, AttributeError, KeyError, TypeError):
         return data
 
 
-def _payload_for_chunk(data: bytes, provider: str, model: str) -> Payload:
+def _payload_for_chunk(data: bytes, provider: str, model: str) -> _Inner:
     """Return the payload for the stream that starts with this chunk."""
     if _CONVERSE.match(data):
         return ConversePayload(provider)
@@ -198,7 +238,7 @@ def _payload_for_chunk(data: bytes, provider: str, model: str) -> Payload:
     if shape is not None and shape.type is not None:
         return AnthropicPayload(provider, model)
     if shape is not None and _is_chat(shape):
-        return ChatPayload(provider)
+        return _NativeChat(provider)
     return TextPayload(provider)
 
 
@@ -220,9 +260,7 @@ class _DocumentShape(msgspec.Struct, gc=False):
 _DOCUMENTS = TolerantDecoder(_DocumentShape)
 
 
-def _payload_for_document(
-    body: bytes, provider: str, model: str
-) -> ConversePayload | TextPayload | AnthropicPayload | ChatPayload:
+def _payload_for_document(body: bytes, provider: str, model: str) -> _Inner:
     """Return the payload for a response that is not streamed.
 
     Raises:
@@ -236,7 +274,7 @@ def _payload_for_document(
     if shape is not None and shape.type == "message":
         return AnthropicPayload(provider, model)
     if shape is not None and _is_chat(_Shape(object=shape.object, choices=shape.choices)):
-        return ChatPayload(provider)
+        return _NativeChat(provider)
     if shape is not None and shape.output is not None:
         return ConversePayload(provider)
     failure = maybe_document_error(body)

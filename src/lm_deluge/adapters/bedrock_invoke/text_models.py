@@ -12,13 +12,14 @@ import msgspec
 
 from lm_deluge.adapters.bedrock_converse.usage import read_metrics
 from lm_deluge.adapters.body_decoder import in_band_error, not_json
+from lm_deluge.adapters.snapshot import SNAPSHOT_DIFFERS, StreamedText, warn_once
 from lm_deluge.adapters.token_counts import add_usage
 from lm_deluge.adapters.typed_payload import Handlers, TypedPayload
 from lm_deluge.errors import ProtocolError
 from lm_deluge.events import Citation, Event, FinishReason, TextDelta
 from lm_deluge.usage import Usage
 from lm_deluge.wire.sse import ServerSentEvent
-from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_tolerantly
+from lm_deluge.wire.tolerant_json import NotJSONError, SkipReport, TolerantDecoder, convert_tolerantly
 
 __all__ = ["TextPayload"]
 
@@ -28,6 +29,7 @@ JSON = dict[str, Any]
 class _Chunk(msgspec.Struct, gc=False):
     """The fields of all vendors; no name has two meanings."""
 
+    index: int | None = None  # of the answer, if there are several: Cohere's num_generations
     outputText: str | None = None  # noqa: N815 - Titan
     completionReason: str | None = None  # noqa: N815
     totalOutputTextTokenCount: float | None = None  # noqa: N815
@@ -48,6 +50,7 @@ class _Chunk(msgspec.Struct, gc=False):
     generations: list[Any] | None = None
     citations: list[Any] | None = None
     tool_calls: list[Any] | None = None
+    response: JSON | None = None  # the whole response, in Cohere's last chunk
     error: Any = None
     message: Any = None
     metrics: JSON | None = msgspec.field(default=None, name="amazon-bedrock-invocationMetrics")
@@ -100,6 +103,9 @@ class TextPayload(TypedPayload):
         super().__init__(provider)
         self._is_last = False
         self._is_blocked = False
+        self._text = StreamedText()
+        self._calls: list[Any] = []
+        self._sources: list[Any] = []
 
     @property
     def is_complete(self) -> bool:
@@ -112,14 +118,13 @@ class TextPayload(TypedPayload):
             self.ignored += 1
             return
         try:
-            chunk = _CHUNKS.decode(frame.data)
+            chunk = _CHUNKS.decode(frame.data, self)
         except NotJSONError:
             if not self.is_complete:
                 raise not_json(frame) from None
-            chunk = None
-        if chunk is None:
             self.ignored += 1
-        else:
+            return
+        if chunk is not None:
             self._add_chunk(chunk, frame, events)
 
     def read_document(self, body: bytes, events: list[Event]) -> None:
@@ -145,7 +150,10 @@ class TextPayload(TypedPayload):
             return
         if chunk.guardrail == "INTERVENED":
             self._is_blocked = True
-        self._add_content(chunk, events)
+        if chunk.index:  # our requests ask for one answer; others are ignored, as in other APIs
+            self.ignored += 1
+        else:
+            self._add_content(chunk, events)
         if chunk.metrics is not None:
             self._report(read_metrics(chunk.metrics), events)
         elif chunk.results is not None or chunk.generation_token_count:
@@ -154,8 +162,10 @@ class TextPayload(TypedPayload):
             self.end(events)
 
     def _add_content(self, chunk: _Chunk, events: list[Event], depth: int = 0) -> None:
-        """Add the text and the stop reason of a chunk, or of the first element of a list inside the chunk."""
+        """Add the text and the stop reason of a chunk, or of the first answer in a list inside the chunk."""
         is_summary = chunk.event_type == "stream-end"
+        if is_summary:
+            self._reconcile(chunk, events)
         text = chunk.outputText or chunk.generation or chunk.completion or chunk.text
         reason = chunk.completionReason or chunk.stop_reason or chunk.finish_reason
         nested = chunk.results or chunk.outputs or chunk.choices or chunk.generations
@@ -163,23 +173,58 @@ class TextPayload(TypedPayload):
         if known:
             self.start(events, chunk.generation_id)
         if text and not is_summary:
+            self._text.add(text)
             events.append(TextDelta(text))
-        for call in chunk.tool_calls or () if not is_summary else ():
-            self._add_call(call, events)
-        for source in chunk.citations or () if not is_summary else ():
-            self._add_citation(source, events)
+        if not is_summary:
+            self._add_parts(chunk, events)
         if reason and self.reason is None:
             self.reason = reason
         self._is_last = self._is_last or reason is not None or chunk.totalOutputTextTokenCount is not None
-        inner = convert_tolerantly(nested[0], _Chunk) if nested else None
+        inner = self._first_of(nested or [], self)
         if inner is not None and depth < _MAX_DEPTH:
             self._add_content(inner, events, depth + 1)
         elif not known:
             self.ignored += 1
 
+    @staticmethod
+    def _first_of(answers: list[Any], report: SkipReport | None = None) -> _Chunk | None:
+        """Return the answer with index 0, or without an index, among the answers of a chunk."""
+        found = (convert_tolerantly(each, _Chunk, report) for each in answers)
+        return next((each for each in found if each is not None and not each.index), None)
+
+    def _add_parts(self, chunk: _Chunk, events: list[Event]) -> None:
+        for call in chunk.tool_calls or ():
+            self._add_call(call, events)
+        for source in chunk.citations or ():
+            self._add_citation(source, events)
+
+    def _reconcile(self, chunk: _Chunk, events: list[Event]) -> None:
+        """Compare the whole response in Cohere's last chunk with the streamed content."""
+        found = None if chunk.response is None else convert_tolerantly(chunk.response, _Chunk, self)
+        whole = found or chunk
+        self.start(events, whole.generation_id)
+        rest = self._text.rest_of(whole.text or "")
+        if rest is None:
+            warn_once(self.warnings, SNAPSHOT_DIFFERS)
+        elif rest:
+            self._text.add(rest)
+            events.append(TextDelta(rest))
+        for streamed, snapshot, add in (
+            (self._calls, whole.tool_calls or [], self._add_call),
+            (self._sources, whole.citations or [], self._add_citation),
+        ):
+            if snapshot[: len(streamed)] == streamed:
+                for raw in snapshot[len(streamed) :]:
+                    add(raw, events)
+            elif snapshot:
+                warn_once(self.warnings, SNAPSHOT_DIFFERS)
+
     def _add_call(self, raw: Any, events: list[Event]) -> None:
-        call = convert_tolerantly(raw, _Call)
-        if call is None or not call.name:
+        self._calls.append(raw)
+        call = convert_tolerantly(raw, _Call, self)
+        if call is None:
+            return
+        if not call.name:
             self.ignored += 1
             return
         key = object()
@@ -188,7 +233,8 @@ class TextPayload(TypedPayload):
         self.calls.finish(events, key)
 
     def _add_citation(self, raw: Any, events: list[Event]) -> None:
-        found = convert_tolerantly(raw, _Source)
+        self._sources.append(raw)
+        found = convert_tolerantly(raw, _Source, self)
         if found is not None:
             events.append(Citation(start=found.start, end=found.end, raw=raw))
 
@@ -196,7 +242,7 @@ class TextPayload(TypedPayload):
         """Report the counts in a response that is not streamed; in a stream Bedrock's metrics follow."""
         if not self._is_last:
             return
-        inner = convert_tolerantly((chunk.results or [None])[0], _Chunk) or _Chunk()
+        inner = self._first_of(chunk.results or []) or _Chunk()
         counts = {
             "inputTokenCount": chunk.inputTextTokenCount or chunk.prompt_token_count,
             "outputTokenCount": inner.tokenCount or chunk.generation_token_count,

@@ -6,6 +6,7 @@ https://docs.cohere.com/v2/reference/chat-stream
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
 
 from lm_deluge.adapters.adapter import Call
@@ -35,18 +36,19 @@ class CohereV2:
 
     def decoder(self, call: Call) -> BodyDecoder:
         """Return a new decoder for the response to `call`, streamed or plain."""
-        return BodyDecoder(
-            CoherePayload(call.provider.opaque_owner),
-            lambda body: self.parse_response(call, body),
-            max_event_bytes=call.max_event_bytes,
-        )
+        payload = CoherePayload(call.provider.opaque_owner)
+        return BodyDecoder(payload, partial(_read_document, payload), max_event_bytes=call.max_event_bytes)
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
         """Return the events of a plain response."""
-        events: list[Event] = []
-        CoherePayload(call.provider.opaque_owner).add_document(body, events)
-        return events
+        return _read_document(CoherePayload(call.provider.opaque_owner), body)
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         """Return the error of a response whose status is not a success."""
         return classify_status(status, headers, body)
+
+
+def _read_document(payload: CoherePayload, body: bytes) -> list[Event]:
+    events: list[Event] = []
+    payload.add_document(body, events)
+    return events

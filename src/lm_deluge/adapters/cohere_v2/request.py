@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.capabilities import cannot_place, cannot_take, check_capabilities, check_tool_choice
+from lm_deluge.adapters.capabilities import (
+    cannot_place,
+    cannot_take,
+    check_capabilities,
+    check_tool_choice,
+    result_text,
+)
 from lm_deluge.adapters.openai_chat.request import (
     CHAT_CONTENT,
     ContentTable,
@@ -20,6 +26,7 @@ from lm_deluge.adapters.openai_chat.request import (
     function_call_fields,
     tool_fields,
 )
+from lm_deluge.adapters.text_files import with_inline_files
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import (
     AudioPart,
@@ -60,9 +67,11 @@ def build_body(call: Call) -> JSON:
 
     Raises:
         UnsupportedParameterError: The model or the API does not support a parameter or a part.
-        InvalidPromptError: Media are referred to in a form that the API does not accept.
+        InvalidPromptError: Media are referred to in a form that the API does not accept, or a tool call has no
+            result.
     """
-    check_capabilities(call)
+    call = with_inline_files(call)
+    check_capabilities(call, pairs="next_message")
     body: JSON = {
         "model": call.model.name,
         "messages": build_messages(call, _MESSAGES),
@@ -169,9 +178,7 @@ def _tool_results(call: Call, message: Message) -> list[JSON]:
     for part in message.parts:
         if not isinstance(part, ToolResultPart):
             raise cannot_place(part, "tool")
-        if part.media:
-            raise cannot_take(call, "media in a tool result", hint="Put it into a user message after it.")
-        results.append({"role": "tool", "tool_call_id": part.tool_call_id, "content": part.content})
+        results.append({"role": "tool", "tool_call_id": part.tool_call_id, "content": result_text(part)})
     return results
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, ClassVar
 
 import msgspec
@@ -29,7 +30,7 @@ from lm_deluge.events import (
 )
 from lm_deluge.usage import Usage
 from lm_deluge.wire.sse import ServerSentEvent
-from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_tolerantly
+from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_tolerantly, decode_json
 
 __all__ = ["CoherePayload"]
 
@@ -116,6 +117,9 @@ class _Document(msgspec.Struct, gc=False):
 
 _DOCUMENT = TolerantDecoder(_Document)
 
+# Fields of a citation that each of its sources repeats: a citation has six, and copies of more would multiply.
+_MOST_FIELDS = 50
+
 # HTTP status of the finish reasons that are failures.
 _FAILURES = {"ERROR": 500, "TIMEOUT": 504}
 
@@ -194,12 +198,34 @@ class CoherePayload(TypedPayload):
         """Decode `citation-start`."""
         found = _message(event).citations
         self.start(events)
-        self._cite(found if isinstance(found, list) else [found], events)
+        self._cite(found if isinstance(found, list) else [] if found is None else [found], events)
 
     def _cite(self, citations: list[Any], events: list[Event]) -> None:
-        for citation in citations:
-            if isinstance(citation, dict):
-                events += _citations(citation)
+        for citation in self.objects_of(citations):
+            events += self._citations(citation)
+
+    def _citations(self, raw: JSON) -> list[Citation]:
+        """Return one `Citation` for each source of a citation."""
+        start = end = None
+        if raw.get("type") in (None, "TEXT_CONTENT"):  # other types have offsets into the plan or a thought
+            start, end = self._whole(raw, "start"), self._whole(raw, "end")
+        sources = self.list_of(raw, "sources")
+        if not sources:
+            return [Citation(None, None, start, end, raw)]
+        found = []
+        fields = raw if len(raw) <= _MOST_FIELDS else dict(islice(raw.items(), _MOST_FIELDS))
+        for source in sources:
+            document = (convert_tolerantly(source, _Source, self) or _Source()).document or {}
+            url, title = self.text_of(document, "url") or None, self.text_of(document, "title") or None
+            found.append(Citation(url, title, start, end, {**fields, "sources": [source]}))
+        return found
+
+    def _whole(self, raw: JSON, name: str) -> int | None:
+        value = raw.get(name)
+        count = _whole(value)
+        if count is None and value is not None:
+            self.skip_value(value)
+        return count
 
     def pass_over(self, event: Any, events: list[Event]) -> None:
         """Ignore `content-end` and `citation-end`, which contain nothing new."""
@@ -230,7 +256,7 @@ class CoherePayload(TypedPayload):
             ProtocolError: The document is neither a response nor an error.
         """
         try:
-            document = _DOCUMENT.decode(body)
+            document = _DOCUMENT.decode(body, self)
         except NotJSONError:
             document = None
         if document is None or document.message is None or document.finish_reason is None:
@@ -292,20 +318,6 @@ class _Source(msgspec.Struct, gc=False):
     document: JSON | None = None
 
 
-def _citations(raw: JSON) -> list[Citation]:
-    """Return one `Citation` for each source of a citation."""
-    is_text = raw.get("type") in (None, "TEXT_CONTENT")  # other types have offsets into the plan or a thought
-    start, end = (_whole(raw.get(name)) if is_text else None for name in ("start", "end"))
-    sources = raw.get("sources")
-    found = []
-    for source in sources if isinstance(sources, list) and sources else [None]:
-        document = (convert_tolerantly(source, _Source) or _Source()).document or {}
-        url, title = (value if isinstance(value, str) else None for value in map(document.get, ("url", "title")))
-        only = raw if source is None else {**raw, "sources": [source]}
-        found.append(Citation(url, title, start, end, only))
-    return found
-
-
 def _whole(value: Any) -> int | None:
     """Return a count as an integer, None if it is invalid. Cohere sends some counts as floats."""
     if isinstance(value, float) and value.is_integer():
@@ -338,8 +350,8 @@ def _failure(end: _EndDelta) -> APIError:
 def _no_answer(body: bytes) -> APIError | ProtocolError:
     """Return the error for a document that is not a response. Cohere's errors are `{"id": ..., "message": "..."}`."""
     try:
-        raw = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raw = decode_json(body)
+    except NotJSONError:
         return ProtocolError("the answer is not JSON", reason="json", excerpt=body, billed="maybe")
     if isinstance(raw, dict) and (isinstance(raw.get("message"), str) or raw.get("error")):
         return in_band_error(ServerSentEvent(body))

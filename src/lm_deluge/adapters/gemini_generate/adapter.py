@@ -6,6 +6,7 @@ https://ai.google.dev/api/generate-content#method:-models.streamgeneratecontent
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
 
 import msgspec
@@ -46,9 +47,10 @@ class GeminiGenerate:
 
     def decoder(self, call: Call) -> BodyDecoder:
         """Return a new decoder for the response to `call`, streamed or not."""
+        payload = GeminiPayload(call.provider.opaque_owner)
         return BodyDecoder(
-            GeminiPayload(call.provider.opaque_owner),
-            lambda body: self.parse_response(call, body),
+            payload,
+            partial(_read_document, payload),
             max_event_bytes=call.max_event_bytes,
             # Without `alt=sse`, which some proxies drop, the stream is a JSON array.
             array_framing=JSONArrayDecoder,
@@ -61,19 +63,22 @@ class GeminiGenerate:
             ProtocolError: The JSON has no candidate with a finish reason.
             APIError: The JSON is an error.
         """
-        payload = GeminiPayload(call.provider.opaque_owner)
-        events: list[Event] = []
-        payload.handle(ServerSentEvent(body), events)
-        if not payload.is_complete:
-            raise ProtocolError(
-                "the response is JSON, but has no candidate with a finish reason",
-                reason="order",
-                excerpt=body,
-                billed="maybe",
-            )
-        payload.finish(events)
-        return events
+        return _read_document(GeminiPayload(call.provider.opaque_owner), body)
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         """Return the exception for an HTTP error response."""
         return classify_status(status, headers, body)
+
+
+def _read_document(payload: GeminiPayload, body: bytes) -> list[Event]:
+    events: list[Event] = []
+    payload.handle(ServerSentEvent(body), events)
+    if not payload.is_complete:
+        raise ProtocolError(
+            "the response is JSON, but has no candidate with a finish reason",
+            reason="order",
+            excerpt=body,
+            billed="maybe",
+        )
+    payload.finish(events)
+    return events

@@ -142,6 +142,7 @@ class GeminiBatch:
             phase=phase,
             results=() if output is None or output.responses_file is None else (output.responses_file,),
             error=_classify(operation.error or {}) if phase == "failed" else None,
+            is_complete=phase != "ended" or (output is not None and output.responses_file is not None),
             finished=None if stats is None else int(stats.request_count) - int(stats.pending_request_count),
             total=None if stats is None else int(stats.request_count),
         )

@@ -1,5 +1,8 @@
 """Convert a conversation into Gemini's `contents`.
 
+Since Gemini 3 the API rejects a function call of the current turn without a thought signature. Calls of other models
+get the signature that Google documents for them.
+
 https://ai.google.dev/api/caching#Content, https://ai.google.dev/gemini-api/docs/thought-signatures (read 2026-11)
 """
 
@@ -13,6 +16,7 @@ import msgspec
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.capabilities import cannot_place, cannot_take, parts_in_pairs
+from lm_deluge.adapters.gemini_generate.signatures import NO_SIGNATURE, is_older_gemini
 from lm_deluge.errors import InvalidPromptError
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.message import Message
@@ -42,6 +46,9 @@ _GENERATED_ID = re.compile(r"call_\d+")
 INSTRUCTION_ROLES = ("system", "developer")
 _RESOLUTIONS = {"low": "MEDIA_RESOLUTION_LOW", "high": "MEDIA_RESOLUTION_HIGH"}
 # Vertex requires the media type of a URL.
+# Text types that the API accepts; other text is sent as plain text.
+# https://ai.google.dev/gemini-api/docs/document-processing (2026-11)
+_TEXT_TYPES = frozenset({"text/plain", "text/html", "text/css", "text/csv", "text/markdown", "text/xml"})
 _TYPES_BY_ENDING = {
     "png": "image/png",
     "jpg": "image/jpeg",
@@ -87,6 +94,7 @@ def build_contents(call: Call) -> list[JSON]:
     """Return the contents; consecutive messages of the same role are merged."""
     contents: list[JSON] = []
     names: dict[str, str] = {}  # call id -> name of the function
+    is_older = is_older_gemini(call.model.name)
     for message in call.conversation:
         if message.role in INSTRUCTION_ROLES:
             continue
@@ -98,7 +106,26 @@ def build_contents(call: Call) -> list[JSON]:
             contents[-1]["parts"] += parts
         elif parts:
             contents.append({"role": role, "parts": parts})
+    if is_older:
+        for content in contents:  # media of results, which older models take beside them, must not stand between them
+            content["parts"].sort(key=lambda part: "functionResponse" not in part)
+    else:
+        _sign_foreign_calls(contents)
     return contents
+
+
+def _sign_foreign_calls(contents: list[JSON]) -> None:
+    """Add a signature to the first call of each content in the current turn that has none.
+
+    The turn starts after the last content of the user with anything but the results of functions.
+    """
+    for content in reversed(contents):
+        parts = content["parts"]
+        if content["role"] == "user" and not all("functionResponse" in part for part in parts):
+            return
+        first = next((part for part in parts if "functionCall" in part), None)
+        if first is not None:
+            first.setdefault("thoughtSignature", NO_SIGNATURE)
 
 
 def _user(call: Call, message: Message, names: dict[str, str]) -> list[JSON]:
@@ -122,7 +149,9 @@ def _media_part(part: ImagePart | FilePart | AudioPart) -> JSON:
 
 def _blob(media: Media) -> JSON:
     if media.data is not None:
-        return {"inlineData": {"mimeType": media.media_type, "data": media.base64()}}
+        is_other_text = media.media_type not in _TEXT_TYPES and media.text is not None
+        media_type = "text/plain" if is_other_text else media.media_type
+        return {"inlineData": {"mimeType": media_type, "data": media.base64()}}
     uri = media.file_id or media.url or ""
     ending = uri.partition("?")[0].rpartition(".")[2].lower()
     media_type = media.media_type or _TYPES_BY_ENDING.get(ending)
@@ -130,7 +159,7 @@ def _blob(media: Media) -> JSON:
 
 
 def _tool_results(call: Call, message: Message, names: dict[str, str]) -> list[JSON]:
-    parts = []
+    parts: list[JSON] = []
     for part in message.parts:
         if not isinstance(part, ToolResultPart):
             raise cannot_place(part, "tool")
@@ -142,9 +171,11 @@ def _tool_results(call: Call, message: Message, names: dict[str, str]) -> list[J
         response: JSON = {"name": names[part.tool_call_id], "response": _response(part)}
         if not _GENERATED_ID.fullmatch(part.tool_call_id):
             response["id"] = part.tool_call_id
-        if part.media:
-            response["parts"] = [_blob(each.media) for each in part.media]
-        parts.append({"functionResponse": response})
+        media = [_blob(each.media) for each in part.media]
+        if media and not is_older_gemini(call.model.name):
+            response["parts"] = media
+            media = []
+        parts += [{"functionResponse": response}, *media]
     return parts
 
 

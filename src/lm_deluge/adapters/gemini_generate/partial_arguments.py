@@ -26,6 +26,8 @@ Steps: TypeAlias = tuple[str | int, ...]
 _STEP = re.compile(r"""\.([^.\[\]]+)|\[(\d{1,9})\]|\[(["'])((?:[^"'\\]|\\.|(?!\3)["'])*)\3\]""")
 _MAX_MISSING = 1_000  # items skipped by an index: more than real gaps, few enough that an odd index stays harmless
 
+_MAX_DEPTH = 64  # steps of a path: deeper than arguments of tools, small enough to keep the prefixes of each path
+
 
 class PartialArgument(msgspec.Struct, gc=False, rename="camel"):
     """A value, or a fragment of a string value."""
@@ -60,9 +62,11 @@ class ArgumentsWriter:
         """Return the fragment of text for a value.
 
         Raises:
-            ProtocolError: The value belongs before text that is already written.
+            ProtocolError: The value belongs before text that is already written, or is nested too deeply.
         """
         steps = _parse_path(piece.json_path or "")
+        if len(steps) > _MAX_DEPTH:
+            raise ProtocolError("the arguments of a tool call are nested too deeply", reason="json", billed="maybe")
         text = piece.string_value
         if not steps:
             return ""

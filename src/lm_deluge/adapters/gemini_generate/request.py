@@ -10,6 +10,8 @@ from typing import Any
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.capabilities import cannot_take, check_capabilities, check_tool_choice
 from lm_deluge.adapters.gemini_generate.contents import build_contents, build_instruction
+from lm_deluge.adapters.openai_chat.json_schema import tool_schema
+from lm_deluge.adapters.text_files import takes_documents, with_inline_files
 from lm_deluge.errors import InvalidPromptError, UnsupportedParameterError
 from lm_deluge.prompt.tool import ProviderTool, Tool
 
@@ -45,9 +47,10 @@ def build_generate_body(call: Call) -> JSON:
 
     Raises:
         UnsupportedParameterError: The model or the API cannot take a parameter or a part.
-        InvalidPromptError: A tool result belongs to no call, or there are only system messages.
+        InvalidPromptError: A tool call has no result, a result has no call, or there are only system messages.
     """
-    check_capabilities(call)
+    call = with_inline_files(call, takes_documents(call))
+    check_capabilities(call, pairs="next_turn")
     for name in _UNSUPPORTED:
         if getattr(call.params, name) is not None:
             raise cannot_take(call, name)
@@ -76,7 +79,7 @@ def _declaration(tool: Tool) -> JSON:
         declaration["description"] = tool.description
     if tool.parameters:
         # This field takes JSON schemas; the older `parameters` only a subset of OpenAPI's.
-        declaration["parametersJsonSchema"] = tool.parameters
+        declaration["parametersJsonSchema"] = tool_schema(tool)
     return declaration
 
 

@@ -14,9 +14,10 @@ from lm_deluge.adapters.body_decoder import in_band_error, not_json
 from lm_deluge.adapters.gemini_generate.citations import CitationCollector, CitationMetadata, GroundingMetadata
 from lm_deluge.adapters.gemini_generate.partial_arguments import ArgumentsWriter, PartialArgument
 from lm_deluge.adapters.gemini_generate.usage import maybe_read_usage
+from lm_deluge.adapters.payload_state import PayloadState
 from lm_deluge.adapters.token_counts import add_usage
 from lm_deluge.adapters.tool_call_fragments import KeyedCalls
-from lm_deluge.errors import ContentFilterError, ProtocolError
+from lm_deluge.errors import ContentFilterError
 from lm_deluge.events import (
     Event,
     FinishReason,
@@ -92,6 +93,7 @@ class _Candidate(msgspec.Struct, gc=False, rename="camel"):
     index: int | None = None
     content: _Content | None = None
     finish_reason: str | None = None
+    finish_message: str | None = None
     logprobs_result: _Logprobs | None = None
     grounding_metadata: GroundingMetadata | None = None
     citation_metadata: CitationMetadata | None = None
@@ -112,6 +114,7 @@ class _Chunk(msgspec.Struct, gc=False, rename="camel"):
 
 
 _DECODER = TolerantDecoder(_Chunk)
+_decode_typed = _DECODER.decode_typed
 
 # https://ai.google.dev/api/generate-content#FinishReason and the SDK's types (google-genai 3.6).
 _FINISH_REASONS: dict[str, FinishReason] = {
@@ -137,19 +140,19 @@ _FINISH_REASONS: dict[str, FinishReason] = {
 _UNSPECIFIED = "FINISH_REASON_UNSPECIFIED"
 
 
-class GeminiPayload:
+class GeminiPayload(PayloadState):
     """The state machine of one response. A response that is not streamed is handled as a stream of one chunk."""
 
     def __init__(self, provider: str) -> None:
-        self.is_finished = False
-        self.ignored = 0
+        super().__init__()
         self.is_started = False
         self._provider = provider
         self._reason: str | None = None
+        self._details: dict[str, Any] | None = None
         self._calls = KeyedCalls()
         self._number = 0  # count of calls; also the key of the last call
         self._open: tuple[str, ArgumentsWriter] | None = None  # name and arguments of the unfinished call
-        self._citations = CitationCollector()
+        self._citations = CitationCollector(self)
         self._warnings: list[str] = []
 
     @property
@@ -160,6 +163,15 @@ class GeminiPayload:
     def handle_plain(self, payloads: list[bytes], events: list[Event]) -> None:
         """Handle the data of frames without a type, all from one read."""
         for data in payloads:
+            if not self.is_finished:
+                try:
+                    chunk = _decode_typed(data)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                    pass
+                else:
+                    if not chunk.error:
+                        self._add_chunk(chunk, events)
+                        continue
             self.handle(ServerSentEvent(data), events)
 
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
@@ -168,27 +180,19 @@ class GeminiPayload:
             self.ignored += 1
             return
         try:
-            chunk = _DECODER.decode(frame.data)
+            chunk = _DECODER.decode(frame.data, self)
         except NotJSONError:
             if frame.event != "error" and not self.is_complete:
                 raise not_json(frame) from None
             chunk = _Chunk(error=frame.text)
         if chunk is None:
-            self.ignored += 1
-        elif chunk.error or frame.event == "error":
+            return
+        if chunk.error or frame.event == "error":
             if not self.is_complete:
                 raise in_band_error(frame)
             self._warnings.append("error_after_finish")
         else:
             self._add_chunk(chunk, events)
-
-    def maybe_handle_tail(self, frame: ServerSentEvent, events: list[Event]) -> None:
-        """Handle an unterminated frame at the end of the body, if its data is complete JSON."""
-        try:
-            msgspec.json.decode(frame.text)
-            self.handle(frame, events)
-        except (ProtocolError, msgspec.DecodeError, RecursionError):
-            self.ignored += 1
 
     def finish(self, events: list[Event]) -> None:
         """Finish the response."""
@@ -198,7 +202,9 @@ class GeminiPayload:
             # Google requires apps to display these with a grounded answer: https://ai.google.dev/gemini-api/docs/google-search
             events.append(ProviderPart(self._provider, "search_suggestions", self._citations.search_suggestions))
         self.is_finished = True
-        events.append(ResponseFinished(self._finish_reason(), self._reason, tuple(self._warnings)))
+        reason = self._finish_reason()
+        warnings = (*self._warnings, *self.type_warnings())
+        events.append(ResponseFinished(reason, self._reason, warnings, self._details))
 
     def _finish_reason(self) -> FinishReason:
         reason = _FINISH_REASONS.get(self._reason or "")
@@ -207,8 +213,11 @@ class GeminiPayload:
         return "tool_calls" if reason in (None, "stop") and self._calls.has_calls else reason or "stop"
 
     def _add_chunk(self, chunk: _Chunk, events: list[Event]) -> None:
-        # Our requests ask for one candidate; others are ignored.
-        candidate = next((each for each in chunk.candidates or () if not each.index), None)
+        candidate = None
+        for each in chunk.candidates or ():
+            if not each.index:  # our requests ask for one candidate; others are ignored
+                candidate = each
+                break
         feedback = chunk.prompt_feedback
         if candidate is None and feedback is None and chunk.usage_metadata is None:
             self.ignored += 1
@@ -219,14 +228,13 @@ class GeminiPayload:
         if candidate is not None:
             self._add_candidate(candidate, events)
         if chunk.usage_metadata is not None:
-            add_usage(maybe_read_usage(chunk.usage_metadata), events)
+            add_usage(maybe_read_usage(chunk.usage_metadata, searches=len(self._citations.searches)), events)
         if feedback is not None and feedback.block_reason and candidate is None and not self.is_complete:
             raise _blocked(feedback)
 
     def _add_candidate(self, candidate: _Candidate, events: list[Event]) -> None:
-        logprobs = _read_logprobs(candidate.logprobs_result)
-        parts = (candidate.content.parts if candidate.content else None) or ()
-        for part in parts:
+        logprobs = _read_logprobs(candidate.logprobs_result) if candidate.logprobs_result is not None else ()
+        for part in (candidate.content.parts if candidate.content is not None else None) or ():
             if logprobs and part.text and not part.thought:
                 self._emit_text(part.text, events, logprobs)
                 logprobs = ()
@@ -241,13 +249,14 @@ class GeminiPayload:
             self._citations.add_grounding(candidate.grounding_metadata, events)
         if candidate.finish_reason and candidate.finish_reason != _UNSPECIFIED:
             self._reason = candidate.finish_reason
+            if candidate.finish_message:
+                self._details = {"finishMessage": candidate.finish_message}
 
     def _emit_text(self, text: str, events: list[Event], logprobs: tuple[TokenLogprob, ...] = ()) -> None:
         self._citations.add_text(text)
         events.append(TextDelta(text, logprobs))
 
     def _add_part(self, part: _Part, events: list[Event]) -> None:
-        blob = part.inline_data or part.file_data
         if part.text:
             if part.thought:
                 events.append(ReasoningDelta(part.text))
@@ -256,12 +265,19 @@ class GeminiPayload:
         elif part.function_call is not None:
             self._add_call(part.function_call, part, events)
             return
-        elif blob is not None:
-            self._add_blob(blob, part, events)
-        elif not self._add_opaque(part, events):
+        elif not self._add_data(part, events):
             self._keep_signed_part(part, events)
             return
-        self._emit_signature(part, events)
+        if part.thought_signature:
+            self._emit_signature(part, events)
+
+    def _add_data(self, part: _Part, events: list[Event]) -> bool:
+        """Handle media or opaque data; return whether the part has any."""
+        blob = part.inline_data or part.file_data
+        if blob is None:
+            return self._add_opaque(part, events)
+        self._add_blob(blob, part, events)
+        return True
 
     def _emit_signature(self, part: _Part, events: list[Event]) -> None:
         if part.thought_signature:
@@ -308,7 +324,7 @@ class GeminiPayload:
             self._calls.start(events, self._number, call.id or "", call.name)
             self._open = (call.name, ArgumentsWriter())
         self._emit_signature(part, events)
-        if call.args is not None and not self._calls.text(self._number):
+        if call.args is not None and not self._calls.has_text(self._number):
             self._calls.add(events, self._number, msgspec.json.encode(call.args).decode())
         elif self._open is not None:
             for piece in call.partial_args or ():
@@ -334,9 +350,7 @@ def _blocked(feedback: _Feedback) -> ContentFilterError:
     )
 
 
-def _read_logprobs(found: _Logprobs | None) -> tuple[TokenLogprob, ...]:
-    if found is None:
-        return ()
+def _read_logprobs(found: _Logprobs) -> tuple[TokenLogprob, ...]:
     tops = found.top_candidates or []
     chosen = found.chosen_candidates or []
     return tuple(

@@ -8,46 +8,54 @@ from __future__ import annotations
 
 from typing import Any
 
-from lm_deluge.adapters.token_counts import build_usage, read_count
+from lm_deluge.adapters.token_counts import read_count
 from lm_deluge.usage import Usage
 
 __all__ = ["maybe_read_usage"]
 
+_COUNTS = (
+    *("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount"),
+    "cachedContentTokenCount",
+)
+_DETAILS = ("promptTokensDetails", "cacheTokensDetails", "candidatesTokensDetails")
+
 
 def _sum_of(details: Any, modality: str) -> int | None:
     """Return the number of tokens of a modality, which has its own price, or None if there are none."""
-    counts = [
-        read_count(each.get("tokenCount"))
-        for each in (details if isinstance(details, list) else ())
-        if isinstance(each, dict) and each.get("modality") == modality
-    ]
-    return sum(count or 0 for count in counts) or None
+    count = 0
+    for each in details if isinstance(details, list) else ():
+        if isinstance(each, dict) and each.get("modality") == modality:
+            count += read_count(each.get("tokenCount")) or 0
+    return count or None
 
 
-def _plus(raw: dict[str, Any], *names: str) -> int | None:
-    counts = [count for name in names if (count := read_count(raw.get(name))) is not None]
-    return sum(counts) if counts else None
+def _plus(one: int | None, other: int | None) -> int | None:
+    return one if other is None else (one or 0) + other
 
 
-def maybe_read_usage(raw: dict[str, Any]) -> Usage | None:
+def maybe_read_usage(raw: dict[str, Any], *, searches: int = 0) -> Usage | None:
     """Return the `Usage`, or None for an object without counts: Vertex sends objects with only a traffic type.
 
     Google's JSON omits counts of 0, so objects are not merged: a field of an earlier object may be 0 now.
+
+    Args:
+        raw: The object.
+        searches: Number of the searches that Google made for the response so far, which it charges for.
     """
-    prompt_details = raw.get("promptTokensDetails")
-    answer_details = raw.get("candidatesTokensDetails")
-    sent = _plus(raw, "promptTokenCount", "toolUsePromptTokenCount")
-    output = _plus(raw, "candidatesTokenCount", "thoughtsTokenCount")
+    prompt, cache, answer = map(raw.get, _DETAILS)
+    sent, tools, output, thoughts, cached = map(read_count, map(raw.get, _COUNTS))
+    sent, output = _plus(sent, tools), _plus(output, thoughts)
     if sent is None and output is None:
         return None
-    return build_usage(
-        raw,
-        sent or 0,
-        output or 0,
-        cache_read_tokens=read_count(raw.get("cachedContentTokenCount")),
-        reasoning_tokens=read_count(raw.get("thoughtsTokenCount")),
-        input_audio_tokens=_sum_of(prompt_details, "AUDIO"),
-        cache_read_audio_tokens=_sum_of(raw.get("cacheTokensDetails"), "AUDIO"),
-        output_audio_tokens=_sum_of(answer_details, "AUDIO"),
-        output_image_tokens=_sum_of(answer_details, "IMAGE"),
+    return Usage(
+        raw=raw,
+        input_tokens=sent or 0,
+        output_tokens=output or 0,
+        cache_read_tokens=cached,
+        reasoning_tokens=thoughts,
+        input_audio_tokens=_sum_of(prompt, "AUDIO") if prompt else None,
+        cache_read_audio_tokens=_sum_of(cache, "AUDIO") if cache else None,
+        output_audio_tokens=_sum_of(answer, "AUDIO") if answer else None,
+        output_image_tokens=_sum_of(answer, "IMAGE") if answer else None,
+        tool_uses={"web_search": searches} if searches else {},
     )

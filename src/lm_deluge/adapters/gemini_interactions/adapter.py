@@ -6,6 +6,7 @@ https://ai.google.dev/gemini-api/docs/interactions
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
 
 from lm_deluge.adapters.adapter import Call
@@ -39,11 +40,8 @@ class GeminiInteractions:
 
     def decoder(self, call: Call) -> BodyDecoder:
         """Return a new decoder for the response to `call`, streamed or not."""
-        return BodyDecoder(
-            InteractionsPayload(call.provider.opaque_owner),
-            lambda body: self.parse_response(call, body),
-            max_event_bytes=call.max_event_bytes,
-        )
+        payload = InteractionsPayload(call.provider.opaque_owner)
+        return BodyDecoder(payload, partial(_read_document, payload), max_event_bytes=call.max_event_bytes)
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
         """Return the events of a response that is not streamed, the same as those of a stream with its steps.
@@ -53,21 +51,24 @@ class GeminiInteractions:
             TruncatedError: The interaction is not finished.
             APIError: The interaction is an error.
         """
-        try:
-            document = _DOCUMENT.decode(body)
-        except NotJSONError:
-            raise not_json(ServerSentEvent(body)) from None
-        payload = InteractionsPayload(call.provider.opaque_owner)
-        events: list[Event] = []
-        payload.read_interaction(check_document(document, body), events)
-        if not payload.is_finished:
-            raise TruncatedError(
-                "the interaction is not finished",
-                hint="Background interactions are not polled: remove background from extra_body.",
-                billed="maybe",
-            )
-        return events
+        return _read_document(InteractionsPayload(call.provider.opaque_owner), body)
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         """Return the exception for an HTTP error response."""
         return classify_status(status, headers, body)
+
+
+def _read_document(payload: InteractionsPayload, body: bytes) -> list[Event]:
+    try:
+        document = _DOCUMENT.decode(body, payload)
+    except NotJSONError:
+        raise not_json(ServerSentEvent(body)) from None
+    events: list[Event] = []
+    payload.read_interaction(check_document(document, body), events)
+    if not payload.is_finished:
+        raise TruncatedError(
+            "the interaction is not finished",
+            hint="Background interactions are not polled: remove background from extra_body.",
+            billed="maybe",
+        )
+    return events

@@ -11,6 +11,8 @@ from typing import Any
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.capabilities import cannot_place, cannot_take, check_capabilities, check_tool_choice
 from lm_deluge.adapters.gemini_generate.contents import INSTRUCTION_ROLES, leading_instructions
+from lm_deluge.adapters.openai_chat.json_schema import tool_schema
+from lm_deluge.adapters.text_files import with_inline_files
 from lm_deluge.errors import InvalidPromptError, UnsupportedParameterError
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.message import Message
@@ -56,9 +58,12 @@ def build_interaction_body(call: Call) -> JSON:
 
     Raises:
         UnsupportedParameterError: The model or the API cannot take a parameter or a part.
-        InvalidPromptError: The conversation has only system messages.
+        InvalidPromptError: The conversation has only system messages, or a tool call has no result.
     """
-    check_capabilities(call)
+    call = with_inline_files(call)  # documents are PDF only
+    # Steps of an earlier interaction that Google stored are not in the conversation.
+    is_stored = bool(call.extra_body.get("previous_interaction_id"))
+    check_capabilities(call, pairs=None if is_stored else "later")
     params = call.params
     for name in _UNSUPPORTED:
         if getattr(params, name) is not None:
@@ -83,7 +88,7 @@ def _tool(tool: Tool) -> JSON:
     fields: JSON = {"type": "function", "name": tool.name}
     if tool.description:
         fields["description"] = tool.description
-    return fields | ({"parameters": tool.parameters} if tool.parameters else {})
+    return fields | ({"parameters": tool_schema(tool)} if tool.parameters else {})
 
 
 def _response_format(call: Call) -> JSON | None:
@@ -177,7 +182,8 @@ def _tool_results(call: Call, message: Message, names: dict[str, str]) -> list[J
         if part.tool_call_id in names:  # calls of an earlier interaction stored by Google are not in the conversation
             step["name"] = names[part.tool_call_id]
         if part.media:
-            step["result"] = [{"type": "text", "text": part.content}, *(_content(each, "tool") for each in part.media)]
+            text = [{"type": "text", "text": part.content}] if part.content else []
+            step["result"] = [*text, *(_content(each, "tool") for each in part.media)]
         steps.append(step | ({"is_error": True} if part.is_error else {}))
     return steps
 

@@ -14,6 +14,7 @@ import msgspec
 from lm_deluge.adapters.body_decoder import in_band_error
 from lm_deluge.adapters.errors import classify_in_band
 from lm_deluge.adapters.gemini_generate.citations import CitationCollector
+from lm_deluge.adapters.snapshot import SNAPSHOT_DIFFERS, StreamedText, is_same_json, warn_once
 from lm_deluge.adapters.token_counts import build_usage, read_count
 from lm_deluge.adapters.typed_payload import Handlers, TypedPayload
 from lm_deluge.errors import ProtocolError
@@ -55,8 +56,20 @@ class _Event(msgspec.Struct, gc=False):
 
 _EVENT = TolerantDecoder(_Event)
 _MEDIA_TYPES = {"image": "image/*", "audio": "audio/*", "video": "video/*", "document": "application/octet-stream"}
-_COUNTED = ("input", "tool_use", "output", "thought", "cached")  # in fields such as `total_input_tokens`
+_COUNTED = tuple(f"total_{name}_tokens" for name in ("input", "tool_use", "output", "thought", "cached"))
 _UNFINISHED = ("in_progress", "queued")
+
+
+class _StreamedStep:
+    """A step as far as it is streamed, to be compared with the same step of the completed interaction."""
+
+    __slots__ = ("has_signature", "id", "kind", "text")
+
+    def __init__(self, step: JSON) -> None:
+        self.kind = step.get("type")
+        self.id = step.get("id")
+        self.text = StreamedText()  # of the output or the thought, or the arguments of a finished call
+        self.has_signature = False
 
 
 class InteractionsPayload(TypedPayload):
@@ -77,18 +90,17 @@ class InteractionsPayload(TypedPayload):
     def __init__(self, provider: str) -> None:
         super().__init__(provider)
         self._steps: dict[int, JSON] = {}  # unfinished steps by index
-        self._citations = CitationCollector()
+        self._pieces: dict[int, dict[str, list[str]]] = {}  # of the text fields of unfinished steps, to be joined
+        self._streamed: dict[int, _StreamedStep] = {}
+        self._citations = CitationCollector(self)
 
     def read_interaction(self, interaction: Interaction, events: list[Event]) -> None:
         """Handle a complete interaction."""
         self.start(events, interaction.id, interaction.model)
-        for index, step in enumerate(interaction.steps or ()):
-            if isinstance(step, dict):
-                self.start_step(_Event(index=index, step=step), events)
-                self.stop_step(_Event(index=index), events)
-            else:
-                self.ignored += 1
-        self.complete(_Event(interaction=interaction), events)
+        for index, step in enumerate(self.objects_of(interaction.steps or [])):
+            self.start_step(_Event(index=index, step=step), events)
+            self.stop_step(_Event(index=index), events)
+        self.complete(_Event(interaction=interaction), events, is_document=True)
 
     def on_created(self, event: _Event, events: list[Event]) -> None:
         """Handle the first event."""
@@ -106,24 +118,30 @@ class InteractionsPayload(TypedPayload):
         index, step = event.index or 0, dict(event.step or {})
         self._close(index, events)
         self._steps[index] = step
-        kind = _text(step.get("type"))
+        self._streamed[index] = _StreamedStep(step)
+        kind = self.text_of(step, "type")
         if kind == "function_call":
-            self.calls.start(events, index, _text(step.get("id")), _text(step.get("name")))
+            self.calls.start(events, index, self.text_of(step, "id"), self.text_of(step, "name"))
         elif kind == "thought":
-            for content in _list(step.pop("summary", None)):
-                self.add_summary({"content": content}, step, events)
+            for content in self.list_of(step, "summary"):
+                self._apply({"type": "thought_summary", "content": content}, step, events, index)
+            step.pop("summary", None)
         elif kind == "model_output":
-            for content in _list(step.pop("content", None)):
-                if isinstance(content, dict):
-                    self._apply(content, step, events, index)
+            for content in self.objects_of(self.list_of(step, "content")):
+                self._apply(content, step, events, index)
+            step.pop("content", None)
         self._count(event, events)
 
     def add_delta(self, event: _Event, events: list[Event]) -> None:
         """Handle a delta of a step."""
         index, delta = event.index or 0, event.delta
         if delta is not None:
-            self.start(events)
-            step = self._steps.setdefault(index, {"type": "model_output"})
+            if not self._is_started:
+                self.start(events)
+            step = self._steps.get(index)
+            if step is None:
+                step = self._steps[index] = {"type": "model_output"}
+                self._streamed[index] = _StreamedStep(step)
             self._apply(delta, step, events, index)
         self._count(event, events)
 
@@ -132,7 +150,7 @@ class InteractionsPayload(TypedPayload):
         self._close(event.index or 0, events)
         self._count(event, events)
 
-    def complete(self, event: _Event, events: list[Event]) -> None:
+    def complete(self, event: _Event, events: list[Event], *, is_document: bool = False) -> None:
         """Finish the response with the interaction's status, unless it still runs in the background.
 
         Raises:
@@ -140,13 +158,15 @@ class InteractionsPayload(TypedPayload):
         """
         interaction = event.interaction or Interaction()
         self._count(_Event(usage=interaction.usage), events)
-        failures = [*_list(interaction.errors), *([interaction.error] if interaction.error else [])]
+        failures = [*(interaction.errors or ()), *([interaction.error] if interaction.error else [])]
         if interaction.status == "failed" and failures:
             error = classify_in_band({"error": failures[0]})
             error.billed = "maybe"
             self.fail(error)
         if interaction.status and interaction.status not in _UNFINISHED:
             self.start(events, interaction.id, interaction.model)
+            if interaction.steps and not is_document:
+                self._reconcile(interaction.steps, events)
             self.reason = interaction.status
             self.end(events)
 
@@ -156,48 +176,135 @@ class InteractionsPayload(TypedPayload):
             self._close(index, events)
         super().end(events)
 
+    def _reconcile(self, steps: list[Any], events: list[Event]) -> None:
+        """Compare the steps of the completed interaction with the streamed ones. Google leaves them out."""
+        new = 1 + max(self._streamed, default=-1)
+        for position, step in enumerate(self.objects_of(steps)):
+            index = self._streamed_index(position, step)
+            if index is None:
+                index, new = new, new + 1
+                self.start_step(_Event(index=index, step=step), events)
+            elif step.get("type") in _SNAPSHOTS:
+                self._end_text(index, step, events)
+            elif step.get("type") == "function_call":
+                self._end_arguments(index, step, events)
+
+    def _streamed_index(self, position: int, step: JSON) -> int | None:
+        kind, step_id = step.get("type"), step.get("id")
+        with_id = (
+            index for index, each in self._streamed.items() if step_id and (each.id, each.kind) == (step_id, kind)
+        )
+        at_index = self._streamed.get(position)
+        is_same = at_index is not None and at_index.kind == kind and (not at_index.id or at_index.id == step_id)
+        return next(with_id, position if is_same else None)
+
+    def _end_text(self, index: int, step: JSON, events: list[Event]) -> None:
+        kind, streamed = step["type"], self._streamed[index]
+        field, event = _SNAPSHOTS[kind]
+        found = self.objects_of(self.list_of(step, field))
+        parts = [part for part in found if part.get("type", "text") == "text"]
+        rest = streamed.text.rest_of("".join([self.text_of(part, "text") for part in parts]))
+        if rest is None:
+            warn_once(self.warnings, SNAPSHOT_DIFFERS)
+        elif rest:
+            streamed.text.add(rest)
+            if kind == "model_output":
+                self._citations.add_text(rest)
+            events.append(event(rest))
+        for part in parts:
+            self.add_annotations(part, index, events)
+        if step.get("signature") and not streamed.has_signature and index not in self._steps:
+            streamed.has_signature = True
+            events.append(ProviderPart(self.provider, "thought_signature", step["signature"]))
+
+    def _end_arguments(self, index: int, step: JSON, events: list[Event]) -> None:
+        arguments = step.get("arguments")
+        whole = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments or {}).decode()
+        is_open = self.calls.is_open(index)
+        text = self.calls.text(index) if is_open else str(self._streamed[index].text)
+        if not text and is_open:
+            self._steps[index]["arguments"] = arguments
+        elif is_open and whole.startswith(text):
+            self.calls.add(events, index, whole[len(text) :])
+        elif arguments and not is_same_json(text or "{}", whole):
+            warn_once(self.warnings, SNAPSHOT_DIFFERS)
+
     def _apply(self, delta: JSON, step: JSON, events: list[Event], index: int) -> None:
-        kind = _text(delta.get("type"))
+        before = len(events)
+        self._add_any(delta, step, events, index)
+        for position in range(before, len(events)):
+            event = events[position]
+            if type(event) in (TextDelta, ReasoningDelta):
+                self._streamed[index].text.add(event.text)  # type: ignore[union-attr]
+
+    def _add_any(self, delta: JSON, step: JSON, events: list[Event], index: int) -> None:
+        kind = delta.get("type")
         if kind == "text":
             self._add_text(delta, events)
         elif kind == "arguments_delta":
-            self.calls.add(events, index, _text(delta.get("arguments")))
-        elif kind in _DELTAS:
-            _DELTAS[kind](self, delta, step, events)
+            self.calls.add(events, index, self.text_of(delta, "arguments"))
+        elif isinstance(kind, str) and kind in _DELTAS:
+            _DELTAS[kind](self, delta, index, events)
         elif step.get("type") not in ("model_output", "thought", "function_call"):
-            _merge(step, delta)
+            self._merge(index, step, delta)
         else:
             self.ignored += 1
 
     def _add_text(self, delta: JSON, events: list[Event]) -> None:
-        text = delta.get("text")
-        if isinstance(text, str) and text:
+        text = self.text_of(delta, "text")
+        if text:
             self._citations.add_text(text)
             events.append(TextDelta(text))
         if "annotations" in delta:
-            self.add_annotations(delta, {}, events)
+            self.add_annotations(delta, 0, events)
 
-    def add_annotations(self, delta: JSON, step: JSON, events: list[Event]) -> None:
+    def add_annotations(self, delta: JSON, index: int, events: list[Event]) -> None:
         """Handle a delta with annotations."""
-        for annotation in _list(delta.get("annotations")):
+        for annotation in self.list_of(delta, "annotations"):
             self._citations.add_annotation(annotation, events)
 
-    def add_summary(self, delta: JSON, step: JSON, events: list[Event]) -> None:
+    def add_summary(self, delta: JSON, index: int, events: list[Event]) -> None:
         """Handle a delta with a thought summary."""
         content = delta.get("content")
-        text = content.get("text") if isinstance(content, dict) else None
-        if isinstance(text, str) and text:
+        if not isinstance(content, dict):
+            self.skip_value(content)
+            return
+        text = self.text_of(content, "text")
+        if text:
             events.append(ReasoningDelta(text))
 
-    def add_signature(self, delta: JSON, step: JSON, events: list[Event]) -> None:
+    def add_signature(self, delta: JSON, index: int, events: list[Event]) -> None:
         """Append to the signature of a thought; the API also sends empty signatures."""
-        step["signature"] = _text(step.get("signature")) + _text(delta.get("signature"))
+        self._append(index, "signature", self.text_of(delta, "signature"))
 
-    def add_media(self, delta: JSON, step: JSON, events: list[Event]) -> None:
+    def _append(self, index: int, name: str, text: str) -> None:
+        """Append to a text field of a step. The pieces are joined once, at the end of the step."""
+        fields = self._pieces.setdefault(index, {})
+        if name not in fields:
+            fields[name] = [self.text_of(self._steps[index], name)]
+        fields[name].append(text)
+
+    def _merge(self, index: int, step: JSON, delta: JSON) -> None:
+        """Merge a delta of a server tool into its step: strings and lists are appended, objects merged."""
+        for name, value in delta.items():
+            known = step.get(name)
+            if name == "type":
+                continue
+            if isinstance(known, str) and isinstance(value, str):
+                self._append(index, name, value)
+            elif isinstance(known, list) and isinstance(value, list):
+                known += value
+            elif isinstance(known, dict) and isinstance(value, dict):
+                known |= value
+            else:
+                self._pieces.get(index, {}).pop(name, None)
+                step[name] = value
+
+    def add_media(self, delta: JSON, index: int, events: list[Event]) -> None:
         """Handle a generated image, audio, video or document."""
-        data, uri = _text(delta.get("data")), _text(delta.get("uri"))
+        data, uri = self.text_of(delta, "data"), self.text_of(delta, "uri")
         if data or uri:
-            media_type = _text(delta.get("mime_type")) or _MEDIA_TYPES[delta["type"]]
+            media_type = self.text_of(delta, "mime_type") or _MEDIA_TYPES[delta["type"]]
             events.append(MediaDelta(media_type, data, uri or None))
 
     def _close(self, index: int, events: list[Event]) -> None:
@@ -205,22 +312,26 @@ class InteractionsPayload(TypedPayload):
         step = self._steps.pop(index, None)
         if step is None:
             return
-        kind = _text(step.get("type"))
+        step |= {name: "".join(pieces) for name, pieces in self._pieces.pop(index, {}).items()}
+        kind = step.get("type") if isinstance(step.get("type"), str) else ""
         if kind == "function_call":
             arguments = step.get("arguments")
-            if arguments and not self.calls.text(index):
+            if arguments and not self.calls.has_text(index):
                 text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
                 self.calls.add(events, index, text)
+            self._streamed[index].text.add(self.calls.text(index))
             self.calls.finish(events, index)
         elif kind in ("thought", "model_output"):
             if step.get("signature"):
+                self._streamed[index].has_signature = True
                 events.append(ProviderPart(self.provider, "thought_signature", step["signature"]))
         elif isinstance(kind, str):
             events.append(ProviderPart(self.provider, kind, step))
 
     def _count(self, event: _Event, events: list[Event]) -> None:
-        metadata = event.metadata or _Metadata()
-        raw = event.usage or metadata.total_usage or metadata.usage
+        raw = event.usage
+        if not raw and event.metadata is not None:
+            raw = event.metadata.total_usage or event.metadata.usage
         usage = None if raw is None else _read_usage(raw)
         if usage is not None:
             self.start(events)
@@ -242,11 +353,17 @@ class _Failure(msgspec.Struct, gc=False):
     message: Any = None
 
 
-_DELTAS: dict[Any, Callable[[InteractionsPayload, JSON, JSON, list[Event]], None]] = {
+_DELTAS: dict[Any, Callable[[InteractionsPayload, JSON, int, list[Event]], None]] = {
     "thought_summary": InteractionsPayload.add_summary,
     "thought_signature": InteractionsPayload.add_signature,
     "text_annotation_delta": InteractionsPayload.add_annotations,
     **dict.fromkeys(_MEDIA_TYPES, InteractionsPayload.add_media),
+}
+
+# Fields with the whole text of a step, and the event for it.
+_SNAPSHOTS: dict[Any, tuple[str, Callable[[str], Event]]] = {
+    "model_output": ("content", TextDelta),
+    "thought": ("summary", ReasoningDelta),
 }
 
 InteractionsPayload.handlers = {
@@ -277,38 +394,16 @@ def check_document(interaction: Interaction | None, body: bytes) -> Interaction:
 
 
 def _read_usage(raw: JSON) -> Usage | None:
-    counts = {name: read_count(raw.get(f"total_{name}_tokens")) for name in _COUNTED}
+    sent, tools, output, thoughts, cached = map(read_count, map(raw.get, _COUNTED))
     return build_usage(
         raw,
-        _plus(counts["input"], counts["tool_use"]),
-        _plus(counts["output"], counts["thought"]),
+        _plus(sent, tools),
+        _plus(output, thoughts),
         raw.get("total_tokens"),
-        cache_read_tokens=counts["cached"],
-        reasoning_tokens=counts["thought"],
+        cache_read_tokens=cached,
+        reasoning_tokens=thoughts,
     )
 
 
 def _plus(one: int | None, other: int | None) -> int | None:
     return None if one is None and other is None else (one or 0) + (other or 0)
-
-
-def _merge(step: JSON, delta: JSON) -> None:
-    """Merge a delta of a server tool into its step: strings and lists are appended, objects merged."""
-    for name, value in delta.items():
-        known = step.get(name)
-        if name == "type":
-            continue
-        if (isinstance(known, str) and isinstance(value, str)) or (isinstance(known, list) and isinstance(value, list)):
-            step[name] = known + value  # type: ignore[operator]
-        elif isinstance(known, dict) and isinstance(value, dict):
-            step[name] = {**known, **value}
-        else:
-            step[name] = value
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []

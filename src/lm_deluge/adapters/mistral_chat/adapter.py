@@ -6,6 +6,7 @@ https://docs.mistral.ai/api/#tag/chat
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
 
 from lm_deluge.adapters.adapter import Call
@@ -36,24 +37,24 @@ class MistralChat:
 
     def decoder(self, call: Call) -> BodyDecoder:
         """Return a new decoder for the response to `call`, streamed or plain."""
-        return BodyDecoder(
-            MistralPayload(call.provider.opaque_owner),
-            lambda body: self.parse_response(call, body),
-            max_event_bytes=call.max_event_bytes,
-        )
+        payload = MistralPayload(call.provider.opaque_owner)
+        return BodyDecoder(payload, partial(_read_document, payload), max_event_bytes=call.max_event_bytes)
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
         """Return the events of a plain response, parsed as a stream of one chunk whose delta is the message."""
-        payload = MistralPayload(call.provider.opaque_owner)
-        events: list[Event] = []
-        payload.handle(ServerSentEvent(body), events)
-        if not payload.is_complete:
-            raise ProtocolError(
-                "the answer is JSON, but not a chat completion", reason="order", excerpt=body, billed="maybe"
-            )
-        payload.finish_document(events)
-        return events
+        return _read_document(MistralPayload(call.provider.opaque_owner), body)
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         """Return the error of a response whose status is not a success."""
         return classify_status(status, headers, body)
+
+
+def _read_document(payload: MistralPayload, body: bytes) -> list[Event]:
+    events: list[Event] = []
+    payload.handle(ServerSentEvent(body), events)
+    if not payload.is_complete:
+        raise ProtocolError(
+            "the answer is JSON, but not a chat completion", reason="order", excerpt=body, billed="maybe"
+        )
+    payload.finish_document(events)
+    return events

@@ -13,7 +13,7 @@ import string
 from typing import Any
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.capabilities import cannot_place, cannot_take, check_capabilities
+from lm_deluge.adapters.capabilities import cannot_place, cannot_take, check_capabilities, result_text
 from lm_deluge.adapters.openai_chat.request import (
     CHAT_CONTENT,
     ContentTable,
@@ -26,6 +26,7 @@ from lm_deluge.adapters.openai_chat.request import (
     tool_choice_field,
     tool_fields,
 )
+from lm_deluge.adapters.text_files import with_inline_files
 from lm_deluge.errors import InvalidPromptError
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import (
@@ -58,10 +59,12 @@ def build_body(call: Call) -> JSON:
 
     Raises:
         UnsupportedParameterError: The model or the API does not support a parameter or a part.
-        InvalidPromptError: Media are referred to in a form that the API does not accept.
+        InvalidPromptError: Media are referred to in a form that the API does not accept, or a tool call has no
+            result.
     """
-    check_capabilities(call)
-    body: JSON = {"model": call.model.name, "messages": build_messages(call, _MESSAGES)}
+    call = with_inline_files(call)
+    check_capabilities(call, pairs="next_message")
+    body: JSON = {"model": call.model.name, "messages": build_messages(call, _MESSAGES, results_have_media=True)}
     if body["messages"] and body["messages"][-1]["role"] == "assistant":
         # Without `prefix` the API rejects a final assistant message: 400, "Expected last role User or Tool".
         body["messages"][-1]["prefix"] = True
@@ -151,12 +154,11 @@ def _tool_results(call: Call, message: Message) -> list[JSON]:
     for part in message.parts:
         if not isinstance(part, ToolResultPart):
             raise cannot_place(part, "tool")
-        content: str | list[JSON] = part.content
+        text = result_text(part)
+        content: str | list[JSON] = text
         if part.media:
-            content = [
-                {"type": "text", "text": part.content},
-                *(_CONTENT[type(each)](call, each) for each in part.media),
-            ]
+            content = [{"type": "text", "text": text}] if text else []
+            content += [_CONTENT[type(each)](call, each) for each in part.media]
         result: JSON = {"role": "tool", "tool_call_id": valid_call_id(part.tool_call_id), "content": content}
         results.append(result if message.name is None else {**result, "name": message.name})
     return results

@@ -7,7 +7,7 @@ from typing import Any
 
 from lm_deluge.adapters.mistral_chat.request import SIGNATURE
 from lm_deluge.adapters.openai_chat.stream import ChatPayload
-from lm_deluge.events import Citation, Event, MediaDelta, ProviderPart
+from lm_deluge.events import Citation, Event, MediaDelta, ProviderPart, TextDelta
 
 __all__ = ["MistralPayload"]
 
@@ -24,6 +24,10 @@ class MistralPayload(ChatPayload):
     def add_piece(self, piece: Any, events: list[Event]) -> None:
         """Decode a typed piece of content."""
         kind = piece.get("type") if isinstance(piece, dict) else None
+        if kind == "text" and isinstance(piece.get("text"), str) and "thinking" not in piece:  # nearly all pieces
+            if piece["text"]:
+                events.append(TextDelta(piece["text"]))
+            return
         special = _SPECIAL.get(kind) if isinstance(kind, str) else None
         if special is not None:
             special(self, piece, events)
@@ -57,7 +61,7 @@ class MistralPayload(ChatPayload):
         image = piece.get("image_url")
         url = image.get("url") if isinstance(image, dict) else image
         if not isinstance(url, str) or not url:
-            self.ignored += 1
+            self.skip_value(url)
             return
         head, comma, data = url.partition(";base64,")
         is_inline = bool(comma) and head.startswith("data:")

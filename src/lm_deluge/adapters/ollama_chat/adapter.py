@@ -6,6 +6,7 @@ https://docs.ollama.com/api/chat
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import ClassVar
 
 from lm_deluge.adapters.adapter import Call
@@ -40,9 +41,10 @@ class OllamaChat:
 
     def decoder(self, call: Call) -> BodyDecoder:
         """Return a new decoder for the response to `call`, streamed or plain."""
+        payload = OllamaPayload()
         return BodyDecoder(
-            OllamaPayload(),
-            lambda body: self.parse_response(call, body),
+            payload,
+            partial(_read_document, payload),
             max_event_bytes=call.max_event_bytes,
             # A plain response is one document, which a proxy may have formatted over several lines.
             framing=NDJSONDecoder if call.is_streamed else SSEDecoder,
@@ -50,15 +52,18 @@ class OllamaChat:
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
         """Return the events of a plain response, parsed as a stream of one line."""
-        payload = OllamaPayload()
-        events: list[Event] = []
-        payload.handle(ServerSentEvent(body), events)
-        if not payload.is_finished:
-            raise ProtocolError(
-                "the answer is JSON, but not a finished chat response", reason="order", excerpt=body, billed="maybe"
-            )
-        return events
+        return _read_document(OllamaPayload(), body)
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         """Return the error of a response whose status is not a success."""
         return classify_status(status, headers, body)
+
+
+def _read_document(payload: OllamaPayload, body: bytes) -> list[Event]:
+    events: list[Event] = []
+    payload.handle(ServerSentEvent(body), events)
+    if not payload.is_finished:
+        raise ProtocolError(
+            "the answer is JSON, but not a finished chat response", reason="order", excerpt=body, billed="maybe"
+        )
+    return events

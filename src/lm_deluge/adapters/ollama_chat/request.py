@@ -12,8 +12,15 @@ from typing import Any
 import msgspec
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.capabilities import cannot_place, cannot_take, check_capabilities, check_tool_choice
+from lm_deluge.adapters.capabilities import (
+    cannot_place,
+    cannot_take,
+    check_capabilities,
+    check_tool_choice,
+    result_text,
+)
 from lm_deluge.adapters.openai_chat.request import tool_fields
+from lm_deluge.adapters.text_files import with_inline_files
 from lm_deluge.adapters.tool_call_fragments import parse_arguments
 from lm_deluge.config import SamplingParams
 from lm_deluge.prompt.message import Message
@@ -48,6 +55,7 @@ def build_body(call: Call) -> JSON:
     Raises:
         UnsupportedParameterError: The model or the API does not support a parameter or a part.
     """
+    call = with_inline_files(call)
     check_capabilities(call)
     params = call.params
     for name in ("parallel_tool_calls", "service_tier", "verbosity"):
@@ -159,7 +167,7 @@ def _tool_results(call: Call, message: Message, names: Mapping[str, str]) -> lis
     for part in message.parts:
         if not isinstance(part, ToolResultPart):
             raise cannot_place(part, "tool")
-        result: JSON = {"role": "tool", "content": part.content, "tool_call_id": part.tool_call_id}
+        result: JSON = {"role": "tool", "content": result_text(part), "tool_call_id": part.tool_call_id}
         name = message.name or names.get(part.tool_call_id)
         if name is not None:
             result["tool_name"] = name

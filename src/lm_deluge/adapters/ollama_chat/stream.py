@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from lm_deluge.adapters.body_decoder import in_band_error, not_json
+from lm_deluge.adapters.payload_state import PayloadState
 from lm_deluge.adapters.token_counts import add_usage, build_usage, read_count
 from lm_deluge.adapters.tool_call_fragments import KeyedCalls
-from lm_deluge.errors import ProtocolError
 from lm_deluge.events import (
     Event,
     FinishReason,
@@ -71,16 +71,22 @@ _COUNTED = (
     "eval_duration",
 )
 
-# `load` and `unload` answer a request without messages.
-_FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length", "load": "stop", "unload": "stop"}
+# `load` and `unload` answer a request without messages. `tool_calls` is of servers that imitate Ollama, which itself
+# sends `stop` after tool calls.
+_FINISH_REASONS: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "load": "stop",
+    "unload": "stop",
+}
 
 
-class OllamaPayload:
+class OllamaPayload(PayloadState):
     """State machine for one stream of lines. The line with `done` is the terminal event."""
 
     def __init__(self) -> None:
-        self.is_finished = False
-        self.ignored = 0
+        super().__init__()
         self._is_started = False
         self._calls = KeyedCalls()
 
@@ -100,23 +106,14 @@ class OllamaPayload:
             self.ignored += 1
             return
         try:
-            line = _DECODER.decode(frame.data)
+            line = _DECODER.decode(frame.data, self)
         except NotJSONError:
             raise not_json(frame) from None
         if line is None:
-            self.ignored += 1
-        elif line.error:
+            return
+        if line.error:
             raise in_band_error(frame)
-        else:
-            self._add_line(line, events)
-
-    def maybe_handle_tail(self, frame: ServerSentEvent, events: list[Event]) -> None:
-        """Decode the unterminated last line if it is complete JSON; else count it as ignored."""
-        try:
-            msgspec.json.decode(frame.text)
-            self.handle(frame, events)
-        except (ProtocolError, msgspec.DecodeError, RecursionError):
-            self.ignored += 1
+        self._add_line(line, events)
 
     def finish(self, events: list[Event]) -> None:
         """Do nothing: the line with `done` has closed the response."""
@@ -167,7 +164,7 @@ class OllamaPayload:
         if reason in (None, "stop"):
             # Ollama has no finish reason for tool calls.
             reason = "tool_calls" if self._calls.has_calls else "stop"
-        events.append(ResponseFinished(reason, line.done_reason or None, tuple(warnings)))
+        events.append(ResponseFinished(reason, line.done_reason or None, (*warnings, *self.type_warnings())))
 
 
 def _image_type(data: str) -> str:

@@ -38,16 +38,13 @@ class OpenAIChat:
 
     def decoder(self, call: Call) -> Decoder:
         """Return a new decoder for the response to `call`, streamed or plain."""
-        decoder = BodyDecoder(
-            ChatPayload(call.provider.id),
-            partial(_parse_document, call),
-            max_event_bytes=call.max_event_bytes,
-        )
+        payload = ChatPayload(call.provider.id)
+        decoder = BodyDecoder(payload, partial(_parse_document, payload), max_event_bytes=call.max_event_bytes)
         return TaggedDecoder(decoder) if has_think_tags(call) else decoder
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
         """Return the events of a plain response."""
-        events = _parse_document(call, body)
+        events = _parse_document(ChatPayload(call.provider.id), body)
         return TagSplitter().split(events) if has_think_tags(call) else events
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
@@ -61,9 +58,8 @@ def has_think_tags(call: Call) -> bool:
     return call.provider.quirks.think_tags if of_model is None else of_model
 
 
-def _parse_document(call: Call, body: bytes) -> list[Event]:
+def _parse_document(payload: ChatPayload, body: bytes) -> list[Event]:
     """Parse a plain response as a stream of one chunk whose delta is the message."""
-    payload = ChatPayload(call.provider.id)
     events: list[Event] = []
     payload.handle(ServerSentEvent(body), events)
     if not payload.is_complete:

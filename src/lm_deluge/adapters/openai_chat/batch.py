@@ -128,6 +128,7 @@ class OpenAIBatch:
             phase=_PHASES.get(batch.status, "in_progress"),
             results=tuple(file for file in files if file),
             error=_refusal(batch) if batch.status == "failed" else None,
+            is_complete=_has_all_files(batch, counts),
             finished=None if counts.total is None else counts.completed + counts.failed,
             total=counts.total,
         )
@@ -197,6 +198,19 @@ def _build_upload(call: Call, items: Items, batch: str) -> HttpRequest:
     request = build_side_request(call, method="POST", path="/files", headers=headers)
     pieces = items.framed(prefix.encode(), f"\r\n--{boundary}--\r\n".encode())
     return msgspec.structs.replace(request, pieces=pieces)
+
+
+def _has_all_files(batch: _Batch, counts: _Counts) -> bool:
+    """Whether a batch that is over names the files of its results.
+
+    A completed batch may have none yet: https://github.com/openai/openai-cookbook/issues/1564 (2024-11). Requests that
+    failed may be in the only file, whatever its name.
+    """
+    if batch.status == "failed":
+        return True
+    if batch.output_file_id or batch.error_file_id:
+        return bool(batch.output_file_id) or not counts.completed
+    return counts.total == 0 or (batch.status != "completed" and not counts.completed and not counts.failed)
 
 
 def _refusal(batch: _Batch) -> APIError:

@@ -6,21 +6,32 @@ from collections.abc import Callable
 from typing import Any
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.capabilities import cannot_take
+from lm_deluge.adapters.capabilities import cannot_take, is_reasoning
+from lm_deluge.adapters.gemini_generate.signatures import NO_SIGNATURE, is_older_gemini
+from lm_deluge.errors import UnsupportedParameterError
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import ReasoningPart
 
-__all__ = ["apply_quirks", "check_quirks", "reasoning_fields"]
+__all__ = ["apply_quirks", "check_quirks", "reasoning_fields", "sign_foreign_calls"]
 
 JSON = dict[str, Any]
 
+_GOOGLE = "google"  # the owner of Gemini's opaque data at all hosts
+
 
 def check_quirks(call: Call) -> None:
-    """Check the call against the parameters in `quirks.rejects`, which the host is known to refuse.
+    """Check the call against what the host is known to refuse, in `quirks.rejects` and for models that reason.
 
     Raises:
         UnsupportedParameterError: The call has such a parameter; the error names it.
     """
+    if not call.provider.quirks.forces_tools_while_reasoning and is_reasoning(call):
+        if call.params.tool_choice not in (None, "auto", "none"):
+            raise UnsupportedParameterError(
+                f"{call.model.id} takes no tool_choice={call.params.tool_choice!r} while it reasons",
+                parameter="tool_choice",
+                hint="Set reasoning_effort to 'none', or tool_choice to 'auto'.",
+            )
     if not call.provider.quirks.rejects:
         return
     present = {
@@ -42,10 +53,24 @@ def reasoning_fields(call: Call, message: Message) -> JSON:
     field = call.provider.quirks.reasoning_field
     text = "".join(part.text for part in message.parts if isinstance(part, ReasoningPart)) if field else ""
     if not text:
-        return {}
+        return {field: ""} if call.provider.quirks.reasoning_required and message.tool_calls else {}
     if field == "content":
         return {"content": f"<think>{text}</think>{message.completion}"}
     return {field: text}
+
+
+def sign_foreign_calls(call: Call, messages: list[JSON]) -> None:
+    """Add Google's signature for calls of other models to the calls of the current turn, at its OpenAI-compatible host.
+
+    https://ai.google.dev/gemini-api/docs/thought-signatures (read 2026-11): the first call of each message needs one.
+    """
+    if call.provider.opaque_owner != _GOOGLE or is_older_gemini(call.model.name):
+        return
+    for message in reversed(messages):
+        if message["role"] == "user":
+            return
+        for first in message.get("tool_calls", ())[:1]:
+            first.setdefault("extra_content", {"google": {"thought_signature": NO_SIGNATURE}})
 
 
 def apply_quirks(call: Call, body: JSON) -> None:

@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 import msgspec
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.capabilities import cannot_place, cannot_take, check_capabilities, check_tool_choice
-from lm_deluge.adapters.openai_chat.json_schema import is_strict
-from lm_deluge.adapters.openai_chat.quirks import apply_quirks, check_quirks, reasoning_fields
+from lm_deluge.adapters.capabilities import cannot_place, check_capabilities, check_tool_choice, result_text
+from lm_deluge.adapters.openai_chat.json_schema import is_strict, tool_schema
+from lm_deluge.adapters.openai_chat.quirks import apply_quirks, check_quirks, reasoning_fields, sign_foreign_calls
+from lm_deluge.adapters.text_files import with_inline_files
 from lm_deluge.config import SamplingParams
 from lm_deluge.errors import InvalidPromptError, UnsupportedParameterError
 from lm_deluge.prompt.message import Message
@@ -55,13 +56,15 @@ def build_chat_body(call: Call) -> JSON:
 
     Raises:
         UnsupportedParameterError: The model or the API does not support a parameter or a part.
-        InvalidPromptError: Media are referred to in a form that the API does not accept.
+        InvalidPromptError: Media are referred to in a form that the API does not accept, or a tool call has no
+            result.
     """
-    check_capabilities(call)
+    call = with_inline_files(call)  # the API takes PDF only: https://platform.openai.com/docs/guides/pdf-files
+    check_capabilities(call, pairs="next_message")
     quirks = call.provider.quirks
-    if quirks.rejects:
-        check_quirks(call)
+    check_quirks(call)
     body: JSON = {"model": call.model.name, "messages": build_messages(call)}
+    sign_foreign_calls(call, body["messages"])
     if call.is_streamed:
         body["stream"] = True
         if quirks.usage_option:
@@ -106,7 +109,7 @@ def tool_fields(call: Call) -> list[JSON]:
 
 
 def _tool(tool: Tool) -> JSON:
-    function: JSON = {"name": tool.name, "parameters": tool.parameters or {"type": "object", "properties": {}}}
+    function: JSON = {"name": tool.name, "parameters": tool_schema(tool)}
     if tool.description:
         function["description"] = tool.description
     if tool.strict is not None:
@@ -137,12 +140,34 @@ def _json_schema(schema: JSON) -> JSON:
     }
 
 
-def build_messages(call: Call, builders: MessageTable | None = None) -> list[JSON]:
-    """Return the conversation as the API's messages; `builders` replaces `CHAT_MESSAGES`."""
+def build_messages(call: Call, builders: MessageTable | None = None, *, results_have_media: bool = False) -> list[JSON]:
+    """Return the conversation as the API's messages.
+
+    Args:
+        call: The call.
+        builders: Replaces `CHAT_MESSAGES`.
+        results_have_media: Whether the API takes media in the results of tools; otherwise the media are sent in a user
+            message after all results of the turn, because nothing may stand between results.
+    """
+    table = builders or CHAT_MESSAGES
     messages: list[JSON] = []
+    media: list[Part] = []
     for message in call.conversation:
-        messages.extend((builders or CHAT_MESSAGES)[message.role](call, message))
-    return messages
+        if media and message.role != "tool":
+            messages += table["user"](call, Message("user", tuple(media)))
+            media = []
+        messages.extend(table[message.role](call, message))
+        if message.role == "tool" and not results_have_media:
+            media += _media_of_results(message)
+    return messages + (table["user"](call, Message("user", tuple(media))) if media else [])
+
+
+def _media_of_results(message: Message) -> list[Part]:
+    parts: list[Part] = []
+    for part in message.parts:
+        if isinstance(part, ToolResultPart) and part.media:
+            parts += [TextPart(f"Media of the result of tool call {part.tool_call_id}:"), *part.media]
+    return parts
 
 
 def _plain(call: Call, message: Message) -> list[JSON]:
@@ -218,9 +243,7 @@ def _tool_results(call: Call, message: Message) -> list[JSON]:
     for part in message.parts:
         if not isinstance(part, ToolResultPart):
             raise cannot_place(part, "tool")
-        if part.media:
-            raise cannot_take(call, "media in a tool result", hint="Put it into a user message after it.")
-        results.append({"role": "tool", "tool_call_id": part.tool_call_id, "content": part.content})
+        results.append({"role": "tool", "tool_call_id": part.tool_call_id, "content": result_text(part)})
     return results
 
 

@@ -9,7 +9,9 @@ import msgspec
 from lm_deluge.adapters.body_decoder import in_band_error, not_json
 from lm_deluge.adapters.errors import classify_in_band
 from lm_deluge.adapters.openai_chat.reasoning_details import ReasoningDetails
-from lm_deluge.adapters.openai_chat.usage import merge_usage, read_usage
+from lm_deluge.adapters.openai_chat.usage import read_usage
+from lm_deluge.adapters.payload_state import PayloadState
+from lm_deluge.adapters.raw_usage import merge_usage
 from lm_deluge.adapters.token_counts import add_usage
 from lm_deluge.adapters.tool_call_fragments import ToolCallAssembler
 from lm_deluge.errors import ProtocolError
@@ -128,23 +130,28 @@ class _PlainChoice(msgspec.Struct, gc=False):
     delta: _PlainDelta
     index: Literal[0] = 0
     finish_reason: None = None
+    stop_reason: None = None  # Mistral's name of it at Bedrock
     logprobs: None = None
     usage: None = None
 
 
 class _PlainChunk(msgspec.Struct, gc=False):
-    """A chunk with text only: decoding fails if any other field has a value.
+    """A chunk with text, and at most usage and sources beside it: decoding fails if any other field has a value.
 
     Fast path: nearly all chunks are of this kind, and msgspec checks them without Python code.
     """
 
     choices: tuple[_PlainChoice]
-    usage: None = None
+    id: str | None = None  # read to notice a wrong type, as the other path does
+    model: str | None = None
+    object: str | None = None
+    usage: dict[str, Any] | None = None
     x_groq: None = None
     error: None = None
     detail: None = None
-    citations: None = None
-    search_results: None = None
+    citations: list[Any] | None = None
+    search_results: list[Any] | None = None
+    service_tier: str | None = None
 
 
 _decode_plain = msgspec.json.Decoder(_PlainChunk).decode
@@ -168,7 +175,7 @@ _FINISH_REASONS: dict[str, FinishReason] = {
 _FAILURES = {"error", "insufficient_system_resource", "abort", "cancelled"}
 
 
-class ChatPayload:
+class ChatPayload(PayloadState):
     """State machine for one stream of chunks.
 
     The response is complete after the finish reason of the first candidate, or the end mark `[DONE]`. It is finished
@@ -176,8 +183,7 @@ class ChatPayload:
     """
 
     def __init__(self, provider: str) -> None:
-        self.is_finished = False
-        self.ignored = 0
+        super().__init__()
         self._provider = provider
         self._is_started = False
         self._reason: str | None = None
@@ -188,6 +194,7 @@ class ChatPayload:
         self._calls: ToolCallAssembler | None = None
         self._details: ReasoningDetails | None = None
         self._sources: set[str] | None = None
+        self._last_sources: list[Any] | None = None
         self._has_refusal = False
         self._has_plain_reasoning = False
         self._warnings: tuple[str, ...] = ()
@@ -199,6 +206,11 @@ class ChatPayload:
         return self._calls is not None and self._calls.has_calls
 
     @property
+    def has_usage(self) -> bool:
+        """Whether usage with counts was received."""
+        return self._usage is not None and read_usage(self._usage) is not None
+
+    @property
     def is_complete(self) -> bool:
         """Whether the finish reason or the end mark was received."""
         return self._reason is not None or self._is_marked
@@ -208,10 +220,14 @@ class ChatPayload:
         for data in payloads:
             if self._is_plain:
                 try:
-                    events.append(TextDelta(_decode_plain(data).choices[0].delta.content))
-                    continue
+                    chunk = _decode_plain(data)
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                     self._is_plain = False
+                else:
+                    events.append(TextDelta(chunk.choices[0].delta.content))
+                    if chunk.usage or chunk.citations or chunk.search_results or chunk.service_tier:
+                        self._add_extras(chunk, events)
+                    continue
             self.handle(ServerSentEvent(data), events)
 
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
@@ -225,15 +241,6 @@ class ChatPayload:
             chunk = self._decoded(frame)
             if chunk is not None:
                 self._add_chunk(chunk, events)
-
-    def maybe_handle_tail(self, frame: ServerSentEvent, events: list[Event]) -> None:
-        """Decode the unterminated last frame if it is the mark or complete JSON; else count it as ignored."""
-        try:
-            if frame.data.strip() != b"[DONE]":
-                msgspec.json.decode(frame.text)
-            self.handle(frame, events)
-        except (ProtocolError, msgspec.DecodeError, RecursionError):
-            self.ignored += 1
 
     def finish(self, events: list[Event]) -> None:
         """Close a response that has a finish reason but no end mark."""
@@ -250,8 +257,8 @@ class ChatPayload:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             chunk = self._decoded_tolerantly(frame)
         if chunk is None:
-            self.ignored += 1
-        elif chunk.error or chunk.detail or frame.event == "error" or chunk.object == "error":
+            return None
+        if chunk.error or chunk.detail or frame.event == "error" or chunk.object == "error":
             if not self.is_complete:
                 raise in_band_error(frame)
             self._warnings += ("error_after_finish",)
@@ -260,7 +267,7 @@ class ChatPayload:
 
     def _decoded_tolerantly(self, frame: ServerSentEvent) -> _Chunk | None:
         try:
-            return _DECODER.decode(frame.data)
+            return _DECODER.decode(frame.data, self)
         except NotJSONError:
             if frame.event != "error" and not self.is_complete:
                 raise not_json(frame) from None
@@ -276,6 +283,10 @@ class ChatPayload:
                 # Skip further candidates (n > 1): only a user's `extra_body` can request them.
                 if not choice.index:
                     self._add_choice(choice, events)
+        self._add_extras(chunk, events)
+
+    def _add_extras(self, chunk: _Chunk | _PlainChunk, events: list[Event]) -> None:
+        """Decode what a chunk has beside its choices."""
         self._tier = chunk.service_tier or self._tier
         if chunk.usage is not None:
             self._add_usage(chunk.usage, events)
@@ -287,10 +298,13 @@ class ChatPayload:
     def _add_choice(self, choice: _Choice, events: list[Event]) -> None:
         delta = choice.delta or choice.message
         if delta is None:
-            if isinstance(choice.text, str) and choice.text:
-                events.append(TextDelta(choice.text))
+            if isinstance(choice.text, str):
+                if choice.text:
+                    events.append(TextDelta(choice.text))
+            elif choice.text is not None:
+                self.skip_value(choice.text)
         else:
-            self._is_plain = bool(delta.content) and choice.logprobs is None
+            self._is_plain = bool(delta.content) and isinstance(delta.content, str) and choice.logprobs is None
             self._add_delta(delta, choice.logprobs, events)
         if choice.usage is not None:  # Moonshot reports usage inside the choice
             self._add_usage(choice.usage, events)
@@ -303,10 +317,10 @@ class ChatPayload:
             events.append(TextDelta(piece))
             return
         if not isinstance(piece, dict):
-            self.ignored += 1
+            self.skip_value(piece)
             return
         kind = piece.get("type")
-        text = _joined_text(piece.get("thinking") or piece.get("text"))
+        text = self._joined_text(piece.get("thinking") or piece.get("text"))
         if text:
             events.append(ReasoningDelta(text) if kind in ("thinking", "reasoning") else TextDelta(text))
 
@@ -335,7 +349,7 @@ class ChatPayload:
 
     def _add_reasoning(self, delta: _Delta, events: list[Event]) -> None:
         plain = delta.reasoning_content or delta.reasoning or delta.reasoning_text or delta.thinking
-        text = _joined_text(plain) if plain else ""
+        text = self._joined_text(plain) if plain else ""
         self._has_plain_reasoning = self._has_plain_reasoning or bool(text)
         pieces = self._detailed(delta.reasoning_details) if delta.reasoning_details else ()
         if not self._has_plain_reasoning:
@@ -372,7 +386,7 @@ class ChatPayload:
             # Streamed audio is always 16-bit PCM: https://platform.openai.com/docs/guides/audio
             events.append(MediaDelta("audio/pcm", audio.data or "", id=audio.id, transcript=audio.transcript))
         for image in delta.images or ():
-            found = convert_tolerantly(image, _Image)
+            found = convert_tolerantly(image, _Image, self)
             url = found.image_url.url if found and found.image_url else ""
             if not url:
                 self.ignored += 1
@@ -385,17 +399,32 @@ class ChatPayload:
             events.append(ProviderPart(self._provider, "executed_tools", delta.executed_tools))
 
     def _add_sources(self, sources: list[Any], events: list[Event]) -> None:
+        if sources == self._last_sources:  # some hosts repeat all sources in each chunk
+            return
+        self._last_sources = sources
         known = self._sources = set() if self._sources is None else self._sources
         for source in sources:
             raw = {"url": source} if isinstance(source, str) else source
             if not isinstance(raw, dict):
+                self.skip_value(raw)
                 continue
             inner = raw.get("url_citation") if isinstance(raw.get("url_citation"), dict) else raw
-            found = convert_tolerantly(inner, _Source) or _Source()
+            found = convert_tolerantly(inner, _Source, self) or _Source()
             key = f"{found.url} {found.start_index} {found.end_index}"
             if found.url and key not in known:
                 known.add(key)
                 events.append(Citation(found.url, found.title, found.start_index, found.end_index, raw))
+
+    def _joined_text(self, value: Any) -> str:
+        """Return the text of a field that some hosts send as a string, others as a list of pieces."""
+        if isinstance(value, str):
+            return value
+        if isinstance(value, dict):
+            return self._joined_text(value.get("text") or value.get("content"))
+        if isinstance(value, list):
+            return "".join([self._joined_text(item) for item in value])
+        self.skip_value(value)
+        return ""
 
     def _add_usage(self, raw: dict[str, Any] | None, events: list[Event]) -> None:
         if raw:
@@ -423,7 +452,8 @@ class ChatPayload:
         details = None if self._details is None else self._details.joined()
         if details:
             events.append(ProviderPart(self._provider, "reasoning_details", details))
-        events.append(ResponseFinished(self._finish_reason(), self._reason, self._warnings))
+        reason = self._finish_reason()
+        events.append(ResponseFinished(reason, self._reason, (*self._warnings, *self.type_warnings())))
 
     def _finish_reason(self) -> FinishReason:
         reason = _FINISH_REASONS.get(self._reason or "stop")
@@ -454,12 +484,3 @@ class _Source(msgspec.Struct, gc=False):
     title: str | None = None
     start_index: int | None = None
     end_index: int | None = None
-
-
-def _joined_text(value: Any) -> str:
-    """Return the text of a field that some hosts send as a string, others as a list of pieces."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, dict):
-        return _joined_text(value.get("text") or value.get("content"))
-    return "".join(_joined_text(item) for item in value) if isinstance(value, list) else ""

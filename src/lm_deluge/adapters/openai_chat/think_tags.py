@@ -115,6 +115,11 @@ class TaggedDecoder:
         return self._inner.is_finished
 
     @property
+    def failure(self) -> DelugeError | None:
+        """The error that the provider reported, if its reason may still follow; else None."""
+        return self._inner.failure
+
+    @property
     def ignored(self) -> int:
         """Number of frames that were skipped."""
         return self._inner.ignored

@@ -6,12 +6,13 @@ the totals but different names and structures for the details.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from lm_deluge.adapters.token_counts import build_usage, read_cost, read_count, read_tool_uses
 from lm_deluge.usage import Usage
 
-__all__ = ["merge_usage", "read_usage"]
+__all__ = ["read_usage"]
 
 # The fields in which hosts report each number, most reliable first; a dot separates an object from its field.
 _FIELDS: dict[str, tuple[str, ...]] = {
@@ -44,24 +45,17 @@ _PATHS = {
     name: tuple((outer, inner) for outer, _, inner in (field.partition(".") for field in fields))
     for name, fields in _FIELDS.items()
 }
-_TOTALS = {name: _PATHS[name] for name in ("input_tokens", "output_tokens")}
-# Top-level fields with details. Many hosts send none, so only the totals have to be searched for.
-_DETAILS = {outer for name, paths in _PATHS.items() if name not in _TOTALS for outer, _ in paths}
+_MOST_FIELDS = 50  # twice as many as any host sends
+_MOST_PLANS = 256  # sets of fields whose paths are remembered: a host has a few, and there are about fifty hosts
 
 
-def _find(raw: dict[str, Any], paths: tuple[tuple[str, str], ...]) -> int | None:
-    for outer, inner in paths:
-        value = raw.get(outer)
-        if inner and value is not None:
-            value = value.get(inner) if isinstance(value, dict) else None
-        if value is not None and (count := read_count(value)) is not None:
-            return count
-    return None
+@lru_cache(maxsize=_MOST_PLANS)
+def _paths_in(present: tuple[str, ...]) -> tuple[tuple[str, str, str], ...]:
+    """Return our name, object and field of each number that the fields `present` can contain, most reliable first.
 
-
-def merge_usage(before: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
-    """Merge two usage objects of one response: the last value of each field that is not null wins, without summing."""
-    return {**(before or {}), **{name: value for name, value in new.items() if value is not None}}
+    The result is remembered, because all usage objects of a stream have the same fields.
+    """
+    return tuple((name, *path) for name, paths in _PATHS.items() for path in paths if path[0] in present)
 
 
 def read_usage(raw: dict[str, Any], service_tier: str | None = None) -> Usage | None:
@@ -71,24 +65,25 @@ def read_usage(raw: dict[str, Any], service_tier: str | None = None) -> Usage | 
         raw: The object.
         service_tier: A field of the response, outside the object.
     """
-    paths = _PATHS if raw.keys() & _DETAILS else _TOTALS
-    found = {name: _find(raw, fields) for name, fields in paths.items()}
-    prompt, output, reasoning = found["input_tokens"], found["output_tokens"], found.get("reasoning_tokens")
+    # Beyond some number of fields it is no usage, and not worth being remembered.
+    paths_in = _paths_in if len(raw) <= _MOST_FIELDS else _paths_in.__wrapped__
+    found: dict[str, Any] = {}
+    for name, outer, inner in paths_in(tuple(raw)):
+        value = raw[outer]
+        if inner:
+            value = value.get(inner) if isinstance(value, dict) else None
+        if value is not None and name not in found and (count := read_count(value)) is not None:
+            found[name] = count
+    prompt, output = found.pop("input_tokens", None), found.pop("output_tokens", None)
+    reasoning = found.get("reasoning_tokens")
     # xAI does not count reasoning in completion_tokens, but does in total_tokens (seen 2026-02).
     if reasoning and output is not None and read_count(raw.get("total_tokens")) == (prompt or 0) + output + reasoning:
         output += reasoning
-    return build_usage(
-        raw,
-        prompt,
-        output,
-        raw.get("total_tokens"),
-        cache_read_tokens=found.get("cache_read_tokens"),
-        cache_write_tokens=found.get("cache_write_tokens"),
-        reasoning_tokens=reasoning,
-        input_audio_tokens=found.get("input_audio_tokens"),
-        output_audio_tokens=found.get("output_audio_tokens"),
-        service_tier=service_tier,
-        # xAI: https://docs.x.ai/docs/guides/tools/tool-usage-details (2026-11)
-        tool_uses=read_tool_uses(raw.get("server_side_tool_usage_details"), "_calls"),
-        reported_cost=read_cost(raw),
-    )
+    # xAI: https://docs.x.ai/docs/guides/tools/tool-usage-details (2026-11)
+    tool_uses = raw.get("server_side_tool_usage_details")
+    if tool_uses is not None:
+        found["tool_uses"] = read_tool_uses(tool_uses, "_calls")
+    cost = read_cost(raw)
+    if cost is not None:
+        found["reported_cost"] = cost
+    return build_usage(raw, prompt, output, raw.get("total_tokens"), service_tier=service_tier, **found)

@@ -20,9 +20,12 @@ from lm_deluge.adapters.capabilities import (
     check_capabilities,
     check_tool_choice,
     parts_in_pairs,
+    result_text,
 )
-from lm_deluge.adapters.openai_chat.json_schema import is_strict
+from lm_deluge.adapters.openai_chat.json_schema import is_strict, tool_schema
 from lm_deluge.adapters.openai_responses.items import ECHOED
+from lm_deluge.adapters.text_files import with_inline_files
+from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import (
     AudioPart,
@@ -43,6 +46,11 @@ JSON = dict[str, Any]
 # Parameters that the API does not have: https://platform.openai.com/docs/guides/migrate-to-responses (2026-11).
 _ABSENT = ("stop", "seed", "presence_penalty", "frequency_penalty")
 
+# Suffixes of text files that the API accepts by the file's name; other text is sent as text of the message. Tables are
+# among the latter, because the API shows the model only a summary of them and the first 1,000 rows.
+# https://developers.openai.com/api/docs/guides/file-inputs (2026-11)
+_TEXT_SUFFIXES = frozenset({"txt", "md", "json", "html", "xml", "py", "js", "css", "c", "cpp", "java", "sql", "sh"})
+
 # Kinds of opaque data with additional fields of a message or a call; they are merged into the item before the data.
 _MERGED = ("message", "function_call", "custom_tool_call")
 
@@ -52,8 +60,12 @@ def build_responses_body(call: Call) -> JSON:
 
     Raises:
         UnsupportedParameterError: The model or the API does not support a parameter or a part.
+        InvalidPromptError: A tool call has no result.
     """
-    check_capabilities(call, takes_background=True)
+    call = with_inline_files(call, lambda media: call.model.capabilities.file_input and _is_known_text(media))
+    # Items of an earlier response that the provider stored are not in the conversation.
+    is_stored = any(call.extra_body.get(name) for name in ("previous_response_id", "conversation"))
+    check_capabilities(call, takes_background=True, pairs=None if is_stored else "later")
     for name in _ABSENT:
         if getattr(call.params, name) is not None:
             raise cannot_take(call, name)
@@ -129,7 +141,7 @@ def _tool(tool: Tool) -> JSON:
     function: JSON = {
         "type": "function",
         "name": tool.name,
-        "parameters": tool.parameters or {"type": "object", "properties": {}},
+        "parameters": tool_schema(tool),
         "strict": bool(tool.strict),
     }
     if tool.description:
@@ -219,9 +231,9 @@ def _tool_results(call: Call, message: Message, results: dict[str, JSON]) -> Ite
             continue
         if not isinstance(part, ToolResultPart):
             raise cannot_place(part, "tool")
-        output: str | list[JSON] = part.content
+        output: str | list[JSON] = result_text(part)
         if part.media:
-            text = [{"type": "input_text", "text": part.content}] if part.content else []
+            text = [{"type": "input_text", "text": output}] if output else []
             output = [*text, *(_CONTENT[type(each)](call, each) for each in part.media)]
         result = {"type": "function_call_output", "call_id": part.tool_call_id, "output": output}
         yield {**result, **results.get(part.tool_call_id, {})}
@@ -302,7 +314,12 @@ def _file(call: Call, part: Any) -> JSON:
         return {"type": "input_file", "file_id": media.file_id}
     if media.url is not None:
         return {"type": "input_file", "file_url": media.url}
-    return {"type": "input_file", "filename": media.filename or "document.pdf", "file_data": media.data_url()}
+    filename = media.filename or ("document.txt" if media.text is not None else "document.pdf")
+    return {"type": "input_file", "filename": filename, "file_data": media.data_url()}
+
+
+def _is_known_text(media: Media) -> bool:
+    return media.filename is None or media.filename.rpartition(".")[2].lower() in _TEXT_SUFFIXES
 
 
 def _audio(call: Call, part: Any) -> JSON:

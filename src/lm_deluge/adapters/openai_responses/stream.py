@@ -2,114 +2,39 @@
 
 https://platform.openai.com/docs/api-reference/responses-streaming
 
-A response is a list of items. The API sends the content of an item up to four times: in deltas, in the `done` events of
-its pieces, in the finished item, and in the last event, which repeats all items. Hosts omit any of these, so each level
-emits only the content that earlier levels did not contain. Pieces are identified by their indexes rather than by the id
-of the item: GitHub Copilot sends a new id with every event, OpenRouter another id in the last event (seen 2025-11 and
-2026-02).
+This module dispatches the events and handles the response as a whole; `output.py` makes events of its items.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar
 
 import msgspec
 
 from lm_deluge.adapters.errors import classify_in_band
 from lm_deluge.adapters.openai_chat.usage import read_usage
-from lm_deluge.adapters.openai_responses.items import opaque_of
+from lm_deluge.adapters.openai_responses.frames import Delta, ItemEvent, Piece, Response, ResponseEvent
+from lm_deluge.adapters.openai_responses.output import ResponseOutput
+from lm_deluge.adapters.openai_responses.output_items import OutputItem, TextPiece
+from lm_deluge.adapters.openai_responses.pieces import field_of
+from lm_deluge.adapters.openai_responses.tool_uses import count_tool_uses
+from lm_deluge.adapters.snapshot import SNAPSHOT_DIFFERS
 from lm_deluge.adapters.token_counts import add_usage
 from lm_deluge.adapters.typed_payload import Handlers, TypedPayload
-from lm_deluge.events import (
-    Citation,
-    Event,
-    FinishReason,
-    MediaDelta,
-    ProviderPart,
-    ReasoningDelta,
-    RefusalDelta,
-    TextDelta,
-    TokenLogprob,
-)
+from lm_deluge.errors import APIError
+from lm_deluge.events import Event, FinishReason
 from lm_deluge.wire.sse import ServerSentEvent
 from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_tolerantly
 
 __all__ = ["ResponsesPayload"]
 
-_Key: TypeAlias = int | str
-
-
-class _Delta(msgspec.Struct, gc=False):
-    """A fragment of an item, in one of the text fields, or a finished piece. The event type decides which field."""
-
-    delta: str | None = None
-    output_index: int | None = None
-    content_index: int | None = None
-    summary_index: int | None = None
-    sequence_number: int | None = None
-    item_id: str | None = None
-    logprobs: list[TokenLogprob] | None = None
-    text: str | None = None
-    refusal: str | None = None
-    arguments: str | None = None
-    input: str | None = None
-    annotation: dict[str, Any] | None = None
-    part: dict[str, Any] | None = None
-
-
-class _ItemEvent(msgspec.Struct, gc=False):
-    item: dict[str, Any] | None = None
-    output_index: int | None = None
-    sequence_number: int | None = None
-
-
-class _Incomplete(msgspec.Struct, gc=False):
-    reason: str | None = None
-
-
-class _Response(msgspec.Struct, gc=False):
-    id: str | None = None
-    model: str | None = None
-    status: str | None = None
-    output: list[Any] | None = None
-    usage: dict[str, Any] | None = None
-    error: Any = None
-    incomplete_details: _Incomplete | None = None
-    service_tier: str | None = None
-
-
-class _ResponseEvent(msgspec.Struct, gc=False):
-    response: _Response | None = None
-    sequence_number: int | None = None
-
-
-class _Piece(msgspec.Struct, gc=False):
-    """A piece of a finished message or of finished reasoning."""
-
-    type: str | None = None
-    text: str | None = None
-    refusal: str | None = None
-    logprobs: list[TokenLogprob] | None = None
-    annotations: list[Any] | None = None
-
-
-class _Source(msgspec.Struct, gc=False):
-    url: str | None = None
-    title: str | None = None
-    filename: str | None = None
-    start_index: int | None = None
-    end_index: int | None = None
-
-
-_DELTA = TolerantDecoder(_Delta)
-_ITEM = TolerantDecoder(_ItemEvent)
-_RESPONSE = TolerantDecoder(_ResponseEvent)
+_DELTA = TolerantDecoder(Delta)
+_ITEM = TolerantDecoder(ItemEvent)
+_RESPONSE = TolerantDecoder(ResponseEvent)
+_DOCUMENT = TolerantDecoder(Response)
 
 _INCOMPLETE: dict[str, FinishReason] = {"max_output_tokens": "length", "content_filter": "content_filter"}
-
-# Types of items that are tool calls for the client, with the field that contains their arguments.
-_ARGUMENTS = {"function_call": "arguments", "custom_tool_call": "input"}
 
 
 class ResponsesPayload(TypedPayload):
@@ -119,6 +44,8 @@ class ResponsesPayload(TypedPayload):
         response_id: The provider's id of the response, or None until it is received.
         cursor: Sequence number of the last decoded event, or None if events have no numbers. A resumed stream starts
             after this event.
+        failure: The error of a response that failed without a reason, or None. Azure sends the reason in an `error`
+            event after `response.failed` (seen 2026-08), so this error is raised at the end of the stream only.
     """
 
     handlers: ClassVar[Handlers]
@@ -128,21 +55,23 @@ class ResponsesPayload(TypedPayload):
         super().__init__(provider)
         self.response_id: str | None = None
         self.cursor: int | None = None
+        self.failure: APIError | None = None
         self._resumed_after: int | None = None  # in a resumed stream: events up to this number are decoded already
         self._incomplete_reason: str | None = None
-        self._emitted: dict[tuple[Any, ...], int] = {}  # number of emitted characters of each piece
-        self._starts: dict[tuple[Any, ...], int] = {}  # offset of each piece in the response's text
-        self._length = 0  # characters of the response's text
-        self._sources: set[tuple[Any, ...]] = set()
-        self._done: dict[_Key, str] = {}  # type and id of each finished item
-        self._kinds: set[str] = set()  # types of all items received so far
+        self._output = ResponseOutput(provider, self.calls, self.start, self._ignore, self)
+        # Where the last text delta belongs, and its address: nearly all deltas have the address of the one before.
+        self._address: tuple[int | None, str | None, int | None] | None = None
+        self._piece: TextPiece | None = None
 
     def resume(self) -> None:
         """Expect the rest of the response in another stream."""
         self._resumed_after = self.cursor
+        self.failure = None
 
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
         """Decode one frame, unless it was decoded before the stream broke."""
+        if self.failure is not None and frame.data.strip() == b"[DONE]":
+            raise self.failure
         if self._resumed_after is not None and self._is_old(frame):
             self.ignored += 1
         else:
@@ -158,54 +87,71 @@ class ResponsesPayload(TypedPayload):
 
     def handle_document(self, body: bytes, events: list[Event]) -> None:
         """Decode a plain response. It has the same structure as the response in the last event of a stream."""
-        response = _DOCUMENT.decode(body)
+        response = _DOCUMENT.decode(body, self)
         if response is not None:
-            # After a broken stream all items are read again; `_emitted` prevents repeated text.
-            self._kinds.clear()
             _ENDS.get(response.status or "", ResponsesPayload._skip)(self, response, events)
+        if self.failure is not None:
+            raise self.failure
 
-    def _skip(self, response: _Response, events: list[Event]) -> None:
+    def _ignore(self) -> None:
+        self.ignored += 1
+
+    def _skip(self, response: Response, events: list[Event]) -> None:
         """Ignore a response that is not finished."""
 
     # --- the response ---
 
-    def begin(self, event: _ResponseEvent, events: list[Event]) -> None:
+    def begin(self, event: ResponseEvent, events: list[Event]) -> None:
         """Decode an event that starts the response or reports its state."""
         self._set_cursor(event.sequence_number)
-        response = event.response or _Response()
+        response = event.response or Response()
         self.response_id = self.response_id or response.id
         self.start(events, response.id, response.model)
 
-    def finish_event(self, event: _ResponseEvent, events: list[Event]) -> None:
+    def finish_event(self, event: ResponseEvent, events: list[Event]) -> None:
         """Decode the last event, which contains the whole response and its usage."""
         self._set_cursor(event.sequence_number)
-        response = event.response or _Response()
+        response = event.response or Response()
         # The status decides, because the event type may be missing or wrong behind a proxy.
         _ENDS.get(response.status or "", ResponsesPayload._complete)(self, response, events)
 
-    def _complete(self, response: _Response, events: list[Event]) -> None:
+    def fail_event(self, event: ResponseEvent, events: list[Event]) -> None:
+        """Decode the last event of a response that failed; it may lack the status."""
+        self._set_cursor(event.sequence_number)
+        response = event.response or Response()
+        _ENDS.get(response.status or "", ResponsesPayload._fail)(self, response, events)
+
+    def _complete(self, response: Response, events: list[Event]) -> None:
+        if response.error or self.failure is not None:
+            self._fail(response, events)
+            return
         self.response_id = self.response_id or response.id
         self.start(events, response.id, response.model)
-        seen = set(self._kinds)
-        for index, item in enumerate(response.output or ()):
-            # Items may have other indexes here than in the stream, so only types that were not streamed are read.
-            if isinstance(item, dict) and str(item.get("type")) not in seen:
-                self._finish_item(index, item, events)
+        self._output.end_all(response.output or [], events, is_last=True)
         self._add_usage(response, events)
+        self.has_refusal = self._output.has_refusal
+        if self._output.differs:
+            self.warnings.append(SNAPSHOT_DIFFERS)
         self.reason = response.status or "completed"
         self._incomplete_reason = response.incomplete_details.reason if response.incomplete_details else None
         self.end(events)
 
-    def _add_usage(self, response: _Response, events: list[Event]) -> None:
-        if response.usage:
-            add_usage(read_usage(response.usage, response.service_tier), events)
+    def _add_usage(self, response: Response, events: list[Event]) -> None:
+        usage = read_usage(response.usage, response.service_tier) if response.usage else None
+        if usage is not None and not usage.tool_uses:
+            usage = msgspec.structs.replace(usage, tool_uses=count_tool_uses(response.output or []))
+        add_usage(usage, events)
 
-    def _fail(self, response: _Response, events: list[Event]) -> None:
+    def _fail(self, response: Response, events: list[Event]) -> None:
+        self._output.end_all(response.output or [], events, is_last=False)
         self._add_usage(response, events)
         error = response.error or {"message": f"the answer was {response.status or 'broken off'}"}
         found = classify_in_band({"error": error})
         found.billed = "maybe"
-        self.fail(found)
+        if response.error:
+            self.fail(found)
+        elif self.failure is None:
+            self.failure = found
 
     def finish_reason(self) -> FinishReason:
         """Return our finish reason. An incomplete response has its reason in `incomplete_details`."""
@@ -216,238 +162,131 @@ class ResponsesPayload(TypedPayload):
         if number is not None:
             self.cursor = number
 
-    # --- deltas ---
+    # --- texts ---
 
-    def add_text(self, event: _Delta, events: list[Event]) -> None:
+    def add_text(self, event: Delta, events: list[Event]) -> None:
         """Decode a fragment of the text."""
         if event.sequence_number is not None:
             self.cursor = event.sequence_number
-        text, index = event.delta or "", event.output_index
-        piece_key = (event.item_id or 0 if index is None else index, "text", event.content_index or 0)
-        emitted = self._emitted.get(piece_key)
-        if emitted is None or event.logprobs:
-            if text or event.logprobs:
-                self._add_text(piece_key, text, tuple(event.logprobs or ()), events)
-        elif text:
-            # Fast path for nearly all events.
-            length = len(text)
-            self._emitted[piece_key] = emitted + length
-            self._length += length
-            events.append(TextDelta(text))
+        text = event.delta
+        piece = self._piece
+        address = (event.output_index, event.item_id, event.content_index)
+        if text and piece is not None and not event.logprobs and address == self._address:
+            self._output.add_delta(piece, text, events)  # the fast path for nearly all events
+        elif text or event.logprobs:
+            item = self._item("message", event)
+            piece = self._output.find_piece(item, "text", event.content_index or 0)
+            self._output.add_text(item, piece, text or "", tuple(event.logprobs or ()), events)
+            self._address, self._piece = address, piece
 
-    def _add_text(
-        self, piece_key: tuple[Any, ...], text: str, logprobs: tuple[TokenLogprob, ...], events: list[Event]
-    ) -> None:
-        emitted = self._emitted.get(piece_key)
-        if emitted is None:
-            emitted = 0
-            self._starts[piece_key] = self._length
-            self._kinds.add("message")
-        self.start(events)
-        self._emitted[piece_key] = emitted + len(text)
-        self._length += len(text)
-        events.append(TextDelta(text, logprobs))
+    def end_text(self, event: Delta, events: list[Event]) -> None:
+        """Decode a finished text."""
+        self._end_piece(event, Piece("output_text", event.text, logprobs=event.logprobs), event.content_index, events)
 
-    def end_text(self, event: _Delta, events: list[Event]) -> None:
-        """Decode a finished text: emit the part that was not in deltas."""
-        self._set_cursor(event.sequence_number)
-        self._end_text(self._piece_key(event, "text", event.content_index), event.text, event.logprobs, events)
+    def add_refusal(self, event: Delta, events: list[Event]) -> None:
+        """Decode a fragment of a refusal."""
+        self._add("message", "refusal", event, event.content_index, events)
 
-    def _end_text(
-        self, piece_key: tuple[Any, ...], text: str | None, logprobs: list[TokenLogprob] | None, events: list[Event]
-    ) -> None:
-        emitted = self._emitted.get(piece_key, 0)
-        if text and len(text) > emitted:
-            self._add_text(piece_key, text[emitted:], tuple(logprobs or ()) if not emitted else (), events)
+    def end_refusal(self, event: Delta, events: list[Event]) -> None:
+        """Decode a finished refusal."""
+        self._end_piece(event, Piece("refusal", refusal=event.refusal), event.content_index, events)
 
-    def add_refusal(self, event: _Delta, events: list[Event]) -> None:
-        """Decode a fragment of a refusal, or a finished refusal."""
-        self._set_cursor(event.sequence_number)
-        piece_key = self._piece_key(event, "refusal", event.content_index)
-        if event.delta:
-            self._add_refusal(piece_key, event.delta, events)
-        else:
-            self._add_refusal(piece_key, (event.refusal or "")[self._emitted.get(piece_key, 0) :], events)
+    def add_summary(self, event: Delta, events: list[Event]) -> None:
+        """Decode a fragment of the reasoning summary."""
+        self._add("reasoning", "summary", event, event.summary_index, events)
 
-    def _add_refusal(self, piece_key: tuple[Any, ...], text: str, events: list[Event]) -> None:
-        if text:
-            self.start(events)
-            self.has_refusal = True
-            self._kinds.add("message")
-            self._emitted[piece_key] = self._emitted.get(piece_key, 0) + len(text)
-            events.append(RefusalDelta(text))
+    def end_summary(self, event: Delta, events: list[Event]) -> None:
+        """Decode a finished part of the reasoning summary."""
+        self._end_piece(event, Piece("summary_text", event.text), event.summary_index, events)
 
-    def add_summary(self, event: _Delta, events: list[Event]) -> None:
-        """Decode a fragment of the reasoning summary, or a finished part of the summary."""
-        self._set_cursor(event.sequence_number)
-        self._reason(self._piece_key(event, "summary", event.summary_index), event.delta, event.text, events)
+    def end_summary_part(self, event: Delta, events: list[Event]) -> None:
+        """Decode a finished part of the reasoning summary, as an object."""
+        part = convert_tolerantly(event.part, Piece, self)
+        if part is not None:
+            self._end_piece(event, Piece("summary_text", part.text), event.summary_index, events, "part")
 
-    def add_reasoning(self, event: _Delta, events: list[Event]) -> None:
-        """Decode a fragment of the reasoning itself, or the finished reasoning."""
-        self._set_cursor(event.sequence_number)
-        self._reason(self._piece_key(event, "reasoning", event.content_index), event.delta, event.text, events)
+    def add_reasoning(self, event: Delta, events: list[Event]) -> None:
+        """Decode a fragment of the reasoning itself."""
+        self._add("reasoning", "reasoning", event, event.content_index, events)
 
-    def _reason(self, piece_key: tuple[Any, ...], delta: str | None, whole: str | None, events: list[Event]) -> None:
-        emitted = self._emitted.get(piece_key, 0)
-        text = delta or (whole or "")[emitted:]
-        if text:
-            self.start(events)
-            self._kinds.add("reasoning")
-            self._emitted[piece_key] = emitted + len(text)
-            events.append(ReasoningDelta(text))
+    def end_reasoning(self, event: Delta, events: list[Event]) -> None:
+        """Decode the finished reasoning."""
+        self._end_piece(event, Piece("reasoning_text", event.text), event.content_index, events)
 
-    def add_arguments(self, event: _Delta, events: list[Event]) -> None:
-        """Decode a fragment of a tool call's arguments, or the finished arguments."""
-        self._set_cursor(event.sequence_number)
-        key = self._key(event)
-        if event.delta:
-            self.calls.add(events, key, event.delta)
-        else:
-            self._end_arguments(key, event.arguments or event.input, events)
+    def end_part(self, event: Delta, events: list[Event]) -> None:
+        """Decode a finished piece of a message or of reasoning."""
+        piece = convert_tolerantly(event.part, Piece, self)
+        if piece is not None:
+            self._end_piece(event, piece, event.content_index, events, "part")
 
-    def _end_arguments(self, key: _Key, whole: Any, events: list[Event]) -> None:
-        emitted = self.calls.text(key)
-        if isinstance(whole, str) and whole.startswith(emitted):
-            self.calls.add(events, key, whole[len(emitted) :])
-
-    def add_annotation(self, event: _Delta, events: list[Event]) -> None:
+    def add_annotation(self, event: Delta, events: list[Event]) -> None:
         """Decode a citation."""
         self._set_cursor(event.sequence_number)
-        self._cite(self._piece_key(event, "text", event.content_index), event.annotation, events)
+        self._output.cite(self._item("message", event), event.content_index or 0, event.annotation, events)
 
-    def _cite(self, piece_key: tuple[Any, ...], raw: Any, events: list[Event]) -> None:
-        source = convert_tolerantly(raw, _Source)
-        if source is None:
-            self.ignored += 1
-            return
-        fields = (str(raw.get(name)) for name in ("type", "file_id", *_Source.__struct_fields__))
-        identity = (piece_key, *fields)
-        if identity in self._sources:
-            return
-        self._sources.add(identity)
-        # The API's offsets are relative to the piece, ours to the text of the response.
-        first = self._starts.get(piece_key, self._length)
-        start, end = (None if index is None else index + first for index in (source.start_index, source.end_index))
-        self.start(events)
-        events.append(Citation(source.url, source.title or source.filename, start, end, raw))
-
-    def end_part(self, event: _Delta, events: list[Event]) -> None:
-        """Decode a finished piece of a message."""
+    def _add(self, kind: str, field: str, event: Delta, index: int | None, events: list[Event]) -> None:
         self._set_cursor(event.sequence_number)
-        piece = convert_tolerantly(event.part, _Piece)
-        if piece is not None:
-            self._finish_piece(self._key(event), event.content_index or 0, piece, events)
+        if event.delta:
+            item = self._item(kind, event)
+            piece = self._output.find_piece(item, field, index or 0)
+            self._output.add_text(item, piece, event.delta, (), events)
 
-    # --- items ---
+    def _end_piece(
+        self, event: Delta, piece: Piece, index: int | None, events: list[Event], stage: str = "text"
+    ) -> None:
+        self._set_cursor(event.sequence_number)
+        field = field_of(piece)
+        item = self._item("reasoning" if field in ("summary", "reasoning") else "message", event)
+        self._output.end_piece(item, field, index or 0, piece, stage, events)
 
-    def begin_item(self, event: _ItemEvent, events: list[Event]) -> None:
+    # --- calls and items ---
+
+    def add_arguments(self, event: Delta, events: list[Event]) -> None:
+        """Decode a fragment of the arguments of a function."""
+        self._add_arguments("function_call", event, events)
+
+    def add_input(self, event: Delta, events: list[Event]) -> None:
+        """Decode a fragment of the input of a custom tool."""
+        self._add_arguments("custom_tool_call", event, events)
+
+    def _add_arguments(self, kind: str, event: Delta, events: list[Event]) -> None:
+        self._set_cursor(event.sequence_number)
+        if event.delta:
+            self._output.add_arguments(self._item(kind, event), event.delta, events)
+
+    def end_arguments(self, event: Delta, events: list[Event]) -> None:
+        """Decode the finished arguments of a function."""
+        self._end_arguments("function_call", event, events)
+
+    def end_input(self, event: Delta, events: list[Event]) -> None:
+        """Decode the finished input of a custom tool."""
+        self._end_arguments("custom_tool_call", event, events)
+
+    def _end_arguments(self, kind: str, event: Delta, events: list[Event]) -> None:
+        self._set_cursor(event.sequence_number)
+        whole = event.arguments if event.input is None else event.input
+        if isinstance(whole, dict):
+            whole = msgspec.json.encode(whole).decode()
+        item = self._item(kind, event)
+        self._output.name_call(item, event.name or "", event.call_id or "", events)
+        if isinstance(whole, str):
+            self._output.end_arguments(item, whole, events)
+            item.is_confirmed = True
+
+    def begin_item(self, event: ItemEvent, events: list[Event]) -> None:
         """Decode the start of an item."""
         self._set_cursor(event.sequence_number)
-        item = event.item or {}
-        self.start(events)
-        key = self._item_key(event.output_index, item)
-        kind = str(item.get("type"))
-        self._kinds.add(kind)
-        if self._done.pop(key, None) is not None:
-            # The host reuses the key for a new item: the emitted characters belong to the previous item.
-            self._emitted = {piece: count for piece, count in self._emitted.items() if piece[0] != key}
-        if kind in _ARGUMENTS:
-            self._start_call(key, item, events)
+        self._output.begin(event.output_index, event.item or {}, events)
+        self._address = None  # the next delta may belong to this item
 
-    def end_item(self, event: _ItemEvent, events: list[Event]) -> None:
+    def end_item(self, event: ItemEvent, events: list[Event]) -> None:
         """Decode a finished item."""
         self._set_cursor(event.sequence_number)
-        item = event.item or {}
-        self.start(events)
-        key = self._item_key(event.output_index, item)
-        self._finish_item(key, item, events)
+        self._output.end(event.output_index, event.item or {}, events)
 
-    def _finish_item(self, key: _Key, item: dict[str, Any], events: list[Event]) -> None:
-        kind = str(item.get("type"))
-        self._kinds.add(kind)
-        own = f"{kind} {item.get('call_id') or item.get('id')}"
-        if self._done.get(key) == own:
-            self.ignored += 1
-            return
-        self._done[key] = own
-        finish = _FINISHERS.get(kind)
-        if finish is not None:
-            finish(self, key, item, events)
-        opaque = opaque_of(item)
-        if opaque is not None:
-            events.append(ProviderPart(self.provider, *opaque))
+    def _item(self, kind: str, event: Delta) -> OutputItem:
+        return self._output.items.find_for_delta(kind, event.output_index, event.item_id or "")
 
-    def _start_call(self, key: _Key, item: dict[str, Any], events: list[Event]) -> None:
-        call_id = item.get("call_id") or item.get("id")
-        name = item.get("name")
-        self.calls.start(
-            events,
-            key,
-            call_id if isinstance(call_id, str) else "",
-            name if isinstance(name, str) else "",
-            custom=item.get("type") == "custom_tool_call",
-        )
-
-    def _finish_call(self, key: _Key, item: dict[str, Any], events: list[Event]) -> None:
-        if not self.calls.is_open(key):
-            self._start_call(key, item, events)
-        self._end_arguments(key, item.get(_ARGUMENTS[item["type"]]), events)
-        self.calls.finish(events, key)
-
-    def _finish_message(self, key: _Key, item: dict[str, Any], events: list[Event]) -> None:
-        for index, raw in enumerate(_list(item.get("content"))):
-            piece = convert_tolerantly(raw, _Piece)
-            if piece is not None:
-                self._finish_piece(key, index, piece, events)
-
-    def _finish_piece(self, key: _Key, index: int, piece: _Piece, events: list[Event]) -> None:
-        if piece.type == "refusal":
-            piece_key = (key, "refusal", index)
-            self._add_refusal(piece_key, (piece.refusal or "")[self._emitted.get(piece_key, 0) :], events)
-        elif piece.type == "reasoning_text":
-            self._reason((key, "reasoning", index), None, piece.text, events)
-        else:
-            piece_key = (key, "text", index)
-            self._end_text(piece_key, piece.text, piece.logprobs, events)
-            for annotation in piece.annotations or ():
-                self._cite(piece_key, annotation, events)
-
-    def _finish_reasoning(self, key: _Key, item: dict[str, Any], events: list[Event]) -> None:
-        for name, field in (("summary", "summary"), ("reasoning", "content")):
-            for index, raw in enumerate(_list(item.get(field))):
-                piece = convert_tolerantly(raw, _Piece)
-                if piece is not None:
-                    self._reason((key, name, index), None, piece.text, events)
-
-    def _finish_image(self, key: _Key, item: dict[str, Any], events: list[Event]) -> None:
-        data = item.get("result")
-        if isinstance(data, str) and data:
-            kind = item.get("output_format")
-            identity = item.get("id")
-            events.append(
-                MediaDelta(
-                    f"image/{kind if isinstance(kind, str) and kind else 'png'}",
-                    data,
-                    id=identity if isinstance(identity, str) else None,
-                )
-            )
-
-    def _key(self, event: _Delta) -> _Key:
-        return event.output_index if event.output_index is not None else event.item_id or 0
-
-    @staticmethod
-    def _item_key(index: int | None, item: dict[str, Any]) -> _Key:
-        return index if index is not None else str(item.get("id") or 0)
-
-    def _piece_key(self, event: _Delta, kind: str, index: int | None) -> tuple[Any, ...]:
-        return (self._key(event), kind, index or 0)
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-_DOCUMENT = TolerantDecoder(_Response)
 
 _ENDS = {
     "completed": ResponsesPayload._complete,  # noqa: SLF001 - of this module
@@ -456,33 +295,26 @@ _ENDS = {
     "cancelled": ResponsesPayload._fail,  # noqa: SLF001
 }
 
-_FINISHERS = {
-    "message": ResponsesPayload._finish_message,  # noqa: SLF001
-    "reasoning": ResponsesPayload._finish_reasoning,  # noqa: SLF001
-    "function_call": ResponsesPayload._finish_call,  # noqa: SLF001
-    "custom_tool_call": ResponsesPayload._finish_call,  # noqa: SLF001
-    "image_generation_call": ResponsesPayload._finish_image,  # noqa: SLF001
-}
-
 ResponsesPayload.handlers = {
     "response.output_text.delta": (_DELTA, ResponsesPayload.add_text),
     "response.output_text.done": (_DELTA, ResponsesPayload.end_text),
     "response.output_text.annotation.added": (_DELTA, ResponsesPayload.add_annotation),
     "response.refusal.delta": (_DELTA, ResponsesPayload.add_refusal),
-    "response.refusal.done": (_DELTA, ResponsesPayload.add_refusal),
+    "response.refusal.done": (_DELTA, ResponsesPayload.end_refusal),
     "response.reasoning_summary_text.delta": (_DELTA, ResponsesPayload.add_summary),
-    "response.reasoning_summary_text.done": (_DELTA, ResponsesPayload.add_summary),
+    "response.reasoning_summary_text.done": (_DELTA, ResponsesPayload.end_summary),
+    "response.reasoning_summary_part.done": (_DELTA, ResponsesPayload.end_summary_part),
     "response.reasoning_text.delta": (_DELTA, ResponsesPayload.add_reasoning),
-    "response.reasoning_text.done": (_DELTA, ResponsesPayload.add_reasoning),
+    "response.reasoning_text.done": (_DELTA, ResponsesPayload.end_reasoning),
     # The names of the same events until mid-2025.
     "response.reasoning_summary.delta": (_DELTA, ResponsesPayload.add_summary),
-    "response.reasoning_summary.done": (_DELTA, ResponsesPayload.add_summary),
+    "response.reasoning_summary.done": (_DELTA, ResponsesPayload.end_summary),
     "response.reasoning.delta": (_DELTA, ResponsesPayload.add_reasoning),
-    "response.reasoning.done": (_DELTA, ResponsesPayload.add_reasoning),
+    "response.reasoning.done": (_DELTA, ResponsesPayload.end_reasoning),
     "response.function_call_arguments.delta": (_DELTA, ResponsesPayload.add_arguments),
-    "response.function_call_arguments.done": (_DELTA, ResponsesPayload.add_arguments),
-    "response.custom_tool_call_input.delta": (_DELTA, ResponsesPayload.add_arguments),
-    "response.custom_tool_call_input.done": (_DELTA, ResponsesPayload.add_arguments),
+    "response.function_call_arguments.done": (_DELTA, ResponsesPayload.end_arguments),
+    "response.custom_tool_call_input.delta": (_DELTA, ResponsesPayload.add_input),
+    "response.custom_tool_call_input.done": (_DELTA, ResponsesPayload.end_input),
     "response.content_part.done": (_DELTA, ResponsesPayload.end_part),
     "response.output_item.added": (_ITEM, ResponsesPayload.begin_item),
     "response.output_item.done": (_ITEM, ResponsesPayload.end_item),
@@ -491,6 +323,6 @@ ResponsesPayload.handlers = {
     "response.in_progress": (_RESPONSE, ResponsesPayload.begin),
     "response.completed": (_RESPONSE, ResponsesPayload.finish_event),
     "response.incomplete": (_RESPONSE, ResponsesPayload.finish_event),
-    "response.failed": (_RESPONSE, ResponsesPayload.finish_event),
-    "response.cancelled": (_RESPONSE, ResponsesPayload.finish_event),
+    "response.failed": (_RESPONSE, ResponsesPayload.fail_event),
+    "response.cancelled": (_RESPONSE, ResponsesPayload.fail_event),
 }

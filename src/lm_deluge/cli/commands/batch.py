@@ -21,9 +21,9 @@ _LIMITS = {
 }
 _RECOVERY_OPTIONS = ("on_break", "hedge_after", "min_tokens_per_second")
 _EPILOG = (
-    "Exit codes: 0 every line is answered; 1 some lines failed (OUT has their errors), or the journal or OUT could not "
-    "be written; 2 wrong use or configuration, no request was sent; 130 Ctrl-C, 143 SIGTERM: start the same command "
-    "again to continue."
+    "Exit codes: 0 every line is answered (or skipped with --skip-bad); 1 some lines failed (OUT has their errors), or "
+    "the journal or OUT could not be written; 2 wrong use or configuration, or a line that cannot be read: no request "
+    "was sent; 130 Ctrl-C, 143 SIGTERM: start the same command again to continue."
 )
 
 
@@ -34,7 +34,9 @@ def _limit_options(command: Any) -> Any:
     return command
 
 
-def _check_recovery_options(options: dict[str, Any]) -> None:
+def _check_options(options: dict[str, Any]) -> None:
+    if options["column"] is not None and options["is_text"]:
+        raise ConfigurationError("--column cannot be used together with --lines", hint="Remove one of the two options.")
     given = [name for name in _RECOVERY_OPTIONS if options[name] is not None]
     if given and options["provider_batch"]:
         raise ConfigurationError(
@@ -55,6 +57,13 @@ def _delay(text: str) -> float | str:
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
 @batch_call_options
+@click.option(
+    "--column",
+    metavar="NAME",
+    help="The column of a table, or the field of JSON lines, that has the prompts. [prompt, messages or body]",
+)
+@click.option("--lines", "is_text", is_flag=True, help="IN is plain text, and each of its lines is a prompt.")
+@click.option("--skip-bad", is_flag=True, help="Leave out lines that cannot be read; they are listed at the end.")
 @_limit_options
 @click.option("--max-attempts", type=int, metavar="COUNT", help="Maximum of requests per line, over all runs. [5]")
 @click.option(
@@ -87,9 +96,12 @@ def _delay(text: str) -> float | str:
     is_flag=True,
     help="Use the provider's own batch API: answers within a day, at half the price.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an existing OUT that does not belong to this batch.")
+@click.option("--overwrite", is_flag=True, help="Start again: replace an existing OUT, and its journal.")
 @click.option(
     "--salvage", is_flag=True, help="Continue with a damaged journal; the damaged part is moved to a file beside it."
+)
+@click.option(
+    "--journal", "journal_path", metavar="FILE", type=click.Path(path_type=Path), help="The journal. [OUT.journal]"
 )
 @click.option("--remove-journal", is_flag=True, help="Remove the journal after every line is answered.")
 @click.option(
@@ -105,30 +117,39 @@ def batch(source: Path, target: Path, **options: Any) -> int:
     """Answer every line of IN and write the answers to OUT, in the same order.
 
     IN consists of JSON lines: a text, {"id", "prompt"}, {"id", "messages"} or a request of OpenAI's Batch API; or it
-    is a .csv or .parquet table with such columns. OUT is JSON lines or such a table too, and is written at the end.
+    is a .csv or .parquet table with such columns, whose other columns are carried to OUT. OUT is JSON lines or such a
+    table too, and is written at the end. "-" is stdin or stdout.
 
     Until then all answers are in OUT.journal. After a crash or Ctrl-C the same command continues the batch: lines that
-    are done are not sent again. Requests that were in flight are sent again and listed, because they may be billed
-    twice.
+    are done are not sent again, even if IN was mended, extended or reordered. Requests that were in flight are sent
+    again and listed, because they may be billed twice.
     """
+    from lm_deluge.cli.batch_files import check_bad_rows, journal_path_of, open_source, open_target
     from lm_deluge.cli.batch_job import BatchJob, check_paths, fingerprint_options, run_job
+    from lm_deluge.dispatch.batch.input import RowFormat
     from lm_deluge.dispatch.batch.survey import look_through
 
-    _check_recovery_options(options)
+    _check_options(options)
     settings = CommandOptions.from_options(options)
     limits = {field: options[f"limit_{name}"] for name, (field, _) in _LIMITS.items()}
     more = {name: options[name] for name in ("max_attempts", "max_cost", *_RECOVERY_OPTIONS)} | limits
     client, notice = build_client(settings, **{name: value for name, value in more.items() if value is not None})
+    shaping = fingerprint_options(client, system=settings.system, is_provider_batch=options["provider_batch"])
+    output, file = open_target(target), open_source(source)
     job = BatchJob(
-        source=source,
-        target=target,
+        source=file,
+        target=output,
+        journal_path=options["journal_path"] or journal_path_of(file, output, shaping),
         client=client,
+        form=RowFormat(options["column"], options["is_text"]),
         system=settings.system,
         is_simulated=[model.provider for model in client.models] == ["simulator"],
+        keeps_journal=output is not None or options["journal_path"] is not None,
         **{name: options[name] for name in BatchJob.OPTIONS},
     )
     check_paths(job)
     if notice:
         report(notice)
-    survey = look_through(source, fingerprint_options(job), find_duplicates=job.ask_duplicates_once)
+    survey = look_through(file, shaping, find_duplicates=job.ask_duplicates_once, form=job.form)
+    check_bad_rows(survey, file, skips=options["skip_bad"])
     return asyncio.run(run_job(job, survey))

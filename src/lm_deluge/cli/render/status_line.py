@@ -114,6 +114,7 @@ _REASONS = {
     "error": "The provider ended the answer because of an internal error.",
 }
 _WARNINGS = {
+    "wrong_type": "The provider sent values of unexpected types, which are left out of the answer.",
     "other_model": "A different model answered than the requested model.",
     "buffered_upstream": "A proxy buffered the answer and delivered it all at once.",
 }
@@ -127,6 +128,9 @@ def notes_of(response: APIResponse, *, is_quiet: bool = False) -> list[str]:
         is_quiet: Return only the notice that the answer is not complete.
     """
     notes = [_REASONS[response.finish_reason]] if response.finish_reason in _REASONS else []
+    details = response.finish_details or {}
+    texts = {name: details.get(name) for name in ("category", "explanation")}
+    notes += [f"The provider's {name}: {visible_line(text)}" for name, text in texts.items() if isinstance(text, str)]
     if is_quiet:
         return notes
     notes += [_WARNINGS[warning] for warning in response.warnings if warning in _WARNINGS]

@@ -16,6 +16,7 @@ import msgspec
 
 from lm_deluge.client.batch.prompts import run_one, window_of
 from lm_deluge.dispatch.batch.input import BatchRow
+from lm_deluge.dispatch.batch.provider.response import as_deluge_error
 from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.dispatch.scheduling.circuit_breaker import CircuitBreaker
@@ -34,17 +35,17 @@ class _StoppedError(DispatchError):
 MakeRowSpec = Callable[[BatchRow], CallSpec]
 
 
-def is_due(journal: Journal, row_id: str, *, retry_failed: bool = False) -> bool:
+def is_due(journal: Journal, call: str, *, retry_failed: bool = False) -> bool:
     """Whether a row is to be sent: it is not done, and did not fail for good.
 
     Args:
         journal: The journal of the batch.
-        row_id: The row.
+        call: The name of the row's call in the journal.
         retry_failed: Whether rows that failed for good are sent again.
     """
-    status = journal.state.status(row_id)
+    status = journal.state.status(call)
     # A row that failed without a request, for example because the API key is missing, is always tried again.
-    return status != "done" and (status != "failed" or retry_failed or journal.state.attempts(row_id) == 0)
+    return status != "done" and (status != "failed" or retry_failed or journal.state.attempts(call) == 0)
 
 
 def named_model(name: str, models: Sequence[ModelRow]) -> str:
@@ -113,6 +114,11 @@ class JournaledRows:
         return breaker is not None and breaker.is_open
 
     @property
+    def limited_by(self) -> str | None:
+        """Description of the limits that requests wait for; None if none waits."""
+        return None if self._runner is None else self._runner.limited_by
+
+    @property
     def _breaker(self) -> CircuitBreaker | None:
         return None if self._runner is None else self._runner.only_breaker
 
@@ -123,7 +129,7 @@ class JournaledRows:
         """
         runner, make = self._start()
         self._runner = runner
-        due = (row for row in rows if is_due(self.journal, row.id, retry_failed=self._retry_failed))
+        due = (row for row in rows if is_due(self.journal, row.call, retry_failed=self._retry_failed))
         try:
             while True:
                 free = 0 if self._is_stopped else self._window - len(self._calls)
@@ -141,13 +147,13 @@ class JournaledRows:
 
     def _start_row(self, row: BatchRow, runner: Runner, make: MakeRowSpec) -> None:
         state = self.journal.state
-        base = state.attempts(row.id)
-        has_failed = state.status(row.id) == "failed"
-        left = self._max_attempts if has_failed else self._max_attempts - (base - self._ambiguous[row.id])
+        base = state.attempts(row.call)
+        has_failed = state.status(row.call) == "failed"
+        left = self._max_attempts if has_failed else self._max_attempts - (base - self._ambiguous[row.call])
         call = _Call(self, row, base, max(left, 1))
-        self._calls[row.id] = call
+        self._calls[row.call] = call
         call.task = asyncio.get_running_loop().create_task(call.run(runner, make))
-        call.task.add_done_callback(lambda _: self._ended.put_nowait(row.id))
+        call.task.add_done_callback(lambda _: self._ended.put_nowait(row.call))
 
     def stop(self, within_s: float | None = None) -> None:
         """Send no new request; wait for those in flight.
@@ -221,7 +227,10 @@ class _Call:
                 make(row), before_attempt=self._before_attempt, on_attempt_failed=self._on_attempt_failed
             )
 
-        response = await run_one(lambda: runner, make_with_hooks, self.row)
+        try:
+            response = await run_one(lambda: runner, make_with_hooks, self.row)
+        except Exception as error:  # noqa: BLE001 - one row must not end the batch, whose other answers are paid
+            response = APIResponse(error=as_deluge_error(error))
         response.id = self.row.number - 1
         if self._last is not None:
             return self._last
@@ -243,7 +252,7 @@ class _Call:
         if number > self._budget:  # a hedge beside the last attempt
             raise _StoppedError("earlier runs have used up all attempts of the row")
         await self._rows.wait_to_send()
-        await self._rows.journal.before_attempt(self.row.id, self._base + number)
+        await self._rows.journal.before_attempt(self.row.call, self._base + number)
         self._number = self._base + number
         self.in_flight.append(self._number)
 
@@ -264,34 +273,20 @@ class _Call:
 
     async def _write_failure(self, attempt: int, response: APIResponse, *, is_final: bool) -> bool:
         """Record a failed attempt; return whether it is on the disk. If not, the journal keeps it in memory."""
-        journal = self._rows.journal
-        try:
-            try:
-                await journal.fail(self.row.id, attempt, response, is_final=is_final)
-            except JournalError as error:
-                if journal.failure is not None:
-                    raise
-                await journal.fail(self.row.id, attempt, _without_content(response, error), is_final=is_final)
-        except JournalError as error:
-            self._rows.fail(error)
-            return False
-        return True
+        return await self._settle(attempt, response, is_final=is_final) is not None
 
-    async def _record_answer(self, response: APIResponse) -> APIResponse | None:
-        journal = self._rows.journal
+    async def _settle(self, attempt: int, response: APIResponse, *, is_final: bool = True) -> APIResponse | None:
+        """Record an outcome and return the response that the journal has; None if the disk refused it."""
         try:
-            await journal.finish(self.row.id, self.in_flight[-1], response)
+            return await self._rows.journal.settle(self.row.call, attempt, response, is_final=is_final)
         except JournalError as error:
-            if journal.failure is None:
-                response = _without_content(response, error)
-                is_kept = await self._write_failure(self.in_flight[-1], response, is_final=True)
-                self._end()
-                return response if is_kept else None
-            self._end()
             self._rows.fail(error)
             return None
+
+    async def _record_answer(self, response: APIResponse) -> APIResponse | None:
+        recorded = await self._settle(self.in_flight[-1], response)
         self._end()
-        return response
+        return recorded
 
     def _end(self) -> None:
         """Note that the request was answered."""
@@ -301,12 +296,7 @@ class _Call:
     async def _record_unsent(self, response: APIResponse) -> APIResponse | None:
         """Record why a row was not sent, as attempt 0, unless the journal has the same error already."""
         journal = self._rows.journal
-        known = journal.response(self.row.id)
+        known = journal.response(self.row.call)
         if known is not None and known.error_message == response.error_message:
             return response
         return response if await self._write_failure(0, response, is_final=True) else None
-
-
-def _without_content(response: APIResponse, error: JournalError) -> APIResponse:
-    """Return the usage and cost of an answer that does not fit into JSON, for example because of a lone surrogate."""
-    return APIResponse(id=response.id, error=error, usage=response.usage, cost=response.cost)

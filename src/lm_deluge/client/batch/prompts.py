@@ -13,16 +13,16 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sized
 from typing import Any
 
-from lm_deluge.client.batch.progress_display import Progress
+from lm_deluge.client.batch.progress_display import Progress, shown
 from lm_deluge.dispatch.attempts.call_stream import StreamCall
 from lm_deluge.dispatch.batch.duplicates import Duplicates, answer_again
-from lm_deluge.dispatch.batch.progress import ProgressTracker
+from lm_deluge.dispatch.batch.progress import BatchProgress, ProgressTracker
 from lm_deluge.dispatch.cache.call import CachedCall
 from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import DelugeError, DispatchError, StreamConsumedError
 from lm_deluge.events import Event, ResponseFinished, ResponseStarted
-from lm_deluge.prompt.conversation import to_conversation
+from lm_deluge.prompt.conversation import check_prompts, to_conversation
 from lm_deluge.response import APIResponse
 
 __all__ = ["EventMerger", "run_call", "run_in_order", "run_one", "window_of"]
@@ -53,26 +53,30 @@ async def run_in_order(
         most_at_once: Most concurrent requests; None for no limit.
         progress: Shows the progress.
         dedupe: Whether equal prompts are sent once.
+
+    Raises:
+        InvalidPromptError: `prompts` is a single prompt.
     """
+    prompts = check_prompts(prompts)
     total = len(prompts) if isinstance(prompts, Sized) else None
     tracker = ProgressTracker(total)
     responses: dict[int, APIResponse] = {}
-    shown_at = -float("inf")
 
     def find_runner() -> Runner:
         return runner
 
+    def snapshot() -> BatchProgress:
+        return tracker.progress(time.monotonic(), waiting=runner.waiting, limited_by=runner.limited_by)
+
     run = _Deduplicator(find_runner, make).run if dedupe else lambda _, prompt: run_one(find_runner, make, prompt)
-    async with contextlib.aclosing(_as_completed(run, prompts, tracker, most_at_once)) as ended:
+    async with (
+        shown(progress, snapshot),
+        contextlib.aclosing(_as_completed(run, prompts, tracker, most_at_once)) as ended,
+    ):
         async for index, response in ended:
             response.id = index
             responses[index] = response
-            now = time.monotonic()
-            if now - shown_at >= progress.every_s:
-                shown_at = now
-                progress.show(tracker.progress(now, waiting=runner.waiting, limited_by=runner.limited_by))
-    tracker.total = len(responses)
-    progress.close(tracker.progress(time.monotonic()))
+        tracker.total = len(responses)
     return [responses[index] for index in range(len(responses))]
 
 
@@ -240,7 +244,7 @@ class EventMerger:
     ) -> None:
         self.responses: dict[int, APIResponse] = {}
         self._start = start
-        self._prompts = prompts
+        self._prompts = check_prompts(prompts)
         self._window = window_of(most_at_once)
         # One batch of events per stream: with fewer, a turn of the event loop would serve few of thousands of streams.
         self._max_queued = max(_MIN_QUEUED_BATCHES, self._window // _WAITING_PER_SLOT)

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 
-from lm_deluge.adapters.batch_api import BatchState
 from lm_deluge.adapters.batch_catalog import find_batch_api
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.request import to_schema
 from lm_deluge.client.call_options import CallOptions
 from lm_deluge.client.dispatcher import CallPlanner, Dispatcher
 from lm_deluge.config import ClientOptions
-from lm_deluge.dispatch.batch.provider.runner import ProviderBatch
+from lm_deluge.dispatch.batch.provider.runner import OnState, ProviderBatch
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.dispatch.journal.records import fingerprint_of
 from lm_deluge.errors import ConfigurationError, DelugeError
 from lm_deluge.models.registry import find_provider
 from lm_deluge.models.rows import ModelRow
-from lm_deluge.prompt.conversation import Conversation, to_conversation
+from lm_deluge.prompt.conversation import Conversation, check_prompts, to_conversation
+from lm_deluge.prompt.plain_values import to_plain
 from lm_deluge.response import APIResponse
 
 __all__ = ["check_provider_batch", "start_provider_batch"]
-
-OnState: TypeAlias = Callable[[str, BatchState], None]
 
 
 def check_provider_batch(models: Iterable[ModelRow], options: ClientOptions) -> None:
@@ -72,7 +70,7 @@ def start_provider_batch(
     names = [model.id for model in models]
     own = (*options[:2], to_schema(options.output), options.cache)
     shaping = (names, client_options.sampling_params, client_options.extra_body, *own)
-    all_prompts = list(prompts)
+    all_prompts = list(check_prompts(prompts))
     plans = (_plan_of(planner, models[number % len(models)], prompt) for number, prompt in enumerate(all_prompts))
     fingerprint = fingerprint_of({}, (_bytes_of(each) for each in (shaping, *all_prompts)))
     return _run(plans, Path(journal), fingerprint, client_options.max_attempts, on_state)
@@ -107,4 +105,7 @@ def _bytes_of(prompt: Any) -> bytes:
 def _messages_of(value: Any) -> Any:
     if isinstance(value, Conversation):
         return value.messages
-    raise TypeError(f"{type(value).__name__} is not a part of a prompt")
+    plain = to_plain(value)
+    if plain is value:
+        raise TypeError(f"{type(value).__name__} is not a part of a prompt")
+    return plain

@@ -13,6 +13,7 @@ from lm_deluge.client.batch.journaled import is_due
 from lm_deluge.client.batch.row_planner import RowPlanner
 from lm_deluge.client.dispatcher import Dispatcher
 from lm_deluge.dispatch.batch.input import BatchRow
+from lm_deluge.dispatch.batch.provider.response import as_deluge_error
 from lm_deluge.dispatch.batch.provider.runner import Answered, ProviderBatch
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.errors import DelugeError, JournalError, QueueClosedError
@@ -35,6 +36,7 @@ class ProviderRows:
     """
 
     is_paused = False
+    limited_by: str | None = None
 
     def __init__(self, dispatcher: Dispatcher, journal: Journal, *, retry_failed: bool = False) -> None:
         self.failure: JournalError | None = None
@@ -43,7 +45,7 @@ class ProviderRows:
         self._journal = journal
         self._retry_failed = retry_failed
         self._states: dict[str, BatchState] = {}
-        self._numbers: dict[str, int] = {}
+        self._rows: dict[str, BatchRow] = {}  # by call: id and number only
         self._batch = ProviderBatch(
             journal, max_attempts=dispatcher.options.max_attempts, retry="all", on_state=self._states.__setitem__
         )
@@ -83,22 +85,24 @@ class ProviderRows:
                     raise
                 if answered is None:
                     return
-                row_id, response = answered
-                number = self._numbers.pop(row_id)
-                response.id = number - 1
-                yield BatchRow(id=row_id, number=number), response
+                call, response = answered
+                row = self._rows.pop(call)
+                response.id = row.number - 1
+                yield row, response
 
     def _was_aborted(self) -> bool:
         return self._is_aborted
 
     def _plans(self, rows: Iterable[BatchRow]) -> Iterator[tuple[str, CallPlan | DelugeError]]:
         for row in rows:
-            if is_due(self._journal, row.id, retry_failed=self._retry_failed):
-                self._numbers[row.id] = row.number
+            if is_due(self._journal, row.call, retry_failed=self._retry_failed):
+                self._rows[row.call] = BatchRow(id=row.id, number=row.number, key=row.key)
+                plan: CallPlan | DelugeError
                 try:
-                    yield row.id, self._planner.plan(row)
-                except DelugeError as error:
-                    yield row.id, error
+                    plan = self._planner.plan(row)
+                except Exception as error:  # noqa: BLE001 - one row must not end the batch
+                    plan = as_deluge_error(error)
+                yield row.call, plan
 
     def stop(self, within_s: float | None = None) -> None:
         """Submit no more batches. The next run fetches the answers of the submitted batches.

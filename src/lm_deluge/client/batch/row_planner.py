@@ -42,6 +42,8 @@ class RowPlanner:
             return spec
         own = named_model(row.model, self._dispatcher.models)
         allowed = frozenset((own, *(model.id for model in self._dispatcher.fallback)))
+        if spec.models is not None:  # the prompt is too long for the others
+            allowed = allowed & spec.models or spec.models
         return msgspec.structs.replace(spec, models=allowed, prefer=own)
 
     def plan(self, row: BatchRow) -> CallPlan:
@@ -51,8 +53,10 @@ class RowPlanner:
             DelugeError: The row could not be read, or its call cannot be sent.
         """
         spec = self.spec(row)
-        models = self._dispatcher.models
-        return spec.plan_for(spec.prefer or models[row.number % len(models)].id)
+        models = [model.id for model in self._dispatcher.models if spec.models is None or model.id in spec.models]
+        if spec.prefer in models or not models:
+            return spec.plan_for(spec.prefer or self._dispatcher.models[0].id)
+        return spec.plan_for(models[row.number % len(models)])
 
     def _planner(self, row: BatchRow) -> CallPlanner:
         options = CallOptions(row.tools or None, row.params, row.output, extra_body=row.extra_body)

@@ -6,6 +6,8 @@ import asyncio
 import math
 from typing import NamedTuple
 
+import msgspec
+
 from lm_deluge.api_requests.answer import build_answer, build_usage
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.response_stream import ResponseStream, open_response_stream
@@ -14,7 +16,7 @@ from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.scheduling.retry import GiveUp, Wait
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.dispatch.scheduling.scheduler import Admission
-from lm_deluge.errors import ConnectError, DelugeError
+from lm_deluge.errors import ConnectError, ContextLengthError, DelugeError
 from lm_deluge.events import Attempt as AttemptEvent
 from lm_deluge.response import APIResponse, StreamStats
 from lm_deluge.usage import Usage
@@ -84,6 +86,14 @@ class AdmittedCall:
         """Whether there were as many attempts as `max_attempts` allows."""
         return self.attempts - self.unreached >= self.runner.max_attempts
 
+    def exclude(self, model: str) -> bool:
+        """Let no further attempt use a model; return whether another one is left."""
+        known = {route.model for route in self.runner.routes} if self.job.models is None else self.job.models
+        others = frozenset(known - {model})
+        if others:
+            self.job = msgspec.structs.replace(self.job, models=others)
+        return bool(others)
+
     def wait_before_resume(self, error: DelugeError) -> float:
         """Return the seconds before another request for the rest of the same answer; raise `error` if there is none."""
         decision = self.runner.decide_here(error, attempt=self.attempts, time_left_s=self.time_left_s)
@@ -92,6 +102,10 @@ class AdmittedCall:
     def wait_before_next(self, attempt: CallAttempt, error: DelugeError) -> float:
         """Return the seconds before another attempt after this one; raise `error` if there is none."""
         route = attempt.start.route
+        larger = self.runner.larger_models(route, self.job.models) if isinstance(error, ContextLengthError) else None
+        if larger and not self.is_last and self.time_left_s > 0:
+            self.job = msgspec.structs.replace(self.job, models=larger)
+            return 0.0
         self.unreached += self.runner.is_outage(error, route)
         decision = self.runner.decide(
             error,

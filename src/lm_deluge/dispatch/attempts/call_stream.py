@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -116,8 +116,7 @@ class StreamCall:
         raise overspent
 
     def _admitted(self) -> AdmittedCall:
-        if self._call is None:
-            self._call = AdmittedCall(self._find_runner(), self._spec)
+        self._call = self._call or AdmittedCall(self._find_runner(), self._spec)
         return self._call
 
     async def _after_break(self, attempt: CallAttempt, error: DelugeError) -> list[Event]:
@@ -181,10 +180,8 @@ class StreamCall:
             try:
                 attempt = self._opening = await self._begin(call, start)
             except ConfigurationError:
-                known = {route.model for route in call.runner.routes} if call.job.models is None else call.job.models
-                if not (others := frozenset(known - {start.route.model})):
+                if not call.exclude(start.route.model):
                     raise
-                call.job = msgspec.structs.replace(call.job, models=others)
                 continue
             call.started_at = call.loop.time() if call.started_at is None else call.started_at
             return attempt
@@ -380,9 +377,8 @@ class StreamCall:
     async def _fail(self, error: DelugeError) -> None:
         self._end()
         self.error = error
-        for attempt in (self._attempt, self._opening):
-            if attempt is not None:
-                attempt.abort()
+        for attempt in filter(None, (self._attempt, self._opening)):
+            attempt.abort()
         call = self._call
         error.attempts = 0 if call is None else call.attempts
         for note in () if call is None else call.failures:
@@ -391,7 +387,6 @@ class StreamCall:
             error.partial = self.response()
         if self._spec.on_attempt_failed is not None and call is not None and call.attempts:
             response = self.response()
-            response.error = error
             last = self._opening or self._attempt
             await self._spec.on_attempt_failed(call.attempts if last is None else last.number, response, True)
 
@@ -406,10 +401,17 @@ class StreamCall:
             return
         self._cancels[point[0]] = UpstreamCancel(attempt.plan, point[0], attempt.call.loop)
 
-    def _end(self) -> None:
+    def _unread(self) -> list[CallAttempt]:
+        """Return the attempts under way of which nothing was delivered."""
+        attempts = (self._opening, None if self._hedge is None else self._hedge.second)
+        return [attempt for attempt in attempts if attempt is not None and not attempt.is_over]
+
+    def _end(self, unread: Iterable[CallAttempt] = ()) -> None:
         if self._is_over:
             return
         self._is_over = True
+        for attempt in unread:  # their prompts are billed
+            self._discarded.add(attempt, attempt.usage_when_abandoned())
         if self._budget is not None:
             self._charge(self._budget)
         if (call := self._call) is not None:
@@ -422,7 +424,7 @@ class StreamCall:
         if self._attempt is not None:
             self._cancel_upstream(self._attempt)
             await self._attempt.close()
-        self._end()
+        self._end(self._unread())
         await self.settle()
 
     async def settle(self) -> None:
@@ -433,13 +435,13 @@ class StreamCall:
     def abort(self) -> None:
         """End the call now: close the connection; a pending `next_batch` returns []."""
         self._is_aborted = True
-        self._end()
+        unread = self._unread()
+        self._end(unread)
         if self._hedge is not None:
             self._hedge.stop()
-        for attempt in (self._attempt, self._opening, None if self._hedge is None else self._hedge.second):
-            if attempt is not None:
-                self._cancel_upstream(attempt)
-                attempt.abort()
+        for attempt in filter(None, (self._attempt, *unread)):
+            self._cancel_upstream(attempt)
+            attempt.abort()
         scope, self.scope = self.scope, None
         if scope is not None:
             scope.pass_now()  # interrupts the wait for an attempt; the caller's task is not cancelled
@@ -478,13 +480,11 @@ class StreamCall:
             if self._cancels and any(cancel.failure is not None for cancel in self._cancels.values()):
                 answer.warnings += ("cancel_failed",)
         else:
-            answer = APIResponse(model_internal=self._spec.prefer or "", stats=self.stats())
-            if self._opening is not None:
-                answer.model_internal = self._opening.start.route.model
-            if isinstance(self.error, APIError):
-                answer.status_code = self.error.status_code
-            if self.error is not None:
-                answer.request_id = self.error.request_id
+            model = self._spec.prefer or "" if self._opening is None else self._opening.start.route.model
+            answer = APIResponse(model_internal=model, stats=self.stats())
+            answer.status_code = getattr(self.error, "status_code", None)
+            answer.request_id = getattr(self.error, "request_id", None)
+        answer.error = self.error
         if self._discarded.usage is not None:
             self._discarded.add_to(answer)
         return answer

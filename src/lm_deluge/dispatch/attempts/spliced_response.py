@@ -177,7 +177,15 @@ class SplicedResponse:
     def complete(self, answer: APIResponse) -> None:
         """Replace the content of one attempt's response by that of all attempts."""
         whole = self._builder.response()
-        for name in ("model_external", "response_id", "content", "citations", "finish_reason", "raw_finish_reason"):
+        for name in (
+            "model_external",
+            "response_id",
+            "content",
+            "citations",
+            "finish_reason",
+            "raw_finish_reason",
+            "finish_details",
+        ):
             setattr(answer, name, getattr(whole, name))
 
     def complete_stats(self, stats: StreamStats) -> StreamStats:

@@ -7,33 +7,49 @@ complete and on the disk, so there is never half a file.
 from __future__ import annotations
 
 import contextlib
-import importlib
-import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
-from lm_deluge.dispatch.batch.input import TABLES
-from lm_deluge.errors import ConfigurationError, DelugeError, JournalError, MissingExtraError, install_hint
+from lm_deluge.dispatch.batch.tables import LARGEST_INTEGER, TABLES, check_table_writer, encode_table
+from lm_deluge.errors import ConfigurationError, DelugeError, DispatchError, JournalError
 from lm_deluge.response import APIResponse
 
-__all__ = ["Answer", "check_output", "line_of", "write_answers", "write_whole"]
+__all__ = ["Answer", "check_output", "encode_answers", "line_of", "write_answers", "write_stream", "write_whole"]
 
 JSON = dict[str, Any]
 
-_encoder = msgspec.json.Encoder()
-_COLUMNS = ("id", "completion", "finish_reason", "error", "input_tokens", "output_tokens", "cost", "response")
+_encoder = msgspec.json.Encoder(enc_hook=str)
+_COLUMNS: dict[str, type] = {
+    "id": str,
+    "completion": str,
+    "finish_reason": str,
+    "error": str,
+    "input_tokens": int,
+    "output_tokens": int,
+    "cost": float,
+    "response": str,
+}
+_FIELDS = ("id", "response", "error", "usage", "cost", "duplicate_of")
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """The answer of one call. `duplicate_of`: the id of the call with an equal request whose answer this is."""
+    """The answer of one call.
+
+    Attributes:
+        id: The id of its row.
+        response: The answer.
+        duplicate_of: The id of the call with an equal request whose answer this is.
+        columns: Further columns of the row. One with the name of a column of the output gets the prefix `input_`.
+    """
 
     id: str
     response: APIResponse
     duplicate_of: str | None = None
+    columns: JSON = {}
 
 
 def check_output(path: Path) -> None:
@@ -41,14 +57,39 @@ def check_output(path: Path) -> None:
 
     Raises:
         ConfigurationError: The path is a folder or a device, or its folder does not exist.
-        MissingExtraError: The file is a table, and no package that writes tables is installed.
+        MissingExtraError: The file is a Parquet table, and no package that writes it is installed.
     """
     if path.exists() and not path.is_file():
-        raise ConfigurationError(f"{path.name} is no file that could be written")
+        raise ConfigurationError(
+            f"{path.name} is no file that could be written", hint="Name a file, or - to write the answers to stdout."
+        )
     if not path.parent.is_dir():
         raise ConfigurationError(f"there is no folder {path.parent} for {path.name}")
-    if path.suffix in TABLES:
-        _table_writer(path)
+    if path.suffix.lower() in TABLES:
+        check_table_writer(path.suffix.lower())
+
+
+def encode_answers(suffix: str, answers: Iterable[Answer]) -> Iterator[bytes]:
+    """Yield the bytes of an output file. An answer that cannot be encoded is a line with an error.
+
+    Args:
+        suffix: Of its file name: a table, or JSON lines for any other.
+        answers: The answers, in order.
+    """
+    if suffix.lower() in TABLES:
+        yield from encode_table(suffix.lower(), [_record_of(answer) for answer in answers], _COLUMNS)
+        return
+    for answer in answers:
+        try:
+            data = _encoder.encode(line_of(answer))
+        except Exception as error:  # noqa: BLE001 - one answer must not keep all others from the file
+            data = _encoder.encode(line_of(_unwritable(answer, error)))
+        yield data + b"\n"
+
+
+def _unwritable(answer: Answer, error: Exception) -> Answer:
+    failure = DispatchError(f"the answer cannot be written ({type(error).__name__})")
+    return Answer(answer.id, APIResponse(id=answer.response.id, error=failure), answer.duplicate_of)
 
 
 def write_answers(path: Path, answers: Iterable[Answer]) -> None:
@@ -57,10 +98,17 @@ def write_answers(path: Path, answers: Iterable[Answer]) -> None:
     Raises:
         JournalError: The file cannot be written, or an answer cannot be read from the journal.
     """
-    if path.suffix in TABLES:
-        write_whole(path, [_table_writer(path)([_record_of(answer) for answer in answers], path.suffix)])
-    else:
-        write_whole(path, (_encoder.encode(line_of(answer)) + b"\n" for answer in answers))
+    write_whole(path, encode_answers(path.suffix, answers))
+
+
+def write_stream(file: BinaryIO, answers: Iterable[Answer]) -> None:
+    """Write all answers to an open file, as JSON lines.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    file.writelines(encode_answers("", answers))
+    file.flush()
 
 
 def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
@@ -99,7 +147,19 @@ def line_of(answer: Answer) -> JSON:
         line["error"]["partial"] = data if response.content.parts else None
     else:
         line["response"] = data
-    return line
+    return line | _renamed(answer.columns, _FIELDS)
+
+
+def _renamed(columns: JSON, taken: Iterable[str]) -> JSON:
+    """Return further columns under names that the output does not use itself."""
+    names = set(taken)
+    renamed: JSON = {}
+    for name, value in columns.items():
+        new = name
+        while new in names or (new != name and new in columns):
+            new = f"input_{new}"
+        renamed[new] = value
+    return renamed
 
 
 def _error_fields(error: DelugeError) -> JSON:
@@ -110,6 +170,13 @@ def _error_fields(error: DelugeError) -> JSON:
 
 def _record_of(answer: Answer) -> JSON:
     """Return the row of a call in a table."""
+    try:
+        return _cells_of(answer) | _renamed(answer.columns, _COLUMNS)
+    except Exception as error:  # noqa: BLE001 - as in `encode_answers`
+        return _cells_of(_unwritable(answer, error))
+
+
+def _cells_of(answer: Answer) -> JSON:
     line, response = line_of(answer), answer.response
     usage = response.usage
     content = line["response"] if line["error"] is None else line["error"]["partial"]
@@ -118,48 +185,13 @@ def _record_of(answer: Answer) -> JSON:
         "completion": response.completion if content is not None else None,
         "finish_reason": response.finish_reason,
         "error": response.error_message,
-        "input_tokens": None if usage is None else usage.input_tokens,
-        "output_tokens": None if usage is None else usage.output_tokens,
+        "input_tokens": None if usage is None else _count(usage.input_tokens),
+        "output_tokens": None if usage is None else _count(usage.output_tokens),
         "cost": response.cost,
         "response": None if content is None else _encoder.encode(content).decode(),
     }
 
 
-def _table_writer(path: Path) -> Any:
-    """Return a function that encodes a table, with polars if it is installed, else with pandas."""
-    with_pandas = ("pandas",) if path.suffix == ".csv" else ("pandas", "pyarrow")
-    for write, names in ((_with_polars, ("polars",)), (_with_pandas, with_pandas)):
-        with contextlib.suppress(ImportError):
-            for name in names:
-                importlib.import_module(name)
-            return write
-    raise MissingExtraError(
-        f"writing {path.suffix} files needs polars, or {' and '.join(with_pandas)}",
-        hint=install_hint("polars", otherwise="name a .jsonl file"),
-    )
-
-
-def _with_polars(records: list[JSON], suffix: str) -> bytes:
-    import polars as pl  # pyright: ignore[reportMissingImports]  # installed where tables are written
-
-    kinds = {"input_tokens": pl.Int64, "output_tokens": pl.Int64, "cost": pl.Float64}
-    frame = pl.DataFrame(records, schema={name: kinds.get(name, pl.String) for name in _COLUMNS})
-    buffer = io.BytesIO()
-    if suffix == ".csv":
-        frame.write_csv(buffer)
-    else:
-        frame.write_parquet(buffer)
-    return buffer.getvalue()
-
-
-def _with_pandas(records: list[JSON], suffix: str) -> bytes:
-    import pandas as pd  # pyright: ignore[reportMissingImports]  # installed where tables are written
-
-    frame = pd.DataFrame(records, columns=list(_COLUMNS))
-    frame = frame.astype({"input_tokens": "Int64", "output_tokens": "Int64", "cost": "Float64"})
-    buffer = io.BytesIO()
-    if suffix == ".csv":
-        frame.to_csv(buffer, index=False)
-    else:
-        frame.to_parquet(buffer)
-    return buffer.getvalue()
+def _count(tokens: int) -> int | None:
+    """Return a count that fits into a column of integers; None if no request can have it."""
+    return tokens if abs(tokens) <= LARGEST_INTEGER else None

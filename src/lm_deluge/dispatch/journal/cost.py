@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import msgspec
 
@@ -11,6 +11,9 @@ from lm_deluge.dispatch.journal.records import JournalState, payload_of
 from lm_deluge.usage import Usage
 
 __all__ = ["BatchCost", "Sum", "batch_cost"]
+
+
+_MOST_TOKENS = 2**53  # the largest integer that every JSON reader keeps exactly, and far above any request
 
 
 class Sum(msgspec.Struct):
@@ -28,7 +31,8 @@ class Sum(msgspec.Struct):
     def add(self, usage: Usage | None, cost: float | None) -> None:
         """Add one request."""
         self.requests += 1
-        if usage is not None:
+        # A count that no request can have is as good as none, and would spoil the sum.
+        if usage is not None and max(usage.input_tokens, usage.output_tokens) <= _MOST_TOKENS:
             self.input_tokens += usage.input_tokens
             self.output_tokens += usage.output_tokens
             self.is_estimated = self.is_estimated or usage.estimated
@@ -95,12 +99,13 @@ class _Line(msgspec.Struct, rename={"kind": "type"}):
 _decoder = msgspec.json.Decoder(_Line)
 
 
-def batch_cost(lines: Iterable[bytes], state: JournalState) -> BatchCost:
-    """Add up the lines of a journal.
+def batch_cost(lines: Iterable[bytes], state: JournalState, counted: Container[str] | None = None) -> BatchCost:
+    """Add up the lines of a journal. A line that cannot be read adds nothing.
 
     Args:
         lines: The lines of the journal, as a file opened in binary mode yields them.
         state: The state that was built from the same lines.
+        counted: The calls whose failures are counted by class; None for all. Money is counted for all in any case.
     """
     ids = [call for call, _ in state.ambiguous]
     answers: dict[str, _Response] = {}  # of the calls with an ambiguous attempt
@@ -112,7 +117,7 @@ def batch_cost(lines: Iterable[bytes], state: JournalState) -> BatchCost:
     for line in lines:
         start, offset = offset, offset + len(line)
         payload = payload_of(line)
-        found = None if payload is None else _decoder.decode(payload)
+        found = None if payload is None else _parsed(payload)
         if found is None or found.response is None:
             continue
         _drop_covered(failed.get(found.id, {}), found.attempt, found.response, cost.failed_attempts)
@@ -123,7 +128,7 @@ def batch_cost(lines: Iterable[bytes], state: JournalState) -> BatchCost:
             continue
         if found.attempt:  # attempt 0: nothing was sent
             failed.setdefault(found.id, {})[found.attempt] = found.response
-        if state.failed.get(found.id) == start:
+        if state.failed.get(found.id) == start and (counted is None or found.id in counted):
             failures[_kind_of(found.response)] += 1
     for attempts in failed.values():
         for response in attempts.values():
@@ -133,6 +138,13 @@ def batch_cost(lines: Iterable[bytes], state: JournalState) -> BatchCost:
     cost.ambiguous.is_estimated = bool(ids)
     cost.failures = dict(failures)
     return cost
+
+
+def _parsed(payload: bytes) -> _Line | None:
+    try:
+        return _decoder.decode(payload)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _drop_covered(failed: dict[int, _Response], attempt: int, response: _Response, total: Sum) -> None:

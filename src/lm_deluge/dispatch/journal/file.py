@@ -11,11 +11,12 @@ import io
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from lm_deluge.dispatch.journal.lock import JournalLock
+from lm_deluge.dispatch.journal.options import describe_differences
 from lm_deluge.dispatch.journal.records import (
     FRAME,
     MOST_BYTES,
@@ -66,7 +67,9 @@ class JournalFile:
     Args:
         path: The file; it is created if it does not exist.
         fingerprint: Of the batch. The journal of another batch is refused.
+        options: The options of the batch as short texts, so that a refusal names those that differ.
         salvage: Move damaged lines to a file beside the journal (`.damaged`) instead of refusing the journal.
+        replace: Start again: a journal that exists, of any batch, is renamed (`.old`).
         opener: Opens the file.
 
     Attributes:
@@ -84,7 +87,9 @@ class JournalFile:
         path: Path,
         *,
         fingerprint: str,
+        options: Mapping[str, str] | None = None,
         salvage: bool = False,
+        replace: bool = False,
         opener: Callable[[Path], DiskFile] = DiskFile,
     ) -> None:
         self.path = path
@@ -93,9 +98,12 @@ class JournalFile:
         self.is_broken = False
         self.salvaged = 0
         self._fingerprint = fingerprint
+        self._options = dict(options or {})
         self._opener = opener
         self._lock = JournalLock(path)
         try:
+            if replace and path.is_file():
+                path.replace(path.with_name(path.name + ".old"))
             self._file = self._open(salvage=salvage)
         except BaseException as error:
             self._lock.release()
@@ -108,7 +116,7 @@ class JournalFile:
             raise JournalError(f"the journal {self.path} is not a regular file", path=str(self.path))
         file = self._opener(self.path)
         try:
-            header = encode_record(Header(VERSION, self._fingerprint))
+            header = encode_record(Header(VERSION, self._fingerprint, self._options))
             start = file.read_at(0, len(header))
             if len(start) < len(header) and header.startswith(
                 start
@@ -164,7 +172,8 @@ class JournalFile:
         if header.version != VERSION:
             raise self._foreign(f"has version {header.version}, but this program reads version {VERSION}")
         if header.fingerprint != self._fingerprint:
-            raise self._foreign("belongs to another batch: its inputs or options are different")
+            differences = describe_differences(header.options, self._options) if header.options else ""
+            raise self._foreign(f"belongs to another batch: {differences or 'its inputs or options are different'}")
 
     def _foreign(self, problem: str, offset: int | None = None) -> JournalError:
         return JournalError(

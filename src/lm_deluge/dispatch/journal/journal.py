@@ -20,7 +20,7 @@ memory (`unsaved`) if they cannot be written.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -85,6 +85,7 @@ class Journal:
         state: The state of all calls, kept up to date with the records on the disk.
         failure: The write error after which no new request may be sent; None while there is none.
         salvaged: How many bytes of damage were moved to another file when the journal was opened.
+        unreadable: The calls whose recorded outcome could not be read; they count as not done.
     """
 
     def __init__(self, file: JournalFile, thread: ThreadPoolExecutor, gather_s: float) -> None:
@@ -92,6 +93,7 @@ class Journal:
         self.state: JournalState = file.state
         self.failure: JournalError | None = None
         self.salvaged = file.salvaged
+        self.unreadable: list[str] = []
         self._file = file
         self._thread = thread
         self._gather_s = gather_s
@@ -106,7 +108,9 @@ class Journal:
         path: str | Path,
         *,
         fingerprint: str,
+        options: Mapping[str, str] | None = None,
         salvage: bool = False,
+        replace: bool = False,
         gather_s: float = GATHER_S,
         opener: Callable[[Path], DiskFile] = DiskFile,
     ) -> Journal:
@@ -115,7 +119,9 @@ class Journal:
         Args:
             path: Its file.
             fingerprint: Of the batch, from `fingerprint_of`.
+            options: The options of the batch, from `shown_options`: a refusal names those that differ.
             salvage: Move damaged lines to a file beside the journal (`.damaged`) instead of refusing the journal.
+            replace: Start again: a journal that exists, of any batch, is renamed (`.old`).
             gather_s: Seconds that a record waits for others to share its `fsync`.
             opener: Opens the file.
 
@@ -127,7 +133,8 @@ class Journal:
             ...     print(len(journal.state.done))
         """
         thread = ThreadPoolExecutor(1, thread_name_prefix="lm-deluge-journal")
-        opening = partial(JournalFile, Path(path), fingerprint=fingerprint, salvage=salvage, opener=opener)
+        named: dict[str, Any] = {"fingerprint": fingerprint, "options": options, "salvage": salvage, "replace": replace}
+        opening = partial(JournalFile, Path(path), **named, opener=opener)
         try:
             file = await asyncio.get_running_loop().run_in_executor(thread, opening)
         except BaseException:
@@ -207,6 +214,35 @@ class Journal:
             JournalError: The failure cannot be written; `unsaved` has the response.
         """
         await self._write(Failed(call, attempt, is_final, _without_error_body(response)))
+
+    async def settle(self, call: str, attempt: int, response: APIResponse, *, is_final: bool = True) -> APIResponse:
+        """Write the outcome of an attempt, an answer or a failure; return the response that the journal has.
+
+        An outcome that does not fit into JSON, because of a lone surrogate for example, becomes an error with its usage
+        and cost, or without them if they are the reason.
+
+        Args:
+            call: The call.
+            attempt: Its number; 0 if nothing was sent.
+            response: The outcome.
+            is_final: Whether a call that failed has failed for good.
+
+        Raises:
+            JournalError: The disk refused the outcome; `unsaved` has it.
+        """
+        reductions = [_without_content, _without_usage]
+        while True:
+            try:
+                if response.error is None:
+                    await self.finish(call, attempt, response)
+                else:
+                    await self.fail(call, attempt, response, is_final=is_final)
+            except JournalError as error:
+                if self.failure is not None or self._is_closed or not reductions:
+                    raise
+                response = reductions.pop(0)(response, error)
+            else:
+                return response
 
     async def _write(self, record: Done | Failed | Handle) -> None:
         waiting = self._add(record)
@@ -306,16 +342,31 @@ class Journal:
     def response(self, call: str) -> APIResponse | None:
         """Return the response of a call that is done or failed for good, in this run or an earlier one; else None.
 
+        A record that is undamaged but not a response counts as none, and its call as not done: `unreadable` names it.
+
         Raises:
-            JournalError: The record cannot be read, or the journal is closed.
+            JournalError: The record is damaged or cannot be read, or the journal is closed.
         """
-        offset = self.state.done.get(call, self.state.failed.get(call))
-        if offset is None:
-            return self.unsaved.get(call)
-        if self._is_closed:
-            raise self._closed()
-        record: Any = decode_record(self._file.payload_at(offset))
-        return None if record.response is None else APIResponse.from_dict(record.response)
+        while (offset := self.state.done.get(call, self.state.failed.get(call))) is not None:
+            if self._is_closed:
+                raise self._closed()
+            payload = self._file.payload_at(offset)
+            try:
+                record: Any = decode_record(payload)
+                return None if record.response is None else APIResponse.from_dict(record.response)
+            except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError):
+                self.state.forget(call)
+                self.unreadable.append(call)
+        return self.unsaved.get(call)
+
+    def check(self, calls: Iterable[str]) -> None:
+        """Read the recorded outcomes of these calls; `unreadable` then names those that cannot be read.
+
+        Raises:
+            JournalError: A record is damaged.
+        """
+        for call in calls:
+            self.response(call)
 
     async def close(self) -> None:
         """Write all pending records and close the file.
@@ -343,6 +394,14 @@ class Journal:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
+
+
+def _without_content(response: APIResponse, error: JournalError) -> APIResponse:
+    return APIResponse(id=response.id, error=error, usage=response.usage, cost=response.cost)
+
+
+def _without_usage(response: APIResponse, error: JournalError) -> APIResponse:
+    return APIResponse(id=response.id, error=error)
 
 
 def _without_error_body(response: APIResponse) -> dict[str, Any]:

@@ -8,7 +8,7 @@ A journal is a text file with one record per line:
 one JSON object on one line. So each record can be checked, the record after a damaged line can be found, and `grep` and
 `tail` work on the file. The first record is the header, the others are in the order in which they were written:
 
-    {"type":"journal","version":1,"fingerprint":"<SHA-256 of the batch>"}
+    {"type":"journal","version":1,"fingerprint":"<SHA-256 of the batch>","options":{"models":"acme-1"}}
     {"type":"intent","id":"17","attempt":1}
     {"type":"done","id":"17","attempt":1,"response":{...}}
     {"type":"failed","id":"17","attempt":1,"is_final":true,"response":{...}}
@@ -73,10 +73,11 @@ Status: TypeAlias = Literal["done", "failed", "in_flight", "waiting"]
 
 
 class Header(msgspec.Struct, frozen=True, tag="journal"):
-    """The first record: version of the format, and fingerprint of the batch."""
+    """The first record: version of the format, fingerprint of the batch, and its options for messages."""
 
     version: int
     fingerprint: str
+    options: dict[str, str] = {}
 
 
 class Intent(msgspec.Struct, frozen=True, tag="intent"):
@@ -133,6 +134,7 @@ class JournalEntry(msgspec.Struct, frozen=True, gc=False, rename={"kind": "type"
     is_final: bool = False
     version: int = VERSION
     fingerprint: str = ""
+    options: dict[str, str] = {}
     batch: str = ""
     ids: tuple[str, ...] = ()
     at: float = 0.0
@@ -233,8 +235,10 @@ def scan(lines: Iterable[bytes]) -> Iterator[tuple[int, JournalEntry | Damage]]:
         start, offset = offset, offset + len(line)
         if long_from is None:
             payload = payload_of(line)
-            if payload is not None and (not has_end or len(line) == FRAME + len(payload) + 1):
-                yield start, _entry(payload, start)
+            is_whole = payload is not None and (not has_end or len(line) == FRAME + len(payload) + 1)
+            entry = _entry(payload, start) if payload is not None and is_whole else None
+            if entry is not None:
+                yield start, entry
                 continue
         line_start = start if long_from is None else long_from
         long_from = None if has_end else line_start
@@ -244,15 +248,31 @@ def scan(lines: Iterable[bytes]) -> Iterator[tuple[int, JournalEntry | Damage]]:
         yield long_from, Damage(offset - long_from, is_tail=True)
 
 
-def _entry(payload: bytes, offset: int) -> JournalEntry:
+class _Kind(msgspec.Struct):
+    type: str
+
+
+_kind_decoder = msgspec.json.Decoder(_Kind)
+_KNOWN = frozenset(("journal", "intent", "done", "failed", "submit", "handle"))
+
+
+def _entry(payload: bytes, offset: int) -> JournalEntry | None:
+    """Return the record of a payload; None if its fields are wrong, which is damage."""
     try:
         return _entry_decoder.decode(payload)
-    except msgspec.DecodeError:
-        raise JournalError(
-            "the journal has a record that this version does not know",
-            offset=offset,
-            hint="A newer version of lm-deluge wrote it: resume with that version.",
-        ) from None
+    except (ValueError, RecursionError):  # ValueError: DecodeError and UnicodeDecodeError
+        pass
+    try:
+        is_known = _kind_decoder.decode(payload).type in _KNOWN
+    except (ValueError, RecursionError):
+        is_known = True  # not JSON, so no version wrote it
+    if is_known:
+        return None
+    raise JournalError(
+        "the journal has a record that this version does not know",
+        offset=offset,
+        hint="A newer version of lm-deluge wrote it: resume with that version.",
+    )
 
 
 def fingerprint_of(options: Mapping[str, Any], inputs: Iterable[bytes]) -> str:
@@ -276,12 +296,13 @@ class JournalState:
         batches: The provider's own batches, by our name of each.
     """
 
-    __slots__ = ("_attempts", "_open", "batches", "done", "failed")
+    __slots__ = ("_attempts", "_later", "_open", "batches", "done", "failed")
 
     def __init__(self) -> None:
         self.done: dict[str, int] = {}
         self.failed: dict[str, int] = {}
         self.batches: dict[str, SubmittedBatch] = {}
+        self._later: dict[str, int] = {}  # offset of the last answer of each call that has several
         self._open: dict[str, tuple[int, ...]] = {}  # attempts without an outcome
         self._attempts: dict[str, int] = {}  # number of the last attempt at each call that is not done
 
@@ -323,6 +344,8 @@ class JournalState:
     def _conclude(self, entry: JournalEntry, offset: int) -> None:
         call = entry.id
         if call in self.done:
+            if entry.kind == "done":
+                self._later[call] = offset
             return
         if entry.kind == "done":
             self.done[call] = offset
@@ -332,6 +355,14 @@ class JournalState:
             self._attempts[call] = max(entry.attempt, self._attempts.get(call, 0))
             if entry.is_final:
                 self.failed[call] = offset
+
+    def forget(self, call: str) -> None:
+        """Drop an outcome that cannot be read: a later answer takes its place, or else the call is not done."""
+        if call in self._later:
+            self.done[call] = self._later.pop(call)
+        else:
+            self.done.pop(call, None)
+            self.failed.pop(call, None)
 
     @property
     def ambiguous(self) -> tuple[tuple[str, int], ...]:

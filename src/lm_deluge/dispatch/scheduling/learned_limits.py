@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
 from lm_deluge.dispatch.scheduling.limiter import Limit
 from lm_deluge.dispatch.scheduling.rate_limit import RateLimitState
-from lm_deluge.wire.rate_limit_headers import MINUTE_S, Dimension
+from lm_deluge.wire.rate_limit_headers import MINUTE_S, Dimension, RateLimit
 
-__all__ = ["guess_limit", "learn_limit"]
+__all__ = ["BucketPeriods", "ServedAmounts", "guess_limit", "learn_limit"]
 
+# A fixed window lets twice its amount pass around its end. Output is counted as it is generated, but known at the end
+# of a response, which may have taken many minutes.
+_MOST_OF_LIMIT, _MOST_OF_OUTPUT_LIMIT = 2.0, 20.0
+
+_RESPONSES_AGREEING = 3  # that imply the same period, before a period other than a minute is believed
 _GUESS_NEEDS = 5  # accepted requests within a minute; fewer show little about a limit
 
 
@@ -40,3 +46,66 @@ def guess_limit(starts: Iterable[float], sent_at: float) -> list[RateLimitState]
     for start in recent:
         guess.baseline.add_request(start)
     return [guess]
+
+
+class _Recent:
+    """A sum of amounts over the last minute."""
+
+    def __init__(self) -> None:
+        self._amounts: deque[tuple[float, float]] = deque()
+        self._sum = 0.0
+
+    def add(self, at: float, amount: float) -> None:
+        self._amounts.append((at, amount))
+        self._sum += amount
+
+    def since(self, moment: float) -> float:
+        """Return the sum after a moment that is never earlier than the one before."""
+        while self._amounts and self._amounts[0][0] <= moment:
+            self._sum -= self._amounts.popleft()[1]
+        return self._sum
+
+
+class ServedAmounts:
+    """What a provider has served within the last minute, for comparison with the limits that its headers name."""
+
+    def __init__(self) -> None:
+        self._recent: dict[str, _Recent] = {name: _Recent() for name in ("requests", "input_tokens", "output_tokens")}
+
+    def add(self, dimension: Dimension, amount: float, now: float) -> None:
+        """Note a served amount of requests, input tokens or output tokens."""
+        self._recent[dimension].add(now, amount)
+
+    def contradicts(self, dimension: Dimension, amount: float, period_s: float, now: float) -> bool:
+        """Whether far more was served within the last minute than a limit of this amount allows in its period.
+
+        A period of less than a minute is allowed several times the amount.
+        """
+        allowed = amount * max(1.0, MINUTE_S / period_s)
+        name = "input_tokens" if dimension == "tokens" else dimension
+        most = _MOST_OF_OUTPUT_LIMIT if dimension == "output_tokens" else _MOST_OF_LIMIT
+        return self._recent[name].since(now - MINUTE_S) > most * allowed
+
+
+class BucketPeriods:
+    """The periods of a provider's limits, inferred from headers that do not name them."""
+
+    def __init__(self) -> None:
+        # With the remaining amounts of the responses that agree.
+        self._periods: dict[Dimension, tuple[float, frozenset[float]]] = {}
+
+    def find(self, bucket: RateLimit) -> float | None:
+        """Return the period of a bucket: a minute unless headers imply another one; None while that is not certain."""
+        if bucket.period_s is not None and not bucket.is_inferred:
+            return bucket.period_s
+        if bucket.remaining == bucket.limit and bucket.dimension not in self._periods:
+            return None  # a full bucket does not show how fast it refills
+        inferred_s = bucket.period_s or MINUTE_S
+        known_s, seen = self._periods.get(bucket.dimension, (inferred_s, frozenset[float]()))
+        if known_s != MINUTE_S and len(seen) < _RESPONSES_AGREEING and bucket.reset_after_s:
+            # If responses imply different periods, it is a window of a minute that had just started.
+            known_s = known_s if known_s == inferred_s else MINUTE_S
+            seen |= {bucket.remaining or 0.0}
+        if bucket.reset_after_s and bucket.remaining != bucket.limit:
+            self._periods[bucket.dimension] = known_s, seen
+        return known_s if known_s == MINUTE_S or len(seen) >= _RESPONSES_AGREEING else None

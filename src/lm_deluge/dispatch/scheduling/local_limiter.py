@@ -13,14 +13,14 @@ from collections.abc import Iterable
 
 import msgspec
 
-from lm_deluge.dispatch.scheduling.learned_limits import guess_limit, learn_limit
+from lm_deluge.dispatch.scheduling.learned_limits import BucketPeriods, ServedAmounts, guess_limit, learn_limit
 from lm_deluge.dispatch.scheduling.limiter import Limit, Observation, ReservationRequest, Ticket
 from lm_deluge.dispatch.scheduling.output_lengths import AnswerLength, Expected, RecentLengths
 from lm_deluge.dispatch.scheduling.rate_limit import Charge, RateLimitState
 from lm_deluge.errors import BudgetError
 from lm_deluge.models.rows import CountsMaxTokens
 from lm_deluge.usage import Usage
-from lm_deluge.wire.rate_limit_headers import DAY_S, HOUR_S, MINUTE_S, Dimension, RateLimit
+from lm_deluge.wire.rate_limit_headers import DAY_S, HOUR_S, MINUTE_S, Dimension
 
 __all__ = ["ConcurrencyLimit", "LocalLimiter"]
 
@@ -35,7 +35,8 @@ _DECREASE = 0.7  # gentler than TCP's half: a provider's overload is shared by i
 _OVERLOADED = frozenset({503, 529})  # 529 is Anthropic's overloaded_error
 _TOO_MANY = 429  # RFC 6585
 _FIRST_ERROR = 400  # statuses from here on are errors
-_RESPONSES_AGREEING = 3  # that imply the same period, before a period other than a minute is believed
+_PAUSE_S = 1.0  # after a refusal without any known limit, unless the provider asks for more
+_CERTAIN_INPUT = 0.5  # of the upper bound in a ticket: texts with seven characters a token are rare
 
 
 class ConcurrencyLimit:
@@ -111,10 +112,10 @@ class _RouteLimits:
         self.closed_until = -math.inf
         self.starts: deque[float] = deque(maxlen=1_000)
         self.lengths = RecentLengths()
+        self.served = ServedAmounts()
         self.tightest: RateLimitState | None = None  # the limit that determines the next slot
         self.next_at = -math.inf
-        # Inferred from headers, with the remaining amounts of the responses that agree.
-        self.periods: dict[Dimension, tuple[float, frozenset[float]]] = {}
+        self.periods = BucketPeriods()
 
     def estimate_cost(self, request: ReservationRequest) -> _Cost:
         """Return the estimated cost of a request."""
@@ -132,21 +133,18 @@ class _RouteLimits:
             output = Expected(0.0, 0.0)
         return output if dimension == "output_tokens" else output.plus(Expected(0.0, inputs))
 
-    def period_of(self, bucket: RateLimit) -> float | None:
-        """Return the period of a bucket: a minute unless headers imply another one; None while that is not certain."""
-        if bucket.period_s is not None and not bucket.is_inferred:
-            return bucket.period_s
-        if bucket.remaining == bucket.limit and bucket.dimension not in self.periods:
-            return None  # a full bucket does not show how fast it refills
-        inferred_s = bucket.period_s or MINUTE_S
-        known_s, seen = self.periods.get(bucket.dimension, (inferred_s, frozenset[float]()))
-        if known_s != MINUTE_S and len(seen) < _RESPONSES_AGREEING and bucket.reset_after_s:
-            # If responses imply different periods, it is a window of a minute that had just started.
-            known_s = known_s if known_s == inferred_s else MINUTE_S
-            seen |= {bucket.remaining or 0.0}
-        if bucket.reset_after_s and bucket.remaining != bucket.limit:
-            self.periods[bucket.dimension] = known_s, seen
-        return known_s if known_s == MINUTE_S or len(seen) >= _RESPONSES_AGREEING else None
+    def note_accepted(self, input_tokens: int, now: float) -> None:
+        """Note that the provider accepted a request."""
+        self.served.add("requests", 1, now)
+        self.served.add("input_tokens", _CERTAIN_INPUT * input_tokens, now)
+        self.withdraw_contradicted(now)
+
+    def withdraw_contradicted(self, now: float) -> None:
+        """Withdraw the limits that headers named although the provider serves far more."""
+        for limit in self.limits:
+            if limit.is_named and self.served.contradicts(limit.dimension, limit.amount, limit.period_s, now):
+                limit.withdraw()
+                self.limits = [each for each in self.limits if not each.is_void]
 
     @property
     def opens_at(self) -> float:
@@ -322,7 +320,7 @@ class LocalLimiter:
         return [
             self._charge(limit, cost, now, now, overrun)
             if charge is None
-            else limit.fill_gap(charge, cost.units(limit), now)
+            else limit.fill_gap(charge, cost.units(limit), now, self._jitter(limit))
             for limit, charge, overrun in limits
         ]
 
@@ -373,8 +371,14 @@ class LocalLimiter:
         """Release the ticket and correct the reservation to the actual usage."""
         reservation = self._close(ticket, now, usage.output_tokens)
         if reservation is not None:
-            reservation.route.lengths.note_input(ticket.input_tokens, usage.input_tokens)
+            route = reservation.route
+            route.lengths.note_input(ticket.input_tokens, usage.input_tokens)
             self._correct(reservation, usage.input_tokens, usage.output_tokens)
+            # Some providers do not count tokens that they read from their cache.
+            counted = usage.input_tokens - (usage.cache_read_tokens or 0)
+            route.served.add("input_tokens", counted - _CERTAIN_INPUT * ticket.input_tokens, now)
+            route.served.add("output_tokens", usage.output_tokens, now)
+            route.withdraw_contradicted(now)
 
     def release(self, ticket: Ticket, now: float, *, was_sent: bool = True, delivered: Usage | None = None) -> None:
         """Release the ticket of a request whose usage is not known: see `limiter.Limiter`."""
@@ -416,12 +420,15 @@ class LocalLimiter:
         route = self._route(ticket.model, ticket.key)
         if observation.delay_s is not None:
             self._note_delay(observation.delay_s + max(0.0, observation.sent_at - ticket.at))
-        self._read_headers(observation, route, now)
+        is_accepted = observation.status < _FIRST_ERROR
+        if is_accepted:
+            route.note_accepted(ticket.input_tokens, now)
+        self._read_headers(observation, route, now, is_accepted=is_accepted)
         if observation.status == _TOO_MANY:
             self._refuse(observation, route, now)
         elif observation.status in _OVERLOADED:
             route.concurrency.on_overload(observation.sent_at, now)
-        elif observation.status < _FIRST_ERROR:
+        elif is_accepted:
             route.concurrency.on_success()
             for limit in route.limits:
                 limit.on_success(observation.sent_at, route.concurrency.used)
@@ -437,7 +444,7 @@ class LocalLimiter:
         else:
             self._jitter_s = max(self._jitter_s, delay_s)
 
-    def _read_headers(self, observation: Observation, route: _RouteLimits, now: float) -> None:
+    def _read_headers(self, observation: Observation, route: _RouteLimits, now: float, *, is_accepted: bool) -> None:
         reservation = self._open.get(observation.ticket.id)
         charges = (
             {(charge.limit.dimension, charge.limit.period_s): charge for charge in reservation.charges}
@@ -447,9 +454,13 @@ class LocalLimiter:
         for bucket in observation.rate_limits.values():
             if bucket.qualifier:
                 continue  # of a plan or tier that may not apply to this request
-            period_s = route.period_of(bucket)
+            period_s = route.periods.find(bucket)
             if period_s is None:
                 continue
+            if is_accepted and bucket.limit:
+                # A provider that lowers its limit in earnest repeats it with a refusal.
+                if route.served.contradicts(bucket.dimension, bucket.limit, period_s, now):
+                    continue
             charge = charges.get((bucket.dimension, period_s))
             if bucket.limit:
                 learn_limit(route.limits, bucket.dimension, bucket.limit, period_s)
@@ -468,7 +479,7 @@ class LocalLimiter:
         for limit in named or route.limits:
             limit.on_refusal(observation.sent_at, now, retry_at, route.concurrency.used)
         if not route.limits:
-            route.closed_until = max(route.closed_until, now + 1.0 if retry_at is None else retry_at)
+            route.closed_until = max(route.closed_until, now + _PAUSE_S, retry_at or -math.inf)
 
 
 def _units(dimension: Dimension, input_tokens: float, output_tokens: float) -> float:

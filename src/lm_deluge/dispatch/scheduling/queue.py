@@ -1,4 +1,4 @@
-"""Calls that wait to be admitted, in order of arrival."""
+"""Calls that wait to be admitted, in order, and the routes that they may take."""
 
 from __future__ import annotations
 
@@ -9,7 +9,24 @@ from collections.abc import Iterator
 
 import msgspec
 
-__all__ = ["Job", "JobQueue", "QueuedJob"]
+__all__ = ["AdmissionOrder", "Job", "JobQueue", "QueuedJob", "Route"]
+
+_MOST_BEFORE_BATCH = 4  # interactive jobs in a row while others wait: these go on, and a user hardly notices one call
+
+
+class Route(msgspec.Struct, frozen=True):
+    """A model with a key, and its weight among routes that are free at the same time.
+
+    A route that `is_fallback` gets calls only while no other route is usable. `context_window` is in tokens; None if
+    it is not known, or not to be used.
+    """
+
+    model: str
+    key: str = ""
+    weight: float = 1.0
+    provider: str = ""
+    is_fallback: bool = False
+    context_window: int | None = None
 
 
 class Job(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -21,6 +38,7 @@ class Job(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         max_output_tokens: The limit that the request contains; None without one.
         models: Models that may take the call; None for all models of the client.
         prefer: The model to use while it is usable.
+        is_interactive: A user waits for it, so it goes before the calls of batches.
     """
 
     id: int
@@ -28,6 +46,7 @@ class Job(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     max_output_tokens: int | None = None
     models: frozenset[str] | None = None
     prefer: str | None = None
+    is_interactive: bool = False
 
 
 class QueuedJob(msgspec.Struct, gc=False, eq=False):
@@ -36,6 +55,31 @@ class QueuedJob(msgspec.Struct, gc=False, eq=False):
     order: int
     job: Job
     is_removed: bool = False
+
+
+class AdmissionOrder:
+    """Interactive jobs before those of batches, which get one admission in five at least; else in order of arrival."""
+
+    def __init__(self) -> None:
+        self._interactive_in_a_row = 0  # admitted or reserved while jobs of batches waited
+
+    @property
+    def is_turn_of_batches(self) -> bool:
+        """Whether the next admission is due to a job of a batch, if any waits."""
+        return self._interactive_in_a_row >= _MOST_BEFORE_BATCH
+
+    def rank(self, entry: QueuedJob) -> tuple[bool, int]:
+        """Return the place of a waiting job: the lowest goes first."""
+        return entry.job.is_interactive is self.is_turn_of_batches, entry.order
+
+    def note_interactive(self) -> None:
+        """Note that an interactive job goes before a waiting job of a batch."""
+        self._interactive_in_a_row += 1
+
+    def note_admission(self, entry: QueuedJob) -> None:
+        """Note that a job was admitted. That is the turn of a job of a batch: a slot that it waits for may be lost."""
+        if not entry.job.is_interactive:
+            self._interactive_in_a_row = 0
 
 
 class JobQueue(msgspec.Struct, eq=False):

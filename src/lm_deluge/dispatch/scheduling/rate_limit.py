@@ -37,6 +37,11 @@ _GUESS_GROWTH, _GUESS_GROWTH_BY_SUCCESS = 1.5, 1.005
 _MOST_GROWTH = 1_000.0  # keeps the share finite; no real limit is so far from the guess
 _BURST_DECREASE, _LEAST_BURST = 0.5, 1 / 16  # bursts are the likelier cause of a refusal: shrink them faster
 _SHORT_RETRY_S = 5.0  # a provider that asks for a longer pause gets it, whatever the reason
+# A host may enforce a limit per minute over such a time without naming it: OpenAI does, over 1 s or 10 s
+# (https://platform.openai.com/docs/guides/rate-limits, 2026-11, for limits that its models page states per minute).
+_SHORT_WINDOWS_S = (1.0, 10.0)
+_MORE_THAN_WINDOW = 1.1  # amounts per window are whole numbers, so they are a few percent off
+_MOST_PRECAUTION = 0.02  # of the limit, the price of pacing for a shorter window; a refusal costs a tenth for minutes
 _BUCKET_FIT = 0.03  # of the period: headers round resets to whole seconds
 
 
@@ -67,7 +72,12 @@ class Charge(msgspec.Struct):
 
 
 class RateLimitState:
-    """A limit, its theoretical arrival time, and the feedback of the provider."""
+    """A limit, its theoretical arrival time, and the feedback of the provider.
+
+    Attributes:
+        is_named: The provider named the amount.
+        is_void: The amount was withdrawn, and nothing takes its place: the limit delays nothing.
+    """
 
     def __init__(self, limit: Limit, *, is_guess: bool = False, is_firm: bool = False) -> None:
         """Start without any requests.
@@ -82,6 +92,7 @@ class RateLimitState:
         self.amount = limit.amount
         self.tat = -math.inf
         self.closed_until = -math.inf
+        self.is_named = self.is_void = False
         self.overrun, self.overrun_until = 0.0, -math.inf  # a cache of the limiter: excess of the requests in flight
         self._ceiling = limit.amount if is_firm else math.inf
         self._is_guess = is_guess
@@ -91,6 +102,7 @@ class RateLimitState:
         self._fixed_windows = FixedWindows(self.window_length) if limit.dimension == "requests" and is_short else None
         share = 1.0 if not is_short else _BURST_SHARE if self._window is None else _TOKEN_BURST_SHARE
         self._burst_s = limit.period_s * share if limit.burst_s is None else limit.burst_s
+        self._is_burst_wanted = limit.burst_s is not None
         self._burst_share = 1.0
         self._rate_after_cut = 1.0
         self._cut_at = -math.inf
@@ -114,9 +126,30 @@ class RateLimitState:
             return min(self._rate_after_cut * math.pow(_GUESS_GROWTH, min(periods, 100.0)), _MOST_GROWTH)
         return min(1.0, self._rate_after_cut + _RATE_RECOVERY * math.floor(periods))
 
-    def burst_s(self, now: float) -> float:
+    def burst_s(self, now: float, jitter_s: float = math.inf) -> float:
         """Return the seconds whose amount may leave at once; refusals halve it, ten periods without one double it."""
-        return self._burst_s * self.window_length.at(now) / self.period_s * self._burst_share_at(now)
+        return self._burst_in(self._paced_window_s(now, jitter_s), now)
+
+    def _burst_in(self, window_s: float, now: float) -> float:
+        return self._burst_s * window_s / self.period_s * self._burst_share_at(now)
+
+    def _paced_window_s(self, now: float, jitter_s: float) -> float:
+        """Return the window to pace for: the known one, or a shorter one that the host may have, if that costs little.
+
+        Requests paced for a window satisfy all longer ones, too.
+        """
+        known_s = self.window_length.at(now)
+        if self._fixed_windows is None or known_s < self.period_s:
+            return known_s
+        for window_s in _SHORT_WINDOWS_S:
+            price = (jitter_s + self._burst_in(window_s, now)) / window_s
+            if window_s < known_s and price <= _MOST_PRECAUTION and not self._is_counted_longer(window_s):
+                return window_s
+        return known_s
+
+    def _is_counted_longer(self, window_s: float) -> bool:
+        """Whether headers have shown more remaining requests than the limit allows in a window of this length."""
+        return self.window_length.amount > _MORE_THAN_WINDOW * self.amount * window_s / self.period_s + 1
 
     def _burst_share_at(self, now: float) -> float:
         if self._cut_at == -math.inf:
@@ -129,10 +162,10 @@ class RateLimitState:
         if self._fixed_windows is not None and self._fixed_windows.schedule is not None:
             return self._fixed_windows.schedule.spacing_s
         spacing_s = self.period_s / (self.amount * self.rate_share(now))
-        window_s = self.window_length.at(now)
+        window_s = self._paced_window_s(now, jitter_s)
         if self._window is not None and window_s == self.period_s:
             return spacing_s / _WINDOW_SPEEDUP
-        slack = min(1.0, (jitter_s + self.burst_s(now)) / window_s) + _CLOCK_MARGIN
+        slack = min(1.0, (jitter_s + self._burst_in(window_s, now)) / window_s) + _CLOCK_MARGIN
         return spacing_s * (1 + slack)
 
     # Reserving and correcting
@@ -142,7 +175,9 @@ class RateLimitState:
 
         `overrun` is the number of units by which the requests in flight may exceed their charges.
         """
-        moment = max(now, self.closed_until, self.tat - self.burst_s(now))
+        if self.is_void:
+            return now
+        moment = max(now, self.closed_until, self.tat - self.burst_s(now, jitter_s))
         if self._fixed_windows is not None:
             return self._fixed_windows.earliest(moment, self.rate_share(now), self.amount)
         if self._window is None:
@@ -163,12 +198,18 @@ class RateLimitState:
         spacing_s = self.spacing_s(slot, jitter_s)
         if self.tat < slot:
             self._forward_s = 0.0
-        self.tat = max(self.tat, slot) + self._worth_s(expected_units, spacing_s)
+        self.tat = max(self.tat, slot + self._unused_burst_s(slot, jitter_s)) + self._worth_s(expected_units, spacing_s)
         self._last = Charge(
             self, slot, units, expected_units, spacing_s, self.tat, self._moved_s, free_from, tat_by_s=self.tat - before
         )
         self._note(self._last)
         return self._last
+
+    def _unused_burst_s(self, slot: float, jitter_s: float) -> float:
+        """Return the burst that is taken away after an idle time: it makes up for late timers, and is no credit."""
+        burst_s = self.burst_s(slot, jitter_s)
+        is_idle = self.tat < slot - burst_s
+        return burst_s if is_idle and self._fixed_windows is not None and not self._is_burst_wanted else 0.0
 
     def _note(self, charge: Charge) -> None:
         if self._is_guess:
@@ -219,10 +260,10 @@ class RateLimitState:
         reach_s = self.reach_s(jitter_s)
         return self._window.used_at(now, reach_s) - charge.units <= most >= self._window.used_at(charge.at, reach_s)
 
-    def fill_gap(self, charge: Charge, units: float, now: float) -> Charge:
+    def fill_gap(self, charge: Charge, units: float, now: float, jitter_s: float = math.inf) -> Charge:
         """Charge a request to the gap before the waiting request that owns `charge`."""
         spacing_s = charge.spacing_s
-        charge.free_from = max(charge.free_from, now - self.burst_s(now)) + units * spacing_s
+        charge.free_from = max(charge.free_from, now - self.burst_s(now, jitter_s)) + units * spacing_s
         filler = Charge(self, now, units, units, spacing_s, self.tat, self._moved_s, now)
         self._note(filler)
         return filler
@@ -243,8 +284,11 @@ class RateLimitState:
             self._cut_at = now
             self._refusals_in_a_row += 1
             self.window_length.observe_refusal(now)
-        if retry_at is None:
-            retry_at = now + min(self.period_s, self.period_s / 60 * 2 ** min(max(self._refusals_in_a_row - 1, 0), 6))
+        # A hint of 0 s is tried once; if it proves too short, our own pauses apply, which double.
+        in_a_row = self._refusals_in_a_row - (retry_at is not None)
+        if retry_at is None or in_a_row > 0:
+            pause_s = min(self.period_s, self.period_s / 60 * 2 ** min(max(in_a_row - 1, 0), 6))
+            retry_at = max(now + pause_s, retry_at or -math.inf)
         self.closed_until = max(self.closed_until, retry_at)
         self.tat = max(self.tat, self.closed_until)
 
@@ -261,6 +305,14 @@ class RateLimitState:
         """Use the amount that the provider names."""
         self.amount = min(amount, self._ceiling)
         self._is_guess = False
+        self.is_named = amount < self._ceiling
+
+    def withdraw(self) -> None:
+        """Undo what headers named: the user's own limit applies again, or none."""
+        self.tat, self.is_named = -math.inf, False
+        self.is_void = self._ceiling == math.inf
+        if not self.is_void:
+            self.amount = self._ceiling
 
     def observe_headers(self, sent_at: float, bucket: RateLimit, now: float) -> None:
         """Learn from headers whether the provider counts in fixed sub-windows."""

@@ -42,7 +42,8 @@ class GiveUp(msgspec.Struct, frozen=True):
 class Switch(msgspec.Struct, frozen=True):
     """Try again at once on another route, and do not use the failed part for `cooldown_s` seconds; infinite: for good.
 
-    `scope` is the part that failed: the key, the model (with that key), or the whole provider.
+    `scope` is the part that failed: the key (for all models of the provider), the model (with that key), or the whole
+    provider.
     """
 
     scope: Scope
@@ -94,11 +95,12 @@ def too_long(retry_after_s: float, max_retry_after_s: float) -> str:
 
 
 def _wait_s(error: DelugeError, attempt: int, chance: float) -> float:
-    if isinstance(error, APIError) and error.retry_after_s is not None:
-        return error.retry_after_s * (1 + 0.1 * chance)
+    """Return the backoff, or the provider's wait if that is longer: `retry-after: 0` is no reason to hurry."""
     base = _OVERLOADED_BASE_S if isinstance(error, OverloadedError) else _BASE_S
     # Full jitter: clients that failed together do not return together.
-    return chance * min(base * 2.0 ** (attempt - 1), _LONGEST_S)
+    backoff_s = chance * min(base * 2.0 ** (attempt - 1), _LONGEST_S)
+    asked_s = error.retry_after_s if isinstance(error, APIError) else None
+    return backoff_s if asked_s is None else max(backoff_s, asked_s * (1 + 0.1 * chance))
 
 
 def _cooldown_s(error: DelugeError, attempt: int, chance: float) -> float:

@@ -147,6 +147,15 @@ class Runner:
         models = [route.model for route in self.routes if spec.models is None or route.model in spec.models]
         return sorted(dict.fromkeys(models), key=lambda model: model != spec.prefer)
 
+    def larger_models(self, route: Route, models: frozenset[str] | None) -> frozenset[str]:
+        """Return the models, of those that may take a call, with a larger context window than the one of a route."""
+        own = route.context_window or 0
+        return frozenset(
+            each.model
+            for each in self.routes
+            if (each.context_window or 0) > own and (models is None or each.model in models)
+        )
+
     def usable(self, spec: CallSpec) -> list[str]:
         """Return the models that may take a call and are not blocked, cooling down or paused at present."""
         with self._limiter:
@@ -166,6 +175,7 @@ class Runner:
             max_output_tokens=spec.max_output_tokens,
             models=spec.models,
             prefer=spec.prefer,
+            is_interactive=spec.priority == "interactive",
         )
 
     async def admit(self, job: Job, wait_s: float = 0.0) -> Admission:
@@ -387,7 +397,9 @@ class Runner:
         is_provider = decision.scope == "provider"
         with self._limiter:
             if decision.cooldown_s == math.inf:
-                if not is_provider:
+                if decision.scope == "key":
+                    self._scheduler.block(error.again(), now, key=route.key, provider=route.provider)
+                elif not is_provider:
                     self._scheduler.block(error.again(), now, model=route.model, key=route.key)
             elif is_provider:
                 self._scheduler.cool_down_provider(now + decision.cooldown_s, now, route.provider)

@@ -15,6 +15,8 @@ A runner calls, all on one thread:
 A job goes to the route that can take it first; among routes that are free at the same time, weights decide. Each route
 admits its jobs in the order of arrival. A job that must wait for its slot keeps the slot, and smaller jobs that came
 later may be admitted before it as long as that does not delay it (backfilling).
+
+Interactive jobs go before those of batches, which keep what is left, and at least one admission in five.
 """
 
 from __future__ import annotations
@@ -28,26 +30,13 @@ import msgspec
 
 from lm_deluge.dispatch.scheduling.circuit_breaker import CircuitBreaker, Cooldown
 from lm_deluge.dispatch.scheduling.limiter import Limiter, ReservationRequest, Ticket
-from lm_deluge.dispatch.scheduling.queue import Job, JobQueue, QueuedJob
+from lm_deluge.dispatch.scheduling.queue import AdmissionOrder, Job, JobQueue, QueuedJob, Route
 from lm_deluge.errors import BudgetError, ConfigurationError, DelugeError, DispatchError
 
 __all__ = ["Admission", "Failure", "Job", "Plan", "Route", "Scheduler"]
 
 _LOOK_AHEAD = 8  # jobs of a queue tried for backfilling: each costs a reservation attempt in each poll
 _MIN_GAP_S = 0.05  # shorter gaps are not backfilled: they hold few requests, and each attempt costs a poll
-
-
-class Route(msgspec.Struct, frozen=True):
-    """A model with a key, and its weight among routes that are free at the same time.
-
-    A route that `is_fallback` gets calls only while no other route is usable.
-    """
-
-    model: str
-    key: str = ""
-    weight: float = 1.0
-    provider: str = ""
-    is_fallback: bool = False
 
 
 class Admission(msgspec.Struct, frozen=True, gc=False):
@@ -87,14 +76,15 @@ class _RouteState(Cooldown):
 class _Group:
     """A queue and the routes that may take its jobs, in tiers: the preferred ones, those without fallbacks, all."""
 
-    def __init__(self, states: list[_RouteState], prefer: str | None) -> None:
+    def __init__(self, states: list[_RouteState], prefer: str | None, *, is_interactive: bool) -> None:
+        self.is_interactive = is_interactive
         self.queue = JobQueue()
         self.states = states
         preferred = [state for state in states if state.route.model == prefer]
         self.tiers = (preferred, [state for state in states if not state.route.is_fallback], states)
 
 
-_GroupKey = tuple[tuple[int, ...], str | None]
+_GroupKey = tuple[tuple[int, ...], str | None, bool]
 
 
 class Scheduler:
@@ -124,6 +114,7 @@ class Scheduler:
         self._entries: dict[int, tuple[QueuedJob, _Group]] = {}
         self._orders: dict[int, int] = {}
         self._count = itertools.count()
+        self._turns = AdmissionOrder()
 
     def __len__(self) -> int:
         """Return how many jobs wait."""
@@ -196,11 +187,11 @@ class Scheduler:
                 indexes.append(index)
         if refusal is not None and not indexes:
             raise refusal
-        key = (tuple(indexes), job.prefer)
+        key = (tuple(indexes), job.prefer, job.is_interactive)
         group = self._groups.get(key)
         if group is None:
             states = [self._states[index] for index in indexes]
-            group = _Group(states, job.prefer)
+            group = _Group(states, job.prefer, is_interactive=job.is_interactive)
             self._groups[key] = group
         return group
 
@@ -231,10 +222,11 @@ class Scheduler:
         *,
         model: str | None = None,
         key: str | None = None,
+        provider: str | None = None,
         until: float = math.inf,
     ) -> None:
-        """Do not use a model, a key, or a model with a key before `until`. Jobs without another route fail."""
-        for state in self._matching(model, key):
+        """Do not use a model, a key, a model with a key, a provider with a key. Jobs without another route fail."""
+        for state in self._matching(model, key, provider):
             state.block(error, until)
             self._release_reserved(state, now)
 
@@ -252,9 +244,13 @@ class Scheduler:
             if state.breaker is breaker:
                 self._release_reserved(state, now)
 
-    def _matching(self, model: str | None, key: str | None) -> list[_RouteState]:
+    def _matching(self, model: str | None, key: str | None, provider: str | None = None) -> list[_RouteState]:
         return [
-            state for state in self._states if model in (None, state.route.model) and key in (None, state.route.key)
+            state
+            for state in self._states
+            if model in (None, state.route.model)
+            and key in (None, state.route.key)
+            and provider in (None, state.route.provider)
         ]
 
     def _release_reserved(self, state: _RouteState, now: float) -> None:
@@ -274,6 +270,7 @@ class Scheduler:
         start: list[Admission] = []
         failed: list[Failure] = []
         self._update(now, start, failed)
+        self._yield_slots(now)
         full: set[int] = set()  # ids of states without room for another request, in this poll
         while len(full) < len(self._states) and self._limiter.has_room:
             choice = self._choose(now, full)
@@ -299,6 +296,14 @@ class Scheduler:
                 is_any_blocked |= not state.unblock(now)
         if is_any_blocked:
             self._fail_blocked(failed)
+
+    def _yield_slots(self, now: float) -> None:
+        """Take slots that the jobs of batches wait for away from them, for interactive jobs that came later."""
+        for group in () if self._turns.is_turn_of_batches else self._groups.values():
+            if group.is_interactive and group.queue.head() is not None:
+                for state in self._usable_states(group, now):
+                    if state.reserved is not None and not state.reserved[1].is_interactive:
+                        self._release_reserved(state, now)
 
     def _queue_due(self, now: float) -> None:
         while self._waiting and self._waiting[0][0] <= now:
@@ -363,7 +368,7 @@ class Scheduler:
         best: tuple[QueuedJob, _Group, list[_RouteState]] | None = None
         for group in self._groups.values():
             entry = group.queue.head()
-            if entry is None or (best is not None and best[0].order < entry.order):
+            if entry is None or (best is not None and self._turns.rank(best[0]) < self._turns.rank(entry)):
                 continue
             states = [
                 state for state in self._usable_states(group, now) if state.reserved is None and id(state) not in full
@@ -400,6 +405,9 @@ class Scheduler:
             full.add(id(state))
             return
         group.queue.remove(entry)
+        if entry.job.is_interactive:
+            if any(not each.is_interactive and each.queue.head() is not None for each in self._groups.values()):
+                self._turns.note_interactive()
         if ticket.at <= now:
             self._admit(entry, state, ticket, start)
         else:
@@ -421,6 +429,7 @@ class Scheduler:
 
     def _admit(self, entry: QueuedJob, state: _RouteState, ticket: Ticket, start: list[Admission]) -> None:
         del self._entries[entry.job.id]
+        self._turns.note_admission(entry)
         start.append(Admission(entry.job, state.route, ticket))
 
     def _backfill(self, state: _RouteState, now: float, start: list[Admission]) -> None:
@@ -430,7 +439,7 @@ class Scheduler:
         ticket = state.reserved[2]
         for other in self._states:
             self._backfill_from(other, ticket, now, start)
-        for group in self._groups.values():
+        for group in sorted(self._groups.values(), key=lambda group: not group.is_interactive):
             if state not in self._usable_states(group, now):
                 continue
             for entry in list(group.queue.peek(_LOOK_AHEAD)):
@@ -460,7 +469,7 @@ class Scheduler:
             for group in self._groups.values()
             if state in self._usable_states(group, now) and (entry := group.queue.head()) is not None
         ]
-        return min(heads, key=lambda head: head[0].order, default=None)
+        return min(heads, key=lambda head: self._turns.rank(head[0]), default=None)
 
     def _backfill_ticket(self, entry: QueuedJob, state: _RouteState, ticket: Ticket, now: float) -> Ticket | None:
         try:

@@ -130,6 +130,9 @@ def _document(block: JSON, at: str) -> Part | None:
     media = _media(block, at, "file")
     if media is None:
         return None
+    source = take(block, "source", dict, {})
+    if source.get("type") == "base64" and media.media_type != "application/pdf":
+        raise bad_request(f"{at}source.base64.media_type: Input should be 'application/pdf'")
     return FilePart(msgspec.structs.replace(media, filename=take(block, "title", str, at=at)))
 
 

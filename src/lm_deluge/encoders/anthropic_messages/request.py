@@ -24,10 +24,12 @@ from lm_deluge.encoders.anthropic_messages.blocks import (
     take,
 )
 from lm_deluge.encoders.encoder import ParsedRequest
-from lm_deluge.errors import ConfigurationError
+from lm_deluge.encoders.tool_pairs import check_tool_pairs, joined_ids
+from lm_deluge.errors import BadRequestError, ConfigurationError
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.tool import ProviderTool, Tool
+from lm_deluge.prompt.tool_pairs import OpenCalls, Orphans
 
 __all__ = ["API", "parse_request"]
 
@@ -39,6 +41,7 @@ _PARSED_FIELDS = {
     *("model", "messages", "system", "stream", "max_tokens", "stop_sequences", "tools", "tool_choice"),
     *("thinking", "output_config", "output_format", "anthropic_version"),
 }
+_ADAPTIVE = ({"type": "adaptive"}, {"type": "adaptive", "display": "summarized"})
 _TOOL_FIELDS = {"type", "name", "description", "input_schema", "strict", "cache_control"}
 
 
@@ -54,6 +57,7 @@ def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | 
     name = take(raw, "model", str) or model
     if not name:
         raise bad_request("model: Field required")
+    _check_thinking(raw)
     thinking, extra = _effort_and_extra(raw)
     try:
         return ParsedRequest(
@@ -112,7 +116,7 @@ def _effort_and_extra(raw: JSON) -> tuple[str | None, JSON]:
         found = "none"
     elif thinking.get("type") == "adaptive" and effort is not None:
         found = effort
-        extra = {} if thinking == {"type": "adaptive"} else {"thinking": thinking}
+        extra = {} if thinking in _ADAPTIVE else {"thinking": thinking}
     else:
         found = None
         extra = {"thinking": thinking} if thinking else {}
@@ -183,4 +187,30 @@ def _messages(raw: JSON) -> list[Message]:
         if message.get("content") is None:
             raise bad_request(f"{at}.content: Field required")
         found += read(message["content"], f"{at}.content")
+    check_tool_pairs(found, "next_turn", _unpaired_tools)
     return found
+
+
+def _unpaired_tools(found: OpenCalls | Orphans) -> BadRequestError:
+    if isinstance(found, Orphans):
+        return bad_request(
+            f"messages.{found.turn}.content: unexpected `tool_use_id` found in `tool_result` blocks: "
+            f"{joined_ids(found)}. Each `tool_result` block must have a corresponding `tool_use` block in the previous "
+            "message."
+        )
+    return bad_request(
+        f"messages.{found.turn}: `tool_use` ids were found without `tool_result` blocks immediately after: "
+        f"{joined_ids(found)}. Each `tool_use` block must have a corresponding `tool_result` block in the next message."
+    )
+
+
+def _check_thinking(raw: JSON) -> None:
+    """Refuse thinking together with a temperature or a forced tool call.
+
+    https://platform.claude.com/docs/en/build-with-claude/extended-thinking#feature-compatibility
+    """
+    kind = take(take(raw, "thinking", dict, {}), "type", str, at="thinking.")
+    if kind in ("enabled", "adaptive") and raw.get("temperature") not in (None, 1):
+        raise bad_request("`temperature` may only be set to 1 when thinking is enabled or in adaptive mode.")
+    if kind == "enabled" and take(raw, "tool_choice", dict, {}).get("type") in ("any", "tool"):
+        raise bad_request("Thinking may not be enabled when tool_choice forces tool use.")

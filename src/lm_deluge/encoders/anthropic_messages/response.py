@@ -262,6 +262,8 @@ class _Writer(EventWriter[JSON]):
         raw = event.raw_finish_reason
         reason = raw if raw in _STOP_REASONS else _FINISH_REASONS[event.finish_reason]
         delta: JSON = {"stop_reason": reason, "stop_sequence": None}
+        if event.finish_details is not None:
+            delta["stop_details"] = event.finish_details
         if self._container is not None:
             delta["container"] = self._container
         yield {"type": "message_delta", "delta": delta, "usage": self._usage}

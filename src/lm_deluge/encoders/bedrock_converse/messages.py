@@ -9,6 +9,8 @@ import msgspec
 
 from lm_deluge.encoders.bedrock_converse.blocks import REDACTED, SERVER_TOOL, SIGNATURE
 from lm_deluge.encoders.bedrock_converse.fields import invalid, need, read_base64, take
+from lm_deluge.encoders.tool_pairs import check_tool_pairs, joined_ids
+from lm_deluge.errors import BadRequestError
 from lm_deluge.prompt.media import Media, load_media
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import (
@@ -22,6 +24,7 @@ from lm_deluge.prompt.parts import (
     ToolCallPart,
     ToolResultPart,
 )
+from lm_deluge.prompt.tool_pairs import OpenCalls, Orphans, has_tool_parts
 
 __all__ = ["CACHE_POINT", "MessageReader", "without_marks"]
 
@@ -83,6 +86,9 @@ class MessageReader:
                 raise invalid(f"The value at {at}role must be one of: user, assistant, system.")
             blocks = need(message, "content", list, at=at)
             messages += _ROLES[role](self, blocks, f"{at}content.")
+        check_tool_pairs(messages, "next_turn", _unpaired_tools)
+        if not raw.get("toolConfig") and has_tool_parts(messages):
+            raise invalid("The toolConfig field must be defined when using toolUse and toolResult content blocks.")
         return messages
 
     def _system_part(self, block: Any, at: str) -> Part:
@@ -199,6 +205,17 @@ _ROLES: dict[str, Callable[[MessageReader, list[Any], str], list[Message]]] = {
     "user": MessageReader._read_user,  # noqa: SLF001
     "assistant": MessageReader._read_assistant,  # noqa: SLF001
 }
+
+
+def _unpaired_tools(found: OpenCalls | Orphans) -> BadRequestError:
+    if isinstance(found, Orphans):
+        return invalid(
+            f"The number of toolResult blocks at messages.{found.turn}.content exceeds the number of toolUse blocks of "
+            "previous turn."
+        )
+    return invalid(
+        f"Expected toolResult blocks at messages.{found.turn + 1}.content for the following Ids: {joined_ids(found)}"
+    )
 
 
 def _object(value: Any, at: str) -> JSON:

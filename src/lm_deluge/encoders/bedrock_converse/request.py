@@ -24,6 +24,7 @@ JSON = dict[str, Any]
 ConversationAndTools: TypeAlias = tuple[Conversation, tuple[Tool | ProviderTool, ...]]
 
 _PARSED_FIELDS = {"messages", "system", "inferenceConfig", "toolConfig", "serviceTier", "outputConfig"}
+_ADAPTIVE = ({"type": "adaptive"}, {"type": "adaptive", "display": "summarized"})
 _VENDOR_FIELDS = "additionalModelRequestFields"
 _VALUES_BY_USER_MARKS: dict[int, PromptCache] = {
     1: "last_user_message",
@@ -88,7 +89,7 @@ def _effort(raw: JSON) -> tuple[str | None, JSON]:
 def _effort_of_fields(fields: Any, effort: str | None) -> str | None:
     """Return the reasoning effort in a vendor's own fields, None if they contain anything besides it."""
     match fields:
-        case {"thinking": {"type": "adaptive"}} if fields == {"thinking": {"type": "adaptive"}}:
+        case {"thinking": {"type": "adaptive"} as thinking} if len(fields) == 1 and thinking in _ADAPTIVE:
             return effort
         case {"thinking": {"type": "disabled"}} | {"reasoningConfig": {"type": "disabled"}} if len(fields) == 1:
             return "none"

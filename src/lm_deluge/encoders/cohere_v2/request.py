@@ -24,6 +24,7 @@ from lm_deluge.encoders.openai_chat.request_fields import (
     required_content,
     take_field,
     unknown_value,
+    unpaired_tools,
 )
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.prompt.conversation import Conversation
@@ -65,7 +66,7 @@ def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | 
     try:
         return ParsedRequest(
             model=model or need_field(raw, "model", str),
-            conversation=Conversation(read_messages(raw, _ROLES)),
+            conversation=Conversation(read_messages(raw, _ROLES, unpaired_tools)),
             params=_params(raw, effort),
             is_streamed=take_field(raw, "stream", bool, default=is_streamed or False),
             wants_usage=True,

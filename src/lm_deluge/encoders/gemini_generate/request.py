@@ -20,6 +20,7 @@ import msgspec
 from lm_deluge.config import SamplingParams
 from lm_deluge.encoders.encoder import ParsedRequest
 from lm_deluge.encoders.gemini_generate.fields import JSON, bad_request, camel, lower_types, need, parse_object, take
+from lm_deluge.encoders.tool_pairs import check_tool_pairs
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.media import Media
@@ -63,6 +64,10 @@ _PARAMETERS = {
     "responseLogprobs": "logprobs",
     "logprobs": "top_logprobs",
 }
+_UNPAIRED = (
+    "Please ensure that the number of function response parts is equal to the number of function call parts of the "
+    "function call turn."
+)
 _TOOL_FIELDS = {"name", "description", "parameters", "parametersJsonSchema"}
 _JSON_FIELDS = ("responseMimeType", "responseJsonSchema")
 
@@ -201,6 +206,7 @@ class _ConversationParser:
                 at = f"contents[{position}].parts[{number}]"
                 parts += self._parts(_object(part, at), at, is_model=role == "model")
             messages += _grouped(parts, "assistant" if role == "model" else "user")
+        check_tool_pairs(messages, "next_turn", lambda _: bad_request(_UNPAIRED))
         return messages
 
     def _parts(self, part: JSON, at: str, *, is_model: bool) -> list[Part]:
@@ -231,9 +237,7 @@ class _ConversationParser:
         call_id = take(result, "id", str, at=f"{at}functionResponse.")
         found = next((each for each in self._calls if call_id in (None, each[1]) and each[0] == name), None)
         if found is None:
-            raise bad_request(
-                "Please ensure that the number of function response parts is equal to the number of function call parts"
-            )
+            raise bad_request(_UNPAIRED)
         self._calls.remove(found)
         response = take(result, "response", dict, {}, at=f"{at}functionResponse.")
         media = [_media(_object(each, at), at) for each in take(result, "parts", list, [], at=at)]

@@ -17,7 +17,8 @@ import msgspec
 from lm_deluge.config import SamplingParams
 from lm_deluge.encoders.encoder import ParsedRequest
 from lm_deluge.encoders.gemini_generate.fields import JSON, bad_request, need, parse_object, take
-from lm_deluge.errors import ConfigurationError
+from lm_deluge.encoders.tool_pairs import check_tool_pairs, joined_ids
+from lm_deluge.errors import BadRequestError, ConfigurationError
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.message import Message, Role
@@ -33,6 +34,7 @@ from lm_deluge.prompt.parts import (
     ToolResultPart,
 )
 from lm_deluge.prompt.tool import ProviderTool, Tool
+from lm_deluge.prompt.tool_pairs import OpenCalls, Orphans
 
 __all__ = ["parse_request"]
 
@@ -172,7 +174,16 @@ def _messages(raw: JSON) -> list[Message]:
             messages[-1] = Message(role, (*last.parts, *parts))
         else:
             messages.append(Message(role, tuple(parts)))
+    if not raw.get("previous_interaction_id"):
+        check_tool_pairs(messages, "later", _unpaired_tools)
     return messages
+
+
+def _unpaired_tools(found: OpenCalls | Orphans) -> BadRequestError:
+    kinds = (
+        ("function_call", "function_result") if isinstance(found, OpenCalls) else ("function_result", "function_call")
+    )
+    return bad_request(f"Invalid value at 'input': the {kinds[0]} of {joined_ids(found)} has no {kinds[1]}.")
 
 
 def _step(step: JSON, at: str) -> tuple[Role, list[Part]]:

@@ -4,7 +4,8 @@ https://ai.google.dev/gemini-api/docs/interactions
 
 Decoding an encoded response gives the same events, except for what this API cannot express:
 
-- Calls are sequential, because each call is a step. The arguments `{}` are decoded as empty. Usage is reported last.
+- Calls whose fragments interleave are steps that are open at the same time. The arguments `{}` are decoded as empty.
+  Usage is reported last.
 - A refusal is text. Log probabilities, ids and transcripts of audio, and opaque data of other kinds are left out.
 - Positions of citations count in the whole text.
 - `content_filter` and `pause` become `incomplete`, `refusal` becomes `completed`.
@@ -84,7 +85,7 @@ def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
         if each["event_type"] == "step.start":
             steps.append(dict(each["step"]))
         elif each["event_type"] == "step.delta":
-            _add_delta(steps[-1], each["delta"])
+            _add_delta(steps[each["index"]], each["delta"])
     for step in steps:
         if "arguments_text" in step:
             step["arguments"] = _arguments(step.pop("arguments_text"))
@@ -138,8 +139,10 @@ class _EventWriter(EventWriter[JSON]):
         self._interaction: JSON = {"id": "", "object": "interaction", "model": ""}
         self._index = -1
         self._open = ""  # type of the open step, or empty
-        self._call: int | None = None  # index of the open call
-        self._has_arguments = False
+        self._open_index = -1  # its index
+        self._calls: dict[
+            int, tuple[int, bool]
+        ] = {}  # index of the step of each open call, and whether it has arguments
         self._usage: Usage | None = None
         self._text: list[str] = []
 
@@ -153,19 +156,19 @@ class _EventWriter(EventWriter[JSON]):
         """Return the events that close the open step and open a new one."""
         closed = self._close()
         self._index += 1
-        self._open = kind
+        self._open, self._open_index = kind, self._index
         step = {"type": kind, **fields}
         return [*closed, {"event_type": "step.start", "index": self._index, "step": step}]
 
     def _close(self) -> list[JSON]:
         if not self._open:
             return []
-        self._open, self._call = "", None
-        return [{"event_type": "step.stop", "index": self._index}]
+        self._open = ""
+        return [_stop(self._open_index)]
 
     def _delta(self, kind: str, delta: JSON) -> list[JSON]:
         opening = [] if self._open == kind else self._begin(kind)
-        return [*opening, {"event_type": "step.delta", "index": self._index, "delta": delta}]
+        return [*opening, {"event_type": "step.delta", "index": self._open_index, "delta": delta}]
 
     def add_text(self, event: TextDelta | RefusalDelta) -> list[JSON]:
         self._text.append(event.text)
@@ -176,22 +179,27 @@ class _EventWriter(EventWriter[JSON]):
         return self._delta("thought", {"type": "thought_summary", "content": content})
 
     def start_call(self, event: ToolCallStarted) -> list[JSON]:
-        opening = self._begin("function_call", id=event.id, name=event.name, arguments={})
-        self._call, self._has_arguments = event.index, False
-        return opening
+        closed = self._close()
+        self._index += 1
+        self._calls[event.index] = self._index, False
+        step = {"type": "function_call", "id": event.id, "name": event.name, "arguments": {}}
+        return [*closed, {"event_type": "step.start", "index": self._index, "step": step}]
 
     def add_arguments(self, event: ToolCallDelta) -> list[JSON]:
-        # Only the last started call is open, because steps are sequential. Fragments of other calls are dropped.
-        if event.index != self._call:
+        if event.index not in self._calls:
             return []
-        self._has_arguments = True
-        return self._delta("function_call", {"type": "arguments_delta", "arguments": event.arguments})
+        index, _ = self._calls[event.index]
+        self._calls[event.index] = index, True
+        delta = {"type": "arguments_delta", "arguments": event.arguments}
+        return [{"event_type": "step.delta", "index": index, "delta": delta}]
 
     def finish_call(self, event: ToolCallFinished) -> list[JSON]:
         frames = []
-        if event.index == self._call and not self._has_arguments and event.arguments_text:
-            frames = self._delta("function_call", {"type": "arguments_delta", "arguments": event.arguments_text})
-        return [*frames, *(self._close() if event.index == self._call else [])]
+        if event.index not in self._calls:
+            frames += self.start_call(ToolCallStarted(event.index, event.id, event.name))
+        if event.arguments_text and not self._calls[event.index][1]:
+            frames += self.add_arguments(ToolCallDelta(event.index, event.arguments_text))
+        return [*frames, _stop(self._calls.pop(event.index)[0])]
 
     def add_opaque(self, event: ProviderPart) -> list[JSON]:
         if event.kind == "thought_signature" and isinstance(event.data, str):
@@ -234,7 +242,8 @@ class _EventWriter(EventWriter[JSON]):
         }
         if self._usage is not None:
             interaction["usage"] = _usage(self._usage)
-        return [*self._close(), {"event_type": "interaction.completed", "interaction": interaction}]
+        calls = [_stop(index) for index, _ in self._calls.values()]
+        return [*self._close(), *calls, {"event_type": "interaction.completed", "interaction": interaction}]
 
     HANDLED: ClassVar[EventHandlers] = {
         ResponseStarted: start,
@@ -251,6 +260,10 @@ class _EventWriter(EventWriter[JSON]):
         ResponseFinished: finish,
     }
     IGNORED = frozenset({Attempt})  # a retry of this library; no wire API reports one
+
+
+def _stop(index: int) -> JSON:
+    return {"event_type": "step.stop", "index": index}
 
 
 def _usage(usage: Usage) -> JSON:

@@ -32,7 +32,8 @@ from lm_deluge.encoders.openai_chat.request_fields import (
     take_field,
     wrong_type,
 )
-from lm_deluge.errors import ConfigurationError
+from lm_deluge.encoders.tool_pairs import joined_ids
+from lm_deluge.errors import BadRequestError, ConfigurationError
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.media import Media, load_media
 from lm_deluge.prompt.parts import (
@@ -45,6 +46,7 @@ from lm_deluge.prompt.parts import (
     TextPart,
     ToolResultPart,
 )
+from lm_deluge.prompt.tool_pairs import OpenCalls, Orphans
 
 __all__ = ["parse_request"]
 
@@ -78,7 +80,7 @@ def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | 
     try:
         return ParsedRequest(
             model=model or need_field(raw, "model", str),
-            conversation=Conversation(read_messages(raw, _ROLES)),
+            conversation=Conversation(read_messages(raw, _ROLES, _unpaired_tools)),
             params=_params(raw),
             is_streamed=take_field(raw, "stream", bool, default=is_streamed or False),
             wants_usage=True,
@@ -105,6 +107,12 @@ def _params(raw: JSON) -> SamplingParams:
         json_mode=take_field(raw, "response_format", dict, {}).get("type") == "json_object",
         tool_choice="required" if choice == "any" else choice,
     )
+
+
+def _unpaired_tools(found: OpenCalls | Orphans) -> BadRequestError:
+    if isinstance(found, Orphans):
+        return bad_request(f"Unexpected tool call id {joined_ids(found)} in tool results")
+    return bad_request("Not the same number of function calls and responses")
 
 
 def _system(message: JSON, at: str) -> list[Part]:

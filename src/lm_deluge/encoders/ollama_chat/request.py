@@ -64,7 +64,7 @@ def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | 
     try:
         return ParsedRequest(
             model=model or need_field(raw, "model", str),
-            conversation=Conversation(_with_ids(read_messages(raw, _ROLES), raw["messages"])),
+            conversation=Conversation(_with_ids(read_messages(raw, _ROLES, None), raw["messages"])),
             params=_params(raw, options),
             is_streamed=take_field(raw, "stream", bool, default=True if is_streamed is None else is_streamed),
             wants_usage=True,

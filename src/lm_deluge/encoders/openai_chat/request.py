@@ -12,8 +12,6 @@ import base64
 import binascii
 from typing import Any
 
-import msgspec
-
 from lm_deluge.config import SamplingParams
 from lm_deluge.encoders.encoder import ParsedRequest
 from lm_deluge.encoders.openai_chat.cache_control import read_cache_marks
@@ -34,6 +32,7 @@ from lm_deluge.encoders.openai_chat.request_fields import (
     read_tools,
     required_content,
     take_field,
+    unpaired_tools,
     wrong_type,
 )
 from lm_deluge.errors import ConfigurationError
@@ -89,7 +88,7 @@ def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | 
     try:
         return ParsedRequest(
             model=model,
-            conversation=Conversation(read_messages(raw, _ROLES)),
+            conversation=Conversation(read_messages(raw, _ROLES, unpaired_tools)),
             params=_params(raw),
             is_streamed=take_field(raw, "stream", bool, default=is_streamed or False),
             wants_usage=take_field(options, "include_usage", bool, default=False),
@@ -175,7 +174,14 @@ def _file(piece: JSON, at: str) -> Part:
         return FilePart(Media(file_id=file_id))
     source = checked_source(need_field(file, "file_data", str, at=f"{at}file."), f"{at}file.file_data", "a data URL")
     filename = take_field(file, "filename", str, at=f"{at}file.")
-    return FilePart(msgspec.structs.replace(load_media(source, kind="file"), filename=filename))
+    media = load_media(source, kind="file", filename=filename)
+    if media.data is not None and media.media_type != "application/pdf":
+        raise bad_request(
+            f"Invalid file data: '{at}file.file_data'. Expected a base64-encoded data URL with an application/pdf MIME "
+            f"type, but got unsupported MIME type '{media.media_type}'.",
+            "invalid_value",
+        )
+    return FilePart(media)
 
 
 def _audio(piece: JSON, at: str) -> Part:

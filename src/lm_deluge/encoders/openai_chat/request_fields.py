@@ -11,11 +11,13 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from lm_deluge.encoders.tool_pairs import PairWording, check_tool_pairs, joined_ids
 from lm_deluge.errors import BadRequestError
 from lm_deluge.prompt.media import load_media
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import ImagePart, Part, TextPart, ToolCallPart
 from lm_deluge.prompt.tool import ProviderTool, Tool
+from lm_deluge.prompt.tool_pairs import OpenCalls, Orphans
 
 __all__ = [
     "PieceReaders",
@@ -36,6 +38,7 @@ __all__ = [
     "required_content",
     "take_field",
     "unknown_value",
+    "unpaired_tools",
     "wrong_type",
 ]
 
@@ -162,12 +165,31 @@ def read_output_schema(raw: JSON) -> JSON | None:
     return schema
 
 
-def read_messages(raw: JSON, roles: RoleReaders) -> list[Message]:
-    """Return the messages of a request, parsed by `roles`."""
+def read_messages(raw: JSON, roles: RoleReaders, wording: PairWording | None) -> list[Message]:
+    """Return the messages of a request, parsed by `roles`.
+
+    Raises:
+        BadRequestError: A message is malformed, or with `wording` a tool call has no result or a result no call.
+    """
     messages = need_field(raw, "messages", list)
     if not messages:
         raise bad_request("Invalid 'messages': empty array. Expected at least one message.", "empty_array")
-    return [_read_message(message, f"messages[{position}]", roles) for position, message in enumerate(messages)]
+    found = [_read_message(message, f"messages[{position}]", roles) for position, message in enumerate(messages)]
+    if wording is not None:
+        check_tool_pairs(found, "next_message", wording)
+    return found
+
+
+def unpaired_tools(found: OpenCalls | Orphans) -> BadRequestError:
+    """Return OpenAI's error for tool calls without results, or results without calls."""
+    if isinstance(found, Orphans):
+        return bad_request(
+            "Invalid parameter: messages with role 'tool' must be a response to a preceeding message with 'tool_calls'."
+        )
+    return bad_request(
+        "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'. "
+        f"The following tool_call_ids did not have response messages: {joined_ids(found)}"
+    )
 
 
 def _read_message(message: Any, at: str, roles: RoleReaders) -> Message:

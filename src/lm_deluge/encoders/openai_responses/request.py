@@ -27,7 +27,8 @@ from lm_deluge.encoders.openai_chat.request_fields import (
     unknown_value,
     wrong_type,
 )
-from lm_deluge.errors import ConfigurationError
+from lm_deluge.encoders.tool_pairs import check_tool_pairs, joined_ids
+from lm_deluge.errors import BadRequestError, ConfigurationError
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.media import Media, load_media
 from lm_deluge.prompt.message import Message
@@ -43,6 +44,7 @@ from lm_deluge.prompt.parts import (
     ToolResultPart,
 )
 from lm_deluge.prompt.tool import ProviderTool, Tool
+from lm_deluge.prompt.tool_pairs import OpenCalls, Orphans
 
 __all__ = ["PARSED_FIELDS", "WHOLE_ITEMS", "parse_request"]
 
@@ -187,7 +189,15 @@ def _messages(raw: JSON) -> list[Message]:
             found[-1] = Message(found[-1].role, (*found[-1].parts, *parts))
         else:
             found.append(Message(role, tuple(parts)))
+    if not any(raw.get(name) for name in ("previous_response_id", "conversation")):
+        check_tool_pairs(found, "later", _unpaired_tools)
     return found
+
+
+def _unpaired_tools(found: OpenCalls | Orphans) -> BadRequestError:
+    if isinstance(found, Orphans):
+        return bad_request(f"No tool call found for function call output with call_id {joined_ids(found)}.")
+    return bad_request(f"No tool output found for function call {joined_ids(found)}.")
 
 
 def _read_item(item: JSON, at: str) -> tuple[Any, list[Part]]:
@@ -312,7 +322,7 @@ def _file(piece: JSON, at: str) -> Part:
         return FilePart(Media(url=url))
     data = _checked_url(need_field(piece, "file_data", str, at=at), f"{at}file_data")
     filename = take_field(piece, "filename", str, at=at)
-    return FilePart(msgspec.structs.replace(load_media(data, kind="file"), filename=filename))
+    return FilePart(load_media(data, kind="file", filename=filename))
 
 
 _PIECES: dict[str, Callable[[JSON, str], Part]] = {

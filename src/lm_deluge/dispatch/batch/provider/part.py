@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
+
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.batch_api import BatchAPI, BatchState, custom_id
+from lm_deluge.adapters.batch_api import BatchAPI, BatchState, custom_id, index_in
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.dispatch.batch.provider.client import BatchClient
 from lm_deluge.dispatch.batch.provider.items import ItemFile
 from lm_deluge.dispatch.journal.records import SubmittedBatch
+from lm_deluge.errors import DelugeError
 from lm_deluge.wire.http import HttpRequest
 
-__all__ = ["FIRST_WAIT_S", "LONGEST_WAIT_S", "BatchPart", "LiveBatch"]
+__all__ = ["FIRST_WAIT_S", "LONGEST_WAIT_S", "RESULTS_WAIT_S", "BatchPart", "LiveBatch"]
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 """Seconds before the first poll, and between polls at most; the wait doubles in between.
 
 Short at first, since a small batch may be done soon; a poll per minute is little load for one that takes hours.
 """
+RESULTS_WAIT_S = 600.0
+"""Seconds that a batch which has ended may take to name its files of results, far above the seconds seen so far."""
 _FRAME_BYTES = 4_096  # room for the multipart headers and the metadata around the items
 
 
@@ -32,6 +37,8 @@ class BatchPart:
     Attributes:
         ids: The ids of the calls, in order.
         items: The calls, encoded for the API.
+        tries: How often the batch was submitted again although no other batch ended.
+        refusal: The error of the last refused submission.
     """
 
     def __init__(self, plan: CallPlan, api: BatchAPI, name: str, max_requests: int) -> None:
@@ -40,6 +47,8 @@ class BatchPart:
         self.name = name
         self.ids: list[str] = []
         self.items = ItemFile(api.separator)
+        self.tries = 0
+        self.refusal = DelugeError("the batch was not submitted")
         self._max_requests = min(max_requests, api.max_requests)
 
     def maybe_add(self, call_id: str, call: Call, request: HttpRequest) -> bool:
@@ -58,15 +67,26 @@ class LiveBatch:
 
     Attributes:
         wait_s: Seconds until the next poll.
+        part: The encoded calls, as long as the provider may refuse the batch because its queue is full. None for a
+            batch of an earlier run, and after the provider has accepted it.
     """
 
-    def __init__(self, batch: SubmittedBatch, plan: CallPlan, api: BatchAPI, wait_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        batch: SubmittedBatch,
+        plan: CallPlan,
+        api: BatchAPI,
+        wait_s: float = 0.0,
+        part: BatchPart | None = None,
+    ) -> None:
         self.batch = batch
         self.plan = plan
         self.api = api
         self.client = BatchClient(plan)
         self.wait_s = wait_s
+        self.part = part
         self._delay_s = FIRST_WAIT_S
+        self._ended_at: float | None = None
 
     @property
     def handle(self) -> str:
@@ -81,9 +101,40 @@ class LiveBatch:
         """
         return self.api.read_state((await self.client.ask(self.api.build_poll(self.plan.call, handle))).body)
 
+    async def has_our_first_result(self, state: BatchState) -> bool:
+        """Whether the first result of a batch that has ended is that of a call of this batch.
+
+        Raises:
+            DelugeError: The provider refused or did not answer.
+        """
+        for request in self.api.build_results(self.plan.call, state):
+            async with aclosing(self.client.lines(request)) as reads:
+                async for lines in reads:
+                    return index_in(self.batch.name, self.api.read_result(lines[0]).custom_id) is not None
+        return False
+
     def call_of(self, index: int | None) -> str | None:
         """Return the id of the call at an index of the batch; None if there is none."""
         return self.batch.ids[index] if index is not None and index < len(self.batch.ids) else None
+
+    def release(self) -> None:
+        """Delete the encoded calls."""
+        if self.part is not None:
+            self.part.items.close()
+            self.part = None
+
+    def waits_for_results(self, state: BatchState, now: float) -> bool:
+        """Whether a batch that has ended is polled on, since the provider has not named all its results yet.
+
+        Args:
+            state: The state of the batch.
+            now: The present time in seconds.
+        """
+        if state.is_complete:
+            return False
+        if self._ended_at is None:
+            self._ended_at = now
+        return now - self._ended_at < RESULTS_WAIT_S
 
     def put_off(self) -> None:
         """Double the wait until the next poll, up to the longest."""

@@ -7,15 +7,15 @@ from typing import NamedTuple
 import msgspec
 
 from lm_deluge.adapters.adapter import Adapter, Call
-from lm_deluge.adapters.batch_api import BatchResult
+from lm_deluge.adapters.batch_api import BatchResult, BatchState, batch_ended
 from lm_deluge.api_requests.answer import settle_answer, usage_of
-from lm_deluge.errors import DelugeError
+from lm_deluge.errors import APIError, DelugeError, DispatchError
 from lm_deluge.models.costs import request_cost
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
 from lm_deluge.usage import estimate_tokens
 
-__all__ = ["BatchedCall", "build_batched_answer", "build_failure"]
+__all__ = ["BatchedCall", "as_deluge_error", "build_batched_answer", "build_failure", "missing_error"]
 
 _HTTP_OK = 200  # the status of an answered request, in the results of each batch API
 _NO_PROMPT = Conversation()
@@ -32,6 +32,15 @@ class BatchedCall(NamedTuple):
         """Return the part of a call that is kept."""
         without_prompt = msgspec.structs.replace(call, conversation=_NO_PROMPT, tools=(), output=None, extra_body={})
         return cls(without_prompt, call.conversation.text_length())
+
+
+def as_deluge_error(error: Exception) -> DelugeError:
+    """Return an exception as an error of a call; the message of an unexpected one may contain a part of the prompt."""
+    if isinstance(error, DelugeError):
+        return error
+    failure = DispatchError(f"an unexpected {type(error).__name__} ended the call")
+    failure.__cause__ = error
+    return failure
 
 
 def build_batched_answer(adapter: Adapter, batched: BatchedCall, result: BatchResult, *, attempt: int) -> APIResponse:
@@ -69,3 +78,14 @@ def build_failure(
         request_id=error.request_id,
         stats=StreamStats(attempts=attempt),
     )
+
+
+def missing_error(state: BatchState) -> APIError:
+    """Return the error of a call that has no answer in the results of a batch."""
+    if state.error is not None:
+        return state.error
+    if state.phase in ("expired", "cancelled"):
+        return batch_ended(
+            f"{'expired' if state.phase == 'expired' else 'was cancelled'} without an answer", state.phase
+        )
+    return batch_ended("ended without a result for this request", "missing")

@@ -14,41 +14,43 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import inspect
 import secrets
 import time
+import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from lm_deluge.adapters.batch_api import BatchState, ListedBatch, batch_ended, index_in
+from lm_deluge.adapters.batch_api import BatchState, ListedBatch, index_in
 from lm_deluge.adapters.batch_catalog import find_batch_api
 from lm_deluge.api_requests.call_plan import CallPlan
+from lm_deluge.dispatch.batch.provider.backoff import MAX_OUTAGE_S, Backoff, may_have_been_accepted, requested_wait
 from lm_deluge.dispatch.batch.provider.part import FIRST_WAIT_S, LONGEST_WAIT_S, BatchPart, LiveBatch
-from lm_deluge.dispatch.batch.provider.response import BatchedCall, build_batched_answer, build_failure
+from lm_deluge.dispatch.batch.provider.response import (
+    BatchedCall,
+    as_deluge_error,
+    build_batched_answer,
+    build_failure,
+    missing_error,
+)
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.dispatch.journal.records import SubmittedBatch
 from lm_deluge.errors import (
     APIError,
-    ConfigurationError,
-    ConnectError,
     DelugeError,
     NotFoundError,
     QueueClosedError,
-    RedirectRefusedError,
+    RateLimitError,
     RequestTooLargeError,
 )
 from lm_deluge.response import APIResponse
 
-__all__ = ["Answered", "ProviderBatch"]
+__all__ = ["MAX_OUTAGE_S", "Answered", "OnState", "ProviderBatch"]
 
-MAX_OUTAGE_S = 3_600.0
-"""How long the provider may be unreachable or fail before a run gives up.
-
-An hour bridges most outages, and the provider goes on with the batch in any case.
-"""
 SETTLE_S = 60.0
 """Seconds after which a batch whose submission had no answer is in the provider's list, or was never created.
 
@@ -59,9 +61,9 @@ MAX_DOWNLOADS = 3
 """How often results with missing calls are read: a proxy may have cut off a download without an error."""
 _CALLS_PER_TURN = 256  # calls that are encoded between two turns of the event loop, which must stay short
 _ALREADY_ENDED = (400, 409)  # the status of a request to cancel a batch that has ended
-_SERVER_ERROR = 500  # the first of the status codes after which the server may have done the work
 
 Answered: TypeAlias = tuple[str, APIResponse]
+OnState: TypeAlias = Callable[[str, BatchState], Awaitable[None] | None]
 T = TypeVar("T")
 
 
@@ -73,7 +75,8 @@ class ProviderBatch:
         max_requests: Most calls in one batch; the provider's own limits apply as well.
         max_attempts: How often a batch is submitted that the provider refuses with a retryable error.
         retry: Which calls that failed in an earlier run are sent again: those with a retryable error, or all.
-        on_state: Called after each poll with our name of the batch and its state.
+        on_state: Called after each poll with our name of the batch and its state; may be async. After an exception it
+            is not called again, and the run goes on.
         sleep: Waits for a number of seconds.
         now: Returns the seconds since 1970.
         new_name: Returns a new name for a batch, of at most 40 digits and lower-case letters.
@@ -90,7 +93,7 @@ class ProviderBatch:
         max_requests: int = 1_000_000,
         max_attempts: int = 5,
         retry: Literal["retryable", "all"] = "retryable",
-        on_state: Callable[[str, BatchState], None] | None = None,
+        on_state: OnState | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         now: Callable[[], float] = time.time,
         new_name: Callable[[], str] = lambda: secrets.token_hex(10),
@@ -107,6 +110,7 @@ class ProviderBatch:
         self._calls: dict[str, BatchedCall] = {}
         self._parts: dict[tuple[str, ...], BatchPart] = {}
         self._live: dict[str, LiveBatch] = {}
+        self._deferred: list[BatchPart] = []  # refused while other batches fill the provider's queue
 
     async def run(self, plans: Iterable[tuple[str, CallPlan | DelugeError]]) -> AsyncGenerator[Answered, None]:
         """Yield the id and response of each call: first those of earlier runs, then batch by batch.
@@ -133,9 +137,12 @@ class ProviderBatch:
                 async for answered in answers:
                     yield answered
         finally:
-            for part in self._parts.values():
+            for part in (*self._parts.values(), *self._deferred):
                 part.items.close()
+            for live in self._live.values():
+                live.release()
             self._parts.clear()
+            self._deferred.clear()
 
     async def cancel(self) -> None:
         """Cancel the submitted batches. `run` still yields the answers that are finished by then.
@@ -204,7 +211,7 @@ class ProviderBatch:
         """Record the response of a call that cannot be sent, as attempt 0, and return it."""
         known = self._journal.response(call_id)
         if known is None or known.error_message != answer.error_message:
-            await self._journal.fail(call_id, 0, answer, is_final=True)
+            return await self._journal.settle(call_id, 0, answer)
         return answer
 
     async def _is_at_provider(self, call_id: str, plan: CallPlan, batch: SubmittedBatch | None) -> bool:
@@ -229,8 +236,9 @@ class ProviderBatch:
         call = msgspec.structs.replace(plan.call, is_streamed=False)
         try:
             request = plan.adapter.build_request(call)
-        except ConfigurationError as error:
-            return [(call_id, await self._refuse(call_id, build_failure(self._calls.pop(call_id), error)))]
+        except Exception as error:  # noqa: BLE001 - one call must not end the batch
+            failed = build_failure(self._calls.pop(call_id), as_deluge_error(error))
+            return [(call_id, await self._refuse(call_id, failed))]
         key = (call.provider.id, call.model.id, call.base_url)
         answers: list[Answered] = []
         part = self._parts.get(key)
@@ -248,26 +256,65 @@ class ProviderBatch:
     async def _close_part(self, key: tuple[str, ...]) -> list[Answered]:
         """Submit the collected calls. If the provider refuses them as invalid requests, return the error for each."""
         part = self._parts.pop(key)
-        journal = self._journal
-        try:
-            if not part.ids:
-                return []
-            self._check_stop()
-            attempt = 1 + max(journal.state.attempts(each) for each in part.ids)
-            await journal.submit(part.name, part.ids, attempt, at=self._now())
-            live = LiveBatch(journal.state.batches[part.name], part.plan, part.api, FIRST_WAIT_S)
-            submitted = await self._submit(part, live)
-            provider = part.plan.call.provider.id
-            if isinstance(submitted, str):
-                await journal.record_handle(part.name, provider, submitted)
-                self._live[part.name] = live
-                return []
-            await journal.record_handle(part.name, provider, "")
-        finally:
+        if not part.ids:
             part.items.close()
+            return []
+        try:
+            return await self._submit_part(part)
+        except BaseException:
+            part.items.close()
+            raise
+
+    async def _submit_part(self, part: BatchPart) -> list[Answered]:
+        journal = self._journal
+        self._check_stop()
+        attempt = 1 + max(journal.state.attempts(each) for each in part.ids)
+        await journal.submit(part.name, part.ids, attempt, at=self._now())
+        live = LiveBatch(journal.state.batches[part.name], part.plan, part.api, FIRST_WAIT_S, part)
+        submitted = await self._submit(part, live)
+        provider = part.plan.call.provider.id
+        if isinstance(submitted, str):
+            await journal.record_handle(part.name, provider, submitted)
+            self._live[part.name] = live
+            return []
+        await journal.record_handle(part.name, provider, "")
+        if isinstance(submitted, RateLimitError) and self._has_others(part):
+            self._defer(part, submitted)
+            return []
+        part.items.close()
         if submitted.scope != "request":
             raise submitted
         return await self._fail(part.ids, attempt, submitted)
+
+    def _has_others(self, part: BatchPart) -> bool:
+        """Whether the provider has other batches of this run, whose end makes room in its queue."""
+        provider = part.plan.call.provider.id
+        return any(live.plan.call.provider.id == provider for live in self._live.values())
+
+    def _defer(self, part: BatchPart, error: DelugeError) -> None:
+        part.refusal = error
+        self._deferred.append(part)
+
+    async def _submit_deferred(self) -> list[Answered]:
+        """Submit each deferred batch again, if another batch has ended, or after a wait if there is no other one."""
+        answers: list[Answered] = []
+        deferred, self._deferred = self._deferred, []
+        while deferred:
+            part = deferred.pop(0)
+            try:
+                if not self._has_others(part):
+                    part.tries += 1
+                    if part.tries > self._max_attempts:
+                        part.items.close()
+                        attempt = max(self._journal.state.attempts(each) for each in part.ids)
+                        answers += await self._fail(part.ids, attempt, part.refusal)
+                        continue
+                    await self._pause(LONGEST_WAIT_S)
+                answers += await self._submit_part(part)
+            except BaseException:
+                self._deferred += (part, *deferred)  # closed by `run`
+                raise
+        return answers
 
     async def _submit(self, part: BatchPart, live: LiveBatch) -> str | DelugeError:
         """Submit a batch; return its handle, or the error if the provider does not have the batch.
@@ -281,12 +328,12 @@ class ProviderBatch:
             try:
                 return await live.client.run(part.api.submit(part.plan.call, part.items, part.name))
             except DelugeError as error:
-                if _may_have_been_accepted(error) and (found := await self._find(live)):
+                if may_have_been_accepted(error) and (found := await self._find(live)):
                     return found
                 tries -= 1
                 if not error.retryable or not tries:
                     return error
-                await self._pause(max(wait, _requested_wait(error)))
+                await self._pause(max(wait, requested_wait(error)))
                 wait = min(wait * 2, LONGEST_WAIT_S)
 
     async def _find(self, live: LiveBatch) -> str | None:
@@ -321,11 +368,11 @@ class ProviderBatch:
         while not (state := await self._retrying(partial(live.state, handle))).is_over:
             await self._pause(wait)
             wait = min(wait * 2, LONGEST_WAIT_S)
-        return await self._retrying(partial(_has_our_first_result, live, state))
+        return await self._retrying(partial(live.has_our_first_result, state))
 
     async def _retrying(self, send: Callable[[], Awaitable[T]]) -> T:
         """Send a request until it succeeds, or fails with an error that is not retryable."""
-        backoff = _Backoff(self._pause)
+        backoff = Backoff(self._pause)
         while True:
             try:
                 return await send()
@@ -334,30 +381,62 @@ class ProviderBatch:
 
     async def _poll_all(self) -> AsyncGenerator[Answered, None]:
         """Poll the batches in turn; yield the answers of each batch that has ended."""
-        while self._live:
+        while self._live or self._deferred:
+            if not self._live:
+                for answered in await self._submit_deferred():
+                    yield answered
+                continue
             live = min(self._live.values(), key=lambda each: each.wait_s)
-            waited = max(live.wait_s, 0.0)
-            if waited:
-                await self._pause(waited)
-            for each in self._live.values():
-                each.wait_s -= waited
-            try:
-                state = await self._retrying(partial(live.state, live.handle))
-            except NotFoundError as error:
-                error.hint = (
-                    f"The journal has the batch {live.handle}, and the provider does not know it. Use the API key that "
-                    "the batch was submitted with, or move the journal away to start again."
-                )
-                raise
-            if self._on_state is not None:
-                self._on_state(live.batch.name, state)
-            if not state.is_over:
+            state = await self._poll(live)
+            if state.phase == "in_progress":
+                live.release()
+            if not state.is_over or live.waits_for_results(state, self._now()):
                 live.put_off()
+                continue
+            part = live.part
+            if isinstance(state.error, RateLimitError) and part is not None:
+                await self._journal.record_handle(live.batch.name, live.plan.call.provider.id, "")
+                del self._live[live.batch.name]
+                self._defer(part, state.error)
                 continue
             async with aclosing(self._fetch(live, state)) as answers:
                 async for answered in answers:
                     yield answered
+            live.release()
             del self._live[live.batch.name]
+            for answered in await self._submit_deferred():
+                yield answered
+
+    async def _poll(self, live: LiveBatch) -> BatchState:
+        """Return the state of a batch, after the wait until its next poll."""
+        waited = max(live.wait_s, 0.0)
+        if waited:
+            await self._pause(waited)
+        for each in self._live.values():
+            each.wait_s -= waited
+        try:
+            state = await self._retrying(partial(live.state, live.handle))
+        except NotFoundError as error:
+            error.hint = (
+                f"The journal has the batch {live.handle}, and the provider does not know it. Use the API key that "
+                "the batch was submitted with, or move the journal away to start again."
+            )
+            raise
+        await self._notify(live.batch.name, state)
+        return state
+
+    async def _notify(self, name: str, state: BatchState) -> None:
+        """Call `on_state`. An exception of the user's function must not end paid work."""
+        if self._on_state is None:
+            return
+        try:
+            result = self._on_state(name, state)
+            if inspect.isawaitable(result):
+                await result
+        except Exception as error:  # noqa: BLE001 - any
+            self._on_state = None
+            with suppress(Exception):  # warnings may be errors
+                warnings.warn(f"on_state raised {type(error).__name__}", RuntimeWarning, stacklevel=2)
 
     async def _fetch(self, live: LiveBatch, state: BatchState) -> AsyncGenerator[Answered, None]:
         """Yield the answers of a batch that has ended, then an error for each call that has no answer."""
@@ -369,12 +448,12 @@ class ProviderBatch:
                 async for answered in answers:
                     yield answered
         missing = [each for each in live.batch.ids if each in waiting]
-        for answered in await self._fail(missing, live.batch.attempt, _missing_error(state)):
+        for answered in await self._fail(missing, live.batch.attempt, missing_error(state)):
             yield answered
 
     async def _download(self, live: LiveBatch, state: BatchState, waiting: set[str]) -> AsyncGenerator[Answered, None]:
         for request in live.api.build_results(live.plan.call, state):
-            backoff = _Backoff(self._pause)
+            backoff = Backoff(self._pause)
             while True:
                 try:
                     async with aclosing(live.client.lines(request)) as reads:
@@ -393,16 +472,18 @@ class ProviderBatch:
         for line in lines:
             try:
                 result = live.api.read_result(line)
-            except DelugeError:
-                continue  # its call has no answer then
+            except Exception:  # noqa: BLE001, S112 - its call has no answer then
+                continue
             call_id = live.call_of(index_in(live.batch.name, result.custom_id))
             if call_id is not None and call_id in waiting:
                 waiting.discard(call_id)
                 call = self._calls.pop(call_id)
-                answer = build_batched_answer(live.plan.adapter, call, result, attempt=live.batch.attempt)
+                try:
+                    answer = build_batched_answer(live.plan.adapter, call, result, attempt=live.batch.attempt)
+                except Exception as error:  # noqa: BLE001 - one call must not end the batch
+                    answer = build_failure(call, as_deluge_error(error), attempt=live.batch.attempt)
                 answers.append((call_id, answer))
-        await asyncio.gather(*(self._write(call_id, live.batch.attempt, answer) for call_id, answer in answers))
-        return answers
+        return await self._write(live.batch.attempt, answers)
 
     async def _fail(self, ids: list[str], attempt: int, error: DelugeError) -> list[Answered]:
         """Record an error as the response of each call, and return the responses."""
@@ -410,64 +491,9 @@ class ProviderBatch:
         for call_id in ids:
             call = self._calls.pop(call_id)
             answers.append((call_id, build_failure(call, copy.copy(error), attempt=attempt)))
-        await asyncio.gather(*(self._write(call_id, attempt, answer) for call_id, answer in answers))
-        return answers
+        return await self._write(attempt, answers)
 
-    async def _write(self, call_id: str, attempt: int, answer: APIResponse) -> None:
-        if answer.error is None:
-            await self._journal.finish(call_id, attempt, answer)
-        else:
-            await self._journal.fail(call_id, attempt, answer, is_final=True)
-
-
-class _Backoff:
-    """Growing waits after retryable errors, up to `MAX_OUTAGE_S` in total."""
-
-    def __init__(self, sleep: Callable[[float], Awaitable[None]]) -> None:
-        self._sleep = sleep
-        self._spent_s = 0.0
-        self._delay_s = FIRST_WAIT_S
-
-    async def wait(self, error: DelugeError) -> None:
-        """Wait before the next try.
-
-        Raises:
-            DelugeError: `error` itself, if it is not retryable or the total wait is used up.
-        """
-        if not error.retryable or self._spent_s >= MAX_OUTAGE_S:
-            raise error
-        wait = max(self._delay_s, _requested_wait(error))
-        await self._sleep(wait)
-        self._spent_s += wait
-        self._delay_s = min(self._delay_s * 2, LONGEST_WAIT_S)
-
-
-def _requested_wait(error: DelugeError) -> float:
-    """Return the seconds that the provider asks us to wait, at most `MAX_OUTAGE_S`."""
-    return min(getattr(error, "retry_after_s", None) or 0.0, MAX_OUTAGE_S)
-
-
-def _may_have_been_accepted(error: DelugeError) -> bool:
-    """Whether the provider may have accepted a batch although its submission ended with this error."""
-    if isinstance(error, APIError):
-        return error.status_code is None or error.status_code >= _SERVER_ERROR
-    return not isinstance(error, ConnectError | ConfigurationError | RedirectRefusedError)
-
-
-async def _has_our_first_result(live: LiveBatch, state: BatchState) -> bool:
-    for request in live.api.build_results(live.plan.call, state):
-        async with aclosing(live.client.lines(request)) as reads:
-            async for lines in reads:
-                return index_in(live.batch.name, live.api.read_result(lines[0]).custom_id) is not None
-    return False
-
-
-def _missing_error(state: BatchState) -> APIError:
-    """Return the error of a call that has no answer in the results of a batch."""
-    if state.error is not None:
-        return state.error
-    if state.phase in ("expired", "cancelled"):
-        return batch_ended(
-            f"{'expired' if state.phase == 'expired' else 'was cancelled'} without an answer", state.phase
-        )
-    return batch_ended("ended without a result for this request", "missing")
+    async def _write(self, attempt: int, answers: list[Answered]) -> list[Answered]:
+        """Record answers, and return them as the journal has them."""
+        written = await asyncio.gather(*(self._journal.settle(call_id, attempt, each) for call_id, each in answers))
+        return [(call_id, each) for (call_id, _), each in zip(answers, written, strict=True)]
