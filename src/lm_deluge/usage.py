@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["BATCH_FACTOR", "Price", "PriceTier", "Usage", "estimate_tokens"]
+__all__ = ["BATCH_FACTOR", "Price", "PriceChange", "PriceTier", "Usage", "estimate_tokens"]
 
 # https://platform.openai.com/docs/guides/batch, https://platform.claude.com/docs/en/build-with-claude/batch-processing,
 # https://ai.google.dev/gemini-api/docs/batch-api, https://console.groq.com/docs/batch (2026-11): half of all prices.
@@ -40,6 +40,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         cache_read_tokens: The part of the input that was read from the provider's cache.
         cache_write_tokens: The part of the input that was written to that cache, for any duration.
         cache_write_1h_tokens: The part of `cache_write_tokens` that is kept for an hour, at a price of its own.
+        cache_write_12h_tokens: The part of `cache_write_tokens` that is kept for more than 12 hours.
         reasoning_tokens: The part of the output that was reasoning.
         input_audio_tokens: The part of the input that was audio, cached audio included.
         cache_read_audio_tokens: The part of `input_audio_tokens` that was read from the cache.
@@ -50,6 +51,8 @@ class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         region: The region that served the request, as the provider calls it, where prices depend on it; else None.
         service_tier: The tier that served the request as the provider calls it, for example `flex` or `priority`; None
             where prices do not depend on it.
+        reported_cost: What the provider itself states as the cost of the request, in US dollars, fees included; None:
+            it states none.
         estimated: The counts are estimates from text lengths: the provider reported none, or the answer was cut off.
         raw: The provider's own usage object, unchanged, or None.
 
@@ -63,6 +66,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     cache_read_tokens: int | None = None
     cache_write_tokens: int | None = None
     cache_write_1h_tokens: int | None = None
+    cache_write_12h_tokens: int | None = None
     reasoning_tokens: int | None = None
     input_audio_tokens: int | None = None
     cache_read_audio_tokens: int | None = None
@@ -71,6 +75,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     tool_uses: dict[str, int] = {}
     region: str | None = None
     service_tier: str | None = None
+    reported_cost: float | None = None
     estimated: bool = False
     raw: dict[str, Any] | None = None
 
@@ -87,6 +92,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             tool_uses=dict(Counter(self.tool_uses) + Counter(other.tool_uses)),
             region=self.region if self.region == other.region else None,
             service_tier=self.service_tier if self.service_tier == other.service_tier else None,
+            reported_cost=_add_cost(self.reported_cost, other.reported_cost),
             estimated=self.estimated or other.estimated,
             **parts,
         )
@@ -96,6 +102,7 @@ _PARTS = (
     "cache_read_tokens",
     "cache_write_tokens",
     "cache_write_1h_tokens",
+    "cache_write_12h_tokens",
     "reasoning_tokens",
     "input_audio_tokens",
     "cache_read_audio_tokens",
@@ -111,6 +118,11 @@ def _add(one: int | None, other: int | None) -> int | None:
     return other if one is None else one + (other or 0)
 
 
+def _add_cost(one: float | None, other: float | None) -> float | None:
+    """Return the sum, or None if one of them is unknown: a part of the cost is not the cost."""
+    return None if one is None or other is None else one + other
+
+
 class PriceTier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Prices of a whole request whose input is larger than `above_input_tokens`, in US dollars per million tokens.
 
@@ -123,11 +135,19 @@ class PriceTier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     cache_read: float | None = None
     cache_write: float | None = None
     cache_write_1h: float | None = None
+    cache_write_12h: float | None = None
     reasoning: float | None = None
     input_audio: float | None = None
     cache_read_audio: float | None = None
     output_audio: float | None = None
     output_image: float | None = None
+
+
+class PriceChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A complete price list that replaces the earlier one on the day `start`, such as `2026-12-01`."""
+
+    start: str
+    price: Price
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -136,10 +156,16 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     A kind of token without its own price has the price of the kind that includes it: cached and audio tokens cost as
     much as input, cache writes for an hour as much as other cache writes, reasoning and generated media as output.
 
+    Where prices depend on the time of day these are the higher ones, so that no budget is exceeded.
+
     Attributes:
+        cache_write_12h: Cache writes that are kept for more than 12 hours.
         request: US dollars for each request, in addition to its tokens.
         tiers: Other prices for larger requests.
-        modes: The prices by service tier: `batch`, `flex`, `priority`, `fast`. Each is a complete price list.
+        modes: The prices by service tier: `batch`, `flex`, `priority`, `fast`, `ultrafast`. Each is a complete price
+            list.
+        region_factors: What all token prices are multiplied by, by the region that served the request.
+        changes: Announced changes, in the order of their days.
     """
 
     input: float
@@ -147,6 +173,7 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     cache_read: float | None = None
     cache_write: float | None = None
     cache_write_1h: float | None = None
+    cache_write_12h: float | None = None
     reasoning: float | None = None
     input_audio: float | None = None
     cache_read_audio: float | None = None
@@ -155,6 +182,16 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     request: float = 0.0
     tiers: tuple[PriceTier, ...] = ()
     modes: dict[str, Price] = {}
+    region_factors: dict[str, float] = {}
+    changes: tuple[PriceChange, ...] = ()
+
+    def on(self, day: str) -> Price:
+        """Return the prices that hold on a day such as `2026-12-01`; later changes stay in `changes`."""
+        started = [change for change in self.changes if change.start <= day]
+        if not started:
+            return self
+        later = tuple(change for change in self.changes if change.start > day)
+        return msgspec.structs.replace(started[-1].price, changes=later)
 
     def cost(self, usage: Usage, mode: str | None = None) -> float:
         """Return the cost of one request in US dollars.
@@ -196,6 +233,7 @@ _KINDS = {
     "cache_read": "input",
     "cache_write": "input",
     "cache_write_1h": "cache_write",
+    "cache_write_12h": "cache_write",
     "reasoning": "output",
     "input_audio": "input",
     "cache_read_audio": "cache_read",
@@ -213,10 +251,12 @@ def _kinds(usage: Usage) -> dict[str, int]:
     """Return the counts of disjoint kinds of tokens. Inconsistent reports give 0, never a negative count."""
     read, written = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
     audio, cached_audio = usage.input_audio_tokens or 0, usage.cache_read_audio_tokens or 0
+    hour, half_day = usage.cache_write_1h_tokens or 0, usage.cache_write_12h_tokens or 0
     kinds = {
         "cache_read": read - cached_audio,
-        "cache_write": written - (usage.cache_write_1h_tokens or 0),
-        "cache_write_1h": usage.cache_write_1h_tokens or 0,
+        "cache_write": written - hour - half_day,
+        "cache_write_1h": hour,
+        "cache_write_12h": half_day,
         "input_audio": audio - cached_audio,
         "cache_read_audio": cached_audio,
         "reasoning": usage.reasoning_tokens or 0,

@@ -142,17 +142,17 @@ def test_failed_lines_are_sent_again_with_retry_failed(serve, home):
 
 def test_lines_may_have_their_own_options(serve, home):
     simulator = serve(echo)
-    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "own"}], "max_tokens": 5, "store": True}
+    body = {"model": "gpt-5.4-mini", "messages": [{"role": "user", "content": "own"}], "max_tokens": 5, "store": True}
     system = {"messages": [{"role": "system", "content": "of the line"}, {"role": "user", "content": "q"}]}
     other = {"custom_id": "c", "method": "POST", "url": "/v1/chat/completions", "body": {**body, "model": "o3"}}
     write(home, {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}, system, other)
-    models = ("--model", "gpt-4o", "--model", "gpt-4o-mini")
+    models = ("--model", "gpt-5.4", "--model", "gpt-5.4-mini")
     options = ("--system", "Be brief", "--temperature", "0.5", "--max-tokens", "9")
     assert batch(home, *models, *options, **reach(simulator)).returncode == 1
     asked = {request.json["messages"][-1]["content"]: request.json for request in simulator.requests}
     assert sorted(asked) == ["own", "q"]
     assert {name: asked["own"][name] for name in ("model", "max_completion_tokens", "temperature", "store")} == {
-        "model": "gpt-4o-mini",
+        "model": "gpt-5.4-mini",
         "max_completion_tokens": 5,
         "temperature": 0.5,
         "store": True,
@@ -161,7 +161,7 @@ def test_lines_may_have_their_own_options(serve, home):
     assert asked["q"]["messages"][0]["content"] == "of the line"
     assert asked["q"]["max_completion_tokens"] == 9
     error = lines_of(home)[2]["error"]
-    assert error["message"] == "the line names the model 'o3', and the batch has gpt-4o, gpt-4o-mini"
+    assert error["message"] == "the line names the model 'o3', and the batch has gpt-5.4, gpt-5.4-mini"
 
 
 def test_duplicates_are_sent_once(serve, home):
@@ -191,7 +191,7 @@ def test_without_a_key_nothing_is_made_up(home):
 
 
 def test_the_simulator_answers_if_it_is_named(home):
-    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "own"}]}
+    body = {"model": "gpt-5.4-mini", "messages": [{"role": "user", "content": "own"}]}
     write(home, '"one"\n', {"custom_id": "a", "body": body})
     done = batch(home, "-m", "simulator")
     assert done.returncode == 0, done.stderr
@@ -210,11 +210,11 @@ WRONG = {
     "there already": (["in.jsonl", "there.jsonl"], b"there.jsonl exists already and has no journal"),
     "same ids": (["twice.jsonl", "out.jsonl"], b"line 2 has the id 'a', which an earlier line has"),
     "one key": (
-        ["in.jsonl", "out.jsonl", "--api-key", "k", "-m", "gpt-4o", "-m", "claude-haiku-4-5"],
+        ["in.jsonl", "out.jsonl", "--api-key", "k", "-m", "gpt-5.4", "-m", "claude-haiku-4-5"],
         b"one --api-key cannot serve models of several providers",
     ),
     "no key for one": (
-        ["in.jsonl", "out.jsonl", "-m", "gpt-4o", "-m", "claude-haiku-4-5"],
+        ["in.jsonl", "out.jsonl", "-m", "gpt-5.4", "-m", "claude-haiku-4-5"],
         b"some models have a key, but there is none for claude-haiku-4-5",
     ),
     "no folder for the report": (
@@ -251,7 +251,7 @@ def test_an_existing_file_is_replaced_with_overwrite(serve, home):
     [
         (("--temperature", "0.5"), "temperature was not set and is 0.5"),
         (("--system", "Be brief"), "system was not set and is set"),
-        (("-m", "gpt-4o-mini"), "models were gpt-4o and are gpt-4o-mini"),
+        (("-m", "gpt-5.4-mini"), "models were gpt-5.4 and are gpt-5.4-mini"),
     ],
 )
 def test_a_journal_is_of_one_set_of_options(serve, home, options, difference):

@@ -303,7 +303,7 @@ def test_a_log_has_the_reason_while_a_limit_holds_all_requests(serve, home):
     process.kill()
     process.communicate()
     assert line.startswith(b"0/1 (0%), ")
-    assert b"limited by a refusal of gpt-4o, for " in line
+    assert b"limited by a refusal of gpt-5.4, for " in line
 
 
 def test_a_terminal_shows_the_progress_before_the_first_answer(serve, home):

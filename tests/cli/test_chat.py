@@ -71,7 +71,7 @@ def test_save(serve, home):
     lines = ["/system Be brief", "hi", "/save a.json", "/save a.json", "/save 'b c.md'", "/save theirs.md", "/save"]
     done = chat(serve("**yes**"), home, *lines)
     data = json.loads((home / "a.json").read_text())
-    assert data["model"] == "gpt-4o"
+    assert data["model"] == "gpt-5.4"
     assert [message["role"] for message in data["messages"]] == ["system", "user", "assistant"]
     assert data["messages"][2]["parts"][0]["text"] == "**yes**"
     assert (home / "b c.md").read_text().endswith("**Assistant:**\n\n**yes**\n")
@@ -95,7 +95,7 @@ def test_a_saved_chat_is_resumed(serve, home):
     simulator = serve("two")
     done = chat(simulator, home, "second", "/usage", "/save a.json", arguments=["--resume", "a.json"])
     assert done.stdout == b"two\n", done.stderr
-    assert done.stderr.startswith(b"Resumed 3 messages of a.json with gpt-4o.\n")
+    assert done.stderr.startswith(b"Resumed 3 messages of a.json with gpt-5.4.\n")
     assert messages_of(simulator) == [
         ("system", "Be brief"),
         ("user", "first"),
@@ -112,8 +112,8 @@ def test_options_override_what_was_saved(serve, home):
     simulator = serve("two")
     chat(simulator, home, "second", arguments=["--resume", "a.json"])
     assert simulator.requests[0].json["model"] == "gpt-4.1"
-    chat(simulator, home, "second", arguments=["--resume", "a.json", "-m", "gpt-4o", "-s", "Be long"])
-    assert simulator.requests[1].json["model"] == "gpt-4o"
+    chat(simulator, home, "second", arguments=["--resume", "a.json", "-m", "gpt-5.4", "-s", "Be long"])
+    assert simulator.requests[1].json["model"] == "gpt-5.4"
     assert messages_of(simulator)[0] == ("system", "Be long")
 
 
@@ -143,7 +143,7 @@ def test_every_kind_of_part_survives_a_saved_chat(tmp_path):
         Message.tool_result("c1", "done"),
         Message("assistant", (RefusalPart("no"),)),
     ]
-    settings = CommandOptions(None, None, "k", None, None, None, {}, model="gpt-4o")
+    settings = CommandOptions(None, None, "k", None, None, None, {}, model="gpt-5.4")
     saved = ChatSession(settings)
     saved.messages = messages
     saved.save(tmp_path / "a.json", overwrite=False)
@@ -230,11 +230,11 @@ def test_a_conversation_on_a_terminal(serve, home):
     with terminal("chat", home=home, **reach(simulator)) as tty:
         tty.expect(">$")
         tty.send("first\r")
-        tty.expect(r"one\ngpt-4o[^>]*\n\n>$")
+        tty.expect(r"one\ngpt-5.4[^>]*\n\n>$")
         tty.send("\x1b[A")  # the history
-        tty.expect(r"gpt-4o[\s\S]*> first")
+        tty.expect(r"gpt-5.4[\s\S]*> first")
         tty.send(" again\x1b\rand more\r")
-        tty.expect(r"two\ngpt-4o[^>]*\n\n>$")
+        tty.expect(r"two\ngpt-5.4[^>]*\n\n>$")
         assert messages_of(simulator)[-1] == ("user", "first again\nand more")
         tty.send("\x04")
         assert tty.end() == 0

@@ -1,11 +1,16 @@
 """Help, `models`, `decode` and `simulate`."""
 
+import datetime as dt
+import io
 import json
 import re
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -91,7 +96,34 @@ def test_models_on_a_pipe_are_tab_separated(home):
     head, *lines = [line.split("\t") for line in done.stdout.decode().splitlines()]
     assert head[0] == "model"
     assert {len(line) for line in lines} == {len(head)}
-    assert [line[0] for line in lines] == [row.id for row in list_models(search="gpt-4o")]
+    assert [line[0] for line in lines] == [row.id for row in list_models(search="gpt-4o") if is_live(row)]
+    every = run("models", "--all", "--search", "gpt-4o", home=home).stdout.decode().splitlines()[1:]
+    assert [line.split("\t")[0] for line in every] == [row.id for row in list_models(search="gpt-4o")]
+    assert len(every) > len(lines)
+
+
+def is_live(row):
+    return row.status_on(dt.datetime.now(tz=dt.UTC).date().isoformat()) != "retired"
+
+
+def test_models_that_have_ended_are_named_when_nothing_else_matches(home):
+    folder = home / ".config" / "lm_deluge"
+    folder.mkdir(parents=True)
+    (folder / "models.toml").write_text("[models.gone]\nprovider = 'groq'\nretires = '2001-01-01'\n", "utf-8")
+    done = run("models", "--search", "gone", home=home)
+    assert b"deluge models --all" in done.stderr
+    (row,) = json.loads(run("models", "--json", "--all", "--search", "gone", home=home).stdout)
+    assert (row["id"], row["status"]) == ("gone", "retired")
+
+
+def test_models_shows_the_price_of_today(home):
+    folder = home / ".config" / "lm_deluge"
+    folder.mkdir(parents=True)
+    changes = "[{ start = '2001-01-01', price = { input = 7, output = 8 } }]"
+    price = f"{{ input = 1, output = 2, changes = {changes} }}"
+    (folder / "models.toml").write_text(f"[models.mine]\nprovider = 'groq'\nprice = {price}\n", "utf-8")
+    (row,) = json.loads(run("models", "--json", "--search", "mine", home=home).stdout)
+    assert (row["price"]["input"], row["price"]["output"]) == (7.0, 8.0)
 
 
 def test_models_as_json(home):
@@ -138,7 +170,7 @@ def test_models_on_a_terminal_are_a_table_that_fits(home, columns):
         *listed, foot = [line for line in lines[rule + 1 :] if line.strip()]
         assert foot.split()[-1] == snapshot_date()
         names = "".join(line.split()[0] for line in listed)
-        assert names == "".join(row.id for row in list_models(search="gpt-4"))
+        assert names == "".join(row.id for row in list_models(search="gpt-4") if is_live(row))
 
 
 def test_decode(home):
@@ -220,3 +252,86 @@ def test_a_port_that_is_taken(serve, home):
     assert f"cannot listen on port {port}".encode() in done.stderr
     with urllib.request.urlopen(f"{taken}/models", timeout=PATIENCE_S) as answer:  # noqa: S310
         assert answer.status == 200
+
+
+def serve(tmp_path, body: bytes):
+    """Serve a body at every path of a loopback server, until the process ends."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def a_snapshot(date: str) -> bytes:
+    model = {"id": "brand-new", "name": "brand-new", "provider": "openai", "capabilities": "a"}
+    return json.dumps({"date": date, "capabilities": {"a": {"reasoning": True}}, "models": [model]}).encode()
+
+
+def a_wheel(rows: bytes) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as wheel:
+        wheel.writestr("lm_deluge/models/models.json", rows)
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize("pack", [lambda rows: rows, a_wheel], ids=["json", "wheel"])
+def test_newer_models_are_fetched_when_asked(home, tmp_path, pack):
+    server = serve(tmp_path, pack(a_snapshot("2999-01-01")))
+    try:
+        done = run("models", "update", "--source", f"http://127.0.0.1:{server.server_port}/x", home=home)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert done.returncode == 0, done.stderr
+    assert b"1 models of 2999-01-01" in done.stderr
+    (row,) = json.loads(run("models", "--json", "--search", "brand", home=home).stdout)
+    assert row["id"] == "brand-new"
+    assert row["capabilities"]["reasoning"] is True
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        (a_snapshot("2001-01-01"), 0, b"are the newest"),
+        (b"<html>", 2, b"has no models in the format of this version"),
+        (b'{"urls":[]}', 2, b"has no models in the format of this version"),
+        (
+            b'{"date":"2999-01-01","capabilities":{},"models":[{"id":"x","name":"x","provider":"openai","capabilities":"b"}]}',
+            2,
+            b"has no models in the format of this version",
+        ),
+    ],
+)
+def test_what_is_no_newer_snapshot_changes_nothing(home, tmp_path, body, code, message):
+    server = serve(tmp_path, body)
+    try:
+        done = run("models", "update", "--source", f"http://127.0.0.1:{server.server_port}/x", home=home)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert (done.returncode, message in b" ".join(done.stderr.split())) == (code, True), done.stderr
+    assert not (home / ".config" / "lm_deluge" / "models.json").exists()
+
+
+def test_models_are_fetched_over_https_only(home):
+    done = run("models", "update", "--source", "http://example.invalid/models.json", home=home)
+    assert done.returncode == 2
+    assert b"https://" in done.stderr
+
+
+@pytest.mark.parametrize("content", [b"{", a_snapshot("2001-01-01")], ids=["damaged", "older"])
+def test_a_fetched_file_that_is_older_or_damaged_is_passed_over(home, content):
+    folder = home / ".config" / "lm_deluge"
+    folder.mkdir(parents=True)
+    (folder / "models.json").write_bytes(content)
+    assert json.loads(run("models", "--json", "--search", "gpt-6.2-sol", home=home).stdout)

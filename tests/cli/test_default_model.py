@@ -31,21 +31,21 @@ def test_the_provider_whose_key_is_set(monkeypatch, provider):
 
 
 def test_the_variable_has_precedence_over_keys(monkeypatch):
-    assert find_default_model() == "gpt-4o"
+    assert find_default_model() == "gpt-5.4"
     monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
     monkeypatch.setenv("DELUGE_MODEL", " mistral-large-latest ")
     assert find_default_model() == find_default_model(is_openai=True) == "mistral-large-latest"
     monkeypatch.setenv("DELUGE_MODEL", "")
-    assert find_default_model() == "claude-sonnet-4-5"
+    assert find_default_model() == "claude-sonnet-5-5"
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
-    assert find_default_model() == "gpt-4o"
+    assert find_default_model() == "gpt-5.4"
 
 
 def test_an_empty_key_is_no_key(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
-    assert find_default_model() == "claude-sonnet-4-5"
-    assert find_default_model(is_openai=True) == "gpt-4o"
+    assert find_default_model() == "claude-sonnet-5-5"
+    assert find_default_model(is_openai=True) == "gpt-5.4"
 
 
 @pytest.mark.parametrize("command", ["stream", "chat", "batch"])
@@ -56,7 +56,7 @@ def test_the_commands_use_it(serve, home, command):
     arguments = {"stream": ["hi"], "chat": [], "batch": ["in.jsonl", "out.jsonl", "--progress", "none"]}[command]
     done = run(command, *arguments, home=home, stdin=b"hi\n", ANTHROPIC_API_KEY="k", ANTHROPIC_BASE_URL=url)
     assert done.returncode == 0, done.stderr
-    assert simulator.requests[0].json["model"] == "claude-sonnet-4-5"
+    assert simulator.requests[0].json["model"] == "claude-sonnet-5-5"
 
 
 def test_the_variable_may_stand_in_dotenv(serve, home):

@@ -26,7 +26,7 @@ def test_a_pipe_gets_the_answer_byte_for_byte(serve, home):
     done = run("stream", "hi", home=home, **reach(serve(Script(text=ODD))))
     assert done.returncode == 0
     assert done.stdout == ODD.encode()
-    assert b"gpt-4o" in done.stderr
+    assert b"gpt-5.4" in done.stderr
     assert b"tokens in" in done.stderr
     assert b"\x1b" not in done.stderr
 
@@ -177,14 +177,14 @@ def test_a_wait_is_one_line_in_a_pipe(serve, home):
 
 def test_a_wait_is_in_the_status_line_of_a_terminal(serve, home):
     with terminal("stream", "hi", home=home, columns=120, **reach(serve(faults=WAIT))) as tty:
-        tty.expect(f"gpt-4o . {WHY} . .*Slow down, please")
+        tty.expect(f"gpt-5.4 . {WHY} . .*Slow down, please")
         tty.interrupt()
         assert tty.end() == 130
 
 
 def test_a_narrow_terminal_has_the_reason_and_the_time_of_a_wait(serve, home):
     with terminal("stream", "hi", home=home, columns=60, **reach(serve(faults=WAIT))) as tty:
-        tty.expect(f"gpt-4o . {WHY}")
+        tty.expect(f"gpt-5.4 . {WHY}")
         tty.interrupt()
         assert tty.end() == 130
 
@@ -193,7 +193,7 @@ def test_the_text_before_a_failure_stays(serve, home):
     done = run("stream", "hi", home=home, **reach(serve("one two three four", faults=Fault("reset", after=3))))
     assert done.returncode == 1
     assert done.stdout == b"one two three"
-    assert done.stderr.startswith(b"deluge: openai gpt-4o: ")
+    assert done.stderr.startswith(b"deluge: openai gpt-5.4: ")
     assert b"Traceback" not in done.stderr
 
 
@@ -214,7 +214,7 @@ def test_an_answer_that_was_cut_off_at_the_limit_has_a_notice(serve, home):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["stream", "-m", "gpt-4oo", "hi"], [b"gpt-4oo", b"Did you mean gpt-4o"]),
+        (["stream", "-m", "gpt-4oo", "hi"], [b"gpt-4oo", b"Did you mean gpt-5.4"]),
         (["stream", "--temperature", "9", "hi"], [b"temperature=9"]),
         (["stream", "--temperature", "warm", "hi"], [b"--temperature", b"deluge stream --help"]),
         (["stream", "--timeout-idle", "-1", "hi"], [b"Timeouts.idle"]),
@@ -239,7 +239,7 @@ def test_wrong_use_is_exit_code_2_and_sends_nothing(serve, home, arguments, word
 def test_without_a_key_a_pipe_gets_no_answer_and_the_message_names_how(home):
     done = run("stream", "hi", home=home)
     assert (done.returncode, done.stdout) == (2, b"")
-    assert b"OPENAI_API_KEY is not set, so gpt-4o cannot answer" in done.stderr
+    assert b"OPENAI_API_KEY is not set, so gpt-5.4 cannot answer" in done.stderr
     assert b"export OPENAI_API_KEY=your-key, or write OPENAI_API_KEY=your-key into .env." in done.stderr
     assert b"--model simulator" in done.stderr
 
@@ -251,7 +251,7 @@ def test_without_a_key_the_simulator_answers_on_a_terminal_with_a_notice_each_ti
             tty.interrupt()
             assert tty.end() == 130
         assert text.startswith("Simulator: no OPENAI_API_KEY is set")
-        assert "not gpt-4o" in text
+        assert "not gpt-5.4" in text
         assert "export OPENAI_API_KEY=your-key" in text
 
 

@@ -23,7 +23,7 @@ from lm_deluge.simulator import Simulator
 from pages import DOCS, PAGES, ROOT, Block, blocks, name_of
 
 BODY = (
-    b'data: {"id":"1","model":"gpt-4o","choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}]}\n\n'
+    b'data: {"id":"1","model":"gpt-5.4","choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}]}\n\n'
     b"data: [DONE]\n\n"
 )
 WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
@@ -65,7 +65,7 @@ def test_python_runs_with_a_key_and_the_model_of_the_comment(page: Path, monkeyp
         monkeypatch.setenv("OPENAI_BASE_URL", sim.base_url)
         monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
         run_python(page, found)
-        assert {request.json["model"] for request in sim.requests} >= {"gpt-4o"}
+        assert {request.json["model"] for request in sim.requests} >= {"gpt-5.4"}
 
 
 @pytest.mark.parametrize("page", [page for page in DOCS if page in WITH_PYTHON], ids=name_of)

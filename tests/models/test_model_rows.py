@@ -13,12 +13,12 @@ import msgspec
 import pytest
 
 from lm_deluge.models import registry
-from lm_deluge.models.rows import ModelRow
+from lm_deluge.models.snapshots import read_snapshot
 from lm_deluge.usage import Price, PriceTier
 
 TEXT = resources.files("lm_deluge.models").joinpath("models.json").read_text("utf-8")
 DATA = json.loads(TEXT)
-ROWS = msgspec.convert(DATA["models"], list[ModelRow])
+ROWS = read_snapshot(TEXT.encode()).rows()
 BY_ID = {row.id: row for row in ROWS}
 
 # Rows of these wait for a provider of that id: a row whose provider is none is passed over.
@@ -31,9 +31,20 @@ def test_ids_are_unique_and_sorted() -> None:
 
 
 def test_each_model_stands_on_a_line_of_its_own() -> None:
-    first, *lines, last = TEXT.splitlines()
-    assert (first, last) == (f'{{"date":"{DATA["date"]}","models":[', "]}")
+    head, _, rest = TEXT.partition('},"models":[\n')
+    *lines, last = rest.splitlines()
+    assert last == "]}"
     assert [json.loads(line.removesuffix(",")) for line in lines] == DATA["models"]
+    first, *sets = head.splitlines()
+    assert first == f'{{"date":"{DATA["date"]}","capabilities":{{'
+    assert len(sets) == len(DATA["capabilities"])
+
+
+def test_the_file_is_small_and_stores_equal_capabilities_once() -> None:
+    assert len(TEXT.encode()) <= 600_000
+    sets = [json.dumps(each, sort_keys=True) for each in DATA["capabilities"].values()]
+    assert len(sets) == len(set(sets))
+    assert {row["capabilities"] for row in DATA["models"]} == DATA["capabilities"].keys()
 
 
 def test_the_day_of_the_prices_is_told() -> None:
@@ -51,7 +62,8 @@ def test_nothing_in_the_file_is_ignored_when_it_is_read() -> None:
             return isinstance(whole, list) and all(map(holds, whole, part))
         return bool(whole == part)
 
-    assert holds(json.loads(msgspec.json.encode(ROWS)), DATA["models"])
+    full = [{**row, "capabilities": DATA["capabilities"][row["capabilities"]]} for row in DATA["models"]]
+    assert holds(json.loads(msgspec.json.encode(ROWS)), full)
 
 
 def test_an_id_is_the_name_or_has_the_provider_before_it() -> None:
@@ -105,7 +117,8 @@ def test_every_model_of_a_provider_that_can_be_asked_is_found() -> None:
 
 
 def _rates(price: Price | PriceTier) -> dict[str, float]:
-    names = [name for name in price.__struct_fields__ if name not in ("tiers", "modes", "above_input_tokens")]
+    others = ("tiers", "modes", "above_input_tokens", "region_factors", "changes")
+    names = [name for name in price.__struct_fields__ if name not in others]
     return {name: value for name in names if (value := getattr(price, name)) is not None}
 
 
@@ -114,12 +127,13 @@ def test_prices_are_sane(provider: str) -> None:
     for row in ROWS:
         if row.provider != provider or row.price is None:
             continue
-        for price in (row.price, *row.price.modes.values()):
+        later = [change.price for change in row.price.changes]
+        for price in (row.price, *row.price.modes.values(), *later, *(m for p in later for m in p.modes.values())):
             assert all(0 <= rate <= 1000 for rate in _rates(price).values()), row.id
             starts = [tier.above_input_tokens for tier in price.tiers]
             assert starts == sorted(set(starts)), row.id
             assert all(_rates(tier) for tier in price.tiers), row.id
-            assert not (price is not row.price and price.modes), row.id
+            assert not (price in row.price.modes.values() and price.modes), row.id
 
 
 def test_cached_input_is_hardly_ever_dearer_than_fresh() -> None:
@@ -143,6 +157,7 @@ def test_models_that_do_not_chat_are_absent() -> None:
     [
         ("claude-3-haiku-20240307", False, True),
         ("claude-opus-4-1", True, True),
+        ("claude-haiku-5-5", False, False),
         ("claude-sonnet-4-5-20250929", True, True),
         ("claude-haiku-4-5", True, True),
         ("claude-opus-4-6", False, False),

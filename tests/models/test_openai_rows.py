@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from importlib import resources
 
@@ -11,9 +10,10 @@ import pytest
 
 from lm_deluge.models import registry
 from lm_deluge.models.rows import ModelRow
+from lm_deluge.models.snapshots import read_snapshot
 
 TEXT = resources.files("lm_deluge.models").joinpath("models.json").read_text("utf-8")
-ROWS = [row for row in msgspec.convert(json.loads(TEXT)["models"], list[ModelRow]) if row.provider == "openai"]
+ROWS = [row for row in read_snapshot(TEXT.encode()).rows() if row.provider == "openai"]
 each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
 
 
@@ -83,10 +83,11 @@ def test_models_that_only_responses_or_another_endpoint_takes_are_absent(row: Mo
 @each_row
 def test_models_that_always_reason_take_no_sampling(row: ModelRow) -> None:
     if re.match(r"o\d|gpt-[5-9]", row.id) and not row.id.endswith("-chat-latest"):
-        assert row.capabilities.reasoning
-        assert not row.capabilities.sampling
-    if row.capabilities.reasoning:
-        assert not row.capabilities.logprobs
+        able = row.capabilities
+        assert able.reasoning
+        # Models that can turn reasoning off take these parameters then.
+        expected = "without_reasoning" if "none" in able.reasoning_efforts else False
+        assert (able.sampling, able.logprobs, able.stop) == (expected, expected, False)
 
 
 @each_row
@@ -95,7 +96,8 @@ def test_a_snapshot_is_like_its_alias(row: ModelRow) -> None:
     if row.id in {alias, "gpt-4o-2024-05-13"}:
         return
     expected = registry.find_model(alias)
-    assert msgspec.structs.replace(row, id=alias, name=alias, status=expected.status) == expected
+    lifecycle = {name: getattr(expected, name) for name in ("status", "retires", "successor")}
+    assert msgspec.structs.replace(row, id=alias, name=alias, **lifecycle) == expected
 
 
 def test_capabilities_that_callers_meet() -> None:

@@ -59,6 +59,95 @@ def test_a_misspelt_model_names_the_nearest_ones() -> None:
     assert "openai:gpt-4oo" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("written", "id"),
+    [
+        ("GPT-4o", "gpt-4o"),
+        ("Claude-Opus-5-5", "claude-opus-5-5"),
+        ("models/gemini-3.8-flash", "gemini-3.8-flash"),
+        ("google:gemini-3.8-flash", "gemini:gemini-3.8-flash"),
+        ("x-ai:grok-4.7", "xai:grok-4.7"),
+        # With and without `-latest`, a date and dots.
+        ("claude-opus-5-latest", "claude-opus-5"),
+        ("grok-4.7-latest", "grok-4.7"),
+        ("mistral-large", "mistral-large-latest"),
+        ("codestral", "codestral-latest"),
+        ("claude-haiku-4.5", "claude-haiku-4-5"),
+        # Names of lm-deluge 0.0.168.
+        ("claude-4.5-sonnet", "claude-sonnet-4-5"),
+        ("claude-5.5-opus", "claude-opus-5-5"),
+        ("claude-4.6-opus-bedrock", "bedrock:us.anthropic.claude-opus-4-6-v1"),
+        ("claude-5.5-haiku-bedrock-global", "bedrock:global.anthropic.claude-haiku-5-5"),
+        ("gpt-oss-120b-groq", "groq:openai/gpt-oss-120b"),
+        ("llama-3.3-70b-groq", "groq:llama-3.3-70b-versatile"),
+        ("gpt-oss-20b-fireworks", "fireworks:accounts/fireworks/models/gpt-oss-20b"),
+        ("gpt-6-sol-azure", "azure:gpt-6-sol"),
+        ("kimi-k2.7-code-cf", "cloudflare:@cf/moonshotai/kimi-k2.7-code"),
+        ("minimax-m2.1", "MiniMax-M2.1"),
+        ("command-a", "command-a-03-2025"),
+        ("grok-4.1-fast", "grok-4-1-fast"),
+        ("nova-lite", "bedrock:us.amazon.nova-lite-v1:0"),
+    ],
+)
+def test_other_spellings_are_understood(written: str, id: str) -> None:
+    assert registry.find_model(written) == registry.find_model(id)
+
+
+@pytest.mark.parametrize("name", ["gpt-6.2-sol-2031-01-15", "claude-opus-5-5-20310115"])
+def test_a_dated_name_is_sent_as_it_is_written(name: str) -> None:
+    row, plain = registry.find_model(name), registry.find_model(name.rpartition("-2031")[0])
+    assert (row.id, row.name) == (name, name)
+    assert (row.price, row.capabilities, row.provider) == (plain.price, plain.capabilities, plain.provider)
+
+
+@pytest.mark.parametrize(
+    ("name", "example"),
+    [
+        ("gemini-3-pro", "gemini:gemini-3-pro"),
+        ("claude-sonnet-7", "anthropic:claude-sonnet-7"),
+        ("grok-12", "xai:grok-12"),
+        ("gpt-9", "openai:gpt-9"),
+    ],
+)
+def test_the_example_of_an_unknown_name_is_of_the_provider_that_serves_such_models(name: str, example: str) -> None:
+    with pytest.raises(UnknownModelError, match=f"provider:model, {example} for example") as caught:
+        registry.find_model(name)
+    provider = example.partition(":")[0]
+    assert {registry.find_model(each).provider for each in caught.value.suggestions} == {provider}
+
+
+def test_suggestions_leave_out_models_that_have_ended() -> None:
+    ended = [row.id for row in registry.list_models() if row.status == "retired"]
+    assert len(ended) > 100
+    for name in ended[::9]:
+        with pytest.raises(UnknownModelError) as caught:
+            registry.find_model(f"{name.partition(':')[2] or name}~")
+        assert not set(caught.value.suggestions) & set(ended), name
+
+
+def test_a_variant_at_openrouter_has_the_row_of_its_model() -> None:
+    base = registry.find_model("openrouter:openai/gpt-oss-20b")
+    fast, free = (registry.find_model(f"{base.id}:{variant}") for variant in ("nitro", "free"))
+    assert (fast.name, fast.price, fast.capabilities) == (f"{base.name}:nitro", base.price, base.capabilities)
+    assert free.price == Price(input=0.0, output=0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "like"),
+    [
+        ("bedrock:eu.anthropic.claude-opus-5-5-20310101-v1:0", "bedrock:us.anthropic.claude-opus-5-5"),
+        ("huggingface:acme/claude-sonnet-5-5", "claude-sonnet-5-5"),
+        ("openai:ft:gpt-6-sol:acme::9", "openai:gpt-6-sol"),
+    ],
+)
+def test_a_model_without_a_row_is_described_by_its_family(name: str, like: str) -> None:
+    one, other = registry.find_model(name).capabilities, registry.find_model(like).capabilities
+    names = ("reasoning", "reasoning_efforts", "sampling", "forced_tool_choice", "prefill", "stop", "needs_responses")
+    assert one.reasoning
+    assert registry.find_model("openai:gpt-6-nova").capabilities == Capabilities()
+    assert [getattr(one, each) for each in names] == [getattr(other, each) for each in names]
+
+
 def test_a_name_like_no_other_still_gets_advice() -> None:
     with pytest.raises(UnknownModelError, match="provider:model") as caught:
         registry.find_model("zzzzzzzzzzzz")
@@ -178,7 +267,7 @@ def test_what_is_added_is_gone_with_the_process() -> None:
 
 def test_a_model_at_another_host_takes_what_it_takes_at_its_maker_s() -> None:
     maker, other = registry.find_model("claude-haiku-4-5"), registry.find_model("vertex-anthropic:claude-haiku-4-5")
-    assert (other.name, other.provider, other.price) == ("claude-haiku-4-5", "vertex-anthropic", None)
+    assert (other.name, other.provider, other.price) == ("claude-haiku-4-5", "vertex-anthropic", maker.price)
     assert other.capabilities == maker.capabilities
     assert maker.capabilities.reasoning_budget
     assert registry.find_model("vertex-express:gemini-2.5-pro").capabilities.reasoning_budget
@@ -195,6 +284,11 @@ def test_a_model_at_another_host_takes_what_it_takes_at_its_maker_s() -> None:
         ("groq/llama-3.3-70b-versatile", "groq:llama-3.3-70b-versatile"),
         ("openrouter/openai/gpt-4o", "openrouter:openai/gpt-4o"),
         ("ollama/llama3", "ollama:llama3"),
+        ("google/gemini-3.8-flash", "gemini-3.8-flash"),
+        ("x-ai/grok-4.7", "grok-4.7"),
+        ("anthropic/claude-sonnet-4.5", "claude-sonnet-4-5"),
+        ("vertex_ai/claude-opus-5-5", "vertex-anthropic:claude-opus-5-5"),
+        ("together_ai/zai-org/GLM-5.3", "together:zai-org/GLM-5.3"),
     ],
 )
 def test_a_slash_after_the_provider_is_understood(written: str, id: str) -> None:
@@ -204,9 +298,9 @@ def test_a_slash_after_the_provider_is_understood(written: str, id: str) -> None
 @pytest.mark.parametrize(
     ("written", "suggested"),
     [
-        ("google/gemini-2.5-pro", "gemini-2.5-pro"),
-        ("x-ai/grok-4.7-latest", "grok-4.7-latest"),
-        ("anthropic/claude-sonnet-4.5", "claude-sonnet-4-5"),
+        ("google/gemini-9-pro", "gemini-2.5-pro"),
+        ("x-ai/grok-9.7", "grok-4.7"),
+        ("anthropic/claude-sonnet-9.5", "claude-sonnet-5"),
         ("openai/gpt-oss-120b", "groq:openai/gpt-oss-120b"),
         ("simulator/x", "simulator"),
     ],

@@ -10,6 +10,9 @@ import pytest
 
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.models import registry
+from lm_deluge.models.rows import ModelRow
+from lm_deluge.models.user_rows import read_user_rows
+from lm_deluge.usage import Price, PriceChange
 
 
 @pytest.fixture(autouse=True)
@@ -145,3 +148,14 @@ def test_the_usual_place_is_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path:
     folder.mkdir(parents=True)
     (folder / "models.toml").write_text("[models.mine]\nprovider = 'openai'\n", "utf-8")
     assert registry.find_model("mine").provider == "openai"
+
+
+def test_an_announced_change_does_not_end_a_price_of_the_user() -> None:
+    changes = (PriceChange(start="2001-01-01", price=Price(input=9.0, output=9.0)),)
+    price = Price(input=1.0, output=2.0, cache_read=0.1, changes=changes)
+    known = ModelRow(id="m", name="m", provider="openai", price=price)
+    providers = {"openai": registry.find_provider("openai")}
+    _, models = read_user_rows("[models.m]\nprice.input = 0.5\n", "f.toml", providers, {"m": known})
+    assert models["m"].price == Price(input=0.5, output=2.0, cache_read=0.1)
+    _, models = read_user_rows("[models.m]\ncontext_window = 5\n", "f.toml", providers, {"m": known})
+    assert models["m"].price == price

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from lm_deluge.events import Event, UsageReported
 from lm_deluge.usage import Usage
 
-__all__ = ["MOST_TOKENS", "add_usage", "build_usage", "read_count", "read_tool_uses"]
+__all__ = ["MOST_TOKENS", "add_usage", "build_usage", "read_cost", "read_count", "read_tool_uses"]
 
 MOST_TOKENS = 2**53
 """Larger integers are not exact in many JSON implementations (RFC 8259, section 6); no answer has so many tokens."""
+_TICKS_PER_USD = 1e10  # https://docs.x.ai/developers/cost-tracking (2026-11)
 _MOST_DIGITS = 16  # of MOST_TOKENS
 
 
@@ -67,6 +69,32 @@ def add_usage(usage: Usage | None, events: list[Event]) -> None:
     """Append the event of a usage, if there is one."""
     if usage is not None:
         events.append(UsageReported(usage))
+
+
+def read_cost(raw: Mapping[str, Any]) -> float | None:
+    """Return the cost of a request in US dollars that the provider states in its usage object; None: it states none.
+
+    OpenRouter: https://openrouter.ai/docs/cookbook/administration/usage-accounting; with the user's own key for the
+    provider, `cost` is OpenRouter's fee only. Perplexity: an object. xAI: https://docs.x.ai/developers/cost-tracking.
+    DeepInfra: `estimated_cost`. (All 2026-11.)
+    """
+    stated = raw.get("cost")
+    if isinstance(stated, Mapping):
+        return _read_money(stated.get("total_cost"))
+    cost = _read_money(stated)
+    if cost is None:
+        ticks = _read_money(raw.get("cost_in_usd_ticks"))
+        return _read_money(raw.get("estimated_cost")) if ticks is None else ticks / _TICKS_PER_USD
+    if raw.get("is_byok") is True:
+        details = raw.get("cost_details")
+        upstream = _read_money(details.get("upstream_inference_cost")) if isinstance(details, Mapping) else None
+        return None if upstream is None else cost + upstream
+    return cost
+
+
+def _read_money(value: Any) -> float | None:
+    is_money = type(value) in (int, float) and 0 <= value < math.inf
+    return float(value) if is_money else None
 
 
 def read_tool_uses(raw: Any, suffix: str) -> dict[str, int]:

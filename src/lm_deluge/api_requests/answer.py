@@ -8,7 +8,7 @@ import msgspec
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.api_requests.response_stream import ResponseStream
-from lm_deluge.models.costs import request_cost, unpriced_tools
+from lm_deluge.models.costs import endpoint_region, request_cost, unpriced_tools
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
 from lm_deluge.usage import Usage, estimate_tokens
 
@@ -26,7 +26,8 @@ _LOWEST_SHARE = 8
 def build_answer(attempt: ResponseStream, call: Call, stats: StreamStats) -> APIResponse:
     """Return the response so far. Its usage is reported or estimated: never None, never 0 for an answer with text."""
     usage = build_usage(attempt)
-    cost = request_cost(call.model, call.provider, usage, tier=call.params.service_tier)
+    region = endpoint_region(call.base_url or "")
+    cost = request_cost(call.model, call.provider, usage, tier=call.params.service_tier, region=region)
     answer = settle_answer(attempt.builder, call, usage, cost)
     answer.status_code = attempt.head.status
     answer.request_id = attempt.request_id
@@ -52,7 +53,7 @@ def settle_answer(builder: ResponseBuilder, call: Call, usage: Usage, cost: floa
     answer.warnings = (*call.warnings, *answer.warnings)
     if served and requested.rpartition("/")[2] not in served and served not in requested:
         answer.warnings += ("other_model",)
-    if usage.tool_uses and cost is not None:
+    if usage.tool_uses and cost is not None and usage.reported_cost is None:
         answer.warnings += tuple(f"cost_without_{tool}" for tool in unpriced_tools(call.model, call.provider, usage))
     return answer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lm_deluge.adapters.adapter import Adapter, Call
 from lm_deluge.config import LocalCache, Secret, Timeouts
 from lm_deluge.hidden import HidingStruct
-from lm_deluge.models.costs import request_cost
+from lm_deluge.models.costs import endpoint_region, request_cost
 from lm_deluge.transport.base import Transport
 from lm_deluge.usage import Usage, estimate_tokens
 from lm_deluge.wire.http import HttpRequest
@@ -32,7 +32,8 @@ class CallPlan(HidingStruct, frozen=True, kw_only=True):
     def cost(self, usage: Usage) -> float | None:
         """Return the cost of a usage in US dollars; None if the model has no price."""
         call = self.call
-        return request_cost(call.model, call.provider, usage, tier=call.params.service_tier)
+        region = endpoint_region(call.base_url or "")
+        return request_cost(call.model, call.provider, usage, tier=call.params.service_tier, region=region)
 
     def least_cost(self) -> float:
         """Return the estimated cost of the prompt in US dollars; 0 if the model has no price."""

@@ -21,6 +21,7 @@ __all__ = [
     "authorization",
     "aws_environment",
     "check_headers",
+    "fetched_rows_file",
     "find_access",
     "find_base_url",
     "find_cache_folder",
@@ -31,6 +32,7 @@ __all__ = [
     "has_key",
     "hide",
     "is_row_url",
+    "read_fetched_rows",
     "read_rows_file",
     "secrets_of",
     "without_secrets",
@@ -231,6 +233,19 @@ def read_rows_file() -> tuple[str, str] | None:
         raise ConfigurationError(
             f"the file of models {path} was not read: {why}", hint="It is named by DELUGE_MODELS." if named else ""
         ) from error
+
+
+def fetched_rows_file() -> Path:
+    """Return the path of the rows that `deluge models update` fetches. Only that command writes the file."""
+    return _config_folder() / "lm_deluge" / "models.json"
+
+
+def read_fetched_rows() -> bytes | None:
+    """Return the content of the fetched rows, or None if there are none that can be read."""
+    try:
+        return fetched_rows_file().read_bytes()
+    except OSError:
+        return None
 
 
 def _config_folder() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
@@ -79,6 +80,7 @@ def build_blank_call(  # noqa: PLR0913 - what one request is made from, but for 
         raise ConfigurationError("sampling_params is not a SamplingParams")
     if cache is not None and cache not in get_args(PromptCache):
         raise ConfigurationError(f"cache={cache!r} is none", hint=f"Known: {', '.join(get_args(PromptCache))}.")
+    model = model.on(dt.datetime.now(tz=dt.UTC).date().isoformat())
     provider = find_provider(model.provider)
     for name, value in (("extra_headers", extra_headers), ("extra_body", extra_body)):
         if value is not None and not isinstance(value, Mapping):

@@ -8,18 +8,18 @@ from lm_deluge.cli.environment import MODEL_VARIABLE
 
 __all__ = ["FIRST_MODEL", "find_default_model"]
 
-FIRST_MODEL = "gpt-4o"
+FIRST_MODEL = "gpt-5.4"
 
 # One general model of each provider, in the registry. If several keys are set, the first provider here is used. Tokens
 # that are often set for other purposes than models (GITHUB_TOKEN, HF_TOKEN, CLOUDFLARE_API_TOKEN) choose no model.
 _MODELS = {
     "openai": FIRST_MODEL,
-    "anthropic": "claude-sonnet-4-5",
-    "gemini": "gemini-2.5-pro",
+    "anthropic": "claude-sonnet-5-5",
+    "gemini": "gemini-3.8-flash",
     "mistral": "mistral-large-latest",
     "xai": "grok-latest",
-    "deepseek": "deepseek-chat",
-    "groq": "groq:llama-3.3-70b-versatile",
+    "deepseek": "deepseek-flash",
+    "groq": "groq:openai/gpt-oss-120b",
     "cerebras": "cerebras:gpt-oss-120b",
     "cohere": "command-r-plus-08-2024",
     "perplexity": "sonar",
@@ -28,7 +28,7 @@ _MODELS = {
     "zai": "glm-5.3",
     "alibaba": "qwen3.7-plus",
     "inception": "mercury-2",
-    "openrouter": "openrouter:openai/gpt-4o",
+    "openrouter": "openrouter:openai/gpt-5.4",
     "together": "together:openai/gpt-oss-120b",
     "nebius": "nebius:openai/gpt-oss-120b",
     "deepinfra": "deepinfra:zai-org/GLM-5.2",
@@ -36,7 +36,7 @@ _MODELS = {
 
 
 def find_default_model(*, is_openai: bool = False) -> str:
-    """Return the model of `DELUGE_MODEL`, else that of the first provider whose key or address is set, else `gpt-4o`.
+    """Return the model of `DELUGE_MODEL`, else that of the first provider whose key or address is set, else `gpt-5.4`.
 
     Args:
         is_openai: Whether the command names a key or an address, which belong to an OpenAI-compatible host.

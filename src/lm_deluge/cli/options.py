@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +14,7 @@ from lm_deluge.cli.completion import complete_model
 from lm_deluge.cli.default_model import find_default_model
 from lm_deluge.cli.environment import from_dotenv, setting_command
 from lm_deluge.cli.render.escape import visible_line
+from lm_deluge.cli.render.terminal import is_terminal, report
 from lm_deluge.cli.sampling_options import complete_parameter, parse_parameters
 
 if TYPE_CHECKING:
@@ -173,7 +175,13 @@ def build_client(settings: CommandOptions, model: str | None = None, **more: Any
         if options.get(name):
             raise click.UsageError(f"-o {name} is also given as an option of its own. Remove one of the two.")
         options[name] = value
-    return LLMClient(_SIMULATOR if is_simulated else names, **options), notice
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        client = LLMClient(_SIMULATOR if is_simulated else names, **options)
+    # The errors of a script are not the place for news about models; a model that has ended fails there by itself.
+    for warning in given if is_terminal(sys.stderr) else ():
+        report(f"Warning: {warning.message}")
+    return client, notice
 
 
 def model_of(settings: CommandOptions) -> str:

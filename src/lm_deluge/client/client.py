@@ -17,6 +17,7 @@ from lm_deluge.client.batch.prompts import EventMerger, run_one
 from lm_deluge.client.batch.provider_prompts import start_provider_batch
 from lm_deluge.client.call_options import NO_OPTIONS, CallOptions, Tools
 from lm_deluge.client.dispatcher import Dispatcher
+from lm_deluge.client.end_warnings import warn_of_ends
 from lm_deluge.client.keywords import (
     AnswerKeywords,
     BatchKeywords,
@@ -64,7 +65,7 @@ class LLMClient:
         ConfigurationError: An option is unknown or out of range.
 
     Example:
-        >>> client = LLMClient("gpt-4o", max_requests_per_minute=500, temperature=0)
+        >>> client = LLMClient("gpt-5.4", max_requests_per_minute=500, temperature=0)
         >>> response = await client.stream("Hello")
     """
 
@@ -74,11 +75,13 @@ class LLMClient:
             raise ConfigurationError(f"a model is named by text, not by {type(model).__name__}")
         names = [model] if isinstance(model, str) else list(model)
         if not names:
-            raise ConfigurationError("the client needs a model", hint='Write LLMClient("gpt-4o"), for example.')
+            raise ConfigurationError("the client needs a model", hint='Write LLMClient("gpt-6-sol"), for example.')
         url, fallback = url_of_unknown_models(self.options.base_url), self.options.fallback
         self.models: tuple[ModelRow, ...] = tuple(find_served_model(name, url) for name in names)
         others = [fallback] if isinstance(fallback, str) else fallback
-        self.dispatcher = Dispatcher(self.models, tuple(find_served_model(name, url) for name in others), self.options)
+        backups = tuple(find_served_model(name, url) for name in others)
+        self.dispatcher = Dispatcher(self.models, backups, self.options)
+        warn_of_ends((*self.models, *backups))
         self._tasks: dict[int, asyncio.Task[APIResponse]] = {}
         self._last_task = 0
 
@@ -445,7 +448,7 @@ class LLMClient:
         each of their connections is closed when its answer is complete. `Stream.cancel` ends a stream.
 
         Example:
-            >>> async with LLMClient("gpt-4o") as client:  # closes at the end of the block
+            >>> async with LLMClient("gpt-6-sol") as client:  # closes at the end of the block
             ...     await client.stream("Hello")
         """
         await self.dispatcher.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,15 +13,23 @@ from lm_deluge.errors import ConfigurationError
 from lm_deluge.models.rows import ModelRow, ProviderRow, ToolFee
 from lm_deluge.usage import Usage
 
-__all__ = ["check_prices", "request_cost", "unpriced_tools"]
+__all__ = ["check_prices", "endpoint_region", "request_cost", "unpriced_tools"]
 
 
 def request_cost(
-    model: ModelRow, provider: ProviderRow, usage: Usage, *, tier: str | None = None, is_batch: bool = False
+    model: ModelRow,
+    provider: ProviderRow,
+    usage: Usage,
+    *,
+    tier: str | None = None,
+    is_batch: bool = False,
+    region: str | None = None,
+    now: str | None = None,
 ) -> float | None:
     """Return the cost of a request in US dollars; None if the model has no price.
 
-    Tools without a known fee are left out; `unpriced_tools` returns their names.
+    The cost that the provider itself reports has precedence. Tools without a known fee are left out; `unpriced_tools`
+    returns their names.
 
     Args:
         model: The model that answered.
@@ -28,16 +37,31 @@ def request_cost(
         usage: The usage of the request.
         tier: The service tier of the request, if the usage names none.
         is_batch: Whether the request was part of a provider's own batch.
+        region: The region of the request's endpoint, if the usage names none.
+        now: The day of the request, such as `2026-12-01`; by default the row's present prices hold.
     """
+    if usage.reported_cost is not None and not is_batch:
+        return usage.reported_cost
     if model.price is None:
         return None
-    tokens = model.price.batch_cost(usage) if is_batch else model.price.cost(usage, tier)
-    if usage.region is not None:
-        tokens *= provider.region_factors.get(usage.region, 1.0)
+    price = model.price if now is None else model.price.on(now)
+    tokens = price.batch_cost(usage) if is_batch else price.cost(usage, tier)
+    place = usage.region or region
+    if place is not None:
+        tokens *= price.region_factors.get(place) or provider.region_factors.get(place, 1.0)
     if not usage.tool_uses:
         return tokens
     fees = ((_fee(model, provider, tool), count) for tool, count in usage.tool_uses.items())
     return tokens + sum(fee.usd * (count if fee.per == "use" else 1) for fee, count in fees if fee is not None)
+
+
+def endpoint_region(url: str) -> str | None:
+    """Return the region that the host of a URL names first, `eu` for `https://eu.api.openai.com/v1`; None: it has none.
+
+    Only OpenAI's regional endpoints are named so: https://developers.openai.com/api/docs/guides/your-data (2026-11).
+    """
+    found = re.match(r"https://([a-z]{2})\.api\.openai\.com(?:[:/]|$)", url)
+    return found and found[1]
 
 
 def unpriced_tools(model: ModelRow, provider: ProviderRow, usage: Usage) -> list[str]:
@@ -65,4 +89,5 @@ def check_prices(model: ModelRow) -> None:
 def _is_money(value: Any) -> bool:
     if isinstance(value, Mapping | list | tuple):
         return all(map(_is_money, value.values() if isinstance(value, Mapping) else value))
-    return value is None or (math.isfinite(value) and value >= 0)
+    # A text is the day of a change.
+    return value is None or isinstance(value, str) or (math.isfinite(value) and value >= 0)

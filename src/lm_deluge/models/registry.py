@@ -6,15 +6,19 @@ The rows are data files of the package. Rows of the user's own file, if there is
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import msgspec
 
 from lm_deluge.errors import ConfigurationError, UnknownModelError
 from lm_deluge.models.costs import check_prices
+from lm_deluge.models.families import describe_model, plain_name
+from lm_deluge.models.names import find_spelling, split_provider
 from lm_deluge.models.rows import Capabilities, ModelRow, ProviderRow
+from lm_deluge.models.snapshots import Snapshot, read_snapshot
 from lm_deluge.models.user_rows import read_user_rows
+from lm_deluge.usage import Price
 
 __all__ = [
     "find_model",
@@ -24,6 +28,7 @@ __all__ = [
     "list_providers",
     "register_model",
     "register_provider",
+    "set_fetched_file",
     "set_user_file",
     "snapshot_date",
 ]
@@ -31,15 +36,8 @@ __all__ = [
 SIMULATOR = "simulator"
 COMPATIBLE = "openai-compatible"
 _MOST_SUGGESTIONS = 3  # read at a glance
-_OTHER_SPELLING = 0.9  # similarity of claude-sonnet-4.5 and claude-sonnet-4-5; claude-sonnet-4.5 and -4-6 have less
+_OTHER_SPELLING = 0.9  # similarity of claude-sonnet-5.5 and claude-sonnet-5-5; claude-sonnet-5.5 and -4-6 have less
 _TAKEN = "Choose another id for the row, or pass replace=True."
-
-
-class _Snapshot(msgspec.Struct):
-    """The contents of `models.json`: the models, and the date of their prices."""
-
-    date: str
-    models: list[ModelRow]
 
 
 class _Registry:
@@ -52,11 +50,16 @@ class _Registry:
         data = resources.files("lm_deluge.models")
         tables: dict[str, Any] = tomllib.loads((data / "providers.toml").read_text("utf-8"))
         self.providers = {name: msgspec.convert({"id": name, **table}, ProviderRow) for name, table in tables.items()}
-        snapshot = msgspec.json.decode((data / "models.json").read_bytes(), type=_Snapshot)
+        snapshot = _newest(read_snapshot((data / "models.json").read_bytes()))
         self.date = snapshot.date
         # Models of providers that have no row cannot be called.
-        self.models = {row.id: row for row in snapshot.models if row.provider in self.providers}
+        self.models = {row.id: row for row in snapshot.rows() if row.provider in self.providers}
         self.models[SIMULATOR] = ModelRow(id=SIMULATOR, name=SIMULATOR, provider=SIMULATOR)
+
+    @cached_property
+    def plain_names(self) -> frozenset[str]:
+        """The names of the models of all makers, without vendor, region and date."""
+        return frozenset(plain_name(row.name) for row in self.models.values() if row.id == row.name)
 
 
 @cache
@@ -71,11 +74,36 @@ def _registry() -> _Registry:
     return registry
 
 
-def _no_file() -> tuple[str, str] | None:
+def _newest(own: Snapshot) -> Snapshot:
+    """Return the snapshot that the user has fetched, if it is newer than that of the package."""
+    data = _fetched_file()
+    if data is None:
+        return own
+    try:
+        fetched = read_snapshot(data)
+    except (msgspec.DecodeError, KeyError, UnicodeDecodeError):
+        return own  # a file of another version of the library; `deluge models update` replaces it
+    return fetched if fetched.date > own.date else own
+
+
+def _no_file() -> None:
     return None
 
 
 _user_file: Callable[[], tuple[str, str] | None] = _no_file
+
+
+_fetched_file: Callable[[], bytes | None] = _no_file
+
+
+def set_fetched_file(read: Callable[[], bytes | None]) -> None:
+    """Set the function that returns the snapshot that `deluge models update` has fetched, or None.
+
+    It is called at the first look-up.
+    """
+    global _fetched_file  # noqa: PLW0603 - as for `set_user_file`
+    _fetched_file = read
+    _registry.cache_clear()
 
 
 def set_user_file(read: Callable[[], tuple[str, str] | None]) -> None:
@@ -114,17 +142,18 @@ def find_model(name: str) -> ModelRow:
 
     Args:
         name: A model of the registry, or `provider:model` for any other model of a known provider. `provider/model`
-            is understood for the models of that provider in the registry.
+            is understood for the models of that provider in the registry, and so are other usual spellings: any case,
+            with and without a date or `-latest`, the names of the older lm-deluge.
 
     Raises:
         UnknownModelError: The name is neither; the error lists the most similar names.
 
     Example:
-        >>> find_model("gpt-4o").price.output
+        >>> find_model("gpt-6-sol").price.output
         >>> find_model("ollama:my-model").provider
     """
     registry = _registry()
-    row = _named_row(registry, name) or _row_of_path(registry, name)
+    row = _named_row(registry, name) or _row_of_path(registry, name) or _row_of_spelling(registry, name)
     if row is not None:
         return row
     provider_id, colon, wire_name = name.partition(":")
@@ -132,15 +161,22 @@ def find_model(name: str) -> ModelRow:
         find_provider(provider_id)
     near = _similar_models(registry, name)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
-    prefix, _, rest = name.partition("/")
-    host = prefix.lower() if prefix.lower() in registry.providers else ""
-    other = f"openrouter:{name}" if rest else f"openai:{name}"  # the former names models as vendor/model
-    example = f"{host}:{rest}" if host and rest else other
+    example = _example(registry, name, near)
     raise UnknownModelError(
         f"there is no model {name!r} in the registry",
         hint=f"{hint}Any model of a provider can be named as provider:model, {example} for example.",
         suggestions=near,
     )
+
+
+def _example(registry: _Registry, name: str, near: tuple[str, ...]) -> str:
+    """Return the name with the provider that probably serves it: that of the prefix, or of the nearest model."""
+    split = split_provider(name, registry.providers)
+    if split is not None:
+        return ":".join(split)
+    if "/" in name:
+        return f"openrouter:{name}"  # its names are vendor/model
+    return f"{registry.models[near[0]].provider}:{name}" if near else f"openai:{name}"
 
 
 def _named_row(registry: _Registry, name: str) -> ModelRow | None:
@@ -150,7 +186,7 @@ def _named_row(registry: _Registry, name: str) -> ModelRow | None:
         UnknownModelError: The name is empty.
     """
     if not isinstance(name, str) or not name.strip():
-        raise UnknownModelError("the model's name is empty", hint='Write LLMClient("gpt-4o"), for example.')
+        raise UnknownModelError("the model's name is empty", hint='Write LLMClient("gpt-6-sol"), for example.')
     if name in registry.models:
         return registry.models[name]
     provider_id, colon, wire_name = name.partition(":")
@@ -164,14 +200,25 @@ def _row_of_path(registry: _Registry, name: str) -> ModelRow | None:
     A name such as `openai/gpt-oss-120b` is also that of a repository, whose model many hosts serve. A provider without
     models in the registry is a server of the user, or a host of any model: its models are not known.
     """
-    prefix, _, rest = name.partition("/")
-    own = registry.providers.get(prefix.lower())
-    if own is None or not rest:
+    prefix, slash, _ = name.partition("/")
+    split = split_provider(name, registry.providers) if slash and ":" not in prefix else None
+    if split is None:
         return None
+    own, rest = registry.providers[split[0]], split[1]
     served = _served_by(registry, own)
     if not served and own.id not in (SIMULATOR, COMPATIBLE):
         return _row_of_provider(registry, own.id, rest, f"{own.id}:{rest}")
-    return served.get(rest) or served.get(f"{own.id}:{rest}")
+    found = served.get(rest) or served.get(f"{own.id}:{rest}")
+    return found or find_spelling(rest, served) or find_spelling(f"{own.id}:{rest}", served)
+
+
+def _row_of_spelling(registry: _Registry, name: str) -> ModelRow | None:
+    """Return the row for another spelling of a name in the registry, or for `provider:model` with an alias."""
+    split = split_provider(name, registry.providers)
+    if split is not None and ":" in name and "/" not in name.partition(":")[0]:
+        provider_id, wire_name = split
+        return _row_of_provider(registry, provider_id, wire_name, f"{provider_id}:{wire_name}")
+    return find_spelling(name, registry.models)
 
 
 def _served_by(registry: _Registry, own: ProviderRow) -> dict[str, ModelRow]:
@@ -179,17 +226,26 @@ def _served_by(registry: _Registry, own: ProviderRow) -> dict[str, ModelRow]:
 
 
 def _similar_models(registry: _Registry, name: str) -> tuple[str, ...]:
-    """Return the most similar names; for `vendor/model` those of the model, or the hosts that serve it."""
-    prefix, _, rest = name.partition("/")
+    """Return the most similar names; for `vendor/model` those of the model, or the hosts that serve it.
+
+    Models that a maker serves itself come before those of hosts; retired ones are left out.
+    """
+    live = {id: row for id, row in registry.models.items() if row.status != "retired"}
+    rest = name.partition("/")[2]
     if not rest:
-        return _nearest(name, registry.models)
-    if rest in registry.models:
+        makers = {id: row for id, row in live.items() if id == row.name}
+        lasting = {id: row for id, row in makers.items() if row.status != "deprecated"}
+        typing_slip = _nearest(name, makers, cutoff=_OTHER_SPELLING)[:1]
+        near = tuple(dict.fromkeys((*typing_slip, *_nearest(name, lasting))))[:_MOST_SUGGESTIONS]
+        return near or _nearest(name, makers) or _nearest(name, live)
+    if rest in live:
         return (rest,)
-    hosted = tuple(id for id in registry.models if id.endswith(f":{name}"))
-    own = registry.providers.get(prefix.lower())
-    served = {} if own is None else _served_by(registry, own)
+    hosted = tuple(id for id in live if id.endswith(f":{name}"))
+    split = split_provider(name, registry.providers)
+    own = None if split is None else registry.providers[split[0]]
+    served = {} if own is None else {id: row for id, row in _served_by(registry, own).items() if id in live}
     spellings = _nearest(rest, served, cutoff=_OTHER_SPELLING)
-    return (*spellings, *hosted)[:_MOST_SUGGESTIONS] or _nearest(rest, served) or _nearest(name, registry.models)
+    return (*spellings, *hosted)[:_MOST_SUGGESTIONS] or _nearest(rest, served) or _nearest(name, live)
 
 
 def find_served_model(name: str, base_url: str | None) -> ModelRow:
@@ -211,11 +267,29 @@ def _row_of_provider(registry: _Registry, provider_id: str, wire_name: str, name
     for known in map(registry.models.get, (wire_name, *(f"{each}:{wire_name}" for each in same))):
         if known is not None and known.provider in same:
             return msgspec.structs.replace(known, id=name, provider=provider_id)
+    base, _, variant = wire_name.rpartition(":")
+    known = registry.models.get(f"{provider_id}:{base}")
+    if known is not None:
+        # A variant of a model, as OpenRouter has them; `:free` costs nothing.
+        price = Price(input=0.0, output=0.0) if variant == "free" else known.price
+        return msgspec.structs.replace(known, id=name, name=wire_name, price=price)
     known = registry.models.get(wire_name)
     if known is not None and registry.providers[known.provider].opaque_owner == own.opaque_owner:
         # The same model at another host has the same capabilities, but maybe another price.
         return msgspec.structs.replace(known, id=name, provider=provider_id, price=None)
-    return ModelRow(id=name, name=wire_name, provider=provider_id, capabilities=Capabilities())
+    dated = find_spelling(wire_name, _served_by(registry, own)) if _has_models(own) else None
+    if dated is not None and dated.name.lower() == wire_name.lower():
+        return msgspec.structs.replace(dated, id=name, name=wire_name, provider=provider_id)
+    # A name that no maker has is of an unknown model, even if it looks like one of a family.
+    is_known = _has_models(own) and plain_name(wire_name) in registry.plain_names
+    facts = describe_model(wire_name, provider_id) if is_known else {}
+    capabilities = msgspec.convert(facts, Capabilities)
+    return ModelRow(id=name, name=wire_name, provider=provider_id, capabilities=capabilities)
+
+
+def _has_models(provider: ProviderRow) -> bool:
+    """Whether a name means the same model for all users of the provider; a user's own server names models freely."""
+    return bool(provider.base_url) and provider.auth not in ("optional", "none")
 
 
 def _is_same_company(one: ProviderRow, other: ProviderRow) -> bool:

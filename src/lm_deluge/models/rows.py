@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from lm_deluge.config import ReasoningEffort
 from lm_deluge.errors import shown_url
 from lm_deluge.hidden import HidingStruct
 from lm_deluge.usage import Price
@@ -18,14 +19,31 @@ __all__ = ["Capabilities", "CountsMaxTokens", "ModelRow", "ProviderRow", "Quirks
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Parameters and inputs that a model supports. By default everything is allowed, so the provider has to reject it.
 
+    `without_reasoning`: supported by requests in which the model does not reason, because `reasoning_effort` is `none`,
+    or is not set and `default_effort` is `none`.
+
     Attributes:
         reasoning: The model reasons before it answers, possibly for minutes without output; None: unknown.
-        reasoning_efforts: The supported values of `reasoning_effort`; empty: any.
+        reasoning_efforts: The supported values of `reasoning_effort`; empty: any. `none` among them: reasoning can be
+            turned off.
+        default_effort: The effort of requests without `reasoning_effort`; `none`: no reasoning; None: unknown.
         reasoning_budget: Reasoning is controlled by a number of tokens instead of an effort.
-        sampling: Temperature, top_p and penalties are supported; OpenAI's reasoning models reject them.
+        thinking: How a request controls reasoning. `effort`, `level`: by a word. `adaptive`: Claude's adaptive thinking
+            with an effort. `budget`: by a number of tokens. `switch`: on or off. `fixed`: not at all, the model always
+            reasons. `none`: it never reasons. None: unknown.
+        thinking_off: Claude's type of `thinking` that turns reasoning off.
+        sampling: Temperature and top_p are supported; OpenAI's reasoning models reject them. `ignored`: they are
+            accepted without effect.
+        penalties: Presence and frequency penalties are supported, if `sampling` is.
+        stop: Stop sequences are supported.
         logprobs: Log probabilities are supported.
         tools: Tool calls are supported.
+        forced_tool_choice: `tool_choice` may be `required` or the name of a tool.
+        needs_responses: What OpenAI's Chat Completions API rejects for this model while the Responses API accepts it:
+            tools in requests in which the model reasons, or the effort `max`.
         json_schema: Answers that follow a JSON schema are supported.
+        output_form: The strictest form of structured answers: `schema`: that of a JSON schema; `object`: any JSON
+            object; None: as `json_schema` has it.
         image_input, file_input, audio_input: These media are supported in prompts.
         prefill: The model continues a last message of the role `assistant`; None: unknown.
         think_tags: The answer's text contains the reasoning between `<think>` and `</think>`; None: as in the
@@ -33,17 +51,36 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
     reasoning: bool | None = None
-    reasoning_efforts: tuple[str, ...] = ()
+    reasoning_efforts: tuple[ReasoningEffort, ...] = ()
+    default_effort: ReasoningEffort | None = None
     reasoning_budget: bool = False
-    sampling: bool = True
-    logprobs: bool = True
+    thinking: Literal["effort", "level", "adaptive", "budget", "switch", "fixed", "none"] | None = None
+    thinking_off: Literal["disabled", "between_tools"] = "disabled"
+    sampling: bool | Literal["without_reasoning", "ignored"] = True
+    penalties: bool = True
+    stop: bool = True
+    logprobs: bool | Literal["without_reasoning"] = True
     tools: bool = True
+    forced_tool_choice: bool | Literal["without_reasoning"] = True
+    needs_responses: tuple[Literal["tools_while_reasoning", "effort_max"], ...] = ()
     json_schema: bool = True
+    output_form: Literal["schema", "object"] | None = None
     image_input: bool = True
     file_input: bool = True
     audio_input: bool = True
     prefill: bool | None = None
     think_tags: bool | None = None
+
+    def reasons(self, effort: str | None) -> bool | None:
+        """Whether the model reasons in a request with this `reasoning_effort`; None: unknown.
+
+        Args:
+            effort: The effort of the request, None if it sets none.
+        """
+        if not self.reasoning or self.thinking in ("none", "fixed"):
+            return self.reasoning
+        used = effort or self.default_effort
+        return None if used is None else used != "none"
 
 
 class ModelRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,6 +88,11 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     `id` is our name and `name` the name on the wire. `context_window` and `max_output_tokens` are in tokens. None means
     unknown.
+
+    Attributes:
+        status: `beta`, `deprecated` (it ends) or `retired` (it has ended, on the day of the data).
+        retires: The day on which the provider ends the model, as `2027-01-14`; None: none is announced.
+        successor: The model that the provider recommends instead; empty: none is known.
     """
 
     id: str
@@ -59,8 +101,21 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     context_window: int | None = None
     max_output_tokens: int | None = None
     status: Literal["beta", "deprecated", "retired"] | None = None
+    retires: str | None = None
+    successor: str = ""
     price: Price | None = None
     capabilities: Capabilities = Capabilities()
+
+    def status_on(self, day: str) -> Literal["beta", "deprecated", "retired"] | None:
+        """Return the status on a day such as `2026-11-30`: a model has ended from the day in `retires` on."""
+        return "retired" if self.retires is not None and day >= self.retires else self.status
+
+    def on(self, day: str) -> ModelRow:
+        """Return the row with the status and the prices that hold on a day such as `2026-11-30`."""
+        status = self.status_on(day)
+        price = self.price and self.price.on(day)
+        is_same = status == self.status and price is self.price
+        return self if is_same else msgspec.structs.replace(self, status=status, price=price)
 
 
 class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -141,6 +196,7 @@ class ProviderRow(HidingStruct, frozen=True, kw_only=True, forbid_unknown_fields
 
     Attributes:
         id: Our name, the part before the colon in `provider:model`.
+        aliases: Names of the provider in other libraries, which are understood in `provider:model` too.
         otel_name: OpenTelemetry's `gen_ai.provider.name`.
         adapter: Name of the wire API.
         base_url: URL without a trailing slash; empty if it must come from the environment or an argument. `{name}`
@@ -173,6 +229,7 @@ class ProviderRow(HidingStruct, frozen=True, kw_only=True, forbid_unknown_fields
     otel_name: str
     adapter: str
     base_url: str
+    aliases: tuple[str, ...] = ()
     base_url_env: tuple[str, ...] = ()
     key_env: tuple[str, ...] = ()
     places: dict[str, UrlVariable] = {}  # noqa: RUF012 - msgspec copies it

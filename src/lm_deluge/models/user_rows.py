@@ -73,7 +73,9 @@ def _row(kind: type[_Row], known: _Row | None, table: dict[str, Any], name: str,
     for field, value in table.items():
         inherited = fields.get(field)
         if isinstance(value, dict) and isinstance(inherited, msgspec.Struct):
-            value = {**msgspec.to_builtins(inherited), **value}  # noqa: PLW2901
+            # Announced changes are of the provider's own price list; they do not end a price of the user.
+            known_fields = {**msgspec.to_builtins(inherited), "changes": ()} if field == "price" else None
+            value = {**(known_fields or msgspec.to_builtins(inherited)), **value}  # noqa: PLW2901
         fields[field] = value
     if fields.get("id", name) != name:
         raise ConfigurationError(f"{where}.id is not the table's name")

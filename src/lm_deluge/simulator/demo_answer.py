@@ -28,7 +28,7 @@ import asyncio
 from lm_deluge import LLMClient
 
 async def main():
-    client = LLMClient("gpt-4o")
+    client = LLMClient("gpt-5.4")
     async for token in client.stream("Tell me a story"):
         print(token, end="", flush=True)
 

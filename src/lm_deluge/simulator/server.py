@@ -77,7 +77,7 @@ class Simulator:
     `start_in_thread` is for code without an event loop.
 
         async with Simulator("Hello.", faults=["status_429"]) as simulator:
-            client = LLMClient("gpt-4o", base_url=simulator.base_url)
+            client = LLMClient("gpt-5.4", base_url=simulator.base_url)
 
     Args:
         script: The answers: a text, a `Script`, a list of both (used in turn, the last item repeats), a function of

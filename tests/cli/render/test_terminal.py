@@ -47,7 +47,7 @@ def test_a_long_answer_is_drawn_once_and_in_order(serve, home, columns, rows):
         lines = tty.screen.text.split("\n")
         wanted = expected(LONG, columns, rows)
         assert lines[: len(wanted)] == wanted
-        assert lines[len(wanted) :][0].startswith("gpt-4o")
+        assert lines[len(wanted) :][0].startswith("gpt-5.4")
         assert "writing" not in tty.screen.text
         assert tty.screen.unknown == []
         assert {"1;4;36", "1", "36", "2"} <= tty.screen.styles
@@ -56,14 +56,14 @@ def test_a_long_answer_is_drawn_once_and_in_order(serve, home, columns, rows):
 def test_tokens_and_status_appear_while_the_stream_runs(serve, home):
     with terminal("stream", "hi", home=home, **reach(serve("word " * 500, pace=SLOW))) as tty:
         tty.expect(r"^word word")
-        text = tty.expect(r"\ngpt-4o \u00b7 writing \u00b7 ~\d+ tokens \u00b7 \d+ tokens/s \u00b7 \d+\.\d s")
+        text = tty.expect(r"\ngpt-5.4 \u00b7 writing \u00b7 ~\d+ tokens \u00b7 \d+ tokens/s \u00b7 \d+\.\d s")
         assert tty.process.poll() is None
         assert text.count("writing") == 1
 
 
 def test_the_status_line_is_there_before_the_first_token(serve, home):
     with terminal("stream", "hi", home=home, **reach(serve("x", faults=Fault("silence", after=0)))) as tty:
-        tty.expect(r"^gpt-4o \u00b7 waiting")
+        tty.expect(r"^gpt-5.4 \u00b7 waiting")
 
 
 def test_control_characters_are_shown_and_not_obeyed(serve, home):
@@ -82,7 +82,7 @@ def test_raw_has_no_markdown_and_no_escapes(serve, home):
     with terminal("stream", "hi", "--raw", home=home, **reach(serve("**a** `b`", pace=FAST))) as tty:
         assert tty.end() == 0
         assert b"\x1b" not in tty.raw
-        assert tty.screen.text.startswith("**a** `b`\ngpt-4o")
+        assert tty.screen.text.startswith("**a** `b`\ngpt-5.4")
 
 
 def test_an_error_from_outside_is_shown_and_not_obeyed(serve, home):
@@ -116,7 +116,7 @@ def test_a_failure_ends_the_line_first(serve, home):
     simulator = serve("one two three four", faults=Fault("reset", after=2))
     with terminal("stream", "hi", home=home, **reach(simulator)) as tty:
         assert tty.end() == 1
-        assert tty.screen.text.startswith("one two\ndeluge: openai gpt-4o: ")
+        assert tty.screen.text.startswith("one two\ndeluge: openai gpt-5.4: ")
 
 
 def test_a_narrower_window_does_not_repeat_anything(serve, home):
@@ -138,5 +138,5 @@ def test_the_status_is_shown_when_only_the_answer_goes_elsewhere(serve, home):
         tty.expect("writing")
         assert tty.end() == 0
         assert target.read_text() == ANSWER
-        assert tty.screen.text.startswith("Let me think.\n\ngpt-4o")
+        assert tty.screen.text.startswith("Let me think.\n\ngpt-5.4")
         assert "writing" not in tty.screen.text

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from lm_deluge.adapters.token_counts import build_usage, read_count, read_tool_uses
+from lm_deluge.adapters.token_counts import build_usage, read_cost, read_count, read_tool_uses
 from lm_deluge.usage import Usage
 
 __all__ = ["read_usage"]
@@ -83,4 +83,7 @@ def read_usage(raw: dict[str, Any], service_tier: str | None = None) -> Usage | 
     tool_uses = raw.get("server_side_tool_usage_details")
     if tool_uses is not None:
         found["tool_uses"] = read_tool_uses(tool_uses, "_calls")
+    cost = read_cost(raw)
+    if cost is not None:
+        found["reported_cost"] = cost
     return build_usage(raw, prompt, output, raw.get("total_tokens"), service_tier=service_tier, **found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import sys
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import click
 import msgspec
 
 from lm_deluge.cli.environment import has_colours
+from lm_deluge.cli.fetched_models import NEWEST_RELEASE, fetch_snapshot, save_snapshot
 from lm_deluge.cli.render.terminal import is_terminal, report, write_text
 from lm_deluge.models.registry import list_models, snapshot_date
 from lm_deluge.models.rows import ModelRow
@@ -28,26 +30,54 @@ _GAP = 3  # cells between two columns in rich's box SIMPLE_HEAD
 _LONG_NAME = 48
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--provider", metavar="NAME", help="Only models of this provider.")
 @click.option("--search", default="", metavar="TEXT", help="Only models whose name contains this text.")
+@click.option("--all", "has_retired", is_flag=True, help="Also models that their providers have ended.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array with all fields of each model.")
-def models(provider: str | None, search: str, *, as_json: bool) -> None:
+@click.pass_context
+def models(context: click.Context, provider: str | None, search: str, *, has_retired: bool, as_json: bool) -> None:
     """List models: prices in US dollars per million tokens, context window and longest answer in tokens.
 
-    The date of the prices stands below the table. Models that are not listed can be used too, as provider:model.
+    The date and age of the prices stand below the table. Models that are not listed can be used too, as
+    provider:model. Prices are those of today; models that have ended are left out.
 
     The output is a table on a terminal, and tab-separated values with a header line in a pipe.
     """
-    rows = list_models(provider=provider, search=search)
+    if context.invoked_subcommand is not None:
+        return
+    today = dt.datetime.now(tz=dt.UTC).date()
+    rows = [row.on(today.isoformat()) for row in list_models(provider=provider, search=search)]
+    shown = rows if has_retired else [row for row in rows if row.status != "retired"]
     if as_json:
-        write_text(sys.stdout, json.dumps(msgspec.to_builtins(rows), ensure_ascii=False) + "\n")
+        write_text(sys.stdout, json.dumps(msgspec.to_builtins(shown), ensure_ascii=False) + "\n")
     elif not is_terminal(sys.stdout):
-        write_text(sys.stdout, "".join("\t".join(line) + "\n" for line in (_COLUMNS, *map(_exact, rows))))
-    elif rows:
-        _print_table(rows)
-    if not rows:
+        write_text(sys.stdout, "".join("\t".join(line) + "\n" for line in (_COLUMNS, *map(_exact, shown))))
+    elif shown:
+        _print_table(shown, today)
+    if rows and not shown:
+        report("Only models that have ended match. `deluge models --all` lists them.")
+    elif not shown:
         report("No model matches. Models that are not listed can be used too, as provider:model.")
+
+
+@models.command()
+@click.option(
+    "--source", default=NEWEST_RELEASE, metavar="URL", help="A models.json, a release, or PyPI's JSON of one."
+)
+def update(source: str) -> None:
+    """Fetch newer models and prices.
+
+    The rows of the newest release of LM Deluge are written to models.json in your configuration folder. They are used
+    in place of the installed ones while they are newer; rows of your own models.toml override both.
+    """
+    fetched = fetch_snapshot(source)
+    installed = snapshot_date()
+    if fetched.date <= installed:
+        report(f"The models of {installed} are the newest: those at {source} are of {fetched.date}.")
+        return
+    file = save_snapshot(fetched)
+    report(f"Fetched {len(fetched.snapshot.models)} models of {fetched.date}, in place of those of {installed}: {file}")
 
 
 def _number(value: float | None) -> str:
@@ -71,13 +101,22 @@ def _rounded(tokens: int | None) -> str:
     return str(tokens)
 
 
-def _print_table(rows: list[ModelRow]) -> None:
+def _age(today: dt.date) -> str:
+    """Return the date of the prices, and how long ago that is."""
+    date = snapshot_date()
+    days = (today - dt.date.fromisoformat(date)).days
+    if days < 1:
+        return f"prices of {date}"
+    return f"prices are {days} {'day' if days == 1 else 'days'} old, of {date}"
+
+
+def _print_table(rows: list[ModelRow], today: dt.date) -> None:
     from rich.console import Console
 
     console = Console(file=sys.stdout, highlight=False, no_color=not has_colours())
     console.print(_table(rows, console.width))
     count = "1 model" if len(rows) == 1 else f"{len(rows)} models"
-    console.print(f"{count}; prices of {snapshot_date()}", style="dim")
+    console.print(f"{count}; {_age(today)}", style="dim")
 
 
 def _table(rows: list[ModelRow], width: int) -> Table:

@@ -80,7 +80,7 @@ def look_through(
         ConfigurationError: The file cannot be read, is of another format, or two rows have the same id.
 
     Example:
-        >>> survey = look_through(Path("prompts.jsonl"), {"model": "gpt-4o"})
+        >>> survey = look_through(Path("prompts.jsonl"), {"model": "gpt-5.4"})
         >>> len(survey.ids)
     """
     file = source if isinstance(source, InputFile) else InputFile(source)

@@ -186,7 +186,7 @@ class SQLiteCache:
 
     Example:
         >>> cache = SQLiteCache("answers.sqlite3", max_bytes=50_000_000)
-        >>> client = LLMClient("gpt-4o", local_cache=cache)
+        >>> client = LLMClient("gpt-5.4", local_cache=cache)
     """
 
     def __init__(self, path: str | os.PathLike[str], *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
