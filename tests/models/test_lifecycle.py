@@ -18,7 +18,7 @@ from lm_deluge.client import end_warnings
 from lm_deluge.errors import UnknownModelError
 from lm_deluge.models import registry
 from lm_deluge.models.costs import check_prices, endpoint_region, request_cost
-from lm_deluge.models.lifecycle import ModelEndWarning, end_notice
+from lm_deluge.models.lifecycle import LaterModelEndWarning, ModelEndWarning, end_notice, ends_soon
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.usage import Price, PriceChange, Usage
 
@@ -205,9 +205,25 @@ def test_a_client_warns_once_of_each_model_that_has_ended() -> None:
         warnings.simplefilter("always")
         LLMClient("old", base_url="http://127.0.0.1:9/v1")
         LLMClient(["old", "older"], base_url="http://127.0.0.1:9/v1")
-        LLMClient("gpt-6.2-sol", fallback="old", api_key="test-key")
+        LLMClient("gpt-6.2-sol", fallback="old", api_key={"openai": "test-key"})
     kinds = [(each.category, str(each.message).partition(" is")[0], each.filename) for each in given]
     assert kinds == [(ModelEndWarning, "old", __file__), (ModelEndWarning, "older", __file__)]
+
+
+@pytest.mark.parametrize(("retires", "is_shown"), [("2026-12-30", True), ("2026-12-31", False), (None, True)])
+def test_only_an_end_within_thirty_days_is_shown_by_default(retires: str | None, *, is_shown: bool) -> None:
+    row = ModelRow(id="m", name="m", provider="openai-compatible", status="deprecated", retires=retires)
+    assert ends_soon(row, "2026-11-30") is is_shown
+
+
+def test_a_later_end_is_a_pending_deprecation() -> None:
+    registry.register_model(
+        ModelRow(id="late", name="m", provider="openai-compatible", retires="9999-01-01", deprecated="2001-01-01")
+    )
+    with pytest.warns(ModelEndWarning) as given:
+        LLMClient("late", base_url="http://127.0.0.1:9/v1")
+    assert [each.category for each in given] == [LaterModelEndWarning]
+    assert issubclass(LaterModelEndWarning, PendingDeprecationWarning)
 
 
 def test_the_warning_ends_no_program() -> None:

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 from lm_deluge.models.rows import ModelRow
 
-__all__ = ["ModelEndWarning", "end_notice"]
+__all__ = ["LaterModelEndWarning", "ModelEndWarning", "end_notice", "ends_soon"]
+
+_SOON = dt.timedelta(days=30)  # enough time to change a program, and not so much that the warning becomes noise
 
 
 class ModelEndWarning(UserWarning):
-    """A client was made for a model that ends, or has ended. It is given once for each model."""
+    """A client was made for a model that ends soon, or has ended. It is given once for each model."""
+
+
+class LaterModelEndWarning(ModelEndWarning, PendingDeprecationWarning):
+    """The model of a client ends in more than 30 days. As a pending deprecation Python shows it only where asked to."""
+
+
+def ends_soon(row: ModelRow, today: str) -> bool:
+    """Whether a model has ended, ends within 30 days, or ends on a day that is not announced."""
+    if row.retires is None:
+        return True
+    return dt.date.fromisoformat(row.retires) - dt.date.fromisoformat(today) <= _SOON
 
 
 def end_notice(row: ModelRow, today: str) -> str | None:
