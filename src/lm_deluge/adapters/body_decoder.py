@@ -270,7 +270,7 @@ class BodyDecoder:
         else:
             for frame in self._frames.feed(data):
                 self._payload.handle(frame, events)
-        if self._frames.error is not None and not self.is_complete:
+        if self._frames.error is not None and not (self.is_complete or self.is_finished):
             raise self._frames.error
 
     def _close(self, events: list[Event]) -> None:

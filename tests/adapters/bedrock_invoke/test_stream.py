@@ -285,6 +285,16 @@ def test_after_the_end_nothing_is_an_error() -> None:
     assert decode_body(API, chunks({"outputText": "a", "completionReason": "FINISH", **METRICS}, {"x": 1})).usage
 
 
+def test_a_frame_with_a_wrong_checksum_after_the_end_is_no_error() -> None:
+    begin = {"type": "message_start", "message": {"id": "m", "usage": {"input_tokens": 5, "output_tokens": 1}}}
+    whole = chunks(begin, {"type": "message_stop", **METRICS})
+    damaged = bytearray(chunk({"type": "content_block_stop", "index": 0}))
+    damaged[-1] ^= 1
+    events = list(decode_events(API, whole + bytes(damaged)))
+    check_grammar(events)
+    assert events[-1].finish_reason == "stop"
+
+
 @pytest.mark.parametrize(
     "body",
     [
