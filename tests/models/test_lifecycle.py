@@ -217,9 +217,8 @@ def test_only_an_end_within_thirty_days_is_shown_by_default(retires: str | None,
 
 
 def test_a_later_end_is_a_pending_deprecation() -> None:
-    registry.register_model(
-        ModelRow(id="late", name="m", provider="openai-compatible", retires="9999-01-01", deprecated="2001-01-01")
-    )
+    row = ModelRow(id="late", name="m", provider="openai-compatible", status="deprecated", retires="9999-01-01")
+    registry.register_model(row)
     with pytest.warns(ModelEndWarning) as given:
         LLMClient("late", base_url="http://127.0.0.1:9/v1")
     assert [each.category for each in given] == [LaterModelEndWarning]
