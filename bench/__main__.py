@@ -8,6 +8,7 @@ import time
 from bench.crowd import crowd
 from bench.decoders import decoders
 from bench.dispatch import dispatch
+from bench.partial_json import partial_json
 from bench.server import EVENTS
 from bench.serving import serving
 
@@ -75,5 +76,6 @@ if __name__ == "__main__":
         imports()
         decode()
         decoders()
+        partial_json()
         dispatch()
         crowd()

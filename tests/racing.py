@@ -23,7 +23,7 @@ SILENT: list[Step] = [HEAD, HANG]
 MUTE: list[Step] = [HANG]  # no response head either
 TALKING: list[Step] = [HEAD, chunk(text("Hel")), HANG]
 BROKEN = plain("500 X", b"{}")
-PROMPT = "word " * 40  # 200 characters: 50 tokens
+PROMPT = "word " * 16  # 80 characters: 20 tokens
 
 
 def after(go: asyncio.Event, steps: list[Step]) -> list[Step]:
@@ -104,13 +104,22 @@ class Race:
         return price.cost(usage)
 
 
+PROVIDERS = ("openai", "anthropic", "openai-responses")
+
+
 @asynccontextmanager
 async def racing(*steps: list[Step], model: Any = BOTH, **options: Any) -> AsyncIterator[Race]:
     """Run a race; assert that no task, connection slot or connection is left at the end."""
     before, loop_errors = asyncio.all_tasks(), list[Any]()
     asyncio.get_running_loop().set_exception_handler(lambda _, context: loop_errors.append(context))
     async with Loopback(*steps) as server:
-        options = {"api_key": "test-key", "base_url": server.url, "progress": "none", "hedge_after": 2.0, **options}
+        own = {
+            "api_key": dict.fromkeys(PROVIDERS, "test-key"),
+            "base_url": dict.fromkeys(PROVIDERS, server.url),
+            "progress": "none",
+            "hedge_after": 2.0,
+        }
+        options = {**own, **options}
         async with LLMClient(model, **options) as client:
             yield Race(server, client)
             await until(lambda: asyncio.all_tasks() - before <= serving())

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import recordings
-from lm_deluge.errors import DelugeError, RateLimitError, TimeoutError
+from lm_deluge.errors import DelugeError, RateLimitError, ServerError, TimeoutError
 from lm_deluge.events import (
     Attempt,
     Citation,
@@ -291,3 +291,24 @@ def test_an_attempt_voids_what_came_before_it() -> None:
     response = builder.response()
     assert response.content == Message.assistant("kept")
     assert (response.citations, response.usage, response.response_id) == ((), None, "id-1")
+
+
+@pytest.mark.parametrize(
+    ("finished", "message"),
+    [
+        (ResponseFinished("error"), "the provider ended the answer because of a failure"),
+        (ResponseFinished("error", "OTHER"), "the provider ended the answer because of a failure: OTHER"),
+        (
+            ResponseFinished("error", "MALFORMED_FUNCTION_CALL", finish_details={"finishMessage": "Bad: f("}),
+            "the provider ended the answer because of a failure: MALFORMED_FUNCTION_CALL (Bad: f()",
+        ),
+    ],
+)
+def test_an_answer_that_ends_with_an_error_has_one(finished: ResponseFinished, message: str) -> None:
+    builder = ResponseBuilder()
+    builder.add_all([ResponseStarted(), TextDelta("Half"), finished])
+    response = builder.response()
+    assert (response.completion, response.finish_reason, response.is_error) == ("Half", "error", True)
+    assert isinstance(response.error, ServerError)
+    assert (response.error.message, response.error.code) == (message, finished.raw_finish_reason)
+    assert APIResponse.from_dict(response.to_dict()).error_message == response.error_message

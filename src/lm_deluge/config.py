@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import msgspec
 
-from lm_deluge.errors import ConfigurationError
+from lm_deluge.errors import ConfigurationError, shown_url
 from lm_deluge.hidden import HidingStruct
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "ClientOptions",
     "LocalCache",
     "OnBreak",
+    "PerProvider",
     "Priority",
     "PromptCache",
     "SamplingParams",
@@ -27,6 +28,7 @@ __all__ = [
     "Timeouts",
     "check_choice",
     "check_range",
+    "unknown_option",
 ]
 
 DEFAULT_FIRST_TOKEN_S = 120.0
@@ -58,6 +60,8 @@ class LocalCache(Protocol):
         ...
 
 
+PerProvider: TypeAlias = str | Mapping[str, str] | None
+"""One text for the only provider of a client, or texts by provider."""
 CacheOption: TypeAlias = bool | str | os.PathLike[str] | LocalCache | None
 
 
@@ -99,6 +103,13 @@ def _check_whole(name: str, value: Any) -> None:
 def _check_type(name: str, value: Any, kind: type, what: str) -> None:
     if value is not None and not isinstance(value, kind):
         raise ConfigurationError(f"{name} is not {what}, but {type(value).__name__}")
+
+
+def _check_per_provider(name: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        _check_type(name, value, str, "text, or a mapping from providers to text")
+    elif not all(isinstance(text, str) for pair in value.items() for text in pair):
+        raise ConfigurationError(f"{name} must map names of providers to text")
 
 
 def check_choice(name: str, value: Any, known: tuple[str, ...]) -> None:
@@ -250,8 +261,10 @@ class ClientOptions(HidingStruct, frozen=True, kw_only=True):
     """The keyword arguments of `LLMClient`, which also accepts the fields of `SamplingParams`.
 
     Attributes:
-        api_key: The key. By default the provider's environment variable is read at the first call.
-        base_url: URL of an OpenAI-compatible host. By default the provider's environment variable or registry row.
+        api_key: The key, or keys by provider if the client has several: `{"gemini": "...", "cohere": "..."}`. By
+            default each provider's environment variable is read at the first call.
+        base_url: URL of the provider or of an OpenAI-compatible host, or URLs by provider. By default the provider's
+            environment variable or registry row.
         sampling_params: Defaults for every call; a field that a call sets itself overrides the default.
         timeouts: The timeouts of each attempt.
         max_attempts: Maximum number of requests per call.
@@ -301,8 +314,8 @@ class ClientOptions(HidingStruct, frozen=True, kw_only=True):
         ConfigurationError: A value is out of its range or of a wrong type.
     """
 
-    api_key: str | None = None
-    base_url: str | None = None
+    api_key: PerProvider = None
+    base_url: PerProvider = None
     sampling_params: SamplingParams = SamplingParams()
     timeouts: Timeouts = Timeouts()
     max_attempts: int = 5
@@ -345,8 +358,9 @@ class ClientOptions(HidingStruct, frozen=True, kw_only=True):
         _check_model_limits(self.model_limits)
         check_range("max_concurrent_requests", self.max_concurrent_requests, 1, 100_000)
         _check_whole("max_concurrent_requests", self.max_concurrent_requests)
-        for name in ("api_key", "base_url", "proxy"):
-            _check_type(name, getattr(self, name), str, "text")
+        _check_type("proxy", self.proxy, str, "text")
+        _check_per_provider("api_key", self.api_key)
+        _check_per_provider("base_url", self.base_url)
         for name in ("extra_headers", "extra_body"):
             _check_type(name, getattr(self, name), Mapping, "a mapping")
         _check_type("background", self.background, bool, "True or False")
@@ -356,7 +370,8 @@ class ClientOptions(HidingStruct, frozen=True, kw_only=True):
             raise ConfigurationError("sampling_params is not a SamplingParams")
         if not isinstance(self.timeouts, Timeouts):
             raise ConfigurationError("timeouts is not a Timeouts; write timeouts=Timeouts(idle=30), for example")
-        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
+        urls = self.base_url.values() if isinstance(self.base_url, Mapping) else (self.base_url,)
+        if not all(url is None or url.startswith(("http://", "https://")) for url in urls):
             raise ConfigurationError("base_url must begin with http:// or https://")
 
     def check_models(self, models: Collection[str]) -> None:
@@ -370,8 +385,11 @@ class ClientOptions(HidingStruct, frozen=True, kw_only=True):
                 raise unknown_option(str(model), builtins.set(models), "model_limits", "model")
 
     def __repr__(self) -> str:
-        shown = ("base_url", "timeouts", "max_attempts", "max_retry_after_s")  # the rest may hold keys
-        return f"ClientOptions({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
+        url = self.base_url
+        shown_urls = {name: shown_url(each) for name, each in url.items()} if isinstance(url, Mapping) else url
+        fields = [f"base_url={shown_url(url) if isinstance(url, str) else shown_urls!r}"]
+        fields += [f"{name}={getattr(self, name)!r}" for name in ("timeouts", "max_attempts", "max_retry_after_s")]
+        return f"ClientOptions({', '.join(fields)})"  # the other fields may hold keys
 
     @classmethod
     def from_keywords(cls, keywords: Mapping[str, Any]) -> ClientOptions:
@@ -403,12 +421,61 @@ def _check_model_limits(limits: Any) -> None:
         _check_whole(f"{where}['max_concurrent_requests']", named.get("max_concurrent_requests"))
 
 
+# Names that other libraries have for an option, and ours.
+_OTHER_NAMES = {
+    **dict.fromkeys(("max_tokens", "max_completion_tokens", "max_output_tokens", "num_predict"), "max_new_tokens"),
+    **dict.fromkeys(("max_retries", "num_retries", "retries"), "max_attempts"),
+    **dict.fromkeys(("timeout", "request_timeout"), "timeouts"),
+    **dict.fromkeys(("model", "model_name", "engine"), "prefer_model"),
+    **dict.fromkeys(("response_format", "response_model", "output_schema", "json_schema", "schema"), "output"),
+    **dict.fromkeys(("effort", "reasoning", "thinking"), "reasoning_effort"),
+    **dict.fromkeys(("stop_sequences", "stop_words"), "stop"),
+    **dict.fromkeys(("functions", "function"), "tools"),
+    **dict.fromkeys(("api_base", "endpoint", "host", "url"), "base_url"),
+    **dict.fromkeys(("concurrency", "max_concurrency", "max_workers"), "max_concurrent_requests"),
+    **dict.fromkeys(("rpm", "requests_per_minute"), "max_requests_per_minute"),
+    **dict.fromkeys(("tpm", "tokens_per_minute"), "max_tokens_per_minute"),
+    "function_call": "tool_choice",
+    "key": "api_key",
+    "headers": "extra_headers",
+    "body": "extra_body",
+    "fallbacks": "fallback",
+    "budget": "max_cost",
+}
+_NOTES = {
+    "max_attempts": "It counts the first request, too: max_retries=2 is max_attempts=3.",
+    "prefer_model": "It names one of the client's models.",
+    "timeouts": "Write timeouts=Timeouts(total=60), for example.",
+}
+_NO_OPTIONS = {
+    "stream": "Every answer is streamed: leave it out.",
+    "top_k": 'Write extra_body={"top_k": 40} as an option of LLMClient, where the API supports it.',
+    **dict.fromkeys(("system", "system_prompt"), "Put it into the prompt: Conversation.system(...).user(...)."),
+    "n": "Send the prompt several times: client.process_prompts_async([prompt] * 3).",
+}
+
+
 def unknown_option(
     name: str, known: builtins.set[str] | frozenset[str], where: str = "", kind: str = "option"
 ) -> ConfigurationError:
-    """Return the error for an option that does not exist; it suggests the most similar known one."""
+    """Return the error for an option that does not exist; the hint names what to write instead."""
+    hint = _hint_for(name, known) if kind == "option" else _nearest(name, known)
+    hint = hint or f"Known {kind}s: {', '.join(sorted(known))}."
+    return ConfigurationError(f"there is no {kind} {name!r}{where and f' for {where}'}", hint=hint)
+
+
+def _hint_for(name: str, known: builtins.set[str] | frozenset[str]) -> str:
+    meant = _OTHER_NAMES.get(name, name)
+    note = f" {_NOTES[meant]}" if meant in _NOTES else ""
+    if meant in known:
+        return f"Did you mean {meant}?{note}"
+    if meant in ClientOptions.__struct_fields__:
+        return f"{meant} is an option of LLMClient.{note}"
+    return _NO_OPTIONS.get(name) or _nearest(name, known)
+
+
+def _nearest(name: str, known: builtins.set[str] | frozenset[str]) -> str:
     import difflib
 
     near = difflib.get_close_matches(name, sorted(known), n=1)
-    hint = f"Did you mean {near[0]}?" if near else f"Known {kind}s: {', '.join(sorted(known))}."
-    return ConfigurationError(f"there is no {kind} {name!r}{where and f' for {where}'}", hint=hint)
+    return f"Did you mean {near[0]}?" if near else ""

@@ -30,6 +30,7 @@
     |  '- TruncatedError                   a clean end without a terminal event
     |- ProtocolError                       the server sent bytes that cannot be parsed
     |  |- ContentTypeError                 the body is not a stream, but an HTML page for example
+    |  |- InvalidJSONError                 a text that arrives in pieces is not JSON; `offset` is its first wrong byte
     |  '- ResponseLimitError               the body or an event is larger than the limits allow
     '- DispatchError
        |- BudgetError                      larger than a rate limit, or beyond `max_cost`
@@ -44,6 +45,7 @@ from __future__ import annotations
 
 import builtins
 import copy
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -65,6 +67,7 @@ __all__ = [
     "ContextLengthError",
     "DelugeError",
     "DispatchError",
+    "InvalidJSONError",
     "InvalidPromptError",
     "JournalError",
     "MissingAPIKeyError",
@@ -93,6 +96,11 @@ Scope = Literal["request", "key", "model", "provider"]
 Billed = Literal["no", "maybe", "yes"]
 Phase = Literal["connect", "headers", "before_first_event", "mid_stream", "after_terminal"]
 Clock = Literal["pool", "connect", "first_token", "idle", "progress", "total"]
+
+
+def shown_url(url: str) -> str:
+    """Return a URL as messages and reprs may show it: without user name, password, query and fragment."""
+    return re.sub(r"[?#].*", "?...", re.sub(r"//[^/?#]*@", "//...@", url), flags=re.DOTALL)
 
 
 def install_hint(package: str, *, otherwise: str = "") -> str:
@@ -422,6 +430,14 @@ class ContentTypeError(ProtocolError):
 
     retryable: ClassVar[bool] = True
     max_retries: ClassVar[int | None] = 1
+
+
+class InvalidJSONError(ProtocolError):
+    """A text that arrives in pieces is not JSON; `offset` counts the bytes of UTF-8 before the first wrong one."""
+
+    def __init__(self, message: str, *, offset: int = 0, **context: Any) -> None:
+        super().__init__(message, **{"reason": "json", **context})
+        self.offset = offset
 
 
 class ResponseLimitError(ProtocolError):

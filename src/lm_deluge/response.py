@@ -45,6 +45,7 @@ from lm_deluge.usage import Usage
 
 __all__ = ["APIResponse", "ResponseBuilder", "StreamStats"]
 
+_MOST_DETAILS = 500  # characters: an explanation may quote the malformed call, which has no limit
 _SMALL_PIECES = 128
 """Pieces joined at once: 6 KiB of overhead at 49 bytes each, and rarely a join. See `_Pieces.fold`."""
 
@@ -97,7 +98,7 @@ class APIResponse(msgspec.Struct, kw_only=True):
         request_id: The provider's id of the request, from the response's headers.
         response_id: The provider's id of the answer.
         citations: Sources that the answer cites.
-        error: The error that ended the call, None for a success.
+        error: The error that ended the call, None for a success. An answer whose finish reason is `error` has one, too.
         stats: Timing and volume of the stream.
         warnings: Irregularities that are not errors, for example `no_done` for a missing end mark.
         local_cache_hit: The answer is from the local cache: nothing was sent, and `usage` is that of the original call.
@@ -392,8 +393,24 @@ class ResponseBuilder:
             raw_finish_reason=finished.raw_finish_reason if finished else None,
             finish_details=finished.finish_details if finished else None,
             citations=tuple(self._citations),
+            error=_error_at_end(finished),
             warnings=finished.warnings if finished else (),
         )
+
+
+def _error_at_end(finished: ResponseFinished | None) -> DelugeError | None:
+    """Return the error of an answer that the provider ended because of a failure, of a malformed call for example."""
+    if finished is None or finished.finish_reason != "error":
+        return None
+    reason = finished.raw_finish_reason
+    details = (finished.finish_details or {}).get("finishMessage")  # Google's explanation
+    message = "the provider ended the answer because of a failure" + (f": {reason}" if reason else "")
+    return errors.ServerError(
+        f"{message} ({details[:_MOST_DETAILS]})" if isinstance(details, str) else message,
+        code=reason,
+        hint="Send the request again, or change the prompt or the tools.",
+        billed="maybe",
+    )
 
 
 def _decoded(data: str) -> bytes:

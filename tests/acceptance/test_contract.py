@@ -51,14 +51,24 @@ OWN = {
     "cache": ("KEYWORD_ONLY", None),
     "prefer_model": ("KEYWORD_ONLY", None),
     "max_cost": ("KEYWORD_ONLY", None),
+    "priority": ("KEYWORD_ONLY", "interactive"),
 }
 
 
 def test_the_client_and_its_streams() -> None:
     assert parameters(LLMClient)["model"] == ("POSITIONAL_OR_KEYWORD", ANY)
     prompt = {"self": ("POSITIONAL_OR_KEYWORD", ANY), "prompt": ("POSITIONAL_OR_KEYWORD", ANY)}
-    assert parameters(LLMClient.stream) == {**prompt, **OWN, "echo": ("KEYWORD_ONLY", "stdout")}
-    assert parameters(LLMClient.stream_sync) == {**prompt, **OWN}
+    sampling = {"sampling": ("VAR_KEYWORD", ANY)}
+    assert parameters(LLMClient.stream) == {**prompt, **OWN, "echo": ("KEYWORD_ONLY", "stdout"), **sampling}
+    assert parameters(LLMClient.stream_sync) == {**prompt, **OWN, **sampling}
+    named = dict.fromkeys(("ids", "journal", "output", "tools"), ("KEYWORD_ONLY", None))
+    assert parameters(LLMClient.answers) == {
+        "self": ("POSITIONAL_OR_KEYWORD", ANY),
+        "prompts": ("POSITIONAL_OR_KEYWORD", ANY),
+        **named,
+        "retry_failed": ("KEYWORD_ONLY", False),
+        "options": ("VAR_KEYWORD", ANY),
+    }
     assert not inspect.iscoroutinefunction(LLMClient.stream)
 
 

@@ -136,7 +136,7 @@ def test_an_expired_batch_ends_and_is_continued_with_retry_failed(serve, home: P
     first = run(*COMMAND, "gpt-4o", home=home, **reach(simulator, "gpt"))
     assert first.returncode == 1
     assert answers(home)[1]["error"]["type"] == "BatchEndedError"
-    simulator._router._batches.plan = Batches()
+    simulator._router._answers._batches.plan = Batches()
     assert run(*COMMAND, "gpt-4o", "--retry-failed", home=home, **reach(simulator, "gpt")).returncode == 0
     assert texts(home) == ["answer to one", "answer to two"]
 

@@ -202,7 +202,7 @@ async def test_a_cancel_that_fails_is_told() -> None:
         client = client_of(sim)
         async with client.stream("Hi") as stream:
             await stream.next_batch()
-            sim._router._background._answers.clear()
+            sim._router._answers._background._answers.clear()
             with pytest.warns(RuntimeWarning, match="could not be cancelled and may go on: .*not found"):
                 response = await stream.cancel()
         assert "cancel_failed" in response.warnings
@@ -214,7 +214,7 @@ async def test_an_answer_that_is_not_kept_is_an_error_of_the_stream() -> None:
         client = client_of(sim)
         stream = without_waits(client)
         await stream.next_batch()
-        sim._router._background._answers.clear()
+        sim._router._answers._background._answers.clear()
         with pytest.raises(TruncatedError, match="could not be resumed: Response with id") as caught:
             await the_rest(stream)
         assert isinstance(caught.value.__cause__, NotFoundError)

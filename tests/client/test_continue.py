@@ -421,7 +421,7 @@ async def test_an_answer_that_is_not_kept_any_more_is_asked_for() -> None:
         stream = client.stream("Tell me.", echo=None)
         while not any(isinstance(event, TextDelta) for event in events):
             events += await stream.next_batch()
-        sim._router._background._answers.clear()
+        sim._router._answers._background._answers.clear()
         with pytest.warns(RuntimeWarning, match="could not be cancelled"):
             await read_on(stream, events)
         check_joined(events, stream.response, PROSE, in_silence=1)  # the one that found nothing to take up

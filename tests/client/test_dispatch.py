@@ -164,7 +164,11 @@ async def test_a_model_that_cannot_take_the_call_is_passed_over() -> None:
     """The other model has no schemas: the call comes back to the one that failed rather than ending there."""
     steps = (plain("500 X", b"{}"), plain("500 X", b"{}"), answer(HELLO))
     models = ["gpt-4o", "anthropic:claude-3-haiku-20240307"]
-    async with Loopback(*steps) as server, client_of(server, models, seed=1) as client:
+    keys = dict.fromkeys(("openai", "anthropic"), "test-key")
+    async with (
+        Loopback(*steps) as server,
+        client_of(server, models, seed=1, base_url=dict.fromkeys(keys, server.url), api_key=keys) as client,
+    ):
         client.dispatcher.make_runner(functools.partial(Runner, chance=lambda: 0.0))
         assert (await client.stream("Hi", echo=None, prefer_model="gpt-4o")).model_internal == "gpt-4o"
         assert len(server.requests) == 3
@@ -320,12 +324,15 @@ async def test_a_wrong_key_is_tried_once_and_not_once_per_model(is_batch: bool) 
 async def test_after_a_wrong_key_the_models_of_another_provider_take_the_call() -> None:
     steps = (WRONG_KEY, answer(HELLO))
     models = ["gpt-4o", "gpt-4o-mini", "openrouter:meta/llama-4"]
-    async with Loopback(*steps) as server, client_of(server) as _:
-        client = client_of(server, models)
+    keys = {"openai": "wrong-key", "openrouter": "right-key"}
+    async with (
+        Loopback(*steps) as server,
+        client_of(server, models, base_url=dict.fromkeys(keys, server.url), api_key=keys) as client,
+    ):
         response = await client.stream("Hi", echo=None, prefer_model="gpt-4o")
         assert response.model_internal == "openrouter:meta/llama-4"
-        assert len(server.requests) == 2
-        await client.close()
+        sent = [headers["authorization"] for _, headers, _ in server.requests]
+        assert sent == ["bearer wrong-key", "bearer right-key"]
 
 
 async def test_a_key_that_may_not_use_one_model_is_used_for_another() -> None:

@@ -171,8 +171,8 @@ async def test_both_are_billed() -> None:
         await race.ring()
         await race.end()
         usage = race.response.usage
-        assert (usage.input_tokens, usage.output_tokens, usage.estimated) == (50 + 3, 2, True)
-        own = race.cost("gpt-4o", Usage(input_tokens=50))
+        assert (usage.input_tokens, usage.output_tokens, usage.estimated) == (20 + 3, 2, True)
+        own = race.cost("gpt-4o", Usage(input_tokens=20))
         other = race.cost("gpt-4o-mini", Usage(input_tokens=3, output_tokens=2))
         assert race.response.cost == pytest.approx(own + other)
 
@@ -202,7 +202,7 @@ async def test_a_loser_that_was_refused_costs_nothing() -> None:
 async def test_a_purse_that_is_too_small_for_two_pays_for_one() -> None:
     go = asyncio.Event()
     async with racing(after(go, answer(HELLO)), SILENT, model="gpt-4o") as race:
-        await race.begin(PROMPT, max_cost=race.cost("gpt-4o", Usage(input_tokens=75)))
+        await race.begin(PROMPT, max_cost=race.cost("gpt-4o", Usage(input_tokens=30)))
         tasks = asyncio.all_tasks()
         assert race.bell.ring() == 1
         await until(lambda: asyncio.all_tasks() - serving() <= tasks)

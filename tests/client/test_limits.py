@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from lm_deluge import LLMClient
-from lm_deluge.client.batch.prompts import run_in_order
-from lm_deluge.client.client import CallOptions
+from lm_deluge.client.batch.answers import AnswerOptions, start_answers
 from lm_deluge.client.scheduling import build_limiter
 from lm_deluge.dispatch.batch.progress import BatchProgress
 from lm_deluge.dispatch.scheduling.limiter import Observation, ReservationRequest
@@ -139,8 +138,8 @@ class Watching:
 async def test_a_batch_says_what_holds_it_back(options: dict[str, Any], words: str) -> None:
     async with Simulator("Yes.") as sim, client_of(sim, **options) as client:
         shown = Watching()
-        make = client.dispatcher.planner(CallOptions()).collected
-        await run_in_order(client.dispatcher.runner(), make, ["Hi"] * 20, most_at_once=20, progress=shown)
+        answers = start_answers(client.dispatcher, ["Hi"] * 20, None, AnswerOptions(call=None, progress=shown))
+        assert len([each async for each in answers]) == 20
     assert words in {tally.limited_by for tally in shown.told}
     assert shown.told[-1].limited_by is None, "nothing waits any more"
 

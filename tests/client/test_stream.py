@@ -428,17 +428,6 @@ async def test_attempts_stand_behind_the_start_of_the_answer_that_is_kept() -> N
         assert stream.stats.attempts == 3
 
 
-async def test_a_hook_of_the_user_that_fails_ends_the_stream() -> None:
-    class Full(io.StringIO):
-        def write(self, text: str) -> int:
-            raise OSError(28, "No space left on device")
-
-    async with Loopback(ENDLESS) as server, client_of(server) as client:
-        with pytest.raises(OSError, match="No space"):
-            await client.stream("hi", echo=Full())
-        await server.settle()
-
-
 async def test_the_socket_is_not_read_ahead_of_a_slow_consumer() -> None:
     """The server counts what it could send: far less than all of it while the consumer sleeps."""
     big = chunk(text("x" * 60_000))

@@ -1,4 +1,7 @@
-"""Mistral: content of several kinds in any order, then calls; the last chunk has the usage and ends the calls."""
+"""Mistral: content of several kinds in any order, then calls, each in a single delta.
+
+The last chunk has the usage and ends the calls.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +35,8 @@ def _calls(draw: st.DrawFn) -> tuple[list[Event], list[Event]]:
     ends: list[Event] = []
     for index in range(draw(st.integers(0, 3))):
         call_id, name = f"call{index}abcd", draw(st.sampled_from(["weather", "search"]))
-        fragments = draw(st.lists(texts, min_size=1, max_size=3) | st.just(['{"city": "Pa', 'ris"}']))
-        text = "".join(fragments)
-        starts += [
-            ToolCallStarted(index, call_id, name),
-            *(ToolCallDelta(index, fragment) for fragment in fragments),
-        ]
+        text = draw(texts | st.just('{"city": "Paris"}'))
+        starts += [ToolCallStarted(index, call_id, name), ToolCallDelta(index, text)]
         ends.append(ToolCallFinished(index, call_id, name, text, *parse_arguments(text)))
     return starts, ends
 

@@ -1,7 +1,9 @@
 """The Responses API: everything in order, reasoning and images each followed by their item."""
 
 import base64
+from collections import Counter
 
+import msgspec
 from hypothesis import strategies as st
 
 from encoders.answers import counts, logprobs, texts
@@ -86,6 +88,7 @@ def pictures(draw: st.DrawFn) -> list[Event]:
     return [MediaDelta("image/webp", data, id="ig_1"), ProviderPart(OWNER, "image_generation_call", item)]
 
 
+WITH_A_FEE = ("web_search_call", "image_generation_call")
 hosted = st.sampled_from(
     [
         ("web_search_call", {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"query": "q"}}),
@@ -118,7 +121,11 @@ def answers(draw: st.DrawFn) -> list[Event]:
         finished = ResponseFinished("tool_calls" if number else "refusal" if has_refusal else "stop", "completed")
     else:
         finished = ResponseFinished(reason, "incomplete")
-    usage_events = [UsageReported(usage) for usage in draw(st.lists(usages, max_size=1))]
+    uses = Counter(each.kind.removesuffix("_call") for each in middle if getattr(each, "kind", "") in WITH_A_FEE)
+    usage_events = [
+        UsageReported(msgspec.structs.replace(usage, tool_uses=dict(uses)))
+        for usage in draw(st.lists(usages, max_size=1))
+    ]
     started = draw(st.builds(ResponseStarted, st.none() | texts, st.none() | texts))
     return [started, *middle, *usage_events, finished]
 

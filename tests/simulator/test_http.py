@@ -45,6 +45,21 @@ REFUSED = {
     "large headers": (POST + b"x: " + b"x" * 3_000 + b"\r\n\r\n", 431, "The headers are larger than 2000 bytes."),
     "a large body": (http(b"x" * 1_001), 413, "The body is larger than 1000 bytes."),
     "a large body in chunks": (CHUNKED + b"3e9\r\n", 413, "The body is larger than 1000 bytes."),
+    "a length of 5,000 digits": (
+        POST + b"content-length: " + b"9" * 1_900 + b"\r\n\r\n",
+        413,
+        "The body is larger than 1000 bytes.",
+    ),
+    "a chunk size of 1,900 digits": (
+        CHUNKED + b"9" * 1_900 + b"\r\n",
+        400,
+        "The size of a chunk is not a hexadecimal number.",
+    ),
+    "a length in other digits": (
+        POST + "content-length: ²".encode("latin-1") + b"\r\n\r\n",
+        400,
+        "The content-length is not a number.",
+    ),
     "slow headers": (POST, 408, "The request did not arrive in time."),
     "a slow body": (POST + b"content-length: 5\r\n\r\nabc", 408, "The request did not arrive in time."),
 }
@@ -62,6 +77,75 @@ async def test_an_answer_survives_an_unread_request_body() -> None:
     async with Simulator(limits=Limits(body_bytes=1_000)) as sim:
         reply = await exchange(sim, http(b"x" * 3_000_000))
     assert (reply.status, reply.end, reply.is_whole) == (413, "fin", True)
+
+
+DIGITS = "9" * 5_000
+NUMBERS = {
+    "openai batches": ("GET", f"/v1/batches?limit={DIGITS}", {}),
+    "anthropic batches": ("GET", f"/v1/messages/batches?limit={DIGITS}", {}),
+    "anthropic models": ("GET", f"/v1/models?limit={DIGITS}", {"anthropic_version": "2023-06-01"}),
+    "gemini models": ("GET", f"/v1beta/models?pageSize={DIGITS}", {}),
+    "gemini models of a page": ("GET", f"/v1beta/models?pageToken={DIGITS}", {}),
+    "gemini batches": ("GET", f"/v1beta/batches?pageSize={DIGITS}", {}),
+    "gemini batches of a page": ("GET", "/v1beta/batches?pageToken=²", {}),
+    "gemini offset": (
+        "POST",
+        "/upload/v1beta/files?upload_id=sim000001",
+        {"x_goog_upload_command": "upload", "x_goog_upload_offset": DIGITS},
+    ),
+    "a negative limit": ("GET", "/v1/batches?limit=-1", {}),
+    "a limit that is a text": ("GET", "/v1/batches?limit=many", {}),
+}
+
+
+@pytest.mark.parametrize(("method", "path", "headers"), NUMBERS.values(), ids=NUMBERS)
+async def test_a_number_that_cannot_be_read_is_refused(method: str, path: str, headers: dict[str, str]) -> None:
+    start = http(method="POST", path="/upload/v1beta/files", x_goog_upload_command="start", connection="close")
+    async with Simulator() as sim:
+        await exchange(sim, start)
+        reply = await exchange(sim, http(method=method, path=path, connection="close", **headers))
+        assert (reply.status, "error" in json.loads(reply.body)) == (400, True)
+        assert (await exchange(sim, http(chat(), connection="close"))).status == 200
+
+
+async def test_a_length_of_5000_digits_is_refused_with_the_usual_limits() -> None:
+    async with Simulator() as sim:
+        reply = await exchange(sim, POST + b"content-length: " + b"9" * 5_000 + b"\r\n\r\n")
+    assert (reply.status, reply.is_whole) == (413, True)
+
+
+async def test_a_length_with_zeros_in_front_is_read() -> None:
+    body = chat(stream=False)
+    async with Simulator("Hi") as sim:
+        data = POST + b"connection: close\r\ncontent-length: " + b"0" * 5_000 + b"%d\r\n\r\n" % len(body) + body
+        assert (await exchange(sim, data)).status == 200
+
+
+@pytest.mark.parametrize("after", [DIGITS, "x", "²"])
+async def test_a_position_that_is_no_number_is_refused(after: str) -> None:
+    body = json.dumps({"model": "m", "input": "Hi", "background": True, "stream": True}).encode()
+    async with Simulator("Hi") as sim:
+        await exchange(sim, http(body, path="/v1/responses", connection="close"))
+        path = f"/v1/responses/resp_sim-000001?stream=true&starting_after={after}"
+        reply = await exchange(sim, http(method="GET", path=path, connection="close"))
+    assert reply.status == 400
+    assert "starting_after" in json.loads(reply.body)["error"]["message"]
+
+
+async def test_an_unexpected_failure_is_answered() -> None:
+    body = json.dumps({"batch": {"inputConfig": "a text"}}).encode()
+    async with Simulator() as sim:
+        reply = await exchange(sim, http(body, path="/v1beta/models/m:batchGenerateContent", connection="close"))
+        assert reply.status == 500
+        assert "the simulator failed: AttributeError" in json.loads(reply.body)["error"]["message"]
+        assert (await exchange(sim, http(chat(), connection="close"))).status == 200
+
+
+async def test_a_header_of_a_fault_may_hold_any_character() -> None:
+    fault = r'extra_headers;headers={"x-note": "\ud83c\udf0a"}'
+    async with Simulator("Hi") as sim:
+        reply = await exchange(sim, http(chat(), x_simulator_fault=fault, connection="close"))
+    assert (reply.status, reply.header("x-note")) == (200, "?")
 
 
 async def test_paths_and_methods(sim: Simulator) -> None:

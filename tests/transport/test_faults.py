@@ -174,7 +174,7 @@ BROKEN: dict[str, tuple[list[Step], type[DelugeError], str | None]] = {
         [HEAD.replace(b"transfer-encoding: chunked", b"connection: close"), text("a"), FIN], e.TruncatedError, "a"
     ),
     "nothing at all": (answer(), e.TruncatedError, None),
-    "only the end mark": (answer(DONE), e.ProtocolError, None),
+    "only the end mark": (answer(DONE), e.TruncatedError, None),
     "no answer": ([FIN], e.StreamInterruptedError, None),
     "not HTTP": ([b"SSH-2.0-OpenSSH_9.2\r\n", FIN], e.ProtocolError, None),
     "huge header [T15]": ([b"HTTP/1.1 200 OK\r\nx: " + b"y" * 70_000 + b"\r\n\r\n", HANG], e.ProtocolError, None),

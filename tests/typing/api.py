@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, assert_type
@@ -185,3 +186,20 @@ def unknown_keywords(client: LLMClient) -> None:
     LLMClient("gpt-4o", max_attempts="3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     client.stream("Hi", tool=[])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     client.process_prompts_sync(["Hi"], progres="none")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+async def forms_of_a_stream(client: LLMClient) -> None:
+    """Take a stream as a coroutine, with sampling parameters as keywords."""
+    task = asyncio.create_task(client.stream("Hello", temperature=0.2, max_new_tokens=5))
+    assert_type(await task, APIResponse)
+    assert_type(await client.stream("Hello").read_to_end(), APIResponse)
+    assert_type(client.stream_sync("Hello", seed=1).result(), APIResponse)
+    assert_type(client.stream_sync("Hello").text, str)
+
+
+async def answers_as_they_complete(client: LLMClient) -> None:
+    """Iterate over answers."""
+    async for number, response in client.answers(["One?"], ids=["a"], journal="j", temperature=0.2):
+        print(number)
+        assert_type(response, APIResponse)
+    LLMClient(["gpt-4o"], api_key={"gemini": "k"}, base_url={"gemini": "http://h"})

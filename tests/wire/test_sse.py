@@ -333,3 +333,15 @@ def test_events_of_a_type_are_read_in_one_go_as_one_by_one(parts: list[bytes], p
         frames = [frame for chunk in chunks for frame in decoder.feed(chunk)]
         assert [(frame.event, frame.text) for frame in frames] == without_ids(expected.events)
         assert decoder.last_event_id == expected.last_event_id
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_a_field_error_is_data_of_an_event_of_this_type(size: int) -> None:
+    """Not in the standard: https://github.com/ggml-org/llama.cpp/issues/16104."""
+    stream = b'data: a\n\nerror: {"code":500}\n\nerror\n\nerror:\n\ndata: b\n\nerror:{\nerror:}\r\n\r\n'
+    assert without_ids(dispatched(cuts.every(stream, size))) == [
+        ("", "a"),
+        ("error", '{"code":500}'),
+        ("", "b"),
+        ("error", "{\n}"),
+    ]

@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable
 from typing import ClassVar, Protocol
 
-from lm_deluge.adapters.errors import classify_in_band
+from lm_deluge.adapters.errors import classify_in_band, is_error_object
 from lm_deluge.errors import APIError, ContentTypeError, DelugeError, ProtocolError, ResponseLimitError, TruncatedError
 from lm_deluge.events import Event
 from lm_deluge.wire.sse import ServerSentEvent, SSEDecoder
 from lm_deluge.wire.tolerant_json import NotJSONError, decode_json
 
-__all__ = ["BodyDecoder", "Framing", "Payload", "in_band_error", "not_json"]
+__all__ = ["BodyDecoder", "Framing", "Payload", "check_end", "in_band_error", "maybe_error_document", "not_json"]
 
 # Byte order mark and whitespace: proxies insert them before the first field (OpenRouter behind a proxy, 2025-07).
 _BLANK = b"\xef\xbb\xbf \t\r\n"
@@ -27,6 +27,7 @@ _ENOUGH_OF_A_FIELD = 5  # bytes: "event" and "retry", the longest field names of
 _ANY_TYPES = ("application/json", "text/plain", "")
 # Limit of a plain document, as a multiple of `max_event_bytes`: a document contains what a stream splits into events.
 _DOCUMENT_FACTOR = 4
+_RECEIVED = "The answer is incomplete; the received part is in .partial."
 
 
 class Framing(Protocol):
@@ -108,7 +109,8 @@ class BodyDecoder:
 
     Args:
         payload: The state machine of the wire API, used for this response only.
-        parse_document: Parses a body that is one JSON document: a plain response or an error.
+        parse_document: Parses a body that is one JSON document, a plain response or an error, and appends its events.
+            If it raises, the events appended before that are kept.
         max_event_bytes: Limit of one frame; a document may have four times as many bytes.
         framing: Factory of the parser for streams.
         array_framing: Factory of the parser for streams that are one JSON array, if the API has such streams.
@@ -117,7 +119,7 @@ class BodyDecoder:
     def __init__(
         self,
         payload: Payload,
-        parse_document: Callable[[bytes], list[Event]],
+        parse_document: Callable[[bytes, list[Event]], None],
         *,
         max_event_bytes: int,
         framing: Callable[[int], Framing] = SSEDecoder,
@@ -135,6 +137,7 @@ class BodyDecoder:
         self._is_known = False
         self._is_suspect = False
         self._is_parsed = False  # the body was a plain document, and is parsed
+        self._has_events = False  # any events were returned before this read
 
     @property
     def is_complete(self) -> bool:
@@ -174,6 +177,7 @@ class BodyDecoder:
         events: list[Event] = []
         if self._is_known and self._document is None:  # nearly all reads
             self._run(data, events)
+            self._has_events = self._has_events or bool(events)
             return events
         if not self._is_known:
             self._head = (self._head + data).lstrip(_BLANK)
@@ -188,6 +192,7 @@ class BodyDecoder:
             self._keep(data)
         else:
             self._run(data, events)
+        self._has_events = self._has_events or bool(events)
         return events
 
     def close(self) -> list[Event]:
@@ -207,6 +212,10 @@ class BodyDecoder:
                     self._close(events)
                 else:
                     self._handle(data, events)
+            except TruncatedError as error:
+                is_empty = not events and not self._has_events
+                error.hint = error.hint or ("Nothing was received." if is_empty else _RECEIVED)
+                self.error = error
             except DelugeError as error:
                 self.error = error
             except RecursionError:
@@ -266,8 +275,7 @@ class BodyDecoder:
 
     def _close(self, events: list[Event]) -> None:
         if self._document is not None:
-            events.extend(self._parse_document(bytes(self._document)))
-            self._is_parsed = True
+            self._parse(bytes(self._document), events)
             return
         tail = self._frames.close()
         if tail is not None:
@@ -275,11 +283,41 @@ class BodyDecoder:
         if self.is_finished:
             return
         if not self.is_complete:
-            raise self.failure or TruncatedError(
-                "the stream ended without its terminal event",
-                hint="The answer is incomplete; the received part is in .partial.",
-            )
+            raise self.failure or TruncatedError("the stream ended without its terminal event")
         self._payload.finish(events)
+
+    def _parse(self, document: bytes, events: list[Event]) -> None:
+        try:
+            self._parse_document(document, events)
+        except ProtocolError:
+            error = maybe_error_document(document)
+            if error is None:
+                raise
+            raise error from None
+        self._is_parsed = True
+
+
+def maybe_error_document(body: bytes) -> APIError | None:
+    """Return the error in a JSON document that is no response of the API, or None if it contains none."""
+    try:
+        is_error = is_error_object(decode_json(body))
+    except NotJSONError:
+        return None
+    return in_band_error(ServerSentEvent(body)) if is_error else None
+
+
+def check_end(*proofs: object, message: str = "the answer ended with neither a finish reason nor usage") -> None:
+    """Check that an end mark is the end of a complete answer: servers also send it after an answer that they broke off.
+
+    Args:
+        proofs: The finish reason, the usage, and anything else that only a complete answer has; empty if missing.
+        message: The message of the error.
+
+    Raises:
+        TruncatedError: All of them are missing.
+    """
+    if not any(proofs):
+        raise TruncatedError(message, billed="maybe")
 
 
 def _too_deep() -> ProtocolError:

@@ -73,7 +73,7 @@ def check_capabilities(call: Call, *, takes_background: bool = False, pairs: Pai
     for message in call.conversation:
         if message.role != "assistant":
             _check_media(call, message.parts)
-    if pairs is not None:
+    if pairs is not None and not call.conversation.is_text:
         _check_pairs(call, pairs)
     if capabilities.prefill is False and _ends_with_prefill(call):
         raise UnsupportedParameterError(

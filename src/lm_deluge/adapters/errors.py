@@ -30,7 +30,7 @@ from lm_deluge.errors import (
 from lm_deluge.wire.retry_after import find_wait, parse_retry_after
 from lm_deluge.wire.tolerant_json import NotJSONError, decode_json
 
-__all__ = ["add_headers", "classify_in_band", "classify_status"]
+__all__ = ["add_headers", "classify_in_band", "classify_status", "is_error_object"]
 
 # Limits in characters keep an HTML page or an echoed prompt out of exceptions and logs.
 _MOST_MESSAGE = 2_000  # room for a validation error that lists many fields
@@ -54,6 +54,7 @@ _BY_STATUS: dict[int, type[APIError]] = {
 # case. The status is the HTTP status of the same error outside a stream.
 _STATUS_OF_CODE: dict[str, int] = {
     "invalid_request_error": 400,
+    "bad_request": 400,
     "tool_use_failed": 400,
     "invalid_argument": 400,
     "failed_precondition": 400,
@@ -76,10 +77,12 @@ _STATUS_OF_CODE: dict[str, int] = {
     "api_key_invalid": 401,
     "invalid_api_key": 401,
     "unauthenticated": 401,
+    "unauthorized": 401,
     "billing_error": 402,
     "insufficient_quota": 402,
     "permission_error": 403,
     "permission_denied": 403,
+    "forbidden": 403,
     "not_found_error": 404,
     "model_not_found": 404,
     "not_found": 404,
@@ -87,6 +90,8 @@ _STATUS_OF_CODE: dict[str, int] = {
     "rate_limit_error": 429,
     "rate_limit_exceeded": 429,
     "resource_exhausted": 429,
+    "too_many_requests": 429,
+    "request_limit_exceeded": 429,  # Databricks
     "requests": 429,
     "tokens": 429,
     "throttling": 429,
@@ -95,7 +100,9 @@ _STATUS_OF_CODE: dict[str, int] = {
     "internal_server_error": 500,
     "internal_error": 500,
     "internal": 500,
+    "bad_gateway": 502,
     "timeout": 504,
+    "gateway_timeout": 504,
     "vector_store_timeout": 504,
     "timeout_error": 504,
     "unavailable": 503,
@@ -106,14 +113,42 @@ _STATUS_OF_CODE: dict[str, int] = {
     "insufficient_system_resource": 503,
 }
 
-_QUOTA_CODES = {
-    "insufficient_quota",
-    "billing_hard_limit_reached",
-    "billing_not_active",
-    "billing_error",
-    "insufficient_balance",
-    "credit_balance_too_low",
+# Codes and types of an account without credit: `insufficient_quota` (OpenAI), `insufficient_balance_error`
+# (ModelScope), `insufficient_user_quota` (New API), `exceeded_current_quota_error` (Moonshot), `Arrearage` (Alibaba),
+# `AccountOverdueError` (Volcengine). They come with the statuses below. Google's `RESOURCE_EXHAUSTED` is a rate limit.
+_QUOTA_CODE = re.compile(
+    r"insufficient_?(\w*_)?(quota|balance|funds?|credits?)|billing_(hard_limit_reached|not_active|error)"
+    r"|credit_(balance_too_low|limit)|exceeded_current_quota|arrearage|accountoverdue"
+)
+_QUOTA_STATUSES = (400, 402, 403, 429)  # Alibaba 400, New API 403, OpenAI 429
+_QUOTA_MESSAGE = re.compile(r"insufficient (account )?(balance|credits?|funds)|余额不足|欠费", re.IGNORECASE)
+
+# Numbers in MiniMax's `base_resp`, which comes with status 200: the HTTP status of such an error, and a code above.
+# https://platform.minimax.io/docs/api-reference/errorcode (2026-11); 1013 and 1033 are from its older pages.
+_BASE_RESP: dict[int, tuple[int, str]] = {
+    1000: (500, "server_error"),
+    1001: (504, "timeout"),
+    1002: (429, "rate_limit_exceeded"),
+    1004: (401, "invalid_api_key"),
+    1008: (402, "insufficient_balance"),
+    1013: (500, "server_error"),
+    1024: (500, "server_error"),
+    1026: (400, "content_filter"),  # the prompt
+    1027: (400, "content_filter"),  # the answer
+    1033: (500, "server_error"),
+    1039: (429, "rate_limit_exceeded"),  # tokens per minute
+    1041: (429, "rate_limit_exceeded"),  # connections
+    1042: (400, "invalid_request_error"),
+    2013: (400, "invalid_request_error"),
+    2045: (429, "rate_limit_exceeded"),  # the rate grows too fast
+    2049: (401, "invalid_api_key"),
+    2056: (429, "insufficient_quota"),  # the plan's limit for five hours
+    2061: (403, "permission_denied"),  # the plan does not include the model
 }
+_WORD = "deluge_word"  # key for a code of our tables beside the provider's own number
+_WORD_FIELDS = ("code", "error_code", "type", "status", _WORD)
+_MESSAGE_FIELDS = ("message", "detail", "msg", "error_msg", "error_message", "status_msg")
+_FINE = ("", "0", "200", "ok", "success", "completed")  # values of `code` and `status` that report no failure
 _KEY_CODES = {"api_key_invalid"}  # Google sends this code with status 400
 _CONTEXT_CODES = {"context_length_exceeded", "model_context_window_exceeded", "string_above_max_length"}
 _FILTER_CODES = {
@@ -170,15 +205,15 @@ def classify_in_band(payload: Any, *, status: int | None = None) -> APIError:
     """
     fields = _error_fields(payload)
     message = _redacted(fields.get("message"))
-    words = [str(fields[name]).lower() for name in ("code", "type", "status") if fields.get(name) is not None]
+    words = [_word(fields[name]) for name in _WORD_FIELDS if fields.get(name) is not None]
     words += read_reasons(fields.get("details"), message)
     if status is None:
         status = _inferred_status(fields, words)
-    kind = _kind(status, set(words), message)
+    kind = _kind(status, words, message)
     error = kind(
         message or f"the provider answered with status {status}",
         status_code=status,
-        code=_redacted(fields.get("code"), _MOST_WORD) or None,
+        code=_redacted(fields.get("code", fields.get("error_code")), _MOST_WORD) or None,
         type=_redacted(fields.get("type"), _MOST_WORD) or None,
         hint=_HINTS.get(kind),
         body=_redacted(_text_of(payload), _MOST_BODY),
@@ -188,16 +223,44 @@ def classify_in_band(payload: Any, *, status: int | None = None) -> APIError:
     return error
 
 
-def _kind(status: int, words: set[str], message: str) -> type[APIError]:
-    if status in (402, 429) and (words & _QUOTA_CODES or status == 402):  # noqa: PLR2004
+def is_error_object(value: Any) -> bool:
+    """Whether a JSON value that is no answer is an error, in one of the structures in which hosts send it.
+
+    Args:
+        value: Decoded JSON: a frame, or a document. Status 200 of its response proves nothing.
+    """
+    if isinstance(value, list):  # Google
+        return bool(value) and isinstance(value[0], dict) and is_error_object(value[0])
+    if not isinstance(value, dict):
+        return False
+    if value.get("error") or "error" in (value.get("object"), value.get("type")) or value.get("success") is False:
+        return True
+    if _base_resp(value) is not None:
+        return True
+    has_message = any(isinstance(value.get(name), str) and value[name] for name in _MESSAGE_FIELDS)
+    return has_message and any(_is_failure(value.get(name)) for name in ("code", "error_code", "status_code", "status"))
+
+
+def _is_failure(code: Any) -> bool:
+    return isinstance(code, int | str) and not isinstance(code, bool) and str(code).lower() not in _FINE
+
+
+def _kind(status: int, words: list[str], message: str) -> type[APIError]:
+    if _is_quota(status, words, message):
         return QuotaExceededError
     if status in _BY_STATUS:
         return _BY_STATUS[status]
     if status >= 500:  # noqa: PLR2004
         return ServerError
-    if words & _KEY_CODES:
+    if _KEY_CODES.intersection(words):
         return AuthenticationError
-    return _kind_of_request(status, words, message)
+    return _kind_of_request(status, set(words), message)
+
+
+def _is_quota(status: int, words: Iterable[str], message: str) -> bool:
+    if status == 402 or (status in _QUOTA_STATUSES and any(map(_QUOTA_CODE.search, words))):  # noqa: PLR2004
+        return True
+    return status == 429 and _QUOTA_MESSAGE.search(message) is not None  # noqa: PLR2004
 
 
 def _kind_of_request(status: int, words: set[str], message: str) -> type[APIError]:
@@ -214,7 +277,13 @@ def _inferred_status(fields: Mapping[str, Any], words: Iterable[str]) -> int:
         number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{3}", value) else value
         if isinstance(number, int) and 400 <= number < 600:  # noqa: PLR2004
             return number
-    return next((_STATUS_OF_CODE[word] for word in words if word in _STATUS_OF_CODE), 500)
+    known = (_STATUS_OF_CODE.get(word) or (402 if _QUOTA_CODE.search(word) else None) for word in words)
+    return next((status for status in known if status is not None), 500)
+
+
+def _word(value: Any) -> str:
+    """Return a code or type in the form of the tables above."""
+    return str(value).lower().replace(" ", "_").replace("-", "_")
 
 
 def _parsed(body: bytes) -> Any:
@@ -232,13 +301,31 @@ def _error_fields(payload: Any) -> dict[str, Any]:
         return {"message": _title(payload)}
     if not isinstance(payload, dict):
         return {}
-    inner = payload.get("error", payload)
+    inner = payload.get("error") or _base_resp(payload) or _first(payload.get("errors")) or payload
     if isinstance(inner, str):
         return {**payload, "message": payload.get("message") or inner}
     if not isinstance(inner, dict):
-        return {"message": payload.get("message")}
-    message = inner.get("message") or inner.get("detail") or inner.get("msg")
+        inner = payload
+    message = next((inner[name] for name in _MESSAGE_FIELDS if inner.get(name)), None)
     return {**inner, "message": message}
+
+
+def _first(items: Any) -> Any:
+    return items[0] if isinstance(items, list) and items else None  # Cloudflare sends a list
+
+
+def _base_resp(payload: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the error in MiniMax's `base_resp`; None if there is none, or its number is that of a success."""
+    found = payload.get("base_resp")
+    if not isinstance(found, dict):
+        return None
+    number = found.get("status_code")
+    if isinstance(number, str) and re.fullmatch("[0-9]{1,9}", number):
+        number = int(number)
+    if not isinstance(number, int) or isinstance(number, bool) or number == 0:
+        return None
+    status, word = _BASE_RESP.get(number, (500, "server_error"))
+    return {"code": number, "status_code": status, _WORD: word, "message": found.get("status_msg")}
 
 
 def _title(page: str) -> str:

@@ -1,7 +1,8 @@
 """Assemble tool calls from the fragments of a stream.
 
 In OpenAI's documentation each fragment has an index, and the first fragment of an index has the id and the name. Other
-hosts omit the index or always send 0; omit the id or repeat it; and repeat the name in each fragment or split it.
+hosts omit the index or always send 0; omit the id, repeat it or send a new one each time; and repeat the name in each
+fragment or split it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def parse_arguments(text: str) -> tuple[Any, str | None]:
 class _OpenCall:
     """A call that may get more fragments. `key` is the index on the wire, `index` the position in our events."""
 
-    __slots__ = ("custom", "id", "index", "is_started", "key", "name", "pieces")
+    __slots__ = ("custom", "id", "index", "is_named_again", "is_started", "key", "name", "opaque", "pieces")
 
     def __init__(self, key: int | None, call_id: str, *, custom: bool) -> None:
         self.index = -1  # assigned with ToolCallStarted
@@ -37,10 +38,27 @@ class _OpenCall:
         self.custom = custom
         self.pieces: list[str] = []
         self.is_started = False
+        self.is_named_again = False  # its name came again without arguments, after complete arguments
+        self.opaque: list[Event] = []  # to be emitted after ToolCallStarted
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the arguments are complete, so that more of them cannot belong to this call."""
+        # Arguments are objects, so checking the last character first avoids parsing them at each repeated name.
+        text = next((piece for piece in reversed(self.pieces) if piece.strip()), "")
+        return text.rstrip().endswith("}") and parse_arguments("".join(self.pieces))[1] is None
+
+    def is_repeated(self, call_id: str, arguments: str) -> bool:
+        """Whether a fragment with this id repeats the whole call, as the last chunk of some hosts does."""
+        return bool(call_id) and self.is_whole and arguments == "".join(self.pieces)
 
 
 class ToolCallAssembler:
-    """Assigns fragments to calls: by index, then by a change of id, then by a new name after complete arguments."""
+    """Assigns fragments to calls: by index, then by a change of id, then by the name before more arguments.
+
+    A fragment with the name (and the id) of the open call continues it, unless its arguments are complete and the
+    fragment has arguments of its own: then it starts another call.
+    """
 
     def __init__(self) -> None:
         self._calls: list[_OpenCall] = []
@@ -62,6 +80,7 @@ class ToolCallAssembler:
         name: str,
         arguments: str,
         custom: bool = False,
+        opaque: Event | None = None,
     ) -> None:
         """Add a fragment and append its events.
 
@@ -72,10 +91,14 @@ class ToolCallAssembler:
             name: Name of the tool or a piece of the name, or empty.
             arguments: The next piece of the arguments, or empty.
             custom: Whether the call has free text in place of JSON arguments.
+            opaque: The provider's data that belongs to the call, or None. It is emitted after `ToolCallStarted`.
         """
-        call = self._find(key, call_id, name)
+        before = self._last.get(key)
+        call = self._find(key, call_id, name, arguments)
         if call is None:
             call = _OpenCall(key, call_id, custom=custom)
+            if not name and before is not None and before.is_named_again:
+                call.name = before.name
             self._calls.append(call)
             self._waiting.append(call)
         self._last[key] = call
@@ -83,7 +106,9 @@ class ToolCallAssembler:
         call.id = call.id or call_id
         if name and name != call.name and not call.is_started:
             call.name += name
-        if arguments:
+        if opaque is not None:
+            (events if call.is_started else call.opaque).append(opaque)
+        if arguments and not call.is_repeated(call_id, arguments):
             if not call.is_started:
                 self._start_up_to(call, events)
             call.pieces.append(arguments)
@@ -99,7 +124,8 @@ class ToolCallAssembler:
             arguments, error = (None, None) if call.custom else parse_arguments(text)
             events.append(ToolCallFinished(call.index, call.id, call.name, text, arguments, error, call.custom))
 
-    def _find(self, key: int | None, call_id: str, name: str) -> _OpenCall | None:
+    def _find(self, key: int | None, call_id: str, name: str, arguments: str) -> _OpenCall | None:
+        """Return the call that the fragment continues, None if it starts a call."""
         call = self._last.get(key)
         if call is None and key is None and call_id:
             call = next((each for each in self._calls if each.id == call_id), None)
@@ -107,11 +133,25 @@ class ToolCallAssembler:
             return None
         if call_id and call.id and call_id != call.id:
             # Another id means another call, even with the same index: an earlier call or a new one.
-            same = (each for each in self._calls if each.id == call_id and key in (None, each.key))
-            return next(same, None)
-        if name and not call_id and call.pieces and (name != call.name or self._is_whole(call)):
-            return None
-        return call
+            same = next((each for each in self._calls if each.id == call_id and key in (None, each.key)), None)
+            if same is not None or name or key is None or not call.pieces or call.is_whole:
+                return same
+            return call  # a host with a new id in each fragment
+        return None if self._is_next(call, call_id, name, arguments) else call
+
+    @staticmethod
+    def _is_next(call: _OpenCall, call_id: str, name: str, arguments: str) -> bool:
+        """Whether a fragment with the index of a call, and with its id or none, starts another call."""
+        if not call.pieces or not (name or call.is_named_again):
+            return False
+        if name and name != call.name:
+            return not call_id
+        if not call.is_whole:
+            return False
+        if not arguments.strip():
+            call.is_named_again = True
+            return False
+        return arguments.lstrip().startswith("{") and not call.is_repeated(call_id, arguments)
 
     def _start_up_to(self, call: _OpenCall, events: list[Event]) -> None:
         """Emit `ToolCallStarted` for the waiting calls up to this one; earlier calls without a name keep waiting."""
@@ -120,11 +160,6 @@ class ToolCallAssembler:
                 self._start(each, events)
         self._waiting = [each for each in self._waiting if not each.is_started]
 
-    @staticmethod
-    def _is_whole(call: _OpenCall) -> bool:
-        # Arguments are objects, so checking the last character first avoids parsing them at each repeated name.
-        return call.pieces[-1].rstrip().endswith("}") and parse_arguments("".join(call.pieces))[1] is None
-
     def _start(self, call: _OpenCall, events: list[Event]) -> None:
         """Emit `ToolCallStarted`; after that the name of the call cannot change."""
         call.is_started = True
@@ -132,6 +167,7 @@ class ToolCallAssembler:
         self._started += 1
         call.id = call.id or f"call_{call.index}"
         events.append(ToolCallStarted(call.index, call.id, call.name, call.custom))
+        events += call.opaque
 
 
 class KeyedCalls:

@@ -264,8 +264,14 @@ def find_proxy(url: str, explicit: Secret | None) -> Secret | None:
     """
     found = explicit
     if found is None:
+        parts = urlsplit(url)
+        try:
+            port = parts.port or proxies.PORTS.get(parts.scheme, 0)
+        except ValueError:
+            port = 0
         names = [spelled for name in proxies.VARIABLES for spelled in (name, name.upper())]
-        found = proxies.proxy_of(*proxies.address_of(url), tuple(map(os.environ.get, [*names, "REQUEST_METHOD"])))
+        state = tuple(map(os.environ.get, [*names, "REQUEST_METHOD"]))
+        found = proxies.proxy_of(parts.scheme, parts.hostname or "", port, state)
     if found is not None and not proxies.is_http_url(found.reveal()):
         raise ConfigurationError("the proxy is not an HTTP proxy", hint="Write it as http://host:port.")
     return found

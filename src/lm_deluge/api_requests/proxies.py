@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 
 from lm_deluge.config import Secret
 
-__all__ = ["VARIABLES", "address_of", "is_http_url", "proxy_of"]
+__all__ = ["PORTS", "VARIABLES", "is_http_url", "proxy_of"]
 
-_PORTS = {"http": 80, "https": 443}
+PORTS = {"http": 80, "https": 443}
+"""The port of a URL without one, by scheme."""
 VARIABLES = ("all_proxy", "no_proxy", "http_proxy", "https_proxy")
 """The environment variables, in upper or lower case, that the proxy depends on."""
 
@@ -19,19 +20,9 @@ def is_http_url(url: str) -> bool:
     """Whether a proxy of this URL can be used."""
     try:
         parts = urlsplit(url)
-        return parts.scheme in _PORTS and bool(parts.hostname) and parts.port != 0
+        return parts.scheme in PORTS and bool(parts.hostname) and parts.port != 0
     except ValueError:  # of the port
         return False
-
-
-def address_of(url: str) -> tuple[str, str, int]:
-    """Return scheme, host and port of a URL; the port is 0 if it is invalid."""
-    parts = urlsplit(url)
-    try:
-        port = parts.port or _PORTS.get(parts.scheme, 0)
-    except ValueError:
-        port = 0
-    return parts.scheme, parts.hostname or "", port
 
 
 @lru_cache(maxsize=256)

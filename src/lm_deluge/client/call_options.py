@@ -8,7 +8,15 @@ from typing import Any, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
-from lm_deluge.config import Priority, PromptCache, SamplingParams, check_choice, check_range, unknown_option
+from lm_deluge.config import (
+    SAMPLING_NAMES,
+    Priority,
+    PromptCache,
+    SamplingParams,
+    check_choice,
+    check_range,
+    unknown_option,
+)
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.prompt.tool import ProviderTool, Tool
 
@@ -29,6 +37,8 @@ class CallOptions(NamedTuple):
         max_cost: US dollars that the call may cost.
         priority: Whether a user waits for the call; None: as the method has it, `interactive` for single streams.
         extra_body: Merged into the request's JSON, over the client's own.
+        sampling: Single sampling parameters by name. They replace those of `sampling_params` and of the client, also
+            where they are None or False.
     """
 
     tools: Tools | None = None
@@ -39,6 +49,7 @@ class CallOptions(NamedTuple):
     max_cost: float | None = None
     priority: Priority | None = None
     extra_body: Mapping[str, Any] = {}
+    sampling: Mapping[str, Any] = {}
 
     @classmethod
     def from_keywords(cls, keywords: Mapping[str, Any], *, also: Collection[str] = ()) -> CallOptions:
@@ -49,14 +60,30 @@ class CallOptions(NamedTuple):
             also: Further keywords of the method, for the message about an unknown one.
 
         Raises:
-            ConfigurationError: A keyword is unknown (the message names the nearest known one), or `max_cost` is
-                out of range.
+            ConfigurationError: A keyword is unknown (the message names the nearest known one), or a value is out of
+                range.
         """
-        public = [name for name in cls._fields if name != "extra_body"]
-        for name in keywords:
-            if name not in public:
-                raise unknown_option(name, {*public, *also})
-        return cls(**keywords).checked()
+        own = {name: value for name, value in keywords.items() if name in _PUBLIC}
+        others = {name: value for name, value in keywords.items() if name not in _PUBLIC}
+        return cls(**own).with_sampling(others, also=also).checked()
+
+    def with_sampling(self, sampling: Mapping[str, Any], *, also: Collection[str] = ()) -> CallOptions:
+        """Return the options with single sampling parameters.
+
+        Args:
+            sampling: The parameters by name, as the caller gave them.
+            also: Further keywords of the method, for the message about an unknown one.
+
+        Raises:
+            ConfigurationError: A name is no parameter (the message names the nearest one), or a value is out of range.
+        """
+        if not sampling:
+            return self
+        for name in sampling:
+            if name not in SAMPLING_NAMES:
+                raise unknown_option(name, {*_PUBLIC, *SAMPLING_NAMES, *also})
+        params = SamplingParams(**sampling)
+        return self._replace(sampling={name: getattr(params, name) for name in sampling})
 
     def checked(self) -> CallOptions:
         """Return the options.
@@ -69,6 +96,7 @@ class CallOptions(NamedTuple):
         return self
 
 
+_PUBLIC = [name for name in CallOptions._fields if name not in ("extra_body", "sampling")]
 NO_OPTIONS = CallOptions()
 """A call that leaves all options to its client."""
 

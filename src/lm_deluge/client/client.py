@@ -5,19 +5,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any, Unpack
 
 from lm_deluge.adapters.batch_api import BatchState
+from lm_deluge.api_requests.accounts import url_of_unknown_models
+from lm_deluge.client.batch.answers import AnswerId, AnswerOptions, start_answers
+from lm_deluge.client.batch.fed_iterator import FedIterator
 from lm_deluge.client.batch.progress_display import make_progress
-from lm_deluge.client.batch.prompts import EventMerger, run_in_order, run_one
+from lm_deluge.client.batch.prompts import EventMerger, run_one
 from lm_deluge.client.batch.provider_prompts import start_provider_batch
 from lm_deluge.client.call_options import NO_OPTIONS, CallOptions, Tools
 from lm_deluge.client.dispatcher import Dispatcher
 from lm_deluge.client.end_warnings import warn_of_ends
-from lm_deluge.client.keywords import BatchKeywords, CallKeywords, ClientKeywords, ProviderBatchKeywords
+from lm_deluge.client.keywords import (
+    AnswerKeywords,
+    BatchKeywords,
+    CallKeywords,
+    ClientKeywords,
+    ProviderBatchKeywords,
+    SamplingKeywords,
+)
 from lm_deluge.client.stream import Echo, Stream
 from lm_deluge.client.sync import SyncStream, run_blocking
-from lm_deluge.config import ClientOptions, Priority, PromptCache, SamplingParams
+from lm_deluge.config import SAMPLING_NAMES, ClientOptions, Priority, PromptCache, SamplingParams
 from lm_deluge.dispatch.attempts.call_stream import StreamCall
 from lm_deluge.dispatch.cache.call import CachedCall
 from lm_deluge.errors import ConfigurationError
@@ -29,6 +40,8 @@ from lm_deluge.response import APIResponse
 __all__ = ["LLMClient"]
 
 _BATCH_KEYWORDS = ("progress", "ask_duplicates_once")
+_ANSWER_KEYWORDS = (*_BATCH_KEYWORDS, "ids", "journal", "retry_failed")
+_STREAM_KEYWORDS = ("echo",)
 
 
 class LLMClient:
@@ -63,7 +76,7 @@ class LLMClient:
         names = [model] if isinstance(model, str) else list(model)
         if not names:
             raise ConfigurationError("the client needs a model", hint='Write LLMClient("gpt-6-sol"), for example.')
-        url, fallback = self.options.base_url, self.options.fallback
+        url, fallback = url_of_unknown_models(self.options.base_url), self.options.fallback
         self.models: tuple[ModelRow, ...] = tuple(find_served_model(name, url) for name in names)
         others = [fallback] if isinstance(fallback, str) else fallback
         backups = tuple(find_served_model(name, url) for name in others)
@@ -87,6 +100,7 @@ class LLMClient:
         max_cost: float | None = None,
         priority: Priority = "interactive",
         echo: Echo = "stdout",
+        **sampling: Unpack[SamplingKeywords],
     ) -> Stream:
         """Return a stream of the answer. Nothing is sent until it is used.
 
@@ -102,6 +116,8 @@ class LLMClient:
             priority: `"interactive"`: before the waiting calls of batches; `"batch"`: in the order of arrival. Batches
                 keep what is left, and at least a fifth.
             echo: Where an awaited stream prints: `"stdout"`, any text file, or None.
+            sampling: Fields of `SamplingParams` (temperature, max_new_tokens, ...), which replace those of
+                `sampling_params` and of the client.
 
         Returns:
             A `Stream`, to be used once: `await` it, iterate over it, or enter it with `async with`.
@@ -115,6 +131,7 @@ class LLMClient:
         """
         own = None if priority == "interactive" else priority
         options = CallOptions(tools, sampling_params, output, cache, prefer_model, max_cost, own)
+        options = options.with_sampling(sampling, also=_STREAM_KEYWORDS) if sampling else options
         return Stream(self._call(prompt, options), echo)
 
     def stream_sync(
@@ -128,6 +145,7 @@ class LLMClient:
         prefer_model: str | None = None,
         max_cost: float | None = None,
         priority: Priority = "interactive",
+        **sampling: Unpack[SamplingKeywords],
     ) -> SyncStream:
         """Return a stream for code without asyncio; it also works in a notebook whose event loop runs.
 
@@ -142,6 +160,8 @@ class LLMClient:
             max_cost: US dollars after which the stream is stopped with a `BudgetError`.
             priority: `"interactive"`: before the waiting calls of batches; `"batch"`: in the order of arrival. Batches
                 keep what is left, and at least a fifth.
+            sampling: Fields of `SamplingParams` (temperature, max_new_tokens, ...), which replace those of
+                `sampling_params` and of the client.
 
         Returns:
             A `SyncStream`, to be used once.
@@ -155,7 +175,59 @@ class LLMClient:
         """
         own = None if priority == "interactive" else priority
         options = CallOptions(tools, sampling_params, output, cache, prefer_model, max_cost, own)
+        options = options.with_sampling(sampling) if sampling else options
         return SyncStream(Stream(self._call(prompt, options), None))
+
+    def answers(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        ids: Iterable[AnswerId] | None = None,
+        journal: str | PathLike[str] | None = None,
+        output: Any = None,
+        tools: Tools | None = None,
+        retry_failed: bool = False,
+        **options: Unpack[AnswerKeywords],
+    ) -> FedIterator[tuple[AnswerId, APIResponse]]:
+        """Answer many prompts, and return an iterator over the answers in the order in which they complete.
+
+        Args:
+            prompts: Text or conversations. An iterator is read as its prompts are needed.
+            ids: An id for each prompt, each different as text; None: the indexes of the prompts.
+            journal: File that records each answer before it is yielded. Called again with the same file, the iterator
+                yields the recorded answers and sends only the rest, also after `kill -9`.
+            output: JSON schema, or Pydantic model, of the answers.
+            tools: The tools that the model may call.
+            retry_failed: Whether prompts that failed for good in an earlier run are sent again.
+            options: As in `process_prompts_async`.
+
+        Returns:
+            An asynchronous iterator of `(id, response)`, to be used once. A prompt that fails raises nothing: its
+            response has `error` set. Leaving the loop ends the requests in flight; the journal keeps what was answered.
+
+        Raises:
+            ConfigurationError: An option is unknown or out of range, or the ids do not fit the prompts.
+            JournalError: While iterating: the journal cannot be read or written, or is of a batch with other options.
+
+        Example:
+            >>> async for number, response in client.answers(prompts, journal="answers.journal"):
+            ...     print(number, response.completion)
+        """
+        keywords: dict[str, Any] = {"tools": tools, "output": output, **options}
+        own = {name: keywords.pop(name) for name in _BATCH_KEYWORDS if name in keywords}
+        is_plain = all(value is None and name not in SAMPLING_NAMES for name, value in keywords.items())
+        return start_answers(
+            self.dispatcher,
+            prompts,
+            ids,
+            AnswerOptions(
+                call=None if is_plain else CallOptions.from_keywords(keywords, also=_ANSWER_KEYWORDS),
+                progress=make_progress(own.get("progress") or self.options.progress),
+                dedupe=own.get("ask_duplicates_once", False),
+                journal=None if journal is None else Path(journal).absolute(),
+                retry_failed=retry_failed,
+            ),
+        )
 
     async def process_prompts_async(
         self, prompts: Iterable[Prompt], **options: Unpack[BatchKeywords]
@@ -166,7 +238,7 @@ class LLMClient:
             prompts: Text or conversations. An iterator is read as its prompts are needed.
             options: As in `stream`, for all prompts; `max_cost` applies to each of them. `progress`: how the batch is
                 shown, in place of the client's. `ask_duplicates_once`: equal prompts are asked once, and the other
-                responses have the same answer without usage and cost.
+                responses have the same answer without usage and cost. `journal`, `retry_failed`: as in `answers`.
 
         Returns:
             One response for each prompt, in order. A prompt that fails raises nothing: its response has `error` set,
@@ -179,17 +251,9 @@ class LLMClient:
             >>> responses = await client.process_prompts_async(["One?", "Two?"])
             >>> [response.completion for response in responses]
         """
-        keywords: dict[str, Any] = dict(options)
-        own = {name: keywords.pop(name) for name in _BATCH_KEYWORDS if name in keywords}
-        call = CallOptions.from_keywords(keywords, also=_BATCH_KEYWORDS) if keywords else None
-        return await run_in_order(
-            self.dispatcher.runner(),
-            self.dispatcher.planner(call).collected,
-            prompts,
-            most_at_once=self.options.max_concurrent_requests,
-            progress=make_progress(own.get("progress") or self.options.progress),
-            dedupe=own.get("ask_duplicates_once", False),
-        )
+        async with self.answers(prompts, **options) as answers:
+            found = {index: response async for index, response in answers}
+        return [found[index] for index in range(len(found))]
 
     def process_prompts_sync(self, prompts: Iterable[Prompt], **options: Unpack[BatchKeywords]) -> list[APIResponse]:
         """Answer many prompts from code without asyncio; also works in a notebook whose event loop runs.
@@ -208,7 +272,7 @@ class LLMClient:
             >>> responses = client.process_prompts_sync(["One?", "Two?"])
             >>> [response.completion for response in responses]
         """
-        return run_blocking(self.process_prompts_async(prompts, **options))
+        return run_blocking(lambda: self.process_prompts_async(prompts, **options))
 
     def stream_many(self, prompts: Iterable[Prompt], **options: Unpack[CallKeywords]) -> EventMerger:
         """Return the live streams of many prompts as one stream of `(index, event)`, in order of arrival.
@@ -399,7 +463,7 @@ class LLMClient:
             >>> client.close_sync()
         """
         if self.dispatcher.transport is not None:  # without one there is no connection, and no thread to start for it
-            run_blocking(self.close())
+            run_blocking(self.close)
 
     async def __aenter__(self) -> LLMClient:
         return self

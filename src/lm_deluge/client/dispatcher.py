@@ -14,18 +14,19 @@ import msgspec
 from lm_deluge.adapters.adapter import Adapter, Call
 from lm_deluge.adapters.capabilities import with_dropped_parts
 from lm_deluge.adapters.catalog import find_adapter
+from lm_deluge.api_requests.accounts import Accounts
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.credentials import Access, find_access
 from lm_deluge.api_requests.request import build_blank_call
 from lm_deluge.client.call_options import NO_OPTIONS, CallOptions, merge_params
 from lm_deluge.client.scheduling import build_limiter, build_runner
-from lm_deluge.config import ClientOptions, LocalCache, Priority, SamplingParams, Timeouts
+from lm_deluge.config import ClientOptions, LocalCache, Priority, Timeouts
 from lm_deluge.dispatch.budget import Budget
 from lm_deluge.dispatch.cache.sqlite import SQLiteCache, open_cache
 from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.scheduling.runner import LimiterLock, Runner
 from lm_deluge.errors import ConfigurationError, ContextLengthError
-from lm_deluge.models.registry import SIMULATOR
+from lm_deluge.models.registry import SIMULATOR, find_provider
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.prompt.conversation import Conversation, Prompt, to_conversation
 from lm_deluge.transport.base import Transport
@@ -47,7 +48,7 @@ class Dispatcher:
         options: The client's options.
 
     Raises:
-        ConfigurationError: `model_limits` names a model that is in neither.
+        ConfigurationError: `model_limits` names a model that is in neither, or one key or URL is for several providers.
     """
 
     def __init__(self, models: tuple[ModelRow, ...], fallback: tuple[ModelRow, ...], options: ClientOptions) -> None:
@@ -56,6 +57,12 @@ class Dispatcher:
         self.options = options
         self.rows = {row.id: row for row in (*fallback, *models)}
         options.check_models(self.rows)
+        self.accounts = Accounts(
+            (*models, *fallback),
+            api_key=options.api_key,
+            base_url=options.base_url,
+            extra_headers=options.extra_headers,
+        )
         self.budget = None if options.max_cost is None else Budget(options.max_cost, "the client")
         self._runners: WeakKeyDictionary[asyncio.AbstractEventLoop, Runner] = WeakKeyDictionary()
         self.transport: Transport | None = None
@@ -125,7 +132,10 @@ class Dispatcher:
         Raises:
             ContextLengthError: None of the windows is large enough.
         """
-        tokens = estimate_tokens(conversation.text_length())
+        length = conversation.text_length()
+        if length <= _MOST_OVERESTIMATE * self._smallest_window:  # a token has at least one character
+            return None
+        tokens = estimate_tokens(length)
         if tokens <= _MOST_OVERESTIMATE * self._smallest_window:
             return None
         rows = self.all_models if self.options.fallback_on_context else self.models
@@ -169,6 +179,7 @@ class _Template(NamedTuple):
 
     adapter: Adapter
     call: Call  # without a conversation
+    api_key: str | None
     timeouts: Timeouts
 
 
@@ -186,7 +197,8 @@ class CallPlanner:
         self._options = options
         params = dispatcher.options.sampling_params
         own = options.sampling_params
-        self._params = params if own is None else merge_params(params, own)
+        params = params if own is None else merge_params(params, own)
+        self._params = msgspec.structs.replace(params, **options.sampling) if options.sampling else params
         self._templates = templates
         self._access: dict[str, Access] = {}
 
@@ -259,7 +271,14 @@ class CallPlanner:
                 self._templates[model] = template
         access = self._access.get(model)
         if access is None:
-            access = self._access[model] = self._find_access(template.call)
+            found = find_access(
+                template.call.provider,
+                template.call.model,
+                base_url=template.call.base_url,
+                api_key=template.api_key,
+                proxy=self._dispatcher.options.proxy,
+            )
+            access = self._access[model] = found
         call = msgspec.structs.replace(template.call, conversation=conversation, base_url=access.base_url)
         call = with_dropped_parts(call, template.adapter)
         return CallPlan(
@@ -275,10 +294,7 @@ class CallPlanner:
 
     def plan_rest(self, model: str, conversation: Conversation, max_new_tokens: int | None) -> CallPlan:
         """Return the plan of a request for the rest of an answer, with a limit of its own for new tokens."""
-        params = msgspec.structs.replace(
-            self._options.sampling_params or SamplingParams(), max_new_tokens=max_new_tokens
-        )
-        options = self._options._replace(sampling_params=params)
+        options = self._options._replace(sampling={**self._options.sampling, "max_new_tokens": max_new_tokens})
         return CallPlanner(self._dispatcher, options, {}).plan(model, conversation)
 
     def _template_for(self, model: str) -> _Template:
@@ -286,14 +302,14 @@ class CallPlanner:
         if row.price is None and not (options.max_cost is None and client.max_cost is None):
             raise ConfigurationError(
                 f"{row.id} has no price, so max_cost cannot be enforced",
-                hint="Give it a row with a price: register_model().",
+                hint="Give the model a row with a price: register_model(row, replace=True).",
             )
         call = build_blank_call(
             row,
             params=self._params,
             tools=options.tools,
             output=options.output,
-            base_url=client.base_url,
+            base_url=self._dispatcher.accounts.url_of(find_provider(row.provider)),
             cache=options.cache,
             background=client.background,
             extra_headers=client.extra_headers,
@@ -303,10 +319,6 @@ class CallPlanner:
         return _Template(
             adapter=find_adapter(call.provider.adapter),
             call=call,
+            api_key=self._dispatcher.accounts.key_of(call.provider),
             timeouts=client.timeouts.for_model(is_reasoning=bool(row.capabilities.reasoning)),
         )
-
-    def _find_access(self, call: Call) -> Access:
-        client = self._dispatcher.options
-        base_url = call.base_url if call.model.id == SIMULATOR else client.base_url
-        return find_access(call.provider, call.model, base_url=base_url, api_key=client.api_key, proxy=client.proxy)

@@ -3,16 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from os import PathLike
 from typing import Any, Literal, TypedDict
 
 from lm_deluge.client.batch.progress_display import ProgressKind
 from lm_deluge.client.call_options import Tools
-from lm_deluge.config import CacheOption, OnBreak, Priority, PromptCache, ReasoningEffort, SamplingParams, Timeouts
+from lm_deluge.config import (
+    CacheOption,
+    OnBreak,
+    PerProvider,
+    Priority,
+    PromptCache,
+    ReasoningEffort,
+    SamplingParams,
+    Timeouts,
+)
 
-__all__ = ["BatchKeywords", "CallKeywords", "ClientKeywords", "ProviderBatchKeywords"]
+__all__ = [
+    "AnswerKeywords",
+    "BatchKeywords",
+    "CallKeywords",
+    "ClientKeywords",
+    "ProviderBatchKeywords",
+    "SamplingKeywords",
+]
 
 
-class ProviderBatchKeywords(TypedDict, total=False):
+class SamplingKeywords(TypedDict, total=False):
+    """The fields of `SamplingParams`, which describes them."""
+
+    temperature: float | None
+    top_p: float | None
+    max_new_tokens: int | None
+    stop: str | tuple[str, ...] | list[str] | None
+    seed: int | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    reasoning_effort: ReasoningEffort | None
+    json_mode: bool
+    logprobs: bool
+    top_logprobs: int | None
+    tool_choice: str | None
+    parallel_tool_calls: bool | None
+    service_tier: str | None
+    verbosity: Literal["low", "medium", "high"] | None
+
+
+class ProviderBatchKeywords(SamplingKeywords, total=False):
     """What a provider's own batch takes; `CallOptions` describes the fields."""
 
     tools: Tools | None
@@ -29,18 +66,32 @@ class CallKeywords(ProviderBatchKeywords, total=False):
     priority: Priority | None
 
 
+class AnswerKeywords(SamplingKeywords, total=False):
+    """What `answers` takes in addition to the arguments of its own."""
+
+    sampling_params: SamplingParams | None
+    cache: PromptCache | None
+    prefer_model: str | None
+    max_cost: float | None
+    priority: Priority | None
+    progress: ProgressKind | None
+    ask_duplicates_once: bool
+
+
 class BatchKeywords(CallKeywords, total=False):
     """What the methods that collect the answers of a batch take in addition."""
 
     progress: ProgressKind | None
     ask_duplicates_once: bool
+    journal: str | PathLike[str] | None
+    retry_failed: bool
 
 
-class ClientKeywords(TypedDict, total=False):
+class ClientKeywords(SamplingKeywords, total=False):
     """The fields of `ClientOptions` and of `SamplingParams`, which describe them."""
 
-    api_key: str | None
-    base_url: str | None
+    api_key: PerProvider
+    base_url: PerProvider
     sampling_params: SamplingParams
     timeouts: Timeouts
     max_attempts: int
@@ -66,18 +117,3 @@ class ClientKeywords(TypedDict, total=False):
     extra_body: Mapping[str, Any] | None
     proxy: str | None
     local_cache: CacheOption
-    temperature: float | None
-    top_p: float | None
-    max_new_tokens: int | None
-    stop: str | tuple[str, ...] | list[str] | None
-    seed: int | None
-    presence_penalty: float | None
-    frequency_penalty: float | None
-    reasoning_effort: ReasoningEffort | None
-    json_mode: bool
-    logprobs: bool
-    top_logprobs: int | None
-    tool_choice: str | None
-    parallel_tool_calls: bool | None
-    service_tier: str | None
-    verbosity: Literal["low", "medium", "high"] | None

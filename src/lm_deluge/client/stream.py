@@ -7,22 +7,20 @@ refers to, and its finaliser closes the stream.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import AsyncIterator, Callable, Generator
-from typing import Any, Literal, TextIO
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from typing import Any, Literal
 
-from lm_deluge.client.notebook import CellText, is_notebook
+from lm_deluge.client.batch.fed_iterator import AsyncOnly
+from lm_deluge.client.echo import Echo, EchoWriter, check_echo
 from lm_deluge.dispatch.attempts.attempt import PendingRetry
 from lm_deluge.dispatch.attempts.call_stream import StreamCall
-from lm_deluge.errors import ConfigurationError, StreamConsumedError
+from lm_deluge.dispatch.hooks import unexpected_error
+from lm_deluge.errors import DelugeError, StreamConsumedError
 from lm_deluge.events import Event, RefusalDelta, TextDelta
 from lm_deluge.response import APIResponse, StreamStats
 
 __all__ = ["Echo", "Stream"]
-
-Echo = TextIO | Literal["stdout"] | None
-"""Where an awaited stream prints: `sys.stdout` at the time of printing, any text file, or None."""
-
 
 _PRINTED = (TextDelta, RefusalDelta)
 
@@ -57,10 +55,17 @@ class _Batches:
     async def _fill(self) -> None:
         self._items = []
         self._position = 0
+        events: list[Event] = []
         while not self._items:
-            events = await self._call.next_batch()
+            try:
+                events = await self._call.next_batch()
+                if not events:
+                    await self._call.close()
+            except DelugeError:
+                raise
+            except Exception as error:
+                raise _of_ours(error, self._call) from error
             if not events:
-                await self._call.close()
                 raise StopAsyncIteration
             self._items = self._pick(events)
 
@@ -72,11 +77,12 @@ class _Batches:
         self._call.abort_from_anywhere()
 
 
-class Stream:
+class Stream(AsyncOnly, Coroutine[Any, Any, APIResponse]):
     """An answer as it is generated. Nothing is sent until the stream is used, and it is used once.
 
     `await` it to print the answer and get the response; iterate over it for text; enter it with `async with` for
-    everything else. `LLMClient.stream_sync` is the same without asyncio.
+    everything else. It is a coroutine, so `asyncio.run`, `asyncio.create_task` and task groups take it, too.
+    `LLMClient.stream_sync` is the same without asyncio.
 
     Args:
         call: The call; `LLMClient.stream` makes it.
@@ -91,13 +97,15 @@ class Stream:
         ...         print(event)
     """
 
+    _SYNC_FORM = "Use `async for` or `async with`; without asyncio, call client.stream_sync(...) instead."
+
     def __init__(self, call: StreamCall, echo: Echo = "stdout") -> None:
-        if echo not in (None, "stdout") and not hasattr(echo, "write"):
-            raise ConfigurationError(
-                "echo is not a text file", hint="Pass sys.stderr, for example, or None to print nothing."
-            )
+        if echo is not None and echo != "stdout":
+            check_echo(echo)
         self._call = call
-        self._echo = echo
+        self._coroutine: Coroutine[Any, Any, APIResponse] | None = None  # of a task that runs the stream
+        self.__name__ = type(self).__name__  # shown by the task
+        self._echo: Echo = echo
         self._is_entered = False
         self._use: Literal["loop", "batches"] | None = None
 
@@ -110,21 +118,49 @@ class Stream:
     def __await__(self) -> Generator[Any, None, APIResponse]:
         return self._print().__await__()
 
+    def send(self, value: Any) -> Any:
+        """Run the stream to its next wait, as `await` does. For event loops."""
+        try:
+            return self._running().send(value)
+        except BaseException:
+            self._coroutine = None  # it has ended: another task gets an error
+            raise
+
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None, /) -> Any:
+        """Raise an exception where the stream waits. For event loops."""
+        error = kind if value is None else value
+        try:
+            return self._running().throw(error if traceback is None else error.with_traceback(traceback))
+        except BaseException:
+            self._coroutine = None
+            raise
+
+    def close(self) -> None:
+        """End the stream at once, as closing a coroutine does; `cancel` also returns the response so far."""
+        self._use = self._use or "loop"
+        if self._coroutine is not None:
+            self._coroutine.close()
+        self._call.abort_from_anywhere()
+
+    def _running(self) -> Coroutine[Any, Any, APIResponse]:
+        if self._coroutine is None:
+            self._coroutine = self._print()
+        return self._coroutine
+
     async def _print(self) -> APIResponse:
         call = self._take()
-        cell = CellText() if isinstance(self._echo, str) and is_notebook() else None
-        file = cell or (sys.stdout if isinstance(self._echo, str) else self._echo)
+        writer = EchoWriter(self._echo)
         try:
             while events := await call.next_batch():
-                text = "".join([event.text for event in events if isinstance(event, _PRINTED)])
-                if text and file is not None:
-                    file.write(text)
-                    file.flush()
+                writer.write("".join([event.text for event in events if isinstance(event, _PRINTED)]))
             await call.close()
+        except DelugeError:
+            raise
+        except Exception as error:
+            raise _of_ours(error, call) from error
         finally:
             call.abort()
-            if cell is not None:
-                cell.close()
+            writer.close()
         return call.response()
 
     def __aiter__(self) -> AsyncIterator[str]:
@@ -177,7 +213,37 @@ class Stream:
         if self._use == "loop":
             raise _consumed()
         self._use = "batches"
-        return await self._call.next_batch()
+        try:
+            return await self._call.next_batch()
+        except DelugeError:
+            raise
+        except Exception as error:
+            raise _of_ours(error, self._call) from error
+
+    async def read_to_end(self) -> APIResponse:
+        """Read the stream, or the rest of it, to its end, without printing.
+
+        Returns:
+            The response; after `cancel` the part that arrived.
+
+        Raises:
+            DelugeError: The call failed; `partial` is the response so far.
+
+        Example:
+            >>> response = await client.stream("Hello").read_to_end()
+        """
+        self._use = "batches"
+        try:
+            while await self._call.next_batch():
+                pass
+            await self._call.close()
+        except DelugeError:
+            raise
+        except Exception as error:
+            raise _of_ours(error, self._call) from error
+        finally:
+            self._call.abort()
+        return self._call.response()
 
     async def cancel(self) -> APIResponse:
         """Stop the stream and close its connection. A pending read of the stream ends as at the end of the answer.
@@ -218,6 +284,14 @@ class Stream:
     def pending_retry(self) -> PendingRetry | None:
         """The next attempt while the stream waits for it: after which error, and from when on; else None."""
         return self._call.pending_retry
+
+
+def _of_ours(error: Exception, call: StreamCall) -> DelugeError:
+    """Return an error of ours for an unexpected exception of a call, with the response so far."""
+    failure = unexpected_error(error)
+    with contextlib.suppress(Exception):
+        failure.partial = call.response()
+    return failure
 
 
 def _consumed() -> StreamConsumedError:

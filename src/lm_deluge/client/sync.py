@@ -10,19 +10,24 @@ import asyncio
 import atexit
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from lm_deluge.client.stream import Stream, texts_of
-from lm_deluge.errors import StreamConsumedError
+from lm_deluge.errors import ConfigurationError, StreamConsumedError
 from lm_deluge.events import Event
 from lm_deluge.response import APIResponse, StreamStats
 
 __all__ = ["SyncStream", "run_blocking"]
 
 T = TypeVar("T")
+
+_JOIN_S = 2.0  # the end of a program may wait for so long until its connections are closed
+_SETTLE_S = 1.0  # of it, for tasks that close connections or write a journal
 
 
 class _Portal:
@@ -31,35 +36,98 @@ class _Portal:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self._loop = _new_loop()
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._is_stopped = False
         self._thread = threading.Thread(target=self._run, name="lm-deluge", daemon=True)
         self._thread.start()
         atexit.register(self.stop)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
+        while not self._is_stopped:
+            # A task that raises one of these two ends `run_forever`, too. The caller of the task gets it.
+            with contextlib.suppress(KeyboardInterrupt, SystemExit):
+                self._loop.run_forever()
         try:
-            self._loop.run_forever()
-        finally:
+            self._loop.run_until_complete(self._settle())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        finally:
             self._loop.close()
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+    async def _settle(self) -> None:
+        """Cancel the calls, and wait a short time for the tasks that they started.
+
+        A pool that is being closed would otherwise be closed a second time by `shutdown_asyncgens`, which is an error.
+        """
+        for call in self._calls:
+            call.cancel()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            _, others = await asyncio.wait(others, timeout=_SETTLE_S)
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    def run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine in the loop and return its result.
+
+        Args:
+            make: Returns the coroutine. It is called in the loop's thread, where no Ctrl-C can come between the
+                creation of a coroutine and its start.
+        """
+        future: Future[T] = Future()
+        tasks: list[asyncio.Task[T]] = []
+
+        def start() -> None:
+            if future.set_running_or_notify_cancel():
+                task = self._loop.create_task(make())
+                tasks.append(task)
+                self._calls.add(task)
+                task.add_done_callback(end)
+
+        def end(task: asyncio.Task[T]) -> None:
+            self._calls.discard(task)
+            if not self._is_stopped:  # after it only daemon threads wait, and Python would print what they raise
+                _copy_outcome(task, future)
+
+        def cancel() -> None:
+            for task in tasks:
+                task.cancel()
+
         try:
+            self._loop.call_soon_threadsafe(start)
             return future.result()
         except BaseException:
-            future.cancel()
+            if not future.cancel() and not future.done():
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    self._loop.call_soon_threadsafe(cancel)
             raise
 
     def stop(self) -> None:
+        """Stop the loop and wait for the end of its thread."""
         if self.pid == os.getpid() and not self._loop.is_closed():
+            self._is_stopped = True
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(timeout=2)
+            self._thread.join(timeout=_JOIN_S)
+
+
+def _copy_outcome(task: asyncio.Task[T], future: Future[T]) -> None:
+    error = asyncio.CancelledError() if task.cancelled() else task.exception()
+    if error is None:
+        future.set_result(task.result())
+    else:
+        future.set_exception(error)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    """Return a new event loop: uvloop's if the extra `speed` is installed."""
+    """Return a new event loop: uvloop's if the extra `speed` is installed.
+
+    Where gevent or eventlet has replaced the threads, the thread of the loop is a green one. It must wait in Python, as
+    asyncio's own loop does: uvloop would wait in C, and no other green thread would run.
+    """
+    if _has_green_threads():
+        return asyncio.new_event_loop()
     try:
         import uvloop
     except ImportError:
@@ -67,17 +135,28 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
+def _has_green_threads() -> bool:
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    return bool(
+        (gevent is not None and gevent.is_module_patched("threading"))
+        or (eventlet is not None and eventlet.is_monkey_patched("thread"))
+    )
+
+
 _lock = threading.Lock()
 _portals: list[_Portal] = []
 
 
-def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in the background loop and return its result. After a fork the child starts its own loop."""
+def run_blocking(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run the coroutine that `make` returns in the background loop, and return its result.
+
+    After a fork the child starts its own loop.
+    """
     with _lock:
         if not _portals or _portals[-1].pid != os.getpid():
             _portals.append(_Portal())
         portal = _portals[-1]
-    return portal.run(coroutine)
+    return portal.run(make)
 
 
 class _SyncBatches:
@@ -95,7 +174,7 @@ class _SyncBatches:
         while True:
             for item in self._items:
                 return item
-            events = run_blocking(self._stream.next_batch())
+            events = run_blocking(self._stream.next_batch)
             if not events:
                 raise StopIteration
             self._items = iter(self._pick(events))
@@ -123,7 +202,7 @@ class SyncStream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        run_blocking(self._stream.__aexit__(kind))
+        run_blocking(lambda: self._stream.__aexit__(kind))
 
     def __iter__(self) -> Iterator[str]:
         return self._batches(texts_of)
@@ -140,6 +219,46 @@ class SyncStream:
         """
         return self._batches(list)
 
+    def result(self) -> APIResponse:
+        """Read the stream, or the rest of it, to its end, and return the response.
+
+        Returns:
+            The response; after `cancel` the part that arrived.
+
+        Raises:
+            DelugeError: The call failed; `partial` is the response so far.
+
+        Example:
+            >>> response = client.stream_sync("Hello").result()
+            >>> response.usage.total_tokens
+        """
+        self._is_taken = True
+        return run_blocking(self._stream.read_to_end)
+
+    @property
+    def text(self) -> str:
+        """The text of the whole answer; the stream, or the rest of it, is read to its end.
+
+        Raises:
+            DelugeError: The call failed; `partial` is the response so far.
+
+        Example:
+            >>> client.stream_sync("Hello").text
+        """
+        return self.result().completion
+
+    def __await__(self) -> NoReturn:
+        raise _needs_no_async()
+
+    def __aiter__(self) -> NoReturn:
+        raise _needs_no_async()
+
+    async def __aenter__(self) -> NoReturn:
+        raise _needs_no_async()
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Do nothing: `async with` looks this up before it calls `__aenter__`."""
+
     def _batches(self, pick: Callable[[list[Event]], list[Any]]) -> _SyncBatches:
         if self._is_taken:
             raise StreamConsumedError("this stream was used already", hint="Call client.stream_sync(...) again.")
@@ -153,7 +272,7 @@ class SyncStream:
             >>> partial = stream.cancel()
             >>> partial.completion
         """
-        return run_blocking(self._stream.cancel())
+        return run_blocking(self._stream.cancel)
 
     @property
     def response(self) -> APIResponse:
@@ -164,3 +283,9 @@ class SyncStream:
     def stats(self) -> StreamStats:
         """Timing of the stream so far."""
         return self._stream.stats
+
+
+def _needs_no_async() -> ConfigurationError:
+    return ConfigurationError(
+        "a SyncStream is used without async", hint="Use `for`, `with` or `.result()`; or call client.stream(...)."
+    )

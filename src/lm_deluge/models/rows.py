@@ -7,6 +7,8 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from lm_deluge.config import ReasoningEffort
+from lm_deluge.errors import shown_url
+from lm_deluge.hidden import HidingStruct
 from lm_deluge.usage import Price
 
 CountsMaxTokens: TypeAlias = Literal["never", "until_end", "always"]
@@ -130,7 +132,10 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             reasoning is unknown, as that of another model.
         forces_tools_while_reasoning: `tool_choice` may force a tool call while the model reasons.
         prefill_echo: An answer that continues the last message repeats the text of that message at its start.
-        think_tags: The text of answers starts with the reasoning, between `<think>` and `</think>`.
+        think_tags: The text of answers starts with the reasoning, between `<think>` and `</think>`, or between tags
+            named `reasoning` or `thought`.
+        tagged_models: Parts of the names of the models to which `think_tags` applies; empty: all.
+        finish_reasons: Each complete answer has a finish reason or usage. If false, the end mark alone ends an answer.
         effort_field: The field for `reasoning_effort`: the field of that name, an object `reasoning`, or one of the
             switches `thinking` and `enable_thinking`.
         rejects: Parameters that are rejected, by their names in `SamplingParams`; also `tools`, `output` and `name`.
@@ -147,6 +152,8 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     forces_tools_while_reasoning: bool = True
     prefill_echo: bool = False
     think_tags: bool = False
+    tagged_models: tuple[str, ...] = ()
+    finish_reasons: bool = True
     effort_field: Literal["reasoning_effort", "reasoning", "thinking", "enable_thinking"] = "reasoning_effort"
     rejects: tuple[str, ...] = ()
     anthropic_version: str = ""
@@ -184,7 +191,7 @@ class ToolFee(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     models: str = ""
 
 
-class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ProviderRow(HidingStruct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A provider that serves models: its address, its authentication and its wire API.
 
     Attributes:
@@ -225,11 +232,11 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     aliases: tuple[str, ...] = ()
     base_url_env: tuple[str, ...] = ()
     key_env: tuple[str, ...] = ()
-    places: dict[str, UrlVariable] = {}
+    places: dict[str, UrlVariable] = {}  # noqa: RUF012 - msgspec copies it
     path: str = ""
     stream_path: str = ""
-    query: dict[str, str] = {}
-    headers: dict[str, str] = {}
+    query: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
+    headers: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
     auth: Literal["bearer", "header", "optional", "google", "sigv4", "none"] = "bearer"
     key_header: str = ""
     signs_for: str = ""
@@ -237,9 +244,13 @@ class ProviderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     prompt_cache: Literal["explicit", "automatic", "none"] = "none"
     counts_max_tokens: CountsMaxTokens = "never"
     tool_fees: tuple[ToolFee, ...] = ()
-    region_factors: dict[str, float] = {}
+    region_factors: dict[str, float] = {}  # noqa: RUF012 - msgspec copies it
     batch_api: str = ""
     quirks: Quirks = Quirks()
+
+    def __repr__(self) -> str:
+        # Without headers and query, which may hold a key in a row of the user.
+        return f"ProviderRow({self.id!r}, {self.adapter!r} at {shown_url(self.base_url)!r})"
 
     @property
     def address_env(self) -> tuple[str, ...]:

@@ -206,6 +206,15 @@ class Conversation:
     def __repr__(self) -> str:
         return f"Conversation({len(self.messages)} messages)"
 
+    @property
+    def is_text(self) -> bool:
+        """Whether all messages are texts, so that nothing needs to be checked or converted for an API."""
+        for message in self.messages:
+            for part in message.parts:
+                if type(part) is not TextPart:
+                    return False
+        return True
+
     def text_length(self) -> int:
         """Return the number of characters of all text, tool calls and results, the basis of token estimates."""
         total = 0
@@ -232,7 +241,9 @@ def to_conversation(prompt: Prompt) -> Conversation:
     Raises:
         InvalidPromptError: The prompt is empty, or not of a type that is accepted as a prompt.
     """
-    if isinstance(prompt, str):
+    if type(prompt) is str:
+        conversation = Conversation((Message("user", (TextPart(prompt),)),))
+    elif isinstance(prompt, str):
         conversation = Conversation((Message.user(prompt),))
     elif isinstance(prompt, Message | Mapping):
         conversation = Conversation([_to_message(prompt)])

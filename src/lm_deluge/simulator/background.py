@@ -6,7 +6,6 @@ stream is sent at the pace of any other stream.
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,14 +19,9 @@ from lm_deluge.events import Event
 from lm_deluge.simulator.http import Request
 from lm_deluge.simulator.plan import AnswerContext, WirePlan, build_plan
 
-__all__ = ["BACKGROUND_PATHS", "BackgroundAnswers"]
+__all__ = ["BackgroundAnswers"]
 
-# The wire API that has background mode, and the paths of its answers.
-_API = "openai-responses"
-_GET = re.compile(r"(?:/openai)?(?:/v1)?/responses/(?P<id>[^/]+)")
-_CANCEL = re.compile(_GET.pattern + "/cancel")
-BACKGROUND_PATHS: tuple[tuple[re.Pattern[str], str], ...] = ((_GET, "GET"), (_CANCEL, "POST"))
-
+_API = "openai-responses"  # the wire API that has background mode
 _MOST_STORED = 1_000  # more than a test keeps open at once; the memory of a server without end stays bounded
 
 
@@ -51,40 +45,37 @@ class BackgroundAnswers:
             while len(self._answers) > _MOST_STORED:
                 self._answers.popitem(last=False)
 
-    def resume(self, request: Request) -> WirePlan:
+    def resume(self, response_id: str, request: Request) -> WirePlan:
         """Return the plan of a stored answer, or as a stream the plan of its frames after `starting_after`.
 
         Raises:
             NotFoundError: No answer with this id is stored.
             BadRequestError: The answer was cancelled.
         """
-        answer = self._find(request, _GET)
+        answer = self._find(response_id)
         if answer.is_cancelled:
             raise BadRequestError("The response was cancelled.", status_code=400, type="invalid_request_error")
         is_streamed = request.query.get("stream") == "true"
         plan = build_plan(_context_for(answer.context, is_streamed=is_streamed), answer.events)
         if not is_streamed:
             return plan
-        after = request.query.get("starting_after", "")
-        frames = tuple(plan.lazy_frames)
-        return replace(plan, body=frames[int(after) + 1 if after.isdecimal() else 0 :], lazy_frames=())
+        start = request.query_number("starting_after", -1) + 1
+        return replace(plan, body=tuple(plan.lazy_frames)[start:], lazy_frames=())
 
-    def cancel(self, request: Request) -> WirePlan:
+    def cancel(self, response_id: str) -> WirePlan:
         """Cancel a stored answer; return the plan of the cancelled response object.
 
         Raises:
             NotFoundError: No answer with this id is stored.
         """
-        answer = self._find(request, _CANCEL)
+        answer = self._find(response_id)
         answer.is_cancelled = True
         document: dict[str, Any] = msgspec.json.decode(answer.context.encoder.encode_response(answer.events))
         plan = build_plan(_context_for(answer.context, is_streamed=False), [])
         body = msgspec.json.encode({**document, "status": "cancelled", "output": [], "usage": None})
         return plan.with_document(200, "application/json", body)
 
-    def _find(self, request: Request, pattern: re.Pattern[str]) -> _StoredAnswer:
-        found = pattern.fullmatch(request.path)
-        response_id = found["id"] if found else ""
+    def _find(self, response_id: str) -> _StoredAnswer:
         if response_id not in self._answers:
             raise NotFoundError(
                 f"Response with id '{response_id[:100]}' not found.", status_code=404, type="invalid_request_error"

@@ -7,12 +7,13 @@ uses tools, schemas or reasoning can be tried out without a key and without a sc
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lm_deluge.encoders.encoder import ParsedRequest
+from lm_deluge.encoders.gemini_generate.fields import lower_types
 from lm_deluge.prompt.parts import TextPart, ToolResultPart
-from lm_deluge.prompt.tool import Tool
+from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.simulator.demo_answer import write_demo_answer
 
 __all__ = ["make_call", "make_example", "make_reasoning", "make_text"]
@@ -26,15 +27,29 @@ Schema = Mapping[str, Any]
 def make_call(request: ParsedRequest) -> tuple[str, Any] | None:
     """Return name and arguments of a tool call: of the tool that the request requires, or else of the first tool.
 
-    None if the request offers no tools, forbids calls, or ends with tool results.
+    None if the request offers no tools of its own, forbids calls, or ends with tool results.
     """
     choice = request.params.tool_choice
     last = request.conversation.messages[-1:]
-    tools = [tool for tool in request.tools if isinstance(tool, Tool)]
+    tools = [function for tool in request.tools for function in _functions(tool)]
     if not tools or choice == "none" or (last and last[0].role == "tool"):
         return None
-    tool = next((tool for tool in tools if tool.name == choice), tools[0])
-    return tool.name, make_example(tool.parameters or {"type": "object"})
+    name, schema = next((function for function in tools if function[0] == choice), tools[0])
+    return name, make_example(schema or {"type": "object"})
+
+
+def _functions(tool: Tool | ProviderTool) -> Iterator[tuple[str, Any]]:
+    """Yield names and schemas of the functions of a tool; a tool that the provider runs itself has none.
+
+    A function whose name `Tool` does not allow is a `ProviderTool` in the format of Anthropic or Gemini.
+    """
+    match tool:
+        case Tool(name=name, parameters=parameters):
+            yield name, parameters
+        case ProviderTool(data={"name": str(name), "input_schema": dict(schema)}):
+            yield name, schema
+        case ProviderTool(data={"functionDeclarations": [{"name": str(name), **fields}]}):
+            yield name, lower_types(fields.get("parametersJsonSchema") or fields.get("parameters"))
 
 
 def make_text(request: ParsedRequest) -> str:

@@ -13,22 +13,39 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import parse_qsl, urlsplit
 
-__all__ = ["LAST_CHUNK", "HttpError", "Limits", "Request", "encode_chunk", "encode_head", "read_request"]
+from lm_deluge.errors import BadRequestError
+
+__all__ = [
+    "LAST_CHUNK",
+    "HttpError",
+    "Limits",
+    "Request",
+    "encode_chunk",
+    "encode_head",
+    "parse_number",
+    "read_request",
+]
 
 LAST_CHUNK = b"0\r\n\r\n"
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _REQUEST_LINE = re.compile(r"([A-Z]+) (\S+) HTTP/1\.([01])")
+_NUMBER = re.compile("[0-9]{1,18}")  # fits into 64 bits, and is far below the 4,300 digits that `int` takes
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[^\r\n]*)?\r\n")
 
 
 class HttpError(Exception):
-    """A request that cannot be parsed. The connection closes after an answer with `status`."""
+    """A request that cannot be parsed. The connection closes after an answer with `status`.
 
-    def __init__(self, status: int, message: str) -> None:
+    Attributes:
+        request: The request without its body, or None if the headers cannot be parsed.
+    """
+
+    def __init__(self, status: int, message: str, request: Request | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.request = request
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +82,26 @@ class Request:
         options = self.headers.get("connection", "").lower()
         return "close" not in options and (self.is_http_11 or "keep-alive" in options)
 
+    def query_number(self, name: str, default: int) -> int:
+        """Return the number in a query parameter, or `default` without it.
+
+        Raises:
+            BadRequestError: The value is not a number of 1 to 18 digits.
+        """
+        text = self.query.get(name)
+        if text is None:
+            return default
+        number = parse_number(text)
+        if number is None:
+            message = f"Invalid value for '{name}': expected a number of at most 18 digits."
+            raise BadRequestError(message, status_code=400, type="invalid_request_error")
+        return number
+
+
+def parse_number(text: str) -> int | None:
+    """Return a number of 1 to 18 decimal digits, or None for any other text."""
+    return int(text) if _NUMBER.fullmatch(text) else None
+
 
 async def read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: Limits) -> Request | None:
     """Return the next request, or None if the client closed the connection before the end of a request.
@@ -74,6 +111,7 @@ async def read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
     Raises:
         HttpError: The request is malformed, larger than the limits, or too slow.
     """
+    request: Request | None = None
     try:
         first = await reader.read(1)
         if not first:
@@ -86,9 +124,12 @@ async def read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
     except asyncio.IncompleteReadError:
         return None
     except asyncio.LimitOverrunError as error:
-        raise HttpError(431, f"The headers are larger than {limits.header_bytes} bytes.") from error
+        raise HttpError(431, f"The headers are larger than {limits.header_bytes} bytes.", request) from error
     except TimeoutError as error:
-        raise HttpError(408, "The request did not arrive in time.") from error
+        raise HttpError(408, "The request did not arrive in time.", request) from error
+    except HttpError as error:
+        error.request = request
+        raise
     return Request(request.method, request.path, request.query, request.headers, body, request.is_http_11)
 
 
@@ -124,13 +165,14 @@ async def _read_body(
         raise HttpError(501, "This transfer-encoding is not supported.")
     if length is not None and not (length.isascii() and length.isdigit()):
         raise HttpError(400, "The content-length is not a number.")
-    if length is not None and int(length) > limits.body_bytes:
+    size = parse_number((length or "").lstrip("0") or "0")
+    if size is None or size > limits.body_bytes:
         raise _too_large(limits)
     if request.headers.get("expect", "").lower() == "100-continue":
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     if coding is not None:
         return await _read_chunks(reader, limits)
-    return await reader.readexactly(int(length)) if length else b""
+    return await reader.readexactly(size)
 
 
 async def _read_chunks(reader: asyncio.StreamReader, limits: Limits) -> bytes:
@@ -156,10 +198,13 @@ def _too_large(limits: Limits) -> HttpError:
 
 
 def encode_head(status: int, headers: Iterable[tuple[str, str]], *, version: str = "HTTP/1.1") -> bytes:
-    """Encode status line and headers without checks: headers may be repeated, huge or contradictory."""
+    """Encode status line and headers without checks: headers may be repeated, huge or contradictory.
+
+    A character outside Latin-1 becomes a question mark.
+    """
     phrases = {each.value: each.phrase for each in HTTPStatus}
     lines = [f"{version} {status} {phrases.get(status, 'Unknown')}", *(f"{name}: {value}" for name, value in headers)]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
 
 
 def encode_chunk(data: bytes) -> bytes:

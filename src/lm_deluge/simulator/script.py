@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from lm_deluge.config import SamplingParams
 from lm_deluge.encoders.encoder import ParsedRequest
 from lm_deluge.events import (
     Event,
@@ -19,14 +21,17 @@ from lm_deluge.events import (
     ResponseFinished,
     ResponseStarted,
     TextDelta,
+    TokenLogprob,
     ToolCallDelta,
     ToolCallFinished,
     ToolCallStarted,
+    TopLogprob,
     UsageReported,
 )
 from lm_deluge.prompt.parts import ToolCallPart
 from lm_deluge.simulator.generated_answer import make_call, make_reasoning, make_text
-from lm_deluge.usage import Usage, estimate_tokens
+from lm_deluge.simulator.input_tokens import count_input_tokens
+from lm_deluge.usage import Usage
 
 __all__ = ["Script", "ScriptSource", "Scripts", "split_tokens"]
 
@@ -86,7 +91,7 @@ class Script:
             reasoning_tokens += isinstance(event, ReasoningDelta)
             content.append(event)
         usage = self.usage or Usage(
-            input_tokens=max(1, estimate_tokens(request.conversation.text_length())),
+            input_tokens=count_input_tokens(request),
             output_tokens=tokens,
             reasoning_tokens=reasoning_tokens if self.reasoning else None,
         )
@@ -108,10 +113,25 @@ class Script:
     def _content(self, request: ParsedRequest, response_id: str) -> Iterator[Event]:
         yield from (ReasoningDelta(token) for token in split_tokens(self.reasoning))
         text = _until_stop(self.text or "", request.params.stop)
-        yield from (TextDelta(token) for token in split_tokens(text))
-        yield from (RefusalDelta(token) for token in split_tokens(self.refusal))
+        yield from (TextDelta(token, _logprobs(token, request.params)) for token in split_tokens(text))
+        yield from (RefusalDelta(token, _logprobs(token, request.params)) for token in split_tokens(self.refusal))
         for index, call in enumerate(self.tool_calls):
             yield from _call_events(index, call, f"call_{response_id}_{index}")
+
+
+def _logprobs(token: str, params: SamplingParams) -> tuple[TokenLogprob, ...]:
+    """Return the log probability of a token and of its alternatives, if the request asks for them.
+
+    Each token has a probability of 1/2, its alternatives 1/4, 1/8 and so on.
+    """
+    if not params.logprobs:
+        return ()
+    others = [token, *(f"{token}~{number}" for number in range(1, params.top_logprobs or 0))]
+    tops = [
+        TopLogprob(other, -number * math.log(2), tuple(other.encode("utf-8", "replace")))
+        for number, other in enumerate(others[: params.top_logprobs or 0], start=1)
+    ]
+    return (TokenLogprob(token, -math.log(2), tuple(token.encode("utf-8", "replace")), tuple(tops)),)
 
 
 def _call_events(index: int, call: ToolCallPart | tuple[str, Any], call_id: str) -> Iterator[Event]:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from lm_deluge.errors import shown_url
 from lm_deluge.hidden import HidingStruct
 
 __all__ = ["HttpHead", "HttpRequest", "Pieces", "origin_of"]
@@ -42,7 +43,7 @@ class HttpRequest(HidingStruct, frozen=True, gc=False):
         return len(self.body if self.pieces is None else self.pieces)
 
     def __repr__(self) -> str:
-        return f"HttpRequest({self.method} {self.url}, {self.size} bytes)"
+        return f"HttpRequest({self.method} {shown_url(self.url)}, {self.size} bytes)"
 
 
 class HttpHead(msgspec.Struct, frozen=True, gc=False):

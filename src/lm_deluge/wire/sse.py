@@ -4,6 +4,9 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-inte
 
 Lines end at the bytes LF, CR and CRLF only: `str.splitlines` would also split at U+2028 and similar characters, which
 JSON may contain unescaped. A CR at the end of a read ends its line at once; an LF after it is skipped.
+
+One addition to the standard, which ignores unknown fields: llama.cpp and servers built on it report a failure in a
+field `error` (https://github.com/ggml-org/llama.cpp/issues/16104, 2025-09). It is read as an event of this type.
 """
 
 from __future__ import annotations
@@ -62,7 +65,7 @@ class SSEDecoder:
 
     def may_begin(self, head: bytes) -> bool:
         """Whether a stream can begin with these bytes, whitespace and byte order mark removed."""
-        return head.startswith((b"data", b"event", b"id", b"retry", b":"))
+        return head.startswith((b"data", b"event", b"id", b"retry", b"error", b":"))
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Feed the next bytes; return the events that they complete."""
@@ -239,7 +242,15 @@ class SSEDecoder:
             self._add_data(value)
         elif name == b"event":
             self._event = value
-        elif name == b"id" and b"\0" not in value:
+        elif name == b"error" and value:
+            self._event = name
+            self._add_data(value)
+        else:
+            self._set_field(name, value)
+
+    def _set_field(self, name: bytes, value: bytes) -> None:
+        """Handle a field that is not part of an event. Unknown fields are ignored."""
+        if name == b"id" and b"\0" not in value:
             self._id = value.decode("utf-8", "replace")
         elif name == b"retry" and value.isdigit() and len(value) <= _MOST_RETRY_DIGITS:
             self.retry_ms = int(value)

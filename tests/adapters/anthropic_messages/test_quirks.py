@@ -70,6 +70,11 @@ def test_a_last_event_without_a_reason_ends_it_too() -> None:
     assert response.warnings == ("no_finish_reason",)
 
 
+def test_a_last_event_without_a_reason_and_without_usage_ends_nothing() -> None:
+    error = failure_of(start(usage=None) + text(0, "a") + STOP, TruncatedError)
+    assert error.partial.completion == "a"
+
+
 def test_a_last_event_and_nothing_before_it_is_no_answer() -> None:
     assert failure_of(STOP, ProtocolError).reason == "order"
 

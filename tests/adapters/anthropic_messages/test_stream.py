@@ -305,11 +305,11 @@ class TestUsage:
     def test_none_is_none(self) -> None:
         assert read(start(usage=None) + text(0, "a") + end(usage=None) + STOP).usage is None
 
-    @pytest.mark.parametrize("odd", ["7", -1, True, 1.5, [7], {}])
-    def test_what_is_no_count_counts_nothing(self, odd: Any) -> None:
+    @pytest.mark.parametrize("odd", ["seven", -1, True, 1.5, [7], {}])
+    def test_what_is_no_count_is_to_be_estimated(self, odd: Any) -> None:
         raw = {"input_tokens": odd, "output_tokens": 3, "output_tokens_details": odd}
         usage = read(start(usage=raw) + text(0, "a") + end(usage=None) + STOP).usage
-        assert usage == Usage(input_tokens=0, output_tokens=3, raw=raw)
+        assert usage == Usage(input_tokens=0, output_tokens=3, estimated=True, raw=raw)
 
 
 class TestBegunAnew:

@@ -245,7 +245,7 @@ def test_plain_answers(document: Any, text: str, usage: tuple[int, int] | None) 
         (b'{"message": "Malformed input request", "__type": "ValidationException"}', errors.BadRequestError),
         (b'{"a": 1}', ProtocolError),
         (b"[1]", ProtocolError),
-        (b'{"choices": [{"delta": {}}]}', ProtocolError),
+        (b'{"choices": [{"delta": {}}]}', errors.TruncatedError),
         (b"{", ProtocolError),
     ],
 )

@@ -169,13 +169,22 @@ def test_log_probabilities_of_a_piece() -> None:
         ("ERROR_TOXIC", "content_filter"),
         ("ERROR_LIMIT", "length"),
         ("NEW", "stop"),
-        (None, "stop"),
     ],
 )
-def test_finish_reasons(word: str | None, reason: str) -> None:
+def test_finish_reasons(word: str, reason: str) -> None:
     response = decode_body(API, START + piece(text="Hi") + end(word))
     assert (response.finish_reason, response.raw_finish_reason) == (reason, word)
-    assert response.warnings == {"NEW": ("unknown_finish_reason",), None: ("no_finish_reason",)}.get(word, ())
+    assert response.warnings == {"NEW": ("unknown_finish_reason",)}.get(word, ())
+
+
+def test_a_last_event_without_a_finish_reason_ends_the_answer_only_if_it_has_usage() -> None:
+    usage = {"tokens": {"input_tokens": 3, "output_tokens": 1}}
+    response = decode_body(API, START + piece(text="Hi") + end(None, usage=usage))
+    assert (response.finish_reason, response.raw_finish_reason) == ("stop", None)
+    assert response.warnings == ("no_finish_reason",)
+    with pytest.raises(TruncatedError) as caught:
+        decode_body(API, START + piece(text="Hi") + end(None))
+    assert caught.value.partial.completion == "Hi"
 
 
 @pytest.mark.parametrize(

@@ -371,3 +371,13 @@ def test_odd_types_and_frames_are_passed_over() -> None:
     assert decode_body(API, body).completion == "a"
     with pytest.raises(ProtocolError):
         decode_body(API, b"data: {bro\n\n")
+
+
+def test_the_explanation_of_a_finish_reason_is_in_the_error() -> None:
+    chunk = {
+        "candidates": [{"finishReason": "MALFORMED_FUNCTION_CALL", "finishMessage": "Malformed function call: f("}]
+    }
+    for body in (sse(chunk), json.dumps(chunk).encode()):
+        response = decode_body(API, body)
+        assert (response.finish_reason, response.is_error) == ("error", True)
+        assert "MALFORMED_FUNCTION_CALL (Malformed function call: f()" in str(response.error)

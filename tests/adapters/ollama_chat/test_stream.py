@@ -105,7 +105,6 @@ def test_images_and_log_probabilities() -> None:
         ("load", "stop", ()),
         ("unload", "stop", ()),
         ("new", "stop", ("unknown_finish_reason",)),
-        (None, "stop", ("no_finish_reason",)),  # Ollama before 2024-05
     ],
 )
 def test_finish_reasons(word: str | None, reason: str, warnings: tuple[str, ...]) -> None:
@@ -113,6 +112,15 @@ def test_finish_reasons(word: str | None, reason: str, warnings: tuple[str, ...]
     assert (response.finish_reason, response.raw_finish_reason) == (reason, word)
     assert response.warnings == warnings
     assert response.usage is None
+
+
+def test_a_last_line_without_a_finish_reason_ends_the_answer_only_if_it_has_counts() -> None:
+    response = decode_body(API, text("Hi") + end(None, eval_count=3))  # Ollama before 2024-05
+    assert (response.finish_reason, response.raw_finish_reason) == ("stop", None)
+    assert response.warnings == ("no_finish_reason",)
+    with pytest.raises(TruncatedError) as caught:
+        decode_body(API, text("Hi") + end(None))
+    assert caught.value.partial.completion == "Hi"
 
 
 def test_a_count_of_zero_is_left_out_on_the_wire() -> None:

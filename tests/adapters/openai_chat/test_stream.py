@@ -184,10 +184,19 @@ def test_a_whole_last_event_without_its_blank_line_counts() -> None:
     assert response.usage.output_tokens == 2
 
 
-def test_the_mark_without_a_finish_reason_is_an_end_with_a_warning() -> None:
-    response = read(HELLO + DONE)
+def test_the_mark_with_usage_but_without_a_finish_reason_is_an_end_with_a_warning() -> None:
+    response = read(HELLO + USAGE + DONE)
     assert (response.finish_reason, response.raw_finish_reason) == ("stop", None)
     assert response.warnings == ("no_finish_reason",)
+
+
+def test_the_mark_with_neither_usage_nor_a_finish_reason_is_no_end() -> None:
+    error = failure_of(HELLO + DONE, TruncatedError)
+    assert (error.partial.completion, error.billed) == ("Hello world", "maybe")
+    assert str(error) == (
+        "the stream ended with neither a finish reason nor usage (may be billed). "
+        "The answer is incomplete; the received part is in .partial."
+    )
 
 
 def test_the_mark_may_have_blanks_around_it() -> None:
@@ -197,16 +206,18 @@ def test_the_mark_may_have_blanks_around_it() -> None:
 
 @pytest.mark.parametrize("body", [DONE, b": ping\n\n" + DONE, b'data: {"choices":[]}\n\n' + DONE])
 def test_the_mark_alone_is_no_answer(body: bytes) -> None:
-    error = failure_of(body, ProtocolError)
-    assert error.reason == "order"
+    error = failure_of(body, TruncatedError)
     assert error.partial.completion == ""
+    assert error.hint == "Nothing was received."
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"\n\n", b": ping\n\n", b"data", b"event: x\n\n", b'data: "text"\n\n', b"data: 5\n\n"]
 )
 def test_a_body_without_any_chunk_is_truncated(body: bytes) -> None:
-    assert failure_of(body, TruncatedError).partial.completion == ""
+    error = failure_of(body, TruncatedError)
+    assert error.partial.completion == ""
+    assert str(error) == "the stream ended without its terminal event. Nothing was received."
 
 
 def test_what_comes_after_the_mark_is_counted_and_ignored() -> None:
@@ -260,8 +271,6 @@ def test_data_that_is_no_json(data: bytes) -> None:
 def test_nonsense_after_the_finish_reason_does_not_undo_the_answer() -> None:
     response = read(HELLO + FINISH + b"data: oops\n\n")
     assert (response.completion, response.warnings) == ("Hello world", ("error_after_finish", "no_done"))
-    response = read(HELLO + FINISH + b'data: {"error":{"message":"late"}}\n\n' + DONE)
-    assert response.warnings == ("error_after_finish",)
 
 
 HTML = b"<!DOCTYPE html>\n<html><head><title> 502 Bad Gateway </title></head><body>nginx</body></html>"

@@ -6,6 +6,7 @@ import json
 import random
 import re
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from lm_deluge.events import (
     TokenLogprob,
     ToolCallStarted,
 )
+from lm_deluge.models.registry import find_provider
 from lm_deluge.models.rows import Capabilities, Quirks
 from lm_deluge.prompt.conversation import Conversation
 from samples.chat_bytes import chunk, text
@@ -56,6 +58,10 @@ def content_of(events: list[Event]) -> tuple[str, str]:
         ("<think>a</think><think>b</think>", "a", "<think>b</think>"),
         ("<think>a < b, </thin, <think></think>c", "a < b, </thin, <think>", "c"),
         ("<thinking>a</thinking>", "", "<thinking>a</thinking>"),
+        ("<reasoning>Hm.</reasoning>Yes.", "Hm.", "Yes."),
+        ("<thought>Hm.</thought>\nYes.", "Hm.", "\nYes."),
+        ("<reasoning>a</think>b</reason</reasoning>c", "a</think>b</reason", "c"),
+        ("<reason>a", "", "<reason>a"),
         ("<think>cut off </thi", "cut off </thi", ""),
         ("<thi", "", "<thi"),
         ("  ", "", "  "),
@@ -139,6 +145,40 @@ def test_without_think_tags_in_the_row_tags_are_text() -> None:
 def test_the_row_of_the_model_overrules_that_of_the_host(*, of_host: bool) -> None:
     quirks, model = Quirks(think_tags=of_host), Capabilities(think_tags=not of_host)
     assert content_of(read(STREAM, capabilities=model, quirks=quirks))[0] == ("" if of_host else "Hm.")
+
+
+@pytest.mark.parametrize(("of_models", "reasoning"), [(("m-2",), ""), (("m-2", "m-1"), "Hm."), ((), "Hm.")])
+def test_the_row_of_a_host_may_name_the_models_with_tags(of_models: tuple[str, ...], reasoning: str) -> None:
+    assert content_of(read(STREAM, quirks=Quirks(think_tags=True, tagged_models=of_models)))[0] == reasoning
+
+
+@pytest.mark.parametrize(
+    ("host", "model", "tag"),
+    [
+        ("perplexity", "sonar-reasoning-pro", "think"),
+        ("minimax", "MiniMax-M2", "think"),
+        ("bedrock-openai", "openai.gpt-oss-120b-1:0", "reasoning"),
+        ("bedrock-mantle", "openai.gpt-oss-20b", "reasoning"),
+        ("gemini-openai", "gemini-3-pro", "thought"),
+    ],
+)
+@pytest.mark.parametrize("is_plain", [True, False])
+def test_hosts_with_tags(host: str, model: str, tag: str, *, is_plain: bool) -> None:
+    row = msgspec.structs.replace(a_call(HI).model, name=model)
+    call = msgspec.structs.replace(a_call(HI), provider=find_provider(host), model=row)
+    whole = f"<{tag}>Hm.</{tag}>Yes."
+    if is_plain:
+        choice = {"index": 0, "message": {"role": "assistant", "content": whole}, "finish_reason": "stop"}
+        events = OpenAIChat().parse_response(call, json.dumps({"id": "1", "choices": [choice]}).encode())
+    else:
+        events = OpenAIChat().decoder(call).feed(b"".join(map(text, whole)) + chunk({}, "stop") + DONE)
+    assert content_of(events) == ("Hm.", "Yes.")
+
+
+def test_other_models_of_bedrock_write_tags_as_text() -> None:
+    call = msgspec.structs.replace(a_call(HI), provider=find_provider("bedrock-openai"))
+    body = text("<reasoning>Hm.</reasoning>") + chunk({}, "stop") + DONE
+    assert content_of(OpenAIChat().decoder(call).feed(body)) == ("", "<reasoning>Hm.</reasoning>")
 
 
 @pytest.mark.parametrize("way", ["decoder", "parse_response"])

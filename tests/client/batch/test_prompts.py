@@ -302,7 +302,7 @@ async def test_a_display_that_fails_does_not_end_the_batch(monkeypatch: pytest.M
     assert shown
 
 
-async def test_what_is_no_error_of_ours_is_not_swallowed() -> None:
+async def test_what_is_no_error_of_ours_is_an_error_of_its_call() -> None:
     async with Simulator(echo) as sim, client_of(sim) as client:
         spec = client.dispatcher.planner(CallOptions()).collected("q")
 
@@ -310,8 +310,12 @@ async def test_what_is_no_error_of_ours_is_not_swallowed() -> None:
             def plan(self, model: str, conversation: Conversation) -> CallPlan:
                 raise ZeroDivisionError
 
-        with pytest.raises(ZeroDivisionError):
-            await run_call(msgspec.structs.replace(spec, planner=Failing(), plans={}), client.dispatcher.runner)
+        failing = msgspec.structs.replace(spec, planner=Failing(), plans={})
+        response = await run_call(failing, client.dispatcher.runner)
+        assert str(response.error) == (
+            "an unexpected ZeroDivisionError ended the call (may be billed). It is the __cause__ of this error."
+        )
+        assert isinstance(response.error.__cause__, ZeroDivisionError)
         assert (await client.process_prompts_async(["q"]))[0].completion == "answer to q"
 
 

@@ -65,7 +65,7 @@ SPELLED = {
 # Requests that are no attempts: where a redirect leads to.
 _EXTRA = {"redirect_same_origin": 1, "redirect_loop": 3}
 CLOCKS: dict[str, dict[str, float]] = {
-    "no_answer": {"first_token": 0.4},
+    "no_answer": {"first_token": 2.0},
     "silence": {"idle": 0.4},
     "bad_chunk_size": {"idle": 0.4},
     "endless_pings": {"progress": 0.6},
@@ -82,7 +82,9 @@ def _fault(name: str) -> Any:
 
 def _options(name: str) -> dict[str, Any]:
     clocks = clocks_for(name) if name in BROKEN else msgspec.structs.replace(PATIENT, **CLOCKS.get(name, {}))
-    return {"timeouts": clocks, "max_event_bytes": 32_768}
+    is_asked = name.startswith(("br", "zstd", "zstandard")) and "unasked" not in name
+    asked = {"accept-encoding": "br, zstd"} if is_asked else {}
+    return {"timeouts": clocks, "max_event_bytes": 32_768, "extra_headers": asked}
 
 
 def _end(name: str) -> type[DelugeError] | None:

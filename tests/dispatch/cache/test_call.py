@@ -118,7 +118,7 @@ OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 async def test_what_differs_in_anything_is_a_miss(name: str) -> None:
     options, call = OTHERS[name]
     shelf = Shelf()
-    async with Simulator("Hi.") as sim:
+    async with Simulator("{}") as sim:  # which fits the schema, too
         own = {"model": "gpt-4o", "base_url": sim.base_url, "api_key": "sk-test", "local_cache": shelf}
         for changes, arguments in (({}, {}), (options, call), ({}, {}), (options, call)):
             async with LLMClient(**{**own, **changes}) as client:
@@ -188,9 +188,10 @@ async def test_a_stream_that_was_left_is_not_kept() -> None:
 
 UNKEPT: dict[str, Sequence[bytes]] = {
     "filtered": (text("a"), finish("content_filter"), DONE),
-    "no finish reason": (text("a"), DONE),
+    "no finish reason": (text("a"), data({"choices": [], "usage": {"prompt_tokens": 1}}), DONE),
     "unknown finish reason": (text("a"), finish("tired"), DONE),
-    "error behind the end": (text("a"), finish(), data({"error": {"message": "x", "code": "server_error"}})),
+    "nonsense after the end": (text("a"), finish(), b"data: oops\n\n"),
+    "ended for a failure": (text("a"), finish("function_call_filter: MALFORMED_FUNCTION_CALL"), DONE),
 }
 
 

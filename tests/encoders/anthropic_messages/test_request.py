@@ -137,13 +137,16 @@ def test_tools() -> None:
     later = {"name": "h", "input_schema": schema, "defer_loading": True}
     search = {"type": "web_search_20250305", "name": "web_search"}
     long = {"name": "n" * 65, "input_schema": schema}
-    assert parse(tools=[plain, typed, later, search, long]).tools == (
+    parsed = parse(tools=[plain, typed, later, search, long])
+    assert parsed.tools == (
         Tool(name="f", description="d", parameters=schema, strict=True),
         Tool(name="g", parameters=schema),
-        ProviderTool(later),
+        Tool(name="h", parameters=schema),
         ProviderTool(search),
         ProviderTool(long),
     )
+    assert parsed.extra == {"tools": [plain, typed, later, search, long]}
+    assert parse(tools=[plain, typed, search, long]).extra == {}
 
 
 MARK = {"cache_control": {"type": "ephemeral"}}

@@ -23,6 +23,7 @@ from lm_deluge.events import (
     TokenLogprob,
     ToolCallDelta,
     ToolCallFinished,
+    ToolCallStarted,
     UsageReported,
 )
 from lm_deluge.prompt.conversation import Conversation
@@ -167,7 +168,23 @@ def test_calls_that_come_whole() -> None:
         body = b"".join(encode_stream([*events, ResponseFinished("tool_calls")]))
         (call,) = decode_body(API, body).tool_calls
         assert (call.id, call.name, call.arguments) == ("abcDEF123", "f", {"a": 1})
-    assert b"x" in b"".join(encode_stream([lost]))
+    assert b"x" in b"".join(encode_stream([lost, ResponseFinished("length")]))
+
+
+def test_a_call_in_fragments_is_written_whole() -> None:
+    events = [
+        ToolCallStarted(0, "abcDEF123", "f"),
+        ToolCallStarted(1, "abcDEF456", "g"),
+        *(ToolCallDelta(0, fragment) for fragment in ('{"a"', ": 1", "}")),
+        ToolCallDelta(1, '{"b":'),
+        ToolCallFinished(0, "abcDEF123", "f", '{"a": 1}', {"a": 1}),
+    ]
+    frames = [json.loads(frame[6:]) for frame in encode_stream([*events, ResponseFinished("length")]) if b"{" in frame]
+    calls = [call for frame in frames for call in frame["choices"][0]["delta"].get("tool_calls", ())]
+    assert [(call["index"], call["id"], call["function"]["arguments"]) for call in calls] == [
+        (0, "abcDEF123", '{"a": 1}'),
+        (1, "abcDEF456", '{"b":'),  # the length limit has cut it
+    ]
 
 
 def test_events_that_the_api_cannot_express() -> None:

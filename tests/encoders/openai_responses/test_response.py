@@ -339,9 +339,12 @@ def test_parameters_are_parsed_and_unknown_fields_are_kept() -> None:
         "low",
     )
     assert (params.json_mode, params.logprobs, params.tool_choice) == (True, True, "f")
-    assert parsed.tools[0] == Tool(name="f", parameters={"type": "object"})
-    assert all(isinstance(tool, ProviderTool) for tool in parsed.tools[1:])
-    assert parsed.extra == {"previous_response_id": "resp_0"}
+    assert parsed.tools == (
+        Tool(name="f", parameters={"type": "object"}),
+        Tool(name="g"),
+        ProviderTool({"type": "web_search"}),
+    )
+    assert parsed.extra == {"previous_response_id": "resp_0", "tools": parsed.raw["tools"]}
     kept = {
         "reasoning": {"effort": "low", "summary": "detailed"},
         "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": []},

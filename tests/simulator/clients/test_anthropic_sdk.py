@@ -17,7 +17,7 @@ from lm_deluge.events import (
     ToolCallStarted,
     UsageReported,
 )
-from lm_deluge.simulator import Script, Simulator
+from lm_deluge.simulator import FAULTS, Script, Simulator
 from lm_deluge.usage import Usage
 from simulator.raw_client import TEXT
 
@@ -220,3 +220,27 @@ async def test_vertex_asks_by_path() -> None:
                 final = await stream.get_final_message()
     assert answer.content[0].text == final.content[0].text == TEXT
     assert answer.model == "claude-some-day"
+
+
+async def test_counts_and_models() -> None:
+    prompt = {"model": REQUEST["model"], "messages": REQUEST["messages"], "tools": [WEATHER]}
+    async with Simulator(Script(text=TEXT)) as sim, client_of(sim) as client:
+        counted = await client.messages.count_tokens(**prompt)
+        answer = await client.messages.create(**REQUEST, tools=[WEATHER])
+        names = [row.id async for row in client.models.list(limit=30)]
+        one = await client.models.retrieve("simulator/reset")
+        with pytest.raises(anthropic.NotFoundError):
+            await client.models.retrieve("claude-9")
+    assert counted.input_tokens == answer.usage.input_tokens > 1
+    assert names == ["simulator", *(f"simulator/{name}" for name in FAULTS)]
+    assert (one.id, one.type) == ("simulator/reset", "model")
+
+
+async def test_thinking_is_signed() -> None:
+    async with (
+        Simulator(Script(text=TEXT, reasoning="Hm.")) as sim,
+        client_of(sim) as client,
+        client.messages.stream(**REQUEST) as stream,
+    ):
+        final = await stream.get_final_message()
+    assert final.content[0].signature

@@ -281,5 +281,5 @@ async def test_a_batch_takes_its_time() -> None:
     async with Simulator(echo, batches=Batches(seconds=3_600)) as sim, openai_of(sim) as client:
         batch = await submit(client, chat_line("a", "a"))
         assert (await client.batches.retrieve(batch.id)).status == "in_progress"
-        sim._router._batches.jobs[batch.id].created -= 3_600
+        sim._router._answers._batches.jobs[batch.id].created -= 3_600
         assert (await client.batches.retrieve(batch.id)).status == "completed"

@@ -264,3 +264,19 @@ async def test_requests_that_cannot_be_answered(body: dict[str, Any]) -> None:
         with pytest.raises(ClientError) as caught:
             await ask(sim, lambda client: invoke(client, "amazon.nova-lite-v1:0", body))
     assert caught.value.response["Error"]["Code"] == "ValidationException"
+
+
+async def test_token_counts() -> None:
+    fields = {"messages": [{"role": "user", "content": [{"text": "How many?"}]}]}
+    async with Simulator("Hello.") as sim:
+        counted = await ask(sim, lambda client: client.count_tokens(modelId="m", input={"converse": fields}))
+        answer = await ask(sim, lambda client: client.converse(modelId="m", **fields))
+        body = json.dumps({"anthropic_version": "x", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]})
+        invoked = await ask(
+            sim,
+            lambda client: client.count_tokens(
+                modelId="anthropic.claude-m", input={"invokeModel": {"body": body.encode()}}
+            ),
+        )
+    assert counted["inputTokens"] == answer["usage"]["inputTokens"] > 1
+    assert invoked["inputTokens"] > 0

@@ -24,7 +24,7 @@ from lm_deluge.events import (
     ToolCallStarted,
     UsageReported,
 )
-from lm_deluge.simulator import Script, Simulator
+from lm_deluge.simulator import FAULTS, Script, Simulator
 from lm_deluge.usage import Usage
 from simulator.raw_client import TEXT
 
@@ -197,3 +197,24 @@ def test_the_blocking_client() -> None:
     ):
         stream = client.models.generate_content_stream(model=MODEL, contents="Hi")
         assert "".join(chunk.text or "" for chunk in stream) == TEXT
+
+
+async def test_counts_and_models() -> None:
+    async with Simulator("Hello.") as sim, google(sim) as client:
+        counted = await client.models.count_tokens(model=MODEL, contents="How many?")
+        answer = await client.models.generate_content(model=MODEL, contents="How many?")
+        names = [row.name async for row in await client.models.list(config={"page_size": 30})]
+        one = await client.models.get(model="simulator")
+        with pytest.raises(errors.ClientError) as caught:
+            await client.models.get(model="gemini-9")
+    assert counted.total_tokens == answer.usage_metadata.prompt_token_count > 1
+    assert names == ["models/simulator", *(f"models/simulator/{name}" for name in FAULTS)]
+    assert one.name == "models/simulator"
+    assert (caught.value.code, caught.value.status) == (404, "NOT_FOUND")
+
+
+async def test_several_candidates() -> None:
+    config = types.GenerateContentConfig(candidate_count=2)
+    async with Simulator(Script(text=TEXT)) as sim, google(sim) as client:
+        answer = await client.models.generate_content(model=MODEL, contents="Hi", config=config)
+    assert [candidate.content.parts[0].text for candidate in answer.candidates] == [TEXT, TEXT]

@@ -8,7 +8,7 @@ import pytest
 from mistralai.client import Mistral, errors
 
 from lm_deluge.events import ProviderPart, ReasoningDelta, ResponseFinished, TextDelta
-from lm_deluge.simulator import Script, Simulator
+from lm_deluge.simulator import FAULTS, Script, Simulator
 from simulator.raw_client import TEXT
 
 REQUEST: dict[str, Any] = {"model": "mistral-small-latest", "messages": [{"role": "user", "content": "Hi"}]}
@@ -91,3 +91,11 @@ def test_the_blocking_client() -> None:
     with Simulator(TEXT).start_in_thread() as sim, client_of(sim) as client:
         stream = client.chat.stream(**REQUEST)
         assert "".join(event.data.choices[0].delta.content or "" for event in stream) == TEXT
+
+
+async def test_models() -> None:
+    async with Simulator() as sim, client_of(sim) as client:
+        listed = await client.models.list_async()
+        one = await client.models.retrieve_async(model_id="simulator")
+    assert [row.id for row in listed.data] == ["simulator", *(f"simulator/{name}" for name in FAULTS)]
+    assert (one.id, one.capabilities.completion_chat) == ("simulator", True)

@@ -8,7 +8,7 @@ import ollama
 import pytest
 
 from lm_deluge.events import ReasoningDelta, ResponseFinished, TextDelta
-from lm_deluge.simulator import Script, Simulator
+from lm_deluge.simulator import FAULTS, Script, Simulator
 from simulator.raw_client import TEXT
 
 REQUEST: dict[str, Any] = {"model": "qwen3", "messages": [{"role": "user", "content": "Hi"}]}
@@ -79,3 +79,26 @@ def test_the_blocking_client() -> None:
     with Simulator(TEXT).start_in_thread() as sim, ollama.Client(host=sim.url) as client:
         stream = client.chat(**REQUEST, stream=True)
         assert "".join(line.message.content or "" for line in stream) == TEXT
+
+
+async def test_models() -> None:
+    async with Simulator() as sim, client_of(sim) as client:
+        listed = await client.list()
+        shown = await client.show("simulator")
+        loaded = await client.ps()
+        with pytest.raises(ollama.ResponseError) as caught:
+            await client.show("llama9")
+    assert [row.model for row in listed.models] == ["simulator", *(f"simulator/{name}" for name in FAULTS)]
+    assert shown.details == listed.models[0].details
+    assert "tools" in shown.capabilities
+    assert loaded.models[0].model == "simulator"
+    assert (caught.value.status_code, caught.value.error) == (404, "model 'llama9' not found")
+
+
+async def test_generate() -> None:
+    async with Simulator(Script(text=TEXT)) as sim, client_of(sim) as client:
+        plain = await client.generate(model="qwen3", prompt="Hi", system="Be short.")
+        lines = [line async for line in await client.generate(model="qwen3", prompt="Hi", stream=True)]
+    assert (plain.response, plain.done, plain.done_reason) == (TEXT, True, "stop")
+    assert "".join(line.response for line in lines) == TEXT
+    assert [line.done for line in lines] == [False] * (len(lines) - 1) + [True]

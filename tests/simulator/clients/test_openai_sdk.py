@@ -12,6 +12,9 @@ MESSAGES = [{"role": "user", "content": "Hi"}]
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
 
 
+REQUEST = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}
+
+
 def client_of(sim: Simulator, **options: object) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(
         base_url=sim.base_url, api_key="sk-test", max_retries=options.pop("max_retries", 0), **options
@@ -129,3 +132,33 @@ def test_the_blocking_client() -> None:
     with Simulator(TEXT).start_in_thread() as sim, openai.OpenAI(base_url=sim.base_url, api_key="sk") as client:
         stream = client.chat.completions.create(model="gpt-4o", messages=MESSAGES, stream=True)
         assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == TEXT
+
+
+@pytest.mark.parametrize("options", [{}, {"azure_deployment": "some-deployment"}])
+async def test_azure(options: dict[str, str]) -> None:
+    async with Simulator(Script(text=TEXT)) as sim:
+        async with openai.AsyncAzureOpenAI(
+            azure_endpoint=sim.url, api_key="test-key", api_version="2024-10-21", max_retries=0, **options
+        ) as client:
+            answer = await client.chat.completions.create(**REQUEST)
+        assert sim.requests[0].path.startswith("/openai/deployments/")
+    assert answer.choices[0].message.content == TEXT
+
+
+async def test_several_choices_and_log_probabilities() -> None:
+    async with Simulator(Script(text=TEXT)) as sim, client_of(sim) as client:
+        answer = await client.chat.completions.create(**REQUEST, n=2, logprobs=True, top_logprobs=2)
+        streamed = ["", ""]
+        async for chunk in await client.chat.completions.create(**REQUEST, n=2, stream=True):
+            for choice in chunk.choices:
+                streamed[choice.index] += choice.delta.content or ""
+    assert [(choice.index, choice.message.content) for choice in answer.choices] == [(0, TEXT), (1, TEXT)]
+    assert "".join(token.token for token in answer.choices[1].logprobs.content) == TEXT
+    assert streamed == [TEXT, TEXT]
+
+
+async def test_input_tokens_of_responses() -> None:
+    async with Simulator(Script(text=TEXT)) as sim, client_of(sim) as client:
+        counted = await client.responses.input_tokens.count(model="gpt-5", input="How many?")
+        answer = await client.responses.create(model="gpt-5", input="How many?")
+    assert counted.input_tokens == answer.usage.input_tokens > 1

@@ -48,7 +48,9 @@ class AnthropicMessages:
             ProtocolError: The JSON is not a message.
             APIError: The JSON is an error.
         """
-        return _read_document(_payload_for(call), body)
+        events: list[Event] = []
+        _read_document(_payload_for(call), body, events)
+        return events
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         """Return the exception for an HTTP error response."""
@@ -59,9 +61,7 @@ def _payload_for(call: Call) -> AnthropicPayload:
     return AnthropicPayload(call.provider.opaque_owner, call.model.id)
 
 
-def _read_document(payload: AnthropicPayload, body: bytes) -> list[Event]:
-    events: list[Event] = []
+def _read_document(payload: AnthropicPayload, body: bytes, events: list[Event]) -> None:
     payload.handle(ServerSentEvent(body), events)
     if not payload.is_finished:
         raise ProtocolError("the response is JSON, but not a message", reason="order", excerpt=body, billed="maybe")
-    return events

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, TypeAlias
 import msgspec
 
 from lm_deluge.adapters.anthropic_messages.usage import read_usage
+from lm_deluge.adapters.body_decoder import check_end
 from lm_deluge.adapters.raw_usage import merge_usage
 from lm_deluge.adapters.token_counts import add_usage
 from lm_deluge.adapters.typed_payload import Handler, Handlers, TypedPayload
@@ -243,9 +244,11 @@ class AnthropicPayload(TypedPayload):
 
         Raises:
             ProtocolError: It is the first event.
+            TruncatedError: The message has neither a stop reason nor usage.
         """
         if not self._is_started:
             raise ProtocolError("the stream has message_stop but no message before it", reason="order")
+        check_end(self.reason, self._usage)
         self.end(events)
 
     def end(self, events: list[Event]) -> None:

@@ -54,14 +54,14 @@ class BedrockConverse:
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
         """Return the events of a response that is not streamed, the same as those of a stream with its blocks."""
-        return _read_document(ConversePayload(call.provider.opaque_owner), body)
+        events: list[Event] = []
+        _read_document(ConversePayload(call.provider.opaque_owner), body, events)
+        return events
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         """Return the exception for an HTTP error response."""
         return classify_bedrock_error(status, headers, body)
 
 
-def _read_document(payload: ConversePayload, body: bytes) -> list[Event]:
-    events: list[Event] = []
+def _read_document(payload: ConversePayload, body: bytes, events: list[Event]) -> None:
     payload.read_document(body, events)
-    return events

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import ClassVar
 
-from lm_deluge.adapters.adapter import Call
+from lm_deluge.adapters.adapter import Call, Decoder
 from lm_deluge.adapters.anthropic_messages.adapter import AnthropicMessages
 from lm_deluge.adapters.bedrock_converse.adapter import BedrockConverse
 from lm_deluge.adapters.bedrock_converse.errors import classify_bedrock_error
@@ -19,6 +19,7 @@ from lm_deluge.adapters.bedrock_invoke.stream import InvokePayload
 from lm_deluge.adapters.body_decoder import BodyDecoder
 from lm_deluge.adapters.http_request import build_http_request
 from lm_deluge.adapters.openai_chat.adapter import OpenAIChat
+from lm_deluge.adapters.openai_chat.think_tags import TaggedDecoder, TagSplitter, has_think_tags
 from lm_deluge.errors import APIError
 from lm_deluge.events import Event
 from lm_deluge.models.rows import ModelRow
@@ -60,19 +61,22 @@ class BedrockInvoke:
             stream_type=MEDIA_TYPE,
         )
 
-    def decoder(self, call: Call) -> BodyDecoder:
+    def decoder(self, call: Call) -> Decoder:
         """Return a new decoder for the response to `call`, streamed or not."""
         payload = _payload_for(call)
-        return BodyDecoder(
+        decoder = BodyDecoder(
             payload,
             partial(_read_document, payload),
             max_event_bytes=call.max_event_bytes,
             framing=EventStreamDecoder,
         )
+        return TaggedDecoder(decoder) if has_think_tags(call) else decoder
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
         """Return the events of a response that is not streamed."""
-        return _read_document(_payload_for(call), body)
+        events: list[Event] = []
+        _read_document(_payload_for(call), body, events)
+        return TagSplitter().split(events) if has_think_tags(call) else events
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         """Return the exception for an HTTP error response."""
@@ -83,7 +87,5 @@ def _payload_for(call: Call) -> InvokePayload:
     return InvokePayload(call.provider.opaque_owner, call.model.id)
 
 
-def _read_document(payload: InvokePayload, body: bytes) -> list[Event]:
-    events: list[Event] = []
+def _read_document(payload: InvokePayload, body: bytes, events: list[Event]) -> None:
     payload.read_document(body, events)
-    return events

@@ -148,11 +148,12 @@ class InvokePayload:
         if isinstance(payload, ConversePayload | TextPayload):
             payload.read_document(body, events)
             return
+        if isinstance(payload, ChatPayload):
+            payload.read_document(body, events)
+            return
         payload.handle(ServerSentEvent(body), events)
         if not payload.is_complete:
             raise ProtocolError("the response is JSON, but not in a known model's format", reason="order", excerpt=body)
-        if isinstance(payload, ChatPayload) and not payload.is_finished:
-            payload.finish_document(events)
 
     def skip_value(self, value: Any) -> None:
         """Remember a value of a wrong type in the chunk around a frame; the frame itself counts as ignored."""

@@ -41,14 +41,14 @@ class CohereV2:
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
         """Return the events of a plain response."""
-        return _read_document(CoherePayload(call.provider.opaque_owner), body)
+        events: list[Event] = []
+        _read_document(CoherePayload(call.provider.opaque_owner), body, events)
+        return events
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         """Return the error of a response whose status is not a success."""
         return classify_status(status, headers, body)
 
 
-def _read_document(payload: CoherePayload, body: bytes) -> list[Event]:
-    events: list[Event] = []
+def _read_document(payload: CoherePayload, body: bytes, events: list[Event]) -> None:
     payload.add_document(body, events)
-    return events

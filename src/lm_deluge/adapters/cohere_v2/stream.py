@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from lm_deluge.adapters.body_decoder import in_band_error
+from lm_deluge.adapters.body_decoder import check_end, in_band_error
 from lm_deluge.adapters.cohere_v2.request import TOOL_PLAN
 from lm_deluge.adapters.errors import classify_in_band
 from lm_deluge.adapters.token_counts import add_usage, build_usage, read_count
@@ -245,6 +245,7 @@ class CoherePayload(TypedPayload):
             add_usage(_usage(end.usage), events)
         if end.error or end.finish_reason in _FAILURES:
             self.fail(_failure(end))
+        check_end(end.finish_reason, end.usage)
         self.reason = end.finish_reason or None
         self.end(events)
 

@@ -63,15 +63,16 @@ class GeminiGenerate:
             ProtocolError: The JSON has no candidate with a finish reason.
             APIError: The JSON is an error.
         """
-        return _read_document(GeminiPayload(call.provider.opaque_owner), body)
+        events: list[Event] = []
+        _read_document(GeminiPayload(call.provider.opaque_owner), body, events)
+        return events
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         """Return the exception for an HTTP error response."""
         return classify_status(status, headers, body)
 
 
-def _read_document(payload: GeminiPayload, body: bytes) -> list[Event]:
-    events: list[Event] = []
+def _read_document(payload: GeminiPayload, body: bytes, events: list[Event]) -> None:
     payload.handle(ServerSentEvent(body), events)
     if not payload.is_complete:
         raise ProtocolError(
@@ -81,4 +82,3 @@ def _read_document(payload: GeminiPayload, body: bytes) -> list[Event]:
             billed="maybe",
         )
     payload.finish(events)
-    return events

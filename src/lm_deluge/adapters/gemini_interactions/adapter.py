@@ -51,19 +51,20 @@ class GeminiInteractions:
             TruncatedError: The interaction is not finished.
             APIError: The interaction is an error.
         """
-        return _read_document(InteractionsPayload(call.provider.opaque_owner), body)
+        events: list[Event] = []
+        _read_document(InteractionsPayload(call.provider.opaque_owner), body, events)
+        return events
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         """Return the exception for an HTTP error response."""
         return classify_status(status, headers, body)
 
 
-def _read_document(payload: InteractionsPayload, body: bytes) -> list[Event]:
+def _read_document(payload: InteractionsPayload, body: bytes, events: list[Event]) -> None:
     try:
         document = _DOCUMENT.decode(body, payload)
     except NotJSONError:
         raise not_json(ServerSentEvent(body)) from None
-    events: list[Event] = []
     payload.read_interaction(check_document(document, body), events)
     if not payload.is_finished:
         raise TruncatedError(
@@ -71,4 +72,3 @@ def _read_document(payload: InteractionsPayload, body: bytes) -> list[Event]:
             hint="Background interactions are not polled: remove background from extra_body.",
             billed="maybe",
         )
-    return events

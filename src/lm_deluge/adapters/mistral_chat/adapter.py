@@ -6,7 +6,6 @@ https://docs.mistral.ai/api/#tag/chat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import ClassVar
 
 from lm_deluge.adapters.adapter import Call
@@ -15,11 +14,10 @@ from lm_deluge.adapters.errors import classify_status
 from lm_deluge.adapters.http_request import build_http_request
 from lm_deluge.adapters.mistral_chat.request import SIGNATURE, build_body
 from lm_deluge.adapters.mistral_chat.stream import MistralPayload
-from lm_deluge.errors import APIError, ProtocolError
+from lm_deluge.errors import APIError
 from lm_deluge.events import Event
 from lm_deluge.prompt.parts import Part, ReasoningPart, TextPart, ToolCallPart
 from lm_deluge.wire.http import HttpRequest
-from lm_deluge.wire.sse import ServerSentEvent
 
 __all__ = ["MistralChat"]
 
@@ -38,23 +36,14 @@ class MistralChat:
     def decoder(self, call: Call) -> BodyDecoder:
         """Return a new decoder for the response to `call`, streamed or plain."""
         payload = MistralPayload(call.provider.opaque_owner)
-        return BodyDecoder(payload, partial(_read_document, payload), max_event_bytes=call.max_event_bytes)
+        return BodyDecoder(payload, payload.read_document, max_event_bytes=call.max_event_bytes)
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
         """Return the events of a plain response, parsed as a stream of one chunk whose delta is the message."""
-        return _read_document(MistralPayload(call.provider.opaque_owner), body)
+        events: list[Event] = []
+        MistralPayload(call.provider.opaque_owner).read_document(body, events)
+        return events
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         """Return the error of a response whose status is not a success."""
         return classify_status(status, headers, body)
-
-
-def _read_document(payload: MistralPayload, body: bytes) -> list[Event]:
-    events: list[Event] = []
-    payload.handle(ServerSentEvent(body), events)
-    if not payload.is_complete:
-        raise ProtocolError(
-            "the answer is JSON, but not a chat completion", reason="order", excerpt=body, billed="maybe"
-        )
-    payload.finish_document(events)
-    return events

@@ -17,10 +17,6 @@ _NO_ID = "null"  # Mistral's SDK, and servers built with it, write this text for
 class MistralPayload(ChatPayload):
     """State machine for one stream of chunks, whose content may be a list of typed pieces."""
 
-    def __init__(self, owner: str) -> None:
-        super().__init__(owner)
-        self._owner = owner
-
     def add_piece(self, piece: Any, events: list[Event]) -> None:
         """Decode a typed piece of content."""
         kind = piece.get("type") if isinstance(piece, dict) else None

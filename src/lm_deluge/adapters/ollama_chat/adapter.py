@@ -52,18 +52,18 @@ class OllamaChat:
 
     def parse_response(self, call: Call, body: bytes) -> list[Event]:
         """Return the events of a plain response, parsed as a stream of one line."""
-        return _read_document(OllamaPayload(), body)
+        events: list[Event] = []
+        _read_document(OllamaPayload(), body, events)
+        return events
 
     def classify_error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         """Return the error of a response whose status is not a success."""
         return classify_status(status, headers, body)
 
 
-def _read_document(payload: OllamaPayload, body: bytes) -> list[Event]:
-    events: list[Event] = []
+def _read_document(payload: OllamaPayload, body: bytes, events: list[Event]) -> None:
     payload.handle(ServerSentEvent(body), events)
     if not payload.is_finished:
         raise ProtocolError(
             "the answer is JSON, but not a finished chat response", reason="order", excerpt=body, billed="maybe"
         )
-    return events

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from lm_deluge.adapters.body_decoder import in_band_error, not_json
+from lm_deluge.adapters.body_decoder import check_end, in_band_error, not_json
 from lm_deluge.adapters.payload_state import PayloadState
 from lm_deluge.adapters.token_counts import add_usage, build_usage, read_count
 from lm_deluge.adapters.tool_call_fragments import KeyedCalls
@@ -151,8 +151,9 @@ class OllamaPayload(PayloadState):
         self._calls.finish(events, None)
 
     def _end(self, line: _Line, events: list[Event]) -> None:
-        self.is_finished = True
         counted = {name: getattr(line, name) for name in _COUNTED if getattr(line, name) is not None}
+        check_end(line.done_reason, counted)  # Ollama before 2024-05 sends no reason
+        self.is_finished = True
         if line.prompt_eval_count is not None or line.eval_count is not None:
             # Ollama omits counts of zero.
             counts = (read_count(count or 0) for count in (line.prompt_eval_count, line.eval_count))

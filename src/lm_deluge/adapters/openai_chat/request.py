@@ -11,6 +11,7 @@ import msgspec
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.capabilities import cannot_place, check_capabilities, check_tool_choice, result_text
 from lm_deluge.adapters.openai_chat.json_schema import is_strict, tool_schema
+from lm_deluge.adapters.openai_chat.opaque_fields import add_opaque_fields
 from lm_deluge.adapters.openai_chat.quirks import apply_quirks, check_quirks, reasoning_fields, sign_foreign_calls
 from lm_deluge.adapters.text_files import with_inline_files
 from lm_deluge.config import SamplingParams
@@ -21,7 +22,6 @@ from lm_deluge.prompt.parts import (
     FilePart,
     ImagePart,
     Part,
-    ProviderDataPart,
     TextPart,
     ToolCallPart,
     ToolResultPart,
@@ -59,12 +59,15 @@ def build_chat_body(call: Call) -> JSON:
         InvalidPromptError: Media are referred to in a form that the API does not accept, or a tool call has no
             result.
     """
-    call = with_inline_files(call)  # the API takes PDF only: https://platform.openai.com/docs/guides/pdf-files
+    if not call.conversation.is_text:
+        call = with_inline_files(call)  # the API takes PDF only: https://platform.openai.com/docs/guides/pdf-files
     check_capabilities(call, pairs="next_message")
     quirks = call.provider.quirks
-    check_quirks(call)
+    if quirks.rejects or not quirks.forces_tools_while_reasoning:
+        check_quirks(call)
     body: JSON = {"model": call.model.name, "messages": build_messages(call)}
-    sign_foreign_calls(call, body["messages"])
+    if not call.conversation.is_text:
+        sign_foreign_calls(call, body["messages"])
     if call.is_streamed:
         body["stream"] = True
         if quirks.usage_option:
@@ -213,9 +216,7 @@ def _assistant(call: Call, message: Message) -> list[JSON]:
     for part in message.parts:
         if isinstance(part, AudioPart) and part.media.file_id:
             body["audio"] = {"id": part.media.file_id}
-        elif isinstance(part, ProviderDataPart) and part.kind == "reasoning_details":
-            if part.provider == call.provider.opaque_owner:
-                body["reasoning_details"] = part.data
+    add_opaque_fields(call, message, body)
     if body["content"] is None and len(body) == 2:  # noqa: PLR2004 - the API wants content where nothing else is
         body["content"] = ""
     if "reasoning_details" not in body:

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
 
-from lm_deluge.adapters.body_decoder import in_band_error, not_json
+from lm_deluge.adapters.body_decoder import check_end, in_band_error, maybe_error_document, not_json
 from lm_deluge.adapters.errors import classify_in_band
-from lm_deluge.adapters.openai_chat.reasoning_details import ReasoningDetails
+from lm_deluge.adapters.openai_chat.chunk_fields import (
+    FAILURES,
+    FINISH_REASONS,
+    Choice,
+    ChoiceDelta,
+    Chunk,
+    Function,
+    Logprobs,
+    PlainChunk,
+    ToolCall,
+    decode_plain,
+    decode_tolerantly,
+    decode_typed,
+    finish_word,
+    image_source,
+    read_logprobs,
+    read_source,
+    thought_signature,
+)
+from lm_deluge.adapters.openai_chat.opaque_fields import REASONING_DETAILS, REASONING_ITEM, THOUGHT_SIGNATURE
+from lm_deluge.adapters.openai_chat.reasoning_details import ReasoningDetails, SignedReasoning
 from lm_deluge.adapters.openai_chat.usage import read_usage
 from lm_deluge.adapters.payload_state import PayloadState
 from lm_deluge.adapters.raw_usage import merge_usage
 from lm_deluge.adapters.token_counts import add_usage
 from lm_deluge.adapters.tool_call_fragments import ToolCallAssembler
-from lm_deluge.errors import ProtocolError
+from lm_deluge.errors import APIError, ProtocolError
 from lm_deluge.events import (
-    Citation,
     Event,
     FinishReason,
     MediaDelta,
@@ -26,173 +45,40 @@ from lm_deluge.events import (
     ResponseFinished,
     ResponseStarted,
     TextDelta,
-    TokenLogprob,
 )
 from lm_deluge.wire.sse import ServerSentEvent
-from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, convert_tolerantly
+from lm_deluge.wire.tolerant_json import NotJSONError
 
 __all__ = ["ChatPayload"]
-
-
-class _Function(msgspec.Struct, gc=False):
-    name: str | None = None
-    arguments: Any = None
-
-
-class _Custom(msgspec.Struct, gc=False):
-    name: str | None = None
-    input: str | None = None
-
-
-class _ToolCall(msgspec.Struct, gc=False):
-    index: int | None = None
-    id: str | None = None
-    function: _Function | None = None
-    custom: _Custom | None = None
-
-
-class _Audio(msgspec.Struct, gc=False):
-    id: str | None = None
-    data: str | None = None
-    transcript: str | None = None
-
-
-class _Delta(msgspec.Struct, gc=False):
-    content: str | list[Any] | None = None
-    reasoning_content: str | None = None
-    reasoning: Any = None
-    reasoning_text: str | None = None
-    thinking: Any = None
-    reasoning_details: list[Any] | None = None
-    refusal: str | None = None
-    tool_calls: list[_ToolCall] | None = None
-    function_call: _Function | None = None
-    annotations: list[Any] | None = None
-    audio: _Audio | None = None
-    images: list[Any] | None = None
-    executed_tools: list[Any] | None = None
-
-
-class _Logprobs(msgspec.Struct, gc=False):
-    content: list[TokenLogprob] | None = None
-    refusal: list[TokenLogprob] | None = None
-
-
-class _Choice(msgspec.Struct, gc=False):
-    index: int | None = None
-    delta: _Delta | None = None
-    message: _Delta | None = None
-    text: Any = None
-    finish_reason: str | None = None
-    logprobs: _Logprobs | None = None
-    usage: dict[str, Any] | None = None
-
-
-class _GroqExtra(msgspec.Struct, gc=False):
-    usage: dict[str, Any] | None = None
-
-
-class _Chunk(msgspec.Struct, gc=False):
-    id: str | None = None
-    model: str | None = None
-    object: str | None = None
-    choices: list[_Choice] | None = None
-    usage: dict[str, Any] | None = None
-    x_groq: _GroqExtra | None = None
-    error: Any = None
-    detail: Any = None
-    citations: list[Any] | None = None
-    search_results: list[Any] | None = None
-    service_tier: str | None = None
-
-
-_DECODER = TolerantDecoder(_Chunk)
-_decode_typed = _DECODER.decode_typed
-
-
-class _PlainDelta(msgspec.Struct, gc=False):
-    content: Annotated[str, msgspec.Meta(min_length=1)]
-    reasoning_content: None = None
-    reasoning: None = None
-    reasoning_text: None = None
-    thinking: None = None
-    reasoning_details: None = None
-    refusal: None = None
-    tool_calls: None = None
-    function_call: None = None
-    annotations: None = None
-    audio: None = None
-    images: None = None
-    executed_tools: None = None
-
-
-class _PlainChoice(msgspec.Struct, gc=False):
-    delta: _PlainDelta
-    index: Literal[0] = 0
-    finish_reason: None = None
-    stop_reason: None = None  # Mistral's name of it at Bedrock
-    logprobs: None = None
-    usage: None = None
-
-
-class _PlainChunk(msgspec.Struct, gc=False):
-    """A chunk with text, and at most usage and sources beside it: decoding fails if any other field has a value.
-
-    Fast path: nearly all chunks are of this kind, and msgspec checks them without Python code.
-    """
-
-    choices: tuple[_PlainChoice]
-    id: str | None = None  # read to notice a wrong type, as the other path does
-    model: str | None = None
-    object: str | None = None
-    usage: dict[str, Any] | None = None
-    x_groq: None = None
-    error: None = None
-    detail: None = None
-    citations: list[Any] | None = None
-    search_results: list[Any] | None = None
-    service_tier: str | None = None
-
-
-_decode_plain = msgspec.json.Decoder(_PlainChunk).decode
-
-_FINISH_REASONS: dict[str, FinishReason] = {
-    "stop": "stop",
-    "eos": "stop",
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "length": "length",
-    "max_tokens": "length",
-    "model_length": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "tool_use": "tool_calls",
-    "content_filter": "content_filter",
-    "refusal": "refusal",
-}
-
-# Finish reasons of responses that failed midway; `insufficient_system_resource` is DeepSeek's, in its documentation.
-_FAILURES = {"error", "insufficient_system_resource", "abort", "cancelled"}
 
 
 class ChatPayload(PayloadState):
     """State machine for one stream of chunks.
 
     The response is complete after the finish reason of the first candidate, or the end mark `[DONE]`. It is finished
-    only after the mark or the end of the body, because usage comes between the finish reason and the mark.
+    only after the mark or the end of the body, because usage comes between the finish reason and the mark. The mark
+    alone is no end: servers send it after a stream that they broke off, too.
+
+    Args:
+        owner: Owner of the opaque data: the call's `provider.opaque_owner`.
+        has_finish_reasons: Whether a complete answer has a finish reason or usage; otherwise the mark ends it.
     """
 
-    def __init__(self, provider: str) -> None:
+    def __init__(self, owner: str, *, has_finish_reasons: bool = True) -> None:
         super().__init__()
-        self._provider = provider
+        self._owner = owner
+        self._has_finish_reasons = has_finish_reasons
         self._is_started = False
         self._reason: str | None = None
+        self._has_choices = False
+        self._has_blank_reason = False  # the last chunk had an empty finish reason and nothing else (xAI)
         self._is_marked = False
         self._usage: dict[str, Any] | None = None
         self._tier: str | None = None
         # Created on first use: most responses have none, and thousands of streams may be open at once.
         self._calls: ToolCallAssembler | None = None
         self._details: ReasoningDetails | None = None
+        self._item: SignedReasoning | None = None
         self._sources: set[str] | None = None
         self._last_sources: list[Any] | None = None
         self._has_refusal = False
@@ -220,7 +106,7 @@ class ChatPayload(PayloadState):
         for data in payloads:
             if self._is_plain:
                 try:
-                    chunk = _decode_plain(data)
+                    chunk = decode_plain(data)
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                     self._is_plain = False
                 else:
@@ -240,6 +126,7 @@ class ChatPayload(PayloadState):
         elif data.strip():
             chunk = self._decoded(frame)
             if chunk is not None:
+                self._check_error(chunk, frame, events)
                 self._add_chunk(chunk, events)
 
     def finish(self, events: list[Event]) -> None:
@@ -247,34 +134,80 @@ class ChatPayload(PayloadState):
         self._warnings += ("no_done",)
         self._end(events)
 
+    def read_document(self, body: bytes, events: list[Event]) -> None:
+        """Decode a plain response as a stream of one chunk whose delta is the message. It never has an end mark.
+
+        Raises:
+            ProtocolError: The document is no chat completion.
+            TruncatedError: The response has neither a finish reason nor usage.
+            APIError: The document is, or contains, an error.
+        """
+        self.handle(ServerSentEvent(body), events)
+        if not self._has_choices:
+            error = maybe_error_document(body)
+            raise error or ProtocolError(
+                "the answer is JSON, but not a chat completion", reason="order", excerpt=body, billed="maybe"
+            )
+        if not self.is_finished:
+            self.finish_document(events)
+
     def finish_document(self, events: list[Event]) -> None:
-        """Close a plain response, which never has an end mark."""
+        """Close a response whose body has no end mark.
+
+        Raises:
+            TruncatedError: The response has neither a finish reason nor usage.
+        """
+        self._check_end("the answer has neither a finish reason nor usage")
         self._end(events)
 
-    def _decoded(self, frame: ServerSentEvent) -> _Chunk | None:
+    def _decoded(self, frame: ServerSentEvent) -> Chunk | None:
         try:
-            chunk: _Chunk | None = _decode_typed(frame.data)
+            chunk: Chunk = decode_typed(frame.data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            chunk = self._decoded_tolerantly(frame)
-        if chunk is None:
-            return None
-        if chunk.error or chunk.detail or frame.event == "error" or chunk.object == "error":
-            if not self.is_complete:
-                raise in_band_error(frame)
-            self._warnings += ("error_after_finish",)
-            return None
+            return self._decoded_tolerantly(frame)
         return chunk
 
-    def _decoded_tolerantly(self, frame: ServerSentEvent) -> _Chunk | None:
+    def _decoded_tolerantly(self, frame: ServerSentEvent) -> Chunk | None:
         try:
-            return _DECODER.decode(frame.data, self)
+            chunk = decode_tolerantly(frame.data, self)
         except NotJSONError:
-            if frame.event != "error" and not self.is_complete:
+            if frame.event == "error":
+                raise in_band_error(frame) from None
+            if not self.is_complete:
                 raise not_json(frame) from None
-            return _Chunk(error=frame.text)
+            self._warnings += ("error_after_finish",)
+            return None
+        if chunk is None:
+            error = maybe_error_document(frame.data)  # Google sends a list
+            if error is not None:
+                raise error
+        return chunk
 
-    def _add_chunk(self, chunk: _Chunk, events: list[Event]) -> None:
+    def _check_error(self, chunk: Chunk, frame: ServerSentEvent, events: list[Event]) -> None:
+        """Raise the error in a chunk, also after the finish reason. Text and usage beside it are kept.
+
+        Raises:
+            APIError: The chunk contains an error.
+        """
+        choices = chunk.choices or ()
+        error: APIError | None = None
+        if chunk.is_error or frame.event == "error":
+            error = in_band_error(frame)
+        elif choices:
+            found = next((choice.error for choice in choices if choice.error), None)
+            error = None if found is None else _broken_off({"error": found})
+        elif chunk.usage is None and chunk.choices is None:
+            error = maybe_error_document(frame.data)
+        if error is not None:
+            for choice in choices:
+                choice.finish_reason = None
+            if choices or chunk.usage:
+                self._add_chunk(chunk, events)
+            raise error
+
+    def _add_chunk(self, chunk: Chunk, events: list[Event]) -> None:
         choices = chunk.choices
+        failure: APIError | None = None
         if not self._is_started and _has_content(chunk):
             self._is_started = True
             events.append(ResponseStarted(chunk.id or None, chunk.model or None))
@@ -282,10 +215,13 @@ class ChatPayload(PayloadState):
             for choice in choices:
                 # Skip further candidates (n > 1): only a user's `extra_body` can request them.
                 if not choice.index:
-                    self._add_choice(choice, events)
+                    self._has_choices = True
+                    failure = self._add_choice(choice, events)
         self._add_extras(chunk, events)
+        if failure is not None:
+            raise failure
 
-    def _add_extras(self, chunk: _Chunk | _PlainChunk, events: list[Event]) -> None:
+    def _add_extras(self, chunk: Chunk | PlainChunk, events: list[Event]) -> None:
         """Decode what a chunk has beside its choices."""
         self._tier = chunk.service_tier or self._tier
         if chunk.usage is not None:
@@ -295,7 +231,9 @@ class ChatPayload(PayloadState):
         if chunk.citations is not None or chunk.search_results is not None:
             self._add_sources([*(chunk.search_results or ()), *(chunk.citations or ())], events)
 
-    def _add_choice(self, choice: _Choice, events: list[Event]) -> None:
+    def _add_choice(self, choice: Choice, events: list[Event]) -> APIError | None:
+        """Decode a candidate; return the error if its finish reason is a failure."""
+        before = len(events)
         delta = choice.delta or choice.message
         if delta is None:
             if isinstance(choice.text, str):
@@ -304,50 +242,78 @@ class ChatPayload(PayloadState):
             elif choice.text is not None:
                 self.skip_value(choice.text)
         else:
-            self._is_plain = bool(delta.content) and isinstance(delta.content, str) and choice.logprobs is None
+            self._is_plain = type(delta.content) is str and delta.content != "" and choice.logprobs is None
             self._add_delta(delta, choice.logprobs, events)
+        # Other hosts send an empty finish reason with each piece of text; in a plain response it is the end.
+        is_alone = choice.message is not None or len(events) == before
+        self._has_blank_reason = choice.finish_reason == "" and is_alone
         if choice.usage is not None:  # Moonshot reports usage inside the choice
             self._add_usage(choice.usage, events)
-        if choice.finish_reason and self._reason is None:
-            self._set_reason(choice.finish_reason)
+        if not choice.finish_reason or self._reason is not None:
+            return None
+        if finish_word(choice.finish_reason) in FAILURES:
+            reason = choice.finish_reason
+            return _broken_off({"message": f"the answer broke off: {reason}", "code": finish_word(reason)})
+        self._reason = choice.finish_reason
+        return None
 
     def add_piece(self, piece: Any, events: list[Event]) -> None:
         """Decode a typed piece of content: text, or thinking, which may contain a list of pieces (Mistral's models)."""
         if isinstance(piece, str):
+            self._end_item(events)
             events.append(TextDelta(piece))
             return
         if not isinstance(piece, dict):
             self.skip_value(piece)
             return
-        kind = piece.get("type")
-        text = self._joined_text(piece.get("thinking") or piece.get("text"))
+        is_reasoning = piece.get("type") in ("thinking", "reasoning")
+        if is_reasoning and isinstance(piece.get("summary"), list):
+            self._item = self._item or SignedReasoning()
+            text = self._item.add(piece)
+        else:
+            text = self._joined_text(piece.get("thinking") or piece.get("text"))
         if text:
-            events.append(ReasoningDelta(text) if kind in ("thinking", "reasoning") else TextDelta(text))
+            if not is_reasoning:
+                self._end_item(events)
+            events.append(ReasoningDelta(text) if is_reasoning else TextDelta(text))
 
-    def _add_delta(self, delta: _Delta, logprobs: _Logprobs | None, events: list[Event]) -> None:
+    def _end_item(self, events: list[Event]) -> None:
+        """Append the opaque data of the reasoning before the text or tool call that follows."""
+        if self._item is not None:
+            events.append(ProviderPart(self._owner, REASONING_ITEM, self._item.joined()))
+            self._item = None
+
+    def _add_delta(self, delta: ChoiceDelta, logprobs: Logprobs | None, events: list[Event]) -> None:
         self._add_reasoning(delta, events)
         content = delta.content
         if isinstance(content, list):
             for piece in content:
                 self.add_piece(piece, events)
             content = None
-        of_text = tuple(logprobs.content or ()) if logprobs else ()
+        if self._item is not None and (content or delta.tool_calls or delta.refusal):
+            self._end_item(events)
+        of_text, of_refusal = read_logprobs(logprobs)
         if content or of_text:
             events.append(TextDelta(content or "", of_text))
-        of_refusal = tuple(logprobs.refusal or ()) if logprobs else ()
         if delta.refusal or of_refusal:
             self._has_refusal = True
             events.append(RefusalDelta(delta.refusal or "", of_refusal))
+        self._add_parts(delta, events)
+
+    def _add_parts(self, delta: ChoiceDelta, events: list[Event]) -> None:
         for call in delta.tool_calls or ():
             self.add_tool_call(call, events)
         if delta.function_call is not None:
-            self.add_tool_call(_ToolCall(index=0, function=delta.function_call), events)
+            self.add_tool_call(ToolCall(index=0, function=delta.function_call), events)
         if delta.annotations:
             self._add_sources(delta.annotations, events)
+        signature = thought_signature(delta.extra_content)
+        if signature is not None and not delta.tool_calls:
+            events.append(ProviderPart(self._owner, THOUGHT_SIGNATURE, signature))
         if delta.audio or delta.images or delta.executed_tools:
             self._add_media(delta, events)
 
-    def _add_reasoning(self, delta: _Delta, events: list[Event]) -> None:
+    def _add_reasoning(self, delta: ChoiceDelta, events: list[Event]) -> None:
         plain = delta.reasoning_content or delta.reasoning or delta.reasoning_text or delta.thinking
         text = self._joined_text(plain) if plain else ""
         self._has_plain_reasoning = self._has_plain_reasoning or bool(text)
@@ -362,9 +328,9 @@ class ChatPayload(PayloadState):
         details = self._details = self._details or ReasoningDetails()
         return [details.add(piece) for piece in pieces]
 
-    def add_tool_call(self, call: _ToolCall, events: list[Event]) -> None:
+    def add_tool_call(self, call: ToolCall, events: list[Event]) -> None:
         """Decode a fragment of a tool call."""
-        function = call.function or _Function()
+        function = call.function or Function()
         arguments = function.arguments
         if arguments is not None and not isinstance(arguments, str):
             # Some servers send the arguments as an object, not as text.
@@ -378,16 +344,20 @@ class ChatPayload(PayloadState):
             name=(custom.name if custom else function.name) or "",
             arguments=(custom.input if custom else arguments) or "",
             custom=custom is not None,
+            opaque=self._opaque_of(call),
         )
 
-    def _add_media(self, delta: _Delta, events: list[Event]) -> None:
+    def _opaque_of(self, call: ToolCall) -> Event | None:
+        signature = thought_signature(call.extra_content)
+        return None if signature is None else ProviderPart(self._owner, THOUGHT_SIGNATURE, signature)
+
+    def _add_media(self, delta: ChoiceDelta, events: list[Event]) -> None:
         audio = delta.audio
         if audio is not None and (audio.data or audio.transcript):
             # Streamed audio is always 16-bit PCM: https://platform.openai.com/docs/guides/audio
             events.append(MediaDelta("audio/pcm", audio.data or "", id=audio.id, transcript=audio.transcript))
         for image in delta.images or ():
-            found = convert_tolerantly(image, _Image, self)
-            url = found.image_url.url if found and found.image_url else ""
+            url = image_source(image, self)
             if not url:
                 self.ignored += 1
                 continue
@@ -396,7 +366,7 @@ class ChatPayload(PayloadState):
             media_type = head[5:] if is_inline else "image/*"
             events.append(MediaDelta(media_type, data if is_inline else "", None if is_inline else url))
         if delta.executed_tools:
-            events.append(ProviderPart(self._provider, "executed_tools", delta.executed_tools))
+            events.append(ProviderPart(self._owner, "executed_tools", delta.executed_tools))
 
     def _add_sources(self, sources: list[Any], events: list[Event]) -> None:
         if sources == self._last_sources:  # some hosts repeat all sources in each chunk
@@ -404,16 +374,11 @@ class ChatPayload(PayloadState):
         self._last_sources = sources
         known = self._sources = set() if self._sources is None else self._sources
         for source in sources:
-            raw = {"url": source} if isinstance(source, str) else source
-            if not isinstance(raw, dict):
-                self.skip_value(raw)
-                continue
-            inner = raw.get("url_citation") if isinstance(raw.get("url_citation"), dict) else raw
-            found = convert_tolerantly(inner, _Source, self) or _Source()
-            key = f"{found.url} {found.start_index} {found.end_index}"
-            if found.url and key not in known:
+            found = read_source(source, self)
+            key = None if found is None else f"{found.url} {found.start} {found.end}"
+            if found is not None and key is not None and key not in known:
                 known.add(key)
-                events.append(Citation(found.url, found.title, found.start_index, found.end_index, raw))
+                events.append(found)
 
     def _joined_text(self, value: Any) -> str:
         """Return the text of a field that some hosts send as a string, others as a list of pieces."""
@@ -431,32 +396,36 @@ class ChatPayload(PayloadState):
             self._usage = merge_usage(self._usage, raw)
             add_usage(read_usage(self._usage, self._tier), events)
 
-    def _set_reason(self, reason: str) -> None:
-        if reason in _FAILURES:
-            error = classify_in_band({"message": f"the answer broke off: {reason}", "code": reason})
-            error.billed = "maybe"
-            raise error
-        self._reason = reason
-
     def _end_at_mark(self, events: list[Event]) -> None:
-        if not self._is_started:
-            raise ProtocolError("the stream has an end mark but no data before it", reason="order")
+        self._check_end("the stream ended with neither a finish reason nor usage")
         self._is_marked = True
         self._end(events)
+
+    def _check_end(self, message: str) -> None:
+        """Check that the answer is complete.
+
+        Raises:
+            TruncatedError: Nothing shows that the model finished.
+        """
+        is_enough = self._has_blank_reason or (self._is_started and not self._has_finish_reasons)
+        # Some hosts send usage of zeros with the first chunk.
+        counts = [count for count in (self._usage or {}).values() if isinstance(count, int | float) and count > 0]
+        check_end(self._reason, counts, is_enough, message=message)
 
     def _end(self, events: list[Event]) -> None:
         self.is_finished = True
         self._is_plain = False
+        self._end_item(events)
         if self._calls is not None:
             self._calls.finish(events)
         details = None if self._details is None else self._details.joined()
         if details:
-            events.append(ProviderPart(self._provider, "reasoning_details", details))
+            events.append(ProviderPart(self._owner, REASONING_DETAILS, details))
         reason = self._finish_reason()
         events.append(ResponseFinished(reason, self._reason, (*self._warnings, *self.type_warnings())))
 
     def _finish_reason(self) -> FinishReason:
-        reason = _FINISH_REASONS.get(self._reason or "stop")
+        reason = FINISH_REASONS.get(finish_word(self._reason or "stop"))
         if self._reason is None:
             self._warnings += ("no_finish_reason",)
         if reason is None:
@@ -467,20 +436,11 @@ class ChatPayload(PayloadState):
         return reason
 
 
-def _has_content(chunk: _Chunk) -> bool:
+def _broken_off(payload: dict[str, Any]) -> APIError:
+    error = classify_in_band(payload)
+    error.billed = "maybe"
+    return error
+
+
+def _has_content(chunk: Chunk) -> bool:
     return bool(chunk.id or chunk.choices or chunk.usage or chunk.x_groq or chunk.citations or chunk.search_results)
-
-
-class _ImageURL(msgspec.Struct, gc=False):
-    url: str = ""
-
-
-class _Image(msgspec.Struct, gc=False):
-    image_url: _ImageURL | None = None
-
-
-class _Source(msgspec.Struct, gc=False):
-    url: str | None = None
-    title: str | None = None
-    start_index: int | None = None
-    end_index: int | None = None

@@ -1,17 +1,27 @@
-"""Convert text between `<think>` and `</think>` into reasoning events.
+"""Convert text between the tags `<think>` and `</think>` into reasoning events.
 
 Used only for hosts and models with `think_tags` in their row; elsewhere such tags are ordinary text of the model.
+Amazon Bedrock names the tags `<reasoning>` (gpt-oss), Gemini's OpenAI endpoint `<thought>`.
 """
 
 from __future__ import annotations
 
-from lm_deluge.adapters.adapter import Decoder
+from lm_deluge.adapters.adapter import Call, Decoder
 from lm_deluge.errors import DelugeError
 from lm_deluge.events import Event, ReasoningDelta, ResponseStarted, TextDelta, TokenLogprob, UsageReported
 
-__all__ = ["TagSplitter", "TaggedDecoder"]
+__all__ = ["TagSplitter", "TaggedDecoder", "has_think_tags"]
 
-_OPEN, _CLOSE = "<think>", "</think>"
+_TAGS = ("<think>", "<reasoning>", "<thought>")
+
+
+def has_think_tags(call: Call) -> bool:
+    """Whether the answer's text contains its reasoning in tags. The model's row has precedence over its host's."""
+    of_model, quirks = call.model.capabilities.think_tags, call.provider.quirks
+    if of_model is not None:
+        return of_model
+    names = quirks.tagged_models
+    return quirks.think_tags and (not names or any(name in call.model.name for name in names))
 
 
 class TagSplitter:
@@ -23,6 +33,7 @@ class TagSplitter:
 
     def __init__(self) -> None:
         self._step = self._seek_open
+        self._close = ""  # the closing tag, once the opening tag was recognised
         self._buffered = ""
         self._logprobs: tuple[TokenLogprob, ...] = ()
 
@@ -56,24 +67,26 @@ class TagSplitter:
     def _seek_open(self, text: str, made: list[Event]) -> None:
         self._buffered += text
         stripped = self._buffered.lstrip()
-        if len(stripped) < len(_OPEN) and _OPEN.startswith(stripped):
+        tag = next((tag for tag in _TAGS if stripped.startswith(tag)), None)
+        if tag is None and any(each.startswith(stripped) for each in _TAGS):
             return
         buffered, self._buffered = self._buffered, ""
-        if not stripped.startswith(_OPEN):
+        if tag is None:
             self._step = self._pass_on
             self._pass_on(buffered, made)
             return
         self._step = self._seek_close
+        self._close = f"</{tag[1:]}"
         blanks = buffered[: len(buffered) - len(stripped)]
         if blanks:
             made.append(TextDelta(blanks))
-        self._seek_close(stripped[len(_OPEN) :], made)
+        self._seek_close(stripped[len(tag) :], made)
 
     def _seek_close(self, text: str, made: list[Event]) -> None:
         self._logprobs = ()
         text = self._buffered + text
-        thought, tag, rest = text.partition(_CLOSE)
-        kept = 0 if tag else _overlap(thought)
+        thought, tag, rest = text.partition(self._close)
+        kept = 0 if tag else _overlap(thought, self._close)
         self._buffered = thought[len(thought) - kept :]
         thought = thought[: len(thought) - kept]
         if thought:
@@ -88,10 +101,10 @@ class TagSplitter:
             made.append(TextDelta(text, logprobs))
 
 
-def _overlap(text: str) -> int:
+def _overlap(text: str, tag: str) -> int:
     """Return how many characters at the end of the text may be the start of the closing tag."""
-    for size in range(min(len(_CLOSE) - 1, len(text)), 0, -1):
-        if text.endswith(_CLOSE[:size]):
+    for size in range(min(len(tag) - 1, len(text)), 0, -1):
+        if text.endswith(tag[:size]):
             return size
     return 0
 

@@ -42,7 +42,9 @@ class _Decoder(BodyDecoder):
     """The decoder of this API. A plain document uses the same payload: it may continue a stream that broke."""
 
     def __init__(self, payload: ResponsesPayload, *, max_event_bytes: int) -> None:
-        super().__init__(payload, lambda body: _parse_document(payload, body), max_event_bytes=max_event_bytes)
+        super().__init__(
+            payload, lambda body, events: events.extend(_parse_document(payload, body)), max_event_bytes=max_event_bytes
+        )
         self._responses = payload
 
     @property

@@ -128,11 +128,14 @@ def notes_of(response: APIResponse, *, is_quiet: bool = False) -> list[str]:
         is_quiet: Return only the notice that the answer is not complete.
     """
     notes = [_REASONS[response.finish_reason]] if response.finish_reason in _REASONS else []
-    details = response.finish_details or {}
-    texts = {name: details.get(name) for name in ("category", "explanation")}
-    notes += [f"The provider's {name}: {visible_line(text)}" for name, text in texts.items() if isinstance(text, str)]
     if is_quiet:
         return notes
+    details = response.finish_details or {}
+    notes += [
+        f"The provider's {name}: {visible_line(details[name])}"
+        for name in ("category", "explanation")
+        if isinstance(details.get(name), str)
+    ]
     notes += [_WARNINGS[warning] for warning in response.warnings if warning in _WARNINGS]
     for call in response.tool_calls:
         notes.append(f"The model calls the tool {visible_line(call.name)}({visible_line(call.arguments_text)}).")

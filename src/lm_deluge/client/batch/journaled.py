@@ -16,8 +16,8 @@ import msgspec
 
 from lm_deluge.client.batch.prompts import run_one, window_of
 from lm_deluge.dispatch.batch.input import BatchRow
-from lm_deluge.dispatch.batch.provider.response import as_deluge_error
 from lm_deluge.dispatch.call import CallSpec
+from lm_deluge.dispatch.hooks import is_interruption, unexpected_error
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.dispatch.scheduling.circuit_breaker import CircuitBreaker
 from lm_deluge.dispatch.scheduling.runner import Runner
@@ -221,16 +221,23 @@ class _Call:
 
     async def run(self, runner: Runner, make: MakeRowSpec) -> APIResponse | None:
         """Run the call and record its end; return None if the row is left to another run."""
+        try:
+            return await self._run(runner, make)
+        except BaseException as error:
+            if is_interruption(error):
+                raise
+            response = APIResponse(id=self.row.number - 1, error=unexpected_error(error))
+            is_kept = await self._write_failure(self._number, response, is_final=True)
+            self._end()
+            return response if is_kept else None
 
+    async def _run(self, runner: Runner, make: MakeRowSpec) -> APIResponse | None:
         def make_with_hooks(row: BatchRow) -> CallSpec:
             return msgspec.structs.replace(
                 make(row), before_attempt=self._before_attempt, on_attempt_failed=self._on_attempt_failed
             )
 
-        try:
-            response = await run_one(lambda: runner, make_with_hooks, self.row)
-        except Exception as error:  # noqa: BLE001 - one row must not end the batch, whose other answers are paid
-            response = APIResponse(error=as_deluge_error(error))
+        response = await run_one(lambda: runner, make_with_hooks, self.row)
         response.id = self.row.number - 1
         if self._last is not None:
             return self._last

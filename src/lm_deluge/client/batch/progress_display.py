@@ -19,6 +19,7 @@ import msgspec
 
 from lm_deluge.client.notebook import CELL_EVERY_S, UpdatedCell, is_notebook
 from lm_deluge.dispatch.batch.progress import BatchProgress
+from lm_deluge.dispatch.hooks import ContainedHook
 from lm_deluge.errors import ConfigurationError, DelugeError, MissingExtraError, install_hint
 
 if TYPE_CHECKING:
@@ -81,15 +82,14 @@ async def shown(progress: Progress, snapshot: Callable[[], BatchProgress]) -> As
         yield
     finally:
         ticking.cancel()
-        with contextlib.suppress(Exception):  # counts that cannot be added up do not end the batch
-            progress.close(snapshot())
+        ContainedHook(lambda: progress.close(snapshot()), None)()  # counts may fail to add up, too
 
 
 async def _tick(progress: Progress, snapshot: Callable[[], BatchProgress]) -> None:
+    show = ContainedHook(lambda: progress.show(snapshot()), None)
     await asyncio.sleep(min(progress.every_s, FIRST_AFTER_S))
     while True:
-        with contextlib.suppress(Exception):
-            progress.show(snapshot())
+        show()
         await asyncio.sleep(progress.every_s)
 
 
@@ -125,7 +125,9 @@ class _QuietAfterError:
         display = self._display
         try:
             use(display)
-        except Exception:  # noqa: BLE001 - stderr may be closed, and a display of another package may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - stderr may be closed, and a display of another package may raise anything
             self._display = _None()
             with contextlib.suppress(Exception):
                 display.give_up()

@@ -16,6 +16,7 @@ from lm_deluge.client.call_options import CallOptions
 from lm_deluge.client.dispatcher import CallPlanner, Dispatcher
 from lm_deluge.config import ClientOptions
 from lm_deluge.dispatch.batch.provider.runner import OnState, ProviderBatch
+from lm_deluge.dispatch.hooks import unexpected_error
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.dispatch.journal.records import fingerprint_of
 from lm_deluge.errors import ConfigurationError, DelugeError
@@ -68,7 +69,8 @@ def start_provider_batch(
     planner = dispatcher.planner(options)
     check_provider_batch(models, client_options)
     names = [model.id for model in models]
-    own = (*options[:2], to_schema(options.output), options.cache)
+    own: tuple[Any, ...] = (*options[:2], to_schema(options.output), options.cache)
+    own += (options.sampling,) if options.sampling else ()  # so that the fingerprints of older journals stay valid
     shaping = (names, client_options.sampling_params, client_options.extra_body, *own)
     all_prompts = list(check_prompts(prompts))
     plans = (_plan_of(planner, models[number % len(models)], prompt) for number, prompt in enumerate(all_prompts))
@@ -90,8 +92,8 @@ async def _run(
 def _plan_of(planner: CallPlanner, model: ModelRow, prompt: Any) -> CallPlan | DelugeError:
     try:
         return planner.plan(model.id, to_conversation(prompt))
-    except DelugeError as error:
-        return error
+    except Exception as error:  # noqa: BLE001 - a prompt may be any object of the user
+        return unexpected_error(error)
 
 
 def _bytes_of(prompt: Any) -> bytes:

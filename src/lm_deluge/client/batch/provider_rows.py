@@ -13,8 +13,8 @@ from lm_deluge.client.batch.journaled import is_due
 from lm_deluge.client.batch.row_planner import RowPlanner
 from lm_deluge.client.dispatcher import Dispatcher
 from lm_deluge.dispatch.batch.input import BatchRow
-from lm_deluge.dispatch.batch.provider.response import as_deluge_error
 from lm_deluge.dispatch.batch.provider.runner import Answered, ProviderBatch
+from lm_deluge.dispatch.hooks import unexpected_error
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.errors import DelugeError, JournalError, QueueClosedError
 from lm_deluge.response import APIResponse
@@ -101,7 +101,7 @@ class ProviderRows:
                 try:
                     plan = self._planner.plan(row)
                 except Exception as error:  # noqa: BLE001 - one row must not end the batch
-                    plan = as_deluge_error(error)
+                    plan = unexpected_error(error)
                 yield row.call, plan
 
     def stop(self, within_s: float | None = None) -> None:

@@ -484,7 +484,7 @@ class StreamCall:
             answer = APIResponse(model_internal=model, stats=self.stats())
             answer.status_code = getattr(self.error, "status_code", None)
             answer.request_id = getattr(self.error, "request_id", None)
-        answer.error = self.error
+        answer.error = self.error or answer.error  # an answer may have ended for a failure
         if self._discarded.usage is not None:
             self._discarded.add_to(answer)
         return answer

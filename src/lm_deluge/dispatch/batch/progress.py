@@ -63,6 +63,11 @@ class ProgressTracker:
         self._recent_input = 0
         self._recent_output = 0
 
+    @property
+    def done(self) -> int:
+        """Number of calls that have ended."""
+        return self._done
+
     def start(self, now: float) -> None:
         """Count a call that starts."""
         if self._started_at is None:

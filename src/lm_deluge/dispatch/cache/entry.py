@@ -15,6 +15,7 @@ import msgspec
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.config import Secret
+from lm_deluge.dispatch.cache.acceptance import is_accepted
 from lm_deluge.events import Attempt, Event, ResponseFinished, ResponseStarted
 from lm_deluge.response import APIResponse
 from lm_deluge.usage import Usage
@@ -62,13 +63,18 @@ def build_key(api: str, call: Call, request: HttpRequest, key: Secret | None) ->
 
 
 def encode_answer(events: Sequence[Event], response: APIResponse, call: Call) -> bytes | None:
-    """Return the value of an answer; None if the answer is incomplete, failed, or changes when it is decoded."""
+    """Return the value of an answer.
+
+    None if the answer is incomplete, failed, of another form than the call asked for, or changes when it is decoded.
+    """
     finished = events[-1] if events else None
     if not isinstance(finished, ResponseFinished) or not isinstance(events[0], ResponseStarted):
         return None
     if finished.finish_reason not in CACHED_FINISH_REASONS or response.is_error:
         return None
     if response.model_internal != call.model.id or set(finished.warnings) - set(_HARMLESS_WARNINGS):
+        return None
+    if not is_accepted(response, call):
         return None
     own = response.warnings[len(call.warnings) :]
     answer = CachedAnswer(

@@ -69,7 +69,11 @@ def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | 
             tools=_tools(raw),
             output=_output(raw),
             cache=_cache(raw),
-            extra={**{name: value for name, value in raw.items() if name not in _PARSED_FIELDS}, **extra},
+            extra={
+                **{name: value for name, value in raw.items() if name not in _PARSED_FIELDS},
+                **extra,
+                **_tool_extra(raw),
+            },
             raw=raw,
         )
     except ConfigurationError as error:
@@ -150,7 +154,14 @@ def _tool(tool: JSON, at: str) -> Tool | ProviderTool:
         own = Tool(name=name, parameters=schema, **known)
     except ConfigurationError:  # Anthropic allows longer names than `Tool`
         return ProviderTool(tool)
-    return own if tool.keys() <= _TOOL_FIELDS else ProviderTool(tool)
+    return own
+
+
+def _tool_extra(raw: JSON) -> JSON:
+    """Return the tools to pass on unchanged if one of the client's own tools has a field that `Tool` lacks."""
+    tools = take(raw, "tools", list, [])
+    own = [tool for tool in tools if isinstance(tool, dict) and tool.get("type") in (None, "custom")]
+    return {"tools": tools} if any(tool.keys() - _TOOL_FIELDS for tool in own) else {}
 
 
 def _cache(raw: JSON) -> PromptCache | None:

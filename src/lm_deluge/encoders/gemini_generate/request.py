@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Iterator
 from itertools import count, groupby
 from typing import Any
@@ -64,6 +65,9 @@ _PARAMETERS = {
     "responseLogprobs": "logprobs",
     "logprobs": "top_logprobs",
 }
+# Gemini allows names that `Tool` does not: with dots or colons, or of 65 to 128 characters.
+# https://ai.google.dev/api/caching#FunctionDeclaration
+_WIDER_NAME = re.compile(r"(?=.*[.:]|.{65})[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 _UNPAIRED = (
     "Please ensure that the number of function response parts is equal to the number of function call parts of the "
     "function call turn."
@@ -159,13 +163,19 @@ def _has_other_fields(fields: JSON) -> bool:
     return any(isinstance(each, dict) and set(camel(each)) - _TOOL_FIELDS for each in declared)
 
 
-def _tool(raw: Any, at: str) -> Tool:
+def _tool(raw: Any, at: str) -> Tool | ProviderTool:
     if not isinstance(raw, dict):
         raise bad_request(f"Invalid value at '{at}': it must be an object.")
     fields = camel(raw)
     name = need(fields, "name", str, at=at)
     schema = fields.get("parametersJsonSchema") or fields.get("parameters") or {}
-    return Tool(name=name, description=take(fields, "description", str, "", at=at), parameters=lower_types(schema))
+    description = take(fields, "description", str, "", at=at)
+    try:
+        return Tool(name=name, description=description, parameters=lower_types(schema))
+    except ConfigurationError:
+        if not _WIDER_NAME.fullmatch(name):
+            raise
+        return ProviderTool({"functionDeclarations": [raw]})
 
 
 def _instruction(fields: JSON) -> list[Message]:

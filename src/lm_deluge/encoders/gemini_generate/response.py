@@ -245,7 +245,7 @@ def _logprobs(logprobs: Iterable[TokenLogprob]) -> JSON:
 
 
 _VERTEX = r"(/projects/[^/]+/locations/[^/]+)?/publishers/google"
-_MODEL = rf"(/v1beta1|/v1beta|/v1)?({_VERTEX})?/(models|tunedModels)/(?P<model>[^:]+)"
+_MODEL = rf"(/v1beta1|/v1beta|/v1alpha|/v1)?({_VERTEX})?/(models|tunedModels)/(?P<model>[^:]+)"
 
 ENCODER = Encoder(
     name="gemini-generate",

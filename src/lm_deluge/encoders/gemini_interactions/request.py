@@ -56,6 +56,7 @@ _PARAMETERS = {
     "stop_sequences": "stop",
     "seed": "seed",
 }
+_TOOL_FIELDS = {"type", "name", "description", "parameters"}
 _CHOICES = {"auto": "auto", "none": "none", "any": "required"}
 _MEDIA: dict[str, type[ImagePart | FilePart | AudioPart]] = {
     "image": ImagePart,
@@ -79,6 +80,8 @@ def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | 
     choice, is_complete = _tool_choice(config.get("tool_choice"))
     if not is_complete or not _is_known(config):
         extra["generation_config"] = config
+    if any(tool.get("type") == "function" and set(tool) - _TOOL_FIELDS for tool in _tool_objects(raw)):
+        extra["tools"] = raw["tools"]  # passed on unchanged: `Tool` lacks some of their fields
     schema, is_json = _format(raw)
     if raw.get("response_format") is not None and not is_json:
         extra["response_format"] = raw["response_format"]
@@ -138,12 +141,19 @@ def _format(raw: JSON) -> tuple[JSON | None, bool]:
     return take(found, "schema", dict, at="response_format."), True
 
 
-def _tools(raw: JSON) -> Iterator[Tool | ProviderTool]:
+def _tool_objects(raw: JSON) -> Iterator[JSON]:
     for position, tool in enumerate(take(raw, "tools", list, [])):
         if not isinstance(tool, dict):
             raise bad_request(f"Invalid value at 'tools[{position}]': it must be an object.")
-        if tool.get("type") == "function" and set(tool) <= {"type", "name", "description", "parameters"}:
-            yield Tool.from_dict({name: value for name, value in tool.items() if value is not None})
+        yield tool
+
+
+def _tools(raw: JSON) -> Iterator[Tool | ProviderTool]:
+    for tool in _tool_objects(raw):
+        if tool.get("type") == "function":
+            yield Tool.from_dict(
+                {name: value for name, value in tool.items() if value is not None and name in _TOOL_FIELDS}
+            )
         else:
             yield ProviderTool(tool)
 

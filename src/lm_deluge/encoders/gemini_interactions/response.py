@@ -291,7 +291,7 @@ ENCODER = Encoder(
     encode_response=encode_response,
     encode_error=encode_error,
     encode_stream_error=encode_stream_error,
-    routes=(Endpoint(r"(/v1beta1|/v1beta|/v1)?/interactions"),),
+    routes=(Endpoint(r"(/v1beta1|/v1beta|/v1alpha|/v1)?/interactions"),),
     stream_type="text/event-stream",
     id_prefix="v1_",
 )

@@ -4,8 +4,8 @@ https://docs.mistral.ai/api/#tag/chat
 
 Decoding an encoded response gives the same events, except for what this API cannot express:
 
-- A decoded call starts with its first fragment of arguments, and all calls end at the end of the stream; each fragment
-  repeats the name and the id. Usage is reported once, with the finish reason and without the flag `estimated`.
+- A call is written whole when it is finished, as Mistral does, so its fragments are joined; decoded calls end at the
+  end of the stream. Usage is reported once, with the finish reason and without the flag `estimated`.
 - A refusal is text. `pause`, `refusal` and `content_filter` become `stop`.
 - Positions of citations, audio, attempts, warnings, and opaque data except the signatures of reasoning are left out.
 - In a response that is not streamed, all calls follow the content.
@@ -84,8 +84,7 @@ class _ChunkWriter(EventWriter[bytes]):
         self._created = created
         self._head = b""
         self._usage: Usage | None = None
-        self._calls: dict[int, ToolCallStarted] = {}
-        self._has_arguments: set[int] = set()
+        self._open: dict[int, tuple[ToolCallStarted, list[str]]] = {}  # start and fragments of each unfinished call
 
     def start(self, event: ResponseStarted) -> list[bytes]:
         head = {
@@ -119,24 +118,21 @@ class _ChunkWriter(EventWriter[bytes]):
         return [self._chunk({"content": [{"type": "thinking", "thinking": [], _SIGNATURE: event.data}]})]
 
     def start_call(self, event: ToolCallStarted) -> list[bytes]:
-        self._calls[event.index] = event
-        return [self._call(event, "")]
+        self._open[event.index] = (event, [])
+        return []
 
     def _call(self, started: ToolCallStarted, arguments: str) -> bytes:
         call = {**call_fields(started.id, started.name, arguments, custom=False), "index": started.index}
         return self._chunk({"tool_calls": [call]})
 
     def add_arguments(self, event: ToolCallDelta) -> list[bytes]:
-        self._has_arguments.add(event.index)
-        started = self._calls.get(event.index) or ToolCallStarted(event.index, "", "")
-        return [self._call(started, event.arguments)]
+        start = ToolCallStarted(event.index, "", "")
+        self._open.setdefault(event.index, (start, []))[1].append(event.arguments)
+        return []
 
     def finish_call(self, event: ToolCallFinished) -> list[bytes]:
-        """Write what no `ToolCallDelta` delivered: a response that was not streamed has complete calls only."""
-        is_whole = event.index in self._calls and (event.index in self._has_arguments or not event.arguments_text)
-        return (
-            [] if is_whole else [self._call(ToolCallStarted(event.index, event.id, event.name), event.arguments_text)]
-        )
+        self._open.pop(event.index, None)
+        return [self._call(ToolCallStarted(event.index, event.id, event.name), event.arguments_text)]
 
     def add_citation(self, event: Citation) -> list[bytes]:
         return [self._chunk({"content": [_reference(event)]})]
@@ -153,7 +149,8 @@ class _ChunkWriter(EventWriter[bytes]):
 
     def finish(self, event: ResponseFinished) -> list[bytes]:
         reason = event.raw_finish_reason or _FINISH_REASONS[event.finish_reason]
-        return [self._chunk({"content": ""}, reason=reason), _DONE]
+        calls = [self._call(start, "".join(fragments)) for start, fragments in self._open.values()]
+        return [*calls, self._chunk({"content": ""}, reason=reason), _DONE]
 
     HANDLED: ClassVar[EventHandlers] = {
         ResponseStarted: start,

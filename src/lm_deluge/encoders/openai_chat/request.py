@@ -139,6 +139,12 @@ def _assistant(message: JSON, at: str) -> list[Part]:
         parts.append(RefusalPart(refusal))
     for position, call in enumerate(take_field(message, "tool_calls", list, (), at=at)):
         parts.append(read_call(call, f"{at}tool_calls[{position}]"))
+        parts += _signature(call, f"{at}tool_calls[{position}].")
+    parts += _signature(message, at)
+    function_call = take_field(message, "function_call", dict, at=at)
+    if function_call is not None:
+        call = {"id": _legacy_id(function_call.get("name")), "function": function_call}
+        parts.append(read_call(call, f"{at}function_call"))
     audio = take_field(message, "audio", dict, at=at)
     if audio is not None:
         parts.append(AudioPart(Media(file_id=need_field(audio, "id", str, at=f"{at}audio."))))
@@ -148,10 +154,29 @@ def _assistant(message: JSON, at: str) -> list[Part]:
     return parts
 
 
+def _signature(signed: JSON, at: str) -> list[Part]:
+    """Return Google's signature of a call or a message as opaque data."""
+    extra = take_field(signed, "extra_content", dict, {}, at=at)
+    google = take_field(extra, "google", dict, {}, at=f"{at}extra_content.")
+    signature = take_field(google, "thought_signature", str, at=f"{at}extra_content.google.")
+    return [ProviderDataPart("openai-chat", "thought_signature", signature)] if signature else []
+
+
 def _tool_result(message: JSON, at: str) -> list[Part]:
     content = read_content(required_content(message, at), f"{at}content", _TEXT_PARTS)
     text = "".join(part.text for part in content if isinstance(part, TextPart))
     return [ToolResultPart(need_field(message, "tool_call_id", str, at=at), text)]
+
+
+def _function_result(message: JSON, at: str) -> list[Part]:
+    name = need_field(message, "name", str, at=at)
+    text = take_field(message, "content", str, "", at=at)
+    return [ToolResultPart(_legacy_id(name), text)]
+
+
+def _legacy_id(name: Any) -> str:
+    """Return the id of a deprecated `function_call` and of its result, which refer to each other by the name alone."""
+    return f"function_{name}"
 
 
 _ROLES: RoleReaders = {
@@ -160,6 +185,7 @@ _ROLES: RoleReaders = {
     "user": _user,
     "assistant": _assistant,
     "tool": _tool_result,
+    "function": _function_result,
 }
 
 
@@ -193,6 +219,15 @@ def _audio(piece: JSON, at: str) -> Part:
         raise bad_request(f"Invalid '{at}input_audio.data': expected base64 text.", "invalid_value") from error
 
 
+def _reasoning(piece: JSON, at: str) -> list[Part]:
+    """Return the reasoning in a piece of content, with the piece as opaque data (Databricks)."""
+    summary = need_field(piece, "summary", list, at=at)
+    entries = [entry for entry in summary if isinstance(entry, dict)]
+    text = "".join(take_field(entry, "text", str, "", at=f"{at}summary.") for entry in entries)
+    reasoning: list[Part] = [ReasoningPart(text)] if text else []
+    return [*reasoning, ProviderDataPart("openai-chat", "reasoning_item", piece)]
+
+
 _TEXT_PARTS: PieceReaders = {"text": read_text}
 _USER_PARTS: PieceReaders = {**_TEXT_PARTS, "image_url": read_image, "input_audio": _audio, "file": _file}
-_ASSISTANT_PARTS: PieceReaders = {**_TEXT_PARTS, "refusal": _refusal}
+_ASSISTANT_PARTS: PieceReaders = {**_TEXT_PARTS, "refusal": _refusal, "reasoning": _reasoning}

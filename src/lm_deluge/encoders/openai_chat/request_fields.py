@@ -43,10 +43,12 @@ __all__ = [
 ]
 
 JSON = dict[str, Any]
-PieceReaders: TypeAlias = Mapping[str, Callable[[JSON, str], Part]]
+PieceReaders: TypeAlias = Mapping[str, Callable[[JSON, str], Part | list[Part]]]
 """The parser of each type of content part; its arguments are the part and its JSON path."""
 RoleReaders: TypeAlias = Mapping[str, Callable[[JSON, str], list[Part]]]
 """The parser of the messages of each role; its arguments are the message and its JSON path."""
+
+_TOOL_FIELDS = ("name", "description", "parameters", "strict")
 
 _KINDS: dict[type, str] = {
     str: "a string",
@@ -151,7 +153,7 @@ def read_tools(raw: JSON) -> tuple[Tool | ProviderTool, ...]:
             continue
         inner = need_field(tool, "function", dict, at=f"{at}.")
         need_field(inner, "name", str, at=f"{at}.function.")
-        tools.append(Tool.from_dict({name: value for name, value in inner.items() if value is not None}))
+        tools.append(Tool(**{name: inner[name] for name in _TOOL_FIELDS if inner.get(name) is not None}))
     return tuple(tools)
 
 
@@ -199,7 +201,8 @@ def _read_message(message: Any, at: str, roles: RoleReaders) -> Message:
     if role not in roles:
         raise unknown_value(f"{at}.role", role, roles)
     name = take_field(message, "name", str, at=f"{at}.")
-    return Message(role, tuple(roles[role](message, f"{at}.")), name)
+    own_role: Any = "tool" if role == "function" else role  # the deprecated role of a result
+    return Message(own_role, tuple(roles[role](message, f"{at}.")), name)
 
 
 def required_content(message: JSON, at: str) -> Any:
@@ -234,7 +237,7 @@ def read_content(content: Any, at: str, readers: PieceReaders) -> list[Part]:
         return [TextPart(content)]
     if not isinstance(content, list):
         raise wrong_type(at, str, content)
-    parts = []
+    parts: list[Part] = []
     for position, piece in enumerate(content):
         part_path = f"{at}[{position}]"
         if not isinstance(piece, dict):
@@ -242,7 +245,8 @@ def read_content(content: Any, at: str, readers: PieceReaders) -> list[Part]:
         kind = need_field(piece, "type", str, at=f"{part_path}.")
         if kind not in readers:
             raise unknown_value(f"{part_path}.type", kind, readers)
-        parts.append(readers[kind](piece, f"{part_path}."))
+        found = readers[kind](piece, f"{part_path}.")
+        parts += found if isinstance(found, list) else [found]
     return parts
 
 

@@ -27,7 +27,13 @@ from lm_deluge.encoders.encoder import Encoder, Endpoint
 from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
 from lm_deluge.encoders.openai_chat.errors import encode_error, encode_stream_error
 from lm_deluge.encoders.openai_chat.request import parse_request
-from lm_deluge.encoders.openai_chat.response_fields import call_fields, image_piece, logprob_fields, usage_fields
+from lm_deluge.encoders.openai_chat.response_fields import (
+    call_fields,
+    image_piece,
+    logprob_fields,
+    signature_field,
+    usage_fields,
+)
 from lm_deluge.events import (
     Attempt,
     Citation,
@@ -47,7 +53,7 @@ from lm_deluge.events import (
 )
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.message import Message
-from lm_deluge.prompt.parts import AudioPart, ImagePart, ProviderDataPart, TextPart
+from lm_deluge.prompt.parts import AudioPart, ImagePart, ProviderDataPart, TextPart, ToolCallPart
 from lm_deluge.response import ResponseBuilder
 from lm_deluge.usage import Usage
 
@@ -67,6 +73,7 @@ _FINISH_REASONS: dict[FinishReason, str] = {
     "error": "error",  # OpenRouter's value; OpenAI has none
 }
 
+_SIGNATURE = "thought_signature"  # kind of opaque data: Google's signature of a call or of the text
 # Kinds of opaque data that hosts of this API send in a field of the same name.
 _OPAQUE_FIELDS = ("reasoning_details", "executed_tools")
 
@@ -155,6 +162,10 @@ class _ChunkWriter(EventWriter[bytes]):
         return [self._chunk({"audio": {name: value for name, value in audio.items() if value is not None}})]
 
     def add_opaque(self, event: ProviderPart) -> list[bytes]:
+        if event.kind == _SIGNATURE and isinstance(event.data, str):
+            extra = signature_field(event.data)
+            # A signature follows the call that it belongs to, before the next call starts.
+            return [self._chunk({"tool_calls": [{"index": max(self._calls), **extra}]} if self._calls else extra)]
         return [self._chunk({event.kind: event.data})] if event.kind in _OPAQUE_FIELDS else []
 
     def keep_usage(self, event: UsageReported) -> list[bytes]:
@@ -219,18 +230,28 @@ def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
 
 
 def _message(content: Message) -> JSON:
-    calls = content.tool_calls
     audio = [part for part in content.parts if isinstance(part, AudioPart)]
     images = [part.media for part in content.parts if isinstance(part, ImagePart)]
     optional: JSON = {
         "reasoning_content": content.thinking,
-        "tool_calls": [call_fields(part.id, part.name, part.arguments_text, custom=part.custom) for part in calls],
+        "tool_calls": _calls(content),
         "images": [image_piece(media.url or media.data_url()) for media in images],
         "audio": _join_audio(audio) if audio else None,
         **_opaque(content),
     }
     message: JSON = {"role": "assistant", "content": content.completion or None, "refusal": content.refusal or None}
     return {**message, **{name: value for name, value in optional.items() if value}}
+
+
+def _calls(content: Message) -> list[JSON]:
+    """Return the tool calls, each with the signature that follows it."""
+    calls: list[JSON] = []
+    for part in content.parts:
+        if isinstance(part, ToolCallPart):
+            calls.append(call_fields(part.id, part.name, part.arguments_text, custom=part.custom))
+        elif isinstance(part, ProviderDataPart) and part.kind == _SIGNATURE and isinstance(part.data, str) and calls:
+            calls[-1] |= signature_field(part.data)
+    return calls
 
 
 def _join_audio(parts: list[AudioPart]) -> JSON:

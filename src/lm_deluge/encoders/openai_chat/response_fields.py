@@ -7,7 +7,7 @@ from typing import Any
 from lm_deluge.prompt.parts import TokenLogprob
 from lm_deluge.usage import Usage
 
-__all__ = ["call_fields", "image_piece", "logprob_fields", "usage_fields"]
+__all__ = ["call_fields", "image_piece", "logprob_fields", "signature_field", "usage_fields"]
 
 JSON = dict[str, Any]
 
@@ -20,6 +20,11 @@ def call_fields(call_id: str, name: str, arguments: str, *, custom: bool) -> JSO
     if custom:
         return {"id": call_id, "type": "custom", "custom": {"name": name, "input": arguments}}
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def signature_field(signature: str) -> JSON:
+    """Return the field with Google's signature of a tool call or of a message."""
+    return {"extra_content": {"google": {"thought_signature": signature}}}
 
 
 def logprob_fields(tokens: tuple[TokenLogprob, ...]) -> list[JSON]:

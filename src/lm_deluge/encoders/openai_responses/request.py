@@ -87,7 +87,7 @@ def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | 
             params=_params(raw, extra),
             is_streamed=take_field(raw, "stream", bool, default=is_streamed or False),
             wants_usage=True,
-            tools=_tools(raw),
+            tools=_tools(raw, extra),
             output=_output_schema(raw, extra),
             extra=extra,
             raw=raw,
@@ -138,18 +138,19 @@ def _tool_choice(raw: JSON, extra: JSON) -> str | None:
     return choice
 
 
-def _tools(raw: JSON) -> tuple[Tool | ProviderTool, ...]:
+def _tools(raw: JSON, extra: JSON) -> tuple[Tool | ProviderTool, ...]:
     tools: list[Tool | ProviderTool] = []
     for position, tool in enumerate(take_field(raw, "tools", list, ())):
         at = f"tools[{position}]"
         if not isinstance(tool, dict):
             raise wrong_type(at, dict, tool)
-        if need_field(tool, "type", str, at=f"{at}.") == "function":
-            need_field(tool, "name", str, at=f"{at}.")
-        if tool["type"] != "function" or not _TOOL_FIELDS.issuperset(tool):
+        if need_field(tool, "type", str, at=f"{at}.") != "function":
             tools.append(ProviderTool(tool))
             continue
-        known = {name: value for name, value in tool.items() if value is not None and name != "type"}
+        need_field(tool, "name", str, at=f"{at}.")
+        if not _TOOL_FIELDS.issuperset(tool):
+            extra["tools"] = raw["tools"]  # passed on unchanged: `Tool` lacks some of their fields
+        known = {name: tool[name] for name in _TOOL_FIELDS - {"type"} if tool.get(name) is not None}
         tools.append(Tool.from_dict(known))
     return tuple(tools)
 

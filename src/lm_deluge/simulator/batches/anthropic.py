@@ -55,7 +55,7 @@ def _show(store: BatchStore, request: Request, path_params: dict[str, str], url:
 
 
 def _list(store: BatchStore, request: Request, path_params: dict[str, str], url: str) -> BatchReply:
-    jobs, has_more = store.page(_API, request.query.get("after_id"), int(request.query.get("limit", "20")))
+    jobs, has_more = store.page(_API, request.query.get("after_id"), request.query_number("limit", 20))
     shown = [_batch_object(job, url) for job in jobs]
     ends = {"first_id": shown[0]["id"] if shown else None, "last_id": shown[-1]["id"] if shown else None}
     return BatchReply.of({"data": shown, "has_more": has_more, **ends})

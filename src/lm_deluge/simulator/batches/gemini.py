@@ -19,7 +19,7 @@ from lm_deluge.simulator.batches.jobs import (
     SimulatedBatch,
     parsed_object,
 )
-from lm_deluge.simulator.http import Request
+from lm_deluge.simulator.http import Request, parse_number
 
 __all__ = ["GEMINI_BATCH_ROUTES"]
 
@@ -51,7 +51,8 @@ def _upload(store: BatchStore, request: Request, path_params: dict[str, str], ur
         upload_url = f"{url}/upload/v1beta/files?upload_id={file.removeprefix('files/')}&upload_protocol=resumable"
         return BatchReply.of({}, ("x-goog-upload-url", upload_url), ("x-goog-upload-status", "active"))
     file = f"files/{request.query.get('upload_id')}"
-    if "upload" not in commands or int(request.headers.get("x-goog-upload-offset", "-1")) != len(store.file(file)):
+    offset = parse_number(request.headers.get("x-goog-upload-offset", ""))
+    if "upload" not in commands or offset != len(store.file(file)):
         raise _bad_request("The upload offset is not the number of bytes received so far.")
     store.files[file] += request.body
     is_final = "finalize" in commands
@@ -105,7 +106,7 @@ def _show(store: BatchStore, request: Request, path_params: dict[str, str], url:
 
 def _list(store: BatchStore, request: Request, path_params: dict[str, str], url: str) -> BatchReply:
     jobs = store.list(_API)
-    size, start = int(request.query.get("pageSize", "50")), int(request.query.get("pageToken", "0"))
+    size, start = request.query_number("pageSize", 50), request.query_number("pageToken", 0)
     shown = [_batch_object(store, job) for job in jobs[start : start + size]]
     rest = {"nextPageToken": str(start + size)} if len(jobs) > start + size else {}
     return BatchReply.of({"operations": shown, **rest})

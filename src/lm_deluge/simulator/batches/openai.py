@@ -118,7 +118,7 @@ def _show(store: BatchStore, request: Request, path_params: dict[str, str], url:
 
 
 def _list(store: BatchStore, request: Request, path_params: dict[str, str], url: str) -> BatchReply:
-    jobs, has_more = store.page(_API, request.query.get("after"), int(request.query.get("limit", "20")))
+    jobs, has_more = store.page(_API, request.query.get("after"), request.query_number("limit", 20))
     shown = [_batch_object(store, job) for job in jobs]
     ends = {"first_id": shown[0]["id"], "last_id": shown[-1]["id"]} if shown else {}
     return BatchReply.of({"object": "list", "data": shown, "has_more": has_more, **ends})

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from batch_runs import KEY, Clock, run_batch
+from client.hooks.exceptions import EVERY_EXCEPTION
 from lm_deluge import LLMClient
 from lm_deluge.config import Secret
 from lm_deluge.dispatch.batch.provider.part import RESULTS_WAIT_S
@@ -156,15 +157,25 @@ async def test_results_whose_file_is_never_named_are_given_up(tmp_path: Path) ->
     assert RESULTS_WAIT_S <= sum(clock.waits) < 2 * RESULTS_WAIT_S
 
 
-async def test_a_function_that_fails_does_not_end_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", EVERY_EXCEPTION)
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_function_that_fails_does_not_end_the_run(name: str, tmp_path: Path, *, is_async: bool) -> None:
     seen = []
+    failure = EVERY_EXCEPTION[name]
+    if is_async and isinstance(failure, StopIteration | GeneratorExit):
+        pytest.skip("a coroutine cannot raise it")
 
     def fail(name: str, state: object) -> None:
         seen.append(name)
-        raise ZeroDivisionError
+        raise failure
 
-    with pytest.warns(RuntimeWarning, match="on_state raised ZeroDivisionError"):
-        found = await run_batch(client_at(QueueHost(polls=3)), ["a"], tmp_path / "j", on_state=fail)
+    async def fail_later(name: str, state: object) -> None:
+        fail(name, state)
+
+    with pytest.warns(RuntimeWarning, match=f"on_state raised {type(failure).__name__}"):
+        found = await run_batch(
+            client_at(QueueHost(polls=3)), ["a"], tmp_path / "j", on_state=fail_later if is_async else fail
+        )
     assert found["row 0"].completion == "0"
     assert len(seen) == 1
 

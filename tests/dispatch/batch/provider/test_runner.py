@@ -140,7 +140,7 @@ def refuse_some(request) -> str:
 async def test_a_request_that_fails_is_an_answer_with_an_error(model: str, tmp_path: Path) -> None:
     async with Simulator(refuse_some) as sim, client_of(sim, model) as client:
         found = await run_batch(client, PROMPTS, tmp_path / "j")
-        sim._router._scripts._source = Script()
+        sim._router._answers._scripts._source = Script()
         again = await run_batch(client, PROMPTS, tmp_path / "j")
     refused, later = found["row 1"], found["row 3"]
     assert isinstance(refused.error, BadRequestError)
@@ -206,7 +206,7 @@ async def test_a_batch_that_expires_keeps_what_is_finished(model: str, finished:
         client_of(sim, model) as client,
     ):
         found = await run_batch(client, PROMPTS, tmp_path / "j")
-        sim._router._batches.plan = Batches()
+        sim._router._answers._batches.plan = Batches()
         again = await run_batch(client, PROMPTS, tmp_path / "j")
     errors = [found[f"row {number}"].error for number in range(7)]
     assert errors[:finished] == [None] * finished
@@ -313,7 +313,7 @@ async def test_a_provider_that_is_out_of_reach_for_an_hour_ends_a_run_and_no_bat
         with pytest.raises(OverloadedError):
             await run_batch(client, PROMPTS, tmp_path / "j", clock=clock)
         assert sum(clock.waits) == pytest.approx(MAX_OUTAGE_S, rel=0.05)
-        sim._router._faults._faults = iter(())
+        sim._router._answers._faults._faults = iter(())
         found = await run_batch(client, PROMPTS, tmp_path / "j", clock=clock)
     assert {answer.error for answer in found.values()} == {None}
     assert set(script.asked.values()) == {1}
@@ -387,7 +387,9 @@ async def test_results_that_are_gone_are_the_error_of_each(tmp_path: Path) -> No
 @pytest.mark.parametrize("model", ["mistral:mistral-small-latest", "vertex:gemini-2.5-flash", "groq-less"])
 async def test_a_provider_without_a_batch_api_is_refused_before_anything_is_sent(model: str, tmp_path: Path) -> None:
     async with Simulator(Script()) as sim:
-        client = LLMClient([model, "gpt-4o"], base_url=sim.url, api_key=KEY)
+        client = LLMClient(
+            [model, "gpt-4o"], base_url={"openai": sim.url, "openai-compatible": sim.url}, api_key={"openai": KEY}
+        )
         with pytest.raises(ConfigurationError, match=r"no batch API .* Providers with one: anthropic, gemini, "):
             client.provider_batch(["a"], journal=tmp_path / "j")
         assert sim.requests == []

@@ -9,13 +9,13 @@ import msgspec
 from lm_deluge.adapters.adapter import Adapter, Call
 from lm_deluge.adapters.batch_api import BatchResult, BatchState, batch_ended
 from lm_deluge.api_requests.answer import settle_answer, usage_of
-from lm_deluge.errors import APIError, DelugeError, DispatchError
+from lm_deluge.errors import APIError, DelugeError
 from lm_deluge.models.costs import request_cost
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
 from lm_deluge.usage import estimate_tokens
 
-__all__ = ["BatchedCall", "as_deluge_error", "build_batched_answer", "build_failure", "missing_error"]
+__all__ = ["BatchedCall", "build_batched_answer", "build_failure", "missing_error"]
 
 _HTTP_OK = 200  # the status of an answered request, in the results of each batch API
 _NO_PROMPT = Conversation()
@@ -32,15 +32,6 @@ class BatchedCall(NamedTuple):
         """Return the part of a call that is kept."""
         without_prompt = msgspec.structs.replace(call, conversation=_NO_PROMPT, tools=(), output=None, extra_body={})
         return cls(without_prompt, call.conversation.text_length())
-
-
-def as_deluge_error(error: Exception) -> DelugeError:
-    """Return an exception as an error of a call; the message of an unexpected one may contain a part of the prompt."""
-    if isinstance(error, DelugeError):
-        return error
-    failure = DispatchError(f"an unexpected {type(error).__name__} ended the call")
-    failure.__cause__ = error
-    return failure
 
 
 def build_batched_answer(adapter: Adapter, batched: BatchedCall, result: BatchResult, *, attempt: int) -> APIResponse:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import inspect
 import secrets
 import time
 import warnings
@@ -30,13 +29,8 @@ from lm_deluge.adapters.batch_catalog import find_batch_api
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.dispatch.batch.provider.backoff import MAX_OUTAGE_S, Backoff, may_have_been_accepted, requested_wait
 from lm_deluge.dispatch.batch.provider.part import FIRST_WAIT_S, LONGEST_WAIT_S, BatchPart, LiveBatch
-from lm_deluge.dispatch.batch.provider.response import (
-    BatchedCall,
-    as_deluge_error,
-    build_batched_answer,
-    build_failure,
-    missing_error,
-)
+from lm_deluge.dispatch.batch.provider.response import BatchedCall, build_batched_answer, build_failure, missing_error
+from lm_deluge.dispatch.hooks import failure_of, unexpected_error
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.dispatch.journal.records import SubmittedBatch
 from lm_deluge.errors import (
@@ -237,7 +231,7 @@ class ProviderBatch:
         try:
             request = plan.adapter.build_request(call)
         except Exception as error:  # noqa: BLE001 - one call must not end the batch
-            failed = build_failure(self._calls.pop(call_id), as_deluge_error(error))
+            failed = build_failure(self._calls.pop(call_id), unexpected_error(error))
             return [(call_id, await self._refuse(call_id, failed))]
         key = (call.provider.id, call.model.id, call.base_url)
         answers: list[Answered] = []
@@ -429,11 +423,8 @@ class ProviderBatch:
         """Call `on_state`. An exception of the user's function must not end paid work."""
         if self._on_state is None:
             return
-        try:
-            result = self._on_state(name, state)
-            if inspect.isawaitable(result):
-                await result
-        except Exception as error:  # noqa: BLE001 - any
+        error = await failure_of(self._on_state, name, state)
+        if error is not None:
             self._on_state = None
             with suppress(Exception):  # warnings may be errors
                 warnings.warn(f"on_state raised {type(error).__name__}", RuntimeWarning, stacklevel=2)
@@ -481,7 +472,7 @@ class ProviderBatch:
                 try:
                     answer = build_batched_answer(live.plan.adapter, call, result, attempt=live.batch.attempt)
                 except Exception as error:  # noqa: BLE001 - one call must not end the batch
-                    answer = build_failure(call, as_deluge_error(error), attempt=live.batch.attempt)
+                    answer = build_failure(call, unexpected_error(error), attempt=live.batch.attempt)
                 answers.append((call_id, answer))
         return await self._write(live.batch.attempt, answers)
 
