@@ -187,7 +187,6 @@ def test_stop_prefill_and_other_flags() -> None:
     assert able("claude-sonnet-5-5").thinking_off == "between_tools"
     assert able("claude-opus-5").thinking_off == "disabled"
     assert able("gemini-3.8-flash").prefill is False
-    assert able("deepseek-flash").prefill is True
     assert able("mistral-medium-latest").prefill is True
     assert able("deepseek-v4-flash").image_input
     assert able("deepseek-flash").output_form == "object"
