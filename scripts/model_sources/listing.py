@@ -42,16 +42,22 @@ def agree(one: Price | None, other: Price | None) -> bool:
     return all(abs(left - right) <= _CLOSE * max(left, right) for left, right in pairs)
 
 
-def find_price(candidates: list[Price | None]) -> Price | None:
+def find_price(candidates: list[Price | None], *, is_newest_first: bool = False) -> Price | None:
     """Return the first price list, unless two later ones agree with each other and not with it.
 
     Args:
         candidates: The price lists of the sources, the most reliable first.
+        is_newest_first: The first source is newer than the others: they may agree on an old price.
     """
     known = [price for price in candidates if price is not None]
     if not known:
         return None
     first, *others = known
-    if len(others) > 1 and not any(agree(first, other) for other in others) and agree(others[0], others[1]):
+    if (
+        not is_newest_first
+        and len(others) > 1
+        and not any(agree(first, other) for other in others)
+        and agree(others[0], others[1])
+    ):
         return others[0]
     return first

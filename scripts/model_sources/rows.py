@@ -56,7 +56,9 @@ def _host_row(host: Host, name: str, sources: Sources) -> ModelRow | None:
     prices = {source: known.price for source, known in listed.items()}
     entry = sources.prices.find(host.prices, name) if host.prices else None
     prices["genai"] = sources.prices.price(entry) if entry else None
-    price = _with_extras(find_price([prices.get(source) for source in host.order]), prices)
+    price = _with_extras(
+        find_price([prices.get(source) for source in host.order], is_newest_first=host.order[0] == "pi"), prices
+    )
     provider = f"{host.provider}-responses" if host.responses and re.fullmatch(host.responses, name) else host.provider
     facts = _merged_facts([known.facts for known in listed.values()])
     if host.reads_files and facts:

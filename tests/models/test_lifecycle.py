@@ -205,7 +205,7 @@ def test_a_client_warns_once_of_each_model_that_has_ended() -> None:
         warnings.simplefilter("always")
         LLMClient("old", base_url="http://127.0.0.1:9/v1")
         LLMClient(["old", "older"], base_url="http://127.0.0.1:9/v1")
-        LLMClient("gpt-6.2-sol", fallback="old", api_key={"openai": "test-key"})
+        LLMClient("gpt-6.2-sol", fallback="old", base_url="http://127.0.0.1:9/v1")
     kinds = [(each.category, str(each.message).partition(" is")[0], each.filename) for each in given]
     assert kinds == [(ModelEndWarning, "old", __file__), (ModelEndWarning, "older", __file__)]
 

@@ -425,7 +425,7 @@ async def test_an_unexpected_exception_is_the_error_of_its_row(tmp_path: Path) -
         asking._start = lambda: (runner, fail_once)
         found = {row.id: response async for row, response in asking.answers(rows(3))}
     assert [found[name].completion for name in ("r0", "r2")] == ["answer to q0", "answer to q2"]
-    assert "raised ZeroDivisionError" in str(found["r1"].error)
+    assert "an unexpected ZeroDivisionError ended the call" in str(found["r1"].error)
     assert isinstance(found["r1"].error.__cause__, ZeroDivisionError)
     assert [line["id"] for line in records(tmp_path / "j") if line["type"] == "failed"] == ["r1"]
 

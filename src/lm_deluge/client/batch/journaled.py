@@ -259,9 +259,14 @@ class _Call:
         if number > self._budget:  # a hedge beside the last attempt
             raise _StoppedError("earlier runs have used up all attempts of the row")
         await self._rows.wait_to_send()
-        await self._rows.journal.before_attempt(self.row.call, self._base + number)
         self._number = self._base + number
+        # In flight from here on: a batch that stops cancels no call while the journal records its request.
         self.in_flight.append(self._number)
+        try:
+            await self._rows.journal.before_attempt(self.row.call, self._number)
+        except BaseException:
+            self.in_flight.remove(self._number)
+            raise
 
     async def _on_attempt_failed(self, number: int, response: APIResponse, is_final: bool) -> None:  # noqa: FBT001 - the signature of CallSpec.on_attempt_failed
         response.id = self.row.number - 1
