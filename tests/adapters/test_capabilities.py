@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 
 from lm_deluge.adapters.capabilities import dropped_parts
 from lm_deluge.adapters.openai_chat.adapter import OpenAIChat
 from lm_deluge.api_requests.request import build_call
+from lm_deluge.config import SamplingParams
 from lm_deluge.errors import ConfigurationError, UnsupportedParameterError
 from lm_deluge.models.rows import Capabilities, ModelRow
 from lm_deluge.prompt.conversation import Conversation
@@ -22,6 +26,7 @@ from lm_deluge.prompt.parts import (
     ToolCallPart,
     ToolResultPart,
 )
+from lm_deluge.prompt.tool import Tool
 from samples.chat_calls import a_call, body_of
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -88,3 +93,79 @@ def test_a_tool_of_the_provider_is_sent_unchanged() -> None:
     call = build_call(model, "hi", tools=tools)
     assert [tool.name for tool in call.tools] == ["web_search", "f"]
     assert body_of(Conversation.user("hi"), tools=call.tools)["tools"][0] == tools[0]
+
+
+EFFORTS = ("none", "low", "high")
+WITHOUT = Capabilities(
+    reasoning=True,
+    reasoning_efforts=EFFORTS,
+    default_effort="none",
+    sampling="without_reasoning",
+    logprobs="without_reasoning",
+    forced_tool_choice="without_reasoning",
+)
+THINKING = msgspec.structs.replace(WITHOUT, default_effort="high")
+UNKNOWN = msgspec.structs.replace(WITHOUT, default_effort=None)
+LIMITED = Capabilities(penalties=False, stop=False, forced_tool_choice=False, logprobs=False)
+TOOLS = (Tool(name="f", parameters={"type": "object", "properties": {}}),)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "params", "refused"),
+    [
+        (WITHOUT, {"temperature": 0.5}, None),
+        (WITHOUT, {"temperature": 0.5, "reasoning_effort": "none"}, None),
+        (WITHOUT, {"temperature": 0.5, "reasoning_effort": "low"}, "temperature"),
+        (WITHOUT, {"presence_penalty": 0.5, "reasoning_effort": "low"}, "presence_penalty"),
+        (WITHOUT, {"logprobs": True, "reasoning_effort": "low"}, "logprobs"),
+        (WITHOUT, {"tool_choice": "required", "reasoning_effort": "low"}, "tool_choice"),
+        (WITHOUT, {"tool_choice": "required"}, None),
+        (THINKING, {"top_p": 0.5}, "top_p"),
+        (THINKING, {"top_p": 0.5, "reasoning_effort": "none"}, None),
+        (UNKNOWN, {"temperature": 0.5}, None),
+        (UNKNOWN, {"temperature": 0.5, "reasoning_effort": "high"}, "temperature"),
+        (LIMITED, {"temperature": 0.5}, None),
+        (LIMITED, {"frequency_penalty": 0.5}, "frequency_penalty"),
+        (LIMITED, {"stop": "x"}, "stop"),
+        (LIMITED, {"tool_choice": "f"}, "tool_choice"),
+        (LIMITED, {"tool_choice": "auto"}, None),
+        (LIMITED, {"top_logprobs": 2}, "logprobs"),
+        (Capabilities(sampling="ignored"), {"temperature": 0.5}, None),
+        (Capabilities(reasoning=True, thinking="fixed"), {"reasoning_effort": "low"}, "reasoning_effort"),
+        (Capabilities(reasoning=True, reasoning_efforts=EFFORTS), {"reasoning_effort": "max"}, "reasoning_effort"),
+    ],
+)
+def test_what_a_model_takes_depends_on_whether_it_reasons(
+    capabilities: Capabilities, params: dict[str, Any], refused: str | None
+) -> None:
+    tools = TOOLS if "tool_choice" in params else ()
+    call = a_call(Conversation.user("Hi"), capabilities=capabilities, params=SamplingParams(**params), tools=tools)
+    if refused is None:
+        OpenAIChat().build_request(call)
+        return
+    with pytest.raises(UnsupportedParameterError) as caught:
+        OpenAIChat().build_request(call)
+    assert caught.value.parameter == refused
+
+
+@pytest.mark.parametrize(
+    ("params", "tools", "refused"),
+    [
+        ({}, TOOLS, None),
+        ({"reasoning_effort": "high"}, (), None),
+        ({"reasoning_effort": "none"}, TOOLS, None),
+        ({"reasoning_effort": "high"}, TOOLS, "tools"),
+        ({"reasoning_effort": "max"}, (), "reasoning_effort"),
+    ],
+)
+def test_what_needs_the_responses_api_is_refused_with_its_name(
+    params: dict[str, Any], tools: tuple[Tool, ...], refused: str | None
+) -> None:
+    needs = Capabilities(reasoning=True, default_effort="none", needs_responses=("tools_while_reasoning", "effort_max"))
+    call = a_call(Conversation.user("Hi"), capabilities=needs, params=SamplingParams(**params), tools=tools)
+    if refused is None:
+        OpenAIChat().build_request(call)
+        return
+    with pytest.raises(UnsupportedParameterError, match="openai-responses:") as caught:
+        OpenAIChat().build_request(call)
+    assert caught.value.parameter == refused

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -41,7 +41,8 @@ __all__ = [
     "with_dropped_parts",
 ]
 
-_SAMPLING = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+_SAMPLING = ("temperature", "top_p")
+_PENALTIES = ("presence_penalty", "frequency_penalty")
 _SHOWN = 64  # characters of a tool's name in a message: the longest name that every API accepts
 _Accepted: TypeAlias = tuple[frozenset[type[Part]], frozenset[str]]  # types of parts, and kinds of opaque data
 _MEDIA = {ImagePart: "image_input", FilePart: "file_input", AudioPart: "audio_input"}
@@ -117,17 +118,33 @@ def _check_media(call: Call, parts: tuple[Part, ...]) -> None:
 
 
 def _unsupported_parameters(params: SamplingParams, capabilities: Capabilities) -> list[str]:
-    unsupported = [] if capabilities.sampling else [name for name in _SAMPLING if getattr(params, name) is not None]
-    if not capabilities.logprobs and (params.logprobs or params.top_logprobs is not None):
-        unsupported.append("logprobs")
     effort = params.reasoning_effort
-    if effort is not None:
-        is_refused = capabilities.reasoning is False or (
-            capabilities.reasoning_efforts and effort not in capabilities.reasoning_efforts
-        )
-        if is_refused:
-            unsupported.append(f"reasoning_effort={effort!r}")
+    reasons = capabilities.reasons(effort)
+    takes_sampling = _is_supported(capabilities.sampling, reasons)
+    names = () if takes_sampling else _SAMPLING
+    others = () if takes_sampling and capabilities.penalties else _PENALTIES
+    unsupported = [name for name in (*names, *others) if getattr(params, name) is not None]
+    if params.stop and not capabilities.stop:
+        unsupported.append("stop")
+    if (params.logprobs or params.top_logprobs is not None) and not _is_supported(capabilities.logprobs, reasons):
+        unsupported.append("logprobs")
+    is_forced = params.tool_choice not in (None, "auto", "none")
+    if is_forced and not _is_supported(capabilities.forced_tool_choice, reasons):
+        unsupported.append(f"tool_choice={params.tool_choice!r}")
+    if effort is not None and not _is_effort_supported(effort, capabilities):
+        unsupported.append(f"reasoning_effort={effort!r}")
     return unsupported
+
+
+def _is_supported(support: bool | Literal["without_reasoning", "ignored"], reasons: bool | None) -> bool:  # noqa: FBT001 - a field of the row
+    """Whether a parameter may be sent; the provider decides where it is unknown whether the model reasons."""
+    return support in (True, "ignored") or (support == "without_reasoning" and reasons is not True)
+
+
+def _is_effort_supported(effort: str, capabilities: Capabilities) -> bool:
+    if capabilities.reasoning is False or capabilities.thinking == "fixed":
+        return False
+    return not capabilities.reasoning_efforts or effort in capabilities.reasoning_efforts
 
 
 def _refusal(call: Call, parameter: str) -> UnsupportedParameterError:

@@ -25,6 +25,7 @@ def check_quirks(call: Call) -> None:
     Raises:
         UnsupportedParameterError: The call has such a parameter; the error names it.
     """
+    _check_needs_responses(call)
     if not call.provider.quirks.forces_tools_while_reasoning and is_reasoning(call):
         if call.params.tool_choice not in (None, "auto", "none"):
             raise UnsupportedParameterError(
@@ -57,6 +58,26 @@ def reasoning_fields(call: Call, message: Message) -> JSON:
     if field == "content":
         return {"content": f"<think>{text}</think>{message.completion}"}
     return {field: text}
+
+
+def _check_needs_responses(call: Call) -> None:
+    """Check that the call is none that OpenAI's Chat Completions rejects and its Responses API accepts.
+
+    Raises:
+        UnsupportedParameterError: It has tools while the model reasons, or the effort `max`.
+    """
+    capabilities, effort = call.model.capabilities, call.params.reasoning_effort
+    found = None
+    if "tools_while_reasoning" in capabilities.needs_responses and call.tools and capabilities.reasons(effort):
+        found = "tools"
+    elif "effort_max" in capabilities.needs_responses and effort == "max":
+        found = "reasoning_effort"
+    if found is not None:
+        raise UnsupportedParameterError(
+            f"{call.model.id} does not take {found} through Chat Completions while it reasons",
+            parameter=found,
+            hint=f"Use the Responses API: openai-responses:{call.model.name}.",
+        )
 
 
 def sign_foreign_calls(call: Call, messages: list[JSON]) -> None:

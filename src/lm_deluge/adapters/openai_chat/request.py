@@ -12,7 +12,12 @@ from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.capabilities import cannot_place, check_capabilities, check_tool_choice, result_text
 from lm_deluge.adapters.openai_chat.json_schema import is_strict, tool_schema
 from lm_deluge.adapters.openai_chat.opaque_fields import add_opaque_fields
-from lm_deluge.adapters.openai_chat.quirks import apply_quirks, check_quirks, reasoning_fields, sign_foreign_calls
+from lm_deluge.adapters.openai_chat.quirks import (
+    apply_quirks,
+    check_quirks,
+    reasoning_fields,
+    sign_foreign_calls,
+)
 from lm_deluge.adapters.text_files import with_inline_files
 from lm_deluge.config import SamplingParams
 from lm_deluge.errors import InvalidPromptError, UnsupportedParameterError
@@ -63,7 +68,7 @@ def build_chat_body(call: Call) -> JSON:
         call = with_inline_files(call)  # the API takes PDF only: https://platform.openai.com/docs/guides/pdf-files
     check_capabilities(call, pairs="next_message")
     quirks = call.provider.quirks
-    if quirks.rejects or not quirks.forces_tools_while_reasoning:
+    if quirks.rejects or not quirks.forces_tools_while_reasoning or call.model.capabilities.needs_responses:
         check_quirks(call)
     body: JSON = {"model": call.model.name, "messages": build_messages(call)}
     if not call.conversation.is_text:
