@@ -51,7 +51,7 @@ def test_every_line_has_its_line_in_order(serve, home):
     done = batch(home, "--report", "report.json", "--skip-bad", **reach(simulator))
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr.startswith(b"out.jsonl: 4 lines, 1 answered, 1 failed (BadRequestError 1), 2 skipped\n")
-    assert b"2 lines were skipped, because nothing could be sent for them:\n  line 3: not JSON: " in done.stderr
+    assert b"2 lines were skipped; no request was sent:\n  line 3: not JSON: " in done.stderr
     assert b"\n  line 4: an unknown field 'model'." in done.stderr
     assert done.stderr.endswith(b"To send the failed lines again, start the same command with --retry-failed.\n")
     first, refused, broken, odd = lines_of(home)

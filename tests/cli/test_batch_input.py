@@ -49,7 +49,7 @@ def test_bad_lines_are_named_before_anything_is_sent(serve, home):
     skipped = batch(home, "--skip-bad", **reach(simulator))
     assert skipped.returncode == 0, skipped.stderr
     assert b"out.jsonl: 32 lines, 30 answered, 2 skipped\n" in skipped.stderr
-    assert b"2 lines were skipped, because nothing could be sent for them:\n  line 4: not JSON" in skipped.stderr
+    assert b"2 lines were skipped; no request was sent:\n  line 4: not JSON" in skipped.stderr
     assert len(asked(simulator)) == 30
     write(home, *good[:2], '{"prompt": "mended"}\n', *good[2:], '{"prompt": "y"}\n')
     mended = batch(home, **reach(simulator))

@@ -194,7 +194,7 @@ def report_end(outcome: Outcome, output: str, bad: Mapping[str, BadRow], *, is_w
             f"{_listed(cost.ambiguous_ids)}"
         )
     if bad:
-        report(f"{_counted(len(bad), 'line was', 'lines were')} skipped, because nothing could be sent for them:")
+        report(f"{_counted(len(bad), 'line was', 'lines were')} skipped; no request was sent:")
         report(listed_rows(bad))
     if outcome.failed:
         report("To send the failed lines again, start the same command with --retry-failed.")
