@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lm_deluge import errors as e
+from lm_deluge.config import Secret
 from lm_deluge.transport.http import AiohttpTransport, _unchanged_url
 from lm_deluge.wire.http import HttpRequest
 from loopback import Loopback, plain
@@ -60,4 +61,14 @@ async def test_what_is_no_url(url: str) -> None:
     transport = AiohttpTransport()
     with pytest.raises(e.ConfigurationError, match="the base URL is invalid"):
         await transport.open(HttpRequest(url, {}, b""), connect_timeout_s=5, proxy=None)
+    await transport.close()
+
+
+async def test_a_proxy_that_cannot_be_reached_is_named_as_the_proxy() -> None:
+    async with Loopback(plain("200 OK", b"{}")) as server:
+        closed = server.url.removesuffix("/v1")
+    transport = AiohttpTransport()
+    for url in ("https://api.test/v1", "http://api.test/v1"):
+        with pytest.raises(e.ConnectError, match=r"no connection to the proxy 127\.0\.0\.1:"):
+            await transport.open(HttpRequest(url, {}, b""), connect_timeout_s=5, proxy=Secret(closed))
     await transport.close()
