@@ -82,7 +82,7 @@ def _decoded(data: bytes, source: str) -> Fetched:
 def _no_rows(source: str) -> ConfigurationError:
     return ConfigurationError(
         f"{source} has no models in the format of this version",
-        hint="Update LM Deluge itself: pip install --upgrade lm-deluge. The installed models are unchanged.",
+        hint="Install a newer version of LM Deluge. The installed models are unchanged.",
     )
 
 

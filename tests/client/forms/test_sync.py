@@ -18,7 +18,7 @@ from loopback import HELLO, Loopback, answer
 
 
 def client_of(url: str, **options: Any) -> LLMClient:
-    return LLMClient("gpt-4o", base_url=url, api_key="k", **options)
+    return LLMClient("openai-compatible:m", base_url=url, api_key="k", **options)
 
 
 def test_the_result_and_the_text_of_a_blocking_stream(capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,7 +118,7 @@ from lm_deluge import LLMClient
 
 def make(pace=False):
     url = sys.argv[3] if pace else sys.argv[1]
-    return LLMClient("gpt-4o", base_url=url, api_key="k", progress=None)
+    return LLMClient("openai-compatible:m", base_url=url, api_key="k", progress=None)
 """
 
 
