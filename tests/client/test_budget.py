@@ -12,7 +12,7 @@ from lm_deluge.errors import BudgetError, ConfigurationError, DispatchError, Tim
 from lm_deluge.events import Attempt, Event, ResponseFinished, TextDelta
 from lm_deluge.response import APIResponse
 from lm_deluge.simulator import Simulator
-from loopback import DONE, END, HANG, HEAD, HELLO, NEXT, Loopback, Step, answer, chunk, finish, text
+from loopback import DONE, END, HANG, HEAD, HELLO, NEXT, Loopback, Step, answer, chunk, data, finish, text
 from patience import without_waiting
 
 LONG = "word " * 400
@@ -168,3 +168,17 @@ async def test_answers_are_postprocessed() -> None:
     assert isinstance(second.error.__cause__, KeyError)
     with pytest.raises(ConfigurationError, match="postprocess"):
         LLMClient("gpt-4o", postprocess=3)
+
+
+@pytest.mark.parametrize("cost", [0, 0.0, 1e-12])
+async def test_a_stated_cost_of_nothing_does_not_make_the_budget_void(cost: float) -> None:
+    counts = {"prompt_tokens": 1_000, "completion_tokens": 1_000, "cost": cost}
+    body = answer(text("x" * 4_000), finish(), data({"id": "c", "choices": [], "usage": counts}), DONE)
+    async with (
+        Loopback(body) as server,
+        client_of(server, max_cost=1_500 * PRICE_OUT, max_concurrent_requests=1) as client,
+    ):
+        responses = await client.process_prompts_async(["q"] * 20)
+    answered = [response for response in responses if response.error is None]
+    assert 1 <= len(answered) < 20
+    assert {type(response.error) for response in responses if response.error is not None} == {BudgetError}

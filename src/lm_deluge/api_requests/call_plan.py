@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from lm_deluge.adapters.adapter import Adapter, Call
 from lm_deluge.config import LocalCache, Secret, Timeouts
 from lm_deluge.hidden import HidingStruct
@@ -34,6 +36,18 @@ class CallPlan(HidingStruct, frozen=True, kw_only=True):
         call = self.call
         region = endpoint_region(call.base_url or "")
         return request_cost(call.model, call.provider, usage, tier=call.params.service_tier, region=region)
+
+    def budget_cost(self, usage: Usage) -> float | None:
+        """Return what a usage costs a budget: at the row's prices or as the provider states it, whichever is more.
+
+        A host that states a cost of 0, as OpenRouter does for requests with a key of the user's own, must not make the
+        limit of a budget void.
+        """
+        cost = self.cost(usage)
+        if usage.reported_cost is None:
+            return cost
+        own = self.cost(msgspec.structs.replace(usage, reported_cost=None))
+        return cost if own is None or cost is None else max(cost, own)
 
     def least_cost(self) -> float:
         """Return the estimated cost of the prompt in US dollars; 0 if the model has no price."""

@@ -217,9 +217,9 @@ class CallAttempt:
         return self.usage() or (None if self._sent_at is None else self.plan.least_usage())
 
     def cost(self) -> float | None:
-        """Return its cost so far in US dollars; None if no response arrived, or the model has no price."""
+        """Return what it has cost the budgets so far, in US dollars; None without a response or a price."""
         usage = self.usage()
-        return None if usage is None else self.plan.cost(usage)
+        return None if usage is None else self.plan.budget_cost(usage)
 
     def answer(self, stats: StreamStats) -> APIResponse:
         """Return its response so far."""
