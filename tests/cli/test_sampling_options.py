@@ -61,7 +61,7 @@ def test_several_stops():
 def test_they_reach_the_provider(serve, home):
     simulator = serve("yes")
     env = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": simulator.base_url}
-    options = ["-s", "Be brief", "-o", "top_p", "0.5", "-o", "stop", "END", "-o", "max_new_tokens", "9"]
+    options = ["-m", "gpt-4o", "-s", "Be brief", "-o", "top_p", "0.5", "-o", "stop", "END", "-o", "max_new_tokens", "9"]
     done = run("stream", "hi", *options, home=home, **env)
     assert done.returncode == 0, done.stderr
     body = simulator.requests[0].json
