@@ -75,7 +75,7 @@ def test_no_usage_object_defeats_max_cost(api: str, data: st.DataObject) -> None
     call = a_call(api)
     builder = ResponseBuilder()
     builder.add_all(find_adapter(api).parse_response(call, changed))
-    usage = usage_of(builder, lambda: PROMPT_TOKENS)
+    usage = usage_of(builder, PROMPT_TOKENS)
     cost = request_cost(call.model, call.provider, usage)
     assert cost is not None
     assert math.isfinite(cost)
@@ -176,7 +176,7 @@ def usage_in(api: str, usage: Any) -> Usage:
     }
     builder = ResponseBuilder()
     builder.add_all(find_adapter(api).parse_response(a_call(api), json.dumps(bodies[api]).encode()))
-    return usage_of(builder, lambda: PROMPT_TOKENS)
+    return usage_of(builder, PROMPT_TOKENS)
 
 
 @pytest.mark.parametrize(

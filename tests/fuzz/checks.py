@@ -56,7 +56,7 @@ def check(call: Call, chunks: list[bytes]) -> tuple[APIResponse, DelugeError | N
     check_grammar(events, is_complete=error is None)
     builder = ResponseBuilder()
     builder.add_all(events)
-    usage = usage_of(builder, lambda: 3)
+    usage = usage_of(builder, 3)
     response = settle_answer(builder, call, usage, PRICE.cost(usage))
     _check_money(response)
     if error is not None:

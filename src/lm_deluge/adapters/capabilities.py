@@ -45,6 +45,7 @@ _SAMPLING = ("temperature", "top_p")
 _PENALTIES = ("presence_penalty", "frequency_penalty")
 _SHOWN = 64  # characters of a tool's name in a message: the longest name that every API accepts
 _Accepted: TypeAlias = tuple[frozenset[type[Part]], frozenset[str]]  # types of parts, and kinds of opaque data
+_Support: TypeAlias = bool | Literal["without_reasoning", "ignored"]
 _MEDIA = {ImagePart: "image_input", FilePart: "file_input", AudioPart: "audio_input"}
 
 
@@ -120,23 +121,25 @@ def _check_media(call: Call, parts: tuple[Part, ...]) -> None:
 def _unsupported_parameters(params: SamplingParams, capabilities: Capabilities) -> list[str]:
     effort = params.reasoning_effort
     reasons = capabilities.reasons(effort)
-    takes_sampling = _is_supported(capabilities.sampling, reasons)
+    takes_sampling = _is_supported(capabilities.sampling, reasons=reasons)
     names = () if takes_sampling else _SAMPLING
     others = () if takes_sampling and capabilities.penalties else _PENALTIES
     unsupported = [name for name in (*names, *others) if getattr(params, name) is not None]
     if params.stop and not capabilities.stop:
         unsupported.append("stop")
-    if (params.logprobs or params.top_logprobs is not None) and not _is_supported(capabilities.logprobs, reasons):
+    if (params.logprobs or params.top_logprobs is not None) and not _is_supported(
+        capabilities.logprobs, reasons=reasons
+    ):
         unsupported.append("logprobs")
     is_forced = params.tool_choice not in (None, "auto", "none")
-    if is_forced and not _is_supported(capabilities.forced_tool_choice, reasons):
+    if is_forced and not _is_supported(capabilities.forced_tool_choice, reasons=reasons):
         unsupported.append(f"tool_choice={params.tool_choice!r}")
     if effort is not None and not _is_effort_supported(effort, capabilities):
         unsupported.append(f"reasoning_effort={effort!r}")
     return unsupported
 
 
-def _is_supported(support: bool | Literal["without_reasoning", "ignored"], reasons: bool | None) -> bool:  # noqa: FBT001 - a field of the row
+def _is_supported(support: _Support, *, reasons: bool | None) -> bool:
     """Whether a parameter may be sent; the provider decides where it is unknown whether the model reasons."""
     return support in (True, "ignored") or (support == "without_reasoning" and reasons is not True)
 

@@ -120,6 +120,7 @@ _QUOTA_CODE = re.compile(
     r"insufficient_?(\w*_)?(quota|balance|funds?|credits?)|billing_(hard_limit_reached|not_active|error)"
     r"|credit_(balance_too_low|limit)|exceeded_current_quota|arrearage|accountoverdue"
 )
+_PAYMENT_REQUIRED, _TOO_MANY_REQUESTS = 402, 429  # RFC 9110, section 15.5.3, and RFC 6585
 _QUOTA_STATUSES = (400, 402, 403, 429)  # Alibaba 400, New API 403, OpenAI 429
 _QUOTA_MESSAGE = re.compile(r"insufficient (account )?(balance|credits?|funds)|余额不足|欠费", re.IGNORECASE)
 
@@ -258,9 +259,9 @@ def _kind(status: int, words: list[str], message: str) -> type[APIError]:
 
 
 def _is_quota(status: int, words: Iterable[str], message: str) -> bool:
-    if status == 402 or (status in _QUOTA_STATUSES and any(map(_QUOTA_CODE.search, words))):  # noqa: PLR2004
+    if status == _PAYMENT_REQUIRED or (status in _QUOTA_STATUSES and any(map(_QUOTA_CODE.search, words))):
         return True
-    return status == 429 and _QUOTA_MESSAGE.search(message) is not None  # noqa: PLR2004
+    return status == _TOO_MANY_REQUESTS and _QUOTA_MESSAGE.search(message) is not None
 
 
 def _kind_of_request(status: int, words: set[str], message: str) -> type[APIError]:
@@ -277,7 +278,7 @@ def _inferred_status(fields: Mapping[str, Any], words: Iterable[str]) -> int:
         number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{3}", value) else value
         if isinstance(number, int) and 400 <= number < 600:  # noqa: PLR2004
             return number
-    known = (_STATUS_OF_CODE.get(word) or (402 if _QUOTA_CODE.search(word) else None) for word in words)
+    known = (_STATUS_OF_CODE.get(word) or (_PAYMENT_REQUIRED if _QUOTA_CODE.search(word) else None) for word in words)
     return next((status for status in known if status is not None), 500)
 
 

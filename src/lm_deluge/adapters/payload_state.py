@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from lm_deluge.wire.tolerant_json import NotJSONError, decode_json
 __all__ = ["PayloadState"]
 
 
-class PayloadState:
+class PayloadState(ABC):
     """Base class of the state machines, and the `SkipReport` of their decoders.
 
     Attributes:
@@ -26,9 +27,9 @@ class PayloadState:
         self.ignored = 0
         self._has_wrong_type = False
 
+    @abstractmethod
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
         """Decode one frame; append its events."""
-        raise NotImplementedError
 
     def skip_value(self, value: Any) -> None:
         """Count a value that is left out because of its type, and warn of it unless it is null."""

@@ -33,10 +33,10 @@ class StreamedText:
 
     __slots__ = ("_most", "_pieces", "length")
 
-    def __init__(self) -> None:
-        self.length = 0  # in characters
-        self._pieces: list[str] = []
-        self._most = _SMALL_PIECES
+    def __init__(self, pieces: Iterable[str] = ()) -> None:
+        self._pieces = list(pieces)
+        self.length = sum(map(len, self._pieces))  # in characters
+        self._most = len(self._pieces) + _SMALL_PIECES
 
     def add(self, piece: str) -> None:
         """Add a delta."""
@@ -66,10 +66,7 @@ class StreamedText:
 
 def joined(texts: Iterable[StreamedText]) -> StreamedText:
     """Return the concatenation of texts, for comparisons only: it shares their pieces."""
-    whole = StreamedText()
-    whole._pieces = list(chain.from_iterable(texts))  # noqa: SLF001 - of this module
-    whole.length = sum(map(len, whole._pieces))  # noqa: SLF001
-    return whole
+    return StreamedText(chain.from_iterable(texts))
 
 
 def rest_of(pieces: Iterable[str], snapshot: str) -> str | None:

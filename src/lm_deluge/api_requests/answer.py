@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import msgspec
 
 from lm_deluge.adapters.adapter import Call
@@ -86,20 +84,20 @@ def build_stats(
 
 def build_usage(attempt: ResponseStream) -> Usage:
     """Return the usage so far: as the provider reported it, else estimated from the length of the texts."""
-    return usage_of(attempt.builder, lambda: attempt.input_estimate)
+    return usage_of(attempt.builder, attempt.input_estimate)
 
 
-def usage_of(builder: ResponseBuilder, input_estimate: Callable[[], int]) -> Usage:
+def usage_of(builder: ResponseBuilder, input_estimate: int) -> Usage:
     """Return the usage of a builder's events, with estimates in place of counts that are missing or too low.
 
     Args:
         builder: Has the events.
-        input_estimate: Returns the tokens of the prompt, estimated from its texts.
+        input_estimate: Tokens of the prompt, estimated from its texts.
     """
-    usage, output, least_input = builder.usage, _output_tokens(builder), input_estimate()
+    usage, output = builder.usage, _output_tokens(builder)
     if usage is None:
-        return Usage(input_tokens=least_input, output_tokens=output, estimated=True)
-    sent = usage.input_tokens if _is_plausible(usage.input_tokens, least_input) else least_input
+        return Usage(input_tokens=input_estimate, output_tokens=output, estimated=True)
+    sent = usage.input_tokens if _is_plausible(usage.input_tokens, input_estimate) else input_estimate
     if sent == usage.input_tokens and output <= usage.output_tokens:
         return usage
     return msgspec.structs.replace(

@@ -12,6 +12,7 @@ __all__ = ["PORTS", "VARIABLES", "is_http_url", "proxy_of"]
 
 PORTS = {"http": 80, "https": 443}
 """The port of a URL without one, by scheme."""
+_MOST_PORT_DIGITS = 5  # of 65535
 VARIABLES = ("all_proxy", "no_proxy", "http_proxy", "https_proxy")
 """The environment variables, in upper or lower case, that the proxy depends on."""
 
@@ -81,4 +82,4 @@ def _split_port(entry: str) -> tuple[str, int | None]:
 
 
 def _port_of(digits: str) -> int | None:
-    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 5 else None  # noqa: PLR2004 - 65535
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= _MOST_PORT_DIGITS else None

@@ -147,6 +147,10 @@ class _Block:
         self.result: dict[str, Any] | None = None
 
 
+class _Failure(msgspec.Struct, gc=False):
+    error: Any = None
+
+
 class ConversePayload(TypedPayload):
     """The state machine of one response. Blocks are not interleaved, and may lack their start or their stop.
 
@@ -178,7 +182,7 @@ class ConversePayload(TypedPayload):
 
     def handle_named(self, name: str, value: Any, events: list[Event]) -> bool:
         """Handle one event given by name and value; return whether the name is known."""
-        method = _NAMED.get(name)
+        method = self._named.get(name)
         if method is None or self.is_finished:
             self.ignored += 1
             return method is not None
@@ -201,7 +205,7 @@ class ConversePayload(TypedPayload):
                 raise not_json(ServerSentEvent(data)) from None
             chunk = None
         is_known = False
-        for name, (_, handle) in _NAMED.items() if chunk is not None else ():
+        for name, (_, handle) in self._named.items() if chunk is not None else ():
             value = getattr(chunk, name)
             if value is not None:
                 is_known = True
@@ -393,29 +397,18 @@ class ConversePayload(TypedPayload):
         """Handle an exception message, which `EventStreamDecoder` converts into a frame of type `error`."""
         self.fail(stream_error(ServerSentEvent(msgspec.json.encode({"error": value.error}))))
 
-
-class _Failure(msgspec.Struct, gc=False):
-    error: Any = None
-
-
-_Method = Callable[[ConversePayload, Any, list[Event]], None]
-
-_NAMED: dict[str, tuple[type[msgspec.Struct], _Method]] = {
-    "messageStart": (_NoFields, ConversePayload._begin),  # noqa: SLF001 - the table needs the class
-    "contentBlockStart": (_BlockStart, ConversePayload._start_block),  # noqa: SLF001
-    "contentBlockDelta": (_BlockDelta, ConversePayload._add_delta),  # noqa: SLF001
-    "contentBlockStop": (_BlockStop, ConversePayload._stop_block),  # noqa: SLF001
-    "messageStop": (_MessageStop, ConversePayload._stop),  # noqa: SLF001
-    "metadata": (_Metadata, ConversePayload._add_metadata),  # noqa: SLF001
-}
-
-
-def _handlers() -> Handlers:
-    named = {name: (TolerantDecoder(kind), handle) for name, (kind, handle) in _NAMED.items()}
-    return {**named, "error": (TolerantDecoder(_Failure), ConversePayload._fail)}  # noqa: SLF001
-
-
-ConversePayload.handlers = _handlers()
+    _named: ClassVar[Mapping[str, tuple[type[msgspec.Struct], Callable[[Any, Any, list[Event]], None]]]] = {
+        "messageStart": (_NoFields, _begin),
+        "contentBlockStart": (_BlockStart, _start_block),
+        "contentBlockDelta": (_BlockDelta, _add_delta),
+        "contentBlockStop": (_BlockStop, _stop_block),
+        "messageStop": (_MessageStop, _stop),
+        "metadata": (_Metadata, _add_metadata),
+    }
+    handlers: ClassVar[Handlers] = {
+        **{name: (TolerantDecoder(kind), handle) for name, (kind, handle) in _named.items()},
+        "error": (TolerantDecoder(_Failure), _fail),
+    }
 
 
 class _Wrapped(msgspec.Struct, gc=False):

@@ -10,8 +10,8 @@ from __future__ import annotations
 import binascii
 import re
 from binascii import a2b_base64
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeAlias
 
 import msgspec
 
@@ -178,7 +178,7 @@ class InvokePayload:
             self._inner = _payload_for_chunk(data, self._provider, self._model)
         if self._skipped:
             self._report_skipped(self._inner)
-        _FORWARDERS[type(self._inner)](self, self._inner, data, events)
+        self._forwarders[type(self._inner)](self, self._inner, data, events)
 
     def _report_skipped(self, inner: _Inner) -> None:
         self._ignored -= len(self._skipped)
@@ -204,13 +204,12 @@ class InvokePayload:
             self._ignored, self._inner = self.ignored, None
         self._is_started = self._is_started or bool(events)
 
-
-_FORWARDERS: dict[type, Callable[[InvokePayload, Any, bytes, list[Event]], None]] = {
-    AnthropicPayload: InvokePayload._forward_claude,  # noqa: SLF001 - the table needs the class
-    ConversePayload: InvokePayload._forward_nova,  # noqa: SLF001
-    _NativeChat: InvokePayload._forward_chat,  # noqa: SLF001
-    TextPayload: InvokePayload._forward_text,  # noqa: SLF001
-}
+    _forwarders: ClassVar[Mapping[type, Callable[[Any, Any, bytes, list[Event]], None]]] = {
+        AnthropicPayload: _forward_claude,
+        ConversePayload: _forward_nova,
+        _NativeChat: _forward_chat,
+        TextPayload: _forward_text,
+    }
 
 
 def _with_finish_reason(data: bytes) -> bytes:

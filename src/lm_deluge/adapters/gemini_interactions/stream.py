@@ -234,8 +234,8 @@ class InteractionsPayload(TypedPayload):
         self._add_any(delta, step, events, index)
         for position in range(before, len(events)):
             event = events[position]
-            if type(event) in (TextDelta, ReasoningDelta):
-                self._streamed[index].text.add(event.text)  # type: ignore[union-attr]
+            if isinstance(event, TextDelta | ReasoningDelta):
+                self._streamed[index].text.add(event.text)
 
     def _add_any(self, delta: JSON, step: JSON, events: list[Event], index: int) -> None:
         kind = delta.get("type")

@@ -64,14 +64,15 @@ def build_chat_body(call: Call) -> JSON:
         InvalidPromptError: Media are referred to in a form that the API does not accept, or a tool call has no
             result.
     """
-    if not call.conversation.is_text:
+    is_text = call.conversation.is_text
+    if not is_text:
         call = with_inline_files(call)  # the API takes PDF only: https://platform.openai.com/docs/guides/pdf-files
     check_capabilities(call, pairs="next_message")
     quirks = call.provider.quirks
     if quirks.rejects or not quirks.forces_tools_while_reasoning or call.model.capabilities.needs_responses:
         check_quirks(call)
     body: JSON = {"model": call.model.name, "messages": build_messages(call)}
-    if not call.conversation.is_text:
+    if not is_text:
         sign_foreign_calls(call, body["messages"])
     if call.is_streamed:
         body["stream"] = True

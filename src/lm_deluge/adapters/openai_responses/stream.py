@@ -7,8 +7,8 @@ This module dispatches the events and handles the response as a whole; `output.p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -89,7 +89,7 @@ class ResponsesPayload(TypedPayload):
         """Decode a plain response. It has the same structure as the response in the last event of a stream."""
         response = _DOCUMENT.decode(body, self)
         if response is not None:
-            _ENDS.get(response.status or "", ResponsesPayload._skip)(self, response, events)
+            self._ends.get(response.status or "", ResponsesPayload._skip)(self, response, events)
         if self.failure is not None:
             raise self.failure
 
@@ -113,13 +113,13 @@ class ResponsesPayload(TypedPayload):
         self._set_cursor(event.sequence_number)
         response = event.response or Response()
         # The status decides, because the event type may be missing or wrong behind a proxy.
-        _ENDS.get(response.status or "", ResponsesPayload._complete)(self, response, events)
+        self._ends.get(response.status or "", ResponsesPayload._complete)(self, response, events)
 
     def fail_event(self, event: ResponseEvent, events: list[Event]) -> None:
         """Decode the last event of a response that failed; it may lack the status."""
         self._set_cursor(event.sequence_number)
         response = event.response or Response()
-        _ENDS.get(response.status or "", ResponsesPayload._fail)(self, response, events)
+        self._ends.get(response.status or "", ResponsesPayload._fail)(self, response, events)
 
     def _complete(self, response: Response, events: list[Event]) -> None:
         if response.error or self.failure is not None:
@@ -287,13 +287,13 @@ class ResponsesPayload(TypedPayload):
     def _item(self, kind: str, event: Delta) -> OutputItem:
         return self._output.items.find_for_delta(kind, event.output_index, event.item_id or "")
 
+    _ends: ClassVar[Mapping[str, Callable[[Any, Response, list[Event]], None]]] = {
+        "completed": _complete,
+        "incomplete": _complete,
+        "failed": _fail,
+        "cancelled": _fail,
+    }
 
-_ENDS = {
-    "completed": ResponsesPayload._complete,  # noqa: SLF001 - of this module
-    "incomplete": ResponsesPayload._complete,  # noqa: SLF001
-    "failed": ResponsesPayload._fail,  # noqa: SLF001
-    "cancelled": ResponsesPayload._fail,  # noqa: SLF001
-}
 
 ResponsesPayload.handlers = {
     "response.output_text.delta": (_DELTA, ResponsesPayload.add_text),

@@ -47,7 +47,7 @@ def build_batched_answer(adapter: Adapter, batched: BatchedCall, result: BatchRe
     except DelugeError as error:
         error.billed = "maybe"
         return build_failure(batched, error, result.request_id, attempt=attempt)
-    usage = usage_of(builder, lambda: estimate_tokens(batched.text_length))
+    usage = usage_of(builder, estimate_tokens(batched.text_length))
     cost = request_cost(batched.call.model, batched.call.provider, usage, is_batch=True)
     answer = settle_answer(builder, batched.call, usage, cost)
     answer.status_code = result.status
