@@ -11,7 +11,10 @@ from lm_deluge.events import Event
 from lm_deluge.wire.sse import ServerSentEvent
 from lm_deluge.wire.tolerant_json import NotJSONError, decode_json
 
-__all__ = ["PayloadState"]
+__all__ = ["WRONG_TYPE", "PayloadState"]
+
+WRONG_TYPE = "wrong_type"
+"""The warning that a value of a wrong JSON type was left out."""
 
 
 class PayloadState(ABC):
@@ -39,10 +42,7 @@ class PayloadState(ABC):
 
     def type_warnings(self) -> tuple[str, ...]:
         """Return the warning for `ResponseFinished` if a value of a wrong type was left out."""
-        found = []
-        if self._has_wrong_type:
-            found.append("wrong_type")
-        return tuple(found)
+        return (WRONG_TYPE,) if self._has_wrong_type else ()
 
     def text_of(self, fields: Mapping[str, Any], name: str) -> str:
         """Return a text field of an object that is decoded without types; empty if it is missing or no text."""

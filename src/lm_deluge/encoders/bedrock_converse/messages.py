@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeGuard
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeGuard
 
 import msgspec
 
@@ -82,10 +82,10 @@ class MessageReader:
             if not isinstance(message, dict):
                 raise invalid(f"The value at {at[:-1]} is of a wrong type.")
             role = need(message, "role", str, at=at)
-            if role not in _ROLES:
+            if role not in self._roles:
                 raise invalid(f"The value at {at}role must be one of: user, assistant, system.")
             blocks = need(message, "content", list, at=at)
-            messages += _ROLES[role](self, blocks, f"{at}content.")
+            messages += self._roles[role](self, blocks, f"{at}content.")
         check_tool_pairs(messages, "next_turn", _unpaired_tools)
         if not raw.get("toolConfig") and has_tool_parts(messages):
             raise invalid("The toolConfig field must be defined when using toolUse and toolResult content blocks.")
@@ -185,6 +185,12 @@ class MessageReader:
         parts: list[Part] = [ReasoningPart(text)] if text else []
         return [*parts, ProviderDataPart(self._provider, SIGNATURE, signature)] if signature else parts
 
+    _roles: ClassVar[Mapping[str, Callable[[Any, list[Any], str], list[Message]]]] = {
+        "system": _read_system,
+        "user": _read_user,
+        "assistant": _read_assistant,
+    }
+
 
 def without_marks(messages: list[Message]) -> list[Message]:
     """Return the messages without plain cache points, and without messages that contain nothing else."""
@@ -198,13 +204,6 @@ def without_marks(messages: list[Message]) -> list[Message]:
 
 def _is_block(part: Part) -> TypeGuard[ProviderDataPart]:
     return isinstance(part, ProviderDataPart) and part.kind == _CONTENT_BLOCK
-
-
-_ROLES: dict[str, Callable[[MessageReader, list[Any], str], list[Message]]] = {
-    "system": MessageReader._read_system,  # noqa: SLF001 - the table is below its class
-    "user": MessageReader._read_user,  # noqa: SLF001
-    "assistant": MessageReader._read_assistant,  # noqa: SLF001
-}
 
 
 def _unpaired_tools(found: OpenCalls | Orphans) -> BadRequestError:
