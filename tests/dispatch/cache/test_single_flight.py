@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lm_deluge import LLMClient
-from lm_deluge.dispatch.cache.single_flight import Flight, flights_here
+from lm_deluge.dispatch.cache.single_flight import SharedCall, shared_calls_here
 from lm_deluge.dispatch.cache.sqlite import SQLiteCache
 from lm_deluge.errors import BadRequestError, DelugeError
 from lm_deluge.simulator import Script, Simulator
@@ -72,7 +72,7 @@ async def test_equal_calls_at_once_ask_once(way: str, model: Any, tmp_path: Any)
     async with Simulator("One, two.") as sim, client_of(sim, SQLiteCache(tmp_path / "c"), model) as client:
         assert await WAYS[way](client) == ["One, two."] * COUNT
         assert sim.stats.requests == 1
-        assert flights_here() == {}
+        assert shared_calls_here() == {}
 
 
 async def test_the_others_are_hits_and_cost_nothing() -> None:
@@ -159,13 +159,13 @@ async def test_a_wait_that_is_given_up_ends_alone() -> None:
         assert (await client.wait_for(first)).completion == "One."
         assert (await client.stream("x", echo=None)).local_cache_hit
         assert sim.stats.requests == 1
-        assert flights_here() == {}
+        assert shared_calls_here() == {}
 
 
 @pytest.mark.parametrize("how", ["left unread", "left", "dropped"])
 async def test_two_streams_in_one_task_do_not_wait_for_each_other(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if how == "left unread":
-        monkeypatch.setattr(Flight, "patience_s", 0.05)
+        monkeypatch.setattr(SharedCall, "patience_s", 0.05)
     async with Simulator("one two three") as sim, client_of(sim, Shelf()) as client, asyncio.timeout(10):
         tokens = aiter(client.stream("x"))
         await anext(tokens)
@@ -179,7 +179,7 @@ async def test_two_streams_in_one_task_do_not_wait_for_each_other(how: str, monk
             assert [token async for token in tokens] == [" two", " three"]
             async for _ in client.stream_many(["y"] * 3):
                 assert (await client.stream("z", echo=None)).completion == "one two three"
-    assert flights_here() == {}
+    assert shared_calls_here() == {}
 
 
 async def test_an_error_before_anything_is_sent_wakes_the_others() -> None:
@@ -187,7 +187,7 @@ async def test_an_error_before_anything_is_sent_wakes_the_others() -> None:
         responses = await client.process_prompts_async(["x"] * 10)
         assert sim.stats.requests == 0
         assert all(isinstance(each.error, DelugeError) for each in responses)
-    assert flights_here() == {}
+    assert shared_calls_here() == {}
 
 
 def test_each_loop_has_its_own_flights() -> None:

@@ -16,7 +16,7 @@ from lm_deluge.api_requests.timeouts import Deadline
 from lm_deluge.dispatch.attempts.call_stream import StreamCall
 from lm_deluge.dispatch.cache.acceptance import is_accepted
 from lm_deluge.dispatch.cache.entry import CachedAnswer, build_key, decode_answer, encode_answer
-from lm_deluge.dispatch.cache.single_flight import Flight, Outcome, flights_here
+from lm_deluge.dispatch.cache.single_flight import Outcome, SharedCall, shared_calls_here
 from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.hooks import is_interruption
 from lm_deluge.dispatch.scheduling.runner import Runner
@@ -51,7 +51,7 @@ class CachedCall(StreamCall):
         self._is_reading = False
         self._hit: CachedAnswer | None = None
         self._hit_plan: CallPlan | None = None
-        self._flight: Flight | None = None  # equal calls that wait for this one
+        self._shared: SharedCall | None = None  # equal calls that wait for this one
         self._looked_up_at = 0.0  # in the event loop's time
         self._builder = ResponseBuilder()  # of a hit
         self._events: list[Event] = []  # of a miss, until they are written to the cache
@@ -68,9 +68,9 @@ class CachedCall(StreamCall):
             DelugeError: The call failed; `partial` has the answer so far if any event was returned.
         """
         self._is_reading = True
-        flight = self._flight
-        if flight is not None:
-            flight.left_at = None
+        shared = self._shared
+        if shared is not None:
+            shared.left_at = None
         try:
             events = await self._next()
         except BaseException as error:
@@ -80,9 +80,9 @@ class CachedCall(StreamCall):
             self._is_reading = False
         if self._is_aborted:
             self._land("left")
-        flight = self._flight
-        if flight is not None:
-            flight.left_at = asyncio.get_running_loop().time()
+        shared = self._shared
+        if shared is not None:
+            shared.left_at = asyncio.get_running_loop().time()
         return events
 
     async def _next(self) -> list[Event]:
@@ -115,12 +115,12 @@ class CachedCall(StreamCall):
         plans = self._plans_of(call.runner.candidates(self._spec))
         if not plans:
             return None
-        flights, name = flights_here(), (id(plans[0][0].local_cache), min(key for _, key in plans))
+        shared_calls, name = shared_calls_here(), (id(plans[0][0].local_cache), min(key for _, key in plans))
         failures = 0
         while failures < _MOST_FAILURES and not self._is_over:
-            other = flights.get(name)
+            other = shared_calls.get(name)
             if other is None or other.is_stalled:
-                self._flight = Flight(flights, name)
+                self._shared = SharedCall(shared_calls, name)
                 break
             await self._wait_for(other)
             failures += other.outcome == "failed"
@@ -140,7 +140,7 @@ class CachedCall(StreamCall):
                 found.append((plan, _key(plan)))
         return found
 
-    async def _wait_for(self, other: Flight) -> None:
+    async def _wait_for(self, other: SharedCall) -> None:
         """Wait until an equal call has its answer; return early if that call is stalled, or this one is aborted."""
         while other.outcome is None and not other.is_stalled and not self._is_over:
             with (
@@ -221,9 +221,9 @@ class CachedCall(StreamCall):
 
     def _land(self, outcome: Outcome) -> None:
         """Wake the equal calls that wait for this one."""
-        flight, self._flight = self._flight, None
-        if flight is not None:
-            flight.land(outcome)
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            shared.end(outcome)
 
     def abort(self) -> None:
         """End the call now: close the connection; a pending `next_batch` returns []."""
