@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from lm_deluge.encoders.encoder import Encoder, Endpoint
+from lm_deluge.encoders.encoder import Encoder, Endpoint, StreamWriter
 from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
 from lm_deluge.encoders.openai_chat.errors import encode_error, encode_stream_error
 from lm_deluge.encoders.openai_chat.request import parse_request
@@ -87,6 +87,11 @@ def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: b
         include_usage: Whether the client asked for usage (`stream_options.include_usage`).
     """
     return _ChunkWriter(created, include_usage=include_usage).write_all(events)
+
+
+def open_stream(*, created: int, include_usage: bool) -> StreamWriter:
+    """Return a writer of one streamed response; the arguments are those of `encode_stream`."""
+    return StreamWriter(_ChunkWriter(created, include_usage=include_usage), bytes, encode_stream_error)
 
 
 class _ChunkWriter(EventWriter[bytes]):
@@ -304,6 +309,7 @@ ENCODER = Encoder(
     encode_response=encode_response,
     encode_error=encode_error,
     encode_stream_error=encode_stream_error,
+    open_stream=open_stream,
     # With and without the version, because clients configure base URLs in both forms.
     routes=(Endpoint(r"(/v1)?/chat/completions"),),
     id_prefix="chatcmpl-",
