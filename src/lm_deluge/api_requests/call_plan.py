@@ -16,7 +16,11 @@ __all__ = ["CallPlan"]
 
 
 class CallPlan(HidingStruct, frozen=True, kw_only=True):
-    """Everything that the requests of a call to one model need, complete before anything is sent."""
+    """Everything that the requests of a call to one model need, complete before anything is sent.
+
+    Attributes:
+        keeps_bytes: Whether the response keeps its bytes, to be passed on as they are.
+    """
 
     adapter: Adapter
     call: Call
@@ -26,6 +30,7 @@ class CallPlan(HidingStruct, frozen=True, kw_only=True):
     timeouts: Timeouts
     proxy: Secret | None = None
     local_cache: LocalCache | None = None
+    keeps_bytes: bool = False
 
     def least_usage(self) -> Usage:
         """Return the tokens of the prompt, estimated from the length of its texts."""

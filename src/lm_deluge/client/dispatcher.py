@@ -32,6 +32,7 @@ from lm_deluge.prompt.conversation import Conversation, Prompt, to_conversation
 from lm_deluge.transport.base import Transport
 from lm_deluge.transport.http import AiohttpTransport
 from lm_deluge.usage import estimate_tokens
+from lm_deluge.wire.http import HttpRequest
 
 __all__ = ["CallPlanner", "Dispatcher"]
 
@@ -258,8 +259,20 @@ class CallPlanner:
         """Return the call of a prompt of which only the final response is used."""
         return self.spec(prompt, delivers_events=False)
 
-    def plan(self, model: str, conversation: Conversation) -> CallPlan:
+    def plan(
+        self,
+        model: str,
+        conversation: Conversation,
+        *,
+        adapt: Callable[[Adapter, Call], tuple[Call, HttpRequest | None]] | None = None,
+    ) -> CallPlan:
         """Return the plan of a request to a model: checked, addressed and encoded.
+
+        Args:
+            model: Id of the model.
+            conversation: The prompt.
+            adapt: Returns the call as this API takes it, and the request where that is not built from the call, but
+                passed on as a client sent it. Then the bytes of the response are kept, too.
 
         Raises:
             ConfigurationError: The model or its API cannot take the call, or there is no key for it.
@@ -280,11 +293,14 @@ class CallPlanner:
             )
             access = self._access[model] = found
         call = msgspec.structs.replace(template.call, conversation=conversation, base_url=access.base_url)
-        call = with_dropped_parts(call, template.adapter)
+        call, relayed = (call, None) if adapt is None else adapt(template.adapter, call)
+        if relayed is None:
+            call = with_dropped_parts(call, template.adapter)
         return CallPlan(
             adapter=template.adapter,
             call=call,
-            request=template.adapter.build_request(call),
+            request=template.adapter.build_request(call) if relayed is None else relayed,
+            keeps_bytes=relayed is not None,
             key=access.key,
             transport=self._dispatcher.shared_transport(),
             timeouts=template.timeouts,

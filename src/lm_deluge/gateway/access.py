@@ -1,0 +1,75 @@
+"""Who may call which model, at which rate and for how much: the port between the endpoints and keys and budgets."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from lm_deluge.gateway.dialects import KeyLimit
+from lm_deluge.response import APIResponse
+
+__all__ = ["Access", "Grant", "OpenAccess"]
+
+
+class Grant(Protocol):
+    """The permission for one call.
+
+    Attributes:
+        key_name: Name of the key, for the log; empty if none is needed.
+        max_cost: US dollars that the call may cost; None: no limit.
+        limits: The rate limits of the key after this call, for the headers.
+    """
+
+    key_name: str
+    max_cost: float | None
+    limits: list[KeyLimit]
+
+    async def settle(self, response: APIResponse | None) -> None:
+        """Note what the call used and cost; None: nothing was sent."""
+        ...
+
+
+class Access(Protocol):
+    """Grants calls."""
+
+    async def check(self, token: str | None) -> str:
+        """Return the name of a key.
+
+        Raises:
+            AuthenticationError: The key is missing, unknown, expired or revoked.
+        """
+        ...
+
+    async def grant(self, token: str | None, model: str, *, tokens: int, cost: float | None) -> Grant:
+        """Return the permission for a call.
+
+        Args:
+            token: The key, as the client sent it.
+            model: The name of the model that the client asks for.
+            tokens: Estimate of what the call uses at most.
+            cost: Estimate of what the call costs at most, in US dollars; None: not known.
+
+        Raises:
+            APIError: The key is missing or not valid, may not use the model, or is over a limit or its budget.
+        """
+        ...
+
+
+class _OpenGrant:
+    key_name = ""
+    max_cost: float | None = None
+    limits: list[KeyLimit] = []  # noqa: RUF012 - never changed
+
+    async def settle(self, response: APIResponse | None) -> None:
+        """Do nothing."""
+
+
+class OpenAccess:
+    """Access for everyone, for a server on the loopback address that has no keys."""
+
+    async def check(self, token: str | None) -> str:
+        """Return an empty name."""
+        return ""
+
+    async def grant(self, token: str | None, model: str, *, tokens: int, cost: float | None) -> Grant:
+        """Return a permission without limits."""
+        return _OpenGrant()

@@ -1,0 +1,85 @@
+"""The gateway as an ASGI application: which endpoint answers which path."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import AsyncIterator
+from urllib.parse import unquote
+
+from starlette.applications import Starlette
+
+from lm_deluge.gateway.access import Access, OpenAccess
+from lm_deluge.gateway.access_log import AccessLog
+from lm_deluge.gateway.catalog import ModelCatalog
+from lm_deluge.gateway.dialects import DIALECTS
+from lm_deluge.gateway.endpoint import GatewayServices, ModelEndpoint
+from lm_deluge.gateway.http_body import Receive, Scope, Send
+from lm_deluge.gateway.info_routes import ServerState, info_routes, not_found
+from lm_deluge.gateway.settings import GatewaySettings
+
+__all__ = ["Gateway"]
+
+_NOT_FOUND = 404
+
+
+class Gateway:
+    """The gateway: an ASGI application for uvicorn, or for a part of the paths of another application.
+
+    Args:
+        settings: The settings.
+        access: Grants calls; None: everyone may call.
+        log: Where calls are logged; None: nowhere.
+
+    Raises:
+        ConfigurationError: A configured model is unknown, or an option of it is wrong.
+
+    Attributes:
+        state: Whether new requests are welcome, and what the server knows about itself.
+
+    Example:
+        >>> gateway = Gateway(GatewaySettings())
+        >>> uvicorn.run(gateway)
+    """
+
+    def __init__(
+        self, settings: GatewaySettings, *, access: Access | None = None, log: AccessLog | None = None
+    ) -> None:
+        self.settings = settings
+        catalog = ModelCatalog(settings)
+        self._services = GatewayServices(settings, catalog, access or OpenAccess(), log or AccessLog(None), set())
+        self.state = ServerState(self._services)
+        self._endpoints = [
+            (re.compile(endpoint.pattern), ModelEndpoint(self._services, dialect, is_streamed=endpoint.is_streamed))
+            for dialect in DIALECTS.values()
+            for endpoint in dialect.encoder.routes
+        ]
+        self._others = Starlette(
+            routes=info_routes(self.state), exception_handlers={_NOT_FOUND: not_found}, lifespan=self._lifespan
+        )
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether the simulator answers, because there is neither a configured model nor any key."""
+        return self._services.catalog.is_simulated
+
+    @property
+    def running(self) -> int:
+        """Number of calls under way."""
+        return len(self._services.running)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        yield
+        await self._services.catalog.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            for pattern, endpoint in self._endpoints:
+                match = pattern.fullmatch(scope["path"])
+                if match is not None:
+                    named = {name: unquote(text) for name, text in match.groupdict().items() if text is not None}
+                    await endpoint({**scope, "path_params": named}, receive, send)
+                    return
+        await self._others(scope, receive, send)

@@ -1,0 +1,116 @@
+"""A request of a client of the gateway, parsed, with the client that answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from lm_deluge.client.client import LLMClient
+from lm_deluge.config import SamplingParams
+from lm_deluge.encoders.encoder import ParsedRequest
+from lm_deluge.errors import BadRequestError, DelugeError
+from lm_deluge.gateway.catalog import ModelCatalog
+from lm_deluge.gateway.dialects import Dialect
+from lm_deluge.models.costs import request_cost
+from lm_deluge.models.registry import find_provider
+from lm_deluge.prompt.conversation import Conversation
+from lm_deluge.usage import Usage, estimate_tokens
+
+__all__ = ["IncomingCall", "parse_incoming", "token_of"]
+
+_USUAL_OUTPUT = 4096
+"""Tokens that are reserved for the answer of a request that limits it neither itself nor through its model."""
+
+_KEY_HEADERS = ("x-api-key", "api-key", "x-goog-api-key")
+
+
+class IncomingCall(NamedTuple):
+    """A request, and what answers it.
+
+    Attributes:
+        unreadable: Why the request can only be passed on unchanged: it could not be parsed.
+    """
+
+    request: ParsedRequest
+    client: LLMClient
+    unreadable: DelugeError | None = None
+
+    def most_usage(self) -> Usage:
+        """Return an estimate of what the call uses at most."""
+        row = self.client.models[0]
+        output = self.request.params.max_new_tokens or row.max_output_tokens or _USUAL_OUTPUT
+        tokens = estimate_tokens(self.request.conversation.text_length())
+        return Usage(input_tokens=tokens, output_tokens=output, estimated=True)
+
+    def most_tokens(self) -> int:
+        """Return an estimate of the tokens that the call uses at most."""
+        return self.most_usage().total_tokens
+
+    def most_cost(self) -> float | None:
+        """Return an estimate of what the call costs at most in US dollars; None if a model has no price."""
+        usage = self.most_usage()
+        costs = [
+            request_cost(row, find_provider(row.provider), usage, tier=self.request.params.service_tier)
+            for row in self.client.dispatcher.all_models
+        ]
+        known = [cost for cost in costs if cost is not None]
+        return max(known) if len(known) == len(costs) else None
+
+
+def token_of(headers: Mapping[str, str]) -> str | None:
+    """Return the key that a client sent, in any of the places where the SDKs put it."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    return next((headers[name].strip() for name in _KEY_HEADERS if headers.get(name, "").strip()), None)
+
+
+def parse_incoming(
+    dialect: Dialect, body: bytes, catalog: ModelCatalog, *, model: str | None, is_streamed: bool | None
+) -> IncomingCall:
+    """Return a request, and the client that answers it.
+
+    A request with parts that are not known here is still passed on to a provider of the same API.
+
+    Raises:
+        BadRequestError: The body is not a request of the dialect.
+        NotFoundError: The model is not served.
+    """
+    try:
+        request = dialect.encoder.parse_request(body, model=model, is_streamed=is_streamed)
+    except BadRequestError as error:
+        return _unreadable(dialect, body, catalog, error, model=model, is_streamed=is_streamed)
+    return IncomingCall(request, catalog.find(request.model, dialect.name))
+
+
+def _unreadable(
+    dialect: Dialect,
+    body: bytes,
+    catalog: ModelCatalog,
+    error: BadRequestError,
+    *,
+    model: str | None,
+    is_streamed: bool | None,
+) -> IncomingCall:
+    try:
+        raw: Any = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise error from None
+    name = raw.get("model", model) if isinstance(raw, dict) else None
+    if not isinstance(name, str) or not name:
+        raise error
+    client = catalog.find(name, dialect.name)
+    if all(find_provider(row.provider).adapter != dialect.name for row in client.models):
+        raise error
+    limit = next((raw[key] for key in ("max_completion_tokens", "max_tokens", "max_output_tokens") if raw.get(key)), 0)
+    request = ParsedRequest(
+        model=name,
+        conversation=Conversation().user(body.decode("utf-8", "replace")),  # for the estimate of its tokens
+        params=SamplingParams(max_new_tokens=limit if type(limit) is int and limit > 0 else None),
+        is_streamed=raw.get("stream") is True or bool(is_streamed),
+        wants_usage=isinstance(raw.get("stream_options"), dict) and raw["stream_options"].get("include_usage") is True,
+        raw=raw,
+    )
+    return IncomingCall(request, client, error)

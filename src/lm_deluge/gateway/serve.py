@@ -1,0 +1,155 @@
+"""Runs the gateway: sockets, limits of connections, and a stop that lets running streams end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+from collections.abc import Callable
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from lm_deluge.errors import ConfigurationError
+from lm_deluge.gateway.app import Gateway
+from lm_deluge.gateway.settings import GatewaySettings
+
+__all__ = ["check_address", "serve"]
+
+_MOST_HEADER_BYTES = 64 * 2**10
+"""Of all headers of a request. Codex sends up to 8 KiB of metadata (0.171); the limit of nginx is 32 KiB."""
+_HEADER_S = 10.0
+"""Seconds in which the headers of a request must arrive, so that slow senders do not use up the connections."""
+_KEEP_ALIVE_S = 75  # of idle connections; nginx's default
+_BACKLOG = 2048  # connections that the system accepts before the server does; uvicorn's default
+
+
+class _BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol, with limits for the headers of a request: it has none."""
+
+    _header_bytes = 0
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock of the first request."""
+        super().connection_made(transport)
+        self._await_headers()
+
+    def on_message_begin(self) -> None:
+        """Start the clock of a request."""
+        self._header_bytes = 0
+        self._await_headers()
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count the bytes of the headers."""
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > _MOST_HEADER_BYTES:
+            self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n")
+            self.transport.close()
+            return
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Stop the clock."""
+        self._stop_clock()
+        if self.transport.is_closing():
+            return
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._stop_clock()
+        super().connection_lost(exc)
+
+    def _await_headers(self) -> None:
+        self._stop_clock()
+        self._deadline = self.loop.call_later(_HEADER_S, self._close_slow)
+
+    def _stop_clock(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _close_slow(self) -> None:
+        self.transport.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which stops in two steps: no new requests, then the end of those under way."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        """Begin to stop; a second signal stops at once."""
+        self._gateway.state.is_ready = False
+        super().handle_exit(sig, frame)  # type: ignore[arg-type]
+
+
+def check_address(settings: GatewaySettings, *, has_keys: bool) -> None:
+    """Check that a server without keys can only be reached from this machine.
+
+    Raises:
+        ConfigurationError: The address is not a loopback address, and there are no keys.
+    """
+    if has_keys or _is_loopback(settings.host):
+        return
+    raise ConfigurationError(
+        f"{settings.host} can be reached from other machines, and there is no key",
+        hint="Create one first: deluge keys create NAME. Or listen at 127.0.0.1.",
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+async def serve(gateway: Gateway, *, on_start: Callable[[str], None] | None = None) -> None:
+    """Run the gateway until a signal stops it.
+
+    Args:
+        gateway: The gateway.
+        on_start: Called with the URL once the server listens.
+
+    Raises:
+        ConfigurationError: The port is taken, or the files for TLS cannot be read.
+    """
+    settings = gateway.settings
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    config = uvicorn.Config(
+        gateway,
+        host=settings.host,
+        port=settings.port,
+        http=_BoundedProtocol,
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_level="warning",
+        limit_concurrency=settings.max_connections,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+        server_header=False,
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
+    )
+    server = _Server(config, gateway)
+    task = asyncio.get_running_loop().create_task(server.serve())
+    while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event for it
+        await asyncio.sleep(0.01)
+    if server.started and on_start is not None:
+        scheme = "https" if settings.tls_certificate else "http"
+        port = server.servers[0].sockets[0].getsockname()[1]
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        on_start(f"{scheme}://{host}:{port}")
+    try:
+        await task
+    except SystemExit as error:  # uvicorn's way to report a port that is taken
+        raise ConfigurationError(f"port {settings.port} at {settings.host} cannot be used") from error

@@ -1,0 +1,216 @@
+"""One call of a client at the provider: passed on unchanged where both speak the same API, else translated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from lm_deluge.adapters.adapter import Adapter, Call
+from lm_deluge.api_requests.call_plan import CallPlan
+from lm_deluge.client.call_options import CallOptions
+from lm_deluge.client.client import LLMClient
+from lm_deluge.client.dispatcher import CallPlanner
+from lm_deluge.config import SamplingParams
+from lm_deluge.dispatch.attempts.call_stream import StreamCall
+from lm_deluge.dispatch.cache.call import CachedCall
+from lm_deluge.encoders.encoder import ParsedRequest
+from lm_deluge.errors import DelugeError, UnsupportedParameterError
+from lm_deluge.gateway.dialects import Dialect
+from lm_deluge.prompt.conversation import Conversation
+from lm_deluge.prompt.tool import ProviderTool
+from lm_deluge.wire.http import HttpRequest
+
+__all__ = ["UpstreamCall", "UpstreamPlanner", "open_upstream"]
+
+JSON = dict[str, Any]
+
+
+class UpstreamPlanner:
+    """Plans the requests of one call of a client of the gateway.
+
+    Args:
+        planner: Plans translated requests.
+        dialect: The API of the client.
+        request: The client's request.
+        headers: The client's headers that a provider of the same API gets.
+        can_relay: Whether a provider of the same API gets the request unchanged.
+        unreadable: Why the request cannot be translated: it could not be parsed.
+
+    Attributes:
+        dropped: Fields and tools that a translated request left out.
+        is_relayed: Whether the last planned request is the client's own.
+    """
+
+    def __init__(
+        self,
+        planner: CallPlanner,
+        dialect: Dialect,
+        request: ParsedRequest,
+        headers: Mapping[str, str],
+        *,
+        can_relay: bool,
+        unreadable: DelugeError | None = None,
+    ) -> None:
+        self._unreadable = unreadable
+        self._planner = planner
+        self._dialect = dialect
+        self._request = request
+        self._headers = headers
+        self._can_relay = can_relay
+        self.dropped: tuple[str, ...] = ()
+        self.is_relayed = False
+
+    def plan(self, model: str, conversation: Conversation) -> CallPlan:
+        """Return the plan of a request to a model.
+
+        Raises:
+            ConfigurationError: The model or its API cannot take the call, or there is no key for it.
+        """
+        return self._planner.plan(model, conversation, adapt=self._adapt)
+
+    def plan_rest(self, model: str, conversation: Conversation, max_new_tokens: int | None) -> CallPlan:
+        """Return the plan of a request for the rest of an answer."""
+        return self._planner.plan_rest(model, conversation, max_new_tokens)
+
+    def _adapt(self, adapter: Adapter, call: Call) -> tuple[Call, HttpRequest | None]:
+        self.is_relayed = self._can_relay and adapter.name == self._dialect.name
+        if adapter.name != self._dialect.name:
+            return self._translated(adapter, call), None
+        if self._can_relay:
+            return call, self._unchanged(adapter, call)
+        if self._unreadable is not None:
+            raise self._unreadable
+        return msgspec.structs.replace(call, extra_body={**self._request.extra, **call.extra_body}), None
+
+    def _unchanged(self, adapter: Adapter, call: Call) -> HttpRequest:
+        """Return the client's own body, with the provider's name of the model, at the provider's address."""
+        # Only for the address and the headers: a prompt of one word, without options that could be refused.
+        bare = msgspec.structs.replace(
+            call,
+            conversation=Conversation().user("-"),
+            tools=(),
+            output=None,
+            cache=None,
+            params=SamplingParams(),
+            is_streamed=self._request.is_streamed,
+        )
+        built = adapter.build_request(bare)
+        body = {**self._request.raw, **call.extra_body}
+        if "model" in body:
+            body["model"] = call.model.name
+        if self._dialect.name == "openai-chat" and self._request.is_streamed:
+            # The gateway needs the usage; the frame with it is removed if the client did not ask for it.
+            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        return msgspec.structs.replace(
+            built, headers={**built.headers, **self._headers}, body=msgspec.json.encode(body)
+        )
+
+    def _translated(self, adapter: Adapter, call: Call) -> Call:
+        """Return the call without what another API has no counterpart for, and what does not change the answer.
+
+        Raises:
+            UnsupportedParameterError: A field would change the answer, and the other API has none for it.
+        """
+        if self._unreadable is not None:
+            raise self._unreadable
+        fields = [name for name, value in self._request.extra.items() if not _is_neutral(name, value)]
+        kept = [name for name in fields if name not in self._dialect.dropped]
+        if kept:
+            raise UnsupportedParameterError(
+                f"{kept[0]} of {self._dialect.name} cannot be translated to {adapter.name}, the API of this model",
+                parameter=kept[0],
+            )
+        own = [tool.name for tool in call.tools if isinstance(tool, ProviderTool)]
+        self.dropped = (*fields, *(f"tool {name}" for name in own))
+        tools = tuple(tool for tool in call.tools if not isinstance(tool, ProviderTool))
+        return msgspec.structs.replace(call, tools=tools) if own else call
+
+
+# Values that are the default of their field, and so say nothing.
+_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "background": (False,),
+    "truncation": ("disabled",),
+    "logit_bias": ({},),
+    "modalities": (["text"],),
+    "text": ({}, {"format": {"type": "text"}}),
+    "reasoning": ({},),
+}
+
+
+def _is_neutral(name: str, value: Any) -> bool:
+    return value is None or value in _NEUTRAL.get(name, ())
+
+
+class RelayedCall(StreamCall):
+    """A call whose bytes may be passed on as they arrive."""
+
+    def take_bytes(self) -> bytes | None:
+        """Return the bytes that arrived since the last call; None if the answer is translated."""
+        stream = None if self._attempt is None else self._attempt.stream
+        if stream is None or stream.kept is None:
+            return None
+        kept, stream.kept = stream.kept, []
+        return b"".join(kept)
+
+
+class UpstreamCall(NamedTuple):
+    """One call of a client of the gateway.
+
+    Attributes:
+        running: The call as a stream of events.
+        planner: Has what a translation left out, once the call is planned.
+    """
+
+    running: StreamCall
+    planner: UpstreamPlanner
+
+    def take_bytes(self) -> bytes | None:
+        """Return the bytes that arrived since the last call; None if the answer is translated."""
+        return self.running.take_bytes() if isinstance(self.running, RelayedCall) else None
+
+
+def open_upstream(
+    client: LLMClient,
+    dialect: Dialect,
+    request: ParsedRequest,
+    headers: Mapping[str, str],
+    *,
+    max_cost: float | None = None,
+    unreadable: DelugeError | None = None,
+) -> UpstreamCall:
+    """Return the call of a client's request, before anything is sent.
+
+    Args:
+        client: Answers the call.
+        dialect: The API of the gateway's client.
+        request: Its request.
+        headers: Its headers, names in lower case.
+        max_cost: US dollars that the call may cost; None: as much as it takes.
+        unreadable: Why the request can only be passed on unchanged: it could not be parsed.
+
+    Raises:
+        DelugeError: The call cannot be sent.
+    """
+    options, dispatcher = client.options, client.dispatcher
+    # Kept bytes cannot be joined to those of another attempt, and a stored answer has none.
+    can_relay = options.on_break != "continue" and options.local_cache in (None, False)
+    forwarded = {name: value for name, value in headers.items() if name.startswith(dialect.forwarded)}
+    planner = dispatcher.planner(
+        CallOptions(
+            tools=request.tools,
+            sampling_params=request.params,
+            output=request.output,
+            cache=request.cache,
+            max_cost=max_cost,
+        )
+    )
+    own = UpstreamPlanner(planner, dialect, request, forwarded, can_relay=can_relay, unreadable=unreadable)
+    spec = planner.spec(request.conversation, prefer=dispatcher.next_model().id, priority="interactive")
+    # A client of the gateway cannot be notified that what it has received is void.
+    on_break = "continue" if options.on_break == "continue" else "raise"
+    spec = msgspec.structs.replace(spec, planner=own, on_break=on_break)
+    make = CachedCall if spec.is_cached else RelayedCall
+    return UpstreamCall(make(spec, dispatcher.runner), own)
