@@ -15,15 +15,22 @@ class Grant(Protocol):
 
     Attributes:
         key_name: Name of the key, for the log; empty if none is needed.
-        max_cost: US dollars that the call may cost; None: no limit.
-        limits: The rate limits of the key after this call, for the headers.
+        max_cost: US dollars that are reserved for the call; None: no limit.
     """
 
     key_name: str
     max_cost: float | None
-    limits: list[KeyLimit]
 
-    async def settle(self, response: APIResponse | None) -> None:
+    @property
+    def limits(self) -> list[KeyLimit]:
+        """The rate limits of the key after this call, for the headers."""
+        ...
+
+    async def extend(self, cost: float) -> bool:
+        """Reserve more US dollars for the call; return whether the budget has them."""
+        ...
+
+    async def settle(self, response: APIResponse | None, *, status: int) -> None:
         """Note what the call used and cost; None: nothing was sent."""
         ...
 
@@ -57,9 +64,17 @@ class Access(Protocol):
 class _OpenGrant:
     key_name = ""
     max_cost: float | None = None
-    limits: list[KeyLimit] = []  # noqa: RUF012 - never changed
 
-    async def settle(self, response: APIResponse | None) -> None:
+    @property
+    def limits(self) -> list[KeyLimit]:
+        """No limits."""
+        return []
+
+    async def extend(self, cost: float) -> bool:
+        """Allow it."""
+        return True
+
+    async def settle(self, response: APIResponse | None, *, status: int) -> None:
         """Do nothing."""
 
 

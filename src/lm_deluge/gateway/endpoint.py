@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from lm_deluge.dispatch.hooks import is_interruption
-from lm_deluge.encoders.encoder import ParsedRequest
+from lm_deluge.encoders.encoder import ParsedRequest, StreamWriter
 from lm_deluge.errors import APIError, BadRequestError, DelugeError
 from lm_deluge.events import Event, ResponseFinished, ResponseStarted
 from lm_deluge.gateway.access import Access, Grant
@@ -29,6 +29,7 @@ from lm_deluge.response import APIResponse
 
 __all__ = ["GatewayServices", "ModelEndpoint"]
 
+_EXTENDED_FROM = 0.5  # share of a reservation that is spent when the next one is asked for: time for the database
 _CLIENT_LEFT = 499  # nginx's status for a client that closed the connection before the answer
 
 
@@ -90,6 +91,8 @@ class GatewayCall:
         self._logged = LoggedCall(request_id=self._id, dialect=dialect.name, started_at=time.time())
         self._created = int(self._logged.started_at)
         self._grant: Grant | None = None
+        self._open_grant: Grant | None = None  # until it is settled
+        self._is_refused = False  # whether the budget of the key has no more for this call
         self._upstream: UpstreamCall | None = None
 
     async def run(self, receive: Receive, *, model: str | None, is_streamed: bool | None) -> None:
@@ -104,7 +107,7 @@ class GatewayCall:
             )
             incoming = parse_incoming(self._dialect, body, self._services.catalog, model=model, is_streamed=is_streamed)
             self._logged.model = incoming.request.model
-            self._grant = await self._services.access.grant(
+            self._grant = self._open_grant = await self._services.access.grant(
                 token, incoming.request.model, tokens=incoming.most_tokens(), cost=incoming.most_cost()
             )
             response = await self._answer(incoming)
@@ -116,13 +119,30 @@ class GatewayCall:
             await self._refuse(error)
         finally:
             await self._settle(response)
+            self._logged.note(response)
+            self._services.log.write(self._logged)
 
     async def _settle(self, response: APIResponse | None) -> None:
-        self._logged.note(response)
-        if self._grant is not None:
-            with contextlib.suppress(Exception):
-                await self._grant.settle(response)
-        self._services.log.write(self._logged)
+        """Book what the call cost, once."""
+        grant, self._open_grant = self._open_grant, None
+        if grant is not None:
+            with contextlib.suppress(DelugeError):  # of the database: the reservation stays until the next start
+                await grant.settle(response, status=self._logged.status)
+
+    async def _watch_money(self, events: list[Event], upstream: UpstreamCall) -> None:
+        """Reserve more while the answer grows, and book the cost before the client gets the end of the answer.
+
+        A server that dies afterwards has the call in its ledger.
+        """
+        grant, budget = self._open_grant, upstream.budget
+        if grant is None:
+            return
+        if type(events[-1]) is ResponseFinished:
+            await self._settle(upstream.running.response())
+        elif budget is not None and budget.spent > budget.max_cost * _EXTENDED_FROM and not self._is_refused:
+            self._is_refused = not await grant.extend(budget.max_cost)
+            if not self._is_refused:
+                budget.max_cost *= 2
 
     async def _answer(self, incoming: IncomingCall) -> APIResponse:
         """Send the answer of the model; return the response, complete or not."""
@@ -166,7 +186,7 @@ class GatewayCall:
     async def _stream(self, request: ParsedRequest, upstream: UpstreamCall) -> None:
         """Send the answer as it arrives. The last frame is a successful one only if the provider's was."""
         running = upstream.running
-        self._writer = writer = open_writer(self._dialect, created=self._created, include_usage=request.wants_usage)
+        writer = open_writer(self._dialect, created=self._created, include_usage=request.wants_usage)
         edit = drop_usage_frame if self._dialect.name == "openai-chat" and not request.wants_usage else None
         cutter = FrameCutter(is_sse=self._dialect.encoder.is_sse, edit=edit)
         started: Event | None = None
@@ -180,6 +200,7 @@ class GatewayCall:
                 failure = _failure_in(events, running.response) if not is_relayed else None
                 if failure is not None:
                     events = events[:-1]
+                await self._watch_money(events, upstream)
                 frames = cutter.feed(data) if data is not None else writer.write(self._named(events))
                 await self._start_stream()
                 if frames:
@@ -191,7 +212,7 @@ class GatewayCall:
         if self._responder.has_left:
             return
         if failure is not None:
-            await self._fail_stream(failure, started if is_relayed else None)
+            await self._fail_stream(failure, writer, started if is_relayed else None)
             return
         await self._responder.write(cutter.close() + _rest_of(upstream), is_last=True)
 
@@ -203,15 +224,15 @@ class GatewayCall:
             return [msgspec.structs.replace(first, response_id=named), *events[1:]]
         return events
 
-    async def _fail_stream(self, failure: BaseException, relayed_start: Event | None) -> None:
+    async def _fail_stream(self, failure: BaseException, writer: StreamWriter, relayed_start: Event | None) -> None:
         """End the stream with the error of the dialect; before its start, with an HTTP error."""
         if not self._responder.has_started:
             raise failure
         error = as_api_error(failure)
         self._logged.fail(status_of(self._dialect, error), failure)
         if relayed_start is not None:
-            self._writer.write([relayed_start])  # the client has it already: what follows is the end of that response
-        await self._responder.write(self._writer.fail(error), is_last=True)
+            writer.write([relayed_start])  # the client has it already: what follows is the end of that response
+        await self._responder.write(writer.fail(error), is_last=True)
 
     async def _start_stream(self) -> None:
         if not self._responder.has_started:
@@ -228,6 +249,7 @@ class GatewayCall:
         while batch := await running.next_batch():
             self._logged.note_first()
             part = upstream.take_bytes()
+            await self._watch_money(batch, upstream)
             events += batch
             data += [] if part is None else [part]
         data.append(_rest_of(upstream))

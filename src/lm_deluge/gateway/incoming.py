@@ -14,14 +14,14 @@ from lm_deluge.errors import BadRequestError, DelugeError
 from lm_deluge.gateway.catalog import ModelCatalog
 from lm_deluge.gateway.dialects import Dialect
 from lm_deluge.models.costs import request_cost
-from lm_deluge.models.registry import find_provider
+from lm_deluge.models.registry import SIMULATOR, find_provider
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.usage import Usage, estimate_tokens
 
 __all__ = ["IncomingCall", "parse_incoming", "token_of"]
 
-_USUAL_OUTPUT = 4096
-"""Tokens that are reserved for the answer of a request that limits it neither itself nor through its model."""
+_FIRST_OUTPUT = 2048
+"""Tokens that are reserved for an answer at first: most answers are shorter, and no other call can use what is reserved."""
 
 _KEY_HEADERS = ("x-api-key", "api-key", "x-goog-api-key")
 
@@ -38,9 +38,15 @@ class IncomingCall(NamedTuple):
     unreadable: DelugeError | None = None
 
     def most_usage(self) -> Usage:
-        """Return an estimate of what the call uses at most."""
-        row = self.client.models[0]
-        output = self.request.params.max_new_tokens or row.max_output_tokens or _USUAL_OUTPUT
+        """Return an estimate of what is reserved for the call.
+
+        A stream reserves more while it grows. A document arrives at once, so all that it may have is reserved.
+        """
+        row, limit = self.client.models[0], self.request.params.max_new_tokens
+        if self.request.is_streamed:
+            output = min(limit or _FIRST_OUTPUT, _FIRST_OUTPUT)
+        else:
+            output = limit or row.max_output_tokens or _FIRST_OUTPUT
         tokens = estimate_tokens(self.request.conversation.text_length())
         return Usage(input_tokens=tokens, output_tokens=output, estimated=True)
 
@@ -52,7 +58,9 @@ class IncomingCall(NamedTuple):
         """Return an estimate of what the call costs at most in US dollars; None if a model has no price."""
         usage = self.most_usage()
         costs = [
-            request_cost(row, find_provider(row.provider), usage, tier=self.request.params.service_tier)
+            0.0
+            if row.id == SIMULATOR
+            else request_cost(row, find_provider(row.provider), usage, tier=self.request.params.service_tier)
             for row in self.client.dispatcher.all_models
         ]
         known = [cost for cost in costs if cost is not None]

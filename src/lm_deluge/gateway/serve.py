@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import logging
 from collections.abc import Callable
 
 import uvicorn
+from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from lm_deluge.errors import ConfigurationError
+from lm_deluge.errors import ConfigurationError, DelugeError
+from lm_deluge.gateway.access_log import AccessLog
+from lm_deluge.gateway.admin import admin_app
 from lm_deluge.gateway.app import Gateway
+from lm_deluge.gateway.key_access import KeyAccess
+from lm_deluge.gateway.ledger.database import Database
+from lm_deluge.gateway.ledger.ledger import SIGN_ON_S, Ledger
 from lm_deluge.gateway.settings import GatewaySettings
 
 __all__ = ["check_address", "serve"]
@@ -111,18 +116,68 @@ def _is_loopback(host: str) -> bool:
     return False
 
 
-async def serve(gateway: Gateway, *, on_start: Callable[[str], None] | None = None) -> None:
+async def serve(
+    settings: GatewaySettings,
+    *,
+    database: str,
+    master_key: str | None = None,
+    log: AccessLog | None = None,
+    on_start: Callable[[Gateway, str], None] | None = None,
+) -> None:
     """Run the gateway until a signal stops it.
 
     Args:
-        gateway: The gateway.
-        on_start: Called with the URL once the server listens.
+        settings: The settings.
+        database: URL of the database.
+        master_key: The key of the administrator; None: there is no admin API.
+        log: Where calls are logged; None: nowhere.
+        on_start: Called with the gateway and its URL once the server listens.
 
     Raises:
-        ConfigurationError: The port is taken, or the files for TLS cannot be read.
+        ConfigurationError: A setting cannot be used, the port is taken, or the database cannot be opened.
     """
+    store = Database(database)
+    await store.open()
+    ledger = Ledger(store)
+    access = KeyAccess(ledger, master_key=master_key)
+    try:
+        check_address(settings, has_keys=await access.needs_key())
+        await ledger.sign_on()
+        await ledger.settle_lost()
+        gateway = Gateway(settings, access=access, log=log)
+        async with contextlib.AsyncExitStack() as stack:
+            tasks = [_keep_ledger(ledger, settings)]
+            if master_key is not None and settings.admin_port is not None:
+                tasks.append(_serve_admin(admin_app(ledger, access), settings.admin_port))
+            for task in [asyncio.get_running_loop().create_task(each) for each in tasks]:
+                stack.callback(task.cancel)
+            await _run(gateway, on_start)
+    finally:
+        await store.close()
+
+
+async def _keep_ledger(ledger: Ledger, settings: GatewaySettings) -> None:
+    """Sign on again and again, and remove old calls."""
+    while True:
+        with contextlib.suppress(DelugeError):  # the database may come back
+            await ledger.sign_on()
+            await ledger.settle_lost()
+            await ledger.remove_old(settings.retention_days)
+        await asyncio.sleep(SIGN_ON_S)
+
+
+async def _serve_admin(app: Starlette, port: int) -> None:
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, ws="none", access_log=False, log_level="warning")
+    server = uvicorn.Server(config)
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]  # the gateway's server has them
+    try:
+        await server.serve()
+    except SystemExit as error:
+        raise ConfigurationError(f"the admin port {port} cannot be used") from error
+
+
+async def _run(gateway: Gateway, on_start: Callable[[Gateway, str], None] | None) -> None:
     settings = gateway.settings
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     config = uvicorn.Config(
         gateway,
         host=settings.host,
@@ -148,7 +203,7 @@ async def serve(gateway: Gateway, *, on_start: Callable[[str], None] | None = No
         scheme = "https" if settings.tls_certificate else "http"
         port = server.servers[0].sockets[0].getsockname()[1]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        on_start(f"{scheme}://{host}:{port}")
+        on_start(gateway, f"{scheme}://{host}:{port}")
     try:
         await task
     except SystemExit as error:  # uvicorn's way to report a port that is taken

@@ -39,7 +39,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
         host: The address to listen at.
         port: The port of the clients.
         admin_port: The port of the admin API and of `/metrics`, always on 127.0.0.1; None: there is none.
-        database: URL of the database with keys and spend: `sqlite:///deluge.db`, or any URL that SQLAlchemy knows.
+        database: URL of the database with keys and spend: `sqlite:///deluge.db`, or any URL that SQLAlchemy has. None:
+            a file of SQLite in the user's folder for state.
         tls_certificate, tls_key: Files in PEM format; with both, the server speaks HTTPS.
         max_body_bytes: Largest body of a request.
         max_connections: Most connections at a time; further ones are refused with status 503.
@@ -55,7 +56,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8000
     admin_port: int | None = 8001
-    database: str = "sqlite:///deluge.db"
+    database: str | None = None
     tls_certificate: str | None = None
     tls_key: str | None = None
     max_body_bytes: int = 32 * 2**20

@@ -14,6 +14,7 @@ from lm_deluge.client.client import LLMClient
 from lm_deluge.client.dispatcher import CallPlanner
 from lm_deluge.config import SamplingParams
 from lm_deluge.dispatch.attempts.call_stream import StreamCall
+from lm_deluge.dispatch.budget import Budget
 from lm_deluge.dispatch.cache.call import CachedCall
 from lm_deluge.encoders.encoder import ParsedRequest
 from lm_deluge.errors import DelugeError, UnsupportedParameterError
@@ -162,10 +163,12 @@ class UpstreamCall(NamedTuple):
     Attributes:
         running: The call as a stream of events.
         planner: Has what a translation left out, once the call is planned.
+        budget: What the call may cost, and has cost so far; None: there is no limit.
     """
 
     running: StreamCall
     planner: UpstreamPlanner
+    budget: Budget | None
 
     def take_bytes(self) -> bytes | None:
         """Return the bytes that arrived since the last call; None if the answer is translated."""
@@ -204,13 +207,14 @@ def open_upstream(
             sampling_params=request.params,
             output=request.output,
             cache=request.cache,
-            max_cost=max_cost,
         )
     )
     own = UpstreamPlanner(planner, dialect, request, forwarded, can_relay=can_relay, unreadable=unreadable)
     spec = planner.spec(request.conversation, prefer=dispatcher.next_model().id, priority="interactive")
     # A client of the gateway cannot be notified that what it has received is void.
     on_break = "continue" if options.on_break == "continue" else "raise"
-    spec = msgspec.structs.replace(spec, planner=own, on_break=on_break)
+    budget = None if max_cost is None else Budget(max_cost, "this call")
+    budgets = spec.budgets if budget is None else (*spec.budgets, budget)
+    spec = msgspec.structs.replace(spec, planner=own, on_break=on_break, budgets=budgets)
     make = CachedCall if spec.is_cached else RelayedCall
-    return UpstreamCall(make(spec, dispatcher.runner), own)
+    return UpstreamCall(make(spec, dispatcher.runner), own, budget)
