@@ -60,11 +60,12 @@ def _anthropic_limits(limits: list[KeyLimit]) -> dict[str, str]:
 
 
 def _openai_error(inner: Any, request_id: str | None) -> Any:
-    return {"error": inner}
+    return inner if isinstance(inner, dict) and "error" in inner else {"error": inner}
 
 
 def _anthropic_error(inner: Any, request_id: str | None) -> Any:
-    return {"type": "error", "error": inner, "request_id": request_id}
+    is_whole = isinstance(inner, dict) and "error" in inner
+    return inner if is_whole else {"type": "error", "error": inner, "request_id": request_id}
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,7 +201,7 @@ class GatewayCall:
                 if failure is not None:
                     events = events[:-1]
                 await self._watch_money(events, upstream)
-                frames = cutter.feed(data) if data is not None else writer.write(self._named(events))
+                frames = cutter.feed(data) if data is not None else writer.write(self._translated(events))
                 await self._start_stream()
                 if frames:
                     await self._responder.write(frames)
@@ -216,12 +216,14 @@ class GatewayCall:
             return
         await self._responder.write(cutter.close() + _rest_of(upstream), is_last=True)
 
-    def _named(self, events: list[Event]) -> list[Event]:
-        """Return the events; an answer of a provider without ids gets the id of the request."""
-        first = events[0]
+    def _translated(self, events: list[Event]) -> list[Event]:
+        """Return the events without another API's words for the end, and with an id for the response if it has none."""
+        first, last = events[0], events[-1]
         if type(first) is ResponseStarted and not first.response_id:
             named = self._dialect.encoder.id_prefix + self._id.removeprefix("req_")
-            return [msgspec.structs.replace(first, response_id=named), *events[1:]]
+            events = [msgspec.structs.replace(first, response_id=named), *events[1:]]
+        if type(last) is ResponseFinished and last.raw_finish_reason is not None:
+            events = [*events[:-1], msgspec.structs.replace(last, raw_finish_reason=None, finish_details=None)]
         return events
 
     async def _fail_stream(self, failure: BaseException, writer: StreamWriter, relayed_start: Event | None) -> None:
@@ -259,7 +261,7 @@ class GatewayCall:
         relayed = b"".join(data)
         if not relayed and (failure := _failure_in(events, running.response)) is not None:
             raise failure
-        body = relayed or self._dialect.encoder.encode_response(self._named(events), created=self._created)
+        body = relayed or self._dialect.encoder.encode_response(self._translated(events), created=self._created)
         response = running.response()
         headers = {"content-type": "application/json", **self._usual_headers()}
         if response.cost is not None:

@@ -21,7 +21,7 @@ from lm_deluge.usage import Usage, estimate_tokens
 __all__ = ["IncomingCall", "parse_incoming", "token_of"]
 
 _FIRST_OUTPUT = 2048
-"""Tokens that are reserved for an answer at first: most answers are shorter, and no other call can use what is reserved."""
+"""Tokens that are reserved for an answer at first: most are shorter, and no other call can use what is reserved."""
 
 _KEY_HEADERS = ("x-api-key", "api-key", "x-goog-api-key")
 

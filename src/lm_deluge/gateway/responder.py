@@ -66,5 +66,7 @@ class Responder:
     async def wait_until_silent(self, seconds: float) -> None:
         """Return once nothing was sent for so long."""
         loop = asyncio.get_running_loop()
-        while (left := self._sent_at + seconds - loop.time()) > 0:
+        left = seconds
+        while left > 0:
             await asyncio.sleep(left)
+            left = self._sent_at + seconds - loop.time()
