@@ -21,7 +21,7 @@ from lm_deluge.gateway.catalog import ModelCatalog
 from lm_deluge.gateway.dialects import Dialect, as_api_error, open_writer, status_of
 from lm_deluge.gateway.http_body import ClientLeftError, Receive, Scope, Send, header_map, read_body
 from lm_deluge.gateway.incoming import IncomingCall, parse_incoming, token_of
-from lm_deluge.gateway.relay import FrameCutter, drop_usage_frame
+from lm_deluge.gateway.relay import RELAY_ENDS, Relay
 from lm_deluge.gateway.responder import Responder
 from lm_deluge.gateway.settings import GatewaySettings
 from lm_deluge.gateway.upstream import UpstreamCall, open_upstream
@@ -187,8 +187,9 @@ class GatewayCall:
         """Send the answer as it arrives. The last frame is a successful one only if the provider's was."""
         running = upstream.running
         writer = open_writer(self._dialect, created=self._created, include_usage=request.wants_usage)
-        edit = drop_usage_frame if self._dialect.name == "openai-chat" and not request.wants_usage else None
-        cutter = FrameCutter(is_sse=self._dialect.encoder.is_sse, edit=edit)
+        drops_usage = self._dialect.name == "openai-chat" and not request.wants_usage
+        end = RELAY_ENDS.get(self._dialect.name)
+        relay = Relay(end, is_sse=self._dialect.encoder.is_sse, keeps_usage=not drops_usage)
         started: Event | None = None
         failure: BaseException | None = None
         is_relayed = False
@@ -201,7 +202,10 @@ class GatewayCall:
                 if failure is not None:
                     events = events[:-1]
                 await self._watch_money(events, upstream)
-                frames = cutter.feed(data) if data is not None else writer.write(self._translated(events))
+                if data is None:
+                    frames = writer.write(self._translated(events))
+                else:
+                    frames = relay.feed(data, is_complete=type(events[-1]) is ResponseFinished)
                 await self._start_stream()
                 if frames:
                     await self._responder.write(frames)
@@ -214,7 +218,8 @@ class GatewayCall:
         if failure is not None:
             await self._fail_stream(failure, writer, started if is_relayed else None)
             return
-        await self._responder.write(cutter.close() + _rest_of(upstream), is_last=True)
+        last = relay.feed(_rest_of(upstream), is_complete=True) + relay.close() if is_relayed else b""
+        await self._responder.write(last, is_last=True)
 
     def _translated(self, events: list[Event]) -> list[Event]:
         """Return the events without another API's words for the end, and with an id for the response if it has none."""

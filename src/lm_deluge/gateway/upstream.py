@@ -146,15 +146,29 @@ def _is_neutral(name: str, value: Any) -> bool:
 
 
 class RelayedCall(StreamCall):
-    """A call whose bytes may be passed on as they arrive."""
+    """A call whose bytes may be passed on as they arrive.
+
+    Attributes:
+        is_streamed: Whether the client asked for a stream.
+    """
+
+    is_streamed = True
+    _has_begun = False
 
     def take_bytes(self) -> bytes | None:
-        """Return the bytes that arrived since the last call; None if the answer is translated."""
+        """Return the bytes that arrived since the last call; None if the answer is translated.
+
+        A host that answers with a document where a stream was asked for is translated, too.
+        """
         stream = None if self._attempt is None else self._attempt.stream
         if stream is None or stream.kept is None:
             return None
-        kept, stream.kept = stream.kept, []
-        return b"".join(kept)
+        kept, stream.kept = b"".join(stream.kept), []
+        if self.is_streamed and not self._has_begun and kept.lstrip().startswith((b"{", b"[")):
+            stream.kept = None
+            return None
+        self._has_begun = True
+        return kept
 
 
 class UpstreamCall(NamedTuple):
@@ -216,5 +230,8 @@ def open_upstream(
     budget = None if max_cost is None else Budget(max_cost, "this call")
     budgets = spec.budgets if budget is None else (*spec.budgets, budget)
     spec = msgspec.structs.replace(spec, planner=own, on_break=on_break, budgets=budgets)
-    make = CachedCall if spec.is_cached else RelayedCall
-    return UpstreamCall(make(spec, dispatcher.runner), own, budget)
+    if spec.is_cached:
+        return UpstreamCall(CachedCall(spec, dispatcher.runner), own, budget)
+    running = RelayedCall(spec, dispatcher.runner)
+    running.is_streamed = request.is_streamed and dialect.encoder.is_sse
+    return UpstreamCall(running, own, budget)
