@@ -30,6 +30,10 @@ class Grant(Protocol):
         """Reserve more US dollars for the call; return whether the budget has them."""
         ...
 
+    def note_cost(self, cost: float) -> None:
+        """Note what the running call has cost so far."""
+        ...
+
     async def settle(self, response: APIResponse | None, *, status: int) -> None:
         """Note what the call used and cost; None: nothing was sent."""
         ...
@@ -46,7 +50,9 @@ class Access(Protocol):
         """
         ...
 
-    async def grant(self, token: str | None, model: str, *, tokens: int, cost: float | None) -> Grant:
+    async def grant(
+        self, token: str | None, model: str, *, tokens: int, cost: float | None, least: float = 0.0
+    ) -> Grant:
         """Return the permission for a call.
 
         Args:
@@ -54,6 +60,7 @@ class Access(Protocol):
             model: The name of the model that the client asks for.
             tokens: Estimate of what the call uses at most.
             cost: Estimate of what the call costs at most, in US dollars; None: not known.
+            least: Estimate of what its prompt costs, in US dollars.
 
         Raises:
             APIError: The key is missing or not valid, may not use the model, or is over a limit or its budget.
@@ -74,6 +81,9 @@ class _OpenGrant:
         """Allow it."""
         return True
 
+    def note_cost(self, cost: float) -> None:
+        """Do nothing."""
+
     async def settle(self, response: APIResponse | None, *, status: int) -> None:
         """Do nothing."""
 
@@ -85,6 +95,8 @@ class OpenAccess:
         """Return an empty name."""
         return ""
 
-    async def grant(self, token: str | None, model: str, *, tokens: int, cost: float | None) -> Grant:
+    async def grant(
+        self, token: str | None, model: str, *, tokens: int, cost: float | None, least: float = 0.0
+    ) -> Grant:
         """Return a permission without limits."""
         return _OpenGrant()

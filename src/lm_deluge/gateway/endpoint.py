@@ -30,6 +30,8 @@ from lm_deluge.response import APIResponse
 __all__ = ["GatewayServices", "ModelEndpoint"]
 
 _EXTENDED_FROM = 0.5  # share of a reservation that is spent when the next one is asked for: time for the database
+_NOTED_EACH_S = 1.0  # how much of an answer the ledger may miss if the process is killed
+_OK, _BAD_GATEWAY = 200, 502
 _CLIENT_LEFT = 499  # nginx's status for a client that closed the connection before the answer
 
 
@@ -92,6 +94,7 @@ class GatewayCall:
         self._created = int(self._logged.started_at)
         self._grant: Grant | None = None
         self._open_grant: Grant | None = None  # until it is settled
+        self._noted_at = 0.0
         self._is_refused = False  # whether the budget of the key has no more for this call
         self._upstream: UpstreamCall | None = None
 
@@ -108,7 +111,11 @@ class GatewayCall:
             incoming = parse_incoming(self._dialect, body, self._services.catalog, model=model, is_streamed=is_streamed)
             self._logged.model = incoming.request.model
             self._grant = self._open_grant = await self._services.access.grant(
-                token, incoming.request.model, tokens=incoming.most_tokens(), cost=incoming.most_cost()
+                token,
+                incoming.request.model,
+                tokens=incoming.most_tokens(),
+                cost=incoming.most_cost(),
+                least=incoming.least_cost(),
             )
             response = await self._answer(incoming)
         except ClientLeftError:
@@ -137,12 +144,18 @@ class GatewayCall:
         grant, budget = self._open_grant, upstream.budget
         if grant is None:
             return
-        if type(events[-1]) is ResponseFinished:
+        last = events[-1]
+        if type(last) is ResponseFinished:
+            self._logged.status = _BAD_GATEWAY if last.finish_reason == "error" else _OK
             await self._settle(upstream.running.response())
         elif budget is not None and budget.spent > budget.max_cost * _EXTENDED_FROM and not self._is_refused:
             self._is_refused = not await grant.extend(budget.max_cost)
             if not self._is_refused:
                 budget.max_cost *= 2
+        now = time.monotonic()
+        if now - self._noted_at >= _NOTED_EACH_S:
+            self._noted_at = now
+            grant.note_cost(upstream.running.response().cost or 0.0)
 
     async def _answer(self, incoming: IncomingCall) -> APIResponse:
         """Send the answer of the model; return the response, complete or not."""
@@ -243,9 +256,9 @@ class GatewayCall:
 
     async def _start_stream(self) -> None:
         if not self._responder.has_started:
-            self._logged.status = 200
+            self._logged.status = _OK
             headers = {"content-type": self._dialect.encoder.stream_type, **self._usual_headers()}
-            await self._responder.start(200, headers, is_stream=True)
+            await self._responder.start(_OK, headers, is_stream=True)
 
     # Documents
 
@@ -271,7 +284,7 @@ class GatewayCall:
         headers = {"content-type": "application/json", **self._usual_headers()}
         if response.cost is not None:
             headers["x-deluge-cost"] = f"{response.cost:.8f}"
-        await self._send_whole(200, headers, body)
+        await self._send_whole(_OK, headers, body)
 
     async def _send_whole(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self._logged.status = status

@@ -54,9 +54,15 @@ class IncomingCall(NamedTuple):
         """Return an estimate of the tokens that the call uses at most."""
         return self.most_usage().total_tokens
 
+    def least_cost(self) -> float:
+        """Return an estimate of what the prompt costs in US dollars; 0 if a model has no price."""
+        return self._cost(msgspec.structs.replace(self.most_usage(), output_tokens=0)) or 0.0
+
     def most_cost(self) -> float | None:
         """Return an estimate of what the call costs at most in US dollars; None if a model has no price."""
-        usage = self.most_usage()
+        return self._cost(self.most_usage())
+
+    def _cost(self, usage: Usage) -> float | None:
         costs = [
             0.0
             if row.id == SIMULATOR

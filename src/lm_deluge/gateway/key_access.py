@@ -68,7 +68,9 @@ class KeyAccess:
             return ""
         return (await self._find(token)).name
 
-    async def grant(self, token: str | None, model: str, *, tokens: int, cost: float | None) -> Grant:
+    async def grant(
+        self, token: str | None, model: str, *, tokens: int, cost: float | None, least: float = 0.0
+    ) -> Grant:
         """Return the permission for a call.
 
         Raises:
@@ -88,7 +90,7 @@ class KeyAccess:
         grant = _KeyGrant(self._ledger, key, rates, entry, max_cost=cost if key.rules.budget is not None else None)
         has_money = False
         try:
-            has_money = await self._ledger.reserve(key, grant.call_id, model, cost or 0.0, now=now)
+            has_money = await self._ledger.reserve(key, grant.call_id, model, cost or 0.0, least=least, now=now)
         finally:
             if not has_money:
                 rates.end(entry, 0)
@@ -150,6 +152,10 @@ class _KeyGrant:
         with contextlib.suppress(APIError):
             return await self._ledger.extend(self._key, self.call_id, cost, now=time.time())
         return False
+
+    def note_cost(self, cost: float) -> None:
+        """Note what the call has cost so far."""
+        self._ledger.note_cost(self.call_id, cost)
 
     async def settle(self, response: APIResponse | None, *, status: int) -> None:
         """Note what the call used and cost; None: nothing was sent."""

@@ -80,6 +80,11 @@ class Database:
         self._queue.put_nowait((operation, done))
         return await asyncio.shield(done)
 
+    def post(self, operation: Operation[Any]) -> None:
+        """Run an operation some time later, without a result. It is left out while the database does not keep up."""
+        if self._queue is not None and self._queue.qsize() < _MOST_QUEUED:
+            self._queue.put_nowait((operation, asyncio.get_running_loop().create_future()))
+
     async def close(self) -> None:
         """Run what waits, and disconnect."""
         if self._queue is not None and self._writer is not None:

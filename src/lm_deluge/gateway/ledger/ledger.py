@@ -96,8 +96,19 @@ class Ledger:
 
     # Money
 
-    async def reserve(self, key: GatewayKey, call_id: str, model: str, cost: float, *, now: float) -> bool:
-        """Reserve what a call costs at most, and note the call; return whether the budget has it."""
+    async def reserve(
+        self, key: GatewayKey, call_id: str, model: str, cost: float, *, least: float = 0.0, now: float
+    ) -> bool:
+        """Reserve money for a call, and note the call; return whether the budget has it.
+
+        Args:
+            key: The key that pays.
+            call_id: An id for the call.
+            model: The name that the client asks for.
+            cost: US dollars to reserve.
+            least: US dollars that the call costs in any case, once it is sent: those of its prompt.
+            now: The time, in seconds since 1970.
+        """
         period, amount = key.period_at(now), nano_dollars(cost)
         row = {
             "id": call_id,
@@ -109,7 +120,7 @@ class Ledger:
             "started_at": now,
             "reserved": amount,
             "state": "open",
-            "cost": 0,
+            "cost": nano_dollars(least),
             "input_tokens": 0,
             "output_tokens": 0,
             "status": 0,
@@ -138,6 +149,16 @@ class Ledger:
 
         return await self._database.run(run)
 
+    def note_cost(self, call_id: str, cost: float) -> None:
+        """Note what a running call has cost so far, for the case that the process ends without settling it."""
+
+        async def run(connection: AsyncConnection) -> None:
+            await connection.execute(
+                update(CALLS).where(CALLS.c.id == call_id, CALLS.c.state == "open").values(cost=nano_dollars(cost))
+            )
+
+        self._database.post(run)
+
     async def settle(self, call_id: str, settled: SettledCall) -> None:
         """Replace the reservation of a call by what it cost."""
         await self._database.run(lambda connection: _settle(connection, call_id, settled, "settled"))
@@ -154,17 +175,17 @@ class Ledger:
         await self._database.run(run)
 
     async def settle_lost(self) -> int:
-        """Settle the calls of servers that ended without settling them, at what they had reserved; return their number.
+        """Settle the calls of servers that ended without settling them, at their last known cost; return their number.
 
-        The provider may have billed less. What it billed cannot be known, and a budget must not be exceeded.
+        That cost is at most a second old. What the provider billed in that second cannot be known.
         """
 
         async def run(connection: AsyncConnection) -> int:
             servers = {row.id for row in (await connection.execute(select(SERVERS))).all() if _runs(row)}
-            statement = select(CALLS.c.id, CALLS.c.server, CALLS.c.reserved).where(CALLS.c.state == "open")
+            statement = select(CALLS.c.id, CALLS.c.server, CALLS.c.cost).where(CALLS.c.state == "open")
             lost = [row for row in (await connection.execute(statement)).all() if row.server not in servers]
             for row in lost:
-                await _settle(connection, row.id, SettledCall(cost=dollars(row.reserved)), "lost")
+                await _settle(connection, row.id, SettledCall(cost=dollars(row.cost)), "lost")
             await connection.execute(delete(SERVERS).where(SERVERS.c.id.not_in([*servers, self._server])))
             return len(lost)
 
