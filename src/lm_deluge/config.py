@@ -86,6 +86,12 @@ class Secret:
         raise TypeError("a Secret cannot be pickled; pass the key again where it is needed")
 
 
+class BearerToken(Secret):
+    """A token that is sent as `Authorization: Bearer`, even to a provider that has a header of its own for keys."""
+
+    __slots__ = ()
+
+
 def check_range(name: str, value: float | None, low: float, high: float) -> None:
     """Raise a ConfigurationError unless the value of option `name` is None or a number from `low` to `high`."""
     if value is None:

@@ -164,7 +164,8 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         tiers: Other prices for larger requests.
         modes: The prices by service tier: `batch`, `flex`, `priority`, `fast`, `ultrafast`. Each is a complete price
             list.
-        region_factors: What all token prices are multiplied by, by the region that served the request.
+        region_factors: What all token prices are multiplied by, by the region that served the request; `regional`: any
+            location of Vertex but the global one.
         changes: Announced changes, in the order of their days.
     """
 

@@ -202,6 +202,7 @@ class ProviderRow(HidingStruct, frozen=True, kw_only=True, forbid_unknown_fields
         base_url: URL without a trailing slash; empty if it must come from the environment or an argument. `{name}`
             stands for a variable of `places`.
         base_url_env, key_env: Environment variables with URL and key; the first one that is set is used.
+        bearer_env: Those of `key_env` whose value is sent as a bearer token, whatever `auth` is.
         places: The variables in the base URL.
         path, stream_path: Paths for plain and streamed answers, relative to the base URL, in place of the wire API's
             own. `{model}` stands for the model's name; without a `stream_path` both are the same.
@@ -232,6 +233,7 @@ class ProviderRow(HidingStruct, frozen=True, kw_only=True, forbid_unknown_fields
     aliases: tuple[str, ...] = ()
     base_url_env: tuple[str, ...] = ()
     key_env: tuple[str, ...] = ()
+    bearer_env: tuple[str, ...] = ()
     places: dict[str, UrlVariable] = {}  # noqa: RUF012 - msgspec copies it
     path: str = ""
     stream_path: str = ""
