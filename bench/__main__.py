@@ -55,6 +55,15 @@ def imports() -> None:
         print(f"  {name:14} {seconds * 1e3:7.1f} ms   {seconds / taken['openai']:5.3f}")
 
 
+def registry() -> None:
+    """Print the wall time to load the registry of models, and its ratio to the import of the library."""
+    module = "lm_deluge.models.registry"
+    imported = import_seconds(f"import {module}")
+    loaded = import_seconds(f"import {module} as registry; registry.list_models()") - imported
+    print(f"\nloading the registry of models, best of {IMPORT_RUNS}, and ratio to `import lm_deluge`")
+    print(f"  {'registry':14} {loaded * 1e3:7.1f} ms   {loaded / import_seconds('import lm_deluge'):5.3f}")
+
+
 def import_seconds(statement: str) -> float:
     def best(code: str) -> float:
         runs = []
@@ -74,6 +83,7 @@ if __name__ == "__main__":
         limits()
     else:
         imports()
+        registry()
         decode()
         decoders()
         partial_json()

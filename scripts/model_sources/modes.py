@@ -36,7 +36,7 @@ def with_modes(price: Price, factors: Mapping[str, float], later: Iterable[Mappi
 
 
 def complete_price(price: Price) -> Price:
-    """Return a price list whose tiers, modes and changes have the rates that the sources state for the normal price only.
+    """Return a price list whose tiers, modes and changes have rates that the sources state for the normal price only.
 
     A cache write with a longer life costs the same multiple of a normal one everywhere, and the factors of regions stay
     when a price changes.
@@ -105,4 +105,4 @@ def _times(price: Price, factor: float) -> Price:
 def _rates(price: Price | PriceTier) -> dict[str, float]:
     """Return the prices per token, and those per request."""
     fields = ((name, getattr(price, name)) for name in price.__struct_fields__ if name != "above_input_tokens")
-    return {name: value for name, value in fields if isinstance(value, float)}
+    return {name: value for name, value in fields if isinstance(value, int | float)}

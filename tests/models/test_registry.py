@@ -67,6 +67,10 @@ def test_a_misspelt_model_names_the_nearest_ones() -> None:
         ("Claude-Opus-5-5", "claude-opus-5-5"),
         ("models/gemini-3.8-flash", "gemini-3.8-flash"),
         ("google:gemini-3.8-flash", "gemini:gemini-3.8-flash"),
+        ("google_genai:gemini-3.8-flash", "gemini:gemini-3.8-flash"),
+        ("bedrock_converse:us.anthropic.claude-opus-5-5", "bedrock:us.anthropic.claude-opus-5-5"),
+        ("azure_openai:gpt-6-sol", "azure:gpt-6-sol"),
+        ("friendliai:zai-org/GLM-5.3", "friendli:zai-org/GLM-5.3"),
         ("x-ai:grok-4.7", "xai:grok-4.7"),
         # With and without `-latest`, a date and dots.
         ("claude-opus-5-latest", "claude-opus-5"),
@@ -115,6 +119,23 @@ def test_the_example_of_an_unknown_name_is_of_the_provider_that_serves_such_mode
         registry.find_model(name)
     provider = example.partition(":")[0]
     assert {registry.find_model(each).provider for each in caught.value.suggestions} == {provider}
+
+
+@pytest.mark.parametrize(
+    ("name", "suggested"),
+    [
+        ("opus", "claude-opus-5-5"),
+        ("claude", "claude-opus-5-5"),
+        ("Haiku", "claude-haiku-5-5"),
+        ("gpt", "gpt-6.2-sol"),
+        ("sol", "gpt-6.2-sol"),
+        ("meta/llama-4", "openrouter:meta-llama/llama-4-scout"),
+    ],
+)
+def test_a_part_of_a_name_suggests_the_newest_models_with_it(name: str, suggested: str) -> None:
+    with pytest.raises(UnknownModelError) as caught:
+        registry.find_model(name)
+    assert suggested in caught.value.suggestions
 
 
 def test_suggestions_leave_out_models_that_have_ended() -> None:

@@ -58,7 +58,7 @@ def request_cost(
 
 
 def endpoint_region(url: str) -> str | None:
-    """Return the region of a URL as `region_factors` names it: `eu` for `https://eu.api.openai.com/v1`; None: it has none.
+    """Return the region of a URL by its name in `region_factors`, `eu` for `https://eu.api.openai.com/v1`; None: none.
 
     Vertex has one price for its global endpoint, and another for all others: these are `regional`.
     https://developers.openai.com/api/docs/guides/your-data, https://cloud.google.com/vertex-ai/generative-ai/pricing
