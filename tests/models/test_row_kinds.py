@@ -250,8 +250,9 @@ def test_more_models_that_have_ended(name: str) -> None:
         ("gpt-5.2-pro azure-responses:gpt-5.2-pro gpt-5.4-pro", "json_schema", False),
         ("gpt-5-pro gpt-5.5-pro openrouter:openai/gpt-5.2-pro", "json_schema", True),
         ("mimo-v2.6-pro xiaomi:mimo-v2.6-pro", "thinking", "switch"),
+        ("openrouter:deepseek/deepseek-v4-pro", "prefill", None),
         ("muse-spark-1.3 meta-responses:muse-spark-1.3", "thinking", "effort"),
-        ("mistral-medium-latest mistral-small-latest", "prefill", True),
+        ("mistral-medium-latest mistral-small-latest deepseek-flash deepseek-v4-pro", "prefill", True),
     ],
 )
 def test_more_flags(names: str, field: str, value: object) -> None:

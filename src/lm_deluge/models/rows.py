@@ -132,6 +132,8 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             reasoning is unknown, as that of another model.
         forces_tools_while_reasoning: `tool_choice` may force a tool call while the model reasons.
         prefill_echo: An answer that continues the last message repeats the text of that message at its start.
+        prefill_path: Path, at the row's base URL, of requests in which the model continues the last message, which gets
+            the field `prefix`; empty: as other requests.
         think_tags: The text of answers starts with the reasoning, between `<think>` and `</think>`, or between tags
             named `reasoning` or `thought`.
         tagged_models: Parts of the names of the models to which `think_tags` applies; empty: all.
@@ -151,6 +153,7 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reasoning_required: bool = False
     forces_tools_while_reasoning: bool = True
     prefill_echo: bool = False
+    prefill_path: str = ""
     think_tags: bool = False
     tagged_models: tuple[str, ...] = ()
     finish_reasons: bool = True
