@@ -14,6 +14,7 @@ import msgspec
 
 from lm_deluge.errors import ConfigurationError, UnknownModelError
 from lm_deluge.models.costs import check_prices
+from lm_deluge.models.data_files import read_data_file
 from lm_deluge.models.families import describe_model, plain_name
 from lm_deluge.models.names import find_spelling, split_provider
 from lm_deluge.models.rows import Capabilities, ModelRow, ProviderRow
@@ -46,12 +47,10 @@ class _Registry:
 
     def __init__(self) -> None:
         import tomllib
-        from importlib import resources
 
-        data = resources.files("lm_deluge.models")
-        tables: dict[str, Any] = tomllib.loads((data / "providers.toml").read_text("utf-8"))
+        tables: dict[str, Any] = tomllib.loads(read_data_file("providers.toml").decode())
         self.providers = {name: msgspec.convert({"id": name, **table}, ProviderRow) for name, table in tables.items()}
-        snapshot = _newest(read_snapshot((data / "models.json").read_bytes()))
+        snapshot = _newest(read_snapshot(read_data_file("models.json")))
         self.date = snapshot.date
         # Models of providers that have no row cannot be called.
         self.models = {row.id: row for row in snapshot.rows() if row.provider in self.providers}

@@ -16,7 +16,7 @@ CountsMaxTokens: TypeAlias = Literal["never", "until_end", "always"]
 __all__ = ["Capabilities", "CountsMaxTokens", "ModelRow", "ProviderRow", "Quirks", "ToolFee", "UrlVariable"]
 
 
-class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Capabilities(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     """Parameters and inputs that a model supports. By default everything is allowed, so the provider has to reject it.
 
     `without_reasoning`: supported by requests in which the model does not reason, because `reasoning_effort` is `none`,
@@ -83,7 +83,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return None if used is None else used != "none"
 
 
-class ModelRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ModelRow(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     """A model of a provider, with its limits, price and capabilities.
 
     `id` is our name and `name` the name on the wire. `context_window` and `max_output_tokens` are in tokens. None means
