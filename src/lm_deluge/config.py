@@ -17,6 +17,7 @@ from lm_deluge.hidden import HidingStruct
 __all__ = [
     "DEFAULT_FIRST_TOKEN_S",
     "REASONING_FIRST_TOKEN_S",
+    "BearerToken",
     "ClientOptions",
     "LocalCache",
     "OnBreak",

@@ -13,9 +13,9 @@ from lm_deluge.errors import ConfigurationError
 from lm_deluge.models.rows import ModelRow, ProviderRow, ToolFee
 from lm_deluge.usage import Usage
 
-_REGIONAL_VERTEX = r"https://(?:[a-z0-9-]+-aiplatform|aiplatform\.[a-z]{2}\.rep)\.googleapis\.com(?:[:/]|$)"
-
 __all__ = ["check_prices", "endpoint_region", "request_cost", "unpriced_tools"]
+
+_REGIONAL_VERTEX = r"https://(?:[a-z0-9-]+-aiplatform|aiplatform\.[a-z]{2}\.rep)\.googleapis\.com(?:[:/]|$)"
 
 
 def request_cost(
