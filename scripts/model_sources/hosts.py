@@ -33,6 +33,9 @@ class Host:
         with_ids: The ids of entries in `genai-prices` are model names too.
         reads_files: The host converts documents, so every model takes files.
         is_regional: Prices differ between the regions of the host; where the sources disagree the dearest is taken.
+        earliest_ends: The maker whose models have their earliest possible end in the list of this host: an end in the
+            future counts only if the maker has announced one.
+            https://cloud.google.com/vertex-ai/generative-ai/docs/partner-models/claude
         extra: Names that the packages contain only as prefixes.
     """
 
@@ -52,6 +55,7 @@ class Host:
     responses: str = ""
     litellm_names: str = ""
     is_regional: bool = False
+    earliest_ends: str = ""
 
 
 # Sources in the order of those hosts for which `genai-prices` is stale or copies other hosts.
@@ -115,6 +119,7 @@ HOSTS = (
         adds=("litellm",),
         prices="google",
         facts="google-vertex-anthropic",
+        earliest_ends="anthropic",
         names=r"claude-.*",
     ),
     Host(

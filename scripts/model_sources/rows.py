@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import re
 from typing import Any
 
 import msgspec
 
-from lm_deluge.models.families import describe_model
+from lm_deluge.models.families import describe_model, plain_name
 from lm_deluge.models.rows import Capabilities, ModelRow
 from lm_deluge.usage import Price
 from model_sources.corrections import corrections
@@ -55,6 +56,12 @@ def all_rows(sources: Sources) -> list[ModelRow]:
 
 def _host_row(host: Host, name: str, sources: Sources) -> ModelRow | None:
     listed = _listings(host, name, sources)
+    if host.earliest_ends and not _has_announced_end(host.earliest_ends, name, sources):
+        day = sources.today.isoformat()
+        listed = {
+            source: dataclasses.replace(known, retires=None) if known.retires and known.retires > day else known
+            for source, known in listed.items()
+        }
     prices = {source: known.price for source, known in listed.items()}
     entry = sources.prices.find(host.prices, name) if host.prices else None
     prices["genai"] = sources.prices.price(entry) if entry else None
@@ -74,6 +81,10 @@ def _host_row(host: Host, name: str, sources: Sources) -> ModelRow | None:
     is_old = bool(entry and entry.get("deprecated"))
     limits = Listing(context_window=(entry or {}).get("context_window"))
     return _row(row_id, name, provider, [*listed.values(), limits], price, facts, sources, is_old=is_old)
+
+
+def _has_announced_end(maker: str, name: str, sources: Sources) -> bool:
+    return plain_name(name) in map(plain_name, sources.retirement_dates[maker])
 
 
 def _listings(host: Host, name: str, sources: Sources) -> dict[str, Listing]:

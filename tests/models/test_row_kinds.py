@@ -239,6 +239,17 @@ def test_more_models_that_have_ended(name: str) -> None:
     assert registry.find_model(name).status == "retired"
 
 
+def test_the_earliest_possible_end_at_a_cloud_is_no_announced_end() -> None:
+    for row in LIVE:
+        if row.provider == "vertex-anthropic" and row.retires is not None:
+            maker = [
+                own for own in ROWS if own.provider == "anthropic" and plain_name(own.name) == plain_name(row.name)
+            ]
+            assert any(own.retires is not None for own in maker), row.id
+    assert registry.find_model("vertex-anthropic:claude-sonnet-5").status is None
+    assert registry.find_model("vertex-anthropic:claude-sonnet-4-5").status == "retired"
+
+
 @pytest.mark.parametrize(
     ("names", "field", "value"),
     [
