@@ -14,8 +14,9 @@ from lm_deluge.gateway.access_log import AccessLog
 from lm_deluge.gateway.catalog import ModelCatalog
 from lm_deluge.gateway.dialects import DIALECTS
 from lm_deluge.gateway.endpoint import GatewayServices, ModelEndpoint
-from lm_deluge.gateway.http_body import Receive, Scope, Send
+from lm_deluge.gateway.http_body import Receive, Scope, Send, header_map
 from lm_deluge.gateway.info_routes import ServerState, info_routes, not_found
+from lm_deluge.gateway.origin import foreign_page, is_loopback, refuse_page
 from lm_deluge.gateway.settings import GatewaySettings
 
 __all__ = ["Gateway"]
@@ -49,6 +50,7 @@ class Gateway:
         catalog = ModelCatalog(settings)
         self._services = GatewayServices(settings, catalog, access or OpenAccess(), log or AccessLog(None), set())
         self.state = ServerState(self._services)
+        self._is_local = is_loopback(settings.host)
         self._endpoints = [
             (re.compile(endpoint.pattern), ModelEndpoint(self._services, dialect, is_streamed=endpoint.is_streamed))
             for dialect in DIALECTS.values()
@@ -75,6 +77,9 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
+        if scope["type"] == "http" and self._is_local and (reason := foreign_page(header_map(scope))) is not None:
+            await refuse_page(send, reason)
+            return
         if scope["type"] == "http" and scope["method"] == "POST":
             for pattern, endpoint in self._endpoints:
                 match = pattern.fullmatch(scope["path"])

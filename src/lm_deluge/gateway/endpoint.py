@@ -19,7 +19,7 @@ from lm_deluge.gateway.access import Access, Grant
 from lm_deluge.gateway.access_log import AccessLog, LoggedCall
 from lm_deluge.gateway.catalog import ModelCatalog
 from lm_deluge.gateway.dialects import Dialect, as_api_error, open_writer, status_of
-from lm_deluge.gateway.http_body import ClientLeftError, Receive, Scope, Send, header_map, read_body
+from lm_deluge.gateway.http_body import ABORT, ClientLeftError, Receive, Scope, Send, header_map, read_body
 from lm_deluge.gateway.incoming import IncomingCall, parse_incoming, token_of
 from lm_deluge.gateway.relay import RELAY_ENDS, Relay
 from lm_deluge.gateway.responder import Responder
@@ -62,7 +62,8 @@ class ModelEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         services = self._services
-        responder = Responder(send, receive, stalled_s=services.settings.stalled_client_s)
+        abort = scope.get("extensions", {}).get(ABORT)
+        responder = Responder(send, receive, stalled_s=services.settings.stalled_client_s, abort=abort)
         call = GatewayCall(services, self._dialect, responder, header_map(scope))
         services.running.add(call)
         try:
@@ -222,6 +223,8 @@ class GatewayCall:
                 await self._start_stream()
                 if frames:
                     await self._responder.write(frames)
+                if self._responder.has_left:
+                    return
                 self._logged.note_first()
             await running.close()
         except DelugeError as error:

@@ -8,13 +8,17 @@ from typing import Any, TypeAlias
 
 from lm_deluge.errors import BadRequestError, RequestTooLargeError
 
-__all__ = ["Receive", "Scope", "Send", "header_map", "read_body"]
+__all__ = ["ABORT", "ClientLeftError", "Receive", "Scope", "Send", "header_map", "read_body"]
 
 # The types of ASGI; https://asgi.readthedocs.io/en/latest/specs/main.html
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
+
+
+ABORT = "lm_deluge.abort"
+"""Name of the ASGI extension with the function that closes the connection at once."""
 
 
 class ClientLeftError(Exception):
