@@ -55,7 +55,6 @@ def test_a_toml_file(tmp_path: Path) -> None:
     assert (settings.port, settings.database) == (9000, "sqlite:///deluge.db")
     fast, own = settings.models
     assert fast.models == ("gpt-4.1-mini", "claude-haiku-4-5")
-    assert fast.options["api_key"] == {"openai": "sk-from-environment"}
     assert fast.options["fallback"] == ["gpt-4o-mini"]
     assert fast.options["timeouts"] == Timeouts(idle=20)
     assert (own.name, own.models) == ("gpt-4o", ("gpt-4o",))

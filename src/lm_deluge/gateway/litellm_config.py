@@ -136,16 +136,7 @@ def _served(
     limits = {model: found for model, params in zip(models, pool, strict=True) if (found := dict(_limits(params)))}
     if limits:
         options["model_limits"] = limits
-    for ours, theirs in (("api_key", ("api_key",)), ("base_url", ("api_base", "base_url"))):
-        values: JSON = {}
-        for model, params in zip(models, pool, strict=True):
-            value = next((params[key] for key in theirs if params.get(key)), None)
-            provider = _provider_of(model)
-            if value is not None and values.setdefault(provider, value) != value:
-                ignored.append(f"a second {ours} of {provider} in {name}")
-        if values:
-            is_one = len({_provider_of(model) for model in models}) == 1
-            options[ours] = next(iter(values.values())) if is_one else values
+    options |= dict(_accounts(name, models, pool, ignored))
     weights = [float(params.get("weight", 1)) for params in pool]
     if len(set(weights)) > 1:
         options["model_weights"] = weights
@@ -157,6 +148,20 @@ def _served(
     if "max_tokens" in pool[0]:
         options["max_new_tokens"] = pool[0]["max_tokens"]
     return ServedModel(name=name, models=tuple(dict.fromkeys(models)), options=options)
+
+
+def _accounts(name: str, models: list[str], pool: list[JSON], ignored: list[str]) -> Iterator[tuple[str, Any]]:
+    """Yield keys and base URLs: one for all models, or by provider."""
+    for ours, theirs in (("api_key", ("api_key",)), ("base_url", ("api_base", "base_url"))):
+        values: JSON = {}
+        for model, params in zip(models, pool, strict=True):
+            value = next((params[key] for key in theirs if params.get(key)), None)
+            provider = _provider_of(model)
+            if value is not None and values.setdefault(provider, value) != value:
+                ignored.append(f"a second {ours} of {provider} in {name}")
+        if values:
+            is_one = len({_provider_of(model) for model in models}) == 1
+            yield ours, next(iter(values.values())) if is_one else values
 
 
 def _limits(params: JSON) -> Iterator[tuple[str, float]]:
