@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, TypeAlias
 
 from lm_deluge.errors import BadRequestError, RequestTooLargeError
@@ -30,7 +30,7 @@ def header_map(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
 
-async def read_body(receive: Receive, headers: dict[str, str], *, most_bytes: int, timeout_s: float) -> bytes:
+async def read_body(receive: Receive, headers: Mapping[str, str], *, most_bytes: int, timeout_s: float) -> bytes:
     """Return the body of a request.
 
     Raises:

@@ -40,6 +40,9 @@ class Responder:
         self.has_started = False
         self.has_left = False
 
+    def name(self, response_id: str | None) -> None:
+        """Do nothing: the client has the id of the response in its frames."""
+
     async def start(self, status: int, headers: Mapping[str, str], *, is_stream: bool = False) -> None:
         """Send status and headers."""
         self.has_started = True
