@@ -8,6 +8,7 @@ from typing import Any, Unpack
 from lm_deluge.api_requests.accounts import url_of_unknown_models
 from lm_deluge.client.batch_methods import BatchMethods
 from lm_deluge.client.call_options import NO_OPTIONS, CallOptions, Tools
+from lm_deluge.client.counting import CountMethods
 from lm_deluge.client.dispatcher import Dispatcher
 from lm_deluge.client.end_warnings import warn_of_ends
 from lm_deluge.client.keywords import (
@@ -31,7 +32,7 @@ __all__ = ["LLMClient"]
 _STREAM_KEYWORDS = ("echo",)
 
 
-class LLMClient(NowaitMethods, BatchMethods):
+class LLMClient(NowaitMethods, BatchMethods, CountMethods):
     """Streams answers of language models, one at a time or thousands at once.
 
     Make one client and keep it: it holds the connections, and its limits apply to all calls together.
