@@ -13,10 +13,10 @@ from typing import Any, get_args
 import pytest
 from hypothesis import given
 
-from conversations import CONVERSATIONS, OF_TYPE
 from lm_deluge import Conversation, Message
 from lm_deluge.errors import ConfigurationError, InvalidPromptError
 from lm_deluge.prompt.parts import Part, ProviderDataPart, ReasoningPart, TextPart, ToolCallPart
+from samples.conversations import CONVERSATIONS, OF_TYPE
 
 PNG = b"\x89PNG\r\n\x1a\n rest"
 # Exactly as version 1 wrote it. A later version must still read it, so this text never changes.
