@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given
 
 from lm_deluge import Conversation, Message
+from lm_deluge.cli.chat_session import ChatSession
+from lm_deluge.cli.options import CommandOptions
 from lm_deluge.errors import ConfigurationError, InvalidPromptError
 from lm_deluge.prompt.parts import Part, ProviderDataPart, ReasoningPart, TextPart, ToolCallPart
 from samples.conversations import CONVERSATIONS, OF_TYPE
@@ -71,6 +73,13 @@ def test_a_file_without_a_version_is_read() -> None:
     """`/save` of `deluge chat` writes such files."""
     data = {"model": "m", "messages": Conversation.user("Hi").to_log()["messages"]}
     assert Conversation.from_json(json.dumps(data)) == Conversation.user("Hi")
+
+
+def test_the_chat_of_the_command_line_reads_it(tmp_path: Path) -> None:
+    conversation = Conversation.user("Hi", image=PNG).assistant("Hello")
+    conversation.save(tmp_path / "chat.json")
+    settings = CommandOptions(None, None, None, None, None, None, {}, model="simulator")
+    assert ChatSession.resume(settings, tmp_path / "chat.json").conversation() == conversation
 
 
 def test_the_file_is_private_and_replaced_at_once(tmp_path: Path) -> None:
