@@ -108,12 +108,13 @@ DIALECTS: dict[str, Dialect] = {
     dialect.name: dialect
     for dialect in (
         Dialect(OPENAI_CHAT, forwarded=("openai-beta",), dropped=_OF_OPENAI | {"stream_options", "modalities"}),
-        Dialect(OPENAI_RESPONSES, forwarded=("openai-beta",), dropped=_OF_OPENAI),
+        Dialect(OPENAI_RESPONSES, forwarded=("openai-beta",), dropped=_OF_OPENAI | {"reasoning"}),
         Dialect(
             ANTHROPIC_MESSAGES,
             heartbeat=b'event: ping\ndata: {"type": "ping"}\n\n',
             forwarded=("anthropic-beta", "anthropic-version"),
-            dropped=frozenset({"metadata", "context_management", "betas"}),
+            # What `thinking` and `output_config` ask of a model of another API, `portable` decides.
+            dropped=frozenset({"metadata", "context_management", "betas", "thinking", "output_config"}),
             rate_limit_headers=_anthropic_limits,
             statuses={errors.OverloadedError: 529},
             wrap_error=_anthropic_error,

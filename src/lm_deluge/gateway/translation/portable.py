@@ -1,0 +1,75 @@
+"""What a request of one API means for another: fields that are only hints are fitted or left out, never refused."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from lm_deluge.adapters.adapter import Call
+from lm_deluge.adapters.anthropic_messages.request import effort_of_budget
+
+__all__ = ["FittedCall", "fit_hints", "left_out"]
+
+JSON = dict[str, Any]
+
+# The APIs that have the field `verbosity`, a hint for the length of the answer.
+_WITH_VERBOSITY = ("openai-chat", "openai-responses")
+
+
+_OF_EFFORT = ("thinking", "output_config")  # Anthropic's fields that ask for more or less reasoning
+
+
+class FittedCall(NamedTuple):
+    """A call that another API can take.
+
+    Attributes:
+        fitted: The fields of the request that have a counterpart in it.
+        dropped: The parameters that were left out.
+    """
+
+    call: Call
+    fitted: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
+def fit_hints(call: Call, raw: JSON, *, api: str) -> FittedCall:
+    """Return the call for a model of another API.
+
+    Args:
+        call: The call, as parsed from the request.
+        raw: The body of the request.
+        api: The wire API of the model.
+    """
+    params = call.params
+    fitted: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    if params.verbosity is not None and api not in _WITH_VERBOSITY:
+        params, dropped = msgspec.structs.replace(params, verbosity=None), ("verbosity",)
+    effort = None if params.reasoning_effort is not None else _effort_in(raw)
+    if effort is not None and _takes_effort(call, effort):
+        params, fitted = msgspec.structs.replace(params, reasoning_effort=effort), _OF_EFFORT
+    changed = call if params is call.params else msgspec.structs.replace(call, params=params)
+    return FittedCall(changed, fitted, dropped)
+
+
+def left_out(name: str, value: Any) -> list[str]:
+    """Return what a field of a request has that no other API gets, for the warning to the client."""
+    if name != "reasoning" or not isinstance(value, dict):
+        return [name]
+    return [f"reasoning.{inner}" for inner, given in value.items() if given is not None and inner != "effort"]
+
+
+def _effort_in(raw: JSON) -> Any:
+    """Return the reasoning effort that Anthropic's fields stand for; None: the model decides."""
+    config, thinking = raw.get("output_config"), raw.get("thinking")
+    if isinstance(config, dict) and isinstance(config.get("effort"), str):
+        return config["effort"]
+    budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
+    return effort_of_budget(budget) if isinstance(budget, int) else None
+
+
+def _takes_effort(call: Call, effort: str) -> bool:
+    capabilities = call.model.capabilities
+    efforts = capabilities.reasoning_efforts
+    return bool(capabilities.reasoning) and (effort in efforts if efforts else True)
