@@ -8,6 +8,7 @@ import msgspec
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.anthropic_messages.request import effort_of_budget
+from lm_deluge.prompt.conversation import Conversation
 
 __all__ = ["FittedCall", "fit_hints", "left_out"]
 
@@ -49,8 +50,18 @@ def fit_hints(call: Call, raw: JSON, *, api: str) -> FittedCall:
     effort = None if params.reasoning_effort is not None else _effort_in(raw)
     if effort is not None and _takes_effort(call, effort):
         params, fitted = msgspec.structs.replace(params, reasoning_effort=effort), _OF_EFFORT
-    changed = call if params is call.params else msgspec.structs.replace(call, params=params)
-    return FittedCall(changed, fitted, dropped)
+    conversation = _without_tool_names(call.conversation)
+    return FittedCall(msgspec.structs.replace(call, params=params, conversation=conversation), fitted, dropped)
+
+
+def _without_tool_names(conversation: Conversation) -> Conversation:
+    """Return the conversation without the names in results of tools: Ollama alone has them, and ids name the call."""
+    if all(message.role != "tool" or message.name is None for message in conversation.messages):
+        return conversation
+    return Conversation(
+        msgspec.structs.replace(message, name=None) if message.role == "tool" else message
+        for message in conversation.messages
+    )
 
 
 def left_out(name: str, value: Any) -> list[str]:
