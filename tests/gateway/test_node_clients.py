@@ -31,7 +31,7 @@ def answer(request: ParsedRequest) -> Script:
 SETTINGS: dict[str, tuple[Any, dict[str, Any], tuple[str, ...]]] = {
     "whole": (answer, {}, ("plain", "stream", "tools")),
     "broken": (TEXT, {"faults": "clean_truncation"}, ("stream",)),
-    "refused": (TEXT, {"faults": "status_429"}, ("stream", "plain")),
+    "refused": (TEXT, {"faults": "status_401"}, ("stream", "plain")),
     # Five tokens a second: the answer takes far longer than the test.
     "leaving": (TEXT * 10, {"pace": Pace(tokens_per_second=5)}, ("cancel",)),
 }
@@ -98,7 +98,7 @@ def test_a_refusal_has_the_status_of_the_provider(
 ) -> None:
     outcome = outcomes["refused", client, scenario, model]
     assert outcome["text"] == ""
-    assert outcome["status"] == 429, outcome
+    assert outcome["status"] == 401, outcome
 
 
 @pytest.mark.timeout(300)

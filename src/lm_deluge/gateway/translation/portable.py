@@ -20,6 +20,10 @@ _WITH_VERBOSITY = ("openai-chat", "openai-responses")
 
 _OF_EFFORT = ("thinking", "output_config")  # Anthropic's fields that ask for more or less reasoning
 
+# The types of tools that the client runs, and the fields of such tools that all APIs have.
+_OWN_TOOLS = (None, "custom", "function")
+_OF_TOOLS = {"type", "name", "description", "parameters", "input_schema", "strict", "cache_control"}
+
 
 class FittedCall(NamedTuple):
     """A call that another API can take.
@@ -66,9 +70,12 @@ def _without_tool_names(conversation: Conversation) -> Conversation:
 
 def left_out(name: str, value: Any) -> list[str]:
     """Return what a field of a request has that no other API gets, for the warning to the client."""
-    if name != "reasoning" or not isinstance(value, dict):
-        return [name]
-    return [f"reasoning.{inner}" for inner, given in value.items() if given is not None and inner != "effort"]
+    if name == "reasoning" and isinstance(value, dict):
+        return [f"reasoning.{inner}" for inner, given in value.items() if given is not None and inner != "effort"]
+    if name == "tools" and isinstance(value, list):
+        own = [tool for tool in value if isinstance(tool, dict) and tool.get("type") in _OWN_TOOLS]
+        return [f"tools.{inner}" for inner in sorted(set().union(*own) - _OF_TOOLS)]
+    return [name]
 
 
 def _effort_in(raw: JSON) -> Any:
