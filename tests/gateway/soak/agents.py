@@ -123,7 +123,7 @@ def set_loopback_up() -> None:
 async def run_agent(name: str, program: Path, model: str) -> dict[str, Any]:
     """Run the task; return what the agent printed and wrote, and what it sent."""
     script = AgentScript()
-    with tempfile.TemporaryDirectory(dir=Path.home() if os.access(Path.home(), os.W_OK) else None) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         home, work = Path(folder) / "home", Path(folder) / "work"
         home.mkdir()
         work.mkdir()
