@@ -23,6 +23,6 @@ def need(name: str, *, found: bool, how: str) -> None:
 def node_clients() -> Path:
     """Return the folder with the clients for Node."""
     folder = CLIENTS / "node"
-    is_there = shutil.which("node") is not None and (folder / "node_modules").is_dir()
+    is_there = shutil.which("node") is not None and (folder / ".installed").exists()
     need("node", found=is_there, how="run `make node` (it needs Node and npm)")
     return folder

@@ -267,12 +267,11 @@ async def pieces_by_chat(url: str, model: str) -> AsyncIterator[str]:
 
 async def pieces_by_responses(url: str, model: str) -> AsyncIterator[str]:
     async with openai.AsyncOpenAI(api_key="any", base_url=f"{url}/v1", max_retries=0) as client:
-        async with await client.responses.create(model=model, input=QUESTION, stream=True) as stream:
-            async for event in stream:
-                if event.type == "response.failed":  # this client raises nothing for it
-                    raise openai.APIError(event.response.error.message, request=None, body=None)
-                if event.type == "response.output_text.delta":
-                    yield event.delta
+        async for event in await client.responses.create(model=model, input=QUESTION, stream=True):
+            if event.type == "response.failed":  # this client raises nothing for it
+                raise openai.APIError(event.response.error.message, request=None, body=None)
+            if event.type == "response.output_text.delta":
+                yield event.delta
 
 
 async def pieces_by_messages(url: str, model: str) -> AsyncIterator[str]:
@@ -306,6 +305,12 @@ async def pieces_by_langchain(model: Any) -> AsyncIterator[str]:
             yield chunk.text
 
 
+async def gather(pieces: AsyncIterator[str], found: list[str]) -> None:
+    """Append the pieces to `found` as they arrive: those before an error stay."""
+    async for piece in pieces:
+        found.append(piece)  # noqa: PERF401
+
+
 PIECES: dict[str, Callable[[str, str], AsyncIterator[str]]] = {
     "chat": pieces_by_chat,
     "responses": pieces_by_responses,
@@ -323,7 +328,7 @@ ERRORS = {
 
 
 # This client takes a failed response for a whole one: langchain-openai 1.7 looks at neither the event nor the status.
-BLIND = ("langchain-responses",)
+BLIND = ()
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -333,10 +338,9 @@ async def test_a_broken_stream_is_an_error_of_the_client(
 ) -> None:
     fault = Fault("clean_truncation") if model != "llama" else Fault("close_truncation")
     async with gateway_before(TEXT, monkeypatch, faults=fault) as serving:
-        pieces = []
+        pieces: list[str] = []
         with pytest.raises(ERRORS.get(client, openai.APIError)):
-            async for piece in PIECES[client](serving.url, model):
-                pieces.append(piece)  # noqa: PERF401 - kept when the loop raises
+            await gather(PIECES[client](serving.url, model), pieces)
         text = "".join(pieces)
         assert text
         assert TEXT.startswith(text)
@@ -370,7 +374,6 @@ async def test_errors_before_the_answer(
 ) -> None:
     async with gateway_before(TEXT, monkeypatch, faults=fault) as serving:
         with pytest.raises(ERRORS.get(client, openai.APIStatusError)) as caught:
-            async for _ in PIECES[client](serving.url, model):
-                pass
+            await gather(PIECES[client](serving.url, model), [])
         found = caught.value
         assert getattr(found, "status_code", None) == status or getattr(found, "code", None) == status

@@ -14,6 +14,7 @@ from lm_deluge.errors import AuthenticationError, BadRequestError, DelugeError, 
 from lm_deluge.gateway.dialects import DIALECTS, Dialect, as_api_error, status_of
 from lm_deluge.gateway.http_body import header_map
 from lm_deluge.gateway.incoming import token_of
+from lm_deluge.gateway.routes.google_models import google_list, google_model
 from lm_deluge.gateway.services import GatewayServices
 from lm_deluge.models.rows import ModelRow
 
@@ -53,7 +54,8 @@ class ServerState:
     async def models(self, request: Request) -> Response:
         """Answer with the list of models."""
         refused = await self._refusal(request)
-        return refused or JSONResponse(_list_fields(self.services.catalog.rows()))
+        rows = self.services.catalog.rows()
+        return refused or JSONResponse(google_list(rows) if _is_of_google(request) else _list_fields(rows))
 
     async def model(self, request: Request) -> Response:
         """Answer with one model."""
@@ -64,7 +66,8 @@ class ServerState:
         found = next((row for known, row in self.services.catalog.rows() if known == name), None)
         if found is None:
             return error_response(request, NotFoundError(f"the model {name!r} is not served here", status_code=404))
-        return JSONResponse(_model_fields(name, found))
+        fields = google_model if _is_of_google(request) else _model_fields
+        return JSONResponse(fields(name, found))
 
     async def _refusal(self, request: Request) -> Response | None:
         try:
@@ -82,7 +85,10 @@ def info_routes(state: ServerState) -> list[Route]:
         Route("/health/ready", state.ready),
         Route("/v1/models", state.models),
         Route("/models", state.models),
+        Route("/v1beta/models", state.models),
         Route("/v1/models/{name:path}", state.model),
+        Route("/models/{name:path}", state.model),
+        Route("/v1beta/models/{name:path}", state.model),
         Route("/v1/responses/compact", _no_compaction, methods=["POST"]),
     ]
 
@@ -112,6 +118,10 @@ _PATHS = (
     ("/messages", "anthropic-messages"),
 )
 _MARKS = (("anthropic-version", "anthropic-messages"), ("x-goog-api-key", "gemini-generate"))
+
+
+def _is_of_google(request: Request) -> bool:
+    return _dialect_of(request).name == "gemini-generate"
 
 
 def _dialect_of(request: Request) -> Dialect:

@@ -1,7 +1,4 @@
-"""The lists of models for clients of Ollama and Google, which have forms of their own.
-
-https://github.com/ollama/ollama/blob/main/docs/api.md, https://ai.google.dev/api/models
-"""
+"""The models for clients of Ollama: https://github.com/ollama/ollama/blob/main/docs/api.md."""
 
 from __future__ import annotations
 
@@ -37,8 +34,6 @@ def listing_routes(services: GatewayServices) -> list[Route]:
         Route("/api/tags", lists.tags),
         Route("/api/ps", lists.running),
         Route("/api/show", lists.show, methods=["POST"]),
-        Route("/v1beta/models", lists.of_google),
-        Route("/v1beta/models/{name}", lists.one_of_google),
     ]
 
 
@@ -72,23 +67,6 @@ class _Lists:
         except DelugeError as error:
             return error_response(request, error)
         return JSONResponse(_shown(row))
-
-    async def of_google(self, request: Request) -> Response:
-        """Answer with the list of models as Google has it."""
-        refused = await self._refusal(request)
-        rows = self._services.catalog.rows()
-        return refused or JSONResponse({"models": [_google_model(name, row) for name, row in rows]})
-
-    async def one_of_google(self, request: Request) -> Response:
-        """Answer with one model as Google has it."""
-        refused = await self._refusal(request)
-        if refused is not None:
-            return refused
-        name = request.path_params["name"]
-        try:
-            return JSONResponse(_google_model(name, self._find(name)))
-        except NotFoundError as error:
-            return error_response(request, error)
 
     async def _name_in_body(self, request: Request) -> str:
         settings = self._services.settings
@@ -151,14 +129,4 @@ def _shown(row: ModelRow) -> JSON:
         "model_info": {"general.architecture": row.provider, **window},
         "capabilities": ["completion", *(kind for kind, has in kinds.items() if has)],
         "modified_at": _UNCHANGED,
-    }
-
-
-def _google_model(name: str, row: ModelRow) -> JSON:
-    limits = {"inputTokenLimit": row.context_window, "outputTokenLimit": row.max_output_tokens}
-    return {
-        "name": f"models/{name}",
-        "displayName": name,
-        **{key: limit for key, limit in limits.items() if limit is not None},
-        "supportedGenerationMethods": ["generateContent", "countTokens"],
     }
