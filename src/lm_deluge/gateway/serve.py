@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable
 
 import uvicorn
@@ -100,6 +101,11 @@ class _Server(uvicorn.Server):
         """Begin to stop; a second signal stops at once."""
         self._gateway.state.is_ready = False
         super().handle_exit(sig, frame)  # type: ignore[arg-type]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop; a stop in order is a success for whatever supervises the process."""
+        await super().shutdown(sockets)
+        self._captured_signals.clear()
 
 
 def check_address(settings: GatewaySettings, *, has_keys: bool) -> None:
