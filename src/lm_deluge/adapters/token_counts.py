@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from functools import cache
+from typing import Annotated, Any, TypeAlias, TypeVar, get_args
+
+import msgspec
 
 from lm_deluge.events import Event, UsageReported
 from lm_deluge.usage import Usage
 
-__all__ = ["MOST_TOKENS", "add_usage", "build_usage", "read_cost", "read_count", "read_tool_uses"]
+__all__ = [
+    "COST_FIELDS",
+    "MOST_TOKENS",
+    "Count",
+    "add_usage",
+    "build_usage",
+    "read_cost",
+    "read_count",
+    "read_counts",
+    "read_tool_uses",
+]
 
 MOST_TOKENS = 2**53
 """Larger integers are not exact in many JSON implementations (RFC 8259, section 6); no answer has so many tokens."""
 _TICKS_PER_USD = 1e10  # https://docs.x.ai/developers/cost-tracking (2026-11)
 _MOST_DIGITS = 16  # of MOST_TOKENS
+
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)] | None
+"""A field of a struct for `read_counts` that contains a count."""
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 def read_count(value: Any) -> int | None:
@@ -33,6 +50,37 @@ def read_count(value: Any) -> int | None:
             return None
         value = int(value) if abs(value) <= MOST_TOKENS else -1
     return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
+
+
+def read_counts(raw: dict[str, Any], kind: type[T]) -> T:
+    """Return the counts in a usage object, as `read_count` returns each of them.
+
+    Args:
+        raw: The object.
+        kind: A struct with fields of the types `Count`, `Any`, and optional structs of the same kind.
+    """
+    try:
+        return msgspec.convert(raw, kind)  # checks all counts without Python code
+    except (msgspec.ValidationError, RecursionError):
+        return kind(**{name: _read(raw.get(key), inner) for name, key, inner in _fields_of(kind)})
+
+
+@cache
+def _fields_of(kind: type[msgspec.Struct]) -> tuple[tuple[str, str, Any], ...]:
+    """Return our name, the provider's name and the type of each field, for a struct the struct itself."""
+    found = []
+    for field in msgspec.structs.fields(kind):
+        inner = next((each for each in get_args(field.type) if isinstance(each, type(msgspec.Struct))), field.type)
+        found.append((field.name, field.encode_name, inner))
+    return tuple(found)
+
+
+def _read(value: Any, kind: Any) -> Any:
+    if kind == Count:
+        return read_count(value)
+    if kind is Any:
+        return value
+    return read_counts(value, kind) if isinstance(value, dict) else None
 
 
 def build_usage(
@@ -69,6 +117,10 @@ def add_usage(usage: Usage | None, events: list[Event]) -> None:
     """Append the event of a usage, if there is one."""
     if usage is not None:
         events.append(UsageReported(usage))
+
+
+COST_FIELDS = ("cost", "cost_in_usd_ticks", "estimated_cost")
+"""The fields of a usage object in which providers state a cost, see `read_cost`."""
 
 
 def read_cost(raw: Mapping[str, Any]) -> float | None:

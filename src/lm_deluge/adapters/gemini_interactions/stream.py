@@ -15,7 +15,7 @@ from lm_deluge.adapters.body_decoder import in_band_error
 from lm_deluge.adapters.errors import classify_in_band
 from lm_deluge.adapters.gemini_generate.citations import CitationCollector
 from lm_deluge.adapters.snapshot import SNAPSHOT_DIFFERS, StreamedText, is_same_json, warn_once
-from lm_deluge.adapters.token_counts import build_usage, read_count
+from lm_deluge.adapters.token_counts import Count, build_usage, read_counts
 from lm_deluge.adapters.typed_payload import Handlers, TypedPayload
 from lm_deluge.errors import ProtocolError
 from lm_deluge.events import Event, FinishReason, MediaDelta, ProviderPart, ReasoningDelta, TextDelta, UsageReported
@@ -54,9 +54,17 @@ class _Event(msgspec.Struct, gc=False):
     usage: JSON | None = None
 
 
+class _Counts(msgspec.Struct, gc=False):
+    total_input_tokens: Count = None
+    total_tool_use_tokens: Count = None
+    total_output_tokens: Count = None
+    total_thought_tokens: Count = None
+    total_cached_tokens: Count = None
+    total_tokens: Count = None
+
+
 _EVENT = TolerantDecoder(_Event)
 _MEDIA_TYPES = {"image": "image/*", "audio": "audio/*", "video": "video/*", "document": "application/octet-stream"}
-_COUNTED = tuple(f"total_{name}_tokens" for name in ("input", "tool_use", "output", "thought", "cached"))
 _UNFINISHED = ("in_progress", "queued")
 
 
@@ -394,14 +402,14 @@ def check_document(interaction: Interaction | None, body: bytes) -> Interaction:
 
 
 def _read_usage(raw: JSON) -> Usage | None:
-    sent, tools, output, thoughts, cached = map(read_count, map(raw.get, _COUNTED))
+    counts = read_counts(raw, _Counts)
     return build_usage(
         raw,
-        _plus(sent, tools),
-        _plus(output, thoughts),
-        raw.get("total_tokens"),
-        cache_read_tokens=cached,
-        reasoning_tokens=thoughts,
+        _plus(counts.total_input_tokens, counts.total_tool_use_tokens),
+        _plus(counts.total_output_tokens, counts.total_thought_tokens),
+        counts.total_tokens,
+        cache_read_tokens=counts.total_cached_tokens,
+        reasoning_tokens=counts.total_thought_tokens,
     )
 
 
