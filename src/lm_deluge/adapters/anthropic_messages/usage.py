@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from lm_deluge.adapters.token_counts import Count, build_usage, read_count, read_counts, read_tool_uses
+from lm_deluge.adapters.token_counts import Count, complete_counts, read_count, read_counts, read_tool_uses
 from lm_deluge.usage import Usage
 
 __all__ = ["read_usage"]
@@ -51,10 +51,16 @@ def read_usage(raw: dict[str, Any]) -> Usage | None:
         written = _total(written, iterations, "cache_creation_input_tokens")
         for_an_hour = _total(for_an_hour, iterations, "ephemeral_1h_input_tokens", inside="cache_creation")
     tier, region, tools = counts.service_tier, counts.inference_geo, counts.server_tool_use
-    return build_usage(
-        raw,
-        None if uncached is None and not (read or written) else (uncached or 0) + (read or 0) + (written or 0),
-        output,
+    has_input = uncached is not None or read or written
+    sent = (uncached or 0) + (read or 0) + (written or 0) if has_input else None
+    known = complete_counts(sent, output)
+    if known is None:
+        return None
+    return Usage(
+        raw=raw,
+        input_tokens=known[0],
+        output_tokens=known[1],
+        estimated=known[2],
         cache_read_tokens=read,
         cache_write_tokens=written,
         cache_write_1h_tokens=for_an_hour,

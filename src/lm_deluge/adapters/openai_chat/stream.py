@@ -73,6 +73,7 @@ class ChatPayload(PayloadState):
         self._has_blank_reason = False  # the last chunk had an empty finish reason and nothing else (xAI)
         self._is_marked = False
         self._usage: dict[str, Any] | None = None
+        self._reported: UsageReported | None = None  # the last event of the usage
         self._tier: str | None = None
         # Created on first use: most responses have none, and thousands of streams may be open at once.
         self._calls: ToolCallAssembler | None = None
@@ -405,11 +406,17 @@ class ChatPayload(PayloadState):
         return ""
 
     def _add_usage(self, raw: dict[str, Any] | None, events: list[Event]) -> None:
-        if raw:
-            self._usage = merge_usage(self._usage, raw)
-            usage = read_usage(self._usage, self._tier)
-            if usage is not None:
-                events.append(UsageReported(usage))
+        if not raw:
+            return
+        reported = self._reported
+        if reported is not None and raw == reported.usage.raw and self._tier == reported.usage.service_tier:
+            events.append(reported)  # some hosts repeat the same usage in each chunk
+            return
+        self._usage = merge_usage(self._usage, raw)
+        usage = read_usage(self._usage, self._tier)
+        self._reported = None if usage is None else UsageReported(usage)
+        if self._reported is not None:
+            events.append(self._reported)
 
     def _end_at_mark(self, events: list[Event]) -> None:
         self._check_end("the stream ended with neither a finish reason nor usage")

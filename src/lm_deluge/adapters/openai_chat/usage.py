@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from lm_deluge.adapters.token_counts import (
     COST_FIELDS,
     Count,
-    build_usage,
+    complete_counts,
     read_cost,
     read_counts,
     read_tool_uses,
@@ -79,20 +80,23 @@ def read_usage(raw: dict[str, Any], service_tier: str | None = None) -> Usage | 
     # xAI does not count reasoning in completion_tokens, but does in total_tokens (seen 2026-02).
     if reasoning and output is not None and total == (sent or 0) + output + reasoning:
         output += reasoning
-    others = {} if _OTHERS.isdisjoint(raw) else _others_of(raw)
-    return build_usage(
-        raw,
-        sent,
-        output,
-        total,
+    known = complete_counts(sent, output, total)
+    if known is None:
+        return None
+    sent, output, is_partial = known
+    usage = Usage(
+        input_tokens=sent,
+        output_tokens=output,
         cache_read_tokens=read,
         cache_write_tokens=written,
         reasoning_tokens=reasoning,
         input_audio_tokens=input_audio,
         output_audio_tokens=output_audio,
         service_tier=service_tier,
-        **others,
+        estimated=is_partial,
+        raw=raw,
     )
+    return usage if _OTHERS.isdisjoint(raw) else replace(usage, **_others_of(raw))
 
 
 def _read_input_details(counts: _Counts) -> tuple[int | None, int | None, int | None]:
