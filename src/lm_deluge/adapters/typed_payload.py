@@ -116,7 +116,7 @@ class TypedPayload(PayloadState):
         if typed is None:
             return None
         found = self.handlers.get(typed.type or typed.event_type or "")
-        if found is None and (typed.error or "error" in (frame.event, typed.type)):
+        if found is None and (typed.error or "error" in (frame.event, typed.type, typed.event_type)):
             self.fail(in_band_error(frame))
         return found
 

@@ -354,20 +354,7 @@ class InteractionsPayload(TypedPayload):
             self.start(events)
             events.append(UsageReported(usage))
 
-    def handle_error(self, event: Any, events: list[Event]) -> None:
-        """Handle an error event.
-
-        Raises:
-            APIError: The response is not complete.
-        """
-        self.fail(in_band_error(ServerSentEvent(msgspec.json.encode(event))))
-
     handlers: ClassVar[Handlers] = {}
-
-
-class _Failure(msgspec.Struct, gc=False):
-    error: Any = None
-    message: Any = None
 
 
 _DELTAS: dict[Any, Callable[[InteractionsPayload, JSON, int, list[Event]], None]] = {
@@ -392,7 +379,6 @@ InteractionsPayload.handlers = {
     "step.stop": (_EVENT, InteractionsPayload.stop_step),
     "interaction.completed": (_EVENT, InteractionsPayload.complete),
     "interaction.cancelled": (_EVENT, InteractionsPayload.complete),
-    "error": (TolerantDecoder(_Failure), InteractionsPayload.handle_error),
 }
 
 
