@@ -117,7 +117,9 @@ class InvokePayload:
 
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
         """Handle one frame."""
-        if self._chat is not None and frame.event == "chunk" and not self._skipped:  # the fast path for nearly all frames
+        if (
+            self._chat is not None and frame.event == "chunk" and not self._skipped
+        ):  # the fast path for nearly all frames
             try:
                 data = _decode_bytes(frame.data).data
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

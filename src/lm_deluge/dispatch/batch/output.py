@@ -121,9 +121,8 @@ def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
     target = path.resolve()
     temporary = target.with_name(target.name + ".part")
     try:
-        with open(temporary, "wb", buffering=1 << 20, opener=_open_private) as file:  # noqa: PTH123 - Path has no opener
-            for piece in pieces:
-                file.write(piece)
+        with open(temporary, "wb", buffering=1 << 20, opener=_open_private) as file:
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         if target.exists():

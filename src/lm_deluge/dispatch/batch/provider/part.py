@@ -120,7 +120,7 @@ class LiveBatch:
         return self.batch.ids[index] if index is not None and index < len(self.batch.ids) else None
 
     def keep(self, call_id: str, plan: CallPlan) -> None:
-        """Encode a call of an earlier run's batch again, to submit it anew if the provider's queue is full."""
+        """Encode a call of an earlier run's batch again, to submit it again if the provider's queue is full."""
         if self.part is None:
             return
         call = msgspec.structs.replace(plan.call, is_streamed=False)
