@@ -132,11 +132,11 @@ class InvokePayload:
                 raise stream_error(frame)
             self._ignored += 1
             return
-        data = self._unwrap(frame) if frame.event == "chunk" else None
-        if data is None:
+        inner = self._unwrap(frame) if frame.event == "chunk" else None
+        if inner is None:
             self._ignored += 1
         else:
-            self._forward(data, events)
+            self._forward(inner, events)
 
     def maybe_handle_tail(self, frame: ServerSentEvent, events: list[Event]) -> None:
         """Ignore a truncated message."""
