@@ -12,6 +12,7 @@ from lm_deluge.adapters.openai_chat.adapter import OpenAIChat
 from lm_deluge.api_requests.request import build_call
 from lm_deluge.config import SamplingParams
 from lm_deluge.errors import ConfigurationError, UnsupportedParameterError
+from lm_deluge.models.registry import find_provider
 from lm_deluge.models.rows import Capabilities, ModelRow
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.media import Media
@@ -163,6 +164,7 @@ def test_what_needs_the_responses_api_is_refused_with_its_name(
 ) -> None:
     needs = Capabilities(reasoning=True, default_effort="none", needs_responses=("tools_while_reasoning", "effort_max"))
     call = a_call(Conversation.user("Hi"), capabilities=needs, params=SamplingParams(**params), tools=tools)
+    call = msgspec.structs.replace(call, provider=find_provider("openai-chat"))
     if refused is None:
         OpenAIChat().build_request(call)
         return

@@ -152,7 +152,7 @@ def build_thinking(call: Call, max_tokens: int) -> JSON:
         is_forced = check_tool_choice(call) not in (None, "auto", "none")
         return {"thinking": dict(_ADAPTIVE)} if _thinks_by_default(call) and not is_forced else {}
     if effort == "none":
-        return {"thinking": {"type": "disabled"}}
+        return {"thinking": {"type": call.model.capabilities.thinking_off}}
     _check_thinking(call)
     if not call.model.capabilities.reasoning_budget:
         word = "low" if effort == "minimal" else effort
