@@ -166,7 +166,10 @@ def _refusal(call: Call, parameter: str) -> UnsupportedParameterError:
 def cannot_take(call: Call, parameter: str, *, hint: str = "Leave it out.") -> UnsupportedParameterError:
     """Return the error for a parameter that the wire API or the provider does not support with any model."""
     return UnsupportedParameterError(
-        f"{call.provider.id} takes no {parameter} through {call.provider.adapter}", parameter=parameter, hint=hint
+        f"{call.provider.id} takes no {parameter} through {call.provider.adapter}",
+        parameter=parameter,
+        model=call.model.id,
+        hint=hint,
     )
 
 

@@ -72,7 +72,7 @@ def find_need(call: Call) -> Need | None:
 
 
 def find_model_need(call: Call) -> Need | None:
-    """Return what the model of the call rejects in Chat Completions and accepts in the Responses API, as its row has it."""
+    """Return what the model of the call rejects in Chat Completions only, as its row has it; None: nothing."""
     needs = call.model.capabilities.needs_responses
     if not needs:
         return None
