@@ -336,6 +336,14 @@ async def test_a_conversation_goes_through_both_apis() -> None:
         ]
 
 
+@pytest.mark.parametrize(("model", "path"), [("gpt-6-sol", RESPONSES), ("gpt-4o", CHAT), ("gpt-5", CHAT)])
+def test_a_model_that_never_needs_the_responses_api_gets_no_items_of_it(model: str, path: str) -> None:
+    answer = Message("assistant", (ProviderDataPart("openai", "reasoning", THOUGHT), TextPart("Hello.")))
+    plan = plan_of(model, Conversation([Message.user("Hi"), answer]).user("And?"))
+    assert plan.request.url.endswith(path)
+    assert plan.call.warnings == (() if path == RESPONSES else ("provider_data_not_sent",))
+
+
 def test_a_conversation_that_only_chat_completions_can_continue_is_valid_there() -> None:
     thought = ProviderDataPart("openai", "reasoning", THOUGHT)
     parts = (ReasoningPart("hm"), thought, TextPart("I look."), ToolCallPart("call_1", "weather", '{"city": "Roma"}'))

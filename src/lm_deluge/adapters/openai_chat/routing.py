@@ -108,8 +108,11 @@ def _is_hosted(data: dict[str, Any]) -> bool:
 
 
 def _has_response_items(call: Call) -> bool:
-    """Whether the conversation has items of the Responses API, encrypted reasoning for example, which it takes back."""
-    if call.conversation.is_text:
+    """Whether the conversation has items of the Responses API, such as encrypted reasoning, that the model takes back.
+
+    A model that never needs this API may reject the items of another one, so they are left out of its requests.
+    """
+    if not call.model.capabilities.needs_responses or call.conversation.is_text:
         return False
     owner = call.provider.opaque_owner
     return any(
