@@ -28,7 +28,7 @@ _CHAT_FIELDS = frozenset(
         *ABSENT_PARAMETERS,
         *("audio", "function_call", "functions", "logit_bias", "logprobs", "max_completion_tokens", "max_tokens"),
         *("messages", "modalities", "n", "prediction", "reasoning_effort", "response_format", "verbosity"),
-        "web_search_options",
+        *("stream_options", "web_search_options"),
     }
 )
 _CHAT_TOOLS = ("function", "custom")  # the types of tools that Chat Completions takes; hosted tools have other types
