@@ -14,6 +14,7 @@ from lm_deluge.client.keywords import (
     ClientKeywords,
     ProviderBatchKeywords,
     SamplingKeywords,
+    StreamKeywords,
 )
 from lm_deluge.config import ClientOptions, SamplingParams
 from lm_deluge.errors import ConfigurationError
@@ -33,9 +34,10 @@ def test_the_keywords_of_a_call_are_its_options() -> None:
     sampling = set(SamplingParams.__struct_fields__)
     assert set(SamplingKeywords.__annotations__) == sampling
     assert set(CallKeywords.__annotations__) - sampling == set(CallOptions._fields) - {"extra_body", "sampling"}
-    for method in (LLMClient.stream, LLMClient.stream_sync):  # whose keywords are spelled out
+    further = set(StreamKeywords.__annotations__) - sampling
+    for method in (LLMClient.stream, LLMClient.stream_sync):  # whose first keywords are spelled out
         own = set(inspect.signature(method).parameters) - {"self", "prompt", "echo", "sampling"}
-        assert own == set(CallKeywords.__annotations__) - sampling
+        assert own | further == set(CallKeywords.__annotations__) - sampling
     assert set(ProviderBatchKeywords.__annotations__) < set(CallKeywords.__annotations__)
     of_a_batch = {"progress", "ask_duplicates_once"}
     assert set(BatchKeywords.__annotations__) - set(CallKeywords.__annotations__) == {

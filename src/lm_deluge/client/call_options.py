@@ -63,9 +63,21 @@ class CallOptions(NamedTuple):
             ConfigurationError: A keyword is unknown (the message names the nearest known one), or a value is out of
                 range.
         """
+        return cls().with_keywords(keywords, also=also).checked()
+
+    def with_keywords(self, keywords: Mapping[str, Any], *, also: Collection[str] = ()) -> CallOptions:
+        """Return the options with those that a caller gave as keyword arguments, sampling parameters included.
+
+        Args:
+            keywords: As the caller gave them.
+            also: Further keywords of the method, for the message about an unknown one.
+
+        Raises:
+            ConfigurationError: A name is unknown (the message has the nearest known one), or a value is out of range.
+        """
         own = {name: value for name, value in keywords.items() if name in _PUBLIC}
         others = {name: value for name, value in keywords.items() if name not in _PUBLIC}
-        return cls(**own).with_sampling(others, also=also).checked()
+        return self._replace(**own).with_sampling(others, also=also)
 
     def with_sampling(self, sampling: Mapping[str, Any], *, also: Collection[str] = ()) -> CallOptions:
         """Return the options with single sampling parameters.

@@ -26,6 +26,7 @@ __all__ = [
     "ClientKeywords",
     "ProviderBatchKeywords",
     "SamplingKeywords",
+    "StreamKeywords",
 ]
 
 
@@ -56,6 +57,10 @@ class ProviderBatchKeywords(SamplingKeywords, total=False):
     sampling_params: SamplingParams | None
     output: Any
     cache: PromptCache | None
+
+
+class StreamKeywords(SamplingKeywords, total=False):
+    """What `stream` and `stream_sync` take beside the arguments that they name; `CallOptions` describes the fields."""
 
 
 class CallKeywords(ProviderBatchKeywords, total=False):

@@ -14,8 +14,8 @@ from typing import Any, Literal
 from lm_deluge.client.batch.fed_iterator import AsyncOnly
 from lm_deluge.client.echo import Echo, EchoWriter, check_echo
 from lm_deluge.dispatch.attempts.attempt import PendingRetry
-from lm_deluge.dispatch.attempts.call_stream import StreamCall
 from lm_deluge.dispatch.hooks import unexpected_error
+from lm_deluge.dispatch.running_call import RunningCall
 from lm_deluge.errors import DelugeError, StreamConsumedError
 from lm_deluge.events import Event, RefusalDelta, TextDelta
 from lm_deluge.response import APIResponse, StreamStats
@@ -35,7 +35,7 @@ class _Batches:
 
     __slots__ = ("_call", "_items", "_pick", "_position")
 
-    def __init__(self, call: StreamCall, pick: Callable[[list[Event]], list[Any]]) -> None:
+    def __init__(self, call: RunningCall, pick: Callable[[list[Event]], list[Any]]) -> None:
         self._call = call
         self._pick = pick
         self._items: list[Any] = []
@@ -99,7 +99,7 @@ class Stream(AsyncOnly, Coroutine[Any, Any, APIResponse]):
 
     _SYNC_FORM = "Use `async for` or `async with`; without asyncio, call client.stream_sync(...) instead."
 
-    def __init__(self, call: StreamCall, echo: Echo = "stdout") -> None:
+    def __init__(self, call: RunningCall, echo: Echo = "stdout") -> None:
         if echo is not None and echo != "stdout":
             check_echo(echo)
         self._call = call
@@ -109,7 +109,7 @@ class Stream(AsyncOnly, Coroutine[Any, Any, APIResponse]):
         self._is_entered = False
         self._use: Literal["loop", "batches"] | None = None
 
-    def _take(self) -> StreamCall:
+    def _take(self) -> RunningCall:
         if self._use is not None:
             raise _consumed()
         self._use = "loop"
@@ -286,7 +286,7 @@ class Stream(AsyncOnly, Coroutine[Any, Any, APIResponse]):
         return self._call.pending_retry
 
 
-def _of_ours(error: Exception, call: StreamCall) -> DelugeError:
+def _of_ours(error: Exception, call: RunningCall) -> DelugeError:
     """Return an error of ours for an unexpected exception of a call, with the response so far."""
     failure = unexpected_error(error)
     with contextlib.suppress(Exception):

@@ -48,6 +48,7 @@ class CallSpec(msgspec.Struct, frozen=True, kw_only=True):
         on_attempt_failed: Awaited after each attempt that failed, with its number, a response whose `error` is set,
             and whether it was the last. What it raises ends the call. Of two attempts side by side, the one that is
             not kept has failed.
+        open_with: Makes the running call, in place of one that is a single answer: an agent loop, for example.
         plans: The plans made so far, by model; copies of the call for the same prompt share it.
     """
 
@@ -65,6 +66,7 @@ class CallSpec(msgspec.Struct, frozen=True, kw_only=True):
     postprocess: Callable[[Any], Any] | None = None
     before_attempt: Callable[[int], Awaitable[None]] | None = None
     on_attempt_failed: Callable[[int, Any, bool], Awaitable[None]] | None = None
+    open_with: Callable[[CallSpec, Callable[[], Any]], Any] | None = None
     plans: dict[str, CallPlan] = {}
 
     def plan_for(self, model: str) -> CallPlan:

@@ -222,7 +222,7 @@ async def test_a_cache_that_raises_where_warnings_are_errors(where: str, tmp_pat
 @every_exception
 async def test_a_display_that_raises(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     display = FailingDisplay(EVERY_EXCEPTION[name])
-    monkeypatch.setattr("lm_deluge.client.client.make_progress", lambda _kind: display)
+    monkeypatch.setattr("lm_deluge.client.batch_methods.make_progress", lambda _kind: display)
     async with client_of() as client:
         found = {index: each.completion async for index, each in client.answers(["one", "two"])}
     assert found == {0: "answer to one", 1: "answer to two"}
@@ -232,7 +232,7 @@ async def test_a_display_that_raises(name: str, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("way", ["in_order", "with_journal", "without_duplicates"])
 async def test_a_display_that_raises_ends_no_batch(way: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     display = FailingDisplay(OddError())
-    monkeypatch.setattr("lm_deluge.client.client.make_progress", lambda _kind: display)
+    monkeypatch.setattr("lm_deluge.client.batch_methods.make_progress", lambda _kind: display)
     async with client_of() as client:
         check(await WAYS[way](client, tmp_path), {})
     assert display.calls >= 1

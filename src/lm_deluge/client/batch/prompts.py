@@ -19,6 +19,7 @@ from lm_deluge.dispatch.batch.duplicates import Duplicates, answer_again
 from lm_deluge.dispatch.cache.call import CachedCall
 from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.hooks import failed_response, is_interruption, postprocess_response, unexpected_error
+from lm_deluge.dispatch.running_call import RunningCall
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import DispatchError, StreamConsumedError
 from lm_deluge.events import Event, ResponseFinished, ResponseStarted
@@ -66,6 +67,8 @@ async def run_call(
         find_runner: Returns the runner that decides when each attempt is sent.
         on_events: Receives the events as they arrive, if given.
     """
+    if spec.open_with is not None:
+        return await _run_call(spec.open_with(spec, find_runner), spec, on_events)
     if not spec.is_cached:
         return await _run_call(StreamCall(spec, find_runner), spec, on_events)
     call = CachedCall(spec, find_runner, has_judge=True)
@@ -79,7 +82,7 @@ async def run_call(
 
 
 async def _run_call(
-    call: StreamCall, spec: CallSpec, on_events: Callable[[list[Event]], Awaitable[None]] | None
+    call: RunningCall, spec: CallSpec, on_events: Callable[[list[Event]], Awaitable[None]] | None
 ) -> APIResponse:
     try:
         while events := await call.next_batch():

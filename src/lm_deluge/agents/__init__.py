@@ -1,0 +1,1 @@
+"""Loops of calls in which a model uses tools."""

@@ -1,0 +1,1 @@
+"""Filters over the text of an answer, while it is generated."""

@@ -1,0 +1,1 @@
+"""Answers as typed objects, while they are generated."""

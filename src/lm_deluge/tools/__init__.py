@@ -1,0 +1,1 @@
+"""Tools that run in the program: functions, models and MCP servers."""
