@@ -227,8 +227,8 @@ FACTS = (
     ),
     Fact(names=r"claude-[a-z]+-[45]", source="Anthropic's model pages", takes=EVERYTHING, hosts=_CLAUDE[:2]),
     Fact(
-        names=rf"claude-sonnet-5{_V}5",
-        source="PYD providers/openrouter.py: reasoning is mandatory",
+        names=rf"claude-sonnet-5{_V}5|claude-(fable|opus|sonnet)-latest|gpt-6\.1-terra-pro",
+        source="OpenRouter's list of models, in PYD providers/openrouter.py: reasoning is mandatory",
         efforts=LOW_TO_MAX,
         hosts=("openrouter", "openrouter-responses"),
     ),
@@ -262,6 +262,12 @@ FACTS = (
     Fact(names=r"grok-4\.[56]|grok-build-latest", source="PYD _GROK_45_REASONING_EFFORTS", efforts=LOW_TO_HIGH),
     Fact(names=r"grok-4\.7", source="docs.x.ai, reasoning", efforts=LOW_TO_XHIGH),
     Fact(names=r"grok-(4\.3|latest)", source="PYD _GROK_43_REASONING_EFFORTS", efforts=("none", *LOW_TO_HIGH)),
+    Fact(
+        names=r"grok-latest",
+        source="OpenRouter's list of models: reasoning is mandatory",
+        efforts=LOW_TO_HIGH,
+        hosts=("openrouter", "openrouter-responses"),
+    ),
     Fact(names=r"grok-4[.-]20(?!.*(non-reasoning|multi))", source="docs.x.ai, models: the name chooses", efforts=()),
     Fact(
         names=r"grok-(3|3-beta|4|4-0709|4-fast.*|4-1-fast.*)$(?<!non-reasoning)",
