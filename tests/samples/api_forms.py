@@ -248,6 +248,7 @@ def _chat(effort: str, name: str, provider: str) -> Form:
         "openrouter": {("reasoning",): {"effort": effort}},
         "deepseek": thinking,
         "zai": thinking,
+        "xiaomi": thinking,
         "alibaba": {("enable_thinking",): effort != "none"},
     }.get(provider, {("reasoning_effort",): effort})
 

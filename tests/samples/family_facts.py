@@ -259,8 +259,8 @@ FACTS = (
     Fact(names=r"gemini-(flash-|pro-)?(1\.5|2\.0)", source="PYD is_pre_gemini_2_5", efforts=()),
     Fact(names=r"gemma-?4", source="PI", efforts=("minimal", "high"), hosts=(*_GOOGLE, "gemini-openai")),
     # --- Grok ---
-    Fact(names=r"grok-4\.[56]|grok-build-latest", source="PYD _GROK_45_REASONING_EFFORTS", efforts=LOW_TO_HIGH),
-    Fact(names=r"grok-4\.7", source="docs.x.ai, reasoning", efforts=LOW_TO_XHIGH),
+    Fact(names=r"grok-4[-.][56]|grok-build-latest", source="PYD _GROK_45_REASONING_EFFORTS", efforts=LOW_TO_HIGH),
+    Fact(names=r"grok-4[-.]7", source="docs.x.ai, reasoning", efforts=LOW_TO_XHIGH),
     Fact(names=r"grok-(4\.3|latest)", source="PYD _GROK_43_REASONING_EFFORTS", efforts=("none", *LOW_TO_HIGH)),
     Fact(
         names=r"grok-latest",
@@ -290,7 +290,7 @@ FACTS = (
     ),
     # --- Others ---
     Fact(
-        names=r"mistral-(large-(4|4-0|latest)|medium(-3|-3[-.]5|-latest|-2604)?|small(-4|-latest|-2603)?)$"
+        names=r"mistral-(large-(4|4-0|4-0-8|latest)|medium(-3|-3[-.]5|-latest|-2604)?|small(-4|-latest|-2603)?)$"
         r"|devstral.*-latest|magistral.*-latest|mistral-code-agent",
         source="LL (none, high), PI",
         efforts=("none", "high"),
@@ -303,6 +303,7 @@ FACTS = (
     Fact(names=r"minimax-m3[.p]1", source="PI", efforts=LOW_TO_MAX),
     Fact(names=r"nova-2", source="AWS, Nova 2 extended thinking", efforts=("none", *LOW_TO_HIGH)),
     Fact(names=r"muse", source="PYD profiles/meta.py", efforts=ALL[1:]),
+    Fact(names=r"muse", source="PYD providers/meta.py", forced="no", hosts=("meta", "meta-responses")),
     Fact(names=r"qwen3(-32b|\.6)", source="Groq's reasoning page", efforts=("none",), hosts=("groq",)),
     Fact(names=r"qwen-?3\.8", source="PI", efforts=("none", *LOW_TO_HIGH), hosts=("groq", "cerebras")),
 )
