@@ -24,7 +24,7 @@ from lm_deluge.config import SamplingParams
 from lm_deluge.errors import UnsupportedParameterError
 from lm_deluge.models import registry
 from lm_deluge.models.families import plain_name
-from lm_deluge.models.rows import ModelRow
+from lm_deluge.models.rows import Capabilities, ModelRow
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.tool import Tool
 from samples.api_forms import ATOMS, EFFORTS, PDF, PNG, PREFILLED, SCHEMA, differences, expected_form
@@ -175,7 +175,9 @@ def all_rows() -> tuple[ModelRow, ...]:
         others = (
             each for each in DERIVED.get(row.provider, ()) if each != "bedrock-invoke" or "anthropic." in row.name
         )
-        rows += [row, *(registry.find_model(f"{provider}:{row.name}") for provider in others)]
+        derived = (registry.find_model(f"{provider}:{row.name}") for provider in others)
+        # A name that no maker has is that of an unknown model, at a provider without rows.
+        rows += [row, *(each for each in derived if each.capabilities != Capabilities())]
     return tuple(rows)
 
 

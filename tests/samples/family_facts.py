@@ -186,7 +186,6 @@ FACTS = (
         takes=("tools",),
     ),
     Fact(names=r"claude-(v?2|instant|3-(haiku|sonnet|opus)|3[-.]5)", source="no thinking", efforts=(), sampling="yes"),
-    Fact(names=r"claude-(v?2|instant)", source="no tools", takes=(), forced=None),
     Fact(
         names=rf"claude-3[-.]7|claude-(opus|sonnet|haiku)-4({_V}[15])?{_END}|claude-4({_V}[15])?-(opus|sonnet|haiku)",
         source=".../extended-thinking#feature-compatibility: neither temperature nor a forced tool while thinking",
@@ -256,7 +255,6 @@ FACTS = (
     Fact(names=r"gemini-2[-.]5-flash(?!.*image)", source=".../thinking#set-budget", efforts=ALL),
     Fact(names=r"gemini-2[-.]5-(pro|computer)", source=".../thinking#set-budget: at least 128 tokens", efforts=ALL[1:]),
     Fact(names=r"gemini-2\.5-flash-(preview-)?image", source="PYD: thinking is a 400", efforts=()),
-    Fact(names=r"gemini-(flash-|pro-)?(1\.5|2\.0)", source="PYD is_pre_gemini_2_5", efforts=()),
     Fact(names=r"gemma-?4", source="PI", efforts=("minimal", "high"), hosts=(*_GOOGLE, "gemini-openai")),
     # --- Grok ---
     Fact(names=r"grok-4[-.][56]|grok-build-latest", source="PYD _GROK_45_REASONING_EFFORTS", efforts=LOW_TO_HIGH),
