@@ -227,6 +227,7 @@ class ProviderRow(HidingStruct, frozen=True, kw_only=True, forbid_unknown_fields
         region_factors: What all token prices are multiplied by, by the region that served the request.
         has_responses: The host has the Responses API too, at the same base URL; calls that Chat Completions rejects and
             the Responses API accepts are sent through that one.
+        counts_tokens: Whether the host has the endpoint of its wire API that counts the tokens of a prompt.
         batch_api: Name of the API for batches that are answered within a day at half the price; empty: none.
         quirks: Differences from the wire API.
     """
@@ -253,6 +254,7 @@ class ProviderRow(HidingStruct, frozen=True, kw_only=True, forbid_unknown_fields
     tool_fees: tuple[ToolFee, ...] = ()
     region_factors: dict[str, float] = {}  # noqa: RUF012 - msgspec copies it
     has_responses: bool = False
+    counts_tokens: bool = False
     batch_api: str = ""
     quirks: Quirks = Quirks()
 

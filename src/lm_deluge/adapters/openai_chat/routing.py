@@ -62,7 +62,7 @@ def route_call(call: Call) -> Call:
 def find_need(call: Call) -> Need | None:
     """Return what the call needs the Responses API for; None if Chat Completions serves it."""
     need = find_model_need(call)
-    if need is None and call.background:
+    if need is None and call.background and call.model.capabilities.needs_responses:
         return Need("background", "background mode")
     if need is None:
         hosted = (tool.name for tool in call.tools if isinstance(tool, ProviderTool) and _is_hosted(tool.data))
