@@ -282,6 +282,18 @@ async def test_a_background_answer_is_requested_through_the_responses_api() -> N
         assert [(request.path, request.json["background"]) for request in sim.requests] == [(RESPONSES, True)]
 
 
+async def test_tokens_are_counted_alike_for_both_apis() -> None:
+    counts = []
+    for model in ("gpt-6-sol", "openai-chat:gpt-6-sol", "openai-responses:gpt-6-sol"):
+        async with Simulator("Hello.") as sim, client_of(model, sim.base_url) as client:
+            counts.append(await client.count_tokens("Hi"))
+            if model == "gpt-6-sol":
+                counts.append(await client.count_tokens("Hi", tools=TOOLS))
+            assert {request.path for request in sim.requests} == {f"{RESPONSES}/input_tokens"}
+    assert counts[0] == counts[2] == counts[3] < counts[1]
+    assert not any(each.estimated for each in counts)
+
+
 async def test_the_local_cache_keeps_the_answers_of_both_apis_apart(tmp_path: Path) -> None:
     async with Simulator([Script(text="one"), Script(text="two")]) as sim:
         async with client_of("gpt-6-sol", sim.base_url, local_cache=tmp_path / "cache.db") as client:
