@@ -210,7 +210,12 @@ def tool_sources(tools: Any) -> list[Any]:
         return []
     if isinstance(tools, str | Mapping) or not isinstance(tools, Iterable):
         return [*to_tools(tools)]
-    return [MCPServer(each) if type(each).__module__.startswith("mcp.server.") else each for each in tools]
+    return [MCPServer(each) if _is_sdk_server(each) else each for each in tools]
+
+
+def _is_sdk_server(tool: Any) -> bool:
+    """Whether a tool is a server object of the MCP SDK, which is not imported for the answer."""
+    return any(kind.__module__.startswith("mcp.server.") for kind in type(tool).__mro__)
 
 
 def _as_exception(raised: BaseException, tool: str) -> Exception:
