@@ -40,18 +40,12 @@ class ModelCatalog:
             self._clients[model.name] = _client_of(model)
         self.is_simulated = not settings.models and not _has_any_key()
 
-    def find(self, name: str, api: str) -> LLMClient:
+    def find(self, name: str) -> LLMClient:
         """Return the client that answers for a name.
-
-        Args:
-            name: The name of the model.
-            api: The wire API of the request. A provider that has the model in this API too is asked through it.
 
         Raises:
             NotFoundError: No model is served by this name.
         """
-        if name not in self._configured and not self.is_simulated:
-            name = _in_api(name, api)
         client = self._clients.get(name)
         if client is not None:
             self._clients.move_to_end(name)
@@ -101,16 +95,6 @@ def _found_client(model: ServedModel) -> LLMClient:
             f"the model {model.name!r} is not served here: there is no key for {row.provider}", status_code=404
         )
     return client
-
-
-def _in_api(name: str, api: str) -> str:
-    """Return the name of a model in the wire API `api`, if its provider has both."""
-    if api != "openai-responses" or ":" in name:
-        return name
-    with contextlib.suppress(ConfigurationError):
-        if find_model(name).provider == "openai":
-            return f"openai-responses:{name}"
-    return name
 
 
 def _is_reachable(provider_id: str) -> bool:

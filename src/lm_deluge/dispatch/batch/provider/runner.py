@@ -221,7 +221,9 @@ class ProviderBatch:
                 await self._journal.record_handle(batch.name, plan.call.provider.id, found or "")
                 if found is None:
                     return False
+            live.part = BatchPart(plan, api, self._new_name(), self._max_requests)
             self._live[batch.name] = live
+        self._live[batch.name].keep(call_id, plan)
         return True
 
     async def _collect(self, call_id: str, plan: CallPlan) -> list[Answered]:
@@ -233,7 +235,7 @@ class ProviderBatch:
         except Exception as error:  # noqa: BLE001 - one call must not end the batch
             failed = build_failure(self._calls.pop(call_id), unexpected_error(error))
             return [(call_id, await self._refuse(call_id, failed))]
-        key = (call.provider.id, call.model.id, call.base_url)
+        key = (call.provider.id, call.provider.adapter, call.model.id, call.base_url)
         answers: list[Answered] = []
         part = self._parts.get(key)
         if part is not None:
