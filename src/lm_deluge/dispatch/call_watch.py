@@ -26,7 +26,7 @@ class ObserverGroup:
 
     def __init__(self, own: Sequence[Observer] = ()) -> None:
         self._own = tuple(own)
-        self._failed: set[type] = set()  # kinds of observers that a warning was about
+        self._failed: set[str] = set()  # classes of observers that a warning was about
 
     def watch(self, call: ObservedCall) -> CallWatch | None:
         """Return what a call reports to; None if nothing observes it."""
@@ -44,10 +44,11 @@ class ObserverGroup:
         return CallWatch(found, self) if found else None
 
     def note_failure(self, observer: object, error: BaseException) -> None:
-        """Warn once of a kind of observer that fails."""
-        if type(observer) not in self._failed:
-            self._failed.add(type(observer))
-            warn_of_hook(f"the observer {type(observer).__name__}", error)
+        """Warn of an observer that fails, once for each class."""
+        name = type(observer).__name__
+        if name not in self._failed:
+            self._failed.add(name)
+            warn_of_hook(f"the observer {name}", error)
 
 
 class CallWatch:

@@ -179,7 +179,7 @@ class _CallSpan(CallObserver):
     def attempt_started(self, attempt: ObservedAttempt) -> None:
         """Add an event for each attempt after the first one."""
         if attempt.reason is not None:
-            found = {semconv.ATTEMPT_NUMBER: attempt.number, semconv.REQUEST_MODEL: attempt.model}
+            found: dict[str, Any] = {semconv.ATTEMPT_NUMBER: attempt.number, semconv.REQUEST_MODEL: attempt.model}
             self._span.add_event(semconv.ATTEMPT_EVENT, {**found, semconv.ERROR_TYPE: attempt.reason})
 
     def first_token(self, seconds: float) -> None:
