@@ -12,6 +12,7 @@ import uvicorn
 from lm_deluge.gateway.access import Access
 from lm_deluge.gateway.access_log import AccessLog, LoggedCall
 from lm_deluge.gateway.app import Gateway
+from lm_deluge.gateway.serve import BoundedProtocol
 from lm_deluge.gateway.settings import GatewaySettings
 from lm_deluge.simulator import Simulator
 
@@ -40,14 +41,18 @@ class Serving:
 
 @contextlib.asynccontextmanager
 async def serve(
-    settings: GatewaySettings, simulator: Simulator, *, access: Access | None = None
+    settings: GatewaySettings,
+    simulator: Simulator,
+    *,
+    access: Access | None = None,
+    protocol: type[BoundedProtocol] = BoundedProtocol,
 ) -> AsyncIterator[Serving]:
     """Run a gateway until the end of the block."""
     log = KeptLog()
     gateway = Gateway(settings, access=access, log=log)
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(gateway, ws="none", access_log=False, log_level="critical", lifespan="on")
+    config = uvicorn.Config(gateway, http=protocol, ws="none", access_log=False, log_level="critical", lifespan="on")
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext
     task = asyncio.create_task(server.serve(sockets=[sock]))

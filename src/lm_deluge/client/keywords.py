@@ -25,6 +25,7 @@ __all__ = [
     "BatchKeywords",
     "CallKeywords",
     "ClientKeywords",
+    "LibraryKeywords",
     "ProviderBatchKeywords",
     "SamplingKeywords",
     "StreamKeywords",
@@ -124,3 +125,13 @@ class ClientKeywords(SamplingKeywords, total=False):
     proxy: str | None
     local_cache: CacheOption
     observers: Sequence[Observer]
+
+
+class LibraryKeywords(ClientKeywords, total=False):
+    """What `LLMClient` takes: its options, and the names that they have in the older lm-deluge."""
+
+    model_names: str | list[str]
+    fallback_models: str | tuple[str, ...] | list[str]
+    cache: CacheOption
+    use_responses_api: bool
+    stateless_responses: bool | None

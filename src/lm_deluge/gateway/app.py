@@ -13,10 +13,14 @@ from lm_deluge.gateway.access import Access, OpenAccess
 from lm_deluge.gateway.access_log import AccessLog
 from lm_deluge.gateway.catalog import ModelCatalog
 from lm_deluge.gateway.dialects import DIALECTS
-from lm_deluge.gateway.endpoint import GatewayServices, ModelEndpoint
-from lm_deluge.gateway.http_body import Receive, Scope, Send
+from lm_deluge.gateway.endpoint import ModelEndpoint
+from lm_deluge.gateway.http_body import Receive, Scope, Send, header_map
 from lm_deluge.gateway.info_routes import ServerState, info_routes, not_found
+from lm_deluge.gateway.origin import foreign_page, is_loopback, refuse_page
+from lm_deluge.gateway.services import GatewayServices
 from lm_deluge.gateway.settings import GatewaySettings
+from lm_deluge.gateway.stream_log import StreamLogs
+from lm_deluge.gateway.stream_routes import stream_routes
 
 __all__ = ["Gateway"]
 
@@ -47,15 +51,19 @@ class Gateway:
     ) -> None:
         self.settings = settings
         catalog = ModelCatalog(settings)
-        self._services = GatewayServices(settings, catalog, access or OpenAccess(), log or AccessLog(None), set())
+        logs = StreamLogs(settings.kept_s)
+        self._services = GatewayServices(settings, catalog, access or OpenAccess(), log or AccessLog(None), logs, set())
         self.state = ServerState(self._services)
+        self._is_local = is_loopback(settings.host)
         self._endpoints = [
             (re.compile(endpoint.pattern), ModelEndpoint(self._services, dialect, is_streamed=endpoint.is_streamed))
             for dialect in DIALECTS.values()
             for endpoint in dialect.encoder.routes
         ]
         self._others = Starlette(
-            routes=info_routes(self.state), exception_handlers={_NOT_FOUND: not_found}, lifespan=self._lifespan
+            routes=[*info_routes(self.state), *stream_routes(self._services)],
+            exception_handlers={_NOT_FOUND: not_found},
+            lifespan=self._lifespan,
         )
 
     @property
@@ -71,10 +79,14 @@ class Gateway:
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         yield
+        await self._services.streams.drain(self.settings.drain_s)
         await self._services.catalog.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
+        if scope["type"] == "http" and self._is_local and (reason := foreign_page(header_map(scope))) is not None:
+            await refuse_page(send, reason)
+            return
         if scope["type"] == "http" and scope["method"] == "POST":
             for pattern, endpoint in self._endpoints:
                 match = pattern.fullmatch(scope["path"])

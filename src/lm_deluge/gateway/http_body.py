@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, TypeAlias
 
 from lm_deluge.errors import BadRequestError, RequestTooLargeError
 
-__all__ = ["Receive", "Scope", "Send", "header_map", "read_body"]
+__all__ = ["ABORT", "ClientLeftError", "Receive", "Scope", "Send", "header_map", "read_body"]
 
 # The types of ASGI; https://asgi.readthedocs.io/en/latest/specs/main.html
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
+
+
+ABORT = "lm_deluge.abort"
+"""Name of the ASGI extension with the function that closes the connection at once."""
 
 
 class ClientLeftError(Exception):
@@ -26,7 +30,7 @@ def header_map(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
 
-async def read_body(receive: Receive, headers: dict[str, str], *, most_bytes: int, timeout_s: float) -> bytes:
+async def read_body(receive: Receive, headers: Mapping[str, str], *, most_bytes: int, timeout_s: float) -> bytes:
     """Return the body of a request.
 
     Raises:

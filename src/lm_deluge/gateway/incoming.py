@@ -37,6 +37,18 @@ class IncomingCall(NamedTuple):
     client: LLMClient
     unreadable: DelugeError | None = None
 
+    @property
+    def is_background(self) -> bool:
+        """Whether the answer goes on without its client, as the Responses API has it."""
+        return self.request.raw.get("background") is True and "input" in self.request.raw
+
+    def streamed(self) -> IncomingCall:
+        """Return the same call with a stream as its answer."""
+        if self.request.is_streamed:
+            return self
+        raw = {**self.request.raw, "stream": True}
+        return self._replace(request=msgspec.structs.replace(self.request, is_streamed=True, raw=raw))
+
     def most_usage(self) -> Usage:
         """Return an estimate of what is reserved for the call.
 

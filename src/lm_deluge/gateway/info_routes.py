@@ -11,12 +11,12 @@ from starlette.routing import Route
 
 from lm_deluge.errors import AuthenticationError, DelugeError, NotFoundError
 from lm_deluge.gateway.dialects import DIALECTS, Dialect, as_api_error, status_of
-from lm_deluge.gateway.endpoint import GatewayServices
 from lm_deluge.gateway.http_body import header_map
 from lm_deluge.gateway.incoming import token_of
+from lm_deluge.gateway.services import GatewayServices
 from lm_deluge.models.rows import ModelRow
 
-__all__ = ["ServerState", "info_routes", "not_found"]
+__all__ = ["ServerState", "error_response", "info_routes", "not_found"]
 
 JSON = dict[str, Any]
 
@@ -58,14 +58,14 @@ class ServerState:
         name = request.path_params["name"]
         found = next((row for known, row in self.services.catalog.rows() if known == name), None)
         if found is None:
-            return _error_response(request, NotFoundError(f"the model {name!r} is not served here", status_code=404))
+            return error_response(request, NotFoundError(f"the model {name!r} is not served here", status_code=404))
         return JSONResponse(_model_fields(name, found))
 
     async def _refusal(self, request: Request) -> Response | None:
         try:
             await self.services.access.check(token_of(header_map(request.scope)))
         except AuthenticationError as error:
-            return _error_response(request, error)
+            return error_response(request, error)
         return None
 
 
@@ -82,14 +82,15 @@ def info_routes(state: ServerState) -> list[Route]:
 
 async def not_found(request: Request, error: Exception) -> Response:
     """Answer a request for a path that does not exist."""
-    return _error_response(request, NotFoundError(f"there is nothing at {request.url.path}", status_code=404))
+    return error_response(request, NotFoundError(f"there is nothing at {request.url.path}", status_code=404))
 
 
 def _dialect_of(request: Request) -> Dialect:
     return DIALECTS["anthropic-messages" if "anthropic-version" in request.headers else "openai-chat"]
 
 
-def _error_response(request: Request, error: DelugeError) -> Response:
+def error_response(request: Request, error: DelugeError) -> Response:
+    """Return an error in the dialect of a request."""
     dialect, shown = _dialect_of(request), as_api_error(error)
     body = dialect.encoder.encode_error(shown)
     return Response(body, status_code=status_of(dialect, shown), media_type="application/json")

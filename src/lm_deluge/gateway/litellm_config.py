@@ -56,7 +56,7 @@ def read_litellm(data: bytes, path: Path) -> GatewaySettings:
     for section in ("general_settings", "litellm_settings"):
         ignored += [f"{section}.{name}" for name in config.pop(section, None) or {}]
     ignored += list(config)
-    models = tuple(_served(name, pool, pools, fallbacks.get(name, [])) for name, pool in pools.items())
+    models = tuple(_served(name, pool, pools, fallbacks.get(name, []), ignored) for name, pool in pools.items())
     return GatewaySettings(models=models, ignored=tuple(dict.fromkeys(ignored)))
 
 
@@ -128,21 +128,15 @@ def _fallbacks(entries: Any) -> dict[str, list[str]]:
     return {name: list(names) for entry in entries for name, names in entry.items()}
 
 
-def _served(name: str, pool: list[JSON], pools: Mapping[str, list[JSON]], fallbacks: list[str]) -> ServedModel:
+def _served(
+    name: str, pool: list[JSON], pools: Mapping[str, list[JSON]], fallbacks: list[str], ignored: list[str]
+) -> ServedModel:
     models = [_our_name(params["model"]) for params in pool]
     options: JSON = {"progress": "none"}
     limits = {model: found for model, params in zip(models, pool, strict=True) if (found := dict(_limits(params)))}
     if limits:
         options["model_limits"] = limits
-    for ours, theirs in (("api_key", ("api_key",)), ("base_url", ("api_base", "base_url"))):
-        values = {
-            model.partition(":")[0] if ":" in model else model: params[key]
-            for model, params in zip(models, pool, strict=True)
-            for key in theirs
-            if params.get(key)
-        }
-        if values:
-            options[ours] = next(iter(values.values())) if len(set(values.values())) == 1 else values
+    options |= dict(_accounts(name, models, pool, ignored))
     weights = [float(params.get("weight", 1)) for params in pool]
     if len(set(weights)) > 1:
         options["model_weights"] = weights
@@ -156,10 +150,29 @@ def _served(name: str, pool: list[JSON], pools: Mapping[str, list[JSON]], fallba
     return ServedModel(name=name, models=tuple(dict.fromkeys(models)), options=options)
 
 
+def _accounts(name: str, models: list[str], pool: list[JSON], ignored: list[str]) -> Iterator[tuple[str, Any]]:
+    """Yield keys and base URLs: one for all models, or by provider."""
+    for ours, theirs in (("api_key", ("api_key",)), ("base_url", ("api_base", "base_url"))):
+        values: JSON = {}
+        for model, params in zip(models, pool, strict=True):
+            value = next((params[key] for key in theirs if params.get(key)), None)
+            provider = _provider_of(model)
+            if value is not None and values.setdefault(provider, value) != value:
+                ignored.append(f"a second {ours} of {provider} in {name}")
+        if values:
+            is_one = len({_provider_of(model) for model in models}) == 1
+            yield ours, next(iter(values.values())) if is_one else values
+
+
 def _limits(params: JSON) -> Iterator[tuple[str, float]]:
     for theirs, ours in (("rpm", "max_requests_per_minute"), ("tpm", "max_tokens_per_minute")):
         if params.get(theirs):
             yield ours, float(params[theirs])
+
+
+def _provider_of(model: str) -> str:
+    """Return the provider of our name of a model; a name without one is OpenAI's in LiteLLM."""
+    return model.partition(":")[0] if ":" in model else "openai"
 
 
 def _our_name(model: str) -> str:

@@ -13,12 +13,21 @@ from typing import NamedTuple
 
 import msgspec
 
-__all__ = ["RELAY_ENDS", "Relay", "RelayEnd"]
+__all__ = ["RELAY_ENDS", "Relay", "RelayEnd", "split_frames"]
 
 # The end of a server-sent event; https://html.spec.whatwg.org/multipage/server-sent-events.html
 _FRAME_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINE = re.compile(rb"\r\n|\n|\r")
 _USUAL = re.compile(rb"(?:event: ?[\w.]+\r?\n)?data: ?(\{[^\r\n]*\})\r?\n\r?\n")
+
+
+def split_frames(data: bytes) -> list[bytes]:
+    """Return the server-sent events in whole frames, each with the blank line at its end."""
+    frames, start = [], 0
+    for match in _FRAME_END.finditer(data):
+        frames.append(data[start : match.end()])
+        start = match.end()
+    return [*frames, data[start:]]
 
 
 class RelayEnd(NamedTuple):
@@ -84,11 +93,8 @@ class Relay:
         if not self._is_sse:
             *lines, rest = data.split(b"\n")
             return [line + b"\n" for line in lines], rest
-        frames, start = [], 0
-        for match in _FRAME_END.finditer(data):
-            frames.append(data[start : match.end()])
-            start = match.end()
-        return frames, data[start:]
+        *frames, rest = split_frames(data)
+        return frames, rest
 
     def _kept(self, frames: Iterable[bytes], *, is_complete: bool) -> Iterator[bytes]:
         for frame in frames:

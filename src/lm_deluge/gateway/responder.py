@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from lm_deluge.gateway.http_body import Receive, Send
 
@@ -22,19 +22,26 @@ class Responder:
         send: Sends a message of ASGI.
         receive: Receives the messages of the client after its request: that it has left.
         stalled_s: Seconds after which a client that reads nothing has left.
+        abort: Closes the connection at once; None: the server closes it in order.
 
     Attributes:
         has_started: Whether status and headers were sent.
         has_left: Whether the client has left.
     """
 
-    def __init__(self, send: Send, receive: Receive, *, stalled_s: float) -> None:
+    def __init__(
+        self, send: Send, receive: Receive, *, stalled_s: float, abort: Callable[[], None] | None = None
+    ) -> None:
+        self._abort = abort
         self._send = send
         self._receive = receive
         self._stalled_s = stalled_s
         self._sent_at = asyncio.get_running_loop().time()
         self.has_started = False
         self.has_left = False
+
+    def name(self, response_id: str | None) -> None:
+        """Do nothing: the client has the id of the response in its frames."""
 
     async def start(self, status: int, headers: Mapping[str, str], *, is_stream: bool = False) -> None:
         """Send status and headers."""
@@ -56,6 +63,8 @@ class Responder:
                 await self._send({"type": "http.response.body", "body": data, "more_body": not is_last})
         except (TimeoutError, OSError):
             self.has_left = True
+            if self._abort is not None:
+                self._abort()
 
     async def wait_until_left(self) -> None:
         """Return once the client has left."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 from collections.abc import Callable
 
 import uvicorn
@@ -15,12 +14,14 @@ from lm_deluge.errors import ConfigurationError, DelugeError
 from lm_deluge.gateway.access_log import AccessLog
 from lm_deluge.gateway.admin import admin_app
 from lm_deluge.gateway.app import Gateway
+from lm_deluge.gateway.http_body import ABORT
 from lm_deluge.gateway.key_access import KeyAccess
 from lm_deluge.gateway.ledger.database import Database
 from lm_deluge.gateway.ledger.ledger import SIGN_ON_S, Ledger
+from lm_deluge.gateway.origin import is_loopback
 from lm_deluge.gateway.settings import GatewaySettings
 
-__all__ = ["check_address", "serve"]
+__all__ = ["BoundedProtocol", "check_address", "serve"]
 
 _MOST_HEADER_BYTES = 64 * 2**10
 """Of all headers of a request. Codex sends up to 8 KiB of metadata (0.171); the limit of nginx is 32 KiB."""
@@ -30,9 +31,14 @@ _KEEP_ALIVE_S = 75  # of idle connections; nginx's default
 _BACKLOG = 2048  # connections that the system accepts before the server does; uvicorn's default
 
 
-class _BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, with limits for the headers of a request: it has none."""
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol, with limits for the headers of a request: it has none.
 
+    Attributes:
+        header_s: Seconds in which the headers of a request must arrive.
+    """
+
+    header_s = _HEADER_S
     _header_bytes = 0
     _deadline: asyncio.TimerHandle | None = None
 
@@ -46,6 +52,8 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._header_bytes = 0
         self._await_headers()
         super().on_message_begin()
+        # A connection whose client reads nothing cannot be closed in order: its buffer never gets empty.
+        self.scope["extensions"] = {ABORT: self.transport.abort}  # type: ignore[dict-item]
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Count the bytes of the headers."""
@@ -70,7 +78,7 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def _await_headers(self) -> None:
         self._stop_clock()
-        self._deadline = self.loop.call_later(_HEADER_S, self._close_slow)
+        self._deadline = self.loop.call_later(self.header_s, self._close_slow)
 
     def _stop_clock(self) -> None:
         if self._deadline is not None:
@@ -100,20 +108,12 @@ def check_address(settings: GatewaySettings, *, has_keys: bool) -> None:
     Raises:
         ConfigurationError: The address is not a loopback address, and there are no keys.
     """
-    if has_keys or _is_loopback(settings.host):
+    if has_keys or is_loopback(settings.host):
         return
     raise ConfigurationError(
         f"{settings.host} can be reached from other machines, and there is no key",
         hint="Create one first: deluge keys create NAME. Or listen at 127.0.0.1.",
     )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
 
 
 async def serve(
@@ -182,7 +182,7 @@ async def _run(gateway: Gateway, on_start: Callable[[Gateway, str], None] | None
         gateway,
         host=settings.host,
         port=settings.port,
-        http=_BoundedProtocol,
+        http=BoundedProtocol,
         ws="none",
         lifespan="on",
         access_log=False,

@@ -47,6 +47,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
         body_timeout_s: Seconds in which the body of a request must arrive.
         stalled_client_s: Seconds after which a client that reads nothing is dropped.
         heartbeat_s: Seconds of silence after which a stream sends a heartbeat.
+        kept_s: Seconds for which a resumable stream can be read after its end.
         drain_s: Seconds that running streams get when the server stops.
         retention_days: Days for which single calls are kept in the database; sums for each day stay.
         models: The served models; empty: every model whose key is set, by its own name.
@@ -64,6 +65,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     body_timeout_s: float = 30.0
     stalled_client_s: float = 30.0
     heartbeat_s: float = 15.0
+    kept_s: float = 600.0
     drain_s: float = 30.0
     retention_days: int = 90
     models: tuple[ServedModel, ...] = ()
