@@ -80,6 +80,7 @@ class UpstreamPlanner:
         if adapter.name != self._dialect.name:
             return self._translated(adapter, call), None
         if self._can_relay:
+            call = msgspec.structs.replace(call, is_streamed=self._request.is_streamed)
             return call, self._unchanged(adapter, call)
         if self._unreadable is not None:
             raise self._unreadable
@@ -95,7 +96,6 @@ class UpstreamPlanner:
             output=None,
             cache=None,
             params=SamplingParams(),
-            is_streamed=self._request.is_streamed,
         )
         built = adapter.build_request(bare)
         body = {**self._request.raw, **call.extra_body}

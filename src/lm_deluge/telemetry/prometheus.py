@@ -14,7 +14,7 @@ from lm_deluge.telemetry.observer import CallObserver, ObservedAttempt, Observed
 if TYPE_CHECKING:  # an optional package, imported when the first observer is made
     from prometheus_client import CollectorRegistry
 
-__all__ = ["PrometheusObserver"]
+__all__ = ["PrometheusObserver", "import_prometheus"]
 
 # From a fast small model to one that reasons for minutes; the same steps as the client library's default, continued.
 _WAITS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 120.0, 300.0, 600.0)
@@ -23,6 +23,21 @@ _GAPS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 # Names outside the registry that become labels: far more than one program has, and a bound for a mistake.
 _MOST_NAMES = 200
 _OTHER = "other"
+
+
+def import_prometheus() -> Any:
+    """Return Prometheus' client library.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        import prometheus_client
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "metrics for Prometheus need prometheus-client", hint=install_hint("prometheus-client")
+        ) from error
+    return prometheus_client
 
 
 class PrometheusObserver(Observer):
@@ -45,12 +60,7 @@ class PrometheusObserver(Observer):
     """
 
     def __init__(self, registry: CollectorRegistry | None = None, *, models: Collection[str] | None = None) -> None:
-        try:
-            import prometheus_client
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(
-                "PrometheusObserver needs prometheus-client", hint=install_hint("prometheus-client")
-            ) from error
+        prometheus_client = import_prometheus()
         self._labels = {name: name for name in models or ()}
         self._is_open = models is None
         self._registered: frozenset[str] | None = None
@@ -59,6 +69,10 @@ class PrometheusObserver(Observer):
     def call_started(self, call: ObservedCall) -> CallObserver:
         """Count a call."""
         return _CallMetrics(self, call.model)
+
+    def allow(self, models: Collection[str]) -> None:
+        """Let further names of models be labels."""
+        self._labels.update({name: name for name in models})
 
     def label_of(self, model: str) -> str:
         """Return the label of a model: its id, or `other` where the number of labels would have no bound."""
