@@ -243,6 +243,26 @@ async def test_a_task_that_is_cancelled_before_the_first_token() -> None:
     assert recorder.only.steps == ["waited", (1, "gpt-4o", None), "cancelled"]
 
 
+def test_a_stream_that_is_dropped_after_its_loop_was_closed() -> None:
+    """Its end is reported when the next call of the client starts: a finaliser must take no locks."""
+    recorder = Recorder()
+    with Simulator(WORDS, faults=[Fault("silence", after=3, seconds=None)]).start_in_thread() as sim:
+        client = client_of(sim, recorder)
+
+        async def begin() -> Any:
+            stream = client.stream("Hi").__aiter__()
+            await anext(stream)
+            return stream
+
+        dropped = [asyncio.run(begin())]
+        dropped.clear()
+        gc.collect()
+        assert recorder.only.steps[-1] == "first token"
+        asyncio.run(awaited(client))
+    assert [call.steps[-1] for call in recorder.calls] == ["cancelled", "ok"]
+    assert recorder.calls[0].response is not None
+
+
 async def test_a_call_that_waits_for_the_limits_when_it_is_cancelled(sim: Simulator) -> None:
     recorder = Recorder()
     client = client_of(sim, recorder, max_requests_per_minute=1)

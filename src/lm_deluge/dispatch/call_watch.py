@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,14 +23,20 @@ class ObserverGroup:
 
     Args:
         own: Those of the client alone.
+
+    Attributes:
+        deferred: Reports that could not be made at once.
     """
 
     def __init__(self, own: Sequence[Observer] = ()) -> None:
         self._own = tuple(own)
         self._failed: set[str] = set()  # classes of observers that a warning was about
+        self.deferred: deque[Callable[[], None]] = deque()  # reports of finalisers
 
     def watch(self, call: ObservedCall) -> CallWatch | None:
         """Return what a call reports to; None if nothing observes it."""
+        while self.deferred:
+            self.deferred.popleft()()
         found = []
         for observer in (_LOGS, *self._own, *observers_of_all_calls()):
             try:
@@ -118,6 +125,13 @@ class CallWatch:
         except Exception as failure:  # noqa: BLE001 - for example usage that is no number
             response = failed_response(APIResponse, error or failure)
         self._report("ended", response)
+
+    def ended_later(self, respond: Callable[[], APIResponse], error: DelugeError | None) -> None:
+        """Have the end reported when the next call starts.
+
+        A finaliser may run while its own thread holds a lock of an observer, so it reports nothing itself.
+        """
+        self._group.deferred.append(lambda: self.ended(respond, error))
 
     def _report(self, method: str, *arguments: Any) -> None:
         for watcher in self._watchers:

@@ -76,10 +76,18 @@ class AdmittedCall:
         """Whether an observer is interested in single reads."""
         return self.watch is not None and self.watch.wants_reads
 
-    def report_end(self, respond: Callable[[], APIResponse], error: DelugeError | None) -> None:
-        """Report the end of the call to its observers."""
+    def report_end(
+        self, respond: Callable[[], APIResponse], error: DelugeError | None, *, is_later: bool = False
+    ) -> None:
+        """Report the end of the call to its observers.
+
+        Args:
+            respond: Returns the response so far.
+            error: What the call ended with, None if it did not fail.
+            is_later: Report it when the next call of the client starts: for a finaliser, after the loop was closed.
+        """
         if self.watch is not None:
-            self.watch.ended(respond, error)
+            (self.watch.ended_later if is_later else self.watch.ended)(respond, error)
 
     def admit(self, wait_s: float) -> Awaitable[Admission]:
         """Wait until a request may be sent, at least `wait_s`; raises as `Runner.admit`."""

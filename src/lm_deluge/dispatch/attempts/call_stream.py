@@ -453,6 +453,7 @@ class StreamCall:
         if call.loop.is_closed():
             if attempt is not None:
                 attempt.give_back_later()
+            call.report_end(self.response, self.error, is_later=True)
             return
         try:
             is_own = asyncio.get_running_loop() is call.loop
