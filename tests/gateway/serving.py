@@ -52,7 +52,7 @@ async def serve(
     """Run a gateway until the end of the block."""
     log = KeptLog()
     gateway = Gateway(settings, access=access, log=log, metrics=metrics)
-    sock = socket.socket()
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # so that asyncio sets TCP_NODELAY
     sock.bind(("127.0.0.1", 0))
     config = uvicorn.Config(gateway, http=protocol, ws="none", access_log=False, log_level="critical", lifespan="on")
     server = uvicorn.Server(config)
