@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from lm_deluge.api_requests.credentials import has_key, has_named_key
 from lm_deluge.client.client import LLMClient
@@ -90,16 +91,21 @@ class ModelCatalog:
             await client.close()
 
 
+def _build(model: ServedModel, observers: Sequence[Observer]) -> LLMClient:
+    options: dict[str, Any] = {"observers": observers, **model.options}
+    return LLMClient(list(model.models), **options)
+
+
 def _client_of(model: ServedModel, observers: Sequence[Observer]) -> LLMClient:
     try:
-        return LLMClient(list(model.models), **{"observers": observers, **model.options})
+        return _build(model, observers)
     except ConfigurationError as error:
         raise ConfigurationError(f"model {model.name!r}: {error.message}", hint=error.hint) from error
 
 
 def _found_client(model: ServedModel, observers: Sequence[Observer]) -> LLMClient:
     try:
-        client = LLMClient(list(model.models), **{"observers": observers, **model.options})
+        client = _build(model, observers)
     except UnknownModelError as error:
         near = f" Similar names: {', '.join(error.suggestions)}." if error.suggestions else ""
         raise NotFoundError(f"there is no model {model.name!r}.{near}", status_code=404) from error
