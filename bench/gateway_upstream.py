@@ -39,6 +39,9 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     try:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
+            if b"content-length:" not in head.lower():  # LiteLLM asks for the models
+                writer.write(PLAIN)
+                continue
             length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
             body = json.loads(await reader.readexactly(length))
             if not body.get("stream"):

@@ -104,6 +104,11 @@ class _Server(uvicorn.Server):
         self._gateway.state.is_ready = False
         super().handle_exit(sig, frame)  # type: ignore[arg-type]
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop; a stop in order is a success for whatever supervises the process."""
+        await super().shutdown(sockets)
+        self._captured_signals.clear()
+
 
 def check_address(settings: GatewaySettings, *, has_keys: bool) -> None:
     """Check that a server without keys can only be reached from this machine.
