@@ -12,12 +12,11 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from lm_deluge.adapters.adapter import Adapter, Call
-from lm_deluge.adapters.capabilities import with_dropped_parts
 from lm_deluge.adapters.catalog import find_adapter
 from lm_deluge.api_requests.accounts import Accounts
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.credentials import Access, find_access
-from lm_deluge.api_requests.request import build_blank_call
+from lm_deluge.api_requests.request import build_blank_call, settle_call
 from lm_deluge.client.call_options import NO_OPTIONS, CallOptions, merge_params
 from lm_deluge.client.scheduling import build_limiter, build_runner
 from lm_deluge.config import ClientOptions, LocalCache, Priority, Timeouts
@@ -180,7 +179,6 @@ class Dispatcher:
 class _Template(NamedTuple):
     """What calls with the same options to one model have in common."""
 
-    adapter: Adapter
     call: Call  # without a conversation
     api_key: str | None
     timeouts: Timeouts
@@ -296,13 +294,15 @@ class CallPlanner:
             )
             access = self._access[model] = found
         call = msgspec.structs.replace(template.call, conversation=conversation, base_url=access.base_url)
-        call, relayed = (call, None) if adapt is None else adapt(template.adapter, call)
+        adapter, relayed = find_adapter(call.provider.adapter), None
+        if adapt is not None:
+            call, relayed = adapt(adapter, call)
         if relayed is None:
-            call = with_dropped_parts(call, template.adapter)
+            call, adapter = settle_call(call)
         return CallPlan(
-            adapter=template.adapter,
+            adapter=adapter,
             call=call,
-            request=template.adapter.build_request(call) if relayed is None else relayed,
+            request=adapter.build_request(call) if relayed is None else relayed,
             keeps_bytes=relayed is not None,
             key=access.key,
             transport=self._dispatcher.shared_transport(),
@@ -336,7 +336,6 @@ class CallPlanner:
             max_event_bytes=client.max_event_bytes,
         )
         return _Template(
-            adapter=find_adapter(call.provider.adapter),
             call=call,
             api_key=self._dispatcher.accounts.key_of(call.provider),
             timeouts=client.timeouts.for_model(is_reasoning=bool(row.capabilities.reasoning)),
