@@ -22,6 +22,7 @@ from lm_deluge.config import ClientOptions, LocalCache, Priority, Timeouts
 from lm_deluge.dispatch.budget import Budget
 from lm_deluge.dispatch.cache.sqlite import SQLiteCache, open_cache
 from lm_deluge.dispatch.call import CallSpec
+from lm_deluge.dispatch.call_watch import ObserverGroup
 from lm_deluge.dispatch.scheduling.runner import LimiterLock, Runner
 from lm_deluge.errors import ConfigurationError, ContextLengthError
 from lm_deluge.models.registry import SIMULATOR, find_provider
@@ -63,6 +64,7 @@ class Dispatcher:
             extra_headers=options.extra_headers,
         )
         self.budget = None if options.max_cost is None else Budget(options.max_cost, "the client")
+        self.observers = ObserverGroup(options.observers)
         self._runners: WeakKeyDictionary[asyncio.AbstractEventLoop, Runner] = WeakKeyDictionary()
         self.transport: Transport | None = None
         self._limiter: LimiterLock | None = None
@@ -236,6 +238,7 @@ class CallPlanner:
             min_tokens_per_second=client.min_tokens_per_second,
             delivers_events=delivers_events,
             postprocess=client.postprocess,
+            observers=self._dispatcher.observers,
         )
 
     def checked(self, prompt: Prompt, *, prefer: str) -> CallSpec:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, TypedDict
 
@@ -18,6 +18,7 @@ from lm_deluge.config import (
     SamplingParams,
     Timeouts,
 )
+from lm_deluge.telemetry.observer import Observer
 
 __all__ = [
     "AnswerKeywords",
@@ -123,6 +124,7 @@ class ClientKeywords(SamplingKeywords, total=False):
     extra_body: Mapping[str, Any] | None
     proxy: str | None
     local_cache: CacheOption
+    observers: Sequence[Observer]
 
 
 class LibraryKeywords(ClientKeywords, total=False):

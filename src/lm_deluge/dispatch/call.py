@@ -10,6 +10,7 @@ import msgspec
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.config import OnBreak, Priority
 from lm_deluge.dispatch.budget import Budget
+from lm_deluge.dispatch.call_watch import ObserverGroup
 from lm_deluge.prompt.conversation import Conversation
 
 __all__ = ["CallSpec", "Planner"]
@@ -49,6 +50,7 @@ class CallSpec(msgspec.Struct, frozen=True, kw_only=True):
             and whether it was the last. What it raises ends the call. Of two attempts side by side, the one that is
             not kept has failed.
         open_with: Makes the running call, in place of one that is a single answer: an agent loop, for example.
+        observers: What watches the call.
         plans: The plans made so far, by model; copies of the call for the same prompt share it.
     """
 
@@ -67,6 +69,7 @@ class CallSpec(msgspec.Struct, frozen=True, kw_only=True):
     before_attempt: Callable[[int], Awaitable[None]] | None = None
     on_attempt_failed: Callable[[int, Any, bool], Awaitable[None]] | None = None
     open_with: Callable[[CallSpec, Callable[[], Any]], Any] | None = None
+    observers: ObserverGroup = ObserverGroup()
     plans: dict[str, CallPlan] = {}
 
     def plan_for(self, model: str) -> CallPlan:

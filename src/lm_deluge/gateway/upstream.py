@@ -86,6 +86,7 @@ class UpstreamPlanner:
         is_same = adapter.name == self._dialect.name
         self.is_relayed = self._can_relay and is_same
         if self.is_relayed:
+            call = msgspec.structs.replace(call, is_streamed=self._request.is_streamed)
             return call, adapter, self._unchanged(adapter, call)
         if self._unreadable is not None:
             raise self._unreadable
@@ -105,7 +106,6 @@ class UpstreamPlanner:
             output=None,
             cache=None,
             params=SamplingParams(),
-            is_streamed=self._request.is_streamed,
         )
         built = adapter.build_request(bare)
         body = {**self._request.raw, **call.extra_body}
