@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from lm_deluge.adapters.adapter import Call
-from lm_deluge.api_requests.credentials import environment_value
+from lm_deluge.api_requests.credentials import environment_variable
 from lm_deluge.config import check_choice
 from lm_deluge.errors import MissingExtraError, install_hint
 from lm_deluge.prompt.parts import AudioPart, FilePart, ImagePart
@@ -79,7 +79,7 @@ class OpenTelemetryObserver(Observer):
 
 
 def _captures_content() -> bool:
-    return (environment_value(_CONTENT_VARIABLE) or "").lower() in _CONTENT_VALUES
+    return (environment_variable(_CONTENT_VARIABLE) or "").lower() in _CONTENT_VALUES
 
 
 class _Instruments:
