@@ -33,6 +33,7 @@
     |  |- InvalidJSONError                 a text that arrives in pieces is not JSON; `offset` is its first wrong byte
     |  '- ResponseLimitError               the body or an event is larger than the limits allow
     |- InvalidValueError                   a value that the model generated does not fit its type or schema
+    |  '- OutputError                      the answer is not the object that `output=` describes; `path` is where
     |- ToolError                           a tool call failed for a reason that is not the tool's own exception
     |  '- ToolServerError                  an MCP server does not start, or ended, or does not answer
     '- DispatchError
@@ -77,6 +78,7 @@ __all__ = [
     "MissingAPIKeyError",
     "MissingExtraError",
     "NotFoundError",
+    "OutputError",
     "OverloadedError",
     "PermissionDeniedError",
     "ProtocolError",
@@ -477,6 +479,27 @@ class InvalidValueError(DelugeError):
         texts = [f"{shown_path(path)}: {text}" if path else text for path, text in found[:_MOST_PROBLEMS]]
         more = [f"and {len(found) - _MOST_PROBLEMS} more"] if len(found) > _MOST_PROBLEMS else []
         return cls(f"not a valid {what}: {'; '.join([*texts, *more])}", problems=found)
+
+
+class OutputError(InvalidValueError):
+    """The answer is not the object that `output=` describes: a value is wrong, a field is missing, or it broke off.
+
+    Attributes:
+        path: Where the first wrong value is; empty for the whole answer.
+        problems: The path of each wrong value, and what is wrong there.
+        value: The object as far as it arrived, as plain data; None if nothing of it did. It is not part of `to_dict`.
+    """
+
+    def __init__(self, message: str, *, value: Any = None, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.value = value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the error as plain data, with `path` and `problems` as lists."""
+        places = {"path": list(self.path), "problems": [[list(path), text] for path, text in self.problems]}
+        plain = super().to_dict()
+        plain.pop("value", None)
+        return {**plain, **places}
 
 
 # Enough for the model to correct its answer; a wrong element type in a long list has thousands of them.

@@ -14,6 +14,7 @@ import msgspec
 from lm_deluge.adapters.adapter import Adapter, Call
 from lm_deluge.adapters.capabilities import with_dropped_parts
 from lm_deluge.adapters.catalog import find_adapter
+from lm_deluge.adapters.output_form import with_output_form
 from lm_deluge.api_requests.accounts import Accounts
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.credentials import Access, find_access
@@ -28,6 +29,8 @@ from lm_deluge.dispatch.scheduling.runner import LimiterLock, Runner
 from lm_deluge.errors import ConfigurationError, ContextLengthError
 from lm_deluge.models.registry import SIMULATOR, find_provider
 from lm_deluge.models.rows import ModelRow
+from lm_deluge.outputs.answer_type import answer_type
+from lm_deluge.outputs.typed_call import OpenCall, OutputRules, open_typed
 from lm_deluge.prompt.conversation import Conversation, Prompt, to_conversation
 from lm_deluge.transport.base import Transport
 from lm_deluge.transport.http import AiohttpTransport
@@ -200,6 +203,7 @@ class CallPlanner:
         params = params if own is None else merge_params(params, own)
         self._params = msgspec.structs.replace(params, **options.sampling) if options.sampling else params
         self._templates = templates
+        self._output = None if options.output is None else _output_rules(options)
         self._access: dict[str, Access] = {}
 
     def spec(
@@ -238,7 +242,12 @@ class CallPlanner:
             min_tokens_per_second=client.min_tokens_per_second,
             delivers_events=delivers_events,
             postprocess=client.postprocess,
+            open_with=self._open_with(),
         )
+
+    def _open_with(self) -> OpenCall | None:
+        """Return what makes the running calls; None: each is a single answer."""
+        return None if self._output is None else open_typed(self._output)
 
     def checked(self, prompt: Prompt, *, prefer: str) -> CallSpec:
         """Return the call of a prompt, whose request to the preferred model is planned already.
@@ -308,7 +317,7 @@ class CallPlanner:
             row,
             params=self._params,
             tools=options.tools,
-            output=options.output,
+            output=None if self._output is None else self._output.kind.schema,
             base_url=self._dispatcher.accounts.url_of(find_provider(row.provider)),
             cache=options.cache,
             background=client.background,
@@ -317,8 +326,22 @@ class CallPlanner:
             max_event_bytes=client.max_event_bytes,
         )
         return _Template(
-            adapter=find_adapter(call.provider.adapter),
+            adapter=with_output_form(find_adapter(call.provider.adapter), call),
             call=call,
             api_key=self._dispatcher.accounts.key_of(call.provider),
             timeouts=client.timeouts.for_model(is_reasoning=bool(row.capabilities.reasoning)),
         )
+
+
+def _output_rules(options: CallOptions) -> OutputRules:
+    """Return the type of the answers, and what happens to invalid ones.
+
+    Raises:
+        ConfigurationError: `output` is no type, or no provider accepts its schema.
+    """
+    return OutputRules(
+        kind=answer_type(options.output),
+        max_retries=options.max_output_retries,
+        stops_early=options.stop_on_invalid,
+        check_partial=options.check_partial,
+    )

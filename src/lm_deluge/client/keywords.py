@@ -24,6 +24,7 @@ __all__ = [
     "BatchKeywords",
     "CallKeywords",
     "ClientKeywords",
+    "OutputKeywords",
     "ProviderBatchKeywords",
     "SamplingKeywords",
     "StreamKeywords",
@@ -50,6 +51,14 @@ class SamplingKeywords(TypedDict, total=False):
     verbosity: Literal["low", "medium", "high"] | None
 
 
+class OutputKeywords(TypedDict, total=False):
+    """What happens to an answer that is not a valid `output`; `CallOptions` describes the fields."""
+
+    max_output_retries: int
+    stop_on_invalid: bool
+    check_partial: Callable[[Any], object] | None
+
+
 class ProviderBatchKeywords(SamplingKeywords, total=False):
     """What a provider's own batch takes; `CallOptions` describes the fields."""
 
@@ -59,11 +68,11 @@ class ProviderBatchKeywords(SamplingKeywords, total=False):
     cache: PromptCache | None
 
 
-class StreamKeywords(SamplingKeywords, total=False):
+class StreamKeywords(SamplingKeywords, OutputKeywords, total=False):
     """What `stream` and `stream_sync` take beside the arguments that they name; `CallOptions` describes the fields."""
 
 
-class CallKeywords(ProviderBatchKeywords, total=False):
+class CallKeywords(ProviderBatchKeywords, OutputKeywords, total=False):
     """What every method takes that calls a model; `CallOptions` describes the fields."""
 
     prefer_model: str | None
@@ -71,7 +80,7 @@ class CallKeywords(ProviderBatchKeywords, total=False):
     priority: Priority | None
 
 
-class AnswerKeywords(SamplingKeywords, total=False):
+class AnswerKeywords(SamplingKeywords, OutputKeywords, total=False):
     """What `answers` takes in addition to the arguments of its own."""
 
     sampling_params: SamplingParams | None

@@ -1,0 +1,199 @@
+"""`AnswerType`: what `output=` stands for, checked before anything is sent. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from lm_deluge.errors import ConfigurationError, InvalidValueError, shown_path
+from lm_deluge.outputs.shape import Shape, shape_of
+from lm_deluge.prompt.plain_values import to_plain
+from lm_deluge.schemas.schema_type import SchemaType, schema_of
+from lm_deluge.schemas.strict_form import has_optional_properties, resolved
+from lm_deluge.schemas.subschemas import DEFINITIONS, JSON, map_subschemas, walk_schemas
+
+__all__ = ["WRAPPER", "AnswerType", "Path", "answer_type"]
+
+Path: TypeAlias = tuple[str | int, ...]
+
+WRAPPER = "value"
+"""The only property of the object around an answer that is a list, a number or the like: APIs require an object."""
+_TYPES = frozenset({"object", "array", "string", "number", "integer", "boolean", "null"})
+_EXAMPLES = "a Pydantic model, a dataclass, a TypedDict, list[...] or a JSON schema"
+
+
+class AnswerType:
+    """The type of a typed answer.
+
+    Attributes:
+        name: Its name, for messages.
+        schema: The JSON schema of the object that the model generates.
+        is_wrapped: Whether that object has the answer as its only property, `value`.
+        shape: How the values at the paths of the answer are validated.
+    """
+
+    def __init__(self, schema_type: SchemaType) -> None:
+        own = schema_type.json_schema
+        self._type = schema_type
+        self.name = schema_type.name
+        self.is_wrapped = not _is_object(own)
+        self.schema: JSON = _wrapped(own, schema_type.name) if self.is_wrapped else own
+        self.shape: Shape = shape_of(schema_type, has_optional_parts=has_optional_properties(own))
+
+    def validate(self, value: Any) -> Any:
+        """Return a complete JSON value as an instance of the type.
+
+        Raises:
+            InvalidValueError: It is not valid; the error has the places.
+        """
+        try:
+            return self._type.validate(self.shape.cleaned(value))
+        except InvalidValueError:
+            raise
+        except Exception as error:  # a validator of the user may raise anything
+            raise InvalidValueError.at([((), f"a validator raised {type(error).__name__}")], self.name) from error
+
+    def shape_at(self, path: Path) -> Shape:
+        """Return the shape of the value at a path."""
+        shape = self.shape
+        for key in path:
+            shape = shape.part(key)
+        return shape
+
+    def check_list(self, path: Path) -> None:
+        """Check that there may be a list at a path.
+
+        Raises:
+            ConfigurationError: The type has no such list.
+        """
+        shape = self.shape
+        for number, key in enumerate(path):
+            if isinstance(key, str) and shape.lacks(key):
+                at = shown_path(path[:number])
+                raise ConfigurationError(f"output {self.name} has no {key!r}" + (f" in {at}" if at else ""))
+            shape = shape.part(key)
+        if shape.is_no("array"):
+            raise ConfigurationError(
+                f"output {self.name} has no list at {shown_path(path) or 'its root'}",
+                hint='Name the path of a list: stream.items("lines").',
+            )
+
+
+def answer_type(output: Any) -> AnswerType:
+    """Return the type that `output=` stands for.
+
+    Args:
+        output: A Pydantic model, dataclass, TypedDict, msgspec struct, `list[...]` or another annotation, or a JSON
+            schema as a mapping.
+
+    Raises:
+        ConfigurationError: It is none of these, or no provider accepts its schema.
+    """
+    if isinstance(output, AnswerType):
+        return output
+    if isinstance(output, Mapping):
+        plain: JSON = to_plain(output)
+        return _checked(schema_of(plain))
+    if output is None or isinstance(output, str | bytes | int | float | list | tuple | set):
+        raise ConfigurationError(f"output is {_shown(output)}, and no type", hint=f"Pass {_EXAMPLES}.")
+    try:
+        hash(output)
+    except TypeError:  # `Annotated` with a list or dict as metadata
+        return _of_type(output)
+    return _cached(output)
+
+
+def _of_type(output: Any) -> AnswerType:
+    try:
+        return _checked(schema_of(output))
+    except ConfigurationError as error:
+        if error.hint is None:
+            error.hint = f"Pass {_EXAMPLES}."
+        raise
+
+
+# A program has few types of answers; the bound is for those that are made in a loop.
+_cached = lru_cache(maxsize=256)(_of_type)
+
+
+def _shown(output: Any) -> str:
+    return "None" if output is None else f"of type {type(output).__name__}"
+
+
+def _checked(schema_type: SchemaType) -> AnswerType:
+    schema = schema_type.json_schema
+    if not schema:
+        raise ConfigurationError(
+            f"output {schema_type.name} has a schema without any type, which no provider accepts",
+            hint='Write {"type": "object", "properties": {...}}.',
+        )
+    for part in walk_schemas(schema):
+        _check_part(part, schema)
+    if isinstance(schema_type.annotation, Mapping):
+        try:  # the library `jsonschema`, where it is installed, checks the schema itself on first use
+            schema_type.validate(None)
+        except InvalidValueError:
+            pass
+    return AnswerType(schema_type)
+
+
+def _check_part(part: JSON, root: JSON) -> None:
+    """Check the keywords that every provider reads.
+
+    Raises:
+        ConfigurationError: One has a value that no provider accepts.
+    """
+    stated = part.get("type")
+    for name in stated if isinstance(stated, list) else [stated]:
+        if name is not None and name not in _TYPES:
+            raise _bad(f"the type {str(name)[:40]!r}", f"The types are: {', '.join(sorted(_TYPES))}.")
+    for keyword, kind, example in (
+        ("properties", Mapping, '{"name": {"type": "string"}}'),
+        ("required", list, '["name"]'),
+        ("enum", list, '["yes", "no"]'),
+        ("anyOf", list, '[{"type": "string"}, {"type": "null"}]'),
+    ):
+        if keyword in part and not isinstance(part[keyword], kind):
+            raise _bad(f"{keyword} that is no {kind.__name__.lower()}", f"Write {example}.")
+        if keyword in ("enum", "anyOf") and keyword in part and not part[keyword]:
+            raise _bad(f"an empty {keyword}, to which nothing fits", f"Write {example}.")
+    for name in part.get("required", ()):
+        if not isinstance(name, str):
+            raise _bad("required names that are no text", 'Write ["name"].')
+    if isinstance(part.get("$ref"), str) and part["$ref"].startswith("#/") and resolved(part, root) is None:
+        raise _bad("a reference that leads to itself only", "Let it refer to an object.")
+
+
+def _bad(what: str, hint: str) -> ConfigurationError:
+    return ConfigurationError(f"the JSON schema of the output has {what}; no provider accepts it", hint=hint)
+
+
+def _is_object(schema: JSON) -> bool:
+    return schema.get("type") == "object" or ("type" not in schema and "properties" in schema)
+
+
+def _wrapped(schema: JSON, name: str) -> JSON:
+    """Return the schema of an object whose only property has a schema. Definitions stay at the root."""
+    inner = _moved({key: value for key, value in schema.items() if key != "$defs"})
+    inner = {"type": "array", **inner} if "items" in inner and "type" not in inner else inner
+    definitions = {"$defs": {key: _moved(each) for key, each in schema["$defs"].items()}} if "$defs" in schema else {}
+    return {
+        "title": str(schema.get("title") or "".join(each for each in name if each.isalnum()) or "Answer"),
+        "type": "object",
+        "properties": {WRAPPER: inner},
+        "required": [WRAPPER],
+        "additionalProperties": False,
+        **definitions,
+    }
+
+
+def _moved(schema: Any) -> Any:
+    """Return a schema whose references to other places than definitions point into the property of the wrapper."""
+    if not isinstance(schema, dict):
+        return schema
+    moved = map_subschemas(schema, _moved)
+    reference = moved.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#") and not reference.startswith(DEFINITIONS):
+        moved["$ref"] = f"#/properties/{WRAPPER}{reference[1:]}"
+    return moved
