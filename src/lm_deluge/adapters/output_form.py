@@ -1,14 +1,14 @@
 """How a model is asked for an answer that follows a JSON schema: the rows of the model and its host decide. Pure.
 
-`schema`: the structured output of the API. `tool`: a tool with the schema, which the model must call; its arguments are
-delivered as the text of the answer. `json`: the JSON mode of the API, with the schema in the system message. `text`: the
-schema in the system message only.
+`schema`: the structured output of the API. `tool`: a tool with the schema, which the model must call; its arguments
+are delivered as the text of the answer. `json`: the JSON mode of the API, with the schema in the system message.
+`text`: the schema in the system message only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import msgspec
 
@@ -50,7 +50,8 @@ _BEDROCK_INVOKE = "bedrock-invoke"
 _INVOKE_SCHEMAS = ("claude", "chat")
 _INVOKE_TOOLS = ("claude", "chat", "nova")
 _INVOKE_SINGLE = ("titan", "command")
-# Converse takes a forced tool for these vendors: docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ToolChoice.html
+# Vendors whose models take a forced tool through Converse (2026-11):
+# https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ToolChoice.html
 _CONVERSE_FORCED = ("anthropic", "amazon", "mistral")
 _WITH_TOOL_CHOICE = frozenset(
     {
@@ -112,18 +113,21 @@ def with_output_form(adapter: Adapter, call: Call) -> Adapter:
     form = find_output_form(call)
     if form == "schema" and (adapter.name not in _STRICT or strict_form(call.output) is None):
         return adapter
+    changed: type[_OutputAdapter] = _OutputAdapter
     if isinstance(adapter, Resumable):
-        return _ResumableAdapter(adapter, form)
-    return _ByModelAdapter(adapter, form) if isinstance(adapter, SendsByModel) else _OutputAdapter(adapter, form)
+        changed = _ResumableAdapter
+    elif isinstance(adapter, SendsByModel):
+        changed = _ByModelAdapter
+    return cast("Adapter", changed(adapter, form))  # the class attributes of an adapter are attributes of the object
 
 
 class _OutputAdapter:
     """An adapter that changes how another one asks for the output of a call."""
 
     def __init__(self, inner: Adapter, form: OutputForm) -> None:
-        self.name = inner.name  # type: ignore[misc]  # of the class in the protocol
-        self.sends = inner.sends  # type: ignore[misc]
-        self.echoes = inner.echoes  # type: ignore[misc]
+        self.name = inner.name
+        self.sends = inner.sends
+        self.echoes = inner.echoes
         self._inner = inner
         self._form: OutputForm = form
 

@@ -115,7 +115,9 @@ class CallOptions(NamedTuple):
         """
         retries = self.max_output_retries
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-            raise ConfigurationError(f"max_output_retries={retries!r} is not a number of retries", hint="Pass 0 or more.")
+            raise ConfigurationError(
+                f"max_output_retries={retries!r} is not a number of retries", hint="Pass 0 or more."
+            )
         if self.check_partial is not None and not callable(self.check_partial):
             raise ConfigurationError(f"check_partial is not a function, but {type(self.check_partial).__name__}")
         check_range("max_cost", self.max_cost, 0, math.inf)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from functools import partial
 from os import PathLike
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -30,8 +31,9 @@ from lm_deluge.errors import ConfigurationError, ContextLengthError
 from lm_deluge.models.registry import SIMULATOR, find_provider
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.outputs.answer_type import answer_type
-from lm_deluge.outputs.typed_call import OpenCall, OutputRules, open_typed
+from lm_deluge.outputs.typed_call import OpenCall, OutputRules, judged_response, open_typed, restored_response
 from lm_deluge.prompt.conversation import Conversation, Prompt, to_conversation
+from lm_deluge.response import APIResponse
 from lm_deluge.transport.base import Transport
 from lm_deluge.transport.http import AiohttpTransport
 from lm_deluge.usage import estimate_tokens
@@ -299,7 +301,12 @@ class CallPlanner:
             timeouts=template.timeouts,
             proxy=access.proxy,
             local_cache=self._dispatcher.shared_cache(),
+            judge=None if self._output is None else partial(judged_response, kind=self._output.kind),
         )
+
+    def restored(self, response: APIResponse) -> APIResponse:
+        """Return a response of a journal with its object as an instance of its type."""
+        return response if self._output is None else restored_response(response, self._output.kind)
 
     def plan_rest(self, model: str, conversation: Conversation, max_new_tokens: int | None) -> CallPlan:
         """Return the plan of a request for the rest of an answer, with a limit of its own for new tokens."""

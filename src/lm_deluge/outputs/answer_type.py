@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -13,7 +14,7 @@ from lm_deluge.schemas.schema_type import SchemaType, schema_of
 from lm_deluge.schemas.strict_form import has_optional_properties, resolved
 from lm_deluge.schemas.subschemas import DEFINITIONS, JSON, map_subschemas, walk_schemas
 
-__all__ = ["WRAPPER", "AnswerType", "Path", "answer_type"]
+__all__ = ["WRAPPER", "AnswerType", "Path", "answer_type", "schema_sent"]
 
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -29,6 +30,7 @@ class AnswerType:
     Attributes:
         name: Its name, for messages.
         schema: The JSON schema of the object that the model generates.
+        is_schema: Whether it was given as a JSON schema, so that objects stay plain data.
         is_wrapped: Whether that object has the answer as its only property, `value`.
         shape: How the values at the paths of the answer are validated.
     """
@@ -37,6 +39,7 @@ class AnswerType:
         own = schema_type.json_schema
         self._type = schema_type
         self.name = schema_type.name
+        self.is_schema = isinstance(schema_type.annotation, Mapping)
         self.is_wrapped = not _is_object(own)
         self.schema: JSON = _wrapped(own, schema_type.name) if self.is_wrapped else own
         self.shape: Shape = shape_of(schema_type, has_optional_parts=has_optional_properties(own))
@@ -104,6 +107,15 @@ def answer_type(output: Any) -> AnswerType:
     return _cached(output)
 
 
+def schema_sent(output: Any) -> JSON | None:
+    """Return the JSON schema that is sent for an `output=`; None for None.
+
+    Raises:
+        ConfigurationError: It is no type, or no provider accepts its schema.
+    """
+    return None if output is None else answer_type(output).schema
+
+
 def _of_type(output: Any) -> AnswerType:
     try:
         return _checked(schema_of(output))
@@ -131,10 +143,8 @@ def _checked(schema_type: SchemaType) -> AnswerType:
     for part in walk_schemas(schema):
         _check_part(part, schema)
     if isinstance(schema_type.annotation, Mapping):
-        try:  # the library `jsonschema`, where it is installed, checks the schema itself on first use
-            schema_type.validate(None)
-        except InvalidValueError:
-            pass
+        with contextlib.suppress(InvalidValueError):
+            schema_type.validate(None)  # the library `jsonschema`, where it is installed, checks the schema first
     return AnswerType(schema_type)
 
 

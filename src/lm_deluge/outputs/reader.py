@@ -43,7 +43,7 @@ class OutputReader:
         stops_early: Whether the first invalid value ends the reading; otherwise the whole object is judged at its end.
 
     Attributes:
-        fields: What the last `feed` completed, in the order of the text; containers after their parts, without the root.
+        fields: What the last `feed` completed, without the whole object; a container comes after its parts.
         problems: Why the answer is not valid; empty while it may still be.
         output: The whole object, once it is complete and valid.
     """
@@ -148,6 +148,6 @@ class OutputReader:
 
     def _judge_root(self, value: Any) -> None:
         try:
-            self.output = OutputValue(value, self._kind.validate(value))
+            self.output = OutputValue(self._kind.shape.cleaned(value), self._kind.validate(value))
         except InvalidValueError as error:
             self.problems += error.problems

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lm_deluge.errors import ConfigurationError, InvalidValueError
-from lm_deluge.outputs.type_parts import part_of
+from lm_deluge.outputs.type_parts import UNKNOWN_PART, TypePart, part_of
 from lm_deluge.schemas.schema_type import SchemaType, schema_of
 from lm_deluge.schemas.strict_form import admits_null, resolved, without_absent
 from lm_deluge.schemas.subschemas import DEFINITIONS, JSON, walk_schemas
@@ -91,14 +91,14 @@ class Shape:
     def _make_part(self, key: str | int) -> Shape:
         schema, is_optional = self._part_schema(key)
         if isinstance(self._annotation, _Raw):
-            annotation, validate = self._annotation, _schema_validator(schema, self._root)
+            part = TypePart(self._annotation, _schema_validator(schema, self._root))
         else:
-            annotation, validate = part_of(self._annotation, key) if self._annotation is not None else (None, None)
+            part = UNKNOWN_PART if self._annotation is None else part_of(self._annotation, key)
         return Shape(
-            annotation,
+            part.annotation,
             schema,
             self._root,
-            validate,
+            part.validate,
             is_optional=is_optional,
             has_optional_parts=self._has_optional_parts,
         )

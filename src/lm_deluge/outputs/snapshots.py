@@ -108,7 +108,7 @@ class Snapshots:
         return whole
 
     def _share_text(self, source: Any, copy: Any, key: Any) -> None:
-        """Put a copy of the open string into the snapshot: the string of the parser grows in place while it is alone."""
+        """Put a copy of the open string into the snapshot: the parser's own grows in place only while it is alone."""
         if self._text_place[0] is not source or self._text_place[1] != key:
             self._texts = _Texts()
             self._text_place = (source, key)

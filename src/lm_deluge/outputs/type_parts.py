@@ -15,7 +15,7 @@ from lm_deluge.errors import ConfigurationError, InvalidValueError
 from lm_deluge.schemas.descriptions import field_types, type_name
 from lm_deluge.schemas.schema_type import schema_of
 
-__all__ = ["TypePart", "part_of"]
+__all__ = ["UNKNOWN_PART", "TypePart", "part_of"]
 
 # Settings of a Pydantic model that change how the values inside its fields are read.
 _COERCING = frozenset(
@@ -38,17 +38,17 @@ class TypePart(NamedTuple):
     validate: Callable[[Any], Any] | None
 
 
-_UNKNOWN = TypePart(None, None)
+UNKNOWN_PART = TypePart(None, None)
 
 
 def part_of(annotation: Any, key: str | int) -> TypePart:
     """Return the part of a type at a key of its JSON form."""
     kind = _plain(annotation)
     if kind is None:
-        return _UNKNOWN
+        return UNKNOWN_PART
     origin = typing.get_origin(kind) or kind
     if not isinstance(origin, type):
-        return _UNKNOWN
+        return UNKNOWN_PART
     if isinstance(key, int):
         return _typed(_element_type(origin, typing.get_args(kind), key))
     if issubclass(origin, Mapping) and not typing.is_typeddict(origin):
@@ -56,7 +56,7 @@ def part_of(annotation: Any, key: str | int) -> TypePart:
         return _typed(arguments[1] if len(arguments) == 2 else None)  # noqa: PLR2004 - types of keys and values
     if hasattr(origin, "__pydantic_decorators__"):
         return _pydantic_part(kind, key)
-    return _typed(_fields(origin).get(key)) if kind is origin else _UNKNOWN
+    return _typed(_fields(origin).get(key)) if kind is origin else UNKNOWN_PART
 
 
 def _plain(annotation: Any) -> Any:
@@ -81,11 +81,11 @@ def _plain(annotation: Any) -> Any:
 
 def _typed(annotation: Any) -> TypePart:
     if annotation is None or isinstance(annotation, typing.TypeVar):
-        return _UNKNOWN
+        return UNKNOWN_PART
     try:
         return TypePart(annotation, schema_of(annotation).validate)
     except ConfigurationError:  # valid inside the whole type only, because of a reference for example
-        return _UNKNOWN
+        return UNKNOWN_PART
 
 
 def _element_type(origin: type, arguments: tuple[Any, ...], index: int) -> Any:
@@ -113,11 +113,11 @@ def _pydantic_part(kind: Any, key: str) -> TypePart:
     fields = getattr(kind, "model_fields", None)
     decorators = kind.__pydantic_decorators__
     if fields is None or decorators.model_validators or decorators.root_validators:
-        return _UNKNOWN
+        return UNKNOWN_PART
     name = _name_of_field(fields, key)
     config = kind.model_config
     if name is None or config.get("frozen") or fields[name].frozen or _needs_other_fields(decorators, name):
-        return _UNKNOWN
+        return UNKNOWN_PART
     field = fields[name]
     is_changed = _has_decorators(decorators, name) or not _COERCING.isdisjoint(config)
     is_changed = is_changed or any(type(each).__module__ == "pydantic.functional_validators" for each in field.metadata)

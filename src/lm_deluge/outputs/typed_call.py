@@ -30,7 +30,7 @@ from lm_deluge.outputs.reader import Field, OutputReader, Problem
 from lm_deluge.response import APIResponse, OutputValue, StreamStats
 from lm_deluge.usage import Usage
 
-__all__ = ["OutputRules", "TypedCall", "judged_response", "open_typed"]
+__all__ = ["OutputRules", "TypedCall", "judged_response", "open_typed", "restored_response"]
 
 FindRunner: TypeAlias = Callable[[], Runner]
 OpenCall: TypeAlias = Callable[[CallSpec, FindRunner], RunningCall]
@@ -276,8 +276,7 @@ class TypedCall:
         error.attempts = self.stats().attempts or error.attempts
         if isinstance(error, OutputError):
             partial = self._call.response()
-            error.provider, error.model = error.provider or "", partial.model_internal
-            error.request_id = partial.request_id
+            error.model, error.request_id = partial.model_internal, partial.request_id
             error.partial = self._completed(partial)
         elif error.partial is not None:
             error.partial = self._completed(error.partial)
@@ -363,6 +362,13 @@ def judged_response(response: APIResponse, kind: AnswerType) -> APIResponse:
         response.error.value = reader.snapshot()
         response.error.billed = "yes"
     return response
+
+
+def restored_response(response: APIResponse, kind: AnswerType) -> APIResponse:
+    """Return a response that was read from JSON, with its object as an instance of its type."""
+    found = response.output_value
+    is_typed = kind.is_schema or found is None or found.value is not found.data
+    return response if is_typed or response.error is not None else judged_response(response, kind)
 
 
 def _so_far(value: Any) -> OutputValue | None:

@@ -23,8 +23,11 @@ _NOT_STRICT = frozenset(
     }
 )
 # Keywords that strict mode rejects and that only narrow or describe: answers are checked by the whole schema anyway.
-_DROPPED = frozenset({"default", "discriminator", "examples", "uniqueItems", "$schema", "$id", "deprecated", "readOnly"})
+_DROPPED = frozenset(
+    {"default", "discriminator", "examples", "uniqueItems", "$schema", "$id", "deprecated", "readOnly"}
+)
 _FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
+_DESCRIBING = frozenset({"description", "title"})
 _LOOKAROUND = "(?"  # no pattern with it is accepted
 _DEPTH = 64  # of references to references; a schema that refers to itself ends here
 
@@ -75,7 +78,7 @@ def _merged(schema: JSON) -> JSON:
 def _reference(schema: JSON) -> JSON:
     """Return a reference, which must stand alone in strict mode."""
     reference = {"$ref": schema["$ref"]}
-    outer = {name: schema[name] for name in ("description", "title") if name in schema}
+    outer = {name: value for name, value in schema.items() if name in _DESCRIBING}
     found: JSON = {"anyOf": [reference], **outer} if outer else reference
     if "$defs" in schema:
         found["$defs"] = {name: _strict(each) for name, each in schema["$defs"].items()}
@@ -103,7 +106,7 @@ def _nullable(schema: JSON) -> JSON:
         return schema if _NULL in schema["anyOf"] else {**schema, "anyOf": [*schema["anyOf"], _NULL]}
     if schema.get("type") == "null" or (isinstance(schema.get("type"), list) and "null" in schema["type"]):
         return schema
-    outer = {name: schema[name] for name in ("description", "title") if name in schema}
+    outer = {name: value for name, value in schema.items() if name in _DESCRIBING}
     inner = {name: value for name, value in schema.items() if name not in outer}
     return {**outer, "anyOf": [inner, _NULL]}
 
