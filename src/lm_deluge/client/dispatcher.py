@@ -248,7 +248,7 @@ class CallPlanner:
         )
 
     def _open_with(self) -> OpenCall | None:
-        """Return what makes the running calls; None: each is a single answer."""
+        """Return the function that makes the running calls; None: each is a single answer."""
         return None if self._output is None else open_typed(self._output)
 
     def checked(self, prompt: Prompt, *, prefer: str) -> CallSpec:

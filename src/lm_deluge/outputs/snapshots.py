@@ -1,9 +1,9 @@
 """The value of an incremental parser as objects that do not change, a new one after each read. Pure.
 
 Complete values are shared between the parser and all snapshots. Copying the open ones for each read would take
-quadratic time: a list of 30,000 numbers that arrives in as many reads would be copied 30,000 times. So a copy that
-nobody else refers to any more, that of the snapshot before the last, is brought up to date instead of made again, as
-CPython does with `text += more`. A consumer that keeps every snapshot gets copies.
+quadratic time: a list of 30,000 numbers that arrives in as many reads would be copied 30,000 times. So the copy of the
+snapshot before the last is brought up to date instead of made again, if the consumer has dropped it, as CPython does
+with `text += more`. A consumer that keeps every snapshot gets copies.
 """
 
 from __future__ import annotations

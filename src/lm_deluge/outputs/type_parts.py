@@ -54,8 +54,10 @@ def part_of(annotation: Any, key: str | int) -> TypePart:
     if issubclass(origin, Mapping) and not typing.is_typeddict(origin):
         arguments = typing.get_args(kind)
         return _typed(arguments[1] if len(arguments) == 2 else None)  # noqa: PLR2004 - types of keys and values
-    if hasattr(origin, "__pydantic_decorators__"):
+    if hasattr(origin, "model_fields"):
         return _pydantic_part(kind, key)
+    if _has_any_decorators(getattr(origin, "__pydantic_decorators__", None)):  # of a dataclass of Pydantic
+        return UNKNOWN_PART
     return _typed(_fields(origin).get(key)) if kind is origin else UNKNOWN_PART
 
 
@@ -110,9 +112,8 @@ def _fields(kind: type) -> dict[str, Any]:
 
 def _pydantic_part(kind: Any, key: str) -> TypePart:
     """Return a field of a Pydantic model, validated with the model's own settings and validators of the field."""
-    fields = getattr(kind, "model_fields", None)
-    decorators = kind.__pydantic_decorators__
-    if fields is None or decorators.model_validators or decorators.root_validators:
+    fields, decorators = kind.model_fields, kind.__pydantic_decorators__
+    if decorators.model_validators or decorators.root_validators:
         return UNKNOWN_PART
     name = _name_of_field(fields, key)
     config = kind.model_config
@@ -122,6 +123,11 @@ def _pydantic_part(kind: Any, key: str) -> TypePart:
     is_changed = _has_decorators(decorators, name) or not _COERCING.isdisjoint(config)
     is_changed = is_changed or any(type(each).__module__ == "pydantic.functional_validators" for each in field.metadata)
     return TypePart(None if is_changed else field.annotation, _FieldValidator(kind, name))
+
+
+def _has_any_decorators(decorators: Any) -> bool:
+    kinds = ("validators", "field_validators", "root_validators", "model_validators")
+    return decorators is not None and any(getattr(decorators, kind) for kind in kinds)
 
 
 def _name_of_field(fields: Mapping[str, Any], key: str) -> str | None:
