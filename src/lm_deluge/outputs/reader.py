@@ -12,7 +12,7 @@ from lm_deluge.response import OutputValue
 from lm_deluge.wire.json_in_text import IN_FENCE, SECOND_VALUE, TEXT_AFTER, TEXT_BEFORE, JSONInText
 from lm_deluge.wire.partial_json import IncrementalParser
 
-__all__ = ["Field", "OutputReader", "Problem"]
+__all__ = ["OUTPUT_WARNINGS", "Field", "OutputReader", "Problem"]
 
 Field: TypeAlias = tuple[Path, Any]
 """A path, and the value there: complete, valid and an instance of its type."""
@@ -26,6 +26,8 @@ _WARNINGS = {
     SECOND_VALUE: "second_json",
 }
 _DUPLICATE = "duplicate_keys"
+OUTPUT_WARNINGS = (*_WARNINGS.values(), _DUPLICATE)
+"""The warnings about the text of a typed answer."""
 
 # Where an answer without an object, or with half of one, comes from.
 _NO_OBJECT: dict[FinishReason | None, str] = {
