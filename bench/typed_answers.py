@@ -142,7 +142,9 @@ CASES: dict[str, tuple[Read, type[BaseModel], Callable[[int], str]]] = {
 
 
 def typed_answers() -> None:
-    print(f"\nTyped answers in pieces of {PIECE} bytes, a partial object after each: CPU seconds, and growth of the time")
+    print(
+        f"\nTyped answers in pieces of {PIECE} bytes, a partial object after each: CPU seconds, and growth of the time"
+    )
     print("  " + " " * 12 + "".join(f"{size // 1000:>9} kB" for size in SIZES) + "    growth of time / of size")
     for name, (read, kind, write) in CASES.items():
         taken = [seconds(read, kind, write(size)) for size in SIZES]

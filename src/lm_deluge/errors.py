@@ -34,8 +34,7 @@
     |  '- ResponseLimitError               the body or an event is larger than the limits allow
     |- InvalidValueError                   a value that the model generated does not fit its type or schema
     |  '- OutputError                      the answer is not the object that `output=` describes; `path` is where
-    |- ToolError                           a tool call failed for a reason that is not the tool's own exception
-    |  '- ToolServerError                  an MCP server does not start, or ended, or does not answer
+    |- ToolError                           a tool or an MCP server failed otherwise than by an exception of the tool
     '- DispatchError
        |- BudgetError                      larger than a rate limit, or beyond `max_cost`
        |- QueueClosedError
@@ -49,7 +48,6 @@ from __future__ import annotations
 
 import builtins
 import copy
-import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -93,7 +91,6 @@ __all__ = [
     "StreamInterruptedError",
     "TimeoutError",
     "ToolError",
-    "ToolServerError",
     "TransportError",
     "TruncatedError",
     "UnknownModelError",
@@ -104,11 +101,6 @@ Scope = Literal["request", "key", "model", "provider"]
 Billed = Literal["no", "maybe", "yes"]
 Phase = Literal["connect", "headers", "before_first_event", "mid_stream", "after_terminal"]
 Clock = Literal["pool", "connect", "first_token", "idle", "progress", "total"]
-
-
-def shown_url(url: str) -> str:
-    """Return a URL as messages and reprs may show it: without user name, password, query and fragment."""
-    return re.sub(r"[?#].*", "?...", re.sub(r"//[^/?#]*@", "//...@", url), flags=re.DOTALL)
 
 
 def install_hint(package: str, *, otherwise: str = "") -> str:
@@ -217,7 +209,7 @@ class DelugeError(Exception):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the error as plain data: `type` is the class name, `text` the full message, the rest attributes."""
-        plain = {name: value for name, value in vars(self).items() if isinstance(value, str | int | float | None)}
+        plain = {name: each for name, each in vars(self).items() if isinstance(each, str | int | float | tuple | None)}
         return {**plain, "provider_type": plain.get("type"), "type": type(self).__name__, "text": str(self)}
 
 
@@ -453,12 +445,7 @@ class ResponseLimitError(ProtocolError):
 
 
 class InvalidValueError(DelugeError):
-    """A value does not fit its type or JSON schema. The message is written for the model that generated the value.
-
-    Attributes:
-        path: The names and indices that lead to the first wrong place; empty for the value itself.
-        problems: The path of each wrong place, and what is wrong there.
-    """
+    """A value does not fit its type or schema: at `path`, and elsewhere (`problems`). The message is for the model."""
 
     def __init__(
         self, message: str, *, problems: Iterable[tuple[Iterable[str | int], str]] = (), **context: Any
@@ -467,68 +454,24 @@ class InvalidValueError(DelugeError):
         self.problems = tuple((tuple(path), text) for path, text in problems)
         self.path: tuple[str | int, ...] = self.problems[0][0] if self.problems else ()
 
-    @classmethod
-    def at(cls, problems: Iterable[tuple[Iterable[str | int], str]], what: str) -> Self:
-        """Build the error from the wrong places of a value.
-
-        Args:
-            problems: The path of each wrong place, and what is wrong there.
-            what: Name of the type that the value should have.
-        """
-        found = [(tuple(path), text) for path, text in problems]
-        texts = [f"{shown_path(path)}: {text}" if path else text for path, text in found[:_MOST_PROBLEMS]]
-        more = [f"and {len(found) - _MOST_PROBLEMS} more"] if len(found) > _MOST_PROBLEMS else []
-        return cls(f"not a valid {what}: {'; '.join([*texts, *more])}", problems=found)
-
 
 class OutputError(InvalidValueError):
-    """The answer is not the object that `output=` describes: a value is wrong, a field is missing, or it broke off.
+    """The answer is not the object that `output=` describes. `value` is the object so far, as plain data."""
 
-    Attributes:
-        path: Where the first wrong value is; empty for the whole answer.
-        problems: The path of each wrong value, and what is wrong there.
-        value: The object as far as it arrived, as plain data; None if nothing of it did. It is not part of `to_dict`.
-    """
-
-    def __init__(self, message: str, *, value: Any = None, **context: Any) -> None:
-        super().__init__(message, **context)
-        self.value = value
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the error as plain data, with `path` and `problems` as lists."""
-        places = {"path": list(self.path), "problems": [[list(path), text] for path, text in self.problems]}
-        plain = super().to_dict()
-        plain.pop("value", None)
-        return {**plain, **places}
-
-
-# Enough for the model to correct its answer; a wrong element type in a long list has thousands of them.
-_MOST_PROBLEMS = 10
-
-
-def shown_path(path: Iterable[str | int]) -> str:
-    """Return a path into a JSON value as text: `lines[0].price`."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+    value: Any = None
 
 
 class ToolError(DelugeError):
-    """A tool call failed for a reason that is not the tool's own exception.
+    """A tool call failed, but not by an exception of the tool; or an MCP server cannot be used. `tool` names it.
 
-    Attributes:
-        tool: Name of the tool, or of the MCP server.
-        reason: `unknown`: there is no such tool; `arguments`: they are no JSON; `timeout`; `result`: it cannot be sent
-            to the model; `exit`: the tool ended with `SystemExit` or its like; `failed`: an MCP tool reports an error;
-            `server`: the MCP server does not answer.
+    `reason`: `unknown` (there is no such tool), `arguments` or `result` (no JSON), `timeout`, `exit` (`SystemExit` and
+    the like), `failed` (reported by an MCP tool) or `server` (an MCP server does not start, or ended).
     """
 
     def __init__(self, message: str, *, tool: str = "", reason: str = "failed", **context: Any) -> None:
         super().__init__(message, **context)
         self.tool = tool
         self.reason = reason
-
-
-class ToolServerError(ToolError):
-    """An MCP server cannot be started or reached, ended, or does not answer."""
 
 
 class DispatchError(DelugeError):

@@ -73,7 +73,7 @@ BAD_CALLS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "a tool that is no JSON": ({}, {"tools": [{"name": "a", "parameters": {"x": object()}}]}, "JSON"),
     "output as text": ({}, {"output": "object"}, "JSON schema"),
     "output 5": ({}, {"output": 5}, "no type"),
-    "output of an unknown type": ({}, {"output": {"type": "strin"}}, "no provider accepts it"),
+    "output of an unknown type": ({}, {"output": {"type": "strin"}}, "no provider accepts"),
     "output without a schema": ({}, {"output": Uncommon}, "Uncommon has no JSON schema"),
     "sampling as a dict": ({}, {"sampling_params": {"seed": 1}}, "SamplingParams"),
     "echo": ({}, {"echo": "stderr"}, "echo"),

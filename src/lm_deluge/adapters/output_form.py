@@ -258,17 +258,9 @@ class _AnswerToolDecoder:
     """A `Decoder` that delivers the arguments of the answer tool as text."""
 
     def __init__(self, inner: Decoder) -> None:
+        self.error: DelugeError | None = None
         self._inner = inner
         self._text = _AnswerText()
-
-    @property
-    def error(self) -> DelugeError | None:
-        """The fault that ended decoding, or None."""
-        return self._inner.error
-
-    @error.setter
-    def error(self, error: DelugeError | None) -> None:
-        self._inner.error = error
 
     @property
     def is_complete(self) -> bool:
@@ -296,8 +288,12 @@ class _AnswerToolDecoder:
 
     def feed(self, data: bytes) -> list[Event]:
         """Decode the next bytes; return the events that they complete."""
-        return self._text.read(self._inner.feed(data))
+        return self._read(self._inner.feed(data))
 
     def close(self) -> list[Event]:
         """Signal the end of the body; return the last events."""
-        return self._text.read(self._inner.close())
+        return self._read(self._inner.close())
+
+    def _read(self, events: list[Event]) -> list[Event]:
+        self.error = self._inner.error
+        return self._text.read(events)

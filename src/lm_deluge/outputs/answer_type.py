@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from lm_deluge.errors import ConfigurationError, InvalidValueError, shown_path
+from lm_deluge.errors import ConfigurationError, InvalidValueError
 from lm_deluge.outputs.shape import Shape, shape_of
 from lm_deluge.prompt.plain_values import to_plain
+from lm_deluge.schemas.problems import invalid_value, shown_path
 from lm_deluge.schemas.schema_type import SchemaType, schema_of
 from lm_deluge.schemas.strict_form import has_optional_properties, resolved
 from lm_deluge.schemas.subschemas import DEFINITIONS, JSON, map_subschemas, walk_schemas
+from lm_deluge.schemas.validity import schema_problem
 
 __all__ = ["WRAPPER", "AnswerType", "Path", "answer_type", "schema_sent"]
 
@@ -20,7 +22,6 @@ Path: TypeAlias = tuple[str | int, ...]
 
 WRAPPER = "value"
 """The only property of the object around an answer that is a list, a number or the like: APIs require an object."""
-_TYPES = frozenset({"object", "array", "string", "number", "integer", "boolean", "null"})
 _EXAMPLES = "a Pydantic model, a dataclass, a TypedDict, list[...] or a JSON schema"
 
 
@@ -55,7 +56,7 @@ class AnswerType:
         except InvalidValueError:
             raise
         except Exception as error:  # a validator of the user may raise anything
-            raise InvalidValueError.at([((), f"a validator raised {type(error).__name__}")], self.name) from error
+            raise invalid_value([((), f"a validator raised {type(error).__name__}")], self.name) from error
 
     def shape_at(self, path: Path) -> Shape:
         """Return the shape of the value at a path."""
@@ -140,43 +141,15 @@ def _checked(schema_type: SchemaType) -> AnswerType:
             f"output {schema_type.name} has a schema without any type, which no provider accepts",
             hint='Write {"type": "object", "properties": {...}}.',
         )
-    for part in walk_schemas(schema):
-        _check_part(part, schema)
+    problem = schema_problem(schema)
+    if problem is None and any(resolved(part, schema) is None for part in walk_schemas(schema)):
+        problem = "has a reference that leads to itself only"
+    if problem is not None:
+        raise ConfigurationError(f"no provider accepts the JSON schema of the output, which {problem}")
     if isinstance(schema_type.annotation, Mapping):
         with contextlib.suppress(InvalidValueError):
             schema_type.validate(None)  # the library `jsonschema`, where it is installed, checks the schema first
     return AnswerType(schema_type)
-
-
-def _check_part(part: JSON, root: JSON) -> None:
-    """Check the keywords that every provider reads.
-
-    Raises:
-        ConfigurationError: One has a value that no provider accepts.
-    """
-    stated = part.get("type")
-    for name in stated if isinstance(stated, list) else [stated]:
-        if name is not None and name not in _TYPES:
-            raise _bad(f"the type {str(name)[:40]!r}", f"The types are: {', '.join(sorted(_TYPES))}.")
-    for keyword, kind, example in (
-        ("properties", Mapping, '{"name": {"type": "string"}}'),
-        ("required", list, '["name"]'),
-        ("enum", list, '["yes", "no"]'),
-        ("anyOf", list, '[{"type": "string"}, {"type": "null"}]'),
-    ):
-        if keyword in part and not isinstance(part[keyword], kind):
-            raise _bad(f"{keyword} that is no {kind.__name__.lower()}", f"Write {example}.")
-        if keyword in ("enum", "anyOf") and keyword in part and not part[keyword]:
-            raise _bad(f"an empty {keyword}, to which nothing fits", f"Write {example}.")
-    for name in part.get("required", ()):
-        if not isinstance(name, str):
-            raise _bad("required names that are no text", 'Write ["name"].')
-    if isinstance(part.get("$ref"), str) and part["$ref"].startswith("#/") and resolved(part, root) is None:
-        raise _bad("a reference that leads to itself only", "Let it refer to an object.")
-
-
-def _bad(what: str, hint: str) -> ConfigurationError:
-    return ConfigurationError(f"the JSON schema of the output has {what}; no provider accepts it", hint=hint)
 
 
 def _is_object(schema: JSON) -> bool:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from types import NoneType, UnionType
 from typing import Any, NamedTuple
 
-from lm_deluge.errors import ConfigurationError, InvalidValueError
+from lm_deluge.errors import ConfigurationError
 from lm_deluge.schemas.descriptions import field_types, type_name
+from lm_deluge.schemas.problems import invalid_value
 from lm_deluge.schemas.schema_type import schema_of
 
 __all__ = ["UNKNOWN_PART", "TypePart", "part_of"]
@@ -44,21 +45,23 @@ UNKNOWN_PART = TypePart(None, None)
 def part_of(annotation: Any, key: str | int) -> TypePart:
     """Return the part of a type at a key of its JSON form."""
     kind = _plain(annotation)
-    if kind is None:
-        return UNKNOWN_PART
     origin = typing.get_origin(kind) or kind
     if not isinstance(origin, type):
         return UNKNOWN_PART
     if isinstance(key, int):
         return _typed(_element_type(origin, typing.get_args(kind), key))
+    return _part_of_mapping(kind, origin, key)
+
+
+def _part_of_mapping(kind: Any, origin: type, key: str) -> TypePart:
     if issubclass(origin, Mapping) and not typing.is_typeddict(origin):
         arguments = typing.get_args(kind)
         return _typed(arguments[1] if len(arguments) == 2 else None)  # noqa: PLR2004 - types of keys and values
     if hasattr(origin, "model_fields"):
         return _pydantic_part(kind, key)
-    if _has_any_decorators(getattr(origin, "__pydantic_decorators__", None)):  # of a dataclass of Pydantic
-        return UNKNOWN_PART
-    return _typed(_fields(origin).get(key)) if kind is origin else UNKNOWN_PART
+    if kind is not origin or _has_any_decorators(getattr(origin, "__pydantic_decorators__", None)):
+        return UNKNOWN_PART  # a generic class, or a dataclass of Pydantic with validators
+    return _typed(_fields(origin).get(key))
 
 
 def _plain(annotation: Any) -> Any:
@@ -180,7 +183,7 @@ class _FieldValidator:
                 (each["loc"][1:], each["msg"])
                 for each in found.errors(include_url=False, include_context=False, include_input=False)
             ]
-            raise InvalidValueError.at(problems, type_name(self._model)) from found
+            raise invalid_value(problems, type_name(self._model)) from found
 
     def _assigned(self, value: Any, *, strict: bool | None) -> Any:
         instance = self._model.model_construct()

@@ -28,6 +28,7 @@ from lm_deluge.events import (
 from lm_deluge.outputs.answer_type import AnswerType
 from lm_deluge.outputs.reader import Field, OutputReader, Problem
 from lm_deluge.response import APIResponse, OutputValue, StreamStats
+from lm_deluge.schemas.problems import error_of
 from lm_deluge.usage import Usage
 
 __all__ = ["OutputRules", "TypedCall", "judged_response", "open_typed", "restored_response"]
@@ -200,7 +201,7 @@ class TypedCall:
 
     def _reject(self, reason: FinishReason | None, hint: str | None) -> None:
         problems: list[Problem] = self._reader.problems
-        error = OutputError.at(problems, self.kind.name)
+        error = error_of(OutputError, problems, self.kind.name)
         error.value = self._reader.snapshot()
         error.billed = "maybe" if reason is None else "yes"
         if reason == "length":
@@ -358,7 +359,7 @@ def judged_response(response: APIResponse, kind: AnswerType) -> APIResponse:
     response.warnings += tuple(each for each in reader.warnings if each not in response.warnings)
     if reader.problems:
         response.output_value = _so_far(reader.snapshot())
-        response.error = OutputError.at(reader.problems, kind.name)
+        response.error = error_of(OutputError, reader.problems, kind.name)
         response.error.value = reader.snapshot()
         response.error.billed = "yes"
     return response

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import msgspec
 
 from lm_deluge.errors import ConfigurationError, InvalidPromptError
 from lm_deluge.prompt.plain_values import to_plain
+from lm_deluge.schemas.validity import argument_schema_problem
 
 if TYPE_CHECKING:  # imported on first use: a call without functions needs neither
     from lm_deluge.schemas.schema_type import SchemaType
     from lm_deluge.schemas.signature import Signature
 
-__all__ = ["ProviderTool", "Tool", "ToolSource", "ToolTarget", "to_tools"]
+__all__ = ["ProviderTool", "Tool", "ToolReturn", "ToolSource", "ToolTarget", "to_tools"]
 
 # The strictest rule of all supported APIs, OpenAI's: letters, digits, _ and -, at most 64.
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -40,14 +42,29 @@ class ToolTarget(Protocol):
         ...
 
 
-@runtime_checkable
-class ToolSource(Protocol):
-    """An object with tools of its own, for example a connected MCP server."""
+class ToolSource(ABC):
+    """An object with tools of its own: an MCP server."""
 
     @property
+    @abstractmethod
     def tools(self) -> tuple[Tool, ...]:
-        """The tools, as they are now."""
-        ...
+        """The tools, as they are now.
+
+        Raises:
+            ConfigurationError: The source is not connected.
+        """
+
+
+class ToolReturn(NamedTuple):
+    """What a tool returns to have the program and the model get different things.
+
+    Attributes:
+        value: The result for the program.
+        content: The result for the model: text, or anything else that a tool may return.
+    """
+
+    value: Any
+    content: Any
 
 
 # `dict=True`: what a tool runs is kept outside the fields, so that comparisons, the repr, pickles, cache keys and
@@ -127,7 +144,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             >>> Tool.from_function(weather).name
             'weather'
         """
-        from lm_deluge.schemas.signature import Signature, function_name
+        from lm_deluge.schemas.signature import function_name, signature_of
 
         if not callable(function):
             raise InvalidPromptError(f"{type(function).__name__} is not a function")
@@ -135,7 +152,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             raise InvalidPromptError(
                 f"the function {function_name(function)} has no name that a tool may have", hint="Pass name=."
             )
-        target = _FunctionTarget(function, Signature(function))
+        target = _FunctionTarget(function, signature_of(function))
         tool = cls(
             name=target.signature.name if name is None else name,
             description=target.signature.description if description is None else description,
@@ -194,6 +211,56 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         )
         return tool.with_target(_ModelTarget(function or _unchanged, schema))
 
+    @classmethod
+    async def from_mcp(
+        cls,
+        server: Any,
+        *,
+        command: str | None = None,
+        args: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        url: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> list[Tool]:
+        """Return the tools of an MCP server. Each call connects to the server if it is not connected.
+
+        Args:
+            server: An `MCPServer`, a server object of the SDK, or a name for the server that the other arguments name.
+            command: The program to start.
+            args: Its arguments.
+            env: Its environment variables.
+            url: The address of a server that speaks streamable HTTP, in place of a program.
+            headers: HTTP headers for it.
+
+        Raises:
+            ToolError: The server cannot be started or reached.
+            MissingExtraError: The package `mcp` is not installed.
+
+        Example:
+            >>> tools = await Tool.from_mcp("files", command="uvx", args=["mcp-server-time"])
+        """
+        from lm_deluge.tools.mcp.server import MCPServer
+
+        if isinstance(server, str):
+            server = MCPServer(command, *args, env=env, url=url, headers=headers, name=server)
+        elif not isinstance(server, MCPServer):
+            server = MCPServer(server)
+        async with server:
+            return list(server.tools)
+
+    @classmethod
+    async def from_mcp_config(cls, config: Any) -> list[Tool]:
+        """Return the tools of all servers of a configuration, `{"mcpServers": {name: {...}}}` or the path of a file.
+
+        Raises:
+            ConfigurationError: It is no such configuration.
+            ToolError: A server cannot be started or reached.
+            MissingExtraError: The package `mcp` is not installed.
+        """
+        from lm_deluge.tools.mcp.server import MCPServer
+
+        return [tool for server in MCPServer.from_config(config) for tool in await cls.from_mcp(server)]
+
     def with_target(self, target: ToolTarget) -> Self:
         """Return the tool with something to run."""
         copied = type(self)(**{name: getattr(self, name) for name in self.__struct_fields__})
@@ -226,7 +293,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """
         from lm_deluge.tools.invocation import call_blocking
 
-        return call_blocking(*self._bound(arguments))
+        return _value(call_blocking(*self._bound(arguments)))
 
     async def acall(self, **arguments: Any) -> Any:
         """Validate the arguments, run the tool and return the result of its function. A sync function runs in a thread.
@@ -237,7 +304,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """
         from lm_deluge.tools.invocation import call_async
 
-        return await call_async(*self._bound(arguments))
+        return _value(await call_async(*self._bound(arguments)))
 
     def _bound(self, arguments: Mapping[str, Any]) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
         if self.target is None:
@@ -283,23 +350,34 @@ def _unchanged(value: Any) -> Any:
     return value
 
 
+def _value(result: Any) -> Any:
+    return result.value if isinstance(result, ToolReturn) else result
+
+
 def to_tools(tools: Any) -> tuple[Tool | ProviderTool, ...]:
     """Return the tools of a call, which may be given as functions, models, MCP servers or plain data.
 
     Plain data with a type other than `function` is the provider's own tool.
 
     Raises:
-        InvalidPromptError: One is none of these, or two have the same name.
+        InvalidPromptError: One is none of these, two have the same name, or no provider accepts the schema of one.
+        ConfigurationError: An MCP server is not connected.
     """
     if tools is None:
         return ()
     if isinstance(tools, str | Mapping | Tool) or not isinstance(tools, Iterable):
         raise InvalidPromptError("tools must be a list of tools")
     found = [tool for each in tools for tool in _to_tool(each)]
+    for tool in found:
+        problem = argument_schema_problem(tool.parameters) if isinstance(tool, Tool) else None
+        if problem is not None:
+            raise InvalidPromptError(f"the JSON schema of the tool {tool.name} {problem}")
     names = [tool.name for tool in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise InvalidPromptError(f"two tools are named {twice!r}")
+        raise InvalidPromptError(
+            f"two tools are named {twice!r}", hint="Tool.from_function has name=, and MCPServer has prefix=."
+        )
     return tuple(found)
 
 

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from lm_deluge.errors import ConfigurationError, InvalidValueError
+from lm_deluge.errors import ConfigurationError
+from lm_deluge.schemas.problems import invalid_value
 from lm_deluge.schemas.structure import fits_schema
 from lm_deluge.schemas.subschemas import walk_schemas
+from lm_deluge.schemas.validity import reference_problem
 
 if TYPE_CHECKING:
     from jsonschema import ValidationError
@@ -57,7 +59,9 @@ class RawSchema:
             json.dumps(self.json_schema)
         except (TypeError, ValueError, RecursionError) as error:
             raise ConfigurationError("the JSON schema has values that do not fit into JSON") from error
-        _check_references(self.json_schema)
+        for part in walk_schemas(self.json_schema):
+            if (problem := reference_problem(part, self.json_schema)) is not None:
+                raise ConfigurationError(f"the JSON schema {problem}")
 
     def validate(self, value: Any) -> Any:
         """Return the value itself.
@@ -69,9 +73,9 @@ class RawSchema:
         try:
             problems = list(self._problems(value))
         except RecursionError as error:  # a schema that refers to itself and to nothing else
-            raise InvalidValueError.at([((), "nested too deeply")], self.name) from error
+            raise invalid_value([((), "nested too deeply")], self.name) from error
         if problems:
-            raise InvalidValueError.at(problems, self.name)
+            raise invalid_value(problems, self.name)
         return value
 
     def _problems(self, value: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -98,31 +102,6 @@ class RawSchema:
                 f"this is not a JSON schema: {error.validator} at {at or 'its root'}", hint="See json-schema.org."
             ) from error
         return kind(self.json_schema, registry=Registry())  # an empty registry: nothing is fetched
-
-
-def _check_references(schema: dict[str, Any]) -> None:
-    for part in walk_schemas(schema):
-        reference = part.get("$ref")
-        if reference is None:
-            continue
-        if not str(reference).startswith("#"):
-            raise ConfigurationError(
-                "the JSON schema refers to another document", hint="Copy it into `$defs`: nothing is fetched."
-            )
-        if not _exists(str(reference), schema):
-            raise ConfigurationError(f"the JSON schema has no {str(reference)[:100]}, to which it refers")
-
-
-def _exists(reference: str, schema: Any) -> bool:
-    if not reference.startswith("#/"):  # the schema itself, or an anchor, which only the library resolves
-        return True
-    for step in reference.split("/")[1:]:
-        name = step.replace("~1", "/").replace("~0", "~")
-        try:
-            schema = schema[int(name)] if isinstance(schema, list) else schema[name]
-        except (KeyError, IndexError, TypeError, ValueError):
-            return False
-    return True
 
 
 def _problem(error: ValidationError) -> tuple[tuple[str | int, ...], str]:

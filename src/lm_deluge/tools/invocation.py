@@ -10,11 +10,12 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from lm_deluge.errors import ConfigurationError, ToolError
 from lm_deluge.schemas.signature import unwrapped
 
 __all__ = ["call_async", "call_blocking", "is_async"]
 
-Report = Callable[[Any], None]
+Report = Callable[[Any], object]
 
 
 def is_async(function: Callable[..., Any]) -> bool:
@@ -38,10 +39,12 @@ async def call_async(
         report: Called in the event loop with each value that a generator yields but the last, which is its result
             unless it returns one.
     """
+    if getattr(function, "takes_report", False):
+        keywords = {**keywords, "report": report}
     if is_async(function):
         result = function(*positional, **keywords)
     else:
-        result = await _call_in_thread(function, positional, keywords, report or _ignore)
+        result = await _ThreadCall(function, report or _ignore).result(positional, keywords)
     if inspect.isasyncgen(result):
         return await _last_of(result, report or _ignore)
     return await result if inspect.isawaitable(result) else result
@@ -56,12 +59,15 @@ def call_blocking(function: Callable[..., Any], positional: list[Any], keywords:
         if not inspect.isawaitable(result) and not inspect.isasyncgen(result):
             return result
         function, positional, keywords = _returning(result), [], {}
-    work = call_async(function, positional, keywords)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(work)
-    return _run_in_own_loop(work)
+        return asyncio.run(call_async(function, positional, keywords))
+    if getattr(function, "is_bound_to_loop", False):
+        raise ConfigurationError(
+            "this tool needs the event loop, which the call would block", hint="Use await tool.acall(...)."
+        )
+    return _run_in_own_loop(call_async(function, positional, keywords))
 
 
 def _run_in_own_loop(work: Any) -> Any:
@@ -91,45 +97,53 @@ def _returning(value: Any) -> Callable[[], Any]:
 
 
 def _ignore(value: Any) -> None:
-    """Report of a caller who wants no progress."""
+    """Ignore progress."""
 
 
-async def _call_in_thread(
-    function: Callable[..., Any], positional: list[Any], keywords: dict[str, Any], report: Report
-) -> Any:
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
+class _ThreadCall:
+    """A call of a sync function in a thread of its own."""
 
-    def deliver(result: Any, error: BaseException | None) -> None:
-        if not outcome.done():
-            outcome.set_result((result, error))
+    def __init__(self, function: Callable[..., Any], report: Report) -> None:
+        self._function = function
+        self._report = report
+        self._loop = asyncio.get_running_loop()
+        self._outcome: asyncio.Future[tuple[Any, Exception | None]] = self._loop.create_future()
 
-    def in_loop(callback: Callable[..., None], *arguments: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the event loop is closed: the wait was given up
-            loop.call_soon_threadsafe(callback, *arguments)
+    async def result(self, positional: list[Any], keywords: dict[str, Any]) -> Any:
+        """Run the function and return its result, the last value of a generator."""
+        arguments = (self._run, positional, keywords)
+        threading.Thread(target=contextvars.copy_context().run, args=arguments, name="tool", daemon=True).start()
+        result, error = await self._outcome
+        if error is not None:
+            raise error
+        return result
 
-    def report_in_loop(value: Any) -> None:
-        if outcome.done():
-            raise GeneratorExit  # nobody waits any more
-        in_loop(report, value)
-
-    def run() -> None:
-        result, failure = None, None
+    def _run(self, positional: list[Any], keywords: dict[str, Any]) -> None:
+        result: Any = None
+        failure: Exception | None = None
         try:
-            result = function(*positional, **keywords)
+            result = self._function(*positional, **keywords)
             if inspect.isgenerator(result):
-                result = _drained(result, report_in_loop)
-        except BaseException as error:  # noqa: BLE001 - raised in the event loop
+                result = _drained(result, self._report_in_loop)
+        except Exception as error:  # noqa: BLE001 - raised in the event loop
             failure = error
-        in_loop(deliver, result, failure)
+        except BaseException as error:  # noqa: BLE001 - there it would look like an interruption of the caller
+            failure = ToolError(f"the tool ended with {type(error).__name__}", reason="exit")
+            failure.__cause__ = error
+        self._in_loop(self._deliver, result, failure)
 
-    threading.Thread(
-        target=contextvars.copy_context().run, args=(run,), name=f"tool {function!r:.60}", daemon=True
-    ).start()
-    result, error = await outcome
-    if error is not None:
-        raise error
-    return result
+    def _deliver(self, result: Any, error: Exception | None) -> None:
+        if not self._outcome.done():
+            self._outcome.set_result((result, error))
+
+    def _report_in_loop(self, value: Any) -> None:
+        if self._outcome.done():
+            raise GeneratorExit  # the caller has given up
+        self._in_loop(self._report, value)
+
+    def _in_loop(self, callback: Callable[..., object], *arguments: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the event loop is closed: the wait was given up
+            self._loop.call_soon_threadsafe(callback, *arguments)
 
 
 def _drained(values: Iterator[Any], report: Report) -> Any:
