@@ -529,9 +529,9 @@ def test_answers_that_do_not_follow_the_schema_are_asked_for_again_and_else_fail
 @pytest.mark.parametrize(
     ("text", "options", "words"),
     [
-        (None, (), b"cannot read the schema schema.json"),
+        (None, (), b"Cannot read the schema schema.json"),
         ("{", (), b"is not JSON"),
-        ("[]", (), b"is no JSON object"),
+        ("[]", (), b"is not a JSON object"),
         ('{"type": "strin"}', (), b"no provider accepts"),
         (json.dumps(SCHEMA), ("--max-output-retries", "1", "--provider-batch"), b"--provider-batch"),
     ],

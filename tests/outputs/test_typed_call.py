@@ -10,11 +10,25 @@ import pytest
 
 from client.continued_streams import hurried
 from grammar import check_grammar
-from lm_deluge import LLMClient, Tool
+from lm_deluge import Conversation, LLMClient, Tool
+from lm_deluge.client.stream import Stream
+from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.errors import ConfigurationError, DelugeError, OutputError, StreamInterruptedError
-from lm_deluge.events import Attempt, ResponseFinished, TextDelta, UsageReported
-from lm_deluge.response import APIResponse
+from lm_deluge.events import (
+    Attempt,
+    Event,
+    ResponseFinished,
+    ResponseStarted,
+    TextDelta,
+    ToolCallFinished,
+    ToolCallStarted,
+    UsageReported,
+)
+from lm_deluge.outputs.answer_type import answer_type
+from lm_deluge.outputs.typed_call import OutputRules, TypedCall
+from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
 from lm_deluge.simulator import Fault, Script, Simulator
+from lm_deluge.usage import Usage
 from loopback import HANG, HEAD, Loopback, answer, chunk, finish
 from loopback import text as delta
 from outputs.invoices import DATA, EARLY, INVOICE, NEGATIVE, TEXT, Invoice, Line, text_with
@@ -394,3 +408,75 @@ async def test_a_list_as_the_whole_answer() -> None:
         stream = client.stream("x", output=list[Line])
         assert [line async for line in stream.items()] == INVOICE.lines
         assert stream.response.output == INVOICE.lines
+
+
+# Several rounds as one call
+
+
+class TwoRounds:
+    """A call of two rounds: a tool call after some text, and then the answer of the next script."""
+
+    def __init__(self, texts: list[str]) -> None:
+        text = texts.pop(0)
+        self._batches: list[list[Event]] = [
+            [ResponseStarted("a"), TextDelta('{"number": "0"} Let me look.')],
+            [ToolCallStarted(0, "c", "look"), ToolCallFinished(0, "c", "look", "{}", {})],
+            [TextDelta(text[:20])],
+            [TextDelta(text[20:]), UsageReported(Usage(input_tokens=1, output_tokens=2)), ResponseFinished("stop")],
+        ]
+        self._builder = ResponseBuilder()
+
+    async def next_batch(self) -> list[Event]:
+        events = self._batches.pop(0) if self._batches else []
+        self._builder.add_all(events)
+        return events
+
+    async def close(self) -> None: ...
+
+    async def settle(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def abort_from_anywhere(self) -> None: ...
+
+    def response(self) -> APIResponse:
+        response = self._builder.response("m")
+        response.stats = self.stats()
+        response.cost = 0.5
+        return response
+
+    def stats(self) -> StreamStats:
+        return StreamStats(attempts=2)
+
+    @property
+    def pending_retry(self) -> None:
+        return None
+
+
+async def test_the_last_round_of_several_has_the_object() -> None:
+    texts, specs = [NEGATIVE, TEXT], []
+
+    def open_rounds(spec: CallSpec, find_runner: Any) -> Any:
+        specs.append(spec)
+        return TwoRounds(texts)
+
+    class Unused:
+        def plan(self, *_: Any) -> Any: ...
+
+        def plan_rest(self, *_: Any) -> Any: ...
+
+    spec = CallSpec(planner=Unused(), conversation=Conversation.user("How much?"))
+    rules = OutputRules(kind=answer_type(Invoice), max_retries=1)
+    stream = Stream(TypedCall(rules, open_rounds, spec, lambda: None), None)  # type: ignore[arg-type, return-value]
+    events = [event async for event in stream.events()]
+    check_grammar(events)
+    response = stream.response
+    assert response.output == INVOICE
+    assert response.cost == 1.0
+    assert response.usage is not None
+    assert response.usage.output_tokens == 4
+    assert response.stats is not None
+    assert response.stats.attempts == 4
+    assert [event.number for event in events if isinstance(event, Attempt)] == [3]
+    assert [message.role for message in specs[1].conversation] == ["user", "assistant", "user"]
+    assert specs[1].conversation[1].tool_calls == ()

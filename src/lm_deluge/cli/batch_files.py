@@ -6,9 +6,7 @@ import hashlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import msgspec
+from typing import BinaryIO
 
 from lm_deluge.cli.environment import state_folder
 from lm_deluge.cli.render.escape import visible_line
@@ -17,7 +15,6 @@ from lm_deluge.dispatch.batch.input_file import InputFile
 from lm_deluge.dispatch.batch.output import check_output
 from lm_deluge.dispatch.batch.survey import BadRow, Survey
 from lm_deluge.errors import ConfigurationError
-from lm_deluge.outputs.answer_type import answer_type
 
 __all__ = [
     "STDIO",
@@ -27,7 +24,6 @@ __all__ = [
     "listed_rows",
     "open_source",
     "open_target",
-    "read_schema",
     "stdout_bytes",
 ]
 
@@ -63,24 +59,6 @@ def open_target(path: Path) -> Path | None:
         return None
     check_output(path)
     return path
-
-
-def read_schema(path: Path) -> dict[str, Any]:
-    """Return the JSON schema in a file.
-
-    Raises:
-        ConfigurationError: It cannot be read, is no JSON schema, or no provider accepts it.
-    """
-    try:
-        schema = msgspec.json.decode(path.read_bytes())
-    except OSError as error:
-        raise ConfigurationError(f"cannot read the schema {path.name}: {error.strerror}") from error
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ConfigurationError(f"the schema {path.name} is not JSON") from error
-    if not isinstance(schema, dict):
-        raise ConfigurationError(f"the schema {path.name} is no JSON object", hint='Write {"type": "object", ...}.')
-    answer_type(schema)
-    return schema
 
 
 def stdout_bytes() -> BinaryIO:

@@ -260,8 +260,10 @@ class TypedCall:
         spec = self._spec
         if is_cached:  # an answer that an older version of the type accepted
             return msgspec.structs.replace(spec, reads_cache=False)
-        conversation = spec.conversation.copy().add_answer(response, open_calls="drop")
-        conversation.user(_AGAIN.format(error=f"Your answer is {_sentence(error)}"))
+        so_far = getattr(response, "conversation", None)  # of several rounds, the last answer included
+        if so_far is None:
+            so_far = spec.conversation.copy().add_answer(response, open_calls="drop")
+        conversation = so_far.copy().user(_AGAIN.format(error=f"Your answer is {_sentence(error)}"))
         attempts = 0 if response.stats is None else response.stats.attempts
         return msgspec.structs.replace(
             spec,

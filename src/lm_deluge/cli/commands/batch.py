@@ -96,10 +96,8 @@ def _delay(text: str) -> float | str:
 )
 @click.option(
     "--schema",
-    "schema_path",
     metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="A JSON schema that each answer must follow; an answer that does not is a failed line.",
+    help="A JSON schema that each answer must follow, else its line fails: a file, or '{...}' itself.",
 )
 @click.option(
     "--max-output-retries",
@@ -143,18 +141,21 @@ def batch(source: Path, target: Path, **options: Any) -> int:
     are done are not sent again, even if IN was mended, extended or reordered. Requests that were in flight are sent
     again and listed, because they may be billed twice.
     """
-    from lm_deluge.cli.batch_files import check_bad_rows, journal_path_of, open_source, open_target, read_schema
+    from lm_deluge.cli.batch_files import check_bad_rows, journal_path_of, open_source, open_target
     from lm_deluge.cli.batch_job import BatchJob, check_paths, fingerprint_options, run_job
+    from lm_deluge.cli.prompt_input import read_schema
     from lm_deluge.dispatch.batch.input import RowFormat
     from lm_deluge.dispatch.batch.survey import look_through
+    from lm_deluge.outputs.answer_type import answer_type
 
     _check_options(options)
     settings = CommandOptions.from_options(options)
     limits = {field: options[f"limit_{name}"] for name, (field, _) in _LIMITS.items()}
     more = {name: options[name] for name in ("max_attempts", "max_cost", *_RECOVERY_OPTIONS)} | limits
     client, notice = build_client(settings, **{name: value for name, value in more.items() if value is not None})
-    schema_path = options["schema_path"]
-    options["schema"] = None if schema_path is None else read_schema(schema_path)
+    if options["schema"] is not None:
+        options["schema"] = read_schema(options["schema"])
+        answer_type(options["schema"])  # refuses one that no provider accepts
     shaping = fingerprint_options(
         client,
         system=settings.system,
