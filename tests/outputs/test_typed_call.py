@@ -231,6 +231,14 @@ async def test_tool_calls_are_no_answer_yet() -> None:
     assert [call.name for call in response.tool_calls] == ["look"]
 
 
+async def test_text_before_a_tool_call_may_look_like_an_answer() -> None:
+    tool = Tool(name="look", parameters={"type": "object"})
+    script = Script(text='I look it up: {"total": "unknown", "more": []}', tool_calls=[("look", {})])
+    async with Simulator(script) as sim, client_of(sim.base_url) as client:
+        response = await client.stream("x", output=Invoice, tools=[tool], echo=None)
+    assert (response.output, response.error, len(response.tool_calls)) == (None, None, 1)
+
+
 # Faults
 
 BREAKING = ("cut_chunk", "reset", "clean_truncation", "close_truncation", "in_band_error_mid")
@@ -365,6 +373,23 @@ async def test_a_cached_answer_that_the_type_rejects_by_now_is_asked_for_again()
         assert sim.stats.requests == 2
 
 
+async def test_an_answer_with_null_for_a_missing_field_is_cached() -> None:
+    shelf = Shelf()
+    text = text_with(note="-").replace('"-"', "null")
+    async with Simulator(text) as sim, client_of(sim.base_url, local_cache=shelf) as client:
+        for _ in range(2):
+            assert (await client.stream("x", output=Invoice, echo=None)).output == INVOICE
+        assert sim.stats.requests == 1
+
+
+async def test_a_rejected_answer_gives_its_connection_to_the_next_request() -> None:
+    async with Loopback(answer(delta(NEGATIVE), finish())) as server, client_of(server.url) as client:
+        for _ in range(2):
+            with pytest.raises(OutputError):
+                await client.stream("x", output=Invoice, echo=None, max_output_retries=1)
+        assert (len(server.requests), server.connections) == (4, 1)
+
+
 async def test_postprocess_decides_last_what_is_cached() -> None:
     shelf = Shelf()
 
@@ -466,7 +491,7 @@ async def test_the_last_round_of_several_has_the_object() -> None:
         def plan_rest(self, *_: Any) -> Any: ...
 
     spec = CallSpec(planner=Unused(), conversation=Conversation.user("How much?"))
-    rules = OutputRules(kind=answer_type(Invoice), max_retries=1)
+    rules = OutputRules(kind=answer_type(Invoice), max_retries=1, stops_early=False)
     stream = Stream(TypedCall(rules, open_rounds, spec, lambda: None), None)  # type: ignore[arg-type, return-value]
     events = [event async for event in stream.events()]
     check_grammar(events)

@@ -43,7 +43,7 @@ class CallOptions(NamedTuple):
         max_output_retries: How often the model is asked again, with the error, after an answer that is not a valid
             `output`. Usage and cost of all answers add up.
         stop_on_invalid: The first invalid value of an `output` ends the stream, which saves the cost of the rest. If
-            false, the answer is judged at its end.
+            false, and in calls with tools, the answer is judged at its end.
         check_partial: Function called with the `output` so far, as plain data, after each read. A `ValueError` that it
             raises makes the answer invalid.
     """

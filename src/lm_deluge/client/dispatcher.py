@@ -349,6 +349,7 @@ def _output_rules(options: CallOptions) -> OutputRules:
     return OutputRules(
         kind=answer_type(options.output),
         max_retries=options.max_output_retries,
-        stops_early=options.stop_on_invalid,
+        # Text before a tool call is no answer, and only its end shows whether a call follows.
+        stops_early=options.stop_on_invalid and not options.tools,
         check_partial=options.check_partial,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -60,6 +60,13 @@ class OutputRules(msgspec.Struct, frozen=True, kw_only=True):
     check_partial: Callable[[Any], object] | None = None
 
 
+class _Rejection(NamedTuple):
+    """Why an answer is not valid, and its finish reason; None: it was stopped."""
+
+    error: OutputError
+    reason: FinishReason | None
+
+
 def open_typed(rules: OutputRules, inner: OpenCall | None = None) -> OpenCall:
     """Return the `open_with` of calls with typed answers.
 
@@ -99,11 +106,10 @@ class TypedCall:
         self._is_started = False
         self._is_finished = False  # the finish of an accepted answer was delivered
         self._is_aborted = False
-        self._rejection: OutputError | None = None  # of an answer whose events were delivered
+        self._rejection: _Rejection | None = None  # of an answer whose events were delivered
         self._error: DelugeError | None = None
-        self._tries = 0  # answers that were rejected
         self._asked = 0  # how often the model was asked again
-        self._attempts = 0  # requests of these answers
+        self._attempts = 0  # requests of the rejected answers
         self._usage: Usage | None = None  # and their usage
         self._cost: float | None = None
 
@@ -210,20 +216,21 @@ class TypedCall:
             error.hint = "Change the prompt."
         elif hint is not None:
             error.hint = f"To save its cost, {hint}; with stop_on_invalid=False it goes on to its end."
-        self._rejection = error
-        self._rejected_for = reason
+        self._rejection = _Rejection(error, reason)
 
     # Asking again
 
-    async def _ask_again(self, error: OutputError) -> list[Event]:
+    async def _ask_again(self, rejection: _Rejection) -> list[Event]:
         """Ask for another answer and return its first events; raise the error if the model is not asked again."""
-        rejected = self._call
-        await rejected.settle()
+        rejected, error = self._call, rejection.error
         is_cached = isinstance(rejected, CachedCall) and rejected.is_hit
-        if not is_cached and (self._asked == self._rules.max_retries or self._rejected_for in _UNASKED):
+        if not is_cached and (self._asked == self._rules.max_retries or rejection.reason in _UNASKED):
+            await rejected.close()
             raise error
         response = rejected.response()
         await self._drop(rejected, response, error)
+        if self._is_aborted:
+            return []
         if not is_cached:
             self._asked += 1
         self._rejection = None
@@ -244,7 +251,6 @@ class TypedCall:
         await rejected.close()
         if isinstance(rejected, CachedCall):
             await rejected.judge(is_accepted=False)
-        self._tries += 1
         attempts = 0 if response.stats is None else response.stats.attempts
         if response.usage is not None and not response.local_cache_hit:
             self._usage = response.usage if self._usage is None else self._usage + response.usage
@@ -281,8 +287,8 @@ class TypedCall:
             partial = self._call.response()
             error.model, error.request_id = partial.model_internal, partial.request_id
             error.partial = self._completed(partial)
-        elif error.partial is not None:
-            error.partial = self._completed(error.partial)
+        elif error.partial is not None or self._is_started:
+            error.partial = self._completed(error.partial or self._call.response())
         return error
 
     # Ending
