@@ -20,6 +20,7 @@ from lm_deluge.events import (
     ResponseFinished,
     ResponseStarted,
     TextDelta,
+    ToolCallDelta,
     ToolCallFinished,
     ToolCallStarted,
     UsageReported,
@@ -445,7 +446,7 @@ class TwoRounds:
         text = texts.pop(0)
         self._batches: list[list[Event]] = [
             [ResponseStarted("a"), TextDelta('{"number": "0"} Let me look.')],
-            [ToolCallStarted(0, "c", "look"), ToolCallFinished(0, "c", "look", "{}", {})],
+            [ToolCallStarted(0, "c", "look"), ToolCallDelta(0, "{}"), ToolCallFinished(0, "c", "look", "{}", {})],
             [TextDelta(text[:20])],
             [TextDelta(text[20:]), UsageReported(Usage(input_tokens=1, output_tokens=2)), ResponseFinished("stop")],
         ]
