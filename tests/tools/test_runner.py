@@ -16,8 +16,7 @@ from lm_deluge import Tool
 from lm_deluge.errors import ConfigurationError, InvalidValueError, ToolError
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.parts import FilePart, ImagePart, TextPart, ToolCallPart, ToolResultPart
-from lm_deluge.prompt.tool import ToolReturn
-from lm_deluge.tools.runner import ToolOutcome, ToolRunner
+from lm_deluge.tools import ToolOutcome, ToolReturn, ToolRunner
 
 PNG = b"\x89PNG\r\n\x1a\n rest"
 
@@ -71,11 +70,10 @@ async def test_whatever_a_tool_raises_is_its_outcome(error: BaseException, kind:
     assert outcome.error is not None
     assert outcome.value is None
     assert isinstance(outcome.content, str)
-    assert outcome.content.startswith("Error: ")
     assert "Traceback" not in outcome.content
     if isinstance(error, ValueError):
         assert outcome.error is error
-        assert outcome.content == "Error: ValueError: the city is unknown"
+        assert outcome.content == "ValueError: the city is unknown"
     assert outcome.to_part("id").is_error
 
 
@@ -84,6 +82,7 @@ async def test_whatever_a_tool_raises_is_its_outcome(error: BaseException, kind:
     [
         (call("nope"), "unknown", "there is no tool named 'nope'. Known: double."),
         (ToolCallPart("1", "double", "{", None, "it ends too early"), "arguments", "not valid JSON: it ends too early"),
+        (ToolCallPart("1", "double", "{"), "arguments", "the arguments are not valid JSON"),
     ],
 )
 async def test_what_cannot_be_run_is_explained_to_the_model(part: ToolCallPart, reason: str, text: str) -> None:
@@ -96,6 +95,13 @@ async def test_what_cannot_be_run_is_explained_to_the_model(part: ToolCallPart, 
     assert text in str(outcome.content)
 
 
+async def test_a_call_may_have_the_text_of_its_arguments_alone() -> None:
+    def double(a: int) -> int:
+        return 2 * a
+
+    assert (await ToolRunner([double]).run(ToolCallPart("1", "double", '{"a": 3}'))).value == 6
+
+
 async def test_arguments_that_do_not_fit_never_reach_the_tool() -> None:
     def double(a: int) -> int:
         raise AssertionError
@@ -103,7 +109,7 @@ async def test_arguments_that_do_not_fit_never_reach_the_tool() -> None:
     for arguments in ({"a": "x"}, {}, {"a": 1, "b": 2}, [], None, "x"):
         outcome = await ToolRunner([double]).run(ToolCallPart("id", "double", "", arguments))
         assert isinstance(outcome.error, InvalidValueError)
-        assert str(outcome.content).startswith("Error: not a valid call of double: ")
+        assert str(outcome.content).startswith("not a valid call of double: ")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +190,7 @@ async def test_an_async_tool_is_cancelled_by_its_timeout() -> None:
     outcome = await run(slow, timeout_s=0.01)
     assert isinstance(outcome.error, ToolError)
     assert (outcome.error.reason, ends) == ("timeout", ["cancelled"])
-    assert outcome.content == "Error: the tool did not answer within 0.01 s."
+    assert outcome.content == "the tool did not answer within 0.01 s."
 
 
 async def test_the_wait_for_a_thread_ends_with_the_timeout_and_its_result_is_dropped() -> None:

@@ -15,7 +15,8 @@ import msgspec
 from lm_deluge.adapters.adapter import Adapter, Call, Decoder, Resumable, SendsByModel
 from lm_deluge.adapters.bedrock_converse.models import find_family, find_vendor
 from lm_deluge.adapters.capabilities import is_reasoning
-from lm_deluge.errors import APIError, DelugeError
+from lm_deluge.adapters.changed_decoder import ChangedDecoder
+from lm_deluge.errors import APIError
 from lm_deluge.events import (
     Event,
     ResponseFinished,
@@ -272,46 +273,13 @@ class _AnswerText:
             found.append(TextDelta(text))
 
 
-class _AnswerToolDecoder:
+class _AnswerToolDecoder(ChangedDecoder):
     """A `Decoder` that delivers the arguments of the answer tool as text."""
 
     def __init__(self, inner: Decoder) -> None:
-        self.error: DelugeError | None = None
-        self._inner = inner
+        super().__init__(inner)
         self._text = _AnswerText()
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the response would be a success if its body ended now."""
-        return self._inner.is_complete
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether `ResponseFinished` was returned."""
-        return self._inner.is_finished
-
-    @property
-    def failure(self) -> DelugeError | None:
-        """The error that the provider reported, if its reason may still follow; else None."""
-        return self._inner.failure
-
-    @property
-    def ignored(self) -> int:
-        """Number of frames that were skipped."""
-        return self._inner.ignored
-
-    def expect(self, content_type: str) -> None:
-        """Set the response's Content-Type."""
-        self._inner.expect(content_type)
-
-    def feed(self, data: bytes) -> list[Event]:
-        """Decode the next bytes; return the events that they complete."""
-        return self._read(self._inner.feed(data))
-
-    def close(self) -> list[Event]:
-        """Signal the end of the body; return the last events."""
-        return self._read(self._inner.close())
-
-    def _read(self, events: list[Event]) -> list[Event]:
-        self.error = self._inner.error
+    def change(self, events: list[Event]) -> list[Event]:
+        """Return the events with text in place of the call."""
         return self._text.read(events)

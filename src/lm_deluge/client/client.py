@@ -95,7 +95,7 @@ class LLMClient(NowaitMethods, BatchMethods, CountMethods):
 
         Args:
             prompt: Text, or a conversation.
-            tools: The tools that the model may call, as `Tool` or plain JSON.
+            tools: The tools that the model may call: functions, classes with fields, `Tool`, `MCPServer` or plain JSON.
             sampling_params: Its fields replace the client's, one by one.
             output: Type of the answer: a Pydantic model, dataclass, TypedDict, `list[...]`, or a JSON schema. Then
                 `response.output` is the object, and `partials`, `fields` and `items` show it while it arrives.
@@ -142,7 +142,7 @@ class LLMClient(NowaitMethods, BatchMethods, CountMethods):
 
         Args:
             prompt: Text, or a conversation.
-            tools: The tools that the model may call, as `Tool` or plain JSON.
+            tools: The tools that the model may call: functions, classes with fields, `Tool`, `MCPServer` or plain JSON.
             sampling_params: Its fields replace the client's, one by one.
             output: Type of the answer: a Pydantic model, dataclass, TypedDict, `list[...]`, or a JSON schema. Then
                 `response.output` is the object, and `partials`, `fields` and `items` show it while it arrives.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,7 @@ from lm_deluge.errors import ConfigurationError, InvalidPromptError, InvalidValu
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.parts import AudioPart, ImagePart, TextPart, ToolCallPart
 from lm_deluge.simulator import Simulator
-from lm_deluge.tools.mcp.server import ToolProgress
-from lm_deluge.tools.runner import ToolRunner
+from lm_deluge.tools import ServerProgress, ToolRunner
 
 PROGRAM = Path(__file__).with_name("demo_server.py")
 IS_QUICK = not os.environ.get("DELUGE_SOAK")
@@ -32,6 +33,7 @@ demo = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(demo)
 
 PLAIN = Path(__file__).with_name("plain_server.py")
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 NAMES = ["add", "dotted_name", "weather", "steps", "forever", "media", "fail", "grow"]
 PLAIN_NAMES = ["add", "die", "environment", "forever", "grow", "steps"]
 
@@ -125,9 +127,10 @@ async def test_every_kind_of_result(server: MCPServer) -> None:
     assert [type(part) for part in outcome.content] == [TextPart, ImagePart, AudioPart, TextPart, ImagePart]
     assert outcome.content[1] == ImagePart(Media(data=demo.PNG, media_type="image/png"))
     assert outcome.content[4] == ImagePart(Media(data=demo.PNG, media_type="image/png", filename="c.png"))
-    assert reported == [ToolProgress(0, 2, "step 0"), ToolProgress(1, 2, "step 1")]
+    assert reported == [ServerProgress(0, 2, "step 0"), ServerProgress(1, 2, "step 1")]
 
 
+@pytest.mark.parametrize("server", ["in process", "http"], indirect=True)
 async def test_errors_of_tools_are_outcomes(server: MCPServer) -> None:
     async with ToolRunner([server], timeout_s=30) as runner:
         outcome = await runner.run(call("fail", text="no such city"))
@@ -142,6 +145,7 @@ async def test_errors_of_tools_are_outcomes(server: MCPServer) -> None:
         assert (await runner.run(call("add", a=1, b=1))).value == 2
 
 
+@pytest.mark.parametrize("server", ["in process", "http"], indirect=True)
 async def test_a_timeout_ends_the_call_and_not_the_server(server: MCPServer, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     async with server, ToolRunner([server], timeout_s=0.2) as runner:
@@ -166,6 +170,7 @@ async def test_a_changed_list_of_tools_changes_the_definitions(make: Any) -> Non
         assert (await runner.run(call("extra"))).content == "extra"
 
 
+@needs_proc
 async def test_a_server_that_dies_is_an_outcome_and_starts_again() -> None:
     async with program() as server, ToolRunner([server]) as runner:
         outcome = await runner.run(call("die"))
@@ -211,6 +216,7 @@ async def test_a_program_gets_only_the_variables_that_it_is_given(monkeypatch: p
         assert (await runner.run(call("environment", name="API_KEY"))).content == "-"
 
 
+@needs_proc
 async def test_a_server_is_kept_until_its_last_user_leaves() -> None:
     before = children()
     async with program() as server:
@@ -221,6 +227,7 @@ async def test_a_server_is_kept_until_its_last_user_leaves() -> None:
     assert children() == before
 
 
+@needs_proc
 async def test_a_stubborn_program_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mcp.client.stdio.PROCESS_TERMINATION_TIMEOUT", 0.1)
     monkeypatch.setattr("mcp.client.stdio.FORCE_KILL_TIMEOUT", 0.1)
@@ -306,6 +313,7 @@ async def test_a_connected_server_serves_other_event_loops() -> None:
         assert [each.progress for each in reported] == [0, 1]
 
 
+@needs_proc
 def test_an_event_loop_that_ends_ends_the_program() -> None:
     async def forget() -> None:
         await program().__aenter__()
@@ -313,6 +321,52 @@ def test_an_event_loop_that_ends_ends_the_program() -> None:
 
     asyncio.run(forget())
     assert not children()
+
+
+USER = """
+import asyncio, sys
+from lm_deluge import MCPServer
+from lm_deluge.prompt.parts import ToolCallPart
+from lm_deluge.tools import ToolRunner
+
+async def main():
+    async with ToolRunner([MCPServer(sys.executable, *sys.argv[1:])], timeout_s=None) as runner:
+        call = asyncio.create_task(runner.run(ToolCallPart("1", "forever")))
+        await asyncio.sleep(0)
+        print("running", flush=True)
+        await call
+
+asyncio.run(main())
+"""
+
+
+@needs_proc
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+async def test_a_program_ends_with_the_one_that_started_it(ending: signal.Signals) -> None:
+    mark = uuid.uuid4().hex
+    user = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", USER, "-S", "-E", str(PLAIN), mark,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert user.stdout is not None
+    assert await user.stdout.readline() == b"running\n"
+    user.send_signal(ending)
+    assert await user.wait() in (-ending, 130)
+    async with asyncio.timeout(10):
+        while any(mark.encode() in _read(path) for path in Path("/proc").glob("[0-9]*/cmdline")):  # noqa: ASYNC240
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="uvloop is not for Windows")
+def test_programs_run_in_other_event_loops_of_asyncio() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def add() -> Any:
+        async with program() as server:
+            return (await server.call_tool("add", {"a": 1, "b": 2})).value
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(add()) == "3"
 
 
 async def test_a_connected_server_stands_among_the_tools_of_a_call() -> None:
