@@ -35,7 +35,7 @@ spec.loader.exec_module(demo)
 PLAIN = Path(__file__).with_name("plain_server.py")
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 NAMES = ["add", "dotted_name", "weather", "steps", "forever", "media", "fail", "grow"]
-PLAIN_NAMES = ["add", "die", "environment", "forever", "grow", "steps"]
+PLAIN_NAMES = ["add", "complain", "die", "environment", "forever", "grow", "steps"]
 
 
 def program(kind: str = "plain", **options: Any) -> MCPServer:
@@ -225,6 +225,26 @@ async def test_a_server_is_kept_until_its_last_user_leaves() -> None:
             await runner.run(call("add", a=1, b=1))
         assert children() - before == {pid}
     assert children() == before
+
+
+async def test_what_a_program_complains_about_does_not_fill_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lm_deluge.tools.mcp.connection._MOST_ERROR_OUTPUT", 1_500)
+    async with program() as server:
+        sizes = []
+        for _ in range(4):
+            await server.call_tool("complain")
+            assert server._connection is not None
+            assert server._connection._error_output is not None
+            sizes.append(os.fstat(server._connection._error_output.fileno()).st_size)
+    assert sizes == [1_001, 2_002, 1_001, 2_002]
+
+
+async def test_an_event_loop_that_was_closed_is_no_obstacle() -> None:
+    server = program()
+    await asyncio.to_thread(asyncio.run, server.__aenter__())
+    assert not server.is_connected
+    assert (await server.call_tool("add", {"a": 1, "b": 2})).value == "3"
+    await server.__aexit__(None, None, None)
 
 
 @needs_proc
