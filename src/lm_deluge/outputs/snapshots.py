@@ -18,7 +18,15 @@ __all__ = ["Snapshots"]
 
 # Other implementations of Python have no reference counts: a copy is made each time.
 _count_references = getattr(sys, "getrefcount", lambda _: sys.maxsize)
-_OWN_REFERENCES = 2  # of a copy that is not used elsewhere: the local variable, and the argument of the count
+
+
+def _count_own() -> int:
+    """Return the count for an object that only a local variable refers to: 2, and fewer from Python 3.14 on."""
+    copy: list[Any] = []
+    return _count_references(copy)
+
+
+_OWN_REFERENCES = _count_own()
 
 
 class _Copies:
