@@ -25,6 +25,7 @@ __all__ = [
     "CallKeywords",
     "ClientKeywords",
     "LibraryKeywords",
+    "OutputKeywords",
     "ProviderBatchKeywords",
     "SamplingKeywords",
     "StreamKeywords",
@@ -51,6 +52,14 @@ class SamplingKeywords(TypedDict, total=False):
     verbosity: Literal["low", "medium", "high"] | None
 
 
+class OutputKeywords(TypedDict, total=False):
+    """What happens to an answer that is not a valid `output`; `CallOptions` describes the fields."""
+
+    max_output_retries: int
+    stop_on_invalid: bool
+    check_partial: Callable[[Any], object] | None
+
+
 class ProviderBatchKeywords(SamplingKeywords, total=False):
     """What a provider's own batch takes; `CallOptions` describes the fields."""
 
@@ -60,11 +69,11 @@ class ProviderBatchKeywords(SamplingKeywords, total=False):
     cache: PromptCache | None
 
 
-class StreamKeywords(SamplingKeywords, total=False):
+class StreamKeywords(SamplingKeywords, OutputKeywords, total=False):
     """What `stream` and `stream_sync` take beside the arguments that they name; `CallOptions` describes the fields."""
 
 
-class CallKeywords(ProviderBatchKeywords, total=False):
+class CallKeywords(ProviderBatchKeywords, OutputKeywords, total=False):
     """What every method takes that calls a model; `CallOptions` describes the fields."""
 
     prefer_model: str | None
@@ -72,7 +81,7 @@ class CallKeywords(ProviderBatchKeywords, total=False):
     priority: Priority | None
 
 
-class AnswerKeywords(SamplingKeywords, total=False):
+class AnswerKeywords(SamplingKeywords, OutputKeywords, total=False):
     """What `answers` takes in addition to the arguments of its own."""
 
     sampling_params: SamplingParams | None
