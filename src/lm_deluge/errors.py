@@ -34,6 +34,7 @@
     |  '- ResponseLimitError               the body or an event is larger than the limits allow
     '- DispatchError
        |- BudgetError                      larger than a rate limit, or beyond `max_cost`
+       |- FilterError                      a filter refused the answer, or failed
        |- QueueClosedError
        '- JournalError                     the journal of a batch cannot be read or written
 
@@ -67,6 +68,7 @@ __all__ = [
     "ContextLengthError",
     "DelugeError",
     "DispatchError",
+    "FilterError",
     "InvalidJSONError",
     "InvalidPromptError",
     "JournalError",
@@ -450,6 +452,10 @@ class DispatchError(DelugeError):
 
 class BudgetError(DispatchError):
     """The call is larger than a rate limit allows in its whole period, or would exceed `max_cost`."""
+
+
+class FilterError(DispatchError):
+    """A filter ended the answer with an error: `RaiseAt` found a match, or a `Guard` or a pattern failed."""
 
 
 class QueueClosedError(DispatchError):

@@ -6,6 +6,7 @@ import msgspec
 
 from lm_deluge.adapters.adapter import Adapter, Call
 from lm_deluge.config import LocalCache, Secret, Timeouts
+from lm_deluge.filters.compiled import CompiledFilters
 from lm_deluge.hidden import HidingStruct
 from lm_deluge.models.costs import endpoint_region, request_cost
 from lm_deluge.transport.base import Transport
@@ -26,6 +27,7 @@ class CallPlan(HidingStruct, frozen=True, kw_only=True):
     timeouts: Timeouts
     proxy: Secret | None = None
     local_cache: LocalCache | None = None
+    filters: CompiledFilters | None = None
 
     def least_usage(self) -> Usage:
         """Return the tokens of the prompt, estimated from the length of its texts."""

@@ -26,6 +26,7 @@ from lm_deluge.dispatch.cache.sqlite import SQLiteCache, open_cache
 from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.scheduling.runner import LimiterLock, Runner
 from lm_deluge.errors import ConfigurationError, ContextLengthError
+from lm_deluge.filters.compiled import compile_filters
 from lm_deluge.models.registry import SIMULATOR, find_provider
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.prompt.conversation import Conversation, Prompt, to_conversation
@@ -199,6 +200,7 @@ class CallPlanner:
         own = options.sampling_params
         params = params if own is None else merge_params(params, own)
         self._params = msgspec.structs.replace(params, **options.sampling) if options.sampling else params
+        self._filters = compile_filters(options.filters)
         self._templates = templates
         self._access: dict[str, Access] = {}
 
@@ -281,6 +283,7 @@ class CallPlanner:
             access = self._access[model] = found
         call = msgspec.structs.replace(template.call, conversation=conversation, base_url=access.base_url)
         call = with_dropped_parts(call, template.adapter)
+        filters = self._filters
         return CallPlan(
             adapter=template.adapter,
             call=call,
@@ -289,7 +292,8 @@ class CallPlanner:
             transport=self._dispatcher.shared_transport(),
             timeouts=template.timeouts,
             proxy=access.proxy,
-            local_cache=self._dispatcher.shared_cache(),
+            local_cache=None if filters is not None and filters.has_guard else self._dispatcher.shared_cache(),
+            filters=filters,
         )
 
     def plan_rest(self, model: str, conversation: Conversation, max_new_tokens: int | None) -> CallPlan:

@@ -10,6 +10,8 @@ from lm_deluge.adapters.adapter import Adapter, Call
 from lm_deluge.adapters.batch_api import BatchResult, BatchState, batch_ended
 from lm_deluge.api_requests.answer import settle_answer, usage_of
 from lm_deluge.errors import APIError, DelugeError
+from lm_deluge.filters.answer_filter import AnswerFilter
+from lm_deluge.filters.compiled import CompiledFilters
 from lm_deluge.models.costs import request_cost
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
@@ -26,12 +28,13 @@ class BatchedCall(NamedTuple):
 
     call: Call
     text_length: int
+    filters: CompiledFilters | None = None
 
     @classmethod
-    def of(cls, call: Call) -> BatchedCall:
+    def of(cls, call: Call, filters: CompiledFilters | None = None) -> BatchedCall:
         """Return the part of a call that is kept."""
         without_prompt = msgspec.structs.replace(call, conversation=_NO_PROMPT, tools=(), output=None, extra_body={})
-        return cls(without_prompt, call.conversation.text_length())
+        return cls(without_prompt, call.conversation.text_length(), filters)
 
 
 def build_batched_answer(adapter: Adapter, batched: BatchedCall, result: BatchResult, *, attempt: int) -> APIResponse:
@@ -43,7 +46,13 @@ def build_batched_answer(adapter: Adapter, batched: BatchedCall, result: BatchRe
         return build_failure(batched, error, result.request_id, attempt=attempt)
     builder = ResponseBuilder()
     try:
-        builder.add_all(adapter.parse_response(batched.call, result.body))
+        events = adapter.parse_response(batched.call, result.body)
+        filtered = None if batched.filters is None else AnswerFilter(batched.filters)
+        builder.add_all(events if filtered is None else filtered.feed(list(events)))
+        if filtered is not None:
+            builder.withheld = filtered.withheld
+            if filtered.error is not None:
+                raise filtered.error
     except DelugeError as error:
         error.billed = "maybe"
         return build_failure(batched, error, result.request_id, attempt=attempt)

@@ -211,7 +211,7 @@ class ProviderBatch:
     async def _is_at_provider(self, call_id: str, plan: CallPlan, batch: SubmittedBatch | None) -> bool:
         """Whether an earlier run has submitted a call; its batch is then polled."""
         api = find_batch_api(plan.call.provider)
-        self._calls[call_id] = BatchedCall.of(plan.call)
+        self._calls[call_id] = BatchedCall.of(plan.call, plan.filters)
         if batch is None or batch.handle == "":
             return False
         if batch.name not in self._live:
