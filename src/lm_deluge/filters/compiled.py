@@ -91,7 +91,7 @@ def compile_filters(filters: Iterable[Filter] | None) -> CompiledFilters | None:
     if filters is None:
         return None
     given: object = filters
-    if isinstance(given, str | bytes | _KINDS) or not isinstance(given, Iterable):
+    if isinstance(given, (str, bytes, *_KINDS)) or not isinstance(given, Iterable):
         raise ConfigurationError("filters is a list of filters", hint='Write filters=[StopAt("END")], for example.')
     rules = list(filters)
     for rule in rules:

@@ -91,8 +91,9 @@ class Pattern:
         _check_syntax(library, source, self._full)
         reach = _reach_of(source, flags)
         self.max_length = _limit_of(source, reach, max_length)
-        # A pattern that only `regex` can read may look at anything; it is given the space of another match.
-        self.window = self.max_length + (self.max_length if reach is None else min(reach.after, self.max_length))
+        # What looks at any amount of text, or cannot be measured, is given the space of another match.
+        is_measured = reach is not None and reach.after <= LONGEST_MATCH
+        self.window = self.max_length + (reach.after if reach is not None and is_measured else self.max_length)
         self.look_behind = 1 + (self.max_length if reach is None else reach.before)
         if self._full.match("") is not None or (reach is not None and reach.least == 0):
             raise ConfigurationError(
