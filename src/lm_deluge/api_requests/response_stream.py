@@ -176,7 +176,7 @@ class ResponseStream:
         decoder, answer_filter = self._decoder, self._filter
         if answer_filter is not None and answer_filter.is_over:
             if answer_filter.error is not None:
-                self._fail(answer_filter.error)
+                self._fail(answer_filter.error, cause=answer_filter.error.__cause__)
             return True
         if decoder.error is not None:
             self._fail(decoder.error)
