@@ -327,10 +327,10 @@ def test_a_guard_ends_the_answer_before_the_text_that_it_refuses(answer: Any, co
 @pytest.mark.parametrize(
     ("failing", "message"),
     [
-        (lambda text: 1 / 0, "raised ZeroDivisionError"),
+        (lambda _: 1 / 0, "raised ZeroDivisionError"),
         (lambda text: (_ for _ in ()).throw(SystemExit(text)), "raised SystemExit"),
-        (lambda text: 3, "returned int"),
-        (lambda text: [], "returned list"),
+        (lambda _: 3, "returned int"),
+        (lambda _: [], "returned list"),
     ],
 )
 def test_a_guard_that_fails_ends_the_call_with_an_error_of_ours(failing: Any, message: str) -> None:
@@ -355,7 +355,7 @@ def test_a_guard_sees_arguments_on_request() -> None:
     whole = [ToolCallStarted(1, "d", "f"), ToolCallFinished(1, "d", "f", "[2]", [2])]
     passed([Guard(seen.append, arguments=True)], call_events(["[", "1]"]), whole)
     assert seen == ["[1]", "[2]"]
-    events = passed([Guard(lambda text: False, arguments=True)], call_events(["[", "1]"]))
+    events = passed([Guard(lambda _: False, arguments=True)], call_events(["[", "1]"]))
     assert events == [ToolCallStarted(0, "c", "f"), ResponseFinished("content_filter", "guard")]
 
 
@@ -365,7 +365,7 @@ def test_a_guard_sees_arguments_on_request() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: StopAt(), "needs texts"),
+        (StopAt, "needs texts"),
         (lambda: StopAt("a", ""), "needs texts"),
         (lambda: StopAt(["a"]), "needs texts"),
         (lambda: Redact(""), "is empty"),

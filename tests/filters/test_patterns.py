@@ -1,5 +1,6 @@
 """Patterns in pieces of text: for all texts and all cuts the result is that of the pattern over the whole text."""
 
+# ruff: noqa: RUF001 - characters beyond the basic plane
 from __future__ import annotations
 
 import re

@@ -82,6 +82,7 @@ def test_the_end_releases_what_is_held_and_decides() -> None:
 
 def test_a_search_that_goes_on_reads_only_the_new_characters() -> None:
     class Counted(str):
+        __slots__ = ()
         read = 0
 
         def __getitem__(self, key: object) -> str:

@@ -15,6 +15,7 @@ from lm_deluge.client.keywords import (
     StreamKeywords,
 )
 from lm_deluge.client.nowait_methods import NowaitMethods
+from lm_deluge.client.smoothing import Smoothing, smoothed
 from lm_deluge.client.stream import Echo, Stream
 from lm_deluge.client.sync import SyncStream, run_blocking
 from lm_deluge.config import ClientOptions, Priority, PromptCache, SamplingParams
@@ -28,7 +29,7 @@ from lm_deluge.prompt.conversation import Prompt
 
 __all__ = ["LLMClient"]
 
-_STREAM_KEYWORDS = ("echo",)
+_STREAM_KEYWORDS = ("echo", "smooth")
 
 
 class LLMClient(NowaitMethods, BatchMethods):
@@ -85,6 +86,7 @@ class LLMClient(NowaitMethods, BatchMethods):
         max_cost: float | None = None,
         priority: Priority = "interactive",
         echo: Echo = "stdout",
+        smooth: Smoothing | None = None,
         **sampling: Unpack[StreamKeywords],
     ) -> Stream:
         """Return a stream of the answer. Nothing is sent until it is used.
@@ -101,8 +103,10 @@ class LLMClient(NowaitMethods, BatchMethods):
             priority: `"interactive"`: before the waiting calls of batches; `"batch"`: in the order of arrival. Batches
                 keep what is left, and at least a fifth.
             echo: Where an awaited stream prints: `"stdout"`, any text file, or None.
-            sampling: Fields of `SamplingParams` (temperature, max_new_tokens, ...), which replace those of
-                `sampling_params` and of the client.
+            smooth: `"word"` delivers the text word by word at an even pace, 0.3 s late at most; None: as it arrives.
+            sampling: `filters`, a list of filters of the answer (see `lm_deluge.filters`), and fields of
+                `SamplingParams` (temperature, max_new_tokens, ...), which replace those of `sampling_params` and of the
+                client.
 
         Returns:
             A `Stream`, to be used once: `await` it, iterate over it, or enter it with `async with`.
@@ -117,9 +121,9 @@ class LLMClient(NowaitMethods, BatchMethods):
         own = None if priority == "interactive" else priority
         options = CallOptions(tools, sampling_params, output, cache, prefer_model, max_cost, own)
         options = options.with_keywords(sampling, also=_STREAM_KEYWORDS) if sampling else options
-        return Stream(self._call(prompt, options), echo)
+        return Stream(smoothed(self._call(prompt, options), smooth), echo)
 
-    def stream_sync(
+    def stream_sync(  # noqa: PLR0913 - the options of a call, all keyword-only
         self,
         prompt: Prompt,
         *,
@@ -130,6 +134,7 @@ class LLMClient(NowaitMethods, BatchMethods):
         prefer_model: str | None = None,
         max_cost: float | None = None,
         priority: Priority = "interactive",
+        smooth: Smoothing | None = None,
         **sampling: Unpack[StreamKeywords],
     ) -> SyncStream:
         """Return a stream for code without asyncio; it also works in a notebook whose event loop runs.
@@ -145,8 +150,10 @@ class LLMClient(NowaitMethods, BatchMethods):
             max_cost: US dollars after which the stream is stopped with a `BudgetError`.
             priority: `"interactive"`: before the waiting calls of batches; `"batch"`: in the order of arrival. Batches
                 keep what is left, and at least a fifth.
-            sampling: Fields of `SamplingParams` (temperature, max_new_tokens, ...), which replace those of
-                `sampling_params` and of the client.
+            smooth: `"word"` delivers the text word by word at an even pace, 0.3 s late at most; None: as it arrives.
+            sampling: `filters`, a list of filters of the answer (see `lm_deluge.filters`), and fields of
+                `SamplingParams` (temperature, max_new_tokens, ...), which replace those of `sampling_params` and of the
+                client.
 
         Returns:
             A `SyncStream`, to be used once.
@@ -160,8 +167,8 @@ class LLMClient(NowaitMethods, BatchMethods):
         """
         own = None if priority == "interactive" else priority
         options = CallOptions(tools, sampling_params, output, cache, prefer_model, max_cost, own)
-        options = options.with_keywords(sampling) if sampling else options
-        return SyncStream(Stream(self._call(prompt, options), None))
+        options = options.with_keywords(sampling, also=_STREAM_KEYWORDS[1:]) if sampling else options
+        return SyncStream(Stream(smoothed(self._call(prompt, options), smooth), None))
 
     def _call(self, prompt: Prompt, options: CallOptions) -> RunningCall:
         """Return the call of a single stream. A call that cannot be sent raises here, before it is used."""
