@@ -53,11 +53,16 @@ class AnswerFilter:
     Attributes:
         is_over: The filters ended the answer: no more events follow.
         error: The error that they ended it with; None if it just ends.
+        withheld: Number of characters that were generated and are not delivered, for estimates of tokens.
+        is_holding: Whether any text is held back.
     """
 
     def __init__(self, filters: CompiledFilters) -> None:
         self.is_over = False
         self.error: DelugeError | None = None
+        self.withheld = 0
+        self.is_holding = False
+        self._is_touched = False  # anything was not delivered as it is
         self._filters = filters
         self._channels: dict[type, TextChannel] = {}
         self._open: TextChannel | None = None  # the channel of the last text
@@ -78,19 +83,6 @@ class AnswerFilter:
         if self._has_arguments:
             self._handlers |= {ToolCallDelta: self._take_arguments, ToolCallFinished: self._finish_call}
 
-    @property
-    def withheld(self) -> int:
-        """Number of characters that were generated and are not delivered, for estimates of tokens."""
-        calls = [call.received - call.delivered for call in self._calls.values()]
-        return sum(calls) + sum([channel.withheld for channel in self._channels.values()])
-
-    @property
-    def is_holding(self) -> bool:
-        """Whether any text is held back."""
-        return any(channel.filter.held for channel in self._channels.values()) or any(
-            call.held for call in self._calls.values()
-        )
-
     def feed(self, events: Sequence[Event]) -> list[Event]:
         """Return what can be delivered after these events."""
         ready: list[Event] = []
@@ -100,6 +92,8 @@ class AnswerFilter:
             self._filter(events, ready)
         except FilterError as error:
             self.is_over, self.error = True, error
+        if self._is_touched:
+            self._count()
         for guard in self._guards:
             verdict = guard.judge(ready)
             if verdict is not None:
@@ -108,6 +102,14 @@ class AnswerFilter:
                 if verdict.error is None:
                     self._end(events, ready, ResponseFinished("content_filter", _GUARD_REASON))
         return ready
+
+    def _count(self) -> None:
+        """Count what is not delivered."""
+        self._is_touched = False
+        channels, calls = self._channels.values(), self._calls.values()
+        self.withheld = sum([channel.withheld for channel in channels])
+        self.withheld += sum([call.received - call.delivered for call in calls])
+        self.is_holding = any(channel.filter.held for channel in channels) or any(call.held for call in calls)
 
     def _filter(self, events: Sequence[Event], ready: list[Event]) -> None:
         for event in events:
@@ -166,6 +168,7 @@ class AnswerFilter:
         before, self._open = self._open, channel
         if before is None or before is channel:
             return False
+        self._is_touched = True
         before.close(ready)
         return self._is_ended(before.filter.ending)
 
@@ -175,8 +178,10 @@ class AnswerFilter:
             if self._turn_to(channel, ready):
                 return
             channel.is_changed = False
-        channel.take(event, event.text, () if isinstance(event, ReasoningDelta) else event.logprobs, ready)
-        self._is_ended(channel.filter.ending)
+        logprobs = () if isinstance(event, ReasoningDelta) else event.logprobs
+        if not channel.take(event, event.text, logprobs, ready):
+            self._is_touched = True
+            self._is_ended(channel.filter.ending)
 
     def _take_media(self, event: MediaDelta, ready: list[Event]) -> None:
         """Filter the transcript of audio; data of images and of audio pass."""
@@ -187,7 +192,7 @@ class AnswerFilter:
         if channel is None or not event.transcript:
             ready.append(event)
             return
-        self._audio = event
+        self._audio, self._is_touched = event, True
         spoken: list[Event] = []
         channel.take(event, event.transcript, (), spoken)
         if spoken != [event]:
@@ -208,7 +213,7 @@ class AnswerFilter:
         ready.append(event)
 
     def _take_arguments(self, event: ToolCallDelta, ready: list[Event]) -> None:
-        call = self._calls[event.index]
+        call, self._is_touched = self._calls[event.index], True
         text = call.feed(event.arguments)
         if text:
             ready.append(event if text == event.arguments else ToolCallDelta(event.index, text))

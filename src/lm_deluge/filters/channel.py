@@ -38,19 +38,21 @@ class TextChannel:
         self._length = 0  # characters of the text itself, as delivered, without reasoning between tags
         self._edits: list[tuple[int, int, int, int]] = []  # start and end: in the text, and as delivered
 
-    def take(self, event: Event, text: str, logprobs: tuple[TokenLogprob, ...], ready: list[Event]) -> None:
-        """Add a delta; append what can be delivered to `ready`, the event itself if nothing was held or changed."""
+    def take(self, event: Event, text: str, logprobs: tuple[TokenLogprob, ...], ready: list[Event]) -> bool:
+        """Add a delta and append what can be delivered to `ready`; return whether that is the event as it is."""
         if logprobs:
             self._note_tokens(text, logprobs)
-        segments = self.filter.feed(text)
-        if len(segments) == 1 and not self._tokens and not self._waiting:
-            segment = segments[0]
-            if segment.text == text and not segment.is_changed and not segment.is_tagged:
+        elif not self._tokens and not self._waiting:
+            segments = self.filter.take(text)
+            if segments is None:
                 self.delivered += len(text)
                 self._length += len(text)
                 ready.append(event)
-                return
-        self._deliver(segments, ready)
+                return True
+            self._deliver(segments, ready)
+            return False
+        self._deliver(self.filter.feed(text), ready)
+        return False
 
     def close(self, ready: list[Event]) -> None:
         """Append the rest: no more text belongs to it."""

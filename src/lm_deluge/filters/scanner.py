@@ -75,6 +75,8 @@ class Scanner:
         self._text = context  # some characters before the held text, and the held text
         self._at = len(context)  # index of the first held character
         self._overlong: tuple[Finder, str, str] | None = None  # a match that may go on: finder, context, match
+        self._rules: Sequence[RuleFinder] = ()
+        self._kept = 0  # characters before the held text that these rules look at
 
     @property
     def held(self) -> str:
@@ -86,6 +88,8 @@ class Scanner:
 
         After a match, call again with an empty piece, maybe with other rules: the rest is searched then.
         """
+        if rules is not self._rules:
+            self._rules, self._kept = rules, max([finder.look_behind for finder, _ in rules], default=0)
         text = self._text = self._text + piece if self._text else piece
         if self._overlong is not None:
             self._skip(self._overlong)
@@ -99,16 +103,16 @@ class Scanner:
             if found is not None and (best is None or (found.start, numbers[found.number]) < best):
                 best, chosen = (found.start, numbers[found.number]), (found, finder)
         if best is None or chosen is None:
-            self._move(len(text), rules)
+            self._move(len(text))
             return text[at:], None
         candidate, finder = chosen
         if candidate.end is None:
-            self._move(candidate.start, rules)
+            self._move(candidate.start)
             return text[at : candidate.start], None
         match = Match(best[1], text[candidate.start : candidate.end], base + candidate.start)
         context = text[max(0, candidate.start - finder.look_behind) : candidate.start]
         self._overlong = (finder, context, match.text)
-        self._move(candidate.end, rules)
+        self._move(candidate.end)
         return text[at : candidate.start], match
 
     def _skip(self, overlong: tuple[Finder, str, str]) -> None:
@@ -123,10 +127,11 @@ class Scanner:
         self.skipped = self._text[first : self._at]
         self.position += self._at - first
 
-    def _move(self, at: int, rules: Sequence[RuleFinder]) -> None:
+    def _move(self, at: int) -> None:
         """Hold back the text from `at` on; keep before it what the finders look at."""
-        kept = max([finder.look_behind for finder, _ in rules], default=0)
         self.position += at - self._at
-        first = max(0, at - kept)
-        self._text = self._text[first:]
-        self._at = at - first
+        first = at - self._kept
+        if first > 0:
+            self._text = self._text[first:]
+            at = self._kept
+        self._at = at

@@ -65,12 +65,23 @@ class TextFilter:
         """The text that is held back."""
         return self._scanner.held
 
+    def take(self, piece: str) -> list[Segment] | None:
+        """Add a piece; return what is certain, or None if that is the piece itself and no reasoning."""
+        self.received += len(piece)
+        text, match = self._scanner.scan(piece, self._rules)
+        if match is None and text == piece and self._tag is None and not self._scanner.skipped:
+            return None
+        return self._segments(text, match, is_end=False)
+
     def feed(self, piece: str, *, is_end: bool = False) -> list[Segment]:
         """Add a piece; return what is certain. At the end, everything is."""
         self.received += len(piece)
+        return self._segments(*self._scanner.scan(piece, self._rules, is_end=is_end), is_end=is_end)
+
+    def _segments(self, text: str, match: Match | None, *, is_end: bool) -> list[Segment]:
+        """Return the segments of the scanned text, and of what follows it."""
         scanner, found = self._scanner, list[Segment]()
         while self.ending is None:
-            text, match = scanner.scan(piece, self._rules, is_end=is_end)
             end = scanner.position if match is None else match.start
             is_tagged = self._tag is not None
             if scanner.skipped:
@@ -81,7 +92,8 @@ class TextFilter:
             if match is None:
                 break
             self._apply(match, found)
-            piece = ""
+            if self.ending is None:
+                text, match = scanner.scan("", self._rules, is_end=is_end)
         return found
 
     def close(self) -> list[Segment]:
