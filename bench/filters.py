@@ -8,15 +8,19 @@ import time
 from collections.abc import Sequence
 
 from lm_deluge.events import Event, TextDelta
-from lm_deluge.filters import Filter, ReasoningTags, Redact, StopAt
+from lm_deluge.filters import ReasoningTags, Redact, StopAt
 from lm_deluge.filters.answer_filter import AnswerFilter
 from lm_deluge.filters.compiled import compile_filters
+from lm_deluge.filters.rules import Filter
 from lm_deluge.response import ResponseBuilder
 
 DELTAS = 20_000  # 100 kB of text, a long answer
 GROWTH = 8  # times as long
 TURNS = 5  # the best of five counts, as interference only ever adds time
-WORDS = "the quick brown Engine of sky seven keys Ends here, so we think that every letter counts in this line".split()
+WORDS = (
+    *("the", "quick", "brown", "Engine", "of", "sky", "seven", "keys", "Ends", "here,", "so", "we", "think", "that"),
+    *("every", "letter", "counts", "in", "this", "line"),
+)
 
 FILTERS: dict[str, list[Filter]] = {
     "none": [],

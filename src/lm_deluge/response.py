@@ -386,6 +386,9 @@ class ResponseBuilder:
     def response(self, model_internal: str = "") -> APIResponse:
         """Return the response so far; it is complete after `ResponseFinished` was added."""
         started, finished = self.started, self.finished
+        warnings = finished.warnings if finished is not None else ()
+        if self.is_holding:
+            warnings += ("withheld_text",)
         return APIResponse(
             model_internal=model_internal,
             model_external=started.model if started else None,
@@ -397,7 +400,7 @@ class ResponseBuilder:
             finish_details=finished.finish_details if finished else None,
             citations=tuple(self._citations),
             error=_error_at_end(finished),
-            warnings=finished.warnings if finished else ("withheld_text",) if self.is_holding else (),
+            warnings=warnings,
         )
 
 

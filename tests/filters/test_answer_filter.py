@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filtering import cut
+from filters.whole_text import cut
 from lm_deluge.errors import ConfigurationError, FilterError
 from lm_deluge.events import (
     Citation,
@@ -29,9 +29,10 @@ from lm_deluge.events import (
     ToolCallStarted,
     UsageReported,
 )
-from lm_deluge.filters import Filter, Guard, RaiseAt, ReasoningTags, Redact, StopAt
+from lm_deluge.filters import Guard, RaiseAt, ReasoningTags, Redact, StopAt
 from lm_deluge.filters.answer_filter import AnswerFilter
 from lm_deluge.filters.compiled import compile_filters
+from lm_deluge.filters.rules import Filter
 from lm_deluge.response import APIResponse, ResponseBuilder
 from lm_deluge.usage import Usage
 

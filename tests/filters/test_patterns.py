@@ -10,7 +10,7 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filtering import Part, Rule, by_pieces, cut, finders_of, over_whole_text, scan
+from filters.whole_text import Part, Rule, by_pieces, cut, finders_of, over_whole_text, scan
 from lm_deluge.errors import ConfigurationError, FilterError
 from lm_deluge.filters.patterns import Pattern
 from lm_deluge.filters.scanner import Match, Scanner

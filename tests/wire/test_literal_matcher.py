@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filtering import Part, by_pieces, cut, finders_of, scan
+from filters.whole_text import Part, by_pieces, cut, finders_of, scan
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.filters.scanner import Match, Scanner
 from lm_deluge.wire.literal_matcher import Candidate, LiteralMatcher, Literals

@@ -5,6 +5,6 @@ Example:
     >>> response = await client.stream("Hello", filters=[StopAt("END"), Redact("Acme", "[name]")])
 """
 
-from lm_deluge.filters.rules import Filter, Guard, RaiseAt, ReasoningTags, Redact, StopAt
+from lm_deluge.filters.rules import Guard, RaiseAt, ReasoningTags, Redact, StopAt
 
-__all__ = ["Filter", "Guard", "RaiseAt", "ReasoningTags", "Redact", "StopAt"]
+__all__ = ["Guard", "RaiseAt", "ReasoningTags", "Redact", "StopAt"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filtering import cut
+from filters.whole_text import cut
 from lm_deluge import LLMClient
 from lm_deluge.client.sentences import SentenceSplitter
 from lm_deluge.errors import StreamConsumedError
