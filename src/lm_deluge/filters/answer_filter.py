@@ -109,7 +109,8 @@ class AnswerFilter:
         channels, calls = self._channels.values(), self._calls.values()
         self.withheld = sum([channel.withheld for channel in channels])
         self.withheld += sum([call.received - call.delivered for call in calls])
-        self.is_holding = any(channel.filter.held for channel in channels) or any(call.held for call in calls)
+        is_holding = any(channel.filter.held for channel in channels) or any(call.held for call in calls)
+        self.is_holding = is_holding and not self.is_over
 
     def _filter(self, events: Sequence[Event], ready: list[Event]) -> None:
         for event in events:

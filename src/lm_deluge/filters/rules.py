@@ -99,7 +99,7 @@ class StopAt(_Scoped):
         return f"StopAt({', '.join(map(repr, self.stops))})"
 
     def key(self) -> tuple[Any, ...]:
-        """Return what makes two such filters equal, as plain values."""
+        """Return plain values that are equal for equal filters only."""
         return ("StopAt", self.stops, self.reasoning, self.arguments)
 
 
@@ -151,7 +151,7 @@ class Redact(_Searching):
         self.replacement = replacement
 
     def key(self) -> tuple[Any, ...]:
-        """Return what makes two such filters equal, as plain values."""
+        """Return plain values that are equal for equal filters only."""
         return (*self._key(), self.replacement)
 
 
@@ -196,7 +196,7 @@ class RaiseAt(_Searching):
         )
 
     def key(self) -> tuple[Any, ...]:
-        """Return what makes two such filters equal, as plain values."""
+        """Return plain values that are equal for equal filters only."""
         return self._key()
 
 
@@ -228,7 +228,7 @@ class ReasoningTags:
         self.closing = closing
 
     def key(self) -> tuple[Any, ...]:
-        """Return what makes two such filters equal, as plain values."""
+        """Return plain values that are equal for equal filters only."""
         return ("ReasoningTags", self.opening, self.closing)
 
 
@@ -280,7 +280,7 @@ class Guard(_Scoped):
         self.window = window
 
     def key(self) -> tuple[Any, ...]:
-        """Return what makes two guards equal, as far as it can be known, as plain values."""
+        """Return plain values that are equal for equal guards, and for some others: functions cannot be compared."""
         return ("Guard", getattr(self.check, "__qualname__", type(self.check).__name__), self.window)
 
 
