@@ -89,6 +89,13 @@ async def test_every_way_to_take_an_answer_is_filtered(tmp_path: Path) -> None:
         check_clean(merged.responses[0])
 
 
+async def test_filters_may_be_an_iterator() -> None:
+    async with Simulator(SCRIPT) as sim, client_of(sim) as client:
+        check_clean(await client.stream("Hi", echo=None, filters=iter([KEY])))  # type: ignore[arg-type]
+        for response in await client.process_prompts_async(["Hi", "Ho"], filters=iter([KEY])):  # type: ignore[arg-type]
+            check_clean(response)
+
+
 def test_streams_without_asyncio_are_filtered() -> None:
     with Simulator(SCRIPT).start_in_thread() as sim:
         client = client_of(sim)  # type: ignore[arg-type]

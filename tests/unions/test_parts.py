@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from collections.abc import Callable
 from typing import Any, get_args
@@ -11,7 +13,7 @@ import pytest
 from lm_deluge.adapters.capabilities import check_capabilities, dropped_parts
 from lm_deluge.adapters.catalog import adapter_names, find_adapter
 from lm_deluge.dispatch.attempts.continuation import find_obstacle
-from lm_deluge.errors import ConfigurationError
+from lm_deluge.errors import ConfigurationError, InvalidPromptError
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.message import Message, Role
@@ -155,9 +157,24 @@ def adapter_places() -> list[Place]:
     return places
 
 
+def stored(parts: tuple[Part, ...]) -> Message:
+    try:
+        return Conversation.from_json(Conversation([Message("user", parts)]).to_json())[0]
+    except InvalidPromptError as error:
+        raise TypeError from error
+
+
+def printed(parts: tuple[Part, ...]) -> str:
+    with contextlib.redirect_stdout(io.StringIO()) as file:
+        Conversation([Message("user", parts)]).print()
+    return file.getvalue()
+
+
 PART_PLACES = [
     *adapter_places(),
     Place("the JSON of responses", through_json, {}),
+    Place("the JSON of conversations", stored, {}),
+    Place("Conversation.print", printed, {}),
     Place("views of a message", views, because("in `parts` only", *MEDIA, ToolResultPart, ProviderDataPart)),
     Place(
         "text_length",

@@ -107,10 +107,10 @@ class CallOptions(NamedTuple):
         Raises:
             ConfigurationError: `max_cost` is out of range, there is no such `priority`, or a filter is none.
         """
-        compile_filters(self.filters)
+        filters = compile_filters(self.filters)  # which may be an iterator
         check_range("max_cost", self.max_cost, 0, math.inf)
         check_choice("priority", self.priority, get_args(Priority))
-        return self
+        return self._replace(filters=None if filters is None else filters.rules)
 
 
 _PUBLIC = [name for name in CallOptions._fields if name not in ("extra_body", "sampling")]

@@ -114,7 +114,9 @@ class TextChannel:
 
     def _note_edit(self, segment: Segment) -> None:
         self.is_changed |= segment.is_changed
-        if segment.is_changed or segment.is_tagged:
+        if segment.is_tagged and self._edits and self._edits[-1][1:] == (segment.start, self._length, self._length):
+            self._edits[-1] = (self._edits[-1][0], segment.end, self._length, self._length)  # reasoning goes on
+        elif segment.is_changed or segment.is_tagged:
             length = 0 if segment.is_tagged else len(segment.text)
             self._edits.append((segment.start, segment.end, self._length, self._length + length))
             self._length += length

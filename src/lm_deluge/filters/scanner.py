@@ -75,6 +75,7 @@ class Scanner:
         self._text = context  # some characters before the held text, and the held text
         self._at = len(context)  # index of the first held character
         self._overlong: tuple[Finder, str, str] | None = None  # a match that may go on: finder, context, match
+        self._extending: dict[str, bool] = {}  # whether it goes on with a character
         self._rules: Sequence[RuleFinder] = ()
         self._kept = 0  # characters before the held text that these rules look at
 
@@ -111,7 +112,7 @@ class Scanner:
             return text[at : candidate.start], None
         match = Match(best[1], text[candidate.start : candidate.end], base + candidate.start)
         context = text[max(0, candidate.start - finder.look_behind) : candidate.start]
-        self._overlong = (finder, context, match.text)
+        self._overlong, self._extending = (finder, context, match.text), {}
         self._move(candidate.end)
         return text[at : candidate.start], match
 
@@ -120,8 +121,11 @@ class Scanner:
         finder, context, match = overlong
         first = self._at
         while self._at < len(self._text):
-            if not finder.extends(context, match, self._text[self._at]):
-                self._overlong = None
+            character = self._text[self._at]
+            if character not in self._extending:
+                self._extending[character] = finder.extends(context, match, character)
+            if not self._extending[character]:
+                self._overlong, self._extending = None, {}
                 break
             self._at += 1
         self.skipped = self._text[first : self._at]
