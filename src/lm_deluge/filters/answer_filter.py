@@ -63,6 +63,7 @@ class AnswerFilter:
         self.withheld = 0
         self.is_holding = False
         self._is_touched = False  # anything was not delivered as it is
+        self._match: Match | None = None  # the match that ended the answer
         self._filters = filters
         self._channels: dict[type, TextChannel] = {}
         self._open: TextChannel | None = None  # the channel of the last text
@@ -125,8 +126,6 @@ class AnswerFilter:
                         details = {"stop": match.text}
                         self._end(events, ready, ResponseFinished("stop", STOP_REASON, finish_details=details))
                     return
-
-    _match: Match | None = None  # the match of a `StopAt`
 
     def _is_ended(self, ending: Match | None) -> bool:
         """Return whether there is a match that ends the answer, and end it.
@@ -221,7 +220,7 @@ class AnswerFilter:
         self._is_ended(call.ending)
 
     def _finish_call(self, event: ToolCallFinished, ready: list[Event]) -> None:
-        call = self._calls[event.index]
+        call, self._is_touched = self._calls[event.index], True
         if rest := call.close():
             ready.append(ToolCallDelta(event.index, rest))
         if self._is_ended(call.ending):
