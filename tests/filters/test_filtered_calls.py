@@ -14,9 +14,17 @@ from client.continued import PROSE
 from client.continued_streams import BREAK, Model, check_joined, events_of, hurried
 from grammar import check_grammar
 from lm_deluge import LLMClient, SamplingParams
+from lm_deluge.adapters.batch_api import BatchResult
+from lm_deluge.adapters.catalog import find_adapter
+from lm_deluge.api_requests.request import build_call
+from lm_deluge.dispatch.batch.provider.response import BatchedCall, build_batched_answer
 from lm_deluge.errors import ConfigurationError, FilterError, JournalError, StreamInterruptedError
 from lm_deluge.events import Event, ResponseFinished, TextDelta
 from lm_deluge.filters import Guard, RaiseAt, ReasoningTags, Redact, StopAt
+from lm_deluge.filters.compiled import compile_filters
+from lm_deluge.filters.rules import Filter
+from lm_deluge.models.registry import find_served_model
+from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.response import APIResponse
 from lm_deluge.simulator import Script, Simulator
 from lm_deluge.simulator.faults.catalog import Fault
@@ -111,6 +119,27 @@ async def test_the_results_of_a_batch_of_the_provider_are_filtered(tmp_path: Pat
         async for _, response in batch:
             check_clean(response)
         assert SECRET not in (tmp_path / "one").read_text("utf-8")
+
+
+def test_a_result_of_a_batch_may_end_early_or_fail() -> None:
+    call = build_call(find_served_model("gpt-4o", None), Conversation.user("Hello"))
+    usage = {"prompt_tokens": 3, "completion_tokens": 9, "total_tokens": 12}
+    message = {"role": "assistant", "content": "The key is here."}
+    body = {"id": "1", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": usage}
+    result = BatchResult(custom_id="1", body=json.dumps(body).encode())
+
+    def answer(*filters: Filter) -> APIResponse:
+        batched = BatchedCall.of(call, compile_filters(filters))
+        return build_batched_answer(find_adapter("openai-chat"), batched, result, attempt=1)
+
+    stopped, failed = answer(StopAt(" is")), answer(RaiseAt(" is"))
+    assert (stopped.finish_details, stopped.error) == ({"stop": " is"}, None)
+    assert isinstance(failed.error, FilterError)
+    assert (failed.error.billed, failed.error.model) == ("yes", "gpt-4o")
+    for response in (stopped, failed):
+        assert response.completion == "The key"
+        assert response.usage.output_tokens == 9
+        assert response.cost > 0
 
 
 # A stop

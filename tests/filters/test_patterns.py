@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 import regex
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from filters.whole_text import Part, Rule, by_pieces, cut, finders_of, over_whole_text, scan
-from lm_deluge.errors import ConfigurationError, FilterError
+from lm_deluge.errors import ConfigurationError, FilterError, MissingExtraError
+from lm_deluge.filters import Redact, patterns
 from lm_deluge.filters.patterns import Pattern
 from lm_deluge.filters.scanner import Match, Scanner
 
@@ -158,6 +160,17 @@ def test_a_match_that_is_longer_than_max_length_is_left_out_to_its_end() -> None
 def test_what_cannot_be_matched_in_pieces_is_refused(source: str, options: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         Pattern(source, **options)
+
+
+def test_the_package_regex_is_named_if_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "regex", None)
+    patterns._regex.cache_clear()
+    try:
+        with pytest.raises(MissingExtraError, match="pip install regex"):
+            Redact("[0-9]")
+        assert Redact("plain").literal == "plain"
+    finally:
+        patterns._regex.cache_clear()
 
 
 def test_flags_of_re_are_those_of_the_pattern() -> None:

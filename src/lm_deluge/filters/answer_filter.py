@@ -93,6 +93,7 @@ class AnswerFilter:
             self._filter(events, ready)
         except FilterError as error:
             self.is_over, self.error = True, error
+            self._end(events, ready)
         if self._is_touched:
             self._count()
         for guard in self._guards:
@@ -144,11 +145,11 @@ class AnswerFilter:
         return True
 
     @staticmethod
-    def _end(events: Sequence[Event], ready: list[Event], finished: ResponseFinished) -> None:
-        """Append the end of the answer, with the token counts if they arrived with the last text."""
+    def _end(events: Sequence[Event], ready: list[Event], finished: ResponseFinished | None = None) -> None:
+        """Append the end of the answer, if it is no error, with the token counts if they arrived with the last text."""
         ready[:] = [event for event in ready if not isinstance(event, UsageReported | ResponseFinished)]
         ready += [event for event in events if isinstance(event, UsageReported)][-1:]
-        ready.append(finished)
+        ready += [] if finished is None else [finished]
 
     # Text
 

@@ -45,23 +45,24 @@ def build_batched_answer(adapter: Adapter, batched: BatchedCall, result: BatchRe
         error = adapter.classify_error(result.status, {}, result.body)
         return build_failure(batched, error, result.request_id, attempt=attempt)
     builder = ResponseBuilder()
+    answer_filter = None if batched.filters is None else AnswerFilter(batched.filters)
     try:
         events = adapter.parse_response(batched.call, result.body)
-        filtered = None if batched.filters is None else AnswerFilter(batched.filters)
-        builder.add_all(events if filtered is None else filtered.feed(list(events)))
-        if filtered is not None:
-            builder.withheld = filtered.withheld
-            if filtered.error is not None:
-                raise filtered.error
+        builder.add_all(events if answer_filter is None else answer_filter.feed(list(events)))
     except DelugeError as error:
         error.billed = "maybe"
         return build_failure(batched, error, result.request_id, attempt=attempt)
+    if answer_filter is not None:
+        builder.withheld = answer_filter.withheld
     usage = usage_of(builder, estimate_tokens(batched.text_length))
     cost = request_cost(batched.call.model, batched.call.provider, usage, is_batch=True)
     answer = settle_answer(builder, batched.call, usage, cost)
     answer.status_code = result.status
     answer.request_id = result.request_id
     answer.stats = StreamStats(attempts=attempt, bytes_received=len(result.body), output_tokens=usage.output_tokens)
+    if answer_filter is not None and answer_filter.error is not None:
+        answer.error = _located(answer_filter.error, batched, result.request_id)
+        answer.error.billed = "yes"
     return answer
 
 
@@ -69,8 +70,7 @@ def build_failure(
     batched: BatchedCall, error: DelugeError, request_id: str | None = None, *, attempt: int = 1
 ) -> APIResponse:
     """Return the response of a call that failed."""
-    error.provider, error.model = batched.call.provider.id, batched.call.model.id
-    error.request_id = error.request_id or request_id
+    error = _located(error, batched, request_id)
     return APIResponse(
         model_internal=batched.call.model.id,
         error=error,
@@ -78,6 +78,13 @@ def build_failure(
         request_id=error.request_id,
         stats=StreamStats(attempts=attempt),
     )
+
+
+def _located(error: DelugeError, batched: BatchedCall, request_id: str | None) -> DelugeError:
+    """Return the error with provider, model and request."""
+    error.provider, error.model = batched.call.provider.id, batched.call.model.id
+    error.request_id = error.request_id or request_id
+    return error
 
 
 def missing_error(state: BatchState) -> APIError:
