@@ -32,6 +32,8 @@
     |  |- ContentTypeError                 the body is not a stream, but an HTML page for example
     |  |- InvalidJSONError                 a text that arrives in pieces is not JSON; `offset` is its first wrong byte
     |  '- ResponseLimitError               the body or an event is larger than the limits allow
+    |- InvalidValueError                   a value that the model generated does not fit its type or schema
+    |- ToolError                           a tool or an MCP server failed otherwise than by an exception of the tool
     '- DispatchError
        |- BudgetError                      larger than a rate limit, or beyond `max_cost`
        |- FilterError                      a filter refused the answer, or failed
@@ -47,7 +49,7 @@ from __future__ import annotations
 import builtins
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 if TYPE_CHECKING:  # for annotations only: both modules stand in higher layers, and `response` imports this one
@@ -71,6 +73,7 @@ __all__ = [
     "FilterError",
     "InvalidJSONError",
     "InvalidPromptError",
+    "InvalidValueError",
     "JournalError",
     "MissingAPIKeyError",
     "MissingExtraError",
@@ -88,6 +91,7 @@ __all__ = [
     "StreamConsumedError",
     "StreamInterruptedError",
     "TimeoutError",
+    "ToolError",
     "TransportError",
     "TruncatedError",
     "UnknownModelError",
@@ -444,6 +448,30 @@ class InvalidJSONError(ProtocolError):
 
 class ResponseLimitError(ProtocolError):
     """The body, or one event in it, is larger than the limits allow."""
+
+
+class InvalidValueError(DelugeError):
+    """A value does not fit its type or schema: at `path`, and elsewhere (`problems`). The message is for the model."""
+
+    def __init__(
+        self, message: str, *, problems: Iterable[tuple[Iterable[str | int], str]] = (), **context: Any
+    ) -> None:
+        super().__init__(message, **context)
+        self.problems = tuple((tuple(path), text) for path, text in problems)
+        self.path: tuple[str | int, ...] = self.problems[0][0] if self.problems else ()
+
+
+class ToolError(DelugeError):
+    """A tool call failed, but not by an exception of the tool; or an MCP server cannot be used. `tool` names it.
+
+    `reason`: `unknown` (there is no such tool), `arguments` or `result` (no JSON), `timeout`, `exit` (`SystemExit` and
+    the like), `failed` (reported by an MCP tool) or `server` (an MCP server does not start, or ended).
+    """
+
+    def __init__(self, message: str, *, tool: str = "", reason: str = "failed", **context: Any) -> None:
+        super().__init__(message, **context)
+        self.tool = tool
+        self.reason = reason
 
 
 class DispatchError(DelugeError):

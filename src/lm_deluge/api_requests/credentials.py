@@ -21,6 +21,7 @@ __all__ = [
     "authorization",
     "aws_environment",
     "check_headers",
+    "environment_variable",
     "fetched_rows_file",
     "find_access",
     "find_base_url",
@@ -55,6 +56,11 @@ def _first_set(names: tuple[str, ...]) -> str | None:
 def _from_environment(names: tuple[str, ...]) -> str | None:
     name = _first_set(names)
     return name and os.environ[name].strip()
+
+
+def environment_variable(name: str) -> str | None:
+    """Return the value of an environment variable, or None."""
+    return os.environ.get(name)
 
 
 def has_key(provider: ProviderRow) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, get_args
 
 import msgspec
@@ -20,18 +20,19 @@ from lm_deluge.config import (
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.filters.compiled import compile_filters
 from lm_deluge.filters.rules import Filter
-from lm_deluge.prompt.tool import ProviderTool, Tool
+from lm_deluge.prompt.tool import ProviderTool, Tool, ToolSource
 
 __all__ = ["NO_OPTIONS", "CallOptions", "Tools", "merge_params"]
 
-Tools: TypeAlias = Sequence[Tool | ProviderTool | Mapping[str, Any]]
+Tools: TypeAlias = Sequence[Tool | ProviderTool | ToolSource | Callable[..., Any] | Mapping[str, Any]]
+"""The tools of a call: functions, Pydantic models and other classes with fields, `Tool`, `MCPServer`, plain JSON."""
 
 
 class CallOptions(NamedTuple):
     """The options of one call, or of all calls of a batch.
 
     Attributes:
-        tools: The tools that the model may call: `Tool`, or the JSON form of the provider.
+        tools: The tools that the model may call: functions, classes with fields, `Tool`, `MCPServer` or plain JSON.
         sampling_params: Its fields replace the client's, one by one.
         output: JSON schema, or Pydantic model, of the answer.
         cache: Which part of the prompt the provider keeps in its own cache.

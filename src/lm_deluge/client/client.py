@@ -97,7 +97,7 @@ class LLMClient(NowaitMethods, BatchMethods, CountMethods):
 
         Args:
             prompt: Text, or a conversation.
-            tools: The tools that the model may call, as `Tool` or plain JSON.
+            tools: The tools that the model may call: functions, classes with fields, `Tool`, `MCPServer` or plain JSON.
             sampling_params: Its fields replace the client's, one by one.
             output: JSON schema, or Pydantic model, of the answer.
             cache: Which part of the prompt the provider keeps for later calls: `tools_only`, `system_and_tools`,
@@ -145,7 +145,7 @@ class LLMClient(NowaitMethods, BatchMethods, CountMethods):
 
         Args:
             prompt: Text, or a conversation.
-            tools: The tools that the model may call, as `Tool` or plain JSON.
+            tools: The tools that the model may call: functions, classes with fields, `Tool`, `MCPServer` or plain JSON.
             sampling_params: Its fields replace the client's, one by one.
             output: JSON schema, or Pydantic model, of the answer.
             cache: Which part of the prompt the provider keeps for later calls: `tools_only`, `system_and_tools`,

@@ -11,13 +11,11 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from lm_deluge.adapters.adapter import Adapter, Call
-from lm_deluge.adapters.capabilities import with_dropped_parts
-from lm_deluge.adapters.catalog import find_adapter
+from lm_deluge.adapters.adapter import Call
 from lm_deluge.api_requests.accounts import Accounts
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.credentials import Access, find_access
-from lm_deluge.api_requests.request import build_blank_call
+from lm_deluge.api_requests.request import build_blank_call, settle_call
 from lm_deluge.client.call_options import NO_OPTIONS, CallOptions, merge_params
 from lm_deluge.client.scheduling import build_limiter, build_runner
 from lm_deluge.config import ClientOptions, LocalCache, Priority, Timeouts
@@ -178,7 +176,6 @@ class Dispatcher:
 class _Template(NamedTuple):
     """What calls with the same options to one model have in common."""
 
-    adapter: Adapter
     call: Call  # without a conversation
     api_key: str | None
     timeouts: Timeouts
@@ -282,12 +279,12 @@ class CallPlanner:
             )
             access = self._access[model] = found
         call = msgspec.structs.replace(template.call, conversation=conversation, base_url=access.base_url)
-        call = with_dropped_parts(call, template.adapter)
+        call, adapter = settle_call(call)
         filters = self._filters
         return CallPlan(
-            adapter=template.adapter,
+            adapter=adapter,
             call=call,
-            request=template.adapter.build_request(call),
+            request=adapter.build_request(call),
             key=access.key,
             transport=self._dispatcher.shared_transport(),
             timeouts=template.timeouts,
@@ -321,7 +318,6 @@ class CallPlanner:
             max_event_bytes=client.max_event_bytes,
         )
         return _Template(
-            adapter=find_adapter(call.provider.adapter),
             call=call,
             api_key=self._dispatcher.accounts.key_of(call.provider),
             timeouts=client.timeouts.for_model(is_reasoning=bool(row.capabilities.reasoning)),
