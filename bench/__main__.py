@@ -8,6 +8,7 @@ import time
 from bench.crowd import crowd
 from bench.decoders import decoders
 from bench.dispatch import dispatch
+from bench.filters import filters
 from bench.partial_json import partial_json
 from bench.server import EVENTS
 from bench.serving import serving
@@ -89,5 +90,6 @@ if __name__ == "__main__":
         decoders()
         partial_json()
         typed_answers()
+        filters()
         dispatch()
         crowd()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, TypedDict
 
@@ -18,6 +18,7 @@ from lm_deluge.config import (
     SamplingParams,
     Timeouts,
 )
+from lm_deluge.filters.rules import Filter
 
 __all__ = [
     "AnswerKeywords",
@@ -67,10 +68,13 @@ class ProviderBatchKeywords(SamplingKeywords, total=False):
     sampling_params: SamplingParams | None
     output: Any
     cache: PromptCache | None
+    filters: Sequence[Filter] | None
 
 
 class StreamKeywords(SamplingKeywords, OutputKeywords, total=False):
     """What `stream` and `stream_sync` take beside the arguments that they name; `CallOptions` describes the fields."""
+
+    filters: Sequence[Filter] | None
 
 
 class CallKeywords(ProviderBatchKeywords, OutputKeywords, total=False):
@@ -86,6 +90,7 @@ class AnswerKeywords(SamplingKeywords, OutputKeywords, total=False):
 
     sampling_params: SamplingParams | None
     cache: PromptCache | None
+    filters: Sequence[Filter] | None
     prefer_model: str | None
     max_cost: float | None
     priority: Priority | None
