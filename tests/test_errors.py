@@ -24,8 +24,8 @@ from lm_deluge.errors import (
     TruncatedError,
     UnknownModelError,
     UnsupportedParameterError,
-    install_hint,
 )
+from lm_deluge.extras import install_hint
 from lm_deluge.prompt.message import Message
 from lm_deluge.response import APIResponse
 
