@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lm_deluge.api_requests.response_stream import Timing
+from lm_deluge.api_requests.timing import Timing
 from lm_deluge.dispatch.hooks import failed_response, warn_of_hook
 from lm_deluge.errors import DelugeError
 from lm_deluge.response import APIResponse

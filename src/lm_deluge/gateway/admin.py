@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from lm_deluge.errors import ConfigurationError, install_hint
+from lm_deluge.errors import ConfigurationError
+from lm_deluge.extras import install_hint
 from lm_deluge.gateway.http_body import header_map
 from lm_deluge.gateway.incoming import token_of
 from lm_deluge.gateway.key_access import KeyAccess

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lm_deluge.api_requests.credentials import environment_variable
-from lm_deluge.errors import ConfigurationError, MissingExtraError, install_hint
+from lm_deluge.errors import ConfigurationError, MissingExtraError
+from lm_deluge.extras import install_hint
 from lm_deluge.gateway.settings import GatewaySettings, ServedModel
 
 __all__ = ["read_litellm"]

@@ -6,7 +6,8 @@ import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from lm_deluge.errors import MissingExtraError, install_hint
+from lm_deluge.errors import MissingExtraError
+from lm_deluge.extras import install_hint
 from lm_deluge.models.registry import list_models
 from lm_deluge.response import APIResponse
 from lm_deluge.telemetry.observer import CallObserver, ObservedAttempt, ObservedCall, Observer, outcome_of
