@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lm_deluge.prompt.parts import File
     from lm_deluge.prompt.tool import Tool
     from lm_deluge.response import APIResponse
+    from lm_deluge.tools.mcp.server import MCPServer
     from lm_deluge.usage import Usage
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "DelugeError",
     "File",
     "LLMClient",
+    "MCPServer",
     "Message",
     "SamplingParams",
     "Timeouts",
@@ -42,6 +44,7 @@ _MODULES = {
     "DelugeError": "lm_deluge.errors",
     "File": "lm_deluge.prompt.parts",
     "LLMClient": "lm_deluge.client.client",
+    "MCPServer": "lm_deluge.tools.mcp.server",
     "Message": "lm_deluge.prompt.message",
     "SamplingParams": "lm_deluge.config",
     "Timeouts": "lm_deluge.config",

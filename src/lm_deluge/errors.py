@@ -32,8 +32,12 @@
     |  |- ContentTypeError                 the body is not a stream, but an HTML page for example
     |  |- InvalidJSONError                 a text that arrives in pieces is not JSON; `offset` is its first wrong byte
     |  '- ResponseLimitError               the body or an event is larger than the limits allow
+    |- InvalidValueError                   a value that the model generated does not fit its type or schema
+    |  '- OutputError                      the answer is not the object that `output=` describes; `path` is where
+    |- ToolError                           a tool or an MCP server failed otherwise than by an exception of the tool
     '- DispatchError
        |- BudgetError                      larger than a rate limit, or beyond `max_cost`
+       |- FilterError                      a filter refused the answer, or failed
        |- QueueClosedError
        '- JournalError                     the journal of a batch cannot be read or written
 
@@ -45,8 +49,7 @@ from __future__ import annotations
 
 import builtins
 import copy
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 if TYPE_CHECKING:  # for annotations only: both modules stand in higher layers, and `response` imports this one
@@ -67,12 +70,15 @@ __all__ = [
     "ContextLengthError",
     "DelugeError",
     "DispatchError",
+    "FilterError",
     "InvalidJSONError",
     "InvalidPromptError",
+    "InvalidValueError",
     "JournalError",
     "MissingAPIKeyError",
     "MissingExtraError",
     "NotFoundError",
+    "OutputError",
     "OverloadedError",
     "PermissionDeniedError",
     "ProtocolError",
@@ -86,6 +92,7 @@ __all__ = [
     "StreamConsumedError",
     "StreamInterruptedError",
     "TimeoutError",
+    "ToolError",
     "TransportError",
     "TruncatedError",
     "UnknownModelError",
@@ -96,25 +103,6 @@ Scope = Literal["request", "key", "model", "provider"]
 Billed = Literal["no", "maybe", "yes"]
 Phase = Literal["connect", "headers", "before_first_event", "mid_stream", "after_terminal"]
 Clock = Literal["pool", "connect", "first_token", "idle", "progress", "total"]
-
-
-def shown_url(url: str) -> str:
-    """Return a URL as messages and reprs may show it: without user name, password, query and fragment."""
-    return re.sub(r"[?#].*", "?...", re.sub(r"//[^/?#]*@", "//...@", url), flags=re.DOTALL)
-
-
-def install_hint(package: str, *, otherwise: str = "") -> str:
-    """Return the hint to install a package, as pip and similar tools take it.
-
-    The hint names the package itself, not an extra of this library: another library has the name of this one on PyPI
-    (2026-11), so `pip install lm-deluge[...]` would replace this library by that one.
-
-    Args:
-        package: The requirement, `google-auth[requests]` for example.
-        otherwise: What helps instead, as the end of the sentence.
-    """
-    quoted = f"'{package}'" if "[" in package else package  # zsh expands brackets
-    return f"Run pip install {quoted}{otherwise and f', or {otherwise}'}."
 
 
 def _new(cls: type[DelugeError]) -> DelugeError:
@@ -209,7 +197,7 @@ class DelugeError(Exception):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the error as plain data: `type` is the class name, `text` the full message, the rest attributes."""
-        plain = {name: value for name, value in vars(self).items() if isinstance(value, str | int | float | None)}
+        plain = {name: each for name, each in vars(self).items() if isinstance(each, str | int | float | tuple | None)}
         return {**plain, "provider_type": plain.get("type"), "type": type(self).__name__, "text": str(self)}
 
 
@@ -444,12 +432,46 @@ class ResponseLimitError(ProtocolError):
     """The body, or one event in it, is larger than the limits allow."""
 
 
+class InvalidValueError(DelugeError):
+    """A value does not fit its type or schema: at `path`, and elsewhere (`problems`). The message is for the model."""
+
+    def __init__(
+        self, message: str, *, problems: Iterable[tuple[Iterable[str | int], str]] = (), **context: Any
+    ) -> None:
+        super().__init__(message, **context)
+        self.problems = tuple((tuple(path), text) for path, text in problems)
+        self.path: tuple[str | int, ...] = self.problems[0][0] if self.problems else ()
+
+
+class OutputError(InvalidValueError):
+    """The answer is not the object that `output=` describes. `value` is the object so far, as plain data."""
+
+    value: Any = None
+
+
+class ToolError(DelugeError):
+    """A tool call failed, but not by an exception of the tool; or an MCP server cannot be used. `tool` names it.
+
+    `reason`: `unknown` (there is no such tool), `arguments` or `result` (no JSON), `timeout`, `exit` (`SystemExit` and
+    the like), `failed` (reported by an MCP tool) or `server` (an MCP server does not start, or ended).
+    """
+
+    def __init__(self, message: str, *, tool: str = "", reason: str = "failed", **context: Any) -> None:
+        super().__init__(message, **context)
+        self.tool = tool
+        self.reason = reason
+
+
 class DispatchError(DelugeError):
     """The call was not sent or not finished for a reason on our side: limits, budget, shutdown or journal."""
 
 
 class BudgetError(DispatchError):
     """The call is larger than a rate limit allows in its whole period, or would exceed `max_cost`."""
+
+
+class FilterError(DispatchError):
+    """A filter ended the answer with an error: `RaiseAt` found a match, or a `Guard` or a pattern failed."""
 
 
 class QueueClosedError(DispatchError):

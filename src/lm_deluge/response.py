@@ -43,7 +43,7 @@ from lm_deluge.prompt.parts import (
 )
 from lm_deluge.usage import Usage
 
-__all__ = ["APIResponse", "ResponseBuilder", "StreamStats"]
+__all__ = ["APIResponse", "OutputValue", "ResponseBuilder", "StreamStats"]
 
 _MOST_DETAILS = 500  # characters: an explanation may quote the malformed call, which has no limit
 _SMALL_PIECES = 128
@@ -80,6 +80,18 @@ class StreamStats(msgspec.Struct, frozen=True, kw_only=True):
     ignored: int = 0
 
 
+class OutputValue(msgspec.Struct, frozen=True):
+    """The object of a typed answer.
+
+    Attributes:
+        data: It as JSON data.
+        value: It as an instance of its type; the same as `data` for a JSON schema, and for an answer that broke off.
+    """
+
+    data: Any
+    value: Any
+
+
 class APIResponse(msgspec.Struct, kw_only=True):
     """The response of a call, complete or partial.
 
@@ -102,6 +114,7 @@ class APIResponse(msgspec.Struct, kw_only=True):
         stats: Timing and volume of the stream.
         warnings: Irregularities that are not errors, for example `no_done` for a missing end mark.
         local_cache_hit: The answer is from the local cache: nothing was sent, and `usage` is that of the original call.
+        output_value: The object of a call with `output=`, as JSON data and as an instance of its type; None without.
 
     Example:
         >>> response = await client.stream("Name a color")
@@ -125,6 +138,21 @@ class APIResponse(msgspec.Struct, kw_only=True):
     stats: StreamStats | None = None
     warnings: tuple[str, ...] = ()
     local_cache_hit: bool = False
+    output_value: OutputValue | None = None
+
+    @property
+    def output(self) -> Any:
+        """The object of a call with `output=`, as an instance of its type; None without `output=`.
+
+        Before the end of the stream, and in the `partial` of an error, it is the object so far, as plain data. In a
+        response that `from_dict` restored it is plain data, too.
+
+        Raises:
+            OutputError: The answer is not such an object; it is also the `error` of the response.
+        """
+        if isinstance(self.error, errors.OutputError):
+            raise self.error
+        return None if self.output_value is None else self.output_value.value
 
     @property
     def completion(self) -> str:
@@ -153,8 +181,10 @@ class APIResponse(msgspec.Struct, kw_only=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the response as data that can be encoded as JSON."""
-        fields = {name: getattr(self, name) for name in self.__struct_fields__ if name != "error"}
+        fields = {name: getattr(self, name) for name in self.__struct_fields__ if name not in _CONVERTED}
         data: dict[str, Any] = msgspec.to_builtins(fields)
+        if self.output_value is not None:
+            data["output"] = self.output_value.data
         data["error"] = self.error.to_dict() if isinstance(self.error, DelugeError) else None
         return data
 
@@ -162,9 +192,14 @@ class APIResponse(msgspec.Struct, kw_only=True):
     def from_dict(cls, data: dict[str, Any]) -> APIResponse:
         """Return the response that `to_dict` encoded. An error is restored with its class, but without its cause."""
         response = msgspec.convert({**data, "error": None}, cls)
+        if data.get("output") is not None:
+            response.output_value = OutputValue(data["output"], data["output"])
         if data.get("error"):
             response.error = _error_from_dict(data["error"])
         return response
+
+
+_CONVERTED = frozenset({"error", "output_value"})
 
 
 def _error_from_dict(data: dict[str, Any]) -> DelugeError:
@@ -173,8 +208,12 @@ def _error_from_dict(data: dict[str, Any]) -> DelugeError:
     error = kind(data.get("message", ""))
     for name, value in {**data, "type": data.get("provider_type")}.items():
         if name in vars(error):
-            setattr(error, name, value)
+            setattr(error, name, _as_tuples(value))
     return error
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
 class _Pieces:
@@ -287,6 +326,9 @@ class ResponseBuilder:
         self.finished: ResponseFinished | None = None
         self.usage: Usage | None = None
         self.has_deltas = False
+        self.withheld = 0  # characters that filters left out or hold back
+        self.is_holding = False  # filters hold back text that may follow
+        self.is_cut = False  # filters ended the answer before the provider did
 
     def add_all(self, events: Iterable[Event]) -> None:
         """Add events in order."""
@@ -377,12 +419,15 @@ class ResponseBuilder:
 
     @property
     def output_characters(self) -> int:
-        """Characters of text, reasoning and arguments so far, the basis of token estimates."""
-        return sum(item.count() for item in self._open if isinstance(item, _Pieces | _CallPieces))
+        """Characters of text, reasoning and arguments that were generated so far, the basis of token estimates."""
+        return self.withheld + sum(item.count() for item in self._open if isinstance(item, _Pieces | _CallPieces))
 
     def response(self, model_internal: str = "") -> APIResponse:
         """Return the response so far; it is complete after `ResponseFinished` was added."""
         started, finished = self.started, self.finished
+        warnings = finished.warnings if finished is not None else ()
+        if self.is_holding:
+            warnings += ("withheld_text",)
         return APIResponse(
             model_internal=model_internal,
             model_external=started.model if started else None,
@@ -394,7 +439,7 @@ class ResponseBuilder:
             finish_details=finished.finish_details if finished else None,
             citations=tuple(self._citations),
             error=_error_at_end(finished),
-            warnings=finished.warnings if finished else (),
+            warnings=warnings,
         )
 
 

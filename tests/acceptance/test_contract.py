@@ -17,6 +17,7 @@ def test_what_the_package_exports() -> None:
         "DelugeError",
         "File",
         "LLMClient",
+        "MCPServer",
         "Message",
         "SamplingParams",
         "Timeouts",
@@ -53,6 +54,7 @@ OWN = {
     "prefer_model": ("KEYWORD_ONLY", None),
     "max_cost": ("KEYWORD_ONLY", None),
     "priority": ("KEYWORD_ONLY", "interactive"),
+    "smooth": ("KEYWORD_ONLY", None),
 }
 
 

@@ -36,7 +36,7 @@ def test_the_keywords_of_a_call_are_its_options() -> None:
     assert set(CallKeywords.__annotations__) - sampling == set(CallOptions._fields) - {"extra_body", "sampling"}
     further = set(StreamKeywords.__annotations__) - sampling
     for method in (LLMClient.stream, LLMClient.stream_sync):  # whose first keywords are spelled out
-        own = set(inspect.signature(method).parameters) - {"self", "prompt", "echo", "sampling"}
+        own = set(inspect.signature(method).parameters) - {"self", "prompt", "echo", "smooth", "sampling"}
         assert own | further == set(CallKeywords.__annotations__) - sampling
     assert set(ProviderBatchKeywords.__annotations__) < set(CallKeywords.__annotations__)
     of_a_batch = {"progress", "ask_duplicates_once"}

@@ -9,8 +9,10 @@ from typing import Any, get_args
 import pytest
 
 import lm_deluge
+import lm_deluge.filters
 import lm_deluge.simulator
 import lm_deluge.testing
+import lm_deluge.tools
 import recordings
 from client.test_stream import WAYS_OUT
 from lm_deluge import errors, events
@@ -18,6 +20,7 @@ from lm_deluge.adapters.catalog import adapter_names
 from lm_deluge.adapters.errors import classify_status
 from lm_deluge.config import ClientOptions, SamplingParams, Timeouts
 from lm_deluge.errors import APIError, DelugeError
+from lm_deluge.outputs.reader import OUTPUT_WARNINGS
 from lm_deluge.simulator import FAULTS
 from pages import DOCS, PAGES, ROOT, name_of, prose, read, table_rows
 from transport.test_faults import BROKEN, IN_ORDER
@@ -35,8 +38,10 @@ NAMES = {
     "events": events.__all__,
     "errors": errors.__all__,
     "faults": list(FAULTS),
+    "filters": lm_deluge.filters.__all__,
     "simulator": lm_deluge.simulator.__all__,
     "testing": lm_deluge.testing.__all__,
+    "tools": lm_deluge.tools.__all__,
     "options": ClientOptions.__struct_fields__,
     "sampling": SamplingParams.__struct_fields__,
     "timeouts": Timeouts.__struct_fields__,
@@ -140,6 +145,7 @@ def test_every_warning_is_listed() -> None:
     code = "".join(path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py"))
     raised = set(re.findall(r"""(?:(?:_warnings|found)\.append|warnings \+= )\("([a-z_]+)",?\)""", code))
     raised |= set(re.findall(r"""^(?:SNAPSHOT_DIFFERS|WRONG_TYPE) = "([a-z_]+)"$""", code, re.MULTILINE))
+    raised |= set(OUTPUT_WARNINGS)
     rows = [row[0].strip("`") for row in table_rows(ERRORS, r"`[a-z_]+`") if len(row) == 2]
     attributes = {name for kind in (DelugeError("x"), APIError("x")) for name in vars(kind)}
     assert {row for row in rows if row not in attributes} == raised

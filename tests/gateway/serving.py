@@ -12,6 +12,7 @@ import uvicorn
 from lm_deluge.gateway.access import Access
 from lm_deluge.gateway.access_log import AccessLog, LoggedCall
 from lm_deluge.gateway.app import Gateway
+from lm_deluge.gateway.metrics import GatewayMetrics
 from lm_deluge.gateway.serve import BoundedProtocol
 from lm_deluge.gateway.settings import GatewaySettings
 from lm_deluge.simulator import Simulator
@@ -46,11 +47,12 @@ async def serve(
     *,
     access: Access | None = None,
     protocol: type[BoundedProtocol] = BoundedProtocol,
+    metrics: GatewayMetrics | None = None,
 ) -> AsyncIterator[Serving]:
     """Run a gateway until the end of the block."""
     log = KeptLog()
-    gateway = Gateway(settings, access=access, log=log)
-    sock = socket.socket()
+    gateway = Gateway(settings, access=access, log=log, metrics=metrics)
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # so that asyncio sets TCP_NODELAY
     sock.bind(("127.0.0.1", 0))
     config = uvicorn.Config(gateway, http=protocol, ws="none", access_log=False, log_level="critical", lifespan="on")
     server = uvicorn.Server(config)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from lm_deluge.adapters.adapter import Adapter, Call
 from lm_deluge.config import LocalCache, Secret, Timeouts
+from lm_deluge.filters.compiled import CompiledFilters
 from lm_deluge.hidden import HidingStruct
 from lm_deluge.models.costs import endpoint_region, request_cost
+from lm_deluge.response import APIResponse
 from lm_deluge.transport.base import Transport
 from lm_deluge.usage import Usage, estimate_tokens
 from lm_deluge.wire.http import HttpRequest
@@ -31,6 +35,9 @@ class CallPlan(HidingStruct, frozen=True, kw_only=True):
     proxy: Secret | None = None
     local_cache: LocalCache | None = None
     keeps_bytes: bool = False
+    judge: Callable[[APIResponse], APIResponse] | None = None
+    """Adds its object to a complete answer that no stream has validated; None: the answers are texts."""
+    filters: CompiledFilters | None = None
 
     def least_usage(self) -> Usage:
         """Return the tokens of the prompt, estimated from the length of its texts."""

@@ -21,7 +21,7 @@ __all__ = [
     "authorization",
     "aws_environment",
     "check_headers",
-    "environment_value",
+    "environment_variable",
     "fetched_rows_file",
     "find_access",
     "find_base_url",
@@ -59,6 +59,11 @@ def _from_environment(names: tuple[str, ...]) -> str | None:
     return name and os.environ[name].strip()
 
 
+def environment_variable(name: str) -> str | None:
+    """Return the value of an environment variable, or None."""
+    return os.environ.get(name)
+
+
 def has_key(provider: ProviderRow) -> bool:
     """Whether the environment has a key of the provider, or may have other credentials."""
     # Only the credential chains of AWS and Google know whether there are credentials, and they may use the network.
@@ -68,11 +73,6 @@ def has_key(provider: ProviderRow) -> bool:
 def has_named_key(provider: ProviderRow) -> bool:
     """Whether one of the provider's variables in the environment has a key."""
     return _from_environment(provider.key_env) is not None
-
-
-def environment_value(name: str) -> str | None:
-    """Return the value of a variable that a configuration file names; None if it is not set, or empty."""
-    return _from_environment((name,))
 
 
 def find_key(provider: ProviderRow, model: ModelRow, base_url: str, explicit: str | None) -> Secret | None:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import msgspec
 
-from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.capabilities import with_dropped_parts
+from lm_deluge.adapters.adapter import Adapter, Call
+from lm_deluge.adapters.capabilities import with_warnings
 from lm_deluge.adapters.catalog import find_adapter
+from lm_deluge.adapters.openai_chat.routing import route_call
 from lm_deluge.api_requests.credentials import check_headers, find_base_url
 from lm_deluge.config import PromptCache, SamplingParams
-from lm_deluge.errors import ConfigurationError, InvalidPromptError
+from lm_deluge.errors import ConfigurationError
 from lm_deluge.models.registry import SIMULATOR, find_provider
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.prompt.conversation import Conversation, Prompt, to_conversation
 from lm_deluge.prompt.plain_values import to_plain
-from lm_deluge.prompt.tool import ProviderTool, Tool
+from lm_deluge.prompt.tool import to_tools
+from lm_deluge.schemas.schema_type import schema_of
 
-__all__ = ["build_blank_call", "build_call", "to_schema", "to_tools"]
+__all__ = ["build_blank_call", "build_call", "settle_call", "to_schema", "to_tools"]
 
 
 def build_call(  # noqa: PLR0913 - what one request is made from
@@ -28,7 +30,7 @@ def build_call(  # noqa: PLR0913 - what one request is made from
     prompt: Prompt,
     *,
     params: SamplingParams | None = None,
-    tools: Sequence[Tool | ProviderTool | Mapping[str, Any]] | None = None,
+    tools: Sequence[Any] | None = None,
     output: Any = None,
     base_url: str | None = None,
     cache: PromptCache | None = None,
@@ -54,15 +56,21 @@ def build_call(  # noqa: PLR0913 - what one request is made from
         extra_body=extra_body,
         max_event_bytes=max_event_bytes,
     )
-    full = msgspec.structs.replace(call, conversation=to_conversation(prompt))
-    return with_dropped_parts(full, find_adapter(call.provider.adapter))
+    return settle_call(msgspec.structs.replace(call, conversation=to_conversation(prompt)))[0]
+
+
+def settle_call(call: Call) -> tuple[Call, Adapter]:
+    """Return a complete call with the API that serves it, its warnings, and the adapter of that API."""
+    routed = route_call(call)
+    adapter = find_adapter(routed.provider.adapter)
+    return with_warnings(routed, adapter), adapter
 
 
 def build_blank_call(  # noqa: PLR0913 - what one request is made from, but for the prompt
     model: ModelRow,
     *,
     params: SamplingParams | None = None,
-    tools: Sequence[Tool | ProviderTool | Mapping[str, Any]] | None = None,
+    tools: Sequence[Any] | None = None,
     output: Any = None,
     base_url: str | None = None,
     cache: PromptCache | None = None,
@@ -122,51 +130,22 @@ def _simulator_url(model: ModelRow) -> str | None:
     return simulator_url()
 
 
-def to_tools(tools: Sequence[Tool | ProviderTool | Mapping[str, Any]] | None) -> tuple[Tool | ProviderTool, ...]:
-    """Return tools given as `Tool` or as plain data; data with a type other than `function` is the provider's own.
-
-    Raises:
-        InvalidPromptError: One is neither, or two have the same name.
-    """
-    if tools is None:
-        return ()
-    if isinstance(tools, str | Mapping | Tool) or not isinstance(tools, Iterable):
-        raise InvalidPromptError("tools must be a list of tools")
-    found = [_to_tool(tool) for tool in tools]
-    names = [tool.name for tool in found]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise InvalidPromptError(f"two tools are named {twice!r}")
-    return tuple(found)
-
-
-def _to_tool(tool: Any) -> Tool | ProviderTool:
-    if isinstance(tool, Tool | ProviderTool):
-        return tool
-    if not isinstance(tool, Mapping):
-        raise InvalidPromptError(f"{type(tool).__name__} is no tool", hint="Pass a Tool, or its JSON schema form.")
-    data = to_plain(tool)
-    return ProviderTool(data) if data.get("type", "function") != "function" else Tool.from_dict(data)
-
-
 def to_schema(output: Any) -> dict[str, Any] | None:
-    """Return the JSON schema that the answer is to follow: a schema itself, or that of a pydantic model.
+    """Return the JSON schema that the answer is to follow: a schema itself, or that of a type with fields.
 
     Raises:
-        ConfigurationError: It is neither, or a model that has no schema.
+        ConfigurationError: It is neither, or the type has no schema, or not one of an object.
     """
     if output is None:
         return None
     if isinstance(output, Mapping):
         plain: dict[str, Any] = to_plain(output)
         return plain
-    make = getattr(output, "model_json_schema", None)
-    if make is None:
-        raise ConfigurationError("output must be a JSON schema or a pydantic model")
-    try:
-        schema: dict[str, Any] = make()
-    except Exception as error:  # pydantic's own, which need not be installed here
+    if isinstance(output, str | int | float | list | tuple):
+        raise ConfigurationError(f"output must be a type or a JSON schema, not of type {type(output).__name__}")
+    schema: dict[str, Any] = schema_of(output).json_schema
+    if schema.get("type") != "object":
         raise ConfigurationError(
-            f"output {getattr(output, '__name__', 'model')} has no JSON schema", hint="Its fields must fit into JSON."
-        ) from error
+            "output must be a type or a JSON schema of an object", hint="LLMClient.stream takes other types, too."
+        )
     return schema

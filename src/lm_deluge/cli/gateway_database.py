@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lm_deluge.cli.environment import state_folder
-from lm_deluge.errors import ConfigurationError, MissingExtraError, install_hint
+from lm_deluge.errors import ConfigurationError, MissingExtraError
+from lm_deluge.extras import install_hint
 
 __all__ = ["database_of", "read_gateway_settings", "with_ledger"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, get_args
 
 import msgspec
@@ -18,27 +18,37 @@ from lm_deluge.config import (
     unknown_option,
 )
 from lm_deluge.errors import ConfigurationError
-from lm_deluge.prompt.tool import ProviderTool, Tool
+from lm_deluge.filters.compiled import compile_filters
+from lm_deluge.filters.rules import Filter
+from lm_deluge.prompt.tool import ProviderTool, Tool, ToolSource
 
 __all__ = ["NO_OPTIONS", "CallOptions", "Tools", "merge_params"]
 
-Tools: TypeAlias = Sequence[Tool | ProviderTool | Mapping[str, Any]]
+Tools: TypeAlias = Sequence[Tool | ProviderTool | ToolSource | Callable[..., Any] | Mapping[str, Any]]
+"""The tools of a call: functions, Pydantic models and other classes with fields, `Tool`, `MCPServer`, plain JSON."""
 
 
 class CallOptions(NamedTuple):
     """The options of one call, or of all calls of a batch.
 
     Attributes:
-        tools: The tools that the model may call: `Tool`, or the JSON form of the provider.
+        tools: The tools that the model may call: functions, classes with fields, `Tool`, `MCPServer` or plain JSON.
         sampling_params: Its fields replace the client's, one by one.
-        output: JSON schema, or Pydantic model, of the answer.
+        output: Type of the answer: a Pydantic model, dataclass, TypedDict, `list[...]`, or a JSON schema.
         cache: Which part of the prompt the provider keeps in its own cache.
         prefer_model: Id of the client's model that answers as long as it is available.
         max_cost: US dollars that the call may cost.
+        filters: Filters of the answer, from `lm_deluge.filters`: redaction, stop texts, tags of reasoning, guards.
         priority: Whether a user waits for the call; None: as the method has it, `interactive` for single streams.
         extra_body: Merged into the request's JSON, over the client's own.
         sampling: Single sampling parameters by name. They replace those of `sampling_params` and of the client, also
             where they are None or False.
+        max_output_retries: How often the model is asked again, with the error, after an answer that is not a valid
+            `output`. Usage and cost of all answers add up.
+        stop_on_invalid: The first invalid value of an `output` ends the stream, which saves the cost of the rest. If
+            false, and in calls with tools, the answer is judged at its end.
+        check_partial: Function called with the `output` so far, as plain data, after each read. A `ValueError` that it
+            raises makes the answer invalid.
     """
 
     tools: Tools | None = None
@@ -48,8 +58,12 @@ class CallOptions(NamedTuple):
     prefer_model: str | None = None
     max_cost: float | None = None
     priority: Priority | None = None
+    filters: Sequence[Filter] | None = None
     extra_body: Mapping[str, Any] = {}
     sampling: Mapping[str, Any] = {}
+    max_output_retries: int = 0
+    stop_on_invalid: bool = True
+    check_partial: Callable[[Any], object] | None = None
 
     @classmethod
     def from_keywords(cls, keywords: Mapping[str, Any], *, also: Collection[str] = ()) -> CallOptions:
@@ -101,11 +115,20 @@ class CallOptions(NamedTuple):
         """Return the options.
 
         Raises:
-            ConfigurationError: `max_cost` is out of range, or there is no such `priority`.
+            ConfigurationError: `max_cost` or `max_output_retries` is out of range, there is no such `priority`, or a
+                filter cannot be used.
         """
+        retries = self.max_output_retries
+        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+            raise ConfigurationError(
+                f"max_output_retries={retries!r} is not a number of retries", hint="Pass 0 or more."
+            )
+        if self.check_partial is not None and not callable(self.check_partial):
+            raise ConfigurationError(f"check_partial is not a function, but {type(self.check_partial).__name__}")
+        filters = compile_filters(self.filters)  # which may be an iterator
         check_range("max_cost", self.max_cost, 0, math.inf)
         check_choice("priority", self.priority, get_args(Priority))
-        return self
+        return self._replace(filters=None if filters is None else filters.rules)
 
 
 _PUBLIC = [name for name in CallOptions._fields if name not in ("extra_body", "sampling")]

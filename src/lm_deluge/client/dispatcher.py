@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from functools import partial
 from os import PathLike
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -12,23 +13,27 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from lm_deluge.adapters.adapter import Adapter, Call
-from lm_deluge.adapters.capabilities import with_dropped_parts
-from lm_deluge.adapters.catalog import find_adapter
+from lm_deluge.adapters.output_form import with_output_form
 from lm_deluge.api_requests.accounts import Accounts
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.credentials import Access, find_access
-from lm_deluge.api_requests.request import build_blank_call
+from lm_deluge.api_requests.request import build_blank_call, settle_call
 from lm_deluge.client.call_options import NO_OPTIONS, CallOptions, merge_params
 from lm_deluge.client.scheduling import build_limiter, build_runner
 from lm_deluge.config import ClientOptions, LocalCache, Priority, Timeouts
 from lm_deluge.dispatch.budget import Budget
 from lm_deluge.dispatch.cache.sqlite import SQLiteCache, open_cache
 from lm_deluge.dispatch.call import CallSpec
+from lm_deluge.dispatch.call_watch import ObserverGroup
 from lm_deluge.dispatch.scheduling.runner import LimiterLock, Runner
 from lm_deluge.errors import ConfigurationError, ContextLengthError
+from lm_deluge.filters.compiled import compile_filters
 from lm_deluge.models.registry import SIMULATOR, find_provider
 from lm_deluge.models.rows import ModelRow
+from lm_deluge.outputs.answer_type import answer_type
+from lm_deluge.outputs.typed_call import OpenCall, OutputRules, judged_response, open_typed, restored_response
 from lm_deluge.prompt.conversation import Conversation, Prompt, to_conversation
+from lm_deluge.response import APIResponse
 from lm_deluge.transport.base import Transport
 from lm_deluge.transport.http import AiohttpTransport
 from lm_deluge.usage import estimate_tokens
@@ -65,6 +70,7 @@ class Dispatcher:
             extra_headers=options.extra_headers,
         )
         self.budget = None if options.max_cost is None else Budget(options.max_cost, "the client")
+        self.observers = ObserverGroup(options.observers)
         self._runners: WeakKeyDictionary[asyncio.AbstractEventLoop, Runner] = WeakKeyDictionary()
         self.transport: Transport | None = None
         self._limiter: LimiterLock | None = None
@@ -178,7 +184,6 @@ class Dispatcher:
 class _Template(NamedTuple):
     """What calls with the same options to one model have in common."""
 
-    adapter: Adapter
     call: Call  # without a conversation
     api_key: str | None
     timeouts: Timeouts
@@ -200,8 +205,11 @@ class CallPlanner:
         own = options.sampling_params
         params = params if own is None else merge_params(params, own)
         self._params = msgspec.structs.replace(params, **options.sampling) if options.sampling else params
+        self._filters = compile_filters(options.filters)
         self._templates = templates
+        self._output = None if options.output is None else _output_rules(options)
         self._access: dict[str, Access] = {}
+        self._adapters: dict[tuple[str, str], Adapter] = {}  # of calls with an output
 
     def spec(
         self,
@@ -239,7 +247,13 @@ class CallPlanner:
             min_tokens_per_second=client.min_tokens_per_second,
             delivers_events=delivers_events,
             postprocess=client.postprocess,
+            observers=self._dispatcher.observers,
+            open_with=self._open_with(),
         )
+
+    def _open_with(self) -> OpenCall | None:
+        """Return the function that makes the running calls; None: each is a single answer."""
+        return None if self._output is None else open_typed(self._output)
 
     def checked(self, prompt: Prompt, *, prefer: str) -> CallSpec:
         """Return the call of a prompt, whose request to the preferred model is planned already.
@@ -264,15 +278,15 @@ class CallPlanner:
         model: str,
         conversation: Conversation,
         *,
-        adapt: Callable[[Adapter, Call], tuple[Call, HttpRequest | None]] | None = None,
+        adapt: Callable[[Call], tuple[Call, Adapter, HttpRequest | None]] | None = None,
     ) -> CallPlan:
         """Return the plan of a request to a model: checked, addressed and encoded.
 
         Args:
             model: Id of the model.
             conversation: The prompt.
-            adapt: Returns the call as this API takes it, and the request where that is not built from the call, but
-                passed on as a client sent it. Then the bytes of the response are kept, too.
+            adapt: Returns the call as an API takes it, the adapter of that API, and the request where that is not built
+                from the call, but passed on as a client sent it. Then the bytes of the response are kept, too.
 
         Raises:
             ConfigurationError: The model or its API cannot take the call, or there is no key for it.
@@ -293,20 +307,34 @@ class CallPlanner:
             )
             access = self._access[model] = found
         call = msgspec.structs.replace(template.call, conversation=conversation, base_url=access.base_url)
-        call, relayed = (call, None) if adapt is None else adapt(template.adapter, call)
-        if relayed is None:
-            call = with_dropped_parts(call, template.adapter)
+        call, adapter, relayed = (*settle_call(call), None) if adapt is None else adapt(call)
+        if call.output is not None and relayed is None:
+            adapter = self._with_output(call, adapter)
+        filters = self._filters
         return CallPlan(
-            adapter=template.adapter,
+            adapter=adapter,
             call=call,
-            request=template.adapter.build_request(call) if relayed is None else relayed,
+            request=adapter.build_request(call) if relayed is None else relayed,
             keeps_bytes=relayed is not None,
             key=access.key,
             transport=self._dispatcher.shared_transport(),
             timeouts=template.timeouts,
             proxy=access.proxy,
-            local_cache=self._dispatcher.shared_cache(),
+            local_cache=None if filters is not None and filters.has_guard else self._dispatcher.shared_cache(),
+            judge=None if self._output is None else partial(judged_response, kind=self._output.kind),
+            filters=filters,
         )
+
+    def _with_output(self, call: Call, adapter: Adapter) -> Adapter:
+        """Return the adapter that asks a model for the output of the calls; it is made once for each model and API."""
+        key = (call.model.id, adapter.name)
+        if key not in self._adapters:
+            self._adapters[key] = with_output_form(adapter, call)
+        return self._adapters[key]
+
+    def restored(self, response: APIResponse) -> APIResponse:
+        """Return a response of a journal with its object as an instance of its type."""
+        return response if self._output is None else restored_response(response, self._output.kind)
 
     def plan_rest(self, model: str, conversation: Conversation, max_new_tokens: int | None) -> CallPlan:
         """Return the plan of a request for the rest of an answer, with a limit of its own for new tokens."""
@@ -324,7 +352,7 @@ class CallPlanner:
             row,
             params=self._params,
             tools=options.tools,
-            output=options.output,
+            output=None if self._output is None else self._output.kind.schema,
             base_url=self._dispatcher.accounts.url_of(find_provider(row.provider)),
             cache=options.cache,
             background=client.background,
@@ -333,8 +361,22 @@ class CallPlanner:
             max_event_bytes=client.max_event_bytes,
         )
         return _Template(
-            adapter=find_adapter(call.provider.adapter),
             call=call,
             api_key=self._dispatcher.accounts.key_of(call.provider),
             timeouts=client.timeouts.for_model(is_reasoning=bool(row.capabilities.reasoning)),
         )
+
+
+def _output_rules(options: CallOptions) -> OutputRules:
+    """Return the type of the answers, and what happens to invalid ones.
+
+    Raises:
+        ConfigurationError: `output` is no type, or no provider accepts its schema.
+    """
+    return OutputRules(
+        kind=answer_type(options.output),
+        max_retries=options.max_output_retries,
+        # Text before a tool call is no answer, and only its end shows whether a call follows.
+        stops_early=options.stop_on_invalid and not options.tools,
+        check_partial=options.check_partial,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, TypedDict
 
@@ -18,6 +18,8 @@ from lm_deluge.config import (
     SamplingParams,
     Timeouts,
 )
+from lm_deluge.filters.rules import Filter
+from lm_deluge.telemetry.observer import Observer
 
 __all__ = [
     "AnswerKeywords",
@@ -25,6 +27,7 @@ __all__ = [
     "CallKeywords",
     "ClientKeywords",
     "LibraryKeywords",
+    "OutputKeywords",
     "ProviderBatchKeywords",
     "SamplingKeywords",
     "StreamKeywords",
@@ -51,6 +54,14 @@ class SamplingKeywords(TypedDict, total=False):
     verbosity: Literal["low", "medium", "high"] | None
 
 
+class OutputKeywords(TypedDict, total=False):
+    """What happens to an answer that is not a valid `output`; `CallOptions` describes the fields."""
+
+    max_output_retries: int
+    stop_on_invalid: bool
+    check_partial: Callable[[Any], object] | None
+
+
 class ProviderBatchKeywords(SamplingKeywords, total=False):
     """What a provider's own batch takes; `CallOptions` describes the fields."""
 
@@ -58,13 +69,16 @@ class ProviderBatchKeywords(SamplingKeywords, total=False):
     sampling_params: SamplingParams | None
     output: Any
     cache: PromptCache | None
+    filters: Sequence[Filter] | None
 
 
-class StreamKeywords(SamplingKeywords, total=False):
+class StreamKeywords(SamplingKeywords, OutputKeywords, total=False):
     """What `stream` and `stream_sync` take beside the arguments that they name; `CallOptions` describes the fields."""
 
+    filters: Sequence[Filter] | None
 
-class CallKeywords(ProviderBatchKeywords, total=False):
+
+class CallKeywords(ProviderBatchKeywords, OutputKeywords, total=False):
     """What every method takes that calls a model; `CallOptions` describes the fields."""
 
     prefer_model: str | None
@@ -72,11 +86,12 @@ class CallKeywords(ProviderBatchKeywords, total=False):
     priority: Priority | None
 
 
-class AnswerKeywords(SamplingKeywords, total=False):
+class AnswerKeywords(SamplingKeywords, OutputKeywords, total=False):
     """What `answers` takes in addition to the arguments of its own."""
 
     sampling_params: SamplingParams | None
     cache: PromptCache | None
+    filters: Sequence[Filter] | None
     prefer_model: str | None
     max_cost: float | None
     priority: Priority | None
@@ -123,6 +138,7 @@ class ClientKeywords(SamplingKeywords, total=False):
     extra_body: Mapping[str, Any] | None
     proxy: str | None
     local_cache: CacheOption
+    observers: Sequence[Observer]
 
 
 class LibraryKeywords(ClientKeywords, total=False):

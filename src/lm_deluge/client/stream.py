@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from lm_deluge.client.batch.fed_iterator import AsyncOnly
 from lm_deluge.client.echo import Echo, EchoWriter, check_echo
+from lm_deluge.client.sentences import SentenceSplitter
+from lm_deluge.client.typed_views import Pick, pick_fields, pick_items, pick_partials
 from lm_deluge.dispatch.attempts.attempt import PendingRetry
 from lm_deluge.dispatch.hooks import unexpected_error
 from lm_deluge.dispatch.running_call import RunningCall
@@ -33,11 +35,12 @@ def texts_of(events: list[Event]) -> list[str]:
 class _Batches:
     """Iterator over the items of a stream, for one loop; its finaliser ends the stream."""
 
-    __slots__ = ("_call", "_items", "_pick", "_position")
+    __slots__ = ("_call", "_finish", "_items", "_pick", "_position")
 
-    def __init__(self, call: RunningCall, pick: Callable[[list[Event]], list[Any]]) -> None:
+    def __init__(self, call: RunningCall, pick: Pick, finish: Callable[[], list[Any]] = list) -> None:
         self._call = call
         self._pick = pick
+        self._finish = finish  # returns the items that are certain only at the end
         self._items: list[Any] = []
         self._position = 0
 
@@ -65,9 +68,9 @@ class _Batches:
                 raise
             except Exception as error:
                 raise _of_ours(error, self._call) from error
-            if not events:
+            self._items = self._pick(events) if events else self._finish()
+            if not events and not self._items:
                 raise StopAsyncIteration
-            self._items = self._pick(events)
 
     async def aclose(self) -> None:
         """End the stream, as closing a generator would."""
@@ -108,6 +111,11 @@ class Stream(AsyncOnly, Coroutine[Any, Any, APIResponse]):
         self._echo: Echo = echo
         self._is_entered = False
         self._use: Literal["loop", "batches"] | None = None
+
+    @property
+    def call(self) -> RunningCall:
+        """The call of the stream. For code that extends the client."""
+        return self._call
 
     def _take(self) -> RunningCall:
         if self._use is not None:
@@ -195,6 +203,85 @@ class Stream(AsyncOnly, Coroutine[Any, Any, APIResponse]):
             ...     print(event)
         """
         return _Batches(self._take(), list)
+
+    def partials(self) -> AsyncIterator[Any]:
+        """Return an iterator over the object so far of a call with `output=`, for one loop.
+
+        Returns:
+            The object as plain data (dict, list, str, ...), a new one for each read that changed it; the last one is
+            complete. Earlier ones do not change; they share their complete parts, so do not modify them.
+
+        Raises:
+            StreamConsumedError: The stream was used already.
+            ConfigurationError: The call has no `output`.
+            OutputError: While iterating: the answer is not such an object.
+            DelugeError: The call failed; the `output` of its `partial` is the object so far.
+
+        Example:
+            >>> async for invoice in client.stream(prompt, output=Invoice).partials():
+            ...     print(len(invoice.get("lines", [])), "lines")
+        """
+        return self._view(pick_partials(self._call))
+
+    def fields(self) -> AsyncIterator[tuple[tuple[str | int, ...], Any]]:
+        """Return an iterator over the values in the object of a call with `output=`, for one loop.
+
+        Returns:
+            Path and value of each, once it is complete and valid, as an instance of its type: first those inside an
+            object or list, then the object or list. The whole object is `response.output`. After an `Attempt` that
+            starts again, the paths come again.
+
+        Raises:
+            StreamConsumedError: The stream was used already.
+            ConfigurationError: The call has no `output`.
+            OutputError: While iterating: the answer is not such an object.
+
+        Example:
+            >>> async for path, value in client.stream(prompt, output=Invoice).fields():
+            ...     print(path, value)  # ('lines', 0, 'price') 9.5
+        """
+        return self._view(pick_fields(self._call))
+
+    def items(self, path: str | tuple[str | int, ...] = ()) -> AsyncIterator[Any]:
+        """Return an iterator over the elements of a list in the object of a call with `output=`, for one loop.
+
+        Args:
+            path: Where the list is: `"lines"`, `"order.lines"`, or a tuple of keys and indexes. By default the answer
+                itself is the list.
+
+        Returns:
+            The elements, each once it is complete and valid, as an instance of its type.
+
+        Raises:
+            StreamConsumedError: The stream was used already.
+            ConfigurationError: The call has no `output`, or its type has no such list.
+            OutputError: While iterating: the answer is not such an object.
+
+        Example:
+            >>> async for line in client.stream(prompt, output=Invoice).items("lines"):
+            ...     print(line.name, line.price)
+        """
+        return self._view(pick_items(self._call, path))
+
+    def _view(self, pick: Pick) -> AsyncIterator[Any]:
+        return _Batches(self._take(), pick)
+
+    def sentences(self) -> AsyncIterator[str]:
+        """Return an iterator over the sentences of the answer, for one loop: for speech or translation.
+
+        Returns:
+            Each sentence once it is complete, without the white space around it; a block of code is one sentence.
+
+        Raises:
+            StreamConsumedError: The stream was used already.
+            DelugeError: The call failed; `partial` is the response so far.
+
+        Example:
+            >>> async for sentence in client.stream("Tell me a story").sentences():
+            ...     print(sentence)
+        """
+        splitter = SentenceSplitter()
+        return _Batches(self._take(), lambda events: splitter.feed("".join(texts_of(events))), splitter.close)
 
     async def next_batch(self) -> list[Event]:
         """Return the events of the next read: one list for each read costs less than one step for each event.

@@ -17,7 +17,9 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
+from lm_deluge.client.sentences import SentenceSplitter
 from lm_deluge.client.stream import Stream, texts_of
+from lm_deluge.client.typed_views import Pick, pick_fields, pick_items, pick_partials
 from lm_deluge.errors import ConfigurationError, StreamConsumedError
 from lm_deluge.events import Event
 from lm_deluge.response import APIResponse, StreamStats
@@ -162,8 +164,9 @@ def run_blocking(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
 class _SyncBatches:
     """Iterator over the items of a stream, for one loop; its finaliser ends the stream."""
 
-    def __init__(self, stream: Stream, pick: Callable[[list[Event]], list[Any]]) -> None:
+    def __init__(self, stream: Stream, pick: Pick, finish: Callable[[], list[Any]] = list) -> None:
         self._stream = stream
+        self._finish = finish  # returns the items that are certain only at the end
         self._items: Iterator[Any] = iter(())
         self._pick = pick
 
@@ -175,9 +178,10 @@ class _SyncBatches:
             for item in self._items:
                 return item
             events = run_blocking(self._stream.next_batch)
-            if not events:
+            items = self._pick(events) if events else self._finish()
+            if not events and not items:
                 raise StopIteration
-            self._items = iter(self._pick(events))
+            self._items = iter(items)
 
     def __del__(self) -> None:
         self._stream.abandon()
@@ -219,6 +223,62 @@ class SyncStream:
         """
         return self._batches(list)
 
+    def partials(self) -> Iterator[Any]:
+        """Return an iterator over the object so far of a call with `output=`, as `Stream.partials` does.
+
+        Raises:
+            StreamConsumedError: The stream was used already.
+            ConfigurationError: The call has no `output`.
+
+        Example:
+            >>> for invoice in client.stream_sync(prompt, output=Invoice).partials():
+            ...     print(invoice)
+        """
+        return self._batches(pick_partials(self._stream.call))
+
+    def fields(self) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+        """Return an iterator over the values in the object of a call with `output=`, as `Stream.fields` does.
+
+        Raises:
+            StreamConsumedError: The stream was used already.
+            ConfigurationError: The call has no `output`.
+
+        Example:
+            >>> for path, value in client.stream_sync(prompt, output=Invoice).fields():
+            ...     print(path, value)
+        """
+        return self._batches(pick_fields(self._stream.call))
+
+    def items(self, path: str | tuple[str | int, ...] = ()) -> Iterator[Any]:
+        """Return an iterator over the elements of a list of a call with `output=`, as `Stream.items` does.
+
+        Args:
+            path: Where the list is: `"lines"`, `"order.lines"`, or a tuple of keys and indexes.
+
+        Raises:
+            StreamConsumedError: The stream was used already.
+            ConfigurationError: The call has no `output`, or its type has no such list.
+
+        Example:
+            >>> for line in client.stream_sync(prompt, output=Invoice).items("lines"):
+            ...     print(line.name)
+        """
+        return self._batches(pick_items(self._stream.call, path))
+
+    def sentences(self) -> Iterator[str]:
+        """Return an iterator over the sentences of the answer, for one loop; see `Stream.sentences`.
+
+        Raises:
+            StreamConsumedError: The stream was used already.
+            DelugeError: The call failed; `partial` is the response so far.
+
+        Example:
+            >>> for sentence in client.stream_sync("Tell me a story").sentences():
+            ...     print(sentence)
+        """
+        splitter = SentenceSplitter()
+        return self._batches(lambda events: splitter.feed("".join(texts_of(events))), splitter.close)
+
     def result(self) -> APIResponse:
         """Read the stream, or the rest of it, to its end, and return the response.
 
@@ -259,11 +319,11 @@ class SyncStream:
     async def __aexit__(self, *exc: object) -> None:
         """Do nothing: `async with` looks this up before it calls `__aenter__`."""
 
-    def _batches(self, pick: Callable[[list[Event]], list[Any]]) -> _SyncBatches:
+    def _batches(self, pick: Pick, finish: Callable[[], list[Any]] = list) -> _SyncBatches:
         if self._is_taken:
             raise StreamConsumedError("this stream was used already", hint="Call client.stream_sync(...) again.")
         self._is_taken = True
-        return _SyncBatches(self._stream, pick)
+        return _SyncBatches(self._stream, pick, finish)
 
     def cancel(self) -> APIResponse:
         """Stop the stream, from any thread; return the response so far.

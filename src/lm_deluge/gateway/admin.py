@@ -1,4 +1,4 @@
-"""The admin API: keys and spend, on a port of its own."""
+"""The admin port: keys and spend for the administrator, and metrics."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from lm_deluge.errors import ConfigurationError
+from lm_deluge.extras import install_hint
 from lm_deluge.gateway.http_body import header_map
 from lm_deluge.gateway.incoming import token_of
 from lm_deluge.gateway.key_access import KeyAccess
 from lm_deluge.gateway.ledger.keys import GatewayKey, parse_rules
 from lm_deluge.gateway.ledger.ledger import Ledger
+from lm_deluge.gateway.metrics import GatewayMetrics
+from lm_deluge.gateway.origin import foreign_page
 
 __all__ = ["admin_app"]
 
@@ -25,19 +28,30 @@ _MOST_BODY = 64 * 2**10  # bytes; a key with a thousand model names has less
 _GROUPS = ("day", "key", "model")
 
 
-def admin_app(ledger: Ledger, access: KeyAccess) -> Starlette:
-    """Return the admin API. Every request needs the master key.
+def admin_app(ledger: Ledger, access: KeyAccess, metrics: GatewayMetrics | None = None) -> Starlette:
+    """Return the admin API. Every request needs the master key, but for `/metrics`: it has numbers only.
 
     Args:
         ledger: Keys and spend.
         access: Knows the master key.
+        metrics: The metrics; None: there are none, as their package is not installed.
     """
     admin = _Admin(ledger, access)
+
+    async def read_metrics(request: Request) -> Response:
+        if (reason := foreign_page(header_map(request.scope))) is not None:
+            return _error(403, reason)
+        if metrics is None:
+            return Response(install_hint("prometheus-client") + "\n", 501, media_type="text/plain")
+        body, content_type = metrics.exposition()
+        return Response(body, headers={"content-type": content_type})
+
     return Starlette(
         routes=[
             Route("/keys", admin.list_keys, methods=["GET"]),
             Route("/keys", admin.create_key, methods=["POST"]),
             Route("/keys/{name:path}", admin.revoke_key, methods=["DELETE"]),
+            Route("/metrics", read_metrics, methods=["GET"]),
             Route("/spend", admin.spend, methods=["GET"]),
         ]
     )

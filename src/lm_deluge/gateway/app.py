@@ -16,6 +16,7 @@ from lm_deluge.gateway.dialects import DIALECTS
 from lm_deluge.gateway.endpoint import ModelEndpoint
 from lm_deluge.gateway.http_body import Receive, Scope, Send, header_map
 from lm_deluge.gateway.info_routes import ServerState, info_routes, not_allowed, not_found
+from lm_deluge.gateway.metrics import GatewayMetrics, MeasuredLog
 from lm_deluge.gateway.origin import foreign_page, is_loopback, refuse_page
 from lm_deluge.gateway.routes.counts import count_routes
 from lm_deluge.gateway.routes.listings import listing_routes
@@ -23,10 +24,22 @@ from lm_deluge.gateway.services import GatewayServices
 from lm_deluge.gateway.settings import GatewaySettings
 from lm_deluge.gateway.stream_log import StreamLogs
 from lm_deluge.gateway.stream_routes import stream_routes
+from lm_deluge.telemetry.observer import Observer
+from lm_deluge.telemetry.otel import OpenTelemetryObserver
 
 __all__ = ["Gateway"]
 
 _NOT_FOUND, _NOT_ALLOWED = 404, 405
+
+
+def _observers_of(settings: GatewaySettings, metrics: GatewayMetrics | None) -> list[Observer]:
+    """Return what watches the calls to providers.
+
+    Raises:
+        MissingExtraError: The settings ask for OpenTelemetry, which is not installed.
+    """
+    observers: list[Observer] = [] if metrics is None else [metrics.observer]
+    return [*observers, OpenTelemetryObserver()] if settings.opentelemetry else observers
 
 
 class Gateway:
@@ -36,6 +49,7 @@ class Gateway:
         settings: The settings.
         access: Grants calls; None: everyone may call.
         log: Where calls are logged; None: nowhere.
+        metrics: Counts the calls; None: nothing does.
 
     Raises:
         ConfigurationError: A configured model is unknown, or an option of it is wrong.
@@ -49,12 +63,22 @@ class Gateway:
     """
 
     def __init__(
-        self, settings: GatewaySettings, *, access: Access | None = None, log: AccessLog | None = None
+        self,
+        settings: GatewaySettings,
+        *,
+        access: Access | None = None,
+        log: AccessLog | None = None,
+        metrics: GatewayMetrics | None = None,
     ) -> None:
         self.settings = settings
-        catalog = ModelCatalog(settings)
+        catalog = ModelCatalog(settings, _observers_of(settings, metrics))
+        log = log or AccessLog(None)
+        if metrics is not None:
+            metrics.observer.allow(catalog.configured_ids)
+            metrics.count_running(lambda: self.running)
+            log = MeasuredLog(log, metrics)
         logs = StreamLogs(settings.kept_s)
-        self._services = GatewayServices(settings, catalog, access or OpenAccess(), log or AccessLog(None), logs, set())
+        self._services = GatewayServices(settings, catalog, access or OpenAccess(), log, logs, set())
         self.state = ServerState(self._services)
         self._is_local = is_loopback(settings.host)
         self._endpoints = [

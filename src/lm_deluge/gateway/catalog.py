@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from lm_deluge.api_requests.credentials import has_key, has_named_key
 from lm_deluge.client.client import LLMClient
@@ -12,6 +13,7 @@ from lm_deluge.errors import ConfigurationError, NotFoundError, UnknownModelErro
 from lm_deluge.gateway.settings import GatewaySettings, ServedModel
 from lm_deluge.models.registry import SIMULATOR, find_model, find_provider, list_models, list_providers
 from lm_deluge.models.rows import ModelRow
+from lm_deluge.telemetry.observer import Observer
 
 __all__ = ["ModelCatalog"]
 
@@ -28,30 +30,26 @@ class ModelCatalog:
 
     Args:
         settings: The settings of the gateway.
+        observers: What watches the calls.
 
     Raises:
         ConfigurationError: A configured model is unknown, or an option of it is wrong.
     """
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, observers: Sequence[Observer] = ()) -> None:
+        self._observers = tuple(observers)
         self._clients: OrderedDict[str, LLMClient] = OrderedDict()
         self._configured = {model.name: model for model in settings.models}
         for model in settings.models:
-            self._clients[model.name] = _client_of(model)
+            self._clients[model.name] = _client_of(model, self._observers)
         self.is_simulated = not settings.models and not _has_any_key()
 
-    def find(self, name: str, api: str) -> LLMClient:
+    def find(self, name: str) -> LLMClient:
         """Return the client that answers for a name.
-
-        Args:
-            name: The name of the model.
-            api: The wire API of the request. A provider that has the model in this API too is asked through it.
 
         Raises:
             NotFoundError: No model is served by this name.
         """
-        if name not in self._configured and not self.is_simulated:
-            name = _in_api(name, api)
         client = self._clients.get(name)
         if client is not None:
             self._clients.move_to_end(name)
@@ -62,7 +60,7 @@ class ModelCatalog:
         served = ServedModel(
             name=name, models=(SIMULATOR if self.is_simulated else name,), options={"progress": "none"}
         )
-        client = _found_client(served)
+        client = _found_client(served, self._observers)
         self._clients[name] = client
         if len(self._clients) > _MOST_CLIENTS:
             self._clients.popitem(last=False)
@@ -76,22 +74,32 @@ class ModelCatalog:
             return [(SIMULATOR, find_model(SIMULATOR))]
         return [(row.id, row) for row in _rows_with_keys()]
 
+    @property
+    def configured_ids(self) -> set[str]:
+        """The ids of all models that are configured, fallbacks included."""
+        return {row for name in self._configured for row in self._clients[name].dispatcher.rows}
+
     async def close(self) -> None:
         """Close the connections of all clients."""
         for client in [*self._clients.values()]:
             await client.close()
 
 
-def _client_of(model: ServedModel) -> LLMClient:
+def _build(model: ServedModel, observers: Sequence[Observer]) -> LLMClient:
+    options: dict[str, Any] = {"observers": observers, **model.options}
+    return LLMClient(list(model.models), **options)
+
+
+def _client_of(model: ServedModel, observers: Sequence[Observer]) -> LLMClient:
     try:
-        return LLMClient(list(model.models), **model.options)
+        return _build(model, observers)
     except ConfigurationError as error:
         raise ConfigurationError(f"model {model.name!r}: {error.message}", hint=error.hint) from error
 
 
-def _found_client(model: ServedModel) -> LLMClient:
+def _found_client(model: ServedModel, observers: Sequence[Observer]) -> LLMClient:
     try:
-        client = LLMClient(list(model.models), **model.options)
+        client = _build(model, observers)
     except UnknownModelError as error:
         near = f" Similar names: {', '.join(error.suggestions)}." if error.suggestions else ""
         raise NotFoundError(f"there is no model {model.name!r}.{near}", status_code=404) from error
@@ -101,16 +109,6 @@ def _found_client(model: ServedModel) -> LLMClient:
             f"the model {model.name!r} is not served here: there is no key for {row.provider}", status_code=404
         )
     return client
-
-
-def _in_api(name: str, api: str) -> str:
-    """Return the name of a model in the wire API `api`, if its provider has both."""
-    if api != "openai-responses" or ":" in name:
-        return name
-    with contextlib.suppress(ConfigurationError):
-        if find_model(name).provider == "openai":
-            return f"openai-responses:{name}"
-    return name
 
 
 def _is_reachable(provider_id: str) -> bool:

@@ -15,6 +15,7 @@ from lm_deluge.gateway.catalog import ModelCatalog
 from lm_deluge.gateway.dialects import DIALECTS, Dialect
 from lm_deluge.models.costs import request_cost
 from lm_deluge.models.registry import SIMULATOR, find_provider
+from lm_deluge.models.rows import ProviderRow
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.usage import Usage, estimate_tokens
 
@@ -110,7 +111,11 @@ def parse_incoming(
         request = dialect.encoder.parse_request(body, model=model, is_streamed=is_streamed)
     except BadRequestError as error:
         return _unreadable(dialect, body, catalog, error, model=model, is_streamed=is_streamed)
-    return IncomingCall(request, catalog.find(request.model, dialect.name))
+    return IncomingCall(request, catalog.find(request.model))
+
+
+def _speaks(provider: ProviderRow, api: str) -> bool:
+    return provider.adapter == api or (api == "openai-responses" and provider.has_responses)
 
 
 def _in_form(form: Dialect, body: bytes, catalog: ModelCatalog) -> IncomingCall:
@@ -119,7 +124,7 @@ def _in_form(form: Dialect, body: bytes, catalog: ModelCatalog) -> IncomingCall:
     https://forum.cursor.com/t/159298 (2026-11)
     """
     request = form.encoder.parse_request(body)
-    return IncomingCall(request, catalog.find(request.model, form.name), form=form)
+    return IncomingCall(request, catalog.find(request.model), form=form)
 
 
 def _unreadable(
@@ -140,8 +145,8 @@ def _unreadable(
         raise error
     if dialect.name == "openai-chat" and "input" in raw and "messages" not in raw:
         return _in_form(DIALECTS["openai-responses"], body, catalog)
-    client = catalog.find(name, dialect.name)
-    if all(find_provider(row.provider).adapter != dialect.name for row in client.models):
+    client = catalog.find(name)
+    if not any(_speaks(find_provider(row.provider), dialect.name) for row in client.models):
         raise error
     limit = next((raw[key] for key in ("max_completion_tokens", "max_tokens", "max_output_tokens") if raw.get(key)), 0)
     request = ParsedRequest(

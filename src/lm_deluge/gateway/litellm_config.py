@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lm_deluge.api_requests.credentials import environment_value
-from lm_deluge.errors import ConfigurationError, MissingExtraError, install_hint
+from lm_deluge.api_requests.credentials import environment_variable
+from lm_deluge.errors import ConfigurationError, MissingExtraError
+from lm_deluge.extras import install_hint
 from lm_deluge.gateway.settings import GatewaySettings, ServedModel
 
 __all__ = ["read_litellm"]
@@ -118,7 +119,7 @@ def _expanded(value: Any, where: str) -> Any:
     if not isinstance(value, str) or not value.startswith(_ENVIRONMENT):
         return value
     variable = value.removeprefix(_ENVIRONMENT)
-    found = environment_value(variable)
+    found = (environment_variable(variable) or "").strip()
     if not found:
         raise ConfigurationError(f"{where}: the environment variable {variable} is not set")
     return found

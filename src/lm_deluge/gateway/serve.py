@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable
 
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from lm_deluge.errors import ConfigurationError, DelugeError
+from lm_deluge.errors import ConfigurationError, DelugeError, MissingExtraError
 from lm_deluge.gateway.access_log import AccessLog
 from lm_deluge.gateway.admin import admin_app
 from lm_deluge.gateway.app import Gateway
@@ -18,8 +19,10 @@ from lm_deluge.gateway.http_body import ABORT
 from lm_deluge.gateway.key_access import KeyAccess
 from lm_deluge.gateway.ledger.database import Database
 from lm_deluge.gateway.ledger.ledger import SIGN_ON_S, Ledger
+from lm_deluge.gateway.metrics import GatewayMetrics
 from lm_deluge.gateway.origin import is_loopback
 from lm_deluge.gateway.settings import GatewaySettings
+from lm_deluge.telemetry.logs import logger
 
 __all__ = ["BoundedProtocol", "check_address", "serve"]
 
@@ -101,6 +104,11 @@ class _Server(uvicorn.Server):
         self._gateway.state.is_ready = False
         super().handle_exit(sig, frame)  # type: ignore[arg-type]
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop; a stop in order is a success for whatever supervises the process."""
+        await super().shutdown(sockets)
+        self._captured_signals.clear()
+
 
 def check_address(settings: GatewaySettings, *, has_keys: bool) -> None:
     """Check that a server without keys can only be reached from this machine.
@@ -129,7 +137,7 @@ async def serve(
     Args:
         settings: The settings.
         database: URL of the database.
-        master_key: The key of the administrator; None: there is no admin API.
+        master_key: The key of the administrator; None: there is no admin API, and the admin port has `/metrics` only.
         log: Where calls are logged; None: nowhere.
         on_start: Called with the gateway and its URL once the server listens.
 
@@ -144,11 +152,13 @@ async def serve(
         check_address(settings, has_keys=await access.needs_key())
         await ledger.sign_on()
         await ledger.settle_lost()
-        gateway = Gateway(settings, access=access, log=log)
+        metrics = _metrics_of(settings)
+        gateway = Gateway(settings, access=access, log=log, metrics=metrics)
         async with contextlib.AsyncExitStack() as stack:
             tasks = [_keep_ledger(ledger, settings)]
-            if master_key is not None and settings.admin_port is not None:
-                tasks.append(_serve_admin(admin_app(ledger, access), settings.admin_port))
+            admin = _bind_admin(settings.admin_port, must=master_key is not None)
+            if admin is not None:
+                tasks.append(_serve_admin(admin_app(ledger, access, metrics), stack.enter_context(admin)))
             for task in [asyncio.get_running_loop().create_task(each) for each in tasks]:
                 stack.callback(task.cancel)
             await _run(gateway, on_start)
@@ -166,14 +176,41 @@ async def _keep_ledger(ledger: Ledger, settings: GatewaySettings) -> None:
         await asyncio.sleep(SIGN_ON_S)
 
 
-async def _serve_admin(app: Starlette, port: int) -> None:
-    config = uvicorn.Config(app, host="127.0.0.1", port=port, ws="none", access_log=False, log_level="warning")
+def _metrics_of(settings: GatewaySettings) -> GatewayMetrics | None:
+    """Return the metrics; None if their package is not installed."""
+    try:
+        return GatewayMetrics(by_key=settings.metrics_by_key)
+    except MissingExtraError:
+        return None
+
+
+def _bind_admin(port: int | None, *, must: bool) -> socket.socket | None:
+    """Return the socket of the admin port; None: there is none.
+
+    Raises:
+        ConfigurationError: The port is taken, and it must be served.
+    """
+    if port is None:
+        return None
+    found = socket.socket()
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind(("127.0.0.1", port))
+    except OSError as error:
+        found.close()
+        problem = f"the admin port {port} cannot be used: {error.strerror}"
+        if must:
+            raise ConfigurationError(problem, hint="Set another admin_port in [server].") from error
+        logger.warning("%s; there is no /metrics", problem)
+        return None
+    return found
+
+
+async def _serve_admin(app: Starlette, sock: socket.socket) -> None:
+    config = uvicorn.Config(app, ws="none", access_log=False, log_level="warning", lifespan="off")
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]  # the gateway's server has them
-    try:
-        await server.serve()
-    except SystemExit as error:
-        raise ConfigurationError(f"the admin port {port} cannot be used") from error
+    await server.serve(sockets=[sock])
 
 
 async def _run(gateway: Gateway, on_start: Callable[[Gateway, str], None] | None) -> None:

@@ -38,7 +38,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         host: The address to listen at.
         port: The port of the clients.
-        admin_port: The port of the admin API and of `/metrics`, always on 127.0.0.1; None: there is none.
+        admin_port: The port of `/metrics` and, with a master key, of the admin API, always on 127.0.0.1; None: there is
+            none.
         database: URL of the database with keys and spend: `sqlite:///deluge.db`, or any URL that SQLAlchemy has. None:
             a file of SQLite in the user's folder for state.
         tls_certificate, tls_key: Files in PEM format; with both, the server speaks HTTPS.
@@ -50,6 +51,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
         kept_s: Seconds for which a resumable stream can be read after its end.
         drain_s: Seconds that running streams get when the server stops.
         retention_days: Days for which single calls are kept in the database; sums for each day stay.
+        metrics_by_key: Whether `/metrics` counts requests by the names of keys.
+        opentelemetry: Whether calls have spans and metrics of OpenTelemetry; the process needs its SDK, for example by
+            `opentelemetry-instrument deluge serve`.
         models: The served models; empty: every model whose key is set, by its own name.
         ignored: Settings of the file that have no effect, for the start-up message.
     """
@@ -68,6 +72,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     kept_s: float = 600.0
     drain_s: float = 30.0
     retention_days: int = 90
+    metrics_by_key: bool = False
+    opentelemetry: bool = False
     models: tuple[ServedModel, ...] = ()
     ignored: tuple[str, ...] = ()
 

@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from lm_deluge.adapters.adapter import Adapter, Call
+from lm_deluge.adapters.capabilities import with_warnings
+from lm_deluge.adapters.catalog import find_adapter
+from lm_deluge.adapters.openai_chat.routing import by_responses, route_call
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.client.call_options import CallOptions
 from lm_deluge.client.client import LLMClient
@@ -80,15 +83,23 @@ class UpstreamPlanner:
         """Return the plan of a request for the rest of an answer."""
         return self._planner.plan_rest(model, conversation, max_new_tokens)
 
-    def _adapt(self, adapter: Adapter, call: Call) -> tuple[Call, HttpRequest | None]:
-        self.is_relayed = self._can_relay and adapter.name == self._dialect.name
-        if adapter.name != self._dialect.name:
-            return self._translated(adapter, call), None
-        if self._can_relay:
-            return call, self._unchanged(adapter, call)
+    def _adapt(self, call: Call) -> tuple[Call, Adapter, HttpRequest | None]:
+        """Return the call, the adapter of the API that serves it, and the request if it is the client's own."""
+        by_own_api = self._dialect.name == "openai-responses" and call.provider.has_responses
+        call = by_responses(call) if by_own_api else route_call(call)
+        adapter = find_adapter(call.provider.adapter)
+        is_same = adapter.name == self._dialect.name
+        self.is_relayed = self._can_relay and is_same
+        if self.is_relayed:
+            call = msgspec.structs.replace(call, is_streamed=self._request.is_streamed)
+            return call, adapter, self._unchanged(adapter, call)
         if self._unreadable is not None:
             raise self._unreadable
-        return msgspec.structs.replace(call, extra_body={**self._request.extra, **call.extra_body}), None
+        if is_same:
+            call = msgspec.structs.replace(call, extra_body={**self._request.extra, **call.extra_body})
+        else:
+            call = self._translated(adapter, call)
+        return with_warnings(call, adapter), adapter, None
 
     def _unchanged(self, adapter: Adapter, call: Call) -> HttpRequest:
         """Return the client's own body, with the provider's name of the model, at the provider's address."""
@@ -100,7 +111,6 @@ class UpstreamPlanner:
             output=None,
             cache=None,
             params=SamplingParams(),
-            is_streamed=self._request.is_streamed,
         )
         built = adapter.build_request(bare)
         body = {**self._request.raw, **call.extra_body}
@@ -119,8 +129,6 @@ class UpstreamPlanner:
         Raises:
             UnsupportedParameterError: A field would change the answer, and the other API has none for it.
         """
-        if self._unreadable is not None:
-            raise self._unreadable
         fields = [name for name, value in self._request.extra.items() if not _is_neutral(name, value)]
         kept = [name for name in fields if name not in self._dialect.dropped]
         if kept:

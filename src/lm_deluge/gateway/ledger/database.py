@@ -11,7 +11,8 @@ from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from lm_deluge.errors import ConfigurationError, DelugeError, MissingExtraError, OverloadedError, install_hint
+from lm_deluge.errors import ConfigurationError, DelugeError, MissingExtraError, OverloadedError
+from lm_deluge.extras import install_hint
 from lm_deluge.gateway.ledger.tables import METADATA
 
 __all__ = ["Database"]

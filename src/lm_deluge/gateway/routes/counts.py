@@ -101,7 +101,7 @@ class _Counter:
         model = request.path_params.get("model")
         parsed = form.dialect.encoder.parse_request(_whole(body, form), model=model, is_streamed=False)
         await services.access.check(token, parsed.model)
-        client = services.catalog.find(parsed.model, form.dialect.name)
+        client = services.catalog.find(parsed.model)
         return await client.count_tokens(parsed.conversation, list(parsed.tools) or None)
 
 

@@ -211,7 +211,7 @@ class ProviderBatch:
     async def _is_at_provider(self, call_id: str, plan: CallPlan, batch: SubmittedBatch | None) -> bool:
         """Whether an earlier run has submitted a call; its batch is then polled."""
         api = find_batch_api(plan.call.provider)
-        self._calls[call_id] = BatchedCall.of(plan.call)
+        self._calls[call_id] = BatchedCall.of(plan)
         if batch is None or batch.handle == "":
             return False
         if batch.name not in self._live:
@@ -221,7 +221,9 @@ class ProviderBatch:
                 await self._journal.record_handle(batch.name, plan.call.provider.id, found or "")
                 if found is None:
                     return False
+            live.part = BatchPart(plan, api, self._new_name(), self._max_requests)
             self._live[batch.name] = live
+        self._live[batch.name].keep(call_id, plan)
         return True
 
     async def _collect(self, call_id: str, plan: CallPlan) -> list[Answered]:
@@ -233,7 +235,7 @@ class ProviderBatch:
         except Exception as error:  # noqa: BLE001 - one call must not end the batch
             failed = build_failure(self._calls.pop(call_id), unexpected_error(error))
             return [(call_id, await self._refuse(call_id, failed))]
-        key = (call.provider.id, call.model.id, call.base_url)
+        key = (call.provider.id, call.provider.adapter, call.model.id, call.base_url)
         answers: list[Answered] = []
         part = self._parts.get(key)
         if part is not None:
@@ -470,7 +472,7 @@ class ProviderBatch:
                 waiting.discard(call_id)
                 call = self._calls.pop(call_id)
                 try:
-                    answer = build_batched_answer(live.plan.adapter, call, result, attempt=live.batch.attempt)
+                    answer = build_batched_answer(call, result, attempt=live.batch.attempt)
                 except Exception as error:  # noqa: BLE001 - one call must not end the batch
                     answer = build_failure(call, unexpected_error(error), attempt=live.batch.attempt)
                 answers.append((call_id, answer))
