@@ -16,6 +16,8 @@ from lm_deluge.gateway.access import OpenAccess
 from lm_deluge.gateway.settings import GatewaySettings
 from lm_deluge.simulator import Script, Simulator
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::UserWarning")
+
 MODELS = ("gpt-4o", "claude-sonnet-5-5", "gemini-3.8-flash")
 OTHERS = MODELS[1:]
 PROMPT = [{"role": "user", "content": "Hello"}]
@@ -276,7 +278,6 @@ async def test_ollama_lists_and_shows_models(serving: Serving) -> None:
         assert (await plain.get("/api/version")).json()["version"].startswith("0.")
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 async def test_google_lists_models(serving: Serving) -> None:
     async with genai.Client(api_key="any", http_options=types.HttpOptions(base_url=serving.url)).aio as client:
         assert "models/gpt-4o" in {model.name async for model in await client.models.list()}
