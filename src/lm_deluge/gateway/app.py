@@ -29,7 +29,7 @@ from lm_deluge.telemetry.otel import OpenTelemetryObserver
 
 __all__ = ["Gateway"]
 
-_NOT_FOUND, _NOT_ALLOWED = 404, 405
+_NOT_FOUND, _NOT_ALLOWED = 404, 405  # statuses for an unknown path, and for an unknown method of a path
 
 
 def _observers_of(settings: GatewaySettings, metrics: GatewayMetrics | None) -> list[Observer]:
