@@ -167,6 +167,7 @@ async def test_anthropic_itself_gets_headers_and_body_unchanged(serving: Serving
         ({"thinking": {"type": "adaptive"}}, None),
         ({"thinking": {"type": "enabled", "budget_tokens": 9_000}}, "medium"),
         ({"output_config": {"effort": "high"}}, "high"),
+        ({"thinking": {"type": "disabled"}, "output_config": {"effort": "high"}}, "none"),
     ],
 )
 async def test_what_claude_code_asks_for_reaches_other_models(

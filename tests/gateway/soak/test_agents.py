@@ -67,4 +67,5 @@ def test_a_whole_task(agent: str, model: str) -> None:
     assert {tuple(each) for each in outcome["requests"]} == {(DIALECTS[agent], 200)}
     # Codex executes the call of a tool in a namespace only if it gets the name and the namespace back.
     assert not [text for text in outcome["results"] if "unsupported call" in text]
-    assert len(outcome["results"]) == (2 if agent == "codex" else 1)
+    is_flat = agent == "codex" and model != "gpt-4o"  # OpenAI itself gets the namespace, where the script calls nothing
+    assert len(outcome["results"]) == (2 if is_flat else 1)

@@ -81,6 +81,8 @@ def left_out(name: str, value: Any) -> list[str]:
 def _effort_in(raw: JSON) -> Any:
     """Return the reasoning effort that Anthropic's fields stand for; None: the model decides."""
     config, thinking = raw.get("output_config"), raw.get("thinking")
+    if isinstance(thinking, dict) and thinking.get("type") == "disabled":
+        return "none"
     if isinstance(config, dict) and isinstance(config.get("effort"), str):
         return config["effort"]
     budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
