@@ -22,13 +22,17 @@ from lm_deluge.events import (
     RefusalDelta,
     ResponseFinished,
     ResponseStarted,
+    RoundStarted,
     TextDelta,
     TokenLogprob,
     ToolCallDelta,
     ToolCallFinished,
     ToolCallStarted,
+    ToolProgress,
+    ToolResult,
     UsageReported,
 )
+from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import (
@@ -48,6 +52,9 @@ __all__ = ["APIResponse", "ResponseBuilder", "StreamStats"]
 _MOST_DETAILS = 500  # characters: an explanation may quote the malformed call, which has no limit
 _SMALL_PIECES = 128
 """Pieces joined at once: 6 KiB of overhead at 49 bytes each, and rarely a join. See `_Pieces.fold`."""
+
+
+_OF_LOOPS = ("conversation", "rounds", "pending")  # fields that only the responses of agent loops have
 
 
 class StreamStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +109,11 @@ class APIResponse(msgspec.Struct, kw_only=True):
         stats: Timing and volume of the stream.
         warnings: Irregularities that are not errors, for example `no_done` for a missing end mark.
         local_cache_hit: The answer is from the local cache: nothing was sent, and `usage` is that of the original call.
+        conversation: Of an agent loop: the prompt, and all answers and results so far, ready for the next turn or to be
+            saved. It is valid after errors and cancellations, too. None for a single answer.
+        rounds: Of an agent loop: the answer of each round, with its own usage and cost; `content` is that of the last
+            round, `usage`, `cost` and `stats` are sums.
+        pending: Of an agent loop that paused: the calls that wait for a decision.
 
     Example:
         >>> response = await client.stream("Name a color")
@@ -125,6 +137,9 @@ class APIResponse(msgspec.Struct, kw_only=True):
     stats: StreamStats | None = None
     warnings: tuple[str, ...] = ()
     local_cache_hit: bool = False
+    conversation: Conversation | None = None
+    rounds: tuple[APIResponse, ...] = ()
+    pending: tuple[ToolCallPart, ...] = ()
 
     @property
     def completion(self) -> str:
@@ -153,15 +168,24 @@ class APIResponse(msgspec.Struct, kw_only=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the response as data that can be encoded as JSON."""
-        fields = {name: getattr(self, name) for name in self.__struct_fields__ if name != "error"}
+        fields = {name: getattr(self, name) for name in self.__struct_fields__ if name not in ("error", *_OF_LOOPS)}
         data: dict[str, Any] = msgspec.to_builtins(fields)
+        if self.conversation is not None:  # of an agent loop; the records of single answers stay as small as they are
+            data["conversation"] = msgspec.to_builtins(self.conversation.messages)
+            data["rounds"] = [answer.to_dict() for answer in self.rounds]
+            data["pending"] = msgspec.to_builtins(self.pending)
         data["error"] = self.error.to_dict() if isinstance(self.error, DelugeError) else None
         return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> APIResponse:
         """Return the response that `to_dict` encoded. An error is restored with its class, but without its cause."""
-        response = msgspec.convert({**data, "error": None}, cls)
+        fields = {name: value for name, value in data.items() if name not in ("error", *_OF_LOOPS)}
+        response = msgspec.convert(fields, cls)
+        if data.get("conversation") is not None:
+            response.conversation = Conversation(msgspec.convert(data["conversation"], list[Message]))
+            response.rounds = tuple(cls.from_dict(answer) for answer in data["rounds"])
+            response.pending = msgspec.convert(data["pending"], tuple[ToolCallPart, ...])
         if data.get("error"):
             response.error = _error_from_dict(data["error"])
         return response
@@ -375,6 +399,14 @@ class ResponseBuilder:
         self._open, self._calls, self._text, self._citations, self.usage = [], {}, None, [], None
         self._opaque = {}
 
+    def _start_round(self, event: RoundStarted) -> None:
+        """Discard the answer of the round before; usage covers all rounds, and indexes of calls go on."""
+        self._open, self._text, self._citations, self._opaque = [], None, [], {}
+        self.started = ResponseStarted(event.response_id, event.model)
+
+    def _skip(self, event: ToolProgress | ToolResult) -> None:
+        """Ignore the event: results are no part of an answer, but of the conversation."""
+
     @property
     def output_characters(self) -> int:
         """Characters of text, reasoning and arguments so far, the basis of token estimates."""
@@ -439,5 +471,8 @@ _FOLDS: dict[type, Callable[[ResponseBuilder, Any], None]] = {
     ProviderPart: ResponseBuilder._add_provider_part,
     UsageReported: ResponseBuilder._report_usage,
     Attempt: ResponseBuilder._restart,
+    ToolProgress: ResponseBuilder._skip,
+    ToolResult: ResponseBuilder._skip,
+    RoundStarted: ResponseBuilder._start_round,
     ResponseFinished: ResponseBuilder._finish,
 }

@@ -29,10 +29,13 @@ from lm_deluge.events import (
     RefusalDelta,
     ResponseFinished,
     ResponseStarted,
+    RoundStarted,
     TextDelta,
     ToolCallDelta,
     ToolCallFinished,
     ToolCallStarted,
+    ToolProgress,
+    ToolResult,
     UsageReported,
 )
 from lm_deluge.prompt.conversation import Conversation
@@ -68,6 +71,9 @@ EVENT_EXAMPLES: dict[type, tuple[Example, ...]] = {
     ),
     UsageReported: (Example((START, TEXT), UsageReported(Usage(input_tokens=11, output_tokens=7)), (END,)),),
     Attempt: (Example((START, TEXT), Attempt(2, "ServerError", "failed", 0.5, "m-2"), (TEXT, END)),),
+    ToolProgress: (Example((START, CALL, CALLED), ToolProgress("call-1", "f", 0.5), (END,)),),
+    ToolResult: (Example((START, CALL, CALLED), ToolResult("call-1", "f", "21"), (END,)),),
+    RoundStarted: (Example((START, TEXT), RoundStarted(2, "id-2", "m-2"), (TEXT, END)),),
     ResponseFinished: (Example((START, TEXT), END),),
 }
 
