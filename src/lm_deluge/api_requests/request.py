@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import msgspec
@@ -13,12 +13,12 @@ from lm_deluge.adapters.capabilities import with_dropped_parts
 from lm_deluge.adapters.catalog import find_adapter
 from lm_deluge.api_requests.credentials import check_headers, find_base_url
 from lm_deluge.config import PromptCache, SamplingParams
-from lm_deluge.errors import ConfigurationError, InvalidPromptError
+from lm_deluge.errors import ConfigurationError
 from lm_deluge.models.registry import SIMULATOR, find_provider
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.prompt.conversation import Conversation, Prompt, to_conversation
 from lm_deluge.prompt.plain_values import to_plain
-from lm_deluge.prompt.tool import ProviderTool, Tool
+from lm_deluge.prompt.tool import to_tools
 
 __all__ = ["build_blank_call", "build_call", "to_schema", "to_tools"]
 
@@ -28,7 +28,7 @@ def build_call(  # noqa: PLR0913 - what one request is made from
     prompt: Prompt,
     *,
     params: SamplingParams | None = None,
-    tools: Sequence[Tool | ProviderTool | Mapping[str, Any]] | None = None,
+    tools: Sequence[Any] | None = None,
     output: Any = None,
     base_url: str | None = None,
     cache: PromptCache | None = None,
@@ -62,7 +62,7 @@ def build_blank_call(  # noqa: PLR0913 - what one request is made from, but for 
     model: ModelRow,
     *,
     params: SamplingParams | None = None,
-    tools: Sequence[Tool | ProviderTool | Mapping[str, Any]] | None = None,
+    tools: Sequence[Any] | None = None,
     output: Any = None,
     base_url: str | None = None,
     cache: PromptCache | None = None,
@@ -120,33 +120,6 @@ def _simulator_url(model: ModelRow) -> str | None:
     from lm_deluge.simulator.in_process import simulator_url
 
     return simulator_url()
-
-
-def to_tools(tools: Sequence[Tool | ProviderTool | Mapping[str, Any]] | None) -> tuple[Tool | ProviderTool, ...]:
-    """Return tools given as `Tool` or as plain data; data with a type other than `function` is the provider's own.
-
-    Raises:
-        InvalidPromptError: One is neither, or two have the same name.
-    """
-    if tools is None:
-        return ()
-    if isinstance(tools, str | Mapping | Tool) or not isinstance(tools, Iterable):
-        raise InvalidPromptError("tools must be a list of tools")
-    found = [_to_tool(tool) for tool in tools]
-    names = [tool.name for tool in found]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise InvalidPromptError(f"two tools are named {twice!r}")
-    return tuple(found)
-
-
-def _to_tool(tool: Any) -> Tool | ProviderTool:
-    if isinstance(tool, Tool | ProviderTool):
-        return tool
-    if not isinstance(tool, Mapping):
-        raise InvalidPromptError(f"{type(tool).__name__} is no tool", hint="Pass a Tool, or its JSON schema form.")
-    data = to_plain(tool)
-    return ProviderTool(data) if data.get("type", "function") != "function" else Tool.from_dict(data)
 
 
 def to_schema(output: Any) -> dict[str, Any] | None:

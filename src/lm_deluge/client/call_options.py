@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, get_args
 
 import msgspec
@@ -18,11 +18,12 @@ from lm_deluge.config import (
     unknown_option,
 )
 from lm_deluge.errors import ConfigurationError
-from lm_deluge.prompt.tool import ProviderTool, Tool
+from lm_deluge.prompt.tool import ProviderTool, Tool, ToolSource
 
 __all__ = ["NO_OPTIONS", "CallOptions", "Tools", "merge_params"]
 
-Tools: TypeAlias = Sequence[Tool | ProviderTool | Mapping[str, Any]]
+Tools: TypeAlias = Sequence[Tool | ProviderTool | ToolSource | Callable[..., Any] | Mapping[str, Any]]
+"""The tools of a call: functions, Pydantic models and other classes with fields, `Tool`, `MCPServer`, plain JSON."""
 
 
 class CallOptions(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lm_deluge import LLMClient
-from lm_deluge.dispatch.cache.acceptance import fits_schema
+from lm_deluge.schemas.structure import fits_schema
 from lm_deluge.simulator import Script, Simulator
 
 PERSON = {

@@ -1,0 +1,182 @@
+"""Runs the tool calls of a model."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from lm_deluge.config import check_range
+from lm_deluge.dispatch.hooks import is_interruption
+from lm_deluge.errors import ConfigurationError, DelugeError, ToolError
+from lm_deluge.prompt.parts import AudioPart, FilePart, ImagePart, Part, TextPart, ToolCallPart, ToolResultPart
+from lm_deluge.prompt.tool import ProviderTool, Tool, to_tools
+from lm_deluge.tools.invocation import call_async
+from lm_deluge.tools.results import Content, shortened, to_content
+
+__all__ = ["ToolOutcome", "ToolRunner"]
+
+# About 25,000 tokens: what Claude Code allows an MCP tool (2026-11),
+# https://code.claude.com/docs/en/mcp#mcp-output-limits-and-warnings
+MAX_RESULT_CHARACTERS = 100_000
+# A model waits for all of its calls; the default of the MCP SDK for requests to a server over HTTP is 30 s, and
+# searches and builds take longer.
+TIMEOUT_S = 60.0
+# Models call up to some ten tools at once; more calls wait for their turn.
+MAX_CONCURRENT = 16
+# An exception message that a model reads; a database error can quote whole tables.
+_MOST_MESSAGE = 1_000
+
+
+class ToolOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a tool call.
+
+    Attributes:
+        content: What the model reads: the result, or what went wrong. Text, or parts where it has media.
+        value: What the tool returned; None if it failed.
+        error: The exception of the tool, or the error of this library that names why it did not run; None if it
+            succeeded.
+        is_truncated: The result was longer than the runner allows.
+        duration_s: Seconds that the tool ran, without the wait for its turn.
+    """
+
+    content: str | tuple[Part, ...]
+    value: Any = None
+    error: Exception | None = None
+    is_truncated: bool = False
+    duration_s: float = 0.0
+
+    def to_part(self, tool_call_id: str) -> ToolResultPart:
+        """Return the part of a tool message that answers a call."""
+        if isinstance(self.content, str):
+            return ToolResultPart(tool_call_id, self.content, is_error=self.error is not None)
+        text = "\n".join(part.text for part in self.content if isinstance(part, TextPart))
+        media = tuple(part for part in self.content if isinstance(part, ImagePart | FilePart | AudioPart))
+        return ToolResultPart(tool_call_id, text, media, self.error is not None)
+
+
+class ToolRunner:
+    """Runs the calls of some tools; each call ends in an outcome, whatever the tool does.
+
+    Args:
+        tools: Functions, models, `Tool`, `MCPServer`, and tools that the provider runs.
+        timeout_s: Seconds that one call may take; None: no limit. An async function is cancelled. A sync function
+            runs in a thread, which cannot be stopped: its result is dropped.
+        max_result_characters: A longer result is cut off and marked; None: no limit.
+        max_concurrent: Calls that run at once; the others wait.
+
+    Raises:
+        ConfigurationError: A tool has nothing to run, two have the same name, or a number is out of range.
+
+    Example:
+        >>> async with ToolRunner([weather]) as runner:
+        ...     outcome = await runner.run(response.tool_calls[0])
+    """
+
+    def __init__(
+        self,
+        tools: Any,
+        *,
+        timeout_s: float | None = TIMEOUT_S,
+        max_result_characters: int | None = MAX_RESULT_CHARACTERS,
+        max_concurrent: int = MAX_CONCURRENT,
+    ) -> None:
+        check_range("timeout_s", timeout_s, 0, float("inf"))
+        check_range("max_result_characters", max_result_characters, 0, float("inf"))
+        check_range("max_concurrent", max_concurrent, 1, float("inf"))
+        self._tools = to_tools(tools)
+        self._timeout_s = timeout_s
+        self._max_result_characters = max_result_characters
+        self._slots = asyncio.Semaphore(max_concurrent)
+        for tool in self._tools:
+            if isinstance(tool, Tool) and tool.target is None:
+                raise ConfigurationError(
+                    f"the tool {tool.name} has no function to run", hint="Pass the function, or Tool.from_function."
+                )
+
+    @property
+    def definitions(self) -> tuple[Tool | ProviderTool, ...]:
+        """The tools for the model, as they are now."""
+        return self._tools
+
+    async def __aenter__(self) -> ToolRunner:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    async def run(self, call: ToolCallPart, report: Callable[[Any], None] | None = None) -> ToolOutcome:
+        """Run a tool call and return its outcome. Only an interruption is raised: Ctrl-C, or a cancellation.
+
+        Args:
+            call: The call, as the model made it.
+            report: Called with each value that the tool yields before its result, and with the progress that an MCP
+                server reports.
+        """
+        async with self._slots:
+            started = time.monotonic()
+            value: Any = None
+            content: Content = ""
+            error: Exception | None = None
+            try:
+                value = await self._result_of(call, report)
+                content = to_content(value, call.name)
+            except BaseException as raised:
+                if is_interruption(raised, of_hook=True):
+                    raise
+                error = _as_exception(raised, call.name)
+                content = _message(error)
+            shown, is_truncated = shortened(content, self._max_result_characters)
+            return ToolOutcome(
+                content=shown,
+                value=value,
+                error=error,
+                is_truncated=is_truncated,
+                duration_s=time.monotonic() - started,
+            )
+
+    async def _result_of(self, call: ToolCallPart, report: Callable[[Any], None] | None) -> Any:
+        tools = {tool.name: tool for tool in self.definitions if isinstance(tool, Tool)}
+        tool = tools.get(call.name)
+        if tool is None or tool.target is None:
+            known = ", ".join(tools) or "none"
+            raise ToolError(
+                f"there is no tool named {call.name[:64]!r}", tool=call.name, reason="unknown", hint=f"Known: {known}."
+            )
+        if call.arguments_error is not None:
+            raise ToolError(
+                f"the arguments are not valid JSON: {call.arguments_error}", tool=call.name, reason="arguments"
+            )
+        positional, keywords = tool.target.bind(call.arguments)
+        scope = asyncio.timeout(self._timeout_s)
+        try:
+            async with scope:
+                return await call_async(tool.target.function, positional, keywords, report)
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            raise ToolError(
+                f"the tool did not answer within {self._timeout_s:g} s", tool=call.name, reason="timeout"
+            ) from error
+
+
+def _as_exception(raised: BaseException, tool: str) -> Exception:
+    if isinstance(raised, Exception):
+        return raised
+    error = ToolError(f"the tool ended with {type(raised).__name__}", tool=tool, reason="exit")
+    error.__cause__ = raised
+    return error
+
+
+def _message(error: Exception) -> str:
+    """Return what the model reads about a failure: what was wrong, without a traceback."""
+    if isinstance(error, DelugeError):
+        return f"Error: {error}"
+    text = " ".join(str(error).split())[:_MOST_MESSAGE]
+    return f"Error: {type(error).__name__}: {text}" if text else f"Error: {type(error).__name__}"
