@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
+from lm_deluge.agents.options import LOOP_NAMES, LoopOptions
 from lm_deluge.config import (
     SAMPLING_NAMES,
     Priority,
@@ -40,6 +41,7 @@ class CallOptions(NamedTuple):
         extra_body: Merged into the request's JSON, over the client's own.
         sampling: Single sampling parameters by name. They replace those of `sampling_params` and of the client, also
             where they are None or False.
+        loop: Whether the program runs the tools, and how.
     """
 
     tools: Tools | None = None
@@ -51,6 +53,7 @@ class CallOptions(NamedTuple):
     priority: Priority | None = None
     extra_body: Mapping[str, Any] = {}
     sampling: Mapping[str, Any] = {}
+    loop: LoopOptions = LoopOptions()
 
     @classmethod
     def from_keywords(cls, keywords: Mapping[str, Any], *, also: Collection[str] = ()) -> CallOptions:
@@ -77,7 +80,10 @@ class CallOptions(NamedTuple):
             ConfigurationError: A name is unknown (the message has the nearest known one), or a value is out of range.
         """
         own = {name: value for name, value in keywords.items() if name in _PUBLIC}
-        others = {name: value for name, value in keywords.items() if name not in _PUBLIC}
+        loop = {name: value for name, value in keywords.items() if name in LOOP_NAMES}
+        others = {name: value for name, value in keywords.items() if name not in own and name not in loop}
+        if loop:
+            own["loop"] = LoopOptions.from_keywords(loop)
         return self._replace(**own).with_sampling(others, also=also)
 
     def with_sampling(self, sampling: Mapping[str, Any], *, also: Collection[str] = ()) -> CallOptions:
@@ -94,7 +100,7 @@ class CallOptions(NamedTuple):
             return self
         for name in sampling:
             if name not in SAMPLING_NAMES:
-                raise unknown_option(name, {*_PUBLIC, *SAMPLING_NAMES, *also})
+                raise unknown_option(name, {*_PUBLIC, *LOOP_NAMES, *SAMPLING_NAMES, *also})
         params = SamplingParams(**sampling)
         return self._replace(sampling={name: getattr(params, name) for name in sampling})
 
@@ -109,7 +115,7 @@ class CallOptions(NamedTuple):
         return self
 
 
-_PUBLIC = [name for name in CallOptions._fields if name not in ("extra_body", "sampling")]
+_PUBLIC = [name for name in CallOptions._fields if name not in ("extra_body", "sampling", "loop")]
 NO_OPTIONS = CallOptions()
 """A call that leaves all options to its client."""
 

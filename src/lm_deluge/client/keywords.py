@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any, Literal, TypedDict
 
+from lm_deluge.agents.options import Approve
 from lm_deluge.client.batch.progress_display import ProgressKind
 from lm_deluge.client.call_options import Tools
 from lm_deluge.config import (
@@ -24,6 +25,7 @@ __all__ = [
     "BatchKeywords",
     "CallKeywords",
     "ClientKeywords",
+    "LoopKeywords",
     "ProviderBatchKeywords",
     "SamplingKeywords",
     "StreamKeywords",
@@ -59,11 +61,23 @@ class ProviderBatchKeywords(SamplingKeywords, total=False):
     cache: PromptCache | None
 
 
-class StreamKeywords(SamplingKeywords, total=False):
+class LoopKeywords(TypedDict, total=False):
+    """The fields of `LoopOptions`, which describes them."""
+
+    run_tools: bool
+    max_rounds: int | None
+    approve: Approve | None
+    decisions: Mapping[str, bool] | None
+    tool_timeout: float | None
+    max_concurrent_tools: int | None
+    max_result_characters: int | None
+
+
+class StreamKeywords(SamplingKeywords, LoopKeywords, total=False):
     """What `stream` and `stream_sync` take beside the arguments that they name; `CallOptions` describes the fields."""
 
 
-class CallKeywords(ProviderBatchKeywords, total=False):
+class CallKeywords(ProviderBatchKeywords, LoopKeywords, total=False):
     """What every method takes that calls a model; `CallOptions` describes the fields."""
 
     prefer_model: str | None
@@ -71,7 +85,7 @@ class CallKeywords(ProviderBatchKeywords, total=False):
     priority: Priority | None
 
 
-class AnswerKeywords(SamplingKeywords, total=False):
+class AnswerKeywords(SamplingKeywords, LoopKeywords, total=False):
     """What `answers` takes in addition to the arguments of its own."""
 
     sampling_params: SamplingParams | None
