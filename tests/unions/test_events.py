@@ -141,10 +141,10 @@ class ReplayedStream:
         pass
 
 
-def show_on_terminal(events: tuple[Any, ...]) -> list[str]:
+def show_on_terminal(events: tuple[Any, ...]) -> str:
     output = Recorder()
     asyncio.run(stream_view.show_stream(cast("Any", ReplayedStream(events)), cast("Any", output)))
-    return [text for text in output.written if text]
+    return "".join(output.written)
 
 
 def through_the_cache(events: tuple[Any, ...]) -> Any:
@@ -280,7 +280,10 @@ EVENT_PLACES = [
         | because("passed on: ToolCallStarted was checked", ToolCallDelta, ToolCallFinished)
         | CLIENTS_OWN,
     ),
-    *(Place(f"{name}, streamed", streamed_by(name), IGNORED_BY_ENCODERS[name][0] | NO_RESULTS) for name in encoder_names()),
+    *(
+        Place(f"{name}, streamed", streamed_by(name), IGNORED_BY_ENCODERS[name][0] | NO_RESULTS)
+        for name in encoder_names()
+    ),
     *(Place(f"{name}, plain", encoded_by(name), IGNORED_BY_ENCODERS[name][1] | NO_RESULTS) for name in encoder_names()),
     *(
         Place(f"bedrock-invoke, streamed, {model}", with_model(model, streamed_by("bedrock-invoke")), ignored)

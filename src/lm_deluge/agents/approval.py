@@ -66,7 +66,7 @@ async def _ask(approve: Approve, call: ToolCallPart) -> tuple[object, str]:
     """Return the verdict of the user's function and "", or False and why it has none."""
     is_awaited = False
     try:
-        verdict = approve(call)
+        verdict: object = approve(call)
         if inspect.isawaitable(verdict):
             is_awaited = True
             verdict = await verdict

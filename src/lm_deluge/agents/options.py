@@ -29,8 +29,8 @@ class LoopOptions(NamedTuple):
         approve: Called with each call before it runs, in order; may be async. It returns True, or False (the model is
             told that the call was declined), or `"pause"` (the stream ends, and the call is in `response.pending`). If
             it raises, the call is declined.
-        decisions: Of a conversation whose calls are pending: for the id of each, whether it runs. With decisions, a call
-            that has none is passed to `approve`, or stays pending.
+        decisions: Of a conversation whose calls are pending: for the id of each, whether it runs. With decisions, a
+            call that has none is passed to `approve`, or stays pending.
         tool_timeout: Seconds that one call may take; None: no limit.
         max_concurrent_tools: Calls of a loop that run at once; the others wait.
         max_result_characters: A longer result is cut off and marked; None: no limit.
@@ -51,7 +51,8 @@ class LoopOptions(NamedTuple):
         Raises:
             ConfigurationError: A value is of a wrong type or out of range, or has no effect without `run_tools`.
         """
-        given = {name: value for name, value in keywords.items() if value is not None or name in _NO_LIMIT}
+        given: dict[str, Any] = {}
+        given |= {name: value for name, value in keywords.items() if value is not None or name in _NO_LIMIT}
         options = cls(**given)
         options._check(set(given) - {"run_tools"})
         return options

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -50,7 +50,7 @@ class RoundEvents:
 
     def translate(self, events: list[Event]) -> list[Event]:
         """Return the events as those of the loop."""
-        edits = _EDITS
+        edits = self._EDITS
         found: list[Event] = []
         for event in events:
             edit = edits.get(type(event))
@@ -87,17 +87,16 @@ class RoundEvents:
         index, name = self._first_index + event.index, self._names.get(event.index, event.id)
         return event if (index, name) == (event.index, event.id) else _moved(event, index, name)
 
+    _EDITS: ClassVar[dict[type, Callable[[RoundEvents, Any], Event | None]]] = {
+        ResponseStarted: _start,
+        ResponseFinished: _finish,
+        Attempt: _restart,
+        UsageReported: _add_usage,
+        ToolCallStarted: _start_call,
+        ToolCallDelta: _add_arguments,
+        ToolCallFinished: _finish_call,
+    }
+
 
 def _moved(event: Any, index: int, name: str) -> Any:
     return msgspec.structs.replace(event, index=index, id=name)
-
-
-_EDITS: dict[type, Callable[[RoundEvents, Any], Event | None]] = {
-    ResponseStarted: RoundEvents._start,
-    ResponseFinished: RoundEvents._finish,
-    Attempt: RoundEvents._restart,
-    UsageReported: RoundEvents._add_usage,
-    ToolCallStarted: RoundEvents._start_call,
-    ToolCallDelta: RoundEvents._add_arguments,
-    ToolCallFinished: RoundEvents._finish_call,
-}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Unpack
 
 from lm_deluge.api_requests.accounts import url_of_unknown_models
-from lm_deluge.client.batch_methods import BatchMethods
+from lm_deluge.client.agent_methods import AgentMethods
 from lm_deluge.client.call_options import NO_OPTIONS, CallOptions, Tools
 from lm_deluge.client.dispatcher import Dispatcher
 from lm_deluge.client.end_warnings import warn_of_ends
@@ -14,7 +14,6 @@ from lm_deluge.client.keywords import (
     ClientKeywords,
     StreamKeywords,
 )
-from lm_deluge.client.nowait_methods import NowaitMethods
 from lm_deluge.client.stream import Echo, Stream
 from lm_deluge.client.sync import SyncStream, run_blocking
 from lm_deluge.config import ClientOptions, Priority, PromptCache, SamplingParams
@@ -31,7 +30,7 @@ __all__ = ["LLMClient"]
 _STREAM_KEYWORDS = ("echo",)
 
 
-class LLMClient(NowaitMethods, BatchMethods):
+class LLMClient(AgentMethods):
     """Streams answers of language models, one at a time or thousands at once.
 
     Make one client and keep it: it holds the connections, and its limits apply to all calls together.
@@ -91,7 +90,8 @@ class LLMClient(NowaitMethods, BatchMethods):
 
         Args:
             prompt: Text, or a conversation.
-            tools: The tools that the model may call, as `Tool` or plain JSON.
+            tools: The tools that the model may call: functions, models, `Tool`, MCP servers or plain JSON. With
+                `run_tools=True` they run, and their results go back to the model until it calls none.
             sampling_params: Its fields replace the client's, one by one.
             output: JSON schema, or Pydantic model, of the answer.
             cache: Which part of the prompt the provider keeps for later calls: `tools_only`, `system_and_tools`,
@@ -102,7 +102,7 @@ class LLMClient(NowaitMethods, BatchMethods):
                 keep what is left, and at least a fifth.
             echo: Where an awaited stream prints: `"stdout"`, any text file, or None.
             sampling: Fields of `SamplingParams` (temperature, max_new_tokens, ...), which replace those of
-                `sampling_params` and of the client.
+                `sampling_params` and of the client, and of `LoopOptions` (run_tools, max_rounds, approve, ...).
 
         Returns:
             A `Stream`, to be used once: `await` it, iterate over it, or enter it with `async with`.
@@ -136,7 +136,8 @@ class LLMClient(NowaitMethods, BatchMethods):
 
         Args:
             prompt: Text, or a conversation.
-            tools: The tools that the model may call, as `Tool` or plain JSON.
+            tools: The tools that the model may call: functions, models, `Tool`, MCP servers or plain JSON. With
+                `run_tools=True` they run, and their results go back to the model until it calls none.
             sampling_params: Its fields replace the client's, one by one.
             output: JSON schema, or Pydantic model, of the answer.
             cache: Which part of the prompt the provider keeps for later calls: `tools_only`, `system_and_tools`,
@@ -146,7 +147,7 @@ class LLMClient(NowaitMethods, BatchMethods):
             priority: `"interactive"`: before the waiting calls of batches; `"batch"`: in the order of arrival. Batches
                 keep what is left, and at least a fifth.
             sampling: Fields of `SamplingParams` (temperature, max_new_tokens, ...), which replace those of
-                `sampling_params` and of the client.
+                `sampling_params` and of the client, and of `LoopOptions` (run_tools, max_rounds, approve, ...).
 
         Returns:
             A `SyncStream`, to be used once.

@@ -21,6 +21,7 @@ from lm_deluge.config import (
 )
 
 __all__ = [
+    "AgentKeywords",
     "AnswerKeywords",
     "BatchKeywords",
     "CallKeywords",
@@ -29,6 +30,7 @@ __all__ = [
     "ProviderBatchKeywords",
     "SamplingKeywords",
     "StreamKeywords",
+    "ToolKeywords",
 ]
 
 
@@ -61,16 +63,21 @@ class ProviderBatchKeywords(SamplingKeywords, total=False):
     cache: PromptCache | None
 
 
-class LoopKeywords(TypedDict, total=False):
-    """The fields of `LoopOptions`, which describes them."""
+class ToolKeywords(TypedDict, total=False):
+    """The fields of `LoopOptions` that the methods for agent loops do not name; it describes them."""
 
-    run_tools: bool
-    max_rounds: int | None
     approve: Approve | None
     decisions: Mapping[str, bool] | None
     tool_timeout: float | None
     max_concurrent_tools: int | None
     max_result_characters: int | None
+
+
+class LoopKeywords(ToolKeywords, total=False):
+    """The fields of `LoopOptions`, which describes them."""
+
+    run_tools: bool
+    max_rounds: int | None
 
 
 class StreamKeywords(SamplingKeywords, LoopKeywords, total=False):
@@ -80,6 +87,17 @@ class StreamKeywords(SamplingKeywords, LoopKeywords, total=False):
 class CallKeywords(ProviderBatchKeywords, LoopKeywords, total=False):
     """What every method takes that calls a model; `CallOptions` describes the fields."""
 
+    prefer_model: str | None
+    max_cost: float | None
+    priority: Priority | None
+
+
+class AgentKeywords(SamplingKeywords, ToolKeywords, total=False):
+    """What the methods for agent loops take in addition to the arguments that they name."""
+
+    sampling_params: SamplingParams | None
+    output: Any
+    cache: PromptCache | None
     prefer_model: str | None
     max_cost: float | None
     priority: Priority | None

@@ -1,8 +1,8 @@
 """Base class of the encoders' event writers: one table from event type to method, shared by all wire APIs.
 
 A wire API brings `HANDLED` (event type -> method that returns the frames) and `IGNORED` (event types that the API
-cannot express). The class statement fails if an event type of the union `events.Event` is in neither of them. The events
-between the rounds of an agent loop are in no wire API, and are ignored by all.
+cannot express). The class statement fails if an event type of the union `events.Event` is in neither of them. The
+events between the rounds of an agent loop are in no wire API, and are ignored by all.
 """
 
 from __future__ import annotations

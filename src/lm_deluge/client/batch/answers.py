@@ -275,6 +275,8 @@ def _fingerprint(dispatcher: Dispatcher, call: CallOptions) -> str:
         "output": to_schema(call.output),
         "extra_body": [options.extra_body, call.extra_body],
     }
+    if call.loop.run_tools:
+        shaping["max_rounds"] = call.loop.max_rounds
     try:
         return fingerprint_of(shaping, ())
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
