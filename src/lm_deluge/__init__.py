@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lm_deluge.prompt.message import Message
     from lm_deluge.prompt.tool import Tool
     from lm_deluge.response import APIResponse
+    from lm_deluge.tools.mcp.server import MCPServer
     from lm_deluge.usage import Usage
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Conversation",
     "DelugeError",
     "LLMClient",
+    "MCPServer",
     "Message",
     "SamplingParams",
     "Timeouts",
@@ -41,6 +43,7 @@ _MODULES = {
     "Conversation": "lm_deluge.prompt.conversation",
     "DelugeError": "lm_deluge.errors",
     "LLMClient": "lm_deluge.client.client",
+    "MCPServer": "lm_deluge.tools.mcp.server",
     "Message": "lm_deluge.prompt.message",
     "SamplingParams": "lm_deluge.config",
     "Timeouts": "lm_deluge.config",

@@ -33,8 +33,7 @@
     |  |- InvalidJSONError                 a text that arrives in pieces is not JSON; `offset` is its first wrong byte
     |  '- ResponseLimitError               the body or an event is larger than the limits allow
     |- InvalidValueError                   a value that the model generated does not fit its type or schema
-    |- ToolError                           a tool call failed for a reason that is not the tool's own exception
-    |  '- ToolServerError                  an MCP server does not start, or ended, or does not answer
+    |- ToolError                           a tool or an MCP server failed otherwise than by an exception of the tool
     '- DispatchError
        |- BudgetError                      larger than a rate limit, or beyond `max_cost`
        |- QueueClosedError
@@ -91,7 +90,6 @@ __all__ = [
     "StreamInterruptedError",
     "TimeoutError",
     "ToolError",
-    "ToolServerError",
     "TransportError",
     "TruncatedError",
     "UnknownModelError",
@@ -453,9 +451,7 @@ class ResponseLimitError(ProtocolError):
 class InvalidValueError(DelugeError):
     """A value does not fit its type or JSON schema. The message is written for the model that generated the value.
 
-    Attributes:
-        path: The names and indices that lead to the first wrong place; empty for the value itself.
-        problems: The path of each wrong place, and what is wrong there.
+    `problems` has the path (names and indices) of each wrong place and what is wrong there; `path` is the first one.
     """
 
     def __init__(
@@ -465,47 +461,18 @@ class InvalidValueError(DelugeError):
         self.problems = tuple((tuple(path), text) for path, text in problems)
         self.path: tuple[str | int, ...] = self.problems[0][0] if self.problems else ()
 
-    @classmethod
-    def at(cls, problems: Iterable[tuple[Iterable[str | int], str]], what: str) -> Self:
-        """Build the error from the wrong places of a value.
-
-        Args:
-            problems: The path of each wrong place, and what is wrong there.
-            what: Name of the type that the value should have.
-        """
-        found = [(tuple(path), text) for path, text in problems]
-        texts = [f"{shown_path(path)}: {text}" if path else text for path, text in found[:_MOST_PROBLEMS]]
-        more = [f"and {len(found) - _MOST_PROBLEMS} more"] if len(found) > _MOST_PROBLEMS else []
-        return cls(f"not a valid {what}: {'; '.join([*texts, *more])}", problems=found)
-
-
-# Enough for the model to correct its answer; a wrong element type in a long list has thousands of them.
-_MOST_PROBLEMS = 10
-
-
-def shown_path(path: Iterable[str | int]) -> str:
-    """Return a path into a JSON value as text: `lines[0].price`."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
-
 
 class ToolError(DelugeError):
-    """A tool call failed for a reason that is not the tool's own exception.
+    """A tool call failed, but not by an exception of the tool; or an MCP server cannot be used. `tool` names it.
 
-    Attributes:
-        tool: Name of the tool, or of the MCP server.
-        reason: `unknown`: there is no such tool; `arguments`: they are no JSON; `timeout`; `result`: it cannot be sent
-            to the model; `exit`: the tool ended with `SystemExit` or its like; `failed`: an MCP tool reports an error;
-            `server`: the MCP server does not answer.
+    The `reason` is `unknown` (no such tool), `arguments` (they are no JSON), `timeout`, `result` (it does not fit into
+    JSON), `exit` (`SystemExit`), `failed` (an MCP tool reports an error) or `server` (the MCP server does not answer).
     """
 
     def __init__(self, message: str, *, tool: str = "", reason: str = "failed", **context: Any) -> None:
         super().__init__(message, **context)
         self.tool = tool
         self.reason = reason
-
-
-class ToolServerError(ToolError):
-    """An MCP server cannot be started or reached, ended, or does not answer."""
 
 
 class DispatchError(DelugeError):

@@ -21,6 +21,7 @@ __all__ = [
     "authorization",
     "aws_environment",
     "check_headers",
+    "environment_variable",
     "fetched_rows_file",
     "find_access",
     "find_base_url",
@@ -49,6 +50,11 @@ garble messages."""
 
 def _from_environment(names: tuple[str, ...]) -> str | None:
     return next((value for name in names if (value := os.environ.get(name, "").strip())), None)
+
+
+def environment_variable(name: str) -> str | None:
+    """Return the value of an environment variable, or None."""
+    return os.environ.get(name)
 
 
 def has_key(provider: ProviderRow) -> bool:

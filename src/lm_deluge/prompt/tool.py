@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import msgspec
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:  # imported on first use: a call without functions needs neith
     from lm_deluge.schemas.schema_type import SchemaType
     from lm_deluge.schemas.signature import Signature
 
-__all__ = ["ProviderTool", "Tool", "ToolSource", "ToolTarget", "to_tools"]
+__all__ = ["ProviderTool", "Tool", "ToolReturn", "ToolSource", "ToolTarget", "to_tools"]
 
 # The strictest rule of all supported APIs, OpenAI's: letters, digits, _ and -, at most 64.
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -40,14 +41,29 @@ class ToolTarget(Protocol):
         ...
 
 
-@runtime_checkable
-class ToolSource(Protocol):
-    """An object with tools of its own, for example a connected MCP server."""
+class ToolSource(ABC):
+    """An object with tools of its own: an MCP server."""
 
     @property
+    @abstractmethod
     def tools(self) -> tuple[Tool, ...]:
-        """The tools, as they are now."""
-        ...
+        """The tools, as they are now.
+
+        Raises:
+            ConfigurationError: The source is not connected.
+        """
+
+
+class ToolReturn(NamedTuple):
+    """What a tool returns to have the program and the model get different things.
+
+    Attributes:
+        value: The result for the program.
+        content: The result for the model: text, or anything else that a tool may return.
+    """
+
+    value: Any
+    content: Any
 
 
 # `dict=True`: what a tool runs is kept outside the fields, so that comparisons, the repr, pickles, cache keys and
@@ -194,6 +210,56 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         )
         return tool.with_target(_ModelTarget(function or _unchanged, schema))
 
+    @classmethod
+    async def from_mcp(
+        cls,
+        server: Any,
+        *,
+        command: str | None = None,
+        args: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        url: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> list[Tool]:
+        """Return the tools of an MCP server. Each call connects to the server if it is not connected.
+
+        Args:
+            server: An `MCPServer`, a server object of the SDK, or a name for the server that the other arguments name.
+            command: The program to start.
+            args: Its arguments.
+            env: Its environment variables.
+            url: The address of a server that speaks streamable HTTP, in place of a program.
+            headers: HTTP headers for it.
+
+        Raises:
+            ToolError: The server cannot be started or reached.
+            MissingExtraError: The package `mcp` is not installed.
+
+        Example:
+            >>> tools = await Tool.from_mcp("files", command="uvx", args=["mcp-server-time"])
+        """
+        from lm_deluge.tools.mcp.server import MCPServer
+
+        if isinstance(server, str):
+            server = MCPServer(command, *args, env=env, url=url, headers=headers, name=server)
+        elif not isinstance(server, MCPServer):
+            server = MCPServer(server)
+        async with server:
+            return list(server.tools)
+
+    @classmethod
+    async def from_mcp_config(cls, config: Any) -> list[Tool]:
+        """Return the tools of all servers of a configuration, `{"mcpServers": {name: {...}}}` or the path of a file.
+
+        Raises:
+            ConfigurationError: It is no such configuration.
+            ToolError: A server cannot be started or reached.
+            MissingExtraError: The package `mcp` is not installed.
+        """
+        from lm_deluge.tools.mcp.server import MCPServer
+
+        return [tool for server in MCPServer.from_config(config) for tool in await cls.from_mcp(server)]
+
     def with_target(self, target: ToolTarget) -> Self:
         """Return the tool with something to run."""
         copied = type(self)(**{name: getattr(self, name) for name in self.__struct_fields__})
@@ -226,7 +292,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """
         from lm_deluge.tools.invocation import call_blocking
 
-        return call_blocking(*self._bound(arguments))
+        return _value(call_blocking(*self._bound(arguments)))
 
     async def acall(self, **arguments: Any) -> Any:
         """Validate the arguments, run the tool and return the result of its function. A sync function runs in a thread.
@@ -237,7 +303,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """
         from lm_deluge.tools.invocation import call_async
 
-        return await call_async(*self._bound(arguments))
+        return _value(await call_async(*self._bound(arguments)))
 
     def _bound(self, arguments: Mapping[str, Any]) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
         if self.target is None:
@@ -281,6 +347,10 @@ class _ModelTarget(NamedTuple):
 
 def _unchanged(value: Any) -> Any:
     return value
+
+
+def _value(result: Any) -> Any:
+    return result.value if isinstance(result, ToolReturn) else result
 
 
 def to_tools(tools: Any) -> tuple[Tool | ProviderTool, ...]:

@@ -11,6 +11,7 @@ import msgspec
 
 from lm_deluge.errors import ConfigurationError, InvalidValueError, install_hint
 from lm_deluge.schemas.descriptions import add_descriptions, field_types, type_name
+from lm_deluge.schemas.problems import invalid_value
 from lm_deluge.schemas.subschemas import hoist_definitions, inline_root
 
 __all__ = ["MsgspecType", "uses_msgspec"]
@@ -52,9 +53,9 @@ class MsgspecType:
         try:
             return msgspec.convert(value, self.annotation, strict=False, dec_hook=_to_model)
         except msgspec.ValidationError as error:
-            raise InvalidValueError.at([_problem(str(error))], self.name) from error
+            raise invalid_value([_problem(str(error))], self.name) from error
         except RecursionError as error:
-            raise InvalidValueError.at([((), "nested too deeply")], self.name) from error
+            raise invalid_value([((), "nested too deeply")], self.name) from error
 
 
 _HINT = install_hint("pydantic", otherwise="use types that msgspec knows")

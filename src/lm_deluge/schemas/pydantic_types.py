@@ -9,8 +9,9 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 from pydantic.json_schema import GenerateJsonSchema
 
-from lm_deluge.errors import ConfigurationError, InvalidValueError
+from lm_deluge.errors import ConfigurationError
 from lm_deluge.schemas.descriptions import add_descriptions, type_name
+from lm_deluge.schemas.problems import invalid_value
 from lm_deluge.schemas.subschemas import inline_root
 
 __all__ = ["PydanticType", "is_unknown_to_pydantic"]
@@ -55,7 +56,7 @@ class PydanticType:
         except ValidationError as error:
             found = error
         except RecursionError as error:
-            raise InvalidValueError.at([((), "nested too deeply")], self.name) from error
+            raise invalid_value([((), "nested too deeply")], self.name) from error
         try:  # strict models take dates, UUIDs and tuples from JSON only
             return self._adapter.validate_json(json.dumps(value))
         except (ValidationError, TypeError, ValueError, RecursionError):
@@ -63,7 +64,7 @@ class PydanticType:
                 (each["loc"], each["msg"])
                 for each in found.errors(include_url=False, include_context=False, include_input=False)
             ]
-            raise InvalidValueError.at(problems, self.name) from found
+            raise invalid_value(problems, self.name) from found
 
 
 def is_unknown_to_pydantic(error: BaseException | None) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from lm_deluge.errors import ConfigurationError, InvalidValueError
+from lm_deluge.errors import ConfigurationError
+from lm_deluge.schemas.problems import invalid_value
 from lm_deluge.schemas.structure import fits_schema
 from lm_deluge.schemas.subschemas import walk_schemas
 
@@ -69,9 +70,9 @@ class RawSchema:
         try:
             problems = list(self._problems(value))
         except RecursionError as error:  # a schema that refers to itself and to nothing else
-            raise InvalidValueError.at([((), "nested too deeply")], self.name) from error
+            raise invalid_value([((), "nested too deeply")], self.name) from error
         if problems:
-            raise InvalidValueError.at(problems, self.name)
+            raise invalid_value(problems, self.name)
         return value
 
     def _problems(self, value: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:

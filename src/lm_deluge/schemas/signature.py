@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from lm_deluge.errors import ConfigurationError, InvalidPromptError, InvalidValueError
 from lm_deluge.schemas.descriptions import description_of, read_docstring
 from lm_deluge.schemas.json_values import to_json_value
+from lm_deluge.schemas.problems import invalid_value
 from lm_deluge.schemas.schema_type import SchemaType, schema_of
 from lm_deluge.schemas.subschemas import hoist_definitions
 
@@ -78,7 +79,7 @@ class Signature:
             InvalidValueError: An argument is missing, unknown or does not fit. The error names all of them.
         """
         if not isinstance(arguments, Mapping):
-            raise InvalidValueError.at([((), "the arguments must be a JSON object")], f"call of {self.name}")
+            raise invalid_value([((), "the arguments must be a JSON object")], f"call of {self.name}")
         known = {each.name for each in self._parameters}
         problems: list[tuple[tuple[str | int, ...], str]] = [
             ((str(name),), "unknown argument") for name in arguments if name not in known
@@ -102,7 +103,7 @@ class Signature:
             elif each.name in arguments:
                 keywords[each.name] = value
         if problems:
-            raise InvalidValueError.at(problems, f"call of {self.name}")
+            raise invalid_value(problems, f"call of {self.name}")
         return positional, keywords
 
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from lm_deluge.errors import ConfigurationError
 from lm_deluge.schemas.signature import unwrapped
 
 __all__ = ["call_async", "call_blocking", "is_async"]
@@ -38,6 +39,8 @@ async def call_async(
         report: Called in the event loop with each value that a generator yields but the last, which is its result
             unless it returns one.
     """
+    if getattr(function, "takes_report", False):
+        keywords = {**keywords, "report": report}
     if is_async(function):
         result = function(*positional, **keywords)
     else:
@@ -56,12 +59,15 @@ def call_blocking(function: Callable[..., Any], positional: list[Any], keywords:
         if not inspect.isawaitable(result) and not inspect.isasyncgen(result):
             return result
         function, positional, keywords = _returning(result), [], {}
-    work = call_async(function, positional, keywords)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(work)
-    return _run_in_own_loop(work)
+        return asyncio.run(call_async(function, positional, keywords))
+    if getattr(function, "is_bound_to_loop", False):
+        raise ConfigurationError(
+            "this tool needs the event loop, which the call would block", hint="Use await tool.acall(...)."
+        )
+    return _run_in_own_loop(call_async(function, positional, keywords))
 
 
 def _run_in_own_loop(work: Any) -> Any:

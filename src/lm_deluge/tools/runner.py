@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -14,8 +15,9 @@ from lm_deluge.config import check_range
 from lm_deluge.dispatch.hooks import is_interruption
 from lm_deluge.errors import ConfigurationError, DelugeError, ToolError
 from lm_deluge.prompt.parts import AudioPart, FilePart, ImagePart, Part, TextPart, ToolCallPart, ToolResultPart
-from lm_deluge.prompt.tool import ProviderTool, Tool, to_tools
+from lm_deluge.prompt.tool import ProviderTool, Tool, ToolReturn, to_tools
 from lm_deluge.tools.invocation import call_async
+from lm_deluge.tools.mcp.server import MCPServer
 from lm_deluge.tools.results import Content, shortened, to_content
 
 __all__ = ["ToolOutcome", "ToolRunner"]
@@ -88,11 +90,14 @@ class ToolRunner:
         check_range("timeout_s", timeout_s, 0, float("inf"))
         check_range("max_result_characters", max_result_characters, 0, float("inf"))
         check_range("max_concurrent", max_concurrent, 1, float("inf"))
-        self._tools = to_tools(tools)
+        self._sources = _sources(tools)
+        self._fixed = to_tools(each for each in self._sources if not isinstance(each, MCPServer))
+        self._mcp_servers = [each for each in self._sources if isinstance(each, MCPServer)]
+        self._open_servers = contextlib.AsyncExitStack()
         self._timeout_s = timeout_s
         self._max_result_characters = max_result_characters
         self._slots = asyncio.Semaphore(max_concurrent)
-        for tool in self._tools:
+        for tool in self._fixed:
             if isinstance(tool, Tool) and tool.target is None:
                 raise ConfigurationError(
                     f"the tool {tool.name} has no function to run", hint="Pass the function, or Tool.from_function."
@@ -100,16 +105,29 @@ class ToolRunner:
 
     @property
     def definitions(self) -> tuple[Tool | ProviderTool, ...]:
-        """The tools for the model, as they are now."""
-        return self._tools
+        """The tools for the model, as they are now.
+
+        Raises:
+            ConfigurationError: An MCP server is not connected; or two tools have the same name.
+        """
+        return to_tools(self._sources) if self._mcp_servers else self._fixed
 
     async def __aenter__(self) -> ToolRunner:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for server in self._mcp_servers:
+                        group.create_task(stack.enter_async_context(server))
+            except ExceptionGroup as error:  # servers that do not start; the first stands for all
+                raise error.exceptions[0]  # noqa: B904 - with its own cause
+            to_tools(self._sources)  # refuses two tools of one name
+            self._open_servers = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        return None
+        await self._open_servers.aclose()
 
     async def run(self, call: ToolCallPart, report: Callable[[Any], None] | None = None) -> ToolOutcome:
         """Run a tool call and return its outcome. Only an interruption is raised: Ctrl-C, or a cancellation.
@@ -126,15 +144,17 @@ class ToolRunner:
             error: Exception | None = None
             try:
                 value = await self._result_of(call, report)
-                content = to_content(value, call.name)
+                shown = value.content if isinstance(value, ToolReturn) else value
+                value = value.value if isinstance(value, ToolReturn) else value
+                content = to_content(shown, call.name)
             except BaseException as raised:
                 if is_interruption(raised, of_hook=True):
                     raise
                 error = _as_exception(raised, call.name)
-                content = _message(error)
-            shown, is_truncated = shortened(content, self._max_result_characters)
+                value, content = None, _message(error)
+            content, is_truncated = shortened(content, self._max_result_characters)
             return ToolOutcome(
-                content=shown,
+                content=content,
                 value=value,
                 error=error,
                 is_truncated=is_truncated,
@@ -164,6 +184,15 @@ class ToolRunner:
             raise ToolError(
                 f"the tool did not answer within {self._timeout_s:g} s", tool=call.name, reason="timeout"
             ) from error
+
+
+def _sources(tools: Any) -> list[Any]:
+    """Return the tools one by one; a server object of the MCP SDK becomes an `MCPServer`."""
+    if tools is None:
+        return []
+    if isinstance(tools, str | Mapping) or not isinstance(tools, Iterable):
+        return [*to_tools(tools)]
+    return [MCPServer(each) if type(each).__module__.startswith("mcp.server.") else each for each in tools]
 
 
 def _as_exception(raised: BaseException, tool: str) -> Exception:
