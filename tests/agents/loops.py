@@ -70,7 +70,7 @@ async def events_of(stream: Any) -> list[Event]:
 
 
 def check_loop(events: Sequence[Event], *, is_complete: bool = True) -> None:
-    """Check the grammar of a loop: one start, one finish, calls numbered throughout, one result for each call at most."""
+    """Check the grammar of a loop: one start and finish, calls numbered throughout, at most one result for each."""
     check_grammar(events, is_complete=is_complete)
     ids = [event.id for event in events if isinstance(event, ToolCallFinished)]
     assert len(ids) == len(set(ids))

@@ -2,12 +2,9 @@
 
 import json
 
-import msgspec
 import pytest
 
-from agents.loops import APIS, PROVIDERS, TOOLS, assert_next_turn, events_of, roles, serving
-from lm_deluge.adapters.catalog import find_adapter
-from lm_deluge.encoders.catalog import find_encoder
+from agents.loops import APIS, TOOLS, assert_next_turn, events_of, roles, serving
 from lm_deluge.events import ReasoningDelta, TextDelta, ToolCallFinished, ToolResult
 from lm_deluge.prompt.parts import ProviderDataPart, ToolResultPart
 from lm_deluge.simulator import Script
@@ -60,7 +57,9 @@ async def test_the_model_reads_the_results_in_the_order_of_its_calls(api: str) -
     assert parts[1].content == "nothing about rain"
 
 
-@pytest.mark.parametrize("api", [api for api in APIS if api in ("anthropic-messages", "bedrock-converse", "gemini-generate")])
+@pytest.mark.parametrize(
+    "api", [api for api in APIS if api in ("anthropic-messages", "bedrock-converse", "gemini-generate")]
+)
 async def test_signatures_go_back_with_the_calls(api: str) -> None:
     async with serving([ASKS, "Done."], api=api) as (sim, client):
         stream = client.stream("Weather?", tools=TOOLS, run_tools=True)

@@ -39,11 +39,22 @@ __all__ = ["MAX_ROUNDS_WARNING", "AgentCall", "LoopSetup", "open_agent_call"]
 MAX_ROUNDS_WARNING = "max_rounds"
 """In `response.warnings` of a loop that ended because the model wanted more rounds than `max_rounds`."""
 
+# A program that was started gets some seconds to end before it is killed; https://modelcontextprotocol.io (2026-11).
+_DISCONNECT_S = 10.0
+
 
 class LoopSetup(Protocol):
     """What the loops of one call, or of all rows of a batch, have in common."""
 
-    options: LoopOptions
+    @property
+    def options(self) -> LoopOptions:
+        """How the tools run."""
+        ...
+
+    @property
+    def has_servers(self) -> bool:
+        """Whether some of the tools are those of servers, to which a loop connects."""
+        ...
 
     def runner(self) -> ToolRunner:
         """Return a runner of the tools, for one loop."""
@@ -83,6 +94,8 @@ class AgentCall:
         self._history = LoopHistory(spec.conversation)
         self._ids = CallIds(spec.conversation.messages)
         self._decisions = setup.options.decisions
+        self._is_connected = not setup.has_servers
+        self._closing: asyncio.Task[None] | None = None  # of the connections to servers
         self._is_undecided = bool(self._history.calls)  # calls of the prompt, or of the last answer, wait for decisions
         self._round: RunningCall | None = None
         self._events: RoundEvents | None = None  # of the present round, or of the last one
@@ -134,6 +147,10 @@ class AgentCall:
 
     async def _advance(self) -> list[Event]:
         """Take one step: read from the round, or from the tools, or start either of them."""
+        if not self._is_connected:
+            with Interruptible(self):
+                await self._tools.__aenter__()
+            self._is_connected = True
         if self._is_undecided:
             return await self._start_tools()
         if self._tasks is not None:
@@ -157,7 +174,7 @@ class AgentCall:
         )
         spec = self._hooks.spec_of_round(number)
         conversation = history.next_prompt()
-        if number > 1 or conversation != spec.conversation:
+        if number > 1 or self._setup.has_servers or conversation != spec.conversation:
             prefer = history.rounds[-1].model_internal if history.rounds else ""
             planner = self._setup.planner(self._tools.definitions, is_first=number == 1)
             spec = msgspec.structs.replace(
@@ -240,9 +257,18 @@ class AgentCall:
     # Ending
 
     def _end(self) -> None:
-        if not self._is_over:
-            self._is_over = True
-            self._ended_at = 0.0 if self._loop is None else self._loop.time()
+        if self._is_over:
+            return
+        self._is_over = True
+        if self._loop is not None:
+            self._ended_at = self._loop.time()
+            if self._setup.has_servers and self._is_connected:
+                self._closing = self._loop.create_task(self._disconnect())
+
+    async def _disconnect(self) -> None:
+        if self._tasks is not None:
+            await self._tasks.settle()
+        await self._tools.__aexit__(None, None, None)
 
     async def _fail(self, error: DelugeError) -> None:
         self._end()
@@ -260,11 +286,13 @@ class AgentCall:
         await self.settle()
 
     async def settle(self) -> None:
-        """Wait, for seconds at most, until the calls of tools that an abort cancelled have ended."""
+        """Wait, for seconds at most, until tools that an abort cancelled have ended, and servers are disconnected."""
         if self._round is not None:
             await self._round.settle()
         if self._tasks is not None:
             await self._tasks.settle()
+        if self._closing is not None:
+            await asyncio.wait({self._closing}, timeout=_DISCONNECT_S)
 
     def abort(self) -> None:
         """End the loop now: the connection is closed, and tools are cancelled; a pending `next_batch` returns []."""

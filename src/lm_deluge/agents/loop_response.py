@@ -39,7 +39,7 @@ def build_response(rounds: Sequence[APIResponse], *, model: str, duration: float
     response.stats = _total_stats([answer.stats for answer in rounds if answer.stats is not None], duration)
     response.warnings = tuple(dict.fromkeys(warning for answer in rounds for warning in answer.warnings))
     response.local_cache_hit = all(answer.local_cache_hit for answer in rounds)
-    response.rounds = tuple(rounds)
+    response.rounds = tuple(answer for answer in rounds if answer.content.parts or answer.usage is not None)
     return response
 
 

@@ -265,6 +265,8 @@ class CallPlanner:
         if spec.models is not None and model not in spec.models:
             model = next(row.id for row in self._dispatcher.all_models if row.id in spec.models)
             spec = msgspec.structs.replace(spec, prefer=model)
+        if self._loops is not None and self._loops.has_servers:
+            return spec  # its plan has the tools of the servers, which are connected on first use
         conversation = spec.conversation if self._loops is None else with_closed_calls(spec.conversation)
         plan = self.plan(model, conversation)
         if conversation is spec.conversation:  # otherwise its open calls run first

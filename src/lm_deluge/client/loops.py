@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lm_deluge.client.call_options import CallOptions, Tools
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.prompt.tool import ProviderTool, Tool, ToolSource, to_tools
-from lm_deluge.tools.runner import ToolRunner
+from lm_deluge.tools.runner import ToolRunner, tool_sources
 
 if TYPE_CHECKING:
     from lm_deluge.client.dispatcher import CallPlanner
@@ -25,6 +24,10 @@ class AgentLoops:
         planner: Plans the rounds in which `tool_choice` applies, and the tools are those of the start.
         make_planner: Returns the planner for other options.
         is_forced: Whether `tool_choice` forces a call.
+
+    Attributes:
+        options: How the tools run.
+        has_servers: Whether some of the tools are those of servers, to which each loop connects.
 
     Raises:
         ConfigurationError: There are no tools, or one has nothing to run.
@@ -42,10 +45,13 @@ class AgentLoops:
         self._call = options
         self._make_planner = make_planner
         self._is_forced = is_forced
-        self._definitions = self.runner().definitions
-        self._planners = {True: planner}  # by whether `tool_choice` applies
-        if not is_forced:
-            self._planners[False] = planner
+        runner = self.runner()
+        self.has_servers = any(isinstance(tool, ToolSource) for tool in options.tools or ())
+        # The tools of a server are known once it is connected, and can change.
+        self._definitions = () if self.has_servers else runner.definitions
+        self._planners: dict[bool, CallPlanner] = {}  # by whether `tool_choice` applies
+        if not self.has_servers:
+            self._planners = {True: planner} if is_forced else {True: planner, False: planner}
 
     def runner(self) -> ToolRunner:
         """Return a runner of the tools, for one loop."""
@@ -78,10 +84,7 @@ def prepared_tools(tools: Tools | None) -> list[Any]:
     """
     if not tools:
         raise ConfigurationError("run_tools=True needs tools", hint="Pass functions, for example: tools=[weather].")
-    if isinstance(tools, str | dict | Tool):
-        to_tools(tools)  # raises
     found: list[Any] = []
-    for tool in tools:
-        is_server = isinstance(tool, ToolSource) and not inspect.isclass(tool)
-        found += [tool] if is_server else to_tools([tool])
+    for tool in tool_sources(tools):
+        found += [tool] if isinstance(tool, ToolSource) else to_tools([tool])
     return found

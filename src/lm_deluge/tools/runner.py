@@ -20,7 +20,7 @@ from lm_deluge.tools.invocation import call_async
 from lm_deluge.tools.mcp.server import MCPServer
 from lm_deluge.tools.results import Content, shortened, to_content
 
-__all__ = ["ToolOutcome", "ToolRunner"]
+__all__ = ["ToolOutcome", "ToolRunner", "tool_sources"]
 
 # About 25,000 tokens: what Claude Code allows an MCP tool (2026-11),
 # https://code.claude.com/docs/en/mcp#mcp-output-limits-and-warnings
@@ -90,7 +90,7 @@ class ToolRunner:
         check_range("timeout_s", timeout_s, 0, float("inf"))
         check_range("max_result_characters", max_result_characters, 0, float("inf"))
         check_range("max_concurrent", max_concurrent, 1, float("inf"))
-        self._sources = _sources(tools)
+        self._sources = tool_sources(tools)
         self._fixed = to_tools(each for each in self._sources if not isinstance(each, MCPServer))
         self._mcp_servers = [each for each in self._sources if isinstance(each, MCPServer)]
         self._open_servers = contextlib.AsyncExitStack()
@@ -186,7 +186,7 @@ class ToolRunner:
             ) from error
 
 
-def _sources(tools: Any) -> list[Any]:
+def tool_sources(tools: Any) -> list[Any]:
     """Return the tools one by one; a server object of the MCP SDK becomes an `MCPServer`."""
     if tools is None:
         return []
@@ -204,8 +204,11 @@ def _as_exception(raised: BaseException, tool: str) -> Exception:
 
 
 def _message(error: Exception) -> str:
-    """Return what the model reads about a failure: what was wrong, without a traceback."""
+    """Return what the model reads about a failure: what was wrong, without a traceback.
+
+    The request marks the result as an error, in APIs without such a mark by the word "Error".
+    """
     if isinstance(error, DelugeError):
-        return f"Error: {error}"
+        return str(error)
     text = " ".join(str(error).split())[:_MOST_MESSAGE]
-    return f"Error: {type(error).__name__}: {text}" if text else f"Error: {type(error).__name__}"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
