@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -93,6 +94,20 @@ def assert_next_turn(client: LLMClient, response: APIResponse) -> None:
     planner = client.dispatcher.planner()
     plan = planner.plan(client.models[0].id, response.conversation.copy().user("Go on."))
     assert not any(warning.startswith("dropped") for warning in plan.call.warnings), plan.call.warnings
+
+
+@functools.cache
+def client_of(api: str) -> LLMClient:
+    return LLMClient(PROVIDERS[api][0], api_key="test-key", base_url="http://127.0.0.1:9")
+
+
+def assert_next_turn_everywhere(response: APIResponse) -> None:
+    """Check that each wire API takes the conversation of a loop for another turn."""
+    assert_valid(response.conversation)
+    for api in APIS:
+        client = client_of(api)
+        conversation = response.conversation.copy().user("Go on.")
+        client.dispatcher.planner().plan(client.models[0].id, conversation)
 
 
 def roles(conversation: Conversation | None) -> list[str]:
