@@ -64,6 +64,20 @@ def held_in_flight(client: LLMClient) -> dict[str, int]:
     return {name: count for name, count in held.items() if count}
 
 
+async def settled(client: LLMClient, tools: Tools) -> None:
+    """Wait until what was left has ended; it takes a few turns of the event loop."""
+    for _ in range(200):
+        if not held_in_flight(client) and not tools.running:
+            break
+        await asyncio.sleep(0.001)
+    assert held_in_flight(client) == {}
+    assert tools.running == 0
+
+
+def script(request: Any) -> Any:
+    return SCRIPTS[sum(message.role == "assistant" for message in request.conversation)]
+
+
 @asynccontextmanager
 async def nothing_left(*, holds: bool = True, **options: Any) -> AsyncIterator[tuple[LLMClient, Tools]]:
     """Yield a client and tools, of which one waits; then check that nothing runs, and nothing is open."""
@@ -72,14 +86,9 @@ async def nothing_left(*, holds: bool = True, **options: Any) -> AsyncIterator[t
     tools = Tools()
     if not holds:
         tools.hold.set()
-    async with serving(SCRIPTS, **options) as (_, client):
+    async with serving(script, **options) as (_, client):
         yield client, tools
-        for _ in range(200):
-            if not held_in_flight(client) and not tools.running:
-                break
-            await asyncio.sleep(0.001)
-        assert held_in_flight(client) == {}
-        assert tools.running == 0
+        await settled(client, tools)
     for _ in range(20):  # the simulator closes what was connected while it ended
         await asyncio.sleep(0)
     assert asyncio.all_tasks() == tasks
@@ -92,17 +101,14 @@ def start(client: LLMClient, tools: Tools, **options: Any) -> Any:
 
 async def test_cancelled_at_every_await() -> None:
     """The task that reads is cancelled after each number of turns of the event loop, up to the end of the loop."""
-    ended_at = 0
     lengths = set()
-    for steps in range(MOST_STEPS):
-        async with nothing_left(holds=False) as (client, tools):
+    async with nothing_left(holds=False) as (client, tools):
+        for steps in range(MOST_STEPS):
             stream = start(client, tools)
             task = asyncio.create_task(stream.read_to_end())
             for _ in range(steps):
                 await asyncio.sleep(0)
             if task.done():
-                ended_at = steps
-                assert (await task).completion == "It is 21 degrees."
                 break
             task.cancel()
             await asyncio.wait([task])
@@ -110,19 +116,22 @@ async def test_cancelled_at_every_await() -> None:
             assert_next_turn(client, stream.response)
             assert stream.response.finish_reason in (None, "stop")
             lengths.add(len(stream.response.conversation))
-    assert ended_at > 20
+            await settled(client, tools)
+        assert (await task).completion == "It is 21 degrees."
+    assert steps > 20
     assert len(lengths) >= 3  # cancelled in each round
 
 
 async def test_cancelling_the_stream_at_every_batch() -> None:
-    for batches in range(50):
-        async with nothing_left(holds=False) as (client, tools):
+    async with nothing_left(holds=False) as (client, tools):
+        for batches in range(MOST_STEPS):
             stream = start(client, tools)
             for _ in range(batches):
                 if not await stream.next_batch():
                     break
             response = await stream.cancel()
             assert_next_turn(client, response)
+            await settled(client, tools)
             if response.finish_reason == "stop":
                 break
     assert response.finish_reason == "stop"
