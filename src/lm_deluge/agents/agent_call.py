@@ -29,7 +29,7 @@ from lm_deluge.dispatch.call import CallSpec, Planner
 from lm_deluge.dispatch.running_call import RunningCall
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import DelugeError
-from lm_deluge.events import Event, ResponseFinished, ResponseStarted
+from lm_deluge.events import Event, FinishReason, ResponseFinished, ResponseStarted
 from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.response import APIResponse, StreamStats
 from lm_deluge.tools.runner import ToolRunner
@@ -184,15 +184,15 @@ class AgentCall:
 
     def _with_finish(self, events: list[Event]) -> list[Event]:
         """Return events of a round, with the finish of the loop if it ends with this round."""
-        round_events, call = self._events, self._round
-        if round_events is None or call is None or round_events.finished is None or self._is_last:
+        round_events = self._events
+        if round_events is None or round_events.finished is None or self._is_last:
             return events
-        answer = call.response()
-        if self._goes_on(answer) and not self._is_at_limit:
+        finish = round_events.finished
+        goes_on = _goes_on(finish.finish_reason, has_calls=round_events.has_calls)
+        if goes_on and not self._is_at_limit:
             return events
         self._is_last = True
-        finish = round_events.finished
-        warnings = self._warnings_at_end(answer)
+        warnings = (MAX_ROUNDS_WARNING,) if goes_on else ()
         self._finished = msgspec.structs.replace(finish, warnings=(*finish.warnings, *warnings))
         return [*events, self._finished]
 
@@ -200,35 +200,21 @@ class AgentCall:
         """Close the call of a round that was read to its end, and decide how the loop goes on."""
         await call.close()
         answer = self._ids.rename(call.response())
-        if self._goes_on(answer) and not self._is_at_limit:
+        goes_on = answer.error is None and _goes_on(answer.finish_reason, has_calls=bool(answer.tool_calls))
+        if goes_on and not self._is_at_limit:
             self._history.add_answer(answer)
             self._is_undecided = bool(self._history.calls)
         else:
-            answer.warnings += self._warnings_at_end(answer)
+            answer.warnings += (MAX_ROUNDS_WARNING,) if goes_on else ()
             self._history.add_last_answer(answer)
             self._is_complete = True
             self._end()
         self._round = None
         return []
 
-    @staticmethod
-    def _goes_on(answer: APIResponse) -> bool:
-        """Whether another round follows an answer: it has calls to run, or the provider interrupted its own work.
-
-        The calls of an answer that was cut off (`length`, `content_filter`) are not run.
-        """
-        if answer.error is not None:
-            return False
-        if answer.finish_reason == "pause":
-            return True
-        return answer.finish_reason in ("tool_calls", "stop") and bool(answer.tool_calls)
-
     @property
     def _is_at_limit(self) -> bool:
         return len(self._history.rounds) + 1 >= self._setup.options.max_rounds
-
-    def _warnings_at_end(self, answer: APIResponse) -> tuple[str, ...]:
-        return (MAX_ROUNDS_WARNING,) if self._goes_on(answer) else ()
 
     # Tools
 
@@ -348,6 +334,14 @@ class AgentCall:
         if self._loop is None:
             return None
         return (self._ended_at if self._is_over else self._loop.time()) - self._started_at
+
+
+def _goes_on(reason: FinishReason | None, *, has_calls: bool) -> bool:
+    """Whether another round follows an answer: it has calls to run, or the provider interrupted its own work.
+
+    The calls of an answer that was cut off (`length`, `content_filter`) are not run.
+    """
+    return reason == "pause" or (reason in ("tool_calls", "stop") and has_calls)
 
 
 def open_agent_call(setup: LoopSetup) -> Callable[[CallSpec, Callable[[], Any]], AgentCall]:

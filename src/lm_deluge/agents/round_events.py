@@ -37,11 +37,13 @@ class RoundEvents:
     Attributes:
         finished: The finish of the round, once it arrived; it is not passed on.
         next_index: Index of the next call.
+        has_calls: Whether the answer has calls.
     """
 
     def __init__(self, number: int, *, is_start: bool, first_index: int, ids: CallIds, usage: Usage | None) -> None:
         self.finished: ResponseFinished | None = None
         self.next_index = self._first_index = first_index
+        self.has_calls = False
         self._number = number
         self._is_start = is_start
         self._ids = ids
@@ -69,12 +71,14 @@ class RoundEvents:
     def _restart(self, event: Attempt) -> Event:
         if not event.goes_on:
             self._ids.restart()
+            self.has_calls = False
         return event
 
     def _add_usage(self, event: UsageReported) -> Event:
         return event if self._usage is None else UsageReported(self._usage + event.usage)
 
     def _start_call(self, event: ToolCallStarted) -> Event:
+        self.has_calls = True
         index = self._first_index + event.index
         self.next_index = max(self.next_index, index + 1)
         name = self._names[event.index] = self._ids.add(event.id)
