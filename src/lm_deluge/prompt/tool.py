@@ -12,6 +12,7 @@ import msgspec
 
 from lm_deluge.errors import ConfigurationError, InvalidPromptError
 from lm_deluge.prompt.plain_values import to_plain
+from lm_deluge.schemas.validity import argument_schema_problem
 
 if TYPE_CHECKING:  # imported on first use: a call without functions needs neither
     from lm_deluge.schemas.schema_type import SchemaType
@@ -143,7 +144,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             >>> Tool.from_function(weather).name
             'weather'
         """
-        from lm_deluge.schemas.signature import Signature, function_name
+        from lm_deluge.schemas.signature import function_name, signature_of
 
         if not callable(function):
             raise InvalidPromptError(f"{type(function).__name__} is not a function")
@@ -151,7 +152,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             raise InvalidPromptError(
                 f"the function {function_name(function)} has no name that a tool may have", hint="Pass name=."
             )
-        target = _FunctionTarget(function, Signature(function))
+        target = _FunctionTarget(function, signature_of(function))
         tool = cls(
             name=target.signature.name if name is None else name,
             description=target.signature.description if description is None else description,
@@ -359,17 +360,24 @@ def to_tools(tools: Any) -> tuple[Tool | ProviderTool, ...]:
     Plain data with a type other than `function` is the provider's own tool.
 
     Raises:
-        InvalidPromptError: One is none of these, or two have the same name.
+        InvalidPromptError: One is none of these, two have the same name, or no provider accepts the schema of one.
+        ConfigurationError: An MCP server is not connected.
     """
     if tools is None:
         return ()
     if isinstance(tools, str | Mapping | Tool) or not isinstance(tools, Iterable):
         raise InvalidPromptError("tools must be a list of tools")
     found = [tool for each in tools for tool in _to_tool(each)]
+    for tool in found:
+        problem = argument_schema_problem(tool.parameters) if isinstance(tool, Tool) else None
+        if problem is not None:
+            raise InvalidPromptError(f"the JSON schema of the tool {tool.name} {problem}")
     names = [tool.name for tool in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise InvalidPromptError(f"two tools are named {twice!r}")
+        raise InvalidPromptError(
+            f"two tools are named {twice!r}", hint="Tool.from_function has name=, and MCPServer has prefix=."
+        )
     return tuple(found)
 
 

@@ -11,6 +11,7 @@ from lm_deluge.errors import ConfigurationError
 from lm_deluge.schemas.problems import invalid_value
 from lm_deluge.schemas.structure import fits_schema
 from lm_deluge.schemas.subschemas import walk_schemas
+from lm_deluge.schemas.validity import reference_problem
 
 if TYPE_CHECKING:
     from jsonschema import ValidationError
@@ -58,7 +59,9 @@ class RawSchema:
             json.dumps(self.json_schema)
         except (TypeError, ValueError, RecursionError) as error:
             raise ConfigurationError("the JSON schema has values that do not fit into JSON") from error
-        _check_references(self.json_schema)
+        for part in walk_schemas(self.json_schema):
+            if (problem := reference_problem(part, self.json_schema)) is not None:
+                raise ConfigurationError(f"the JSON schema {problem}")
 
     def validate(self, value: Any) -> Any:
         """Return the value itself.
@@ -99,31 +102,6 @@ class RawSchema:
                 f"this is not a JSON schema: {error.validator} at {at or 'its root'}", hint="See json-schema.org."
             ) from error
         return kind(self.json_schema, registry=Registry())  # an empty registry: nothing is fetched
-
-
-def _check_references(schema: dict[str, Any]) -> None:
-    for part in walk_schemas(schema):
-        reference = part.get("$ref")
-        if reference is None:
-            continue
-        if not str(reference).startswith("#"):
-            raise ConfigurationError(
-                "the JSON schema refers to another document", hint="Copy it into `$defs`: nothing is fetched."
-            )
-        if not _exists(str(reference), schema):
-            raise ConfigurationError(f"the JSON schema has no {str(reference)[:100]}, to which it refers")
-
-
-def _exists(reference: str, schema: Any) -> bool:
-    if not reference.startswith("#/"):  # the schema itself, or an anchor, which only the library resolves
-        return True
-    for step in reference.split("/")[1:]:
-        name = step.replace("~1", "/").replace("~0", "~")
-        try:
-            schema = schema[int(name)] if isinstance(schema, list) else schema[name]
-        except (KeyError, IndexError, TypeError, ValueError):
-            return False
-    return True
 
 
 def _problem(error: ValidationError) -> tuple[tuple[str | int, ...], str]:

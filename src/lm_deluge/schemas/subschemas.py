@@ -49,27 +49,48 @@ def walk_schemas(schema: JSON) -> Iterator[JSON]:
 def hoist_definitions(schema: JSON) -> JSON:
     """Return the schema with the `$defs` of all schemas inside it moved to its own.
 
-    Each schema with `$defs` must be complete in itself. Two different definitions of one name get different names.
+    A schema with `$defs` must be complete in itself. Two different definitions of one name get different names.
     """
     shared: JSON = {}
+    originals: dict[str, JSON] = {}
 
-    def hoisted(original: JSON) -> JSON:
-        part = map_subschemas(original, hoisted)
-        own = part.pop("$defs", None)
-        if not isinstance(own, Mapping):
-            return part
-        names = {name: _free_name(name, definition, shared) for name, definition in own.items()}
-        references = {DEFINITIONS + old: DEFINITIONS + new for old, new in names.items() if old != new}
+    def hoisted(part: JSON) -> JSON:
+        own = part.get("$defs")
+        if not isinstance(own, dict):
+            return map_subschemas(part, hoisted)
+        references: dict[str, str] = {}
+        added: dict[str, Any] = {}
         for name, definition in own.items():
-            shared[names[name]] = _renamed(definition, references)
-        renamed: JSON = _renamed(part, references)
-        return renamed
+            original = _reachable(name, own)
+            free = _free_name(name, original, originals)
+            if free not in originals:
+                originals[free] = original
+                added[free] = definition
+            references[DEFINITIONS + name] = DEFINITIONS + free
+        for name, definition in added.items():
+            shared[name] = hoisted(_renamed(definition, references)) if isinstance(definition, dict) else definition
+        rest = {name: value for name, value in part.items() if name != "$defs"}
+        return map_subschemas(_renamed(rest, references), hoisted)
 
     result = hoisted(schema)
     return {**result, "$defs": shared} if shared else result
 
 
-def _free_name(name: str, definition: Any, taken: Mapping[str, Any]) -> str:
+def _reachable(name: str, definitions: JSON) -> JSON:
+    """Return a definition and those that it refers to, by name."""
+    found: JSON = {}
+    waiting = [name]
+    while waiting:
+        each = waiting.pop()
+        if each in found or each not in definitions:
+            continue
+        found[each] = definitions[each]
+        parts = walk_schemas(found[each]) if isinstance(found[each], dict) else ()
+        waiting += [str(part["$ref"]).removeprefix(DEFINITIONS) for part in parts if "$ref" in part]
+    return found
+
+
+def _free_name(name: str, definition: JSON, taken: Mapping[str, JSON]) -> str:
     number, free = 1, name
     while free in taken and taken[free] != definition:
         number += 1
@@ -77,8 +98,9 @@ def _free_name(name: str, definition: Any, taken: Mapping[str, Any]) -> str:
     return free
 
 
-def _renamed(schema: Any, references: Mapping[str, str]) -> Any:
-    if not references or not isinstance(schema, dict):
+def _renamed(schema: JSON, references: Mapping[str, str]) -> JSON:
+    """Return the schema with other references; those of a schema inside it that has `$defs` are its own."""
+    if "$defs" in schema:
         return schema
     copied = map_subschemas(schema, lambda part: _renamed(part, references))
     if copied.get("$ref") in references:

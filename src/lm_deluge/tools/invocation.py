@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lm_deluge.errors import ConfigurationError
+from lm_deluge.errors import ConfigurationError, ToolError
 from lm_deluge.schemas.signature import unwrapped
 
 __all__ = ["call_async", "call_blocking", "is_async"]
@@ -104,9 +104,9 @@ async def _call_in_thread(
     function: Callable[..., Any], positional: list[Any], keywords: dict[str, Any], report: Report
 ) -> Any:
     loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
+    outcome: asyncio.Future[tuple[Any, Exception | None]] = loop.create_future()
 
-    def deliver(result: Any, error: BaseException | None) -> None:
+    def deliver(result: Any, error: Exception | None) -> None:
         if not outcome.done():
             outcome.set_result((result, error))
 
@@ -120,13 +120,17 @@ async def _call_in_thread(
         in_loop(report, value)
 
     def run() -> None:
-        result, failure = None, None
+        result: Any = None
+        failure: Exception | None = None
         try:
             result = function(*positional, **keywords)
             if inspect.isgenerator(result):
                 result = _drained(result, report_in_loop)
-        except BaseException as error:  # noqa: BLE001 - raised in the event loop
+        except Exception as error:  # noqa: BLE001 - raised in the event loop
             failure = error
+        except BaseException as error:  # noqa: BLE001 - there it would look like an interruption of the caller
+            failure = ToolError(f"the tool ended with {type(error).__name__}", reason="exit")
+            failure.__cause__ = error
         in_loop(deliver, result, failure)
 
     threading.Thread(

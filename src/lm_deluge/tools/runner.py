@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -12,7 +13,7 @@ from typing import Any
 import msgspec
 
 from lm_deluge.config import check_range
-from lm_deluge.dispatch.hooks import is_interruption
+from lm_deluge.dispatch.hooks import ContainedHook, is_interruption
 from lm_deluge.errors import ConfigurationError, DelugeError, ToolError
 from lm_deluge.prompt.parts import AudioPart, FilePart, ImagePart, Part, TextPart, ToolCallPart, ToolResultPart
 from lm_deluge.prompt.tool import ProviderTool, Tool, ToolReturn, to_tools
@@ -32,6 +33,8 @@ TIMEOUT_S = 60.0
 MAX_CONCURRENT = 16
 # An exception message that a model reads; a database error can quote whole tables.
 _MOST_MESSAGE = 1_000
+# HTTP libraries quote URLs with passwords, and headers.
+_CREDENTIALS = re.compile(r"(?<=//)[^/?#@\s]*(?=@)|(?i:(?<=bearer )|(?<=basic ))\S+")
 
 
 class ToolOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,6 +140,8 @@ class ToolRunner:
             report: Called with each value that the tool yields before its result, and with the progress that an MCP
                 server reports.
         """
+        if report is not None:
+            report = ContainedHook(report, "the report of a tool")
         async with self._slots:
             started = time.monotonic()
             value: Any = None
@@ -210,5 +215,5 @@ def _message(error: Exception) -> str:
     """
     if isinstance(error, DelugeError):
         return str(error)
-    text = " ".join(str(error).split())[:_MOST_MESSAGE]
+    text = _CREDENTIALS.sub("...", " ".join(str(error).split()))[:_MOST_MESSAGE]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -63,6 +63,11 @@ class Connection:
         self._closed: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._task = asyncio.create_task(self._run(after), name=f"MCP server {address.name}")
 
+    @property
+    def is_open(self) -> bool:
+        """Whether tools can be called."""
+        return self._client is not None and not self.is_ended
+
     async def started(self) -> None:
         """Wait until the server has answered.
 

@@ -155,6 +155,12 @@ class MCPServer(ToolSource):
         await self._leave()
 
     @property
+    def is_connected(self) -> bool:
+        """Whether the server answers: it was started, and has not ended."""
+        connection = self._connection
+        return connection is not None and connection.is_open
+
+    @property
     def tools(self) -> tuple[Tool, ...]:
         """The tools, as the server listed them last. They change where the server notifies of a change.
 

@@ -1,0 +1,365 @@
+"""Tools of MCP servers: in this process, as a program, and over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lm_deluge import LLMClient, MCPServer, Tool
+from lm_deluge.errors import ConfigurationError, InvalidPromptError, InvalidValueError, MissingExtraError, ToolError
+from lm_deluge.prompt.media import Media
+from lm_deluge.prompt.parts import AudioPart, ImagePart, TextPart, ToolCallPart
+from lm_deluge.simulator import Simulator
+from lm_deluge.tools.mcp.server import ToolProgress
+from lm_deluge.tools.runner import ToolRunner
+
+PROGRAM = Path(__file__).with_name("demo_server.py")
+spec = importlib.util.spec_from_file_location("demo_server", PROGRAM)
+assert spec is not None
+assert spec.loader is not None
+demo = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(demo)
+
+NAMES = ["add", "dotted_name", "weather", "steps", "forever", "media", "fail", "grow", "environment", "die"]
+
+
+def program(kind: str = "stdio", **options: Any) -> MCPServer:
+    return MCPServer(sys.executable, str(PROGRAM), kind, **options)
+
+
+def call(name: str, **arguments: Any) -> ToolCallPart:
+    return ToolCallPart("id", name, "", arguments)
+
+
+def children() -> set[int]:
+    """Return the ids of the child processes of this one that live."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == os.getpid() and fields[0] != "Z":
+            found.add(int(path.parent.name))
+    return found
+
+
+def pids_of(kind: str) -> set[int]:
+    return {
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if str(PROGRAM).encode() in (text := _read(path)) and kind.encode() in text
+    }
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.fixture(scope="module")
+def http_url() -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen([sys.executable, str(PROGRAM), "http", str(port)], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}/mcp"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_left() -> AsyncIterator[None]:
+    tasks, processes = asyncio.all_tasks(), children()
+    yield
+    assert asyncio.all_tasks() <= tasks
+    assert children() <= processes
+
+
+@pytest.fixture(params=["in process", "stdio", "http"])
+def server(request: pytest.FixtureRequest) -> MCPServer:
+    if request.param == "in process":
+        return MCPServer(demo.make_server())
+    return program() if request.param == "stdio" else MCPServer(url=request.getfixturevalue("http_url"))
+
+
+async def test_every_kind_of_result(server: MCPServer) -> None:
+    reported: list[Any] = []
+    async with ToolRunner([server]) as runner:
+        assert [tool.name for tool in runner.definitions][: len(NAMES)] == NAMES
+        add = runner.definitions[0]
+        assert isinstance(add, Tool)
+        assert add.description == "Add two numbers."
+        assert set(add.parameters["properties"]) == {"a", "b"}
+        outcome = await runner.run(call("add", a=2, b=3))
+        assert (outcome.content, outcome.value, outcome.error) == ("5", 5, None)
+        assert (await runner.run(call("dotted_name"))).content == "dotted"
+        outcome = await runner.run(call("weather", city="Rome"))
+        assert outcome.value == {"city": "Rome", "degrees": 21.5}
+        assert "21.5" in str(outcome.content)
+        outcome = await runner.run(call("steps"), reported.append)
+        assert outcome.content == "done"
+        outcome = await runner.run(call("media"))
+    assert isinstance(outcome.content, tuple)
+    assert [type(part) for part in outcome.content] == [TextPart, ImagePart, AudioPart, TextPart, ImagePart]
+    assert outcome.content[1] == ImagePart(Media(data=demo.PNG, media_type="image/png"))
+    assert outcome.content[4] == ImagePart(Media(data=demo.PNG, media_type="image/png", filename="c.png"))
+    assert reported == [ToolProgress(0, 2, "step 0"), ToolProgress(1, 2, "step 1")]
+
+
+async def test_errors_of_tools_are_outcomes(server: MCPServer) -> None:
+    async with ToolRunner([server], timeout_s=30) as runner:
+        outcome = await runner.run(call("fail", text="no such city"))
+        assert isinstance(outcome.error, ToolError)
+        assert outcome.error.reason == "failed"
+        assert "no such city" in str(outcome.content)
+        outcome = await runner.run(call("add", a="x", b=1))
+        assert isinstance(outcome.error, ToolError)
+        assert "valid integer" in str(outcome.content)
+        outcome = await runner.run(ToolCallPart("id", "add", "", [1]))
+        assert isinstance(outcome.error, InvalidValueError)
+        assert (await runner.run(call("add", a=1, b=1))).value == 2
+
+
+async def test_a_timeout_ends_the_call_and_not_the_server(server: MCPServer, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    async with server, ToolRunner([server], timeout_s=0.2) as runner:
+        await runner.run(call("add", a=1, b=1))  # whatever the first call takes longer
+        outcome = await runner.run(call("forever", mark=str(mark)))
+        assert isinstance(outcome.error, ToolError)
+        assert outcome.error.reason == "timeout"
+        async with asyncio.timeout(10):  # the server learns of it, too
+            while not mark.exists():
+                await asyncio.sleep(0.01)
+        assert (await ToolRunner([server]).run(call("add", a=1, b=1))).value == 2
+
+
+async def test_a_changed_list_of_tools_changes_the_definitions(server: MCPServer) -> None:
+    if server.name == "127.0.0.1":
+        pytest.skip("one server process for all tests")
+    async with ToolRunner([server]) as runner:
+        assert (await runner.run(call("grow"))).content == "grown"
+        async with asyncio.timeout(10):
+            while "extra" not in [tool.name for tool in runner.definitions]:
+                await asyncio.sleep(0.01)
+        assert (await runner.run(call("extra"))).content == "extra"
+
+
+async def test_a_server_that_dies_is_an_outcome_and_starts_again() -> None:
+    async with program() as server, ToolRunner([server]) as runner:
+        outcome = await runner.run(call("die"))
+        assert isinstance(outcome.error, ToolError)
+        assert outcome.error.reason == "server"
+        assert "ended during the call" in str(outcome.content)
+        assert [tool.name for tool in runner.definitions] == NAMES
+        assert (await runner.run(call("add", a=1, b=1))).value == 2
+        for pid in pids_of("stdio"):  # now between two calls
+            os.kill(pid, 9)
+        async with asyncio.timeout(10):
+            while server.is_connected:
+                await asyncio.sleep(0.01)
+        assert (await runner.run(call("add", a=1, b=1))).value == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: MCPServer("no-such-program-4711"), "does not start: there is no such program"),
+        (lambda: MCPServer(sys.executable, "-c", "raise SystemExit('no token')"), "it wrote: no token"),
+        (lambda: MCPServer(sys.executable, "-c", "input(); print('{}')"), "does not start"),
+        (lambda: MCPServer(url="http://127.0.0.1:9/mcp"), "does not start"),
+        (lambda: MCPServer(sys.executable, "-c", "input(); input()", start_timeout_s=0.3), "did not start within 0.3 s"),
+        (lambda: MCPServer(sys.executable, "-c", "import os; raise SystemExit(os.environ['TOKEN'])",
+                           env={"TOKEN": "hunter2-hunter2"}), r"it wrote: (?!.*hunter2)"),
+    ],
+)  # fmt: skip
+async def test_a_server_that_does_not_start(make: Any, text: str) -> None:
+    with pytest.raises(ToolError, match=text) as caught:
+        async with make():
+            raise AssertionError
+    assert caught.value.reason == "server"
+    with pytest.raises(ToolError, match=text):
+        async with ToolRunner([demo.make_server(), make()]):
+            raise AssertionError
+
+
+async def test_a_program_gets_only_the_variables_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEY", "secret")
+    async with ToolRunner([program(env={"TOKEN": "abc"})]) as runner:
+        assert (await runner.run(call("environment", name="TOKEN"))).content == "abc"
+        assert (await runner.run(call("environment", name="API_KEY"))).content == "-"
+
+
+async def test_a_server_is_kept_until_its_last_user_leaves() -> None:
+    before = children()
+    async with program() as server:
+        (pid,) = children() - before
+        async with ToolRunner([server]), ToolRunner([server]) as runner:
+            await runner.run(call("add", a=1, b=1))
+        assert children() - before == {pid}
+    assert children() == before
+
+
+async def test_a_stubborn_program_is_killed() -> None:
+    async with program("lingers") as server:
+        assert (await server.call_tool("add", {"a": 1, "b": 2})).value == 3
+        assert pids_of("lingers")
+    assert not pids_of("lingers")
+
+
+@pytest.mark.parametrize("kind", ["in process", "stdio"])
+async def test_a_cancellation_at_every_await_leaves_nothing(kind: str) -> None:
+    """`nothing_is_left` checks tasks and processes."""
+    before = asyncio.all_tasks()
+
+    async def use() -> None:
+        server = MCPServer(demo.make_server()) if kind == "in process" else program()
+        async with ToolRunner([server]) as runner:
+            await runner.run(call("add", a=1, b=1))
+
+    step = 1 if kind == "in process" else 7
+    for turns in range(0, 2_000, step):
+        task = asyncio.create_task(use())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+            if task.done():
+                break
+        task.cancel()
+        await asyncio.wait([task])
+        assert asyncio.all_tasks() <= before
+        if not task.cancelled():
+            task.result()
+            break
+    else:
+        assert kind == "stdio"  # a process takes its time
+
+
+async def test_cancelled_while_a_program_starts_or_stops() -> None:
+    for delay in (0.0, 0.01, 0.05, 0.2, 0.5, 0.8):
+        task = asyncio.create_task(_use(program()))
+        await asyncio.wait([task], timeout=delay)
+        task.cancel()
+        await asyncio.wait([task])
+        assert not pids_of("stdio")
+
+
+async def _use(server: MCPServer) -> None:
+    async with server:
+        await server.call_tool("forever")
+
+
+async def test_tools_of_one_name_need_a_prefix() -> None:
+    with pytest.raises(InvalidPromptError, match=r"two tools are named 'add'\. .*prefix="):
+        async with ToolRunner([demo.make_server(), demo.make_server()]):
+            raise AssertionError
+    servers = [MCPServer(demo.make_server(), prefix=prefix) for prefix in ("one_", "two/")]
+    async with ToolRunner(servers) as runner:
+        assert (await runner.run(call("two_add", a=1, b=2))).value == 3
+
+
+async def test_from_mcp_gives_tools_that_connect_when_they_are_called() -> None:
+    tools = {tool.name: tool for tool in await Tool.from_mcp(demo.make_server())}
+    assert await tools["add"].acall(a=1, b=2) == 3
+    assert await asyncio.to_thread(tools["add"].call, a=1, b=2) == 3
+    with pytest.raises(ConfigurationError, match=r"await tool\.acall"):
+        tools["add"].call(a=1, b=2)
+    (named, *_) = await Tool.from_mcp("files", command=sys.executable, args=[str(PROGRAM), "stdio"])
+    assert await named.acall(a=1, b=2) == 3
+    config = {"mcpServers": {"demo": {"command": sys.executable, "args": [str(PROGRAM), "stdio"]}}}
+    assert [tool.name for tool in await Tool.from_mcp_config(config)] == NAMES
+
+
+async def test_a_connected_server_serves_other_event_loops() -> None:
+    async with program() as server:
+        add = server.tools[0]
+        reported: list[Any] = []
+
+        async def elsewhere() -> Any:
+            outcome = await ToolRunner([server]).run(call("steps"), reported.append)
+            await asyncio.sleep(0)
+            return outcome.content, await add.acall(a=1, b=2)
+
+        assert await asyncio.to_thread(asyncio.run, elsewhere()) == ("done", 3)
+        assert [each.progress for each in reported] == [0, 1]
+
+
+def test_an_event_loop_that_ends_ends_the_program() -> None:
+    async def forget() -> None:
+        await program().__aenter__()
+        assert pids_of("stdio")
+
+    asyncio.run(forget())
+    deadline = time.monotonic() + 10
+    while pids_of("stdio") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not pids_of("stdio")
+    assert not [thread for thread in threading.enumerate() if "mcp" in thread.name.lower()]
+
+
+async def test_a_connected_server_stands_among_the_tools_of_a_call() -> None:
+    with Simulator().start_in_thread() as sim:
+        async with LLMClient("gpt-5.4", base_url=sim.base_url, api_key="sk-test") as client:
+            server = MCPServer(demo.make_server())
+            with pytest.raises(ConfigurationError, match="is not connected"):
+                await client.stream("2 + 3?", tools=[server])
+            async with server:
+                await client.stream("2 + 3?", tools=[server])
+    (request,) = sim.requests
+    assert [tool["function"]["name"] for tool in request.json["tools"]] == NAMES
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ((), {}),
+        (("npx",), {"url": "http://x"}),
+        ((), {"url": "ftp://x"}),
+        (("npx", 3), {}),
+        (("npx",), {"start_timeout_s": -1}),
+    ],
+)
+def test_an_address_that_is_none_is_refused(arguments: Any, options: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        MCPServer(*arguments, **options)
+
+
+def test_no_representation_shows_a_secret() -> None:
+    server = MCPServer(url="http://user:hunter2@x/mcp?key=hunter2", headers={"Authorization": "Bearer hunter2"})
+    assert "hunter2" not in f"{server!r} {server._address!r} {server._address.shown}"
+
+
+async def test_without_the_sdk_a_server_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    for name in [name for name in sys.modules if name.startswith("lm_deluge.tools.mcp.")]:
+        if name.endswith((".connection", ".transport")):
+            monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(MissingExtraError, match="Run pip install mcp"):
+        async with MCPServer("npx"):
+            raise AssertionError
+
+
+def test_the_sdk_is_imported_on_first_use() -> None:
+    code = "import sys, lm_deluge; lm_deluge.MCPServer('npx'); lm_deluge.Tool.from_function; import lm_deluge.tools.runner; "
+    code += "assert not {'mcp', 'pydantic', 'jsonschema', 'anyio'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
