@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lm_deluge.errors import DelugeError
     from lm_deluge.prompt.conversation import Conversation
     from lm_deluge.prompt.message import Message
+    from lm_deluge.prompt.parts import File
     from lm_deluge.prompt.tool import Tool
     from lm_deluge.response import APIResponse
     from lm_deluge.tools.mcp.server import MCPServer
@@ -24,6 +25,7 @@ __all__ = [
     "APIResponse",
     "Conversation",
     "DelugeError",
+    "File",
     "LLMClient",
     "MCPServer",
     "Message",
@@ -42,6 +44,7 @@ _MODULES = {
     "APIResponse": "lm_deluge.response",
     "Conversation": "lm_deluge.prompt.conversation",
     "DelugeError": "lm_deluge.errors",
+    "File": "lm_deluge.prompt.parts",
     "LLMClient": "lm_deluge.client.client",
     "MCPServer": "lm_deluge.tools.mcp.server",
     "Message": "lm_deluge.prompt.message",

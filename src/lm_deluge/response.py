@@ -123,7 +123,7 @@ class APIResponse(msgspec.Struct, kw_only=True):
     id: int = 0
     model_internal: str = ""
     model_external: str | None = None
-    content: Message = Message("assistant")
+    content: Message = msgspec.field(default_factory=lambda: Message("assistant"))
     usage: Usage | None = None
     cost: float | None = None
     finish_reason: FinishReason | None = None

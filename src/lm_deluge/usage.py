@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from operator import attrgetter
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
-__all__ = ["BATCH_FACTOR", "Price", "PriceChange", "PriceTier", "Usage", "estimate_tokens"]
+__all__ = ["BATCH_FACTOR", "Price", "PriceChange", "PriceTier", "TokenCount", "Usage", "estimate_tokens"]
 
 # https://platform.openai.com/docs/guides/batch, https://platform.claude.com/docs/en/build-with-claude/batch-processing,
 # https://ai.google.dev/gemini-api/docs/batch-api, https://console.groq.com/docs/batch (2026-11): half of all prices.
@@ -29,6 +29,35 @@ def estimate_tokens(characters: int, *, characters_per_token: float = _CHARACTER
         characters_per_token: The default fits English text; a smaller number gives an upper bound.
     """
     return math.ceil(characters / characters_per_token)
+
+
+class TokenCount(int):
+    """The number of tokens of a prompt.
+
+    Attributes:
+        estimated: The number is estimated from the length of the texts, as the provider has no endpoint that counts.
+
+    Example:
+        >>> tokens = await client.count_tokens("Hello")
+        >>> print(tokens, tokens.estimated)
+    """
+
+    estimated: bool
+
+    def __new__(cls, tokens: int, *, estimated: bool = False) -> Self:  # noqa: D102
+        count = super().__new__(cls, tokens)
+        count.estimated = estimated
+        return count
+
+    def __repr__(self) -> str:
+        return f"TokenCount({int(self)}, estimated={self.estimated})"
+
+    __str__ = int.__repr__
+
+    @property
+    def tokens(self) -> int:
+        """The number, as a plain integer."""
+        return int(self)
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -314,3 +315,35 @@ def test_a_name_of_another_vendor_names_the_right_model(written: str, suggested:
 def test_at_a_host_of_the_users_own_the_whole_name_is_the_models() -> None:
     row = registry.find_served_model("openai/gpt-4o", "http://127.0.0.1:8000/v1")
     assert (row.name, row.provider) == ("openai/gpt-4o", "openai-compatible")
+
+
+OLDER_NAMES = (Path(__file__).parent / "old_names.txt").read_text("utf-8").split()
+NOT_SERVED = {"isaac-0.1", "isaac-0.2-1b", "isaac-0.2-2b-preview", "perceptron-mk1", "moondream-cloud"}
+
+
+def test_the_names_of_the_older_library_are_understood() -> None:
+    """All 322 names of lm-deluge 0.0.168, but for models of two companies whose APIs are not supported."""
+    assert len(OLDER_NAMES) == 322
+    not_found = set()
+    for name in OLDER_NAMES:
+        try:
+            registry.find_model(name)
+        except UnknownModelError:
+            not_found.add(name)
+    assert not_found == NOT_SERVED
+
+
+@pytest.mark.parametrize(
+    ("name", "provider", "wire_name"),
+    [
+        ("claude-4.5-haiku", "anthropic", "claude-haiku-4-5"),
+        ("claude-3.7-sonnet", "anthropic", "claude-3-7-sonnet-20250219"),
+        ("Claude-3.7-Sonnet", "anthropic", "claude-3-7-sonnet-20250219"),
+        ("gemini-2.5-flash-vertex", "vertex", "gemini-2.5-flash"),
+        ("llama-4-scout-together", "together", "meta-llama/Llama-4-Scout-17B-16E-Instruct"),
+        ("muse-spark-1.2", "meta", "muse-spark-1.2"),
+    ],
+)
+def test_models_of_older_names(name: str, provider: str, wire_name: str) -> None:
+    row = registry.find_model(name)
+    assert (row.provider, row.name) == (provider, wire_name)

@@ -7,7 +7,18 @@ import io
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, assert_type
 
-from lm_deluge import APIResponse, Conversation, DelugeError, LLMClient, Message, SamplingParams, Timeouts, Tool, Usage
+from lm_deluge import (
+    APIResponse,
+    Conversation,
+    DelugeError,
+    File,
+    LLMClient,
+    Message,
+    SamplingParams,
+    Timeouts,
+    Tool,
+    Usage,
+)
 from lm_deluge.api_requests.openai import stream_chat
 from lm_deluge.client.stream import Stream
 from lm_deluge.client.sync import SyncStream
@@ -27,6 +38,7 @@ from lm_deluge.events import (
 )
 from lm_deluge.response import StreamStats
 from lm_deluge.testing import decode_body, decode_events
+from lm_deluge.usage import TokenCount
 
 
 async def the_guide(client: LLMClient) -> None:
@@ -185,7 +197,7 @@ def unknown_keywords(client: LLMClient) -> None:
     LLMClient("gpt-4o", max_atempts=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     LLMClient("gpt-4o", max_attempts="3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     client.stream("Hi", tool=[])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-    client.process_prompts_sync(["Hi"], progres="none")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    client.process_prompts_sync(["Hi"], progres="none")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 
 
 async def forms_of_a_stream(client: LLMClient) -> None:
@@ -203,3 +215,21 @@ async def answers_as_they_complete(client: LLMClient) -> None:
         print(number)
         assert_type(response, APIResponse)
     LLMClient(["gpt-4o"], api_key={"gemini": "k"}, base_url={"gemini": "http://h"})
+
+
+async def names_of_the_older_library(client: LLMClient) -> None:
+    """Collect texts, count tokens, save and convert a conversation."""
+    assert_type(client.process_prompts_sync(["Hi"], return_completions_only=True), list[str | None])
+    assert_type(await client.process_prompts_async(["Hi"], show_progress=False), list[APIResponse])
+    assert_type(await client.start("Hi"), APIResponse)
+    assert_type(await client.count_tokens("Hi"), TokenCount)
+    assert_type(client.context_window(), int | None)
+    conversation = Conversation.user("Hi")
+    assert_type(conversation.trimmed(100), Conversation)
+    assert_type(Conversation.load("chat.json"), Conversation)
+    assert_type(Conversation.from_openai(conversation.to_openai()), Conversation)
+    assert_type(Conversation.from_unknown([]), tuple[Conversation, str])
+    message = Message.user("Hi").add_image("photo.png").with_file(File("report.pdf", filename="Q4.pdf"))
+    message.parts.append(File(b"%PDF-1"))
+    Message("user", (part for part in message.parts))
+    client.with_model("other")  # type: ignore[attr-defined]

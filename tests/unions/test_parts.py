@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from collections.abc import Callable
 from typing import Any, get_args
@@ -155,9 +157,21 @@ def adapter_places() -> list[Place]:
     return places
 
 
+def stored(parts: tuple[Part, ...]) -> Message:
+    return Conversation.from_json(Conversation([Message("user", parts)]).to_json())[0]
+
+
+def printed(parts: tuple[Part, ...]) -> str:
+    with contextlib.redirect_stdout(io.StringIO()) as file:
+        Conversation([Message("user", parts)]).print()
+    return file.getvalue()
+
+
 PART_PLACES = [
     *adapter_places(),
     Place("the JSON of responses", through_json, {}),
+    Place("the JSON of conversations", stored, {}),
+    Place("Conversation.print", printed, {}),
     Place("views of a message", views, because("in `parts` only", *MEDIA, ToolResultPart, ProviderDataPart)),
     Place(
         "text_length",

@@ -8,7 +8,7 @@ left out of the request and named in the response's warnings.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -109,7 +109,7 @@ def _check_pairs(call: Call, rule: PairRule) -> None:
     )
 
 
-def _check_media(call: Call, parts: tuple[Part, ...]) -> None:
+def _check_media(call: Call, parts: Sequence[Part]) -> None:
     for part in parts:
         field = _MEDIA.get(type(part))
         if field and not getattr(call.model.capabilities, field):

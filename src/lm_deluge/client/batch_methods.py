@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable
 from os import PathLike
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack, overload
 
 from lm_deluge.adapters.batch_api import BatchState
 from lm_deluge.client.batch.answers import AnswerId, AnswerOptions, start_answers
@@ -90,13 +90,39 @@ class BatchMethods:
             ),
         )
 
+    @overload
     async def process_prompts_async(
-        self, prompts: Iterable[Prompt], **options: Unpack[BatchKeywords]
-    ) -> list[APIResponse]:
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        return_completions_only: Literal[False] = False,
+        show_progress: bool | None = None,
+        **options: Unpack[BatchKeywords],
+    ) -> list[APIResponse]: ...
+    @overload
+    async def process_prompts_async(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        return_completions_only: Literal[True],
+        show_progress: bool | None = None,
+        **options: Unpack[BatchKeywords],
+    ) -> list[str | None]: ...
+    async def process_prompts_async(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        return_completions_only: bool = False,
+        show_progress: bool | None = None,
+        **options: Unpack[BatchKeywords],
+    ) -> list[APIResponse] | list[str | None]:
         """Answer many prompts, as many at a time as the limits allow.
 
         Args:
             prompts: Text or conversations. An iterator is read as its prompts are needed.
+            return_completions_only: Return the texts of the answers in place of the responses, None for a prompt that
+                failed.
+            show_progress: Whether the batch has a display; None: as `progress` has it.
             options: As in `stream`, for all prompts; `max_cost` applies to each of them. `progress`: how the batch is
                 shown, in place of the client's. `ask_duplicates_once`: equal prompts are asked once, and the other
                 responses have the same answer without usage and cost. `journal`, `retry_failed`: as in `answers`.
@@ -112,15 +138,50 @@ class BatchMethods:
             >>> responses = await client.process_prompts_async(["One?", "Two?"])
             >>> [response.completion for response in responses]
         """
+        if show_progress is False:
+            options["progress"] = "none"
+        elif show_progress and (options.get("progress") or self.options.progress) in (None, "none"):
+            options["progress"] = "rich"
         async with self.answers(prompts, **options) as answers:
             found = {index: response async for index, response in answers}
-        return [found[index] for index in range(len(found))]
+        responses = [found[index] for index in range(len(found))]
+        if return_completions_only:
+            return [None if response.is_error else response.completion for response in responses]
+        return responses
 
-    def process_prompts_sync(self, prompts: Iterable[Prompt], **options: Unpack[BatchKeywords]) -> list[APIResponse]:
+    @overload
+    def process_prompts_sync(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        return_completions_only: Literal[False] = False,
+        show_progress: bool | None = None,
+        **options: Unpack[BatchKeywords],
+    ) -> list[APIResponse]: ...
+    @overload
+    def process_prompts_sync(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        return_completions_only: Literal[True],
+        show_progress: bool | None = None,
+        **options: Unpack[BatchKeywords],
+    ) -> list[str | None]: ...
+    def process_prompts_sync(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        return_completions_only: bool = False,
+        show_progress: bool | None = None,
+        **options: Unpack[BatchKeywords],
+    ) -> list[APIResponse] | list[str | None]:
         """Answer many prompts from code without asyncio; also works in a notebook whose event loop runs.
 
         Args:
             prompts: Text or conversations.
+            return_completions_only: Return the texts of the answers in place of the responses, None for a prompt that
+                failed.
+            show_progress: Whether the batch has a display; None: as `progress` has it.
             options: As in `process_prompts_async`.
 
         Returns:
@@ -133,7 +194,13 @@ class BatchMethods:
             >>> responses = client.process_prompts_sync(["One?", "Two?"])
             >>> [response.completion for response in responses]
         """
-        return run_blocking(lambda: self.process_prompts_async(prompts, **options))
+        if return_completions_only:
+            return run_blocking(
+                lambda: self.process_prompts_async(
+                    prompts, return_completions_only=True, show_progress=show_progress, **options
+                )
+            )
+        return run_blocking(lambda: self.process_prompts_async(prompts, show_progress=show_progress, **options))
 
     def stream_many(self, prompts: Iterable[Prompt], **options: Unpack[CallKeywords]) -> EventMerger:
         """Return the live streams of many prompts as one stream of `(index, event)`, in order of arrival.

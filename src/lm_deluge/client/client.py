@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Unpack
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from lm_deluge.api_requests.accounts import url_of_unknown_models
 from lm_deluge.client.agent_methods import AgentMethods
 from lm_deluge.client.call_options import NO_OPTIONS, CallOptions, Tools
+from lm_deluge.client.counting import CountMethods
 from lm_deluge.client.dispatcher import Dispatcher
 from lm_deluge.client.end_warnings import warn_of_ends
 from lm_deluge.client.keywords import (
-    ClientKeywords,
+    LibraryKeywords,
     StreamKeywords,
 )
+from lm_deluge.client.lazy_coroutine import LazyCoroutine
+from lm_deluge.client.older_names import REPLACED_METHODS, translate_options
 from lm_deluge.client.stream import Echo, Stream
 from lm_deluge.client.sync import SyncStream, run_blocking
 from lm_deluge.config import ClientOptions, Priority, PromptCache, SamplingParams
@@ -30,7 +33,7 @@ __all__ = ["LLMClient"]
 _STREAM_KEYWORDS = ("echo",)
 
 
-class LLMClient(AgentMethods):
+class LLMClient(AgentMethods, CountMethods):
     """Streams answers of language models, one at a time or thousands at once.
 
     Make one client and keep it: it holds the connections, and its limits apply to all calls together.
@@ -55,8 +58,9 @@ class LLMClient(AgentMethods):
         >>> response = await client.stream("Hello")
     """
 
-    def __init__(self, model: str | Sequence[str], **options: Unpack[ClientKeywords]) -> None:
-        self.options = ClientOptions.from_keywords(options)
+    def __init__(self, model: str | Sequence[str] | None = None, **options: Unpack[LibraryKeywords]) -> None:
+        model, translated = translate_options(model, options)
+        self.options = ClientOptions.from_keywords(translated)
         if not isinstance(model, str | Sequence):
             raise ConfigurationError(f"a model is named by text, not by {type(model).__name__}")
         names = [model] if isinstance(model, str) else list(model)
@@ -173,8 +177,25 @@ class LLMClient(AgentMethods):
         running: RunningCall = open_with(spec, dispatcher.runner)
         return running
 
-    async def close(self) -> None:
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            hint = REPLACED_METHODS.get(name, "")
+            raise AttributeError(f"a client has no attribute {name!r}. {hint}".rstrip(), name=name, obj=self)
+
+    def open(self, total: int | None = None, *, show_progress: bool | None = None) -> Self:
+        """Return the client, as the older lm-deluge has it: connections are opened when they are needed.
+
+        Args:
+            total: Not used.
+            show_progress: Not used: calls of `start_nowait` have no display, batches have.
+        """
+        return self
+
+    def close(self) -> Coroutine[Any, Any, None]:
         """Close the connections of the running event loop. Without it they are closed with the loop.
+
+        It is to be awaited: `await client.close()`. A call without `await` does nothing.
 
         Calls under way go on to their end, streams, batches and background answers alike, as they are paid already;
         each of their connections is closed when its answer is complete. `Stream.cancel` ends a stream.
@@ -183,7 +204,7 @@ class LLMClient(AgentMethods):
             >>> async with LLMClient("gpt-6-sol") as client:  # closes at the end of the block
             ...     await client.stream("Hello")
         """
-        await self.dispatcher.close()
+        return LazyCoroutine(self.dispatcher.close)
 
     def close_sync(self) -> None:
         """Close the connections of the calls that were made from code without asyncio.

@@ -26,6 +26,7 @@ __all__ = [
     "BatchKeywords",
     "CallKeywords",
     "ClientKeywords",
+    "LibraryKeywords",
     "LoopKeywords",
     "ProviderBatchKeywords",
     "SamplingKeywords",
@@ -154,3 +155,13 @@ class ClientKeywords(SamplingKeywords, total=False):
     extra_body: Mapping[str, Any] | None
     proxy: str | None
     local_cache: CacheOption
+
+
+class LibraryKeywords(ClientKeywords, total=False):
+    """What `LLMClient` takes: its options, and the names that they have in the older lm-deluge."""
+
+    model_names: str | list[str]
+    fallback_models: str | tuple[str, ...] | list[str]
+    cache: CacheOption
+    use_responses_api: bool
+    stateless_responses: bool | None

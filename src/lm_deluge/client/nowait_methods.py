@@ -55,6 +55,26 @@ class NowaitMethods:
         self._tasks[self._last_task] = task
         return self._last_task
 
+    async def start(self, prompt: Prompt, **options: Unpack[CallKeywords]) -> APIResponse:
+        """Answer one prompt without showing the stream, under the client's limits.
+
+        Args:
+            prompt: Text, or a conversation.
+            options: As in `stream`.
+
+        Returns:
+            The response; one whose call failed has `error` set.
+
+        Raises:
+            ConfigurationError: An option is unknown or out of range.
+
+        Example:
+            >>> response = await client.start("Hello")
+            >>> print(response.completion)
+        """
+        make = self.dispatcher.planner(CallOptions.from_keywords(options)).collected
+        return await run_one(self.dispatcher.runner, make, prompt)
+
     async def wait_for(self, task_id: int) -> APIResponse:
         """Wait for a call that `start_nowait` started. A wait that is cancelled or times out does not end the call.
 

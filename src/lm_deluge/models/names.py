@@ -11,7 +11,7 @@ import msgspec
 from lm_deluge.models.families import plain_name
 from lm_deluge.models.rows import ModelRow, ProviderRow
 
-__all__ = ["find_spelling", "split_provider"]
+__all__ = ["find_spelling", "older_name", "split_provider"]
 
 
 class OldNames(msgspec.Struct, frozen=True):
@@ -28,6 +28,11 @@ def _old_names() -> OldNames:
 
     text = (resources.files("lm_deluge.models") / "old_names.toml").read_text("utf-8")
     return msgspec.convert(tomllib.loads(text), OldNames)
+
+
+def older_name(name: str) -> str | None:
+    """Return our name for one of lm-deluge 0.0.168 that no rule finds, `provider:model` for some; None for others."""
+    return _old_names().names.get(name.lower())
 
 
 _CLAUDE = re.compile(r"claude-(\d)(?:[.-](\d))?-(opus|sonnet|haiku)(-\d{8})?")
@@ -71,7 +76,7 @@ def find_spelling(name: str, rows: Mapping[str, ModelRow]) -> ModelRow | None:
 
 def _spellings(name: str) -> Iterator[str]:
     yield name
-    old = _old_names().names.get(name)
+    old = older_name(name)
     if old is not None:
         yield old.lower()
     claude = _CLAUDE.fullmatch(name)

@@ -14,7 +14,7 @@ import msgspec
 from lm_deluge.errors import ConfigurationError, UnknownModelError
 from lm_deluge.models.costs import check_prices
 from lm_deluge.models.families import describe_model, plain_name
-from lm_deluge.models.names import find_spelling, split_provider
+from lm_deluge.models.names import find_spelling, older_name, split_provider
 from lm_deluge.models.rows import Capabilities, ModelRow, ProviderRow
 from lm_deluge.models.snapshots import Snapshot, read_snapshot
 from lm_deluge.models.user_rows import read_user_rows
@@ -218,7 +218,9 @@ def _row_of_spelling(registry: _Registry, name: str) -> ModelRow | None:
     if split is not None and ":" in name and "/" not in name.partition(":")[0]:
         provider_id, wire_name = split
         return _row_of_provider(registry, provider_id, wire_name, f"{provider_id}:{wire_name}")
-    return find_spelling(name, registry.models)
+    found = find_spelling(name, registry.models)
+    older = older_name(name)
+    return _named_row(registry, older) if found is None and older is not None else found
 
 
 def _served_by(registry: _Registry, own: ProviderRow) -> dict[str, ModelRow]:

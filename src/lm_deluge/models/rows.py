@@ -221,6 +221,7 @@ class ProviderRow(HidingStruct, frozen=True, kw_only=True, forbid_unknown_fields
             `never`, `until_end` (corrected at its end) or `always`.
         tool_fees: Fees for the use of the provider's own tools.
         region_factors: What all token prices are multiplied by, by the region that served the request.
+        counts_tokens: Whether the host has the endpoint of its wire API that counts the tokens of a prompt.
         batch_api: Name of the API for batches that are answered within a day at half the price; empty: none.
         quirks: Differences from the wire API.
     """
@@ -245,6 +246,7 @@ class ProviderRow(HidingStruct, frozen=True, kw_only=True, forbid_unknown_fields
     counts_max_tokens: CountsMaxTokens = "never"
     tool_fees: tuple[ToolFee, ...] = ()
     region_factors: dict[str, float] = {}  # noqa: RUF012 - msgspec copies it
+    counts_tokens: bool = False
     batch_api: str = ""
     quirks: Quirks = Quirks()
 

@@ -6,11 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from lm_deluge.errors import InvalidPromptError
+from lm_deluge.prompt.conversation_formats import ConversationFormats
 from lm_deluge.prompt.media import Media, MediaSource
-from lm_deluge.prompt.message import Message
+from lm_deluge.prompt.message import AudioSource, FileSource, ImageSource, Message
 from lm_deluge.prompt.message_dicts import message_from_dict
 from lm_deluge.prompt.partial_answer import closed_calls, without_open_calls
 from lm_deluge.prompt.parts import FilePart, ImagePart, TextPart, ToolResultPart
+from lm_deluge.prompt.printing import print_messages
+from lm_deluge.prompt.trimming import trim_messages
+from lm_deluge.usage import estimate_tokens
 
 __all__ = ["Conversation", "Prompt", "check_prompts", "to_conversation"]
 
@@ -46,10 +50,10 @@ class _StartOrAppend(Generic[P]):
         return start_or_append
 
 
-class Conversation:
+class Conversation(ConversationFormats):
     """A list of messages. Methods change the conversation and return it, so that calls can be chained.
 
-    On the class, `user`, `system`, `developer` and `assistant` start a new conversation; on an instance they
+    On the class, `user`, `system`, `developer`, `assistant` and `ai` start a new conversation; on an instance they
     append to that instance.
 
     Args:
@@ -64,10 +68,10 @@ class Conversation:
         >>> conversation.add(response.content).user("Tell me more")
     """
 
-    __slots__ = ("messages",)
+    __slots__ = ()
 
     def __init__(self, messages: Iterable[Message] = ()) -> None:
-        self.messages: list[Message] = []
+        super().__init__()
         for message in messages:
             self.add(message)
 
@@ -100,9 +104,9 @@ class Conversation:
         self,
         text: str | None = None,
         *,
-        image: MediaSource | None = None,
-        file: MediaSource | None = None,
-        audio: MediaSource | None = None,
+        image: ImageSource | None = None,
+        file: FileSource | None = None,
+        audio: AudioSource | None = None,
     ) -> Conversation:
         """Append a user message.
 
@@ -121,6 +125,19 @@ class Conversation:
     def assistant(self, text: str) -> Conversation:
         """Append a message of the model, for example an earlier answer."""
         return self.add(Message.assistant(text))
+
+    @_StartOrAppend
+    def ai(self, text: str) -> Conversation:
+        """Append a message of the model, as `assistant` does."""
+        return self.add(Message.assistant(text))
+
+    def with_message(self, message: Message) -> Conversation:
+        """Append a message, as `add` does: all methods of a conversation change it."""
+        return self.add(message)
+
+    def with_response(self, response: _Answer | Message) -> Conversation:
+        """Append the answer of a response, as `add_answer` does: all methods of a conversation change it."""
+        return self.add_answer(response)
 
     def tool_result(
         self,
@@ -147,6 +164,20 @@ class Conversation:
             ...     conversation.tool_result(call.id, {"temperature": 21}, images="map.png")
         """
         return self.add(Message.tool_result(tool_call_id, content, is_error=is_error, images=images))
+
+    def with_tool_result(self, tool_call_id: str, result: Any = "") -> Conversation:
+        """Append the result of a tool call, as `tool_result` does: all methods of a conversation change it."""
+        return self.tool_result(tool_call_id, result)
+
+    def with_tool_results(self, results: Iterable[tuple[str, Any]]) -> Conversation:
+        """Append the results of several tool calls, each as the id of the call and the result.
+
+        Example:
+            >>> conversation.with_tool_results([(call.id, "sunny") for call in response.tool_calls])
+        """
+        for tool_call_id, result in results:
+            self.tool_result(tool_call_id, result)
+        return self
 
     def add_answer(
         self, response: _Answer | Message, *, open_calls: Literal["drop", "close"] | None = None
@@ -185,9 +216,53 @@ class Conversation:
             message = without_open_calls(message, is_partial=is_partial)
         return self.add(message) if message.parts else self
 
+    def trimmed(self, max_tokens: int, *, count_tokens: Callable[[Conversation], int] | None = None) -> Conversation:
+        """Return a copy with as many of the newest turns as fit; system messages stay.
+
+        A turn starts with a message of the user and ends before the next one, so tool calls stay with their results.
+
+        Args:
+            max_tokens: Most tokens of the result. Leave room for the answer: together they must fit into
+                `client.context_window()`.
+            count_tokens: Returns the tokens of a conversation; by default they are estimated, as by `count_tokens`.
+
+        Returns:
+            A new conversation.
+
+        Raises:
+            ContextLengthError: The last turn and the system messages alone are longer.
+            ConfigurationError: `max_tokens` is no positive number.
+
+        Example:
+            >>> recent = conversation.trimmed(8_000)
+            >>> response = await client.stream(recent)
+        """
+        count = count_tokens or Conversation.count_tokens
+        return Conversation(
+            message.copy()
+            for message in trim_messages(self.messages, max_tokens, lambda kept: count(Conversation(kept)))
+        )
+
+    def count_tokens(self, max_new_tokens: int = 0) -> int:
+        """Return the estimated number of tokens of all messages; `client.count_tokens` asks the provider.
+
+        Args:
+            max_new_tokens: Added to the number: the tokens of an answer.
+        """
+        return estimate_tokens(self.text_length()) + max_new_tokens
+
+    def print(self, max_text_length: int = 500, indent: int = 2) -> None:
+        """Print the messages to stdout, for a look at them. Control characters are shown and have no effect.
+
+        Args:
+            max_text_length: Longer texts, arguments and results are cut, and marked so.
+            indent: Spaces before the parts of a message, and in JSON.
+        """
+        print_messages(self.messages, max_text_length=max_text_length, indent=indent)
+
     def copy(self) -> Conversation:
-        """Return a copy with a message list of its own; the messages, which are immutable, are shared."""
-        return Conversation(self.messages)
+        """Return a copy with messages of its own; their parts, which are immutable, are shared."""
+        return Conversation(message.copy() for message in self.messages)
 
     def __len__(self) -> int:
         return len(self.messages)
@@ -236,7 +311,7 @@ the format of Chat Completions: `{"role": "user", "content": "Hello"}`."""
 
 
 def to_conversation(prompt: Prompt) -> Conversation:
-    """Return `prompt` as a new conversation.
+    """Return `prompt` as a new conversation, with messages of its own: later changes of the prompt have no effect.
 
     Raises:
         InvalidPromptError: The prompt is empty, or not of a type that is accepted as a prompt.
@@ -260,6 +335,8 @@ def to_conversation(prompt: Prompt) -> Conversation:
 
 
 def _to_message(value: Any) -> Message:
+    if isinstance(value, Message):
+        return value.copy()
     return message_from_dict(value) if isinstance(value, Mapping) else value
 
 

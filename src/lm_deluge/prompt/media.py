@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from io import BytesIO
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,7 +14,7 @@ from lm_deluge.errors import InvalidPromptError
 
 __all__ = ["Media", "MediaSource", "load_media", "sniff_media_type"]
 
-MediaSource: TypeAlias = str | Path | bytes | bytearray
+MediaSource: TypeAlias = str | Path | bytes | bytearray | BytesIO
 """A path, the bytes themselves, an http(s) URL (sent as it is, never fetched) or a data URL."""
 
 # Offset in the file, bytes at that offset, media type.
@@ -112,6 +113,8 @@ def load_media(
         return Media(url=str.__str__(source), media_type=media_type, filename=filename)
     if isinstance(source, bytes | bytearray):
         data = bytes(source)
+    elif isinstance(source, BytesIO):
+        data = source.getvalue()
     elif isinstance(source, str) and source.startswith("data:"):
         media_type, data = _parse_data_url(source, media_type)
     elif isinstance(source, str | Path):

@@ -6,10 +6,11 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from lm_deluge.prompt.media import Media
+from lm_deluge.prompt.media import Media, MediaSource, load_media
 
 __all__ = [
     "AudioPart",
+    "File",
     "FilePart",
     "ImagePart",
     "Part",
@@ -75,6 +76,29 @@ class FilePart(msgspec.Struct, frozen=True, tag="file"):
     """A document, a PDF for example."""
 
     media: Media
+
+
+def File(  # noqa: N802 - named like the class of the older lm-deluge
+    data: MediaSource | Media, filename: str | None = None, *, media_type: str | None = None
+) -> FilePart:
+    """Return a document as a part of a message.
+
+    Args:
+        data: A path, bytes, an http(s) URL or a data URL.
+        filename: By default the name of the path.
+        media_type: By default detected from the data and the file's name.
+
+    Returns:
+        A `FilePart`, for `Message.add_file(file)` or `message.parts.append(file)`.
+
+    Raises:
+        InvalidPromptError: The file cannot be read.
+
+    Example:
+        >>> report = File("report.pdf", filename="Q4.pdf")
+        >>> message = Message.user("Summarize the report.").add_file(report)
+    """
+    return FilePart(load_media(data, kind="file", media_type=media_type, filename=filename))
 
 
 class AudioPart(msgspec.Struct, frozen=True, tag="audio"):

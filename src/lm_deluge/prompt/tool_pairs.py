@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import Part, ProviderDataPart, ToolCallPart, ToolResultPart
 
-__all__ = ["OpenCalls", "Orphans", "PairRule", "find_unpaired", "has_tool_parts"]
+__all__ = ["OpenCalls", "Orphans", "PairRule", "answered_id", "find_unpaired", "has_tool_parts"]
 
 PairRule: TypeAlias = Literal["next_message", "next_turn", "later"]
 """Where an API requires the results of an assistant message's calls.
@@ -75,7 +75,7 @@ def _without_answered(
     """Return the calls that have no result among the parts, and the results that have no call."""
     open_calls, orphans = list(calls), []
     for part in parts:
-        answered = next((call for call in open_calls if call.id == _answered_id(part)), None)
+        answered = next((call for call in open_calls if call.id == answered_id(part)), None)
         if answered is not None:
             open_calls.remove(answered)
         elif isinstance(part, ToolResultPart):
@@ -83,7 +83,7 @@ def _without_answered(
     return open_calls, orphans
 
 
-def _answered_id(part: Part) -> Any:
+def answered_id(part: Part) -> Any:
     """Return the id of the call that a result belongs to; opaque data may be a result in the provider's own format."""
     if isinstance(part, ToolResultPart):
         return part.tool_call_id
@@ -105,14 +105,14 @@ def _turns(messages: Sequence[Message], *, is_merged: bool) -> Iterator[_Turn]:
         if is_merged and message.role in ("system", "developer"):
             continue
         is_user = message.role != "assistant"
-        has_results = message.role == "tool" or (is_user and any(map(_answered_id, message.parts)))
+        has_results = message.role == "tool" or (is_user and any(map(answered_id, message.parts)))
         kind = ("user" if is_user else "assistant", has_results)
         joins = kind == previous and (has_results or is_merged)
         if previous is not None and not joins:
             yield _Turn(number, is_assistant, parts)
         if previous is None or kind[0] != previous[0]:
             number += 1
-        parts = (*parts, *message.parts) if joins else message.parts
+        parts = (*parts, *message.parts) if joins else tuple(message.parts)
         previous, is_assistant = kind, message.role == "assistant"
     if previous is not None:
         yield _Turn(number, is_assistant, parts)

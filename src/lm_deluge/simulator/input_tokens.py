@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import msgspec
-
+from lm_deluge.adapters.count_api import estimate_prompt
 from lm_deluge.encoders.encoder import ParsedRequest
-from lm_deluge.prompt.tool import Tool
-from lm_deluge.usage import estimate_tokens
 
 __all__ = ["count_input_tokens"]
 
@@ -16,10 +13,4 @@ def count_input_tokens(request: ParsedRequest) -> int:
 
     The count endpoints and the usage of an answer to the same request agree. A tokenizer gives another number.
     """
-    return max(1, estimate_tokens(request.conversation.text_length() + sum(map(_tool_length, request.tools))))
-
-
-def _tool_length(tool: object) -> int:
-    if isinstance(tool, Tool):
-        return len(tool.name) + len(tool.description) + len(msgspec.json.encode(tool.parameters))
-    return len(msgspec.json.encode(tool))
+    return max(1, estimate_prompt(request.conversation.text_length(), request.tools))

@@ -10,6 +10,7 @@ from functools import partial
 from typing import ClassVar
 
 from lm_deluge.adapters.adapter import Call
+from lm_deluge.adapters.anthropic_messages.count import build_count
 from lm_deluge.adapters.anthropic_messages.request import ECHOES, SENDS, build_messages_body
 from lm_deluge.adapters.anthropic_messages.stream import AnthropicPayload
 from lm_deluge.adapters.body_decoder import BodyDecoder
@@ -29,12 +30,17 @@ class AnthropicMessages:
 
     name: ClassVar[str] = "anthropic-messages"
     sends: ClassVar[frozenset[type[Part]]] = SENDS
+    count_field: ClassVar[str] = "input_tokens"
     echoes: ClassVar[frozenset[str]] = ECHOES
 
     def build_request(self, call: Call) -> HttpRequest:
         """Return the request, without credentials."""
         body = build_messages_body(call, version=call.provider.quirks.anthropic_version)
         return build_http_request(call, body, path="/v1/messages")
+
+    def build_count(self, call: Call) -> HttpRequest:
+        """Return the request that counts the tokens of the prompt."""
+        return build_count(call)
 
     def decoder(self, call: Call) -> BodyDecoder:
         """Return a new decoder for the response to `call`, streamed or not."""

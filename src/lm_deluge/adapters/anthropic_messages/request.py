@@ -34,7 +34,7 @@ from lm_deluge.prompt.parts import (
 )
 from lm_deluge.prompt.tool import ProviderTool, Tool
 
-__all__ = ["ECHOES", "SENDS", "build_messages_body", "build_thinking"]
+__all__ = ["ECHOES", "SENDS", "build_messages_body", "build_system", "build_thinking", "build_turns"]
 
 JSON = dict[str, Any]
 
@@ -93,10 +93,10 @@ def build_messages_body(call: Call, *, version: str = "", includes_stream: bool 
     body["max_tokens"] = _max_tokens(call)
     if call.is_streamed and includes_stream:
         body["stream"] = True
-    system = _system(call)
+    system = build_system(call)
     if system:
         body["system"] = system
-    body["messages"] = _messages(call)
+    body["messages"] = build_turns(call)
     if call.tools:
         body["tools"] = [dict(tool.data) if isinstance(tool, ProviderTool) else _tool(tool) for tool in call.tools]
     body |= _tool_choice(call, choice) | _sampling(call) | build_thinking(call, body["max_tokens"])
@@ -234,7 +234,8 @@ def _echo(call: Call, part: Part, kind: str) -> Any:
     return None
 
 
-def _system(call: Call) -> str | list[JSON]:
+def build_system(call: Call) -> str | list[JSON]:
+    """Return the field `system`: all system and developer messages, empty without any."""
     blocks: list[JSON] = []
     for message in call.conversation:
         if message.role in ("system", "developer"):
@@ -251,7 +252,12 @@ def _simplify(blocks: list[JSON]) -> str | list[JSON]:
     return str(blocks[0]["text"]) if is_text else blocks
 
 
-def _messages(call: Call) -> list[JSON]:
+def build_turns(call: Call) -> list[JSON]:
+    """Return the field `messages`.
+
+    Raises:
+        UnsupportedParameterError: The API cannot take a part.
+    """
     turns: list[tuple[str, list[JSON]]] = []
     for message in call.conversation:
         if message.role in ("system", "developer"):

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.bedrock_converse.blocks import CONTENT_BLOCK
+from lm_deluge.adapters.bedrock_converse.count import build_count
 from lm_deluge.adapters.bedrock_converse.errors import classify_bedrock_error
 from lm_deluge.adapters.bedrock_converse.request import build_converse_body
 from lm_deluge.adapters.bedrock_converse.stream import REDACTED, SERVER_TOOL, SIGNATURE, ConversePayload
@@ -30,6 +31,7 @@ class BedrockConverse:
 
     name: ClassVar[str] = "bedrock-converse"
     sends: ClassVar[frozenset[type[Part]]] = frozenset({TextPart, ToolCallPart, ImagePart, FilePart})
+    count_field: ClassVar[str] = "inputTokens"
     echoes: ClassVar[frozenset[str]] = frozenset({SIGNATURE, REDACTED, SERVER_TOOL, CONTENT_BLOCK})
 
     def build_request(self, call: Call) -> HttpRequest:
@@ -41,6 +43,10 @@ class BedrockConverse:
             stream_path="/model/{model}/converse-stream",
             stream_type=MEDIA_TYPE,
         )
+
+    def build_count(self, call: Call) -> HttpRequest:
+        """Return the request that counts the tokens of the prompt."""
+        return build_count(call)
 
     def decoder(self, call: Call) -> BodyDecoder:
         """Return a new decoder for the response to `call`, streamed or not."""

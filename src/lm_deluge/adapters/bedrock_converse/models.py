@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-__all__ = ["Family", "find_family", "find_vendor"]
+__all__ = ["Family", "find_family", "find_vendor", "without_profile"]
 
 Family: TypeAlias = Literal["claude", "nova", "chat", "titan", "llama", "mistral-text", "command-r", "command"]
 """A native format of requests and responses. `chat` is OpenAI's, which newer and imported models use."""
@@ -48,6 +48,12 @@ def _split(model: str) -> tuple[str, str]:
 def find_vendor(model: str) -> str:
     """Return the vendor in a model id; empty for custom and imported models."""
     return _split(model)[0]
+
+
+def without_profile(model: str) -> str:
+    """Return the id of the model itself for the id or ARN of an inference profile, such as `us.` before the id."""
+    vendor, name = _split(model)
+    return f"{vendor}.{name}" if vendor else model
 
 
 def find_family(model: str) -> Family:

@@ -15,6 +15,7 @@ from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.body_decoder import BodyDecoder
 from lm_deluge.adapters.errors import classify_status
 from lm_deluge.adapters.gemini_generate.contents import ECHOES
+from lm_deluge.adapters.gemini_generate.count import build_count
 from lm_deluge.adapters.gemini_generate.request import build_generate_body, wire_name
 from lm_deluge.adapters.gemini_generate.stream import GeminiPayload
 from lm_deluge.adapters.http_request import build_http_request
@@ -33,6 +34,7 @@ class GeminiGenerate:
 
     name: ClassVar[str] = "gemini-generate"
     sends: ClassVar[frozenset[type[Part]]] = frozenset({TextPart, ToolCallPart, ImagePart})
+    count_field: ClassVar[str] = "totalTokens"
     echoes: ClassVar[frozenset[str]] = ECHOES
 
     def build_request(self, call: Call) -> HttpRequest:
@@ -44,6 +46,10 @@ class GeminiGenerate:
             path=f"/v1beta/{collection}/{{model}}:generateContent",
             stream_path=f"/v1beta/{collection}/{{model}}:streamGenerateContent?alt=sse",
         )
+
+    def build_count(self, call: Call) -> HttpRequest:
+        """Return the request that counts the tokens of the prompt."""
+        return build_count(call)
 
     def decoder(self, call: Call) -> BodyDecoder:
         """Return a new decoder for the response to `call`, streamed or not."""

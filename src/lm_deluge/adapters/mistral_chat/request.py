@@ -41,7 +41,7 @@ from lm_deluge.prompt.parts import (
     ToolResultPart,
 )
 
-__all__ = ["SIGNATURE", "build_body", "valid_call_id"]
+__all__ = ["MISTRAL_MESSAGES", "SIGNATURE", "build_body", "valid_call_id"]
 
 JSON = dict[str, Any]
 
@@ -64,7 +64,7 @@ def build_body(call: Call) -> JSON:
     """
     call = with_inline_files(call)
     check_capabilities(call, pairs="next_message")
-    body: JSON = {"model": call.model.name, "messages": build_messages(call, _MESSAGES, results_have_media=True)}
+    body: JSON = {"model": call.model.name, "messages": build_messages(call, MISTRAL_MESSAGES, results_have_media=True)}
     if body["messages"] and body["messages"][-1]["role"] == "assistant":
         # Without `prefix` the API rejects a final assistant message: 400, "Expected last role User or Tool".
         body["messages"][-1]["prefix"] = True
@@ -136,7 +136,7 @@ def _assistant(call: Call, message: Message) -> list[JSON]:
     return [{**body, "tool_calls": calls} if calls else body]
 
 
-def _pieces(call: Call, parts: tuple[Part, ...]) -> list[JSON]:
+def _pieces(call: Call, parts: list[Part]) -> list[JSON]:
     pieces: list[JSON] = []
     for part in parts:
         if isinstance(part, TextPart):
@@ -186,7 +186,7 @@ _CONTENT: ContentTable = {
     AudioPart: _audio_content,
 }
 
-_MESSAGES: MessageTable = {
+MISTRAL_MESSAGES: MessageTable = {
     "system": _system,
     "developer": _system,  # OpenAI's newer name for the same role
     "user": _user,

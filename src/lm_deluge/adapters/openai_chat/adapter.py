@@ -16,6 +16,7 @@ from lm_deluge.adapters.openai_chat.opaque_fields import REASONING_DETAILS, REAS
 from lm_deluge.adapters.openai_chat.request import build_chat_body
 from lm_deluge.adapters.openai_chat.stream import ChatPayload
 from lm_deluge.adapters.openai_chat.think_tags import TaggedDecoder, TagSplitter, has_think_tags
+from lm_deluge.adapters.openai_responses.count import build_chat_count
 from lm_deluge.errors import APIError
 from lm_deluge.events import Event
 from lm_deluge.prompt.parts import AudioPart, Part, RefusalPart, TextPart, ToolCallPart
@@ -29,11 +30,16 @@ class OpenAIChat:
 
     name: ClassVar[str] = "openai-chat"
     sends: ClassVar[frozenset[type[Part]]] = frozenset({TextPart, RefusalPart, ToolCallPart, AudioPart})
+    count_field: ClassVar[str] = "input_tokens"
     echoes: ClassVar[frozenset[str]] = frozenset({REASONING_DETAILS, REASONING_ITEM, THOUGHT_SIGNATURE})
 
     def build_request(self, call: Call) -> HttpRequest:
         """Return the HTTP request for `call`, without credentials."""
         return build_http_request(call, build_chat_body(call), path="/chat/completions")
+
+    def build_count(self, call: Call) -> HttpRequest | None:
+        """Return the request that counts the tokens of the prompt, through the Responses API."""
+        return build_chat_count(call)
 
     def decoder(self, call: Call) -> Decoder:
         """Return a new decoder for the response to `call`, streamed or plain."""

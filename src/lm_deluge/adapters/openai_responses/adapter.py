@@ -15,6 +15,7 @@ from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.body_decoder import BodyDecoder, in_band_error, not_json
 from lm_deluge.adapters.errors import classify_status
 from lm_deluge.adapters.http_request import build_bare_request, build_http_request
+from lm_deluge.adapters.openai_responses.count import build_count
 from lm_deluge.adapters.openai_responses.items import ECHOED
 from lm_deluge.adapters.openai_responses.request import build_responses_body, wanted_extras
 from lm_deluge.adapters.openai_responses.stream import ResponsesPayload
@@ -85,11 +86,16 @@ class OpenAIResponses:
 
     name: ClassVar[str] = "openai-responses"
     sends: ClassVar[frozenset[type[Part]]] = frozenset({TextPart, RefusalPart, ToolCallPart})
+    count_field: ClassVar[str] = "input_tokens"
     echoes: ClassVar[frozenset[str]] = ECHOED
 
     def build_request(self, call: Call) -> HttpRequest:
         """Return the HTTP request for `call`, without credentials."""
         return build_http_request(call, build_responses_body(call), path=_PATH)
+
+    def build_count(self, call: Call) -> HttpRequest:
+        """Return the request that counts the tokens of the prompt."""
+        return build_count(call)
 
     def decoder(self, call: Call) -> BodyDecoder:
         """Return a new decoder for the response to `call`, streamed or plain."""

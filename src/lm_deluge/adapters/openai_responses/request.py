@@ -39,7 +39,7 @@ from lm_deluge.prompt.parts import (
 )
 from lm_deluge.prompt.tool import ProviderTool, Tool
 
-__all__ = ["build_responses_body", "wanted_extras"]
+__all__ = ["build_input", "build_responses_body", "wanted_extras"]
 
 JSON = dict[str, Any]
 
@@ -69,7 +69,7 @@ def build_responses_body(call: Call) -> JSON:
     for name in _ABSENT:
         if getattr(call.params, name) is not None:
             raise cannot_take(call, name)
-    body: JSON = {"model": call.model.name, "input": _build_input(call), "store": call.background}
+    body: JSON = {"model": call.model.name, "input": build_input(call), "store": call.background}
     if call.is_streamed:
         body["stream"] = True
     if call.background:
@@ -166,7 +166,7 @@ def _tool_choice(call: Call) -> str | JSON | None:
 # --- the conversation ---
 
 
-def _build_input(call: Call) -> list[JSON]:
+def build_input(call: Call) -> list[JSON]:
     """Return the conversation as input items.
 
     System messages stay in their position. The field `instructions` could contain only the first system message, and

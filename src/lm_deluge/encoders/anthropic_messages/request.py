@@ -31,7 +31,7 @@ from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.prompt.tool_pairs import OpenCalls, Orphans
 
-__all__ = ["API", "parse_request"]
+__all__ = ["API", "parse_request", "read_turn"]
 
 JSON = dict[str, Any]
 
@@ -188,18 +188,26 @@ def _messages(raw: JSON) -> list[Message]:
         raise bad_request("messages: at least one message is required")
     found = read_system(raw.get("system"), "system")
     for position, message in enumerate(messages):
-        at = f"messages.{position}"
-        if not isinstance(message, dict):
-            raise bad_request(f"{at}: Input should be a valid dictionary")
-        role = need(message, "role", str, at=f"{at}.")
-        read = {"user": read_user, "assistant": read_assistant, "system": read_system}.get(role)
-        if read is None:
-            raise bad_request(f"{at}.role: Input should be 'user' or 'assistant'")
-        if message.get("content") is None:
-            raise bad_request(f"{at}.content: Field required")
-        found += read(message["content"], f"{at}.content")
+        found += read_turn(message, f"messages.{position}")
     check_tool_pairs(found, "next_turn", _unpaired_tools)
     return found
+
+
+def read_turn(message: Any, at: str) -> list[Message]:
+    """Return the messages of one entry of `messages`; `at` is its path.
+
+    Raises:
+        BadRequestError: The entry is malformed.
+    """
+    if not isinstance(message, dict):
+        raise bad_request(f"{at}: Input should be a valid dictionary")
+    role = need(message, "role", str, at=f"{at}.")
+    read = {"user": read_user, "assistant": read_assistant, "system": read_system}.get(role)
+    if read is None:
+        raise bad_request(f"{at}.role: Input should be 'user' or 'assistant'")
+    if message.get("content") is None:
+        raise bad_request(f"{at}.content: Field required")
+    return read(message["content"], f"{at}.content")
 
 
 def _unpaired_tools(found: OpenCalls | Orphans) -> BadRequestError:

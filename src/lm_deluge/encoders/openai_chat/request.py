@@ -49,7 +49,7 @@ from lm_deluge.prompt.parts import (
     ToolResultPart,
 )
 
-__all__ = ["parse_request"]
+__all__ = ["CHAT_ROLES", "parse_request"]
 
 JSON = dict[str, Any]
 
@@ -88,7 +88,7 @@ def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | 
     try:
         return ParsedRequest(
             model=model,
-            conversation=Conversation(read_messages(raw, _ROLES, unpaired_tools)),
+            conversation=Conversation(read_messages(raw, CHAT_ROLES, unpaired_tools)),
             params=_params(raw),
             is_streamed=take_field(raw, "stream", bool, default=is_streamed or False),
             wants_usage=take_field(options, "include_usage", bool, default=False),
@@ -179,7 +179,7 @@ def _legacy_id(name: Any) -> str:
     return f"function_{name}"
 
 
-_ROLES: RoleReaders = {
+CHAT_ROLES: RoleReaders = {
     "system": _system,
     "developer": _system,
     "user": _user,

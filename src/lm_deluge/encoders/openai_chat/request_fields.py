@@ -30,6 +30,7 @@ __all__ = [
     "read_call",
     "read_content",
     "read_image",
+    "read_message",
     "read_messages",
     "read_output_schema",
     "read_text",
@@ -176,7 +177,7 @@ def read_messages(raw: JSON, roles: RoleReaders, wording: PairWording | None) ->
     messages = need_field(raw, "messages", list)
     if not messages:
         raise bad_request("Invalid 'messages': empty array. Expected at least one message.", "empty_array")
-    found = [_read_message(message, f"messages[{position}]", roles) for position, message in enumerate(messages)]
+    found = [read_message(message, f"messages[{position}]", roles) for position, message in enumerate(messages)]
     if wording is not None:
         check_tool_pairs(found, "next_message", wording)
     return found
@@ -194,7 +195,12 @@ def unpaired_tools(found: OpenCalls | Orphans) -> BadRequestError:
     )
 
 
-def _read_message(message: Any, at: str, roles: RoleReaders) -> Message:
+def read_message(message: Any, at: str, roles: RoleReaders) -> Message:
+    """Parse one message; `at` is its JSON path.
+
+    Raises:
+        BadRequestError: The message is malformed.
+    """
     if not isinstance(message, dict):
         raise wrong_type(at, dict, message)
     role = need_field(message, "role", str, at=f"{at}.")

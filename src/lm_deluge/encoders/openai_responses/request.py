@@ -46,7 +46,7 @@ from lm_deluge.prompt.parts import (
 from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.prompt.tool_pairs import OpenCalls, Orphans
 
-__all__ = ["PARSED_FIELDS", "WHOLE_ITEMS", "parse_request"]
+__all__ = ["ITEMS", "PARSED_FIELDS", "WHOLE_ITEMS", "parse_request", "read_item"]
 
 JSON = dict[str, Any]
 
@@ -181,18 +181,26 @@ def _messages(raw: JSON) -> list[Message]:
     if not items:
         raise bad_request("Invalid 'input': empty array. Expected at least one item.", "empty_array")
     for position, item in enumerate(items):
-        at = f"input[{position}]"
-        if not isinstance(item, dict):
-            raise wrong_type(at, dict, item)
-        role, parts = _read_item(item, f"{at}.")
-        if role in ("assistant", "tool") and found and found[-1].role == role:
-            # Consecutive items of the model, or of tools, are one message.
-            found[-1] = Message(found[-1].role, (*found[-1].parts, *parts))
-        else:
-            found.append(Message(role, tuple(parts)))
+        read_item(item, f"input[{position}]", found)
     if not any(raw.get(name) for name in ("previous_response_id", "conversation")):
         check_tool_pairs(found, "later", _unpaired_tools)
     return found
+
+
+def read_item(item: Any, at: str, found: list[Message]) -> None:
+    """Append the item of `input` at the path `at` to the messages found so far.
+
+    Raises:
+        BadRequestError: The item is malformed.
+    """
+    if not isinstance(item, dict):
+        raise wrong_type(at, dict, item)
+    role, parts = _read_item(item, f"{at}.")
+    if role in ("assistant", "tool") and found and found[-1].role == role:
+        # Consecutive items of the model, or of tools, are one message.
+        found[-1] = Message(found[-1].role, (*found[-1].parts, *parts))
+    else:
+        found.append(Message(role, tuple(parts)))
 
 
 def _unpaired_tools(found: OpenCalls | Orphans) -> BadRequestError:
@@ -203,7 +211,7 @@ def _unpaired_tools(found: OpenCalls | Orphans) -> BadRequestError:
 
 def _read_item(item: JSON, at: str) -> tuple[Any, list[Part]]:
     kind = take_field(item, "type", str, "message", at=at)
-    read = _ITEMS.get(kind)
+    read = ITEMS.get(kind)
     if read is None:
         return "assistant", [ProviderDataPart(_OWNER, kind if kind in WHOLE_ITEMS else "output_item", item)]
     return read(item, at)
@@ -260,7 +268,7 @@ def _reasoning(item: JSON, at: str) -> tuple[Any, list[Part]]:
     return "assistant", [*parts, ProviderDataPart(_OWNER, "reasoning", item)]
 
 
-_ITEMS: dict[str, Callable[[JSON, str], tuple[Any, list[Part]]]] = {
+ITEMS: dict[str, Callable[[JSON, str], tuple[Any, list[Part]]]] = {
     "message": _message,
     "function_call": _function_call,
     "custom_tool_call": _custom_call,

@@ -1,0 +1,1 @@
+"""Conversations as messages in the formats of the providers' own libraries."""
