@@ -55,6 +55,15 @@ def imports() -> None:
         print(f"  {name:14} {seconds * 1e3:7.1f} ms   {seconds / taken['openai']:5.3f}")
 
 
+def registry() -> None:
+    """Print the CPU time of the first look-up of a model in a fresh interpreter."""
+    module = "lm_deluge.models.registry"
+    code = f"import time, {module} as r; t = time.process_time(); r.list_models(); print(time.process_time() - t)"
+    runs = (subprocess.run([sys.executable, "-c", code], check=True, capture_output=True) for _ in range(IMPORT_RUNS))
+    best = min(float(run.stdout) for run in runs)
+    print(f"\nloading the registry of models, best of {IMPORT_RUNS}: {best * 1e3:.1f} ms of CPU time")
+
+
 def import_seconds(statement: str) -> float:
     def best(code: str) -> float:
         runs = []
@@ -74,6 +83,7 @@ if __name__ == "__main__":
         limits()
     else:
         imports()
+        registry()
         decode()
         decoders()
         partial_json()

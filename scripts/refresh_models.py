@@ -87,6 +87,14 @@ def main() -> None:
     for line in describe_changes(read_snapshot((MODELS / "models.json").read_bytes()), rows):
         print(line)
     print("\n".join([f"== prices that differ from litellm by more than 1 %: {len(odd)}", *odd]))
+    print(
+        "\n".join(
+            [
+                f"== corrections of prices that change nothing: {len(sources.idle_corrections)}",
+                *sources.idle_corrections,
+            ]
+        )
+    )
     report(rows)
     (MODELS / "models.json").write_text(text, "utf-8")
     lines = ",\n".join(f'"{name}":{prices}' for name, prices in sorted(opinion.items()))

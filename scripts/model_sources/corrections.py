@@ -12,7 +12,7 @@ __all__ = ["corrections"]
 
 _KNOWN = {
     *("row", "source", "date", "drop", "price", "context_window", "max_output_tokens"),
-    *("status", "retires", "successor", "capabilities"),
+    *("status", "retires", "successor", "capabilities", "factors", "later_factors"),
 }
 
 

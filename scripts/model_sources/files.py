@@ -74,11 +74,11 @@ def describe_changes(before: Snapshot, rows: list[ModelRow]) -> Iterator[str]:
 
 
 def _price_change(name: str, old: Price | None, new: Price | None) -> str | None:
-    if old == new:
+    if lean(old) == lean(new):  # as written to the file, where prices are rounded
         return None
     if _short(old) != _short(new):
         return f"{name}: {_short(old)} -> {_short(new)}"
-    fields = [key for key in Price.__struct_fields__ if getattr(old, key) != getattr(new, key)]
+    fields = [key for key in Price.__struct_fields__ if lean(getattr(old, key)) != lean(getattr(new, key))]
     return f"{name}: {_short(new)}, and other {', '.join(fields)}"
 
 

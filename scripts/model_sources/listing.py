@@ -42,12 +42,15 @@ def agree(one: Price | None, other: Price | None) -> bool:
     return all(abs(left - right) <= _CLOSE * max(left, right) for left, right in pairs)
 
 
-def find_price(candidates: list[Price | None], *, is_newest_first: bool = False) -> Price | None:
+def find_price(
+    candidates: list[Price | None], *, is_newest_first: bool = False, is_regional: bool = False
+) -> Price | None:
     """Return the first price list, unless two later ones agree with each other and not with it.
 
     Args:
         candidates: The price lists of the sources, the most reliable first.
         is_newest_first: The first source is newer than the others: they may agree on an old price.
+        is_regional: Prices depend on the region: if no two sources agree, the dearest price is returned.
     """
     known = [price for price in candidates if price is not None]
     if not known:
@@ -60,4 +63,6 @@ def find_price(candidates: list[Price | None], *, is_newest_first: bool = False)
         and agree(others[0], others[1])
     ):
         return others[0]
+    if is_regional and not any(agree(first, other) for other in others):
+        return max(known, key=lambda price: price.input + price.output)
     return first

@@ -22,6 +22,7 @@ _RATES = {
     "cache_write": "cache_creation_input_token_cost",
     "cache_write_1h": "cache_creation_input_token_cost_above_1hr",
     "cache_write_12h": "cache_creation_input_token_cost_above_12hr",
+    "reasoning": "output_cost_per_reasoning_token",
     "input_audio": "input_cost_per_audio_token",
     "output_audio": "output_cost_per_audio_token",
 }
@@ -29,6 +30,7 @@ _MODES = {"batch": "_batches", "flex": "_flex", "priority": "_priority", "ultraf
 _TIER = re.compile(r"input_cost_per_token_above_(\d+)k_tokens(.*)")
 _UNIT_ERROR = 0.0015  # the largest error of a price in Databricks' unit, in the list of 2026-11
 _REGION = "regional_processing_uplift_multiplier_"
+_ANY_REGION = "regional_endpoint_uplift_multiplier"  # Vertex: all locations but `global`
 
 # The list states what is supported, and what is not only for some of these; a missing flag means nothing.
 _FLAGS = {
@@ -85,6 +87,8 @@ def _price(entry: JSON) -> Price | None:
     }
     if isinstance(fast.get("us"), float):
         factors["us"] = fast["us"]
+    if isinstance(entry.get(_ANY_REGION), float):
+        factors["regional"] = entry[_ANY_REGION]
     # A mode may omit prices of caches: they are those of the normal price, by the factor of the mode.
     kept = {
         mode: price for mode, price in modes.items() if (price.input, price.output) != (normal.input, normal.output)
@@ -109,13 +113,20 @@ def _filled(price: Price, normal: Price) -> Price:
 
 
 def _rates(entry: JSON, ending: str) -> Price | None:
-    rates = {ours: value for ours, theirs in _RATES.items() if (value := _money(entry, theirs + ending)) is not None}
+    first, *steps = _by_length(entry) if not ending else ({},)
+    rates = {
+        ours: value
+        for ours, theirs in _RATES.items()
+        if (value := _money({**first, **entry}, theirs + ending)) is not None
+    }
     if "input" not in rates or "output" not in rates:
         return None
-    tiers = []
+    if rates.get("reasoning") == rates["output"]:
+        del rates["reasoning"]
+    tiers = [_tier(step) for step in steps]
     for name in entry:
         found = _TIER.fullmatch(name)
-        if found and found[2] == ending:
+        if found and found[2] == ending and not steps:
             start = int(found[1])
             step = {
                 ours: value
@@ -124,6 +135,18 @@ def _rates(entry: JSON, ending: str) -> Price | None:
             }
             tiers.append(PriceTier(above_input_tokens=start * 1000, **step))
     return Price(**_without_zero(rates), tiers=tuple(sorted(tiers, key=lambda tier: tier.above_input_tokens)))
+
+
+def _by_length(entry: JSON) -> list[JSON]:
+    """Return the rates of the steps in `tiered_pricing`, the lowest first; one empty step if the entry has none."""
+    steps = [step for step in entry.get("tiered_pricing") or () if "input_cost_per_token" in step]
+    marked = [{**step, "litellm_provider": entry["litellm_provider"]} for step in steps]
+    return sorted(marked, key=lambda step: step["range"][0]) or [{}]
+
+
+def _tier(step: JSON) -> PriceTier:
+    rates = {ours: value for ours, theirs in _RATES.items() if (value := _money(step, theirs)) is not None}
+    return PriceTier(above_input_tokens=int(step["range"][0]), **rates)
 
 
 def _without_zero(rates: JSON) -> JSON:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import re
 from typing import Any
 
 import msgspec
 
-from lm_deluge.models.families import describe_model
+from lm_deluge.models.families import describe_model, plain_name
 from lm_deluge.models.rows import Capabilities, ModelRow
 from lm_deluge.usage import Price
 from model_sources.corrections import corrections
 from model_sources.hosts import HOSTS, Host, model_names
 from model_sources.listing import Listing, agree, find_price
+from model_sources.modes import complete_price, share_modes, with_modes
 from model_sources.openai_tables import CANDIDATE, EXCLUDED, LIKE, RESPONSES_ONLY, SNAPSHOTS, openai_facts
 from model_sources.sources import Sources
 
@@ -44,6 +46,7 @@ def all_rows(sources: Sources) -> list[ModelRow]:
     for host in HOSTS:
         found += [_host_row(host, name, sources) for name in model_names(host, sources)]
     rows = [row for row in found if row is not None]
+    rows = share_modes(rows)
     ids = [row.id for row in rows]
     twice = {each for each in ids if ids.count(each) > 1}
     if twice:
@@ -53,11 +56,22 @@ def all_rows(sources: Sources) -> list[ModelRow]:
 
 def _host_row(host: Host, name: str, sources: Sources) -> ModelRow | None:
     listed = _listings(host, name, sources)
+    if host.earliest_ends and not _has_announced_end(host.earliest_ends, name, sources):
+        day = sources.today.isoformat()
+        listed = {
+            source: dataclasses.replace(known, retires=None) if known.retires and known.retires > day else known
+            for source, known in listed.items()
+        }
     prices = {source: known.price for source, known in listed.items()}
     entry = sources.prices.find(host.prices, name) if host.prices else None
     prices["genai"] = sources.prices.price(entry) if entry else None
     price = _with_extras(
-        find_price([prices.get(source) for source in host.order], is_newest_first=host.order[0] == "pi"), prices
+        find_price(
+            [prices.get(source) for source in host.order],
+            is_newest_first=host.order[0] == "pi",
+            is_regional=host.is_regional,
+        ),
+        prices,
     )
     provider = f"{host.provider}-responses" if host.responses and re.fullmatch(host.responses, name) else host.provider
     facts = _merged_facts([known.facts for known in listed.values()])
@@ -65,7 +79,12 @@ def _host_row(host: Host, name: str, sources: Sources) -> ModelRow | None:
         facts["file_input"] = True
     row_id = name if host.own and re.fullmatch(host.own, name) else f"{provider}:{name}"
     is_old = bool(entry and entry.get("deprecated"))
-    return _row(row_id, name, provider, list(listed.values()), price, facts, sources, is_old=is_old)
+    limits = Listing(context_window=(entry or {}).get("context_window"))
+    return _row(row_id, name, provider, [*listed.values(), limits], price, facts, sources, is_old=is_old)
+
+
+def _has_announced_end(maker: str, name: str, sources: Sources) -> bool:
+    return plain_name(name) in map(plain_name, sources.retirement_dates[maker])
 
 
 def _listings(host: Host, name: str, sources: Sources) -> dict[str, Listing]:
@@ -136,7 +155,13 @@ def _row(
     if fixed.get("drop"):
         return None
     if "price" in fixed:
-        price = msgspec.convert(fixed["price"], Price)
+        other = msgspec.convert(fixed["price"], Price)
+        if price == other and "factors" not in fixed:
+            sources.idle_corrections.append(f"{provider}:{name}")
+        factors = other.region_factors or (price.region_factors if price is not None else {})
+        price = msgspec.structs.replace(other, region_factors=factors)
+    if price is not None and "factors" in fixed:
+        price = with_modes(price, fixed["factors"], fixed.get("later_factors", ()))
     official = sources.retirement_dates.get(provider, {}).get(name)
     retires = fixed.get("retires") or official or next((each.retires for each in listed if each.retires), None)
     status: Any = fixed.get("status") or next(
@@ -158,7 +183,7 @@ def _row(
         status=status,
         retires=retires,
         successor=fixed.get("successor") or next((each.successor for each in listed if each.successor), ""),
-        price=price,
+        price=price and complete_price(price),
         capabilities=msgspec.convert(_consistent(facts), Capabilities),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from model_sources.clients import anthropic_dates, anthropic_names, openai_dates, openai_names
@@ -24,6 +24,8 @@ class Sources:
 
     packages: dict[str, Package]
     today: dt.date
+    idle_corrections: list[str] = field(default_factory=list)
+    """Rows whose price the packages have by now as the correction sets it; filled while the rows are built."""
 
     @cached_property
     def prices(self) -> PriceBook:

@@ -17,6 +17,7 @@ from lm_deluge.hidden import HidingStruct
 __all__ = [
     "DEFAULT_FIRST_TOKEN_S",
     "REASONING_FIRST_TOKEN_S",
+    "BearerToken",
     "ClientOptions",
     "LocalCache",
     "OnBreak",
@@ -84,6 +85,12 @@ class Secret:
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError("a Secret cannot be pickled; pass the key again where it is needed")
+
+
+class BearerToken(Secret):
+    """A token that is sent as `Authorization: Bearer`, even to a provider that has a header of its own for keys."""
+
+    __slots__ = ()
 
 
 def check_range(name: str, value: float | None, low: float, high: float) -> None:

@@ -152,7 +152,7 @@ def _add_cost(one: float | None, other: float | None) -> float | None:
     return None if one is None or other is None else one + other
 
 
-class PriceTier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PriceTier(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     """Prices of a whole request whose input is larger than `above_input_tokens`, in US dollars per million tokens.
 
     A price that is None is the same as in the `Price` that the tier belongs to.
@@ -172,14 +172,14 @@ class PriceTier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     output_image: float | None = None
 
 
-class PriceChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PriceChange(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     """A complete price list that replaces the earlier one on the day `start`, such as `2026-12-01`."""
 
     start: str
     price: Price
 
 
-class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Price(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     """US dollars per million tokens.
 
     A kind of token without its own price has the price of the kind that includes it: cached and audio tokens cost as
@@ -193,7 +193,8 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         tiers: Other prices for larger requests.
         modes: The prices by service tier: `batch`, `flex`, `priority`, `fast`, `ultrafast`. Each is a complete price
             list.
-        region_factors: What all token prices are multiplied by, by the region that served the request.
+        region_factors: What all token prices are multiplied by, by the region that served the request; `regional`: any
+            location of Vertex but the global one.
         changes: Announced changes, in the order of their days.
     """
 

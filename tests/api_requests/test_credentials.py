@@ -224,7 +224,74 @@ def test_a_place_may_be_said_as_an_address(monkeypatch: pytest.MonkeyPatch) -> N
     row = find_provider("databricks")
     for said in ("acme.cloud.databricks.com", "https://acme.cloud.databricks.com/"):
         monkeypatch.setenv("DATABRICKS_HOST", said)
-        assert find_base_url(row, None) == "https://acme.cloud.databricks.com/serving-endpoints"
+        assert find_base_url(row, None) == "https://acme.cloud.databricks.com/ai-gateway/mlflow/v1"
+
+
+def test_the_older_path_of_databricks_stays_reachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABRICKS_HOST", "acme.cloud.databricks.com")
+    older = "https://acme.cloud.databricks.com/serving-endpoints"
+    assert find_base_url(find_provider("databricks-serving"), None) == older
+    monkeypatch.setenv("DATABRICKS_API_BASE", older)
+    assert find_base_url(find_provider("databricks"), None) == older
+
+
+@pytest.mark.parametrize(
+    ("provider", "token", "key", "header"),
+    [
+        ("anthropic", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY", "x-api-key"),
+        ("azure", "AZURE_OPENAI_AD_TOKEN", "AZURE_OPENAI_API_KEY", "api-key"),
+        ("azure-responses", "AZURE_OPENAI_AD_TOKEN", "AZURE_API_KEY", "api-key"),
+    ],
+)
+def test_a_token_is_sent_as_a_bearer_token(
+    provider: str, token: str, key: str, header: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = find_provider(provider)
+    model = ModelRow(id="m", name="m", provider=provider)
+
+    def sent(explicit: str | None = None) -> dict[str, str]:
+        return authorization(row, find_key(row, model, "https://gateway.test", explicit))
+
+    monkeypatch.setenv(token, " token-of-a-gateway ")
+    assert sent() == {"authorization": "Bearer token-of-a-gateway"}
+    assert sent("explicit") == {header: "explicit"}
+    monkeypatch.setenv(key, "the-key")
+    assert sent() == {header: "the-key"}
+
+
+@pytest.mark.parametrize(
+    ("provider", "variables"),
+    [
+        ("gemini", "GOOGLE_API_KEY GEMINI_API_KEY GOOGLE_GENERATIVE_AI_API_KEY"),
+        ("azure", "AZURE_OPENAI_API_KEY AZURE_API_KEY"),
+        ("zai", "ZAI_API_KEY ZHIPU_API_KEY"),
+        ("nvidia", "NVIDIA_API_KEY NVIDIA_NIM_API_KEY"),
+        ("together", "TOGETHER_API_KEY TOGETHERAI_API_KEY TOGETHER_AI_API_KEY TOGETHER_AI_TOKEN"),
+        ("fireworks", "FIREWORKS_API_KEY FIREWORKS_AI_API_KEY FIREWORKSAI_API_KEY"),
+        ("perplexity", "PERPLEXITY_API_KEY PERPLEXITYAI_API_KEY PPLX_API_KEY"),
+        ("huggingface", "HF_TOKEN HUGGINGFACE_API_KEY HUGGING_FACE_HUB_TOKEN"),
+        ("databricks", "DATABRICKS_TOKEN DATABRICKS_API_KEY"),
+        ("alibaba", "DASHSCOPE_API_KEY ALIBABA_API_KEY"),
+        ("moonshot", "MOONSHOT_API_KEY MOONSHOTAI_API_KEY"),
+        ("openrouter", "OPENROUTER_API_KEY OR_API_KEY"),
+        ("meta", "META_API_KEY META_MODEL_API_KEY"),
+        ("vercel", "AI_GATEWAY_API_KEY VERCEL_AI_GATEWAY_API_KEY VERCEL_OIDC_TOKEN"),
+        ("xiaomi", "XIAOMI_API_KEY XIAOMI_MIMO_API_KEY"),
+        ("friendli", "FRIENDLI_TOKEN FRIENDLIAI_API_KEY"),
+        ("scaleway", "SCW_SECRET_KEY SCALEWAY_API_KEY"),
+    ],
+)
+def test_the_variables_of_other_libraries_hold_the_key_too(
+    provider: str, variables: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = find_provider(provider)
+    model = ModelRow(id="m", name="m", provider=provider)
+    for name in variables.split():
+        with monkeypatch.context() as patch:
+            patch.setenv(name, f"from-{name}")
+            found = find_key(row, model, "https://host.test", None)
+            assert found is not None
+            assert found.reveal() == f"from-{name}"
 
 
 def test_a_host_may_take_a_key_and_need_none(monkeypatch: pytest.MonkeyPatch) -> None:

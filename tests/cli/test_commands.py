@@ -106,6 +106,34 @@ def is_live(row):
     return row.status_on(dt.datetime.now(tz=dt.UTC).date().isoformat()) != "retired"
 
 
+def test_models_show_when_they_end(home):
+    folder = home / ".config" / "lm_deluge"
+    folder.mkdir(parents=True)
+    rows = {
+        "zz-ended": "retires = '2001-01-01'",
+        "zz-late": "status = 'deprecated'\nretires = '2999-01-01'",
+        "zz-on": "",
+    }
+    tables = [f"[models.{name}]\nprovider = 'groq'\n{fields}\n" for name, fields in rows.items()]
+    (folder / "models.toml").write_text("\n".join(tables), "utf-8")
+    piped = run("models", "--all", "--search", "zz-", home=home).stdout.decode().splitlines()
+    assert [line.split("\t")[-2:] for line in piped] == [
+        ["status", "retires"],
+        ["retired", "2001-01-01"],
+        ["deprecated", "2999-01-01"],
+        ["", ""],
+    ]
+    with terminal("models", "--all", "--search", "zz-", home=home) as tty:
+        assert tty.end() == 0
+        text = tty.screen.text
+    assert re.search(r"model.*ends\n", text)
+    assert re.search(r"zz-ended .*2001-01-01", text)
+    assert re.search(r"zz-late .*2999-01-01", text)
+    with terminal("models", "--search", "zz-on", home=home) as tty:
+        assert tty.end() == 0
+        assert "ends" not in tty.screen.text
+
+
 def test_models_that_have_ended_are_named_when_nothing_else_matches(home):
     folder = home / ".config" / "lm_deluge"
     folder.mkdir(parents=True)
@@ -254,15 +282,16 @@ def test_a_port_that_is_taken(serve, home):
         assert answer.status == 200
 
 
-def serve(tmp_path, body: bytes):
-    """Serve a body at every path of a loopback server, until the process ends."""
+def serve(tmp_path, body: bytes | dict[str, bytes]):
+    """Serve a body at every path of a loopback server, or bodies by path, until the process ends."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            self.send_response(200)
-            self.send_header("content-length", str(len(body)))
+            found = body.get(self.path) if isinstance(body, dict) else body
+            self.send_response(404 if found is None else 200)
+            self.send_header("content-length", str(len(found or b"")))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(found or b"")
 
         def log_message(self, *_):
             pass
@@ -277,11 +306,27 @@ def a_snapshot(date: str) -> bytes:
     return json.dumps({"date": date, "capabilities": {"a": {"reasoning": True}}, "models": [model]}).encode()
 
 
-def a_wheel(rows: bytes) -> bytes:
+def a_wheel(rows: bytes, name: str = "lm_deluge/models/models.json") -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as wheel:
-        wheel.writestr("lm_deluge/models/models.json", rows)
+        wheel.writestr(name, rows)
     return packed.getvalue()
+
+
+def test_the_release_of_a_mirror_may_have_relative_urls(home, tmp_path):
+    release = json.dumps(
+        {"urls": [{"url": "../x/lm_deluge-2.tar.gz"}, {"url": "../../y/lm_deluge-2-any.whl#sha256=0"}]}
+    )
+    server = serve(
+        tmp_path, {"/pypi/json": release.encode(), "/y/lm_deluge-2-any.whl": a_wheel(a_snapshot("2999-01-01"))}
+    )
+    try:
+        done = run("models", "update", "--source", f"http://127.0.0.1:{server.server_port}/pypi/json", home=home)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert done.returncode == 0, done.stderr
+    assert b"1 models of 2999-01-01" in done.stderr
 
 
 @pytest.mark.parametrize("pack", [lambda rows: rows, a_wheel], ids=["json", "wheel"])
@@ -305,6 +350,8 @@ def test_newer_models_are_fetched_when_asked(home, tmp_path, pack):
         (a_snapshot("2001-01-01"), 0, b"are the newest"),
         (b"<html>", 2, b"has no models in the format of this version"),
         (b'{"urls":[]}', 2, b"has no models in the format of this version"),
+        (a_wheel(b"", "lm_deluge/models.py"), 2, b"is older than this one"),
+        (a_wheel(b"{}"), 2, b"has no models in the format of this version"),
         (
             b'{"date":"2999-01-01","capabilities":{},"models":[{"id":"x","name":"x","provider":"openai","capabilities":"b"}]}',
             2,

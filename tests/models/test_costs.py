@@ -63,14 +63,19 @@ UNKNOWN_THERE = {
     "deepinfra",
     "nebius",
     "snowflake",
+    "baseten",
+    "friendli",
+    "meta",
+    "scaleway",
+    "xiaomi",
 }
 
 # Rows whose prices are not those of genai-prices, each with the reason. Checked on 2026-11-30.
 OTHERS = {
-    r"azure:(deepseek|grok).*": "genai-prices has the makers' own prices there",
-    r"bedrock:us-gov\.openai.*": "genai-prices has the prices of other regions",
+    r"azure:((?i:deepseek)|grok|gpt-oss).*": "genai-prices has the makers' own prices there",
+    r"bedrock:(us-gov\.(openai|anthropic)|(eu|ca)\.amazon\.nova).*": "genai-prices has the prices of other regions",
+    r"vertex:gemini-3\.8-flash-cyber": "genai-prices takes it for Gemini 3.8 Flash",
     r"bedrock:apac\.amazon\.nova.*": "genai-prices has the prices of us-east-1; litellm and pi-ai agree",
-    r"bedrock:qwen\.qwen3-(coder-next|next-80b).*": "litellm and pi-ai agree",
     r"gpt-5\.6-cyber": "genai-prices has no prices above 272k",
     r"bedrock:.*amazon\.nova-2-lite.*": "genai-prices has other regions' prices",
     r"bedrock:(meta\.llama4|deepseek|us\.meta).*": "genai-prices has no price of the cache",

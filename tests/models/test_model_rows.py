@@ -73,7 +73,18 @@ def test_an_id_is_the_name_or_has_the_provider_before_it() -> None:
 
 def test_bare_ids_are_of_makers() -> None:
     bare = {row.provider for row in ROWS if row.id == row.name}
-    hosts = {"azure", "bedrock", "groq", "openrouter", "together", "fireworks", "vertex", "nvidia", "huggingface"}
+    hosts = {
+        "azure",
+        "bedrock",
+        "groq",
+        "openrouter",
+        "together",
+        "fireworks",
+        "vertex",
+        "nvidia",
+        "huggingface",
+        "baseten",
+    }
     assert bare & hosts == set()
     assert {"openai", "anthropic", "gemini", "mistral", "cohere", "xai", "deepseek"} <= bare
 
@@ -163,7 +174,7 @@ def test_models_that_do_not_chat_are_absent() -> None:
         ("claude-opus-4-6", False, False),
         ("claude-opus-5", False, False),
         ("bedrock:us.anthropic.claude-sonnet-4-5-20250929-v1:0", True, True),
-        ("bedrock:global.anthropic.claude-sonnet-4-6-v1:0", False, False),
+        ("bedrock:global.anthropic.claude-sonnet-4-6", False, False),
         ("vertex-anthropic:claude-opus-4-6@default", False, False),
         ("gemini-2.5-flash", True, None),
         ("gemini-3-flash-preview", False, None),

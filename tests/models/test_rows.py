@@ -93,6 +93,12 @@ def test_variables_have_proper_names_and_one_purpose(row: ProviderRow) -> None:
     assert max(Counter(names).values(), default=1) == 1
 
 
+@each_row
+def test_tokens_are_among_the_keys_of_a_provider_with_a_header_for_keys(row: ProviderRow) -> None:
+    assert set(row.bearer_env) <= set(row.key_env)
+    assert not row.bearer_env or row.auth == "header"
+
+
 def test_a_variable_is_a_key_or_an_address_and_never_both() -> None:
     keys = {name for row in ROWS for name in row.key_env}
     addresses = {name for row in ROWS for name in row.address_env}
@@ -139,6 +145,15 @@ def test_no_row_has_fields_that_nothing_reads() -> None:
         ("deepseek", "https://api.deepseek.com", "DEEPSEEK_API_KEY"),
         ("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
         ("azure", "https://{resource}.openai.azure.com/openai/v1", "AZURE_OPENAI_API_KEY"),
+        ("together", "https://api.together.ai/v1", "TOGETHER_API_KEY"),
+        ("baseten", "https://inference.baseten.co/v1", "BASETEN_API_KEY"),
+        ("novita", "https://api.novita.ai/openai/v1", "NOVITA_API_KEY"),
+        ("vercel", "https://ai-gateway.vercel.sh/v1", "AI_GATEWAY_API_KEY"),
+        ("meta", "https://api.meta.ai/v1", "META_API_KEY"),
+        ("xiaomi", "https://api.xiaomimimo.com/v1", "XIAOMI_API_KEY"),
+        ("siliconflow", "https://api.siliconflow.com/v1", "SILICONFLOW_API_KEY"),
+        ("scaleway", "https://api.scaleway.ai/v1", "SCW_SECRET_KEY"),
+        ("friendli", "https://api.friendli.ai/serverless/v1", "FRIENDLI_TOKEN"),
         ("alibaba", "https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "DASHSCOPE_API_KEY"),
     ],
 )

@@ -35,6 +35,7 @@ __all__ = [
     "check_capabilities",
     "check_tool_choice",
     "dropped_parts",
+    "ends_with_prefill",
     "is_reasoning",
     "parts_in_pairs",
     "result_text",
@@ -77,7 +78,7 @@ def check_capabilities(call: Call, *, takes_background: bool = False, pairs: Pai
             _check_media(call, message.parts)
     if pairs is not None and not call.conversation.is_text:
         _check_pairs(call, pairs)
-    if capabilities.prefill is False and _ends_with_prefill(call):
+    if capabilities.prefill is False and ends_with_prefill(call):
         raise UnsupportedParameterError(
             f"{call.model.id} does not continue a last message of the role assistant (prefill)",
             parameter="prefill",
@@ -85,7 +86,7 @@ def check_capabilities(call: Call, *, takes_background: bool = False, pairs: Pai
         )
 
 
-def _ends_with_prefill(call: Call) -> bool:
+def ends_with_prefill(call: Call) -> bool:
     """Whether the model is asked to continue the text of the last message, and not the work of a tool of its own."""
     messages = call.conversation.messages
     if not messages or messages[-1].role != "assistant" or not messages[-1].parts:

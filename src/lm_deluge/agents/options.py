@@ -26,8 +26,8 @@ class LoopOptions(NamedTuple):
     Attributes:
         run_tools: Whether the program runs the tools that the model calls, and sends the results back.
         max_rounds: Answers of the model at most. The calls of the last one are not run.
-        approve: Called with each call before it runs, in order; may be async. It returns True, or False (the model is
-            informed that the call was declined), or `"pause"` (the stream ends, and the call is in `response.pending`). If
+        approve: Called with each call before it runs, in order; may be async. It returns True, or False (the model
+            reads that the call was declined), or `"pause"` (the stream ends, and the call is in `response.pending`). If
             it raises, the call is declined.
         decisions: Of a conversation whose calls are pending: for the id of each, whether it runs. With decisions, a
             call that has none is passed to `approve`, or stays pending.

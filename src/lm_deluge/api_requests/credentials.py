@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from lm_deluge.api_requests import proxies
-from lm_deluge.config import Secret
+from lm_deluge.config import BearerToken, Secret
 from lm_deluge.errors import ConfigurationError, DelugeError, MissingAPIKeyError
 from lm_deluge.models.rows import ModelRow, ProviderRow
 
@@ -48,8 +48,14 @@ _SHORTEST_SECRET = 8
 garble messages."""
 
 
+def _first_set(names: tuple[str, ...]) -> str | None:
+    """Return the first of the variables that has a value."""
+    return next((name for name in names if os.environ.get(name, "").strip()), None)
+
+
 def _from_environment(names: tuple[str, ...]) -> str | None:
-    return next((value for name in names if (value := os.environ.get(name, "").strip())), None)
+    name = _first_set(names)
+    return name and os.environ[name].strip()
 
 
 def environment_variable(name: str) -> str | None:
@@ -72,7 +78,8 @@ def find_key(provider: ProviderRow, model: ModelRow, base_url: str, explicit: st
     """
     if explicit is not None and not isinstance(explicit, str):
         raise ConfigurationError(f"api_key is not text, but {type(explicit).__name__}", provider=provider.id)
-    key = explicit.strip() if explicit is not None else _from_environment(provider.key_env)
+    variable = None if explicit is not None else _first_set(provider.key_env)
+    key = os.environ[variable].strip() if variable is not None else (explicit or "").strip()
     if not key:
         if provider.auth in _KEYLESS or not provider.key_env or not is_row_url(provider, base_url):
             return None
@@ -89,7 +96,7 @@ def find_key(provider: ProviderRow, model: ModelRow, base_url: str, explicit: st
             provider=provider.id,
             hint="Copy it again.",
         )
-    return _secret_of(key)
+    return _token_of(key) if variable in provider.bearer_env else _secret_of(key)
 
 
 class Access(NamedTuple):
@@ -116,6 +123,7 @@ def find_access(
 
 # The same few keys are looked up for every call, so their objects are kept.
 _secret_of = lru_cache(maxsize=64)(Secret)
+_token_of = lru_cache(maxsize=64)(BearerToken)
 
 
 def find_base_url(provider: ProviderRow, explicit: str | None) -> str:
@@ -300,7 +308,7 @@ def authorization(provider: ProviderRow, key: Secret | None) -> dict[str, str]:
     """Return the headers that authenticate a request with a key."""
     if key is None or provider.auth == "none":
         return {}
-    if provider.auth in ("header", "google"):
+    if provider.auth in ("header", "google") and not isinstance(key, BearerToken):
         return {provider.key_header: key.reveal()}
     return {"authorization": f"Bearer {key.reveal()}"}
 

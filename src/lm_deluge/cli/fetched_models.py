@@ -10,6 +10,7 @@ import urllib.request
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
@@ -38,8 +39,7 @@ class Fetched(NamedTuple):
 
 
 class _File(msgspec.Struct):
-    url: str
-    packagetype: str
+    url: str  # of a mirror, it may be relative
 
 
 class _Release(msgspec.Struct):
@@ -57,17 +57,24 @@ def fetch_snapshot(source: str) -> Fetched:
     body = _read(source)
     if not zipfile.is_zipfile(io.BytesIO(body)):
         try:
-            wheels = [file.url for file in msgspec.json.decode(body, type=_Release).urls if file.url.endswith(".whl")]
+            urls = [urljoin(source, file.url) for file in msgspec.json.decode(body, type=_Release).urls]
         except (msgspec.DecodeError, UnicodeDecodeError):
             return _decoded(body, source)
+        wheels = [url for url in urls if urlsplit(url).path.endswith(".whl")]
         if not wheels:
             raise _no_rows(source)
         body = _read(wheels[0])
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as wheel:
-            return _decoded(wheel.read(_ROWS), source)
-    except (zipfile.BadZipFile, KeyError):
+            data = wheel.read(_ROWS)
+    except zipfile.BadZipFile:
         raise _no_rows(source) from None
+    except KeyError:
+        raise ConfigurationError(
+            f"the release at {source} is older than this one: it has no file of models",
+            hint="The installed models are unchanged.",
+        ) from None
+    return _decoded(data, source)
 
 
 def _decoded(data: bytes, source: str) -> Fetched:

@@ -15,6 +15,8 @@ from lm_deluge.usage import Usage
 
 __all__ = ["check_prices", "endpoint_region", "request_cost", "unpriced_tools"]
 
+_REGIONAL_VERTEX = r"https://(?:[a-z0-9-]+-aiplatform|aiplatform\.[a-z]{2}\.rep)\.googleapis\.com(?:[:/]|$)"
+
 
 def request_cost(
     model: ModelRow,
@@ -56,12 +58,16 @@ def request_cost(
 
 
 def endpoint_region(url: str) -> str | None:
-    """Return the region that the host of a URL names first, `eu` for `https://eu.api.openai.com/v1`; None: it has none.
+    """Return the region of a URL by its name in `region_factors`, `eu` for `https://eu.api.openai.com/v1`; None: none.
 
-    Only OpenAI's regional endpoints are named so: https://developers.openai.com/api/docs/guides/your-data (2026-11).
+    Vertex has one price for its global endpoint, and another for all others: these are `regional`.
+    https://developers.openai.com/api/docs/guides/your-data, https://cloud.google.com/vertex-ai/generative-ai/pricing
+    (2026-11).
     """
     found = re.match(r"https://([a-z]{2})\.api\.openai\.com(?:[:/]|$)", url)
-    return found and found[1]
+    if found:
+        return found[1]
+    return "regional" if re.match(_REGIONAL_VERTEX, url) else None
 
 
 def unpriced_tools(model: ModelRow, provider: ProviderRow, usage: Usage) -> list[str]:

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from lm_deluge.errors import ConfigurationError
+from lm_deluge.models.data_files import read_data_file
 
 __all__ = ["describe_model", "plain_name"]
 
@@ -56,9 +57,8 @@ def describe_model(name: str, provider: str) -> dict[str, Any]:
 @cache
 def _families() -> list[tuple[re.Pattern[str], tuple[str, ...], dict[str, Any]]]:
     import tomllib
-    from importlib import resources
 
-    text = (resources.files("lm_deluge.models") / "families.toml").read_text("utf-8")
+    text = read_data_file("families.toml").decode()
     families = []
     for number, table in enumerate(tomllib.loads(text)["family"], 1):
         names, hosts = table.pop("names"), tuple(table.pop("hosts", ()))

@@ -8,6 +8,7 @@ from functools import cache
 
 import msgspec
 
+from lm_deluge.models.data_files import read_data_file
 from lm_deluge.models.families import plain_name
 from lm_deluge.models.rows import ModelRow, ProviderRow
 
@@ -24,9 +25,8 @@ class OldNames(msgspec.Struct, frozen=True):
 @cache
 def _old_names() -> OldNames:
     import tomllib
-    from importlib import resources
 
-    text = (resources.files("lm_deluge.models") / "old_names.toml").read_text("utf-8")
+    text = read_data_file("old_names.toml").decode()
     return msgspec.convert(tomllib.loads(text), OldNames)
 
 

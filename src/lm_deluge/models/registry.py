@@ -5,6 +5,7 @@ The rows are data files of the package. Rows of the user's own file, if there is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache, cached_property
 from typing import Any
@@ -13,6 +14,7 @@ import msgspec
 
 from lm_deluge.errors import ConfigurationError, UnknownModelError
 from lm_deluge.models.costs import check_prices
+from lm_deluge.models.data_files import read_data_file
 from lm_deluge.models.families import describe_model, plain_name
 from lm_deluge.models.names import find_spelling, older_name, split_provider
 from lm_deluge.models.rows import Capabilities, ModelRow, ProviderRow
@@ -45,12 +47,10 @@ class _Registry:
 
     def __init__(self) -> None:
         import tomllib
-        from importlib import resources
 
-        data = resources.files("lm_deluge.models")
-        tables: dict[str, Any] = tomllib.loads((data / "providers.toml").read_text("utf-8"))
+        tables: dict[str, Any] = tomllib.loads(read_data_file("providers.toml").decode())
         self.providers = {name: msgspec.convert({"id": name, **table}, ProviderRow) for name, table in tables.items()}
-        snapshot = _newest(read_snapshot((data / "models.json").read_bytes()))
+        snapshot = _newest(read_snapshot(read_data_file("models.json")))
         self.date = snapshot.date
         # Models of providers that have no row cannot be called.
         self.models = {row.id: row for row in snapshot.rows() if row.provider in self.providers}
@@ -238,7 +238,8 @@ def _similar_models(registry: _Registry, name: str) -> tuple[str, ...]:
         makers = {id: row for id, row in live.items() if id == row.name}
         lasting = {id: row for id, row in makers.items() if row.status != "deprecated"}
         typing_slip = _nearest(name, makers, cutoff=_OTHER_SPELLING)[:1]
-        near = tuple(dict.fromkeys((*typing_slip, *_nearest(name, lasting))))[:_MOST_SUGGESTIONS]
+        near = tuple(dict.fromkeys((*typing_slip, *_newest_of(name, lasting), *_nearest(name, lasting))))
+        near = near[:_MOST_SUGGESTIONS]
         return near or _nearest(name, makers) or _nearest(name, live)
     if rest in live:
         return (rest,)
@@ -247,7 +248,15 @@ def _similar_models(registry: _Registry, name: str) -> tuple[str, ...]:
     own = None if split is None else registry.providers[split[0]]
     served = {} if own is None else {id: row for id, row in _served_by(registry, own).items() if id in live}
     spellings = _nearest(rest, served, cutoff=_OTHER_SPELLING)
-    return (*spellings, *hosted)[:_MOST_SUGGESTIONS] or _nearest(rest, served) or _nearest(name, live)
+    same = sorted((id for id, row in live.items() if plain_name(row.name).startswith(plain_name(rest))), key=len)
+    near = (*spellings, *hosted) or _nearest(rest, served) or tuple(same)
+    return near[:_MOST_SUGGESTIONS] or _nearest(name, live)
+
+
+def _newest_of(word: str, rows: dict[str, ModelRow]) -> list[str]:
+    """Return the models with a word in their name, such as `opus`, those of the highest version first."""
+    found = [id for id in rows if word.lower() in re.split(r"[-.\d]", id.lower())]
+    return sorted(found, key=lambda id: [int(each) for each in re.findall(r"\d+", id)], reverse=True)
 
 
 def find_served_model(name: str, base_url: str | None) -> ModelRow:

@@ -16,7 +16,7 @@ CountsMaxTokens: TypeAlias = Literal["never", "until_end", "always"]
 __all__ = ["Capabilities", "CountsMaxTokens", "ModelRow", "ProviderRow", "Quirks", "ToolFee", "UrlVariable"]
 
 
-class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Capabilities(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     """Parameters and inputs that a model supports. By default everything is allowed, so the provider has to reject it.
 
     `without_reasoning`: supported by requests in which the model does not reason, because `reasoning_effort` is `none`,
@@ -83,7 +83,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return None if used is None else used != "none"
 
 
-class ModelRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ModelRow(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     """A model of a provider, with its limits, price and capabilities.
 
     `id` is our name and `name` the name on the wire. `context_window` and `max_output_tokens` are in tokens. None means
@@ -132,6 +132,8 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             reasoning is unknown, as that of another model.
         forces_tools_while_reasoning: `tool_choice` may force a tool call while the model reasons.
         prefill_echo: An answer that continues the last message repeats the text of that message at its start.
+        prefill_path: Path, at the row's base URL, of requests in which the model continues the last message, which gets
+            the field `prefix`; empty: as other requests.
         think_tags: The text of answers starts with the reasoning, between `<think>` and `</think>`, or between tags
             named `reasoning` or `thought`.
         tagged_models: Parts of the names of the models to which `think_tags` applies; empty: all.
@@ -151,6 +153,7 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reasoning_required: bool = False
     forces_tools_while_reasoning: bool = True
     prefill_echo: bool = False
+    prefill_path: str = ""
     think_tags: bool = False
     tagged_models: tuple[str, ...] = ()
     finish_reasons: bool = True
@@ -202,6 +205,7 @@ class ProviderRow(HidingStruct, frozen=True, kw_only=True, forbid_unknown_fields
         base_url: URL without a trailing slash; empty if it must come from the environment or an argument. `{name}`
             stands for a variable of `places`.
         base_url_env, key_env: Environment variables with URL and key; the first one that is set is used.
+        bearer_env: Those of `key_env` whose value is sent as a bearer token, whatever `auth` is.
         places: The variables in the base URL.
         path, stream_path: Paths for plain and streamed answers, relative to the base URL, in place of the wire API's
             own. `{model}` stands for the model's name; without a `stream_path` both are the same.
@@ -233,6 +237,7 @@ class ProviderRow(HidingStruct, frozen=True, kw_only=True, forbid_unknown_fields
     aliases: tuple[str, ...] = ()
     base_url_env: tuple[str, ...] = ()
     key_env: tuple[str, ...] = ()
+    bearer_env: tuple[str, ...] = ()
     places: dict[str, UrlVariable] = {}  # noqa: RUF012 - msgspec copies it
     path: str = ""
     stream_path: str = ""

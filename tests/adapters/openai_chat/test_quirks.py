@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from lm_deluge.adapters.adapter import Call
@@ -226,3 +227,28 @@ def test_a_forced_call_is_refused_while_deepseek_thinks(choice: str) -> None:
         assert "tool_choice" in sent(able, tool_choice=choice, reasoning_effort="none")
     able = Capabilities(reasoning=False)
     assert "tool_choice" in sent(able, tool_choice=choice)
+
+
+@pytest.mark.parametrize(
+    ("provider", "base_url", "url", "marked"),
+    [
+        ("deepseek", "https://api.deepseek.com", "https://api.deepseek.com/beta/chat/completions", True),
+        ("deepseek", "https://api.deepseek.com/beta", "https://api.deepseek.com/beta/chat/completions", True),
+        ("deepseek", "http://127.0.0.1:9/v1", "http://127.0.0.1:9/v1/chat/completions", True),
+        ("openrouter", "https://openrouter.ai/api/v1", "https://openrouter.ai/api/v1/chat/completions", False),
+    ],
+)
+def test_where_a_last_message_is_continued(provider: str, base_url: str, url: str, *, marked: bool) -> None:
+    row = find_provider(provider)
+    model = ModelRow(id="m", name="m", provider=row.id)
+    prefilled = Conversation([Message.user("Count."), Message.assistant("One, two")])
+    call = Call(model=model, provider=row, conversation=prefilled, base_url=base_url)
+    request = OpenAIChat().build_request(call)
+    last = msgspec.json.decode(request.body)["messages"][-1]
+    assert (request.url, last) == (
+        url,
+        {"role": "assistant", "content": "One, two"} | ({"prefix": True} if marked else {}),
+    )
+    plain = OpenAIChat().build_request(msgspec.structs.replace(call, conversation=HI))
+    assert plain.url == f"{base_url}/chat/completions"
+    assert b"prefix" not in plain.body

@@ -183,8 +183,10 @@ def test_where_it_may_not(text: str) -> None:
 
 def test_every_prefill_of_the_registry_is_of_a_known_form() -> None:
     """A row that says so is one whose adapter sends the last message as it has to be."""
-    from lm_deluge.models.registry import list_models
+    from lm_deluge.models.registry import find_provider, list_models
 
     adapters = {row.provider for row in list_models() if row.capabilities.prefill}
-    assert adapters == {"anthropic", "vertex-anthropic", "bedrock", "mistral"}
+    assert adapters == {"anthropic", "vertex-anthropic", "bedrock", "mistral", "deepseek"}
+    chats = [row for row in map(find_provider, adapters) if row.adapter == "openai-chat"]
+    assert all(row.quirks.prefill_path for row in chats)
     assert msgspec.structs.asdict(find_model("gpt-4o").capabilities)["prefill"] is None

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from lm_deluge.adapters.adapter import Call, Decoder
 from lm_deluge.adapters.body_decoder import BodyDecoder
+from lm_deluge.adapters.capabilities import ends_with_prefill
 from lm_deluge.adapters.errors import classify_status
 from lm_deluge.adapters.http_request import build_http_request
 from lm_deluge.adapters.openai_chat.opaque_fields import REASONING_DETAILS, REASONING_ITEM, THOUGHT_SIGNATURE
@@ -35,7 +36,13 @@ class OpenAIChat:
 
     def build_request(self, call: Call) -> HttpRequest:
         """Return the HTTP request for `call`, without credentials."""
-        return build_http_request(call, build_chat_body(call), path="/chat/completions")
+        body = build_chat_body(call)
+        path = call.provider.quirks.prefill_path
+        if path and ends_with_prefill(call):
+            body["messages"][-1]["prefix"] = True
+            if call.base_url == call.provider.base_url:
+                return build_http_request(call, body, path=path)
+        return build_http_request(call, body, path="/chat/completions")
 
     def build_count(self, call: Call) -> HttpRequest | None:
         """Return the request that counts the tokens of the prompt, through the Responses API."""

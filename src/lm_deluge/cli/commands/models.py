@@ -19,11 +19,14 @@ from lm_deluge.models.rows import ModelRow
 if TYPE_CHECKING:
     from rich.table import Table
 
-_COLUMNS = ("model", "provider", "context_window", "max_output_tokens", "input", "output", "cache_read")
-_HEADS = ("model", "provider", "context", "max out", "in $/M", "out $/M", "cached")
+_COLUMNS = (
+    *("model", "provider", "context_window", "max_output_tokens", "input", "output", "cache_read"),
+    *("status", "retires"),
+)
+_HEADS = ("model", "provider", "context", "max out", "in $/M", "out $/M", "cached", "ends")
 
 # Columns that are left out, in this order, if the table is wider than the terminal. The name and prices stay.
-_OPTIONAL_COLUMNS = (6, 1, 3, 2)
+_OPTIONAL_COLUMNS = (6, 1, 3, 2, 7)
 _GAP = 3  # cells between two columns in rich's box SIMPLE_HEAD
 
 # Longer names are wrapped: 6% of the names. On 80 columns this leaves room for the two prices.
@@ -42,7 +45,8 @@ def models(context: click.Context, provider: str | None, search: str, *, has_ret
     The date and age of the prices stand below the table. Models that are not listed can be used too, as
     provider:model. Prices are those of today; models that have ended are left out.
 
-    The output is a table on a terminal, and tab-separated values with a header line in a pipe.
+    The output is a table on a terminal, and tab-separated values with a header line in a pipe. The column
+    "ends" has the day on which the provider ends a model, if one is announced.
     """
     if context.invoked_subcommand is not None:
         return
@@ -88,7 +92,13 @@ def _exact(row: ModelRow) -> tuple[str, ...]:
     price = row.price
     prices = (price.input, price.output, price.cache_read) if price is not None else (None, None, None)
     sizes = (row.context_window, row.max_output_tokens)
-    return (row.id, row.provider, *(_number(value) for value in (*sizes, *prices)))
+    numbers = (_number(value) for value in (*sizes, *prices))
+    return (row.id, row.provider, *numbers, row.status or "", row.retires or "")
+
+
+def _end(row: ModelRow) -> str:
+    """Return when the model ends or has ended; empty: no end is announced."""
+    return row.retires or {"retired": "ended", "deprecated": "announced"}.get(row.status or "", "")
 
 
 def _rounded(tokens: int | None) -> str:
@@ -125,19 +135,20 @@ def _table(rows: list[ModelRow], width: int) -> Table:
     from rich.text import Text
 
     cells = [
-        (*exact[:2], *map(_rounded, (row.context_window, row.max_output_tokens)), *exact[4:])
+        (*exact[:2], *map(_rounded, (row.context_window, row.max_output_tokens)), *exact[4:7], _end(row))
         for row, exact in zip(rows, map(_exact, rows), strict=True)
     ]
     widths = [max(len(line[index]) for line in (_HEADS, *cells)) for index in range(len(_HEADS))]
     widths[0] = min(widths[0], _LONG_NAME)
-    shown = list(range(len(_HEADS)))
+    shown = [index for index in range(len(_HEADS)) if any(line[index] for line in cells)]
     for index in _OPTIONAL_COLUMNS:
-        if sum(widths[each] + _GAP for each in shown) > width:
+        if index in shown and sum(widths[each] + _GAP for each in shown) > width:
             shown.remove(index)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for index in shown:
         is_text = _HEADS[index] in ("model", "provider")
         table.add_column(_HEADS[index], justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
-    for line in cells:
-        table.add_row(*(Text(line[index]) for index in shown))
+    for row, line in zip(rows, cells, strict=True):
+        style = "dim" if row.status == "retired" else None
+        table.add_row(*(Text(line[index]) for index in shown), style=style)
     return table
