@@ -449,10 +449,7 @@ class ResponseLimitError(ProtocolError):
 
 
 class InvalidValueError(DelugeError):
-    """A value does not fit its type or JSON schema. The message is written for the model that generated the value.
-
-    `problems` has the path (names and indices) of each wrong place and what is wrong there; `path` is the first one.
-    """
+    """A value does not fit its type or schema: at `path`, and elsewhere (`problems`). The message is for the model."""
 
     def __init__(
         self, message: str, *, problems: Iterable[tuple[Iterable[str | int], str]] = (), **context: Any
@@ -465,8 +462,8 @@ class InvalidValueError(DelugeError):
 class ToolError(DelugeError):
     """A tool call failed, but not by an exception of the tool; or an MCP server cannot be used. `tool` names it.
 
-    The `reason` is `unknown` (no such tool), `arguments` (they are no JSON), `timeout`, `result` (it does not fit into
-    JSON), `exit` (`SystemExit`), `failed` (an MCP tool reports an error) or `server` (the MCP server does not answer).
+    `reason`: `unknown` (there is no such tool), `arguments` or `result` (no JSON), `timeout`, `exit` (`SystemExit` and
+    the like), `failed` (reported by an MCP tool) or `server` (an MCP server does not start, or ended).
     """
 
     def __init__(self, message: str, *, tool: str = "", reason: str = "failed", **context: Any) -> None:

@@ -172,7 +172,7 @@ def test_null_for_a_parameter_without_null_keeps_its_default() -> None:
         Tool.from_function(weather).call(city=None)
 
 
-def without_hint(city, days: int = 1):  # type: ignore[no-untyped-def]  # noqa: ANN201
+def without_hint(city, days: int = 1):  # type: ignore[no-untyped-def]
     return city, days
 
 

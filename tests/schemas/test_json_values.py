@@ -20,7 +20,7 @@ import pytest
 from lm_deluge.schemas.json_values import to_json_text
 
 
-class Shade(str, enum.Enum):
+class Shade(enum.StrEnum):
     DARK = "dark"
 
 

@@ -114,7 +114,7 @@ def test_a_value_becomes_an_instance_and_fits_a_valid_schema(annotation: Any, va
     assert found == expected
     assert type(found) is type(expected)
     jsonschema.Draft202012Validator.check_schema(schema.json_schema)
-    if value != "3" and value != [1, "2"] and annotation != set[int]:  # our conversions go beyond the schema
+    if value not in ("3", [1, "2"], [1, 1, 2]):  # conversions go beyond the schema
         jsonschema.validate(value, schema.json_schema)
 
 
@@ -226,4 +226,4 @@ assert not [name for name in sys.modules if name.startswith("pydantic.")]
 
 
 def test_without_pydantic_msgspec_makes_the_schemas() -> None:
-    subprocess.run([sys.executable, "-c", WITHOUT_PYDANTIC], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", WITHOUT_PYDANTIC], check=True, timeout=60)  # noqa: S603

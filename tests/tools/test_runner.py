@@ -217,7 +217,7 @@ async def test_a_generator_in_a_thread_stops_at_its_next_yield_after_a_cancellat
 
     reported = asyncio.Event()
     tool = Tool.from_function(steps)
-    task = asyncio.create_task(ToolRunner([tool]).run(call("steps"), lambda value: reported.set()))
+    task = asyncio.create_task(ToolRunner([tool]).run(call("steps"), lambda _: reported.set()))
     await reported.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -248,7 +248,7 @@ async def test_a_generator_that_returns_a_value_reports_all_others() -> None:
     def steps() -> Iterator[str]:
         yield "half"
         yield "nearly"
-        return "done"  # noqa: B901
+        return "done"
 
     reported: list[Any] = []
     outcome = await ToolRunner([steps]).run(call("steps"), reported.append)

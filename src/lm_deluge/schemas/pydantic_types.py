@@ -18,7 +18,7 @@ __all__ = ["PydanticType", "is_unknown_to_pydantic"]
 
 
 class _WithoutFieldTitles(GenerateJsonSchema):
-    """Leaves out titles that only repeat the names of fields: each costs tokens and tells the model nothing."""
+    """Leaves out titles that only repeat the names of fields: each costs tokens and adds nothing."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False

@@ -15,7 +15,7 @@ from lm_deluge.schemas.signature import unwrapped
 
 __all__ = ["call_async", "call_blocking", "is_async"]
 
-Report = Callable[[Any], None]
+Report = Callable[[Any], object]
 
 
 def is_async(function: Callable[..., Any]) -> bool:
@@ -44,7 +44,7 @@ async def call_async(
     if is_async(function):
         result = function(*positional, **keywords)
     else:
-        result = await _call_in_thread(function, positional, keywords, report or _ignore)
+        result = await _ThreadCall(function, report or _ignore).result(positional, keywords)
     if inspect.isasyncgen(result):
         return await _last_of(result, report or _ignore)
     return await result if inspect.isawaitable(result) else result
@@ -97,49 +97,53 @@ def _returning(value: Any) -> Callable[[], Any]:
 
 
 def _ignore(value: Any) -> None:
-    """Report of a caller who wants no progress."""
+    """Ignore progress."""
 
 
-async def _call_in_thread(
-    function: Callable[..., Any], positional: list[Any], keywords: dict[str, Any], report: Report
-) -> Any:
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[tuple[Any, Exception | None]] = loop.create_future()
+class _ThreadCall:
+    """A call of a sync function in a thread of its own."""
 
-    def deliver(result: Any, error: Exception | None) -> None:
-        if not outcome.done():
-            outcome.set_result((result, error))
+    def __init__(self, function: Callable[..., Any], report: Report) -> None:
+        self._function = function
+        self._report = report
+        self._loop = asyncio.get_running_loop()
+        self._outcome: asyncio.Future[tuple[Any, Exception | None]] = self._loop.create_future()
 
-    def in_loop(callback: Callable[..., None], *arguments: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the event loop is closed: the wait was given up
-            loop.call_soon_threadsafe(callback, *arguments)
+    async def result(self, positional: list[Any], keywords: dict[str, Any]) -> Any:
+        """Run the function and return its result, the last value of a generator."""
+        arguments = (self._run, positional, keywords)
+        threading.Thread(target=contextvars.copy_context().run, args=arguments, name="tool", daemon=True).start()
+        result, error = await self._outcome
+        if error is not None:
+            raise error
+        return result
 
-    def report_in_loop(value: Any) -> None:
-        if outcome.done():
-            raise GeneratorExit  # nobody waits any more
-        in_loop(report, value)
-
-    def run() -> None:
+    def _run(self, positional: list[Any], keywords: dict[str, Any]) -> None:
         result: Any = None
         failure: Exception | None = None
         try:
-            result = function(*positional, **keywords)
+            result = self._function(*positional, **keywords)
             if inspect.isgenerator(result):
-                result = _drained(result, report_in_loop)
+                result = _drained(result, self._report_in_loop)
         except Exception as error:  # noqa: BLE001 - raised in the event loop
             failure = error
         except BaseException as error:  # noqa: BLE001 - there it would look like an interruption of the caller
             failure = ToolError(f"the tool ended with {type(error).__name__}", reason="exit")
             failure.__cause__ = error
-        in_loop(deliver, result, failure)
+        self._in_loop(self._deliver, result, failure)
 
-    threading.Thread(
-        target=contextvars.copy_context().run, args=(run,), name=f"tool {function!r:.60}", daemon=True
-    ).start()
-    result, error = await outcome
-    if error is not None:
-        raise error
-    return result
+    def _deliver(self, result: Any, error: Exception | None) -> None:
+        if not self._outcome.done():
+            self._outcome.set_result((result, error))
+
+    def _report_in_loop(self, value: Any) -> None:
+        if self._outcome.done():
+            raise GeneratorExit  # the caller has given up
+        self._in_loop(self._report, value)
+
+    def _in_loop(self, callback: Callable[..., object], *arguments: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the event loop is closed: the wait was given up
+            self._loop.call_soon_threadsafe(callback, *arguments)
 
 
 def _drained(values: Iterator[Any], report: Report) -> Any:

@@ -67,7 +67,7 @@ def _json(value: Any, tool: str) -> str:
 
 
 def shortened(content: Content, most: int | None) -> tuple[Content, bool]:
-    """Return the content with at most `most` characters of text, and whether some were cut off; a mark says so."""
+    """Return the content with at most `most` characters of text, and whether some were cut off; a mark shows it."""
     if most is None:
         return content, False
     if isinstance(content, str):

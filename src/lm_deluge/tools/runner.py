@@ -140,15 +140,14 @@ class ToolRunner:
             report: Called with each value that the tool yields before its result, and with the progress that an MCP
                 server reports.
         """
-        if report is not None:
-            report = ContainedHook(report, "the report of a tool")
+        contained = None if report is None else ContainedHook(report, "the report of a tool")
         async with self._slots:
             started = time.monotonic()
             value: Any = None
             content: Content = ""
             error: Exception | None = None
             try:
-                value = await self._result_of(call, report)
+                value = await self._result_of(call, contained)
                 shown = value.content if isinstance(value, ToolReturn) else value
                 value = value.value if isinstance(value, ToolReturn) else value
                 content = to_content(shown, call.name)
@@ -166,7 +165,7 @@ class ToolRunner:
                 duration_s=time.monotonic() - started,
             )
 
-    async def _result_of(self, call: ToolCallPart, report: Callable[[Any], None] | None) -> Any:
+    async def _result_of(self, call: ToolCallPart, report: Callable[[Any], object] | None) -> Any:
         tools = {tool.name: tool for tool in self.definitions if isinstance(tool, Tool)}
         tool = tools.get(call.name)
         if tool is None or tool.target is None:

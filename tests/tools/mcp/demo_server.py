@@ -1,17 +1,15 @@
-"""An MCP server for tests: in this process, or as a program (`python demo_server.py stdio|http|lingers`)."""
+"""An MCP server for tests: in this process, or as a program (`python demo_server.py stdio|http`)."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import os
-import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from mcp.server.mcpserver import Context, Image, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import AudioContent, BlobResourceContents, EmbeddedResource, TextContent, TextResourceContents
 from pydantic import BaseModel
 
@@ -51,10 +49,10 @@ def make_server() -> MCPServer:  # noqa: C901 - one function for each kind of to
             await asyncio.Event().wait()
         finally:
             if mark:
-                Path(mark).write_text("cancelled")
+                Path(mark).write_text("cancelled")  # noqa: ASYNC240
         return ""
 
-    @server.tool()
+    @server.tool(structured_output=False)
     def media() -> list[Any]:
         png = base64.b64encode(PNG).decode()
         return [
@@ -69,7 +67,7 @@ def make_server() -> MCPServer:  # noqa: C901 - one function for each kind of to
 
     @server.tool()
     def fail(text: str) -> str:
-        raise ValueError(text)
+        raise ToolError(text)
 
     @server.tool()
     async def grow(ctx: Context) -> str:
@@ -81,26 +79,14 @@ def make_server() -> MCPServer:  # noqa: C901 - one function for each kind of to
         await ctx.session.send_tool_list_changed()  # older ones
         return "grown"
 
-    @server.tool()
-    def environment(name: str) -> str:
-        return os.environ.get(name, "-")
-
-    @server.tool()
-    def die() -> str:
-        os._exit(3)
-
     return server
 
 
 def main(kind: str) -> None:
-    if kind == "lingers":  # ignores the end of its input and SIGTERM
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if kind == "http":
         make_server().run("streamable-http", host="127.0.0.1", port=int(sys.argv[2]))
         return
     make_server().run()
-    if kind == "lingers":
-        time.sleep(60)
 
 
 if __name__ == "__main__":

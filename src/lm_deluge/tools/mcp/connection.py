@@ -24,7 +24,7 @@ from lm_deluge.errors import ToolError
 from lm_deluge.tools.mcp.address import ServerAddress
 from lm_deluge.tools.mcp.transport import open_transport
 
-__all__ = ["Connection", "reason_of"]
+__all__ = ["MCPConnection", "reason_of"]
 
 # The SDK gives a program 2 s to exit and 2 s after SIGTERM; a server on HTTP has as long to end the session.
 _CLOSE_S = 5.0
@@ -36,7 +36,7 @@ _REFRESH_S = 5.0
 _MOST_ERROR_OUTPUT = 2**20
 
 
-class Connection:
+class MCPConnection:
     """A connection to a server, opened and closed by a task of its own.
 
     Attributes:
@@ -49,7 +49,7 @@ class Connection:
         after: A connection that must be closed first; its tools are the list until the server has sent one.
     """
 
-    def __init__(self, address: ServerAddress, after: Connection | None = None) -> None:
+    def __init__(self, address: ServerAddress, after: MCPConnection | None = None) -> None:
         self.loop = asyncio.get_running_loop()
         self.tools: tuple[ServerTool, ...] = () if after is None else after.tools
         self.is_ended = False
@@ -74,7 +74,9 @@ class Connection:
         Raises:
             ToolError: It cannot be started or reached.
         """
-        await asyncio.shield(asyncio.wrap_future(self._started))
+        started = asyncio.wrap_future(self._started)
+        started.add_done_callback(lambda future: future.cancelled() or future.exception())  # read, if only here
+        await asyncio.shield(started)
 
     async def close(self) -> None:
         """Close the connection and wait for its end, also where the calling task is cancelled meanwhile."""
@@ -122,7 +124,7 @@ class Connection:
         self._fresh.set()
         self._wake.set()
 
-    async def _run(self, after: Connection | None) -> None:
+    async def _run(self, after: MCPConnection | None) -> None:
         failure: BaseException | None = None
         try:
             if after is not None:

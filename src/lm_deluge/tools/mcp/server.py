@@ -21,17 +21,17 @@ from lm_deluge.tools.mcp.address import ServerAddress
 from lm_deluge.tools.mcp.config import read_config
 
 if TYPE_CHECKING:
-    from lm_deluge.tools.mcp.connection import Connection
+    from lm_deluge.tools.mcp.connection import MCPConnection
 
 __all__ = ["MCPServer", "ToolProgress"]
 
 # `npx` and `uvx` download a server before they start it.
 START_TIMEOUT_S = 60.0
-# MCP allows 128 characters and dots; models know the stricter rule of OpenAI.
+# MCP allows dots and 128 characters in names of tools, `Tool` only what all providers accept.
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
-_MOST_OF_NAME = 64
+_MOST_OF_NAME = 64  # as in `Tool`
 
-Report = Callable[[Any], None]
+Report = Callable[[Any], object]
 
 
 class ToolProgress(msgspec.Struct, frozen=True):
@@ -101,7 +101,7 @@ class MCPServer(ToolSource):
         self._prefix = prefix
         self._start_timeout_s = start_timeout_s
         self._secrets = secrets_of(None, {**self._address.headers, **self._address.env}, None)
-        self._connection: Connection | None = None
+        self._connection: MCPConnection | None = None
         self._users = 0
         self._lock = threading.Lock()  # one server may be used by several event loops
 
@@ -216,7 +216,7 @@ class MCPServer(ToolSource):
             hide(error, self._secrets)
             raise
 
-    async def _connected(self) -> Connection:
+    async def _connected(self) -> MCPConnection:
         """Return the connection; it is opened, or opened again after the server ended it."""
         make = _connection_class()
         with self._lock:
@@ -253,7 +253,7 @@ class MCPServer(ToolSource):
         tool = Tool(name=name, description=listed.description or listed.title or "", parameters=schema)
         return tool.with_target(_ServerFunction(self, listed.name))
 
-    def _failure(self, error: Exception, connection: Connection) -> ToolError:
+    def _failure(self, error: Exception, connection: MCPConnection) -> ToolError:
         from lm_deluge.tools.mcp.connection import reason_of
 
         if connection.is_ended:
@@ -291,9 +291,9 @@ class _ServerFunction:
         return [arguments], {}
 
 
-def _connection_class() -> type[Connection]:
+def _connection_class() -> type[MCPConnection]:
     try:
-        from lm_deluge.tools.mcp.connection import Connection
+        from lm_deluge.tools.mcp.connection import MCPConnection
     except ImportError as error:
         raise MissingExtraError("MCP servers need the package mcp", hint=install_hint("mcp")) from error
-    return Connection
+    return MCPConnection

@@ -15,9 +15,8 @@ from lm_deluge.tools.mcp.address import ServerAddress
 
 __all__ = ["open_transport"]
 
-# The SDK's own defaults: a server may hold a response open while a tool runs.
-_CONNECT_S = 30.0
-_READ_S = 300.0
+_CONNECT_S = 30.0  # the SDK's own default
+_READ_S = 300.0  # the SDK's own default: a server may hold a response open while a tool runs
 
 
 @contextlib.asynccontextmanager
