@@ -71,11 +71,10 @@ async def test_whatever_a_tool_raises_is_its_outcome(error: BaseException, kind:
     assert outcome.error is not None
     assert outcome.value is None
     assert isinstance(outcome.content, str)
-    assert outcome.content.startswith("Error: ")
     assert "Traceback" not in outcome.content
     if isinstance(error, ValueError):
         assert outcome.error is error
-        assert outcome.content == "Error: ValueError: the city is unknown"
+        assert outcome.content == "ValueError: the city is unknown"
     assert outcome.to_part("id").is_error
 
 
@@ -103,7 +102,7 @@ async def test_arguments_that_do_not_fit_never_reach_the_tool() -> None:
     for arguments in ({"a": "x"}, {}, {"a": 1, "b": 2}, [], None, "x"):
         outcome = await ToolRunner([double]).run(ToolCallPart("id", "double", "", arguments))
         assert isinstance(outcome.error, InvalidValueError)
-        assert str(outcome.content).startswith("Error: not a valid call of double: ")
+        assert str(outcome.content).startswith("not a valid call of double: ")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +183,7 @@ async def test_an_async_tool_is_cancelled_by_its_timeout() -> None:
     outcome = await run(slow, timeout_s=0.01)
     assert isinstance(outcome.error, ToolError)
     assert (outcome.error.reason, ends) == ("timeout", ["cancelled"])
-    assert outcome.content == "Error: the tool did not answer within 0.01 s."
+    assert outcome.content == "the tool did not answer within 0.01 s."
 
 
 async def test_the_wait_for_a_thread_ends_with_the_timeout_and_its_result_is_dropped() -> None:

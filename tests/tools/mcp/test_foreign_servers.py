@@ -12,7 +12,7 @@ import pytest
 from lm_deluge import MCPServer
 from lm_deluge.errors import ToolError
 from lm_deluge.prompt.parts import ImagePart, ToolCallPart
-from lm_deluge.tools.mcp.server import ToolProgress
+from lm_deluge.tools.mcp.server import ServerProgress
 from lm_deluge.tools.runner import ToolRunner
 
 pytestmark = [
@@ -44,7 +44,7 @@ async def test_the_server_of_everything() -> None:
         outcome = await runner.run(slow, reported.append)
         assert outcome.error is None
         assert [each.progress for each in reported] == [1, 2, 3, 4]
-        assert all(isinstance(each, ToolProgress) and each.total == 4 for each in reported)
+        assert all(isinstance(each, ServerProgress) and each.total == 4 for each in reported)
         wrong = await runner.run(call("get-sum", a="x"))
         assert isinstance(wrong.error, ToolError)
         unknown = await runner.run(call("no-such-tool"))

@@ -20,7 +20,7 @@ from lm_deluge.errors import ConfigurationError, InvalidPromptError, InvalidValu
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.parts import AudioPart, ImagePart, TextPart, ToolCallPart
 from lm_deluge.simulator import Simulator
-from lm_deluge.tools.mcp.server import ToolProgress
+from lm_deluge.tools.mcp.server import ServerProgress
 from lm_deluge.tools.runner import ToolRunner
 
 PROGRAM = Path(__file__).with_name("demo_server.py")
@@ -125,7 +125,7 @@ async def test_every_kind_of_result(server: MCPServer) -> None:
     assert [type(part) for part in outcome.content] == [TextPart, ImagePart, AudioPart, TextPart, ImagePart]
     assert outcome.content[1] == ImagePart(Media(data=demo.PNG, media_type="image/png"))
     assert outcome.content[4] == ImagePart(Media(data=demo.PNG, media_type="image/png", filename="c.png"))
-    assert reported == [ToolProgress(0, 2, "step 0"), ToolProgress(1, 2, "step 1")]
+    assert reported == [ServerProgress(0, 2, "step 0"), ServerProgress(1, 2, "step 1")]
 
 
 async def test_errors_of_tools_are_outcomes(server: MCPServer) -> None:

@@ -23,7 +23,7 @@ from lm_deluge.tools.mcp.config import read_config
 if TYPE_CHECKING:
     from lm_deluge.tools.mcp.connection import MCPConnection
 
-__all__ = ["MCPServer", "ToolProgress"]
+__all__ = ["MCPServer", "ServerProgress"]
 
 # `npx` and `uvx` download a server before they start it.
 START_TIMEOUT_S = 60.0
@@ -34,7 +34,7 @@ _MOST_OF_NAME = 64  # as in `Tool`
 Report = Callable[[Any], object]
 
 
-class ToolProgress(msgspec.Struct, frozen=True):
+class ServerProgress(msgspec.Struct, frozen=True):
     """Progress that an MCP server reports: how much of `total` (None: unknown) is done, and a message."""
 
     progress: float
@@ -184,7 +184,7 @@ class MCPServer(ToolSource):
         Args:
             name: The name of the tool, without prefix.
             arguments: The arguments, which the server validates.
-            report: Called with each `ToolProgress` that the server reports.
+            report: Called with each `ServerProgress` that the server reports.
 
         Raises:
             ToolError: The tool reports an error, or the server cannot be reached or ended.
@@ -193,7 +193,7 @@ class MCPServer(ToolSource):
 
         def on_progress(progress: float, total: float | None, message: str | None) -> None:
             if report is not None:
-                loop.call_soon_threadsafe(report, ToolProgress(progress, total, message))
+                loop.call_soon_threadsafe(report, ServerProgress(progress, total, message))
 
         async with self:
             connection = await self._connected()
