@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lm_deluge import Conversation, Message
 from lm_deluge.errors import ConfigurationError, InvalidPromptError, UnknownModelError, UnsupportedParameterError
 from lm_deluge.prompt.media import Media
-from lm_deluge.prompt.parts import ImagePart, ProviderDataPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart
+from lm_deluge.prompt.parts import (
+    ImagePart,
+    ProviderDataPart,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
 
 PNG = b"\x89PNG\r\n\x1a\n rest"
 PDF = b"%PDF-1.7 rest"
@@ -201,6 +212,42 @@ def test_unknown_formats() -> None:
     for wrong in ("text", 5, {"prompt": 1}, [{"parts": ["a"]}], [5]):
         with pytest.raises(InvalidPromptError):
             Conversation.from_unknown(wrong)
+
+
+TEXTS = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=9)
+CALLS = st.dictionaries(
+    st.text("abc", min_size=1, max_size=4), st.dictionaries(TEXTS, TEXTS | st.integers()), max_size=3
+)
+ROUNDS = st.lists(st.tuples(TEXTS, CALLS), max_size=3)
+TURNS = st.lists(st.tuples(TEXTS, ROUNDS, TEXTS), max_size=3)
+
+
+@given(st.none() | TEXTS, TURNS)
+def test_conversations_come_back_from_each_format(system: str | None, turns: list[Any]) -> None:
+    conversation = Conversation() if system is None else Conversation.system(system)
+    for question, rounds, answer in turns:
+        conversation.user(question)
+        for text, calls in rounds:
+            conversation.add(Message.ai(text))
+            for call_id, arguments in calls.items():
+                conversation[-1].add_tool_call(call_id, "look", msgspec.json.encode(arguments).decode())
+            if not calls:
+                conversation.user("Go on.")
+            else:
+                conversation.add(Message("tool", [ToolResultPart(each, text) for each in calls]))
+        conversation.assistant(answer)
+    conversation.user("Thanks.")
+    apart = Conversation(each for message in conversation for each in results_apart(message))
+    assert Conversation.from_openai(conversation.to_openai()) == apart
+    found_system, messages = conversation.to_anthropic()
+    assert Conversation.from_anthropic(messages, system=found_system) == conversation
+    assert Conversation.from_openai_responses(conversation.to_openai_responses()["input"]) == conversation
+    assert Conversation.from_unknown(conversation.to_openai())[0] == apart
+
+
+def results_apart(message: Message) -> list[Message]:
+    """Return a message for each result, as Chat Completions has them."""
+    return [Message("tool", [part]) for part in message.parts] if message.role == "tool" else [message]
 
 
 # --- the objects of the official libraries ---

@@ -13,7 +13,7 @@ import pytest
 from lm_deluge.adapters.capabilities import check_capabilities, dropped_parts
 from lm_deluge.adapters.catalog import adapter_names, find_adapter
 from lm_deluge.dispatch.attempts.continuation import find_obstacle
-from lm_deluge.errors import ConfigurationError
+from lm_deluge.errors import ConfigurationError, InvalidPromptError
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.message import Message, Role
@@ -158,7 +158,10 @@ def adapter_places() -> list[Place]:
 
 
 def stored(parts: tuple[Part, ...]) -> Message:
-    return Conversation.from_json(Conversation([Message("user", parts)]).to_json())[0]
+    try:
+        return Conversation.from_json(Conversation([Message("user", parts)]).to_json())[0]
+    except InvalidPromptError as error:
+        raise TypeError from error
 
 
 def printed(parts: tuple[Part, ...]) -> str:
