@@ -36,7 +36,7 @@ def test_the_keywords_of_a_call_are_its_options() -> None:
     # `extra_body` of a single call is for rows of a batch file, and no argument of a method.
     sampling = set(SamplingParams.__struct_fields__)
     assert set(SamplingKeywords.__annotations__) == sampling
-    loop = set(LoopOptions._fields)
+    loop = set(LoopOptions.__struct_fields__)
     assert set(LoopKeywords.__annotations__) == loop
     assert set(CallKeywords.__annotations__) - sampling - loop == set(CallOptions._fields) - {
         *("extra_body", "sampling", "loop")

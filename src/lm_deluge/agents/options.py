@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
+
+import msgspec
 
 from lm_deluge.config import check_range
 from lm_deluge.errors import ConfigurationError
@@ -20,7 +22,7 @@ MAX_ROUNDS = 8
 """A trade-off: searching and reading takes three to five rounds, and a model that repeats itself is stopped early."""
 
 
-class LoopOptions(NamedTuple):
+class LoopOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The options of an agent loop.
 
     Attributes:
@@ -77,7 +79,7 @@ class LoopOptions(NamedTuple):
 
 
 _NO_LIMIT = ("tool_timeout", "max_result_characters")
-LOOP_NAMES = LoopOptions._fields
+LOOP_NAMES = LoopOptions.__struct_fields__
 
 
 def _check_decisions(decisions: Any) -> None:
