@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,6 +98,8 @@ def write_file(path: Path, text: str) -> None:
     Raises:
         ConfigurationError: The file cannot be written.
     """
+    import tempfile
+
     try:
         path = path.expanduser().resolve()  # a link stays, and the file that it names is replaced
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)  # mode 0600
