@@ -11,6 +11,7 @@ import pytest
 import lm_deluge
 import lm_deluge.simulator
 import lm_deluge.testing
+import lm_deluge.tools
 import recordings
 from client.test_stream import WAYS_OUT
 from lm_deluge import errors, events
@@ -37,6 +38,7 @@ NAMES = {
     "faults": list(FAULTS),
     "simulator": lm_deluge.simulator.__all__,
     "testing": lm_deluge.testing.__all__,
+    "tools": lm_deluge.tools.__all__,
     "options": ClientOptions.__struct_fields__,
     "sampling": SamplingParams.__struct_fields__,
     "timeouts": Timeouts.__struct_fields__,

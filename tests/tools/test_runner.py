@@ -16,8 +16,7 @@ from lm_deluge import Tool
 from lm_deluge.errors import ConfigurationError, InvalidValueError, ToolError
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.parts import FilePart, ImagePart, TextPart, ToolCallPart, ToolResultPart
-from lm_deluge.prompt.tool import ToolReturn
-from lm_deluge.tools.runner import ToolOutcome, ToolRunner
+from lm_deluge.tools import ToolOutcome, ToolReturn, ToolRunner
 
 PNG = b"\x89PNG\r\n\x1a\n rest"
 
@@ -83,6 +82,7 @@ async def test_whatever_a_tool_raises_is_its_outcome(error: BaseException, kind:
     [
         (call("nope"), "unknown", "there is no tool named 'nope'. Known: double."),
         (ToolCallPart("1", "double", "{", None, "it ends too early"), "arguments", "not valid JSON: it ends too early"),
+        (ToolCallPart("1", "double", "{"), "arguments", "the arguments are not valid JSON"),
     ],
 )
 async def test_what_cannot_be_run_is_explained_to_the_model(part: ToolCallPart, reason: str, text: str) -> None:
@@ -93,6 +93,13 @@ async def test_what_cannot_be_run_is_explained_to_the_model(part: ToolCallPart, 
     assert isinstance(outcome.error, ToolError)
     assert outcome.error.reason == reason
     assert text in str(outcome.content)
+
+
+async def test_a_call_may_have_the_text_of_its_arguments_alone() -> None:
+    def double(a: int) -> int:
+        return 2 * a
+
+    assert (await ToolRunner([double]).run(ToolCallPart("1", "double", '{"a": 3}'))).value == 6
 
 
 async def test_arguments_that_do_not_fit_never_reach_the_tool() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from lm_deluge.schemas.subschemas import JSON, walk_schemas
+from lm_deluge.schemas.subschemas import DEFINITIONS, JSON, walk_schemas
 
-__all__ = ["argument_schema_problem", "reference_problem"]
+__all__ = ["argument_schema_problem", "is_recursive", "reference_problem"]
 
 _TYPES = frozenset({"object", "array", "string", "number", "integer", "boolean", "null"})
 # OpenAI and Anthropic refuse these at the root of the schema of a tool (2026-11):
@@ -43,6 +43,26 @@ def reference_problem(part: JSON, root: JSON) -> str | None:
     if not str(reference).startswith("#"):
         return "refers to another document, which nothing fetches: copy it into $defs"
     return None if _exists(str(reference), root) else f"refers to {str(reference)[:100]}, which it does not have"
+
+
+def is_recursive(schema: JSON) -> bool:
+    """Whether the schema refers to itself, or has a definition that does."""
+    definitions = {name: part for name, part in schema.get("$defs", {}).items() if isinstance(part, dict)}
+    targets = {
+        name: {str(each["$ref"]).removeprefix(DEFINITIONS) for each in walk_schemas(part) if "$ref" in each}
+        for name, part in {**definitions, "#": {key: value for key, value in schema.items() if key != "$defs"}}.items()
+    }
+
+    def reached(name: str) -> set[str]:
+        found: set[str] = set()
+        waiting = [name]
+        while waiting:
+            new = targets.get(waiting.pop(), set()) - found
+            found |= new
+            waiting += new
+        return found
+
+    return any(name in reached(name) for name in targets)
 
 
 def _exists(reference: str, schema: Any) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from lm_deluge.errors import ConfigurationError, ToolError
 from lm_deluge.schemas.signature import unwrapped
+from lm_deluge.tools.threads import run_in_thread
 
 __all__ = ["call_async", "call_blocking", "is_async"]
 
@@ -111,8 +112,8 @@ class _ThreadCall:
 
     async def result(self, positional: list[Any], keywords: dict[str, Any]) -> Any:
         """Run the function and return its result, the last value of a generator."""
-        arguments = (self._run, positional, keywords)
-        threading.Thread(target=contextvars.copy_context().run, args=arguments, name="tool", daemon=True).start()
+        context = contextvars.copy_context()
+        run_in_thread(lambda: context.run(self._run, positional, keywords))
         result, error = await self._outcome
         if error is not None:
             raise error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -96,7 +97,8 @@ class ToolRunner:
         self._sources = tool_sources(tools)
         self._fixed = to_tools(each for each in self._sources if not isinstance(each, MCPServer))
         self._mcp_servers = [each for each in self._sources if isinstance(each, MCPServer)]
-        self._open_servers = contextlib.AsyncExitStack()
+        self._by_name = {tool.name: tool for tool in self._fixed if isinstance(tool, Tool)}
+        self._connected: list[contextlib.AsyncExitStack] = []
         self._timeout_s = timeout_s
         self._max_result_characters = max_result_characters
         self._slots = asyncio.Semaphore(max_concurrent)
@@ -124,13 +126,13 @@ class ToolRunner:
             except ExceptionGroup as error:  # servers that do not start; the first stands for all
                 raise error.exceptions[0]  # noqa: B904 - with its own cause
             to_tools(self._sources)  # refuses two tools of one name
-            self._open_servers = stack.pop_all()
+            self._connected.append(stack.pop_all())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._open_servers.aclose()
+        await self._connected.pop().aclose()
 
     async def run(self, call: ToolCallPart, report: Callable[[Any], None] | None = None) -> ToolOutcome:
         """Run a tool call and return its outcome. Only an interruption is raised: Ctrl-C, or a cancellation.
@@ -166,7 +168,9 @@ class ToolRunner:
             )
 
     async def _result_of(self, call: ToolCallPart, report: Callable[[Any], object] | None) -> Any:
-        tools = {tool.name: tool for tool in self.definitions if isinstance(tool, Tool)}
+        tools = self._by_name
+        if self._mcp_servers:
+            tools = {tool.name: tool for tool in self.definitions if isinstance(tool, Tool)}
         tool = tools.get(call.name)
         if tool is None or tool.target is None:
             known = ", ".join(tools) or "none"
@@ -177,7 +181,7 @@ class ToolRunner:
             raise ToolError(
                 f"the arguments are not valid JSON: {call.arguments_error}", tool=call.name, reason="arguments"
             )
-        positional, keywords = tool.target.bind(call.arguments)
+        positional, keywords = tool.target.bind(_arguments(call))
         scope = asyncio.timeout(self._timeout_s)
         try:
             async with scope:
@@ -188,6 +192,16 @@ class ToolRunner:
             raise ToolError(
                 f"the tool did not answer within {self._timeout_s:g} s", tool=call.name, reason="timeout"
             ) from error
+
+
+def _arguments(call: ToolCallPart) -> Any:
+    """Return the arguments of a call; a call that a program wrote may have only their text."""
+    if call.arguments is not None or not call.arguments_text:
+        return {} if call.arguments is None else call.arguments
+    try:
+        return json.loads(call.arguments_text)
+    except (ValueError, RecursionError) as error:
+        raise ToolError("the arguments are not valid JSON", tool=call.name, reason="arguments") from error
 
 
 def tool_sources(tools: Any) -> list[Any]:

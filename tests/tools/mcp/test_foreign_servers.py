@@ -12,8 +12,7 @@ import pytest
 from lm_deluge import MCPServer
 from lm_deluge.errors import ToolError
 from lm_deluge.prompt.parts import ImagePart, ToolCallPart
-from lm_deluge.tools.mcp.server import ServerProgress
-from lm_deluge.tools.runner import ToolRunner
+from lm_deluge.tools import ServerProgress, ToolRunner
 
 pytestmark = [
     pytest.mark.skipif(not os.environ.get("DELUGE_SOAK"), reason="downloads from npm"),

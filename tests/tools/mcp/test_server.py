@@ -20,8 +20,7 @@ from lm_deluge.errors import ConfigurationError, InvalidPromptError, InvalidValu
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.parts import AudioPart, ImagePart, TextPart, ToolCallPart
 from lm_deluge.simulator import Simulator
-from lm_deluge.tools.mcp.server import ServerProgress
-from lm_deluge.tools.runner import ToolRunner
+from lm_deluge.tools import ServerProgress, ToolRunner
 
 PROGRAM = Path(__file__).with_name("demo_server.py")
 IS_QUICK = not os.environ.get("DELUGE_SOAK")
@@ -32,6 +31,7 @@ demo = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(demo)
 
 PLAIN = Path(__file__).with_name("plain_server.py")
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 NAMES = ["add", "dotted_name", "weather", "steps", "forever", "media", "fail", "grow"]
 PLAIN_NAMES = ["add", "die", "environment", "forever", "grow", "steps"]
 
@@ -166,6 +166,7 @@ async def test_a_changed_list_of_tools_changes_the_definitions(make: Any) -> Non
         assert (await runner.run(call("extra"))).content == "extra"
 
 
+@needs_proc
 async def test_a_server_that_dies_is_an_outcome_and_starts_again() -> None:
     async with program() as server, ToolRunner([server]) as runner:
         outcome = await runner.run(call("die"))
@@ -211,6 +212,7 @@ async def test_a_program_gets_only_the_variables_that_it_is_given(monkeypatch: p
         assert (await runner.run(call("environment", name="API_KEY"))).content == "-"
 
 
+@needs_proc
 async def test_a_server_is_kept_until_its_last_user_leaves() -> None:
     before = children()
     async with program() as server:
@@ -221,6 +223,7 @@ async def test_a_server_is_kept_until_its_last_user_leaves() -> None:
     assert children() == before
 
 
+@needs_proc
 async def test_a_stubborn_program_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mcp.client.stdio.PROCESS_TERMINATION_TIMEOUT", 0.1)
     monkeypatch.setattr("mcp.client.stdio.FORCE_KILL_TIMEOUT", 0.1)
@@ -306,6 +309,7 @@ async def test_a_connected_server_serves_other_event_loops() -> None:
         assert [each.progress for each in reported] == [0, 1]
 
 
+@needs_proc
 def test_an_event_loop_that_ends_ends_the_program() -> None:
     async def forget() -> None:
         await program().__aenter__()

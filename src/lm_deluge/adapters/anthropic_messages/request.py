@@ -17,7 +17,7 @@ from lm_deluge.adapters.anthropic_messages.cache_control import add_cache_marks
 from lm_deluge.adapters.capabilities import cannot_place, cannot_take, check_capabilities, check_tool_choice
 from lm_deluge.adapters.openai_chat.json_schema import close_objects, tool_schema
 from lm_deluge.adapters.text_files import takes_documents, with_inline_files
-from lm_deluge.errors import UnsupportedParameterError
+from lm_deluge.errors import InvalidPromptError, UnsupportedParameterError
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import (
@@ -33,6 +33,7 @@ from lm_deluge.prompt.parts import (
     ToolResultPart,
 )
 from lm_deluge.prompt.tool import ProviderTool, Tool
+from lm_deluge.schemas.validity import is_recursive
 
 __all__ = ["ECHOES", "SENDS", "build_messages_body", "build_system", "build_thinking", "build_turns"]
 
@@ -194,6 +195,11 @@ def _thinking_excludes(parameter: str, hint: str) -> UnsupportedParameterError:
 
 
 def _tool(tool: Tool) -> JSON:
+    if tool.strict and is_recursive(tool.parameters):
+        raise InvalidPromptError(
+            f"the JSON schema of the tool {tool.name} refers to itself, which Claude does not take of a strict tool",
+            hint="Leave strict=None.",
+        )
     fields: JSON = {"name": tool.name}
     if tool.description:
         fields["description"] = tool.description

@@ -102,6 +102,8 @@ class MCPServer(ToolSource):
         self._start_timeout_s = start_timeout_s
         self._secrets = secrets_of(None, {**self._address.headers, **self._address.env}, None)
         self._connection: MCPConnection | None = None
+        self._listed: tuple[Any, ...] | None = None  # what `_tools` was made of
+        self._tools: tuple[Tool, ...] = ()
         self._users = 0
         self._lock = threading.Lock()  # one server may be used by several event loops
 
@@ -172,7 +174,10 @@ class MCPServer(ToolSource):
             raise ConfigurationError(
                 f"the MCP server {self.name} is not connected", hint=f"Write async with {self!r} as server: ..."
             )
-        return tuple(self._tool(each) for each in connection.tools)
+        if connection.tools is not self._listed:
+            self._listed = connection.tools
+            self._tools = tuple(self._tool(each) for each in self._listed)
+        return self._tools
 
     async def call_tool(
         self, name: str, arguments: Mapping[str, Any] | None = None, report: Report | None = None
