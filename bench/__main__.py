@@ -12,6 +12,7 @@ from bench.dispatch import dispatch
 from bench.partial_json import partial_json
 from bench.server import EVENTS
 from bench.serving import serving
+from bench.typed_answers import typed_answers
 
 TURNS = 3  # runs per peer: the median of three drops one outlier, and a run takes seconds
 IMPORT_RUNS = 9  # the best of nine is close to the import time without interference
@@ -88,6 +89,7 @@ if __name__ == "__main__":
         decode()
         decoders()
         partial_json()
+        typed_answers()
         dispatch()
         agents()
         crowd()

@@ -11,8 +11,8 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import msgspec
 
-from lm_deluge.errors import ConfigurationError, shown_url
-from lm_deluge.hidden import HidingStruct
+from lm_deluge.errors import ConfigurationError
+from lm_deluge.hidden import HidingStruct, shown_url
 
 __all__ = [
     "DEFAULT_FIRST_TOKEN_S",

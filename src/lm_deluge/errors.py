@@ -33,6 +33,7 @@
     |  |- InvalidJSONError                 a text that arrives in pieces is not JSON; `offset` is its first wrong byte
     |  '- ResponseLimitError               the body or an event is larger than the limits allow
     |- InvalidValueError                   a value that the model generated does not fit its type or schema
+    |  '- OutputError                      the answer is not the object that `output=` describes; `path` is where
     |- ToolError                           a tool or an MCP server failed otherwise than by an exception of the tool
     '- DispatchError
        |- BudgetError                      larger than a rate limit, or beyond `max_cost`
@@ -47,7 +48,6 @@ from __future__ import annotations
 
 import builtins
 import copy
-import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -76,6 +76,7 @@ __all__ = [
     "MissingAPIKeyError",
     "MissingExtraError",
     "NotFoundError",
+    "OutputError",
     "OverloadedError",
     "PermissionDeniedError",
     "ProtocolError",
@@ -100,11 +101,6 @@ Scope = Literal["request", "key", "model", "provider"]
 Billed = Literal["no", "maybe", "yes"]
 Phase = Literal["connect", "headers", "before_first_event", "mid_stream", "after_terminal"]
 Clock = Literal["pool", "connect", "first_token", "idle", "progress", "total"]
-
-
-def shown_url(url: str) -> str:
-    """Return a URL as messages and reprs may show it: without user name, password, query and fragment."""
-    return re.sub(r"[?#].*", "?...", re.sub(r"//[^/?#]*@", "//...@", url), flags=re.DOTALL)
 
 
 def install_hint(package: str, *, otherwise: str = "") -> str:
@@ -213,7 +209,7 @@ class DelugeError(Exception):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the error as plain data: `type` is the class name, `text` the full message, the rest attributes."""
-        plain = {name: value for name, value in vars(self).items() if isinstance(value, str | int | float | None)}
+        plain = {name: each for name, each in vars(self).items() if isinstance(each, str | int | float | tuple | None)}
         return {**plain, "provider_type": plain.get("type"), "type": type(self).__name__, "text": str(self)}
 
 
@@ -457,6 +453,12 @@ class InvalidValueError(DelugeError):
         super().__init__(message, **context)
         self.problems = tuple((tuple(path), text) for path, text in problems)
         self.path: tuple[str | int, ...] = self.problems[0][0] if self.problems else ()
+
+
+class OutputError(InvalidValueError):
+    """The answer is not the object that `output=` describes. `value` is the object so far, as plain data."""
+
+    value: Any = None
 
 
 class ToolError(DelugeError):

@@ -1,12 +1,18 @@
-"""Structs whose representations hide their fields, because these contain keys and prompts."""
+"""What messages and representations must not show: fields of structs with keys and prompts, parts of URLs."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import msgspec
 
-__all__ = ["HidingStruct"]
+__all__ = ["HidingStruct", "shown_url"]
+
+
+def shown_url(url: str) -> str:
+    """Return a URL as messages and reprs may show it: without user name, password, query and fragment."""
+    return re.sub(r"[?#].*", "?...", re.sub(r"//[^/?#]*@", "//...@", url), flags=re.DOTALL)
 
 
 class _Text:

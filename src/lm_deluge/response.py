@@ -47,14 +47,11 @@ from lm_deluge.prompt.parts import (
 )
 from lm_deluge.usage import Usage
 
-__all__ = ["APIResponse", "ResponseBuilder", "StreamStats"]
+__all__ = ["APIResponse", "OutputValue", "ResponseBuilder", "StreamStats"]
 
 _MOST_DETAILS = 500  # characters: an explanation may quote the malformed call, which has no limit
 _SMALL_PIECES = 128
 """Pieces joined at once: 6 KiB of overhead at 49 bytes each, and rarely a join. See `_Pieces.fold`."""
-
-
-_OF_LOOPS = ("conversation", "rounds", "pending")  # fields that only the responses of agent loops have
 
 
 class StreamStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +84,18 @@ class StreamStats(msgspec.Struct, frozen=True, kw_only=True):
     ignored: int = 0
 
 
+class OutputValue(msgspec.Struct, frozen=True):
+    """The object of a typed answer.
+
+    Attributes:
+        data: It as JSON data.
+        value: It as an instance of its type; the same as `data` for a JSON schema, and for an answer that broke off.
+    """
+
+    data: Any
+    value: Any
+
+
 class APIResponse(msgspec.Struct, kw_only=True):
     """The response of a call, complete or partial.
 
@@ -109,6 +118,7 @@ class APIResponse(msgspec.Struct, kw_only=True):
         stats: Timing and volume of the stream.
         warnings: Irregularities that are not errors, for example `no_done` for a missing end mark.
         local_cache_hit: The answer is from the local cache: nothing was sent, and `usage` is that of the original call.
+        output_value: The object of a call with `output=`, as JSON data and as an instance of its type; None without.
         conversation: Of an agent loop: the prompt, and all answers and results so far, ready for the next turn or to be
             saved. It is valid after errors and cancellations, too. None for a single answer.
         rounds: Of an agent loop: the answer of each round, with its own usage and cost; `content` is that of the last
@@ -137,9 +147,24 @@ class APIResponse(msgspec.Struct, kw_only=True):
     stats: StreamStats | None = None
     warnings: tuple[str, ...] = ()
     local_cache_hit: bool = False
+    output_value: OutputValue | None = None
     conversation: Conversation | None = None
     rounds: tuple[APIResponse, ...] = ()
     pending: tuple[ToolCallPart, ...] = ()
+
+    @property
+    def output(self) -> Any:
+        """The object of a call with `output=`, as an instance of its type; None without `output=`.
+
+        Before the end of the stream, and in the `partial` of an error, it is the object so far, as plain data. In a
+        response that `from_dict` restored it is plain data, too.
+
+        Raises:
+            OutputError: The answer is not such an object; it is also the `error` of the response.
+        """
+        if isinstance(self.error, errors.OutputError):
+            raise self.error
+        return None if self.output_value is None else self.output_value.value
 
     @property
     def completion(self) -> str:
@@ -168,8 +193,10 @@ class APIResponse(msgspec.Struct, kw_only=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the response as data that can be encoded as JSON."""
-        fields = {name: getattr(self, name) for name in self.__struct_fields__ if name not in ("error", *_OF_LOOPS)}
+        fields = {name: getattr(self, name) for name in self.__struct_fields__ if name not in _CONVERTED}
         data: dict[str, Any] = msgspec.to_builtins(fields)
+        if self.output_value is not None:
+            data["output"] = self.output_value.data
         if self.conversation is not None:  # of an agent loop; the records of single answers stay as small as they are
             data["conversation"] = msgspec.to_builtins(self.conversation.messages)
             data["rounds"] = [answer.to_dict() for answer in self.rounds]
@@ -180,8 +207,10 @@ class APIResponse(msgspec.Struct, kw_only=True):
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> APIResponse:
         """Return the response that `to_dict` encoded. An error is restored with its class, but without its cause."""
-        fields = {name: value for name, value in data.items() if name not in ("error", *_OF_LOOPS)}
+        fields = {name: value for name, value in data.items() if name not in _CONVERTED}
         response = msgspec.convert(fields, cls)
+        if data.get("output") is not None:
+            response.output_value = OutputValue(data["output"], data["output"])
         if data.get("conversation") is not None:
             response.conversation = Conversation(msgspec.convert(data["conversation"], list[Message]))
             response.rounds = tuple(cls.from_dict(answer) for answer in data["rounds"])
@@ -191,14 +220,21 @@ class APIResponse(msgspec.Struct, kw_only=True):
         return response
 
 
+_CONVERTED = frozenset({"error", "output_value", "conversation", "rounds", "pending"})
+
+
 def _error_from_dict(data: dict[str, Any]) -> DelugeError:
     known = {name: getattr(errors, name) for name in errors.__all__}
     kind: type[DelugeError] = known.get(data.get("type", ""), DelugeError)
     error = kind(data.get("message", ""))
     for name, value in {**data, "type": data.get("provider_type")}.items():
         if name in vars(error):
-            setattr(error, name, value)
+            setattr(error, name, _as_tuples(value))
     return error
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
 class _Pieces:

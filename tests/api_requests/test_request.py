@@ -1,10 +1,10 @@
 """From what a user says to one `Call`."""
 
-from types import SimpleNamespace
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, PydanticUserError
 
 from lm_deluge import Conversation, Message, SamplingParams, Tool
 from lm_deluge.api_requests.request import build_call, to_schema, to_tools
@@ -64,23 +64,23 @@ def test_the_schema_of_the_answer() -> None:
     assert to_schema(None) is None
     assert to_schema(schema) is schema
     found = to_schema(City)
-    assert found["properties"]["name"] == {"title": "Name", "type": "string"}
+    assert found["properties"]["name"] == {"type": "string"}
     assert found["required"] == ["name"]
     assert build_call(GPT, "hi", output=City).output == found
 
 
-def test_a_model_that_fails_to_say_its_schema_is_our_error() -> None:
-    def broken() -> None:
-        raise RuntimeError("pydantic's own")
+def test_a_type_without_a_schema_is_our_error() -> None:
+    class Uncommon(BaseModel):
+        call: Callable[[], int]
 
-    with pytest.raises(ConfigurationError, match="has no JSON schema") as caught:
-        to_schema(SimpleNamespace(model_json_schema=broken))
-    assert isinstance(caught.value.__cause__, RuntimeError)
+    with pytest.raises(ConfigurationError, match="Uncommon has no JSON schema") as caught:
+        to_schema(Uncommon)
+    assert isinstance(caught.value.__cause__, PydanticUserError)
 
 
 @pytest.mark.parametrize("output", [str, 5, "object", [], object()])
-def test_what_is_no_schema_is_refused(output: Any) -> None:
-    with pytest.raises(ConfigurationError, match="JSON schema or a pydantic model"):
+def test_what_is_no_schema_of_an_object_is_refused(output: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"a type or a JSON schema|has no JSON schema"):
         build_call(GPT, "hi", output=output)
 
 

@@ -496,3 +496,52 @@ def test_parquet_needs_a_package_and_csv_needs_none(serve, home):
     assert b"writing .parquet files needs polars or pyarrow. Run pip install polars" in done.stderr
     assert run("batch", "in.jsonl", "out.csv", *PLAIN, home=home, **env).returncode == 0
     assert "answer to one" in (home / "out.csv").read_text()
+
+
+SCHEMA = {"type": "object", "properties": {"total": {"type": "integer"}}, "required": ["total"]}
+
+
+def totals(request) -> Script:
+    asked = request.conversation[0].completion
+    is_bad = asked == "never" or (asked == "bad" and len(request.conversation) == 1)
+    return Script(text='{"total": "much"}' if is_bad else '{"total": 3}')
+
+
+def test_answers_that_do_not_follow_the_schema_are_asked_for_again_and_else_failed_lines(serve, home):
+    simulator = serve(totals)
+    write(home, '"good"\n', '"bad"\n', '"never"\n')
+    (home / "schema.json").write_text(json.dumps(SCHEMA))
+    done = batch(home, "--schema", "schema.json", "--max-output-retries", "1", **reach(simulator))
+    assert done.returncode == 1
+    good, bad, never = lines_of(home)
+    assert (good["response"]["output"], bad["response"]["output"]) == ({"total": 3}, {"total": 3})
+    assert (never["error"]["type"], never["error"]["path"]) == ("OutputError", ["total"])
+    assert simulator.stats.requests == 5
+    assert simulator.requests[0].json["response_format"]["json_schema"]["strict"] is True
+    assert batch(home, "--schema", "schema.json", **reach(simulator)).returncode == 1
+    assert simulator.stats.requests == 5
+    (home / "schema.json").write_text(json.dumps({**SCHEMA, "title": "Other"}))
+    done = batch(home, "--schema", "schema.json", **reach(simulator))
+    assert done.returncode == 2
+    assert b"schema is another one" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        (None, (), b"Cannot read the schema schema.json"),
+        ("{", (), b"is not JSON"),
+        ("[]", (), b"is not a JSON object"),
+        ('{"type": "strin"}', (), b"no provider accepts"),
+        (json.dumps(SCHEMA), ("--max-output-retries", "1", "--provider-batch"), b"--provider-batch"),
+    ],
+)
+def test_a_bad_schema_ends_before_anything_is_sent(serve, home, text, options, words):
+    simulator = serve(totals)
+    write(home, '"good"\n')
+    if text is not None:
+        (home / "schema.json").write_text(text)
+    done = batch(home, "--schema", "schema.json", *options, **reach(simulator))
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert simulator.stats.requests == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import os
 import random
 from collections.abc import Callable
@@ -214,14 +215,18 @@ async def test_sources_before_the_seam_are_no_rest() -> None:
             await client.stream("Tell me.", echo=None)
 
 
+OBJECT = json.dumps({"prose": PROSE})
+
+
 async def test_where_only_thoughts_were_shown_it_begins_anew() -> None:
-    script = Script(reasoning="Let me think about it for a while.", text=PROSE)
+    script = Script(reasoning="Let me think about it for a while.", text=OBJECT)
     async with Simulator(script, faults=[Fault("cut_chunk", after=4)]) as sim, hurried(client_of(sim)) as client:
         events, response = await events_of(client, output={"type": "object"})  # so even where it could not go on
     check_grammar(events)
     notes = [event for event in events if isinstance(event, Attempt)]
     assert [note.goes_on for note in notes] == [False]
-    assert response.completion == PROSE
+    assert response.completion == OBJECT
+    assert response.output == {"prose": PROSE}
     assert response.thinking == script.reasoning
     assert [len(request.json["messages"]) for request in sim.requests] == [1, 1]
 
@@ -381,13 +386,14 @@ async def test_batches_are_continued_and_where_they_cannot_be_begin_anew() -> No
         assert len(sim.requests[1].json["messages"]) == 3
     for says in ("Something else entirely, and more of it than anybody asked for.", None):
         schema = None if says else {"type": "object"}
+        whole = PROSE if says else OBJECT
 
-        def script(request: ParsedRequest, says: str | None = says) -> str:
-            return PROSE if len(request.conversation) == 1 or says is None else says
+        def script(request: ParsedRequest, says: str | None = says, whole: str = whole) -> str:
+            return whole if len(request.conversation) == 1 or says is None else says
 
         async with Simulator(script, faults=[Fault("cut_chunk", after=20)]) as sim, hurried(client_of(sim)) as client:
             (response,) = await client.process_prompts_async(["Tell me."], output=schema)
-            assert response.completion == PROSE
+            assert response.completion == whole
             assert response.error is None
             assert [len(request.json["messages"]) for request in sim.requests] == ([1, 3, 1] if says else [1, 1])
 

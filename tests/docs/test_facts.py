@@ -19,6 +19,7 @@ from lm_deluge.adapters.catalog import adapter_names
 from lm_deluge.adapters.errors import classify_status
 from lm_deluge.config import ClientOptions, SamplingParams, Timeouts
 from lm_deluge.errors import APIError, DelugeError
+from lm_deluge.outputs.reader import OUTPUT_WARNINGS
 from lm_deluge.simulator import FAULTS
 from pages import DOCS, PAGES, ROOT, name_of, prose, read, table_rows
 from transport.test_faults import BROKEN, IN_ORDER
@@ -142,6 +143,7 @@ def test_every_warning_is_listed() -> None:
     code = "".join(path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py"))
     raised = set(re.findall(r"""(?:(?:_warnings|found)\.append|warnings \+= )\("([a-z_]+)",?\)""", code))
     raised |= set(re.findall(r"""^(?:SNAPSHOT_DIFFERS|WRONG_TYPE) = "([a-z_]+)"$""", code, re.MULTILINE))
+    raised |= set(OUTPUT_WARNINGS)
     rows = [row[0].strip("`") for row in table_rows(ERRORS, r"`[a-z_]+`") if len(row) == 2]
     attributes = {name for kind in (DelugeError("x"), APIError("x")) for name in vars(kind)}
     assert {row for row in rows if row not in attributes} == raised

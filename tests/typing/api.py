@@ -24,7 +24,7 @@ from lm_deluge.client.stream import Stream
 from lm_deluge.client.sync import SyncStream
 from lm_deluge.config import LocalCache
 from lm_deluge.dispatch.cache.sqlite import SQLiteCache
-from lm_deluge.errors import APIError, RateLimitError, TimeoutError, TruncatedError
+from lm_deluge.errors import APIError, OutputError, RateLimitError, TimeoutError, TruncatedError
 from lm_deluge.events import (
     Attempt,
     Event,
@@ -137,6 +137,21 @@ def conversations() -> Conversation:
     assert_type(Conversation.user("Hi.", image="cat.png"), Conversation)
     assert_type(conversation.user("And?"), Conversation)
     return Conversation.system("Be brief.").user("Hi.").assistant("Hello.")
+
+
+async def typed(client: LLMClient) -> None:
+    """Read a typed answer."""
+    stream = client.stream("hi", output={"type": "object"}, max_output_retries=1, stop_on_invalid=False)
+    async for path, value in stream.fields():
+        assert_type(path, tuple[str | int, ...])
+        assert_type(value, Any)
+    for path, _ in client.stream_sync("hi", output=list[int]).fields():
+        assert_type(path, tuple[str | int, ...])
+    try:
+        response = await client.stream("hi", output=list[int])
+        assert_type(response.output, Any)
+    except OutputError as error:
+        assert_type(error.path, tuple[str | int, ...])
 
 
 def options() -> list[LLMClient]:

@@ -98,6 +98,7 @@ class AgentCall:
         self._closing: asyncio.Task[None] | None = None  # of the connections to servers
         self._is_undecided = bool(self._history.calls)  # calls of the prompt, or of the last answer, wait for decisions
         self._round: RunningCall | None = None
+        self._cached: CachedCall | None = None  # the same, if it uses the local cache
         self._events: RoundEvents | None = None  # of the present round, or of the last one
         self._tasks: ToolTasks | None = None
         self._has_started = False  # whether an event was delivered
@@ -180,7 +181,10 @@ class AgentCall:
             spec = msgspec.structs.replace(
                 spec, planner=planner, conversation=conversation, prefer=prefer or spec.prefer, plans={}
             )
-        return (CachedCall if spec.is_cached else StreamCall)(spec, self._find_runner)
+        if not spec.is_cached:
+            return StreamCall(spec, self._find_runner)
+        self._cached = CachedCall(spec, self._find_runner, has_judge=spec.is_judged, reads=spec.reads_cache)
+        return self._cached
 
     def _with_finish(self, events: list[Event]) -> list[Event]:
         """Return events of a round, with the finish of the loop if it ends with this round."""
@@ -202,6 +206,7 @@ class AgentCall:
         answer = self._ids.rename(call.response())
         goes_on = answer.error is None and _goes_on(answer.finish_reason, has_calls=bool(answer.tool_calls))
         if goes_on and not self._is_at_limit:
+            await self.judge(is_accepted=True)
             self._history.add_answer(answer)
             self._is_undecided = bool(self._history.calls)
         else:
@@ -270,6 +275,12 @@ class AgentCall:
         if not self._is_over:
             self.abort()
         await self.settle()
+
+    async def judge(self, *, is_accepted: bool) -> None:
+        """Store the last answer in the local cache if it is accepted; answers that others follow are stored anyway."""
+        cached, self._cached = self._cached, None
+        if cached is not None and self._spec.is_judged:
+            await cached.judge(is_accepted=is_accepted)
 
     async def settle(self) -> None:
         """Wait, for seconds at most, until tools that an abort cancelled have ended, and servers are disconnected."""

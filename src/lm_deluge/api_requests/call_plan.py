@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from lm_deluge.adapters.adapter import Adapter, Call
 from lm_deluge.config import LocalCache, Secret, Timeouts
 from lm_deluge.hidden import HidingStruct
 from lm_deluge.models.costs import endpoint_region, request_cost
+from lm_deluge.response import APIResponse
 from lm_deluge.transport.base import Transport
 from lm_deluge.usage import Usage, estimate_tokens
 from lm_deluge.wire.http import HttpRequest
@@ -26,6 +29,8 @@ class CallPlan(HidingStruct, frozen=True, kw_only=True):
     timeouts: Timeouts
     proxy: Secret | None = None
     local_cache: LocalCache | None = None
+    judge: Callable[[APIResponse], APIResponse] | None = None
+    """Adds its object to a complete answer that no stream has validated; None: the answers are texts."""
 
     def least_usage(self) -> Usage:
         """Return the tokens of the prompt, estimated from the length of its texts."""

@@ -19,6 +19,7 @@ from lm_deluge.models.rows import ModelRow
 from lm_deluge.prompt.conversation import Conversation, Prompt, to_conversation
 from lm_deluge.prompt.plain_values import to_plain
 from lm_deluge.prompt.tool import to_tools
+from lm_deluge.schemas.schema_type import schema_of
 
 __all__ = ["build_blank_call", "build_call", "to_schema", "to_tools"]
 
@@ -123,23 +124,21 @@ def _simulator_url(model: ModelRow) -> str | None:
 
 
 def to_schema(output: Any) -> dict[str, Any] | None:
-    """Return the JSON schema that the answer is to follow: a schema itself, or that of a pydantic model.
+    """Return the JSON schema that the answer is to follow: a schema itself, or that of a type with fields.
 
     Raises:
-        ConfigurationError: It is neither, or a model that has no schema.
+        ConfigurationError: It is neither, or the type has no schema, or not one of an object.
     """
     if output is None:
         return None
     if isinstance(output, Mapping):
         plain: dict[str, Any] = to_plain(output)
         return plain
-    make = getattr(output, "model_json_schema", None)
-    if make is None:
-        raise ConfigurationError("output must be a JSON schema or a pydantic model")
-    try:
-        schema: dict[str, Any] = make()
-    except Exception as error:  # pydantic's own, which need not be installed here
+    if isinstance(output, str | int | float | list | tuple):
+        raise ConfigurationError(f"output must be a type or a JSON schema, not of type {type(output).__name__}")
+    schema: dict[str, Any] = schema_of(output).json_schema
+    if schema.get("type") != "object":
         raise ConfigurationError(
-            f"output {getattr(output, '__name__', 'model')} has no JSON schema", hint="Its fields must fit into JSON."
-        ) from error
+            "output must be a type or a JSON schema of an object", hint="LLMClient.stream takes other types, too."
+        )
     return schema

@@ -34,6 +34,7 @@ from lm_deluge.client.batch.progress_display import FIRST_AFTER_S, Progress, Pro
 from lm_deluge.client.batch.provider_prompts import check_provider_batch
 from lm_deluge.client.batch.provider_rows import ProviderRows
 from lm_deluge.client.batch.row_planner import answer_rows
+from lm_deluge.client.call_options import CallOptions
 from lm_deluge.client.client import LLMClient
 from lm_deluge.dispatch.batch.duplicates import answer_again
 from lm_deluge.dispatch.batch.input import BatchRow, RowFormat, read_rows
@@ -63,7 +64,7 @@ class BatchJob:
 
     OPTIONS: ClassVar = (
         *("ask_duplicates_once", "overwrite", "progress", "provider_batch", "remove_journal", "report_path"),
-        *("retry_failed", "salvage"),
+        *("retry_failed", "salvage", "schema", "max_output_retries"),
     )
 
     source: InputFile
@@ -81,6 +82,8 @@ class BatchJob:
     report_path: Path | None = None
     retry_failed: bool = False
     salvage: bool = False
+    schema: dict[str, Any] | None = None
+    max_output_retries: int = 0
     keeps_journal: bool = True
 
     @property
@@ -140,7 +143,11 @@ def check_paths(job: BatchJob) -> None:
 
 
 def fingerprint_options(
-    client: LLMClient, *, system: str | None = None, is_provider_batch: bool = False
+    client: LLMClient,
+    *,
+    system: str | None = None,
+    is_provider_batch: bool = False,
+    schema: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the options that are part of the fingerprint: those that shape answers.
 
@@ -154,6 +161,7 @@ def fingerprint_options(
         "system": system,
         "sampling": msgspec.to_builtins(options.sampling_params),
         **source,
+        **({} if schema is None else {"schema": msgspec.json.encode(schema).decode()}),
     }
 
 
@@ -189,9 +197,10 @@ async def run_job(job: BatchJob, survey: Survey) -> int:
 
 def _source_of(job: BatchJob, journal: Journal) -> BatchSource:
     """Return the source of answers: one request per row, or the provider's batch API."""
+    options = CallOptions(output=job.schema, max_output_retries=job.max_output_retries)
     if job.provider_batch:
-        return ProviderRows(job.client.dispatcher, journal, retry_failed=job.retry_failed)
-    return answer_rows(job.client.dispatcher, journal, retry_failed=job.retry_failed)
+        return ProviderRows(job.client.dispatcher, journal, retry_failed=job.retry_failed, options=options)
+    return answer_rows(job.client.dispatcher, journal, retry_failed=job.retry_failed, options=options)
 
 
 def _is_due(job: BatchJob, survey: Survey, journal: Journal, row_id: str) -> bool:
@@ -218,7 +227,7 @@ async def _open(job: BatchJob, fingerprint: str) -> Journal:
 
 
 def _options_of(job: BatchJob) -> dict[str, Any]:
-    return fingerprint_options(job.client, system=job.system, is_provider_batch=job.provider_batch)
+    return fingerprint_options(job.client, system=job.system, is_provider_batch=job.provider_batch, schema=job.schema)
 
 
 def _hint_of(error: JournalError) -> str | None:

@@ -57,7 +57,8 @@ class BatchMethods:
             ids: An id for each prompt, each different as text; None: the indexes of the prompts.
             journal: File that records each answer before it is yielded. Called again with the same file, the iterator
                 yields the recorded answers and sends only the rest, also after `kill -9`.
-            output: JSON schema, or Pydantic model, of the answers.
+            output: Type of the answers, as in `stream`: `response.output` is the object, or `response.error` an
+                `OutputError`. A recorded answer is read again with this type.
             tools: The tools that the model may call.
             retry_failed: Whether prompts that failed for good in an earlier run are sent again.
             options: As in `process_prompts_async`.

@@ -33,7 +33,7 @@ class CallOptions(NamedTuple):
     Attributes:
         tools: The tools that the model may call: `Tool`, or the JSON form of the provider.
         sampling_params: Its fields replace the client's, one by one.
-        output: JSON schema, or Pydantic model, of the answer.
+        output: Type of the answer: a Pydantic model, dataclass, TypedDict, `list[...]`, or a JSON schema.
         cache: Which part of the prompt the provider keeps in its own cache.
         prefer_model: Id of the client's model that answers as long as it is available.
         max_cost: US dollars that the call may cost.
@@ -41,6 +41,12 @@ class CallOptions(NamedTuple):
         extra_body: Merged into the request's JSON, over the client's own.
         sampling: Single sampling parameters by name. They replace those of `sampling_params` and of the client, also
             where they are None or False.
+        max_output_retries: How often the model is asked again, with the error, after an answer that is not a valid
+            `output`. Usage and cost of all answers add up.
+        stop_on_invalid: The first invalid value of an `output` ends the stream, which saves the cost of the rest. If
+            false, and in calls with tools, the answer is judged at its end.
+        check_partial: Function called with the `output` so far, as plain data, after each read. A `ValueError` that it
+            raises makes the answer invalid.
         loop: Whether the program runs the tools, and how.
     """
 
@@ -53,6 +59,9 @@ class CallOptions(NamedTuple):
     priority: Priority | None = None
     extra_body: Mapping[str, Any] = {}
     sampling: Mapping[str, Any] = {}
+    max_output_retries: int = 0
+    stop_on_invalid: bool = True
+    check_partial: Callable[[Any], object] | None = None
     loop: LoopOptions = LoopOptions()
 
     @classmethod
@@ -108,8 +117,15 @@ class CallOptions(NamedTuple):
         """Return the options.
 
         Raises:
-            ConfigurationError: `max_cost` is out of range, or there is no such `priority`.
+            ConfigurationError: `max_cost` or `max_output_retries` is out of range, or there is no such `priority`.
         """
+        retries = self.max_output_retries
+        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+            raise ConfigurationError(
+                f"max_output_retries={retries!r} is not a number of retries", hint="Pass 0 or more."
+            )
+        if self.check_partial is not None and not callable(self.check_partial):
+            raise ConfigurationError(f"check_partial is not a function, but {type(self.check_partial).__name__}")
         check_range("max_cost", self.max_cost, 0, math.inf)
         check_choice("priority", self.priority, get_args(Priority))
         return self

@@ -97,7 +97,8 @@ class LLMClient(AgentMethods, CountMethods):
             tools: The tools that the model may call: functions, models, `Tool`, MCP servers or plain JSON. With
                 `run_tools=True` they run, and their results go back to the model until it calls none.
             sampling_params: Its fields replace the client's, one by one.
-            output: JSON schema, or Pydantic model, of the answer.
+            output: Type of the answer: a Pydantic model, dataclass, TypedDict, `list[...]`, or a JSON schema. Then
+                `response.output` is the object, and `partials`, `fields` and `items` show it while it arrives.
             cache: Which part of the prompt the provider keeps for later calls: `tools_only`, `system_and_tools`,
                 `last_user_message`, `last_2_user_messages` or `last_3_user_messages`.
             prefer_model: Id of the client's model that answers as long as it is available.
@@ -106,7 +107,8 @@ class LLMClient(AgentMethods, CountMethods):
                 keep what is left, and at least a fifth.
             echo: Where an awaited stream prints: `"stdout"`, any text file, or None.
             sampling: Fields of `SamplingParams` (temperature, max_new_tokens, ...), which replace those of
-                `sampling_params` and of the client, and of `LoopOptions` (run_tools, max_rounds, approve, ...).
+                `sampling_params` and of the client, and of `LoopOptions` (run_tools, max_rounds, approve, ...). For an
+                `output`, also `max_output_retries` (0), `stop_on_invalid` (True) and `check_partial`.
 
         Returns:
             A `Stream`, to be used once: `await` it, iterate over it, or enter it with `async with`.
@@ -143,15 +145,15 @@ class LLMClient(AgentMethods, CountMethods):
             tools: The tools that the model may call: functions, models, `Tool`, MCP servers or plain JSON. With
                 `run_tools=True` they run, and their results go back to the model until it calls none.
             sampling_params: Its fields replace the client's, one by one.
-            output: JSON schema, or Pydantic model, of the answer.
+            output: Type of the answer: a Pydantic model, dataclass, TypedDict, `list[...]`, or a JSON schema. Then
+                `response.output` is the object, and `partials`, `fields` and `items` show it while it arrives.
             cache: Which part of the prompt the provider keeps for later calls: `tools_only`, `system_and_tools`,
                 `last_user_message`, `last_2_user_messages` or `last_3_user_messages`.
             prefer_model: Id of the client's model that answers as long as it is available.
             max_cost: US dollars after which the stream is stopped with a `BudgetError`.
             priority: `"interactive"`: before the waiting calls of batches; `"batch"`: in the order of arrival. Batches
                 keep what is left, and at least a fifth.
-            sampling: Fields of `SamplingParams` (temperature, max_new_tokens, ...), which replace those of
-                `sampling_params` and of the client, and of `LoopOptions` (run_tools, max_rounds, approve, ...).
+            sampling: As in `stream`.
 
         Returns:
             A `SyncStream`, to be used once.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from functools import partial
 from os import PathLike
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -14,6 +15,7 @@ import msgspec
 from lm_deluge.adapters.adapter import Adapter, Call
 from lm_deluge.adapters.capabilities import with_dropped_parts
 from lm_deluge.adapters.catalog import find_adapter
+from lm_deluge.adapters.output_form import with_output_form
 from lm_deluge.agents.agent_call import open_agent_call
 from lm_deluge.agents.history import with_closed_calls
 from lm_deluge.agents.options import LoopOptions
@@ -32,7 +34,10 @@ from lm_deluge.dispatch.scheduling.runner import LimiterLock, Runner
 from lm_deluge.errors import ConfigurationError, ContextLengthError
 from lm_deluge.models.registry import SIMULATOR, find_provider
 from lm_deluge.models.rows import ModelRow
+from lm_deluge.outputs.answer_type import answer_type
+from lm_deluge.outputs.typed_call import OpenCall, OutputRules, judged_response, open_typed, restored_response
 from lm_deluge.prompt.conversation import Conversation, Prompt, to_conversation
+from lm_deluge.response import APIResponse
 from lm_deluge.transport.base import Transport
 from lm_deluge.transport.http import AiohttpTransport
 from lm_deluge.usage import estimate_tokens
@@ -205,6 +210,7 @@ class CallPlanner:
         params = params if own is None else merge_params(params, own)
         self._params = msgspec.structs.replace(params, **options.sampling) if options.sampling else params
         self._templates = templates
+        self._output = None if options.output is None else _output_rules(options)
         self._access: dict[str, Access] = {}
         if options.loop.run_tools:
             self._options = options = options._replace(tools=prepared_tools(options.tools))
@@ -251,8 +257,13 @@ class CallPlanner:
             min_tokens_per_second=client.min_tokens_per_second,
             delivers_events=delivers_events,
             postprocess=client.postprocess,
-            open_with=None if self._loops is None else open_agent_call(self._loops),
+            open_with=self._open_with(),
         )
+
+    def _open_with(self) -> OpenCall | None:
+        """Return the function that makes the running calls; None: each is a single answer."""
+        loop = None if self._loops is None else open_agent_call(self._loops)
+        return loop if self._output is None else open_typed(self._output, loop)
 
     def checked(self, prompt: Prompt, *, prefer: str) -> CallSpec:
         """Return the call of a prompt, whose request to the preferred model is planned already.
@@ -309,7 +320,12 @@ class CallPlanner:
             timeouts=template.timeouts,
             proxy=access.proxy,
             local_cache=self._dispatcher.shared_cache(),
+            judge=None if self._output is None else partial(judged_response, kind=self._output.kind),
         )
+
+    def restored(self, response: APIResponse) -> APIResponse:
+        """Return a response of a journal with its object as an instance of its type."""
+        return response if self._output is None else restored_response(response, self._output.kind)
 
     def plan_rest(self, model: str, conversation: Conversation, max_new_tokens: int | None) -> CallPlan:
         """Return the plan of a request for the rest of an answer, with a limit of its own for new tokens."""
@@ -327,7 +343,7 @@ class CallPlanner:
             row,
             params=self._params,
             tools=options.tools,
-            output=options.output,
+            output=None if self._output is None else self._output.kind.schema,
             base_url=self._dispatcher.accounts.url_of(find_provider(row.provider)),
             cache=options.cache,
             background=client.background,
@@ -336,8 +352,23 @@ class CallPlanner:
             max_event_bytes=client.max_event_bytes,
         )
         return _Template(
-            adapter=find_adapter(call.provider.adapter),
+            adapter=with_output_form(find_adapter(call.provider.adapter), call),
             call=call,
             api_key=self._dispatcher.accounts.key_of(call.provider),
             timeouts=client.timeouts.for_model(is_reasoning=bool(row.capabilities.reasoning)),
         )
+
+
+def _output_rules(options: CallOptions) -> OutputRules:
+    """Return the type of the answers, and what happens to invalid ones.
+
+    Raises:
+        ConfigurationError: `output` is no type, or no provider accepts its schema.
+    """
+    return OutputRules(
+        kind=answer_type(options.output),
+        max_retries=options.max_output_retries,
+        # Text before a tool call is no answer, and only its end shows whether a call follows.
+        stops_early=options.stop_on_invalid and not options.tools,
+        check_partial=options.check_partial,
+    )

@@ -28,6 +28,7 @@ __all__ = [
     "ClientKeywords",
     "LibraryKeywords",
     "LoopKeywords",
+    "OutputKeywords",
     "ProviderBatchKeywords",
     "SamplingKeywords",
     "StreamKeywords",
@@ -53,6 +54,14 @@ class SamplingKeywords(TypedDict, total=False):
     parallel_tool_calls: bool | None
     service_tier: str | None
     verbosity: Literal["low", "medium", "high"] | None
+
+
+class OutputKeywords(TypedDict, total=False):
+    """What happens to an answer that is not a valid `output`; `CallOptions` describes the fields."""
+
+    max_output_retries: int
+    stop_on_invalid: bool
+    check_partial: Callable[[Any], object] | None
 
 
 class ProviderBatchKeywords(SamplingKeywords, total=False):
@@ -81,11 +90,11 @@ class LoopKeywords(ToolKeywords, total=False):
     max_rounds: int | None
 
 
-class StreamKeywords(SamplingKeywords, LoopKeywords, total=False):
+class StreamKeywords(SamplingKeywords, OutputKeywords, LoopKeywords, total=False):
     """What `stream` and `stream_sync` take beside the arguments that they name; `CallOptions` describes the fields."""
 
 
-class CallKeywords(ProviderBatchKeywords, LoopKeywords, total=False):
+class CallKeywords(ProviderBatchKeywords, OutputKeywords, LoopKeywords, total=False):
     """What every method takes that calls a model; `CallOptions` describes the fields."""
 
     prefer_model: str | None
@@ -93,7 +102,7 @@ class CallKeywords(ProviderBatchKeywords, LoopKeywords, total=False):
     priority: Priority | None
 
 
-class AgentKeywords(SamplingKeywords, ToolKeywords, total=False):
+class AgentKeywords(SamplingKeywords, OutputKeywords, ToolKeywords, total=False):
     """What the methods for agent loops take in addition to the arguments that they name."""
 
     sampling_params: SamplingParams | None
@@ -104,7 +113,7 @@ class AgentKeywords(SamplingKeywords, ToolKeywords, total=False):
     priority: Priority | None
 
 
-class AnswerKeywords(SamplingKeywords, LoopKeywords, total=False):
+class AnswerKeywords(SamplingKeywords, OutputKeywords, LoopKeywords, total=False):
     """What `answers` takes in addition to the arguments of its own."""
 
     sampling_params: SamplingParams | None

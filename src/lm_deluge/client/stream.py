@@ -8,11 +8,12 @@ refers to, and its finaliser closes the stream.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Coroutine, Generator
 from typing import Any, Literal
 
 from lm_deluge.client.batch.fed_iterator import AsyncOnly
 from lm_deluge.client.echo import Echo, EchoWriter, check_echo
+from lm_deluge.client.typed_views import Pick, pick_fields, pick_items, pick_partials
 from lm_deluge.dispatch.attempts.attempt import PendingRetry
 from lm_deluge.dispatch.hooks import unexpected_error
 from lm_deluge.dispatch.running_call import RunningCall
@@ -35,7 +36,7 @@ class _Batches:
 
     __slots__ = ("_call", "_items", "_pick", "_position")
 
-    def __init__(self, call: RunningCall, pick: Callable[[list[Event]], list[Any]]) -> None:
+    def __init__(self, call: RunningCall, pick: Pick) -> None:
         self._call = call
         self._pick = pick
         self._items: list[Any] = []
@@ -108,6 +109,11 @@ class Stream(AsyncOnly, Coroutine[Any, Any, APIResponse]):
         self._echo: Echo = echo
         self._is_entered = False
         self._use: Literal["loop", "batches"] | None = None
+
+    @property
+    def call(self) -> RunningCall:
+        """The call of the stream. For code that extends the client."""
+        return self._call
 
     def _take(self) -> RunningCall:
         if self._use is not None:
@@ -197,6 +203,68 @@ class Stream(AsyncOnly, Coroutine[Any, Any, APIResponse]):
             ...     print(event)
         """
         return _Batches(self._take(), list)
+
+    def partials(self) -> AsyncIterator[Any]:
+        """Return an iterator over the object so far of a call with `output=`, for one loop.
+
+        Returns:
+            The object as plain data (dict, list, str, ...), a new one for each read that changed it; the last one is
+            complete. Earlier ones do not change; they share their complete parts, so do not modify them.
+
+        Raises:
+            StreamConsumedError: The stream was used already.
+            ConfigurationError: The call has no `output`.
+            OutputError: While iterating: the answer is not such an object.
+            DelugeError: The call failed; the `output` of its `partial` is the object so far.
+
+        Example:
+            >>> async for invoice in client.stream(prompt, output=Invoice).partials():
+            ...     print(len(invoice.get("lines", [])), "lines")
+        """
+        return self._view(pick_partials(self._call))
+
+    def fields(self) -> AsyncIterator[tuple[tuple[str | int, ...], Any]]:
+        """Return an iterator over the values in the object of a call with `output=`, for one loop.
+
+        Returns:
+            Path and value of each, once it is complete and valid, as an instance of its type: first those inside an
+            object or list, then the object or list. The whole object is `response.output`. After an `Attempt` that
+            starts again, the paths come again.
+
+        Raises:
+            StreamConsumedError: The stream was used already.
+            ConfigurationError: The call has no `output`.
+            OutputError: While iterating: the answer is not such an object.
+
+        Example:
+            >>> async for path, value in client.stream(prompt, output=Invoice).fields():
+            ...     print(path, value)  # ('lines', 0, 'price') 9.5
+        """
+        return self._view(pick_fields(self._call))
+
+    def items(self, path: str | tuple[str | int, ...] = ()) -> AsyncIterator[Any]:
+        """Return an iterator over the elements of a list in the object of a call with `output=`, for one loop.
+
+        Args:
+            path: Where the list is: `"lines"`, `"order.lines"`, or a tuple of keys and indexes. By default the answer
+                itself is the list.
+
+        Returns:
+            The elements, each once it is complete and valid, as an instance of its type.
+
+        Raises:
+            StreamConsumedError: The stream was used already.
+            ConfigurationError: The call has no `output`, or its type has no such list.
+            OutputError: While iterating: the answer is not such an object.
+
+        Example:
+            >>> async for line in client.stream(prompt, output=Invoice).items("lines"):
+            ...     print(line.name, line.price)
+        """
+        return self._view(pick_items(self._call, path))
+
+    def _view(self, pick: Pick) -> AsyncIterator[Any]:
+        return _Batches(self._take(), pick)
 
     async def next_batch(self) -> list[Event]:
         """Return the events of the next read: one list for each read costs less than one step for each event.

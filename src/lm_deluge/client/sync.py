@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
 from lm_deluge.client.stream import Stream, texts_of
+from lm_deluge.client.typed_views import Pick, pick_fields, pick_items, pick_partials
 from lm_deluge.errors import ConfigurationError, StreamConsumedError
 from lm_deluge.events import Event
 from lm_deluge.response import APIResponse, StreamStats
@@ -162,7 +163,7 @@ def run_blocking(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
 class _SyncBatches:
     """Iterator over the items of a stream, for one loop; its finaliser ends the stream."""
 
-    def __init__(self, stream: Stream, pick: Callable[[list[Event]], list[Any]]) -> None:
+    def __init__(self, stream: Stream, pick: Pick) -> None:
         self._stream = stream
         self._items: Iterator[Any] = iter(())
         self._pick = pick
@@ -219,6 +220,48 @@ class SyncStream:
         """
         return self._batches(list)
 
+    def partials(self) -> Iterator[Any]:
+        """Return an iterator over the object so far of a call with `output=`, as `Stream.partials` does.
+
+        Raises:
+            StreamConsumedError: The stream was used already.
+            ConfigurationError: The call has no `output`.
+
+        Example:
+            >>> for invoice in client.stream_sync(prompt, output=Invoice).partials():
+            ...     print(invoice)
+        """
+        return self._batches(pick_partials(self._stream.call))
+
+    def fields(self) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+        """Return an iterator over the values in the object of a call with `output=`, as `Stream.fields` does.
+
+        Raises:
+            StreamConsumedError: The stream was used already.
+            ConfigurationError: The call has no `output`.
+
+        Example:
+            >>> for path, value in client.stream_sync(prompt, output=Invoice).fields():
+            ...     print(path, value)
+        """
+        return self._batches(pick_fields(self._stream.call))
+
+    def items(self, path: str | tuple[str | int, ...] = ()) -> Iterator[Any]:
+        """Return an iterator over the elements of a list of a call with `output=`, as `Stream.items` does.
+
+        Args:
+            path: Where the list is: `"lines"`, `"order.lines"`, or a tuple of keys and indexes.
+
+        Raises:
+            StreamConsumedError: The stream was used already.
+            ConfigurationError: The call has no `output`, or its type has no such list.
+
+        Example:
+            >>> for line in client.stream_sync(prompt, output=Invoice).items("lines"):
+            ...     print(line.name)
+        """
+        return self._batches(pick_items(self._stream.call, path))
+
     def result(self) -> APIResponse:
         """Read the stream, or the rest of it, to its end, and return the response.
 
@@ -259,7 +302,7 @@ class SyncStream:
     async def __aexit__(self, *exc: object) -> None:
         """Do nothing: `async with` looks this up before it calls `__aenter__`."""
 
-    def _batches(self, pick: Callable[[list[Event]], list[Any]]) -> _SyncBatches:
+    def _batches(self, pick: Pick) -> _SyncBatches:
         if self._is_taken:
             raise StreamConsumedError("this stream was used already", hint="Call client.stream_sync(...) again.")
         self._is_taken = True

@@ -49,6 +49,9 @@ class CallSpec(msgspec.Struct, frozen=True, kw_only=True):
             and whether it was the last. What it raises ends the call. Of two attempts side by side, the one that is
             not kept has failed.
         open_with: Makes the running call, in place of one that is a single answer: an agent loop, for example.
+        needs_events: Whether `open_with` reads the events, also where the caller does not.
+        reads_cache: Whether the local cache is asked first; it is written to in any case.
+        is_judged: Whether the answer is stored in the local cache only after `judge` was called on the running call.
         plans: The plans made so far, by model; copies of the call for the same prompt share it.
     """
 
@@ -67,6 +70,9 @@ class CallSpec(msgspec.Struct, frozen=True, kw_only=True):
     before_attempt: Callable[[int], Awaitable[None]] | None = None
     on_attempt_failed: Callable[[int, Any, bool], Awaitable[None]] | None = None
     open_with: Callable[[CallSpec, Callable[[], Any]], Any] | None = None
+    needs_events: bool = False
+    reads_cache: bool = True
+    is_judged: bool = False
     plans: dict[str, CallPlan] = {}
 
     def plan_for(self, model: str) -> CallPlan:

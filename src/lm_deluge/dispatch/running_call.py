@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from lm_deluge.dispatch.attempts.attempt import PendingRetry
 from lm_deluge.events import Event
 from lm_deluge.response import APIResponse, StreamStats
 
-__all__ = ["RunningCall"]
+__all__ = ["JudgedCall", "RunningCall"]
 
 
 class RunningCall(Protocol):
@@ -49,4 +49,13 @@ class RunningCall(Protocol):
     @property
     def pending_retry(self) -> PendingRetry | None:
         """The next attempt while the call waits for it; else None."""
+        ...
+
+
+@runtime_checkable
+class JudgedCall(RunningCall, Protocol):
+    """A call whose answer is stored in the local cache only if it is accepted."""
+
+    async def judge(self, *, is_accepted: bool) -> None:
+        """Store the answer if it is accepted."""
         ...

@@ -7,8 +7,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from lm_deluge.config import ReasoningEffort
-from lm_deluge.errors import shown_url
-from lm_deluge.hidden import HidingStruct
+from lm_deluge.hidden import HidingStruct, shown_url
 from lm_deluge.usage import Price
 
 CountsMaxTokens: TypeAlias = Literal["never", "until_end", "always"]

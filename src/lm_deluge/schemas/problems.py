@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 from lm_deluge.errors import InvalidValueError
 
-__all__ = ["Problem", "invalid_value", "shown_path"]
+__all__ = ["Problem", "error_of", "invalid_value", "shown_path"]
 
+InvalidValueErrorT = TypeVar("InvalidValueErrorT", bound=InvalidValueError)
 Problem = tuple[Iterable[str | int], str]
 """The path of a wrong place, and what is wrong there."""
 
@@ -22,10 +24,15 @@ def invalid_value(problems: Iterable[Problem], what: str) -> InvalidValueError:
         problems: The wrong places.
         what: Name of the type that the value should have.
     """
+    return error_of(InvalidValueError, problems, what)
+
+
+def error_of(kind: type[InvalidValueErrorT], problems: Iterable[Problem], what: str) -> InvalidValueErrorT:
+    """Return an error of a class for the wrong places of a value; the other arguments are those of `invalid_value`."""
     found = [(tuple(path), text) for path, text in problems]
     texts = [f"{shown_path(path)}: {text}" if path else text for path, text in found[:_MOST_PROBLEMS]]
     more = [f"and {len(found) - _MOST_PROBLEMS} more"] if len(found) > _MOST_PROBLEMS else []
-    return InvalidValueError(f"not a valid {what}: {'; '.join([*texts, *more])}", problems=found)
+    return kind(f"not a valid {what}: {'; '.join([*texts, *more])}", problems=found)
 
 
 def shown_path(path: Iterable[str | int]) -> str:

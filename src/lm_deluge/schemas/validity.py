@@ -7,7 +7,7 @@ from typing import Any
 
 from lm_deluge.schemas.subschemas import DEFINITIONS, JSON, walk_schemas
 
-__all__ = ["argument_schema_problem", "is_recursive", "reference_problem"]
+__all__ = ["argument_schema_problem", "is_recursive", "reference_problem", "schema_problem"]
 
 _TYPES = frozenset({"object", "array", "string", "number", "integer", "boolean", "null"})
 # OpenAI and Anthropic refuse these at the root of the schema of a tool (2026-11):
@@ -18,8 +18,11 @@ _NOT_AT_ROOT = ("anyOf", "oneOf", "allOf", "not", "enum")
 def argument_schema_problem(schema: JSON) -> str | None:
     """Return why no provider accepts a schema of a tool's arguments, or None."""
     found = next((name for name in _NOT_AT_ROOT if name in schema), None)
-    if found is not None:
-        return f"has {found} at its root"
+    return schema_problem(schema) if found is None else f"has {found} at its root"
+
+
+def schema_problem(schema: JSON) -> str | None:
+    """Return why no provider accepts a schema anywhere, or None."""
     try:
         return next(_problems(schema), None)
     except RecursionError:

@@ -8,8 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from lm_deluge.errors import shown_url
-from lm_deluge.hidden import HidingStruct
+from lm_deluge.hidden import HidingStruct, shown_url
 
 __all__ = ["HttpHead", "HttpRequest", "Pieces", "origin_of"]
 

@@ -55,6 +55,7 @@ class IncrementalParser:
     Attributes:
         completed: The values that the last `feed` or `close` completed, in the order of their last characters, so an
             array comes after its items. It is also valid after an error: what was complete before the wrong byte.
+        has_duplicate_keys: Whether an object had a second value with the same key.
 
     Example:
         >>> parser = IncrementalParser()
@@ -80,6 +81,7 @@ class IncrementalParser:
         "_state",
         "_token",
         "completed",
+        "has_duplicate_keys",
     )
 
     def __init__(self, *, max_depth: int = MAX_DEPTH, max_bytes: int = MAX_BYTES, max_digits: int = MAX_DIGITS) -> None:
@@ -105,6 +107,7 @@ class IncrementalParser:
         self._pieces: list[str] = []  # of an object's key
         self._held = ""  # an incomplete escape, at most eleven characters
         self.completed: list[CompletedValue] = []
+        self.has_duplicate_keys = False
 
     @property
     def value(self) -> Any:
@@ -120,6 +123,18 @@ class IncrementalParser:
     def open_path(self) -> JSONPath | None:
         """Path of the innermost value that is started and not complete; None before the value and after it."""
         return self._here() if self._state in self._open_scalars else self._path
+
+    @property
+    def open_containers(self) -> list[tuple[Any, Any]]:
+        """The open dicts and lists, the outermost first, each with the key of its value that is open or came last."""
+        if self._path is None:
+            return []
+        return [*((container, key) for container, _, key in self._stack[1:]), (self._container, self._key)]
+
+    @property
+    def is_in_string(self) -> bool:
+        """Whether the innermost open value is a string, which may grow."""
+        return self._state is IncrementalParser._in_string
 
     def is_open(self, path: JSONPath) -> bool:
         """Whether the value at `path` is started and not complete."""
@@ -197,6 +212,8 @@ class IncrementalParser:
         if type(self._container) is list:
             self._container.append(value)
         else:
+            if self._key in self._container:
+                self.has_duplicate_keys = True
             self._container[self._key] = value
 
     def _complete(self, value: Any) -> None:

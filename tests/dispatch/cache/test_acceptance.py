@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
 from lm_deluge import LLMClient
+from lm_deluge.errors import OutputError
 from lm_deluge.schemas.structure import fits_schema
 from lm_deluge.simulator import Script, Simulator
 
@@ -72,8 +74,10 @@ async def test_an_answer_that_the_schema_rejects_is_not_kept(text: str) -> None:
     shelf = Shelf()
     async with Simulator(text or Script(text="")) as sim:
         async with LLMClient("gpt-4o", base_url=sim.base_url, local_cache=shelf, progress=None) as client:
-            await client.stream("x", output=PERSON, echo=None)
-            await client.process_prompts_async(["x"], output=PERSON)
+            with nullcontext() if text in FITTING else pytest.raises(OutputError):
+                await client.stream("x", output=PERSON, echo=None)
+            (response,) = await client.process_prompts_async(["x"], output=PERSON)
+            assert response.is_error == (text in UNFIT)
         assert sim.stats.requests == (1 if text in FITTING else 2)
     assert len(shelf.values) == (text in FITTING)
 

@@ -37,6 +37,11 @@ def _limit_options(command: Any) -> Any:
 def _check_options(options: dict[str, Any]) -> None:
     if options["column"] is not None and options["is_text"]:
         raise ConfigurationError("--column cannot be used together with --lines", hint="Remove one of the two options.")
+    if options["max_output_retries"] and options["provider_batch"]:
+        raise ConfigurationError(
+            "--max-output-retries cannot be used together with --provider-batch",
+            hint="Start the same command again with --retry-failed; or remove one of the two options.",
+        )
     given = [name for name in _RECOVERY_OPTIONS if options[name] is not None]
     if given and options["provider_batch"]:
         raise ConfigurationError(
@@ -89,6 +94,18 @@ def _delay(text: str) -> float | str:
     metavar="DOLLARS",
     help="Maximum cost of a run; the remaining lines are left to the next run.",
 )
+@click.option(
+    "--schema",
+    metavar="FILE",
+    help="A JSON schema that each answer must follow, else its line fails: a file, or '{...}' itself.",
+)
+@click.option(
+    "--max-output-retries",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="COUNT",
+    help="Ask again, with the error, after an answer that does not follow the schema. [0]",
+)
 @click.option("--retry-failed", is_flag=True, help="Send lines again that failed in an earlier run.")
 @click.option("--ask-duplicates-once", is_flag=True, help="Send identical lines only once; all of them get the answer.")
 @click.option(
@@ -126,15 +143,25 @@ def batch(source: Path, target: Path, **options: Any) -> int:
     """
     from lm_deluge.cli.batch_files import check_bad_rows, journal_path_of, open_source, open_target
     from lm_deluge.cli.batch_job import BatchJob, check_paths, fingerprint_options, run_job
+    from lm_deluge.cli.prompt_input import read_schema
     from lm_deluge.dispatch.batch.input import RowFormat
     from lm_deluge.dispatch.batch.survey import look_through
+    from lm_deluge.outputs.answer_type import answer_type
 
     _check_options(options)
     settings = CommandOptions.from_options(options)
     limits = {field: options[f"limit_{name}"] for name, (field, _) in _LIMITS.items()}
     more = {name: options[name] for name in ("max_attempts", "max_cost", *_RECOVERY_OPTIONS)} | limits
     client, notice = build_client(settings, **{name: value for name, value in more.items() if value is not None})
-    shaping = fingerprint_options(client, system=settings.system, is_provider_batch=options["provider_batch"])
+    if options["schema"] is not None:
+        options["schema"] = read_schema(options["schema"])
+        answer_type(options["schema"])  # refuses one that no provider accepts
+    shaping = fingerprint_options(
+        client,
+        system=settings.system,
+        is_provider_batch=options["provider_batch"],
+        schema=options["schema"],
+    )
     output, file = open_target(target), open_source(source)
     job = BatchJob(
         source=file,

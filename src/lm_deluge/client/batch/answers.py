@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from lm_deluge.api_requests.request import to_schema, to_tools
+from lm_deluge.api_requests.request import to_tools
 from lm_deluge.client.batch.fed_iterator import FedIterator
 from lm_deluge.client.batch.journaled import JournaledRows, is_due
 from lm_deluge.client.batch.progress_display import Progress, shown
@@ -35,6 +35,7 @@ from lm_deluge.dispatch.hooks import ContainedHook, unexpected_error
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.dispatch.journal.records import fingerprint_of
 from lm_deluge.errors import ConfigurationError, DelugeError
+from lm_deluge.outputs.answer_type import schema_sent
 from lm_deluge.prompt.conversation import Conversation, check_prompts, to_conversation
 from lm_deluge.response import APIResponse
 
@@ -203,21 +204,21 @@ async def _recorded(
             lambda: (dispatcher.runner(), partial(_spec_of, planner)),
             journal,
             most_at_once=dispatcher.options.max_concurrent_requests,
-            max_attempts=dispatcher.options.max_attempts,
+            max_attempts=dispatcher.options.max_attempts + (options.call or CallOptions()).max_output_retries,
             retry_failed=options.retry_failed,
         )
         found = _JournalReader(names, journal, tracker, options)
         due = found.due()
         first = list(_first(due))
-        for answered in found.ready():
-            yield answered
+        for index, answer in found.ready():
+            yield index, planner.restored(answer)
         async with aclosing(rows.answers(chain(first, due))) as answers:
             async for row, response in answers:
                 _count(tracker, response)
-                for answered in (*found.with_equals(row, response), *found.ready()):
-                    yield answered
-        for answered in found.ready():
-            yield answered
+                for index, answer in (*found.with_equals(row, response), *found.ready()):
+                    yield index, planner.restored(answer)
+        for index, answer in found.ready():
+            yield index, planner.restored(answer)
         failure = rows.failure or rows.gave_up or found.broken
         if failure is not None:
             raise failure
@@ -272,7 +273,7 @@ def _fingerprint(dispatcher: Dispatcher, call: CallOptions) -> str:
         "sampling": msgspec.to_builtins(options.sampling_params),
         "own_sampling": [msgspec.to_builtins(call.sampling_params), dict(call.sampling)],
         "tools": msgspec.to_builtins(to_tools(call.tools)),
-        "output": to_schema(call.output),
+        "output": schema_sent(call.output),
         "extra_body": [options.extra_body, call.extra_body],
     }
     if call.loop.run_tools:

@@ -13,13 +13,15 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iter
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
+import msgspec
+
 from lm_deluge.client.batch.fed_iterator import AsyncOnly, FedIterator
 from lm_deluge.dispatch.attempts.call_stream import StreamCall
 from lm_deluge.dispatch.batch.duplicates import Duplicates, answer_again
 from lm_deluge.dispatch.cache.call import CachedCall
 from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.hooks import failed_response, is_interruption, postprocess_response, unexpected_error
-from lm_deluge.dispatch.running_call import RunningCall
+from lm_deluge.dispatch.running_call import JudgedCall, RunningCall
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import DispatchError, StreamConsumedError
 from lm_deluge.events import Event, ResponseFinished, ResponseStarted
@@ -68,7 +70,7 @@ async def run_call(
         on_events: Receives the events as they arrive, if given.
     """
     if spec.open_with is not None:
-        return await _run_call(spec.open_with(spec, find_runner), spec, on_events)
+        return await _run_opened(msgspec.structs.replace(spec, is_judged=True), find_runner, on_events)
     if not spec.is_cached:
         return await _run_call(StreamCall(spec, find_runner), spec, on_events)
     call = CachedCall(spec, find_runner, has_judge=True)
@@ -78,6 +80,18 @@ async def run_call(
         call = CachedCall(spec, find_runner, has_judge=True, reads=False)
         response = await _run_call(call, spec, on_events)
     await call.judge(is_accepted=response.error is None)
+    return response
+
+
+async def _run_opened(
+    spec: CallSpec, find_runner: Callable[[], Runner], on_events: Callable[[list[Event]], Awaitable[None]] | None
+) -> APIResponse:
+    """Run a call that `open_with` makes; what `postprocess` rejects is not cached."""
+    assert spec.open_with is not None  # noqa: S101 - as `run_call` has it
+    call: RunningCall = spec.open_with(spec, find_runner)
+    response = await _run_call(call, spec, on_events)
+    if spec.is_cached and isinstance(call, JudgedCall):
+        await call.judge(is_accepted=response.error is None)
     return response
 
 

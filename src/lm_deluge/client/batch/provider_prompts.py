@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ import msgspec
 
 from lm_deluge.adapters.batch_catalog import find_batch_api
 from lm_deluge.api_requests.call_plan import CallPlan
-from lm_deluge.api_requests.request import to_schema
 from lm_deluge.client.call_options import CallOptions
 from lm_deluge.client.dispatcher import CallPlanner, Dispatcher
 from lm_deluge.config import ClientOptions
@@ -22,6 +21,7 @@ from lm_deluge.dispatch.journal.records import fingerprint_of
 from lm_deluge.errors import ConfigurationError, DelugeError
 from lm_deluge.models.registry import find_provider
 from lm_deluge.models.rows import ModelRow
+from lm_deluge.outputs.answer_type import schema_sent
 from lm_deluge.prompt.conversation import Conversation, check_prompts, to_conversation
 from lm_deluge.prompt.plain_values import to_plain
 from lm_deluge.response import APIResponse
@@ -62,25 +62,34 @@ def start_provider_batch(
     Raises:
         ConfigurationError: A provider has no batch API, or there is a budget.
     """
-    for name in ("prefer_model", "max_cost"):
-        if getattr(options, name) is not None:
+    for name in ("prefer_model", "max_cost", "max_output_retries", "check_partial"):
+        if getattr(options, name):
             raise ConfigurationError(f"provider_batch takes no {name}", hint="Leave it out.")
     models, client_options = dispatcher.models, dispatcher.options
     planner = dispatcher.planner(options)
     check_provider_batch(models, client_options)
     names = [model.id for model in models]
-    own: tuple[Any, ...] = (*options[:2], to_schema(options.output), options.cache)
+    own: tuple[Any, ...] = (*options[:2], schema_sent(options.output), options.cache)
     own += (options.sampling,) if options.sampling else ()  # so that the fingerprints of older journals stay valid
     shaping = (names, client_options.sampling_params, client_options.extra_body, *own)
     all_prompts = list(check_prompts(prompts))
     plans = (_plan_of(planner, models[number % len(models)], prompt) for number, prompt in enumerate(all_prompts))
     fingerprint = fingerprint_of({}, (_bytes_of(each) for each in (shaping, *all_prompts)))
-    return _run(plans, Path(journal), fingerprint, client_options.max_attempts, on_state)
+    answers = _run(plans, Path(journal), fingerprint, client_options.max_attempts, on_state)
+    return _restored(planner, answers)
+
+
+async def _restored(
+    planner: CallPlanner, answers: AsyncGenerator[tuple[int, APIResponse], None]
+) -> AsyncIterator[tuple[int, APIResponse]]:
+    async with aclosing(answers):
+        async for number, response in answers:
+            yield number, planner.restored(response)
 
 
 async def _run(
     plans: Iterable[CallPlan | DelugeError], path: Path, fingerprint: str, max_attempts: int, on_state: OnState | None
-) -> AsyncIterator[tuple[int, APIResponse]]:
+) -> AsyncGenerator[tuple[int, APIResponse], None]:
     async with await Journal.open(path, fingerprint=fingerprint) as journal:
         batch = ProviderBatch(journal, max_attempts=max_attempts, on_state=on_state)
         async with aclosing(batch.run((str(number), plan) for number, plan in enumerate(plans))) as answers:

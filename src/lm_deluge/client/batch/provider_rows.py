@@ -11,6 +11,7 @@ from lm_deluge.adapters.batch_api import BatchState
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.client.batch.journaled import is_due
 from lm_deluge.client.batch.row_planner import RowPlanner
+from lm_deluge.client.call_options import NO_OPTIONS, CallOptions
 from lm_deluge.client.dispatcher import Dispatcher
 from lm_deluge.dispatch.batch.input import BatchRow
 from lm_deluge.dispatch.batch.provider.runner import Answered, ProviderBatch
@@ -29,6 +30,7 @@ class ProviderRows:
         dispatcher: The dispatcher of the client.
         journal: The journal of the batch.
         retry_failed: Whether rows that failed for good are submitted again.
+        options: The options of all rows: the `output` of those that have none.
 
     Attributes:
         failure: The error of the journal after which no batch is submitted; None while there is none.
@@ -38,10 +40,12 @@ class ProviderRows:
     is_paused = False
     limited_by: str | None = None
 
-    def __init__(self, dispatcher: Dispatcher, journal: Journal, *, retry_failed: bool = False) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, journal: Journal, *, retry_failed: bool = False, options: CallOptions = NO_OPTIONS
+    ) -> None:
         self.failure: JournalError | None = None
         self.gave_up: DelugeError | None = None
-        self._planner = RowPlanner(dispatcher)
+        self._planner = RowPlanner(dispatcher, options)
         self._journal = journal
         self._retry_failed = retry_failed
         self._states: dict[str, BatchState] = {}

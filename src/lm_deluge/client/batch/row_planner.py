@@ -6,7 +6,7 @@ import msgspec
 
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.client.batch.journaled import JournaledRows, named_model
-from lm_deluge.client.call_options import CallOptions
+from lm_deluge.client.call_options import NO_OPTIONS, CallOptions
 from lm_deluge.client.dispatcher import CallPlanner, Dispatcher
 from lm_deluge.dispatch.batch.input import BatchRow
 from lm_deluge.dispatch.call import CallSpec
@@ -23,10 +23,12 @@ class RowPlanner:
 
     Args:
         dispatcher: The dispatcher of the client.
+        options: The options of all rows.
     """
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, options: CallOptions = NO_OPTIONS) -> None:
         self._dispatcher = dispatcher
+        self._options = options
         self._planners: dict[bytes, CallPlanner] = {}
 
     def spec(self, row: BatchRow) -> CallSpec:
@@ -59,32 +61,42 @@ class RowPlanner:
         return spec.plan_for(models[row.number % len(models)])
 
     def _planner(self, row: BatchRow) -> CallPlanner:
-        options = CallOptions(row.tools or None, row.params, row.output, extra_body=row.extra_body)
-        key = msgspec.json.encode(options)  # as JSON: in Python, 1 and True are equal
+        key = msgspec.json.encode(
+            (row.tools, row.params, row.output, row.extra_body)
+        )  # in Python, 1 and True are equal
         planner = self._planners.get(key)
         if planner is None:
             if len(self._planners) >= _MAX_PLANNERS:
                 self._planners.clear()
+            options = self._options._replace(
+                tools=row.tools or self._options.tools,
+                sampling_params=row.params,
+                output=self._options.output if row.output is None else row.output,
+                extra_body=row.extra_body,
+            )
             planner = self._planners[key] = self._dispatcher.planner(options)
         return planner
 
 
-def answer_rows(dispatcher: Dispatcher, journal: Journal, *, retry_failed: bool = False) -> JournaledRows:
+def answer_rows(
+    dispatcher: Dispatcher, journal: Journal, *, retry_failed: bool = False, options: CallOptions = NO_OPTIONS
+) -> JournaledRows:
     """Return an object that answers the rows of a batch file, with a journal.
 
     Args:
         dispatcher: The dispatcher of the client.
         journal: The journal of the batch; rows that are done in it are not sent again.
         retry_failed: Whether rows that failed for good are sent again.
+        options: The options of all rows: the `output` of those that have none, and how often it is asked for again.
 
     Example:
         >>> async for row, response in answer_rows(client.dispatcher, journal).answers(read_rows(path)):
         ...     print(row.id, response.completion)
     """
     return JournaledRows(
-        lambda: (dispatcher.runner(), RowPlanner(dispatcher).spec),
+        lambda: (dispatcher.runner(), RowPlanner(dispatcher, options).spec),
         journal,
         most_at_once=dispatcher.options.max_concurrent_requests,
-        max_attempts=dispatcher.options.max_attempts,
+        max_attempts=dispatcher.options.max_attempts + options.max_output_retries,
         retry_failed=retry_failed,
     )

@@ -63,7 +63,7 @@ class StreamCall:
         self._is_over = False
         self._ended_at: float | None = None
         # If the caller reads no events and no cost is checked, nothing is done from one read to the next.
-        self._skips_events = not spec.delivers_events and self._budget is None
+        self._skips_events = not (spec.delivers_events or spec.needs_events) and self._budget is None
 
     # Reading
 

@@ -6,6 +6,7 @@ import msgspec
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.response import APIResponse
+from lm_deluge.schemas.strict_form import without_absent
 from lm_deluge.schemas.structure import fits_schema
 
 __all__ = ["is_accepted"]
@@ -19,4 +20,6 @@ def is_accepted(response: APIResponse, call: Call) -> bool:
         value = msgspec.json.decode(response.completion)
     except (msgspec.DecodeError, RecursionError):
         return False
-    return isinstance(value, dict) if call.output is None else fits_schema(value, call.output)
+    if call.output is None:
+        return isinstance(value, dict)
+    return fits_schema(without_absent(value, call.output, call.output), call.output)

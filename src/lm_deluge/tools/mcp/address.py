@@ -7,8 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from lm_deluge.errors import shown_url
-from lm_deluge.hidden import HidingStruct
+from lm_deluge.hidden import HidingStruct, shown_url
 
 __all__ = ["ServerAddress"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from lm_deluge.adapters.adapter import Adapter, Call
 from lm_deluge.adapters.batch_api import BatchResult, BatchState, batch_ended
 from lm_deluge.api_requests.answer import settle_answer, usage_of
+from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.errors import APIError, DelugeError
 from lm_deluge.models.costs import request_cost
 from lm_deluge.prompt.conversation import Conversation
@@ -26,24 +28,27 @@ class BatchedCall(NamedTuple):
 
     call: Call
     text_length: int
+    adapter: Adapter
+    judge: Callable[[APIResponse], APIResponse] | None
 
     @classmethod
-    def of(cls, call: Call) -> BatchedCall:
+    def of(cls, plan: CallPlan) -> BatchedCall:
         """Return the part of a call that is kept."""
+        call = plan.call
         without_prompt = msgspec.structs.replace(call, conversation=_NO_PROMPT, tools=(), output=None, extra_body={})
-        return cls(without_prompt, call.conversation.text_length())
+        return cls(without_prompt, call.conversation.text_length(), plan.adapter, plan.judge)
 
 
-def build_batched_answer(adapter: Adapter, batched: BatchedCall, result: BatchResult, *, attempt: int) -> APIResponse:
+def build_batched_answer(batched: BatchedCall, result: BatchResult, *, attempt: int) -> APIResponse:
     """Return the response of a call from its line of the results; a failed call has `error` set."""
     if result.error is not None:
         return build_failure(batched, result.error, result.request_id, attempt=attempt)
     if result.status != _HTTP_OK:
-        error = adapter.classify_error(result.status, {}, result.body)
+        error = batched.adapter.classify_error(result.status, {}, result.body)
         return build_failure(batched, error, result.request_id, attempt=attempt)
     builder = ResponseBuilder()
     try:
-        builder.add_all(adapter.parse_response(batched.call, result.body))
+        builder.add_all(batched.adapter.parse_response(batched.call, result.body))
     except DelugeError as error:
         error.billed = "maybe"
         return build_failure(batched, error, result.request_id, attempt=attempt)
@@ -53,7 +58,7 @@ def build_batched_answer(adapter: Adapter, batched: BatchedCall, result: BatchRe
     answer.status_code = result.status
     answer.request_id = result.request_id
     answer.stats = StreamStats(attempts=attempt, bytes_received=len(result.body), output_tokens=usage.output_tokens)
-    return answer
+    return answer if batched.judge is None else batched.judge(answer)
 
 
 def build_failure(

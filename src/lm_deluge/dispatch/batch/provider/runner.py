@@ -211,7 +211,7 @@ class ProviderBatch:
     async def _is_at_provider(self, call_id: str, plan: CallPlan, batch: SubmittedBatch | None) -> bool:
         """Whether an earlier run has submitted a call; its batch is then polled."""
         api = find_batch_api(plan.call.provider)
-        self._calls[call_id] = BatchedCall.of(plan.call)
+        self._calls[call_id] = BatchedCall.of(plan)
         if batch is None or batch.handle == "":
             return False
         if batch.name not in self._live:
@@ -470,7 +470,7 @@ class ProviderBatch:
                 waiting.discard(call_id)
                 call = self._calls.pop(call_id)
                 try:
-                    answer = build_batched_answer(live.plan.adapter, call, result, attempt=live.batch.attempt)
+                    answer = build_batched_answer(call, result, attempt=live.batch.attempt)
                 except Exception as error:  # noqa: BLE001 - one call must not end the batch
                     answer = build_failure(call, unexpected_error(error), attempt=live.batch.attempt)
                 answers.append((call_id, answer))
