@@ -67,7 +67,11 @@ def test_a_call_has_messages_of_its_own() -> None:
     assert [each[0].text for each in (*sent, copied)] == ["a"] * 4
 
 
-@pytest.mark.parametrize("source", [PDF, bytearray(PDF), io.BytesIO(PDF), "report.pdf", Path("report.pdf")], ids=repr)
+@pytest.mark.parametrize(
+    "source",
+    [PDF, bytearray(PDF), io.BytesIO(PDF), "report.pdf", Path("report.pdf")],
+    ids=lambda each: type(each).__name__,
+)
 def test_files(source: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("report.pdf").write_bytes(PDF)
