@@ -15,6 +15,7 @@ def test_what_the_package_exports() -> None:
         "APIResponse",
         "Conversation",
         "DelugeError",
+        "File",
         "LLMClient",
         "Message",
         "SamplingParams",
@@ -56,7 +57,7 @@ OWN = {
 
 
 def test_the_client_and_its_streams() -> None:
-    assert parameters(LLMClient)["model"] == ("POSITIONAL_OR_KEYWORD", ANY)
+    assert parameters(LLMClient)["model"] == ("POSITIONAL_OR_KEYWORD", None)  # or model_names, as the older lm-deluge
     prompt = {"self": ("POSITIONAL_OR_KEYWORD", ANY), "prompt": ("POSITIONAL_OR_KEYWORD", ANY)}
     sampling = {"sampling": ("VAR_KEYWORD", ANY)}
     assert parameters(LLMClient.stream) == {**prompt, **OWN, "echo": ("KEYWORD_ONLY", "stdout"), **sampling}
