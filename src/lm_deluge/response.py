@@ -24,7 +24,6 @@ from lm_deluge.events import (
     ResponseStarted,
     RoundStarted,
     TextDelta,
-    TokenLogprob,
     ToolCallDelta,
     ToolCallFinished,
     ToolCallStarted,
@@ -32,13 +31,12 @@ from lm_deluge.events import (
     ToolResult,
     UsageReported,
 )
+from lm_deluge.growing_parts import AudioPieces, CallPieces, TextPieces, WholePart
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import (
-    AudioPart,
     ImagePart,
-    Part,
     ProviderDataPart,
     ReasoningPart,
     RefusalPart,
@@ -50,8 +48,6 @@ from lm_deluge.usage import Usage
 __all__ = ["APIResponse", "OutputValue", "ResponseBuilder", "StreamStats"]
 
 _MOST_DETAILS = 500  # characters: an explanation may quote the malformed call, which has no limit
-_SMALL_PIECES = 128
-"""Pieces joined at once: 6 KiB of overhead at 49 bytes each, and rarely a join. See `_Pieces.fold`."""
 
 
 class StreamStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,111 +233,14 @@ def _as_tuples(value: Any) -> Any:
     return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
-class _Pieces:
-    """Text of one kind that is still growing. Once there are `most` pieces, call `fold` to join the newest ones."""
-
-    __slots__ = ("_counted", "_length", "kind", "logprobs", "most", "pieces")
-
-    def __init__(self, kind: type[TextPart | ReasoningPart | RefusalPart]) -> None:
-        self.kind = kind
-        self.pieces: list[str] = []
-        self._counted = 0  # number of pieces at the last `count`
-        self._length = 0  # their characters
-        self.most = _SMALL_PIECES
-        self.logprobs: list[TokenLogprob] | None = None
-
-    def part(self) -> Part:
-        text = "".join(self.pieces)
-        return TextPart(text, tuple(self.logprobs or ())) if self.kind is TextPart else self.kind(text)
-
-    def fold(self) -> None:
-        """Join the newest pieces into one: each string takes 49 bytes more than its text."""
-        self.count()
-        self.pieces[self.most - _SMALL_PIECES :] = ["".join(self.pieces[self.most - _SMALL_PIECES :])]
-        self._counted = len(self.pieces)
-        self.most = self._counted + _SMALL_PIECES
-
-    def count(self) -> int:
-        """Return the number of characters so far. A call takes the time of the pieces since the call before it."""
-        self._length += sum(map(len, self.pieces[self._counted :]))
-        self._counted = len(self.pieces)
-        return self._length
-
-
-class _CallPieces:
-    """A tool call that is still growing."""
-
-    __slots__ = ("_counted", "_length", "finished", "pieces", "started")
-
-    def __init__(self, started: ToolCallStarted) -> None:
-        self.started = started
-        self.pieces: list[str] = []
-        self.finished: ToolCallFinished | None = None
-        self._counted = 0
-        self._length = 0
-
-    def count(self) -> int:
-        """Return the number of characters of the arguments so far; as cheap as `_Pieces.count`."""
-        self._length += sum(map(len, self.pieces[self._counted :]))
-        self._counted = len(self.pieces)
-        return self._length
-
-    def part(self) -> Part:
-        done = self.finished
-        if done is None:
-            start = self.started
-            text = "".join(self.pieces)
-            return ToolCallPart(start.id, start.name, text, None, "the call was cut off", start.custom)
-        return ToolCallPart(done.id, done.name, done.arguments_text, done.arguments, done.arguments_error, done.custom)
-
-
-class _AudioPieces:
-    """Generated audio that is still growing."""
-
-    __slots__ = ("data", "first", "transcript")
-
-    def __init__(self, first: MediaDelta) -> None:
-        self.first = first
-        self.data = bytearray()
-        self.transcript: list[str] = []
-
-    def part(self) -> Part:
-        media = Media(media_type=self.first.media_type, data=bytes(self.data), file_id=self.first.id)
-        return AudioPart(media, "".join(self.transcript) or None)
-
-
-class _WholePart:
-    """A part that arrives in a single event."""
-
-    __slots__ = ("_part",)
-
-    def __init__(self, part: Part) -> None:
-        self._part = part
-
-    def part(self) -> Part:
-        return self._part
-
-    def extend(self, event: ProviderPart) -> bool:
-        """Replace opaque data by the same data with more fields. Return whether `event` has all of their fields."""
-        part = self._part
-        has_all = (
-            isinstance(part, ProviderDataPart)
-            and part.provider == event.provider
-            and part.data.keys() <= event.data.keys()
-        )
-        if has_all:
-            self._part = ProviderDataPart(event.provider, event.kind, event.data)
-        return has_all
-
-
 class ResponseBuilder:
     """Folds events into a response. Streamed, plain, cached and replayed answers all use it."""
 
     def __init__(self) -> None:
-        self._open: list[_Pieces | _CallPieces | _AudioPieces | _WholePart] = []
-        self._calls: dict[int, _CallPieces] = {}
-        self._text: _Pieces | None = None  # the last item of `_open`, if it is text of the answer
-        self._opaque: dict[tuple[str, str], _WholePart] = {}  # by kind and id
+        self._open: list[TextPieces | CallPieces | AudioPieces | WholePart] = []
+        self._calls: dict[int, CallPieces] = {}
+        self._text: TextPieces | None = None  # the last item of `_open`, if it is text of the answer
+        self._opaque: dict[tuple[str, str], WholePart] = {}  # by kind and id
         self._citations: list[Citation] = []
         self.started: ResponseStarted | None = None
         self.finished: ResponseFinished | None = None
@@ -368,8 +267,8 @@ class ResponseBuilder:
         self.has_deltas = True
         kind = _TEXT_KINDS[type(event)]
         last = self._open[-1] if self._open else None
-        if not isinstance(last, _Pieces) or last.kind is not kind:
-            last = _Pieces(kind)
+        if not isinstance(last, TextPieces) or last.kind is not kind:
+            last = TextPieces(kind)
             self._open.append(last)
         last.pieces.append(event.text)
         if len(last.pieces) >= last.most:
@@ -379,13 +278,13 @@ class ResponseBuilder:
             last.logprobs = last.logprobs or []
             last.logprobs.extend(event.logprobs)
 
-    def _append(self, pieces: _CallPieces | _AudioPieces | _WholePart) -> None:
+    def _append(self, pieces: CallPieces | AudioPieces | WholePart) -> None:
         self.has_deltas = True
         self._text = None
         self._open.append(pieces)
 
     def _start_call(self, event: ToolCallStarted) -> None:
-        self._calls[event.index] = _CallPieces(event)
+        self._calls[event.index] = CallPieces(event)
         self._append(self._calls[event.index])
 
     def _add_arguments(self, event: ToolCallDelta) -> None:
@@ -397,17 +296,17 @@ class ResponseBuilder:
     def _add_media(self, event: MediaDelta) -> None:
         if not event.media_type.startswith("audio/"):
             media = Media(media_type=event.media_type, data=_decoded(event.data) or None, url=event.url)
-            self._append(_WholePart(ImagePart(media)))
+            self._append(WholePart(ImagePart(media)))
             return
         last = self._open[-1] if self._open else None
-        if not isinstance(last, _AudioPieces):
-            last = _AudioPieces(event)
+        if not isinstance(last, AudioPieces):
+            last = AudioPieces(event)
             self._append(last)
         last.data += _decoded(event.data)
         last.transcript.append(event.transcript or "")
 
     def _add_provider_part(self, event: ProviderPart) -> None:
-        part = _WholePart(ProviderDataPart(event.provider, event.kind, event.data))
+        part = WholePart(ProviderDataPart(event.provider, event.kind, event.data))
         known = event.data.get("id") if isinstance(event.data, dict) else None
         if isinstance(known, str) and known:
             before = self._opaque.get((event.kind, known))
@@ -446,7 +345,7 @@ class ResponseBuilder:
     @property
     def output_characters(self) -> int:
         """Characters of text, reasoning and arguments so far, the basis of token estimates."""
-        return sum(item.count() for item in self._open if isinstance(item, _Pieces | _CallPieces))
+        return sum(item.count() for item in self._open if isinstance(item, TextPieces | CallPieces))
 
     def response(self, model_internal: str = "") -> APIResponse:
         """Return the response so far; it is complete after `ResponseFinished` was added."""
