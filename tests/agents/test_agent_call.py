@@ -38,7 +38,7 @@ from lm_deluge.events import (
 )
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.response import ResponseBuilder
-from lm_deluge.simulator import Script, Simulator
+from lm_deluge.simulator import Fault, Script, Simulator
 from lm_deluge.usage import Usage
 
 
@@ -361,6 +361,34 @@ async def test_another_model_goes_on_where_the_first_one_fails() -> None:
         await events_of(stream)
     assert [each.json["model"] for each in sim.requests] == ["gpt-4o", "gpt-4o", "gpt-4.1"]
     assert stream.response.model_internal == "gpt-4.1"
+
+
+async def test_a_round_that_breaks_is_continued() -> None:
+    text = "It is 21 degrees in Rome, and it stays so until the evening, when it gets a little cooler."
+
+    def script(request: Any) -> Any:
+        *_, last = request.conversation
+        if last.role == "assistant":  # the start of the answer, which the model continues
+            return text[len(last.completion) :]
+        return Script(text=text) if last.role == "tool" else ASKS
+
+    options = {"api": "anthropic-messages", "model": "anthropic:claude-haiku-4-5", "on_break": "continue"}
+    async with serving(script, faults=[None, "clean_truncation"], **options) as (sim, client):
+        stream = client.stream("Go.", tools=TOOLS, run_tools=True)
+        events = await events_of(stream)
+        assert len(sim.requests) == 3
+    assert [event.goes_on for event in events if isinstance(event, Attempt)] == [True]
+    assert stream.response.completion == text
+    assert_valid(stream.response.conversation)
+
+
+async def test_a_silent_round_gets_a_second_attempt_beside_it() -> None:
+    slow = Fault("slow_first_token", seconds=20)
+    async with serving(faults=[None, slow], hedge_after=0.02) as (sim, client):
+        stream = client.stream("Go.", tools=TOOLS, run_tools=True)
+        await events_of(stream)
+        assert len(sim.requests) == 3
+    assert stream.response.completion == "It is 21 degrees."
 
 
 @pytest.mark.parametrize("choice", ["required", "weather"])

@@ -8,13 +8,11 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from agents.loops import APIS, assert_next_turn, assert_valid, events_of, roles, serving
 from lm_deluge.events import ResponseFinished, ResponseStarted, RoundStarted, TextDelta, ToolCallFinished, ToolResult
 from lm_deluge.prompt.conversation import Conversation
-from lm_deluge.prompt.message import Message
 from lm_deluge.response import APIResponse
 from lm_deluge.simulator import Script, Simulator
 
@@ -115,9 +113,7 @@ async def test_a_pause_and_what_follows_in_every_api(api: str) -> None:
         assert len(sim.requests) == 1
 
         first, second = response.pending
-        saved = Conversation(
-            msgspec.json.decode(msgspec.json.encode(response.conversation.messages), type=list[Message])
-        )
+        saved = Conversation.from_json(response.conversation.to_json())
         more = client.stream(saved, tools=machine.tools, run_tools=True, decisions={first.id: True, second.id: False})
         events = await events_of(more)
         assert_next_turn(client, more.response)
@@ -208,8 +204,7 @@ async def test_a_pause_survives_as_data() -> None:
 
 PROGRAM = """
     import asyncio, json, sys
-    import msgspec
-    from lm_deluge import Conversation, LLMClient, Message
+    from lm_deluge import Conversation, LLMClient
 
     log = sys.argv[3]
 
@@ -220,10 +215,10 @@ PROGRAM = """
 
     async def main(url, saved):
         async with LLMClient("gpt-4o", base_url=url, api_key="k") as client:
-            messages = msgspec.json.decode(open(saved).read(), type=list[Message])
-            open_calls = messages[-1].tool_calls
+            conversation = Conversation.load(saved)
+            (call,) = conversation[-1].tool_calls
             stream = client.stream(
-                Conversation(messages), tools=[delete], run_tools=True, decisions={open_calls[0].id: True}, echo=None
+                conversation, tools=[delete], run_tools=True, decisions={call.id: True}, echo=None
             )
             response = await stream
             print(response.completion)
@@ -251,7 +246,7 @@ def test_a_pause_goes_on_in_another_process(tmp_path: Path) -> None:
                 stream = client.stream("Tidy up.", tools=[delete], run_tools=True, approve=pause)
                 await events_of(stream)
                 assert stream.response.pending
-                saved.write_bytes(msgspec.json.encode(stream.response.conversation.messages))
+                stream.response.conversation.save(saved)
 
         asyncio.run(begin())
         assert log.read_text() == ""

@@ -300,6 +300,15 @@ async def test_process_agent_loops_limits_the_loops() -> None:
     assert heard == dict.fromkeys(range(len(CITIES)), 1)
 
 
+async def test_the_loops_have_a_display(capsys: pytest.CaptureFixture[str]) -> None:
+    async with serving(script, progress="plain") as (_, client):
+        await client.process_agent_loops_async(CITIES, tools=[Tools().weather], show_progress=True)
+        shown = capsys.readouterr()
+        assert "5" in shown.err + shown.out
+        await client.process_agent_loops_async(CITIES, tools=[Tools().weather])
+        assert capsys.readouterr() == ("", "")
+
+
 def test_the_sync_forms() -> None:
     from lm_deluge import LLMClient
     from lm_deluge.simulator import Simulator

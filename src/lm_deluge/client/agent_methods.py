@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sized
 from contextlib import aclosing
 from typing import Any, Unpack
 
+from lm_deluge.client.batch.progress_display import make_progress, shown
 from lm_deluge.client.batch.prompts import run_one, run_windowed
 from lm_deluge.client.batch_methods import BatchMethods
 from lm_deluge.client.call_options import CallOptions
@@ -17,7 +19,8 @@ from lm_deluge.client.keywords import AgentKeywords
 from lm_deluge.client.nowait_methods import NowaitMethods
 from lm_deluge.client.sync import run_blocking
 from lm_deluge.config import check_range
-from lm_deluge.dispatch.hooks import failure_of
+from lm_deluge.dispatch.batch.progress import ProgressTracker
+from lm_deluge.dispatch.hooks import ContainedHook, failure_of
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.events import Event
 from lm_deluge.prompt.conversation import Conversation, Prompt, check_prompts, to_conversation
@@ -156,6 +159,7 @@ class AgentMethods(NowaitMethods, BatchMethods):
         tools: Any,
         max_rounds: int = _MAX_ROUNDS,
         max_concurrent_agents: int = _MAX_CONCURRENT_AGENTS,
+        show_progress: bool = False,
         on_event: Callable[[int, Event], Any] | None = None,
         **options: Unpack[AgentKeywords],
     ) -> list[LoopResult]:
@@ -166,6 +170,7 @@ class AgentMethods(NowaitMethods, BatchMethods):
             tools: Functions, models, `Tool` or `MCPServer`, for all loops.
             max_rounds: Answers of the model at most, in each loop.
             max_concurrent_agents: Loops at a time; their requests also keep to the client's limits.
+            show_progress: Whether the loops have a display.
             on_event: Called with the index of the prompt and each event; may be async.
             options: As in `stream`, for each loop.
 
@@ -187,13 +192,24 @@ class AgentMethods(NowaitMethods, BatchMethods):
 
         async def run(index: int, prompt: Prompt) -> APIResponse:
             given[index] = prompt
+            tracker.start(time.monotonic())
             hear = None if on_event is None else _Listener(functools.partial(on_event, index)).hear
             return await run_one(lambda: runner, make, prompt, hear)
 
         found: dict[int, LoopResult] = {}
-        async with aclosing(run_windowed(run, check_prompts(prompts), int(max_concurrent_agents))) as ended:
+        tracker = ProgressTracker(len(prompts) if isinstance(prompts, Sized) else None)
+        kind = (
+            (self.options.progress if self.options.progress not in (None, "none") else "rich")
+            if show_progress
+            else "none"
+        )
+        async with (
+            shown(make_progress(kind), lambda: tracker.progress(time.monotonic(), waiting=runner.waiting)),
+            aclosing(run_windowed(run, check_prompts(prompts), int(max_concurrent_agents))) as ended,
+        ):
             async for index, response in ended:
                 response.id = index
+                ContainedHook(tracker.finish, None)(response, time.monotonic())  # counts may fail to add up
                 found[index] = _result(given.pop(index, ()), response)
         return [found[index] for index in range(len(found))]
 
@@ -204,6 +220,7 @@ class AgentMethods(NowaitMethods, BatchMethods):
         tools: Any,
         max_rounds: int = _MAX_ROUNDS,
         max_concurrent_agents: int = _MAX_CONCURRENT_AGENTS,
+        show_progress: bool = False,
         on_event: Callable[[int, Event], Any] | None = None,
         **options: Unpack[AgentKeywords],
     ) -> list[LoopResult]:
@@ -214,6 +231,7 @@ class AgentMethods(NowaitMethods, BatchMethods):
             tools: Functions, models, `Tool` or `MCPServer`, for all loops.
             max_rounds: Answers of the model at most, in each loop.
             max_concurrent_agents: Loops at a time; their requests also keep to the client's limits.
+            show_progress: Whether the loops have a display.
             on_event: Called with the index of the prompt and each event.
             options: As in `stream`, for each loop.
 
@@ -233,6 +251,7 @@ class AgentMethods(NowaitMethods, BatchMethods):
                 tools=tools,
                 max_rounds=max_rounds,
                 max_concurrent_agents=max_concurrent_agents,
+                show_progress=show_progress,
                 on_event=on_event,
                 **options,
             )
