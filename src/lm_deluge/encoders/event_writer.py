@@ -12,14 +12,14 @@ from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, get_args
 
 from lm_deluge.events import Event, ResponseStarted, RoundStarted, ToolProgress, ToolResult
 
-__all__ = ["EventHandlers", "EventWriter"]
+__all__ = ["OF_AGENT_LOOPS", "EventHandlers", "EventWriter"]
 
 FrameT = TypeVar("FrameT")
 EventHandlers: TypeAlias = Mapping[type, Callable[[Any, Any], Iterable[Any]]]
 
-# An agent loop is the program's own; a wire API has single answers.
-_OF_AGENT_LOOPS: frozenset[type] = frozenset({ToolProgress, ToolResult, RoundStarted})
-_EVENT_TYPES: frozenset[type] = frozenset(get_args(Event)) - _OF_AGENT_LOOPS
+OF_AGENT_LOOPS: frozenset[type] = frozenset({ToolProgress, ToolResult, RoundStarted})
+"""Events that no writer handles: an agent loop is the program's own, and a wire API has single answers."""
+_EVENT_TYPES: frozenset[type] = frozenset(get_args(Event)) - OF_AGENT_LOOPS
 
 
 class EventWriter(Generic[FrameT]):
