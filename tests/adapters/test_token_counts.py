@@ -6,13 +6,21 @@ import json
 import math
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.catalog import adapter_names, find_adapter
-from lm_deluge.adapters.token_counts import MOST_TOKENS, build_usage, read_count, read_tool_uses
+from lm_deluge.adapters.token_counts import (
+    MOST_TOKENS,
+    Count,
+    build_usage,
+    read_count,
+    read_counts,
+    read_tool_uses,
+)
 from lm_deluge.api_requests.answer import settle_answer, usage_of
 from lm_deluge.dispatch.budget import Budget, CallBudget
 from lm_deluge.encoders.catalog import find_encoder
@@ -144,6 +152,27 @@ def test_a_missing_count_is_derived_from_the_total() -> None:
     assert build_usage(raw, 10, None, 3) == Usage(input_tokens=10, estimated=True, raw=raw)
     assert build_usage(raw, 10, None) == Usage(input_tokens=10, estimated=True, raw=raw)
     assert build_usage(raw, None, None, 30) is None
+
+
+class Inner(msgspec.Struct):
+    cached: Count = None
+
+
+class Counts(msgspec.Struct, rename="camel"):
+    all_tokens: Count = None
+    other_tokens: Count = None
+    inner: Inner | None = None
+    rest: Any = None
+
+
+@given(HOSTILE, HOSTILE, HOSTILE)
+def test_counts_of_a_struct_are_those_that_are_read_one_by_one(one: Any, other: Any, inner: Any) -> None:
+    found = read_counts({"allTokens": one, "otherTokens": other, "inner": {"cached": inner}, "rest": [one]}, Counts)
+    assert found == Counts(read_count(one), read_count(other), Inner(read_count(inner)), [one])
+    is_object = isinstance(inner, dict)
+    assert read_counts({"allTokens": one, "inner": inner}, Counts) == Counts(
+        read_count(one), inner=Inner() if is_object else None
+    )
 
 
 def test_tool_uses_are_counts_by_tool() -> None:

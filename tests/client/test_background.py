@@ -148,6 +148,32 @@ async def test_cancel_ends_it_upstream() -> None:
         await client.close()
 
 
+async def test_closing_the_stream_ends_it_upstream() -> None:
+    async with Simulator("word " * 200, pace=SLOW) as sim:
+        client = client_of(sim)
+        stream = client.stream("Hi")
+        await stream.next_batch()
+        stream.close()
+        async with asyncio.timeout(10):
+            while not cancels(sim):
+                await asyncio.sleep(0)
+        assert cancels(sim) == ["/v1/responses/resp_sim-000001/cancel"]
+        await client.close()
+
+
+@pytest.mark.parametrize("faults", [[], [Fault("reset", after=12)]])
+async def test_an_answer_goes_on_after_the_client_is_closed(faults: list[Fault]) -> None:
+    async with Simulator(SCRIPT, faults=faults) as sim:
+        client = client_of(sim)
+        stream = without_waits(client)
+        events = await stream.next_batch()
+        await client.close()
+        events += await the_rest(stream)
+        check_whole(events, stream.response)
+        assert [request.method for request in sim.requests] == ["POST", *["GET" for _ in faults]]
+        assert cancels(sim) == []
+
+
 async def test_leaving_the_block_ends_it_upstream() -> None:
     async with Simulator("word " * 200, pace=SLOW) as sim:
         client = client_of(sim)

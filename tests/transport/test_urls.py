@@ -72,3 +72,14 @@ async def test_a_proxy_that_cannot_be_reached_is_named_as_the_proxy() -> None:
         with pytest.raises(e.ConnectError, match=r"no connection to the proxy 127\.0\.0\.1:"):
             await transport.open(HttpRequest(url, {}, b""), connect_timeout_s=5, proxy=Secret(closed))
     await transport.close()
+
+
+@pytest.mark.parametrize("status", ["407 Proxy Authentication Required", "503 Service Unavailable"])
+async def test_a_proxy_that_refuses_the_connection_is_named_with_its_status(status: str) -> None:
+    async with Loopback(plain(status, b"no")) as server:
+        transport = AiohttpTransport()
+        proxy = Secret(server.url.removesuffix("/v1"))
+        message = f"the proxy rejected the connection with status {status[:3]}"
+        with pytest.raises(e.ConnectError, match=message):
+            await transport.open(HttpRequest("https://api.test/v1", {}, b""), connect_timeout_s=5, proxy=proxy)
+        await transport.close()

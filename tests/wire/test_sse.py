@@ -345,3 +345,24 @@ def test_a_field_error_is_data_of_an_event_of_this_type(size: int) -> None:
         ("", "b"),
         ("error", "{\n}"),
     ]
+
+
+TYPED = [
+    b"event: a\ndata: {}\n\n",
+    b"event: a\ndata: x\n\n",
+    b"event: a\ndata: 1\ndata: 2\n\n",
+    b"event: a\ndata: x\r\n\r\n",
+    b"event: a\nid: 7\ndata: x\n\n",
+    b"event: a\n\n",
+    b"event: a\ndata: x\n\nevent: a\ndata: y\n\n",
+    b"event: a\ndata: x\n",
+    b"\n",
+]
+
+
+@given(st.lists(st.sampled_from(TYPED), max_size=8))
+def test_typed_events_in_reads_of_their_own_are_those_of_the_whole_stream(reads: list[bytes]) -> None:
+    decoder, whole = SSEDecoder(), SSEDecoder()
+    found = [event for read in reads for event in decoder.feed(read)]
+    data = b"".join(reads)
+    assert found == [event for position in range(len(data)) for event in whole.feed(data[position : position + 1])]

@@ -174,52 +174,50 @@ class BodyDecoder:
 
     def feed(self, data: bytes) -> list[Event]:
         """Decode the next bytes; return the events that they complete."""
+        if not self._is_known or self._document is not None:
+            return self._feed_head(data) if self._document is None else self._keep(data)
         events: list[Event] = []
-        if self._is_known and self._document is None:  # nearly all reads
-            self._run(data, events)
-            self._has_events = self._has_events or bool(events)
-            return events
-        if not self._is_known:
-            self._head = (self._head + data).lstrip(_BLANK)
-            if not self._is_head_enough():
-                return []
-            data = self._detect()
-        return self._take(data)
-
-    def _take(self, data: bytes) -> list[Event]:
-        events: list[Event] = []
-        if self._document is not None:
-            self._keep(data)
-        else:
-            self._run(data, events)
-        self._has_events = self._has_events or bool(events)
+        if self.error is None:
+            frames, payload = self._frames, self._payload
+            try:
+                payloads = frames.maybe_feed_plain(data)
+                if payloads is not None:
+                    payload.handle_plain(payloads, events)
+                else:
+                    for frame in frames.feed(data):
+                        payload.handle(frame, events)
+                if frames.error is not None and not (self.is_complete or self.is_finished):
+                    raise frames.error
+            except (DelugeError, RecursionError) as error:
+                self._fail(error, events)
+            if events:
+                self._has_events = True
         return events
+
+    def _feed_head(self, data: bytes) -> list[Event]:
+        self._head = (self._head + data).lstrip(_BLANK)
+        return self.feed(self._detect()) if self._is_head_enough() else []
 
     def close(self) -> list[Event]:
         """Signal the end of the body; return the last events."""
         events: list[Event] = []
         if self._head:
-            events += self._take(self._detect())
-        if not self.is_finished:
-            self._run(None, events)
+            events += self.feed(self._detect())
+        if not self.is_finished and self.error is None:
+            try:
+                self._close(events)
+            except (DelugeError, RecursionError) as error:
+                self._fail(error, events)
         return events
 
-    def _run(self, data: bytes | None, events: list[Event]) -> None:
-        """Decode bytes, None for the end of the body. A fault is stored in `error`; events before it are kept."""
-        if self.error is None:
-            try:
-                if data is None:
-                    self._close(events)
-                else:
-                    self._handle(data, events)
-            except TruncatedError as error:
-                is_empty = not events and not self._has_events
-                error.hint = error.hint or ("Nothing was received." if is_empty else _RECEIVED)
-                self.error = error
-            except DelugeError as error:
-                self.error = error
-            except RecursionError:
-                self.error = _too_deep()
+    def _fail(self, error: DelugeError | RecursionError, events: list[Event]) -> None:
+        """Store a fault. The events before it are kept."""
+        if isinstance(error, RecursionError):
+            error = _too_deep()
+        elif isinstance(error, TruncatedError):
+            is_empty = not events and not self._has_events
+            error.hint = error.hint or ("Nothing was received." if is_empty else _RECEIVED)
+        self.error = error
 
     def _is_head_enough(self) -> bool:
         """Whether the first bytes identify the body. An HTML page should include its title, for the error message."""
@@ -250,10 +248,10 @@ class BodyDecoder:
             )
         return data
 
-    def _keep(self, data: bytes) -> None:
-        assert self._document is not None  # noqa: S101 - created by _detect
-        if self.error is not None:
-            return
+    def _keep(self, data: bytes) -> list[Event]:
+        """Append bytes to the plain document, which is parsed at its end."""
+        if self._document is None or self.error is not None:
+            return []
         self._document += data
         if len(self._document) > _DOCUMENT_FACTOR * self._limit:
             self._document = bytearray()
@@ -262,16 +260,7 @@ class BodyDecoder:
                 reason="limit",
                 hint="Raise max_event_bytes if such answers are expected.",
             )
-
-    def _handle(self, data: bytes, events: list[Event]) -> None:
-        payloads = self._frames.maybe_feed_plain(data)
-        if payloads is not None:
-            self._payload.handle_plain(payloads, events)
-        else:
-            for frame in self._frames.feed(data):
-                self._payload.handle(frame, events)
-        if self._frames.error is not None and not (self.is_complete or self.is_finished):
-            raise self._frames.error
+        return []
 
     def _close(self, events: list[Event]) -> None:
         if self._document is not None:

@@ -125,30 +125,29 @@ _QUOTA_STATUSES = (400, 402, 403, 429)  # Alibaba 400, New API 403, OpenAI 429
 _QUOTA_MESSAGE = re.compile(r"insufficient (account )?(balance|credits?|funds)|余额不足|欠费", re.IGNORECASE)
 
 # Numbers in MiniMax's `base_resp`, which comes with status 200: the HTTP status of such an error, and a code above.
-# https://platform.minimax.io/docs/api-reference/errorcode (2026-11); 1013 and 1033 are from its older pages.
+# https://platform.minimax.io/docs/api-reference/errorcode (2026-11). A number that the page does not have is 500.
 _BASE_RESP: dict[int, tuple[int, str]] = {
     1000: (500, "server_error"),
     1001: (504, "timeout"),
     1002: (429, "rate_limit_exceeded"),
     1004: (401, "invalid_api_key"),
     1008: (402, "insufficient_balance"),
-    1013: (500, "server_error"),
     1024: (500, "server_error"),
     1026: (400, "content_filter"),  # the prompt
     1027: (400, "content_filter"),  # the answer
     1033: (500, "server_error"),
-    1039: (429, "rate_limit_exceeded"),  # tokens per minute
+    1039: (429, "rate_limit_exceeded"),  # tokens
     1041: (429, "rate_limit_exceeded"),  # connections
-    1042: (400, "invalid_request_error"),
+    1042: (400, "invalid_request_error"),  # invisible characters
     2013: (400, "invalid_request_error"),
     2045: (429, "rate_limit_exceeded"),  # the rate grows too fast
     2049: (401, "invalid_api_key"),
     2056: (429, "insufficient_quota"),  # the plan's limit for five hours
-    2061: (403, "permission_denied"),  # the plan does not include the model
 }
 _WORD = "deluge_word"  # key for a code of our tables beside the provider's own number
 _WORD_FIELDS = ("code", "error_code", "type", "status", _WORD)
 _MESSAGE_FIELDS = ("message", "detail", "msg", "error_msg", "error_message", "status_msg")
+_CODE_FIELDS = ("code", "error_code", "status_code", "http_status", "status")
 _FINE = ("", "0", "200", "ok", "success", "completed")  # values of `code` and `status` that report no failure
 _KEY_CODES = {"api_key_invalid"}  # Google sends this code with status 400
 _CONTEXT_CODES = {"context_length_exceeded", "model_context_window_exceeded", "string_above_max_length"}
@@ -302,17 +301,30 @@ def _error_fields(payload: Any) -> dict[str, Any]:
         return {"message": _title(payload)}
     if not isinstance(payload, dict):
         return {}
-    inner = payload.get("error") or _base_resp(payload) or _first(payload.get("errors")) or payload
+    inner = _first(payload.get("error")) or _base_resp(payload) or _first(payload.get("errors")) or payload
     if isinstance(inner, str):
         return {**payload, "message": payload.get("message") or inner}
     if not isinstance(inner, dict):
         inner = payload
-    message = next((inner[name] for name in _MESSAGE_FIELDS if inner.get(name)), None)
-    return {**inner, "message": message}
+    wrapped = inner.get("error")
+    if inner is not payload and isinstance(wrapped, dict):  # a gateway wraps the error of the host that it calls
+        inner = {**_codes_of(inner), **{name: value for name, value in wrapped.items() if value is not None}}
+    # Hosts also have the code, or the message, beside the object.
+    messages = (*(inner.get(name) for name in _MESSAGE_FIELDS), *(payload.get(name) for name in _MESSAGE_FIELDS))
+    found = {name: value for name, value in inner.items() if value is not None}
+    return {**_codes_of(payload), **found, "message": next(filter(None, messages), None)}
 
 
-def _first(items: Any) -> Any:
-    return items[0] if isinstance(items, list) and items else None  # Cloudflare sends a list
+def _codes_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the codes in an object around the error: those of a failure, and types that the tables know."""
+    codes = {name: fields[name] for name in _CODE_FIELDS if _is_failure(fields.get(name))}
+    kind = fields.get("type")
+    return codes | ({"type": kind} if isinstance(kind, str) and _word(kind) in _STATUS_OF_CODE else {})
+
+
+def _first(value: Any) -> Any:
+    """Return the first item of a list, as Cloudflare sends it; any other value unchanged."""
+    return (value[0] if value else None) if isinstance(value, list) else value
 
 
 def _base_resp(payload: dict[str, Any]) -> dict[str, Any] | None:

@@ -86,14 +86,20 @@ class TypedPayload(PayloadState):
                 return
         decoder, method = found
         try:
-            value = decoder.decode(frame.data, self)
-        except NotJSONError:
-            if self.is_complete:
-                self.ignored += 1
-                return
-            raise not_json(frame) from None
+            value = decoder.decode_typed(frame.data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            value = self._decoded_tolerantly(frame, decoder)
         if value is not None:
             method(self, value, events)
+
+    def _decoded_tolerantly(self, frame: ServerSentEvent, decoder: TolerantDecoder[Any]) -> Any:
+        try:
+            return decoder.decode(frame.data, self)
+        except NotJSONError:
+            if not self.is_complete:
+                raise not_json(frame) from None
+            self.ignored += 1
+            return None
 
     def _find(self, frame: ServerSentEvent) -> Handler | None:
         """Find the handler of a frame by the type in its JSON: proxies drop the SSE event field, errors lack it."""
@@ -110,7 +116,7 @@ class TypedPayload(PayloadState):
         if typed is None:
             return None
         found = self.handlers.get(typed.type or typed.event_type or "")
-        if found is None and (typed.error or "error" in (frame.event, typed.type)):
+        if found is None and (typed.error or "error" in (frame.event, typed.type, typed.event_type)):
             self.fail(in_band_error(frame))
         return found
 

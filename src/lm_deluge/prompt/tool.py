@@ -79,7 +79,8 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         name: Letters, digits, `_` and `-`, at most 64.
         description: Instructions for the model: the purpose of the tool and when to call it.
         parameters: JSON schema of the arguments, of type `object`.
-        strict: Whether the provider enforces the schema on the model's arguments; None: the provider's default.
+        strict: Whether the provider enforces the schema on the model's arguments; None: the provider's default. OpenAI
+            enforces only schemas without optional properties: there these properties may be null in the arguments.
 
     Raises:
         InvalidPromptError: The name is not valid, or the schema is not of type `object`.

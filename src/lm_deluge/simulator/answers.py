@@ -19,6 +19,7 @@ from lm_deluge.simulator.choices import with_choices
 from lm_deluge.simulator.faults.catalog import FAULTS, Fault, FaultQueue, FaultSource
 from lm_deluge.simulator.http import Request
 from lm_deluge.simulator.plan import AnswerContext, WirePlan, build_plan
+from lm_deluge.simulator.refusals import check_request, requires_signatures
 from lm_deluge.simulator.script import Scripts, ScriptSource
 from lm_deluge.simulator.signatures import sign_reasoning
 
@@ -70,6 +71,7 @@ class Answers:
         """Plan the answer to a model call; `is_streamed` is None if the body decides."""
         encoder = routed.encoder
         parsed = encoder.parse_request(routed.request.body, **routed.path_params, is_streamed=is_streamed)
+        check_request(encoder.name, parsed)
         fault = self._choose_fault(routed.request, parsed)
         context = routed.context(parsed)
         if fault is None:
@@ -113,6 +115,7 @@ class Answers:
         self._batch_requests += 1
         try:
             parsed = encoder.parse_request(body, **path_params)
+            check_request(api, parsed)
             context = AnswerContext(with_choices(encoder, parsed), parsed, 0, "", time.time())
             events = self._play_script(context, self._batch_requests)
             return 200, context.encoder.encode_response(events, created=int(context.now))
@@ -142,7 +145,8 @@ class Answers:
             # A script is the user's code: report its exception to the client and keep the server running.
             raise ServerError(f"the script raised {type(error).__name__}: {error}", status_code=500) from error
         if not script.events:
-            events = sign_reasoning(context.encoder.name, events)
+            signs_calls = requires_signatures(parsed.model)
+            events = sign_reasoning(context.encoder.name, events, signs_calls=signs_calls)
         self._background.store(response_id, context, events)
         return events
 

@@ -21,10 +21,17 @@ _CALL_KINDS = {"gemini-generate": ("thought_signature",)}
 _SIGNATURE = base64.b64encode(b"signed by the simulator, not by a provider").decode()
 
 
-def sign_reasoning(api: str, events: list[Event]) -> list[Event]:
-    """Return the events with a signature after each run of reasoning, unless they have signatures of their own."""
+def sign_reasoning(api: str, events: list[Event], *, signs_calls: bool = False) -> list[Event]:
+    """Return the events with a signature after each run of reasoning, unless they have signatures of their own.
+
+    Args:
+        api: The wire API.
+        events: The events of an answer.
+        signs_calls: The model signs its calls, whether or not the answer contains reasoning.
+    """
     kinds = (*_BLOCK_KINDS.get(api, ()), *_CALL_KINDS.get(api, ()))
-    has_reasoning = any(isinstance(event, ReasoningDelta) for event in events)
+    is_signed_call = signs_calls and api in _CALL_KINDS
+    has_reasoning = is_signed_call or any(isinstance(event, ReasoningDelta) for event in events)
     if not has_reasoning or any(isinstance(event, ProviderPart) and event.kind in kinds for event in events):
         return events
     parts = [ProviderPart(api, kind, _SIGNATURE) for kind in kinds]

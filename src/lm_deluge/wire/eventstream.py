@@ -27,6 +27,7 @@ _PRELUDE = struct.Struct(">III")
 _WORD = struct.Struct(">I")
 _LENGTH = struct.Struct(">H")
 _PRELUDE_SIZE, _WORD_SIZE = _PRELUDE.size, _WORD.size
+_CHECKED = _PRELUDE_SIZE - _WORD_SIZE  # bytes of the prelude that its checksum covers
 _SHORTEST = _PRELUDE.size + _WORD.size  # a message without headers and payload
 
 # Size of a header's value by its type; None: the value is preceded by its length.
@@ -65,6 +66,10 @@ class EventStreamDecoder:
         """Feed the next bytes; return the messages that they complete."""
         if self.error is not None:
             return []
+        if not self._rest and len(data) >= _SHORTEST:
+            whole = self._maybe_one_event(data)
+            if whole is not None:
+                return whole
         if self._rest:
             self._rest += data
             if len(self._rest) < self._wanted:
@@ -88,48 +93,64 @@ class EventStreamDecoder:
     def close(self) -> None:
         """End the stream. An incomplete message is dropped, as its checksum is missing."""
 
+    def _maybe_one_event(self, data: bytes) -> list[ServerSentEvent] | None:
+        """Return the event of a read that is one message with known headers, otherwise None."""
+        total, headers, checksum = _PRELUDE.unpack_from(data)
+        if total != len(data) or total > self._limit:
+            return None
+        start, end = _PRELUDE_SIZE + headers, total - _WORD_SIZE
+        kind = self._types.get(data[_PRELUDE_SIZE:start])
+        known = zlib.crc32(data[:_CHECKED])
+        if kind is None or known != checksum or start > end:
+            return None
+        # The checksum of the message goes on from the checksum of the prelude.
+        if zlib.crc32(data[_CHECKED:end], known) != _WORD.unpack_from(data, end)[0]:
+            return None
+        return [ServerSentEvent(data[start:end], kind)]
+
     def _cut(self, data: bytes, frames: list[ServerSentEvent]) -> int:
         """Append the complete messages to `frames`; return the offset of the first incomplete one."""
-        position, end = 0, len(data)
-        while end - position >= _PRELUDE_SIZE:
-            total, headers = self._read_prelude(data, position)
-            if end - position < total:
+        start, end = 0, len(data)
+        while end - start >= _PRELUDE_SIZE:
+            total, headers, checksum = _PRELUDE.unpack_from(data, start)
+            known = zlib.crc32(data[start : start + _CHECKED])
+            if known != checksum or total < _SHORTEST + headers or total > self._limit:
+                raise self._bad_prelude(data[start:], total, is_checked=known == checksum)
+            if end - start < total:
                 self._wanted = total
-                return position
-            frames.append(self._read_message(data, position, total, headers))
-            position += total
+                return start
+            last = start + total - _WORD_SIZE
+            if zlib.crc32(data[start + _CHECKED : last], known) != _WORD.unpack_from(data, last)[0]:
+                raise _broken("a message fails its checksum", data[start:])
+            payload = start + _PRELUDE_SIZE + headers
+            head = data[start + _PRELUDE_SIZE : payload]
+            kind = self._types.get(head)
+            if kind is not None:
+                frames.append(ServerSentEvent(data[payload:last], kind))
+            else:
+                frames.append(self._read_message(head, data[payload:last]))
+            start += total
         self._wanted = _PRELUDE_SIZE
-        return position
+        return start
 
-    def _read_prelude(self, data: bytes, position: int) -> tuple[int, int]:
-        total, headers, checksum = _PRELUDE.unpack_from(data, position)
-        if zlib.crc32(data[position : position + 8]) != checksum:
-            raise _broken("the prelude of a message fails its checksum", data[position:])
-        if total < _SHORTEST + headers:
-            raise _broken("the headers of a message are longer than the message", data[position:])
-        if total > self._limit:
-            raise ResponseLimitError(
-                f"an event of the stream is larger than {self._limit} bytes",
-                reason="limit",
-                hint="Raise max_event_bytes if such events are expected.",
-            )
-        return total, headers
+    def _bad_prelude(self, data: bytes, total: int, *, is_checked: bool) -> ProtocolError:
+        if not is_checked:
+            return _broken("the prelude of a message fails its checksum", data)
+        if total <= self._limit:
+            return _broken("the headers of a message are longer than the message", data)
+        return ResponseLimitError(
+            f"an event of the stream is larger than {self._limit} bytes",
+            reason="limit",
+            hint="Raise max_event_bytes if such events are expected.",
+        )
 
-    def _read_message(self, data: bytes, position: int, total: int, headers: int) -> ServerSentEvent:
-        end = position + total - _WORD_SIZE
-        if zlib.crc32(data[position:end]) != _WORD.unpack_from(data, end)[0]:
-            raise _broken("a message fails its checksum", data[position:])
-        start = position + _PRELUDE_SIZE
-        head = data[start : start + headers]
-        kind = self._types.get(head)
-        if kind is not None:
-            return ServerSentEvent(data[start + headers : end], kind)
+    def _read_message(self, head: bytes, payload: bytes) -> ServerSentEvent:
+        """Return a message whose headers are not known to be those of an event."""
         named = self._heads.get(head)
         if named is None:
             named = _read_headers(head)
             if len(self._heads) < _MOST_KNOWN_HEADS:
                 self._heads[head] = named
-        payload = data[start + headers : end]
         if named.get(":message-type", "event") == "event":
             kind = named.get(":event-type", "")
             if head in self._heads:

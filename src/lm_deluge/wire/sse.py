@@ -69,10 +69,13 @@ class SSEDecoder:
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Feed the next bytes; return the events that they complete."""
-        payloads = self.maybe_feed_plain(data)
-        if payloads is not None:
-            return [ServerSentEvent(payload) for payload in payloads]
-        events = self._maybe_feed_typed(data)
+        if self._is_between and not self._rest and data[:7] == b"event: ":
+            events = self._maybe_one_typed(data) or self._maybe_feed_typed(data)
+        else:
+            payloads = self.maybe_feed_plain(data)
+            if payloads is not None:
+                return [ServerSentEvent(payload) for payload in payloads]
+            events = self._maybe_feed_typed(data)
         if events is not None:
             return events
         events = self._feed(data)
@@ -116,6 +119,17 @@ class SSEDecoder:
                 return None
         self._is_start = False
         return payloads
+
+    def _maybe_one_typed(self, data: bytes) -> list[ServerSentEvent] | None:
+        """Feed a read of one event, a type that was read before and one data line; return it, otherwise None."""
+        start = data.find(b"\ndata: ")
+        name = self._names.get(data[:start])
+        start += 7
+        end = len(data) - 2
+        is_whole = name is not None and data[end:] == b"\n\n" and data.find(b"\n", start) == end
+        if name is None or not is_whole or end + 2 > self._limit or _CR in data:
+            return None
+        return [ServerSentEvent(data[start:end], name)]
 
     def _maybe_feed_typed(self, data: bytes) -> list[ServerSentEvent] | None:
         """Feed the next bytes if each event is a type and one data line; return the events, otherwise None."""

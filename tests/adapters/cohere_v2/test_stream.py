@@ -129,6 +129,19 @@ def test_calls_may_come_as_lists_and_their_arguments_as_objects() -> None:
     assert (found.name, found.arguments) == ("add", {"n": 1})
 
 
+def test_every_call_in_a_list_is_read() -> None:
+    start = [{"id": name, "type": "function", "function": {"name": name, "arguments": ""}} for name in ("add", "mul")]
+    pieces = [{"function": {"arguments": '{"n": '}}, {"function": {"arguments": '{"m": '}}]
+    rests = [{"function": {"arguments": "1}"}}, {"function": {"arguments": "2}"}}]
+    lists = [("start", start), ("delta", pieces), ("delta", rests)]
+    body = START + b"".join(
+        frame(f"tool-call-{kind}", index=0, delta={"message": {"tool_calls": calls}}) for kind, calls in lists
+    )
+    body += called("end", 0) + called("start", 1, **start[0]) + called("end", 1) + end("TOOL_CALL")
+    found = decode_body(API, body).tool_calls
+    assert [(call.name, call.arguments) for call in found] == [("add", {"n": 1}), ("mul", {"m": 2}), ("add", {})]
+
+
 def test_each_source_of_a_citation_is_an_event() -> None:
     of_tool = {"type": "tool", "id": "a:0", "tool_output": {"content": "x"}}
     of_page = {"type": "document", "id": "d", "document": {"url": "https://a.test", "title": "T"}}

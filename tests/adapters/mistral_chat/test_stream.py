@@ -226,3 +226,23 @@ def test_an_error_in_the_stream() -> None:
     with pytest.raises(DelugeError, match="Slow down") as caught:
         decode_body(API, chunk({"content": "Hi"}) + frame)
     assert type(caught.value) is RateLimitError
+
+
+def test_content_in_lists_is_decoded_as_content_in_texts() -> None:
+    """Chunks whose content is a list take the fast path; text after a signed thought still ends the thought."""
+    pieces = [
+        [{"type": "text", "text": "a"}],
+        [{"type": "reference", "url": "https://a.test", "title": "t"}, {"type": "text", "text": "b"}],
+        "c",
+        [],
+        [{"type": "text", "text": "d"}, 7],
+    ]
+    body = b"".join(
+        b"data: %b\n\n" % json.dumps({"id": "1", "choices": [{"index": 0, "delta": {"content": piece}}]}).encode()
+        for piece in pieces
+    )
+    end = b'data: {"choices":[{"index":0,"delta":{"content":""},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+    found = decode_body("mistral-chat", body + end)
+    assert found.completion == "abcd"
+    assert [citation.url for citation in found.citations] == ["https://a.test"]
+    assert found.warnings == ("wrong_type",)

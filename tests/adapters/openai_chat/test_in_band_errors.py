@@ -57,7 +57,8 @@ BASE_RESP = [
     (1002, errors.RateLimitError),
     (1004, errors.AuthenticationError),
     (1008, errors.QuotaExceededError),
-    (1013, errors.ServerError),
+    (1013, errors.ServerError),  # not in MiniMax's list
+    (2061, errors.ServerError),
     (1026, errors.ContentFilterError),
     (1027, errors.ContentFilterError),
     (1039, errors.RateLimitError),
@@ -254,3 +255,48 @@ def test_a_piece_of_another_json_type_is_a_warning(piece: Any) -> None:
     body = chunk({"content": [{"type": "text", "text": "a"}, piece]}) + chunk({}, "stop") + DONE
     response = read(body)
     assert (response.completion, response.warnings) == ("a", ("wrong_type",))
+
+
+CODES_AROUND: list[dict[str, Any]] = [
+    {"type": "error", "error": None, "code": "rate_limit_exceeded"},
+    {"type": "error", "error": {"message": "slow"}, "code": "rate_limit_exceeded"},
+    {"error": {"message": "slow"}, "code": 429},
+    {"error": {"message": "slow", "code": None}, "status_code": 429},
+    {"error": {"message": "slow", "type": None}, "type": "rate_limit_error"},
+    {"error": {"error": {"message": "slow", "code": "rate_limit_exceeded"}}},
+    {"error": {"code": 429, "error": {"message": "slow", "code": None}}},
+    {"error": [{"message": "slow", "code": 429}]},
+    {"error": {"message": "slow", "code": None, "error_code": "rate_limit_exceeded"}},
+    {"errors": [{"message": "slow"}], "code": 429},
+    {"error": {"details": "d"}, "message": "slow", "code": 429},
+]
+
+
+@pytest.mark.parametrize("payload", CODES_AROUND)
+@pytest.mark.parametrize("api", [*SSE_APIS, "openai-responses"])
+def test_a_code_around_the_error_or_inside_another_one_counts(api: str, payload: dict[str, Any]) -> None:
+    begin = b"".join(find_encoder(api).encode_stream([ResponseStarted("1", "m"), TextDelta("Half an")]))
+    for frame in (b"data: %b\n\n", b"event: error\ndata: %b\n\n"):
+        if "error" not in payload and frame.startswith(b"data"):
+            continue  # without a word of it, it is no error in the middle of a stream
+        with pytest.raises(errors.RateLimitError) as caught:
+            decode_body(api, begin + frame % json.dumps(payload).encode())
+        assert caught.value.message in ("slow", "the provider answered with status 429")
+
+
+def test_a_code_of_a_success_around_the_error_says_nothing() -> None:
+    for around in ({"code": 0}, {"code": "200"}, {"status": "success"}, {"type": "error"}):
+        error = classify_in_band({"error": {"message": "no"}, **around})
+        assert (type(error), error.code, error.type) == (errors.ServerError, None, None)
+    assert classify_in_band({"error": {"message": "no", "code": "overloaded"}, "code": 429}).code == "overloaded"
+
+
+@pytest.mark.parametrize("api", SSE_APIS)
+def test_an_error_by_its_type_only(api: str) -> None:
+    begin = b"".join(find_encoder(api).encode_stream([ResponseStarted("1", "m"), TextDelta("Half an")]))
+    name = "event_type" if api == "gemini-interactions" else "type"
+    if api in ("gemini-generate", "mistral-chat", "openai-chat"):
+        name = "type"
+    payload = {name: "error", "code": "overloaded", "message": "busy"}
+    with pytest.raises(errors.OverloadedError, match="busy"):
+        decode_body(api, begin + b"data: %b\n\n" % json.dumps(payload).encode())

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lm_deluge.adapters.openai_chat.json_schema import is_strict
 from lm_deluge.config import SamplingParams
 from lm_deluge.errors import ConfigurationError, InvalidPromptError, UnsupportedParameterError
 from lm_deluge.models.rows import Capabilities, Quirks
@@ -400,3 +401,52 @@ def test_a_part_that_is_an_image_by_url_needs_no_bytes() -> None:
 def test_an_image_cannot_be_sent_by_its_file_id() -> None:
     with pytest.raises(InvalidPromptError, match="by its file id"):
         content_of(Message("user", (ImagePart(Media(file_id="file-1")),)))
+
+
+def strict_tool(**properties: Any) -> Tool:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}, **properties}, "required": ["city"]}
+    return Tool(name="weather", parameters=schema, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("optional", "sent"),
+    [
+        ({"type": "integer", "default": 3}, {"type": ["integer", "null"]}),
+        ({"type": ["string", "null"]}, {"type": ["string", "null"]}),
+        ({"type": "string", "enum": ["C", "F"]}, {"type": ["string", "null"], "enum": ["C", "F", None]}),
+        ({"anyOf": [{"type": "string"}, {"type": "integer"}]}, None),
+        ({"$ref": "#/$defs/Unit"}, {"anyOf": [{"$ref": "#/$defs/Unit"}, {"type": "null"}]}),
+        ({"const": 1}, {"anyOf": [{"const": 1}, {"type": "null"}]}),
+    ],
+)
+def test_an_optional_property_of_a_strict_tool_is_required_and_may_be_null(optional: Any, sent: Any) -> None:
+    body = body_of(HI, tools=(strict_tool(unit=optional),))
+    found = body["tools"][0]["function"]
+    sent = sent or {"anyOf": [{"type": "string"}, {"type": "integer"}, {"type": "null"}]}
+    assert found["strict"] is True
+    assert found["parameters"] == {
+        "type": "object",
+        "properties": {"city": {"type": "string"}, "unit": sent},
+        "required": ["city", "unit"],
+        "additionalProperties": False,
+    }
+    assert is_strict(found["parameters"])
+
+
+def test_optional_properties_inside_of_others_are_required_too() -> None:
+    place = {"type": "object", "properties": {"name": {"type": "string"}}}
+    found = body_of(HI, tools=(strict_tool(places={"type": "array", "items": place}),))["tools"][0]["function"]
+    items = found["parameters"]["properties"]["places"]["items"]
+    assert items == {
+        "type": "object",
+        "properties": {"name": {"type": ["string", "null"]}},
+        "required": ["name"],
+        "additionalProperties": False,
+    }
+    assert found["strict"] is True
+
+
+def test_a_strict_tool_with_free_keys_is_sent_as_it_is_and_not_strict() -> None:
+    tool = strict_tool(labels={"type": "object", "additionalProperties": {"type": "string"}})
+    found = body_of(HI, tools=(tool,))["tools"][0]["function"]
+    assert (found["parameters"], found["strict"]) == (tool.parameters, False)

@@ -135,3 +135,13 @@ def test_the_tier_that_served_the_request_is_read_from_any_chunk() -> None:
     before = {"id": "1", "service_tier": "priority", "choices": []}
     assert usage_of(before, {"id": "1", "usage": {"prompt_tokens": 9}}).service_tier == "priority"
     assert usage_of({"id": "1", "service_tier": 5, "usage": {"prompt_tokens": 9}}).service_tier is None
+
+
+def test_each_repeated_usage_is_reported_and_a_change_of_one_field_counts() -> None:
+    usages = [{"prompt_tokens": 5, "completion_tokens": n, "total_tokens": 5 + n} for n in (1, 1, 2, 2)]
+    choices = [{"index": 0, "delta": {"content": "a"}}]
+    chunks = [{"id": "1", "choices": choices, "usage": usage} for usage in usages]
+    body = frames(*chunks, {**chunks[-1], "service_tier": "flex"}) + chunk({}, "stop") + b"data: [DONE]\n\n"
+    found = [event.usage for event in events_of(body) if isinstance(event, UsageReported)]
+    assert [usage.output_tokens for usage in found] == [1, 1, 2, 2, 2]
+    assert [usage.service_tier for usage in found] == [None, None, None, None, "flex"]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterator
 from datetime import date
@@ -151,3 +152,20 @@ def test_parquet_has_columns_of_any_kind(library: str, tmp_path: Path, monkeypat
     assert rows[0]["large"] == str(2**70)
     assert rows[0]["when"] == date(2026, 1, 2)
     assert [row["input_tokens"] for row in rows] == [3, 3, None]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes")
+def test_only_the_owner_may_read_a_new_file_and_an_old_one_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.with_name("out.jsonl.part").write_bytes(b"of a run that was killed")
+    path.with_name("out.jsonl.part").chmod(0o644)
+    before = os.umask(0o022)
+    try:
+        write_answers(path, [answer("a")])
+        assert path.stat().st_mode & 0o777 == 0o600
+        path.chmod(0o640)
+        write_answers(path, [answer("b")])
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert b"answer b" in path.read_bytes()

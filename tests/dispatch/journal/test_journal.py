@@ -419,3 +419,30 @@ async def test_a_full_disk_takes_no_submission_and_a_handle_only_later(tmp_path:
         disk.mend()
     async with opened(tmp_path / "j") as journal:
         assert [(batch.name, batch.handle) for batch in journal.state.open_batches] == [("k1", "batch_1")]
+
+
+async def test_a_close_that_is_cancelled_releases_the_journal(tmp_path: Path) -> None:
+    path, writing, may_go = tmp_path / "j", threading.Event(), threading.Event()
+
+    def on_write(number: int) -> bool:
+        if number == 2:
+            writing.set()
+            assert may_go.wait(5)
+        return False
+
+    disk = FailingDisk(errno.ENOSPC, on_write=on_write)
+    journal = await Journal.open(path, fingerprint=BATCH, opener=disk.open, gather_s=0)
+    recording = asyncio.create_task(journal.before_attempt("1", 1))
+    assert await asyncio.to_thread(writing.wait, 5)
+    closing = asyncio.create_task(journal.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.sleep(0)
+    assert not closing.done()  # the record on its way to the disk is waited for
+    may_go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await recording
+    await journal.close()  # a second time does nothing
+    async with opened(path) as again:
+        assert again.state.status("1") == "in_flight"

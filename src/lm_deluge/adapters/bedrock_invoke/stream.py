@@ -90,6 +90,7 @@ class InvokePayload:
         self._provider = provider
         self._model = model
         self._inner: _Inner | None = None
+        self._chat: _NativeChat | None = None  # the same payload, if it is of this class
         self._is_started = False
         self._ignored = 0
         self._skipped: list[Any] = []  # values of wrong types in chunks before the format is known
@@ -116,16 +117,26 @@ class InvokePayload:
 
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
         """Handle one frame."""
+        if (
+            self._chat is not None and frame.event == "chunk" and not self._skipped
+        ):  # the fast path for nearly all frames
+            try:
+                data = _decode_bytes(frame.data).data
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                pass
+            else:
+                self._chat.handle_plain([data], events)
+                return
         if frame.event == "error":
             if not self.is_complete:
                 raise stream_error(frame)
             self._ignored += 1
             return
-        data = self._unwrap(frame) if frame.event == "chunk" else None
-        if data is None:
+        inner = self._unwrap(frame) if frame.event == "chunk" else None
+        if inner is None:
             self._ignored += 1
         else:
-            self._forward(data, events)
+            self._forward(inner, events)
 
     def maybe_handle_tail(self, frame: ServerSentEvent, events: list[Event]) -> None:
         """Ignore a truncated message."""
@@ -176,6 +187,7 @@ class InvokePayload:
     def _forward(self, data: bytes, events: list[Event]) -> None:
         if self._inner is None:
             self._inner = _payload_for_chunk(data, self._provider, self._model)
+            self._chat = self._inner if isinstance(self._inner, _NativeChat) else None
         if self._skipped:
             self._report_skipped(self._inner)
         self._forwarders[type(self._inner)](self, self._inner, data, events)

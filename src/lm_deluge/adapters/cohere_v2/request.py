@@ -79,7 +79,7 @@ def build_body(call: Call) -> JSON:
         **_sampling(call),
     }
     if call.tools:
-        body["tools"] = [_without_strict(tool) for tool in tool_fields(call)]
+        body["tools"] = [_without_strict(tool) for tool in tool_fields(call, may_be_optional=True)]
         if any(isinstance(tool, Tool) and tool.strict for tool in call.tools):
             body["strict_tools"] = True
     choice = check_tool_choice(call)

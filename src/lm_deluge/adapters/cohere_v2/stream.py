@@ -140,6 +140,7 @@ class CoherePayload(TypedPayload):
     def __init__(self, owner: str) -> None:
         super().__init__(owner)
         self._plan: list[str] = []
+        self._listed: dict[int | None, int] = {}  # number of the calls with the same index
 
     def begin(self, event: _Start, events: list[Event]) -> None:
         """Decode `message-start`."""
@@ -175,10 +176,19 @@ class CoherePayload(TypedPayload):
             self._plan = []
 
     def start_call(self, event: _OtherEvent, events: list[Event]) -> None:
-        """Decode `tool-call-start`."""
-        self._open_call(event.index, _call(event), events)
+        """Decode `tool-call-start`, which has a call or a list of calls."""
+        for key, call in self._keyed_calls(event):
+            self._open_call(key, call, events)
 
-    def _open_call(self, key: int | None, call: _ToolCall, events: list[Event]) -> None:
+    def _keyed_calls(self, event: _OtherEvent) -> list[tuple[Any, _ToolCall]]:
+        """Return the calls of an event and their keys: the index of the event, and the position in a longer list."""
+        found = _message(event).tool_calls
+        calls = found if isinstance(found, list) else [found or _ToolCall()]
+        index = event.index
+        self._listed[index] = max(len(calls), self._listed.get(index, 1))
+        return [(index if position == 0 else (index, position), call) for position, call in enumerate(calls)]
+
+    def _open_call(self, key: Any, call: _ToolCall, events: list[Event]) -> None:
         self.start(events)
         self._end_plan(events)
         function = call.function or _Function()
@@ -187,12 +197,15 @@ class CoherePayload(TypedPayload):
 
     def add_arguments(self, event: _OtherEvent, events: list[Event]) -> None:
         """Decode `tool-call-delta`."""
-        function = _call(event).function or _Function()
-        self.calls.add(events, event.index, _text_of(function.arguments))
+        for key, call in self._keyed_calls(event):
+            function = call.function or _Function()
+            self.calls.add(events, key, _text_of(function.arguments))
 
     def end_call(self, event: _OtherEvent, events: list[Event]) -> None:
         """Decode `tool-call-end`."""
         self.calls.finish(events, event.index)
+        for position in range(1, self._listed.pop(event.index, 1)):
+            self.calls.finish(events, (event.index, position))
 
     def cite(self, event: _OtherEvent, events: list[Event]) -> None:
         """Decode `citation-start`."""
@@ -295,13 +308,6 @@ CoherePayload.handlers = {
 
 def _message(event: _OtherEvent) -> _OtherMessage:
     return (event.delta.message if event.delta is not None else None) or _OtherMessage()
-
-
-def _call(event: _OtherEvent) -> _ToolCall:
-    call = _message(event).tool_calls
-    if isinstance(call, list):
-        call = call[0] if call else None
-    return call or _ToolCall()
 
 
 def _text_of(arguments: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from lm_deluge.adapters.body_decoder import in_band_error, not_json
+from lm_deluge.adapters.body_decoder import in_band_error, maybe_error_document, not_json
 from lm_deluge.adapters.gemini_generate.citations import CitationCollector, CitationMetadata, GroundingMetadata
 from lm_deluge.adapters.gemini_generate.partial_arguments import ArgumentsWriter, PartialArgument
 from lm_deluge.adapters.gemini_generate.usage import maybe_read_usage
@@ -169,7 +169,7 @@ class GeminiPayload(PayloadState):
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                     pass
                 else:
-                    if not chunk.error:
+                    if chunk.candidates and not chunk.error:
                         self._add_chunk(chunk, events)
                         continue
             self.handle(ServerSentEvent(data), events)
@@ -187,7 +187,8 @@ class GeminiPayload(PayloadState):
             chunk = _Chunk(error=frame.text)
         if chunk is None:
             return
-        if chunk.error or frame.event == "error":
+        is_empty = chunk.candidates is None and chunk.prompt_feedback is None and chunk.usage_metadata is None
+        if chunk.error or frame.event == "error" or (is_empty and maybe_error_document(frame.data)):
             if not self.is_complete:
                 raise in_band_error(frame)
             self._warnings.append("error_after_finish")

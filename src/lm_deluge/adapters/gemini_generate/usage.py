@@ -8,16 +8,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from lm_deluge.adapters.token_counts import read_count
+import msgspec
+
+from lm_deluge.adapters.token_counts import Count, read_count, read_counts
 from lm_deluge.usage import Usage
 
 __all__ = ["maybe_read_usage"]
 
-_COUNTS = (
-    *("promptTokenCount", "toolUsePromptTokenCount", "candidatesTokenCount", "thoughtsTokenCount"),
-    "cachedContentTokenCount",
-)
-_DETAILS = ("promptTokensDetails", "cacheTokensDetails", "candidatesTokensDetails")
+
+class _Counts(msgspec.Struct, gc=False, rename="camel"):
+    prompt_token_count: Count = None
+    tool_use_prompt_token_count: Count = None
+    candidates_token_count: Count = None
+    thoughts_token_count: Count = None
+    cached_content_token_count: Count = None
+    prompt_tokens_details: Any = None
+    cache_tokens_details: Any = None
+    candidates_tokens_details: Any = None
 
 
 def _sum_of(details: Any, modality: str) -> int | None:
@@ -42,17 +49,18 @@ def maybe_read_usage(raw: dict[str, Any], *, searches: int = 0) -> Usage | None:
         raw: The object.
         searches: Number of the searches that Google made for the response so far, which it charges for.
     """
-    prompt, cache, answer = map(raw.get, _DETAILS)
-    sent, tools, output, thoughts, cached = map(read_count, map(raw.get, _COUNTS))
-    sent, output = _plus(sent, tools), _plus(output, thoughts)
+    counts = read_counts(raw, _Counts)
+    sent = _plus(counts.prompt_token_count, counts.tool_use_prompt_token_count)
+    output = _plus(counts.candidates_token_count, counts.thoughts_token_count)
     if sent is None and output is None:
         return None
+    prompt, cache, answer = counts.prompt_tokens_details, counts.cache_tokens_details, counts.candidates_tokens_details
     return Usage(
         raw=raw,
         input_tokens=sent or 0,
         output_tokens=output or 0,
-        cache_read_tokens=cached,
-        reasoning_tokens=thoughts,
+        cache_read_tokens=counts.cached_content_token_count,
+        reasoning_tokens=counts.thoughts_token_count,
         input_audio_tokens=_sum_of(prompt, "AUDIO") if prompt else None,
         cache_read_audio_tokens=_sum_of(cache, "AUDIO") if cache else None,
         output_audio_tokens=_sum_of(answer, "AUDIO") if answer else None,

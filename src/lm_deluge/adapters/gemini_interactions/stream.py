@@ -15,7 +15,7 @@ from lm_deluge.adapters.body_decoder import in_band_error
 from lm_deluge.adapters.errors import classify_in_band
 from lm_deluge.adapters.gemini_generate.citations import CitationCollector
 from lm_deluge.adapters.snapshot import SNAPSHOT_DIFFERS, StreamedText, is_same_json, warn_once
-from lm_deluge.adapters.token_counts import build_usage, read_count
+from lm_deluge.adapters.token_counts import Count, complete_counts, read_counts
 from lm_deluge.adapters.typed_payload import Handlers, TypedPayload
 from lm_deluge.errors import ProtocolError
 from lm_deluge.events import Event, FinishReason, MediaDelta, ProviderPart, ReasoningDelta, TextDelta, UsageReported
@@ -54,9 +54,17 @@ class _Event(msgspec.Struct, gc=False):
     usage: JSON | None = None
 
 
+class _Counts(msgspec.Struct, gc=False):
+    total_input_tokens: Count = None
+    total_tool_use_tokens: Count = None
+    total_output_tokens: Count = None
+    total_thought_tokens: Count = None
+    total_cached_tokens: Count = None
+    total_tokens: Count = None
+
+
 _EVENT = TolerantDecoder(_Event)
 _MEDIA_TYPES = {"image": "image/*", "audio": "audio/*", "video": "video/*", "document": "application/octet-stream"}
-_COUNTED = tuple(f"total_{name}_tokens" for name in ("input", "tool_use", "output", "thought", "cached"))
 _UNFINISHED = ("in_progress", "queued")
 
 
@@ -142,8 +150,17 @@ class InteractionsPayload(TypedPayload):
             if step is None:
                 step = self._steps[index] = {"type": "model_output"}
                 self._streamed[index] = _StreamedStep(step)
-            self._apply(delta, step, events, index)
-        self._count(event, events)
+            text = delta.get("text")
+            if text and type(text) is str and delta.get("type") == "text":  # nearly all deltas
+                self._citations.add_text(text)
+                self._streamed[index].text.add(text)
+                events.append(TextDelta(text))
+                if "annotations" in delta:
+                    self.add_annotations(delta, index, events)
+            else:
+                self._apply(delta, step, events, index)
+        if event.usage is not None or event.metadata is not None:
+            self._count(event, events)
 
     def stop_step(self, event: _Event, events: list[Event]) -> None:
         """Finish a step."""
@@ -332,25 +349,12 @@ class InteractionsPayload(TypedPayload):
         raw = event.usage
         if not raw and event.metadata is not None:
             raw = event.metadata.total_usage or event.metadata.usage
-        usage = None if raw is None else _read_usage(raw)
+        usage = _read_usage(raw) if raw else None
         if usage is not None:
             self.start(events)
             events.append(UsageReported(usage))
 
-    def handle_error(self, event: Any, events: list[Event]) -> None:
-        """Handle an error event.
-
-        Raises:
-            APIError: The response is not complete.
-        """
-        self.fail(in_band_error(ServerSentEvent(msgspec.json.encode(event))))
-
     handlers: ClassVar[Handlers] = {}
-
-
-class _Failure(msgspec.Struct, gc=False):
-    error: Any = None
-    message: Any = None
 
 
 _DELTAS: dict[Any, Callable[[InteractionsPayload, JSON, int, list[Event]], None]] = {
@@ -375,7 +379,6 @@ InteractionsPayload.handlers = {
     "step.stop": (_EVENT, InteractionsPayload.stop_step),
     "interaction.completed": (_EVENT, InteractionsPayload.complete),
     "interaction.cancelled": (_EVENT, InteractionsPayload.complete),
-    "error": (TolerantDecoder(_Failure), InteractionsPayload.handle_error),
 }
 
 
@@ -394,16 +397,21 @@ def check_document(interaction: Interaction | None, body: bytes) -> Interaction:
 
 
 def _read_usage(raw: JSON) -> Usage | None:
-    sent, tools, output, thoughts, cached = map(read_count, map(raw.get, _COUNTED))
-    return build_usage(
-        raw,
-        _plus(sent, tools),
-        _plus(output, thoughts),
-        raw.get("total_tokens"),
-        cache_read_tokens=cached,
-        reasoning_tokens=thoughts,
+    counts = read_counts(raw, _Counts)
+    sent = _plus(counts.total_input_tokens, counts.total_tool_use_tokens)
+    output = _plus(counts.total_output_tokens, counts.total_thought_tokens)
+    known = complete_counts(sent, output, counts.total_tokens)
+    if known is None:
+        return None
+    return Usage(
+        raw=raw,
+        input_tokens=known[0],
+        output_tokens=known[1],
+        estimated=known[2],
+        cache_read_tokens=counts.total_cached_tokens,
+        reasoning_tokens=counts.total_thought_tokens,
     )
 
 
 def _plus(one: int | None, other: int | None) -> int | None:
-    return None if one is None and other is None else (one or 0) + (other or 0)
+    return one if other is None else (one or 0) + other

@@ -72,7 +72,7 @@ def build_body(call: Call) -> JSON:
         body["stream"] = True
     body |= _sampling(call)
     if call.tools:
-        body["tools"] = tool_fields(call)
+        body["tools"] = tool_fields(call, may_be_optional=True)
     choice = tool_choice_field(call)
     if choice is not None:
         body["tool_choice"] = "any" if choice == "required" else choice

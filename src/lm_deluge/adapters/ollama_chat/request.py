@@ -102,7 +102,7 @@ def _tools(call: Call) -> list[JSON] | None:
     choice = check_tool_choice(call)
     if choice not in (None, "auto", "none"):
         raise cannot_take(call, f"tool_choice={choice!r}")
-    return tool_fields(call) if call.tools and choice != "none" else None
+    return tool_fields(call, may_be_optional=True) if call.tools and choice != "none" else None
 
 
 def _messages(call: Call) -> list[JSON]:

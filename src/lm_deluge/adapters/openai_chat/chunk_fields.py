@@ -152,7 +152,7 @@ decode_tolerantly = _DECODER.decode
 
 
 class PlainDelta(msgspec.Struct, gc=False):
-    content: Annotated[str, msgspec.Meta(min_length=1)]
+    content: Annotated[str, msgspec.Meta(min_length=1)] | list[Any]
     reasoning_content: None = None
     reasoning: None = None
     reasoning_text: None = None
@@ -183,7 +183,7 @@ class PlainBaseResp(msgspec.Struct, gc=False):
 
 
 class PlainChunk(msgspec.Struct, gc=False):
-    """A chunk with text, and at most usage and sources beside it: decoding fails if any other field has a value.
+    """A chunk with content, and at most usage and sources beside it: decoding fails if any other field has a value.
 
     Fast path: nearly all chunks are of this kind, and msgspec checks them without Python code.
     """

@@ -10,7 +10,7 @@ import msgspec
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.capabilities import cannot_place, check_capabilities, check_tool_choice, result_text
-from lm_deluge.adapters.openai_chat.json_schema import is_strict, tool_schema
+from lm_deluge.adapters.openai_chat.json_schema import is_strict, strict_tool_schema, tool_schema
 from lm_deluge.adapters.openai_chat.opaque_fields import add_opaque_fields
 from lm_deluge.adapters.openai_chat.quirks import (
     apply_quirks,
@@ -112,17 +112,23 @@ def sampling_fields(params: SamplingParams, max_tokens_field: str) -> JSON:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def tool_fields(call: Call) -> list[JSON]:
-    """Return the call's tools as JSON; a `ProviderTool` is JSON already and unchanged."""
-    return [tool.data if isinstance(tool, ProviderTool) else _tool(tool) for tool in call.tools]
+def tool_fields(call: Call, *, may_be_optional: bool = False) -> list[JSON]:
+    """Return the call's tools as JSON; a `ProviderTool` is JSON already and unchanged.
+
+    Args:
+        call: The call.
+        may_be_optional: The API accepts strict tools with optional properties.
+    """
+    return [tool.data if isinstance(tool, ProviderTool) else _tool(tool, may_be_optional) for tool in call.tools]
 
 
-def _tool(tool: Tool) -> JSON:
-    function: JSON = {"name": tool.name, "parameters": tool_schema(tool)}
+def _tool(tool: Tool, may_be_optional: bool) -> JSON:  # noqa: FBT001
+    schema, strict = (tool_schema(tool), tool.strict) if may_be_optional else strict_tool_schema(tool)
+    function: JSON = {"name": tool.name, "parameters": schema}
     if tool.description:
         function["description"] = tool.description
-    if tool.strict is not None:
-        function["strict"] = tool.strict
+    if strict is not None:
+        function["strict"] = strict
     return {"type": "function", "function": function}
 
 

@@ -16,7 +16,6 @@ from lm_deluge.adapters.openai_chat.chunk_fields import (
     Chunk,
     Function,
     Logprobs,
-    PlainChunk,
     ToolCall,
     decode_plain,
     decode_tolerantly,
@@ -32,7 +31,6 @@ from lm_deluge.adapters.openai_chat.reasoning_details import ReasoningDetails, S
 from lm_deluge.adapters.openai_chat.usage import read_usage
 from lm_deluge.adapters.payload_state import PayloadState
 from lm_deluge.adapters.raw_usage import merge_usage
-from lm_deluge.adapters.token_counts import add_usage
 from lm_deluge.adapters.tool_call_fragments import ToolCallAssembler
 from lm_deluge.errors import APIError, ProtocolError
 from lm_deluge.events import (
@@ -45,6 +43,7 @@ from lm_deluge.events import (
     ResponseFinished,
     ResponseStarted,
     TextDelta,
+    UsageReported,
 )
 from lm_deluge.wire.sse import ServerSentEvent
 from lm_deluge.wire.tolerant_json import NotJSONError
@@ -74,6 +73,7 @@ class ChatPayload(PayloadState):
         self._has_blank_reason = False  # the last chunk had an empty finish reason and nothing else (xAI)
         self._is_marked = False
         self._usage: dict[str, Any] | None = None
+        self._reported: UsageReported | None = None  # the last event of the usage
         self._tier: str | None = None
         # Created on first use: most responses have none, and thousands of streams may be open at once.
         self._calls: ToolCallAssembler | None = None
@@ -110,9 +110,17 @@ class ChatPayload(PayloadState):
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                     self._is_plain = False
                 else:
-                    events.append(TextDelta(chunk.choices[0].delta.content))
-                    if chunk.usage or chunk.citations or chunk.search_results or chunk.service_tier:
-                        self._add_extras(chunk, events)
+                    content = chunk.choices[0].delta.content
+                    if type(content) is str:
+                        events.append(TextDelta(content))
+                    else:
+                        self._add_pieces(content, events)
+                    if chunk.service_tier:
+                        self._tier = chunk.service_tier
+                    if chunk.usage:
+                        self._add_usage(chunk.usage, events)
+                    if chunk.citations or chunk.search_results:
+                        self._add_sources(chunk.search_results, chunk.citations, events)
                     continue
             self.handle(ServerSentEvent(data), events)
 
@@ -221,7 +229,7 @@ class ChatPayload(PayloadState):
         if failure is not None:
             raise failure
 
-    def _add_extras(self, chunk: Chunk | PlainChunk, events: list[Event]) -> None:
+    def _add_extras(self, chunk: Chunk, events: list[Event]) -> None:
         """Decode what a chunk has beside its choices."""
         self._tier = chunk.service_tier or self._tier
         if chunk.usage is not None:
@@ -229,7 +237,7 @@ class ChatPayload(PayloadState):
         elif chunk.x_groq is not None:
             self._add_usage(chunk.x_groq.usage, events)
         if chunk.citations is not None or chunk.search_results is not None:
-            self._add_sources([*(chunk.search_results or ()), *(chunk.citations or ())], events)
+            self._add_sources(chunk.search_results, chunk.citations, events)
 
     def _add_choice(self, choice: Choice, events: list[Event]) -> APIError | None:
         """Decode a candidate; return the error if its finish reason is a failure."""
@@ -242,8 +250,9 @@ class ChatPayload(PayloadState):
             elif choice.text is not None:
                 self.skip_value(choice.text)
         else:
-            self._is_plain = type(delta.content) is str and delta.content != "" and choice.logprobs is None
             self._add_delta(delta, choice.logprobs, events)
+            is_plain = bool(delta.content) and choice.logprobs is None and choice.finish_reason is None
+            self._is_plain = is_plain and self._item is None
         # Other hosts send an empty finish reason with each piece of text; in a plain response it is the end.
         is_alone = choice.message is not None or len(events) == before
         self._has_blank_reason = choice.finish_reason == "" and is_alone
@@ -277,6 +286,11 @@ class ChatPayload(PayloadState):
                 self._end_item(events)
             events.append(ReasoningDelta(text) if is_reasoning else TextDelta(text))
 
+    def _add_pieces(self, pieces: str | list[Any], events: list[Event]) -> None:
+        for piece in pieces:
+            self.add_piece(piece, events)
+        self._is_plain = self._is_plain and self._item is None  # text after signed reasoning ends it
+
     def _end_item(self, events: list[Event]) -> None:
         """Append the opaque data of the reasoning before the text or tool call that follows."""
         if self._item is not None:
@@ -287,8 +301,7 @@ class ChatPayload(PayloadState):
         self._add_reasoning(delta, events)
         content = delta.content
         if isinstance(content, list):
-            for piece in content:
-                self.add_piece(piece, events)
+            self._add_pieces(content, events)
             content = None
         if self._item is not None and (content or delta.tool_calls or delta.refusal):
             self._end_item(events)
@@ -306,7 +319,7 @@ class ChatPayload(PayloadState):
         if delta.function_call is not None:
             self.add_tool_call(ToolCall(index=0, function=delta.function_call), events)
         if delta.annotations:
-            self._add_sources(delta.annotations, events)
+            self._add_sources(None, delta.annotations, events)
         signature = thought_signature(delta.extra_content)
         if signature is not None and not delta.tool_calls:
             events.append(ProviderPart(self._owner, THOUGHT_SIGNATURE, signature))
@@ -368,7 +381,8 @@ class ChatPayload(PayloadState):
         if delta.executed_tools:
             events.append(ProviderPart(self._owner, "executed_tools", delta.executed_tools))
 
-    def _add_sources(self, sources: list[Any], events: list[Event]) -> None:
+    def _add_sources(self, results: list[Any] | None, cited: list[Any] | None, events: list[Event]) -> None:
+        sources = [*results, *(cited or ())] if results else cited or []
         if sources == self._last_sources:  # some hosts repeat all sources in each chunk
             return
         self._last_sources = sources
@@ -392,9 +406,17 @@ class ChatPayload(PayloadState):
         return ""
 
     def _add_usage(self, raw: dict[str, Any] | None, events: list[Event]) -> None:
-        if raw:
-            self._usage = merge_usage(self._usage, raw)
-            add_usage(read_usage(self._usage, self._tier), events)
+        if not raw:
+            return
+        reported = self._reported
+        if reported is not None and raw == reported.usage.raw and self._tier == reported.usage.service_tier:
+            events.append(reported)  # some hosts repeat the same usage in each chunk
+            return
+        self._usage = merge_usage(self._usage, raw)
+        usage = read_usage(self._usage, self._tier)
+        self._reported = None if usage is None else UsageReported(usage)
+        if self._reported is not None:
+            events.append(self._reported)
 
     def _end_at_mark(self, events: list[Event]) -> None:
         self._check_end("the stream ended with neither a finish reason nor usage")

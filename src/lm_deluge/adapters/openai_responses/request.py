@@ -22,7 +22,7 @@ from lm_deluge.adapters.capabilities import (
     parts_in_pairs,
     result_text,
 )
-from lm_deluge.adapters.openai_chat.json_schema import is_strict, tool_schema
+from lm_deluge.adapters.openai_chat.json_schema import is_strict, strict_tool_schema
 from lm_deluge.adapters.openai_responses.items import ECHOED
 from lm_deluge.adapters.text_files import with_inline_files
 from lm_deluge.prompt.media import Media
@@ -138,12 +138,8 @@ def _text_config(call: Call) -> JSON:
 
 def _tool(tool: Tool) -> JSON:
     """Return a function tool. `strict` is always sent: the API's default is true, which rejects many schemas."""
-    function: JSON = {
-        "type": "function",
-        "name": tool.name,
-        "parameters": tool_schema(tool),
-        "strict": bool(tool.strict),
-    }
+    schema, strict = strict_tool_schema(tool)
+    function: JSON = {"type": "function", "name": tool.name, "parameters": schema, "strict": bool(strict)}
     if tool.description:
         function["description"] = tool.description
     return function

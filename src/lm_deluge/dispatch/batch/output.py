@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -112,7 +113,7 @@ def write_stream(file: BinaryIO, answers: Iterable[Answer]) -> None:
 
 
 def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
-    """Write a file; if that fails, an existing file stays unchanged.
+    """Write a file; if that fails, an existing file stays unchanged, and so do its permissions.
 
     Raises:
         JournalError: The file cannot be written.
@@ -120,11 +121,12 @@ def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
     target = path.resolve()
     temporary = target.with_name(target.name + ".part")
     try:
-        with temporary.open("wb", buffering=1 << 20) as file:
-            for piece in pieces:
-                file.write(piece)
+        with open(temporary, "wb", buffering=1 << 20, opener=_open_private) as file:
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
+        if target.exists():
+            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
         temporary.replace(target)
     except BaseException as error:  # after any error no half file stays
         with contextlib.suppress(OSError):
@@ -132,6 +134,14 @@ def write_whole(path: Path, pieces: Iterable[bytes]) -> None:
         if isinstance(error, OSError):
             raise JournalError(f"cannot write {path}: {error.strerror}", path=str(path)) from error
         raise
+
+
+def _open_private(path: str, flags: int) -> int:
+    """Open a file that only its owner can read, as the journal: the answers are as private as the prompts."""
+    descriptor = os.open(path, flags, 0o600)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        Path(path).chmod(0o600)  # a run that was killed may have left the file
+    return descriptor
 
 
 def line_of(answer: Answer) -> JSON:

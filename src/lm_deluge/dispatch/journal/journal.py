@@ -101,6 +101,7 @@ class Journal:
         self._unsaved: list[_Pending] = []
         self._flusher: asyncio.Task[None] | None = None
         self._is_closed = False
+        self._closing: asyncio.Future[None] | None = None
 
     @classmethod
     async def open(
@@ -369,14 +370,26 @@ class Journal:
             self.response(call)
 
     async def close(self) -> None:
-        """Write all pending records and close the file.
+        """Write all pending records and close the file. If the caller is cancelled, that happens before it returns.
 
         Raises:
             JournalError: Outcomes could not be written. `unsaved` still has them.
         """
-        if self._is_closed:
+        if self._closing is None:
+            self._is_closed = True
+            self._closing = asyncio.ensure_future(self._close())
+        elif self._closing.done():
             return
-        self._is_closed = True
+        try:
+            await asyncio.shield(self._closing)
+        except asyncio.CancelledError:
+            # The lock is released in any case, even if this wait is cancelled, too.
+            await asyncio.wait((self._closing,))
+            if not self._closing.cancelled():
+                self._closing.exception()
+            raise
+
+    async def _close(self) -> None:
         try:
             if self._flusher is not None:
                 await self._flusher

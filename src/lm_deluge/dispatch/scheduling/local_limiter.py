@@ -25,7 +25,7 @@ from lm_deluge.wire.rate_limit_headers import DAY_S, HOUR_S, MINUTE_S, Dimension
 __all__ = ["ConcurrencyLimit", "LocalLimiter"]
 
 _JITTER_S = 1.0  # assumed until it is measured, for a period of a minute; proportionally less for shorter periods
-_LEAST_JITTER_S = 0.01  # the timers of this process alone are that late
+_LEAST_JITTER_S = 0.003  # timers wake one or two milliseconds late, which the first delays may not have shown yet
 _DELAYS_KEPT = 200  # the jitter is the maximum of so many delays: a spike is forgotten after so many requests
 _DELAYS_NEEDED = 50  # the maximum of fewer is likely to be exceeded soon
 _SURE_DEVIATIONS = 3.5  # standard deviations of the usage in flight: if it were normal, exceeded once in 4,000 times

@@ -37,8 +37,9 @@ _GUESS_GROWTH, _GUESS_GROWTH_BY_SUCCESS = 1.5, 1.005
 _MOST_GROWTH = 1_000.0  # keeps the share finite; no real limit is so far from the guess
 _BURST_DECREASE, _LEAST_BURST = 0.5, 1 / 16  # bursts are the likelier cause of a refusal: shrink them faster
 _SHORT_RETRY_S = 5.0  # a provider that asks for a longer pause gets it, whatever the reason
-# A host may enforce a limit per minute over such a time without naming it: OpenAI does, over 1 s or 10 s
-# (https://platform.openai.com/docs/guides/rate-limits, 2026-11, for limits that its models page states per minute).
+# A host may enforce a limit per minute over such a time without naming it: Azure does, typically over 1 s or 10 s
+# (https://learn.microsoft.com/azure/ai-services/openai/how-to/quota, "Understanding rate limits", 2026-11). OpenAI's
+# guide gives 1,000 requests a second for 60,000 a minute (https://platform.openai.com/docs/guides/rate-limits).
 _SHORT_WINDOWS_S = (1.0, 10.0)
 _MORE_THAN_WINDOW = 1.1  # amounts per window are whole numbers, so they are a few percent off
 _MOST_PRECAUTION = 0.02  # of the limit, the price of pacing for a shorter window; a refusal costs a tenth for minutes

@@ -36,6 +36,8 @@ _HOST_PATHS = (
     "/inference/v1",  # Fireworks
     "/compatible-mode/v1",  # Alibaba
     "/serving-endpoints",  # Databricks
+    "/ai-gateway/mlflow/v1",  # Databricks, its gateway
+    "/serverless/v1",  # Friendli
     "/client/v4/accounts/[^/]+/ai/v1",  # Cloudflare
 )
 _ROOT = f"(?:{'|'.join(_HOST_PATHS)}|/v1)?"  # clients configure base URLs with and without the version

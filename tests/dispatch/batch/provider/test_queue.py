@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from batch_runs import KEY, Clock, run_batch
+from batch_runs import KEY, Clock, Killed, plans_of, run_batch
 from client.hooks.exceptions import EVERY_EXCEPTION
 from lm_deluge import LLMClient
 from lm_deluge.config import Secret
 from lm_deluge.dispatch.batch.provider.part import RESULTS_WAIT_S
+from lm_deluge.dispatch.batch.provider.runner import ProviderBatch
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.errors import BatchEndedError, DispatchError, RateLimitError
 from lm_deluge.transport.base import ConnectionSlot
@@ -57,7 +58,7 @@ class QueueHost:
 
     def __init__(self, room: int = 1, polls: int = 1, late: float = 0, *, counts: bool = True) -> None:
         self.log: list[str] = []
-        self._room, self._polls, self._late, self._counts = room, polls, late, counts
+        self.room, self._polls, self._late, self._counts = room, polls, late, counts
         self._names: list[str] = []
         self._batches: dict[str, dict[str, Any]] = {}
 
@@ -73,7 +74,7 @@ class QueueHost:
             return self._document({"id": "file-1"})
         if path == "/batches":
             name = f"batch_{len(self._batches)}"
-            is_full = sum(each["left"] > 0 for each in self._batches.values()) >= self._room
+            is_full = sum(each["left"] > 0 for each in self._batches.values()) >= self.room
             self._batches[name] = {"left": 0 if is_full else self._polls, "names": self._names, "is_full": is_full}
             self.log.append(f"{'refuse' if is_full else 'accept'} {len(self._names)}")
             return self._document({"id": name, "status": "validating"})
@@ -207,3 +208,23 @@ async def test_a_result_that_cannot_be_read_is_the_error_of_its_call(
     assert isinstance(found["row 0"].error, DispatchError)
     assert "an unexpected ZeroDivisionError ended the call" in str(found["row 0"].error)
     assert found["row 1"].completion == "1"
+
+
+async def test_a_refused_batch_of_an_earlier_run_waits_for_room_too(tmp_path: Path) -> None:
+    host, prompts = QueueHost(room=0), ["a", "b"]
+
+    async def die(seconds: float) -> None:
+        raise Killed
+
+    async with await Journal.open(tmp_path / "j", fingerprint="f" * 64) as journal:
+        with pytest.raises(Killed):  # before the first poll
+            await anext(ProviderBatch(journal, sleep=die).run(plans_of(client_at(host), prompts)))
+    assert host.log == ["refuse 2"]
+    clock = Clock()
+    host.room = 1
+    found = await run_batch(client_at(host), prompts, tmp_path / "j", clock=clock)
+    assert {row: answer.completion for row, answer in found.items()} == {"row 0": "0", "row 1": "1"}
+    assert host.log == ["refuse 2", "accept 2", "end 2"]
+    assert clock.waits.count(60) == 1
+    async with await Journal.open(tmp_path / "j", fingerprint="f" * 64) as journal:
+        assert journal.state.ambiguous == ()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import aclosing
 
+import msgspec
+
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.batch_api import BatchAPI, BatchState, custom_id, index_in
 from lm_deluge.api_requests.call_plan import CallPlan
@@ -67,8 +69,8 @@ class LiveBatch:
 
     Attributes:
         wait_s: Seconds until the next poll.
-        part: The encoded calls, as long as the provider may refuse the batch because its queue is full. None for a
-            batch of an earlier run, and after the provider has accepted it.
+        part: The encoded calls, as long as the provider may refuse the batch because its queue is full. None after the
+            provider has accepted it, and if an earlier run's calls no longer fit into one batch.
     """
 
     def __init__(
@@ -116,6 +118,18 @@ class LiveBatch:
     def call_of(self, index: int | None) -> str | None:
         """Return the id of the call at an index of the batch; None if there is none."""
         return self.batch.ids[index] if index is not None and index < len(self.batch.ids) else None
+
+    def keep(self, call_id: str, plan: CallPlan) -> None:
+        """Encode a call of an earlier run's batch again, to submit it again if the provider's queue is full."""
+        if self.part is None:
+            return
+        call = msgspec.structs.replace(plan.call, is_streamed=False)
+        try:
+            is_kept = self.part.maybe_add(call_id, call, plan.adapter.build_request(call))
+        except Exception:  # noqa: BLE001 - the provider has the batch; only its refusal would need the call
+            is_kept = False
+        if not is_kept:
+            self.release()
 
     def release(self) -> None:
         """Delete the encoded calls."""

@@ -221,7 +221,9 @@ class ProviderBatch:
                 await self._journal.record_handle(batch.name, plan.call.provider.id, found or "")
                 if found is None:
                     return False
+            live.part = BatchPart(plan, api, self._new_name(), self._max_requests)
             self._live[batch.name] = live
+        self._live[batch.name].keep(call_id, plan)
         return True
 
     async def _collect(self, call_id: str, plan: CallPlan) -> list[Answered]:
