@@ -172,6 +172,40 @@ def test_null_for_a_parameter_without_null_keeps_its_default() -> None:
         Tool.from_function(weather).call(city=None)
 
 
+def with_fields(
+    count: int = pydantic.Field(description="how many", ge=1),
+    unit: str = pydantic.Field("C", description="the unit"),
+    tags: list[str] = pydantic.Field(default_factory=list),  # noqa: B008
+) -> Any:
+    return count, unit, tags
+
+
+def test_fields_of_pydantic_may_stand_as_defaults() -> None:
+    tool = Tool.from_function(with_fields)
+    assert tool.parameters["properties"]["count"] == {"type": "integer", "minimum": 1, "description": "how many"}
+    assert tool.parameters["properties"]["unit"] == {"type": "string", "default": "C", "description": "the unit"}
+    assert tool.parameters["required"] == ["count"]
+    assert tool.call(count="2") == (2, "C", [])
+    assert tool.call(count=2, tags=["a"]) == (2, "C", ["a"])
+    with pytest.raises(InvalidValueError, match="count"):
+        tool.call(count=0)
+
+
+class Methods:
+    @staticmethod
+    def still(a: int) -> int:
+        return a
+
+    @classmethod
+    def of_class(cls, a: int) -> int:
+        return a
+
+
+def test_static_methods_and_class_methods() -> None:
+    for function in (Methods.still, Methods().still, Methods.of_class, Methods().of_class):
+        assert Tool.from_function(function).call(a=1) == 1
+
+
 def without_hint(city, days: int = 1):  # type: ignore[no-untyped-def]
     return city, days
 

@@ -121,6 +121,10 @@ async def test_arguments_that_do_not_fit_never_reach_the_tool() -> None:
         ({"a": [1, None]}, '{"a": [1, null]}'),
         ([], "[]"),
         (PNG, (ImagePart(Media(data=PNG, media_type="image/png")),)),
+        ("a\ud800b", "a\ufffdb"),
+        (["\ud83d\ude00", PNG], (TextPart("\U0001f600"), ImagePart(Media(data=PNG, media_type="image/png")))),
+        (b"text", (FilePart(Media(data=b"text", media_type="text/plain")),)),
+        (b"", (TextPart(""),)),
         (b"\x00", (FilePart(Media(data=b"\x00", media_type="application/octet-stream")),)),
         (ImagePart(Media(url="http://x/a.png")), (ImagePart(Media(url="http://x/a.png")),)),
         (["a chart:", PNG, {"n": 1}],
@@ -134,6 +138,14 @@ async def test_results_as_content(value: Any, content: Any) -> None:
     assert outcome.error is None
     assert outcome.content == content
     assert outcome.value == (value.value if isinstance(value, ToolReturn) else value)
+
+
+async def test_an_exception_with_half_a_surrogate_pair_can_be_sent() -> None:
+    def fails() -> None:
+        raise FileNotFoundError("no \udcff.txt")
+
+    outcome = await run(fails)
+    assert outcome.content == "FileNotFoundError: no \ufffd.txt"
 
 
 async def test_a_result_that_cannot_be_sent_is_an_error() -> None:

@@ -31,7 +31,7 @@ class CallOptions(NamedTuple):
     """The options of one call, or of all calls of a batch.
 
     Attributes:
-        tools: The tools that the model may call: `Tool`, or the JSON form of the provider.
+        tools: The tools that the model may call: functions, classes with fields, `Tool`, `MCPServer` or plain JSON.
         sampling_params: Its fields replace the client's, one by one.
         output: Type of the answer: a Pydantic model, dataclass, TypedDict, `list[...]`, or a JSON schema.
         cache: Which part of the prompt the provider keeps in its own cache.

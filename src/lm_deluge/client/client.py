@@ -94,8 +94,8 @@ class LLMClient(AgentMethods, CountMethods):
 
         Args:
             prompt: Text, or a conversation.
-            tools: The tools that the model may call: functions, models, `Tool`, MCP servers or plain JSON. With
-                `run_tools=True` they run, and their results go back to the model until it calls none.
+            tools: The tools that the model may call: functions, classes with fields, `Tool`, `MCPServer` or plain JSON.
+                With `run_tools=True` they run, and their results go back to the model until it calls none.
             sampling_params: Its fields replace the client's, one by one.
             output: Type of the answer: a Pydantic model, dataclass, TypedDict, `list[...]`, or a JSON schema. Then
                 `response.output` is the object, and `partials`, `fields` and `items` show it while it arrives.
@@ -142,8 +142,8 @@ class LLMClient(AgentMethods, CountMethods):
 
         Args:
             prompt: Text, or a conversation.
-            tools: The tools that the model may call: functions, models, `Tool`, MCP servers or plain JSON. With
-                `run_tools=True` they run, and their results go back to the model until it calls none.
+            tools: The tools that the model may call: functions, classes with fields, `Tool`, `MCPServer` or plain JSON.
+                With `run_tools=True` they run, and their results go back to the model until it calls none.
             sampling_params: Its fields replace the client's, one by one.
             output: Type of the answer: a Pydantic model, dataclass, TypedDict, `list[...]`, or a JSON schema. Then
                 `response.output` is the object, and `partials`, `fields` and `items` show it while it arrives.

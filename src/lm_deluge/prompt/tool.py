@@ -279,7 +279,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """The function that the tool runs, or None."""
         return None if self.target is None else self.target.function
 
-    def call(self, **arguments: Any) -> Any:
+    def call(self, /, **arguments: Any) -> Any:
         """Validate the arguments, run the tool and return the result of its function.
 
         An async function runs to its end: in the event loop of a thread of its own where the calling thread has a
@@ -296,7 +296,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
         return _value(call_blocking(*self._bound(arguments)))
 
-    async def acall(self, **arguments: Any) -> Any:
+    async def acall(self, /, **arguments: Any) -> Any:
         """Validate the arguments, run the tool and return the result of its function. A sync function runs in a thread.
 
         Raises:

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from lm_deluge.errors import ToolError
-from lm_deluge.prompt.media import Media, sniff_media_type
+from lm_deluge.prompt.media import Media, load_media
 from lm_deluge.prompt.parts import AudioPart, FilePart, ImagePart, Part, TextPart
 from lm_deluge.schemas.json_values import to_json_text
 
-__all__ = ["Content", "media_part", "shortened", "to_content"]
+__all__ = ["Content", "media_part", "sendable", "shortened", "to_content"]
 
 Content = str | tuple[Part, ...]
 _PARTS = (TextPart, ImagePart, FilePart, AudioPart)
@@ -39,8 +39,7 @@ def _part(value: Any, tool: str) -> Part:
     if isinstance(value, _PARTS):
         return value
     if isinstance(value, bytes | bytearray):
-        data = bytes(value)
-        return media_part(Media(data=data, media_type=sniff_media_type(data) or "application/octet-stream"))
+        return media_part(load_media(value, kind="file")) if value else TextPart("")
     if isinstance(value, Media):
         return media_part(value)
     return TextPart(value if isinstance(value, str) else _json(value, tool))
@@ -75,6 +74,22 @@ def shortened(content: Content, most: int | None) -> tuple[Content, bool]:
         return text, text is not content
     total = sum(len(part.text) for part in content if isinstance(part, TextPart))
     return (content, False) if total <= most else (tuple(_cut_parts(content, most, total)), True)
+
+
+def sendable(content: Content) -> Content:
+    """Return the content without halves of surrogate pairs, which no request can contain: names of files have them."""
+    if isinstance(content, str):
+        return _sendable_text(content)
+    parts = (each if not isinstance(each, TextPart) else TextPart(_sendable_text(each.text)) for each in content)
+    return tuple(parts)
+
+
+def _sendable_text(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def _cut(text: str, most: int, total: int) -> str:

@@ -20,7 +20,7 @@ from lm_deluge.prompt.parts import AudioPart, FilePart, ImagePart, Part, TextPar
 from lm_deluge.prompt.tool import ProviderTool, Tool, ToolReturn, to_tools
 from lm_deluge.tools.invocation import call_async
 from lm_deluge.tools.mcp.server import MCPServer
-from lm_deluge.tools.results import Content, shortened, to_content
+from lm_deluge.tools.results import Content, sendable, shortened, to_content
 
 __all__ = ["ToolOutcome", "ToolRunner", "tool_sources"]
 
@@ -158,7 +158,7 @@ class ToolRunner:
                     raise
                 error = _as_exception(raised, call.name)
                 value, content = None, _message(error)
-            content, is_truncated = shortened(content, self._max_result_characters)
+            content, is_truncated = shortened(sendable(content), self._max_result_characters)
             return ToolOutcome(
                 content=content,
                 value=value,
@@ -210,7 +210,12 @@ def tool_sources(tools: Any) -> list[Any]:
         return []
     if isinstance(tools, str | Mapping) or not isinstance(tools, Iterable):
         return [*to_tools(tools)]
-    return [MCPServer(each) if type(each).__module__.startswith("mcp.server.") else each for each in tools]
+    return [MCPServer(each) if _is_sdk_server(each) else each for each in tools]
+
+
+def _is_sdk_server(tool: Any) -> bool:
+    """Whether a tool is a server object of the MCP SDK, which is not imported for the answer."""
+    return any(kind.__module__.startswith("mcp.server.") for kind in type(tool).__mro__)
 
 
 def _as_exception(raised: BaseException, tool: str) -> Exception:

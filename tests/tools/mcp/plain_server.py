@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 
-TOOLS = ["add", "die", "environment", "forever", "grow", "steps"]
+TOOLS = ["add", "complain", "die", "environment", "forever", "grow", "steps"]
 KIND = sys.argv[1] if len(sys.argv) > 1 else "plain"
 
 
@@ -23,6 +23,9 @@ def call(name: str, arguments: dict, meta: dict) -> str | None:
     match name:
         case "add":
             return str(arguments["a"] + arguments["b"])
+        case "complain":
+            print("x" * 1_000, file=sys.stderr, flush=True)
+            return "done"
         case "die":
             os._exit(3)
         case "environment":

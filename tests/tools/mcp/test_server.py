@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ spec.loader.exec_module(demo)
 PLAIN = Path(__file__).with_name("plain_server.py")
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 NAMES = ["add", "dotted_name", "weather", "steps", "forever", "media", "fail", "grow"]
-PLAIN_NAMES = ["add", "die", "environment", "forever", "grow", "steps"]
+PLAIN_NAMES = ["add", "complain", "die", "environment", "forever", "grow", "steps"]
 
 
 def program(kind: str = "plain", **options: Any) -> MCPServer:
@@ -128,6 +130,7 @@ async def test_every_kind_of_result(server: MCPServer) -> None:
     assert reported == [ServerProgress(0, 2, "step 0"), ServerProgress(1, 2, "step 1")]
 
 
+@pytest.mark.parametrize("server", ["in process", "http"], indirect=True)
 async def test_errors_of_tools_are_outcomes(server: MCPServer) -> None:
     async with ToolRunner([server], timeout_s=30) as runner:
         outcome = await runner.run(call("fail", text="no such city"))
@@ -142,6 +145,7 @@ async def test_errors_of_tools_are_outcomes(server: MCPServer) -> None:
         assert (await runner.run(call("add", a=1, b=1))).value == 2
 
 
+@pytest.mark.parametrize("server", ["in process", "http"], indirect=True)
 async def test_a_timeout_ends_the_call_and_not_the_server(server: MCPServer, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     async with server, ToolRunner([server], timeout_s=0.2) as runner:
@@ -221,6 +225,26 @@ async def test_a_server_is_kept_until_its_last_user_leaves() -> None:
             await runner.run(call("add", a=1, b=1))
         assert children() - before == {pid}
     assert children() == before
+
+
+async def test_what_a_program_complains_about_does_not_fill_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lm_deluge.tools.mcp.connection._MOST_ERROR_OUTPUT", 1_500)
+    async with program() as server:
+        sizes = []
+        for _ in range(4):
+            await server.call_tool("complain")
+            assert server._connection is not None
+            assert server._connection._error_output is not None
+            sizes.append(os.fstat(server._connection._error_output.fileno()).st_size)
+    assert sizes == [1_001, 2_002, 1_001, 2_002]
+
+
+async def test_an_event_loop_that_was_closed_is_no_obstacle() -> None:
+    server = program()
+    await asyncio.to_thread(asyncio.run, server.__aenter__())
+    assert not server.is_connected
+    assert (await server.call_tool("add", {"a": 1, "b": 2})).value == "3"
+    await server.__aexit__(None, None, None)
 
 
 @needs_proc
@@ -317,6 +341,52 @@ def test_an_event_loop_that_ends_ends_the_program() -> None:
 
     asyncio.run(forget())
     assert not children()
+
+
+USER = """
+import asyncio, sys
+from lm_deluge import MCPServer
+from lm_deluge.prompt.parts import ToolCallPart
+from lm_deluge.tools import ToolRunner
+
+async def main():
+    async with ToolRunner([MCPServer(sys.executable, *sys.argv[1:])], timeout_s=None) as runner:
+        call = asyncio.create_task(runner.run(ToolCallPart("1", "forever")))
+        await asyncio.sleep(0)
+        print("running", flush=True)
+        await call
+
+asyncio.run(main())
+"""
+
+
+@needs_proc
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+async def test_a_program_ends_with_the_one_that_started_it(ending: signal.Signals) -> None:
+    mark = uuid.uuid4().hex
+    user = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", USER, "-S", "-E", str(PLAIN), mark,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert user.stdout is not None
+    assert await user.stdout.readline() == b"running\n"
+    user.send_signal(ending)
+    assert await user.wait() in (-ending, 130)
+    async with asyncio.timeout(10):
+        while any(mark.encode() in _read(path) for path in Path("/proc").glob("[0-9]*/cmdline")):  # noqa: ASYNC240
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="uvloop is not for Windows")
+def test_programs_run_in_other_event_loops_of_asyncio() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def add() -> Any:
+        async with program() as server:
+            return (await server.call_tool("add", {"a": 1, "b": 2})).value
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(add()) == "3"
 
 
 async def test_a_connected_server_stands_among_the_tools_of_a_call() -> None:

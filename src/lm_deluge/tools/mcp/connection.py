@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import os
 import tempfile
 from collections.abc import Callable
 from typing import IO, Any
@@ -42,7 +43,6 @@ class MCPConnection:
     Attributes:
         loop: The event loop of the connection.
         tools: The tools of the server, as it listed them last.
-        is_ended: The server has ended the connection, or it was closed.
 
     Args:
         address: Where the server is.
@@ -52,7 +52,8 @@ class MCPConnection:
     def __init__(self, address: ServerAddress, after: MCPConnection | None = None) -> None:
         self.loop = asyncio.get_running_loop()
         self.tools: tuple[ServerTool, ...] = () if after is None else after.tools
-        self.is_ended = False
+        self._has_ended = False
+        self._error_output: IO[str] | None = None
         self._address = address
         self._client: Client | None = None
         self._scope = anyio.CancelScope()
@@ -62,6 +63,11 @@ class MCPConnection:
         self._started: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._closed: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._task = asyncio.create_task(self._run(after), name=f"MCP server {address.name}")
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether the server has ended the connection, or it was closed, or its event loop was."""
+        return self._has_ended or self.loop.is_closed()
 
     @property
     def is_open(self) -> bool:
@@ -80,8 +86,10 @@ class MCPConnection:
 
     async def close(self) -> None:
         """Close the connection and wait for its end, also where the calling task is cancelled meanwhile."""
-        with contextlib.suppress(RuntimeError):  # the event loop of the connection is closed, and the task with it
+        try:
             self.loop.call_soon_threadsafe(self._ask_to_close)
+        except RuntimeError:  # the event loop of the connection is closed, and with it what it ran
+            return
         closed = asyncio.wrap_future(self._closed)
         cancelled: asyncio.CancelledError | None = None
         while not closed.done():
@@ -106,6 +114,7 @@ class MCPConnection:
         async def on_progress(progress: float, total: float | None, message: str | None) -> None:
             report(progress, total, message)
 
+        self._trim_error_output()
         result = await self._client.call_tool(name, arguments, progress_callback=on_progress)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._fresh.wait(), _REFRESH_S)
@@ -120,7 +129,7 @@ class MCPConnection:
             self._scope.deadline = self.loop.time() + _CLOSE_S  # the clock of anyio on asyncio
 
     def _on_end(self) -> None:
-        self.is_ended = True
+        self._has_ended = True
         self._fresh.set()
         self._wake.set()
 
@@ -129,14 +138,14 @@ class MCPConnection:
         try:
             if after is not None:
                 await after.close()
-            with tempfile.TemporaryFile("a+", encoding="utf-8", errors="replace") as error_output:
+            with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as error_output:
                 try:
                     with self._scope:
                         await self._serve(error_output)
                 except Exception as error:  # noqa: BLE001 - of the SDK and of what it stands on; it ends the connection
                     failure = self._start_error(error, error_output)
         finally:
-            self._client = None
+            self._client = self._error_output = None
             self._on_end()
             if not self._started.done():
                 self._started.set_exception(failure or self._start_error(None, None))
@@ -144,6 +153,7 @@ class MCPConnection:
 
     async def _serve(self, error_output: IO[str]) -> None:
         address = self._address
+        self._error_output = error_output
         target = address.in_process or open_transport(address, error_output, self._on_end)
         async with Client(target, message_handler=self._on_message, cache=None) as client:
             self.tools = await _listed(client)
@@ -158,9 +168,13 @@ class MCPConnection:
                     self._wake.clear()
                     if not self._fresh.is_set():
                         await self._refresh(client)
-                    if error_output.tell() > _MOST_ERROR_OUTPUT:
-                        error_output.truncate(0)
                 group.cancel_scope.cancel()
+
+    def _trim_error_output(self) -> None:
+        descriptor = -1 if self._error_output is None else self._error_output.fileno()
+        if descriptor >= 0 and os.fstat(descriptor).st_size > _MOST_ERROR_OUTPUT:
+            os.ftruncate(descriptor, 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)  # the program writes at the same position
 
     async def _refresh(self, client: Client) -> None:
         with contextlib.suppress(Exception):  # then the list stays as it is

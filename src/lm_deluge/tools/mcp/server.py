@@ -143,7 +143,8 @@ class MCPServer(ToolSource):
         return f"MCPServer({self.name!r})"
 
     async def __aenter__(self) -> Self:
-        self._users += 1
+        with self._lock:
+            self._users += 1
         try:
             await self._connected()
         except BaseException:
