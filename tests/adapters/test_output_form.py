@@ -157,6 +157,24 @@ def test_the_rows_of_model_and_host_decide(call: Call, form: str) -> None:
     assert find_output_form(call) == form
 
 
+ENFORCED = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 1}}, "required": []}
+
+
+@pytest.mark.parametrize("api", ["anthropic-messages", "bedrock-converse", "bedrock-invoke"])
+async def test_claude_gets_a_schema_that_it_enforces_or_a_tool(api: str) -> None:
+    async with asking('{"a": 1}', api, "schema") as (client, sim):
+        response = await client.stream("x", output=ENFORCED, echo=None)
+        body = json.dumps(sim.requests[0].json).replace("\\", "")
+        assert '"minimum"' not in body
+        assert "(minimum: 1)" in body
+        assert response.output == {"a": 1}
+    script = Script(tool_calls=[(ANSWER_TOOL, {"any": 1})])
+    async with asking(script, api, "schema") as (client, sim):
+        response = await client.stream("x", output=dict[str, int], echo=None)
+        assert ANSWER_TOOL in json.dumps(sim.requests[0].json)
+    assert response.output == {"any": 1}
+
+
 def test_a_model_of_the_registry_without_schemas() -> None:
     call = call_of(find_model("deepseek:deepseek-chat").capabilities, "deepseek")
     assert find_output_form(call) in ("tool", "json")

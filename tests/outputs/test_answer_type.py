@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypedDict
 
 import msgspec
 import pytest
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel, field_validator, model_validator
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from lm_deluge.errors import ConfigurationError, InvalidValueError
@@ -141,6 +141,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "a text": ("Model", "no type"),
     "a number": (5, "no type"),
     "a list": ([Line], "no type"),
+    "a function": (lambda: None, "no type"),
     "an instance": (Line(name="a", price=1), "no JSON schema"),
     "a type without a schema": (Uncommon, "Uncommon has no JSON schema"),
     "an unknown type": ({"type": "strin"}, "no provider accepts"),
@@ -243,6 +244,7 @@ def test_a_part_is_judged_as_the_whole_would_judge_it() -> None:
     assert shape(ReadsAll, "total").check("abc") == "abc"
     assert shape(ReadsOthers, "high").check(0) == 0
     assert shape(Frozen, "total").check("x") == "x"
+    assert shape(RootModel[dict[str, int]], "root").check("x") == "x"
     assert shape(Coercing, "names").check([1]) == ["1"]
     assert shape(Coercing, "names", 0).check(1) == 1
     assert shape(StrictDay, "day").check("2026-11-30") == dt.date(2026, 11, 30)

@@ -404,6 +404,23 @@ async def test_postprocess_decides_last_what_is_cached() -> None:
     assert shelf.values == {}
 
 
+async def test_a_cached_answer_that_postprocess_rejects_is_asked_for_again() -> None:
+    shelf = Shelf()
+
+    def check(response: APIResponse) -> APIResponse:
+        if response.output.total < 5:
+            raise RuntimeError("too little")
+        return response
+
+    async with Simulator([TEXT, text_with(total=5)]) as sim:
+        async with client_of(sim.base_url, local_cache=shelf) as client:
+            await client.process_prompts_async(["x"], output=Invoice)
+        async with client_of(sim.base_url, local_cache=shelf, postprocess=check) as client:
+            (response,) = await client.process_prompts_async(["x"], output=Invoice)
+        assert sim.stats.requests == 2
+    assert (response.error, response.output.total) == (None, 5)
+
+
 async def test_a_response_as_plain_data_and_as_a_pickle() -> None:
     async with Simulator([TEXT, NEGATIVE]) as sim, client_of(sim.base_url) as client:
         good, bad = await client.process_prompts_async(["x", "y"], output=Invoice)

@@ -15,7 +15,8 @@ import msgspec
 from lm_deluge.adapters.adapter import Adapter, Call, Decoder, Resumable, SendsByModel
 from lm_deluge.adapters.bedrock_converse.models import find_family, find_vendor
 from lm_deluge.adapters.capabilities import is_reasoning
-from lm_deluge.errors import APIError, DelugeError
+from lm_deluge.adapters.changed_decoder import ChangedDecoder
+from lm_deluge.errors import APIError
 from lm_deluge.events import (
     Event,
     ResponseFinished,
@@ -29,7 +30,9 @@ from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import Part, TextPart
 from lm_deluge.prompt.tool import Tool
+from lm_deluge.schemas.claude_form import claude_form
 from lm_deluge.schemas.strict_form import strict_form
+from lm_deluge.schemas.subschemas import JSON
 from lm_deluge.wire.http import HttpRequest
 
 __all__ = ["ANSWER_TOOL", "OutputForm", "find_output_form", "with_output_form"]
@@ -66,7 +69,8 @@ _WITH_JSON_MODE = frozenset(
     }
 )
 # APIs that enforce a schema only if all properties are required, and objects are closed.
-_STRICT = frozenset({"openai-chat", "openai-responses", "mistral-chat", _BEDROCK_INVOKE})
+_STRICT = frozenset({"openai-chat", "openai-responses", "mistral-chat"})
+_CLAUDE = frozenset({"anthropic-messages", "bedrock-converse"})
 
 
 def find_output_form(call: Call) -> OutputForm:
@@ -75,11 +79,25 @@ def find_output_form(call: Call) -> OutputForm:
     rejects = call.provider.quirks.rejects
     family = find_family(call.model.name) if api == _BEDROCK_INVOKE else ""
     has_schema = capabilities.json_schema and capabilities.output_form != "object" and "output" not in rejects
-    if has_schema and (not family or family in _INVOKE_SCHEMAS):
+    if has_schema and (not family or family in _INVOKE_SCHEMAS) and _can_enforce(call):
         return "schema"
     if _can_force_tool(call, family):
         return "tool"
     return "json" if api in _WITH_JSON_MODE and "json_mode" not in rejects else "text"
+
+
+def _can_enforce(call: Call) -> bool:
+    """Whether the API can enforce the schema of the call; those that cannot enforce one all the same take it."""
+    return _fit_of(call) is not claude_form or call.output is None or claude_form(call.output) is not None
+
+
+def _fit_of(call: Call) -> Callable[[JSON], JSON | None] | None:
+    """Return the function that makes the form of a schema that the API requires; None: the API takes any."""
+    api = call.provider.adapter
+    family = find_family(call.model.name) if api == _BEDROCK_INVOKE else ""
+    if api in _CLAUDE or family == "claude":
+        return claude_form
+    return strict_form if api in _STRICT or family == "chat" else None
 
 
 def _can_force_tool(call: Call, family: str) -> bool:
@@ -111,7 +129,7 @@ def with_output_form(adapter: Adapter, call: Call) -> Adapter:
     if call.output is None:
         return adapter
     form = find_output_form(call)
-    if form == "schema" and (adapter.name not in _STRICT or strict_form(call.output) is None):
+    if form == "schema" and _fit_of(call) is None:
         return adapter
     changed: type[_OutputAdapter] = _OutputAdapter
     if isinstance(adapter, Resumable):
@@ -176,22 +194,23 @@ class _ByModelAdapter(_OutputAdapter):
 # The call in each form
 
 
-def _as_schema(call: Call, schema: dict[str, object]) -> Call:
-    return msgspec.structs.replace(call, output=strict_form(schema) or schema)
+def _as_schema(call: Call, schema: JSON) -> Call:
+    fit = _fit_of(call)
+    return msgspec.structs.replace(call, output=(fit(schema) if fit is not None else None) or schema)
 
 
-def _as_tool(call: Call, schema: dict[str, object]) -> Call:
+def _as_tool(call: Call, schema: JSON) -> Call:
     tool = Tool(name=ANSWER_TOOL, description=_TOOL_DESCRIPTION, parameters={"type": "object", **schema})
     params = msgspec.structs.replace(call.params, tool_choice="required", json_mode=False)
     return msgspec.structs.replace(call, tools=(tool,), params=params, output=None)
 
 
-def _as_json(call: Call, schema: dict[str, object]) -> Call:
+def _as_json(call: Call, schema: JSON) -> Call:
     params = msgspec.structs.replace(call.params, json_mode=True)
     return msgspec.structs.replace(_as_text(call, schema), params=params)
 
 
-def _as_text(call: Call, schema: dict[str, object]) -> Call:
+def _as_text(call: Call, schema: JSON) -> Call:
     text = f"{_INSTRUCTION}\n{msgspec.json.encode(schema).decode()}"
     is_single = call.provider.adapter == _BEDROCK_INVOKE and find_family(call.model.name) in _INVOKE_SINGLE
     instruct = _with_last_text if is_single else _with_system_text
@@ -213,7 +232,7 @@ def _with_last_text(messages: list[Message], text: str) -> list[Message]:
     return [*before, Message(last.role, (*last.parts, TextPart(f"\n\n{text}")), last.name)]
 
 
-_BUILDERS: dict[OutputForm, Callable[[Call, dict[str, object]], Call]] = {
+_BUILDERS: dict[OutputForm, Callable[[Call, JSON], Call]] = {
     "schema": _as_schema,
     "tool": _as_tool,
     "json": _as_json,
@@ -254,46 +273,13 @@ class _AnswerText:
             found.append(TextDelta(text))
 
 
-class _AnswerToolDecoder:
+class _AnswerToolDecoder(ChangedDecoder):
     """A `Decoder` that delivers the arguments of the answer tool as text."""
 
     def __init__(self, inner: Decoder) -> None:
-        self.error: DelugeError | None = None
-        self._inner = inner
+        super().__init__(inner)
         self._text = _AnswerText()
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the response would be a success if its body ended now."""
-        return self._inner.is_complete
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether `ResponseFinished` was returned."""
-        return self._inner.is_finished
-
-    @property
-    def failure(self) -> DelugeError | None:
-        """The error that the provider reported, if its reason may still follow; else None."""
-        return self._inner.failure
-
-    @property
-    def ignored(self) -> int:
-        """Number of frames that were skipped."""
-        return self._inner.ignored
-
-    def expect(self, content_type: str) -> None:
-        """Set the response's Content-Type."""
-        self._inner.expect(content_type)
-
-    def feed(self, data: bytes) -> list[Event]:
-        """Decode the next bytes; return the events that they complete."""
-        return self._read(self._inner.feed(data))
-
-    def close(self) -> list[Event]:
-        """Signal the end of the body; return the last events."""
-        return self._read(self._inner.close())
-
-    def _read(self, events: list[Event]) -> list[Event]:
-        self.error = self._inner.error
+    def change(self, events: list[Event]) -> list[Event]:
+        """Return the events with text in place of the call."""
         return self._text.read(events)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -22,6 +23,7 @@ Path: TypeAlias = tuple[str | int, ...]
 
 WRAPPER = "value"
 """The only property of the object around an answer that is a list, a number or the like: APIs require an object."""
+_VALUES = (str, bytes, int, float, list, tuple, set)  # that msgspec or Pydantic could take for types
 _EXAMPLES = "a Pydantic model, a dataclass, a TypedDict, list[...] or a JSON schema"
 
 
@@ -99,7 +101,7 @@ def answer_type(output: Any) -> AnswerType:
     if isinstance(output, Mapping):
         plain: JSON = to_plain(output)
         return _checked(schema_of(plain))
-    if output is None or isinstance(output, str | bytes | int | float | list | tuple | set):
+    if output is None or isinstance(output, _VALUES) or inspect.isroutine(output):
         raise ConfigurationError(f"output is {_shown(output)}, and no type", hint=f"Pass {_EXAMPLES}.")
     try:
         hash(output)

@@ -116,7 +116,7 @@ def _fields(kind: type) -> dict[str, Any]:
 def _pydantic_part(kind: Any, key: str) -> TypePart:
     """Return a field of a Pydantic model, validated with the model's own settings and validators of the field."""
     fields, decorators = kind.model_fields, kind.__pydantic_decorators__
-    if decorators.model_validators or decorators.root_validators:
+    if decorators.model_validators or decorators.root_validators or getattr(kind, "__pydantic_root_model__", False):
         return UNKNOWN_PART
     name = _name_of_field(fields, key)
     config = kind.model_config

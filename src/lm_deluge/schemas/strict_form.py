@@ -9,61 +9,38 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from lm_deluge.schemas.enforceable import NotEnforceableError, simplified
 from lm_deluge.schemas.structure import fits_schema
 from lm_deluge.schemas.subschemas import JSON, map_subschemas, walk_schemas
 
 __all__ = ["admits_null", "has_optional_properties", "resolved", "strict_form", "without_absent"]
 
 _NULL = {"type": "null"}
-# Keywords without an equivalent in strict mode: a schema with one of them is sent as it is, and not strict.
-_NOT_STRICT = frozenset(
-    {
-        *("not", "if", "then", "else", "dependentRequired", "dependentSchemas", "patternProperties", "prefixItems"),
-        *("propertyNames", "unevaluatedProperties", "unevaluatedItems", "contains"),
-    }
-)
-# Keywords that strict mode rejects and that only narrow or describe: answers are checked by the whole schema anyway.
-_DROPPED = frozenset(
-    {"default", "discriminator", "examples", "uniqueItems", "$schema", "$id", "deprecated", "readOnly"}
-)
-_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
+_DROPPED = ("default", "uniqueItems")  # rejected, and answers are checked by the whole schema anyway
 _DESCRIBING = frozenset({"description", "title"})
-_LOOKAROUND = "(?"  # no pattern with it is accepted
 _DEPTH = 64  # of references to references; a schema that refers to itself ends here
-
-
-class _NotStrictError(Exception):
-    """The schema has no strict form."""
 
 
 def strict_form(schema: JSON) -> JSON | None:
     """Return the strict form of a schema; None if it has none, because objects have arbitrary keys for example."""
     try:
         return _strict(schema)
-    except (_NotStrictError, RecursionError):
+    except (NotEnforceableError, RecursionError):
         return None
 
 
 def _strict(schema: JSON) -> JSON:
-    if not schema or not _NOT_STRICT.isdisjoint(schema):
-        raise _NotStrictError
-    kept = {name: value for name, value in schema.items() if name not in _DROPPED}
-    if _LOOKAROUND in str(kept.get("pattern", "")):
-        del kept["pattern"]
-    if "format" in kept and kept["format"] not in _FORMATS:
-        del kept["format"]
-    if "oneOf" in kept:
-        kept["anyOf"] = [*kept.get("anyOf", ()), *kept.pop("oneOf")]
+    kept = simplified(schema, drops=_DROPPED)
     if "allOf" in kept:
         kept = _merged(kept)
     if "$ref" in kept:
         return _reference(kept)
-    if kept.get("type") == "object" or "properties" in kept:
-        kept = _closed(kept)
+    if "properties" in kept:
+        kept = _all_required(kept)
     converted = map_subschemas(kept, _strict)
     for name in ("anyOf", "items"):
         if isinstance(converted.get(name), bool):
-            raise _NotStrictError
+            raise NotEnforceableError
     return converted
 
 
@@ -71,7 +48,7 @@ def _merged(schema: JSON) -> JSON:
     """Return a schema with the only part of its `allOf` merged into it."""
     parts = schema["allOf"]
     if len(parts) != 1 or not isinstance(parts[0], dict):
-        raise _NotStrictError
+        raise NotEnforceableError
     return {**parts[0], **{name: value for name, value in schema.items() if name != "allOf"}}
 
 
@@ -85,18 +62,13 @@ def _reference(schema: JSON) -> JSON:
     return found
 
 
-def _closed(schema: JSON) -> JSON:
-    properties = schema.get("properties")
-    if not properties or schema.get("additionalProperties", False) is not False:
-        raise _NotStrictError
-    if not all(isinstance(each, dict) for each in properties.values()):
-        raise _NotStrictError
+def _all_required(schema: JSON) -> JSON:
+    properties = schema["properties"]
     required = set(schema.get("required", ()))
     return {
         **schema,
         "properties": {name: each if name in required else _nullable(each) for name, each in properties.items()},
         "required": list(properties),
-        "additionalProperties": False,
     }
 
 

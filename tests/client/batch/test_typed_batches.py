@@ -110,3 +110,5 @@ async def test_the_provider_s_own_batch_is_judged_too(tmp_path: Path) -> None:
             assert found[1].error.path == ("total",)
         with pytest.raises(ConfigurationError, match="takes no max_output_retries"):
             client.provider_batch(["x"], output=Invoice, journal=tmp_path / "b", max_output_retries=1)  # type: ignore[call-arg]
+        with pytest.raises(ConfigurationError, match="takes no max_cost"):
+            client.provider_batch(["x"], journal=tmp_path / "b", max_cost=0)  # type: ignore[call-arg]

@@ -7,7 +7,7 @@ Amazon Bedrock names the tags `<reasoning>` (gpt-oss), Gemini's OpenAI endpoint 
 from __future__ import annotations
 
 from lm_deluge.adapters.adapter import Call, Decoder
-from lm_deluge.errors import DelugeError
+from lm_deluge.adapters.changed_decoder import ChangedDecoder
 from lm_deluge.events import Event, ReasoningDelta, ResponseStarted, TextDelta, TokenLogprob, UsageReported
 
 __all__ = ["TagSplitter", "TaggedDecoder", "has_think_tags"]
@@ -109,47 +109,14 @@ def _overlap(text: str, tag: str) -> int:
     return 0
 
 
-class TaggedDecoder:
+class TaggedDecoder(ChangedDecoder):
     """A `Decoder` that passes the events of another decoder through a `TagSplitter`."""
 
     def __init__(self, inner: Decoder) -> None:
-        self.error: DelugeError | None = None
-        self._inner = inner
+        super().__init__(inner)
         self._splitter = TagSplitter()
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the response would be a success if its body ended now."""
-        return self._inner.is_complete
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether `ResponseFinished` was returned."""
-        return self._inner.is_finished
-
-    @property
-    def failure(self) -> DelugeError | None:
-        """The error that the provider reported, if its reason may still follow; else None."""
-        return self._inner.failure
-
-    @property
-    def ignored(self) -> int:
-        """Number of frames that were skipped."""
-        return self._inner.ignored
-
-    def expect(self, content_type: str) -> None:
-        """Set the response's Content-Type."""
-        self._inner.expect(content_type)
-
-    def feed(self, data: bytes) -> list[Event]:
-        """Decode the next bytes; return the events that they complete."""
-        return self._split(self._inner.feed(data))
-
-    def close(self) -> list[Event]:
-        """Signal the end of the body; return the last events."""
-        return self._split(self._inner.close())
-
-    def _split(self, events: list[Event]) -> list[Event]:
+    def change(self, events: list[Event]) -> list[Event]:
+        """Return the events, with text between the tags replaced by reasoning."""
         made = self._splitter.split(events)
-        self.error = self._inner.error
         return made if self.error is None else [*made, *self._splitter.release()]

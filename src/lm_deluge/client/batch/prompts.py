@@ -90,6 +90,9 @@ async def _run_opened(
     assert spec.open_with is not None  # noqa: S101 - as `run_call` has it
     call: RunningCall = spec.open_with(spec, find_runner)
     response = await _run_call(call, spec, on_events)
+    if response.local_cache_hit and response.error is not None and on_events is None:  # as in `run_call`
+        call = spec.open_with(msgspec.structs.replace(spec, reads_cache=False), find_runner)
+        response = await _run_call(call, spec, on_events)
     if spec.is_cached and isinstance(call, JudgedCall):
         await call.judge(is_accepted=response.error is None)
     return response

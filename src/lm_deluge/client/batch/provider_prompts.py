@@ -11,7 +11,7 @@ import msgspec
 
 from lm_deluge.adapters.batch_catalog import find_batch_api
 from lm_deluge.api_requests.call_plan import CallPlan
-from lm_deluge.client.call_options import CallOptions
+from lm_deluge.client.call_options import NO_OPTIONS, CallOptions
 from lm_deluge.client.dispatcher import CallPlanner, Dispatcher
 from lm_deluge.config import ClientOptions
 from lm_deluge.dispatch.batch.provider.runner import OnState, ProviderBatch
@@ -63,7 +63,7 @@ def start_provider_batch(
         ConfigurationError: A provider has no batch API, or there is a budget.
     """
     for name in ("prefer_model", "max_cost", "max_output_retries", "check_partial"):
-        if getattr(options, name):
+        if getattr(options, name) != getattr(NO_OPTIONS, name):
             raise ConfigurationError(f"provider_batch takes no {name}", hint="Leave it out.")
     models, client_options = dispatcher.models, dispatcher.options
     planner = dispatcher.planner(options)

@@ -61,9 +61,8 @@ class RowPlanner:
         return spec.plan_for(models[row.number % len(models)])
 
     def _planner(self, row: BatchRow) -> CallPlanner:
-        key = msgspec.json.encode(
-            (row.tools, row.params, row.output, row.extra_body)
-        )  # in Python, 1 and True are equal
+        # As JSON: in Python, 1 and True are equal.
+        key = msgspec.json.encode((row.tools, row.params, row.output, row.extra_body))
         planner = self._planners.get(key)
         if planner is None:
             if len(self._planners) >= _MAX_PLANNERS:
