@@ -59,7 +59,7 @@ async def test_a_declined_call_does_not_run_and_the_model_reads_so() -> None:
         )
         events = await events_of(stream)
         sent = [each["content"] for each in sim.requests[1].json["messages"] if each["role"] == "tool"]
-    assert machine.ran == ["delete a", "look b"]
+    assert sorted(machine.ran) == ["delete a", "look b"]
     assert sent[2] == "Error: The user declined this call. It was not run."
     declined = next(event for event in events if isinstance(event, ToolResult) and event.error)
     assert (declined.error, declined.duration_s) == ("the call was declined", 0.0)
@@ -164,7 +164,7 @@ async def test_without_approval_and_decisions_open_calls_run() -> None:
         conversation = Conversation.user("Tidy up.").add(answer.content)
         stream = client.stream(conversation, tools=machine.tools, run_tools=True)
         await events_of(stream)
-    assert machine.ran == ["delete a", "look b", "delete c"]
+    assert sorted(machine.ran) == ["delete a", "delete c", "look b"]  # side by side, in threads
     assert stream.response.completion == "Done."
 
 
