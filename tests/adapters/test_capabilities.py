@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from lm_deluge import LLMClient
 from lm_deluge.adapters.capabilities import dropped_parts
 from lm_deluge.adapters.openai_chat.adapter import OpenAIChat
 from lm_deluge.api_requests.request import build_call
 from lm_deluge.config import SamplingParams
 from lm_deluge.errors import ConfigurationError, UnsupportedParameterError
+from lm_deluge.models.registry import find_model, find_provider
 from lm_deluge.models.rows import Capabilities, ModelRow
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.media import Media
@@ -27,6 +30,7 @@ from lm_deluge.prompt.parts import (
     ToolResultPart,
 )
 from lm_deluge.prompt.tool import Tool
+from lm_deluge.simulator import Simulator
 from samples.chat_calls import a_call, body_of
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -60,6 +64,25 @@ def dropped(*parts: object, role: str = "assistant") -> tuple[str, ...]:
 def test_parts_of_another_model_are_left_out_and_named(parts: tuple[object, ...], expected: tuple[str, ...]) -> None:
     assert dropped(*parts) == expected
     assert dropped(*parts, role="user") == ()
+
+
+def test_parameters_that_a_model_ignores_are_named() -> None:
+    params = SamplingParams(temperature=0.5, top_p=0.9, stop="x")
+    ignored = build_call(find_model("gemini-3.8-flash"), "Hi", params=params)
+    assert ignored.warnings == ("temperature_ignored", "top_p_ignored")
+    assert build_call(find_model("gemini-3.8-flash"), "Hi").warnings == ()
+    assert build_call(find_model("gemini-2.5-flash"), "Hi", params=params).warnings == ()
+
+
+async def test_the_response_names_what_the_model_ignored(tmp_path: Path) -> None:
+    async with Simulator("Hello.") as sim:
+        options: dict[str, Any] = {"base_url": sim.url, "api_key": "k", "local_cache": tmp_path / "cache.db"}
+        async with LLMClient("gemini-3.8-flash", **options) as client:
+            answers = [await client.stream("Hi", temperature=0.5, echo=None) for _ in range(2)]
+            answers += await client.process_prompts_async(["Ho"], temperature=0.5)
+    assert [answer.warnings for answer in answers] == [("temperature_ignored",)] * 3
+    assert [answer.local_cache_hit for answer in answers] == [False, True, False]
+    assert sim.requests[0].json["generationConfig"]["temperature"] == 0.5
 
 
 def test_dropped_parts_are_not_sent() -> None:
@@ -163,6 +186,7 @@ def test_what_needs_the_responses_api_is_refused_with_its_name(
 ) -> None:
     needs = Capabilities(reasoning=True, default_effort="none", needs_responses=("tools_while_reasoning", "effort_max"))
     call = a_call(Conversation.user("Hi"), capabilities=needs, params=SamplingParams(**params), tools=tools)
+    call = msgspec.structs.replace(call, provider=find_provider("openai-chat"))
     if refused is None:
         OpenAIChat().build_request(call)
         return

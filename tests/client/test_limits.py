@@ -179,7 +179,7 @@ async def test_jitter_is_learned_from_connections() -> None:
         limiter = client.dispatcher.limiter().limiter
         assert len(limiter._delays) == 60
         assert min(limiter._delays) > 0
-        assert limiter._jitter_s == max(0.01, *limiter._delays)
+        assert limiter._jitter_s == max(0.003, *limiter._delays)
 
 
 # Clocks

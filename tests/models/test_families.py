@@ -94,7 +94,11 @@ def able(name: str) -> Capabilities:
         ("gemini-3.7-flash gemini-3.8-flash gemini-3.1-pro-preview", ("low", "medium", "high"), "high"),
         ("gemini-4-argon gemini-4-carbon vertex:gemini-4-argon", ("low", "medium", "high"), "high"),
         ("gemini-4-hydrogen gemini-4-neon", ("low", "medium", "high", "xhigh"), "high"),
-        ("gemini-3.6-flash gemini-3.5-flash", ("minimal", "low", "medium", "high"), "high"),
+        ("gemini-3.6-flash gemini-3.5-flash", ("minimal", "low", "medium", "high"), "medium"),
+        ("gemini-3.5-flash-lite", ("minimal", "low", "medium", "high"), "minimal"),
+        ("gemini-3-flash-preview", ("minimal", "low", "medium", "high"), "high"),
+        ("openrouter:anthropic/claude-sonnet-5.5", LOW_TO_MAX, "high"),
+        ("bedrock:us.xai.grok-4.6", ("low", "medium", "high", "xhigh"), None),
         ("grok-4.5 grok-4.6", ("low", "medium", "high"), None),
         ("grok-4.7", ("low", "medium", "high", "xhigh"), None),
         ("grok-4.3 grok-latest", ("none", "low", "medium", "high"), None),
@@ -126,6 +130,7 @@ def test_gemini_2_5_pro_cannot_stop_to_think_and_flash_can() -> None:
         ("gemini-3.6-flash gemini-3.8-flash gemini-3.5-flash-lite", "ignored"),
         ("gemini-2.5-flash gpt-4o mistral-large-latest gpt-5-chat-latest", True),
         ("bedrock:global.openai.gpt-6-astra azure:gpt-6-astra", False),
+        ("bedrock:global.openai.gpt-6-sol bedrock:us.xai.grok-4.7", False),
     ],
 )
 def test_sampling(names: str, sampling: bool | str) -> None:
@@ -139,6 +144,7 @@ def test_sampling(names: str, sampling: bool | str) -> None:
         ("bedrock:us.anthropic.claude-opus-5-5 vertex-anthropic:claude-sonnet-5-5", False),
         ("claude-opus-5 claude-sonnet-5 claude-haiku-5-5 claude-fable-5 claude-opus-4-6 gpt-6-sol", True),
         ("claude-sonnet-4-5 deepseek-flash", "without_reasoning"),
+        ("together:deepseek-ai/DeepSeek-V4-Pro", False),
     ],
 )
 def test_forced_tools(names: str, forced: bool | str) -> None:
@@ -151,6 +157,8 @@ def test_what_needs_the_responses_api() -> None:
         assert able(name).needs_responses == both, name
     for name in ("gpt-5.4", "gpt-5.4-mini", "gpt-5.5"):
         assert able(name).needs_responses == ("tools_while_reasoning",), name
+    for name in ("gpt-5-pro", "gpt-5.4-pro", "o3-pro", "gpt-5.3-codex", "openai:gpt-5-pro", "azure:gpt-5-pro"):
+        assert able(name).needs_responses == ("every_request",), name
     for name in ("gpt-5", "gpt-5.1", "gpt-5.2", "gpt-4o", "o3", "openrouter:openai/gpt-6-sol"):
         assert able(name).needs_responses == (), name
 
@@ -207,9 +215,16 @@ def test_hosts_are_described_nearly_always() -> None:
 def test_a_model_is_described_alike_at_every_host() -> None:
     """All rows of a family have its efforts, whoever serves them, apart from entries for single hosts."""
     fields = ("reasoning", "reasoning_efforts", "default_effort", "sampling", "forced_tool_choice", "thinking")
+    exceptions = [
+        (re.compile(rf"(?:{entry['names']})(?![\w.])"), entry["hosts"])
+        for entry in TABLE
+        if entry.get("hosts") and not entry.keys().isdisjoint(fields)
+    ]
     families: dict[str, dict[tuple[Any, ...], list[str]]] = {}
     for row in ROWS:
         plain = plain_name(row.name)
+        if any(row.provider in hosts and pattern.match(plain) for pattern, hosts in exceptions):
+            continue
         if re.match(r"claude-(opus|sonnet|haiku|fable)-[45]|gpt-[56]|gemini-[34]", plain):
             values = tuple(getattr(row.capabilities, field) for field in fields)
             families.setdefault(plain, {}).setdefault(values, []).append(row.id)

@@ -195,7 +195,9 @@ def test_a_provider_without_a_model_is_no_model() -> None:
 
 
 def test_an_unknown_provider_lists_the_known_ones() -> None:
-    with pytest.raises(UnknownModelError, match=r"no provider 'nope'.*openai, openai-compatible.*simulator"):
+    with pytest.raises(
+        UnknownModelError, match=r"no provider 'nope'.*openai, openai-chat, openai-compatible.*simulator"
+    ):
         registry.find_provider("nope")
 
 

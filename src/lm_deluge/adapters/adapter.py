@@ -34,8 +34,8 @@ class Call(HidingStruct, frozen=True, gc=False, kw_only=True):
         extra_headers: Added to the request; they replace headers of the same name.
         extra_body: Top-level fields added to the request's JSON; they replace fields of the same name.
         max_event_bytes: Limit of a single event of the stream, in bytes.
-        warnings: The kinds of parts that are left out of the request because the provider cannot take them back, as
-            `capabilities.dropped_parts` names them.
+        warnings: The kinds of parts that are left out of the request because the provider cannot take them back, and
+            the parameters that the model ignores, as `capabilities.with_warnings` names them.
     """
 
     model: ModelRow

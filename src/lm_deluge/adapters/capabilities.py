@@ -36,10 +36,11 @@ __all__ = [
     "check_tool_choice",
     "dropped_parts",
     "ends_with_prefill",
+    "ignored_parameters",
     "is_reasoning",
     "parts_in_pairs",
     "result_text",
-    "with_dropped_parts",
+    "with_warnings",
 ]
 
 _SAMPLING = ("temperature", "top_p")
@@ -166,7 +167,10 @@ def _refusal(call: Call, parameter: str) -> UnsupportedParameterError:
 def cannot_take(call: Call, parameter: str, *, hint: str = "Leave it out.") -> UnsupportedParameterError:
     """Return the error for a parameter that the wire API or the provider does not support with any model."""
     return UnsupportedParameterError(
-        f"{call.provider.id} takes no {parameter} through {call.provider.adapter}", parameter=parameter, hint=hint
+        f"{call.provider.id} takes no {parameter} through {call.provider.adapter}",
+        parameter=parameter,
+        model=call.model.id,
+        hint=hint,
     )
 
 
@@ -202,10 +206,18 @@ def check_tool_choice(call: Call) -> str | None:
     return choice
 
 
-def with_dropped_parts(call: Call, adapter: Adapter) -> Call:
-    """Return the call with the result of `dropped_parts` as its warnings."""
-    dropped = dropped_parts(call, adapter)
-    return msgspec.structs.replace(call, warnings=dropped) if dropped else call
+def with_warnings(call: Call, adapter: Adapter) -> Call:
+    """Return the call with the results of `dropped_parts` and `ignored_parameters` as its warnings."""
+    found = dropped_parts(call, adapter)
+    if call.model.capabilities.sampling == "ignored":
+        found += ignored_parameters(call)
+    return msgspec.structs.replace(call, warnings=found) if found else call
+
+
+def ignored_parameters(call: Call) -> tuple[str, ...]:
+    """Return a warning for each parameter that the model accepts without effect, `temperature_ignored` for example."""
+    names = _SAMPLING if call.model.capabilities.sampling == "ignored" else ()
+    return tuple(f"{name}_ignored" for name in names if getattr(call.params, name) is not None)
 
 
 def dropped_parts(call: Call, adapter: Adapter) -> tuple[str, ...]:

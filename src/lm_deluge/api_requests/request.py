@@ -8,9 +8,10 @@ from typing import Any, get_args
 
 import msgspec
 
-from lm_deluge.adapters.adapter import Call
-from lm_deluge.adapters.capabilities import with_dropped_parts
+from lm_deluge.adapters.adapter import Adapter, Call
+from lm_deluge.adapters.capabilities import with_warnings
 from lm_deluge.adapters.catalog import find_adapter
+from lm_deluge.adapters.openai_chat.routing import route_call
 from lm_deluge.api_requests.credentials import check_headers, find_base_url
 from lm_deluge.config import PromptCache, SamplingParams
 from lm_deluge.errors import ConfigurationError
@@ -21,7 +22,7 @@ from lm_deluge.prompt.plain_values import to_plain
 from lm_deluge.prompt.tool import to_tools
 from lm_deluge.schemas.schema_type import schema_of
 
-__all__ = ["build_blank_call", "build_call", "to_schema", "to_tools"]
+__all__ = ["build_blank_call", "build_call", "settle_call", "to_schema", "to_tools"]
 
 
 def build_call(  # noqa: PLR0913 - what one request is made from
@@ -55,8 +56,14 @@ def build_call(  # noqa: PLR0913 - what one request is made from
         extra_body=extra_body,
         max_event_bytes=max_event_bytes,
     )
-    full = msgspec.structs.replace(call, conversation=to_conversation(prompt))
-    return with_dropped_parts(full, find_adapter(call.provider.adapter))
+    return settle_call(msgspec.structs.replace(call, conversation=to_conversation(prompt)))[0]
+
+
+def settle_call(call: Call) -> tuple[Call, Adapter]:
+    """Return a complete call with the API that serves it, its warnings, and the adapter of that API."""
+    routed = route_call(call)
+    adapter = find_adapter(routed.provider.adapter)
+    return with_warnings(routed, adapter), adapter
 
 
 def build_blank_call(  # noqa: PLR0913 - what one request is made from, but for the prompt

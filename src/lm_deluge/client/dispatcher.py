@@ -13,8 +13,6 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from lm_deluge.adapters.adapter import Adapter, Call
-from lm_deluge.adapters.capabilities import with_dropped_parts
-from lm_deluge.adapters.catalog import find_adapter
 from lm_deluge.adapters.output_form import with_output_form
 from lm_deluge.agents.agent_call import open_agent_call
 from lm_deluge.agents.history import with_closed_calls
@@ -22,7 +20,7 @@ from lm_deluge.agents.options import LoopOptions
 from lm_deluge.api_requests.accounts import Accounts
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.credentials import Access, find_access
-from lm_deluge.api_requests.request import build_blank_call
+from lm_deluge.api_requests.request import build_blank_call, settle_call
 from lm_deluge.client.call_options import NO_OPTIONS, CallOptions, merge_params
 from lm_deluge.client.loops import AgentLoops, prepared_tools
 from lm_deluge.client.scheduling import build_limiter, build_runner
@@ -186,7 +184,6 @@ class Dispatcher:
 class _Template(NamedTuple):
     """What calls with the same options to one model have in common."""
 
-    adapter: Adapter
     call: Call  # without a conversation
     api_key: str | None
     timeouts: Timeouts
@@ -212,6 +209,7 @@ class CallPlanner:
         self._templates = templates
         self._output = None if options.output is None else _output_rules(options)
         self._access: dict[str, Access] = {}
+        self._adapters: dict[tuple[str, str], Adapter] = {}  # of calls with an output
         if options.loop.run_tools:
             self._options = options = options._replace(tools=prepared_tools(options.tools))
             is_forced = self._params.tool_choice not in (None, "auto", "none")
@@ -310,11 +308,13 @@ class CallPlanner:
             )
             access = self._access[model] = found
         call = msgspec.structs.replace(template.call, conversation=conversation, base_url=access.base_url)
-        call = with_dropped_parts(call, template.adapter)
+        call, adapter = settle_call(call)
+        if call.output is not None:
+            adapter = self._with_output(call, adapter)
         return CallPlan(
-            adapter=template.adapter,
+            adapter=adapter,
             call=call,
-            request=template.adapter.build_request(call),
+            request=adapter.build_request(call),
             key=access.key,
             transport=self._dispatcher.shared_transport(),
             timeouts=template.timeouts,
@@ -322,6 +322,13 @@ class CallPlanner:
             local_cache=self._dispatcher.shared_cache(),
             judge=None if self._output is None else partial(judged_response, kind=self._output.kind),
         )
+
+    def _with_output(self, call: Call, adapter: Adapter) -> Adapter:
+        """Return the adapter that asks a model for the output of the calls; it is made once for each model and API."""
+        key = (call.model.id, adapter.name)
+        if key not in self._adapters:
+            self._adapters[key] = with_output_form(adapter, call)
+        return self._adapters[key]
 
     def restored(self, response: APIResponse) -> APIResponse:
         """Return a response of a journal with its object as an instance of its type."""
@@ -352,7 +359,6 @@ class CallPlanner:
             max_event_bytes=client.max_event_bytes,
         )
         return _Template(
-            adapter=with_output_form(find_adapter(call.provider.adapter), call),
             call=call,
             api_key=self._dispatcher.accounts.key_of(call.provider),
             timeouts=client.timeouts.for_model(is_reasoning=bool(row.capabilities.reasoning)),

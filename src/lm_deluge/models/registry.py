@@ -25,6 +25,7 @@ from lm_deluge.usage import Price
 __all__ = [
     "find_model",
     "find_provider",
+    "find_responses_provider",
     "find_served_model",
     "list_models",
     "list_providers",
@@ -135,6 +136,12 @@ def find_provider(provider_id: str) -> ProviderRow:
             suggestions=_nearest(provider_id, providers),
         )
     return providers[provider_id]
+
+
+def find_responses_provider(provider: ProviderRow) -> ProviderRow | None:
+    """Return the provider with the Responses API of the same company; None if it has none."""
+    found = (row for row in list_providers() if row.adapter == "openai-responses")
+    return next((row for row in found if row.otel_name == provider.otel_name), None)
 
 
 def find_model(name: str) -> ModelRow:

@@ -39,7 +39,7 @@ class Capabilities(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_u
         tools: Tool calls are supported.
         forced_tool_choice: `tool_choice` may be `required` or the name of a tool.
         needs_responses: What OpenAI's Chat Completions API rejects for this model while the Responses API accepts it:
-            tools in requests in which the model reasons, or the effort `max`.
+            tools in requests in which the model reasons, the effort `max`, or every request.
         json_schema: Answers that follow a JSON schema are supported.
         output_form: The strictest form of structured answers: `schema`: that of a JSON schema; `object`: any JSON
             object; None: as `json_schema` has it.
@@ -61,7 +61,7 @@ class Capabilities(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_u
     logprobs: bool | Literal["without_reasoning"] = True
     tools: bool = True
     forced_tool_choice: bool | Literal["without_reasoning"] = True
-    needs_responses: tuple[Literal["tools_while_reasoning", "effort_max"], ...] = ()
+    needs_responses: tuple[Literal["tools_while_reasoning", "effort_max", "every_request"], ...] = ()
     json_schema: bool = True
     output_form: Literal["schema", "object"] | None = None
     image_input: bool = True
@@ -224,6 +224,8 @@ class ProviderRow(HidingStruct, frozen=True, kw_only=True, forbid_unknown_fields
             `never`, `until_end` (corrected at its end) or `always`.
         tool_fees: Fees for the use of the provider's own tools.
         region_factors: What all token prices are multiplied by, by the region that served the request.
+        has_responses: The host has the Responses API too, at the same base URL; calls that Chat Completions rejects and
+            the Responses API accepts are sent through that one.
         counts_tokens: Whether the host has the endpoint of its wire API that counts the tokens of a prompt.
         batch_api: Name of the API for batches that are answered within a day at half the price; empty: none.
         quirks: Differences from the wire API.
@@ -250,6 +252,7 @@ class ProviderRow(HidingStruct, frozen=True, kw_only=True, forbid_unknown_fields
     counts_max_tokens: CountsMaxTokens = "never"
     tool_fees: tuple[ToolFee, ...] = ()
     region_factors: dict[str, float] = {}  # noqa: RUF012 - msgspec copies it
+    has_responses: bool = False
     counts_tokens: bool = False
     batch_api: str = ""
     quirks: Quirks = Quirks()

@@ -88,24 +88,25 @@ def _check_reasoning(raw: JSON) -> None:
 def _check_responses(request: ParsedRequest, row: ModelRow | None) -> None:
     for tool in _objects(request.raw.get("tools")):
         if tool.get("type") == "function":
-            _check_schema(tool, "parameters", f"Invalid schema for function '{tool.get('name')}'", default=True)
+            _check_schema(tool, "parameters", f"Invalid schema for function '{tool.get('name')}'")
     text = request.raw.get("text")
     output = text.get("format") if isinstance(text, dict) else None
     if isinstance(output, dict) and output.get("type") == "json_schema":
         _check_schema(output, "schema", f"Invalid schema for response_format '{output.get('name')}'")
 
 
-def _check_schema(fields: JSON, name: str, subject: str, *, default: bool = False) -> None:
+def _check_schema(fields: JSON, name: str, subject: str) -> None:
     """https://platform.openai.com/docs/guides/structured-outputs#supported-schemas (2026-11).
+
+    Without `strict` Chat Completions takes any schema, and Responses makes it strict where it can:
+    https://platform.openai.com/docs/guides/function-calling#strict-mode (2026-11).
 
     Args:
         fields: The object with the schema and `strict`.
         name: The field with the schema.
         subject: The start of OpenAI's message.
-        default: Whether the schema is strict if the request does not say so.
     """
-    strict = fields.get("strict")
-    if (default if strict is None else strict) is True and not is_strict(fields.get(name)):
+    if fields.get("strict") is True and not is_strict(fields.get(name)):
         raise _refused(
             f"{subject}: In context=(), 'additionalProperties' is required to be supplied and to be false, and "
             "'required' is required to be supplied and to be an array including every key in properties.",

@@ -107,7 +107,10 @@ class TestTheRequest:
     def test_the_row_of_anthropic(self) -> None:
         row = find_provider("anthropic")
         assert (row.base_url, row.auth, row.key_header) == ("https://api.anthropic.com", "header", "x-api-key")
-        assert (row.base_url_env, row.key_env) == (("ANTHROPIC_BASE_URL",), ("ANTHROPIC_API_KEY",))
+        assert (row.base_url_env, row.key_env) == (
+            ("ANTHROPIC_BASE_URL",),
+            ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
+        )
         assert (row.opaque_owner, row.prompt_cache) == ("anthropic", "explicit")
         assert row.headers == {"anthropic-version": "2023-06-01"}
 

@@ -271,6 +271,12 @@ def test_marks_of_the_cache(cache: Any, tools: bool, system: bool, users: list[i
         ("us.amazon.nova-2-lite-v1:0", "none", {"reasoningConfig": {"type": "disabled"}}),
         ("amazon.nova-2-lite-v1:0", "high", {"reasoningConfig": {"type": "enabled", "maxReasoningEffort": "high"}}),
         ("openai.gpt-oss-120b-1:0", "low", {"reasoning_effort": "low"}),
+        ("global.openai.gpt-6-sol", "none", {"reasoning": {"effort": "none"}}),
+        ("us.xai.grok-4.7", "xhigh", {"reasoning": {"effort": "xhigh"}}),
+        ("deepseek.v3.2", "low", {"reasoning_effort": "high"}),
+        ("zai.glm-5", "none", {"reasoning_effort": "none"}),
+        ("qwen.qwen3-32b-v1:0", "max", {"reasoning_config": "high"}),
+        ("us.anthropic.claude-sonnet-5-5", "max", {"thinking": {"type": "adaptive", "display": "summarized"}}),
         ("some.model", "low", None),
     ],
 )

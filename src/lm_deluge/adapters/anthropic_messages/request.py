@@ -153,7 +153,7 @@ def build_thinking(call: Call, max_tokens: int) -> JSON:
         is_forced = check_tool_choice(call) not in (None, "auto", "none")
         return {"thinking": dict(_ADAPTIVE)} if _thinks_by_default(call) and not is_forced else {}
     if effort == "none":
-        return {"thinking": {"type": "disabled"}}
+        return {"thinking": {"type": call.model.capabilities.thinking_off}}
     _check_thinking(call)
     if not call.model.capabilities.reasoning_budget:
         word = "low" if effort == "minimal" else effort
@@ -181,16 +181,16 @@ def _check_thinking(call: Call) -> None:
     """
     params = call.params
     if params.temperature not in (None, 1):
-        raise _thinking_excludes("temperature", "Leave the temperature out, or set reasoning_effort to 'none'.")
+        raise _thinking_excludes(call, "temperature", "Leave the temperature out, or set reasoning_effort to 'none'.")
     if params.top_p is not None and params.top_p < _LEAST_TOP_P:
-        raise _thinking_excludes("top_p", f"Set top_p to {_LEAST_TOP_P} or more, or reasoning_effort to 'none'.")
+        raise _thinking_excludes(call, "top_p", f"Set top_p to {_LEAST_TOP_P} or more, or reasoning_effort to 'none'.")
     # Adaptive thinking, of the models since 4.6, depends on the model; the API decides.
     if call.model.capabilities.reasoning_budget and check_tool_choice(call) not in (None, "auto", "none"):
-        raise _thinking_excludes("tool_choice", "Set tool_choice to 'auto', or reasoning_effort to 'none'.")
+        raise _thinking_excludes(call, "tool_choice", "Set tool_choice to 'auto', or reasoning_effort to 'none'.")
 
 
-def _thinking_excludes(parameter: str, hint: str) -> UnsupportedParameterError:
-    message = f"Claude does not take this {parameter} together with reasoning_effort"
+def _thinking_excludes(call: Call, parameter: str, hint: str) -> UnsupportedParameterError:
+    message = f"{call.model.id} does not take this {parameter} together with reasoning_effort"
     return UnsupportedParameterError(message, parameter=parameter, hint=hint)
 
 

@@ -15,7 +15,7 @@ Family: TypeAlias = Literal["claude", "nova", "chat", "titan", "llama", "mistral
 _VENDORS = frozenset(
     {
         *("ai21", "amazon", "anthropic", "cohere", "deepseek", "google", "meta", "minimax", "mistral", "moonshot"),
-        *("moonshotai", "nvidia", "openai", "qwen", "writer", "zai"),
+        *("moonshotai", "nvidia", "openai", "qwen", "writer", "xai", "zai"),
     }
 )
 

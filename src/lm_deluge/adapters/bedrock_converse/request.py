@@ -184,10 +184,32 @@ def _add_nova_reasoning(call: Call, effort: str, body: JSON) -> None:
     body["additionalModelRequestFields"] = {"reasoningConfig": config}
 
 
-def _add_gpt_oss_reasoning(call: Call, effort: str, body: JSON) -> None:
+def _add_openai_reasoning(call: Call, effort: str, body: JSON) -> None:
     # https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-openai.html (2026-11)
-    _check_effort(call, effort, "low", "medium", "high")
-    body["additionalModelRequestFields"] = {"reasoning_effort": effort}
+    if "gpt-oss" in call.model.name:
+        _check_effort(call, effort, "low", "medium", "high")
+        body["additionalModelRequestFields"] = {"reasoning_effort": effort}
+    else:
+        _add_nested_effort(call, effort, body)
+
+
+def _add_nested_effort(call: Call, effort: str, body: JSON) -> None:
+    # The form of the Responses API. https://docs.aws.amazon.com/bedrock/latest/userguide/model-card-openai-gpt-6-astra.html
+    # and .../model-card-xai-grok-4-6.html (2026-11)
+    body["additionalModelRequestFields"] = {"reasoning": {"effort": effort}}
+
+
+def _add_flat_effort(call: Call, effort: str, body: JSON) -> None:
+    # Models with levels take them; of the others `high` alone turns reasoning on. pydantic-ai 2.68 (verified, 2026-11)
+    has_levels = bool(call.model.capabilities.reasoning_efforts)
+    body["additionalModelRequestFields"] = {
+        "reasoning_effort": effort if has_levels or effort == "none" else "high",
+    }
+
+
+def _add_qwen_reasoning(call: Call, effort: str, body: JSON) -> None:
+    # Converse accepts none, low, medium and high; `high` alone turns reasoning on. pydantic-ai 2.68 (verified, 2026-11)
+    body["additionalModelRequestFields"] = {"reasoning_config": "none" if effort == "none" else "high"}
 
 
 def _check_effort(call: Call, effort: str, *known: str) -> None:
@@ -198,5 +220,9 @@ def _check_effort(call: Call, effort: str, *known: str) -> None:
 _REASONING_BUILDERS: dict[str, Callable[[Call, str, JSON], None]] = {
     "anthropic": _add_claude_thinking,
     "amazon": _add_nova_reasoning,
-    "openai": _add_gpt_oss_reasoning,
+    "deepseek": _add_flat_effort,
+    "openai": _add_openai_reasoning,
+    "qwen": _add_qwen_reasoning,
+    "xai": _add_nested_effort,
+    "zai": _add_flat_effort,
 }

@@ -22,7 +22,8 @@ JSON = dict[str, Any]
 _UNSUPPORTED = ("verbosity",)
 
 # Gemini 3 takes a thinking level, Gemini 2.5 (`reasoning_budget` in its row) a budget in tokens. The budgets are
-# those of Google's OpenAI-compatible endpoint: https://ai.google.dev/gemini-api/docs/openai#thinking (2026-11)
+# those of Google's OpenAI-compatible endpoint: https://ai.google.dev/gemini-api/docs/openai#thinking (2026-11). Levels
+# above `high` are sent to models that are known to have them, such as Gemini 4 Hydrogen.
 _LEVELS = {"minimal": "minimal", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 _BUDGETS = {
     "none": 0,
@@ -129,7 +130,8 @@ def thinking_config(call: Call) -> JSON | None:
     if call.model.capabilities.reasoning_budget:
         size = {"thinkingBudget": _BUDGETS[effort]}
     elif effort in _LEVELS:
-        size = {"thinkingLevel": _LEVELS[effort]}
+        is_known = effort in call.model.capabilities.reasoning_efforts
+        size = {"thinkingLevel": effort if is_known else _LEVELS[effort]}
     else:
         raise UnsupportedParameterError(
             f"reasoning of {call.model.id} cannot be turned off",

@@ -8,7 +8,9 @@ from typing import Any
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.capabilities import cannot_take, is_reasoning
 from lm_deluge.adapters.gemini_generate.signatures import NO_SIGNATURE, is_older_gemini
+from lm_deluge.adapters.openai_chat.routing import find_model_need
 from lm_deluge.errors import UnsupportedParameterError
+from lm_deluge.models.registry import find_responses_provider
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import ReasoningPart
 
@@ -61,23 +63,21 @@ def reasoning_fields(call: Call, message: Message) -> JSON:
 
 
 def _check_needs_responses(call: Call) -> None:
-    """Check that the call is none that OpenAI's Chat Completions rejects and its Responses API accepts.
+    """Check that the call is none that Chat Completions rejects and the Responses API accepts.
 
     Raises:
-        UnsupportedParameterError: It has tools while the model reasons, or the effort `max`.
+        UnsupportedParameterError: It has tools while the model reasons, for example.
     """
-    capabilities, effort = call.model.capabilities, call.params.reasoning_effort
-    found = None
-    if "tools_while_reasoning" in capabilities.needs_responses and call.tools and capabilities.reasons(effort):
-        found = "tools"
-    elif "effort_max" in capabilities.needs_responses and effort == "max":
-        found = "reasoning_effort"
-    if found is not None:
-        raise UnsupportedParameterError(
-            f"{call.model.id} does not take {found} through Chat Completions while it reasons",
-            parameter=found,
-            hint=f"Use the Responses API: openai-responses:{call.model.name}.",
-        )
+    need = find_model_need(call)
+    if need is None:
+        return
+    provider = find_responses_provider(call.provider)
+    name = None if provider is None else f"{provider.id}:{call.model.name}"
+    raise UnsupportedParameterError(
+        f"{call.model.id} does not take {need.what} through Chat Completions",
+        parameter=need.parameter,
+        hint="Use the Responses API." if name is None else f"Use the Responses API: {name}.",
+    )
 
 
 def sign_foreign_calls(call: Call, messages: list[JSON]) -> None:

@@ -23,6 +23,7 @@ from lm_deluge.adapters.capabilities import (
     result_text,
 )
 from lm_deluge.adapters.openai_chat.json_schema import is_strict, strict_tool_schema
+from lm_deluge.adapters.openai_chat.routing import ABSENT_PARAMETERS, chat_only, find_need
 from lm_deluge.adapters.openai_responses.items import ECHOED
 from lm_deluge.adapters.text_files import with_inline_files
 from lm_deluge.prompt.media import Media
@@ -42,9 +43,6 @@ from lm_deluge.prompt.tool import ProviderTool, Tool
 __all__ = ["build_input", "build_responses_body", "wanted_extras"]
 
 JSON = dict[str, Any]
-
-# Parameters that the API does not have: https://platform.openai.com/docs/guides/migrate-to-responses (2026-11).
-_ABSENT = ("stop", "seed", "presence_penalty", "frequency_penalty")
 
 # Suffixes of text files that the API accepts by the file's name; other text is sent as text of the message. Tables are
 # among the latter, because the API shows the model only a summary of them and the first 1,000 rows.
@@ -66,9 +64,7 @@ def build_responses_body(call: Call) -> JSON:
     # Items of an earlier response that the provider stored are not in the conversation.
     is_stored = any(call.extra_body.get(name) for name in ("previous_response_id", "conversation"))
     check_capabilities(call, takes_background=True, pairs=None if is_stored else "later")
-    for name in _ABSENT:
-        if getattr(call.params, name) is not None:
-            raise cannot_take(call, name)
+    _check_absent(call)
     body: JSON = {"model": call.model.name, "input": build_input(call), "store": call.background}
     if call.is_streamed:
         body["stream"] = True
@@ -76,7 +72,7 @@ def build_responses_body(call: Call) -> JSON:
         body["background"] = True
     body |= _sampling(call)
     if call.tools:
-        body["tools"] = [tool.data if isinstance(tool, ProviderTool) else _tool(tool) for tool in call.tools]
+        body["tools"] = [_own_tool(tool) if isinstance(tool, ProviderTool) else _tool(tool) for tool in call.tools]
     choice = _tool_choice(call)
     if choice is not None:
         body["tool_choice"] = choice
@@ -84,6 +80,22 @@ def build_responses_body(call: Call) -> JSON:
     if text:
         body["text"] = text
     return body
+
+
+def _check_absent(call: Call) -> None:
+    """Check that the call has nothing that the API lacks.
+
+    Raises:
+        UnsupportedParameterError: It has; for a call that Chat Completions would take otherwise, the hint has both.
+    """
+    need = find_need(call) if call.provider.has_responses else None
+    found = None if need is None else chat_only(call)
+    if need is not None and found is not None:
+        hint = f"The Responses API lacks it, and {need.what} needs that API: leave one of the two out."
+        raise cannot_take(call, found, hint=hint)
+    for name in ABSENT_PARAMETERS:
+        if getattr(call.params, name) is not None:
+            raise cannot_take(call, name)
 
 
 def _sampling(call: Call) -> JSON:
@@ -143,6 +155,17 @@ def _tool(tool: Tool) -> JSON:
     if tool.description:
         function["description"] = tool.description
     return function
+
+
+def _own_tool(tool: ProviderTool) -> JSON:
+    """Return a tool in the provider's JSON; a custom tool in the form of Chat Completions is converted."""
+    inner = tool.data.get("custom") if tool.data.get("type") == "custom" else None
+    if not isinstance(inner, dict):
+        return tool.data
+    form = inner.get("format")
+    if isinstance(form, dict) and isinstance(form.get("grammar"), dict):
+        inner = {**inner, "format": {"type": "grammar", **form["grammar"]}}
+    return {"type": "custom", **inner}
 
 
 def _tool_choice(call: Call) -> str | JSON | None:

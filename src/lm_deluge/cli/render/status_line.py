@@ -116,6 +116,8 @@ _REASONS = {
 _WARNINGS = {
     "wrong_type": "The provider sent values of unexpected types, which are left out of the answer.",
     "other_model": "A different model answered than the requested model.",
+    "temperature_ignored": "The model ignores the temperature.",
+    "top_p_ignored": "The model ignores top_p.",
     "buffered_upstream": "A proxy buffered the answer and delivered it all at once.",
 }
 

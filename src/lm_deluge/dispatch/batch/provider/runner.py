@@ -235,7 +235,7 @@ class ProviderBatch:
         except Exception as error:  # noqa: BLE001 - one call must not end the batch
             failed = build_failure(self._calls.pop(call_id), unexpected_error(error))
             return [(call_id, await self._refuse(call_id, failed))]
-        key = (call.provider.id, call.model.id, call.base_url)
+        key = (call.provider.id, call.provider.adapter, call.model.id, call.base_url)
         answers: list[Answered] = []
         part = self._parts.get(key)
         if part is not None:
