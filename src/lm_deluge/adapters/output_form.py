@@ -128,30 +128,42 @@ def with_output_form(adapter: Adapter, call: Call) -> Adapter:
     """
     if call.output is None:
         return adapter
-    form = find_output_form(call)
-    if form == "schema" and _fit_of(call) is None:
-        return adapter
+    form, schema = find_output_form(call), call.output
+    if form == "schema":
+        fit = _fit_of(call)
+        if fit is None:
+            return adapter
+        schema = fit(schema) or schema
     changed: type[_OutputAdapter] = _OutputAdapter
     if isinstance(adapter, Resumable):
         changed = _ResumableAdapter
     elif isinstance(adapter, SendsByModel):
         changed = _ByModelAdapter
-    return cast("Adapter", changed(adapter, form))  # the class attributes of an adapter are attributes of the object
+    return cast(
+        "Adapter", changed(adapter, form, schema)
+    )  # the class attributes of an adapter are attributes of the object
 
 
 class _OutputAdapter:
-    """An adapter that changes how another one asks for the output of a call."""
+    """An adapter that changes how another one asks for the output of a call.
 
-    def __init__(self, inner: Adapter, form: OutputForm) -> None:
+    Args:
+        inner: The other adapter.
+        form: How the model is asked.
+        schema: The schema that is sent.
+    """
+
+    def __init__(self, inner: Adapter, form: OutputForm, schema: JSON) -> None:
         self.name = inner.name
         self.sends = inner.sends
         self.echoes = inner.echoes
         self._inner = inner
         self._form: OutputForm = form
+        self._schema = schema
 
     def build_request(self, call: Call) -> HttpRequest:
         """Return the HTTP request for `call`."""
-        return self._inner.build_request(call if call.output is None else _BUILDERS[self._form](call, call.output))
+        return self._inner.build_request(_BUILDERS[self._form](call, self._schema))
 
     def decoder(self, call: Call) -> Decoder:
         """Return a new decoder for the response to `call`."""
@@ -195,8 +207,7 @@ class _ByModelAdapter(_OutputAdapter):
 
 
 def _as_schema(call: Call, schema: JSON) -> Call:
-    fit = _fit_of(call)
-    return msgspec.structs.replace(call, output=(fit(schema) if fit is not None else None) or schema)
+    return msgspec.structs.replace(call, output=schema)
 
 
 def _as_tool(call: Call, schema: JSON) -> Call:

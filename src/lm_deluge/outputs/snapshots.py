@@ -16,9 +16,24 @@ from lm_deluge.wire.partial_json import IncrementalParser
 
 __all__ = ["Snapshots"]
 
-# Other implementations of Python have no reference counts: a copy is made each time.
-_count_references = getattr(sys, "getrefcount", lambda _: sys.maxsize)
-_OWN_REFERENCES = 2  # of a copy that is not used elsewhere: the local variable, and the argument of the count
+_count_references = getattr(sys, "getrefcount", None)  # other implementations of Python have no such counts
+
+
+def _count_own() -> int | None:
+    """Return the count for an object that only a local variable refers to: 2, and fewer from Python 3.14 on."""
+    copy: list[Any] = []
+    return None if _count_references is None else _count_references(copy)
+
+
+_OWN_REFERENCES = _count_own()
+
+
+def _is_unused(copies: list[Any]) -> bool:
+    """Whether only the list refers to the object in it, which a consumer therefore has dropped."""
+    copy = copies.pop()
+    is_unused = _count_references is not None and _count_references(copy) == _OWN_REFERENCES
+    copies.append(copy)
+    return is_unused
 
 
 class _Copies:
@@ -33,13 +48,13 @@ class _Copies:
 
     def take(self, *, is_append_only: bool) -> Any:
         """Return a copy that is up to date."""
-        copy, self._older = self._older, self._newer
-        if copy and is_append_only and _count_references(copy) == _OWN_REFERENCES:
-            _extend(copy, self.source)
+        older, self._older = [self._older], self._newer
+        if older[0] and is_append_only and _is_unused(older):
+            _extend(older[0], self.source)
         else:
-            copy = self.source.copy()
-        self._newer = copy
-        return copy
+            older[0] = self.source.copy()
+        self._newer = older[0]
+        return self._newer
 
 
 def _extend(copy: Any, source: Any) -> None:
