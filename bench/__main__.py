@@ -9,6 +9,7 @@ from bench.agents import agents
 from bench.crowd import crowd
 from bench.decoders import decoders
 from bench.dispatch import dispatch
+from bench.filters import filters
 from bench.partial_json import partial_json
 from bench.server import EVENTS
 from bench.serving import serving
@@ -90,6 +91,7 @@ if __name__ == "__main__":
         decoders()
         partial_json()
         typed_answers()
+        filters()
         dispatch()
         agents()
         crowd()

@@ -37,6 +37,7 @@
     |- ToolError                           a tool or an MCP server failed otherwise than by an exception of the tool
     '- DispatchError
        |- BudgetError                      larger than a rate limit, or beyond `max_cost`
+       |- FilterError                      a filter refused the answer, or failed
        |- QueueClosedError
        '- JournalError                     the journal of a batch cannot be read or written
 
@@ -69,6 +70,7 @@ __all__ = [
     "ContextLengthError",
     "DelugeError",
     "DispatchError",
+    "FilterError",
     "InvalidJSONError",
     "InvalidPromptError",
     "InvalidValueError",
@@ -107,11 +109,7 @@ def install_hint(package: str, *, otherwise: str = "") -> str:
     """Return the hint to install a package, as pip and similar tools take it.
 
     The hint names the package itself, not an extra of this library: another library has the name of this one on PyPI
-    (2026-11), so `pip install lm-deluge[...]` would replace this library by that one.
-
-    Args:
-        package: The requirement, `google-auth[requests]` for example.
-        otherwise: What helps instead, as the end of the sentence.
+    (2026-11), so `pip install lm-deluge[...]` would replace this library by that one. `otherwise` is another help.
     """
     quoted = f"'{package}'" if "[" in package else package  # zsh expands brackets
     return f"Run pip install {quoted}{otherwise and f', or {otherwise}'}."
@@ -480,6 +478,10 @@ class DispatchError(DelugeError):
 
 class BudgetError(DispatchError):
     """The call is larger than a rate limit allows in its whole period, or would exceed `max_cost`."""
+
+
+class FilterError(DispatchError):
+    """A filter ended the answer with an error: `RaiseAt` found a match, or a `Guard` or a pattern failed."""
 
 
 class QueueClosedError(DispatchError):

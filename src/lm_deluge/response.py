@@ -246,6 +246,9 @@ class ResponseBuilder:
         self.finished: ResponseFinished | None = None
         self.usage: Usage | None = None
         self.has_deltas = False
+        self.withheld = 0  # characters that filters left out or hold back
+        self.is_holding = False  # filters hold back text that may follow
+        self.is_cut = False  # filters ended the answer before the provider did
 
     def add_all(self, events: Iterable[Event]) -> None:
         """Add events in order."""
@@ -344,12 +347,15 @@ class ResponseBuilder:
 
     @property
     def output_characters(self) -> int:
-        """Characters of text, reasoning and arguments so far, the basis of token estimates."""
-        return sum(item.count() for item in self._open if isinstance(item, TextPieces | CallPieces))
+        """Characters of text, reasoning and arguments that were generated so far, the basis of token estimates."""
+        return self.withheld + sum(item.count() for item in self._open if isinstance(item, TextPieces | CallPieces))
 
     def response(self, model_internal: str = "") -> APIResponse:
         """Return the response so far; it is complete after `ResponseFinished` was added."""
         started, finished = self.started, self.finished
+        warnings = finished.warnings if finished is not None else ()
+        if self.is_holding:
+            warnings += ("withheld_text",)
         return APIResponse(
             model_internal=model_internal,
             model_external=started.model if started else None,
@@ -361,7 +367,7 @@ class ResponseBuilder:
             finish_details=finished.finish_details if finished else None,
             citations=tuple(self._citations),
             error=_error_at_end(finished),
-            warnings=finished.warnings if finished else (),
+            warnings=warnings,
         )
 
 

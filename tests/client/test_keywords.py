@@ -43,7 +43,7 @@ def test_the_keywords_of_a_call_are_its_options() -> None:
     }
     further = set(StreamKeywords.__annotations__) - sampling
     for method in (LLMClient.stream, LLMClient.stream_sync):  # whose first keywords are spelled out
-        own = set(inspect.signature(method).parameters) - {"self", "prompt", "echo", "sampling"}
+        own = set(inspect.signature(method).parameters) - {"self", "prompt", "echo", "smooth", "sampling"}
         assert own | further == set(CallKeywords.__annotations__) - sampling
     for method in (LLMClient.run_agent_loop, LLMClient.process_agent_loops_async):
         own = set(inspect.signature(method).parameters) & loop

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import pytest
 
 import lm_deluge
+import lm_deluge.filters
 import lm_deluge.simulator
 import lm_deluge.testing
 import lm_deluge.tools
@@ -37,6 +38,7 @@ NAMES = {
     "events": events.__all__,
     "errors": errors.__all__,
     "faults": list(FAULTS),
+    "filters": lm_deluge.filters.__all__,
     "simulator": lm_deluge.simulator.__all__,
     "testing": lm_deluge.testing.__all__,
     "tools": lm_deluge.tools.__all__,

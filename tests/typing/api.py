@@ -37,6 +37,7 @@ from lm_deluge.events import (
     ToolResult,
     UsageReported,
 )
+from lm_deluge.filters import Redact, StopAt
 from lm_deluge.prompt.parts import ToolCallPart
 from lm_deluge.response import StreamStats
 from lm_deluge.testing import decode_body, decode_events
@@ -77,12 +78,14 @@ async def the_function() -> APIResponse | None:
 async def four_ways(client: LLMClient) -> None:
     """Take a stream in each way."""
     assert_type(client.stream("hi"), Stream)
+    assert_type(client.stream("hi", filters=[StopAt("END"), Redact("a", "b")], smooth="word"), Stream)
     assert_type(aiter(client.stream("hi")), AsyncIterator[str])
     async for token in client.stream("hi"):
         assert_type(token, str)
     async with client.stream("hi", echo=io.StringIO()) as stream:
         assert_type(stream, Stream)
         assert_type(stream.events(), AsyncIterator[Event])
+        assert_type(stream.sentences(), AsyncIterator[str])
         async for event in stream.events():
             show(event)
         assert_type(stream.response, APIResponse)

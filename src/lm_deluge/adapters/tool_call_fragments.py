@@ -10,19 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from lm_deluge.events import Event, ToolCallDelta, ToolCallFinished, ToolCallStarted
-from lm_deluge.wire.tolerant_json import NotJSONError, decode_json
+from lm_deluge.wire.tolerant_json import parse_arguments
 
 __all__ = ["KeyedCalls", "ToolCallAssembler", "parse_arguments"]
-
-
-def parse_arguments(text: str) -> tuple[Any, str | None]:
-    """Parse the arguments of a tool call: return the value and None, or None and the reason. Empty text is `{}`."""
-    if not text.strip():
-        return {}, None
-    try:
-        return decode_json(text), None
-    except NotJSONError as error:
-        return None, f"the arguments are not JSON: {error}"[:200]
 
 
 class _OpenCall:

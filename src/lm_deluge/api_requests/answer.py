@@ -116,7 +116,7 @@ def _output_tokens(builder: ResponseBuilder) -> int:
     if builder.usage is None:
         return estimate
     reported = builder.usage.output_tokens
-    is_final = builder.finished is not None or not builder.has_deltas
+    is_final = not builder.is_cut and (builder.finished is not None or not builder.has_deltas)
     return reported if is_final and _is_plausible(reported, estimate) else max(estimate, reported)
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from lm_deluge.adapters.adapter import Adapter, Call
 from lm_deluge.config import LocalCache, Secret, Timeouts
+from lm_deluge.filters.compiled import CompiledFilters
 from lm_deluge.hidden import HidingStruct
 from lm_deluge.models.costs import endpoint_region, request_cost
 from lm_deluge.response import APIResponse
@@ -31,6 +32,7 @@ class CallPlan(HidingStruct, frozen=True, kw_only=True):
     local_cache: LocalCache | None = None
     judge: Callable[[APIResponse], APIResponse] | None = None
     """Adds its object to a complete answer that no stream has validated; None: the answers are texts."""
+    filters: CompiledFilters | None = None
 
     def least_usage(self) -> Usage:
         """Return the tokens of the prompt, estimated from the length of its texts."""

@@ -18,6 +18,7 @@ from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.clocks import StreamClocks
 from lm_deluge.api_requests.credentials import authorization, hide, secrets_of, without_secrets
 from lm_deluge.api_requests.timeouts import Deadline, ReadTimeout, TimeoutMonitor
+from lm_deluge.api_requests.timing import Timing
 from lm_deluge.config import Secret
 from lm_deluge.errors import (
     APIError,
@@ -27,6 +28,8 @@ from lm_deluge.errors import (
     TimeoutError,
 )
 from lm_deluge.events import Event, ResponseFinished, ResponseStarted, UsageReported
+from lm_deluge.filters.answer_filter import AnswerFilter
+from lm_deluge.filters.compiled import CompiledFilters
 from lm_deluge.response import ResponseBuilder
 from lm_deluge.transport.base import ConnectionSlot, DescriptorsUsedUpError, Exchange, Transport
 from lm_deluge.usage import estimate_tokens
@@ -35,7 +38,6 @@ from lm_deluge.wire.rate_limit_headers import parse_rate_limits
 
 __all__ = [
     "ResponseStream",
-    "Timing",
     "open_exchange",
     "open_response_stream",
     "resume_response_stream",
@@ -54,49 +56,6 @@ _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-generation-id", "x-amzn-
 _QUIET = (ResponseStarted, UsageReported, ResponseFinished)
 
 
-class Timing(msgspec.Struct, gc=False):
-    """The measurements below `StreamStats`, taken once per read.
-
-    Attributes:
-        headers_s: Seconds from the request to status and headers.
-        first_token_at: When the first delta arrived, in the loop's time.
-        last_at: When the last delta arrived, in the loop's time.
-        reads: Number of reads.
-        gaps: Number of gaps between reads with deltas.
-        gap_sum: Their sum in seconds.
-        gap_max: The longest of them in seconds.
-    """
-
-    headers_s: float | None = None
-    first_token_at: float | None = None
-    last_at: float | None = None
-    reads: int = 0
-    gaps: int = 0
-    gap_sum: float = 0.0
-    gap_max: float = 0.0
-
-    def note(self, now: float) -> None:
-        """Note that a read brought deltas."""
-        if self.last_at is None:
-            self.first_token_at = now
-        else:
-            gap = now - self.last_at
-            self.gaps += 1
-            self.gap_sum += gap
-            self.gap_max = max(self.gap_max, gap)
-        self.last_at = now
-
-    def extend(self, later: Timing) -> None:
-        """Add the measurements of a later attempt that continues the same stream."""
-        if later.first_token_at is not None:
-            self.note(later.first_token_at)
-        self.gaps += later.gaps
-        self.gap_sum += later.gap_sum
-        self.gap_max = max(self.gap_max, later.gap_max)
-        self.last_at = later.last_at or self.last_at
-        self.reads += later.reads
-
-
 class ResponseStream:
     """A response that is being received. `next_batch` until it returns nothing, then `close`; or `abort`."""
 
@@ -108,6 +67,7 @@ class ResponseStream:
         clocks: StreamClocks,
         read_timeout: ReadTimeout,
         secrets: tuple[Secret, ...] = (),
+        filters: CompiledFilters | None = None,
     ) -> None:
         self.head = exchange.head
         self.request_id: str | None = without_secrets(_request_id(exchange), secrets)  # some proxies echo the key
@@ -116,6 +76,7 @@ class ResponseStream:
         self._exchange = exchange
         self._decoder = adapter.decoder(call)
         self._decoder.expect(self.head.headers.get("content-type", ""))
+        self._filter = None if filters is None else AnswerFilter(filters)
         self._call = call
         self.clocks = clocks
         self._secrets = secrets
@@ -185,9 +146,7 @@ class ResponseStream:
         decoder, read_timeout = self._decoder, self._read_timeout
         started_at = self._loop.time()
         while not self._is_over:
-            if decoder.error is not None:
-                self._fail(decoder.error)
-            if decoder.is_finished or self._is_at_end:
+            if self._is_finished():
                 await self.close()
                 break
             read_timeout.since = started_at
@@ -204,11 +163,35 @@ class ResponseStream:
             self._is_at_end = not data
             events = decoder.feed(data) if data else decoder.close()
             started_at = self._note(started_at, events)
+            if self._filter is not None:
+                events = self._filtered(self._filter, events)
             if events:
                 self.builder.add_all(events)
                 if not to_end:
                     return events
         return []
+
+    def _is_finished(self) -> bool:
+        """Return whether nothing more has to be read; raise what ended the response."""
+        decoder, answer_filter = self._decoder, self._filter
+        if answer_filter is not None and answer_filter.is_over:
+            if answer_filter.error is not None:
+                self._fail(answer_filter.error, cause=answer_filter.error.__cause__)
+            return True
+        if decoder.error is not None:
+            self._fail(decoder.error)
+        return decoder.is_finished or self._is_at_end
+
+    def _filtered(self, answer_filter: AnswerFilter, events: list[Event]) -> list[Event]:
+        """Return what the filters let pass, and note what they hold back."""
+        passed, builder = answer_filter.feed(events), self.builder
+        builder.withheld = answer_filter.withheld
+        builder.is_holding = answer_filter.is_holding
+        builder.is_cut = answer_filter.is_over and not self._decoder.is_finished
+        if builder.is_cut:  # the provider stops generating once its connection is closed
+            self._read_timeout.stop()
+            self._exchange.abort()
+        return passed
 
     def _end_of(self, error: DelugeError) -> bytes:
         """Return b"" for a body whose connection died after the answer was complete; else raise."""
@@ -311,7 +294,7 @@ async def open_response_stream(
     clocks = StreamClocks(plan.timeouts, deadline)
     read_timeout = ReadTimeout(timeout_monitor or TimeoutMonitor(asyncio.get_running_loop()), clocks, _nothing)
     exchange, secrets, sent_at = await open_exchange(plan, clocks, read_timeout)
-    attempt = ResponseStream(exchange, plan.adapter, plan.call, clocks, read_timeout, secrets)
+    attempt = ResponseStream(exchange, plan.adapter, plan.call, clocks, read_timeout, secrets, plan.filters)
     attempt.timing.headers_s = attempt.opened_after(sent_at)
     return attempt
 

@@ -19,6 +19,8 @@ from lm_deluge.config import (
     unknown_option,
 )
 from lm_deluge.errors import ConfigurationError
+from lm_deluge.filters.compiled import compile_filters
+from lm_deluge.filters.rules import Filter
 from lm_deluge.prompt.tool import ProviderTool, Tool, ToolSource
 
 __all__ = ["NO_OPTIONS", "CallOptions", "Tools", "merge_params"]
@@ -37,6 +39,7 @@ class CallOptions(NamedTuple):
         cache: Which part of the prompt the provider keeps in its own cache.
         prefer_model: Id of the client's model that answers as long as it is available.
         max_cost: US dollars that the call may cost.
+        filters: Filters of the answer, from `lm_deluge.filters`: redaction, stop texts, tags of reasoning, guards.
         priority: Whether a user waits for the call; None: as the method has it, `interactive` for single streams.
         extra_body: Merged into the request's JSON, over the client's own.
         sampling: Single sampling parameters by name. They replace those of `sampling_params` and of the client, also
@@ -57,6 +60,7 @@ class CallOptions(NamedTuple):
     prefer_model: str | None = None
     max_cost: float | None = None
     priority: Priority | None = None
+    filters: Sequence[Filter] | None = None
     extra_body: Mapping[str, Any] = {}
     sampling: Mapping[str, Any] = {}
     max_output_retries: int = 0
@@ -117,7 +121,8 @@ class CallOptions(NamedTuple):
         """Return the options.
 
         Raises:
-            ConfigurationError: `max_cost` or `max_output_retries` is out of range, or there is no such `priority`.
+            ConfigurationError: `max_cost` or `max_output_retries` is out of range, there is no such `priority`, or one of
+                the filters cannot be used.
         """
         retries = self.max_output_retries
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
@@ -126,9 +131,10 @@ class CallOptions(NamedTuple):
             )
         if self.check_partial is not None and not callable(self.check_partial):
             raise ConfigurationError(f"check_partial is not a function, but {type(self.check_partial).__name__}")
+        filters = compile_filters(self.filters)  # which may be an iterator
         check_range("max_cost", self.max_cost, 0, math.inf)
         check_choice("priority", self.priority, get_args(Priority))
-        return self
+        return self._replace(filters=None if filters is None else filters.rules)
 
 
 _PUBLIC = [name for name in CallOptions._fields if name not in ("extra_body", "sampling", "loop")]

@@ -17,6 +17,7 @@ from lm_deluge.client.keywords import (
 )
 from lm_deluge.client.lazy_coroutine import LazyCoroutine
 from lm_deluge.client.older_names import REPLACED_METHODS, translate_options
+from lm_deluge.client.smoothing import Smoothing, smoothed
 from lm_deluge.client.stream import Echo, Stream
 from lm_deluge.client.sync import SyncStream, run_blocking
 from lm_deluge.config import ClientOptions, Priority, PromptCache, SamplingParams
@@ -30,7 +31,7 @@ from lm_deluge.prompt.conversation import Prompt
 
 __all__ = ["LLMClient"]
 
-_STREAM_KEYWORDS = ("echo",)
+_STREAM_KEYWORDS = ("echo", "smooth")
 
 
 class LLMClient(AgentMethods, CountMethods):
@@ -88,6 +89,7 @@ class LLMClient(AgentMethods, CountMethods):
         max_cost: float | None = None,
         priority: Priority = "interactive",
         echo: Echo = "stdout",
+        smooth: Smoothing | None = None,
         **sampling: Unpack[StreamKeywords],
     ) -> Stream:
         """Return a stream of the answer. Nothing is sent until it is used.
@@ -106,9 +108,11 @@ class LLMClient(AgentMethods, CountMethods):
             priority: `"interactive"`: before the waiting calls of batches; `"batch"`: in the order of arrival. Batches
                 keep what is left, and at least a fifth.
             echo: Where an awaited stream prints: `"stdout"`, any text file, or None.
+            smooth: `"word"` delivers the text word by word at an even pace, 0.3 s late at most; None: as it arrives.
             sampling: Fields of `SamplingParams` (temperature, max_new_tokens, ...), which replace those of
-                `sampling_params` and of the client, and of `LoopOptions` (run_tools, max_rounds, approve, ...). For an
-                `output`, also `max_output_retries` (0), `stop_on_invalid` (True) and `check_partial`.
+                `sampling_params` and of the client, and of `LoopOptions` (run_tools, max_rounds, approve, ...);
+                `filters`, a list of filters of the answer (see `lm_deluge.filters`); for an `output`, also
+                `max_output_retries` (0), `stop_on_invalid` (True) and `check_partial`.
 
         Returns:
             A `Stream`, to be used once: `await` it, iterate over it, or enter it with `async with`.
@@ -123,9 +127,9 @@ class LLMClient(AgentMethods, CountMethods):
         own = None if priority == "interactive" else priority
         options = CallOptions(tools, sampling_params, output, cache, prefer_model, max_cost, own)
         options = options.with_keywords(sampling, also=_STREAM_KEYWORDS) if sampling else options
-        return Stream(self._call(prompt, options), echo)
+        return Stream(smoothed(self._call(prompt, options), smooth), echo)
 
-    def stream_sync(
+    def stream_sync(  # noqa: PLR0913 - the options of a call, all keyword-only
         self,
         prompt: Prompt,
         *,
@@ -136,6 +140,7 @@ class LLMClient(AgentMethods, CountMethods):
         prefer_model: str | None = None,
         max_cost: float | None = None,
         priority: Priority = "interactive",
+        smooth: Smoothing | None = None,
         **sampling: Unpack[StreamKeywords],
     ) -> SyncStream:
         """Return a stream for code without asyncio; it also works in a notebook whose event loop runs.
@@ -153,6 +158,7 @@ class LLMClient(AgentMethods, CountMethods):
             max_cost: US dollars after which the stream is stopped with a `BudgetError`.
             priority: `"interactive"`: before the waiting calls of batches; `"batch"`: in the order of arrival. Batches
                 keep what is left, and at least a fifth.
+            smooth: `"word"` delivers the text word by word at an even pace, 0.3 s late at most; None: as it arrives.
             sampling: As in `stream`.
 
         Returns:
@@ -167,8 +173,8 @@ class LLMClient(AgentMethods, CountMethods):
         """
         own = None if priority == "interactive" else priority
         options = CallOptions(tools, sampling_params, output, cache, prefer_model, max_cost, own)
-        options = options.with_keywords(sampling) if sampling else options
-        return SyncStream(Stream(self._call(prompt, options), None))
+        options = options.with_keywords(sampling, also=_STREAM_KEYWORDS[1:]) if sampling else options
+        return SyncStream(Stream(smoothed(self._call(prompt, options), smooth), None))
 
     def _call(self, prompt: Prompt, options: CallOptions) -> RunningCall:
         """Return the call of a single stream. A call that cannot be sent raises here, before it is used."""

@@ -30,6 +30,7 @@ from lm_deluge.dispatch.cache.sqlite import SQLiteCache, open_cache
 from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.scheduling.runner import LimiterLock, Runner
 from lm_deluge.errors import ConfigurationError, ContextLengthError
+from lm_deluge.filters.compiled import compile_filters
 from lm_deluge.models.registry import SIMULATOR, find_provider
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.outputs.answer_type import answer_type
@@ -206,6 +207,7 @@ class CallPlanner:
         own = options.sampling_params
         params = params if own is None else merge_params(params, own)
         self._params = msgspec.structs.replace(params, **options.sampling) if options.sampling else params
+        self._filters = compile_filters(options.filters)
         self._templates = templates
         self._output = None if options.output is None else _output_rules(options)
         self._access: dict[str, Access] = {}
@@ -311,6 +313,7 @@ class CallPlanner:
         call, adapter = settle_call(call)
         if call.output is not None:
             adapter = self._with_output(call, adapter)
+        filters = self._filters
         return CallPlan(
             adapter=adapter,
             call=call,
@@ -319,8 +322,9 @@ class CallPlanner:
             transport=self._dispatcher.shared_transport(),
             timeouts=template.timeouts,
             proxy=access.proxy,
-            local_cache=self._dispatcher.shared_cache(),
+            local_cache=None if filters is not None and filters.has_guard else self._dispatcher.shared_cache(),
             judge=None if self._output is None else partial(judged_response, kind=self._output.kind),
+            filters=filters,
         )
 
     def _with_output(self, call: Call, adapter: Adapter) -> Adapter:

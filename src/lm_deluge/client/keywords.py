@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, TypedDict
 
@@ -19,6 +19,7 @@ from lm_deluge.config import (
     SamplingParams,
     Timeouts,
 )
+from lm_deluge.filters.rules import Filter
 
 __all__ = [
     "AgentKeywords",
@@ -71,6 +72,7 @@ class ProviderBatchKeywords(SamplingKeywords, total=False):
     sampling_params: SamplingParams | None
     output: Any
     cache: PromptCache | None
+    filters: Sequence[Filter] | None
 
 
 class ToolKeywords(TypedDict, total=False):
@@ -92,6 +94,8 @@ class LoopKeywords(ToolKeywords, total=False):
 
 class StreamKeywords(SamplingKeywords, OutputKeywords, LoopKeywords, total=False):
     """What `stream` and `stream_sync` take beside the arguments that they name; `CallOptions` describes the fields."""
+
+    filters: Sequence[Filter] | None
 
 
 class CallKeywords(ProviderBatchKeywords, OutputKeywords, LoopKeywords, total=False):
@@ -118,6 +122,7 @@ class AnswerKeywords(SamplingKeywords, OutputKeywords, LoopKeywords, total=False
 
     sampling_params: SamplingParams | None
     cache: PromptCache | None
+    filters: Sequence[Filter] | None
     prefer_model: str | None
     max_cost: float | None
     priority: Priority | None

@@ -8,11 +8,12 @@ refers to, and its finaliser closes the stream.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from typing import Any, Literal
 
 from lm_deluge.client.batch.fed_iterator import AsyncOnly
 from lm_deluge.client.echo import Echo, EchoWriter, check_echo
+from lm_deluge.client.sentences import SentenceSplitter
 from lm_deluge.client.typed_views import Pick, pick_fields, pick_items, pick_partials
 from lm_deluge.dispatch.attempts.attempt import PendingRetry
 from lm_deluge.dispatch.hooks import unexpected_error
@@ -34,11 +35,12 @@ def texts_of(events: list[Event]) -> list[str]:
 class _Batches:
     """Iterator over the items of a stream, for one loop; its finaliser ends the stream."""
 
-    __slots__ = ("_call", "_items", "_pick", "_position")
+    __slots__ = ("_call", "_finish", "_items", "_pick", "_position")
 
-    def __init__(self, call: RunningCall, pick: Pick) -> None:
+    def __init__(self, call: RunningCall, pick: Pick, finish: Callable[[], list[Any]] = list) -> None:
         self._call = call
         self._pick = pick
+        self._finish = finish  # returns the items that are certain only at the end
         self._items: list[Any] = []
         self._position = 0
 
@@ -66,9 +68,9 @@ class _Batches:
                 raise
             except Exception as error:
                 raise _of_ours(error, self._call) from error
-            if not events:
+            self._items = self._pick(events) if events else self._finish()
+            if not events and not self._items:
                 raise StopAsyncIteration
-            self._items = self._pick(events)
 
     async def aclose(self) -> None:
         """End the stream, as closing a generator would."""
@@ -265,6 +267,23 @@ class Stream(AsyncOnly, Coroutine[Any, Any, APIResponse]):
 
     def _view(self, pick: Pick) -> AsyncIterator[Any]:
         return _Batches(self._take(), pick)
+
+    def sentences(self) -> AsyncIterator[str]:
+        """Return an iterator over the sentences of the answer, for one loop: for speech or translation.
+
+        Returns:
+            Each sentence once it is complete, without the white space around it; a block of code is one sentence.
+
+        Raises:
+            StreamConsumedError: The stream was used already.
+            DelugeError: The call failed; `partial` is the response so far.
+
+        Example:
+            >>> async for sentence in client.stream("Tell me a story").sentences():
+            ...     print(sentence)
+        """
+        splitter = SentenceSplitter()
+        return _Batches(self._take(), lambda events: splitter.feed("".join(texts_of(events))), splitter.close)
 
     async def next_batch(self) -> list[Event]:
         """Return the events of the next read: one list for each read costs less than one step for each event.

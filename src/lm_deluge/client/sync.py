@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
+from lm_deluge.client.sentences import SentenceSplitter
 from lm_deluge.client.stream import Stream, texts_of
 from lm_deluge.client.typed_views import Pick, pick_fields, pick_items, pick_partials
 from lm_deluge.errors import ConfigurationError, StreamConsumedError
@@ -163,8 +164,9 @@ def run_blocking(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
 class _SyncBatches:
     """Iterator over the items of a stream, for one loop; its finaliser ends the stream."""
 
-    def __init__(self, stream: Stream, pick: Pick) -> None:
+    def __init__(self, stream: Stream, pick: Pick, finish: Callable[[], list[Any]] = list) -> None:
         self._stream = stream
+        self._finish = finish  # returns the items that are certain only at the end
         self._items: Iterator[Any] = iter(())
         self._pick = pick
 
@@ -176,9 +178,10 @@ class _SyncBatches:
             for item in self._items:
                 return item
             events = run_blocking(self._stream.next_batch)
-            if not events:
+            items = self._pick(events) if events else self._finish()
+            if not events and not items:
                 raise StopIteration
-            self._items = iter(self._pick(events))
+            self._items = iter(items)
 
     def __del__(self) -> None:
         self._stream.abandon()
@@ -262,6 +265,20 @@ class SyncStream:
         """
         return self._batches(pick_items(self._stream.call, path))
 
+    def sentences(self) -> Iterator[str]:
+        """Return an iterator over the sentences of the answer, for one loop; see `Stream.sentences`.
+
+        Raises:
+            StreamConsumedError: The stream was used already.
+            DelugeError: The call failed; `partial` is the response so far.
+
+        Example:
+            >>> for sentence in client.stream_sync("Tell me a story").sentences():
+            ...     print(sentence)
+        """
+        splitter = SentenceSplitter()
+        return self._batches(lambda events: splitter.feed("".join(texts_of(events))), splitter.close)
+
     def result(self) -> APIResponse:
         """Read the stream, or the rest of it, to its end, and return the response.
 
@@ -302,11 +319,11 @@ class SyncStream:
     async def __aexit__(self, *exc: object) -> None:
         """Do nothing: `async with` looks this up before it calls `__aenter__`."""
 
-    def _batches(self, pick: Pick) -> _SyncBatches:
+    def _batches(self, pick: Pick, finish: Callable[[], list[Any]] = list) -> _SyncBatches:
         if self._is_taken:
             raise StreamConsumedError("this stream was used already", hint="Call client.stream_sync(...) again.")
         self._is_taken = True
-        return _SyncBatches(self._stream, pick)
+        return _SyncBatches(self._stream, pick, finish)
 
     def cancel(self) -> APIResponse:
         """Stop the stream, from any thread; return the response so far.

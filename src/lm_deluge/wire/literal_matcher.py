@@ -1,32 +1,33 @@
-"""Find literals in a text that arrives in pieces, and hold back only what can still become part of a match.
+"""Find literals in a text that arrives in pieces, as far as it is certain.
 
 The matcher is an automaton of Aho and Corasick (https://doi.org/10.1145/360825.360855): the depth of its state is the
-length of the longest end of the text that begins a literal, so exactly these characters are held back.
+length of the longest end of the text that begins a literal, so no character before it has to be held back.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from lm_deluge.errors import ConfigurationError
 
-__all__ = ["LiteralMatch", "LiteralMatcher"]
+__all__ = ["Candidate", "LiteralMatcher", "Literals"]
 
 
-@dataclass(frozen=True, slots=True)
-class LiteralMatch:
-    """A literal that was found.
+class Candidate(NamedTuple):
+    """The first place of a text where a match starts or may start.
 
     Attributes:
-        index: Its index in the list that the matcher was given.
-        start: Characters of the text before it.
+        number: Index of the literal or pattern; of a match that is not certain, the lowest one that it may have.
+        start: Position of its first character.
+        end: Position after its last character; None: whether there is a match depends on the text that follows.
     """
 
-    index: int
-    literal: str
+    number: int
     start: int
+    end: int | None
 
 
 @dataclass(slots=True)
@@ -46,118 +47,98 @@ class _Node:
     found: tuple[int, int] | None = None
 
 
+class Literals:
+    """The automaton of a list of literals. It has no state and serves any number of matchers.
+
+    Args:
+        literals: The literals, in the order of their precedence.
+
+    Raises:
+        ConfigurationError: There is no literal, or one is empty.
+    """
+
+    def __init__(self, literals: Sequence[str]) -> None:
+        if not literals or not all(literals):
+            raise ConfigurationError("there must be at least one literal, and none of them empty")
+        self.root = _build(literals)
+        self.next_start: Callable[[str, int], re.Match[str] | None] = re.compile(
+            "[" + "".join(map(re.escape, self.root.steps)) + "]"
+        ).search
+
+
 class LiteralMatcher:
-    """Splits a text in pieces into text without literals, and matches.
+    """Finds literals in one text that grows.
 
     The matches are those of `re.finditer` with the alternation of the literals in their order, over the whole text:
     the one that starts first wins; of two that start at the same place, the one that is listed first; and the search
     goes on after its end. So `["ab", "abcd"]` never finds `abcd`, and `["abcd", "ab"]` waits after `ab`.
 
     Example:
-        >>> matcher = LiteralMatcher(["END"])
-        >>> matcher.feed("So be it. EN"), matcher.feed("TE"), matcher.held
-        (['So be it. '], ['ENT'], 'E')
-        >>> matcher.feed("ND")
-        [LiteralMatch(index=0, literal='END', start=13)]
+        >>> matcher = LiteralMatcher(Literals(["END"]))
+        >>> matcher.find("So be it. EN", 0, 0), matcher.find("So be it. END", 0, 10)
+        (Candidate(number=0, start=10, end=None), Candidate(number=0, start=10, end=13))
     """
 
-    def __init__(self, literals: Sequence[str]) -> None:
-        """Build the automaton.
+    look_behind = 0
 
-        Raises:
-            ConfigurationError: There is no literal, or one is empty.
-        """
-        if not literals or not all(literals):
-            raise ConfigurationError("there must be at least one literal, and none of them empty")
-        self._literals = tuple(literals)
-        self._root = _build(self._literals)
-        self._next_start = re.compile("[" + "".join(map(re.escape, self._root.steps)) + "]").search
+    def __init__(self, literals: Literals) -> None:
+        self._root = literals.root
+        self._next_start = literals.next_start
         self._node = self._root
-        self._text = ""  # the held text; within `feed` the pieces after it as well
-        self._start = 0  # of `_text` in the whole text
-        self._match: LiteralMatch | None = None  # the best one so far, which an earlier or longer one may replace
+        self._match: tuple[int, int, int] | None = None  # best so far, not yet certain: index, start, end
+        self._held_from = -1  # position in the whole text that the last search left open
+        self._read_to = 0  # position up to which it read
 
-    @property
-    def held(self) -> str:
-        """The text that is held back: it can still become part of a match, or waits for the choice between two."""
-        return self._text
+    def find(self, text: str, base: int, start: int, *, is_end: bool = False) -> Candidate | None:
+        """Return the first match, or possible match, that starts at `start` or later.
 
-    def feed(self, piece: str) -> list[str | LiteralMatch]:
-        """Return what is certain after the next piece, in order: text that is in no match, and matches."""
-        at = len(self._text)
-        self._text += piece
-        certain, done = self._split(at)
-        held = self._node.depth
-        if self._match is not None:
-            held = max(held, self._start + len(self._text) - self._match.start)
-        self._release(certain, done, len(self._text) - held)
-        self._drop(len(self._text) - held)
-        return certain
-
-    def close(self) -> list[str | LiteralMatch]:
-        """Return the rest at the end of the text. The matcher starts again with the next piece."""
-        certain: list[str | LiteralMatch] = []
-        done = 0
-        while self._match is not None:
-            done = self._emit(certain, done, self._match)
-            more, done = self._split(done, done)
-            certain += more
-        self._release(certain, done, len(self._text))
-        self._drop(len(self._text))
-        self._node = self._root
-        return certain
-
-    def _split(self, at: int, done: int = 0) -> tuple[list[str | LiteralMatch], int]:
-        """Read the text from `at` on.
-
-        Returns:
-            The matches that are final, with the text before each that is not `done`, and the position after them.
+        Args:
+            text: The text so far, or its end.
+            base: Position of the first character of `text` in the whole text.
+            start: Index in `text` of the first character that may belong to a match. A search that goes on where the
+                last one left a match open reads only the new characters.
+            is_end: The whole text has arrived.
         """
-        certain: list[str | LiteralMatch] = []
-        while at < len(self._text):
-            at = self._step(at)
-            if self._match is not None and self._is_final(self._match, self._start + at):
-                at = done = self._emit(certain, done, self._match)
-        return certain, done
+        if base + start == self._held_from:
+            at, best = self._read_to - base, self._match
+        else:
+            self._node, at, best = self._root, start, None
+        while at < len(text):
+            at, found = self._step(text, at)
+            if found is not None and (best is None or base + at - found[1] <= best[1]):
+                best = (found[0], base + at - found[1], base + at)
+            if best is not None and self._is_final(best[1], base + at):
+                break
+        self._held_from = -1
+        if best is not None and (is_end or self._is_final(best[1], base + at)):
+            return Candidate(best[0], best[1] - base, best[2] - base)
+        if is_end or self._node.depth == 0:
+            return None
+        self._match, self._read_to = best, base + len(text)
+        held = len(text) - self._node.depth
+        held = held if best is None else min(held, best[1] - base)
+        self._held_from = base + held
+        return Candidate(0, held, None)
 
-    def _is_final(self, match: LiteralMatch, at: int) -> bool:
+    def extends(self, context: str, match: str, character: str) -> bool:
+        """Whether a match goes on with this character; never, as a literal has one length."""
+        return False
+
+    def _is_final(self, start: int, at: int) -> bool:
         """Whether no better match can follow: one that starts before it, or one that is longer and listed before it."""
         earliest = at - self._node.depth
-        return earliest > match.start or (earliest == match.start and not self._node.steps)
+        return earliest > start or (earliest == start and not self._node.steps)
 
-    def _emit(self, certain: list[str | LiteralMatch], done: int, match: LiteralMatch) -> int:
-        start = match.start - self._start
-        self._release(certain, done, start)
-        certain.append(match)
-        self._match = None
-        self._node = self._root
-        return start + len(match.literal)
-
-    def _release(self, certain: list[str | LiteralMatch], start: int, end: int) -> None:
-        if start < end:
-            certain.append(self._text[start:end])
-
-    def _drop(self, count: int) -> None:
-        self._text = self._text[count:]
-        self._start += count
-
-    def _step(self, at: int) -> int:
-        """Read one character, or skip those that begin no literal; return the position after them."""
+    def _step(self, text: str, at: int) -> tuple[int, tuple[int, int] | None]:
+        """Read one character, or skip those that begin no literal; return the position after them, and what ends."""
         node = self._node
         if node.depth == 0:
-            found = self._next_start(self._text, at)
+            found = self._next_start(text, at)
             if found is None:
-                return len(self._text)
+                return len(text), None
             at = found.start()
-        character = self._text[at]
-        self._node = node = _next(node, character)
-        at += 1
-        if node.found is not None:
-            index, length = node.found
-            start = self._start + at - length
-            if self._match is None or start <= self._match.start:
-                self._match = LiteralMatch(index, self._literals[index], start)
-        return at
+        self._node = node = _next(node, text[at])
+        return at + 1, node.found
 
 
 def _next(node: _Node, character: str) -> _Node:

@@ -15,7 +15,15 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar, Union, get_args,
 
 import msgspec
 
-__all__ = ["NotJSONError", "SkipReport", "TolerantDecoder", "convert_tolerantly", "decode_json", "mend_json"]
+__all__ = [
+    "NotJSONError",
+    "SkipReport",
+    "TolerantDecoder",
+    "convert_tolerantly",
+    "decode_json",
+    "mend_json",
+    "parse_arguments",
+]
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -56,6 +64,16 @@ def decode_json(data: bytes | str) -> Any:
         except (msgspec.DecodeError, RecursionError) as error:
             fault = str(error)
     raise NotJSONError(fault[:100])
+
+
+def parse_arguments(text: str) -> tuple[Any, str | None]:
+    """Parse the arguments of a tool call: return the value and None, or None and the reason. Empty text is `{}`."""
+    if not text.strip():
+        return {}, None
+    try:
+        return decode_json(text), None
+    except NotJSONError as error:
+        return None, f"the arguments are not JSON: {error}"[:200]
 
 
 def mend_json(data: bytes) -> bytes:

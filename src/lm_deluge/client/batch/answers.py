@@ -35,6 +35,7 @@ from lm_deluge.dispatch.hooks import ContainedHook, unexpected_error
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.dispatch.journal.records import fingerprint_of
 from lm_deluge.errors import ConfigurationError, DelugeError
+from lm_deluge.filters.compiled import compile_filters
 from lm_deluge.outputs.answer_type import schema_sent
 from lm_deluge.prompt.conversation import Conversation, check_prompts, to_conversation
 from lm_deluge.response import APIResponse
@@ -268,7 +269,7 @@ def _fingerprint(dispatcher: Dispatcher, call: CallOptions) -> str:
         ConfigurationError: An option does not fit into JSON.
     """
     options = dispatcher.options
-    shaping = {
+    shaping: dict[str, Any] = {
         "models": [model.id for model in dispatcher.models],
         "sampling": msgspec.to_builtins(options.sampling_params),
         "own_sampling": [msgspec.to_builtins(call.sampling_params), dict(call.sampling)],
@@ -276,6 +277,9 @@ def _fingerprint(dispatcher: Dispatcher, call: CallOptions) -> str:
         "output": schema_sent(call.output),
         "extra_body": [options.extra_body, call.extra_body],
     }
+    filters = compile_filters(call.filters)
+    if filters is not None:  # so that the fingerprints of older journals stay valid
+        shaping["filters"] = filters.digest
     if call.loop.run_tools:
         shaping["max_rounds"] = call.loop.max_rounds
     try:

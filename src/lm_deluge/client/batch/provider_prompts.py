@@ -19,6 +19,7 @@ from lm_deluge.dispatch.hooks import unexpected_error
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.dispatch.journal.records import fingerprint_of
 from lm_deluge.errors import ConfigurationError, DelugeError
+from lm_deluge.filters.compiled import compile_filters
 from lm_deluge.models.registry import find_provider
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.outputs.answer_type import schema_sent
@@ -71,6 +72,8 @@ def start_provider_batch(
     names = [model.id for model in models]
     own: tuple[Any, ...] = (*options[:2], schema_sent(options.output), options.cache)
     own += (options.sampling,) if options.sampling else ()  # so that the fingerprints of older journals stay valid
+    filters = compile_filters(options.filters)
+    own += () if filters is None else (filters.digest,)
     shaping = (names, client_options.sampling_params, client_options.extra_body, *own)
     all_prompts = list(check_prompts(prompts))
     plans = (_plan_of(planner, models[number % len(models)], prompt) for number, prompt in enumerate(all_prompts))

@@ -58,11 +58,13 @@ class Rest(msgspec.Struct, frozen=True):
         conversation: The prompt.
         max_new_tokens: The rest of the call's own limit, if it has one.
         splice: Finds the new part of the continuation.
+        context: The text of the answer before the continuation, for filters.
     """
 
     conversation: Conversation
     max_new_tokens: int | None
     splice: Splice
+    context: str = ""
 
 
 def is_blank(answer: Message) -> bool:
@@ -109,13 +111,14 @@ def ask_for_rest(call: Call, answer: Message, *, may_prefill: bool) -> Rest:
     left = None if limit is None else max(1, limit - estimate_tokens(len(shown)))
     if may_prefill and _takes_prefill(call, answer):
         sent = shown.rstrip()  # Anthropic refuses white space at the end, and no model needs it
-        splice = PrefillSplice(shown, sent, is_echoed=call.provider.quirks.prefill_echo)
-        return Rest(_with_text(call.conversation, sent), left, splice)
+        is_echoed = call.provider.quirks.prefill_echo
+        splice = PrefillSplice(shown, sent, is_echoed=is_echoed)
+        return Rest(_with_text(call.conversation, sent), left, splice, "" if is_echoed else sent)
     anchor = choose_anchor(shown)
     if left is not None:
         left += estimate_tokens(len(anchor), characters_per_token=_CHARACTERS_PER_TOKEN_AT_LEAST)
     prompt = _with_text(call.conversation, shown).add(Message.user(INSTRUCTION.format(anchor)))
-    return Rest(prompt, left, AnchorSplice(shown, anchor))
+    return Rest(prompt, left, AnchorSplice(shown, anchor), shown[: len(shown) - len(anchor)])
 
 
 def _takes_prefill(call: Call, answer: Message) -> bool:

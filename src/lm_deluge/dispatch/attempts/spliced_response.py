@@ -91,7 +91,9 @@ class SplicedResponse:
             may_prefill = self._may_prefill and model == self._first.plan.call.model.id
             self._rests[model] = ask_for_rest(call, self._builder.response().content, may_prefill=may_prefill)
         rest = self._rests[model]
-        return self.plan_rest(model, rest.conversation, rest.max_new_tokens)
+        plan = self.plan_rest(model, rest.conversation, rest.max_new_tokens)
+        filters = plan.filters
+        return plan if filters is None else msgspec.structs.replace(plan, filters=filters.after(rest.context))
 
     def plan_rest(self, model: str, conversation: Conversation, max_new_tokens: int | None) -> CallPlan:
         """Return the plan of a request for the rest of an answer."""

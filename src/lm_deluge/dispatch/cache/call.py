@@ -262,7 +262,8 @@ class CachedCall(StreamCall):
 
 
 def _key(plan: CallPlan) -> str:
-    return build_key(plan.adapter.name, plan.call, plan.request, plan.key)
+    filters = "" if plan.filters is None else plan.filters.digest
+    return build_key(plan.adapter.name, plan.call, plan.request, plan.key, filters)
 
 
 def _is_accepted(answer: CachedAnswer, plan: CallPlan) -> bool:

@@ -50,12 +50,21 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(CachedAnswer)
 
 
-def build_key(api: str, call: Call, request: HttpRequest, key: Secret | None) -> str:
-    """Return the key of a request of the wire API `api`: 64 hexadecimal digits."""
+def build_key(api: str, call: Call, request: HttpRequest, key: Secret | None, filters: str = "") -> str:
+    """Return the key of a request of the wire API `api`: 64 hexadecimal digits.
+
+    Args:
+        api: Name of the wire API.
+        call: The call.
+        request: Its request.
+        key: The API key.
+        filters: Digest of the filters of the answer; empty without any.
+    """
     digest = hashlib.sha256()
     account = b"" if key is None else hashlib.sha256(key.reveal().encode()).digest()
     names = (api, call.provider.id, call.base_url, call.model.id, call.model.name, request.method, request.url)
     headers = [text for header in sorted(request.headers.items()) for text in header]
+    headers += [filters] if filters else []  # nothing is hashed without filters, so that older keys stay valid
     for part in (b"%d" % _VERSION, account, request.body, *(text.encode() for text in (*names, *headers))):
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)
