@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from lm_deluge.api_requests.accounts import url_of_unknown_models
-from lm_deluge.client.agent_methods import AgentMethods
+from lm_deluge.client.loops.agent_methods import AgentMethods
 from lm_deluge.client.call_options import NO_OPTIONS, CallOptions, Tools
 from lm_deluge.client.counting import CountMethods
 from lm_deluge.client.dispatcher import Dispatcher

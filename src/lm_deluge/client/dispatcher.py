@@ -22,7 +22,7 @@ from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.credentials import Access, find_access
 from lm_deluge.api_requests.request import build_blank_call, settle_call
 from lm_deluge.client.call_options import NO_OPTIONS, CallOptions, merge_params
-from lm_deluge.client.loops import AgentLoops, prepared_tools
+from lm_deluge.client.loops.agent_loops import AgentLoops, prepared_tools
 from lm_deluge.client.scheduling import build_limiter, build_runner
 from lm_deluge.config import ClientOptions, LocalCache, Priority, Timeouts
 from lm_deluge.dispatch.budget import Budget

@@ -111,6 +111,7 @@ class AgentKeywords(SamplingKeywords, OutputKeywords, ToolKeywords, total=False)
 
     sampling_params: SamplingParams | None
     output: Any
+    filters: Sequence[Filter] | None
     cache: PromptCache | None
     prefer_model: str | None
     max_cost: float | None
