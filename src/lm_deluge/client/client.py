@@ -6,7 +6,6 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from lm_deluge.api_requests.accounts import url_of_unknown_models
-from lm_deluge.client.loops.agent_methods import AgentMethods
 from lm_deluge.client.call_options import NO_OPTIONS, CallOptions, Tools
 from lm_deluge.client.counting import CountMethods
 from lm_deluge.client.dispatcher import Dispatcher
@@ -16,6 +15,7 @@ from lm_deluge.client.keywords import (
     StreamKeywords,
 )
 from lm_deluge.client.lazy_coroutine import LazyCoroutine
+from lm_deluge.client.loops.agent_methods import AgentMethods
 from lm_deluge.client.older_names import REPLACED_METHODS, translate_options
 from lm_deluge.client.smoothing import Smoothing, smoothed
 from lm_deluge.client.stream import Echo, Stream
