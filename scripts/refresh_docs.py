@@ -24,7 +24,7 @@ from lm_deluge.simulator.faults.catalog import FAULTS, Fault
 from provider_features import HEADS, feature_lines
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 
 _MARK = re.compile(r"(<!-- (table|fields|layers)(?:: (\w+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 _ATTRIBUTE = re.compile(r"^    ([a-z0-9_, ]+): (.*(?:\n        .*)*)", re.MULTILINE)

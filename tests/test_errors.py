@@ -24,8 +24,8 @@ from lm_deluge.errors import (
     TruncatedError,
     UnknownModelError,
     UnsupportedParameterError,
-    install_hint,
 )
+from lm_deluge.extras import install_hint
 from lm_deluge.prompt.message import Message
 from lm_deluge.response import APIResponse
 
@@ -214,8 +214,8 @@ def test_every_hint_to_install_is_made_by_one_function_and_names_a_package_of_an
     hints = 0
     for path in (ROOT / "src").rglob("*.py"):
         text = path.read_text("utf-8")
-        assert path.name == "errors.py" or "pip install" not in text, path
-        assert path.name == "errors.py" or "lm-deluge[" not in text, path
+        assert path.name == "extras.py" or "pip install" not in text, path
+        assert path.name == "extras.py" or "lm-deluge[" not in text, path
         for found in re.finditer(r'install_hint\("([^"]+)"', text):
             assert set(found[1].split()) <= packages
             hints += 1

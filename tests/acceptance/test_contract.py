@@ -55,6 +55,7 @@ OWN = {
     "prefer_model": ("KEYWORD_ONLY", None),
     "max_cost": ("KEYWORD_ONLY", None),
     "priority": ("KEYWORD_ONLY", "interactive"),
+    "smooth": ("KEYWORD_ONLY", None),
 }
 
 

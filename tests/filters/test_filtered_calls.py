@@ -129,8 +129,9 @@ def test_a_result_of_a_batch_may_end_early_or_fail() -> None:
     result = BatchResult(custom_id="1", body=json.dumps(body).encode())
 
     def answer(*filters: Filter) -> APIResponse:
-        batched = BatchedCall.of(call, compile_filters(filters))
-        return build_batched_answer(find_adapter("openai-chat"), batched, result, attempt=1)
+        length = call.conversation.text_length()
+        batched = BatchedCall(call, length, find_adapter("openai-chat"), None, compile_filters(filters))
+        return build_batched_answer(batched, result, attempt=1)
 
     stopped, failed = answer(StopAt(" is")), answer(RaiseAt(" is"))
     assert (stopped.finish_details, stopped.error) == ({"stop": " is"}, None)

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.api_requests.credentials import aws_environment, find_place, is_row_url
-from lm_deluge.errors import MissingAPIKeyError, MissingExtraError, install_hint
+from lm_deluge.errors import MissingAPIKeyError, MissingExtraError
+from lm_deluge.extras import install_hint
 from lm_deluge.wire.http import HttpRequest
 
 try:

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.api_requests.credentials import google_environment
-from lm_deluge.errors import ConnectError, MissingAPIKeyError, MissingExtraError, install_hint
+from lm_deluge.errors import ConnectError, MissingAPIKeyError, MissingExtraError
+from lm_deluge.extras import install_hint
 
 try:
     import google.auth

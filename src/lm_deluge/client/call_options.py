@@ -121,8 +121,8 @@ class CallOptions(NamedTuple):
         """Return the options.
 
         Raises:
-            ConfigurationError: `max_cost` or `max_output_retries` is out of range, there is no such `priority`, or one of
-                the filters cannot be used.
+            ConfigurationError: `max_cost` or `max_output_retries` is out of range, there is no such `priority`, or a
+                filter cannot be used.
         """
         retries = self.max_output_retries
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:

@@ -21,7 +21,8 @@ import warnings
 from functools import cache
 from typing import Any, NamedTuple
 
-from lm_deluge.errors import ConfigurationError, FilterError, MissingExtraError, install_hint
+from lm_deluge.errors import ConfigurationError, FilterError, MissingExtraError
+from lm_deluge.extras import install_hint
 from lm_deluge.wire.literal_matcher import Candidate
 
 __all__ = ["LONGEST_MATCH", "Pattern", "PatternMatcher", "is_literal"]

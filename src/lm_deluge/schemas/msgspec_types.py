@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from lm_deluge.errors import ConfigurationError, InvalidValueError, install_hint
+from lm_deluge.errors import ConfigurationError, InvalidValueError
+from lm_deluge.extras import install_hint
 from lm_deluge.schemas.descriptions import add_descriptions, field_types, type_name
 from lm_deluge.schemas.problems import invalid_value
 from lm_deluge.schemas.subschemas import hoist_definitions, inline_root

@@ -11,7 +11,8 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
-from lm_deluge.errors import ContentTypeError, ProtocolError, ResponseLimitError, install_hint
+from lm_deluge.errors import ContentTypeError, ProtocolError, ResponseLimitError
+from lm_deluge.extras import install_hint
 
 __all__ = ["ACCEPTED_CODINGS", "ContentDecoder"]
 

@@ -20,7 +20,8 @@ import msgspec
 from lm_deluge.client.notebook import CELL_EVERY_S, UpdatedCell, is_notebook
 from lm_deluge.dispatch.batch.progress import BatchProgress
 from lm_deluge.dispatch.hooks import ContainedHook
-from lm_deluge.errors import ConfigurationError, DelugeError, MissingExtraError, install_hint
+from lm_deluge.errors import ConfigurationError, DelugeError, MissingExtraError
+from lm_deluge.extras import install_hint
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -17,7 +17,8 @@ import msgspec
 
 from lm_deluge.dispatch.batch.input_file import InputFile
 from lm_deluge.dispatch.batch.json_lines import not_utf8
-from lm_deluge.errors import ConfigurationError, DelugeError, InvalidPromptError, MissingExtraError, install_hint
+from lm_deluge.errors import ConfigurationError, DelugeError, InvalidPromptError, MissingExtraError
+from lm_deluge.extras import install_hint
 
 __all__ = ["LARGEST_INTEGER", "TABLES", "check_table_writer", "encode_table", "open_table"]
 

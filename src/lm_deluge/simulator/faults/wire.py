@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
-from lm_deluge.errors import MissingExtraError, install_hint
+from lm_deluge.errors import MissingExtraError
 from lm_deluge.events import Event, TextDelta
+from lm_deluge.extras import install_hint
 from lm_deluge.simulator.faults.fault import SSE, EditPlan, FaultSpec, Parameters
 from lm_deluge.simulator.plan import AnswerContext, Frame, Pause, Repeat, Step, WirePlan
 from lm_deluge.wire.sse import encode_sse
