@@ -42,11 +42,16 @@ class Grant(Protocol):
 class Access(Protocol):
     """Grants calls."""
 
-    async def check(self, token: str | None) -> str:
+    async def check(self, token: str | None, model: str | None = None) -> str:
         """Return the name of a key.
+
+        Args:
+            token: The key, as the client sent it.
+            model: A model that the key has to be allowed to use.
 
         Raises:
             AuthenticationError: The key is missing, unknown, expired or revoked.
+            PermissionDeniedError: The key may not use the model.
         """
         ...
 
@@ -91,7 +96,7 @@ class _OpenGrant:
 class OpenAccess:
     """Access for everyone, for a server on the loopback address that has no keys."""
 
-    async def check(self, token: str | None) -> str:
+    async def check(self, token: str | None, model: str | None = None) -> str:
         """Return an empty name."""
         return ""
 

@@ -15,9 +15,11 @@ from lm_deluge.gateway.catalog import ModelCatalog
 from lm_deluge.gateway.dialects import DIALECTS
 from lm_deluge.gateway.endpoint import ModelEndpoint
 from lm_deluge.gateway.http_body import Receive, Scope, Send, header_map
-from lm_deluge.gateway.info_routes import ServerState, info_routes, not_found
+from lm_deluge.gateway.info_routes import ServerState, info_routes, not_allowed, not_found
 from lm_deluge.gateway.metrics import GatewayMetrics, MeasuredLog
 from lm_deluge.gateway.origin import foreign_page, is_loopback, refuse_page
+from lm_deluge.gateway.routes.counts import count_routes
+from lm_deluge.gateway.routes.listings import listing_routes
 from lm_deluge.gateway.services import GatewayServices
 from lm_deluge.gateway.settings import GatewaySettings
 from lm_deluge.gateway.stream_log import StreamLogs
@@ -27,7 +29,7 @@ from lm_deluge.telemetry.otel import OpenTelemetryObserver
 
 __all__ = ["Gateway"]
 
-_NOT_FOUND = 404
+_NOT_FOUND, _NOT_ALLOWED = 404, 405  # statuses for an unknown path, and for an unknown method of a path
 
 
 def _observers_of(settings: GatewaySettings, metrics: GatewayMetrics | None) -> list[Observer]:
@@ -85,8 +87,13 @@ class Gateway:
             for endpoint in dialect.encoder.routes
         ]
         self._others = Starlette(
-            routes=[*info_routes(self.state), *stream_routes(self._services)],
-            exception_handlers={_NOT_FOUND: not_found},
+            routes=[
+                *info_routes(self.state),
+                *listing_routes(self._services),
+                *count_routes(self._services),
+                *stream_routes(self._services),
+            ],
+            exception_handlers={_NOT_FOUND: not_found, _NOT_ALLOWED: not_allowed},
             lifespan=self._lifespan,
         )
 

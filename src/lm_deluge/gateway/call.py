@@ -199,6 +199,7 @@ class GatewayCall:
             self._request.headers,
             max_cost=max_cost,
             unreadable=incoming.unreadable,
+            form=incoming.form,
         )
         send = self._stream if incoming.request.is_streamed else self._send_document
         watches: list[Coroutine[Any, Any, None]] = [self._stop_when_left()]
@@ -259,6 +260,8 @@ class GatewayCall:
             failure = None if data is not None else _failure_in(events, running.response)
             shown = events if failure is None else events[:-1]
             await self._watch_money(events, upstream)
+            if data is None:
+                shown = upstream.planner.restored(shown)
             written = frames.add(shown, data) if shown else b""
             self._responder.name(frames.response_id)
             await self._start_stream()
@@ -295,7 +298,7 @@ class GatewayCall:
         relayed = b"".join(data)
         if not relayed and (failure := _failure_in(events, running.response)) is not None:
             raise failure
-        body = relayed or self._encoded(events)
+        body = relayed or self._encoded(upstream.planner.restored(events))
         response = running.response()
         headers = {"content-type": "application/json", **self._usual_headers()}
         if response.cost is not None:

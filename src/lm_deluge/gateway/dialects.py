@@ -108,12 +108,14 @@ DIALECTS: dict[str, Dialect] = {
     dialect.name: dialect
     for dialect in (
         Dialect(OPENAI_CHAT, forwarded=("openai-beta",), dropped=_OF_OPENAI | {"stream_options", "modalities"}),
-        Dialect(OPENAI_RESPONSES, forwarded=("openai-beta",), dropped=_OF_OPENAI),
+        Dialect(OPENAI_RESPONSES, forwarded=("openai-beta",), dropped=_OF_OPENAI | {"reasoning", "tools"}),
         Dialect(
             ANTHROPIC_MESSAGES,
             heartbeat=b'event: ping\ndata: {"type": "ping"}\n\n',
             forwarded=("anthropic-beta", "anthropic-version"),
-            dropped=frozenset({"metadata", "context_management", "betas"}),
+            # `fit_hints` decides what `thinking` and `output_config` mean for another API. `tools` is here if one of
+            # them has more than a name, a description and a schema, for example `eager_input_streaming`.
+            dropped=frozenset({"metadata", "context_management", "betas", "thinking", "output_config", "tools"}),
             rate_limit_headers=_anthropic_limits,
             statuses={errors.OverloadedError: 529},
             wrap_error=_anthropic_error,

@@ -12,7 +12,7 @@ from lm_deluge.config import SamplingParams
 from lm_deluge.encoders.encoder import ParsedRequest
 from lm_deluge.errors import BadRequestError, DelugeError
 from lm_deluge.gateway.catalog import ModelCatalog
-from lm_deluge.gateway.dialects import Dialect
+from lm_deluge.gateway.dialects import DIALECTS, Dialect
 from lm_deluge.models.costs import request_cost
 from lm_deluge.models.registry import SIMULATOR, find_provider
 from lm_deluge.models.rows import ProviderRow
@@ -32,11 +32,13 @@ class IncomingCall(NamedTuple):
 
     Attributes:
         unreadable: Why the request can only be passed on unchanged: it could not be parsed.
+        form: The API of the request's body, if it is not that of the answer.
     """
 
     request: ParsedRequest
     client: LLMClient
     unreadable: DelugeError | None = None
+    form: Dialect | None = None
 
     @property
     def is_background(self) -> bool:
@@ -116,6 +118,15 @@ def _speaks(provider: ProviderRow, api: str) -> bool:
     return provider.adapter == api or (api == "openai-responses" and provider.has_responses)
 
 
+def _in_form(form: Dialect, body: bytes, catalog: ModelCatalog) -> IncomingCall:
+    """Return a request to Chat Completions with a body of the Responses API: Cursor sends such, and wants chunks.
+
+    https://forum.cursor.com/t/159298 (2026-11)
+    """
+    request = form.encoder.parse_request(body)
+    return IncomingCall(request, catalog.find(request.model), form=form)
+
+
 def _unreadable(
     dialect: Dialect,
     body: bytes,
@@ -132,6 +143,8 @@ def _unreadable(
     name = raw.get("model", model) if isinstance(raw, dict) else None
     if not isinstance(name, str) or not name:
         raise error
+    if dialect.name == "openai-chat" and "input" in raw and "messages" not in raw:
+        return _in_form(DIALECTS["openai-responses"], body, catalog)
     client = catalog.find(name)
     if not any(_speaks(find_provider(row.provider), dialect.name) for row in client.models):
         raise error

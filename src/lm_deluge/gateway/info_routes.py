@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
+from itertools import chain
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from lm_deluge.errors import AuthenticationError, DelugeError, NotFoundError
+from lm_deluge.errors import AuthenticationError, BadRequestError, DelugeError, NotFoundError
 from lm_deluge.gateway.dialects import DIALECTS, Dialect, as_api_error, status_of
 from lm_deluge.gateway.http_body import header_map
 from lm_deluge.gateway.incoming import token_of
+from lm_deluge.gateway.routes.google_models import google_list, google_model
 from lm_deluge.gateway.services import GatewayServices
 from lm_deluge.models.rows import ModelRow
 
-__all__ = ["ServerState", "error_response", "info_routes", "not_found"]
+__all__ = ["ServerState", "error_response", "info_routes", "not_allowed", "not_found"]
 
 JSON = dict[str, Any]
 
@@ -35,6 +37,10 @@ class ServerState:
         self.services = services
         self.is_ready = True
 
+    async def greet(self, request: Request) -> Response:
+        """Answer clients that look whether there is a server at all: Claude Code and Ollama's command line."""
+        return PlainTextResponse("LM Deluge is running")
+
     async def live(self, request: Request) -> Response:
         """Answer that the process runs."""
         return JSONResponse({"status": "alive"})
@@ -48,7 +54,8 @@ class ServerState:
     async def models(self, request: Request) -> Response:
         """Answer with the list of models."""
         refused = await self._refusal(request)
-        return refused or JSONResponse(_list_fields(self.services.catalog.rows()))
+        rows = self.services.catalog.rows()
+        return refused or JSONResponse(google_list(rows) if _is_of_google(request) else _list_fields(rows))
 
     async def model(self, request: Request) -> Response:
         """Answer with one model."""
@@ -59,7 +66,8 @@ class ServerState:
         found = next((row for known, row in self.services.catalog.rows() if known == name), None)
         if found is None:
             return error_response(request, NotFoundError(f"the model {name!r} is not served here", status_code=404))
-        return JSONResponse(_model_fields(name, found))
+        fields = google_model if _is_of_google(request) else _model_fields
+        return JSONResponse(fields(name, found))
 
     async def _refusal(self, request: Request) -> Response | None:
         try:
@@ -72,11 +80,16 @@ class ServerState:
 def info_routes(state: ServerState) -> list[Route]:
     """Return the routes."""
     return [
+        Route("/", state.greet),
         Route("/health/live", state.live),
         Route("/health/ready", state.ready),
         Route("/v1/models", state.models),
         Route("/models", state.models),
+        Route("/v1beta/models", state.models),
         Route("/v1/models/{name:path}", state.model),
+        Route("/models/{name:path}", state.model),
+        Route("/v1beta/models/{name:path}", state.model),
+        Route("/v1/responses/compact", _no_compaction, methods=["POST"]),
     ]
 
 
@@ -85,8 +98,36 @@ async def not_found(request: Request, error: Exception) -> Response:
     return error_response(request, NotFoundError(f"there is nothing at {request.url.path}", status_code=404))
 
 
+async def not_allowed(request: Request, error: Exception) -> Response:
+    """Answer a request for a path that has other methods."""
+    text = f"{request.url.path} does not take {request.method}"
+    return error_response(request, BadRequestError(text, status_code=405))
+
+
+async def _no_compaction(request: Request) -> Response:
+    """Refuse to compact a conversation: its result is opaque data that only OpenAI can read."""
+    text = "this gateway compacts no conversations: let the client do it"
+    return error_response(request, NotFoundError(text, status_code=404, code="not_supported"))
+
+
+# The beginnings of the paths of the APIs, and the header that marks a path which several of them share.
+_PATHS = (
+    ("/api/", "ollama-chat"),
+    ("/v1beta/", "gemini-generate"),
+    ("/v1/messages", "anthropic-messages"),
+    ("/messages", "anthropic-messages"),
+)
+_MARKS = (("anthropic-version", "anthropic-messages"), ("x-goog-api-key", "gemini-generate"))
+
+
+def _is_of_google(request: Request) -> bool:
+    return _dialect_of(request).name == "gemini-generate"
+
+
 def _dialect_of(request: Request) -> Dialect:
-    return DIALECTS["anthropic-messages" if "anthropic-version" in request.headers else "openai-chat"]
+    by_path = (name for beginning, name in _PATHS if request.url.path.startswith(beginning))
+    by_header = (name for header, name in _MARKS if header in request.headers)
+    return DIALECTS[next(chain(by_path, by_header), "openai-chat")]
 
 
 def error_response(request: Request, error: DelugeError) -> Response:

@@ -58,15 +58,19 @@ class KeyAccess:
         """Whether a token is the key of the administrator."""
         return token is not None and self._master is not None and hmac.compare_digest(digest_of(token), self._master)
 
-    async def check(self, token: str | None) -> str:
+    async def check(self, token: str | None, model: str | None = None) -> str:
         """Return the name of a key; empty if none is needed.
 
         Raises:
             AuthenticationError: The key is missing, unknown, expired or revoked.
+            PermissionDeniedError: The key may not use the model.
         """
         if not await self.needs_key():
             return ""
-        return (await self._find(token)).name
+        key = await self._find(token)
+        if model is not None:
+            _check_model(key, model)
+        return key.name
 
     async def grant(
         self, token: str | None, model: str, *, tokens: int, cost: float | None, least: float = 0.0
@@ -79,9 +83,7 @@ class KeyAccess:
         if not await self.needs_key():
             return await OpenAccess().grant(token, model, tokens=tokens, cost=cost)
         key = await self._find(token)
-        if key.rules.models and model not in key.rules.models:
-            allowed = ", ".join(key.rules.models)
-            raise PermissionDeniedError(f"this key may not use {model!r}, only {allowed}", status_code=403)
+        _check_model(key, model)
         if cost is None and key.rules.budget is not None:
             raise BadRequestError(f"{model!r} has no price, so the budget of this key cannot be kept", status_code=400)
         now = time.time()
@@ -116,6 +118,12 @@ class KeyAccess:
         if key is None or refusal is not None:
             raise AuthenticationError(refusal or "", status_code=401, code="invalid_api_key")
         return key
+
+
+def _check_model(key: GatewayKey, model: str) -> None:
+    if key.rules.models and model not in key.rules.models:
+        allowed = ", ".join(key.rules.models)
+        raise PermissionDeniedError(f"this key may not use {model!r}, only {allowed}", status_code=403)
 
 
 def _over_budget(key: GatewayKey) -> APIError:

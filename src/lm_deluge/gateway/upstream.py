@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,7 +22,10 @@ from lm_deluge.dispatch.budget import Budget
 from lm_deluge.dispatch.cache.call import CachedCall
 from lm_deluge.encoders.encoder import ParsedRequest
 from lm_deluge.errors import DelugeError, UnsupportedParameterError
+from lm_deluge.events import Event
 from lm_deluge.gateway.dialects import Dialect
+from lm_deluge.gateway.translation.namespaces import ToolNamespaces
+from lm_deluge.gateway.translation.portable import fit_hints, left_out
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.tool import ProviderTool
 from lm_deluge.wire.http import HttpRequest
@@ -36,7 +40,7 @@ class UpstreamPlanner:
 
     Args:
         planner: Plans translated requests.
-        dialect: The API of the client.
+        dialect: The API of the client's request.
         request: The client's request.
         headers: The client's headers that a provider of the same API gets.
         can_relay: Whether a provider of the same API gets the request unchanged.
@@ -60,6 +64,7 @@ class UpstreamPlanner:
         self._unreadable = unreadable
         self._planner = planner
         self._dialect = dialect
+        self._namespaces = ToolNamespaces(request.tools if dialect.name == "openai-responses" else ())
         self._request = request
         self._headers = headers
         self._can_relay = can_relay
@@ -131,10 +136,26 @@ class UpstreamPlanner:
                 f"{kept[0]} of {self._dialect.name} cannot be translated to {adapter.name}, the API of this model",
                 parameter=kept[0],
             )
+        call, fitted, hints = fit_hints(call, self._request.raw, api=adapter.name)
+        if self._namespaces:
+            call = msgspec.structs.replace(
+                call,
+                tools=self._namespaces.flat_tools(),
+                conversation=self._namespaces.flat_conversation(call.conversation),
+            )
         own = [tool.name for tool in call.tools if isinstance(tool, ProviderTool)]
-        self.dropped = (*fields, *(f"tool {name}" for name in own))
+        names = [name for name in fields if name not in fitted]
+        self.dropped = (
+            *chain.from_iterable(left_out(name, self._request.extra[name]) for name in names),
+            *hints,
+            *(f"tool {name}" for name in own),
+        )
         tools = tuple(tool for tool in call.tools if not isinstance(tool, ProviderTool))
         return msgspec.structs.replace(call, tools=tools) if own else call
+
+    def restored(self, events: list[Event]) -> list[Event]:
+        """Return the events of a translated answer, with the names that the client has for its tools."""
+        return self._namespaces.restored(events) if self._namespaces else events
 
 
 # Values that are the default of their field, and so say nothing.
@@ -205,6 +226,7 @@ def open_upstream(
     *,
     max_cost: float | None = None,
     unreadable: DelugeError | None = None,
+    form: Dialect | None = None,
 ) -> UpstreamCall:
     """Return the call of a client's request, before anything is sent.
 
@@ -215,13 +237,14 @@ def open_upstream(
         headers: Its headers, names in lower case.
         max_cost: US dollars that the call may cost; None: as much as it takes.
         unreadable: Why the request can only be passed on unchanged: it could not be parsed.
+        form: The API of the request's body, if it is not that of the answer.
 
     Raises:
         DelugeError: The call cannot be sent.
     """
     options, dispatcher = client.options, client.dispatcher
     # Kept bytes cannot be joined to those of another attempt, and a stored answer has none.
-    can_relay = options.on_break != "continue" and options.local_cache in (None, False)
+    can_relay = form is None and options.on_break != "continue" and options.local_cache in (None, False)
     forwarded = {name: value for name, value in headers.items() if name.startswith(dialect.forwarded)}
     planner = dispatcher.planner(
         CallOptions(
@@ -231,7 +254,7 @@ def open_upstream(
             cache=request.cache,
         )
     )
-    own = UpstreamPlanner(planner, dialect, request, forwarded, can_relay=can_relay, unreadable=unreadable)
+    own = UpstreamPlanner(planner, form or dialect, request, forwarded, can_relay=can_relay, unreadable=unreadable)
     spec = planner.spec(request.conversation, prefer=dispatcher.next_model().id, priority="interactive")
     # A client of the gateway cannot be notified that what it has received is void.
     on_break = "continue" if options.on_break == "continue" else "raise"

@@ -169,8 +169,11 @@ class _ChunkWriter(EventWriter[bytes]):
     def add_opaque(self, event: ProviderPart) -> list[bytes]:
         if event.kind == _SIGNATURE and isinstance(event.data, str):
             extra = signature_field(event.data)
-            # A signature follows the call that it belongs to, before the next call starts.
-            return [self._chunk({"tool_calls": [{"index": max(self._calls), **extra}]} if self._calls else extra)]
+            if not self._calls:
+                return [self._chunk(extra)]
+            # A signature follows the call that it belongs to, before the next call starts. Clients expect a `function`
+            # in each piece of a call (openai 3.54, langchain-openai 1.7).
+            return [self._chunk({"tool_calls": [{"index": max(self._calls), "function": {"arguments": ""}, **extra}]})]
         return [self._chunk({event.kind: event.data})] if event.kind in _OPAQUE_FIELDS else []
 
     def keep_usage(self, event: UsageReported) -> list[bytes]:

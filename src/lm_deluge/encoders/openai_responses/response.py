@@ -7,7 +7,8 @@ Decoding an encoded response gives the same events, except for what this API can
 - The id and the model of the response are required strings: a missing one is decoded as None.
 - Reasoning and generated images are items, so each is decoded with an opaque part after it, even if the encoded
   response had none. The event after an item ends it, because that event may be opaque data with fields of the item.
-- Usage is reported once, at the end, in OpenAI's format and without the flag `estimated`.
+- Usage is reported once, at the end, in OpenAI's format and without the flag `estimated`; an unknown count of
+  cached, written or reasoning tokens is 0, because all three are required.
 - `pause` and refusals become `completed`.
 - Attempts, warnings, generated audio, images by URL, citations without a URL that are not in this API's format, and
   opaque data of kinds that this API does not have are left out.
