@@ -17,7 +17,7 @@ from client.faults.test_fault_matrix import CLOCKS, ENDS, OTHER_TEXT, SPELLED
 from gateway.conftest import TEXT
 from gateway.serving import serve
 from lm_deluge import errors as e
-from lm_deluge.gateway.settings import GatewaySettings, ServedModel
+from lm_deluge.gateway.configuration.settings import GatewaySettings, ServedModel
 from lm_deluge.simulator import FAULTS, Fault, Simulator
 
 UPSTREAMS = ("gpt-4o", "claude-sonnet-5-5")
