@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+from bench.agents import agents
 from bench.crowd import crowd
 from bench.decoders import decoders
 from bench.dispatch import dispatch
@@ -92,4 +93,5 @@ if __name__ == "__main__":
         typed_answers()
         filters()
         dispatch()
+        agents()
         crowd()

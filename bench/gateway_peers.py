@@ -32,7 +32,7 @@ def starlette(upstream: str) -> Any:
 def deluge(upstream: str) -> Any:
     """The gateway, with a decoder beside each stream."""
     from lm_deluge.gateway.app import Gateway
-    from lm_deluge.gateway.settings import GatewaySettings, ServedModel
+    from lm_deluge.gateway.configuration.settings import GatewaySettings, ServedModel
 
     options = {"base_url": upstream, "api_key": "sk-bench-key", "progress": "none"}
     return Gateway(GatewaySettings(models=(ServedModel(name="gpt-4o", models=("gpt-4o",), options=options),)))

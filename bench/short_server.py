@@ -1,6 +1,7 @@
 """A server that answers every request with the same short stream, with little CPU time of its own.
 
-The stream is sent in one write, or with the argument `flowing` event by event, as models generate it.
+The stream is sent in one write, or with the argument `flowing` event by event, as models generate it. With the argument
+`calling` the answer to a request with tools also calls one, until the conversation has two results.
 """
 
 import asyncio
@@ -43,10 +44,26 @@ def _streamed(*usage: bytes) -> list[bytes]:
 
 
 STREAMED, STREAMED_WITH_USAGE = _streamed(), _streamed(_USAGE)
+_CALL = (
+    b'data: {"id":"chatcmpl-D8EA5nZ0hOZP7LH1T8J9NNIiYa8n1","object":"chat.completion.chunk","created":1770853433,'
+    b'"model":"gpt-4o-mini","choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"call_%d","type":"function",'
+    b'"function":{"name":"weather","arguments":"{\\"city\\": \\"Rome\\"}"}}]},"finish_reason":"tool_calls"}]}\n\n'
+)
+ROUNDS = 3
+
+
+def _calling(number: int) -> list[bytes]:
+    *before, last = STREAMED_WITH_USAGE
+    return [*before[:-2], http_chunk(_CALL % number), before[-1], last]
+
+
+CALLING = [_calling(number) for number in range(ROUNDS - 1)]
 PLAIN = [(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(_PLAIN)) + _PLAIN]
 
 
 def _answer_to(body: bytes) -> list[bytes]:
+    if "calling" in sys.argv and b'"tools":' in body and (results := body.count(b'"role":"tool"')) < len(CALLING):
+        return CALLING[results]
     if b'"include_usage":' in body:
         return STREAMED_WITH_USAGE
     return STREAMED if b'"stream":true' in body.replace(b" ", b"") else PLAIN

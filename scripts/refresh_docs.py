@@ -17,6 +17,7 @@ from typing import Any, get_args
 import msgspec
 
 from lm_deluge import config, errors, events, response, usage
+from lm_deluge.agents import options
 from lm_deluge.models import rows
 from lm_deluge.prompt import tool
 from lm_deluge.simulator.faults.catalog import FAULTS, Fault
@@ -27,7 +28,7 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 
 _MARK = re.compile(r"(<!-- (table|fields|layers)(?:: (\w+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 _ATTRIBUTE = re.compile(r"^    ([a-z0-9_, ]+): (.*(?:\n        .*)*)", re.MULTILINE)
-_MODULES = (config, errors, events, response, usage, rows, tool)
+_MODULES = (config, errors, events, response, usage, rows, tool, options)
 
 
 def _table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> str:

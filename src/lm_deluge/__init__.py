@@ -9,6 +9,7 @@ from lm_deluge.models.registry import set_fetched_file as _set_fetched_file
 from lm_deluge.models.registry import set_user_file as _set_user_file
 
 if TYPE_CHECKING:
+    from lm_deluge.agents.execute import execute_tool_calls
     from lm_deluge.client.client import LLMClient
     from lm_deluge.config import SamplingParams, Timeouts
     from lm_deluge.errors import DelugeError
@@ -32,6 +33,7 @@ __all__ = [
     "Timeouts",
     "Tool",
     "Usage",
+    "execute_tool_calls",
 ]
 
 __version__ = "0.1.0"
@@ -50,6 +52,7 @@ _MODULES = {
     "Timeouts": "lm_deluge.config",
     "Tool": "lm_deluge.prompt.tool",
     "Usage": "lm_deluge.usage",
+    "execute_tool_calls": "lm_deluge.agents.execute",
 }
 
 _set_user_file(_read_rows_file)

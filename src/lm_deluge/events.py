@@ -4,6 +4,10 @@ Order: `ResponseStarted (delta | Attempt | UsageReported ...)* ResponseFinished`
 finish, whatever retries happened in between. Events are buffered until the first delta, so that `ResponseStarted`
 names the attempt that is kept; the `Attempt` events of failed attempts follow directly after it. In background mode,
 and with `on_break="continue"`, a stream that broke continues after an `Attempt` event, which can occur anywhere.
+
+The stream of an agent loop has one start and one finish over all rounds. Between two rounds are the `ToolProgress` and
+`ToolResult` events of the calls, and a `RoundStarted`. An `Attempt` that does not go on takes back the deltas of its
+own round only.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from lm_deluge.prompt.parts import TokenLogprob, TopLogprob
+from lm_deluge.prompt.parts import AudioPart, FilePart, ImagePart, TokenLogprob, TopLogprob
 from lm_deluge.usage import Usage
 
 __all__ = [
@@ -26,11 +30,14 @@ __all__ = [
     "RefusalDelta",
     "ResponseFinished",
     "ResponseStarted",
+    "RoundStarted",
     "TextDelta",
     "TokenLogprob",
     "ToolCallDelta",
     "ToolCallFinished",
     "ToolCallStarted",
+    "ToolProgress",
+    "ToolResult",
     "TopLogprob",
     "UsageReported",
 ]
@@ -69,7 +76,8 @@ class ToolCallStarted(msgspec.Struct, frozen=True, gc=False, tag="tool_call_star
     """The model starts to call a tool.
 
     Attributes:
-        index: Position among the calls of this answer, from 0, in order of appearance.
+        index: Position among the calls of this answer, from 0, in order of appearance; in an agent loop among the calls
+            of all rounds.
         id: The provider's id of the call; `call_<index>` where the provider sends none.
         name: The tool's complete name.
         custom: The tool's input is free text, not JSON.
@@ -163,6 +171,56 @@ class Attempt(msgspec.Struct, frozen=True, gc=False, tag="attempt"):
     goes_on: bool = False
 
 
+class ToolProgress(msgspec.Struct, frozen=True, tag="tool_progress"):
+    """A tool that runs in the program reports progress.
+
+    Attributes:
+        call_id: The id of the call.
+        name: The tool's name.
+        progress: What the tool yielded or reported, as JSON data.
+    """
+
+    call_id: str
+    name: str
+    progress: Any = None
+
+
+class ToolResult(msgspec.Struct, frozen=True, tag="tool_result"):
+    """A call of a tool that runs in the program has ended. Results arrive as they are ready, in any order.
+
+    Attributes:
+        call_id: The id of the call.
+        name: The tool's name.
+        result: The text that the model reads; of a call that failed, what went wrong.
+        error: Class and message of the exception that the tool raised, or why the call did not run; None for a success.
+        duration_s: Seconds that the tool ran; 0 if it did not.
+        is_truncated: The result was too long, and the model reads its start.
+        media: Images, files and audio of the result.
+    """
+
+    call_id: str
+    name: str
+    result: str = ""
+    error: str | None = None
+    duration_s: float = 0.0
+    is_truncated: bool = False
+    media: tuple[ImagePart | FilePart | AudioPart, ...] = ()
+
+
+class RoundStarted(msgspec.Struct, frozen=True, gc=False, tag="round_started"):
+    """The model answers again, in the same agent loop. Text before this event belongs to earlier rounds.
+
+    Attributes:
+        number: Number of the round, from 1. Round 1 has this event only where results of tools come before it.
+        response_id: The provider's id of the answer.
+        model: The model's name as the provider reports it.
+    """
+
+    number: int
+    response_id: str | None = None
+    model: str | None = None
+
+
 class ResponseFinished(msgspec.Struct, frozen=True, gc=False, tag="response_finished"):
     """The last event.
 
@@ -193,5 +251,8 @@ Event: TypeAlias = (
     | ProviderPart
     | UsageReported
     | Attempt
+    | ToolProgress
+    | ToolResult
+    | RoundStarted
     | ResponseFinished
 )

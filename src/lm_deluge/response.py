@@ -22,19 +22,21 @@ from lm_deluge.events import (
     RefusalDelta,
     ResponseFinished,
     ResponseStarted,
+    RoundStarted,
     TextDelta,
-    TokenLogprob,
     ToolCallDelta,
     ToolCallFinished,
     ToolCallStarted,
+    ToolProgress,
+    ToolResult,
     UsageReported,
 )
+from lm_deluge.growing_parts import AudioPieces, CallPieces, TextPieces, WholePart
+from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import (
-    AudioPart,
     ImagePart,
-    Part,
     ProviderDataPart,
     ReasoningPart,
     RefusalPart,
@@ -46,8 +48,6 @@ from lm_deluge.usage import Usage
 __all__ = ["APIResponse", "OutputValue", "ResponseBuilder", "StreamStats"]
 
 _MOST_DETAILS = 500  # characters: an explanation may quote the malformed call, which has no limit
-_SMALL_PIECES = 128
-"""Pieces joined at once: 6 KiB of overhead at 49 bytes each, and rarely a join. See `_Pieces.fold`."""
 
 
 class StreamStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,6 +115,11 @@ class APIResponse(msgspec.Struct, kw_only=True):
         warnings: Irregularities that are not errors, for example `no_done` for a missing end mark.
         local_cache_hit: The answer is from the local cache: nothing was sent, and `usage` is that of the original call.
         output_value: The object of a call with `output=`, as JSON data and as an instance of its type; None without.
+        conversation: Of an agent loop: the prompt, and all answers and results so far, ready for the next turn or to be
+            saved. It is valid after errors and cancellations, too. None for a single answer.
+        rounds: Of an agent loop: the answer of each round, with its own usage and cost; `content` is that of the last
+            round, `usage`, `cost` and `stats` are sums.
+        pending: Of an agent loop that paused: the calls that wait for a decision.
 
     Example:
         >>> response = await client.stream("Name a color")
@@ -139,6 +144,9 @@ class APIResponse(msgspec.Struct, kw_only=True):
     warnings: tuple[str, ...] = ()
     local_cache_hit: bool = False
     output_value: OutputValue | None = None
+    conversation: Conversation | None = None
+    rounds: tuple[APIResponse, ...] = ()
+    pending: tuple[ToolCallPart, ...] = ()
 
     @property
     def output(self) -> Any:
@@ -185,21 +193,30 @@ class APIResponse(msgspec.Struct, kw_only=True):
         data: dict[str, Any] = msgspec.to_builtins(fields)
         if self.output_value is not None:
             data["output"] = self.output_value.data
+        if self.conversation is not None:  # of an agent loop; the records of single answers stay as small as they are
+            data["conversation"] = msgspec.to_builtins(self.conversation.messages)
+            data["rounds"] = [answer.to_dict() for answer in self.rounds]
+            data["pending"] = msgspec.to_builtins(self.pending)
         data["error"] = self.error.to_dict() if isinstance(self.error, DelugeError) else None
         return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> APIResponse:
         """Return the response that `to_dict` encoded. An error is restored with its class, but without its cause."""
-        response = msgspec.convert({**data, "error": None}, cls)
+        fields = {name: value for name, value in data.items() if name not in _CONVERTED}
+        response = msgspec.convert(fields, cls)
         if data.get("output") is not None:
             response.output_value = OutputValue(data["output"], data["output"])
+        if data.get("conversation") is not None:
+            response.conversation = Conversation(msgspec.convert(data["conversation"], list[Message]))
+            response.rounds = tuple(cls.from_dict(answer) for answer in data["rounds"])
+            response.pending = msgspec.convert(data["pending"], tuple[ToolCallPart, ...])
         if data.get("error"):
             response.error = _error_from_dict(data["error"])
         return response
 
 
-_CONVERTED = frozenset({"error", "output_value"})
+_CONVERTED = frozenset({"error", "output_value", "conversation", "rounds", "pending"})
 
 
 def _error_from_dict(data: dict[str, Any]) -> DelugeError:
@@ -216,111 +233,14 @@ def _as_tuples(value: Any) -> Any:
     return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
-class _Pieces:
-    """Text of one kind that is still growing. Once there are `most` pieces, call `fold` to join the newest ones."""
-
-    __slots__ = ("_counted", "_length", "kind", "logprobs", "most", "pieces")
-
-    def __init__(self, kind: type[TextPart | ReasoningPart | RefusalPart]) -> None:
-        self.kind = kind
-        self.pieces: list[str] = []
-        self._counted = 0  # number of pieces at the last `count`
-        self._length = 0  # their characters
-        self.most = _SMALL_PIECES
-        self.logprobs: list[TokenLogprob] | None = None
-
-    def part(self) -> Part:
-        text = "".join(self.pieces)
-        return TextPart(text, tuple(self.logprobs or ())) if self.kind is TextPart else self.kind(text)
-
-    def fold(self) -> None:
-        """Join the newest pieces into one: each string takes 49 bytes more than its text."""
-        self.count()
-        self.pieces[self.most - _SMALL_PIECES :] = ["".join(self.pieces[self.most - _SMALL_PIECES :])]
-        self._counted = len(self.pieces)
-        self.most = self._counted + _SMALL_PIECES
-
-    def count(self) -> int:
-        """Return the number of characters so far. A call takes the time of the pieces since the call before it."""
-        self._length += sum(map(len, self.pieces[self._counted :]))
-        self._counted = len(self.pieces)
-        return self._length
-
-
-class _CallPieces:
-    """A tool call that is still growing."""
-
-    __slots__ = ("_counted", "_length", "finished", "pieces", "started")
-
-    def __init__(self, started: ToolCallStarted) -> None:
-        self.started = started
-        self.pieces: list[str] = []
-        self.finished: ToolCallFinished | None = None
-        self._counted = 0
-        self._length = 0
-
-    def count(self) -> int:
-        """Return the number of characters of the arguments so far; as cheap as `_Pieces.count`."""
-        self._length += sum(map(len, self.pieces[self._counted :]))
-        self._counted = len(self.pieces)
-        return self._length
-
-    def part(self) -> Part:
-        done = self.finished
-        if done is None:
-            start = self.started
-            text = "".join(self.pieces)
-            return ToolCallPart(start.id, start.name, text, None, "the call was cut off", start.custom)
-        return ToolCallPart(done.id, done.name, done.arguments_text, done.arguments, done.arguments_error, done.custom)
-
-
-class _AudioPieces:
-    """Generated audio that is still growing."""
-
-    __slots__ = ("data", "first", "transcript")
-
-    def __init__(self, first: MediaDelta) -> None:
-        self.first = first
-        self.data = bytearray()
-        self.transcript: list[str] = []
-
-    def part(self) -> Part:
-        media = Media(media_type=self.first.media_type, data=bytes(self.data), file_id=self.first.id)
-        return AudioPart(media, "".join(self.transcript) or None)
-
-
-class _WholePart:
-    """A part that arrives in a single event."""
-
-    __slots__ = ("_part",)
-
-    def __init__(self, part: Part) -> None:
-        self._part = part
-
-    def part(self) -> Part:
-        return self._part
-
-    def extend(self, event: ProviderPart) -> bool:
-        """Replace opaque data by the same data with more fields. Return whether `event` has all of their fields."""
-        part = self._part
-        has_all = (
-            isinstance(part, ProviderDataPart)
-            and part.provider == event.provider
-            and part.data.keys() <= event.data.keys()
-        )
-        if has_all:
-            self._part = ProviderDataPart(event.provider, event.kind, event.data)
-        return has_all
-
-
 class ResponseBuilder:
     """Folds events into a response. Streamed, plain, cached and replayed answers all use it."""
 
     def __init__(self) -> None:
-        self._open: list[_Pieces | _CallPieces | _AudioPieces | _WholePart] = []
-        self._calls: dict[int, _CallPieces] = {}
-        self._text: _Pieces | None = None  # the last item of `_open`, if it is text of the answer
-        self._opaque: dict[tuple[str, str], _WholePart] = {}  # by kind and id
+        self._open: list[TextPieces | CallPieces | AudioPieces | WholePart] = []
+        self._calls: dict[int, CallPieces] = {}
+        self._text: TextPieces | None = None  # the last item of `_open`, if it is text of the answer
+        self._opaque: dict[tuple[str, str], WholePart] = {}  # by kind and id
         self._citations: list[Citation] = []
         self.started: ResponseStarted | None = None
         self.finished: ResponseFinished | None = None
@@ -350,8 +270,8 @@ class ResponseBuilder:
         self.has_deltas = True
         kind = _TEXT_KINDS[type(event)]
         last = self._open[-1] if self._open else None
-        if not isinstance(last, _Pieces) or last.kind is not kind:
-            last = _Pieces(kind)
+        if not isinstance(last, TextPieces) or last.kind is not kind:
+            last = TextPieces(kind)
             self._open.append(last)
         last.pieces.append(event.text)
         if len(last.pieces) >= last.most:
@@ -361,13 +281,13 @@ class ResponseBuilder:
             last.logprobs = last.logprobs or []
             last.logprobs.extend(event.logprobs)
 
-    def _append(self, pieces: _CallPieces | _AudioPieces | _WholePart) -> None:
+    def _append(self, pieces: CallPieces | AudioPieces | WholePart) -> None:
         self.has_deltas = True
         self._text = None
         self._open.append(pieces)
 
     def _start_call(self, event: ToolCallStarted) -> None:
-        self._calls[event.index] = _CallPieces(event)
+        self._calls[event.index] = CallPieces(event)
         self._append(self._calls[event.index])
 
     def _add_arguments(self, event: ToolCallDelta) -> None:
@@ -379,17 +299,17 @@ class ResponseBuilder:
     def _add_media(self, event: MediaDelta) -> None:
         if not event.media_type.startswith("audio/"):
             media = Media(media_type=event.media_type, data=_decoded(event.data) or None, url=event.url)
-            self._append(_WholePart(ImagePart(media)))
+            self._append(WholePart(ImagePart(media)))
             return
         last = self._open[-1] if self._open else None
-        if not isinstance(last, _AudioPieces):
-            last = _AudioPieces(event)
+        if not isinstance(last, AudioPieces):
+            last = AudioPieces(event)
             self._append(last)
         last.data += _decoded(event.data)
         last.transcript.append(event.transcript or "")
 
     def _add_provider_part(self, event: ProviderPart) -> None:
-        part = _WholePart(ProviderDataPart(event.provider, event.kind, event.data))
+        part = WholePart(ProviderDataPart(event.provider, event.kind, event.data))
         known = event.data.get("id") if isinstance(event.data, dict) else None
         if isinstance(known, str) and known:
             before = self._opaque.get((event.kind, known))
@@ -417,10 +337,18 @@ class ResponseBuilder:
         self._open, self._calls, self._text, self._citations, self.usage = [], {}, None, [], None
         self._opaque = {}
 
+    def _start_round(self, event: RoundStarted) -> None:
+        """Discard the answer of the round before; usage covers all rounds, and indexes of calls go on."""
+        self._open, self._text, self._citations, self._opaque = [], None, [], {}
+        self.started = ResponseStarted(event.response_id, event.model)
+
+    def _skip(self, event: ToolProgress | ToolResult) -> None:
+        """Ignore the event: results are no part of an answer, but of the conversation."""
+
     @property
     def output_characters(self) -> int:
         """Characters of text, reasoning and arguments that were generated so far, the basis of token estimates."""
-        return self.withheld + sum(item.count() for item in self._open if isinstance(item, _Pieces | _CallPieces))
+        return self.withheld + sum(item.count() for item in self._open if isinstance(item, TextPieces | CallPieces))
 
     def response(self, model_internal: str = "") -> APIResponse:
         """Return the response so far; it is complete after `ResponseFinished` was added."""
@@ -484,5 +412,8 @@ _FOLDS: dict[type, Callable[[ResponseBuilder, Any], None]] = {
     ProviderPart: ResponseBuilder._add_provider_part,
     UsageReported: ResponseBuilder._report_usage,
     Attempt: ResponseBuilder._restart,
+    ToolProgress: ResponseBuilder._skip,
+    ToolResult: ResponseBuilder._skip,
+    RoundStarted: ResponseBuilder._start_round,
     ResponseFinished: ResponseBuilder._finish,
 }

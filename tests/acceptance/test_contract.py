@@ -23,6 +23,7 @@ def test_what_the_package_exports() -> None:
         "Timeouts",
         "Tool",
         "Usage",
+        "execute_tool_calls",
     ]
     assert all(getattr(lm_deluge, name).__name__ == name for name in lm_deluge.__all__)
 

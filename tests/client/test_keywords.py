@@ -6,12 +6,15 @@ from typing import Any
 import pytest
 
 from lm_deluge import LLMClient
+from lm_deluge.agents.options import LoopOptions
 from lm_deluge.client.call_options import CallOptions
 from lm_deluge.client.keywords import (
+    AgentKeywords,
     AnswerKeywords,
     BatchKeywords,
     CallKeywords,
     ClientKeywords,
+    LoopKeywords,
     ProviderBatchKeywords,
     SamplingKeywords,
     StreamKeywords,
@@ -33,11 +36,18 @@ def test_the_keywords_of_a_call_are_its_options() -> None:
     # `extra_body` of a single call is for rows of a batch file, and no argument of a method.
     sampling = set(SamplingParams.__struct_fields__)
     assert set(SamplingKeywords.__annotations__) == sampling
-    assert set(CallKeywords.__annotations__) - sampling == set(CallOptions._fields) - {"extra_body", "sampling"}
+    loop = set(LoopOptions.__struct_fields__)
+    assert set(LoopKeywords.__annotations__) == loop
+    assert set(CallKeywords.__annotations__) - sampling - loop == set(CallOptions._fields) - {
+        *("extra_body", "sampling", "loop")
+    }
     further = set(StreamKeywords.__annotations__) - sampling
     for method in (LLMClient.stream, LLMClient.stream_sync):  # whose first keywords are spelled out
         own = set(inspect.signature(method).parameters) - {"self", "prompt", "echo", "smooth", "sampling"}
         assert own | further == set(CallKeywords.__annotations__) - sampling
+    for method in (LLMClient.run_agent_loop, LLMClient.process_agent_loops_async):
+        own = set(inspect.signature(method).parameters) & loop
+        assert own | set(AgentKeywords.__annotations__) | {"tools", "run_tools"} == set(CallKeywords.__annotations__)
     assert set(ProviderBatchKeywords.__annotations__) < set(CallKeywords.__annotations__)
     of_a_batch = {"progress", "ask_duplicates_once"}
     assert set(BatchKeywords.__annotations__) - set(CallKeywords.__annotations__) == {

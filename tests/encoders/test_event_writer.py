@@ -8,19 +8,21 @@ from typing import Any, ClassVar, get_args
 import pytest
 
 from lm_deluge.encoders.catalog import encoder_names
-from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
+from lm_deluge.encoders.event_writer import OF_AGENT_LOOPS, EventHandlers, EventWriter
 from lm_deluge.events import (
     Attempt,
     Event,
     ReasoningDelta,
     ResponseFinished,
     ResponseStarted,
+    RoundStarted,
     TextDelta,
     ToolCallDelta,
+    ToolResult,
     UsageReported,
 )
 
-EVENT_TYPES = set(get_args(Event))
+EVENT_TYPES = set(get_args(Event)) - OF_AGENT_LOOPS
 
 
 class NameWriter(EventWriter[str]):
@@ -69,6 +71,11 @@ def test_each_writer_decides_about_each_event_type(writer: type[EventWriter[Any]
     assert set(writer.HANDLED) | writer.IGNORED == EVENT_TYPES
     assert not set(writer.HANDLED) & writer.IGNORED
     assert Attempt in writer.IGNORED
+
+
+def test_the_events_between_the_rounds_of_a_loop_are_not_written() -> None:
+    assert set(get_args(Event)) >= OF_AGENT_LOOPS
+    assert list(NameWriter().write_all([RoundStarted(2), ToolResult("c", "f", "21")])) == []
 
 
 def test_each_wire_api_has_a_writer() -> None:

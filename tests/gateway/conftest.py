@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.serving import Serving, serve
-from lm_deluge.gateway.settings import GatewaySettings
+from lm_deluge.gateway.configuration.settings import GatewaySettings
 from lm_deluge.simulator import Simulator
 
 TEXT = "One two three, and four; that is the whole answer of the model."

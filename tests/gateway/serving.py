@@ -9,12 +9,12 @@ from typing import Any
 
 import uvicorn
 
-from lm_deluge.gateway.access import Access
+from lm_deluge.gateway.access import AccessControl
 from lm_deluge.gateway.access_log import AccessLog, LoggedCall
 from lm_deluge.gateway.app import Gateway
+from lm_deluge.gateway.configuration.settings import GatewaySettings
 from lm_deluge.gateway.metrics import GatewayMetrics
 from lm_deluge.gateway.serve import BoundedProtocol
-from lm_deluge.gateway.settings import GatewaySettings
 from lm_deluge.simulator import Simulator
 
 
@@ -45,7 +45,7 @@ async def serve(
     settings: GatewaySettings,
     simulator: Simulator,
     *,
-    access: Access | None = None,
+    access: AccessControl | None = None,
     protocol: type[BoundedProtocol] = BoundedProtocol,
     metrics: GatewayMetrics | None = None,
 ) -> AsyncIterator[Serving]:

@@ -11,8 +11,8 @@ import pytest
 
 from gateway.conftest import TEXT, point_providers_at
 from gateway.serving import Serving, serve
+from lm_deluge.gateway.configuration.settings import GatewaySettings
 from lm_deluge.gateway.serve import BoundedProtocol
-from lm_deluge.gateway.settings import GatewaySettings
 from lm_deluge.simulator import Fault, Pace, Simulator
 
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}], "stream": True}

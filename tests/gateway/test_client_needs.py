@@ -13,7 +13,7 @@ from gateway.serving import Serving, serve
 from gateway.test_client_tools import gateway_before, genai, types
 from lm_deluge.errors import AuthenticationError, PermissionDeniedError
 from lm_deluge.gateway.access import OpenAccess
-from lm_deluge.gateway.settings import GatewaySettings
+from lm_deluge.gateway.configuration.settings import GatewaySettings
 from lm_deluge.simulator import Script, Simulator
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::UserWarning")

@@ -18,7 +18,7 @@ import pytest
 from gateway.conftest import TEXT, point_providers_at
 from gateway.serving import Serving, serve
 from lm_deluge.encoders.encoder import ParsedRequest
-from lm_deluge.gateway.settings import GatewaySettings, ServedModel
+from lm_deluge.gateway.configuration.settings import GatewaySettings, ServedModel
 from lm_deluge.prompt.parts import ToolResultPart
 from lm_deluge.simulator import Fault, Pace, Script, Simulator
 

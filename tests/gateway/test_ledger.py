@@ -10,11 +10,11 @@ import pytest
 
 from gateway.serving import Serving, serve
 from lm_deluge.errors import ConfigurationError
+from lm_deluge.gateway.configuration.settings import GatewaySettings
 from lm_deluge.gateway.key_access import KeyAccess
 from lm_deluge.gateway.ledger.database import Database
 from lm_deluge.gateway.ledger.keys import KeyRules, parse_rules
 from lm_deluge.gateway.ledger.ledger import Ledger, SettledCall
-from lm_deluge.gateway.settings import GatewaySettings
 from lm_deluge.simulator import Simulator
 
 BODY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}], "stream": True}

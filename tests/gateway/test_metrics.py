@@ -15,14 +15,14 @@ import pytest
 
 from gateway.serving import Serving, serve
 from lm_deluge.errors import ConfigurationError
-from lm_deluge.gateway.admin import admin_app
+from lm_deluge.gateway.configuration.settings import GatewaySettings, ServedModel
 from lm_deluge.gateway.key_access import KeyAccess
 from lm_deluge.gateway.ledger.database import Database
 from lm_deluge.gateway.ledger.keys import KeyRules
 from lm_deluge.gateway.ledger.ledger import Ledger
 from lm_deluge.gateway.metrics import GatewayMetrics
+from lm_deluge.gateway.routes.admin import admin_app
 from lm_deluge.gateway.serve import _bind_admin
-from lm_deluge.gateway.settings import GatewaySettings, ServedModel
 from lm_deluge.simulator import Simulator
 from lm_deluge.telemetry.logs import logger
 from telemetry.test_otel import Exported

@@ -11,7 +11,7 @@ import pytest
 from gateway.conftest import TEXT, point_providers_at
 from gateway.serving import Serving, serve
 from gateway.test_bad_clients import until
-from lm_deluge.gateway.settings import GatewaySettings
+from lm_deluge.gateway.configuration.settings import GatewaySettings
 from lm_deluge.simulator import Pace, Simulator
 
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}], "stream": True}

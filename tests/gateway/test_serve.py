@@ -21,7 +21,7 @@ from pages import ROOT, blocks
 
 TEXT = "One two three, and four; that is the whole answer of the model. "
 BODY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
-PAGE = ROOT / "docs" / "gateway.md"
+PAGE = ROOT / "docs" / "gateway" / "gateway.md"
 
 
 def environment(folder: Path, simulator: Simulator | None = None) -> dict[str, str]:

@@ -10,8 +10,8 @@ from gateway.serving import Serving, serve
 from lm_deluge.config import Timeouts
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.gateway.app import Gateway
+from lm_deluge.gateway.configuration.settings import GatewaySettings, ServedModel, parse_settings, read_settings
 from lm_deluge.gateway.serve import check_address
-from lm_deluge.gateway.settings import GatewaySettings, ServedModel, parse_settings, read_settings
 from lm_deluge.simulator import Simulator
 
 TOML = """

@@ -34,9 +34,11 @@ from lm_deluge.events import (
     ResponseStarted,
     TextDelta,
     ToolCallFinished,
+    ToolResult,
     UsageReported,
 )
 from lm_deluge.filters import Redact, StopAt
+from lm_deluge.prompt.parts import ToolCallPart
 from lm_deluge.response import StreamStats
 from lm_deluge.testing import decode_body, decode_events
 from lm_deluge.usage import TokenCount
@@ -251,3 +253,26 @@ async def names_of_the_older_library(client: LLMClient) -> None:
     message.parts.append(File(b"%PDF-1"))
     Message("user", (part for part in message.parts))
     client.with_model("other")  # type: ignore[attr-defined]
+
+
+async def agent_loops(client: LLMClient) -> None:
+    """Run tools, decide about calls, and go on."""
+
+    def weather(city: str) -> str:
+        return city
+
+    async def approve(call: ToolCallPart) -> bool:
+        return call.name == "weather"
+
+    stream = client.stream("Hi", tools=[weather], run_tools=True, max_rounds=3, approve=approve, tool_timeout=None)
+    async for event in stream.events():
+        if isinstance(event, ToolResult):
+            assert_type(event.result, str)
+    assert_type(stream.response.conversation, Conversation | None)
+    assert_type(stream.response.pending, tuple[ToolCallPart, ...])
+    assert_type(stream.response.rounds, tuple[APIResponse, ...])
+    conversation, response = await client.run_agent_loop("Hi", tools=[weather], on_event=print, decisions={"a": True})
+    assert_type(conversation, Conversation)
+    assert_type(response, APIResponse)
+    client.process_prompts_sync(["Hi"], tools=[weather], run_tools=True, progress="none")
+    client.run_agent_loop_sync("Hi")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

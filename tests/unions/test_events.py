@@ -29,10 +29,13 @@ from lm_deluge.events import (
     RefusalDelta,
     ResponseFinished,
     ResponseStarted,
+    RoundStarted,
     TextDelta,
     ToolCallDelta,
     ToolCallFinished,
     ToolCallStarted,
+    ToolProgress,
+    ToolResult,
     UsageReported,
 )
 from lm_deluge.prompt.conversation import Conversation
@@ -68,13 +71,21 @@ EVENT_EXAMPLES: dict[type, tuple[Example, ...]] = {
     ),
     UsageReported: (Example((START, TEXT), UsageReported(Usage(input_tokens=11, output_tokens=7)), (END,)),),
     Attempt: (Example((START, TEXT), Attempt(2, "ServerError", "failed", 0.5, "m-2"), (TEXT, END)),),
+    ToolProgress: (Example((START, CALL, CALLED), ToolProgress("call-1", "f", 0.5), (END,)),),
+    ToolResult: (Example((START, CALL, CALLED), ToolResult("call-1", "f", "21"), (END,)),),
+    RoundStarted: (Example((START, TEXT), RoundStarted(2, "id-2", "m-2"), (TEXT, END)),),
     ResponseFinished: (Example((START, TEXT), END),),
 }
 
 
 def replayed(events: Sequence[Any]) -> Any:
-    """Return a call that delivers events in one batch, for the views of a stream."""
-    batches = [list(events), []]
+    """Return a call that delivers events in one batch, and a further one for each round, for the views of a stream."""
+    batches: list[list[Event]] = [[]]
+    for event in events:
+        if isinstance(event, RoundStarted):
+            batches.append([])
+        batches[-1].append(event)
+    batches.append([])
 
     async def next_batch() -> list[Event]:
         return batches.pop(0)
@@ -130,10 +141,10 @@ class ReplayedStream:
         pass
 
 
-def show_on_terminal(events: tuple[Any, ...]) -> list[str]:
+def show_on_terminal(events: tuple[Any, ...]) -> str:
     output = Recorder()
     asyncio.run(stream_view.show_stream(cast("Any", ReplayedStream(events)), cast("Any", output)))
-    return [text for text in output.written if text]
+    return "".join(output.written)
 
 
 def through_the_cache(events: tuple[Any, ...]) -> Any:
@@ -190,10 +201,13 @@ def edited_by(name: str) -> Callable[[tuple[Any, ...]], list[Event]]:
 
 CALLS = (ToolCallStarted, ToolCallDelta, ToolCallFinished)
 EDGES = (ResponseStarted, ResponseFinished)
-NO_TEXT = (*CALLS, Citation, MediaDelta, ProviderPart, UsageReported, Attempt, *EDGES)
+RESULTS = (ToolProgress, ToolResult)
+NO_TEXT = (*CALLS, Citation, MediaDelta, ProviderPart, UsageReported, Attempt, *RESULTS, *EDGES)
 
 
+NO_RESULTS = because("results of the program's own tools are no part of an answer", *RESULTS)
 NO_ATTEMPTS = because("no wire API has a frame that takes back what was sent", Attempt)
+NO_ATTEMPTS |= because("no wire API has an answer of several rounds", RoundStarted)
 NO_MEDIA = because("answers of this API have no images or audio", MediaDelta)
 TEXT_MODEL = because(
     "the answers of this family of models are plain text", ReasoningDelta, *CALLS, Citation, MediaDelta
@@ -218,6 +232,7 @@ IGNORED_BY_ENCODERS: dict[str, tuple[dict[type, str], dict[type, str]]] = {  # s
 }
 NEW_CONTENT = because("the fault replaces the content", TextDelta, ReasoningDelta, RefusalDelta, *CALLS, Citation)
 NEW_CONTENT |= because("the fault replaces the content", MediaDelta, ProviderPart, Attempt, ResponseFinished)
+NEW_CONTENT |= because("the fault replaces the content", *RESULTS, RoundStarted)
 ONLY_TEXT = {kind: reason for kind, reason in NEW_CONTENT.items() if kind is not TextDelta}
 IGNORED_BY_FAULTS: dict[str, dict[type, str]] = {
     "missing_usage": because("the fault removes it", UsageReported),
@@ -232,27 +247,30 @@ IGNORED_BY_FAULTS: dict[str, dict[type, str]] = {
     "tool_call_index_gaps": NEW_CONTENT,
     "tool_name_in_pieces": NEW_CONTENT,
 }
+CLIENTS_OWN = because("the client's own event, never in a response body", Attempt, *RESULTS, RoundStarted)
 DELTAS = (TextDelta, ReasoningDelta, RefusalDelta, *CALLS, Citation, MediaDelta, ProviderPart)
 NO_WORD = because("the status line keeps its word", *CALLS, Citation, ProviderPart, UsageReported, Attempt, *EDGES)
 EVENT_PLACES = [
-    Place("ResponseBuilder", build, {}),
+    Place("ResponseBuilder", build, NO_RESULTS),
     Place("the JSON of events", lambda events: [msgspec.json.encode(each) for each in events], {}),
     Place("the response cache", through_the_cache, {}),
     Place(
-        "texts_of", lambda events: texts_of(list(events)), because("no text", ReasoningDelta, RefusalDelta, *NO_TEXT)
+        "texts_of",
+        lambda events: texts_of(list(events)),
+        because("no text", ReasoningDelta, RefusalDelta, RoundStarted, *NO_TEXT),
     ),
     Place("an awaited Stream", print_awaited, because("prints the answer only", ReasoningDelta, *NO_TEXT)),
-    Place("show_stream", show_on_terminal, because("the end of the command reports it", *NO_TEXT)),
+    Place("show_stream", show_on_terminal, because("the end of the command reports it", RoundStarted, *NO_TEXT)),
     Place("the status line", among(lambda: stream_view._WORDS), NO_WORD),
     Place(
         "the first-token timeout",
         among(lambda: response_stream._QUIET),
-        because("counts as a token", *DELTAS) | because("the client's own event, never in a response body", Attempt),
+        because("counts as a token", *DELTAS) | CLIENTS_OWN,
     ),
     Place(
         "TagSplitter",
         special_to_tag_splitter,
-        because("ends the search for a tag, and is passed on", *DELTAS[1:], Attempt, ResponseFinished),
+        because("ends the search for a tag, and is passed on", *DELTAS[1:], ResponseFinished) | CLIENTS_OWN,
     ),
     Place(
         "SplicedResponse",
@@ -260,16 +278,23 @@ EVENT_PLACES = [
         because("passed on: the builder keeps the first one", ResponseStarted)
         | because("passed on: does not depend on the answer's text", ReasoningDelta, ProviderPart)
         | because("passed on: ToolCallStarted was checked", ToolCallDelta, ToolCallFinished)
-        | because("the client's own event, never in a response body", Attempt),
+        | CLIENTS_OWN,
     ),
-    *(Place(f"{name}, streamed", streamed_by(name), IGNORED_BY_ENCODERS[name][0]) for name in encoder_names()),
-    *(Place(f"{name}, plain", encoded_by(name), IGNORED_BY_ENCODERS[name][1]) for name in encoder_names()),
+    *(
+        Place(f"{name}, streamed", streamed_by(name), IGNORED_BY_ENCODERS[name][0] | NO_RESULTS)
+        for name in encoder_names()
+    ),
+    *(Place(f"{name}, plain", encoded_by(name), IGNORED_BY_ENCODERS[name][1] | NO_RESULTS) for name in encoder_names()),
     *(
         Place(f"bedrock-invoke, streamed, {model}", with_model(model, streamed_by("bedrock-invoke")), ignored)
         for model in ("meta.llama3", "amazon.titan-text", "cohere.command-text")
-        for ignored in [TEXT_MODEL | NO_ATTEMPTS]
+        for ignored in [TEXT_MODEL | NO_ATTEMPTS | NO_RESULTS]
     ),
-    Place("bedrock-invoke, plain, meta.llama3", with_model("meta.llama3", encoded_by("bedrock-invoke")), TEXT_MODEL),
+    Place(
+        "bedrock-invoke, plain, meta.llama3",
+        with_model("meta.llama3", encoded_by("bedrock-invoke")),
+        TEXT_MODEL | NO_RESULTS,
+    ),
     *(Place(f"fault {name}", edited_by(name), IGNORED_BY_FAULTS.get(name, {})) for name in FAULTS),
 ]
 

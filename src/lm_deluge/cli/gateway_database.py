@@ -30,7 +30,7 @@ def read_gateway_settings(config: Path | None) -> Any:
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
         raise MissingExtraError(f"the gateway needs {', '.join(missing)}", hint=install_hint(" ".join(missing)))
-    from lm_deluge.gateway.settings import GatewaySettings, read_settings
+    from lm_deluge.gateway.configuration.settings import GatewaySettings, read_settings
 
     return GatewaySettings() if config is None else read_settings(config)
 

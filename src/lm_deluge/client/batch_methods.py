@@ -18,6 +18,7 @@ from lm_deluge.client.dispatcher import Dispatcher
 from lm_deluge.client.keywords import AnswerKeywords, BatchKeywords, CallKeywords, ProviderBatchKeywords
 from lm_deluge.client.sync import run_blocking
 from lm_deluge.config import SAMPLING_NAMES, ClientOptions
+from lm_deluge.errors import ConfigurationError
 from lm_deluge.prompt.conversation import Prompt
 from lm_deluge.response import APIResponse
 
@@ -253,6 +254,9 @@ class BatchMethods:
             >>> async for index, response in client.provider_batch(prompts, journal="batch.journal"):
             ...     print(index, response.completion)
         """
-        return start_provider_batch(
-            self.dispatcher, prompts, CallOptions.from_keywords(options), str(journal), on_state
-        )
+        call = CallOptions.from_keywords(options)
+        if call.loop.run_tools:
+            raise ConfigurationError(
+                "a provider's batch cannot run tools", hint="Use client.answers(..., run_tools=True) instead."
+            )
+        return start_provider_batch(self.dispatcher, prompts, call, str(journal), on_state)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
+from lm_deluge.agents.options import LOOP_NAMES, LoopOptions
 from lm_deluge.config import (
     SAMPLING_NAMES,
     Priority,
@@ -49,6 +50,7 @@ class CallOptions(NamedTuple):
             false, and in calls with tools, the answer is judged at its end.
         check_partial: Function called with the `output` so far, as plain data, after each read. A `ValueError` that it
             raises makes the answer invalid.
+        loop: Whether the program runs the tools, and how.
     """
 
     tools: Tools | None = None
@@ -64,6 +66,7 @@ class CallOptions(NamedTuple):
     max_output_retries: int = 0
     stop_on_invalid: bool = True
     check_partial: Callable[[Any], object] | None = None
+    loop: LoopOptions = LoopOptions()
 
     @classmethod
     def from_keywords(cls, keywords: Mapping[str, Any], *, also: Collection[str] = ()) -> CallOptions:
@@ -90,7 +93,10 @@ class CallOptions(NamedTuple):
             ConfigurationError: A name is unknown (the message has the nearest known one), or a value is out of range.
         """
         own = {name: value for name, value in keywords.items() if name in _PUBLIC}
-        others = {name: value for name, value in keywords.items() if name not in _PUBLIC}
+        loop = {name: value for name, value in keywords.items() if name in LOOP_NAMES}
+        others = {name: value for name, value in keywords.items() if name not in own and name not in loop}
+        if loop:
+            own["loop"] = LoopOptions.from_keywords(loop)
         return self._replace(**own).with_sampling(others, also=also)
 
     def with_sampling(self, sampling: Mapping[str, Any], *, also: Collection[str] = ()) -> CallOptions:
@@ -107,7 +113,7 @@ class CallOptions(NamedTuple):
             return self
         for name in sampling:
             if name not in SAMPLING_NAMES:
-                raise unknown_option(name, {*_PUBLIC, *SAMPLING_NAMES, *also})
+                raise unknown_option(name, {*_PUBLIC, *LOOP_NAMES, *SAMPLING_NAMES, *also})
         params = SamplingParams(**sampling)
         return self._replace(sampling={name: getattr(params, name) for name in sampling})
 
@@ -131,7 +137,7 @@ class CallOptions(NamedTuple):
         return self._replace(filters=None if filters is None else filters.rules)
 
 
-_PUBLIC = [name for name in CallOptions._fields if name not in ("extra_body", "sampling")]
+_PUBLIC = [name for name in CallOptions._fields if name not in ("extra_body", "sampling", "loop")]
 NO_OPTIONS = CallOptions()
 """A call that leaves all options to its client."""
 

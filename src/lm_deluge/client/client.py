@@ -6,7 +6,6 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from lm_deluge.api_requests.accounts import url_of_unknown_models
-from lm_deluge.client.batch_methods import BatchMethods
 from lm_deluge.client.call_options import NO_OPTIONS, CallOptions, Tools
 from lm_deluge.client.counting import CountMethods
 from lm_deluge.client.dispatcher import Dispatcher
@@ -16,7 +15,7 @@ from lm_deluge.client.keywords import (
     StreamKeywords,
 )
 from lm_deluge.client.lazy_coroutine import LazyCoroutine
-from lm_deluge.client.nowait_methods import NowaitMethods
+from lm_deluge.client.loops.agent_methods import AgentMethods
 from lm_deluge.client.older_names import REPLACED_METHODS, translate_options
 from lm_deluge.client.smoothing import Smoothing, smoothed
 from lm_deluge.client.stream import Echo, Stream
@@ -35,7 +34,7 @@ __all__ = ["LLMClient"]
 _STREAM_KEYWORDS = ("echo", "smooth")
 
 
-class LLMClient(NowaitMethods, BatchMethods, CountMethods):
+class LLMClient(AgentMethods, CountMethods):
     """Streams answers of language models, one at a time or thousands at once.
 
     Make one client and keep it: it holds the connections, and its limits apply to all calls together.
@@ -98,6 +97,7 @@ class LLMClient(NowaitMethods, BatchMethods, CountMethods):
         Args:
             prompt: Text, or a conversation.
             tools: The tools that the model may call: functions, classes with fields, `Tool`, `MCPServer` or plain JSON.
+                With `run_tools=True` they run, and their results go back to the model until it calls none.
             sampling_params: Its fields replace the client's, one by one.
             output: Type of the answer: a Pydantic model, dataclass, TypedDict, `list[...]`, or a JSON schema. Then
                 `response.output` is the object, and `partials`, `fields` and `items` show it while it arrives.
@@ -110,9 +110,9 @@ class LLMClient(NowaitMethods, BatchMethods, CountMethods):
             echo: Where an awaited stream prints: `"stdout"`, any text file, or None.
             smooth: `"word"` delivers the text word by word at an even pace, 0.3 s late at most; None: as it arrives.
             sampling: Fields of `SamplingParams` (temperature, max_new_tokens, ...), which replace those of
-                `sampling_params` and of the client; `filters`, a list of filters of the answer (see
-                `lm_deluge.filters`); for an `output`, also `max_output_retries` (0), `stop_on_invalid` (True) and
-                `check_partial`.
+                `sampling_params` and of the client, and of `LoopOptions` (run_tools, max_rounds, approve, ...);
+                `filters`, a list of filters of the answer (see `lm_deluge.filters`); for an `output`, also
+                `max_output_retries` (0), `stop_on_invalid` (True) and `check_partial`.
 
         Returns:
             A `Stream`, to be used once: `await` it, iterate over it, or enter it with `async with`.
@@ -148,6 +148,7 @@ class LLMClient(NowaitMethods, BatchMethods, CountMethods):
         Args:
             prompt: Text, or a conversation.
             tools: The tools that the model may call: functions, classes with fields, `Tool`, `MCPServer` or plain JSON.
+                With `run_tools=True` they run, and their results go back to the model until it calls none.
             sampling_params: Its fields replace the client's, one by one.
             output: Type of the answer: a Pydantic model, dataclass, TypedDict, `list[...]`, or a JSON schema. Then
                 `response.output` is the object, and `partials`, `fields` and `items` show it while it arrives.

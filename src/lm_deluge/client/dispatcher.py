@@ -14,11 +14,15 @@ import msgspec
 
 from lm_deluge.adapters.adapter import Adapter, Call
 from lm_deluge.adapters.output_form import with_output_form
+from lm_deluge.agents.agent_call import open_agent_call
+from lm_deluge.agents.history import with_closed_calls
+from lm_deluge.agents.options import LoopOptions
 from lm_deluge.api_requests.accounts import Accounts
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.credentials import Access, find_access
 from lm_deluge.api_requests.request import build_blank_call, settle_call
 from lm_deluge.client.call_options import NO_OPTIONS, CallOptions, merge_params
+from lm_deluge.client.loops.agent_loops import AgentLoops, prepared_tools
 from lm_deluge.client.scheduling import build_limiter, build_runner
 from lm_deluge.config import ClientOptions, LocalCache, Priority, Timeouts
 from lm_deluge.dispatch.budget import Budget
@@ -201,6 +205,7 @@ class CallPlanner:
     def __init__(self, dispatcher: Dispatcher, options: CallOptions, templates: dict[str, _Template]) -> None:
         self._dispatcher = dispatcher
         self._options = options
+        self._loops: AgentLoops | None = None
         params = dispatcher.options.sampling_params
         own = options.sampling_params
         params = params if own is None else merge_params(params, own)
@@ -210,6 +215,14 @@ class CallPlanner:
         self._output = None if options.output is None else _output_rules(options)
         self._access: dict[str, Access] = {}
         self._adapters: dict[tuple[str, str], Adapter] = {}  # of calls with an output
+        if options.loop.run_tools:
+            self._options = options = options._replace(tools=prepared_tools(options.tools))
+            is_forced = self._params.tool_choice not in (None, "auto", "none")
+            self._loops = AgentLoops(options, self, self._for_rounds, is_forced=is_forced)
+
+    def _for_rounds(self, options: CallOptions) -> CallPlanner:
+        """Return the planner of later rounds of an agent loop, each of which is a single answer."""
+        return CallPlanner(self._dispatcher, options._replace(loop=LoopOptions()), {})
 
     def spec(
         self,
@@ -253,7 +266,8 @@ class CallPlanner:
 
     def _open_with(self) -> OpenCall | None:
         """Return the function that makes the running calls; None: each is a single answer."""
-        return None if self._output is None else open_typed(self._output)
+        loop = None if self._loops is None else open_agent_call(self._loops)
+        return loop if self._output is None else open_typed(self._output, loop)
 
     def checked(self, prompt: Prompt, *, prefer: str) -> CallSpec:
         """Return the call of a prompt, whose request to the preferred model is planned already.
@@ -266,7 +280,12 @@ class CallPlanner:
         if spec.models is not None and model not in spec.models:
             model = next(row.id for row in self._dispatcher.all_models if row.id in spec.models)
             spec = msgspec.structs.replace(spec, prefer=model)
-        spec.plans[model] = self.plan(model, spec.conversation)
+        if self._loops is not None and self._loops.has_servers:
+            return spec  # its plan has the tools of the servers, which are connected on first use
+        conversation = spec.conversation if self._loops is None else with_closed_calls(spec.conversation)
+        plan = self.plan(model, conversation)
+        if conversation is spec.conversation:  # otherwise its open calls run first
+            spec.plans[model] = plan
         return spec
 
     def collected(self, prompt: Prompt) -> CallSpec:

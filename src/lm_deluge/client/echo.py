@@ -33,12 +33,14 @@ class EchoWriter:
         # A notebook makes an output of each write, so a cell has one output that is updated.
         self._cell = CellText() if isinstance(echo, str) and is_notebook() else None
         self._file: TextIO | CellText | None = self._cell or (sys.stdout if isinstance(echo, str) else echo)
+        self._is_in_line = False
 
     def write(self, text: str) -> None:
         """Write a text at once. Characters that the file's encoding does not have are replaced."""
         file = self._file
         if file is None or not text:
             return
+        self._is_in_line = not text.endswith("\n")
         try:
             try:
                 file.write(text)
@@ -49,6 +51,11 @@ class EchoWriter:
             raise
         except BaseException:  # noqa: BLE001 - a file of the user may raise anything
             self._file = None
+
+    def end_line(self) -> None:
+        """Start a new line, unless nothing is written in the present one."""
+        if self._is_in_line:
+            self.write("\n")
 
     def close(self) -> None:
         """Show what is written and not shown yet; a file stays open."""

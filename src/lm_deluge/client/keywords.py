@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, TypedDict
 
+from lm_deluge.agents.options import Approve
 from lm_deluge.client.batch.progress_display import ProgressKind
 from lm_deluge.client.call_options import Tools
 from lm_deluge.config import (
@@ -22,15 +23,18 @@ from lm_deluge.filters.rules import Filter
 from lm_deluge.telemetry.observer import Observer
 
 __all__ = [
+    "AgentKeywords",
     "AnswerKeywords",
     "BatchKeywords",
     "CallKeywords",
     "ClientKeywords",
     "LibraryKeywords",
+    "LoopKeywords",
     "OutputKeywords",
     "ProviderBatchKeywords",
     "SamplingKeywords",
     "StreamKeywords",
+    "ToolKeywords",
 ]
 
 
@@ -72,13 +76,30 @@ class ProviderBatchKeywords(SamplingKeywords, total=False):
     filters: Sequence[Filter] | None
 
 
-class StreamKeywords(SamplingKeywords, OutputKeywords, total=False):
+class ToolKeywords(TypedDict, total=False):
+    """The fields of `LoopOptions` that the methods for agent loops do not name; it describes them."""
+
+    approve: Approve | None
+    decisions: Mapping[str, bool] | None
+    tool_timeout: float | None
+    max_concurrent_tools: int | None
+    max_result_characters: int | None
+
+
+class LoopKeywords(ToolKeywords, total=False):
+    """The fields of `LoopOptions`, which describes them."""
+
+    run_tools: bool
+    max_rounds: int | None
+
+
+class StreamKeywords(SamplingKeywords, OutputKeywords, LoopKeywords, total=False):
     """What `stream` and `stream_sync` take beside the arguments that they name; `CallOptions` describes the fields."""
 
     filters: Sequence[Filter] | None
 
 
-class CallKeywords(ProviderBatchKeywords, OutputKeywords, total=False):
+class CallKeywords(ProviderBatchKeywords, OutputKeywords, LoopKeywords, total=False):
     """What every method takes that calls a model; `CallOptions` describes the fields."""
 
     prefer_model: str | None
@@ -86,7 +107,19 @@ class CallKeywords(ProviderBatchKeywords, OutputKeywords, total=False):
     priority: Priority | None
 
 
-class AnswerKeywords(SamplingKeywords, OutputKeywords, total=False):
+class AgentKeywords(SamplingKeywords, OutputKeywords, ToolKeywords, total=False):
+    """What the methods for agent loops take in addition to the arguments that they name."""
+
+    sampling_params: SamplingParams | None
+    output: Any
+    filters: Sequence[Filter] | None
+    cache: PromptCache | None
+    prefer_model: str | None
+    max_cost: float | None
+    priority: Priority | None
+
+
+class AnswerKeywords(SamplingKeywords, OutputKeywords, LoopKeywords, total=False):
     """What `answers` takes in addition to the arguments of its own."""
 
     sampling_params: SamplingParams | None

@@ -46,7 +46,10 @@ class NowaitMethods:
             >>> task_id = client.start_nowait("Hello")
             >>> response = await client.wait_for(task_id)
         """
-        make = self.dispatcher.planner(CallOptions.from_keywords(options)).collected
+        return self._start(prompt, CallOptions.from_keywords(options))
+
+    def _start(self, prompt: Prompt, options: CallOptions) -> int:
+        make = self.dispatcher.planner(options).collected
         self._last_task += 1
         task = asyncio.get_running_loop().create_task(run_one(self.dispatcher.runner, make, prompt))
         self._tasks[self._last_task] = task

@@ -19,7 +19,7 @@ from lm_deluge.dispatch.attempts.attempt import PendingRetry
 from lm_deluge.dispatch.hooks import unexpected_error
 from lm_deluge.dispatch.running_call import RunningCall
 from lm_deluge.errors import DelugeError, StreamConsumedError
-from lm_deluge.events import Event, RefusalDelta, TextDelta
+from lm_deluge.events import Event, RefusalDelta, RoundStarted, TextDelta
 from lm_deluge.response import APIResponse, StreamStats
 
 __all__ = ["Echo", "Stream"]
@@ -160,6 +160,8 @@ class Stream(AsyncOnly, Coroutine[Any, Any, APIResponse]):
         writer = EchoWriter(self._echo)
         try:
             while events := await call.next_batch():
+                if type(events[0]) is RoundStarted:  # always the first event of its batch
+                    writer.end_line()
                 writer.write("".join([event.text for event in events if isinstance(event, _PRINTED)]))
             await call.close()
         except DelugeError:

@@ -1,7 +1,8 @@
 """Base class of the encoders' event writers: one table from event type to method, shared by all wire APIs.
 
 A wire API brings `HANDLED` (event type -> method that returns the frames) and `IGNORED` (event types that the API
-cannot express). The class statement fails if an event type of the union `events.Event` is in neither of them.
+cannot express). The class statement fails if an event type of the union `events.Event` is in neither of them. The
+events between the rounds of an agent loop are in no wire API, and are ignored by all.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, get_args
 
-from lm_deluge.events import Event, ResponseStarted
+from lm_deluge.events import Event, ResponseStarted, RoundStarted, ToolProgress, ToolResult
 
-__all__ = ["EventHandlers", "EventWriter"]
+__all__ = ["OF_AGENT_LOOPS", "EventHandlers", "EventWriter"]
 
 FrameT = TypeVar("FrameT")
 EventHandlers: TypeAlias = Mapping[type, Callable[[Any, Any], Iterable[Any]]]
 
-_EVENT_TYPES: frozenset[type] = frozenset(get_args(Event))
+OF_AGENT_LOOPS: frozenset[type] = frozenset({ToolProgress, ToolResult, RoundStarted})
+"""Events that no writer handles: an agent loop is the program's own, and a wire API has single answers."""
+_EVENT_TYPES: frozenset[type] = frozenset(get_args(Event)) - OF_AGENT_LOOPS
 
 
 class EventWriter(Generic[FrameT]):

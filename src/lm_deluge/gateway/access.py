@@ -7,7 +7,7 @@ from typing import Protocol
 from lm_deluge.gateway.dialects import KeyLimit
 from lm_deluge.response import APIResponse
 
-__all__ = ["Access", "Grant", "OpenAccess"]
+__all__ = ["AccessControl", "Grant", "OpenAccess"]
 
 
 class Grant(Protocol):
@@ -39,7 +39,7 @@ class Grant(Protocol):
         ...
 
 
-class Access(Protocol):
+class AccessControl(Protocol):
     """Grants calls."""
 
     async def check(self, token: str | None, model: str | None = None) -> str:
@@ -94,7 +94,7 @@ class _OpenGrant:
 
 
 class OpenAccess:
-    """Access for everyone, for a server on the loopback address that has no keys."""
+    """AccessControl for everyone, for a server on the loopback address that has no keys."""
 
     async def check(self, token: str | None, model: str | None = None) -> str:
         """Return an empty name."""

@@ -40,7 +40,7 @@ class LoggedCall(msgspec.Struct, kw_only=True):
     error: str | None = None
 
     def note_first(self) -> None:
-        """Note that the answer has begun."""
+        """Note that the first token has arrived."""
         if self.first_token_s is None:
             self.first_token_s = round(time.time() - self.started_at, 4)
 

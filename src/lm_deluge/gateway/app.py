@@ -9,21 +9,21 @@ from urllib.parse import unquote
 
 from starlette.applications import Starlette
 
-from lm_deluge.gateway.access import Access, OpenAccess
+from lm_deluge.gateway.access import AccessControl, OpenAccess
 from lm_deluge.gateway.access_log import AccessLog
 from lm_deluge.gateway.catalog import ModelCatalog
+from lm_deluge.gateway.configuration.settings import GatewaySettings
 from lm_deluge.gateway.dialects import DIALECTS
 from lm_deluge.gateway.endpoint import ModelEndpoint
 from lm_deluge.gateway.http_body import Receive, Scope, Send, header_map
-from lm_deluge.gateway.info_routes import ServerState, info_routes, not_allowed, not_found
 from lm_deluge.gateway.metrics import GatewayMetrics, MeasuredLog
 from lm_deluge.gateway.origin import foreign_page, is_loopback, refuse_page
 from lm_deluge.gateway.routes.counts import count_routes
+from lm_deluge.gateway.routes.info_routes import ServerState, info_routes, not_allowed, not_found
 from lm_deluge.gateway.routes.listings import listing_routes
+from lm_deluge.gateway.routes.stream_routes import stream_routes
 from lm_deluge.gateway.services import GatewayServices
-from lm_deluge.gateway.settings import GatewaySettings
-from lm_deluge.gateway.stream_log import StreamLogs
-from lm_deluge.gateway.stream_routes import stream_routes
+from lm_deluge.gateway.streams.stream_log import StreamLogs
 from lm_deluge.telemetry.observer import Observer
 from lm_deluge.telemetry.otel import OpenTelemetryObserver
 
@@ -66,7 +66,7 @@ class Gateway:
         self,
         settings: GatewaySettings,
         *,
-        access: Access | None = None,
+        access: AccessControl | None = None,
         log: AccessLog | None = None,
         metrics: GatewayMetrics | None = None,
     ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from lm_deluge.api_requests.credentials import has_key, has_named_key
 from lm_deluge.client.client import LLMClient
 from lm_deluge.errors import ConfigurationError, NotFoundError, UnknownModelError
-from lm_deluge.gateway.settings import GatewaySettings, ServedModel
+from lm_deluge.gateway.configuration.settings import GatewaySettings, ServedModel
 from lm_deluge.models.registry import SIMULATOR, find_model, find_provider, list_models, list_providers
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.telemetry.observer import Observer

@@ -161,7 +161,7 @@ def as_api_error(error: BaseException) -> APIError:
 
 
 def _code_of(error: DelugeError) -> str | None:
-    """Return the code that tells a client what happened to the connection to the provider; None for other errors."""
+    """Return the code for a failed connection to the provider; None for other errors."""
     if isinstance(error, errors.TransportError | errors.ProtocolError):
         words = type(error).__name__.removesuffix("Error")
         return "upstream_" + "".join(f"_{each.lower()}" if each.isupper() else each for each in words).lstrip("_")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from lm_deluge.gateway.call import GatewayCall
+from lm_deluge.gateway.answers.call import GatewayCall
+from lm_deluge.gateway.answers.responder import Responder
 from lm_deluge.gateway.dialects import Dialect
 from lm_deluge.gateway.http_body import ABORT, Receive, Scope, Send, header_map
-from lm_deluge.gateway.responder import Responder
 from lm_deluge.gateway.services import GatewayServices, IncomingRequest
 
 __all__ = ["ModelEndpoint"]

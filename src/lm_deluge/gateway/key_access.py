@@ -1,4 +1,4 @@
-"""Access with keys: who may call is in the ledger."""
+"""AccessControl with keys: who may call is in the ledger."""
 
 from __future__ import annotations
 

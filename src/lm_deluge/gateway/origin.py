@@ -17,7 +17,7 @@ from lm_deluge.gateway.http_body import Send
 
 __all__ = ["foreign_page", "is_loopback", "refuse_page"]
 
-_FORBIDDEN = 403
+_FORBIDDEN = 403  # the status of a refusal that no key changes
 
 
 def is_loopback(host: str) -> bool:

@@ -13,15 +13,15 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lm_deluge.errors import ConfigurationError, DelugeError, MissingExtraError
 from lm_deluge.gateway.access_log import AccessLog
-from lm_deluge.gateway.admin import admin_app
 from lm_deluge.gateway.app import Gateway
+from lm_deluge.gateway.configuration.settings import GatewaySettings
 from lm_deluge.gateway.http_body import ABORT
 from lm_deluge.gateway.key_access import KeyAccess
 from lm_deluge.gateway.ledger.database import Database
 from lm_deluge.gateway.ledger.ledger import SIGN_ON_S, Ledger
 from lm_deluge.gateway.metrics import GatewayMetrics
 from lm_deluge.gateway.origin import is_loopback
-from lm_deluge.gateway.settings import GatewaySettings
+from lm_deluge.gateway.routes.admin import admin_app
 from lm_deluge.telemetry.logs import logger
 
 __all__ = ["BoundedProtocol", "check_address", "serve"]

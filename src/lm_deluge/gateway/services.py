@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from lm_deluge.gateway.access import Access
+from lm_deluge.gateway.access import AccessControl
 from lm_deluge.gateway.access_log import AccessLog
 from lm_deluge.gateway.catalog import ModelCatalog
+from lm_deluge.gateway.configuration.settings import GatewaySettings
 from lm_deluge.gateway.http_body import Receive
-from lm_deluge.gateway.settings import GatewaySettings
-from lm_deluge.gateway.stream_log import StreamLogs
+from lm_deluge.gateway.streams.stream_log import StreamLogs
 
 __all__ = ["GatewayServices", "IncomingRequest"]
 
@@ -26,7 +26,7 @@ class GatewayServices(msgspec.Struct, frozen=True):
 
     settings: GatewaySettings
     catalog: ModelCatalog
-    access: Access
+    access: AccessControl
     log: AccessLog
     streams: StreamLogs
     running: set[Any]

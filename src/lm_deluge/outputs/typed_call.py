@@ -12,7 +12,7 @@ from lm_deluge.dispatch.attempts.attempt import PendingRetry
 from lm_deluge.dispatch.attempts.call_stream import StreamCall
 from lm_deluge.dispatch.cache.call import CachedCall
 from lm_deluge.dispatch.call import CallSpec
-from lm_deluge.dispatch.running_call import RunningCall
+from lm_deluge.dispatch.running_call import JudgedCall, RunningCall
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import DelugeError, OutputError
 from lm_deluge.events import (
@@ -21,6 +21,7 @@ from lm_deluge.events import (
     FinishReason,
     ResponseFinished,
     ResponseStarted,
+    RoundStarted,
     TextDelta,
     ToolCallStarted,
     UsageReported,
@@ -98,7 +99,8 @@ class TypedCall:
         self.is_changed = False
         self._rules = rules
         self._open_inner = inner or _open_single
-        self._spec = msgspec.structs.replace(spec, open_with=None, needs_events=True)
+        self._is_judged = spec.is_judged
+        self._spec = msgspec.structs.replace(spec, open_with=None, needs_events=True, is_judged=True)
         self._find_runner = find_runner
         self._call = self._open_inner(self._spec, find_runner)
         self._reader = self._new_reader()
@@ -148,7 +150,9 @@ class TypedCall:
         for event in events:
             if isinstance(event, TextDelta):
                 texts.append(event.text)
-            elif isinstance(event, ToolCallStarted) or (isinstance(event, Attempt) and not event.goes_on):
+            elif isinstance(event, ToolCallStarted | RoundStarted) or (
+                isinstance(event, Attempt) and not event.goes_on
+            ):
                 texts.clear()
                 self._start_object(has_calls=isinstance(event, ToolCallStarted))
             if isinstance(event, ResponseStarted):
@@ -249,7 +253,7 @@ class TypedCall:
     async def _drop(self, rejected: RunningCall, response: APIResponse, error: OutputError) -> None:
         """Close a call whose answer is rejected; note its usage, and report it to the hooks of the call."""
         await rejected.close()
-        if isinstance(rejected, CachedCall):
+        if isinstance(rejected, JudgedCall):
             await rejected.judge(is_accepted=False)
         attempts = 0 if response.stats is None else response.stats.attempts
         if response.usage is not None and not response.local_cache_hit:
@@ -258,7 +262,7 @@ class TypedCall:
             self._cost = response.cost + (self._cost or 0.0)
         if self._spec.on_attempt_failed is not None and attempts:
             failed = msgspec.structs.replace(response, error=error)
-            await self._spec.on_attempt_failed(attempts, failed, False)
+            await self._spec.on_attempt_failed(_reported_attempts(response), failed, False)
         self._attempts += attempts
 
     def _spec_after(self, response: APIResponse, error: OutputError, *, is_cached: bool) -> CallSpec:
@@ -270,7 +274,7 @@ class TypedCall:
         if so_far is None:
             so_far = spec.conversation.copy().add_answer(response, open_calls="drop")
         conversation = so_far.copy().user(_AGAIN.format(error=f"Your answer is {_sentence(error)}"))
-        attempts = 0 if response.stats is None else response.stats.attempts
+        attempts = _reported_attempts(response)
         return msgspec.structs.replace(
             spec,
             conversation=conversation,
@@ -296,12 +300,12 @@ class TypedCall:
     async def close(self) -> None:
         """End the call. An answer that was read to its end leaves its connection to the next request."""
         await self._call.close()
-        if not self._spec.is_judged:
+        if not self._is_judged:
             await self.judge(is_accepted=True)
 
     async def judge(self, *, is_accepted: bool) -> None:
         """Store the answer in the local cache if it is valid and accepted."""
-        if isinstance(self._call, CachedCall):
+        if isinstance(self._call, JudgedCall):
             await self._call.judge(is_accepted=is_accepted and self._is_finished and self._error is None)
 
     async def settle(self) -> None:
@@ -382,6 +386,12 @@ def restored_response(response: APIResponse, kind: AnswerType) -> APIResponse:
 
 def _so_far(value: Any) -> OutputValue | None:
     return None if value is None else OutputValue(value, value)
+
+
+def _reported_attempts(response: APIResponse) -> int:
+    """Return how many requests the hooks of a call have seen; of an agent loop those of the first round."""
+    first = response.rounds[0] if response.rounds else response
+    return 0 if first.stats is None else first.stats.attempts
 
 
 def _sentence(error: OutputError) -> str:

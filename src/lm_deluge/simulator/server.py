@@ -194,6 +194,9 @@ class Simulator:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a running coroutine has a task
         assert isinstance(reader, WatchedReader)  # noqa: S101 - `_protocol` creates the reader
+        if self._server is None:  # the connection was made while the server was closing
+            writer.transport.abort()
+            return
         self._tasks.add(task)
         self.stats.connections += 1
         connection = Connection(self.stats.connections, reader, writer)

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from gateway.serving import serve
 from lm_deluge.encoders.encoder import ParsedRequest
-from lm_deluge.gateway.settings import GatewaySettings, ServedModel
+from lm_deluge.gateway.configuration.settings import GatewaySettings, ServedModel
 from lm_deluge.prompt.parts import ToolResultPart
 from lm_deluge.prompt.tool import Tool
 from lm_deluge.simulator import Script, Simulator

@@ -101,7 +101,7 @@ def _delay(text: str) -> float | str:
 )
 @click.option(
     "--max-output-retries",
-    type=click.IntRange(min=0),
+    type=int,
     default=0,
     metavar="COUNT",
     help="Ask again, with the error, after an answer that does not follow the schema. [0]",

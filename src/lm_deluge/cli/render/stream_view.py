@@ -13,7 +13,16 @@ from lm_deluge.cli.render.status_line import describe_retry, running_status
 from lm_deluge.cli.render.terminal import SEPARATOR, report
 from lm_deluge.cli.terminal_echo import hide_typing
 from lm_deluge.client.stream import Stream
-from lm_deluge.events import Event, MediaDelta, ReasoningDelta, RefusalDelta, TextDelta
+from lm_deluge.events import (
+    Event,
+    MediaDelta,
+    ReasoningDelta,
+    RefusalDelta,
+    RoundStarted,
+    TextDelta,
+    ToolProgress,
+    ToolResult,
+)
 from lm_deluge.response import APIResponse
 
 __all__ = ["show_stream", "watch_for_closed_stdout"]
@@ -37,6 +46,9 @@ _WORDS: dict[type, str] = {
     RefusalDelta: "writing",
     ReasoningDelta: "thinking",
     MediaDelta: "drawing or speaking",
+    ToolProgress: "running a tool",
+    ToolResult: "running a tool",
+    RoundStarted: "waiting",
 }
 
 

@@ -280,6 +280,8 @@ def _fingerprint(dispatcher: Dispatcher, call: CallOptions) -> str:
     filters = compile_filters(call.filters)
     if filters is not None:  # so that the fingerprints of older journals stay valid
         shaping["filters"] = filters.digest
+    if call.loop.run_tools:
+        shaping["max_rounds"] = call.loop.max_rounds
     try:
         return fingerprint_of(shaping, ())
     except (TypeError, ValueError, OverflowError, RecursionError) as error:

@@ -23,7 +23,7 @@ __all__ = ["GatewayKey", "KeyRules", "digest_of", "insert_key", "key_of_row", "l
 Period = Literal["day", "month", "total"]
 
 _PREFIX = "sk-deluge-"  # so that scanners for leaked keys recognise it
-_RANDOM_BYTES = 32
+_RANDOM_BYTES = 32  # 256 bits: a key cannot be guessed, and its hash not be searched for
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _PERIODS = ("day", "month", "total")
 

@@ -22,7 +22,7 @@ from lm_deluge.gateway.ledger.tables import CALLS, DAYS, KEYS, SERVERS, SPENDS, 
 
 __all__ = ["SIGN_ON_S", "Ledger", "SettledCall", "SpendRow"]
 
-_DAY_S = 86_400
+_DAY_S = 86_400  # seconds of a day
 SIGN_ON_S = 20.0  # so that a server is missed within a minute
 _LOST_AFTER_S = 3 * SIGN_ON_S
 

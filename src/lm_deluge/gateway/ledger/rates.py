@@ -10,7 +10,7 @@ from lm_deluge.gateway.ledger.keys import KeyRules
 
 __all__ = ["KeyRates"]
 
-_WINDOW_S = 60.0
+_WINDOW_S = 60.0  # the limits are for a minute, as those of the providers
 
 
 class _Window:

@@ -16,10 +16,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from lm_deluge.errors import BadRequestError, DelugeError
+from lm_deluge.gateway.answers.incoming import token_of
 from lm_deluge.gateway.dialects import DIALECTS, Dialect
 from lm_deluge.gateway.http_body import ClientLeftError, header_map, read_body
-from lm_deluge.gateway.incoming import token_of
-from lm_deluge.gateway.info_routes import error_response
+from lm_deluge.gateway.routes.info_routes import error_response
 from lm_deluge.gateway.services import GatewayServices
 from lm_deluge.usage import TokenCount
 

@@ -91,7 +91,7 @@ def read_settings(path: Path) -> GatewaySettings:
     if len(data) > _MOST_FILE:
         raise ConfigurationError(f"{path} has more than {_MOST_FILE:,} bytes")
     if path.suffix.lower() in (".yaml", ".yml"):
-        from lm_deluge.gateway.litellm_config import read_litellm
+        from lm_deluge.gateway.configuration.litellm_config import read_litellm
 
         return read_litellm(data, path)
     try:

@@ -6,8 +6,8 @@ import msgspec
 
 from lm_deluge.errors import APIError
 from lm_deluge.events import Event, ResponseFinished, ResponseStarted
+from lm_deluge.gateway.answers.relay import RELAY_ENDS, Relay
 from lm_deluge.gateway.dialects import Dialect, open_writer
-from lm_deluge.gateway.relay import RELAY_ENDS, Relay
 
 __all__ = ["AnswerFrames", "translated"]
 

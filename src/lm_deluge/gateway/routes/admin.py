@@ -12,8 +12,8 @@ from starlette.routing import Route
 
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.extras import install_hint
+from lm_deluge.gateway.answers.incoming import token_of
 from lm_deluge.gateway.http_body import header_map
-from lm_deluge.gateway.incoming import token_of
 from lm_deluge.gateway.key_access import KeyAccess
 from lm_deluge.gateway.ledger.keys import GatewayKey, parse_rules
 from lm_deluge.gateway.ledger.ledger import Ledger

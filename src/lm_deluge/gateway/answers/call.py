@@ -17,15 +17,15 @@ from lm_deluge.errors import APIError, BadRequestError, DelugeError
 from lm_deluge.events import Event, ResponseFinished
 from lm_deluge.gateway.access import Grant
 from lm_deluge.gateway.access_log import LoggedCall
+from lm_deluge.gateway.answers.frames import AnswerFrames, translated
+from lm_deluge.gateway.answers.incoming import IncomingCall, parse_incoming, token_of
+from lm_deluge.gateway.answers.responder import Responder
+from lm_deluge.gateway.answers.upstream import UpstreamCall, open_upstream
 from lm_deluge.gateway.dialects import Dialect, as_api_error, open_writer, status_of
-from lm_deluge.gateway.frames import AnswerFrames, translated
 from lm_deluge.gateway.http_body import ClientLeftError, read_body
-from lm_deluge.gateway.incoming import IncomingCall, parse_incoming, token_of
-from lm_deluge.gateway.log_reader import send_first, send_log
-from lm_deluge.gateway.responder import Responder
 from lm_deluge.gateway.services import GatewayServices, IncomingRequest
-from lm_deluge.gateway.stream_log import LoggedResponse
-from lm_deluge.gateway.upstream import UpstreamCall, open_upstream
+from lm_deluge.gateway.streams.log_reader import send_first, send_log
+from lm_deluge.gateway.streams.stream_log import LoggedResponse
 from lm_deluge.response import APIResponse
 
 __all__ = ["GatewayCall"]
@@ -33,7 +33,7 @@ __all__ = ["GatewayCall"]
 _RESUMABLE_HEADER = "x-deluge-resumable"
 _EXTENDED_FROM = 0.5  # share of a reservation that is spent when the next one is asked for: time for the database
 _NOTED_EACH_S = 1.0  # how much of an answer the ledger may miss if the process is killed
-_OK, _BAD_GATEWAY = 200, 502
+_OK, _BAD_GATEWAY = 200, 502  # statuses of an answer, and of one that the provider broke off
 _CLIENT_LEFT = 499  # nginx's status for a client that closed the connection before the answer
 
 
