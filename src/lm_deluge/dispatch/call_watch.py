@@ -11,7 +11,14 @@ from lm_deluge.dispatch.hooks import failed_response, warn_of_hook
 from lm_deluge.errors import DelugeError
 from lm_deluge.response import APIResponse
 from lm_deluge.telemetry.logs import LogObserver
-from lm_deluge.telemetry.observer import CallObserver, ObservedAttempt, ObservedCall, Observer, observers_of_all_calls
+from lm_deluge.telemetry.observer import (
+    AgentObserver,
+    CallObserver,
+    ObservedAttempt,
+    ObservedCall,
+    Observer,
+    observers_of_all_calls,
+)
 
 __all__ = ["CallWatch", "ObserverGroup"]
 
@@ -23,13 +30,15 @@ class ObserverGroup:
 
     Args:
         own: Those of the client alone.
+        is_whole: Whether nothing else observes the calls: neither the logger nor `observe_all_calls`.
 
     Attributes:
         deferred: Reports that could not be made at once.
     """
 
-    def __init__(self, own: Sequence[Observer] = ()) -> None:
+    def __init__(self, own: Sequence[Observer | AgentObserver] = (), *, is_whole: bool = False) -> None:
         self._own = tuple(own)
+        self._is_whole = is_whole
         self._failed: set[str] = set()  # classes of observers that a warning was about
         self.deferred: deque[Callable[[], None]] = deque()  # reports of finalisers
 
@@ -37,18 +46,23 @@ class ObserverGroup:
         """Return what a call reports to; None if nothing observes it."""
         while self.deferred:
             self.deferred.popleft()()
-        found = []
-        for observer in (_LOGS, *self._own, *observers_of_all_calls()):
-            try:
-                watcher = observer.call_started(call)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # noqa: BLE001 - the rule of hooks
-                self.note_failure(observer, error)
-            else:
-                if watcher is not None:
-                    found.append(watcher)
+        started = (self.report(observer, "call_started", call) for observer in self.observers())
+        found = [watcher for watcher in started if watcher is not None]
         return CallWatch(found, self) if found else None
+
+    def observers(self) -> Sequence[Any]:
+        """Return all of them."""
+        return self._own if self._is_whole else (_LOGS, *self._own, *observers_of_all_calls())
+
+    def report(self, observer: object, method: str, *arguments: Any) -> Any:
+        """Call a method of an observer; return its result, None if it failed."""
+        try:
+            return getattr(observer, method)(*arguments)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the rule of hooks
+            self.note_failure(observer, error)
+            return None
 
     def note_failure(self, observer: object, error: BaseException) -> None:
         """Warn of an observer that fails, once for each class."""
@@ -135,9 +149,4 @@ class CallWatch:
 
     def _report(self, method: str, *arguments: Any) -> None:
         for watcher in self._watchers:
-            try:
-                getattr(watcher, method)(*arguments)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # noqa: BLE001 - the rule of hooks
-                self._group.note_failure(watcher, error)
+            self._group.report(watcher, method, *arguments)

@@ -17,11 +17,13 @@ from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.response import APIResponse
 
 __all__ = [
+    "AgentObserver",
     "CallObserver",
     "ObservedAttempt",
     "ObservedCall",
     "Observer",
     "Outcome",
+    "ToolObserver",
     "observe_all_calls",
     "observers_of_all_calls",
     "outcome_of",
@@ -108,6 +110,33 @@ class CallObserver:
         """Note the end of the call, with the response so far; `outcome_of` names how it ended."""
 
 
+class ToolObserver:
+    """Watches one run of a tool."""
+
+    def ended(self, error: BaseException | None) -> None:
+        """Note the end, in the task that ran the tool; with what the tool raised, or None."""
+
+
+class AgentObserver:
+    """Watches one agent loop."""
+
+    def call_started(self, call: ObservedCall) -> CallObserver | None:
+        """Return what watches the call of a round; None: nothing does."""
+        return None
+
+    def tool_started(self, name: str, call_id: str) -> ToolObserver | None:
+        """Return what watches a run of a tool that starts now, in the task that runs it; None: nothing does.
+
+        Args:
+            name: The name of the tool; `unknown` if the model called one that does not exist.
+            call_id: The id of the tool call.
+        """
+        return None
+
+    def ended(self, response: APIResponse) -> None:
+        """Note the end of the loop, with the response so far."""
+
+
 class Observer:
     """Watches the calls of clients.
 
@@ -120,6 +149,10 @@ class Observer:
 
     def call_started(self, call: ObservedCall) -> CallObserver | None:
         """Return what watches a call that starts now, in the task of the caller; None: nothing does."""
+        return None
+
+    def agent_started(self, call: ObservedCall) -> AgentObserver | None:
+        """Return what watches an agent loop; None: each of its rounds is a call as any other."""
         return None
 
 

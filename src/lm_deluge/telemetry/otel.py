@@ -15,14 +15,21 @@ from lm_deluge.extras import install_hint
 from lm_deluge.prompt.parts import AudioPart, FilePart, ImagePart
 from lm_deluge.response import APIResponse
 from lm_deluge.telemetry import content, semconv
-from lm_deluge.telemetry.observer import CallObserver, ObservedAttempt, ObservedCall, Observer, outcome_of
+from lm_deluge.telemetry.observer import (
+    AgentObserver,
+    CallObserver,
+    ObservedAttempt,
+    ObservedCall,
+    Observer,
+    outcome_of,
+)
 from lm_deluge.usage import Usage
 
 if TYPE_CHECKING:  # an optional package, imported when the first observer is made
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
-__all__ = ["OpenTelemetryObserver"]
+__all__ = ["CallSpan", "OpenTelemetryObserver", "shared_attributes"]
 
 _CONTENT_VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 _CONTENT_VALUES = ("true", "1", "span_only", "span_and_event")
@@ -76,7 +83,13 @@ class OpenTelemetryObserver(Observer):
 
     def call_started(self, call: ObservedCall) -> CallObserver:
         """Start the span of a call."""
-        return _CallSpan(self, call)
+        return CallSpan(self, call)
+
+    def agent_started(self, call: ObservedCall) -> AgentObserver:
+        """Start the span of an agent loop; its calls and tools are children of it."""
+        from lm_deluge.telemetry.otel_agents import AgentSpan
+
+        return AgentSpan(self, call)
 
 
 def _captures_content() -> bool:
@@ -98,6 +111,8 @@ class _Instruments:
             return meter.create_histogram(name, unit=unit, explicit_bucket_boundaries_advisory=buckets)
 
         self.duration = histogram(names.duration, "s", semconv.SECONDS)
+        self.tool_duration = histogram(semconv.TOOL_DURATION, "s", semconv.SECONDS)
+        self.agent_duration = histogram(semconv.AGENT_DURATION, "s", semconv.AGENT_SECONDS)
         self.first_chunk = histogram(names.first_chunk, "s", semconv.SECONDS)
         self.output_chunk = histogram(names.output_chunk, "s", semconv.SECONDS)
         self._token_usage = histogram(names.token_usage, "{token}", semconv.TOKENS)
@@ -152,19 +167,25 @@ def _has_media(call: Call) -> bool:
     )
 
 
-class _CallSpan(CallObserver):
-    """The span of one call."""
+class CallSpan(CallObserver):
+    """The span of one call.
 
-    def __init__(self, observer: OpenTelemetryObserver, call: ObservedCall) -> None:
+    Args:
+        observer: Has the tracer and the instruments.
+        call: The call.
+        context: The context of its parent; None: that of the caller.
+    """
+
+    def __init__(self, observer: OpenTelemetryObserver, call: ObservedCall, context: Any = None) -> None:
         self._observer = observer
         self._request = request = call.request
         self._started_at = time.perf_counter()
         self._first_s: float | None = None
         # Of the conversation only on request; the parameters of a request have no text of it.
-        self._shared = _shared_attributes(call, request)
+        self._shared = shared_attributes(call, request)
         name = f"{self._shared[semconv.OPERATION_NAME]} {self._shared[semconv.REQUEST_MODEL]}"
         attributes = self._shared | ({} if request is None else _request_attributes(request))
-        self._span = observer.tracer.start_span(name, kind=observer.client_kind, attributes=attributes)
+        self._span = observer.tracer.start_span(name, context, kind=observer.client_kind, attributes=attributes)
         if observer.captures_content and self._span.is_recording():
             self._set_prompt(call, request)
 
@@ -241,7 +262,7 @@ def _given(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in attributes.items() if value is not None}
 
 
-def _shared_attributes(call: ObservedCall, request: Call | None) -> dict[str, Any]:
+def shared_attributes(call: ObservedCall, request: Call | None) -> dict[str, Any]:
     """Return the attributes of spans and metrics."""
     if request is None:
         return {

@@ -48,6 +48,13 @@ TOKEN_MODALITY = "gen_ai.token.modality"  # noqa: S105 - a kind of model tokens
 # The operations of the APIs, by the name of the adapter; of all others it is `chat`.
 OPERATIONS = {"gemini-generate": "generate_content", "bedrock-invoke": "text_completion"}
 CHAT = "chat"
+EXECUTE_TOOL = "execute_tool"
+INVOKE_AGENT = "invoke_agent"
+TOOL_NAME = "gen_ai.tool.name"
+TOOL_CALL_ID = "gen_ai.tool.call.id"
+TOOL_TYPE = "gen_ai.tool.type"
+TOOL_DURATION = "gen_ai.execute_tool.duration"
+AGENT_DURATION = "gen_ai.invoke_agent.duration"
 FINISH_ERROR = "error"
 """The finish reason of an answer that broke or was left before its end."""
 
@@ -64,6 +71,7 @@ ATTEMPT_NUMBER = "deluge.attempt.number"
 
 # gen_ai.client.*.duration and the times of chunks have the same buckets, in seconds.
 SECONDS = tuple(0.01 * 2**power for power in range(14))
+AGENT_SECONDS = tuple(0.1 * 2**power for power in range(13))  # of gen_ai.invoke_agent.duration
 TOKENS = tuple(4**power for power in range(14))
 
 
