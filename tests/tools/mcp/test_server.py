@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from cli.driver import only_ignoring
 from lm_deluge import LLMClient, MCPServer, Tool
 from lm_deluge.errors import ConfigurationError, InvalidPromptError, InvalidValueError, MissingExtraError, ToolError
 from lm_deluge.prompt.media import Media
@@ -364,10 +365,11 @@ asyncio.run(main())
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 async def test_a_program_ends_with_the_one_that_started_it(ending: signal.Signals) -> None:
     mark = uuid.uuid4().hex
-    user = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", USER, "-S", "-E", str(PLAIN), mark,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    with only_ignoring([]):
+        user = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", USER, "-S", "-E", str(PLAIN), mark,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
     assert user.stdout is not None
     assert await user.stdout.readline() == b"running\n"
     user.send_signal(ending)
