@@ -115,7 +115,7 @@ ONLY_CHAT = {
 }
 
 _KINDS = [(model, way, is_streamed) for model in UPSTREAMS for way in WAYS for is_streamed in (True, False)]
-_STRIDE = 1 if os.environ.get("DELUGE_SOAK") else 4
+_STRIDE = 1 if os.environ.get("DELUGE_SOAK") else 8
 
 CASES = [
     (fault, model, way, is_streamed)
