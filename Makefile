@@ -7,7 +7,7 @@ BIN := .venv/bin
 RUN := $(BIN)/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types imports unit docs bench soak live models lock clean
+.PHONY: help demo test check format lint types imports unit docs node bench soak live models lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -49,7 +49,16 @@ types: .venv/.ready  ## mypy --strict and basedpyright
 imports: .venv/.ready  ## the layers of the package
 	@$(BIN)/lint-imports --no-cache | grep -v '^$$' | tail -n 25
 
+node: .venv/npm/node/.installed  ## install the Node clients that the gateway is tested with (needs npm)
+
+.venv/npm/node/.installed: .venv/.ready tests/gateway/node/package.json tests/gateway/node/package-lock.json
+	@mkdir -p $(@D)
+	@cp tests/gateway/node/package.json tests/gateway/node/package-lock.json $(@D)
+	@npm ci --prefix $(@D) --no-audit --no-fund --ignore-scripts --loglevel=error
+	@touch $@
+
 unit: .venv/.ready  ## tests, those of the documentation excepted
+	@test -e .venv/npm/node/.installed || echo "skipping the Node clients of the gateway: make node installs them" >&2
 	@$(RUN) pytest -n $(WORKERS) --ignore=tests/docs
 
 docs: .venv/.ready  ## every example of the documentation runs

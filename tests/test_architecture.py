@@ -71,7 +71,7 @@ def test_only_one_file_reads_the_environment() -> None:
 def test_no_provider_is_named_outside_its_place() -> None:
     """What a host does differently is data on its row, or lies in the adapters."""
     providers = re.compile(r"""["'](openai|anthropic|groq|xai|deepseek|openrouter|mistral|azure)["']""")
-    own_places = {"adapters", "encoders", "formats", "cli", "simulator"}
+    own_places = {"adapters", "encoders", "formats", "cli", "simulator", "configuration"}  # names of LiteLLM's file
     named = {
         name_of(path)
         for path in SOURCE.rglob("*.py")

@@ -38,7 +38,7 @@ class Source:
         return self.name.replace("-", "_") + "-*.whl"
 
 
-# Each with the reason for its use: see "Which source is right how often" in docs/models.md.
+# Each with the reason for its use: see "Which source is right how often" in docs/hosts/models.md.
 SOURCES = {
     "genai": Source(name="genai-prices", role="prices of makers: the only source with announced and tiered prices"),
     "pi": Source(name="@earendil-works/pi-ai", role="names, limits and prices: a copy of models.dev of the same week"),

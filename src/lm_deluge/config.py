@@ -6,7 +6,7 @@ import builtins
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import msgspec
@@ -147,6 +147,14 @@ def _check_cache(cache: Any) -> None:
         raise ConfigurationError(
             "local_cache is neither True, nor a path, nor an object with the async methods get and put"
         )
+
+
+def _check_observers(value: Any) -> None:
+    are_observers = isinstance(value, list | tuple) and all(
+        callable(getattr(each, "call_started", None)) and not isinstance(each, type) for each in value
+    )
+    if not are_observers:
+        raise ConfigurationError("observers is not a list of telemetry.Observer objects")
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -316,6 +324,7 @@ class ClientOptions(HidingStruct, frozen=True, kw_only=True):
         proxy: URL of an HTTP proxy. By default the usual environment variables apply.
         local_cache: Store answers and return them again for equal requests: True for a file in the user's cache folder,
             the path of a file, or a `LocalCache`. Not related to the provider's prompt cache.
+        observers: What watches the calls, for traces, metrics or your own code: objects of `telemetry.Observer`.
 
     Raises:
         ConfigurationError: A value is out of its range or of a wrong type.
@@ -348,6 +357,7 @@ class ClientOptions(HidingStruct, frozen=True, kw_only=True):
     extra_body: Mapping[str, Any] | None = None
     proxy: str | None = None
     local_cache: CacheOption = None
+    observers: Sequence[Any] = ()
 
     def __post_init__(self) -> None:
         check_range("max_attempts", self.max_attempts, 1, 1_000)
@@ -373,6 +383,7 @@ class ClientOptions(HidingStruct, frozen=True, kw_only=True):
         _check_type("background", self.background, bool, "True or False")
         check_choice("on_break", self.on_break, get_args(OnBreak))
         _check_cache(self.local_cache)
+        _check_observers(self.observers)
         if not isinstance(self.sampling_params, SamplingParams):
             raise ConfigurationError("sampling_params is not a SamplingParams")
         if not isinstance(self.timeouts, Timeouts):

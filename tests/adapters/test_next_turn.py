@@ -94,7 +94,11 @@ def test_the_next_turn_is_built_for_every_provider(made_by: str, taken_by: str, 
     request = adapter.build_request(call)
     read = find_encoder(taken_by).parse_request(request.body, model=MODEL, is_streamed=True)
     again = spoken(read.conversation)
-    assert dense(answer.completion) in dense(again.completion)
+    if answer.content.refusal:  # which other APIs get as text, where it stands
+        rest = iter(dense(again.completion))
+        assert all(letter in rest for letter in dense(answer.completion))
+    else:
+        assert dense(answer.completion) in dense(again.completion)
     custom = any(each.custom for each in answer.tool_calls)
     if not custom:
         assert [each.name for each in again.tool_calls] == [each.name for each in answer.tool_calls]

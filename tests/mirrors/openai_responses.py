@@ -32,9 +32,10 @@ usages = st.builds(
     Usage,
     input_tokens=counts,
     output_tokens=counts,
-    cache_read_tokens=st.none() | counts,
-    cache_write_tokens=st.none() | counts,
-    reasoning_tokens=st.none() | st.just(0),
+    # Required fields of this API: an unknown count is written as 0.
+    cache_read_tokens=counts,
+    cache_write_tokens=counts,
+    reasoning_tokens=st.just(0),
 )
 
 

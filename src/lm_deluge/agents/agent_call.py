@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from lm_deluge.agents.agent_watch import AgentWatch
 from lm_deluge.agents.approval import decide
 from lm_deluge.agents.history import CallIds, LoopHistory
 from lm_deluge.agents.loop_response import build_response, total_usage
@@ -32,6 +33,7 @@ from lm_deluge.errors import DelugeError
 from lm_deluge.events import Event, FinishReason, ResponseFinished, ResponseStarted
 from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.response import APIResponse, StreamStats
+from lm_deluge.telemetry.observer import ObservedCall
 from lm_deluge.tools.runner import ToolRunner
 
 __all__ = ["MAX_ROUNDS_WARNING", "AgentCall", "LoopSetup", "open_agent_call"]
@@ -109,6 +111,7 @@ class AgentCall:
         self._is_over = False
         self._is_aborted = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._watch: AgentWatch | None = None
         self._started_at = self._ended_at = 0.0
 
     # Reading
@@ -122,6 +125,7 @@ class AgentCall:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._started_at = self._loop.time()
+            self._watch = self._start_watch()
         try:
             while not self._is_over:
                 events = await self._advance()
@@ -163,6 +167,11 @@ class AgentCall:
             return self._with_finish(self._events.translate(events))
         return [] if self._is_over else await self._end_round(self._round)
 
+    def _start_watch(self) -> AgentWatch:
+        spec, runner = self._spec, self._find_runner()
+        observed = ObservedCall(spec.conversation, lambda: runner.candidates(spec), spec.plan_for)
+        return AgentWatch(observed, spec.observers)
+
     def _next_round(self) -> RunningCall:
         history, number = self._history, len(self._history.rounds) + 1
         self._ids.start_round()
@@ -181,6 +190,8 @@ class AgentCall:
             spec = msgspec.structs.replace(
                 spec, planner=planner, conversation=conversation, prefer=prefer or spec.prefer, plans={}
             )
+        if self._watch is not None:
+            spec = msgspec.structs.replace(spec, observers=self._watch.rounds)
         if not spec.is_cached:
             return StreamCall(spec, self._find_runner)
         self._cached = CachedCall(spec, self._find_runner, has_judge=spec.is_judged, reads=spec.reads_cache)
@@ -212,7 +223,7 @@ class AgentCall:
         else:
             answer.warnings += (MAX_ROUNDS_WARNING,) if goes_on else ()
             self._history.add_last_answer(answer)
-            self._is_complete = True
+            self._round, self._is_complete = None, True
             self._end()
         self._round = None
         return []
@@ -229,7 +240,7 @@ class AgentCall:
             decided = await decide(self._history.open_calls, self._setup.options.approve, decisions)
         self._is_undecided = False
         if not self._is_over:
-            self._tasks = ToolTasks(self._tools, decided, self._history.add_result)
+            self._tasks = ToolTasks(self._tools, decided, self._history.add_result, self._watch)
         return []
 
     async def _read_tools(self, tasks: ToolTasks) -> list[Event]:
@@ -255,6 +266,12 @@ class AgentCall:
             self._ended_at = self._loop.time()
             if self._setup.has_servers and self._is_connected:
                 self._closing = self._loop.create_task(self._disconnect())
+        if not self._is_aborted:
+            self._report_end()
+
+    def _report_end(self) -> None:
+        if self._watch is not None:
+            self._watch.ended(self.response, self.error)
 
     async def _disconnect(self) -> None:
         if self._tasks is not None:
@@ -262,8 +279,8 @@ class AgentCall:
         await self._tools.__aexit__(None, None, None)
 
     async def _fail(self, error: DelugeError) -> None:
-        self._end()
         self.error = error
+        self._end()
         if self._has_started or self._history.rounds:
             error.partial = self.response()
         await self._hooks.fail(self.response)
@@ -299,6 +316,7 @@ class AgentCall:
             self._round.abort()
         if self._tasks is not None:
             self._tasks.cancel()
+        self._report_end()
         scope, self.scope = self.scope, None
         if scope is not None:
             scope.pass_now()  # interrupts the wait for tools or for `approve`

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from lm_deluge.agents.agent_watch import AgentWatch
 from lm_deluge.agents.approval import Decided
 from lm_deluge.events import Event, ToolProgress, ToolResult
 from lm_deluge.prompt.parts import ToolCallPart, ToolResultPart
@@ -27,10 +28,18 @@ class ToolTasks:
         runner: Runs a call.
         decided: The calls to run, and those that are declined.
         on_result: Called with each result as soon as there is one.
+        watch: What the runs are reported to; None: to nothing.
     """
 
-    def __init__(self, runner: ToolRunner, decided: Decided, on_result: Callable[[ToolResultPart], None]) -> None:
+    def __init__(
+        self,
+        runner: ToolRunner,
+        decided: Decided,
+        on_result: Callable[[ToolResultPart], None],
+        watch: AgentWatch | None = None,
+    ) -> None:
         self._runner = runner
+        self._watch = watch
         self._on_result = on_result
         self._ready: list[Event] = []
         self._changed = asyncio.Event()
@@ -53,11 +62,29 @@ class ToolTasks:
         return events
 
     async def _run(self, call: ToolCallPart) -> None:
-        outcome = await self._runner.run(call, functools.partial(self._report, call))
+        outcome = await self._outcome_of(call)
         part, error = outcome.to_part(call.id), _error_of(outcome)
         self._on_result(part)
         took_s, is_truncated = outcome.duration_s, outcome.is_truncated
         self._add(ToolResult(call.id, call.name, part.content, error, took_s, is_truncated, part.media))
+
+    async def _outcome_of(self, call: ToolCallPart) -> ToolOutcome:
+        report = functools.partial(self._report, call)
+        if self._watch is None:
+            return await self._runner.run(call, report)
+        # A name that is no tool is text of the model.
+        is_known = any(tool.name == call.name for tool in self._runner.definitions)
+        watch = self._watch.tool_started(call.name if is_known else "unknown", call.id)
+        error: BaseException | None = None
+        try:
+            outcome = await self._runner.run(call, report)
+            error = outcome.error
+        except BaseException as interruption:
+            error = interruption
+            raise
+        finally:
+            watch.ended(error)
+        return outcome
 
     def _report(self, call: ToolCallPart, value: Any) -> None:
         try:

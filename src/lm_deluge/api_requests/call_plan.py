@@ -20,7 +20,11 @@ __all__ = ["CallPlan"]
 
 
 class CallPlan(HidingStruct, frozen=True, kw_only=True):
-    """Everything that the requests of a call to one model need, complete before anything is sent."""
+    """Everything that the requests of a call to one model need, complete before anything is sent.
+
+    Attributes:
+        keeps_bytes: Whether the response keeps its bytes, to be passed on as they are.
+    """
 
     adapter: Adapter
     call: Call
@@ -30,6 +34,7 @@ class CallPlan(HidingStruct, frozen=True, kw_only=True):
     timeouts: Timeouts
     proxy: Secret | None = None
     local_cache: LocalCache | None = None
+    keeps_bytes: bool = False
     judge: Callable[[APIResponse], APIResponse] | None = None
     """Adds its object to a complete answer that no stream has validated; None: the answers are texts."""
     filters: CompiledFilters | None = None

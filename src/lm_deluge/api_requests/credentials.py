@@ -31,6 +31,7 @@ __all__ = [
     "find_proxy",
     "google_environment",
     "has_key",
+    "has_named_key",
     "hide",
     "is_row_url",
     "read_fetched_rows",
@@ -67,6 +68,11 @@ def has_key(provider: ProviderRow) -> bool:
     """Whether the environment has a key of the provider, or may have other credentials."""
     # Only the credential chains of AWS and Google know whether there are credentials, and they may use the network.
     return provider.auth in ("google", "sigv4") or _from_environment(provider.key_env) is not None
+
+
+def has_named_key(provider: ProviderRow) -> bool:
+    """Whether one of the provider's variables in the environment has a key."""
+    return _from_environment(provider.key_env) is not None
 
 
 def find_key(provider: ProviderRow, model: ModelRow, base_url: str, explicit: str | None) -> Secret | None:

@@ -88,6 +88,8 @@ class ResponseStream:
         self._surplus = 0
         self._bytes_before = 0
         self._ignored_before = 0
+        self.kept: list[bytes] | None = None
+        """The bytes of the body that were not taken yet, if they are kept."""
 
     @property
     def bytes_received(self) -> int:
@@ -160,6 +162,8 @@ class ResponseStream:
                 self.abort()
                 raise
             read_timeout.since = None
+            if self.kept is not None:
+                self.kept.append(data)
             self._is_at_end = not data
             events = decoder.feed(data) if data else decoder.close()
             started_at = self._note(started_at, events)
@@ -295,6 +299,7 @@ async def open_response_stream(
     read_timeout = ReadTimeout(timeout_monitor or TimeoutMonitor(asyncio.get_running_loop()), clocks, _nothing)
     exchange, secrets, sent_at = await open_exchange(plan, clocks, read_timeout)
     attempt = ResponseStream(exchange, plan.adapter, plan.call, clocks, read_timeout, secrets, plan.filters)
+    attempt.kept = [] if plan.keeps_bytes else None
     attempt.timing.headers_s = attempt.opened_after(sent_at)
     return attempt
 

@@ -28,6 +28,7 @@ from lm_deluge.config import ClientOptions, LocalCache, Priority, Timeouts
 from lm_deluge.dispatch.budget import Budget
 from lm_deluge.dispatch.cache.sqlite import SQLiteCache, open_cache
 from lm_deluge.dispatch.call import CallSpec
+from lm_deluge.dispatch.call_watch import ObserverGroup
 from lm_deluge.dispatch.scheduling.runner import LimiterLock, Runner
 from lm_deluge.errors import ConfigurationError, ContextLengthError
 from lm_deluge.filters.compiled import compile_filters
@@ -40,6 +41,7 @@ from lm_deluge.response import APIResponse
 from lm_deluge.transport.base import Transport
 from lm_deluge.transport.http import AiohttpTransport
 from lm_deluge.usage import estimate_tokens
+from lm_deluge.wire.http import HttpRequest
 
 __all__ = ["CallPlanner", "Dispatcher"]
 
@@ -72,6 +74,7 @@ class Dispatcher:
             extra_headers=options.extra_headers,
         )
         self.budget = None if options.max_cost is None else Budget(options.max_cost, "the client")
+        self.observers = ObserverGroup(options.observers)
         self._runners: WeakKeyDictionary[asyncio.AbstractEventLoop, Runner] = WeakKeyDictionary()
         self.transport: Transport | None = None
         self._limiter: LimiterLock | None = None
@@ -257,6 +260,7 @@ class CallPlanner:
             min_tokens_per_second=client.min_tokens_per_second,
             delivers_events=delivers_events,
             postprocess=client.postprocess,
+            observers=self._dispatcher.observers,
             open_with=self._open_with(),
         )
 
@@ -288,8 +292,20 @@ class CallPlanner:
         """Return the call of a prompt of which only the final response is used."""
         return self.spec(prompt, delivers_events=False)
 
-    def plan(self, model: str, conversation: Conversation) -> CallPlan:
+    def plan(
+        self,
+        model: str,
+        conversation: Conversation,
+        *,
+        adapt: Callable[[Call], tuple[Call, Adapter, HttpRequest | None]] | None = None,
+    ) -> CallPlan:
         """Return the plan of a request to a model: checked, addressed and encoded.
+
+        Args:
+            model: Id of the model.
+            conversation: The prompt.
+            adapt: Returns the call as an API takes it, the adapter of that API, and the request where that is not built
+                from the call, but passed on as a client sent it. Then the bytes of the response are kept, too.
 
         Raises:
             ConfigurationError: The model or its API cannot take the call, or there is no key for it.
@@ -310,14 +326,15 @@ class CallPlanner:
             )
             access = self._access[model] = found
         call = msgspec.structs.replace(template.call, conversation=conversation, base_url=access.base_url)
-        call, adapter = settle_call(call)
-        if call.output is not None:
+        call, adapter, relayed = (*settle_call(call), None) if adapt is None else adapt(call)
+        if call.output is not None and relayed is None:
             adapter = self._with_output(call, adapter)
         filters = self._filters
         return CallPlan(
             adapter=adapter,
             call=call,
-            request=adapter.build_request(call),
+            request=adapter.build_request(call) if relayed is None else relayed,
+            keeps_bytes=relayed is not None,
             key=access.key,
             transport=self._dispatcher.shared_transport(),
             timeouts=template.timeouts,

@@ -20,6 +20,7 @@ from lm_deluge.config import (
     Timeouts,
 )
 from lm_deluge.filters.rules import Filter
+from lm_deluge.telemetry.observer import Observer
 
 __all__ = [
     "AgentKeywords",
@@ -170,6 +171,7 @@ class ClientKeywords(SamplingKeywords, total=False):
     extra_body: Mapping[str, Any] | None
     proxy: str | None
     local_cache: CacheOption
+    observers: Sequence[Observer]
 
 
 class LibraryKeywords(ClientKeywords, total=False):

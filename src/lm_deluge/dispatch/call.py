@@ -10,6 +10,7 @@ import msgspec
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.config import OnBreak, Priority
 from lm_deluge.dispatch.budget import Budget
+from lm_deluge.dispatch.call_watch import ObserverGroup
 from lm_deluge.prompt.conversation import Conversation
 
 __all__ = ["CallSpec", "Planner"]
@@ -49,6 +50,7 @@ class CallSpec(msgspec.Struct, frozen=True, kw_only=True):
             and whether it was the last. What it raises ends the call. Of two attempts side by side, the one that is
             not kept has failed.
         open_with: Makes the running call, in place of one that is a single answer: an agent loop, for example.
+        observers: What watches the call.
         needs_events: Whether `open_with` reads the events, also where the caller does not.
         reads_cache: Whether the local cache is asked first; it is written to in any case.
         is_judged: Whether the answer is stored in the local cache only after `judge` was called on the running call.
@@ -70,6 +72,7 @@ class CallSpec(msgspec.Struct, frozen=True, kw_only=True):
     before_attempt: Callable[[int], Awaitable[None]] | None = None
     on_attempt_failed: Callable[[int, Any, bool], Awaitable[None]] | None = None
     open_with: Callable[[CallSpec, Callable[[], Any]], Any] | None = None
+    observers: ObserverGroup = ObserverGroup()
     needs_events: bool = False
     reads_cache: bool = True
     is_judged: bool = False

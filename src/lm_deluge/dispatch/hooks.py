@@ -23,6 +23,7 @@ __all__ = [
     "is_interruption",
     "postprocess_response",
     "unexpected_error",
+    "warn_of_hook",
 ]
 
 
@@ -107,6 +108,12 @@ async def failure_of(hook: Callable[..., Any], *arguments: Any) -> BaseException
     return None
 
 
+def warn_of_hook(name: str, error: BaseException) -> None:
+    """Warn that a hook raised; its message may contain the prompt, so only its class is named."""
+    with contextlib.suppress(Exception):  # where warnings are errors
+        warnings.warn(f"{name} raised {type(error).__name__}", RuntimeWarning, stacklevel=3)
+
+
 class ContainedHook:
     """A hook whose result is not used. What it raises becomes one `RuntimeWarning`, and the hook is still called.
 
@@ -128,7 +135,6 @@ class ContainedHook:
         except BaseException as error:  # noqa: BLE001 - the rule of this module
             name, self._name = self._name, None
             if name is not None:
-                with contextlib.suppress(Exception):  # where warnings are errors
-                    warnings.warn(f"{name} raised {type(error).__name__}", RuntimeWarning, stacklevel=2)
+                warn_of_hook(name, error)
             return False
         return True

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
 
 from lm_deluge.config import PromptCache, SamplingParams
+from lm_deluge.encoders.event_writer import EventWriter
 from lm_deluge.errors import APIError
 from lm_deluge.events import Event
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.tool import ProviderTool, Tool
 
-__all__ = ["Encoder", "Endpoint", "ParsedRequest"]
+__all__ = ["Encoder", "Endpoint", "ParsedRequest", "StreamWriter"]
 
 
 class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +70,32 @@ class _EncodeError(Protocol):
     def __call__(self, error: APIError) -> bytes: ...
 
 
+class StreamWriter:
+    """Writes one streamed response while its events arrive.
+
+    Args:
+        writer: The state of the response.
+        frame: Returns the bytes of what `writer` returns for an event.
+        fail: Returns the frames that end the response with an error. No frame follows them.
+    """
+
+    def __init__(
+        self, writer: EventWriter[Any], frame: Callable[[Any], bytes], fail: Callable[[APIError], bytes]
+    ) -> None:
+        self._writer = writer
+        self._frame = frame
+        self.fail = fail
+
+    def write(self, events: Iterable[Event]) -> bytes:
+        """Return the frames that the events complete."""
+        frame, write = self._frame, self._writer.write
+        return b"".join([frame(item) for event in events for item in write(event)])
+
+
+class _OpenStream(Protocol):
+    def __call__(self, *, created: int, include_usage: bool) -> StreamWriter: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Encoder:
     """The functions of one wire API.
@@ -80,6 +107,7 @@ class Encoder:
         encode_response: Return the same response as one document.
         encode_error: Return the body of a response with an error status.
         encode_stream_error: Return the frame that reports an error after the start of a stream.
+        open_stream: Return a writer for events that arrive one after the other; None for an API that no gateway serves.
         routes: The paths of the API.
         stream_type: The content type of a stream.
         is_sse: Whether streams are server-sent events.
@@ -93,6 +121,7 @@ class Encoder:
     encode_error: _EncodeError
     encode_stream_error: _EncodeError
     routes: tuple[Endpoint, ...]
+    open_stream: _OpenStream | None = None
     stream_type: str = "text/event-stream; charset=utf-8"
     is_sse: bool = True
     id_prefix: str = ""

@@ -17,6 +17,7 @@ from lm_deluge.adapters.anthropic_messages.cache_control import add_cache_marks
 from lm_deluge.adapters.capabilities import cannot_place, cannot_take, check_capabilities, check_tool_choice
 from lm_deluge.adapters.openai_chat.json_schema import close_objects, tool_schema
 from lm_deluge.adapters.text_files import takes_documents, with_inline_files
+from lm_deluge.config import ReasoningEffort
 from lm_deluge.errors import InvalidPromptError, UnsupportedParameterError
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.message import Message
@@ -35,7 +36,15 @@ from lm_deluge.prompt.parts import (
 from lm_deluge.prompt.tool import ProviderTool, Tool
 from lm_deluge.schemas.validity import is_recursive
 
-__all__ = ["ECHOES", "SENDS", "build_messages_body", "build_system", "build_thinking", "build_turns"]
+__all__ = [
+    "ECHOES",
+    "SENDS",
+    "build_messages_body",
+    "build_system",
+    "build_thinking",
+    "build_turns",
+    "effort_of_budget",
+]
 
 JSON = dict[str, Any]
 
@@ -53,7 +62,7 @@ _MAX_TOKENS = 32_000
 # no table of efforts, so the others are our choice: each step about doubles, up to a limit of 64,000 output tokens.
 # https://platform.claude.com/docs/en/build-with-claude/extended-thinking
 _LEAST_BUDGET = 1_024
-_BUDGETS = {
+_BUDGETS: dict[ReasoningEffort, int] = {
     "minimal": _LEAST_BUDGET,
     "low": 2_048,
     "medium": 8_192,
@@ -166,6 +175,12 @@ def build_thinking(call: Call, max_tokens: int) -> JSON:
             hint="Raise max_new_tokens, or set reasoning_effort to 'none'.",
         )
     return {"thinking": {"type": "enabled", "budget_tokens": budget}}
+
+
+def effort_of_budget(tokens: int) -> ReasoningEffort:
+    """Return the largest reasoning effort whose thinking budget is within `tokens`."""
+    fitting: list[ReasoningEffort] = [effort for effort, budget in _BUDGETS.items() if budget <= tokens]
+    return fitting[-1] if fitting else "minimal"
 
 
 def _thinks_by_default(call: Call) -> bool:

@@ -14,7 +14,7 @@ from lm_deluge.adapters.openai_responses.items import ECHOED
 from lm_deluge.prompt.parts import AudioPart, ProviderDataPart
 from lm_deluge.prompt.tool import ProviderTool
 
-__all__ = ["ABSENT_PARAMETERS", "Need", "chat_only", "find_model_need", "find_need", "route_call"]
+__all__ = ["ABSENT_PARAMETERS", "Need", "by_responses", "chat_only", "find_model_need", "find_need", "route_call"]
 
 ABSENT_PARAMETERS = ("stop", "seed", "presence_penalty", "frequency_penalty")
 """The parameters of Chat Completions that the Responses API does not have.
@@ -55,6 +55,11 @@ def route_call(call: Call) -> Call:
         return call
     if find_need(call) is None and (chat_only(call) is not None or not _has_response_items(call)):
         return call
+    return by_responses(call)
+
+
+def by_responses(call: Call) -> Call:
+    """Return the call through the Responses API of its host."""
     provider = msgspec.structs.replace(call.provider, adapter="openai-responses", path="", stream_path="")
     return msgspec.structs.replace(call, provider=provider)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 import msgspec
@@ -13,12 +14,14 @@ from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.response_stream import ResponseStream, open_response_stream
 from lm_deluge.dispatch.attempts.throughput import ThroughputMonitor
 from lm_deluge.dispatch.call import CallSpec
+from lm_deluge.dispatch.call_watch import CallWatch
 from lm_deluge.dispatch.scheduling.retry import GiveUp, Wait
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.dispatch.scheduling.scheduler import Admission
 from lm_deluge.errors import ConnectError, ContextLengthError, DelugeError
 from lm_deluge.events import Attempt as AttemptEvent
 from lm_deluge.response import APIResponse, StreamStats
+from lm_deluge.telemetry.observer import ObservedAttempt, ObservedCall
 from lm_deluge.usage import Usage
 
 __all__ = ["AdmittedCall", "CallAttempt", "PendingRetry"]
@@ -51,9 +54,10 @@ class AdmittedCall:
         attempts: Number of attempts, the present one included.
         unreached: Attempts that failed to connect during an outage; they do not count against `max_attempts`.
         failures: One line for each attempt that failed.
+        watch: What its events are reported to; None if nothing observes it.
     """
 
-    __slots__ = ("_retry", "attempts", "failures", "job", "loop", "runner", "started_at", "unreached")
+    __slots__ = ("_retry", "attempts", "failures", "job", "loop", "runner", "started_at", "unreached", "watch")
 
     def __init__(self, runner: Runner, spec: CallSpec) -> None:
         self.runner = runner
@@ -64,6 +68,38 @@ class AdmittedCall:
         self.unreached = 0
         self.failures: tuple[str, ...] = ()
         self._retry: PendingRetry | None = None
+        observed = ObservedCall(spec.conversation, lambda: runner.candidates(spec), spec.plan_for)
+        self.watch = spec.observers.watch(observed)
+
+    @property
+    def wants_reads(self) -> bool:
+        """Whether an observer is interested in single reads."""
+        return self.watch is not None and self.watch.wants_reads
+
+    def report_end(
+        self, respond: Callable[[], APIResponse], error: DelugeError | None, *, is_later: bool = False
+    ) -> None:
+        """Report the end of the call to its observers.
+
+        Args:
+            respond: Returns the response so far.
+            error: What the call ended with, None if it did not fail.
+            is_later: Report it when the next call of the client starts: for a finaliser, after the loop was closed.
+        """
+        if self.watch is not None:
+            (self.watch.ended_later if is_later else self.watch.ended)(respond, error)
+
+    def admit(self, wait_s: float) -> Awaitable[Admission]:
+        """Wait until a request may be sent, at least `wait_s`; raises as `Runner.admit`."""
+        admission = self.runner.admit(self.job, wait_s)
+        return admission if self.watch is None else self._admit_watched(admission, self.watch, wait_s)
+
+    async def _admit_watched(self, admission: Awaitable[Admission], watch: CallWatch, wait_s: float) -> Admission:
+        asked_at = self.loop.time()
+        try:
+            return await admission
+        finally:
+            watch.waited(self.loop.time() - asked_at - wait_s)
 
     @property
     def pending_retry(self) -> PendingRetry | None:
@@ -166,6 +202,7 @@ class CallAttempt:
         self._runner = call.runner
         self._sent_at: float | None = None
         self._is_given_back = False
+        self._observed: ObservedAttempt | None = None
 
     def event_after(self, error: DelugeError, wait_s: float, *, is_continued: bool = False) -> AttemptEvent:
         """Return the event: an attempt failed with `error`, and after `wait_s` seconds this one follows."""
@@ -179,6 +216,8 @@ class CallAttempt:
             min_tokens_per_second: A slower attempt fails; None: any throughput will do.
         """
         sent_at = self._sent_at = self._runner.now()
+        if (watch := self.call.watch) is not None:
+            self._observed = watch.attempt_started(self.number, self.start.route.model, self.start.route.provider)
         stream = self.stream = self.reader = await open_response_stream(
             self.plan, deadline=self.call.deadline, timeout_monitor=self._runner.timeout_monitor
         )
@@ -263,7 +302,24 @@ class CallAttempt:
             self.stream.abort()
         if self._sent_at is not None and not self._is_given_back:
             self._runner.failed(self.start.ticket, error, self._sent_at)
+            self._report_failed(error)
         self._give_back(error)
+
+    def report_read(self, events: int) -> None:
+        """Report to the observers of the call that a read brought events."""
+        if self.call.watch is not None and self.call.started_at is not None and self.stream is not None:
+            self.call.watch.read(self.stream.timing, self.call.started_at, events)
+
+    def note_resumed(self, error: DelugeError) -> None:
+        """Note that another request asks for the rest of its answer, after `error`."""
+        self.last_number = self.call.attempts
+        self._report_failed(error)
+        if (watch := self.call.watch) is not None:
+            self._observed = watch.attempt_started(self.last_number, self.start.route.model, self.start.route.provider)
+
+    def _report_failed(self, error: DelugeError) -> None:
+        if (watch := self.call.watch) is not None and self._observed is not None:
+            watch.attempt_failed(self._observed, error)
 
     def _give_back(self, error: DelugeError | None) -> None:
         if self._is_given_back:

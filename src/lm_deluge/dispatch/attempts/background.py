@@ -22,7 +22,7 @@ from lm_deluge.dispatch.attempts.attempt import CallAttempt
 from lm_deluge.errors import BadRequestError, DelugeError, TimeoutError, TransportError
 from lm_deluge.events import Event
 
-__all__ = ["UpstreamCancel", "can_resume", "resume_attempt"]
+__all__ = ["UpstreamCancel", "UpstreamCancels", "can_resume", "resume_attempt"]
 
 _CANCEL_S = 5.0  # a cancellation takes one round trip; a caller that closes a stream waits for it
 _RELEASE_S = 0.1  # the end of the body is due at once; a new connection costs less than a longer wait
@@ -59,7 +59,7 @@ async def resume_attempt(attempt: CallAttempt, broken: DelugeError, is_aborted: 
         call.note_failure(attempt, error)
         await asyncio.sleep(wait_s)
         call.attempts += 1
-        attempt.last_number = call.attempts
+        attempt.note_resumed(error)
         notes.append(attempt.event_after(error, wait_s, is_continued=True))
         try:
             await _resume(attempt.plan, stream)
@@ -87,6 +87,29 @@ async def _resume(plan: CallPlan, attempt: ResponseStream) -> None:
     assert isinstance(plan.adapter, Resumable)  # noqa: S101 - only decoders of resumable adapters have a resume point
     rest = plan.adapter.build_resume(plan.call, *point)
     await resume_response_stream(attempt, msgspec.structs.replace(plan, request=rest))
+
+
+class UpstreamCancels:
+    """The cancellations of one call at its provider: one for each answer of background mode that is not wanted."""
+
+    def __init__(self) -> None:
+        self._by_response: dict[str, UpstreamCancel] = {}  # by the id of the response
+
+    def start(self, attempt: CallAttempt) -> None:
+        """Cancel the answer of an attempt, unless it is over or that was started before."""
+        point = None if attempt.stream is None else attempt.stream.resume_point
+        if point is not None and point[0] not in self._by_response:
+            self._by_response[point[0]] = UpstreamCancel(attempt.plan, point[0], attempt.call.loop)
+
+    async def settle(self) -> None:
+        """Wait until each has succeeded or failed."""
+        for cancel in [*self._by_response.values()]:
+            await cancel.wait()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether one of them has failed."""
+        return any(cancel.failure is not None for cancel in self._by_response.values())
 
 
 class UpstreamCancel:

@@ -18,7 +18,7 @@ import msgspec
 from lm_deluge.api_requests.answer import build_stats
 from lm_deluge.api_requests.timeouts import Deadline, Interruptible
 from lm_deluge.dispatch.attempts.attempt import AdmittedCall, CallAttempt, PendingRetry
-from lm_deluge.dispatch.attempts.background import UpstreamCancel, can_resume, resume_attempt
+from lm_deluge.dispatch.attempts.background import UpstreamCancels, can_resume, resume_attempt
 from lm_deluge.dispatch.attempts.discarded_cost import DiscardedAttempt, DiscardedCost, usage_of_failed
 from lm_deluge.dispatch.attempts.hedge import Hedge
 from lm_deluge.dispatch.attempts.splice import SpliceError
@@ -58,7 +58,7 @@ class StreamCall:
         self._spliced: SplicedResponse | None = None  # of an answer that is continued after a break
         self._budget = CallBudget(spec.budgets) if spec.budgets else None
         self._overspent: DelugeError | None = None
-        self._cancels: dict[str, UpstreamCancel] = {}  # by the id of the response that it cancels
+        self._cancels = UpstreamCancels()
         self._is_aborted = False
         self._is_over = False
         self._ended_at: float | None = None
@@ -105,6 +105,8 @@ class StreamCall:
             self._end()
         elif self._budget is not None:
             self._charge(self._budget)
+        if events and self._attempt is not None and self._attempt.call.watch is not None:
+            self._attempt.report_read(len(events))
         return events
 
     async def _stop(self) -> list[Event]:
@@ -116,7 +118,9 @@ class StreamCall:
         raise overspent
 
     def _admitted(self) -> AdmittedCall:
-        self._call = self._call or AdmittedCall(self._find_runner(), self._spec)
+        if self._call is None:
+            self._call = AdmittedCall(self._find_runner(), self._spec)
+            self._skips_events = self._skips_events and not self._call.wants_reads
         return self._call
 
     async def _after_break(self, attempt: CallAttempt, error: DelugeError) -> list[Event]:
@@ -176,7 +180,7 @@ class StreamCall:
     async def _admit(self, call: AdmittedCall, wait_s: float) -> CallAttempt:
         """Wait for admission, `wait_s` at least; return the attempt. A model that cannot take the call is skipped."""
         while True:
-            start = await call.runner.admit(call.job, wait_s)
+            start = await call.admit(wait_s)
             try:
                 attempt = self._opening = await self._begin(call, start)
             except ConfigurationError:
@@ -268,10 +272,7 @@ class StreamCall:
 
     async def _report_failed(self, failed: DiscardedAttempt) -> None:
         if self._spec.on_attempt_failed is not None:
-            attempt, error, usage = failed
-            cost = None if usage is None else attempt.plan.cost(usage)
-            response = APIResponse(error=error, usage=usage, cost=cost, model_internal=attempt.start.route.model)
-            await self._spec.on_attempt_failed(attempt.number, response, False)
+            await self._spec.on_attempt_failed(failed.attempt.number, failed.response(), False)
 
     def _deliver(self, attempt: CallAttempt, buffered: list[Event], notes: list[Event]) -> list[Event]:
         """Return the first events of an attempt for delivery; what an attempt before it delivered is void."""
@@ -375,8 +376,8 @@ class StreamCall:
     # Ending
 
     async def _fail(self, error: DelugeError) -> None:
-        self._end()
         self.error = error
+        self._end()
         for attempt in filter(None, (self._attempt, self._opening)):
             attempt.abort()
         call = self._call
@@ -396,10 +397,8 @@ class StreamCall:
 
     def _cancel_upstream(self, attempt: CallAttempt) -> None:
         """Cancel an answer of background mode at the provider, unless it is over or was refused."""
-        point = None if attempt.stream is None else attempt.stream.resume_point
-        if point is None or point[0] in self._cancels or isinstance(self.error, APIError):
-            return
-        self._cancels[point[0]] = UpstreamCancel(attempt.plan, point[0], attempt.call.loop)
+        if not isinstance(self.error, APIError):
+            self._cancels.start(attempt)
 
     def _unread(self) -> list[CallAttempt]:
         """Return the attempts under way of which nothing was delivered."""
@@ -418,6 +417,7 @@ class StreamCall:
             if self._ended_at is None:
                 self._ended_at = call.loop.time()
             call.runner.forget(call.job)
+            call.report_end(self.response, self.error)
 
     async def close(self) -> None:
         """End the call. An answer that was read to its end leaves its connection to the next request."""
@@ -429,8 +429,7 @@ class StreamCall:
 
     async def settle(self) -> None:
         """Wait, for seconds at most, until background answers are cancelled at the provider."""
-        for cancel in [*self._cancels.values()]:
-            await cancel.wait()
+        await self._cancels.settle()
 
     def abort(self) -> None:
         """End the call now: close the connection; a pending `next_batch` returns []."""
@@ -454,6 +453,7 @@ class StreamCall:
         if call.loop.is_closed():
             if attempt is not None:
                 attempt.give_back_later()
+            call.report_end(self.response, self.error, is_later=True)
             return
         try:
             is_own = asyncio.get_running_loop() is call.loop
@@ -477,7 +477,7 @@ class StreamCall:
             answer = self._attempt.answer(self.stats())
             if self._spliced is not None:
                 self._spliced.complete(answer)
-            if self._cancels and any(cancel.failure is not None for cancel in self._cancels.values()):
+            if self._cancels.has_failed:
                 answer.warnings += ("cancel_failed",)
         else:
             model = self._spec.prefer or "" if self._opening is None else self._opening.start.route.model

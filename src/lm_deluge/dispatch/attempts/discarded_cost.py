@@ -27,6 +27,12 @@ class DiscardedAttempt(NamedTuple):
     error: DelugeError
     usage: Usage | None
 
+    def response(self) -> APIResponse:
+        """Return what is recorded of it: its error, and what it used."""
+        cost = None if self.usage is None else self.attempt.plan.cost(self.usage)
+        model = self.attempt.start.route.model
+        return APIResponse(error=self.error, usage=self.usage, cost=cost, model_internal=model)
+
 
 class DiscardedCost(msgspec.Struct, gc=False):
     """A sum of tokens and money.

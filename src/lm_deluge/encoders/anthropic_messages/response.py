@@ -27,7 +27,7 @@ import msgspec
 
 from lm_deluge.encoders.anthropic_messages.errors import encode_error, encode_stream_error
 from lm_deluge.encoders.anthropic_messages.request import parse_request
-from lm_deluge.encoders.encoder import Encoder, Endpoint
+from lm_deluge.encoders.encoder import Encoder, Endpoint, StreamWriter
 from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
 from lm_deluge.errors import ServerError
 from lm_deluge.events import (
@@ -69,11 +69,18 @@ def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: b
 
     Usage is always reported; `include_usage` and `created` have no effect.
     """
-    for event in write_events(events):
-        if event["type"] == "error":
-            yield encode_stream_error(ServerError(event["error"]["message"]))
-        else:
-            yield b"event: %b\ndata: %b\n\n" % (event["type"].encode(), msgspec.json.encode(event))
+    yield from map(_frame, write_events(events))
+
+
+def _frame(event: JSON) -> bytes:
+    if event["type"] == "error":
+        return encode_stream_error(ServerError(event["error"]["message"]))
+    return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), msgspec.json.encode(event))
+
+
+def open_stream(*, created: int, include_usage: bool) -> StreamWriter:
+    """Return a writer of one streamed response; the arguments are those of `encode_stream`."""
+    return StreamWriter(_Writer(), _frame, encode_stream_error)
 
 
 def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
@@ -402,6 +409,7 @@ ENCODER = Encoder(
     encode_response=encode_response,
     encode_error=encode_error,
     encode_stream_error=encode_stream_error,
+    open_stream=open_stream,
     # With and without the version, because clients configure base URLs in both forms; then Vertex AI's paths.
     routes=(
         Endpoint(r"(/v1)?/messages"),

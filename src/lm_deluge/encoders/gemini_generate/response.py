@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from lm_deluge.encoders.encoder import Encoder, Endpoint
+from lm_deluge.encoders.encoder import Encoder, Endpoint, StreamWriter
 from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
 from lm_deluge.encoders.gemini_generate.fields import encode_error, encode_stream_error
 from lm_deluge.encoders.gemini_generate.request import parse_request
@@ -68,8 +68,16 @@ def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: b
 
     Usage is always reported; `include_usage` and `created` have no effect.
     """
-    for chunk in _ChunkWriter().write_all(events):
-        yield b"data: " + msgspec.json.encode(chunk) + b"\r\n\r\n"
+    yield from map(_frame, _ChunkWriter().write_all(events))
+
+
+def _frame(chunk: JSON) -> bytes:
+    return b"data: " + msgspec.json.encode(chunk) + b"\r\n\r\n"
+
+
+def open_stream(*, created: int, include_usage: bool) -> StreamWriter:
+    """Return a writer of one streamed response; the arguments are those of `encode_stream`."""
+    return StreamWriter(_ChunkWriter(), _frame, encode_stream_error)
 
 
 def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
@@ -254,6 +262,7 @@ ENCODER = Encoder(
     encode_response=encode_response,
     encode_error=encode_error,
     encode_stream_error=encode_stream_error,
+    open_stream=open_stream,
     routes=(
         Endpoint(f"{_MODEL}:streamGenerateContent", is_streamed=True),
         Endpoint(f"{_MODEL}:generateContent", is_streamed=False),

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from lm_deluge.encoders.encoder import Encoder, Endpoint
+from lm_deluge.encoders.encoder import Encoder, Endpoint, StreamWriter
 from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
 from lm_deluge.encoders.ollama_chat.request import parse_request
 from lm_deluge.encoders.openai_chat.errors import usual_status
@@ -69,6 +69,11 @@ def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: b
     Usage is always in the last line; `include_usage` has no effect.
     """
     return _LineWriter(created).write_all(events)
+
+
+def open_stream(*, created: int, include_usage: bool) -> StreamWriter:
+    """Return a writer of one streamed response; the arguments are those of `encode_stream`."""
+    return StreamWriter(_LineWriter(created), bytes, encode_stream_error)
 
 
 class _LineWriter(EventWriter[bytes]):
@@ -214,6 +219,7 @@ ENCODER = Encoder(
     encode_response=encode_response,
     encode_error=encode_error,
     encode_stream_error=encode_stream_error,
+    open_stream=open_stream,
     routes=(Endpoint(r"/api/chat"),),
     stream_type="application/x-ndjson",
     is_sse=False,

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from lm_deluge.encoders.encoder import Encoder, Endpoint
+from lm_deluge.encoders.encoder import Encoder, Endpoint, StreamWriter
 from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
 from lm_deluge.encoders.openai_chat.errors import encode_error, encode_stream_error
 from lm_deluge.encoders.openai_chat.request import parse_request
@@ -87,6 +87,11 @@ def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: b
         include_usage: Whether the client asked for usage (`stream_options.include_usage`).
     """
     return _ChunkWriter(created, include_usage=include_usage).write_all(events)
+
+
+def open_stream(*, created: int, include_usage: bool) -> StreamWriter:
+    """Return a writer of one streamed response; the arguments are those of `encode_stream`."""
+    return StreamWriter(_ChunkWriter(created, include_usage=include_usage), bytes, encode_stream_error)
 
 
 class _ChunkWriter(EventWriter[bytes]):
@@ -164,8 +169,11 @@ class _ChunkWriter(EventWriter[bytes]):
     def add_opaque(self, event: ProviderPart) -> list[bytes]:
         if event.kind == _SIGNATURE and isinstance(event.data, str):
             extra = signature_field(event.data)
-            # A signature follows the call that it belongs to, before the next call starts.
-            return [self._chunk({"tool_calls": [{"index": max(self._calls), **extra}]} if self._calls else extra)]
+            if not self._calls:
+                return [self._chunk(extra)]
+            # A signature follows the call that it belongs to, before the next call starts. Clients expect a `function`
+            # in each piece of a call (openai 3.54, langchain-openai 1.7).
+            return [self._chunk({"tool_calls": [{"index": max(self._calls), "function": {"arguments": ""}, **extra}]})]
         return [self._chunk({event.kind: event.data})] if event.kind in _OPAQUE_FIELDS else []
 
     def keep_usage(self, event: UsageReported) -> list[bytes]:
@@ -304,6 +312,7 @@ ENCODER = Encoder(
     encode_response=encode_response,
     encode_error=encode_error,
     encode_stream_error=encode_stream_error,
+    open_stream=open_stream,
     # With and without the version, because clients configure base URLs in both forms.
     routes=(Endpoint(r"(/v1)?/chat/completions"),),
     id_prefix="chatcmpl-",

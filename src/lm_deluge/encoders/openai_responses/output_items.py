@@ -271,13 +271,16 @@ def _logprob(token: Any) -> JSON:
 
 
 def usage_of(usage: Usage) -> JSON:
-    """Return the JSON of usage; unknown counts are left out."""
-    read = {"cached_tokens": usage.cache_read_tokens, "cache_write_tokens": usage.cache_write_tokens}
-    written = {"reasoning_tokens": usage.reasoning_tokens}
+    """Return the JSON of usage.
+
+    The details are required fields, so an unknown count is 0: Codex 0.171 takes a response without `cached_tokens` for
+    one that broke off.
+    """
+    read = {"cached_tokens": usage.cache_read_tokens or 0, "cache_write_tokens": usage.cache_write_tokens or 0}
     return {
         "input_tokens": usage.input_tokens,
-        "input_tokens_details": {name: count for name, count in read.items() if count is not None},
+        "input_tokens_details": read,
         "output_tokens": usage.output_tokens,
-        "output_tokens_details": {name: count for name, count in written.items() if count is not None},
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens or 0},
         "total_tokens": usage.total_tokens,
     }

@@ -7,7 +7,8 @@ Decoding an encoded response gives the same events, except for what this API can
 - The id and the model of the response are required strings: a missing one is decoded as None.
 - Reasoning and generated images are items, so each is decoded with an opaque part after it, even if the encoded
   response had none. The event after an item ends it, because that event may be opaque data with fields of the item.
-- Usage is reported once, at the end, in OpenAI's format and without the flag `estimated`.
+- Usage is reported once, at the end, in OpenAI's format and without the flag `estimated`; an unknown count of
+  cached, written or reasoning tokens is 0, because all three are required.
 - `pause` and refusals become `completed`.
 - Attempts, warnings, generated audio, images by URL, citations without a URL that are not in this API's format, and
   opaque data of kinds that this API does not have are left out.
@@ -22,9 +23,9 @@ from typing import ClassVar
 
 import msgspec
 
-from lm_deluge.encoders.encoder import Encoder, Endpoint
+from lm_deluge.encoders.encoder import Encoder, Endpoint, StreamWriter
 from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
-from lm_deluge.encoders.openai_chat.errors import encode_error
+from lm_deluge.encoders.openai_chat.errors import encode_error, error_type_and_code
 from lm_deluge.encoders.openai_responses.output_items import (
     JSON,
     CallItem,
@@ -92,6 +93,12 @@ def encode_stream_error(error: APIError) -> bytes:
     """Return the frame that reports an error after the start of a stream."""
     inner: JSON = msgspec.json.decode(encode_error(error))["error"]
     return encode_sse(msgspec.json.encode({"type": "error", "error": inner}), event="error")
+
+
+def open_stream(*, created: int, include_usage: bool) -> StreamWriter:
+    """Return a writer of one streamed response; the arguments are those of `encode_stream`."""
+    writer = _Writer(created)
+    return StreamWriter(writer, bytes, writer.fail)
 
 
 class _Writer(EventWriter[bytes]):
@@ -254,6 +261,19 @@ class _Writer(EventWriter[bytes]):
         self._detail = detail if self._status == "incomplete" else None
         return frames + self._frames([(self._status, {"response": self.response()})])
 
+    def fail(self, error: APIError) -> bytes:
+        """Return the frames that end the response as failed.
+
+        Clients ignore the frame `error` (Codex 0.171) or hand it over as an ordinary event (openai 3.3); all of them
+        read `response.failed`.
+        """
+        frames = [] if self._has_start else [*self.write(ResponseStarted())]
+        frames += self.close_item()
+        self._status = "failed"
+        kind, code = error_type_and_code(error)
+        fields = {**self.response(), "error": {"code": code or kind, "message": error.message}}
+        return b"".join([*frames, self._frame("response.failed", {"response": fields})])
+
     HANDLED: ClassVar[EventHandlers] = {
         ResponseStarted: start,
         TextDelta: add_text,
@@ -279,6 +299,7 @@ ENCODER = Encoder(
     encode_response=encode_response,
     encode_error=encode_error,
     encode_stream_error=encode_stream_error,
+    open_stream=open_stream,
     # With and without the version, because clients configure base URLs in both forms; Azure puts /openai in front.
     routes=(Endpoint(r"(/openai)?(/v1)?/responses"),),
     id_prefix="resp_",

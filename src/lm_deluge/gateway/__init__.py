@@ -1,0 +1,1 @@
+"""`deluge serve`: the dispatcher as an HTTP server, in the dialects of the providers."""

@@ -1,0 +1,1 @@
+"""One request of a client: read, passed on or translated, and answered."""
