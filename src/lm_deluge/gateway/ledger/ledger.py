@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, delete, func, insert, literal, select, update
+from sqlalchemy import delete, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lm_deluge.gateway.ledger.database import Database
@@ -293,7 +293,7 @@ async def _sums(connection: AsyncConnection, by: Sequence[str], since: str) -> l
     columns = {"day": DAYS.c.day, "key": func.coalesce(KEYS.c.name, DAYS.c.key_id), "model": DAYS.c.model}
     group = [columns[name] for name in by]
     amounts = [func.sum(DAYS.c[name]) for name in ("calls", "errors", "input_tokens", "output_tokens", "cost")]
-    statement: Select[Any] = (
+    statement: Any = (
         select(*group, *amounts)
         .select_from(DAYS.outerjoin(KEYS, KEYS.c.id == DAYS.c.key_id))
         .where(DAYS.c.day >= since)
