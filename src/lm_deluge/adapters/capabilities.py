@@ -43,6 +43,7 @@ __all__ = [
     "with_warnings",
 ]
 
+_NO_PARAMETERS = SamplingParams()
 _SAMPLING = ("temperature", "top_p")
 _PENALTIES = ("presence_penalty", "frequency_penalty")
 _SHOWN = 64  # characters of a tool's name in a message: the longest name that every API accepts
@@ -64,7 +65,8 @@ def check_capabilities(call: Call, *, takes_background: bool = False, pairs: Pai
         InvalidPromptError: A tool call of the conversation has no result.
     """
     capabilities = call.model.capabilities
-    for name in _unsupported_parameters(call.params, capabilities):
+    names = _unsupported_parameters(call.params, capabilities) if call.params != _NO_PARAMETERS else ()
+    for name in names:
         raise _refusal(call, name)
     if call.tools and not capabilities.tools:
         raise _refusal(call, "tools")

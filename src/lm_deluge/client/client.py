@@ -127,7 +127,8 @@ class LLMClient(AgentMethods, CountMethods):
         own = None if priority == "interactive" else priority
         options = CallOptions(tools, sampling_params, output, cache, prefer_model, max_cost, own)
         options = options.with_keywords(sampling, also=_STREAM_KEYWORDS) if sampling else options
-        return Stream(smoothed(self._call(prompt, options), smooth), echo)
+        call = self._call(prompt, options)
+        return Stream(call if smooth is None else smoothed(call, smooth), echo)
 
     def stream_sync(  # noqa: PLR0913 - the options of a call, all keyword-only
         self,
@@ -174,7 +175,8 @@ class LLMClient(AgentMethods, CountMethods):
         own = None if priority == "interactive" else priority
         options = CallOptions(tools, sampling_params, output, cache, prefer_model, max_cost, own)
         options = options.with_keywords(sampling, also=_STREAM_KEYWORDS[1:]) if sampling else options
-        return SyncStream(Stream(smoothed(self._call(prompt, options), smooth), None))
+        call = self._call(prompt, options)
+        return SyncStream(Stream(call if smooth is None else smoothed(call, smooth), None))
 
     def _call(self, prompt: Prompt, options: CallOptions) -> RunningCall:
         """Return the call of a single stream. A call that cannot be sent raises here, before it is used."""

@@ -13,6 +13,9 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from lm_deluge.adapters.adapter import Adapter, Call
+from lm_deluge.adapters.capabilities import with_warnings
+from lm_deluge.adapters.catalog import find_adapter
+from lm_deluge.adapters.openai_chat.routing import may_be_routed
 from lm_deluge.adapters.output_form import with_output_form
 from lm_deluge.agents.agent_call import open_agent_call
 from lm_deluge.agents.history import with_closed_calls
@@ -189,6 +192,7 @@ class _Template(NamedTuple):
     """What calls with the same options to one model have in common."""
 
     call: Call  # without a conversation
+    adapter: Adapter | None  # None: each call decides which API serves it
     api_key: str | None
     timeouts: Timeouts
 
@@ -210,7 +214,7 @@ class CallPlanner:
         own = options.sampling_params
         params = params if own is None else merge_params(params, own)
         self._params = msgspec.structs.replace(params, **options.sampling) if options.sampling else params
-        self._filters = compile_filters(options.filters)
+        self._filters = compile_filters(options.filters) if options.filters else None
         self._templates = templates
         self._output = None if options.output is None else _output_rules(options)
         self._access: dict[str, Access] = {}
@@ -326,7 +330,13 @@ class CallPlanner:
             )
             access = self._access[model] = found
         call = msgspec.structs.replace(template.call, conversation=conversation, base_url=access.base_url)
-        call, adapter, relayed = (*settle_call(call), None) if adapt is None else adapt(call)
+        adapter, relayed = template.adapter, None
+        if adapt is not None:
+            call, adapter, relayed = adapt(call)
+        elif adapter is None:
+            call, adapter = settle_call(call)
+        else:
+            call = with_warnings(call, adapter)
         if call.output is not None and relayed is None:
             adapter = self._with_output(call, adapter)
         filters = self._filters
@@ -381,6 +391,7 @@ class CallPlanner:
         )
         return _Template(
             call=call,
+            adapter=None if may_be_routed(call) else find_adapter(call.provider.adapter),
             api_key=self._dispatcher.accounts.key_of(call.provider),
             timeouts=client.timeouts.for_model(is_reasoning=bool(row.capabilities.reasoning)),
         )

@@ -22,14 +22,14 @@ __all__ = ["SmoothedCall", "Smoothing", "smoothed"]
 Smoothing: TypeAlias = Literal["word"]
 
 
-def smoothed(call: RunningCall, smooth: Smoothing | None) -> RunningCall:
+def smoothed(call: RunningCall, smooth: Smoothing) -> RunningCall:
     """Return the call with the pace that a user asks for.
 
     Raises:
         ConfigurationError: There is no such pace.
     """
     check_choice("smooth", smooth, ("word",))
-    return call if smooth is None else SmoothedCall(call)
+    return SmoothedCall(call)
 
 
 class SmoothedCall:

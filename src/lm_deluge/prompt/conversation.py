@@ -68,10 +68,10 @@ class Conversation(ConversationFormats):
         >>> conversation.add(response.content).user("Tell me more")
     """
 
-    __slots__ = ()
+    __slots__ = ("messages",)
 
     def __init__(self, messages: Iterable[Message] = ()) -> None:
-        super().__init__()
+        self.messages: list[Message] = []
         for message in messages:
             self.add(message)
 

@@ -21,10 +21,9 @@ class ConversationFormats:
     The formats of the providers are those of the adapters and encoders, which are imported on first use.
     """
 
-    __slots__ = ("messages",)
+    __slots__ = ()
 
-    def __init__(self) -> None:
-        self.messages: list[Message] = []
+    messages: list[Message]
 
     @classmethod
     def _of(cls, messages: Iterable[Message]) -> Self:

@@ -145,7 +145,7 @@ class Answers:
             # A script is the user's code: report its exception to the client and keep the server running.
             raise ServerError(f"the script raised {type(error).__name__}: {error}", status_code=500) from error
         if not script.events:
-            signs_calls = requires_signatures(parsed.model)
+            signs_calls = context.encoder.name == "gemini-generate" and requires_signatures(parsed.model)
             events = sign_reasoning(context.encoder.name, events, signs_calls=signs_calls)
         self._background.store(response_id, context, events)
         return events

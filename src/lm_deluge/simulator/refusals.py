@@ -27,12 +27,10 @@ def check_request(api: str, request: ParsedRequest) -> None:
     Raises:
         BadRequestError: The provider refuses the request.
     """
-    row = _row_of(request.model)
-    if row is not None:
-        _check_prefill(row, request)
+    _check_prefill(request)
     check = _CHECKS.get(api)
     if check is not None:
-        check(request, row)
+        check(request)
 
 
 def _row_of(model: str) -> ModelRow | None:
@@ -46,10 +44,13 @@ def _refused(message: str, code: str | None = None) -> BadRequestError:
     return BadRequestError(message, status_code=400, type="invalid_request_error", code=code)
 
 
-def _check_prefill(row: ModelRow, request: ParsedRequest) -> None:
+def _check_prefill(request: ParsedRequest) -> None:
     """https://platform.claude.com/docs/en/build-with-claude/prompt-engineering/prefill-claudes-response (2026-11)."""
     last = request.conversation[-1] if len(request.conversation) else None
-    if last is None or last.role != "assistant" or row.capabilities.prefill is not False:
+    if last is None or last.role != "assistant":
+        return
+    row = _row_of(request.model)
+    if row is None or row.capabilities.prefill is not False:
         return
     if isinstance(last.parts[-1] if last.parts else None, TextPart):  # other parts continue a turn that was paused
         raise _refused(
@@ -57,15 +58,17 @@ def _check_prefill(row: ModelRow, request: ParsedRequest) -> None:
         )
 
 
-def _check_chat(request: ParsedRequest, row: ModelRow | None) -> None:
+def _check_chat(request: ParsedRequest) -> None:
     for function in _objects(request.raw.get("tools"), "function"):
         _check_schema(function, "parameters", f"Invalid schema for function '{function.get('name')}'")
     output = request.raw.get("response_format")
     schema = output.get("json_schema") if isinstance(output, dict) else None
     if isinstance(schema, dict):
         _check_schema(schema, "schema", f"Invalid schema for response_format '{schema.get('name')}'")
-    if row is not None and row.capabilities.reasoning and find_provider(row.provider).quirks.reasoning_required:
-        _check_reasoning(request.raw)
+    if any("tool_calls" in message for message in _objects(request.raw.get("messages"))):
+        row = _row_of(request.model)
+        if row is not None and row.capabilities.reasoning and find_provider(row.provider).quirks.reasoning_required:
+            _check_reasoning(request.raw)
 
 
 def _check_reasoning(raw: JSON) -> None:
@@ -85,7 +88,7 @@ def _check_reasoning(raw: JSON) -> None:
             )
 
 
-def _check_responses(request: ParsedRequest, row: ModelRow | None) -> None:
+def _check_responses(request: ParsedRequest) -> None:
     for tool in _objects(request.raw.get("tools")):
         if tool.get("type") == "function":
             _check_schema(tool, "parameters", f"Invalid schema for function '{tool.get('name')}'")
@@ -119,9 +122,9 @@ def requires_signatures(model: str) -> bool:
     return not is_older_gemini(model) and _row_of(model) is not None
 
 
-def _check_gemini(request: ParsedRequest, row: ModelRow | None) -> None:
+def _check_gemini(request: ParsedRequest) -> None:
     """https://ai.google.dev/gemini-api/docs/thought-signatures (2026-11): calls of the current turn are signed."""
-    if row is None or not requires_signatures(request.model):
+    if not requires_signatures(request.model):
         return
     contents = list(_objects(request.raw.get("contents")))
     for position in range(len(contents) - 1, -1, -1):
@@ -146,7 +149,7 @@ def _objects(values: Any, name: str = "") -> Iterator[JSON]:
             yield found
 
 
-_CHECKS: dict[str, Callable[[ParsedRequest, ModelRow | None], None]] = {
+_CHECKS: dict[str, Callable[[ParsedRequest], None]] = {
     "openai-chat": _check_chat,
     "openai-responses": _check_responses,
     "gemini-generate": _check_gemini,

@@ -14,7 +14,16 @@ from lm_deluge.adapters.openai_responses.items import ECHOED
 from lm_deluge.prompt.parts import AudioPart, ProviderDataPart
 from lm_deluge.prompt.tool import ProviderTool
 
-__all__ = ["ABSENT_PARAMETERS", "Need", "by_responses", "chat_only", "find_model_need", "find_need", "route_call"]
+__all__ = [
+    "ABSENT_PARAMETERS",
+    "Need",
+    "by_responses",
+    "chat_only",
+    "find_model_need",
+    "find_need",
+    "may_be_routed",
+    "route_call",
+]
 
 ABSENT_PARAMETERS = ("stop", "seed", "presence_penalty", "frequency_penalty")
 """The parameters of Chat Completions that the Responses API does not have.
@@ -56,6 +65,14 @@ def route_call(call: Call) -> Call:
     if find_need(call) is None and (chat_only(call) is not None or not _has_response_items(call)):
         return call
     return by_responses(call)
+
+
+def may_be_routed(call: Call) -> bool:
+    """Whether the API of a call depends on its conversation, or is another one than that of the provider's row."""
+    has_need = bool(call.model.capabilities.needs_responses) or any(
+        isinstance(each, ProviderTool) for each in call.tools
+    )
+    return call.provider.has_responses and has_need
 
 
 def by_responses(call: Call) -> Call:

@@ -58,14 +58,12 @@ class StreamCall:
         self._spliced: SplicedResponse | None = None  # of an answer that is continued after a break
         self._budget = CallBudget(spec.budgets) if spec.budgets else None
         self._overspent: DelugeError | None = None
-        self._cancels = UpstreamCancels()
+        self._cancels: UpstreamCancels | None = None  # of answers in background mode
         self._is_aborted = False
         self._is_over = False
         self._ended_at: float | None = None
         # If the caller reads no events and no cost is checked, nothing is done from one read to the next.
         self._skips_events = not (spec.delivers_events or spec.needs_events) and self._budget is None
-
-    # Reading
 
     async def next_batch(self) -> list[Event]:
         """Return the next events, at least one; empty at the end, and after an abort.
@@ -397,7 +395,8 @@ class StreamCall:
 
     def _cancel_upstream(self, attempt: CallAttempt) -> None:
         """Cancel an answer of background mode at the provider, unless it is over or was refused."""
-        if not isinstance(self.error, APIError):
+        if attempt.plan.call.background and not isinstance(self.error, APIError):
+            self._cancels = self._cancels or UpstreamCancels()
             self._cancels.start(attempt)
 
     def _unread(self) -> list[CallAttempt]:
@@ -429,7 +428,8 @@ class StreamCall:
 
     async def settle(self) -> None:
         """Wait, for seconds at most, until background answers are cancelled at the provider."""
-        await self._cancels.settle()
+        if self._cancels is not None:
+            await self._cancels.settle()
 
     def abort(self) -> None:
         """End the call now: close the connection; a pending `next_batch` returns []."""
@@ -477,7 +477,7 @@ class StreamCall:
             answer = self._attempt.answer(self.stats())
             if self._spliced is not None:
                 self._spliced.complete(answer)
-            if self._cancels.has_failed:
+            if self._cancels is not None and self._cancels.has_failed:
                 answer.warnings += ("cancel_failed",)
         else:
             model = self._spec.prefer or "" if self._opening is None else self._opening.start.route.model
