@@ -83,11 +83,11 @@ async def test_messages(messages: anthropic.AsyncAnthropic, model: str) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("model", MODELS)
 async def test_google(serving: Serving, model: str) -> None:
-    client = genai.Client(api_key="any", http_options=types.HttpOptions(base_url=serving.url))
-    plain = await client.aio.models.generate_content(model=model, contents="Hello")
-    assert plain.text == TEXT
-    stream = await client.aio.models.generate_content_stream(model=model, contents="Hello")
-    assert "".join([chunk.text or "" async for chunk in stream]) == TEXT
+    async with genai.Client(api_key="any", http_options=types.HttpOptions(base_url=serving.url)).aio as client:
+        plain = await client.models.generate_content(model=model, contents="Hello")
+        assert plain.text == TEXT
+        stream = await client.models.generate_content_stream(model=model, contents="Hello")
+        assert "".join([chunk.text or "" async for chunk in stream]) == TEXT
 
 
 @pytest.mark.parametrize("model", MODELS)
