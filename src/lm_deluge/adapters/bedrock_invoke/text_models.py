@@ -234,6 +234,11 @@ class TextPayload(TypedPayload):
 
     def _add_citation(self, raw: Any, events: list[Event]) -> None:
         self._sources.append(raw)
+        if type(raw) is dict:  # nearly always, and a host may send citations in every chunk
+            start, end = raw.get("start"), raw.get("end")
+            if type(start) is int and type(end) is int:
+                events.append(Citation(start=start, end=end, raw=raw))
+                return
         found = convert_tolerantly(raw, _Source, self)
         if found is not None:
             events.append(Citation(start=found.start, end=found.end, raw=raw))
