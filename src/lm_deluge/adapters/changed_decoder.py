@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from lm_deluge.adapters.adapter import Decoder
 from lm_deluge.errors import DelugeError
 from lm_deluge.events import Event
@@ -9,7 +11,7 @@ from lm_deluge.events import Event
 __all__ = ["ChangedDecoder"]
 
 
-class ChangedDecoder:
+class ChangedDecoder(ABC):
     """A `Decoder` that changes the events of another decoder; `change` has to be overridden."""
 
     def __init__(self, inner: Decoder) -> None:
@@ -52,6 +54,6 @@ class ChangedDecoder:
         self.error = self._inner.error
         return self.change(events)
 
+    @abstractmethod
     def change(self, events: list[Event]) -> list[Event]:
         """Return the events to deliver; `error` is that of the other decoder."""
-        raise NotImplementedError

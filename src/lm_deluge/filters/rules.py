@@ -40,11 +40,11 @@ class _Searching(_Scoped):
         self,
         pattern: str | re.Pattern[str],
         *,
-        literal: bool,
-        ignore_case: bool,
-        max_length: int | None,
-        reasoning: bool,
-        arguments: bool,
+        literal: bool = False,
+        ignore_case: bool = False,
+        max_length: int | None = None,
+        reasoning: bool = True,
+        arguments: bool = False,
     ) -> None:
         super().__init__(reasoning=reasoning, arguments=arguments)
         source, flags = (pattern.pattern, pattern.flags) if isinstance(pattern, re.Pattern) else (pattern, 0)
@@ -65,7 +65,8 @@ class _Searching(_Scoped):
             self.pattern = Pattern(re.escape(source) if is_text else source, flags, max_length)
         self._shape = (source, int(flags), is_text, max_length, reasoning, arguments)
 
-    def _key(self) -> tuple[Any, ...]:
+    def key(self) -> tuple[Any, ...]:
+        """Return plain values that are equal for equal filters only."""
         return (type(self).__name__, *self._shape)
 
 
@@ -152,7 +153,7 @@ class Redact(_Searching):
 
     def key(self) -> tuple[Any, ...]:
         """Return plain values that are equal for equal filters only."""
-        return (*self._key(), self.replacement)
+        return (*super().key(), self.replacement)
 
 
 class RaiseAt(_Searching):
@@ -175,29 +176,6 @@ class RaiseAt(_Searching):
     Example:
         >>> await client.stream("Write a shell script", filters=[RaiseAt("rm -rf /", literal=True, arguments=True)])
     """
-
-    def __init__(
-        self,
-        pattern: str | re.Pattern[str],
-        *,
-        literal: bool = False,
-        ignore_case: bool = False,
-        max_length: int | None = None,
-        reasoning: bool = True,
-        arguments: bool = False,
-    ) -> None:
-        super().__init__(
-            pattern,
-            literal=literal,
-            ignore_case=ignore_case,
-            max_length=max_length,
-            reasoning=reasoning,
-            arguments=arguments,
-        )
-
-    def key(self) -> tuple[Any, ...]:
-        """Return plain values that are equal for equal filters only."""
-        return self._key()
 
 
 class ReasoningTags:

@@ -77,7 +77,7 @@ def _is_model(kind: Any) -> bool:
 
 def _model_schema(kind: type) -> dict[str, Any]:
     if not _is_model(kind):
-        raise NotImplementedError
+        raise NotImplementedError  # by which msgspec learns that a hook does not know a type
     from lm_deluge.schemas.pydantic_types import PydanticType
 
     return PydanticType(kind).json_schema
@@ -85,7 +85,7 @@ def _model_schema(kind: type) -> dict[str, Any]:
 
 def _to_model(kind: type, value: Any) -> Any:
     if not _is_model(kind):
-        raise NotImplementedError
+        raise NotImplementedError  # by which msgspec learns that a hook does not know a type
     from lm_deluge.schemas.pydantic_types import PydanticType
 
     try:

@@ -119,10 +119,13 @@ def tool_fields(call: Call, *, may_be_optional: bool = False) -> list[JSON]:
         call: The call.
         may_be_optional: The API accepts strict tools with optional properties.
     """
-    return [tool.data if isinstance(tool, ProviderTool) else _tool(tool, may_be_optional) for tool in call.tools]
+    return [
+        tool.data if isinstance(tool, ProviderTool) else _tool(tool, may_be_optional=may_be_optional)
+        for tool in call.tools
+    ]
 
 
-def _tool(tool: Tool, may_be_optional: bool) -> JSON:  # noqa: FBT001
+def _tool(tool: Tool, *, may_be_optional: bool) -> JSON:
     schema, strict = (tool_schema(tool), tool.strict) if may_be_optional else strict_tool_schema(tool)
     function: JSON = {"name": tool.name, "parameters": schema}
     if tool.description:

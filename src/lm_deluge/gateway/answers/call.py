@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import msgspec
@@ -99,13 +99,15 @@ class GatewayCall:
             self._dialect, body, services.catalog, model=request.model, is_streamed=request.is_streamed
         )
         self._logged.model = incoming.request.model
+        usage = incoming.most_usage()
         self._grant = self._open_grant = await services.access.grant(
             token,
             incoming.request.model,
-            tokens=incoming.most_tokens(),
-            cost=incoming.most_cost(),
-            least=incoming.least_cost(),
+            tokens=usage.total_tokens,
+            cost=incoming.cost(usage),
+            least=incoming.cost(msgspec.structs.replace(usage, output_tokens=0)) or 0.0,
         )
+        self._noted_at = time.monotonic()  # the ledger has the cost of the prompt
         return incoming
 
     async def _finish(self, incoming: IncomingCall) -> None:
@@ -180,7 +182,8 @@ class GatewayCall:
         if type(last) is ResponseFinished:
             self._logged.status = _BAD_GATEWAY if last.finish_reason == "error" else _OK
             await self._settle(upstream.running.response())
-        elif budget is not None and budget.spent > budget.max_cost * _EXTENDED_FROM and not self._is_refused:
+            return
+        if budget is not None and budget.spent > budget.max_cost * _EXTENDED_FROM and not self._is_refused:
             self._is_refused = not await grant.extend(budget.max_cost)
             if not self._is_refused:
                 budget.max_cost *= 2
@@ -354,7 +357,7 @@ class GatewayCall:
         return headers
 
 
-def _failure_in(events: list[Event], response: Any) -> DelugeError | None:
+def _failure_in(events: list[Event], response: Callable[[], APIResponse]) -> DelugeError | None:
     """Return the error of an answer that ended with one."""
     last = events[-1] if events else None
     if type(last) is not ResponseFinished or last.finish_reason != "error":

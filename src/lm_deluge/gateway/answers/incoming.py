@@ -65,19 +65,8 @@ class IncomingCall(NamedTuple):
         tokens = estimate_tokens(self.request.conversation.text_length())
         return Usage(input_tokens=tokens, output_tokens=output, estimated=True)
 
-    def most_tokens(self) -> int:
-        """Return an estimate of the tokens that the call uses at most."""
-        return self.most_usage().total_tokens
-
-    def least_cost(self) -> float:
-        """Return an estimate of what the prompt costs in US dollars; 0 if a model has no price."""
-        return self._cost(msgspec.structs.replace(self.most_usage(), output_tokens=0)) or 0.0
-
-    def most_cost(self) -> float | None:
-        """Return an estimate of what the call costs at most in US dollars; None if a model has no price."""
-        return self._cost(self.most_usage())
-
-    def _cost(self, usage: Usage) -> float | None:
+    def cost(self, usage: Usage) -> float | None:
+        """Return what a usage costs at most in US dollars; None if a model has no price."""
         costs = [
             0.0
             if row.id == SIMULATOR
