@@ -17,6 +17,7 @@ __all__ = ["RELAY_ENDS", "Relay", "RelayEnd", "split_frames"]
 
 # The end of a server-sent event; https://html.spec.whatwg.org/multipage/server-sent-events.html
 _FRAME_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+_LONGEST_END = 4  # bytes of the longest end of a frame: two times CR LF
 _LINE = re.compile(rb"\r\n|\n|\r")
 _USUAL = re.compile(rb"(?:event: ?[\w.]+\r?\n)?data: ?(\{[^\r\n]*\})\r?\n\r?\n")
 
@@ -62,7 +63,8 @@ class Relay:
         self._end = end
         self._is_sse = is_sse
         self._keeps_usage = keeps_usage
-        self._rest = b""
+        self._pieces: list[bytes] = []  # of a frame whose end has not arrived
+        self._tail = b""  # their last bytes
         self._has_ended = False
 
     def feed(self, data: bytes, *, is_complete: bool) -> bytes:
@@ -74,12 +76,18 @@ class Relay:
         """
         if self._has_ended:
             return b""
-        frames, self._rest = self._cut(self._rest + data)
+        # Only what is new is searched: an image in a frame arrives in many reads.
+        new, self._tail = self._tail + data, (self._tail + data[-_LONGEST_END:])[-_LONGEST_END:]
+        self._pieces.append(data)
+        if not (_FRAME_END if self._is_sse else _LINE).search(new):
+            return b""
+        frames, rest = self._cut(b"".join(self._pieces))
+        self._pieces, self._tail = [rest], rest[-_LONGEST_END:]
         return b"".join(self._kept(frames, is_complete=is_complete))
 
     def close(self) -> bytes:
         """Return what is missing at the end of a complete answer."""
-        rest, self._rest = self._rest, b""
+        rest, self._pieces = b"".join(self._pieces), []
         kept = b""
         if rest.strip() and not self._has_ended:
             frames, _ = self._cut(rest + (b"\n\n" if self._is_sse else b"\n"))
