@@ -373,7 +373,11 @@ def test_an_answer_that_does_not_follow_the_schema_is_printed_and_an_error(serve
     schema = '{"type": "object", "properties": {"total": {"type": "integer"}}, "required": ["total"]}'
     simulator = serve(['{"total": "much"}', '{"total": 3}'])
     done = run("stream", "--schema", schema, "How much?", home=home, **reach(simulator))
-    assert (done.returncode, done.stdout) == (1, b'{"total": "much"}')
+    assert done.returncode == 1
+    assert done.stdout in (
+        b'{"total": "much"',
+        b'{"total": "much"}',
+    )  # the fault is found before or with the last character
     assert b"total: must be of type" in done.stderr
     done = run("stream", "--schema", schema, "--json", "How much?", home=home, **reach(simulator))
     assert (done.returncode, json.loads(done.stdout)["output"]) == (0, {"total": 3})

@@ -23,9 +23,9 @@ from lm_deluge.gateway.routes.info_routes import ServerState, info_routes, not_a
 from lm_deluge.gateway.routes.listings import listing_routes
 from lm_deluge.gateway.routes.stream_routes import stream_routes
 from lm_deluge.gateway.services import GatewayServices
-from lm_deluge.gateway.streams.stream_log import StreamLogs
 from lm_deluge.telemetry.observer import Observer
 from lm_deluge.telemetry.otel import OpenTelemetryObserver
+from lm_deluge.ui.stream_log import StreamLogs
 
 __all__ = ["Gateway"]
 

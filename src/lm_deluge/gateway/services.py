@@ -12,7 +12,7 @@ from lm_deluge.gateway.access_log import AccessLog
 from lm_deluge.gateway.catalog import ModelCatalog
 from lm_deluge.gateway.configuration.settings import GatewaySettings
 from lm_deluge.gateway.http_body import Receive
-from lm_deluge.gateway.streams.stream_log import StreamLogs
+from lm_deluge.ui.stream_log import StreamLogs
 
 __all__ = ["GatewayServices", "IncomingRequest"]
 

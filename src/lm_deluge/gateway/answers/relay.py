@@ -13,22 +13,13 @@ from typing import NamedTuple
 
 import msgspec
 
-__all__ = ["RELAY_ENDS", "Relay", "RelayEnd", "split_frames"]
+from lm_deluge.wire.server_frames import FRAME_END, split_frames
 
-# The end of a server-sent event; https://html.spec.whatwg.org/multipage/server-sent-events.html
-_FRAME_END = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+__all__ = ["RELAY_ENDS", "Relay", "RelayEnd"]
+
 _LONGEST_END = 4  # bytes of the longest end of a frame: two times CR LF
 _LINE = re.compile(rb"\r\n|\n|\r")
 _USUAL = re.compile(rb"(?:event: ?[\w.]+\r?\n)?data: ?(\{[^\r\n]*\})\r?\n\r?\n")
-
-
-def split_frames(data: bytes) -> list[bytes]:
-    """Return the server-sent events in whole frames, each with the blank line at its end."""
-    frames, start = [], 0
-    for match in _FRAME_END.finditer(data):
-        frames.append(data[start : match.end()])
-        start = match.end()
-    return [*frames, data[start:]]
 
 
 class RelayEnd(NamedTuple):
@@ -79,7 +70,7 @@ class Relay:
         # Only what is new is searched: an image in a frame arrives in many reads.
         new, self._tail = self._tail + data, (self._tail + data[-_LONGEST_END:])[-_LONGEST_END:]
         self._pieces.append(data)
-        if not (_FRAME_END if self._is_sse else _LINE).search(new):
+        if not (FRAME_END if self._is_sse else _LINE).search(new):
             return b""
         frames, rest = self._cut(b"".join(self._pieces))
         self._pieces, self._tail = [rest], rest[-_LONGEST_END:]

@@ -10,13 +10,13 @@ from starlette.routing import Route
 
 from lm_deluge.errors import AuthenticationError, BadRequestError, NotFoundError
 from lm_deluge.gateway.answers.incoming import token_of
+from lm_deluge.gateway.answers.log_reader import send_log
 from lm_deluge.gateway.answers.responder import Responder
 from lm_deluge.gateway.dialects import DIALECTS
 from lm_deluge.gateway.http_body import ABORT, Receive, Scope, Send, header_map
 from lm_deluge.gateway.routes.info_routes import error_response
 from lm_deluge.gateway.services import GatewayServices
-from lm_deluge.gateway.streams.log_reader import send_log
-from lm_deluge.gateway.streams.stream_log import StreamLog
+from lm_deluge.ui.stream_log import StreamLog
 
 __all__ = ["stream_routes"]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from lm_deluge.gateway.answers.relay import split_frames
+from lm_deluge.wire.server_frames import split_frames
 
 __all__ = ["LoggedResponse", "StreamLog", "StreamLogs"]
 

@@ -8,7 +8,7 @@ import contextlib
 import msgspec
 
 from lm_deluge.gateway.answers.responder import Responder
-from lm_deluge.gateway.streams.stream_log import StreamLog
+from lm_deluge.ui.stream_log import StreamLog
 
 __all__ = ["send_first", "send_log"]
 

@@ -1,1 +1,0 @@
-"""Streams that go on without their client."""
