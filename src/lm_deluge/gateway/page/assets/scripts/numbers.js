@@ -20,6 +20,7 @@ export function dollars(amount) {
 export const price = (amount) => (amount === null || amount === undefined ? "?" : `$${Number(amount.toFixed(3))}`);
 
 export function seconds(duration) {
+  if (duration < 1) return `${Math.round(duration * 1000)} ms`;
   if (duration < 10) return `${duration.toFixed(2)} s`;
   if (duration < 60) return `${duration.toFixed(1)} s`;
   return `${Math.floor(duration / 60)} min ${Math.round(duration % 60)} s`;

@@ -16,7 +16,7 @@ const NUMBERS = [
  * value after each change.
  */
 export function openSettings(value, efforts, onChange) {
-  const system = el("textarea", { id: "system-prompt", rows: 6, placeholder: "You are a helpful assistant." });
+  const system = el("textarea", { id: "system-prompt", rows: 5, autofocus: true, placeholder: "You are a helpful assistant." });
   system.value = value.system;
   const fields = NUMBERS.map((field) => numberField(field, value.settings[field.name]));
   const effort = effortField(efforts, value.settings.reasoning_effort);

@@ -179,6 +179,8 @@ export class Conversation {
     this.#head = answers[0].id;
     this.#show();
     this.#transcript.scroll.toEnd();
+    // The button that was pressed may be gone with its message.
+    if (document.activeElement === document.body) this.#page.composer.focus();
     for (const answer of answers) this.#follow(answer);
   }
 

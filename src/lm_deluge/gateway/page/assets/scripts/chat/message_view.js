@@ -112,7 +112,7 @@ export class MessageView {
   #stateContent() {
     const { status, parts, note } = this.message;
     if (note) return [el("p", { class: "note", text: note })];
-    if (status === "running" && !parts.length) return [waiting()];
+    if (status === "running") return [parts.length ? dots("small") : waiting()];
     if (status === "stopped") return [el("p", { class: "note", text: "Stopped. What had arrived is kept." })];
     return status === "failed" ? [this.#failure()] : [];
   }
@@ -126,7 +126,7 @@ export class MessageView {
       "div",
       { class: "failure" },
       icon("warning"),
-      el("div", {}, el("p", { class: "failure-title", text: failureTitle(error) }), el("p", { text: (error?.message ?? "") + kept })),
+      el("div", {}, el("p", { class: "failure-title", text: failureTitle(error) }), el("p", { text: sentence(error?.message) + kept })),
       retry,
     );
   }
@@ -189,10 +189,9 @@ function action(name, key, label, onClick, properties = {}) {
   return iconButton(name, label, onClick, { ...properties, data: { action: key } });
 }
 
-function waiting() {
-  const dots = el("span", { class: "dots", "aria-hidden": "true" }, el("i"), el("i"), el("i"));
-  return el("p", { class: "waiting" }, dots, "Waiting for the first token");
-}
+const dots = (size = "") => el("div", { class: `dots ${size}`, "aria-hidden": "true" }, el("i"), el("i"), el("i"));
+
+const waiting = () => el("div", { class: "waiting" }, dots(), "Waiting for the first token");
 
 const TITLES = {
   AuthenticationError: "The provider did not accept the key",
@@ -201,5 +200,7 @@ const TITLES = {
   StreamInterruptedError: "The answer was cut off",
   ConnectionLost: "The answer was cut off",
 };
+
+const sentence = (text = "") => text.charAt(0).toUpperCase() + text.slice(1);
 
 const failureTitle = (error) => TITLES[error?.type] ?? "The answer failed";

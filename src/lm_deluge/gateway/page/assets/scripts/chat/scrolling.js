@@ -4,19 +4,24 @@ import { el, icon } from "../dom.js";
 
 // A reader this close to the end is at the end.
 const NEAR_PIXELS = 40;
+// After so long what was unfolded has its size.
+const SETTLED_MS = 100;
 
 export class StickyScroll {
   #scroller;
   #button;
   #isAtEnd = true;
 
-  constructor(scroller, place) {
+  constructor(scroller, content, place) {
     this.#scroller = scroller;
     this.#button = el("button", { type: "button", class: "jump", hidden: true, on: { click: () => this.toEnd() } });
     this.#button.append(icon("arrowDown"), el("span", { text: "Latest" }));
     place.append(this.#button);
     scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
-    new ResizeObserver(() => this.follow()).observe(scroller);
+    scroller.addEventListener("click", (event) => event.target.closest("summary") && this.#unfolded());
+    const sizes = new ResizeObserver(() => this.follow());
+    sizes.observe(scroller);
+    sizes.observe(content);
   }
 
   get isAtEnd() {
@@ -35,6 +40,12 @@ export class StickyScroll {
 
   #show() {
     this.#button.hidden = this.#isAtEnd;
+  }
+
+  // What the reader unfolds grows below the place that they read.
+  #unfolded() {
+    this.#isAtEnd = false;
+    setTimeout(() => this.#scrolled(), SETTLED_MS);
   }
 
   /** Call after the content grew. */

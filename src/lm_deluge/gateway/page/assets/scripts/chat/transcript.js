@@ -20,7 +20,7 @@ export class Transcript {
   constructor(scroller, actions) {
     this.#actions = actions;
     scroller.append(this.#list);
-    this.scroll = new StickyScroll(scroller, scroller.parentElement);
+    this.scroll = new StickyScroll(scroller, this.#list, scroller.parentElement);
     this.#observer = new IntersectionObserver((entries) => this.#near(entries), { root: scroller, rootMargin: MARGIN });
   }
 
@@ -87,7 +87,6 @@ export class Transcript {
       this.#observer.unobserve(target);
       view.build();
     }
-    this.scroll.follow();
   }
 }
 
