@@ -1,7 +1,7 @@
-"""Copy the three libraries of the chat page from npm into the package, with their licences and sha256.
+"""Copy the libraries of the chat page, and the one of its tests, from npm, with their licences and sha256.
 
 Needs npm. `python scripts/vendor_page.py` writes the pinned versions again; change a version in `LIBRARIES` to update.
-The record, `vendor.json`, is compared with the files by `tests/browser/test_assets.py`.
+The records, `vendor.json`, are compared with the files by `tests/browser/test_assets.py`.
 """
 
 import hashlib
@@ -13,7 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-FOLDER = Path(__file__).resolve().parent.parent / "src/lm_deluge/gateway/page/assets/vendor"
+ROOT = Path(__file__).resolve().parent.parent
+PAGE, TESTS = ROOT / "src/lm_deluge/gateway/page/assets/vendor", ROOT / "tests/browser/vendor"
 
 
 class Library(NamedTuple):
@@ -25,30 +26,34 @@ class Library(NamedTuple):
     copy: str
 
 
-# Highlight.js is its build with the core and the 36 common languages.
-LIBRARIES = (
-    Library("marked", "18.2.1", "lib/marked.esm.js", "marked.js"),
-    Library("dompurify", "3.5.0", "dist/purify.es.mjs", "dompurify.js"),
-    Library("@highlightjs/cdn-assets", "11.12.0", "es/highlight.min.js", "highlight.js"),
-)
+# Highlight.js is its build with the core and the 36 common languages. axe-core checks accessibility in the tests.
+LIBRARIES = {
+    PAGE: (
+        Library("marked", "18.2.1", "lib/marked.esm.js", "marked.js"),
+        Library("dompurify", "3.5.0", "dist/purify.es.mjs", "dompurify.js"),
+        Library("@highlightjs/cdn-assets", "11.12.0", "es/highlight.min.js", "highlight.js"),
+    ),
+    TESTS: (Library("axe-core", "4.14.1", "axe.min.js", "axe.js"),),
+}
 
 
 def main() -> None:
-    """Write the copies and their record."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    record = [copy(library) for library in LIBRARIES]
-    (FOLDER / "vendor.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    """Write the copies and their records."""
+    for folder, libraries in LIBRARIES.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        record = [copy(library, folder) for library in libraries]
+        (folder / "vendor.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
 
 
-def copy(library: Library) -> dict[str, Any]:
-    """Copy the module and the licence of a library, and return its row of the record."""
+def copy(library: Library, folder: Path) -> dict[str, Any]:
+    """Copy the module and the licence of a library into a folder, and return its row of the record."""
     tarball = packed(library)
     with tarfile.open(fileobj=io.BytesIO(tarball)) as archive:
         manifest = json.loads(member(archive, "package.json"))
         licence_name = f"LICENSE-{library.copy.removesuffix('.js')}.txt"
         contents = {library.copy: member(archive, library.module), licence_name: member(archive, "LICENSE")}
     for name, content in contents.items():
-        (FOLDER / name).write_bytes(content)
+        (folder / name).write_bytes(content)
     return {
         "name": library.name,
         "version": manifest["version"],
