@@ -54,6 +54,7 @@ class Page:
     def __init__(self, driver: webdriver.Chrome, url: str) -> None:
         self.driver = driver
         self.url = url
+        self.violates = False  # a test that violates the policy on purpose sets it
 
     # What the browser shows.
 
@@ -140,6 +141,9 @@ class Page:
 
     def click(self, selector: str) -> None:
         self.one(selector).click()
+
+    def hover(self, selector: str) -> None:
+        webdriver.ActionChains(self.driver, duration=0).move_to_element(self.one(selector)).perform()
 
     def send(self, text: str) -> None:
         """Write a message and send it."""

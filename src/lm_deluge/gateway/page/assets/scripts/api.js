@@ -1,11 +1,13 @@
 // Requests to the page's own origin. The session cookie is HttpOnly: no script ever holds a key.
 
+import { sentence } from "./numbers.js";
+
 const ROOT = "/page/api";
 
 /** A request that failed: `message` states what happened, `status` is 0 if no answer came. */
 export class ApiError extends Error {
   constructor(status, type, message) {
-    super(message);
+    super(sentence(message));
     this.status = status;
     this.type = type;
   }

@@ -25,7 +25,7 @@ export function openMenu(button, items) {
   document.addEventListener("pointerdown", outside, true);
   closeOpen = close;
   button.setAttribute("aria-expanded", "true");
-  document.body.append(menu);
+  (button.closest("nav, main") ?? document.body).append(menu); // in a landmark, as everything else
   place(menu, button);
   menu.firstElementChild.focus();
 }

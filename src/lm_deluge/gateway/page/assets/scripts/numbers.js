@@ -1,4 +1,4 @@
-// Numbers and dates as texts.
+// Numbers, dates and messages as texts.
 
 const COUNT = new Intl.NumberFormat("en-US");
 const SHORT = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 1 });
@@ -47,6 +47,11 @@ export function dayGroup(date, now = Date.now()) {
   if (time >= midnight - 7 * day) return "Last 7 days";
   if (time >= midnight - 30 * day) return "Last 30 days";
   return "Older";
+}
+
+/** Messages of the library start in lower case and have no full stop: they are parts of sentences elsewhere. */
+export function sentence(text) {
+  return text ? text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?…]$/.test(text) ? "" : ".") : "";
 }
 
 export const dayOf = (date) => DAY.format(timeOf(date));

@@ -109,7 +109,7 @@ export class Composer {
   #pressed(event) {
     if (event.isComposing) return;
     if (event.key === "Enter" && !event.shiftKey) this.#submit(event);
-    else if (event.key === "ArrowUp" && this.#field.value === "") {
+    else if (event.key === "ArrowUp" && !event.altKey && this.#field.value === "") {
       if (this.#actions.editLast()) event.preventDefault();
     }
   }

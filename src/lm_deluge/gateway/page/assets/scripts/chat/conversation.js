@@ -106,8 +106,12 @@ export class Conversation {
   }
 
   async switchVariant(message, position) {
-    const { variants } = this.#tree.turns(message.id).at(-1);
-    await this.#moveTo(this.#tree.leafOf(variants[position][0].id));
+    const { variants, position: before } = this.#tree.turns(message.id).at(-1);
+    const wanted = variants[position][0];
+    const moved = this.#moveTo(this.#tree.leafOf(wanted.id));
+    const [way, back] = position < before ? ["previous", "next"] : ["next", "previous"];
+    this.#transcript.view(wanted.id).focusAction(way, back);
+    await moved;
   }
 
   async choose(message) {

@@ -1,6 +1,7 @@
 // One message: its parts, and what can be done with it.
 
 import { el, icon, iconButton } from "../dom.js";
+import { sentence } from "../numbers.js";
 import { copyText } from "../text/code_blocks.js";
 import { MessageEditor } from "./message_editor.js";
 import { PartList } from "./part_views.js";
@@ -70,6 +71,13 @@ export class MessageView {
     this.element.scrollIntoView({ block: "nearest" });
   }
 
+  /** Focus the first of these buttons that can be used: those of the message before are gone. */
+  focusAction(...keys) {
+    this.build();
+    const buttons = keys.map((key) => this.#footer.querySelector(`[data-action=${key}]:not(:disabled)`));
+    buttons.find(Boolean)?.focus();
+  }
+
   /** Turn the message of a user into a form. */
   edit() {
     this.build();
@@ -86,7 +94,7 @@ export class MessageView {
   #endEdit(editor) {
     editor.element.remove();
     this.element.classList.remove("is-edited");
-    this.#footer.querySelector("[data-action=edit]")?.focus();
+    this.focusAction("edit");
   }
 
   #header() {
@@ -145,7 +153,7 @@ export class MessageView {
     const tools = el("div", { class: "tools" }, this.#branches(), buttons, this.#choice());
     this.#footer.replaceChildren(tools);
     if (this.message.role === "assistant") this.#footer.append(this.#usage);
-    if (focused) this.#footer.querySelector(`[data-action=${focused}]`)?.focus();
+    if (focused) this.focusAction(focused);
   }
 
   #userButtons() {
@@ -200,7 +208,5 @@ const TITLES = {
   StreamInterruptedError: "The answer was cut off",
   ConnectionLost: "The answer was cut off",
 };
-
-const sentence = (text = "") => text.charAt(0).toUpperCase() + text.slice(1);
 
 const failureTitle = (error) => TITLES[error?.type] ?? "The answer failed";

@@ -3,7 +3,7 @@
 
 import { el } from "../dom.js";
 import { codeFrame, decorate } from "./code_blocks.js";
-import { blocksOf, languageOf, showBlocks, showCode } from "./markdown.js";
+import { blocksOf, languageOf, placeHeading, showBlock, showCode } from "./markdown.js";
 
 // An open block of so many characters is rendered in each frame, one of twice the size in every second, and so on: about
 // a millisecond of work per frame.
@@ -20,6 +20,7 @@ export class GrowingMarkdown {
   #seen = 0;
   #tail = "";
   #links = {};
+  #headings = [];
   #frames = 0;
   #group = null;
   #open = null;
@@ -58,6 +59,7 @@ export class GrowingMarkdown {
     this.#tail = this.#tail.slice(token.raw.length);
     if (token.type === "space" || token.type === "def") return;
     const open = this.#open;
+    this.#headings = placeHeading(token, this.#headings);
     if (open?.code && token.type === "code") showCode(open.code, token.text, languageOf(token));
     else this.#showWhole(open?.element ?? this.#append(), token);
     this.#open = null;
@@ -76,7 +78,7 @@ export class GrowingMarkdown {
 
   #showWhole(element, token) {
     element.classList.remove("is-plain");
-    showBlocks(element, [token]);
+    showBlock(element, token);
     decorate(element);
   }
 
@@ -86,6 +88,7 @@ export class GrowingMarkdown {
     if (token.type === "code" && token.codeBlockStyle !== "indented") this.#showOpenCode(token);
     else {
       this.#open.code = null;
+      placeHeading(token, this.#headings);
       this.#showWhole(this.#open.element, token);
     }
   }
@@ -129,6 +132,7 @@ export class GrowingMarkdown {
     if (Object.keys(this.#links).length) {
       this.element.replaceChildren();
       this.#group = this.#open = null;
+      this.#headings = [];
       this.#tail = this.#text.replace(/\r\n?/g, "\n");
     }
     for (const token of blocksOf(this.#tail, this.#links)) this.#close(token);

@@ -43,15 +43,18 @@ export const languageOf = (token) => /^[\w+#.-]*/.exec(token.lang ?? "")[0].toLo
 const renderer = {
   // Models write <br> in the cells of tables; all other HTML is shown as it is written.
   html: ({ text }) => (/^<br\s*\/?>$/i.test(text.trim()) ? "<br>" : escape(text)),
-  heading({ tokens, depth }) {
-    // h1 is the page and h2 a message, so that headings of an answer stay below its own.
-    const tag = `h${Math.min(depth + 2, 6)}`;
-    return `<${tag}>${this.parser.parseInline(tokens)}</${tag}>`;
+  heading({ tokens, level }) {
+    const content = this.parser.parseInline(tokens);
+    return level ? `<h${level}>${content}</h${level}>` : `<p><strong>${content}</strong></p>`;
   },
   code(token) {
     const language = languageOf(token);
     const className = language ? ` class="language-${escape(language)}"` : "";
     return `<pre><code${className}>${highlighted(token.text, language)}</code></pre>`;
+  },
+  tablecell({ tokens, header, align, text }) {
+    const tag = header && text.trim() ? "th" : "td"; // an empty heading is noise for screen readers
+    return `<${tag}${align ? ` align="${align}"` : ""}>${this.parser.parseInline(tokens)}</${tag}>`;
   },
   image: ({ href, text }) => `<a href="${escape(href)}">${escape(`Image: ${text || href}`)}</a>`,
   checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
@@ -68,9 +71,20 @@ export function blocksOf(markdown, links = {}) {
   return tokens;
 }
 
-/** Show block tokens in an element. */
-export function showBlocks(element, tokens) {
-  element.innerHTML = DOMPurify.sanitize(marked.parser(tokens), CONFIGURATION);
+/**
+ * Return the headings above the next block, outermost first, and give a heading its level. h1 is the page and h2 the
+ * message; models skip levels and start anywhere, which screen readers cannot follow.
+ */
+export function placeHeading(token, above) {
+  if (token.type !== "heading") return above;
+  const headings = [...above.filter((depth) => depth < token.depth), token.depth];
+  token.level = Math.min(headings.length + 2, 6);
+  return headings;
+}
+
+/** Show a block token in an element. */
+export function showBlock(element, token) {
+  element.innerHTML = DOMPurify.sanitize(marked.parser([token]), CONFIGURATION);
 }
 
 /** Show the text of a code block in its `code` element. */
