@@ -23,7 +23,6 @@ from lm_deluge.events import Event, ResponseFinished
 from lm_deluge.gateway.access_log import LoggedCall
 from lm_deluge.gateway.answers.charge import CallCharge
 from lm_deluge.gateway.answers.incoming import IncomingCall
-from lm_deluge.gateway.dialects import as_api_error
 from lm_deluge.gateway.page.guard import PAGE_HEADERS
 from lm_deluge.gateway.page.messages import MessageStore
 from lm_deluge.gateway.page.prompts import upstream_of
@@ -32,9 +31,10 @@ from lm_deluge.gateway.page.sessions import Visitor
 from lm_deluge.gateway.page.shown_parts import ShownParts
 from lm_deluge.gateway.services import GatewayServices
 from lm_deluge.response import APIResponse
-from lm_deluge.ui.frame_encoder import DataPart, FrameEncoder
+from lm_deluge.ui.encode import frame_encoder
+from lm_deluge.ui.failures import as_api_error
+from lm_deluge.ui.frame_encoder import DataPart
 from lm_deluge.ui.stream_log import StreamLog
-from lm_deluge.ui.vercel_ui import VercelEncoder
 
 __all__ = ["AnswerLog", "PageAnswer", "PlannedAnswer", "plan_answer"]
 
@@ -119,7 +119,9 @@ class PageAnswer:
         self._planned = planned
         self._message = message
         self._clock = clock
-        self._encoder: FrameEncoder = VercelEncoder(message_id=message)
+        self._encoder = frame_encoder(
+            "vercel-ui", message_id=message, error_text=lambda error: error_fields(error)["message"]
+        )
         self._shown = ShownParts()
         self._running: RunningCall | None = None
         self._charge: CallCharge | None = None

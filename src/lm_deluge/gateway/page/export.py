@@ -48,14 +48,16 @@ def to_markdown(conversation: JSON) -> bytes:
 
 
 def _block(part: JSON) -> str:
-    kind = part["type"]
-    if kind == "tool":
-        return _tool_block(part)
-    return {
-        "text": lambda: part["text"],
-        "reasoning": lambda: _quoted(part["text"]),
-        "source": lambda: f"- [{part['title'] or part['url']}]({part['url']})",
-    }.get(kind, lambda: f"*{kind}: {part['name']}*")()
+    match part["type"]:
+        case "text":
+            return str(part["text"])
+        case "reasoning":
+            return _quoted(part["text"])
+        case "tool":
+            return _tool_block(part)
+        case "source":
+            return f"- [{part['title'] or part['url']}]({part['url']})"
+    return f"*{part['type']}: {part['name']}*"
 
 
 def _quoted(text: str) -> str:

@@ -11,12 +11,12 @@ from starlette.responses import Response
 
 from lm_deluge.dispatch.hooks import is_interruption
 from lm_deluge.encoders.openai_chat.errors import usual_status
-from lm_deluge.gateway.dialects import as_api_error
 from lm_deluge.gateway.http_body import ClientLeftError, header_map, read_body
 from lm_deluge.gateway.page.guard import PAGE_HEADERS, check_origin, check_type
 from lm_deluge.gateway.page.sessions import Sessions, Visitor
 from lm_deluge.gateway.services import GatewayServices
 from lm_deluge.telemetry.logs import logger
+from lm_deluge.ui.failures import as_api_error
 
 __all__ = ["Handlers", "json_response"]
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lm_deluge.errors import BadRequestError, NotFoundError
@@ -96,7 +95,7 @@ class MessageStore:
         statement = select(*_SHOWN).join(CONVERSATIONS, CONVERSATIONS.c.id == _M.conversation)
         statement = statement.where(_M.id == message, CONVERSATIONS.c.owner == owner)
 
-        async def run(connection: AsyncConnection) -> Row[Any] | None:
+        async def run(connection: AsyncConnection) -> Any:
             return (await connection.execute(statement)).first()
 
         row = await self._database.read(run)
@@ -119,13 +118,14 @@ class MessageStore:
         columns = (_M.id, _M.role, _M.status, _M.parts, _M.upstream)
         statement = select(*columns).join(way, way.c.number == _M.number).order_by(_M.number)
 
-        async def run(connection: AsyncConnection) -> Sequence[Row[Any]]:
-            return (await connection.execute(statement)).all()
+        async def run(connection: AsyncConnection) -> list[PathMessage]:
+            rows = (await connection.execute(statement)).all()
+            return [PathMessage(row.id, row.role, row.status, row.parts, row.upstream) for row in rows]
 
-        rows = await self._database.read(run)
-        if not rows:
+        found = await self._database.read(run)
+        if not found:
             raise NotFoundError("the parent is no message of this conversation", status_code=404)
-        return [PathMessage(*row) for row in rows]
+        return found
 
     async def add(self, new: NewAnswers) -> list[MessageRecord]:
         """Add messages; return them.
@@ -134,23 +134,25 @@ class MessageStore:
             BadRequestError: A file belongs to another conversation by now.
         """
         now = time.time()
-        rows = []
+        rows: list[JSON] = []
         parent = new.parent
+        own: JSON = {"conversation": new.conversation, "upstream": "", "server": self._database.server}
+        own |= {"created_at": now, "saved_at": now}
         if new.message is not None:
-            parent, parts, text = new.message
-            own = {"id": parent, "parent": new.parent, "role": "user", "status": "complete", "text": text}
-            rows.append({**own, "parts": msgspec.json.encode(parts).decode(), "model": None})
+            name, parts, text = new.message
+            fields = {"id": name, "parent": parent, "role": "user", "status": "complete", "model": None, "text": text}
+            rows.append({**own, **fields, "parts": msgspec.json.encode(parts).decode()})
+            parent = name
         for name, model in new.answers:
-            own = {"id": name, "parent": parent, "role": "assistant", "status": "running", "text": ""}
-            rows.append({**own, "parts": "[]", "model": model})
-        common = {
-            "conversation": new.conversation,
-            "upstream": "",
-            "created_at": now,
-            "saved_at": now,
-            "server": self._database.server,
-        }
-        rows = [{**row, **common} for row in rows]
+            fields = {
+                "id": name,
+                "parent": parent,
+                "role": "assistant",
+                "status": "running",
+                "model": model,
+                "text": "",
+            }
+            rows.append({**own, **fields, "parts": "[]"})
 
         async def run(connection: AsyncConnection) -> None:
             await _take_files(connection, new.conversation, new.file_ids)
