@@ -115,6 +115,10 @@ class Page:
         """Return the visible text of the first element."""
         return self.script("return document.querySelector(arguments[0])?.innerText ?? ''", selector)
 
+    def count(self, selector: str) -> int:
+        """Return the number of elements. Elements that `all` returns are kept alive by the driver."""
+        return self.script("return document.querySelectorAll(arguments[0]).length", selector)
+
     def texts(self, selector: str) -> list[str]:
         return self.script("return [...document.querySelectorAll(arguments[0])].map((e) => e.innerText)", selector)
 
@@ -164,15 +168,14 @@ class Page:
     def settled(self, answers: int = 1) -> None:
         """Wait until so many answers are shown and none is running."""
         self.until(
-            lambda: len(self.all(".message.assistant")) >= answers
-            and not self.all(".is-running")
-            and not self.all("#stop:not([hidden])"),
+            lambda: self.count(".message.assistant") >= answers
+            and self.count(".is-running, #stop:not([hidden])") == 0,
             "the end of the answer",
         )
 
     def ask(self, text: str) -> str:
         """Send a message, wait for the end of the answer, and return its visible text."""
-        before = len(self.all(".message.assistant"))
+        before = self.count(".message.assistant")
         self.send(text)
         self.settled(before + 1)
         return self.texts(".message.assistant .parts")[-1]

@@ -28,7 +28,7 @@ MODELS = {
     "cut": "openai:simulator/clean_truncation;after=4",
     "holding": "openai:simulator/silence;after=4",  # without end, for tests that stop it
     "pausing": "openai:simulator/silence;after=4;seconds=1.2",  # long enough for a reload
-    "slow": "openai:simulator/drip;seconds=0.0002",
+    "pausing-later": "openai:simulator/silence;after=50;seconds=1",
     "refused": "openai:simulator/status_401",
     "broken": "openai:simulator/status_400",
 }

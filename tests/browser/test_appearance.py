@@ -216,5 +216,7 @@ def test_the_list_covers_a_narrow_page_and_gives_the_focus_back(page: Page) -> N
 def test_the_page_notes_a_simulated_model(server: PageServer, simulated: Page) -> None:
     assert "Simulated." in simulated.text("#simulated-note")
     assert "not a model" in simulated.text("#simulated-note")
-    simulated.ask("Hello")
-    assert simulated.texts(".assistant .badge") == ["simulated, not a model"]
+    simulated.send("Hello")
+    simulated.until(lambda: simulated.texts(".assistant .badge") == ["simulated, not a model"])
+    simulated.press(Keys.ESCAPE)
+    simulated.settled()

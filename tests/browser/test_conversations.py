@@ -178,13 +178,13 @@ def test_the_model_picker_searches_and_is_used_by_keyboard(page: Page) -> None:
     assert page.text(".picker .is-active strong") == "claude-opus-4-8"
     active = page.one(".picker-search").get_attribute("aria-activedescendant")
     assert page.text(f"#{active} strong") == "claude-opus-4-8"
-    page.press("paus")
-    page.until(lambda: page.texts(".picker li:not([hidden]) strong") == ["pausing"])
+    page.press("pausing-l")
+    page.until(lambda: page.texts(".picker li:not([hidden]) strong") == ["pausing-later"])
     page.press(Keys.ENTER)
     page.until(lambda: not page.all("dialog"))
-    assert page.texts(".model-button") == ["pausing"]
+    assert page.texts(".model-button") == ["pausing-later"]
     page.driver.refresh()
-    page.until(lambda: page.texts(".model-button") == ["pausing"])  # remembered
+    page.until(lambda: page.texts(".model-button") == ["pausing-later"])  # remembered
     page.press(Keys.CONTROL, ".")
     page.press("no such model")
     page.shows("No model has these words.", "dialog")

@@ -2,14 +2,15 @@
 // rendered again, so that the work per frame depends on the size of one block and not on that of the answer.
 
 import { el } from "../dom.js";
-import { codeFrame, decorate } from "./code_blocks.js";
-import { blocksOf, languageOf, placeHeading, showBlock, showCode } from "./markdown.js";
+import { decorate } from "./code_blocks.js";
+import { blocksOf, languageOf, placeHeading, showBlocks } from "./markdown.js";
+import { OpenCode } from "./open_code.js";
 
-// An open block of so many characters is rendered in each frame, one of twice the size in every second, and so on: about
-// a millisecond of work per frame.
-const CHARACTERS_PER_FRAME = 4000;
-// A longer open block is shown as plain text until it ends, because rendering it takes longer than a frame.
-const LONGEST_OPEN = 64_000;
+// An open block of so many characters is rendered in each frame, one of twice the size in every second, and so on. On a
+// slow machine 2,000 characters of a list take 3 ms. Of code only the last lines are rendered: the rest is reading it.
+const CHARACTERS_PER_FRAME = { text: 2000, code: 32_000 };
+// Another open block than code that is longer is shown as plain text until it ends: rendering it takes several frames.
+const LONGEST_OPEN = 32_000;
 // Blocks per group; the layout of a full group that is out of sight is skipped.
 const GROUP_SIZE = 48;
 
@@ -33,8 +34,9 @@ export class GrowingMarkdown {
     this.#read(isFinal);
     if (isFinal) return this.#finish();
     this.#frames += 1;
-    const isOpenLong = this.#tail.length > LONGEST_OPEN;
-    if (!isOpenLong && this.#frames * CHARACTERS_PER_FRAME < this.#tail.length) return false;
+    const kind = this.#open?.code ? "code" : "text";
+    const isOpenLong = kind === "text" && this.#tail.length > LONGEST_OPEN;
+    if (!isOpenLong && this.#frames * CHARACTERS_PER_FRAME[kind] < this.#tail.length) return false;
     this.#frames = 0;
     if (isOpenLong && this.#open) this.#growPlain();
     else this.#render();
@@ -51,18 +53,25 @@ export class GrowingMarkdown {
   #render() {
     const tokens = blocksOf(this.#tail, this.#links);
     const last = tokens.findLastIndex((token) => token.type !== "space");
-    for (const token of tokens.slice(0, Math.max(last, 0))) this.#close(token);
+    this.#close(tokens.slice(0, Math.max(last, 0)));
     if (last >= 0) this.#showOpen(tokens[last]);
   }
 
-  #close(token) {
-    this.#tail = this.#tail.slice(token.raw.length);
-    if (token.type === "space" || token.type === "def") return;
+  // The first of the blocks is the one that was open. The others are rendered together, because each rendering has costs
+  // of its own.
+  #close(tokens) {
+    let shown = tokens.filter((token) => token.type !== "space" && token.type !== "def");
+    this.#tail = this.#tail.slice(tokens.reduce((length, token) => length + token.raw.length, 0));
+    for (const token of shown) this.#headings = placeHeading(token, this.#headings);
     const open = this.#open;
-    this.#headings = placeHeading(token, this.#headings);
-    if (open?.code && token.type === "code") showCode(open.code, token.text, languageOf(token));
-    else this.#showWhole(open?.element ?? this.#append(), token);
-    this.#open = null;
+    if (open && shown.length) {
+      const [first, ...others] = shown;
+      if (open.code && first.type === "code") open.code.finish(first.text);
+      else this.#showWhole(open.element, [first]);
+      this.#open = null;
+      shown = others;
+    }
+    if (shown.length) this.#showWhole(this.#append(), shown);
   }
 
   #append() {
@@ -76,9 +85,9 @@ export class GrowingMarkdown {
     return block;
   }
 
-  #showWhole(element, token) {
+  #showWhole(element, tokens) {
     element.classList.remove("is-plain");
-    showBlock(element, token);
+    showBlocks(element, tokens);
     decorate(element);
   }
 
@@ -89,19 +98,18 @@ export class GrowingMarkdown {
     else {
       this.#open.code = null;
       placeHeading(token, this.#headings);
-      this.#showWhole(this.#open.element, token);
+      this.#showWhole(this.#open.element, [token]);
     }
   }
 
-  // The frame of an open code block stays, and with it the focus on its button and its scroll position.
   #showOpenCode(token) {
     const open = this.#open;
     const language = languageOf(token);
-    if (open.code?.dataset.language !== language) {
-      open.code = el("code", { data: { language } });
-      open.element.replaceChildren(codeFrame(el("pre", {}, open.code), language));
+    if (open.code?.language !== language) {
+      open.code = new OpenCode(language);
+      open.element.replaceChildren(open.code.element);
     }
-    showCode(open.code, token.text, language);
+    open.code.grow(token.text);
   }
 
   #growPlain() {
@@ -135,7 +143,7 @@ export class GrowingMarkdown {
       this.#headings = [];
       this.#tail = this.#text.replace(/\r\n?/g, "\n");
     }
-    for (const token of blocksOf(this.#tail, this.#links)) this.#close(token);
+    this.#close(blocksOf(this.#tail, this.#links));
     return true;
   }
 }

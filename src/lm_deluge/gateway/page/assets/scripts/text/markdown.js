@@ -32,10 +32,27 @@ DOMPurify.addHook("afterSanitizeAttributes", (node) => {
   }
 });
 
+// Longer code is highlighted in pieces, because the time of one piece is that of a frame that does not come. A string or
+// comment over several lines may lose its colour where a piece ends (characters).
+const LONGEST_PIECE = 16_000;
+
 /** Return code as HTML with the classes of highlight.js; unknown languages stay plain. */
 function highlighted(code, language) {
   if (!hljs.getLanguage(language)) return escape(code);
-  return hljs.highlight(code, { language, ignoreIllegals: true }).value;
+  const pieces = [...piecesOf(code, LONGEST_PIECE)];
+  return pieces.map((piece) => hljs.highlight(piece, { language, ignoreIllegals: true }).value).join("");
+}
+
+/** Split code into pieces of at least `size` characters that end with a line; the last one may be shorter. */
+export function* piecesOf(code, size) {
+  let start = 0;
+  while (code.length - start > size) {
+    const end = code.indexOf("\n", start + size) + 1;
+    if (end === 0) break;
+    yield code.slice(start, end);
+    start = end;
+  }
+  yield code.slice(start);
 }
 
 export const languageOf = (token) => /^[\w+#.-]*/.exec(token.lang ?? "")[0].toLowerCase();
@@ -82,9 +99,9 @@ export function placeHeading(token, above) {
   return headings;
 }
 
-/** Show a block token in an element. */
-export function showBlock(element, token) {
-  element.innerHTML = DOMPurify.sanitize(marked.parser([token]), CONFIGURATION);
+/** Show block tokens in an element. */
+export function showBlocks(element, tokens) {
+  element.innerHTML = DOMPurify.sanitize(marked.parser(tokens), CONFIGURATION);
 }
 
 /** Show the text of a code block in its `code` element. */
