@@ -31,7 +31,7 @@ from lm_deluge.events import (
     UsageReported,
 )
 from lm_deluge.ui.failures import as_api_error
-from lm_deluge.ui.frame_encoder import DataPart, ErrorText, FrameEncoder, Handler, AnswerEnd, UIEvent, handler_of
+from lm_deluge.ui.frame_encoder import AnswerEnd, DataPart, ErrorText, FrameEncoder, Handler, UIEvent, handler_of
 
 __all__ = ["OpenAIEncoder", "TextEncoder"]
 

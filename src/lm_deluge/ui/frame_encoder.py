@@ -31,11 +31,11 @@ from lm_deluge.ui.failures import public_text
 from lm_deluge.usage import Usage
 
 __all__ = [
+    "AnswerEnd",
     "DataPart",
     "ErrorText",
     "FrameEncoder",
     "Handler",
-    "AnswerEnd",
     "UIEvent",
     "attempt_fields",
     "compact",

@@ -96,6 +96,7 @@ class Database:
             self._writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._writer
+            self._queue = None  # a call that ends later gets an error, and does not wait for ever
         await self._engine.dispose()
 
     async def _write(self) -> None:

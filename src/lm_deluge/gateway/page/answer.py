@@ -127,6 +127,7 @@ class PageAnswer:
         self._charge: CallCharge | None = None
         self._budget: Budget | None = None
         self._is_stopped = False
+        self._interruption: DelugeError | None = None
         self._has_room = True  # in the log
         self._saved_at = self._told_at = clock()
         self._ended = asyncio.Event()
@@ -147,7 +148,7 @@ class PageAnswer:
         except BaseException as error:
             failure = error
             if is_interruption(error):
-                failure = StreamInterruptedError("the server was stopped before the answer was complete")
+                failure = _interrupted()
                 raise
         finally:
             if self._running is not None:
@@ -160,16 +161,25 @@ class PageAnswer:
         """Stop the answer; return the receipt: what is there of it, and what it cost."""
         if not self._ended.is_set():
             self._is_stopped = True
-            if self._running is not None:
-                self._running.abort()
-                await self._running.settle()
-            await self._ended.wait()
+            await self._abort()
         response = self._response()
         return {
             "text": self._shown.text(),
             "usage": usage_fields(None if response is None else response.usage),
             "cost": None if response is None else response.cost,
         }
+
+    async def interrupt(self) -> None:
+        """End the answer because the server ends."""
+        if not self._ended.is_set():
+            self._interruption = _interrupted()
+            await self._abort()
+
+    async def _abort(self) -> None:
+        if self._running is not None:
+            self._running.abort()
+            await self._running.settle()
+        await self._ended.wait()
 
     async def _admit(self) -> None:
         """Get the permission of the key, with a reservation in its budget."""
@@ -192,13 +202,17 @@ class PageAnswer:
     async def _relay(self) -> BaseException | None:
         """Pass the events on as they arrive; return the error of an answer that ends with one."""
         running = self._running
-        while running is not None and not self._is_stopped and (events := await running.next_batch()):
+        while running is not None and not self._is_over and (events := await running.next_batch()):
             await self._take(events, running)
-        if running is None or self._is_stopped:
-            return None
+        if running is None or self._is_over:
+            return self._interruption
         await running.close()
         error = running.response().error
         return error if isinstance(error, BaseException) else None
+
+    @property
+    def _is_over(self) -> bool:
+        return self._is_stopped or self._interruption is not None
 
     async def _take(self, events: list[Event], running: RunningCall) -> None:
         self._logged.note_first()
@@ -265,6 +279,10 @@ class PageAnswer:
             first_token_s=first_token_s,
             duration_s=duration_s,
         )
+
+
+def _interrupted() -> DelugeError:
+    return StreamInterruptedError("the server was stopped before the answer was complete")
 
 
 def _progress(running: RunningCall) -> DataPart:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -60,6 +61,10 @@ class Answers:
         for answer in [*self._running.values()]:
             if answer.conversation == conversation and answer.log.owner == owner:
                 await answer.stop()
+
+    async def close(self) -> None:
+        """End the answers that are still running, and store what is there of them."""
+        await asyncio.gather(*(answer.interrupt() for answer in self._running.values()))
 
     async def receipt(self, owner: str, message: str) -> JSON:
         """Return the receipt of an answer that has ended.

@@ -42,12 +42,14 @@ class ChatPage:
     ) -> None:
         self._database = database
         self._tools = tuple(tools)
+        self._answers: list[Answers] = []  # of each gateway that has the page
         self._static = StaticFiles(packaged_assets() if assets is None else assets)
 
     def routes(self, services: GatewayServices) -> list[Route]:
         """Return the routes of the page in a gateway."""
         handlers = Handlers(services, Sessions(self._database, services.access))
         answers = Answers(services, self._database, self._tools)
+        self._answers.append(answers)
         return [
             *static_routes(handlers, self._static),
             *session_routes(services, handlers),
@@ -56,20 +58,33 @@ class ChatPage:
             *file_routes(handlers, answers),
         ]
 
+    async def close(self) -> None:
+        """End the answers that are still running."""
+        for answers in self._answers:
+            await answers.close()
+
 
 @contextlib.asynccontextmanager
-async def open_page(database: str, mcp: Sequence[str] = ()) -> AsyncIterator[ChatPage]:
+async def open_page(
+    database: str,
+    mcp: Sequence[str] = (),
+    *,
+    tools: Sequence[MCPServer] = (),
+    assets: Traversable | None = None,
+) -> AsyncIterator[ChatPage]:
     """Open the database, connect to the MCP servers, and close them at the end of the block.
 
     Args:
         database: URL of the database with the conversations.
-        mcp: MCP servers: the command that starts one, or its URL.
+        mcp: MCP servers whose tools the models may call: the command that starts one, or its URL.
+        tools: Further MCP servers.
+        assets: The folder with the static files; None: those of this package.
 
     Raises:
         ConfigurationError: The database cannot be opened, or an MCP server is wrong.
         DelugeError: An MCP server does not start.
     """
-    servers = _servers_of(mcp)
+    servers = [*_servers_of(mcp), *tools]
     async with contextlib.AsyncExitStack() as stack:
         store = PageDatabase(database)
         await store.open()
@@ -78,7 +93,9 @@ async def open_page(database: str, mcp: Sequence[str] = ()) -> AsyncIterator[Cha
             await stack.enter_async_context(server)
         task = asyncio.get_running_loop().create_task(_watch(store))
         stack.callback(task.cancel)
-        yield ChatPage(store, servers)
+        page = ChatPage(store, servers, assets=assets)
+        stack.push_async_callback(page.close)
+        yield page
 
 
 async def _watch(store: PageDatabase) -> None:
