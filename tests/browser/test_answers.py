@@ -163,7 +163,9 @@ def test_an_answer_whose_end_never_comes_is_broken_and_never_complete(
     page = unused_page(browser, relay.url)
     page.open()
     # The waits between the attempts, which bring nothing new, are ten seconds: here they are none.
-    page.script("const wait = setTimeout; window.setTimeout = (run, ms, ...rest) => wait(run, ms > 200 ? 0 : ms, ...rest)")
+    page.script(
+        "const wait = setTimeout; window.setTimeout = (run, ms, ...rest) => wait(run, ms > 200 ? 0 : ms, ...rest)"
+    )
     page.choose("holding")
     page.send("Count")
     page.shows("word0", ".assistant .parts")
@@ -195,8 +197,9 @@ def test_two_pages_follow_the_same_answer(page: Page, server: PageServer) -> Non
 
 def test_screen_readers_hear_the_answer_in_sentences(page: Page, server: PageServer) -> None:
     page.script(
-        "window.heard = []; new MutationObserver(() => heard.push(document.getElementById('announcements').textContent))"
-        ".observe(document.getElementById('announcements'), {childList: true, characterData: true, subtree: true})"
+        "window.heard = []; const region = document.getElementById('announcements');"
+        "new MutationObserver(() => heard.push(region.textContent))"
+        ".observe(region, {childList: true, characterData: true, subtree: true})"
     )
     server.answers["Talk"] = " ".join(f"This is sentence {number}." for number in range(200))
     page.ask("Talk")

@@ -60,7 +60,7 @@ export class LiveAnswer {
     this.message.note = null;
     this.#fold.add(chunks);
     this.message.progress = this.#fold.progress;
-    this.#announcer.grow(this.#fold.text);
+    this.#announcer.grow(() => this.#fold.text);
     inNextFrame(this.#draw);
   }
 
