@@ -1,4 +1,4 @@
-"""Answers of the page: they run in the server, are followed from any frame, stopped, and stored however they end."""
+"""Answers of the page: they run in the server, are followed from any frame, stopped, and stored at any end."""
 
 import asyncio
 from pathlib import Path

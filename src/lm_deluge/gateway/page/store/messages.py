@@ -10,10 +10,10 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lm_deluge.errors import BadRequestError, NotFoundError
-from lm_deluge.gateway.page.conversations import find_conversation
-from lm_deluge.gateway.page.database import PageDatabase
-from lm_deluge.gateway.page.records import Answered, MessageRecord
-from lm_deluge.gateway.page.tables import CONVERSATIONS, FILES, MESSAGES
+from lm_deluge.gateway.page.store.conversations import find_conversation
+from lm_deluge.gateway.page.store.database import PageDatabase
+from lm_deluge.gateway.page.store.records import Answered, MessageRecord
+from lm_deluge.gateway.page.store.tables import CONVERSATIONS, FILES, MESSAGES
 
 __all__ = ["MessageStore", "NewAnswers", "PathMessage"]
 

@@ -9,9 +9,9 @@ from sqlalchemy import delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lm_deluge.errors import BadRequestError, NotFoundError, RequestTooLargeError
-from lm_deluge.gateway.page.database import PageDatabase, new_id
-from lm_deluge.gateway.page.records import FileRecord
-from lm_deluge.gateway.page.tables import FILES
+from lm_deluge.gateway.page.store.database import PageDatabase, new_id
+from lm_deluge.gateway.page.store.records import FileRecord
+from lm_deluge.gateway.page.store.tables import FILES
 from lm_deluge.prompt.media import Media, load_media, sniff_media_type
 
 __all__ = ["FileStore", "StoredFile"]

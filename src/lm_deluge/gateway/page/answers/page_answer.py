@@ -23,12 +23,12 @@ from lm_deluge.events import Event, ResponseFinished
 from lm_deluge.gateway.access_log import LoggedCall
 from lm_deluge.gateway.answers.charge import CallCharge
 from lm_deluge.gateway.answers.incoming import IncomingCall
-from lm_deluge.gateway.page.guard import PAGE_HEADERS
-from lm_deluge.gateway.page.messages import MessageStore
-from lm_deluge.gateway.page.prompts import upstream_of
-from lm_deluge.gateway.page.records import Answered, Status, error_fields, timing, usage_fields
-from lm_deluge.gateway.page.sessions import Visitor
-from lm_deluge.gateway.page.shown_parts import ShownParts
+from lm_deluge.gateway.page.answers.prompts import upstream_of
+from lm_deluge.gateway.page.answers.shown_parts import ShownParts
+from lm_deluge.gateway.page.routes.guard import PAGE_HEADERS
+from lm_deluge.gateway.page.store.messages import MessageStore
+from lm_deluge.gateway.page.store.records import Answered, Status, error_fields, timing, usage_fields
+from lm_deluge.gateway.page.store.sessions import Visitor
 from lm_deluge.gateway.services import GatewayServices
 from lm_deluge.response import APIResponse
 from lm_deluge.ui.encode import frame_encoder
