@@ -102,23 +102,22 @@ class AnswerRunner:
         prompt = prompt_of(found["system"], path if new is None else [*path, new], files)
         planned = [await self._plan(visitor, model, prompt, settings) for model in request.models]
         answers = [(new_id(), plan) for plan in planned]
-        title_source = "" if new is None or path or request.message is None else request.message.text
         stored.models = request.models
         records = await self.messages.add(
             NewAnswers(
                 conversation=conversation,
                 parent=request.parent,
                 message=None
-                if new is None or request.message is None
-                else (new.id, msgspec.json.decode(new.parts), request.message.text),
+                if new is None
+                else (new.id, new.parts, "" if request.message is None else request.message.text),
                 answers=[(name, plan.model) for name, plan in answers],
                 file_ids=own,
-                title=title_of(title_source),
+                title=_title_of(request.message, files) if not path else "",
                 settings=msgspec.json.encode(stored).decode(),
             )
         )
         for name, plan in answers:
-            self._run(PageAnswer(self._services, self.messages, visitor, plan, name, conversation))
+            self._run(PageAnswer(self._services, self.messages, self.files, visitor, plan, name, conversation))
         return (None, records) if new is None else (records[0], records[1:])
 
     async def _plan(
@@ -165,6 +164,13 @@ def _check_place(path: list[PathMessage], request: AnswerRequest) -> None:
         raise BadRequestError("a message follows an answer: name one as the parent", status_code=400)
     if any(each.status == "running" for each in path):
         raise BadRequestError("the answer before is still running: wait for it, or stop it", status_code=409)
+
+
+def _title_of(message: NewMessage | None, files: dict[str, StoredFile]) -> str:
+    """Return the title of a conversation, from its first message."""
+    if message is None:
+        return ""
+    return title_of(message.text) or title_of(" ".join(files[name].record.name for name in message.file_ids))
 
 
 def _new_message(message: NewMessage, files: dict[str, StoredFile]) -> PathMessage:
