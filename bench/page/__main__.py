@@ -43,7 +43,7 @@ def paced(pythons: Mapping[Peer, str], pictures: Path) -> Section:
         "CPU time per event, many streams at a time",
         by_streams,
         "cpu_s",
-        "CPU s / event",
+        "CPU per event, us",
     )
     introduction = (
         "Many answers at a time, at the speed of a model, in one process. The delay is the time from the server's\n"

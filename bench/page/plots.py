@@ -30,14 +30,16 @@ def bars(path: Path, title: str, values: Mapping[str, float], unit: str) -> None
 
 
 def lines(path: Path, title: str, by_streams: Mapping[int, Mapping[str, Figures]], name: str, label: str) -> None:
-    """Draw a line for each peer over the number of streams, both axes logarithmic."""
+    """Draw a line for each peer over the number of streams, in microseconds, both axes logarithmic."""
     import matplotlib.pyplot as plt
 
     plt.rcParams["svg.hashsalt"] = "lm_deluge"
     figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
     peers = dict.fromkeys(peer for found in by_streams.values() for peer in found)
     for peer in peers:
-        points = [(count, found[peer][name]) for count, found in by_streams.items() if name in found.get(peer, {})]
+        points = [
+            (count, found[peer][name] * 1e6) for count, found in by_streams.items() if name in found.get(peer, {})
+        ]
         if points:
             width = 2.4 if peer == "lm_deluge" else 1.2
             axes.plot(*zip(*points, strict=True), marker="o", color=_colour(peer), linewidth=width)
@@ -45,6 +47,7 @@ def lines(path: Path, title: str, by_streams: Mapping[int, Mapping[str, Figures]
     axes.set(xscale="log", yscale="log", xlabel="streams at a time", ylabel=label)
     axes.set_xticks(list(by_streams), [f"{count:,}" for count in by_streams])
     axes.minorticks_off()
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.margins(x=0.18)
     axes.set_title(title, loc="left", fontsize=11)
     for side in ("top", "right"):
