@@ -23,7 +23,7 @@ from lm_deluge.events import (
     ToolProgress,
     ToolResult,
 )
-from lm_deluge.ui.frame_encoder import DataPart, ErrorText, AnswerEnd, compact, encode_json, sse_frame
+from lm_deluge.ui.frame_encoder import AnswerEnd, DataPart, ErrorText, compact, encode_json, sse_frame
 from lm_deluge.ui.part_encoder import OpenCall, PartEncoder
 
 __all__ = ["VercelEncoder"]
