@@ -18,7 +18,7 @@ from lm_deluge.events import (
     ToolCallStarted,
     ToolResult,
 )
-from lm_deluge.gateway.page.shown_parts import ShownParts
+from lm_deluge.gateway.page.answers.shown_parts import ShownParts
 
 RESTART = Attempt(2, "TruncatedError", "cut", 0.0, "gpt-4o")
 

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.page.chat_page import PageClient, assets
 from gateway.serving import Serving
-from lm_deluge.gateway.page.static_files import StaticFiles, packaged_assets
+from lm_deluge.gateway.page.routes.static_files import StaticFiles, packaged_assets
 
 HTML = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 

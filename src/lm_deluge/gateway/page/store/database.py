@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.gateway.ledger.database import Database
-from lm_deluge.gateway.page.tables import MESSAGES, METADATA, create_search, migrate
+from lm_deluge.gateway.page.store.tables import MESSAGES, METADATA, create_search, migrate
 
 __all__ = ["PageDatabase", "database_beside", "new_id"]
 

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lm_deluge.errors import NotFoundError
 from lm_deluge.gateway.page.bodies import AnswerSettings
-from lm_deluge.gateway.page.database import PageDatabase, new_id
-from lm_deluge.gateway.page.tables import CONVERSATIONS, FILES, MESSAGES, matching_rows
+from lm_deluge.gateway.page.store.database import PageDatabase, new_id
+from lm_deluge.gateway.page.store.tables import CONVERSATIONS, FILES, MESSAGES, matching_rows
 
 __all__ = ["ConversationStore", "find_conversation"]
 
@@ -23,7 +23,7 @@ _FEWEST_INDEXED = 3  # characters of a word that an index of trigrams finds
 
 
 class ConversationStore:
-    """The conversations of all users, each of whom sees only those of the own name.
+    """The conversations of all users. Each user sees only those of the own name.
 
     Args:
         database: The database, which is open.
