@@ -1,8 +1,20 @@
 """Modules of the page that need no server, run in the browser."""
 
 import pytest
+from selenium import webdriver
 
 from browser.chromium import Page
+from browser.conftest import unused_page
+from browser.page_server import PageServer
+
+
+@pytest.fixture(scope="module")
+def page(browser: webdriver.Chrome, server: PageServer) -> Page:
+    """One page for all: nothing here changes it."""
+    page = unused_page(browser, server.url)
+    page.open()
+    return page
+
 
 IMPORT = """
 const root = document.querySelector('script[type=module]').src.replace(/main\\.js$/, '');
