@@ -176,6 +176,20 @@ def test_an_answer_whose_end_never_comes_is_broken_and_never_complete(
     assert "complete" not in page.text("#announcements")
 
 
+def test_a_stop_that_does_not_reach_the_server_is_reported(
+    relay: CuttingRelay, server: PageServer, browser: webdriver.Chrome
+) -> None:
+    page = unused_page(browser, relay.url)
+    page.open()
+    page.choose("holding")
+    page.send("Go on")
+    page.shows("Streaming sends", ".assistant .parts")
+    server.run(relay.drop)
+    page.click("#stop")
+    page.shows("The answer was not stopped. The server cannot be reached.", "#composer-problem")
+    page.until(lambda: page.count(".is-running, .failure"))
+
+
 def test_two_pages_follow_the_same_answer(page: Page, server: PageServer) -> None:
     page.choose("pausing")
     page.send("Go on")
