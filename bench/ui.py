@@ -43,7 +43,7 @@ async def user(session: aiohttp.ClientSession, url: str, number: int) -> tuple[i
     async with session.post(url, json=body) as answer:
         assert answer.status == 200, await answer.text()
         async for data in answer.content.iter_any():
-            found = data.count(b'"text-delta"')
+            found = data.count(b" word")
             if found and not tokens:
                 first = time.perf_counter() - started
             tokens += found

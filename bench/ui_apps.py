@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
@@ -33,6 +34,23 @@ def constant(upstream: str) -> Any:
     return app
 
 
+def relay(upstream: str) -> Any:
+    """The least that an application with a model does: the provider's bytes, unread, with aiohttp."""
+    app = FastAPI()
+    sessions: list[aiohttp.ClientSession] = []
+
+    @app.post("/chat")
+    async def chat(body: dict[str, Any]) -> StreamingResponse:
+        if not sessions:
+            sessions.append(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
+        message = {"role": "user", "content": body["messages"][0]["parts"][0]["text"]}
+        asked = {"model": "gpt-4o", "messages": [message], "stream": True}
+        answer = await sessions[0].post(f"http://127.0.0.1:{upstream}/v1/chat/completions", json=asked)
+        return StreamingResponse(answer.content.iter_any(), media_type="text/event-stream")
+
+    return app
+
+
 def deluge(upstream: str) -> Any:
     """The application with a model."""
     from lm_deluge import LLMClient
@@ -51,7 +69,7 @@ def deluge(upstream: str) -> Any:
 async def main(name: str, upstream: str) -> None:
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # so that asyncio sets TCP_NODELAY
     sock.bind(("127.0.0.1", 0))
-    app = {"constant": constant, "deluge": deluge}[name](upstream)
+    app = {"constant": constant, "relay": relay, "deluge": deluge}[name](upstream)
     config = uvicorn.Config(app, http="httptools", ws="none", access_log=False, log_level="warning", backlog=2048)
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]

@@ -33,21 +33,18 @@ class _RunningAnswer:
 
     async def fill(self) -> None:
         """Write the frames of the whole answer, and report its end."""
-        answer, encoder, log = self.answer, self.answer.encoder, self.log
+        answer, log = self.answer, self.log
         try:
-            log.start(_OK, encoder.headers, is_stream=True)
-            data = encoder.start()
-            while True:
-                has_room = not data or log.add(data)
-                if encoder.is_over:
-                    break
-                if not has_room:
-                    log.add(encoder.end(ResponseLimitError("the answer is larger than a stream that can be resumed")))
-                    break
-                data = await answer.read()
+            log.start(_OK, answer.encoder.headers, is_stream=True)
+            await self._write(answer.encoder.start())
+            await self._write(await answer.run(self._write))
         finally:
             log.end()
             await answer.finish()
+
+    async def _write(self, data: bytes) -> None:
+        if data and not self.log.add(data):
+            raise ResponseLimitError("the answer is larger than a stream that can be resumed", reason="limit")
 
 
 class _LogResponse(WebResponse):
@@ -60,10 +57,8 @@ class _LogResponse(WebResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         log, heartbeat = self._running.log, self._running.answer.encoder.heartbeat
-        async with WebClient(
-            receive, send, heartbeat=heartbeat, heartbeat_s=self._heartbeat_s, on_left=log.wake
-        ) as client:
-            await client.start(_OK, self.raw_headers)
+        client = WebClient(receive, send, self.raw_headers, heartbeat=heartbeat, heartbeat_s=self._heartbeat_s)
+        async with client.watched(log.wake):
             position = 0
             while not client.has_left:
                 version, end, is_over = log.version, len(log.frames), log.is_over

@@ -41,24 +41,27 @@ class EncodedAnswer:
         outcome = self.encoder.outcome
         return None if outcome is None else outcome.error
 
-    async def read(self) -> bytes:
-        """Return the frames of the next events, or the last ones; empty after those."""
+    async def run(self, write: Callable[[bytes], Awaitable[object]]) -> bytes:
+        """Write the frames of all events; return the last frames, once the answer has ended in any way.
+
+        Args:
+            write: Takes the frames of one read, and waits while its reader does not read.
+        """
         source, encoder = self.source, self.encoder
-        while not encoder.is_over:
-            try:
-                events = await source.next_batch()
-                if events:
-                    data = encoder.frames(events)
-                    if data:
-                        return data
-                    continue
-                await source.close()
-                return encoder.end(source.response())
-            except BaseException as error:
-                if is_interruption(error):
-                    raise
-                return encoder.end(failure_of(error, source))
-        return b""
+        next_batch, frames = source.next_batch, encoder.frames
+        try:
+            while events := await next_batch():
+                data = frames(events)
+                if data:
+                    await write(data)
+                if encoder.is_over:  # the protocol cannot express how the answer goes on
+                    return b""
+            await source.close()
+            return encoder.end(source.response())
+        except BaseException as error:
+            if is_interruption(error):
+                raise
+            return encoder.end(failure_of(error, source))
 
     async def finish(self) -> None:
         """End the call, and report its response. An answer that was not read to its end is cancelled."""

@@ -97,7 +97,6 @@ class StreamResponse(WebResponse):
         encoder = frame_encoder(protocol, **{**request_options(protocol, request), **options})
         self._answer = EncodedAnswer(open_source(stream), encoder, on_end)
         self._heartbeat_s = heartbeat_s
-        self._first_read: asyncio.Task[bytes] | None = None
         super().__init__(_OK, {**encoder.headers, **(headers or {})})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,55 +106,35 @@ class StreamResponse(WebResponse):
             DelugeError: The answer broke after its start, and the protocol has no frame for that: the server closes the
                 connection, which clients notice.
         """
-        answer = self._answer
-        is_broken = False
+        # In a task of its own: each read would pass all the coroutines of the framework that wait for the response.
+        delivery = asyncio.create_task(self._deliver(receive, send))
         try:
-            async with WebClient(
-                receive,
-                send,
-                heartbeat=answer.encoder.heartbeat,
-                heartbeat_s=self._heartbeat_s,
-                on_left=answer.source.abort,
-            ) as client:
-                is_broken = await self._send_answer(client)
+            await delivery
+        except asyncio.CancelledError:
+            delivery.cancel()
+            await asyncio.wait({delivery})
+            raise
+        await self.run_background()
+
+    async def _deliver(self, receive: Receive, send: Send) -> None:
+        answer, encoder = self._answer, self._answer.encoder
+        is_broken = False
+        client = WebClient(receive, send, self.raw_headers, heartbeat=encoder.heartbeat, heartbeat_s=self._heartbeat_s)
+        try:
+            async with client.watched(answer.source.abort):
+                if encoder.opens_early:
+                    await client.write(encoder.start())
+                last = await answer.run(client.write)
+                is_broken = answer.error is not None and not encoder.can_fail
+                if answer.error is not None and encoder.is_empty and not client.has_started:
+                    is_broken = False
+                    await self._refuse(client, answer.error)
+                else:
+                    await client.write(last, is_last=not is_broken)
         finally:
             await answer.finish()
         if is_broken and answer.error is not None and not client.has_left:
             raise answer.error
-        await self.run_background()
-
-    async def _send_answer(self, client: WebClient) -> bool:
-        """Send the answer; return whether the connection has to break, because no frame can report an error."""
-        answer, encoder = self._answer, self._answer.encoder
-        first = b""
-        if not encoder.opens_early:
-            self._first_read = asyncio.create_task(answer.read())
-            first = await self._read_first(self._first_read)
-            if answer.error is not None and encoder.is_empty:
-                await self._refuse(client, answer.error)
-                return False
-        await client.start(_OK, self.raw_headers)
-        data = encoder.start() + first
-        while not encoder.is_over:
-            if data:
-                await client.write(data)
-            data = await self._read()
-        is_broken = answer.error is not None and not encoder.can_fail
-        await client.write(data, is_last=not is_broken)
-        return is_broken
-
-    async def _read_first(self, read: asyncio.Task[bytes]) -> bytes:
-        """Return the first frames if they arrive before a heartbeat is due."""
-        try:
-            done, _ = await asyncio.wait({read}, timeout=self._heartbeat_s)
-        except BaseException:
-            read.cancel()
-            raise
-        return await self._read() if done else b""
-
-    async def _read(self) -> bytes:
-        read, self._first_read = self._first_read, None
-        return await (self._answer.read() if read is None else read)
 
     async def _refuse(self, client: WebClient, error: BaseException) -> None:
         """Send an error that came before the answer with its HTTP status."""

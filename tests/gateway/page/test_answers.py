@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,7 @@ async def test_a_stopped_answer_keeps_its_text_and_is_billed(tmp_path: Path, mon
     [
         (Fault("clean_truncation", after=6), "TruncatedError", True),
         (Fault("reset", after=6), "StreamInterruptedError", True),
+        (Fault("in_band_error_mid", after=6), "ServerError", True),
         (Fault("status", status=401), "AuthenticationError", False),
     ],
 )
@@ -321,3 +323,17 @@ async def test_a_text_with_nul_is_stored(page: PageClient) -> None:
     found = await page.json("GET", f"conversations/{conversation}")
     assert found["title"] == "a b"
     assert (await page.message(conversation, answer["parent"]))["parts"][0]["text"] == "a\0b"
+
+
+async def test_a_reader_gets_the_end_although_the_database_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with chat_page(tmp_path, monkeypatch, LONG, pace=SLOW) as page:
+        (answer,) = (await page.ask(await page.conversation()))["answers"]
+        reader = asyncio.create_task(page.events(answer["id"]))
+        with sqlite3.connect(tmp_path / "page.db") as connection:
+            connection.execute("DROP TABLE deluge_page_messages")
+        frames = await reader
+    assert text_of(frames) == LONG
+    assert chunks(frames)[-1]["type"] == "finish"
+    assert page.serving.log.calls[0].status == 200

@@ -39,6 +39,11 @@ def test_text_is_whole_wherever_it_is_read(pieces: list[str], looked_at: int) ->
     assert shown.parts() == ([{"type": "text", "text": "".join(pieces)}] if any(pieces) else [])
 
 
+def test_characters_are_whole() -> None:
+    assert parts_of(TextDelta("a\ud83d"), TextDelta("\ude00b"))[0]["text"] == "a\U0001f600b"
+    assert parts_of(TextDelta("a\ud83d"), TextDelta("b"))[0]["text"] == "a\ufffdb"
+
+
 def test_parts_keep_their_order_and_sources_come_last() -> None:
     found = parts_of(
         ResponseStarted("1", "m"),

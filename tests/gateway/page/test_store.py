@@ -129,7 +129,7 @@ async def test_the_index_follows_answers_and_removals(database: PageDatabase, tm
     new = NewAnswers(
         conversation=made["id"],
         parent=None,
-        message=("q", [{"type": "text", "text": "question"}], "question"),
+        message=("q", '[{"type":"text","text":"question"}]', "question"),
         answers=[("a", "gpt-4o")],
         file_ids=[],
         title="question",

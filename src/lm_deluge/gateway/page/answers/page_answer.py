@@ -33,6 +33,7 @@ from lm_deluge.gateway.page.store.sessions import Visitor
 from lm_deluge.gateway.services import GatewayServices
 from lm_deluge.prompt.parts import ImagePart
 from lm_deluge.response import APIResponse
+from lm_deluge.telemetry.logs import logger
 from lm_deluge.ui.encode import frame_encoder
 from lm_deluge.ui.failures import as_api_error
 from lm_deluge.ui.frame_encoder import DataPart
@@ -136,7 +137,7 @@ class PageAnswer:
         self._is_stopped = False
         self._interruption: DelugeError | None = None
         self._has_room = True  # in the log
-        self._saved_at = self._told_at = clock()
+        self._saved_at = self._progress_at = clock()
         self._ended = asyncio.Event()
         self._logged = LoggedCall(request_id=f"req_{uuid.uuid4().hex}", dialect="page", started_at=time.time())
         self._logged.key_name = visitor.owner
@@ -160,9 +161,11 @@ class PageAnswer:
         finally:
             if self._running is not None:
                 self._running.abort()
-            await self._finish(failure)
-            self._services.running.discard(self)
-            self._ended.set()
+            try:
+                await self._finish(failure)
+            finally:
+                self._services.running.discard(self)
+                self._ended.set()
 
     async def stop(self) -> dict[str, Any]:
         """Stop the answer; return the receipt: what is there of it, and what it cost."""
@@ -229,8 +232,8 @@ class PageAnswer:
         now = self._clock()
         data = self._encoder.frames(events)
         is_last = type(events[-1]) is ResponseFinished
-        if not is_last and now - self._told_at >= _PROGRESS_EACH_S:
-            self._told_at = now
+        if not is_last and now - self._progress_at >= _PROGRESS_EACH_S:
+            self._progress_at = now
             data += self._encoder.frames([_progress(running)])
         self._add(data)
         if not is_last and now - self._saved_at >= _SAVED_EACH_S:
@@ -251,14 +254,19 @@ class PageAnswer:
             self._logged.fail(as_api_error(failure).status_code or _FAILED, failure)
         if self._charge is not None:
             await self._charge.settle(response, status=self._logged.status)
-        answered = self._answered(status, response, await self._images(response))
-        answered.text = self._shown.text()
-        answered.error = error_fields(failure) if failure is not None and status == "failed" else None
-        with contextlib.suppress(DelugeError):  # of the database: the answer is lost as after a crash
-            await self._messages.save(self._message, answered)
+        try:
+            await self._store(status, failure, response)
+        except Exception as error:  # noqa: BLE001 - a reader gets the end of the answer in any case
+            logger.error("an answer of the page was not stored: %s", type(error).__name__)
         self.log.add(self._encoder.end(self._outcome(failure, response)))
         self._logged.note(response)
         self._services.log.write(self._logged)
+
+    async def _store(self, status: Status, failure: BaseException | None, response: APIResponse | None) -> None:
+        answered = self._answered(status, response, await self._images(response))
+        answered.text = self._shown.text()
+        answered.error = error_fields(failure) if failure is not None and status == "failed" else None
+        await self._messages.save(self._message, answered)
 
     def _outcome(self, failure: BaseException | None, response: APIResponse | None) -> APIResponse | BaseException:
         if self._is_stopped:

@@ -14,6 +14,7 @@ from lm_deluge.encoders.openai_chat.errors import usual_status
 from lm_deluge.errors import DelugeError
 from lm_deluge.gateway.http_body import ClientLeftError, header_map, read_body
 from lm_deluge.gateway.page.routes.guard import PAGE_HEADERS, check_origin, check_type
+from lm_deluge.gateway.page.store.records import error_fields
 from lm_deluge.gateway.page.store.sessions import Sessions, Visitor
 from lm_deluge.gateway.services import GatewayServices
 from lm_deluge.telemetry.logs import logger
@@ -103,11 +104,11 @@ class Handlers:
 
 
 def _error_response(error: Exception) -> Response:
-    shown = as_api_error(error)
-    status = shown.status_code or usual_status(shown)
+    shown, fields = as_api_error(error), error_fields(error)
     if not isinstance(error, DelugeError):
         logger.error("a request of the page failed: %s", type(error).__name__)
-    response = json_response({"error": {"type": type(error).__name__, "message": shown.message}}, status)
+    body = {"error": {"type": fields["type"], "message": fields["message"]}}
+    response = json_response(body, shown.status_code or usual_status(shown))
     if shown.retry_after_s is not None:
         response.headers["retry-after"] = str(max(1, round(shown.retry_after_s)))
     return response

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lm_deluge.errors import BadRequestError, NotFoundError
 from lm_deluge.gateway.page.store.conversations import find_conversation
-from lm_deluge.gateway.page.store.database import PageDatabase
+from lm_deluge.gateway.page.store.database import PageDatabase, without_nul
 from lm_deluge.gateway.page.store.records import Answered, MessageRecord
 from lm_deluge.gateway.page.store.tables import CONVERSATIONS, FILES, MESSAGES
 
@@ -141,7 +141,7 @@ class MessageStore:
         if new.message is not None:
             name, parts, text = new.message
             fields = {"id": name, "parent": parent, "role": "user", "status": "complete", "model": None}
-            fields["text"] = _without_nul(text)
+            fields["text"] = without_nul(text)
             rows.append({**own, **fields, "parts": parts})
             parent = name
         for name, model in new.answers:
@@ -177,7 +177,7 @@ class MessageStore:
             "saved_at": time.time(),
         }
         if answered.text is not None:
-            values["text"] = _without_nul(answered.text)
+            values["text"] = without_nul(answered.text)
         statement = update(MESSAGES).where(_M.id == message, _M.status == "running").values(**values)
 
         async def run(connection: AsyncConnection) -> None:
@@ -213,11 +213,6 @@ def _record_of(row: Any) -> MessageRecord:
     )
 
 
-def _without_nul(text: str) -> str:
-    """Return a text as databases take it: PostgreSQL has no NUL in texts. Parts are JSON, where it is escaped."""
-    return text.replace("\0", " ")
-
-
 def _json(value: Any) -> str | None:
     return None if value is None else msgspec.json.encode(value).decode()
 
@@ -242,7 +237,7 @@ async def _note_answers(connection: AsyncConnection, new: NewAnswers, *, head: s
     models = [*dict.fromkeys([*msgspec.json.decode(row.models), *(model for _, model in new.answers)])]
     values = {"head": head, "updated_at": now, "models": msgspec.json.encode(models).decode()}
     if not row.title and new.title:
-        values["title"] = _without_nul(new.title)
+        values["title"] = without_nul(new.title)
     if new.settings is not None:
         values["settings"] = new.settings
     await connection.execute(update(CONVERSATIONS).where(c.id == new.conversation).values(**values))
