@@ -27,8 +27,8 @@ _OK = 200
 class WebClient:
     """A client that a response is sent to. Status and headers leave with the first part of the body.
 
-    Sending waits while the client does not read. All else costs nothing per frame: one task waits for the message of the
-    server that the client has left, and one timer sends heartbeats and notices a client that no longer reads.
+    Sending waits while the client does not read. All else costs nothing per frame: one task waits for the message that
+    the client has left, and one timer sends heartbeats and notices a client that no longer reads.
 
     Args:
         receive, send: Of the ASGI request.
