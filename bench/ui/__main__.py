@@ -79,9 +79,9 @@ async def main() -> int:
     ratios: dict[str, list[float]] = {"cpu": [], "first": []}
     with (
         serving("bench.gateway_upstream") as (_, upstream_port),
-        serving("bench.ui_apps", "constant", upstream_port) as (constant, constant_port),
-        serving("bench.ui_apps", "deluge", upstream_port) as (deluge, deluge_port),
-        serving("bench.ui_apps", "relay", upstream_port) as (relay, relay_port),
+        serving("bench.ui.apps", "constant", upstream_port) as (constant, constant_port),
+        serving("bench.ui.apps", "deluge", upstream_port) as (deluge, deluge_port),
+        serving("bench.ui.apps", "relay", upstream_port) as (relay, relay_port),
     ):
         servers = {
             "constant": (constant_port, constant.pid),
