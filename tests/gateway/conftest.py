@@ -1,9 +1,11 @@
 """Providers of the gateway's tests: the simulator, by the addresses in the environment."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
+from gateway.postgres import PostgresServer, run_postgres
 from gateway.serving import Serving, serve
 from lm_deluge.gateway.configuration.settings import GatewaySettings
 from lm_deluge.simulator import Simulator
@@ -35,3 +37,18 @@ async def simulator(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Simulator]
 async def serving(simulator: Simulator) -> AsyncIterator[Serving]:
     async with serve(GatewaySettings(), simulator) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    with run_postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, of each kind that is supported."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'ledger.db'}"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.new_database()

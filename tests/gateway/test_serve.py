@@ -99,8 +99,11 @@ def test_a_stop_lets_running_streams_end(tmp_path: Path) -> None:
         assert process.wait(20) == 0
 
 
-def test_budgets_hold_and_calls_are_booked_after_kill_9(tmp_path: Path) -> None:
+def test_budgets_hold_and_calls_are_booked_after_kill_9(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the ledger has after each kill is the provider's bill: of whole answers exactly, of broken ones nearly."""
+    monkeypatch.setenv("DELUGE_DATABASE", database_url)
     key = command(tmp_path, "keys", "create", "team", "--budget", "1/day").split()[-1]
     moments = 30 if os.environ.get("DELUGE_SOAK") else 2
     chance = random.Random(7)

@@ -96,7 +96,10 @@ class _Admin:
         by = [name for name in request.query_params.get("by", "day").split(",") if name]
         if not set(by) <= set(_GROUPS):
             return _error(400, f"by takes {', '.join(_GROUPS)}")
-        rows = await self._ledger.sums(by, since=request.query_params.get("since", ""))
+        try:
+            rows = await self._ledger.sums(by, since=request.query_params.get("since", ""))
+        except ConfigurationError as error:
+            return _error(400, str(error))
         return JSONResponse({"spend": [{**dict(zip(by, row.group, strict=True)), **_amounts(row)} for row in rows]})
 
     def _refusal(self, request: Request) -> Response | None:
