@@ -21,7 +21,7 @@ from lm_deluge.dispatch.attempts.call_stream import StreamCall
 from lm_deluge.dispatch.budget import Budget
 from lm_deluge.dispatch.cache.call import CachedCall
 from lm_deluge.encoders.encoder import ParsedRequest
-from lm_deluge.errors import DelugeError, UnsupportedParameterError
+from lm_deluge.errors import APIError, DelugeError, UnsupportedParameterError
 from lm_deluge.events import Event
 from lm_deluge.gateway.dialects import Dialect
 from lm_deluge.gateway.translation.namespaces import ToolNamespaces
@@ -33,6 +33,8 @@ from lm_deluge.wire.http import HttpRequest
 __all__ = ["UpstreamCall", "UpstreamPlanner", "open_upstream"]
 
 JSON = dict[str, Any]
+
+_CLIENT_LEFT = 499  # nginx's status for a client that closed the connection before the answer
 
 
 class UpstreamPlanner:
@@ -49,6 +51,7 @@ class UpstreamPlanner:
     Attributes:
         dropped: Fields and tools that a translated request left out.
         is_relayed: Whether the last planned request is the client's own.
+        is_closed: Whether the client has left, so that nothing more is sent.
     """
 
     def __init__(
@@ -70,6 +73,16 @@ class UpstreamPlanner:
         self._can_relay = can_relay
         self.dropped: tuple[str, ...] = ()
         self.is_relayed = False
+        self.is_closed = False
+
+    async def before_attempt(self, number: int) -> None:
+        """Refuse attempts after the client has left.
+
+        Raises:
+            APIError: It has.
+        """
+        if self.is_closed:
+            raise APIError("the client has left", status_code=_CLIENT_LEFT)
 
     def plan(self, model: str, conversation: Conversation) -> CallPlan:
         """Return the plan of a request to a model.
@@ -213,6 +226,18 @@ class UpstreamCall(NamedTuple):
     planner: UpstreamPlanner
     budget: Budget | None
 
+    def abandon(self) -> bool:
+        """Note that the client has left; return whether its answer is to be read to the end.
+
+        It is aborted, unless its provider bills all of it anyway: then only its end has the usage that is billed. No
+        further attempt is sent.
+        """
+        self.planner.is_closed = True
+        if self.running.bills_when_abandoned:
+            return True
+        self.running.abort()
+        return False
+
     def take_bytes(self) -> bytes | None:
         """Return the bytes that arrived since the last call; None if the answer is translated."""
         return self.running.take_bytes() if isinstance(self.running, RelayedCall) else None
@@ -260,7 +285,9 @@ def open_upstream(
     on_break = "continue" if options.on_break == "continue" else "raise"
     budget = None if max_cost is None else Budget(max_cost, "this call")
     budgets = spec.budgets if budget is None else (*spec.budgets, budget)
-    spec = msgspec.structs.replace(spec, planner=own, on_break=on_break, budgets=budgets)
+    spec = msgspec.structs.replace(
+        spec, planner=own, on_break=on_break, budgets=budgets, before_attempt=own.before_attempt
+    )
     if spec.is_cached:
         return UpstreamCall(CachedCall(spec, dispatcher.runner), own, budget)
     running = RelayedCall(spec, dispatcher.runner)
