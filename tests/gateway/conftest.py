@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.postgres import PostgresServer, run_postgres
+from gateway.ledger.postgres import PostgresServer, run_postgres
 from gateway.serving import Serving, serve
 from lm_deluge.gateway.configuration.settings import GatewaySettings
 from lm_deluge.simulator import Simulator

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from gateway.conftest import TEXT, point_providers_at
-from gateway.ledgers import open_ledger
+from gateway.ledger.ledgers import open_ledger
 from gateway.serving import Serving, serve
 from lm_deluge.gateway.configuration.settings import GatewaySettings, ServedModel
 from lm_deluge.gateway.key_access import KeyAccess

@@ -23,6 +23,7 @@ _OF_EFFORT = ("thinking", "output_config")  # Anthropic's fields that ask for mo
 # The types of tools that the client runs, and the fields of such tools that all APIs have.
 _OWN_TOOLS = (None, "custom", "function")
 _OF_TOOLS = {"type", "name", "description", "parameters", "input_schema", "strict", "cache_control"}
+_OF_CUSTOM_TOOLS = {"format", "custom"}  # `CustomTools` decides about them
 
 
 class FittedCall(NamedTuple):
@@ -74,7 +75,7 @@ def left_out(name: str, value: Any) -> list[str]:
         return [f"reasoning.{inner}" for inner, given in value.items() if given is not None and inner != "effort"]
     if name == "tools" and isinstance(value, list):
         own = [tool for tool in value if isinstance(tool, dict) and tool.get("type") in _OWN_TOOLS]
-        return [f"tools.{inner}" for inner in sorted(set().union(*own) - _OF_TOOLS)]
+        return [f"tools.{inner}" for inner in sorted(set().union(*own) - _OF_TOOLS - _OF_CUSTOM_TOOLS)]
     return [name]
 
 

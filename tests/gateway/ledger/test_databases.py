@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from gateway.ledgers import open_ledger
-from gateway.postgres import PostgresServer
+from gateway.ledger.ledgers import open_ledger
+from gateway.ledger.postgres import PostgresServer
 from lm_deluge.errors import ConfigurationError, MissingExtraError, OverloadedError
 from lm_deluge.gateway.ledger.database import Database
 from lm_deluge.gateway.ledger.keys import KeyRules

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.ledgers import open_ledger
+from gateway.ledger.ledgers import open_ledger
 from gateway.serving import Serving, serve
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.gateway.configuration.settings import GatewaySettings
