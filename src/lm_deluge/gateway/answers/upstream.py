@@ -106,8 +106,8 @@ class UpstreamPlanner:
         by_own_api = self._dialect.name == "openai-responses" and call.provider.has_responses
         call = by_responses(call) if by_own_api else route_call(call)
         adapter = find_adapter(call.provider.adapter)
-        is_same = adapter.name == self._dialect.name
-        self.is_relayed = self._can_relay and is_same
+        is_same = adapter.name in (self._dialect.name, self._dialect.form_of)
+        self.is_relayed = self._can_relay and adapter.name == self._dialect.name
         self._is_translated = not is_same
         if self.is_relayed:
             call = msgspec.structs.replace(call, is_streamed=self._request.is_streamed)
