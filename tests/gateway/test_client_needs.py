@@ -181,6 +181,25 @@ async def test_what_claude_code_asks_for_reaches_other_models(
     assert ("thinking" in warning) == (effort is None)
 
 
+async def test_an_effort_is_left_out_for_a_model_without_one(serving: Serving) -> None:
+    fields = {"thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}, "tools": []}
+    answer = await post(serving, "/v1/messages", {"model": "gpt-4o", **CLAUDE, **fields})
+    assert answer.status_code == 200, answer.text
+    assert "reasoning_effort" not in serving.simulator.requests[-1].json
+    assert "output_config.effort" in answer.headers["x-deluge-warning"]
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions"])
+async def test_instructions_between_messages_are_the_users_for_gemini(serving: Serving, path: str) -> None:
+    messages = [*PROMPT, {"role": "system", "content": "A reminder."}, {"role": "user", "content": "Go on."}]
+    answer = await post(serving, path, {"model": OTHERS[1], "max_tokens": 500, "messages": messages})
+    assert answer.status_code == 200, answer.text
+    contents = serving.simulator.requests[-1].json["contents"]
+    texts = [part["text"] for content in contents for part in content["parts"]]
+    assert texts == ["Hello", "A reminder.", "Go on."]
+    assert {content["role"] for content in contents} == {"user"}
+
+
 @pytest.mark.parametrize("model", ["gpt-4o", "gemini-3.8-flash"])
 async def test_fields_of_tools_that_another_api_lacks_are_named(serving: Serving, model: str) -> None:
     answer = await post(serving, "/v1/messages", {"model": model, **CLAUDE})

@@ -9,6 +9,7 @@ import msgspec
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.anthropic_messages.request import effort_of_budget
 from lm_deluge.prompt.conversation import Conversation
+from lm_deluge.prompt.message import Message
 
 __all__ = ["FittedCall", "fit_hints", "left_out"]
 
@@ -17,6 +18,10 @@ JSON = dict[str, Any]
 # The APIs that have the field `verbosity`, a hint for the length of the answer.
 _WITH_VERBOSITY = ("openai-chat", "openai-responses")
 
+
+# The APIs whose instructions all stand before the conversation.
+_WITH_INSTRUCTIONS_FIRST = ("gemini-generate", "gemini-interactions")
+_INSTRUCTIONS = ("system", "developer")
 
 _OF_EFFORT = ("thinking", "output_config")  # Anthropic's fields that ask for more or less reasoning
 
@@ -52,10 +57,15 @@ def fit_hints(call: Call, raw: JSON, *, api: str) -> FittedCall:
     dropped: tuple[str, ...] = ()
     if params.verbosity is not None and api not in _WITH_VERBOSITY:
         params, dropped = msgspec.structs.replace(params, verbosity=None), ("verbosity",)
-    effort = None if params.reasoning_effort is not None else _effort_in(raw)
-    if effort is not None and _takes_effort(call, effort):
+    effort = _effort_in(raw)
+    if effort is not None and params.reasoning_effort is not None and not _takes_effort(call, params.reasoning_effort):
+        # Claude Code asks for an effort in every request, whatever the model is (2.1).
+        params, dropped = msgspec.structs.replace(params, reasoning_effort=None), (*dropped, "output_config.effort")
+    elif effort is not None and params.reasoning_effort is None and _takes_effort(call, effort):
         params, fitted = msgspec.structs.replace(params, reasoning_effort=effort), _OF_EFFORT
     conversation = _without_tool_names(call.conversation)
+    if api in _WITH_INSTRUCTIONS_FIRST:
+        conversation = _with_instructions_first(conversation)
     return FittedCall(msgspec.structs.replace(call, params=params, conversation=conversation), fitted, dropped)
 
 
@@ -67,6 +77,21 @@ def _without_tool_names(conversation: Conversation) -> Conversation:
         msgspec.structs.replace(message, name=None) if message.role == "tool" else message
         for message in conversation.messages
     )
+
+
+def _with_instructions_first(conversation: Conversation) -> Conversation:
+    """Return the conversation with later instructions as messages of the user, at their position.
+
+    Claude Code (2.1) sends reminders as system messages between others.
+    """
+    messages = conversation.messages
+    start = next((at for at, message in enumerate(messages) if message.role not in _INSTRUCTIONS), len(messages))
+    if all(message.role not in _INSTRUCTIONS for message in messages[start:]):
+        return conversation
+    later = [
+        Message("user", message.parts) if message.role in _INSTRUCTIONS else message for message in messages[start:]
+    ]
+    return Conversation([*messages[:start], *later])
 
 
 def left_out(name: str, value: Any) -> list[str]:
