@@ -92,15 +92,28 @@ async def test_a_call_over_http_is_booked_at_the_cost_of_its_response(keyed: Ser
 
 async def test_calls_over_http_at_the_same_time_stay_within_the_budget(keyed: Serving, ledger: Ledger) -> None:
     # A reservation of 2,048 tokens costs about 2 cents, and an answer of 16 tokens 0.02 cents.
-    new = await ledger.create_key("team", KeyRules(budget=0.05))
-    answers = await asyncio.gather(*(ask(keyed, new.token) for _ in range(40)))
+    new = await ledger.create_key("team", KeyRules(budget=1.0))
+    limits = httpx.Limits(max_connections=200)
+    async with httpx.AsyncClient(base_url=keyed.url, timeout=60, limits=limits, headers=bearer(new.token)) as client:
+        answers = await asyncio.gather(*(client.post("/v1/chat/completions", json=BODY) for _ in range(200)))
     refused = [answer for answer in answers if answer.status_code != 200]
-    assert refused
     assert all(answer.json()["error"]["code"] == "budget_exceeded" for answer in refused)
+    granted = [answer for answer in answers if answer.status_code == 200]
+    assert len(granted) >= 48  # so many reservations fit at once
+    assert all(answer.text.endswith("data: [DONE]\n\n") for answer in granted)
     spent, reserved = await ledger.spent(new.key, now=time.time())
-    assert spent <= 0.05
+    assert spent <= 1.0
     assert reserved == 0
     assert spent == pytest.approx(sum(call.cost or 0 for call in keyed.log.calls))
+
+
+async def test_a_budget_for_two_calls_refuses_the_others(keyed: Serving, ledger: Ledger) -> None:
+    new = await ledger.create_key("team", KeyRules(budget=0.05))
+    async with httpx.AsyncClient(base_url=keyed.url, timeout=60, headers=bearer(new.token)) as client:
+        answers = await asyncio.gather(*(client.post("/v1/chat/completions", json=BODY) for _ in range(20)))
+    assert any(answer.status_code == 429 for answer in answers)
+    spent, reserved = await ledger.spent(new.key, now=time.time())
+    assert (spent <= 0.05, reserved) == (True, 0)
 
 
 async def test_an_answer_stops_where_the_budget_ends(monkeypatch: pytest.MonkeyPatch, ledger: Ledger) -> None:
