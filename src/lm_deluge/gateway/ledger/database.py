@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -72,6 +73,7 @@ class Database:
             ConfigurationError: The database cannot be reached.
         """
         try:
+            _check_file(self._engine.url)
             async with asyncio.timeout(_OPENING_S):
                 try:
                     await self._create_tables()
@@ -225,6 +227,15 @@ def _engine(url: str) -> AsyncEngine:
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
+
+
+def _check_file(url: URL) -> None:
+    """Open the file of SQLite once, if the database is one. Raises the error of `sqlite3` if that fails.
+
+    The thread that aiosqlite (0.22) starts for a connection outlives one that fails, and may meet a closed event loop.
+    """
+    if url.get_backend_name() == "sqlite" and url.database and not url.database.startswith((":", "file:")):
+        sqlite3.connect(url.database).close()
 
 
 def _for_driver(url: URL) -> URL:
