@@ -126,6 +126,8 @@ def claude(program: Path, home: Path, url: str, model: str) -> tuple[list[str], 
 
 def aider(program: Path, home: Path, url: str, model: str) -> tuple[list[str], dict[str, str]]:
     """Return the command and the environment of aider."""
+    settings = f"- name: openai/{model}\n  use_temperature: false\n"  # Claude Sonnet 5 takes none
+    (home / ".aider.model.settings.yml").write_text(settings)
     options = ("--yes-always", "--no-git", "--no-check-update", "--no-show-model-warnings", "--analytics-disable")
     command = [str(program), "--model", f"openai/{model}", "--edit-format", "whole", *options, "--message", TASK]
     return command, {"OPENAI_API_BASE": f"{url}/v1", "OPENAI_API_KEY": "any", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
