@@ -308,7 +308,7 @@ def test_urls_that_are_not_valid(url: str) -> None:
 
 
 async def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="the database cannot be opened"):
+    with pytest.raises(ConfigurationError, match="the database cannot be opened: unable to open database file"):
         await Database(f"sqlite:///{tmp_path / 'no' / 'such' / 'folder.db'}").open()
 
 

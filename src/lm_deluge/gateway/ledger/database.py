@@ -202,7 +202,7 @@ def _opening_reason(error: Exception) -> str:
         return "no answer"
     if isinstance(cause, TypeError):
         return "its driver does not know a parameter of the URL"
-    is_explained = isinstance(cause, OSError) or hasattr(cause, "sqlstate")
+    is_explained = isinstance(cause, OSError | sqlite3.Error) or hasattr(cause, "sqlstate")
     return str(cause).partition("\n")[0] if is_explained else _reason(error)
 
 
