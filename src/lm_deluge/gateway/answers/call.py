@@ -22,10 +22,11 @@ from lm_deluge.gateway.answers.incoming import IncomingCall, parse_incoming, tok
 from lm_deluge.gateway.answers.log_reader import send_first, send_log
 from lm_deluge.gateway.answers.responder import Responder
 from lm_deluge.gateway.answers.upstream import UpstreamCall, open_upstream
-from lm_deluge.gateway.dialects import Dialect, as_api_error, open_writer, status_of
+from lm_deluge.gateway.dialects import Dialect, open_writer, status_of
 from lm_deluge.gateway.http_body import ClientLeftError, read_body
 from lm_deluge.gateway.services import GatewayServices, IncomingRequest
 from lm_deluge.response import APIResponse
+from lm_deluge.ui.failures import as_api_error
 from lm_deluge.ui.stream_log import LoggedResponse
 
 __all__ = ["GatewayCall"]
