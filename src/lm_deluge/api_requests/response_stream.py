@@ -214,7 +214,7 @@ class ResponseStream:
             type(events[-1]) not in _QUIET or any(type(event) not in _QUIET for event in events)
         )
         self.timing.reads += 1
-        if is_progress:
+        if is_progress and self._call.is_streamed:  # a plain answer arrives at its end, which is no first token
             self.timing.note(now)
         # After a failure only its reason may follow, so the wait is as short as after the end.
         is_complete = self._decoder.is_complete or self._decoder.failure is not None

@@ -22,12 +22,13 @@ from lm_deluge.agents.history import with_closed_calls
 from lm_deluge.agents.options import LoopOptions
 from lm_deluge.api_requests.accounts import Accounts
 from lm_deluge.api_requests.call_plan import CallPlan
+from lm_deluge.api_requests.plain_answers import PlainAnswers
 from lm_deluge.api_requests.credentials import Access, find_access
 from lm_deluge.api_requests.request import build_blank_call, settle_call
 from lm_deluge.client.call_options import NO_OPTIONS, CallOptions, merge_params
 from lm_deluge.client.loops.agent_loops import AgentLoops, prepared_tools
 from lm_deluge.client.scheduling import build_limiter, build_runner
-from lm_deluge.config import ClientOptions, LocalCache, Priority, Timeouts
+from lm_deluge.config import ClientOptions, Collect, LocalCache, Priority, Timeouts
 from lm_deluge.dispatch.budget import Budget
 from lm_deluge.dispatch.cache.sqlite import SQLiteCache, open_cache
 from lm_deluge.dispatch.call import CallSpec
@@ -195,6 +196,7 @@ class _Template(NamedTuple):
     adapter: Adapter | None  # None: each call decides which API serves it
     api_key: str | None
     timeouts: Timeouts
+    plain_answers: PlainAnswers
 
 
 class CallPlanner:
@@ -217,6 +219,7 @@ class CallPlanner:
         self._filters = compile_filters(options.filters) if options.filters else None
         self._templates = templates
         self._output = None if options.output is None else _output_rules(options)
+        self._collect = _collect_of(dispatcher.options, options)
         self._access: dict[str, Access] = {}
         self._adapters: dict[tuple[str, str], Adapter] = {}  # of calls with an output
         if options.loop.run_tools:
@@ -263,6 +266,7 @@ class CallPlanner:
             budgets=tuple(budget for budget in (own, self._dispatcher.budget) if budget is not None),
             min_tokens_per_second=client.min_tokens_per_second,
             delivers_events=delivers_events,
+            collect="stream" if delivers_events else self._collect,
             postprocess=client.postprocess,
             observers=self._dispatcher.observers,
             open_with=self._open_with(),
@@ -300,6 +304,7 @@ class CallPlanner:
         self,
         model: str,
         conversation: Conversation,
+        collect: Collect = "stream",
         *,
         adapt: Callable[[Call], tuple[Call, Adapter, HttpRequest | None]] | None = None,
     ) -> CallPlan:
@@ -308,6 +313,7 @@ class CallPlanner:
         Args:
             model: Id of the model.
             conversation: The prompt.
+            collect: Whether the request may ask for a plain document.
             adapt: Returns the call as an API takes it, the adapter of that API, and the request where that is not built
                 from the call, but passed on as a client sent it. Then the bytes of the response are kept, too.
 
@@ -329,7 +335,12 @@ class CallPlanner:
                 proxy=self._dispatcher.options.proxy,
             )
             access = self._access[model] = found
-        call = msgspec.structs.replace(template.call, conversation=conversation, base_url=access.base_url)
+        call = msgspec.structs.replace(
+            template.call,
+            conversation=conversation,
+            base_url=access.base_url,
+            is_streamed=not template.plain_answers.are_requested(collect),
+        )
         adapter, relayed = template.adapter, None
         if adapt is not None:
             call, adapter, relayed = adapt(call)
@@ -352,6 +363,7 @@ class CallPlanner:
             local_cache=None if filters is not None and filters.has_guard else self._dispatcher.shared_cache(),
             judge=None if self._output is None else partial(judged_response, kind=self._output.kind),
             filters=filters,
+            plain_answers=template.plain_answers if self._collect == "auto" else None,
         )
 
     def _with_output(self, call: Call, adapter: Adapter) -> Adapter:
@@ -389,12 +401,24 @@ class CallPlanner:
             extra_body={**(client.extra_body or {}), **options.extra_body},
             max_event_bytes=client.max_event_bytes,
         )
+        timeouts = client.timeouts.for_model(is_reasoning=bool(row.capabilities.reasoning))
         return _Template(
             call=call,
             adapter=None if may_be_routed(call) else find_adapter(call.provider.adapter),
             api_key=self._dispatcher.accounts.key_of(call.provider),
-            timeouts=client.timeouts.for_model(is_reasoning=bool(row.capabilities.reasoning)),
+            timeouts=timeouts,
+            plain_answers=PlainAnswers(call, timeouts),
         )
+
+
+def _collect_of(client: ClientOptions, call: CallOptions) -> Collect:
+    """Return how answers are requested of which only the response is used; what needs a stream gets one."""
+    collect = call.collect or client.collect
+    needs_stream = not (client.hedge_after is None and client.min_tokens_per_second is None)
+    if needs_stream or client.background or call.check_partial is not None:
+        return "stream"
+    has_budget = not (call.max_cost is None and client.max_cost is None)
+    return "stream" if collect == "auto" and has_budget else collect  # only a stream ends when the budget is spent
 
 
 def _output_rules(options: CallOptions) -> OutputRules:
