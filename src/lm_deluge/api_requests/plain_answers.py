@@ -17,8 +17,8 @@ from lm_deluge.prompt.tool import ProviderTool
 
 __all__ = ["PlainAnswers"]
 
-# Proxies close connections without traffic: after 60 s those of nginx (`proxy_read_timeout`) and of AWS's load balancers
-# (https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html, 2026-11).
+# Proxies close connections without traffic: after 60 s those of nginx (`proxy_read_timeout`) and of AWS's load
+# balancers (https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html).
 _LONGEST_SILENCE_S = 60.0
 _MARGIN = 1.5  # the time limit by the expected time, at least: answers later in a batch may take longer. A trade-off
 _TOKENS_PER_S = 20.0  # of a slow model or a busy host; most generate 50 to 200 tokens a second

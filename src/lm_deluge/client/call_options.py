@@ -141,7 +141,6 @@ class CallOptions(NamedTuple):
         check_choice("collect", self.collect, get_args(Collect))
         return self._replace(filters=None if filters is None else filters.rules)
 
-
     def of_stream(self) -> CallOptions:
         """Return the options, of a call whose events are delivered.
 

@@ -22,8 +22,8 @@ from lm_deluge.agents.history import with_closed_calls
 from lm_deluge.agents.options import LoopOptions
 from lm_deluge.api_requests.accounts import Accounts
 from lm_deluge.api_requests.call_plan import CallPlan
-from lm_deluge.api_requests.plain_answers import PlainAnswers
 from lm_deluge.api_requests.credentials import Access, find_access
+from lm_deluge.api_requests.plain_answers import PlainAnswers
 from lm_deluge.api_requests.request import build_blank_call, settle_call
 from lm_deluge.client.call_options import NO_OPTIONS, CallOptions, merge_params
 from lm_deluge.client.loops.agent_loops import AgentLoops, prepared_tools

@@ -11,6 +11,8 @@ import contextlib
 import warnings
 from collections.abc import Callable
 
+import msgspec
+
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.timeouts import Deadline
 from lm_deluge.dispatch.attempts.call_stream import StreamCall
