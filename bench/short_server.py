@@ -1,8 +1,8 @@
 """A server that answers every request with the same short stream, with little CPU time of its own.
 
 The stream is sent in one write, or with the argument `flowing` event by event, as models generate it. With the argument
-`long` the answer has 500 tokens in place of 24, with `tiny` a single one. With the argument `calling` the answer to a request with tools also
-calls one, until the conversation has two results.
+`long` the answer has 500 tokens in place of 24, with `tiny` a single one. With the argument `calling` the answer to a
+request with tools also calls one, until the conversation has two results.
 """
 
 import asyncio

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import builtins
 from collections.abc import Awaitable, Mapping
-from functools import cached_property
 from typing import NoReturn
 from urllib.parse import urljoin, urlsplit
 
@@ -32,7 +31,7 @@ from lm_deluge.filters.answer_filter import AnswerFilter
 from lm_deluge.filters.compiled import CompiledFilters
 from lm_deluge.response import ResponseBuilder
 from lm_deluge.transport.base import ConnectionSlot, DescriptorsUsedUpError, Exchange, Transport
-from lm_deluge.usage import estimate_tokens
+from lm_deluge.usage import Usage, estimate_tokens
 from lm_deluge.wire.http import HttpRequest, origin_of
 from lm_deluge.wire.rate_limit_headers import parse_rate_limits
 
@@ -86,8 +85,10 @@ class ResponseStream:
         self._is_over = False
         self._is_at_end = False
         self._surplus = 0
+        self._input_estimate: int | None = None
         self._bytes_before = 0
         self._ignored_before = 0
+        self.final_usage: Usage | None = None  # once the answer is finished
         self.kept: list[bytes] | None = None
         """The bytes of the body that were not taken yet, if they are kept."""
 
@@ -104,10 +105,12 @@ class ResponseStream:
             return decoder.resume_point
         return None
 
-    @cached_property
+    @property
     def input_estimate(self) -> int:
         """Tokens of the prompt, estimated from the length of its texts."""
-        return estimate_tokens(self._call.conversation.text_length())
+        if self._input_estimate is None:
+            self._input_estimate = estimate_tokens(self._call.conversation.text_length())
+        return self._input_estimate
 
     def opened_after(self, started_at: float) -> float:
         """Note that status and headers arrived now, for a request sent at `started_at`; return how long that took."""
@@ -263,7 +266,10 @@ class ResponseStream:
 
 def _request_id(exchange: Exchange) -> str | None:
     headers = exchange.head.headers
-    return next((headers[name] for name in _REQUEST_ID_HEADERS if name in headers), None)
+    for name in _REQUEST_ID_HEADERS:
+        if name in headers:
+            return headers[name]
+    return None
 
 
 def timeout_error(clock: Clock, limit_s: float) -> TimeoutError:

@@ -181,7 +181,8 @@ class LLMClient(AgentMethods, CountMethods):
     def _call(self, prompt: Prompt, options: CallOptions) -> RunningCall:
         """Return the call of a single stream. A call that cannot be sent raises here, before it is used."""
         dispatcher = self.dispatcher
-        planner = dispatcher.planner(None if options == NO_OPTIONS else options.checked().of_stream())
+        is_blank = options == NO_OPTIONS
+        planner = dispatcher.stream_planner() if is_blank else dispatcher.planner(options.checked().of_stream())
         spec = planner.checked(prompt, prefer=dispatcher.next_model().id)
         open_with = spec.open_with or (CachedCall if spec.is_cached else StreamCall)
         running: RunningCall = open_with(spec, dispatcher.runner)

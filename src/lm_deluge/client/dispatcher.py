@@ -86,12 +86,12 @@ class Dispatcher:
         self._smallest_window = min((row.context_window or math.inf for row in self.rows.values()), default=math.inf)
         self._credits = [0.0] * len(models)  # of the weighted round-robin
         self._templates: dict[str, _Template] = {}  # of calls without options of their own
+        self._stream_planner: CallPlanner | None = None
 
     def planner(self, call: CallOptions | None = None) -> CallPlanner:
         """Return a planner for calls with these options; planners without options (None) share their templates.
 
-        Keys, base URLs and proxies are looked up once for each planner and model: a planner for each single stream
-        notices a key that changes while the program runs.
+        Keys, base URLs and proxies are looked up once for each planner and model, and for each single stream.
 
         Raises:
             ConfigurationError: `prefer_model` is none of the client's models.
@@ -104,6 +104,12 @@ class Dispatcher:
                 hint=f"Its models: {', '.join(self.rows)}.",
             )
         return CallPlanner(self, call, {})
+
+    def stream_planner(self) -> CallPlanner:
+        """Return the planner of single streams without options of their own."""
+        if self._stream_planner is None:
+            self._stream_planner = self.planner()
+        return self._stream_planner
 
     def runner(self) -> Runner:
         """Return the runner of the running event loop; the runners of all loops share one limiter."""
@@ -221,6 +227,7 @@ class CallPlanner:
         self._output = None if options.output is None else _output_rules(options)
         self._collect = _collect_of(dispatcher.options, options)
         self._access: dict[str, Access] = {}
+        self._blank_specs: dict[bool, CallSpec] = {}  # by whether they deliver events
         self._adapters: dict[tuple[str, str], Adapter] = {}  # of calls with an output
         if options.loop.run_tools:
             self._options = options = options._replace(tools=prepared_tools(options.tools))
@@ -251,19 +258,32 @@ class CallPlanner:
             InvalidPromptError: The prompt is empty, or no prompt.
             ContextLengthError: The prompt is far too long for every model of the client.
         """
-        client, options = self._dispatcher.options, self._options
-        own = None if options.max_cost is None else Budget(options.max_cost, "the call")
+        options = self._options
+        own = () if options.max_cost is None else (Budget(options.max_cost, "the call"),)
         conversation = to_conversation(prompt)
-        return CallSpec(
-            planner=self,
+        blank = self._blank_specs.get(delivers_events)
+        if blank is None:
+            blank = self._blank_specs[delivers_events] = self._blank_spec(delivers_events=delivers_events)
+        return msgspec.structs.replace(
+            blank,
             conversation=conversation,
-            max_output_tokens=self._params.max_new_tokens,
             models=self._dispatcher.models_for(conversation),
             prefer=options.prefer_model or prefer,
             priority=options.priority or priority,
+            budgets=own + blank.budgets,
+            plans={},
+        )
+
+    def _blank_spec(self, *, delivers_events: bool) -> CallSpec:
+        """Return what all calls have in common."""
+        client, budget = self._dispatcher.options, self._dispatcher.budget
+        return CallSpec(
+            planner=self,
+            conversation=Conversation(),
+            max_output_tokens=self._params.max_new_tokens,
             is_cached=client.local_cache not in (None, False),
             on_break=client.on_break or ("raise" if delivers_events else "restart"),
-            budgets=tuple(budget for budget in (own, self._dispatcher.budget) if budget is not None),
+            budgets=() if budget is None else (budget,),
             min_tokens_per_second=client.min_tokens_per_second,
             delivers_events=delivers_events,
             collect="stream" if delivers_events else self._collect,
@@ -280,9 +300,12 @@ class CallPlanner:
     def checked(self, prompt: Prompt, *, prefer: str) -> CallSpec:
         """Return the call of a prompt, whose request to the preferred model is planned already.
 
+        Keys, base URLs and proxies are looked up again, as they may change while the program runs.
+
         Raises:
             ConfigurationError: The call cannot be sent.
         """
+        self._access.clear()
         spec = self.spec(prompt, prefer=prefer, priority="interactive")
         model = spec.prefer or prefer
         if spec.models is not None and model not in spec.models:

@@ -68,8 +68,10 @@ class AdmittedCall:
         self.unreached = 0
         self.failures: tuple[str, ...] = ()
         self._retry: PendingRetry | None = None
-        observed = ObservedCall(spec.conversation, lambda: runner.candidates(spec), spec.plan_for)
-        self.watch = spec.observers.watch(observed)
+        self.watch: CallWatch | None = None
+        if not spec.observers.is_idle:
+            observed = ObservedCall(spec.conversation, lambda: runner.candidates(spec), spec.plan_for)
+            self.watch = spec.observers.watch(observed)
 
     @property
     def wants_reads(self) -> bool:
