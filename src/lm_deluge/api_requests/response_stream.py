@@ -82,6 +82,7 @@ class ResponseStream:
         self._loop = asyncio.get_running_loop()
         self._read_timeout = read_timeout
         read_timeout.on_timeout = exchange.abort
+        self._is_streamed = call.is_streamed
         self._is_over = False
         self._is_at_end = False
         self._surplus = 0
@@ -167,8 +168,7 @@ class ResponseStream:
             read_timeout.since = None
             if self.kept is not None:
                 self.kept.append(data)
-            self._is_at_end = not data
-            events = decoder.feed(data) if data else decoder.close()
+            events = decoder.feed(data) if data and self._is_streamed else self._decode_whole(data)
             started_at = self._note(started_at, events)
             if self._filter is not None:
                 events = self._filtered(self._filter, events)
@@ -177,6 +177,14 @@ class ResponseStream:
                 if not to_end:
                     return events
         return []
+
+    def _decode_whole(self, data: bytes) -> list[Event]:
+        """Return the events of a read at the end of the body, or of a plain answer, which mostly arrives in one read."""
+        events = self._decoder.feed(data) if data else []
+        if not data or self._exchange.is_at_end:
+            self._is_at_end = True
+            events += self._decoder.close()
+        return events
 
     def _is_finished(self) -> bool:
         """Return whether nothing more has to be read; raise what ended the response."""
@@ -217,7 +225,7 @@ class ResponseStream:
             type(events[-1]) not in _QUIET or any(type(event) not in _QUIET for event in events)
         )
         self.timing.reads += 1
-        if is_progress and self._call.is_streamed:  # a plain answer arrives at its end, which is no first token
+        if is_progress and self._is_streamed:  # a plain answer arrives at its end, which is no first token
             self.timing.note(now)
         # After a failure only its reason may follow, so the wait is as short as after the end.
         is_complete = self._decoder.is_complete or self._decoder.failure is not None

@@ -40,6 +40,11 @@ class Exchange(Protocol):
     head: HttpHead
     bytes_received: int
 
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the end of the body is known to have arrived, and all of it was read."""
+        ...
+
     def keep(self, slot: ConnectionSlot) -> None:
         """Store the connection slot; it is released when the exchange ends."""
         ...

@@ -260,6 +260,11 @@ class AiohttpExchange:
         """Store the connection slot; it is released when the exchange ends."""
         self._slot = slot
 
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the end of the body has arrived, and all of it was read."""
+        return self._decoder is None and self._content.at_eof()
+
     def _release_slot(self) -> None:
         if self._slot is not None:
             self._slot.give_back()
