@@ -179,7 +179,7 @@ class ResponseStream:
         return []
 
     def _decode_whole(self, data: bytes) -> list[Event]:
-        """Return the events of a read at the end of the body, or of a plain answer, which mostly arrives in one read."""
+        """Return the events of a read at the end of the body, or of a plain answer, mostly one read in all."""
         events = self._decoder.feed(data) if data else []
         if not data or self._exchange.is_at_end:
             self._is_at_end = True

@@ -343,21 +343,8 @@ class CallPlanner:
         Raises:
             ConfigurationError: The model or its API cannot take the call, or there is no key for it.
         """
-        template = self._templates.get(model)
-        if template is None:
-            template = self._template_for(model)
-            if model != SIMULATOR:  # its address changes with the process
-                self._templates[model] = template
-        access = self._access.get(model)
-        if access is None:
-            found = find_access(
-                template.call.provider,
-                template.call.model,
-                base_url=template.call.base_url,
-                api_key=template.api_key,
-                proxy=self._dispatcher.options.proxy,
-            )
-            access = self._access[model] = found
+        template = self._template_of(model)
+        access = self._access_of(model, template)
         call = msgspec.structs.replace(
             template.call,
             conversation=conversation,
@@ -388,6 +375,35 @@ class CallPlanner:
             filters=filters,
             plain_answers=template.plain_answers if self._collect == "auto" else None,
         )
+
+    def settled(self, model: str) -> tuple[Call, Access, Timeouts]:
+        """Return what the calls to a model have in common: parameters, address and key, timeouts.
+
+        Raises:
+            ConfigurationError: There is no key or no address.
+        """
+        template = self._template_of(model)
+        return template.call, self._access_of(model, template), template.timeouts
+
+    def _template_of(self, model: str) -> _Template:
+        template = self._templates.get(model)
+        if template is None:
+            template = self._template_for(model)
+            if model != SIMULATOR:  # its address changes with the process
+                self._templates[model] = template
+        return template
+
+    def _access_of(self, model: str, template: _Template) -> Access:
+        access = self._access.get(model)
+        if access is None:
+            access = self._access[model] = find_access(
+                template.call.provider,
+                template.call.model,
+                base_url=template.call.base_url,
+                api_key=template.api_key,
+                proxy=self._dispatcher.options.proxy,
+            )
+        return access
 
     def _with_output(self, call: Call, adapter: Adapter) -> Adapter:
         """Return the adapter that asks a model for the output of the calls; it is made once for each model and API."""

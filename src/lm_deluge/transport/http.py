@@ -19,7 +19,7 @@ from lm_deluge.transport.base import ConnectionSlot, DescriptorsUsedUpError
 from lm_deluge.transport.content_coding import ACCEPTED_CODINGS, ContentDecoder, content_decoder
 from lm_deluge.transport.http_errors import before_headers, has_partial_head, in_body, is_disconnect, redacted
 from lm_deluge.transport.pool import ConnectionTrace, Pool, ProcessId, close_idle, current_trace, timeout_of
-from lm_deluge.transport.targets import is_usual, unchanged_url
+from lm_deluge.transport.targets import is_usual, new_target, unchanged_url
 from lm_deluge.wire.http import HttpHead, HttpRequest, Pieces
 
 __all__ = ["AiohttpExchange", "AiohttpTransport"]
@@ -84,6 +84,17 @@ class AiohttpTransport:
                 exchange.abort()
                 raise
             return exchange
+
+    async def connect(self, url: str, *, connect_timeout_s: float | None, proxy: Secret | None) -> None:
+        """Open a connection to the host of a URL, which a later request uses if it comes within half a minute."""
+        pool = self._own_pool() or await self._new_pool()
+        current_trace.set(ConnectionTrace(asyncio.get_running_loop().time()))
+        try:
+            target = new_target(pool.session, "POST", url, None if proxy is None else proxy.reveal())
+            connection = await pool.connect(target, connect_timeout_s)
+        except (aiohttp.ClientError, OSError, ValueError, builtins.TimeoutError) as error:
+            raise before_headers(error, connect_timeout_s) from redacted(error)
+        connection.release()
 
     async def _sent(
         self, pool: Pool, request: HttpRequest, connect_timeout_s: float | None, proxy: Secret | None

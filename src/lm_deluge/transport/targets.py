@@ -13,7 +13,7 @@ from yarl import URL
 from lm_deluge.transport.content_coding import ACCEPTED_CODINGS
 from lm_deluge.wire.http import HttpRequest
 
-__all__ = ["Target", "is_usual", "maybe_target", "unchanged_url", "write_request"]
+__all__ = ["Target", "is_usual", "maybe_target", "new_target", "unchanged_url", "write_request"]
 
 # Headers that change how a request is framed or routed: aiohttp knows how.
 _SPECIAL = frozenset(
@@ -43,15 +43,31 @@ class Target(NamedTuple):
 def maybe_target(session: aiohttp.ClientSession, method: str, url: str) -> Target | None:
     """Return the target of a URL; None if only aiohttp's session can send to it, or refuse it."""
     try:
-        parsed = unchanged_url(url)
-        if parsed.scheme not in ("http", "https") or not parsed.raw_host or parsed.raw_user or parsed.raw_password:
-            return None
-        request = aiohttp.ClientRequest(method, parsed, loop=asyncio.get_running_loop(), session=session)
+        target = new_target(session, method, url)
     except ValueError:
         return None
+    head = target.head
+    is_plain = head.isascii() and head.count("\r") == head.count("\n") == 2  # noqa: PLR2004 - the two lines
+    return target if is_plain and method in _METHODS else None
+
+
+def new_target(session: aiohttp.ClientSession, method: str, url: str, proxy: str | None = None) -> Target:
+    """Return the target of a URL.
+
+    Raises:
+        ValueError: It is not the URL of an HTTP server, or has a user name or a password.
+    """
+    parsed = unchanged_url(url)
+    if parsed.scheme not in ("http", "https") or not parsed.raw_host or parsed.raw_user or parsed.raw_password:
+        raise ValueError("not the URL of an HTTP server")
+    request = aiohttp.ClientRequest(
+        method,
+        parsed,
+        loop=asyncio.get_running_loop(),
+        session=session,
+        proxy=None if proxy is None else URL(proxy),
+    )
     head = f"{method} {request.url.raw_path_qs} HTTP/1.1\r\nHost: {request.headers['Host']}\r\n"
-    if method not in _METHODS or not head.isascii() or head.count("\r") != 2 or head.count("\n") != 2:  # noqa: PLR2004
-        return None
     return Target(request, head, parsed.raw_authority)
 
 
