@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import builtins
 import os
+from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncGenerator, Callable
 from contextvars import ContextVar
 from functools import lru_cache, partial
+from ssl import CertificateError, SSLError
 from typing import Any
 
 import aiohttp
@@ -73,6 +75,12 @@ class _Handler(ResponseHandler):
             super().resume_reading(*arguments, **named)
 
 
+class _TLSProtocol(SSLProtocol):
+    """asyncio's, which allocates its buffer for a connection at once: 256 KiB for each of thousands (3.11, 2026-11)."""
+
+    max_size = _MOST_PER_READ
+
+
 class _TracingConnector(aiohttp.TCPConnector):
     """Records a `ConnectionTrace`: aiohttp's own tracing costs a fifth of a request's time (3.14, 2026-11)."""
 
@@ -89,20 +97,34 @@ class _TracingConnector(aiohttp.TCPConnector):
         protocol = await super()._create_connection(req, traces, timeout)
         trace.sent_at = clock()  # the headers are sent next
         trace.connected_in_s = trace.sent_at - started_at
-        _shrink_buffers(protocol.transport)
+        transport: Any = protocol.transport
+        if hasattr(transport, "max_size"):
+            transport.max_size = _MOST_PER_READ
         return protocol
 
-
-def _shrink_buffers(transport: Any) -> None:
-    """Let a connection of asyncio's own event loops read at most `_MOST_PER_READ` bytes at once."""
-    if hasattr(transport, "max_size"):
-        transport.max_size = _MOST_PER_READ
-    # TLS keeps its buffer as long as the connection is open, and the handshake has made one of 256 KiB (3.11, 2026-11).
-    tls = getattr(transport, "_ssl_protocol", None)
-    if hasattr(tls, "max_size") and hasattr(tls, "_ssl_buffer_view"):
-        tls.max_size = tls._ssl_buffer_len = _MOST_PER_READ  # noqa: SLF001 - no public API for it
-        tls._ssl_buffer = bytearray(_MOST_PER_READ)  # noqa: SLF001
-        tls._ssl_buffer_view = memoryview(tls._ssl_buffer)  # noqa: SLF001
+    async def _wrap_create_connection(
+        self, *arguments: Any, req: aiohttp.ClientRequest, ssl: Any = None, server_hostname: Any = None, **named: Any
+    ) -> Any:
+        """Connect as aiohttp does, with TLS by `_TLSProtocol`."""
+        connect = super()._wrap_create_connection
+        factory, *args = arguments
+        if ssl is None or not isinstance(self._loop, asyncio.BaseEventLoop):  # uvloop has small buffers by itself
+            return await connect(factory, *args, req=req, ssl=ssl, server_hostname=server_hostname, **named)
+        protocol, handshake = factory(), self._loop.create_future()
+        tls = _TLSProtocol(self._loop, protocol, ssl, handshake, server_hostname=server_hostname)
+        transport, _ = await connect(lambda: tls, *args, req=req, ssl=None, server_hostname=None, **named)
+        try:
+            await handshake
+        except BaseException as error:
+            transport.close()
+            if isinstance(error, CertificateError):
+                raise aiohttp.ClientConnectorCertificateError(req.connection_key, error) from error
+            if isinstance(error, SSLError):
+                raise aiohttp.ClientConnectorSSLError(req.connection_key, error) from error
+            if isinstance(error, OSError) and not isinstance(error, builtins.TimeoutError):
+                raise aiohttp.ClientConnectorError(req.connection_key, error) from error
+            raise
+        return protocol.transport, protocol
 
 
 class Pool:

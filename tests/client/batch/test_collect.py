@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from lm_deluge.errors import (
 )
 from lm_deluge.filters import Redact
 from lm_deluge.response import APIResponse
-from lm_deluge.simulator import Script, SimulatorThread
+from lm_deluge.simulator import Script, Simulator, SimulatorThread
 from loopback import FIN, HANG, Loopback, answer, finish, plain, text
 
 ANSWER = Script(text="The capital is Rome. ")
@@ -47,6 +49,14 @@ class Recorded:
     def __call__(self, request: Any) -> Any:
         self.streamed.append(request.is_streamed)
         return self._script(request) if callable(self._script) else self._script
+
+
+@asynccontextmanager
+async def talking(*transcripts: Any, **options: Any) -> AsyncIterator[tuple[Loopback, LLMClient]]:
+    """Yield a server that follows the scripts, and a client that asks it for plain answers."""
+    options = {"api_key": "k", "collect": "plain", "progress": "none", **options}
+    async with Loopback(*transcripts) as server, LLMClient("gpt-4o", base_url=server.url, **options) as client:
+        yield server, client
 
 
 async def collected(client: LLMClient, count: int = 1, **options: Any) -> list[APIResponse]:
@@ -75,7 +85,7 @@ async def test_a_plain_answer_equals_the_streamed_one(api: str) -> None:
 async def test_tools_run_and_errors_are_errors(api: str) -> None:
     asks = Script(text="Let me look.", tool_calls=[("weather", {"city": "Rome"})])
     turns = iter([asks, Script(text="21 degrees")])
-    script = Recorded(lambda request: next(turns))
+    script = Recorded(lambda _: next(turns))
     async with serving(script, api=api, collect="plain", max_new_tokens=500) as (_, client):
         (response,) = await collected(client, tools=TOOLS, run_tools=True)
     assert response.error is None
@@ -112,43 +122,36 @@ CUT = {
 @pytest.mark.parametrize("name", CUT)
 async def test_a_cut_answer_is_an_error_or_asked_again(name: str) -> None:
     steps, kind = CUT[name]
-    options: dict[str, Any] = {"api_key": "k", "collect": "plain", "progress": "none"}
-    if name == "silence":
-        options["timeouts"] = Timeouts(first_token=0.3)
-    async with Loopback(steps) as server:
-        async with LLMClient("gpt-4o", base_url=server.url, max_attempts=1, **options) as client:
-            (response,) = await collected(client)
+    timeouts = Timeouts(first_token=0.3 if name == "silence" else 20)
+    async with talking(steps, max_attempts=1, timeouts=timeouts) as (_, client):
+        (response,) = await collected(client)
     assert isinstance(response.error, kind)
     assert response.completion in (None, "", "Hel")
     if name in ("content-length", "chunked"):
-        async with Loopback(steps, plain("200 OK", _HELLO)) as server:
-            async with LLMClient("gpt-4o", base_url=server.url, max_attempts=2, **options) as client:
-                (response,) = await collected(client)
+        async with talking(steps, plain("200 OK", _HELLO), max_attempts=2) as (_, client):
+            (response,) = await collected(client)
         assert (response.error, response.completion) == (None, "Hello")
 
 
 @pytest.mark.parametrize("cut", range(1, len(_HELLO), 23))
 async def test_a_document_in_two_reads(cut: int) -> None:
     head = plain("200 OK", _HELLO)[0].removesuffix(_HELLO)
-    async with Loopback([head + _HELLO[:cut], 0.01, _HELLO[cut:]]) as server:
-        async with LLMClient("gpt-4o", base_url=server.url, api_key="k", collect="plain", progress="none") as client:
-            (response,) = await collected(client)
+    async with talking([head + _HELLO[:cut], 0.01, _HELLO[cut:]]) as (_, client):
+        (response,) = await collected(client)
     assert response.completion == "Hello"
     assert response.usage.output_tokens == 2
 
 
 async def test_a_host_that_streams_anyway_is_read() -> None:
-    async with Loopback(answer(text("Hello"), text(" world"), finish())) as server:
-        async with LLMClient("gpt-4o", base_url=server.url, api_key="k", collect="plain", progress="none") as client:
-            (response,) = await collected(client)
+    async with talking(answer(text("Hello"), text(" world"), finish())) as (_, client):
+        (response,) = await collected(client)
     assert response.completion == "Hello world"
 
 
 async def test_connections_are_used_again() -> None:
-    async with Loopback(plain("200 OK", _HELLO)) as server:
-        async with LLMClient("gpt-4o", base_url=server.url, api_key="k", collect="plain", progress="none") as client:
-            for _ in range(3):
-                await client.start("hi")
+    async with talking(plain("200 OK", _HELLO)) as (server, client):
+        for _ in range(3):
+            await client.start("hi")
     assert (server.connections, len(server.requests)) == (1, 3)
 
 
@@ -220,7 +223,7 @@ async def test_events_and_streams_are_streamed() -> None:
         await client.stream("hi", echo=None)
         async for _ in client.stream_many(["hi"]):
             pass
-        await client.process_agent_loops_async(["hi"], tools=TOOLS, on_event=lambda index, event: None)
+        await client.process_agent_loops_async(["hi"], tools=TOOLS, on_event=lambda _index, _event: None)
     assert script.streamed == [True, True, True]
 
 
@@ -251,12 +254,15 @@ async def test_all_methods_that_collect_take_it() -> None:
 
 def test_the_command_line_has_it(tmp_path: Path) -> None:
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    recorded = Recorded()
     source.write_text('"One?"\n"Two?"\n')
-    with SimulatorThread(recorded := Recorded()) as sim:
+    with SimulatorThread(Simulator(recorded)) as sim:
         done = CliRunner().invoke(
             cli,
-            ["batch", str(source), str(target), "-m", "gpt-4o", "--base-url", sim.base_url, "--api-key", "k"]
-            + ["--collect", "plain", "--progress", "none"],
+            [
+                *("batch", str(source), str(target), "-m", "gpt-4o", "--base-url", sim.base_url, "--api-key", "k"),
+                *("--collect", "plain", "--progress", "none"),
+            ],
         )
     assert done.exit_code == 0, done.output
     assert recorded.streamed == [False, False]
@@ -283,18 +289,9 @@ async def test_auto_learns_how_long_answers_take() -> None:
 
 
 async def test_auto_repeats_a_silent_answer_as_a_stream() -> None:
-    async with (
-        Loopback([HANG], answer(text("Hello"), finish())) as server,
-        LLMClient(
-            "gpt-4o",
-            base_url=server.url,
-            api_key="k",
-            collect="auto",
-            max_new_tokens=2,
-            timeouts=Timeouts(first_token=0.3),
-            progress="none",
-        ) as client,
-    ):
+    steps = [HANG], answer(text("Hello"), finish())
+    timeouts = Timeouts(first_token=0.3)
+    async with talking(*steps, collect="auto", max_new_tokens=2, timeouts=timeouts) as (server, client):
         (response,) = await collected(client)
     assert (response.error, response.completion) == (None, "Hello")
     assert [json.loads(body).get("stream") for _, _, body in server.requests] == [None, True]
