@@ -20,11 +20,11 @@ from lm_deluge.client.older_names import REPLACED_METHODS, translate_options
 from lm_deluge.client.smoothing import Smoothing, smoothed
 from lm_deluge.client.stream import Echo, Stream
 from lm_deluge.client.sync import SyncStream, run_blocking
-from lm_deluge.client.warm_up import warm_up
 from lm_deluge.config import ClientOptions, Priority, PromptCache, SamplingParams
 from lm_deluge.dispatch.attempts.call_stream import StreamCall
 from lm_deluge.dispatch.cache.call import CachedCall
 from lm_deluge.dispatch.running_call import RunningCall
+from lm_deluge.dispatch.warm_up import warm_up
 from lm_deluge.errors import ConfigurationError, DelugeError
 from lm_deluge.models.registry import find_served_model
 from lm_deluge.models.rows import ModelRow
@@ -218,7 +218,10 @@ class LLMClient(AgentMethods, CountMethods):
             >>> problems = await client.warm()
             >>> print([model for model, error in problems.items() if error is not None])
         """
-        return await warm_up(self.dispatcher)
+        dispatcher = self.dispatcher
+        dispatcher.runner()
+        models = [row.id for row in dispatcher.all_models]
+        return await warm_up(dispatcher.stream_planner(), models, dispatcher.shared_transport())
 
     def warm_sync(self) -> dict[str, DelugeError | None]:
         """Prepare the first call from code without asyncio, as `warm` does.

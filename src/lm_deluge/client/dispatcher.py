@@ -225,7 +225,7 @@ class CallPlanner:
         self._filters = compile_filters(options.filters) if options.filters else None
         self._templates = templates
         self._output = None if options.output is None else _output_rules(options)
-        self._collect = _collect_of(dispatcher.options, options)
+        self._collect: Collect = _collect_of(dispatcher.options, options)
         self._access: dict[str, Access] = {}
         self._blank_specs: dict[bool, CallSpec] = {}  # by whether they deliver events
         self._adapters: dict[tuple[str, str], Adapter] = {}  # of calls with an output
@@ -277,6 +277,7 @@ class CallPlanner:
     def _blank_spec(self, *, delivers_events: bool) -> CallSpec:
         """Return what all calls have in common."""
         client, budget = self._dispatcher.options, self._dispatcher.budget
+        collect: Collect = "stream" if delivers_events else self._collect
         return CallSpec(
             planner=self,
             conversation=Conversation(),
@@ -286,7 +287,7 @@ class CallPlanner:
             budgets=() if budget is None else (budget,),
             min_tokens_per_second=client.min_tokens_per_second,
             delivers_events=delivers_events,
-            collect="stream" if delivers_events else self._collect,
+            collect=collect,
             postprocess=client.postprocess,
             observers=self._dispatcher.observers,
             open_with=self._open_with(),

@@ -23,7 +23,7 @@ _SPECIAL = frozenset(
 )
 _ACCEPTED = f"accept-encoding: {ACCEPTED_CODINGS}\r\n"
 _METHODS = ("GET", "POST", "DELETE", "PUT", "PATCH")
-_MOST_JOINED = 64 * 2**10  # bytes of a body that are copied behind the head: a copy costs less than a second send
+_MOST_JOINED = 64 * 2**10  # bytes of a body that are copied after the head: a copy costs less than a second send
 
 
 class Target(NamedTuple):

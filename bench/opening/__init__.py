@@ -6,7 +6,6 @@ aiohttp that reads the same bytes without parsing them, a stream that is iterate
 
 import asyncio
 import statistics
-import sys
 import time
 from collections.abc import Awaitable, Callable
 
@@ -72,7 +71,3 @@ def _peers(session: aiohttp.ClientSession, client: LLMClient, url: str) -> dict[
         await client.stream(PROMPT, echo=None)
 
     return {"bare": bare, "iterated": iterated, "awaited": awaited}
-
-
-if __name__ == "__main__":
-    opening(*map(int, sys.argv[1:]))

@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from typing import Protocol
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.api_requests.authorize import authorize
 from lm_deluge.api_requests.credentials import Access
-from lm_deluge.client.dispatcher import Dispatcher
 from lm_deluge.config import Secret, Timeouts
 from lm_deluge.dispatch.hooks import unexpected_error
 from lm_deluge.errors import DelugeError
 from lm_deluge.telemetry.logs import logger
-from lm_deluge.transport.base import Connecting
+from lm_deluge.transport.base import Connecting, Transport
 from lm_deluge.wire.http import HttpRequest, origin_of
 
 __all__ = ["warm_up"]
 
 
-async def warm_up(dispatcher: Dispatcher) -> dict[str, DelugeError | None]:
-    """Prepare the calls of a client in the running event loop; no request is sent to a model.
+class Settled(Protocol):
+    """Finds what the calls to a model have in common."""
+
+    def settled(self, model: str) -> tuple[Call, Access, Timeouts]:
+        """Return parameters, address and key, and timeouts; raises a `ConfigurationError` if one is missing."""
+        ...
+
+
+async def warm_up(planner: Settled, models: Sequence[str], transport: Transport) -> dict[str, DelugeError | None]:
+    """Prepare the calls to models in the running event loop; no request is sent to a model.
 
     Args:
-        dispatcher: What the calls of the client share.
+        planner: Plans the calls.
+        models: Ids of the models.
+        transport: Sends their requests.
 
     Returns:
         What stands in the way of each model, by its id; None: nothing.
     """
     await asyncio.to_thread(_import_ahead)
-    dispatcher.runner()
-    hosts = _Hosts(dispatcher)
-    models = [row.id for row in dispatcher.all_models]
+    hosts = _Hosts(planner, transport)
     errors = await asyncio.gather(*map(hosts.prepare, models))
     for model, error in zip(models, errors, strict=True):
         if error is not None:
@@ -47,9 +56,9 @@ def _import_ahead() -> None:
 class _Hosts:
     """The hosts of the models, each connected to once."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._planner = dispatcher.stream_planner()
-        self._transport = dispatcher.shared_transport()
+    def __init__(self, planner: Settled, transport: Transport) -> None:
+        self._planner = planner
+        self._transport = transport
         self._connecting: dict[tuple[object, Secret | None], asyncio.Task[None]] = {}
 
     async def prepare(self, model: str) -> DelugeError | None:
