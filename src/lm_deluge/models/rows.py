@@ -140,6 +140,8 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         effort_field: The field for `reasoning_effort`: the field of that name, an object `reasoning`, or one of the
             switches `thinking` and `enable_thinking`.
         rejects: Parameters that are rejected, by their names in `SamplingParams`; also `tools`, `output` and `name`.
+        plain_while_reasoning: A model that reasons, or may do so, also answers requests that ask for no stream.
+        max_plain_tokens: The largest `max_new_tokens` of requests that ask for no stream; None: any.
         anthropic_version: The value of the field `anthropic_version`, sent in the body of a Messages request in place
             of the model's name; empty: not sent.
     """
@@ -158,6 +160,8 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     finish_reasons: bool = True
     effort_field: Literal["reasoning_effort", "reasoning", "thinking", "enable_thinking"] = "reasoning_effort"
     rejects: tuple[str, ...] = ()
+    plain_while_reasoning: bool = True
+    max_plain_tokens: int | None = None
     anthropic_version: str = ""
 
 

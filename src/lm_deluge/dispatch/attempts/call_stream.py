@@ -197,7 +197,7 @@ class StreamCall:
         call.attempts += 1
         try:
             model = start.route.model
-            plan = self._spec.plans.get(model) or self._spec.plan_for(model)
+            plan = self._spec.plan_for(model, call.attempts)
             if self._budget is not None:
                 self._budget.check((self._discarded.cost or 0.0) + reserved_cost + plan.least_cost())
             if self._spec.before_attempt is not None:

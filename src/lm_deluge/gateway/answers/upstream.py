@@ -16,7 +16,7 @@ from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.client.call_options import CallOptions
 from lm_deluge.client.client import LLMClient
 from lm_deluge.client.dispatcher import CallPlanner
-from lm_deluge.config import SamplingParams
+from lm_deluge.config import Collect, SamplingParams
 from lm_deluge.dispatch.attempts.call_stream import StreamCall
 from lm_deluge.dispatch.budget import Budget
 from lm_deluge.dispatch.cache.call import CachedCall
@@ -89,13 +89,13 @@ class UpstreamPlanner:
         if self.is_closed:
             raise APIError("the client has left", status_code=_CLIENT_LEFT)
 
-    def plan(self, model: str, conversation: Conversation) -> CallPlan:
+    def plan(self, model: str, conversation: Conversation, collect: Collect = "stream") -> CallPlan:
         """Return the plan of a request to a model.
 
         Raises:
             ConfigurationError: The model or its API cannot take the call, or there is no key for it.
         """
-        return self._planner.plan(model, conversation, adapt=self._adapt)
+        return self._planner.plan(model, conversation, collect, adapt=self._adapt)
 
     def plan_rest(self, model: str, conversation: Conversation, max_new_tokens: int | None) -> CallPlan:
         """Return the plan of a request for the rest of an answer."""
