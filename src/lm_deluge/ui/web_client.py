@@ -21,7 +21,7 @@ Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 _STALLED_S = 30.0  # a client that reads nothing for so long has left; the gateway's default, too
 _LEAST_WAIT_S = 0.01  # keeps the timer from firing in a busy loop if the clock has not moved on
-_OK = 200  # the status of an answer that has begun
+_OK = 200  # the status of an answer that has started
 
 
 class WebClient:

@@ -1,5 +1,6 @@
 """The database of the page: private, migrated, searched with and without an index, read with few queries."""
 
+import asyncio
 import os
 import socket
 import sqlite3
@@ -12,10 +13,12 @@ import pytest
 from sqlalchemy import event, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.ledger.postgres import PostgresServer
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.gateway.page.bodies import AnswerSettings
 from lm_deluge.gateway.page.store.conversations import ConversationStore
 from lm_deluge.gateway.page.store.database import PageDatabase, database_beside
+from lm_deluge.gateway.page.store.files import FileStore
 from lm_deluge.gateway.page.store.messages import MessageStore, NewAnswers
 from lm_deluge.gateway.page.store.records import Answered
 from lm_deluge.gateway.page.store.tables import MESSAGES, VERSIONS, migrate
@@ -193,3 +196,27 @@ def test_the_database_of_the_page_is_beside_that_of_the_keys(ledger: str, page: 
 async def test_a_folder_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be stored"):
         await PageDatabase(f"sqlite:///{tmp_path / 'absent' / 'page.db'}").open()
+
+
+def test_postgres_stores_the_same(postgres: PostgresServer) -> None:
+    async def use(url: str) -> None:
+        for _ in range(2):  # the second time the tables are there
+            database = PageDatabase(url)
+            await database.open()
+            assert not database.has_index
+            store, messages = ConversationStore(database), MessageStore(database)
+            conversation = await fill(database, 4)
+            assert [each.id for each in await messages.path(conversation, "m3")] == ["m0", "m1", "m2", "m3"]
+            await messages.save("m3", Answered(status="complete", parts=b"[]", upstream="", text="a\0b"))
+            await store.change("", conversation, {"title": "a\0b", "system": "c\0d", "head": "m3"})
+            found = await messages.open("", conversation)
+            assert (found["title"], found["system"], len(found["messages"])) == ("a b", "c d", 4)
+            for query, count in (("TEXT 3", 1), ("e_t", 0)):
+                assert len((await store.list("", query=query, before=None, limit=5))[0]) == count
+            file = await FileStore(database).add("", name="a", media_type="text/plain", data=b"a\0b")
+            assert (await FileStore(database).read("", [file.file_id]))[file.file_id].data == b"a\0b"
+            assert await database.fail_lost() == 0
+            await store.remove("", conversation)
+            await database.close()
+
+    asyncio.run(use(postgres.new_database()))
