@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.installed import CLIENTS, need
+from gateway.installed import CLIENTS
+from installed import need
 
 pytestmark = pytest.mark.skipif(not os.environ.get("DELUGE_SOAK"), reason="long: make soak runs it")
 

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from sqlalchemy import event
+from sqlalchemy import MetaData, event
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -34,13 +34,16 @@ class Database:
     Args:
         url: `sqlite:///deluge.db`, `postgresql://user:password@host/name`, or any URL with an asynchronous driver.
 
+        metadata: The tables, which are created where they are missing; by default those of the ledger.
+
     Raises:
         ConfigurationError: The URL is not valid.
         MissingExtraError: The driver is not installed.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, metadata: MetaData = METADATA) -> None:
         self._engine = _engine(url)
+        self._metadata = metadata
         self._queue: asyncio.Queue[tuple[Operation[Any], asyncio.Future[Any]]] | None = None
         self._writer: asyncio.Task[None] | None = None
 
@@ -52,7 +55,7 @@ class Database:
         """
         try:
             async with self._engine.begin() as connection:
-                await connection.run_sync(METADATA.create_all)
+                await connection.run_sync(self._metadata.create_all)
         except (SQLAlchemyError, OSError) as error:
             raise ConfigurationError(f"the database cannot be opened: {_reason(error)}") from None
         self._queue = asyncio.Queue()
@@ -93,6 +96,7 @@ class Database:
             self._writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._writer
+            self._queue = None  # a call that ends later gets an error, and does not wait for ever
         await self._engine.dispose()
 
     async def _write(self) -> None:
