@@ -293,7 +293,11 @@ class SyncStream:
             >>> response = client.stream_sync("Compare three sorting algorithms in a table.").display()
         """
         self._take()
-        return run_blocking(self._stream.display)
+        try:
+            return run_blocking(self._stream.display)
+        except KeyboardInterrupt:
+            run_blocking(self._stream.cancel)  # waits until the cell shows that the answer is incomplete
+            raise
 
     def result(self) -> APIResponse:
         """Read the stream, or the rest of it, to its end, and return the response.

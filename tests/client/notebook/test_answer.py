@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import signal
+import threading
 from typing import Any
 
 import pytest
@@ -270,6 +272,20 @@ def test_a_sync_stream_is_one_output(monkeypatch: pytest.MonkeyPatch) -> None:
         client.close_sync()
     (updates,) = notebook.outputs
     assert updates[-1]["text/markdown"] == "Hello you"
+
+
+def test_ctrl_c_returns_once_the_cell_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = Notebook(monkeypatch)
+    main = threading.main_thread().ident
+    assert main is not None
+    notebook.on_update = lambda: notebook.calls == 1 and signal.pthread_kill(main, signal.SIGINT)
+    with Simulator("word " * 1000, pace=Pace(tokens_per_second=50)).start_in_thread() as sim:
+        client = LLMClient("gpt-4o", base_url=sim.base_url, api_key="k")
+        with pytest.raises(KeyboardInterrupt):
+            client.stream_sync("Hi").display()
+        (updates,) = notebook.outputs
+        assert updates[-1]["text/plain"].endswith("[Interrupted: the answer is incomplete]")
+        client.close_sync()
 
 
 async def test_a_typed_stream_is_displayed(monkeypatch: pytest.MonkeyPatch) -> None:

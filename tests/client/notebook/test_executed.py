@@ -40,9 +40,14 @@ broken_thread.__enter__()
 await LLMClient("gpt-5.4", base_url=broken.base_url, api_key="k", max_attempts=1).stream("Hi").display()
 """,
     "interrupted": """
-import _thread, threading
-threading.Timer(0.3, _thread.interrupt_main).start()
+import signal, threading
+main = threading.main_thread().ident
+threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT)).start()
 await client.stream("Hi").display()
+""",
+    "interrupted sync": """
+threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT)).start()
+client.stream_sync("Hi").display()
 """,
     "failing display": """
 import IPython.display
@@ -118,10 +123,11 @@ def test_a_broken_answer_keeps_its_part(outputs: dict[str, list[dict[str, Any]]]
     assert error["ename"] == "StreamInterruptedError"
 
 
-def test_an_interrupted_answer_keeps_its_part(outputs: dict[str, list[dict[str, Any]]]) -> None:
-    shown, error = outputs["interrupted"]
+@pytest.mark.parametrize("name", ["interrupted", "interrupted sync"])
+def test_an_interrupted_answer_keeps_its_part(name: str, outputs: dict[str, list[dict[str, Any]]]) -> None:
+    shown, error = outputs[name]
     part, _, note = joined(shown["data"]["text/plain"]).partition("\n\n")
-    assert part
+    assert part not in ("", TEXT)
     assert TEXT.startswith(part.rstrip())
     assert note == "[Interrupted: the answer is incomplete]"
     assert error["output_type"] == "error"

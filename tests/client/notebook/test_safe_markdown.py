@@ -171,6 +171,7 @@ LOOKS = {
     "use `List<int>`": "use <code>List&#60;int&#62;</code>",
     'he said "no"!': "he said &quot;no&quot;!".replace("&quot;", "&#34;"),
     "$a<b$ costs": "$a\\lt b$ costs",
+    "`$a` < `$b`": "<code>&#36;a</code> &#60; <code>&#36;b</code>",
     "$5 < $6": "$5 &#60; $6",
     "```c\nif (a < b)\n```": "```c\nif (a < b)\n```",
     "```c\nif (a < b)": "```c\nif (a < b)\n```",

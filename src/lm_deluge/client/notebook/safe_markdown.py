@@ -41,7 +41,7 @@ _PATTERN = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_FORMULA = re.compile(r"\$\$[^$]{1,2000}\$\$|\$(?=[^\s$])[^$\n]{1,500}(?<=[^\s$])\$")
+_FORMULA = re.compile(r"\$\$[^$`]{1,2000}\$\$|\$(?=[^\s$])[^$`\n]{1,500}(?<=[^\s$])\$")
 
 
 def safe_markdown(text: str) -> str:
