@@ -88,7 +88,7 @@ class Page:
     def open(self, path: str = "/") -> None:
         """Open the page and wait until it is ready."""
         self.driver.get(self.url + path)
-        self.until(lambda: self.script("return !document.getElementById('app').hidden || !!document.querySelector('main.sign-in:not([hidden])')"))
+        self.until(lambda: self.count("#app:not([hidden]), .sign-in:not([hidden])"))
 
     def until(self, condition: Callable[[], Any], what: str = "") -> Any:
         """Wait for a condition, and return its value."""
@@ -129,7 +129,9 @@ class Page:
     @property
     def focused(self) -> str:
         """The id, or the label, of the element that has the focus."""
-        return self.script("const e = document.activeElement; return e.id || e.getAttribute('aria-label') || e.className || e.tagName")
+        return self.script(
+            "const e = document.activeElement; return e.id || e.getAttribute('aria-label') || e.className || e.tagName"
+        )
 
     # What a user does.
 
@@ -168,8 +170,7 @@ class Page:
     def settled(self, answers: int = 1) -> None:
         """Wait until so many answers are shown and none is running."""
         self.until(
-            lambda: self.count(".message.assistant") >= answers
-            and self.count(".is-running, #stop:not([hidden])") == 0,
+            lambda: self.count(".message.assistant") >= answers and self.count(".is-running, #stop:not([hidden])") == 0,
             "the end of the answer",
         )
 

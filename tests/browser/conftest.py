@@ -49,7 +49,6 @@ def page(browser: webdriver.Chrome, server: PageServer) -> Iterator[Page]:
     assert (bool(logged), bool(reports)) == (page.violates, page.violates), [*logged, *reports]
 
 
-
 AXE = Path(__file__).parent / "vendor" / "axe.js"
 
 

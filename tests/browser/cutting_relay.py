@@ -51,9 +51,7 @@ class CuttingRelay:
         writer.transport.abort()
         upstream[1].close()
 
-    async def _upload(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, left: list[int | None]
-    ) -> None:
+    async def _upload(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, left: list[int | None]) -> None:
         while data := await reader.read(2**16):
             if b"/events" in data.partition(b"\r\n")[0] and self.cuts:
                 self.cuts -= 1

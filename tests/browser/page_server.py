@@ -65,9 +65,7 @@ class PageServer:
 def served_models(simulator: Simulator, models: dict[str, str]) -> tuple[ServedModel, ...]:
     """Return models that the simulator answers."""
     common = {"base_url": simulator.base_url, "api_key": "sk-test", "max_attempts": 1, "progress": "none"}
-    return tuple(
-        ServedModel(name=name, models=(model,), options=common) for name, model in models.items()
-    )
+    return tuple(ServedModel(name=name, models=(model,), options=common) for name, model in models.items())
 
 
 def _last_text(request: ParsedRequest) -> str:
@@ -107,7 +105,9 @@ def page_server(
             page = await stack.enter_async_context(open_page(f"sqlite:///{folder / 'page.db'}"))
             all_settings = GatewaySettings(models=served, **(settings or {}))
             running = await stack.enter_async_context(serve(all_settings, simulator, access=access, page=page))
-            found.update(server=PageServer(running.url, simulator, loop), stop=lambda: loop.call_soon_threadsafe(stop.set))
+            found.update(
+                server=PageServer(running.url, simulator, loop), stop=lambda: loop.call_soon_threadsafe(stop.set)
+            )
             ready.set()
             await stop.wait()
 

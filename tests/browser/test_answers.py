@@ -163,7 +163,9 @@ def test_an_answer_whose_end_never_comes_is_broken_and_never_complete(
     page = unused_page(browser, relay.url)
     page.open()
     # The waits between the attempts, which bring nothing new, are ten seconds: here they are none.
-    page.script("const wait = setTimeout; window.setTimeout = (run, ms, ...rest) => wait(run, ms > 200 ? 0 : ms, ...rest)")
+    page.script(
+        "const wait = setTimeout; window.setTimeout = (run, ms, ...rest) => wait(run, ms > 200 ? 0 : ms, ...rest)"
+    )
     page.choose("holding")
     page.send("Count")
     page.shows("word0", ".assistant .parts")
@@ -172,6 +174,20 @@ def test_an_answer_whose_end_never_comes_is_broken_and_never_complete(
     assert page.text(".failure-title") == "The answer was cut off"
     assert "word0" in page.text(".assistant .parts")
     assert "complete" not in page.text("#announcements")
+
+
+def test_a_stop_that_does_not_reach_the_server_is_reported(
+    relay: CuttingRelay, server: PageServer, browser: webdriver.Chrome
+) -> None:
+    page = unused_page(browser, relay.url)
+    page.open()
+    page.choose("holding")
+    page.send("Go on")
+    page.shows("Streaming sends", ".assistant .parts")
+    server.run(relay.drop)
+    page.click("#stop")
+    page.shows("The answer was not stopped. The server cannot be reached.", "#composer-problem")
+    page.until(lambda: page.count(".is-running, .failure"))
 
 
 def test_two_pages_follow_the_same_answer(page: Page, server: PageServer) -> None:
@@ -195,8 +211,9 @@ def test_two_pages_follow_the_same_answer(page: Page, server: PageServer) -> Non
 
 def test_screen_readers_hear_the_answer_in_sentences(page: Page, server: PageServer) -> None:
     page.script(
-        "window.heard = []; new MutationObserver(() => heard.push(document.getElementById('announcements').textContent))"
-        ".observe(document.getElementById('announcements'), {childList: true, characterData: true, subtree: true})"
+        "window.heard = []; const region = document.getElementById('announcements');"
+        "new MutationObserver(() => heard.push(region.textContent))"
+        ".observe(region, {childList: true, characterData: true, subtree: true})"
     )
     server.answers["Talk"] = " ".join(f"This is sentence {number}." for number in range(200))
     page.ask("Talk")

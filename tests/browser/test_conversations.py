@@ -149,11 +149,24 @@ def test_two_models_side_by_side(page: Page, server: PageServer) -> None:
     page.until(lambda: len(page.all(".message")) == 3)
 
 
+def test_a_draft_stays_with_its_conversation(page: Page) -> None:
+    page.ask("Hello")
+    page.press("unfinished")
+    page.click("#new-conversation")
+    assert page.one("#message").get_attribute("value") == ""
+    page.driver.back()
+    page.until(lambda: page.one("#message").get_attribute("value") == "unfinished")
+    page.driver.refresh()
+    page.until(lambda: page.focused == "message")
+    assert page.one("#message").get_attribute("value") == "unfinished"
+
+
 def test_settings_reach_the_provider(page: Page, server: PageServer) -> None:
     page.press(Keys.CONTROL, ",")
     page.one("#system-prompt").send_keys("Be brief.")
     page.one("#setting-temperature").send_keys("0.3")
     page.one("#setting-max_new_tokens").send_keys("50")
+    page.click("#setting-tools")
     page.press(Keys.ESCAPE)
     page.choose("cut")
     page.ask("Hello")
@@ -166,6 +179,9 @@ def test_settings_reach_the_provider(page: Page, server: PageServer) -> None:
     page.click("#open-settings")
     assert page.one("#system-prompt").get_attribute("value") == "Be brief."
     assert page.one("#setting-temperature").get_attribute("value") == "0.3"
+    assert not page.one("#setting-tools").is_selected()
+    stored = server.fetch(f"/conversations/{page.script('return location.hash').removeprefix('#/c/')}")["settings"]
+    assert stored == {"models": ["cut"], "temperature": 0.3, "max_new_tokens": 50, "tools": False}
 
 
 def test_the_model_picker_searches_and_is_used_by_keyboard(page: Page) -> None:

@@ -43,7 +43,9 @@ def test_a_dropped_image_is_sent(page: Page, server: PageServer) -> None:
 
 
 def test_a_pasted_image_is_attached_and_removed_by_keyboard(page: Page) -> None:
-    paste = "field.dispatchEvent(new ClipboardEvent('paste', {clipboardData: transfer, bubbles: true, cancelable: true}));"
+    paste = (
+        "field.dispatchEvent(new ClipboardEvent('paste', {clipboardData: transfer, bubbles: true, cancelable: true}));"
+    )
     page.script(TRANSFER + paste, base64.b64encode(PIXEL).decode())
     page.until(lambda: is_loaded(page, ".attachment img"))
     page.one(".attachment button").send_keys(Keys.DELETE)

@@ -26,22 +26,24 @@ TEXTS = (
     "<math><mtext><table><mglyph><style><!--</style><img title='--&gt;&lt;img src=1 onerror=window.pwned=1&gt;'>",
     "<a href='https://evil.invalid' ping='https://evil.invalid/ping' onclick='window.pwned = 1'>x</a>",
     "<video src=https://evil.invalid/v autoplay onerror='window.pwned=1'></video><object data=https://evil.invalid/o>",
-    "```html\"><img/src=x/onerror=window.pwned=1>\n<script>window.pwned = 1</script>\n```",
+    '```html"><img/src=x/onerror=window.pwned=1>\n<script>window.pwned = 1</script>\n```',
     "[x](https://evil.invalid/\"onmouseover=\"window.pwned=1) <https://evil.invalid/'onclick='x'>",
     "<div id=app name=app class='dialog' style='position:fixed;inset:0'>Sign in again</div><dialog open>Key?</dialog>",
-    "<details open ontoggle='window.pwned=1'><summary>x</summary></details><marquee onstart='window.pwned=1'>x</marquee>",
+    "<details open ontoggle='window.pwned=1'>x</details><marquee onstart='window.pwned=1'>x</marquee>",
     "| a <img src=x onerror=window.pwned=1> | ![b](//evil.invalid/t.png) |\n|---|---|\n| <b onclick=x>c</b> | d |",
 )
 
 # What may not be in an answer, whatever its text: elements that load, send or run something, and attributes that do.
 FORBIDDEN = """
 const bad = [];
+const tags = /^(script|img|svg|iframe|form|input|style|link|meta|base|object|embed|video|audio|math|dialog|marquee)$/i;
+const own = (e) => e.tagName === 'svg' && e.closest('summary, .file, .source, .code-bar');
+const href = /^(https?:\\/\\/|mailto:|\\/page\\/api\\/files\\/)/;
 for (const e of document.querySelectorAll('.message .parts *')) {
-  if (/^(script|img|svg|iframe|form|input|style|link|meta|base|object|embed|video|audio|math|dialog|marquee)$/i.test(e.tagName)
-      && !(e.closest('summary, .file, .source, .code-bar') && e.tagName === 'svg')) bad.push(e.outerHTML);
+  if (tags.test(e.tagName) && !own(e)) bad.push(e.outerHTML);
   for (const {name, value} of e.attributes) {
     if (/^(on|style$|srcdoc$|ping$|id$|name$)/i.test(name)) bad.push(`${name}=${value}`);
-    if (name === 'href' && !/^(https?:\\/\\/|mailto:|\\/page\\/api\\/files\\/)/.test(value)) bad.push(`${name}=${value}`);
+    if (name === 'href' && !href.test(value)) bad.push(`${name}=${value}`);
   }
 }
 return bad;

@@ -81,7 +81,10 @@ const text = makeText(total);
 const view = new GrowingMarkdown();
 document.getElementById('transcript').append(view.element);
 let added = 0;
-const observer = new MutationObserver((records) => { for (const r of records) for (const n of r.addedNodes) added += 1 + (n.querySelectorAll?.('*').length ?? 0); });
+const size = (node) => 1 + (node.querySelectorAll?.('*').length ?? 0);
+const observer = new MutationObserver((records) => {
+  for (const { addedNodes } of records) for (const node of addedNodes) added += size(node);
+});
 observer.observe(view.element, { childList: true, subtree: true });
 let early = null;
 for (let end = step; end < text.length + step; end += step) {
@@ -101,7 +104,7 @@ view.element.remove();
 return found;
 """
 
-PARAGRAPHS = "const makeText = (n) => Array.from({length: n}, (_, i) => `Paragraph **${i}** of the answer, with \\`code\\` in it.`).join('\\n\\n');"
+PARAGRAPHS = "const makeText = (n) => 'Paragraph **x** of the answer, with `code` in it.\\n\\n'.repeat(n);"
 ONE_CODE_BLOCK = "const makeText = (n) => '```python\\n' + 'x = 1  # a line of code\\n'.repeat(n) + '```\\n\\nEnd.';"
 ONE_PARAGRAPH = "const makeText = (n) => 'Word '.repeat(n);"
 
@@ -153,8 +156,7 @@ def test_fifty_answers_leave_no_memory(page: Page) -> None:
     def answers(number: int) -> dict[str, float]:
         for _ in range(number):
             page.script(
-                "document.getElementById('message').value = 'Hello';"
-                "document.getElementById('composer').requestSubmit()"
+                "document.getElementById('message').value = 'Hello';document.getElementById('composer').requestSubmit()"
             )
             page.until(lambda: page.count("#stop:not([hidden])") == 1 or page.count(".message") > 0)
             page.settled()

@@ -37,12 +37,17 @@ def test_signing_in_and_out(door: Page, guarded: PageServer, axe: Callable[[Page
     door.until(lambda: door.focused == "message")
     assert door.ask("Hello").startswith("Streaming")
     assert door.script("return document.cookie") == ""
-    stored = door.script("return JSON.stringify([{...localStorage}, {...sessionStorage}]) + document.documentElement.outerHTML")
+    stored = door.script(
+        "return JSON.stringify([{...localStorage}, {...sessionStorage}]) + document.documentElement.outerHTML"
+    )
     assert guarded.key not in stored
     door.driver.refresh()
     door.until(lambda: door.all(".message"))
+    door.script("document.getElementById('message').value = 'a draft'")
     door.click("#sign-out")
     door.until(lambda: door.focused == "key")
+    assert door.count(".message") == 0
+    assert door.script("return sessionStorage.length") == 0
     assert not door.one("#sign-in").find_elements("xpath", "//article[not(ancestor::*[@hidden])]")
 
 

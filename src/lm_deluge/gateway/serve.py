@@ -21,8 +21,8 @@ from lm_deluge.gateway.ledger.database import Database
 from lm_deluge.gateway.ledger.ledger import SIGN_ON_S, Ledger
 from lm_deluge.gateway.metrics import GatewayMetrics
 from lm_deluge.gateway.origin import is_loopback
-from lm_deluge.gateway.page.database import database_beside
 from lm_deluge.gateway.page.page import open_page
+from lm_deluge.gateway.page.store.database import database_beside
 from lm_deluge.gateway.routes.admin import admin_app
 from lm_deluge.telemetry.logs import logger
 

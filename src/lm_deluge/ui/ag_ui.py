@@ -201,18 +201,19 @@ class KeptMessages:
 
     def add_message(self, message_id: str, role: str, head: bytes) -> None:
         """Add a message without its text."""
-        message = {"id": message_id, "role": role, "content": ""}
+        message: JSON = {"id": message_id, "role": role, "content": ""}
         self._round.append(message)
         self._texts[head] = message, "content"
 
     def add_call(self, parent_id: str, call_id: str, name: str, head: bytes) -> None:
         """Add a call without its arguments."""
-        parent = next((each for each in self._round if each["id"] == parent_id), None)
+        parent: JSON | None = next((each for each in self._round if each["id"] == parent_id), None)
         if parent is None:
-            parent = {"id": parent_id, "role": "assistant"}
+            parent = {"id": parent_id, "role": "assistant", "toolCalls": []}
             self._round.append(parent)
-        function = {"name": name, "arguments": ""}
-        parent.setdefault("toolCalls", []).append({"id": call_id, "type": "function", "function": function})
+        function: JSON = {"name": name, "arguments": ""}
+        calls: list[JSON] = parent.setdefault("toolCalls", [])
+        calls.append({"id": call_id, "type": "function", "function": function})
         self._texts[head] = function, "arguments"
 
     def add_pieces(self, head: bytes, pieces: Sequence[str]) -> None:

@@ -59,7 +59,8 @@ def _code_of(error: DelugeError) -> str | None:
 
 def public_text(error: BaseException) -> str:
     """Return the text of an error for users: the message of one of ours, which has no key and no prompt in it."""
-    return error.message if isinstance(error, DelugeError) else "The server failed."
+    text = error.message if isinstance(error, DelugeError) else "the server failed"
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def web_status(error: BaseException) -> int:

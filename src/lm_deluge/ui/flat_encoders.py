@@ -66,7 +66,10 @@ class _FlatEncoder(FrameEncoder):
                 kept.append(written)
             if self._is_restarted:
                 return self._written(kept) + self.end(_restarted())
-        return self._written(kept) if kept else b""
+        if not kept:
+            return b""
+        self.is_empty = False
+        return self._written(kept)
 
     def _written(self, events: list[Event]) -> bytes:
         raise NotImplementedError
@@ -162,9 +165,15 @@ class OpenAIEncoder(_FlatEncoder):
             return self._writer.write([*calls, *usage, ResponseFinished(outcome.finish_reason or "stop")])
         if outcome.kind == "stopped":
             return self._writer.fail(APIError("the answer was stopped", type="stopped", code="stopped"))
-        shown = as_api_error(outcome.error or _restarted())
-        text = self._text_of(outcome.error)
-        return self._writer.fail(APIError(text, type=shown.type, code=shown.code or type(shown).__name__))
+        return self._writer.fail(self._shown(outcome.error))
+
+    def refusal(self, error: BaseException) -> tuple[str, bytes]:
+        """Return the error as Chat Completions has it."""
+        return "application/json", ENCODER.encode_error(self._shown(error))
+
+    def _shown(self, error: BaseException | None) -> APIError:
+        shown = as_api_error(error or _restarted())
+        return APIError(self._text_of(error), type=shown.type, code=shown.code or type(shown).__name__)
 
     def _start(self, event: ResponseStarted) -> Event:
         self._note(event)

@@ -135,6 +135,7 @@ class FrameEncoder(ABC):
         opens_early: Whether errors before the first event are frames; otherwise clients expect an HTTP status.
         is_over: Whether the terminal frame was written. Later events and ends give no frames.
         outcome: How the answer ended, once it is over.
+        is_empty: Whether no frame was written but those of the start and the end.
     """
 
     media_type: ClassVar[str] = "text/event-stream; charset=utf-8"
@@ -146,6 +147,7 @@ class FrameEncoder(ABC):
     def __init__(self, *, error_text: ErrorText | None = None) -> None:
         self.is_over = False
         self.outcome: AnswerEnd | None = None
+        self.is_empty = True
         self._error_text = error_text or public_text
         self._started: ResponseStarted | RoundStarted | None = None
         self._finished: ResponseFinished | None = None
@@ -188,6 +190,10 @@ class FrameEncoder(ABC):
     @abstractmethod
     def _end(self, outcome: AnswerEnd) -> bytes:
         """Return the last frames."""
+
+    def refusal(self, error: BaseException) -> tuple[str, bytes]:
+        """Return content type and body of the response to a call that failed before its first event."""
+        return "text/plain; charset=utf-8", self._text_of(error).encode(errors="replace")
 
     def _outcome(self, outcome: APIResponse | BaseException | None) -> AnswerEnd:
         if isinstance(outcome, APIResponse):

@@ -90,6 +90,11 @@ class PartEncoder(FrameEncoder):
         """
         if self.is_over:
             return b""
+        if len(events) == 1 and type(events[0]) is TextDelta and self._open_kind is TextDelta:  # nearly always
+            text = events[0].text
+            if text and self._head is self._open_head:
+                self._pieces.append(text)
+                return self._taken()
         for event in events:
             handler_of(self.HANDLERS, event)(self, event)
         return self._taken()

@@ -1,6 +1,8 @@
-"""Answers of the page: they run in the server, are followed from any frame, stopped, and stored however they end."""
+"""Answers of the page: they run in the server, are followed from any frame, stopped, and stored at any end."""
 
 import asyncio
+import base64
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 
 from gateway.page.chat_page import DELETES, TEXT, PageClient, chat_page, chunks, numbers, open_chat_page, text_of
 from gateway.test_bad_clients import until
+from lm_deluge.events import MediaDelta
 from lm_deluge.simulator import Fault, Pace, Script, Simulator
 
 LONG = TEXT * 8
@@ -123,6 +126,7 @@ async def test_a_stopped_answer_keeps_its_text_and_is_billed(tmp_path: Path, mon
     [
         (Fault("clean_truncation", after=6), "TruncatedError", True),
         (Fault("reset", after=6), "StreamInterruptedError", True),
+        (Fault("in_band_error_mid", after=6), "ServerError", True),
         (Fault("status", status=401), "AuthenticationError", False),
     ],
 )
@@ -290,3 +294,46 @@ async def test_requests_of_other_content_types_are_refused(page: PageClient) -> 
             answer = await page.http.request(method, f"/page/api/{path}", content=b"{}", headers=headers)
             assert answer.status_code == 415, (method, path)
     assert (await page.http.post("/page/api/conversations", content=b"{", headers=DELETES)).status_code == 400
+
+
+async def test_generated_images_are_files_of_the_conversation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    png = b"\x89PNG\r\n\x1a\n" + b"\0" * 16
+    image = MediaDelta(media_type="image/png", data=base64.b64encode(png).decode())
+    async with chat_page(tmp_path, monkeypatch, Script(text="Here:", extra=[image])) as page:
+        conversation = await page.conversation()
+        answer = await page.answered(conversation, models=("gemini-3-pro-image",))
+        text, shown = answer["parts"]
+        assert (text["text"], shown["type"], shown["name"]) == ("Here:", "image", "image-1.png")
+        assert (await page.http.get(f"/page/api/files/{shown['file_id']}")).content == png
+        await page.json("DELETE", f"conversations/{conversation}", status=204)
+        await page.json("GET", f"files/{shown['file_id']}", status=404)
+
+
+async def test_the_title_of_a_message_without_text_is_the_name_of_its_file(page: PageClient) -> None:
+    headers = {"x-file-name": "report.txt", "content-type": "text/plain"}
+    file = (await page.http.post("/page/api/files", content=b"text", headers=headers)).json()
+    conversation = await page.conversation()
+    await page.answered(conversation, " ", files=({"file_id": file["file_id"]},))
+    assert (await page.json("GET", f"conversations/{conversation}"))["title"] == "report.txt"
+
+
+async def test_a_text_with_nul_is_stored(page: PageClient) -> None:
+    conversation = await page.conversation()
+    answer = await page.answered(conversation, "a\0b")
+    found = await page.json("GET", f"conversations/{conversation}")
+    assert found["title"] == "a b"
+    assert (await page.message(conversation, answer["parent"]))["parts"][0]["text"] == "a\0b"
+
+
+async def test_a_reader_gets_the_end_although_the_database_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with chat_page(tmp_path, monkeypatch, LONG, pace=SLOW) as page:
+        (answer,) = (await page.ask(await page.conversation()))["answers"]
+        reader = asyncio.create_task(page.events(answer["id"]))
+        with sqlite3.connect(tmp_path / "page.db") as connection:
+            connection.execute("DROP TABLE deluge_page_messages")
+        frames = await reader
+    assert text_of(frames) == LONG
+    assert chunks(frames)[-1]["type"] == "finish"
+    assert page.serving.log.calls[0].status == 200

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.page.chat_page import TEXT, PageClient, open_chat_page
+from lm_deluge.gateway.page.answers.prompts import title_of
 from lm_deluge.gateway.page.export import attachment, branch_of, to_markdown
-from lm_deluge.gateway.page.prompts import title_of
-from lm_deluge.gateway.page.records import MessageRecord
+from lm_deluge.gateway.page.store.records import MessageRecord
 from lm_deluge.simulator import Simulator
 
 

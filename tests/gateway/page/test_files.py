@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.page.chat_page import PageClient, chat_page
-from lm_deluge.gateway.page import files
+from lm_deluge.gateway.page.store import files
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 32
 

@@ -16,7 +16,7 @@ from lm_deluge.gateway.key_access import KeyAccess
 from lm_deluge.gateway.ledger.database import Database
 from lm_deluge.gateway.ledger.keys import HashedKey, KeyRules, digest_of
 from lm_deluge.gateway.ledger.ledger import Ledger
-from lm_deluge.gateway.page.sessions import SESSION_S, Attempts
+from lm_deluge.gateway.page.store.sessions import SESSION_S, Attempts
 from lm_deluge.simulator import Pace
 
 MASTER = "the-master"
@@ -116,8 +116,8 @@ async def test_a_session_survives_a_restart_but_not_its_key(
 
 
 async def test_a_session_expires(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ledger: Ledger) -> None:
-    from lm_deluge.gateway.page.database import PageDatabase
-    from lm_deluge.gateway.page.sessions import Sessions
+    from lm_deluge.gateway.page.store.database import PageDatabase
+    from lm_deluge.gateway.page.store.sessions import Sessions
 
     new = await ledger.create_key("team", KeyRules())
     database = PageDatabase(f"sqlite:///{tmp_path / 'page.db'}")

@@ -18,7 +18,7 @@ from lm_deluge.events import (
     ToolCallStarted,
     ToolResult,
 )
-from lm_deluge.gateway.page.shown_parts import ShownParts
+from lm_deluge.gateway.page.answers.shown_parts import ShownParts
 
 RESTART = Attempt(2, "TruncatedError", "cut", 0.0, "gpt-4o")
 
@@ -37,6 +37,11 @@ def test_text_is_whole_wherever_it_is_read(pieces: list[str], looked_at: int) ->
         if number == looked_at:
             assert shown.text() == "".join(pieces[: number + 1])
     assert shown.parts() == ([{"type": "text", "text": "".join(pieces)}] if any(pieces) else [])
+
+
+def test_characters_are_whole() -> None:
+    assert parts_of(TextDelta("a\ud83d"), TextDelta("\ude00b"))[0]["text"] == "a\U0001f600b"
+    assert parts_of(TextDelta("a\ud83d"), TextDelta("b"))[0]["text"] == "a\ufffdb"
 
 
 def test_parts_keep_their_order_and_sources_come_last() -> None:

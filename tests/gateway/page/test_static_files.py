@@ -7,8 +7,11 @@ import httpx
 import pytest
 
 from gateway.page.chat_page import PageClient, assets
-from gateway.serving import Serving
-from lm_deluge.gateway.page.static_files import StaticFiles, packaged_assets
+from gateway.serving import Serving, serve
+from lm_deluge.gateway.configuration.settings import GatewaySettings
+from lm_deluge.gateway.page.page import open_page
+from lm_deluge.gateway.page.routes.static_files import StaticFiles, packaged_assets
+from lm_deluge.simulator import Simulator
 
 HTML = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
@@ -105,6 +108,15 @@ def test_files_of_other_kinds_are_not_served(tmp_path: Path) -> None:
     assert StaticFiles(folder).version == first
 
 
-def test_the_page_is_in_the_package() -> None:
-    packaged = StaticFiles(packaged_assets())
-    assert re.fullmatch("[0-9a-f]{16}", packaged.version)
+async def test_every_file_of_the_package_is_served(simulator: Simulator, tmp_path: Path) -> None:
+    folder = Path(str(packaged_assets()))
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]  # noqa: ASYNC240
+    async with (
+        open_page(f"sqlite:///{tmp_path / 'page.db'}") as page,
+        serve(GatewaySettings(), simulator, page=page) as it,httpx.AsyncClient(base_url=it.url) as client
+    ):
+        for name in files:
+            assert (await client.get(f"/page/assets/{name}")).status_code == 200, name
+        index = (await client.get("/", headers=HTML)).text
+        for url in re.findall(r'(?:src|href)="(/[^"]+)"', index):
+            assert (await client.get(url)).headers["cache-control"].endswith("immutable"), url

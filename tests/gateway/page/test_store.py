@@ -14,11 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.gateway.page.bodies import AnswerSettings
-from lm_deluge.gateway.page.conversations import ConversationStore
-from lm_deluge.gateway.page.database import PageDatabase, database_beside
-from lm_deluge.gateway.page.messages import MessageStore, NewAnswers
-from lm_deluge.gateway.page.records import Answered
-from lm_deluge.gateway.page.tables import MESSAGES, VERSIONS, migrate
+from lm_deluge.gateway.page.store.conversations import ConversationStore
+from lm_deluge.gateway.page.store.database import PageDatabase, database_beside
+from lm_deluge.gateway.page.store.messages import MessageStore, NewAnswers
+from lm_deluge.gateway.page.store.records import Answered
+from lm_deluge.gateway.page.store.tables import MESSAGES, VERSIONS, migrate
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ async def test_the_index_follows_answers_and_removals(database: PageDatabase, tm
     new = NewAnswers(
         conversation=made["id"],
         parent=None,
-        message=("q", [{"type": "text", "text": "question"}], "question"),
+        message=("q", '[{"type":"text","text":"question"}]', "question"),
         answers=[("a", "gpt-4o")],
         file_ids=[],
         title="question",

@@ -69,6 +69,14 @@ async def test_a_program_is_started_by_its_command(tmp_path: Path) -> None:
         assert "add" in [tool.name for tool in server.tools]
 
 
+async def test_tools_of_several_servers_have_names_of_their_own(tmp_path: Path) -> None:
+    demo = Path(__file__).parents[2] / "tools" / "mcp" / "demo_server.py"
+    command = f"{sys.executable} '{demo}' stdio"
+    async with open_page(f"sqlite:///{tmp_path / 'page.db'}", [command, command]) as page:
+        names = [tool.name for server in page._tools if isinstance(server, MCPServer) for tool in server.tools]
+        assert len(set(names)) == len(names)
+
+
 @pytest.mark.parametrize(("command", "text"), [("", "is empty"), ("python 'open", "cannot be read")])
 async def test_wrong_commands_are_refused(tmp_path: Path, command: str, text: str) -> None:
     with pytest.raises(ConfigurationError, match=text):

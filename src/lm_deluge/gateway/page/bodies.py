@@ -15,8 +15,8 @@ __all__ = [
     "ConversationChange",
     "NewConversation",
     "NewMessage",
+    "NewText",
     "SignIn",
-    "TextInput",
     "check_settings",
     "check_title",
     "parse_body",
@@ -80,25 +80,25 @@ class ConversationChange(msgspec.Struct, forbid_unknown_fields=True):
     head: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
-class TextInput(msgspec.Struct, tag="text"):
+class NewText(msgspec.Struct, tag="text"):
     """Text of a message."""
 
     text: str
 
 
-class ImageInput(msgspec.Struct, tag="image"):
+class NewImage(msgspec.Struct, tag="image"):
     """An image of a message, which was sent before."""
 
     file_id: str
 
 
-class FileInput(msgspec.Struct, tag="file"):
+class NewFile(msgspec.Struct, tag="file"):
     """A file of a message, which was sent before."""
 
     file_id: str
 
 
-PartInput: TypeAlias = TextInput | ImageInput | FileInput
+PartInput: TypeAlias = NewText | NewImage | NewFile
 
 
 class NewMessage(msgspec.Struct):
@@ -109,12 +109,12 @@ class NewMessage(msgspec.Struct):
     @property
     def text(self) -> str:
         """All text of the message."""
-        return "\n".join(part.text for part in self.parts if isinstance(part, TextInput))
+        return "\n".join(part.text for part in self.parts if isinstance(part, NewText))
 
     @property
     def file_ids(self) -> list[str]:
         """The ids of its files."""
-        return [part.file_id for part in self.parts if not isinstance(part, TextInput)]
+        return [part.file_id for part in self.parts if not isinstance(part, NewText)]
 
 
 class AnswerRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -146,7 +146,7 @@ class AnswerRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             if self.parent is None:
                 raise BadRequestError("there is neither a message nor a parent to answer", status_code=400)
             return
-        if not any(not isinstance(part, TextInput) or part.text.strip() for part in self.message.parts):
+        if not any(not isinstance(part, NewText) or part.text.strip() for part in self.message.parts):
             raise BadRequestError("the message is empty", status_code=400)
         if len(self.message.parts) > _MOST_PARTS:
             raise BadRequestError(f"a message has {_MOST_PARTS} parts at most", status_code=400)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from lm_deluge.gateway.page.records import MessageRecord
+from lm_deluge.gateway.page.store.records import MessageRecord
 
 __all__ = ["attachment", "branch_of", "to_json", "to_markdown"]
 

@@ -11,14 +11,16 @@ from importlib.resources.abc import Traversable
 from starlette.routing import Route
 
 from lm_deluge.errors import ConfigurationError, DelugeError
-from lm_deluge.gateway.page.answer_routes import answer_routes
-from lm_deluge.gateway.page.answers import Answers
-from lm_deluge.gateway.page.conversations import ConversationStore
-from lm_deluge.gateway.page.database import PageDatabase
-from lm_deluge.gateway.page.handlers import Handlers
-from lm_deluge.gateway.page.routes import conversation_routes, file_routes, session_routes, static_routes
-from lm_deluge.gateway.page.sessions import Sessions
-from lm_deluge.gateway.page.static_files import StaticFiles, packaged_assets
+from lm_deluge.gateway.page.answers.answer_runner import AnswerRunner
+from lm_deluge.gateway.page.routes.answer_routes import answer_routes
+from lm_deluge.gateway.page.routes.conversation_routes import conversation_routes
+from lm_deluge.gateway.page.routes.file_routes import file_routes, static_routes
+from lm_deluge.gateway.page.routes.handlers import Handlers
+from lm_deluge.gateway.page.routes.session_routes import session_routes
+from lm_deluge.gateway.page.routes.static_files import StaticFiles, packaged_assets
+from lm_deluge.gateway.page.store.conversations import ConversationStore
+from lm_deluge.gateway.page.store.database import PageDatabase
+from lm_deluge.gateway.page.store.sessions import Sessions
 from lm_deluge.gateway.services import GatewayServices
 from lm_deluge.prompt.tool import ToolSource
 from lm_deluge.tools.mcp.server import MCPServer
@@ -42,13 +44,13 @@ class ChatPage:
     ) -> None:
         self._database = database
         self._tools = tuple(tools)
-        self._answers: list[Answers] = []  # of each gateway that has the page
+        self._answers: list[AnswerRunner] = []  # of each gateway that has the page
         self._static = StaticFiles(packaged_assets() if assets is None else assets)
 
     def routes(self, services: GatewayServices) -> list[Route]:
         """Return the routes of the page in a gateway."""
         handlers = Handlers(services, Sessions(self._database, services.access))
-        answers = Answers(services, self._database, self._tools)
+        answers = AnswerRunner(services, self._database, self._tools)
         self._answers.append(answers)
         return [
             *static_routes(handlers, self._static),

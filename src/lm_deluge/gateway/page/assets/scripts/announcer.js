@@ -28,8 +28,10 @@ export class AnswerAnnouncer {
     this.#last = performance.now();
   }
 
-  grow(text) {
+  /** `readText` returns the text so far; it is called only when there may be something to announce. */
+  grow(readText) {
     if (performance.now() - this.#last < INTERVAL_MS) return;
+    const text = readText();
     const end = lastSentenceEnd(text);
     if (end <= this.#announced) return;
     const news = text.slice(this.#announced, end).trim();

@@ -5,6 +5,7 @@ import { announceFailure } from "./announcer.js";
 import { Composer } from "./chat/composer.js";
 import { Conversation } from "./chat/conversation.js";
 import { showShortcuts } from "./dialogs.js";
+import { forgetDrafts } from "./memory.js";
 import { Models } from "./models.js";
 import { openSettings } from "./settings.js";
 import { listenForShortcuts } from "./shortcuts.js";
@@ -64,6 +65,9 @@ class Page {
 
   async enter() {
     const session = await api.getSession();
+    // Another user sees nothing of the one before.
+    if (this.user !== undefined && this.user !== session.name) this.goToNew();
+    this.user = session.name;
     byId("sign-out").hidden = !session.needs_key;
     byId("simulated-note").hidden = !session.simulated;
     await this.models.load();
@@ -82,7 +86,8 @@ class Page {
   async signOut() {
     await this.attempt(async () => {
       await api.signOut();
-      location.hash = "";
+      forgetDrafts();
+      this.goToNew();
       await this.signInAgain();
     });
   }

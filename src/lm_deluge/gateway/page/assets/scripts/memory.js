@@ -16,6 +16,8 @@ export function setPreference(name, value) {
 
 export const draft = (conversation) => attempt(() => sessionStorage.getItem(`draft-${conversation}`)) ?? "";
 
+export const forgetDrafts = () => attempt(() => sessionStorage.clear());
+
 export function setDraft(conversation, text) {
   attempt(() => (text ? sessionStorage.setItem(`draft-${conversation}`, text) : sessionStorage.removeItem(`draft-${conversation}`)));
 }

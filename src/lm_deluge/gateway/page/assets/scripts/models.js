@@ -37,21 +37,28 @@ export class Models {
 
   /** Select models; without any, the one used last or the default of the server. */
   select(ids) {
-    const last = preference("model");
-    const usual = this.#byId.has(last) ? last : this.#default;
+    const usual = this.#usual();
     this.#selected = ids?.length ? ids.slice(0, 2) : usual ? [usual] : [];
     this.#show();
+  }
+
+  // The model used last, as long as the server has the same default: another one was chosen for this server on purpose.
+  #usual() {
+    const [last, standard] = JSON.parse(preference("model") ?? "[]");
+    return this.#byId.has(last) && standard === this.#default ? last : this.#default;
   }
 
   /** Open the picker for the first or the second model. */
   async pick(position = 0) {
     const current = this.#selected[position];
     const title = position ? "Choose a second model" : "Choose a model";
-    const id = await pickModel(title, this.#rows, current);
+    const other = this.#selected[1 - position];
+    const rows = this.#rows.filter((model) => model.id !== other); // two different ones
+    const id = await pickModel(title, rows, current);
     if (id === null) return;
     const selected = [...this.#selected];
     selected[position] = id;
-    if (position === 0) setPreference("model", id);
+    if (position === 0) setPreference("model", JSON.stringify([id, this.#default]));
     this.#change(selected, position);
   }
 

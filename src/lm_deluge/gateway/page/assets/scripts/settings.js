@@ -23,6 +23,7 @@ export function openSettings(value, efforts, onChange) {
   const stop = textField("stop", "Stop at", (value.settings.stop ?? []).join("\n"), "One text a line. The answer ends before it.");
   const form = el("form", { class: "settings" });
   form.append(labelled(system, "System prompt", "Sent before every message."), el("div", { class: "grid" }, fields, effort), stop);
+  form.append(toolsField(value.settings.tools ?? true));
   const reset = el("button", { type: "button", class: "button", text: "Use the defaults" });
   form.append(el("div", { class: "row" }, reset));
   const read = () => onChange({ system: system.value, settings: readSettings(form) });
@@ -30,6 +31,7 @@ export function openSettings(value, efforts, onChange) {
   form.addEventListener("submit", (event) => event.preventDefault());
   reset.addEventListener("click", () => {
     for (const field of form.querySelectorAll("input, select, textarea[name]")) field.value = "";
+    form.elements.tools.checked = true;
     read();
   });
   openDialog("Settings of this conversation", { class: "sheet" }, form);
@@ -63,6 +65,11 @@ function effortField(efforts, value) {
   return labelled(field, "Reasoning effort", help);
 }
 
+function toolsField(isOn) {
+  const field = el("input", { type: "checkbox", id: "setting-tools", name: "tools", checked: isOn });
+  return el("label", { class: "check" }, field, "The model may use the tools of this server");
+}
+
 function readSettings(form) {
   const settings = {};
   for (const { name } of NUMBERS) {
@@ -73,5 +80,6 @@ function readSettings(form) {
   if (effort) settings.reasoning_effort = effort;
   const stop = form.elements.stop.value.split("\n").filter(Boolean);
   if (stop.length) settings.stop = stop;
+  if (!form.elements.tools.checked) settings.tools = false;
   return settings;
 }

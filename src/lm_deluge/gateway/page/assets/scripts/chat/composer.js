@@ -56,8 +56,8 @@ export class Composer {
   /** Show the draft of a conversation; null is a new one. */
   open(conversation) {
     this.#conversation = conversation ?? "new";
-    this.#attachments.clear();
     this.#field.value = draft(this.#conversation);
+    this.#attachments.clear();
     this.showProblem(null);
     this.#changed();
   }

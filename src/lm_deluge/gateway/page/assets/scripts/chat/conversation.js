@@ -69,8 +69,21 @@ export class Conversation {
     const answers = [...this.#live.values()];
     this.#live.clear();
     this.#runningChanged();
-    await Promise.all(answers.map((answer) => answer.stop(api.stopAnswer(answer.message.id).catch(() => null))));
+    await Promise.all(answers.map((answer) => this.#stop(answer)));
     this.#page.listChanged();
+  }
+
+  async #stop(answer) {
+    answer.freeze();
+    try {
+      await api.stopAnswer(answer.message.id);
+      await answer.settleStopped();
+    } catch (error) {
+      // It still runs, and costs: it is shown again.
+      this.#page.composer.showProblem(`The answer was not stopped. ${error.message}`);
+      announceFailure(error.message);
+      this.#follow(answer.message);
+    }
   }
 
   /** Edit the last message of the user. Returns whether there is one. */

@@ -5,6 +5,7 @@ import { el, icon } from "../dom.js";
 import { GrowingMarkdown } from "../text/growing_markdown.js";
 
 const WEB = /^https?:\/\//i;
+const FILES = filePath("");
 // Images that a model made arrive as data before the server has stored them.
 const IMAGE_DATA = /^data:image\/(?:png|jpeg|webp|gif);base64,/i;
 
@@ -117,7 +118,7 @@ class FileView {
   update(part) {
     const address = addressOf(part);
     const name = part.name || (part.type === "image" ? "Image" : "File");
-    const isShown = part.type === "image" && (part.file_id || IMAGE_DATA.test(address));
+    const isShown = part.type === "image" && (address?.startsWith(FILES) || IMAGE_DATA.test(address));
     if (isShown) this.#showImage(address, name);
     else this.element.replaceChildren(el("a", { class: "file-link", href: address, download: name }, icon("file"), name));
     return true;
@@ -130,9 +131,10 @@ class FileView {
   }
 }
 
-function addressOf(part) {
-  if (part.file_id) return filePath(part.file_id);
-  return part.url?.startsWith("data:") ? part.url : null;
+// Of this server, or data: an address elsewhere would send a request there.
+function addressOf({ file_id: id, url = "" }) {
+  if (id) return filePath(id);
+  return url.startsWith(FILES) || url.startsWith("data:") ? url : null;
 }
 
 /** The text of a user, exactly as typed. */

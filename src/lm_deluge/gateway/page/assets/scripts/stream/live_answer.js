@@ -27,6 +27,7 @@ export class LiveAnswer {
     this.#onFrame = onFrame;
     this.#reload = reload;
     this.#announcer = new AnswerAnnouncer(message.model);
+    message.status = "running";
     // The events start with the first one: what the server had stored meanwhile would be shown twice.
     message.parts = this.#fold.parts;
   }
@@ -46,12 +47,15 @@ export class LiveAnswer {
     this.#abort.abort();
   }
 
-  /** Show the answer as stopped now; the server's record follows. */
-  async stop(receipt) {
+  /** Stop reading and show the answer as stopped; the server is asked meanwhile. */
+  freeze() {
     this.#abort.abort();
     this.message.status = "stopped";
     this.#end();
-    await receipt;
+  }
+
+  /** The server has stopped the answer: show its record, with the cost. */
+  async settleStopped() {
     await this.#takeStored();
     this.#end();
   }
@@ -60,7 +64,7 @@ export class LiveAnswer {
     this.message.note = null;
     this.#fold.add(chunks);
     this.message.progress = this.#fold.progress;
-    this.#announcer.grow(this.#fold.text);
+    this.#announcer.grow(() => this.#fold.text);
     inNextFrame(this.#draw);
   }
 

@@ -62,6 +62,7 @@ export class GrowingMarkdown {
   #close(tokens) {
     let shown = tokens.filter((token) => token.type !== "space" && token.type !== "def");
     this.#tail = this.#tail.slice(tokens.reduce((length, token) => length + token.raw.length, 0));
+    for (const token of tokens) if (token.type === "def") this.#links[token.tag] ??= { href: token.href, title: token.title };
     for (const token of shown) this.#headings = placeHeading(token, this.#headings);
     const open = this.#open;
     if (open && shown.length) {
@@ -92,7 +93,10 @@ export class GrowingMarkdown {
   }
 
   #showOpen(token) {
-    if (token.type === "def") return;
+    if (token.type === "def") {
+      this.#open?.element.replaceChildren(); // it looked like a paragraph so far
+      return;
+    }
     this.#open ??= { element: this.#append(), code: null, plain: null };
     if (token.type === "code" && token.codeBlockStyle !== "indented") this.#showOpenCode(token);
     else {
@@ -136,14 +140,20 @@ export class GrowingMarkdown {
 
   #finish() {
     this.#isFinished = true;
-    // A definition at the end of the text changes the blocks before it that use it.
-    if (Object.keys(this.#links).length) {
-      this.element.replaceChildren();
-      this.#group = this.#open = null;
-      this.#headings = [];
-      this.#tail = this.#text.replace(/\r\n?/g, "\n");
-    }
-    this.#close(blocksOf(this.#tail, this.#links));
+    const tokens = blocksOf(this.#tail, this.#links);
+    const hasLinks = Object.keys(this.#links).length > 0 || tokens.some((token) => token.type === "def");
+    if (hasLinks) this.#renderAgain();
+    else this.#close(tokens);
     return true;
+  }
+
+  // The definition of a link changes the blocks before it that use it.
+  #renderAgain() {
+    this.element.replaceChildren();
+    this.#group = this.#open = null;
+    this.#headings = [];
+    this.#links = {};
+    this.#tail = this.#text.replace(/\r\n?/g, "\n");
+    this.#close(blocksOf(this.#tail));
   }
 }

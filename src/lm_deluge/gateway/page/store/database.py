@@ -18,9 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.gateway.ledger.database import Database
-from lm_deluge.gateway.page.tables import MESSAGES, METADATA, create_search, migrate
+from lm_deluge.gateway.page.store.tables import MESSAGES, METADATA, create_search, migrate
 
-__all__ = ["PageDatabase", "database_beside", "new_id"]
+__all__ = ["PageDatabase", "database_beside", "new_id", "without_nul"]
 
 T = TypeVar("T")
 
@@ -32,6 +32,11 @@ _LOST_AFTER_S = 60.0
 def new_id() -> str:
     """Return an id."""
     return secrets.token_hex(_ID_BYTES)
+
+
+def without_nul(text: str) -> str:
+    """Return a text as databases take it: PostgreSQL has no NUL in texts. In JSON it is escaped."""
+    return text.replace("\0", " ")
 
 
 def database_beside(ledger: str) -> str:

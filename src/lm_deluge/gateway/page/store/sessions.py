@@ -18,8 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lm_deluge.errors import AuthenticationError, RateLimitError
 from lm_deluge.gateway.access import AccessControl
 from lm_deluge.gateway.ledger.keys import HashedKey, digest_of
-from lm_deluge.gateway.page.database import PageDatabase
-from lm_deluge.gateway.page.tables import SESSIONS
+from lm_deluge.gateway.page.store.database import PageDatabase
+from lm_deluge.gateway.page.store.tables import SESSIONS
 
 __all__ = ["SESSION_S", "Attempts", "Sessions", "Visitor"]
 
@@ -27,11 +27,11 @@ SESSION_S = 7 * 86_400.0  # a week of use between two sign-ins
 _COOKIE_BYTES = 32  # 256 random bits: a cookie cannot be guessed, and its hash not be searched for
 _MOST_FAILURES = 10  # of an address, and a minute: mistyped keys, and no more
 _MOST_ADDRESSES = 10_000  # that are remembered
-_MINUTE_S = 60.0
+_MINUTE_S = 60.0  # the period in which failures are counted
 
 
 class Visitor(NamedTuple):
-    """Who sends a request.
+    """The user that a request comes from.
 
     Attributes:
         owner: Name of the key; empty for the user of a server without keys.
@@ -89,7 +89,7 @@ class Sessions:
         self._clock = clock
 
     async def visitor(self, cookie: str | None) -> Visitor:
-        """Return who sends a request with this cookie.
+        """Return the user of a request with this cookie.
 
         Raises:
             AuthenticationError: A key is needed, and there is no session, or its key is not valid any more.

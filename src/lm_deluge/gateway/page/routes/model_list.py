@@ -6,7 +6,7 @@ import datetime as dt
 from typing import Any
 
 from lm_deluge.errors import NotFoundError, PermissionDeniedError
-from lm_deluge.gateway.page.sessions import Visitor
+from lm_deluge.gateway.page.store.sessions import Visitor
 from lm_deluge.gateway.services import GatewayServices
 from lm_deluge.models.registry import SIMULATOR
 from lm_deluge.models.rows import ModelRow

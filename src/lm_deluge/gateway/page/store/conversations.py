@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lm_deluge.errors import NotFoundError
 from lm_deluge.gateway.page.bodies import AnswerSettings
-from lm_deluge.gateway.page.database import PageDatabase, new_id
-from lm_deluge.gateway.page.tables import CONVERSATIONS, FILES, MESSAGES, matching_rows
+from lm_deluge.gateway.page.store.database import PageDatabase, new_id, without_nul
+from lm_deluge.gateway.page.store.tables import CONVERSATIONS, FILES, MESSAGES, matching_rows
 
 __all__ = ["ConversationStore", "find_conversation"]
 
@@ -23,7 +23,7 @@ _FEWEST_INDEXED = 3  # characters of a word that an index of trigrams finds
 
 
 class ConversationStore:
-    """The conversations of all users, each of whom sees only those of the own name.
+    """The conversations of all users. Each user sees only those of the own name.
 
     Args:
         database: The database, which is open.
@@ -38,8 +38,8 @@ class ConversationStore:
         row = {
             "id": new_id(),
             "owner": owner,
-            "title": title,
-            "system": system,
+            "title": without_nul(title),
+            "system": without_nul(system),
             "settings": msgspec.json.encode(settings).decode(),
             "models": "[]",
             "head": None,
@@ -111,9 +111,10 @@ class ConversationStore:
                 found = select(MESSAGES.c.id).where(MESSAGES.c.conversation == conversation, MESSAGES.c.id == head)
                 if (await connection.execute(found)).first() is None:
                     raise NotFoundError("the head is no message of this conversation", status_code=404)
+            texts = {name: without_nul(values[name]) for name in ("title", "system") if name in values}
             if values:
                 await connection.execute(
-                    update(CONVERSATIONS).where(CONVERSATIONS.c.id == conversation).values(**values)
+                    update(CONVERSATIONS).where(CONVERSATIONS.c.id == conversation).values(**values | texts)
                 )
             return await find_conversation(connection, owner, conversation)
 

@@ -1,4 +1,4 @@
-"""What the routes of the page have in common: who asks, checks, bodies, and errors as JSON."""
+"""What the routes of the page have in common: users, checks, bodies, and errors as JSON."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from starlette.responses import Response
 
 from lm_deluge.dispatch.hooks import is_interruption
 from lm_deluge.encoders.openai_chat.errors import usual_status
+from lm_deluge.errors import DelugeError
 from lm_deluge.gateway.http_body import ClientLeftError, header_map, read_body
-from lm_deluge.gateway.page.guard import PAGE_HEADERS, check_origin, check_type
-from lm_deluge.gateway.page.sessions import Sessions, Visitor
+from lm_deluge.gateway.page.routes.guard import PAGE_HEADERS, check_origin, check_type
+from lm_deluge.gateway.page.store.records import error_fields
+from lm_deluge.gateway.page.store.sessions import Sessions, Visitor
 from lm_deluge.gateway.services import GatewayServices
 from lm_deluge.telemetry.logs import logger
 from lm_deluge.ui.failures import as_api_error
@@ -54,7 +56,7 @@ class Handlers:
         return request.cookies.get(self.cookie_name(request))
 
     def open(self, handler: Handler) -> Handler:
-        """Return a handler for everyone who sends requests from the page itself."""
+        """Return a handler for every request of the page itself."""
 
         async def handle(request: Request) -> Response:
             try:
@@ -102,14 +104,11 @@ class Handlers:
 
 
 def _error_response(error: Exception) -> Response:
-    shown = as_api_error(error)
-    status = shown.status_code or usual_status(shown)
-    if type(shown) is not type(error) and status == _UNEXPECTED:
+    shown, fields = as_api_error(error), error_fields(error)
+    if not isinstance(error, DelugeError):
         logger.error("a request of the page failed: %s", type(error).__name__)
-    response = json_response({"error": {"type": type(error).__name__, "message": shown.message}}, status)
+    body = {"error": {"type": fields["type"], "message": fields["message"]}}
+    response = json_response(body, shown.status_code or usual_status(shown))
     if shown.retry_after_s is not None:
         response.headers["retry-after"] = str(max(1, round(shown.retry_after_s)))
     return response
-
-
-_UNEXPECTED = 500

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from lm_deluge.errors import DelugeError
-from lm_deluge.gateway.page.files import StoredFile
-from lm_deluge.gateway.page.messages import PathMessage
+from lm_deluge.gateway.page.store.files import StoredFile
+from lm_deluge.gateway.page.store.messages import PathMessage
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import AudioPart, FilePart, ImagePart, Part, TextPart

@@ -12,10 +12,10 @@ from lm_deluge.errors import BadRequestError
 from lm_deluge.gateway.answers.log_reader import send_log
 from lm_deluge.gateway.answers.responder import Responder
 from lm_deluge.gateway.http_body import ABORT, Receive, Scope, Send
-from lm_deluge.gateway.page.answers import Answers
+from lm_deluge.gateway.page.answers.answer_runner import AnswerRunner
 from lm_deluge.gateway.page.bodies import AnswerRequest, parse_body
-from lm_deluge.gateway.page.handlers import Handlers, json_response
-from lm_deluge.gateway.page.sessions import Visitor
+from lm_deluge.gateway.page.routes.handlers import Handlers, json_response
+from lm_deluge.gateway.page.store.sessions import Visitor
 from lm_deluge.gateway.services import GatewayServices
 from lm_deluge.ui.stream_log import StreamLog
 
@@ -24,7 +24,7 @@ __all__ = ["answer_routes"]
 _HEARTBEAT = b": keep-alive\n\n"
 
 
-def answer_routes(services: GatewayServices, handlers: Handlers, answers: Answers) -> list[Route]:
+def answer_routes(services: GatewayServices, handlers: Handlers, answers: AnswerRunner) -> list[Route]:
     """Return the routes."""
     own = _AnswerRoutes(services, handlers, answers)
     return [
@@ -35,7 +35,7 @@ def answer_routes(services: GatewayServices, handlers: Handlers, answers: Answer
 
 
 class _AnswerRoutes:
-    def __init__(self, services: GatewayServices, handlers: Handlers, answers: Answers) -> None:
+    def __init__(self, services: GatewayServices, handlers: Handlers, answers: AnswerRunner) -> None:
         self._services = services
         self._handlers = handlers
         self._answers = answers

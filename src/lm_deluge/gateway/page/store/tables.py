@@ -149,7 +149,7 @@ Migration = Callable[[AsyncConnection], Awaitable[None]]
 MIGRATIONS: Mapping[int, Migration] = {}
 """By the version that it makes of the one before: 2 changes a database of version 1."""
 
-_FIRST = 1
+_FIRST = 1  # the version of `METADATA`
 
 
 async def migrate(connection: AsyncConnection, migrations: Mapping[int, Migration] = MIGRATIONS) -> None:

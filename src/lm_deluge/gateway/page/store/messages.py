@@ -10,10 +10,10 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lm_deluge.errors import BadRequestError, NotFoundError
-from lm_deluge.gateway.page.conversations import find_conversation
-from lm_deluge.gateway.page.database import PageDatabase
-from lm_deluge.gateway.page.records import Answered, MessageRecord
-from lm_deluge.gateway.page.tables import CONVERSATIONS, FILES, MESSAGES
+from lm_deluge.gateway.page.store.conversations import find_conversation
+from lm_deluge.gateway.page.store.database import PageDatabase, without_nul
+from lm_deluge.gateway.page.store.records import Answered, MessageRecord
+from lm_deluge.gateway.page.store.tables import CONVERSATIONS, FILES, MESSAGES
 
 __all__ = ["MessageStore", "NewAnswers", "PathMessage"]
 
@@ -46,7 +46,7 @@ class NewAnswers(msgspec.Struct, kw_only=True):
 
     Attributes:
         parent: Id of the message before the first of them.
-        message: Id, parts and text of the message of the user; None: the parent is answered once more.
+        message: Id, parts (JSON) and text of the message of the user; None: the parent is answered once more.
         answers: Ids and models of the answers.
         title: The title of a conversation that has none yet.
         settings: The settings of the conversation from now on, as JSON text; None: they stay.
@@ -54,7 +54,7 @@ class NewAnswers(msgspec.Struct, kw_only=True):
 
     conversation: str
     parent: str | None
-    message: tuple[str, list[JSON], str] | None
+    message: tuple[str, str, str] | None
     answers: list[tuple[str, str]]
     file_ids: list[str]
     title: str
@@ -140,8 +140,9 @@ class MessageStore:
         own |= {"created_at": now, "saved_at": now}
         if new.message is not None:
             name, parts, text = new.message
-            fields = {"id": name, "parent": parent, "role": "user", "status": "complete", "model": None, "text": text}
-            rows.append({**own, **fields, "parts": msgspec.json.encode(parts).decode()})
+            fields = {"id": name, "parent": parent, "role": "user", "status": "complete", "model": None}
+            fields["text"] = without_nul(text)
+            rows.append({**own, **fields, "parts": parts})
             parent = name
         for name, model in new.answers:
             fields = {
@@ -176,7 +177,7 @@ class MessageStore:
             "saved_at": time.time(),
         }
         if answered.text is not None:
-            values["text"] = answered.text
+            values["text"] = without_nul(answered.text)
         statement = update(MESSAGES).where(_M.id == message, _M.status == "running").values(**values)
 
         async def run(connection: AsyncConnection) -> None:
@@ -236,7 +237,7 @@ async def _note_answers(connection: AsyncConnection, new: NewAnswers, *, head: s
     models = [*dict.fromkeys([*msgspec.json.decode(row.models), *(model for _, model in new.answers)])]
     values = {"head": head, "updated_at": now, "models": msgspec.json.encode(models).decode()}
     if not row.title and new.title:
-        values["title"] = new.title
+        values["title"] = without_nul(new.title)
     if new.settings is not None:
         values["settings"] = new.settings
     await connection.execute(update(CONVERSATIONS).where(c.id == new.conversation).values(**values))

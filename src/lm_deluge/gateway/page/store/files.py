@@ -9,9 +9,9 @@ from sqlalchemy import delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lm_deluge.errors import BadRequestError, NotFoundError, RequestTooLargeError
-from lm_deluge.gateway.page.database import PageDatabase, new_id
-from lm_deluge.gateway.page.records import FileRecord
-from lm_deluge.gateway.page.tables import FILES
+from lm_deluge.gateway.page.store.database import PageDatabase, new_id
+from lm_deluge.gateway.page.store.records import FileRecord
+from lm_deluge.gateway.page.store.tables import FILES
 from lm_deluge.prompt.media import Media, load_media, sniff_media_type
 
 __all__ = ["FileStore", "StoredFile"]
@@ -44,7 +44,9 @@ class FileStore:
     def __init__(self, database: PageDatabase) -> None:
         self._database = database
 
-    async def add(self, owner: str, *, name: str, media_type: str, data: bytes) -> FileRecord:
+    async def add(
+        self, owner: str, *, name: str, media_type: str, data: bytes, conversation: str | None = None
+    ) -> FileRecord:
         """Store a file; files that no message has since a day are removed.
 
         Args:
@@ -52,6 +54,7 @@ class FileStore:
             name: Its name; folders are left out.
             media_type: As the browser has it. What the content shows has precedence.
             data: Its content.
+            conversation: The conversation that it belongs to; None: that of the first message that has it.
 
         Raises:
             BadRequestError: It is empty.
@@ -71,7 +74,7 @@ class FileStore:
                 raise RequestTooLargeError(
                     f"all files together have more than {_MOST_OF_OWNER:,} bytes: remove conversations", status_code=413
                 )
-            row = {"id": found.file_id, "owner": owner, "created_at": now, "data": data, "conversation": None}
+            row = {"id": found.file_id, "owner": owner, "created_at": now, "data": data, "conversation": conversation}
             fields = {"name": found.name, "media_type": found.media_type, "size": found.size}
             await connection.execute(insert(FILES).values(**row, **fields))
 

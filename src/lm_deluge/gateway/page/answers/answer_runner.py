@@ -13,20 +13,20 @@ from lm_deluge.config import SamplingParams
 from lm_deluge.encoders.encoder import ParsedRequest
 from lm_deluge.errors import BadRequestError, RateLimitError
 from lm_deluge.gateway.answers.incoming import IncomingCall
-from lm_deluge.gateway.page.answer import PageAnswer, PlannedAnswer, plan_answer
-from lm_deluge.gateway.page.bodies import AnswerRequest, AnswerSettings, NewMessage, TextInput
-from lm_deluge.gateway.page.conversations import ConversationStore
-from lm_deluge.gateway.page.database import PageDatabase, new_id
-from lm_deluge.gateway.page.files import FileStore, StoredFile
-from lm_deluge.gateway.page.messages import MessageStore, NewAnswers, PathMessage
-from lm_deluge.gateway.page.prompts import file_ids_of, prompt_of, title_of
-from lm_deluge.gateway.page.records import MessageRecord
-from lm_deluge.gateway.page.sessions import Visitor
+from lm_deluge.gateway.page.answers.page_answer import PageAnswer, PlannedAnswer, plan_answer
+from lm_deluge.gateway.page.answers.prompts import file_ids_of, prompt_of, title_of
+from lm_deluge.gateway.page.bodies import AnswerRequest, AnswerSettings, NewMessage, NewText
+from lm_deluge.gateway.page.store.conversations import ConversationStore
+from lm_deluge.gateway.page.store.database import PageDatabase, new_id
+from lm_deluge.gateway.page.store.files import FileStore, StoredFile
+from lm_deluge.gateway.page.store.messages import MessageStore, NewAnswers, PathMessage
+from lm_deluge.gateway.page.store.records import MessageRecord
+from lm_deluge.gateway.page.store.sessions import Visitor
 from lm_deluge.gateway.services import GatewayServices
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.tool import ToolSource
 
-__all__ = ["Answers"]
+__all__ = ["AnswerRunner"]
 
 JSON = dict[str, Any]
 
@@ -34,7 +34,7 @@ _MOST_RUNNING = 16
 """Answers of a user at a time: windows with two models side by side, and a bound for a script that runs wild."""
 
 
-class Answers:
+class AnswerRunner:
     """The answers of the page.
 
     Args:
@@ -102,23 +102,22 @@ class Answers:
         prompt = prompt_of(found["system"], path if new is None else [*path, new], files)
         planned = [await self._plan(visitor, model, prompt, settings) for model in request.models]
         answers = [(new_id(), plan) for plan in planned]
-        title_source = "" if new is None or path or request.message is None else request.message.text
         stored.models = request.models
         records = await self.messages.add(
             NewAnswers(
                 conversation=conversation,
                 parent=request.parent,
                 message=None
-                if new is None or request.message is None
-                else (new.id, msgspec.json.decode(new.parts), request.message.text),
+                if new is None
+                else (new.id, new.parts, "" if request.message is None else request.message.text),
                 answers=[(name, plan.model) for name, plan in answers],
                 file_ids=own,
-                title=title_of(title_source),
+                title=_title_of(request.message, files) if not path else "",
                 settings=msgspec.json.encode(stored).decode(),
             )
         )
         for name, plan in answers:
-            self._run(PageAnswer(self._services, self.messages, visitor, plan, name, conversation))
+            self._run(PageAnswer(self._services, self.messages, self.files, visitor, plan, name, conversation))
         return (None, records) if new is None else (records[0], records[1:])
 
     async def _plan(
@@ -167,9 +166,16 @@ def _check_place(path: list[PathMessage], request: AnswerRequest) -> None:
         raise BadRequestError("the answer before is still running: wait for it, or stop it", status_code=409)
 
 
+def _title_of(message: NewMessage | None, files: dict[str, StoredFile]) -> str:
+    """Return the title of a conversation, from its first message."""
+    if message is None:
+        return ""
+    return title_of(message.text) or title_of(" ".join(files[name].record.name for name in message.file_ids))
+
+
 def _new_message(message: NewMessage, files: dict[str, StoredFile]) -> PathMessage:
     parts = [
-        {"type": "text", "text": part.text} if isinstance(part, TextInput) else files[part.file_id].record.part()
+        {"type": "text", "text": part.text} if isinstance(part, NewText) else files[part.file_id].record.part()
         for part in message.parts
     ]
     return PathMessage(new_id(), "user", "complete", msgspec.json.encode(parts).decode(), "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
@@ -23,6 +24,8 @@ __all__ = ["ShownParts"]
 
 JSON = dict[str, Any]
 
+_HALF = re.compile("[\ud800-\udfff]")
+
 
 class _Growing:
     """A part whose text grows."""
@@ -39,10 +42,17 @@ class _Growing:
     def fields(self) -> JSON:
         """Return the part with all of its text."""
         if self._pieces:
-            self._pieces = ["".join(self._pieces)]
+            self._pieces = [_whole("".join(self._pieces))]
             if not isinstance(self.part[self._field], dict | list):
                 self.part[self._field] = self._pieces[0]
         return dict(self.part)
+
+
+def _whole(text: str) -> str:
+    """Return a text with whole characters only: the halves of one may come in two pieces, or one of them never."""
+    if _HALF.search(text) is None:
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class ShownParts:
@@ -100,7 +110,7 @@ class ShownParts:
     def _add_result(self, event: ToolResult) -> None:
         found = next((each.part for each in reversed(self._parts) if each.part.get("id") == event.call_id), None)
         if found is not None:
-            found["result"], found["error"] = event.result, event.error
+            found["result"], found["error"] = _whole(event.result), event.error
 
     def _add_source(self, event: Citation) -> None:
         if event.url is not None:

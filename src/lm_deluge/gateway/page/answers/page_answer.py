@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,20 +23,25 @@ from lm_deluge.events import Event, ResponseFinished
 from lm_deluge.gateway.access_log import LoggedCall
 from lm_deluge.gateway.answers.charge import CallCharge
 from lm_deluge.gateway.answers.incoming import IncomingCall
-from lm_deluge.gateway.page.guard import PAGE_HEADERS
-from lm_deluge.gateway.page.messages import MessageStore
-from lm_deluge.gateway.page.prompts import upstream_of
-from lm_deluge.gateway.page.records import Answered, Status, error_fields, timing, usage_fields
-from lm_deluge.gateway.page.sessions import Visitor
-from lm_deluge.gateway.page.shown_parts import ShownParts
+from lm_deluge.gateway.page.answers.prompts import upstream_of
+from lm_deluge.gateway.page.answers.shown_parts import ShownParts
+from lm_deluge.gateway.page.routes.guard import PAGE_HEADERS
+from lm_deluge.gateway.page.store.files import FileStore
+from lm_deluge.gateway.page.store.messages import MessageStore
+from lm_deluge.gateway.page.store.records import Answered, Status, error_fields, timing, usage_fields
+from lm_deluge.gateway.page.store.sessions import Visitor
 from lm_deluge.gateway.services import GatewayServices
+from lm_deluge.prompt.parts import ImagePart
 from lm_deluge.response import APIResponse
+from lm_deluge.telemetry.logs import logger
 from lm_deluge.ui.encode import frame_encoder
 from lm_deluge.ui.failures import as_api_error
 from lm_deluge.ui.frame_encoder import DataPart
 from lm_deluge.ui.stream_log import StreamLog
 
 __all__ = ["AnswerLog", "PageAnswer", "PlannedAnswer", "plan_answer"]
+
+JSON = dict[str, Any]
 
 _SAVED_EACH_S = 1.0  # how much of an answer is lost if the process is killed
 _PROGRESS_EACH_S = 0.25  # four updates of the numbers beside an answer in a second: more cannot be read
@@ -90,6 +95,7 @@ class PageAnswer:
     Args:
         services: What the endpoints of the gateway share.
         messages: Where the answer is stored.
+        files: Where images of the answer are stored.
         visitor: Who pays.
         planned: The call.
         message: Id of the answer.
@@ -104,6 +110,7 @@ class PageAnswer:
         self,
         services: GatewayServices,
         messages: MessageStore,
+        files: FileStore,
         visitor: Visitor,
         planned: PlannedAnswer,
         message: str,
@@ -115,6 +122,7 @@ class PageAnswer:
         self.conversation = conversation
         self._services = services
         self._messages = messages
+        self._files = files
         self._visitor = visitor
         self._planned = planned
         self._message = message
@@ -129,7 +137,7 @@ class PageAnswer:
         self._is_stopped = False
         self._interruption: DelugeError | None = None
         self._has_room = True  # in the log
-        self._saved_at = self._told_at = clock()
+        self._saved_at = self._progress_at = clock()
         self._ended = asyncio.Event()
         self._logged = LoggedCall(request_id=f"req_{uuid.uuid4().hex}", dialect="page", started_at=time.time())
         self._logged.key_name = visitor.owner
@@ -153,9 +161,11 @@ class PageAnswer:
         finally:
             if self._running is not None:
                 self._running.abort()
-            await self._finish(failure)
-            self._services.running.discard(self)
-            self._ended.set()
+            try:
+                await self._finish(failure)
+            finally:
+                self._services.running.discard(self)
+                self._ended.set()
 
     async def stop(self) -> dict[str, Any]:
         """Stop the answer; return the receipt: what is there of it, and what it cost."""
@@ -222,8 +232,8 @@ class PageAnswer:
         now = self._clock()
         data = self._encoder.frames(events)
         is_last = type(events[-1]) is ResponseFinished
-        if not is_last and now - self._told_at >= _PROGRESS_EACH_S:
-            self._told_at = now
+        if not is_last and now - self._progress_at >= _PROGRESS_EACH_S:
+            self._progress_at = now
             data += self._encoder.frames([_progress(running)])
         self._add(data)
         if not is_last and now - self._saved_at >= _SAVED_EACH_S:
@@ -244,14 +254,19 @@ class PageAnswer:
             self._logged.fail(as_api_error(failure).status_code or _FAILED, failure)
         if self._charge is not None:
             await self._charge.settle(response, status=self._logged.status)
-        answered = self._answered(status, response)
-        answered.text = self._shown.text()
-        answered.error = error_fields(failure) if failure is not None and status == "failed" else None
-        with contextlib.suppress(DelugeError):  # of the database: the answer is lost as after a crash
-            await self._messages.save(self._message, answered)
+        try:
+            await self._store(status, failure, response)
+        except Exception as error:  # noqa: BLE001 - a reader gets the end of the answer in any case
+            logger.error("an answer of the page was not stored: %s", type(error).__name__)
         self.log.add(self._encoder.end(self._outcome(failure, response)))
         self._logged.note(response)
         self._services.log.write(self._logged)
+
+    async def _store(self, status: Status, failure: BaseException | None, response: APIResponse | None) -> None:
+        answered = self._answered(status, response, await self._images(response))
+        answered.text = self._shown.text()
+        answered.error = error_fields(failure) if failure is not None and status == "failed" else None
+        await self._messages.save(self._message, answered)
 
     def _outcome(self, failure: BaseException | None, response: APIResponse | None) -> APIResponse | BaseException:
         if self._is_stopped:
@@ -265,8 +280,27 @@ class PageAnswer:
     def _response(self) -> APIResponse | None:
         return None if self._running is None else self._running.response()
 
-    def _answered(self, status: Status, response: APIResponse | None) -> Answered:
-        parts = msgspec.json.encode(self._shown.parts())
+    async def _images(self, response: APIResponse | None) -> list[JSON]:
+        """Store the images of the answer; return them as parts."""
+        found: list[JSON] = []
+        for part in () if response is None else response.content.parts:
+            if not isinstance(part, ImagePart) or not part.media.data:
+                continue
+            media_type = part.media.media_type or ""
+            name = f"image-{len(found) + 1}.{media_type.rpartition('/')[2] or 'png'}"
+            with contextlib.suppress(DelugeError):  # there is no room for more files: the text is stored without it
+                record = await self._files.add(
+                    self.log.owner,
+                    name=name,
+                    media_type=media_type,
+                    data=part.media.data,
+                    conversation=self.conversation,
+                )
+                found.append(record.part())
+        return found
+
+    def _answered(self, status: Status, response: APIResponse | None, images: Sequence[JSON] = ()) -> Answered:
+        parts = msgspec.json.encode([*self._shown.parts(), *images])
         if response is None:
             return Answered(status=status, parts=parts, upstream="")
         first_token_s, duration_s = timing(response)
