@@ -29,7 +29,7 @@ __all__ = ["SyncStream", "run_blocking"]
 T = TypeVar("T")
 
 _JOIN_S = 2.0  # the end of a program may wait for so long until its connections are closed
-_SETTLE_S = 1.0  # of it, for tasks that close connections or write a journal
+_SETTLE_S = 1.0  # of it, for tasks that close connections, write a journal, or show the end of an answer
 
 
 class _Portal:
@@ -293,10 +293,18 @@ class SyncStream:
             >>> response = client.stream_sync("Compare three sorting algorithms in a table.").display()
         """
         self._take()
+        ended = threading.Event()
+
+        async def display() -> APIResponse:
+            try:
+                return await self._stream.display()
+            finally:
+                ended.set()
+
         try:
-            return run_blocking(self._stream.display)
+            return run_blocking(display)
         except KeyboardInterrupt:
-            run_blocking(self._stream.cancel)  # waits until the cell shows that the answer is incomplete
+            ended.wait(_SETTLE_S)  # until the cell shows that the answer is incomplete
             raise
 
     def result(self) -> APIResponse:
