@@ -345,7 +345,11 @@ class ResponseBuilder:
     @property
     def output_characters(self) -> int:
         """Characters of text, reasoning and arguments that were generated so far, the basis of token estimates."""
-        return self.withheld + sum(item.count() for item in self._open if isinstance(item, TextPieces | CallPieces))
+        characters = self.withheld
+        for item in self._open:
+            if isinstance(item, TextPieces | CallPieces):
+                characters += item.count()
+        return characters
 
     def response(self, model_internal: str = "") -> APIResponse:
         """Return the response so far; it is complete after `ResponseFinished` was added."""

@@ -24,6 +24,7 @@ ANSWER = "Streaming sends **each token** as it is made.\n\n```python\nprint('hel
 # The names under which the page lists models. The simulator reads the fault of an answer in the name of the model.
 MODELS = {
     "gpt-5.4": "openai:gpt-5.4",
+    "proxied/claude": "openai:claude-proxied",
     "claude-opus-4-8": "openai:claude-opus-4-8",
     "cut": "openai:simulator/clean_truncation;after=4",
     "holding": "openai:simulator/silence;after=4",  # without end, for tests that stop it

@@ -191,9 +191,12 @@ def test_the_model_picker_searches_and_is_used_by_keyboard(page: Page) -> None:
     assert "$2.5 / $15" in page.text(".picker .is-active")
     assert "reasoning" in page.text(".picker .is-active")
     page.press(Keys.ARROW_DOWN)
-    assert page.text(".picker .is-active strong") == "claude-opus-4-8"
+    assert page.text(".picker .is-active strong") == "proxied/claude"
     active = page.one(".picker-search").get_attribute("aria-activedescendant")
-    assert page.text(f"#{active} strong") == "claude-opus-4-8"
+    assert page.text(f"#{active} strong") == "proxied/claude"
+    page.press("claude")
+    page.until(lambda: page.texts(".picker li:not([hidden]) strong") == ["claude-opus-4-8", "proxied/claude"])
+    page.script("document.querySelector('.picker-search').value = ''")
     page.press("pausing-l")
     page.until(lambda: page.texts(".picker li:not([hidden]) strong") == ["pausing-later"])
     page.press(Keys.ENTER)

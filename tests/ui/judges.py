@@ -10,10 +10,13 @@ from pydantic import TypeAdapter
 
 AG_UI = TypeAdapter(AGUIEvent)
 VERCEL_TYPES = frozenset(
-    "start start-step finish-step reset-step text-start text-delta text-end reasoning-start reasoning-delta "
-    "reasoning-end file source-url source-document tool-input-start tool-input-delta tool-input-available "
-    "tool-input-error tool-approval-request tool-output-available tool-output-error message-metadata error abort "
-    "finish".split()
+    {
+        *("start", "start-step", "finish-step", "reset-step", "message-metadata", "error", "abort", "finish"),
+        *("text-start", "text-delta", "text-end", "reasoning-start", "reasoning-delta", "reasoning-end"),
+        *("tool-input-start", "tool-input-delta", "tool-input-available", "tool-input-error"),
+        *("tool-approval-request", "tool-output-available", "tool-output-error"),
+        *("file", "source-url", "source-document"),
+    }
 )
 
 

@@ -1,4 +1,4 @@
-"""The frames of each protocol, literally, for one answer with everything in it and for the ways in which answers end."""
+"""The frames of each protocol, literally, for all parts of answers, and for the ways in which answers end."""
 
 from __future__ import annotations
 
@@ -101,8 +101,10 @@ PARTS: dict[str, tuple[list[UIEvent], list[str], list[str]]] = {
             '{"type":"tool-input-start","toolCallId":"c1","toolName":"weather","dynamic":true}',
             '{"type":"tool-input-delta","toolCallId":"c1","inputTextDelta":"{\\"city\\":"}',
             '{"type":"tool-input-delta","toolCallId":"c1","inputTextDelta":"\\"Rome\\"}"}',
-            '{"type":"tool-input-available","toolCallId":"c1","toolName":"weather","dynamic":true,'
-            '"input":{"city":"Rome"}}',
+            (
+                '{"type":"tool-input-available","toolCallId":"c1","toolName":"weather","dynamic":true,'
+                '"input":{"city":"Rome"}}'
+            ),
             '{"type":"tool-output-available","toolCallId":"c1","output":0.5,"preliminary":true}',
             '{"type":"tool-output-available","toolCallId":"c1","output":{"degrees":21}}',
             '{"type":"file","url":"data:image/png;base64,cG5n","mediaType":"image/png"}',
@@ -144,8 +146,10 @@ PARTS: dict[str, tuple[list[UIEvent], list[str], list[str]]] = {
         [ToolCallFinished(0, "c1", "weather", "{", None, "cut off")],
         [
             '{"type":"tool-input-start","toolCallId":"c1","toolName":"weather","dynamic":true}',
-            '{"type":"tool-input-error","toolCallId":"c1","toolName":"weather","dynamic":true,"input":"{",'
-            '"errorText":"cut off"}',
+            (
+                '{"type":"tool-input-error","toolCallId":"c1","toolName":"weather","dynamic":true,"input":"{",'
+                '"errorText":"cut off"}'
+            ),
         ],
         [
             '{"type":"TOOL_CALL_START","toolCallId":"c1","toolCallName":"weather","parentMessageId":"m1"}',
@@ -187,8 +191,10 @@ PARTS: dict[str, tuple[list[UIEvent], list[str], list[str]]] = {
             '{"type":"text-start","id":"1"}',
             '{"type":"text-delta","id":"1","delta":"no"}',
             '{"type":"reset-step"}',
-            '{"type":"data-attempt","transient":true,"data":{"number":2,"error":"ServerError","waitS":0.5,'
-            '"model":"m-2","continues":false}}',
+            (
+                '{"type":"data-attempt","transient":true,"data":{"number":2,"error":"ServerError","waitS":0.5,'
+                '"model":"m-2","continues":false}}'
+            ),
             '{"type":"text-start","id":"2"}',
             '{"type":"text-delta","id":"2","delta":"yes"}',
             '{"type":"text-end","id":"2"}',
@@ -197,8 +203,10 @@ PARTS: dict[str, tuple[list[UIEvent], list[str], list[str]]] = {
             '{"type":"TEXT_MESSAGE_START","messageId":"m1","role":"assistant"}',
             '{"type":"TEXT_MESSAGE_CONTENT","messageId":"m1","delta":"no"}',
             '{"type":"TEXT_MESSAGE_END","messageId":"m1"}',
-            '{"type":"CUSTOM","name":"attempt","value":{"number":2,"error":"ServerError","waitS":0.5,"model":"m-2",'
-            '"continues":false,"discards":["m1"]}}',
+            (
+                '{"type":"CUSTOM","name":"attempt","value":{"number":2,"error":"ServerError","waitS":0.5,"model":"m-2",'
+                '"continues":false,"discards":["m1"]}}'
+            ),
             '{"type":"TEXT_MESSAGE_START","messageId":"m1-2","role":"assistant"}',
             '{"type":"TEXT_MESSAGE_CONTENT","messageId":"m1-2","delta":"yes"}',
             '{"type":"TEXT_MESSAGE_END","messageId":"m1-2"}',
@@ -214,8 +222,10 @@ PARTS: dict[str, tuple[list[UIEvent], list[str], list[str]]] = {
         [
             '{"type":"text-start","id":"1"}',
             '{"type":"text-delta","id":"1","delta":"a"}',
-            '{"type":"data-attempt","transient":true,"data":{"number":2,"error":"TimeoutError","waitS":0.0,'
-            '"model":"m-1","continues":true}}',
+            (
+                '{"type":"data-attempt","transient":true,"data":{"number":2,"error":"TimeoutError","waitS":0.0,'
+                '"model":"m-1","continues":true}}'
+            ),
             '{"type":"text-delta","id":"1","delta":"b"}',
             '{"type":"data-field","id":"x","data":{"path":["x"],"value":1}}',
             '{"type":"text-end","id":"1"}',
@@ -223,8 +233,10 @@ PARTS: dict[str, tuple[list[UIEvent], list[str], list[str]]] = {
         [
             '{"type":"TEXT_MESSAGE_START","messageId":"m1","role":"assistant"}',
             '{"type":"TEXT_MESSAGE_CONTENT","messageId":"m1","delta":"a"}',
-            '{"type":"CUSTOM","name":"attempt","value":{"number":2,"error":"TimeoutError","waitS":0.0,"model":"m-1",'
-            '"continues":true}}',
+            (
+                '{"type":"CUSTOM","name":"attempt","value":{"number":2,"error":"TimeoutError","waitS":0.0,"model":"m-1",'
+                '"continues":true}}'
+            ),
             '{"type":"TEXT_MESSAGE_CONTENT","messageId":"m1","delta":"b"}',
             '{"type":"CUSTOM","name":"field","value":{"path":["x"],"value":1}}',
             '{"type":"TEXT_MESSAGE_END","messageId":"m1"}',
@@ -252,8 +264,10 @@ def test_parts_of_ag_ui(name: str) -> None:
     assert frames("ag-ui", [START, *events, END], message_id="m1", thread_id="t1", run_id="r1") == [
         '{"type":"RUN_STARTED","threadId":"t1","runId":"r1"}',
         *expected,
-        '{"type":"RUN_FINISHED","threadId":"t1","runId":"r1","result":{"model":"gpt-5.4","finishReason":"stop"},'
-        '"outcome":{"type":"success"}}',
+        (
+            '{"type":"RUN_FINISHED","threadId":"t1","runId":"r1","result":{"model":"gpt-5.4","finishReason":"stop"},'
+            '"outcome":{"type":"success"}}'
+        ),
     ]
 
 
@@ -273,10 +287,12 @@ def test_a_restart_takes_back_the_messages_of_its_round_only() -> None:
         "ag-ui", [START, TextDelta("A"), *events, restart, TextDelta("y"), END], message_id="m", messages=asked
     )
     assert [line for line in found if "SNAPSHOT" in line] == [
-        '{"type":"MESSAGES_SNAPSHOT","messages":[{"id":"u1","role":"user","content":"Hi"},'
-        '{"id":"m","role":"assistant","content":"A","toolCalls":[{"id":"c1","type":"function","function":'
-        '{"name":"weather","arguments":"{\\"city\\":\\"Rome\\"}"}}]},'
-        '{"id":"m-2","role":"tool","toolCallId":"c1","content":"21"},{"id":"m-3","role":"reasoning","content":""}]}'
+        (
+            '{"type":"MESSAGES_SNAPSHOT","messages":[{"id":"u1","role":"user","content":"Hi"},'
+            '{"id":"m","role":"assistant","content":"A","toolCalls":[{"id":"c1","type":"function","function":'
+            '{"name":"weather","arguments":"{\\"city\\":\\"Rome\\"}"}}]},'
+            '{"id":"m-2","role":"tool","toolCallId":"c1","content":"21"},{"id":"m-3","role":"reasoning","content":""}]}'
+        )
     ]
 
 
@@ -314,8 +330,10 @@ ENDS: dict[str, tuple[Any, list[str], list[str], str]] = {
     "stopped": (
         STOPPED,
         [
-            '{"type":"message-metadata","messageMetadata":{"model":"gpt-5.4","usage":{"inputTokens":3,'
-            '"outputTokens":4,"totalTokens":7,"reasoningTokens":1,"cachedInputTokens":2}}}',
+            (
+                '{"type":"message-metadata","messageMetadata":{"model":"gpt-5.4","usage":{"inputTokens":3,'
+                '"outputTokens":4,"totalTokens":7,"reasoningTokens":1,"cachedInputTokens":2}}}'
+            ),
             '{"type":"abort","reason":"the answer was stopped"}',
         ],
         ['{"type":"RUN_FINISHED","threadId":"t","runId":"r","outcome":{"type":"cancelled"},' + TOKENS],
@@ -329,8 +347,10 @@ ENDS: dict[str, tuple[Any, list[str], list[str], str]] = {
             '{"type":"finish","finishReason":"tool-calls","messageMetadata":{"finishReason":"pause"}}',
         ],
         [
-            '{"type":"RUN_FINISHED","threadId":"t","runId":"r","result":{"finishReason":"pause"},"outcome":'
-            '{"type":"interrupt","interrupts":[{"id":"c1","reason":"tool_call","toolCallId":"c1"}]}}'
+            (
+                '{"type":"RUN_FINISHED","threadId":"t","runId":"r","result":{"finishReason":"pause"},"outcome":'
+                '{"type":"interrupt","interrupts":[{"id":"c1","reason":"tool_call","toolCallId":"c1"}]}}'
+            )
         ],
         "[DONE]",
     ),
@@ -359,8 +379,10 @@ ENDS: dict[str, tuple[Any, list[str], list[str], str]] = {
             '{"type":"error","errorText":"The answer ended before it was complete."}',
         ],
         ['{"type":"RUN_ERROR","message":"The answer ended before it was complete.","code":"TruncatedError"}'],
-        '{"error":{"message":"The answer ended before it was complete.","type":"api_error","param":null,'
-        '"code":"upstream_truncated"}}',
+        (
+            '{"error":{"message":"The answer ended before it was complete.","type":"api_error","param":null,'
+            '"code":"upstream_truncated"}}'
+        ),
     ),
 }
 

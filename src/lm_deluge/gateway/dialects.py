@@ -11,6 +11,7 @@ from lm_deluge import errors
 from lm_deluge.encoders.anthropic_messages.response import ENCODER as ANTHROPIC_MESSAGES
 from lm_deluge.encoders.encoder import Encoder, StreamWriter
 from lm_deluge.encoders.gemini_generate.response import ENCODER as GEMINI_GENERATE
+from lm_deluge.encoders.ollama_chat.generate import ENCODER as OLLAMA_GENERATE
 from lm_deluge.encoders.ollama_chat.response import ENCODER as OLLAMA_CHAT
 from lm_deluge.encoders.openai_chat.errors import usual_status
 from lm_deluge.encoders.openai_chat.response import ENCODER as OPENAI_CHAT
@@ -79,6 +80,7 @@ class Dialect:
             API does not get them.
         rate_limit_headers: Returns the headers that state the limits of a key.
         statuses: The HTTP statuses of error classes for which this API has one of its own.
+        form_of: The wire API that this one is another form of: its providers know all fields of the parsed request.
         wrap_error: Returns the body of an error around the error object of a provider of the same API.
     """
 
@@ -88,6 +90,7 @@ class Dialect:
     dropped: frozenset[str] = frozenset()
     rate_limit_headers: Callable[[list[KeyLimit]], dict[str, str]] = _openai_limits
     statuses: Mapping[type[APIError], int] = field(default_factory=dict)
+    form_of: str = ""
     wrap_error: Callable[[Any, str | None], Any] = _openai_error
 
     @property
@@ -121,6 +124,7 @@ DIALECTS: dict[str, Dialect] = {
         ),
         Dialect(GEMINI_GENERATE, dropped=frozenset({"safetySettings", "labels"})),
         Dialect(OLLAMA_CHAT, heartbeat=b"", dropped=frozenset({"keep_alive"})),
+        Dialect(OLLAMA_GENERATE, heartbeat=b"", dropped=frozenset({"keep_alive"}), form_of="ollama-chat"),
     )
 }
 

@@ -88,7 +88,9 @@ _ROLES: Mapping[str, Callable[[JSON, str, int], list[Part]]] = {
 
 
 def _calls(message: JSON, at: str) -> list[ToolCallPart]:
-    calls = message.get("toolCalls") or []
+    calls = message.get("toolCalls")
+    if calls is None:
+        return []
     if not isinstance(calls, list):
         raise ChatRequestError(f"{at}.toolCalls is not a list")
     return [read_call(call, f"{at}.toolCalls[{index}]") for index, call in enumerate(calls)]

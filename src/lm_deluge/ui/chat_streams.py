@@ -20,7 +20,7 @@ from lm_deluge.ui.web_client import Receive, Scope, Send, WebClient
 
 __all__ = ["ChatStreams"]
 
-_OK, _NO_CONTENT = 200, 204
+_OK, _NO_CONTENT = 200, 204  # statuses of an answer, and of a chat without a running one
 _KEPT_S = 0.0  # a finished answer is in the application's store, and a page that resumes it would show it twice
 
 

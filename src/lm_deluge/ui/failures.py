@@ -30,7 +30,9 @@ _WEB_STATUSES: tuple[tuple[type[DelugeError], int], ...] = (
     (errors.BadRequestError, 400),
     (errors.InvalidPromptError, 400),
     (errors.ConfigurationError, 500),
-    (errors.DispatchError, 503),
+    (errors.QueueClosedError, 503),
+    (errors.BudgetError, 503),
+    (errors.DispatchError, 500),
 )
 _BAD_GATEWAY, _INTERNAL = 502, 500  # statuses of other failures of a provider, and of exceptions that are not ours
 
@@ -64,7 +66,7 @@ def public_text(error: BaseException) -> str:
 
 
 def web_status(error: BaseException) -> int:
-    """Return the HTTP status of a web application's response for a call that failed before its answer began."""
+    """Return the HTTP status of a web application for a call that failed before its answer began."""
     if not isinstance(error, DelugeError):
         return _INTERNAL
     return next((status for kind, status in _WEB_STATUSES if isinstance(error, kind)), _BAD_GATEWAY)

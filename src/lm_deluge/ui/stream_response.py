@@ -27,7 +27,7 @@ else:
 __all__ = ["StreamResponse", "WebResponse"]
 
 HEARTBEAT_S = 15.0  # proxies close connections after 60 s of silence, some after 30; the HTML standard names 15
-_OK = 200
+_OK = 200  # the status of an answer that has started
 
 
 class WebResponse(_Response):

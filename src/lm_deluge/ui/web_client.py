@@ -21,14 +21,14 @@ Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 _STALLED_S = 30.0  # a client that reads nothing for so long has left; the gateway's default, too
 _LEAST_WAIT_S = 0.01  # keeps the timer from firing in a busy loop if the clock has not moved on
-_OK = 200
+_OK = 200  # the status of an answer that has started
 
 
 class WebClient:
     """A client that a response is sent to. Status and headers leave with the first part of the body.
 
-    Sending waits while the client does not read. All else costs nothing per frame: one task waits for the message of the
-    server that the client has left, and one timer sends heartbeats and notices a client that no longer reads.
+    Sending waits while the client does not read. All else costs nothing per frame: one task waits for the message that
+    the client has left, and one timer sends heartbeats and notices a client that no longer reads.
 
     Args:
         receive, send: Of the ASGI request.

@@ -141,6 +141,7 @@ async def test_a_broken_answer_keeps_its_text_and_has_its_error(
     assert stored["status"] == "failed"
     assert (stored["error"]["type"], stored["error"]["retryable"]) == (error, is_retryable)
     assert chunks(frames)[-1] == {"type": "error", "errorText": stored["error"]["message"]}
+    assert "partial" not in stored["error"]["message"]  # the attribute is for programs
     kept = "".join(part["text"] for part in stored["parts"])
     assert kept == text_of(frames)
     assert LONG.startswith(kept)

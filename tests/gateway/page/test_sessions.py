@@ -208,6 +208,19 @@ async def test_a_budget_that_is_used_up_is_a_failed_answer(
         assert page.simulator.stats.requests == 0
 
 
+async def test_the_limits_of_a_key_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ledger: Ledger) -> None:
+    new = await ledger.create_key("team", KeyRules(requests_per_minute=1))
+    async with keyed(tmp_path, monkeypatch, ledger) as page:
+        await sign_in(page, new.token)
+        conversation = await page.conversation()
+        first = await page.answered(conversation)
+        second = await page.answered(conversation, "Again", parent=first["id"])
+        assert (first["status"], second["status"]) == ("complete", "failed")
+        assert (second["error"]["type"], second["error"]["retryable"]) == ("RateLimitError", True)
+        assert [call.status for call in page.serving.log.calls] == [200, 429]
+        assert page.simulator.stats.requests == 1
+
+
 async def test_an_answer_ends_where_the_budget_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ledger: Ledger
 ) -> None:

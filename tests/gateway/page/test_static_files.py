@@ -113,7 +113,8 @@ async def test_every_file_of_the_package_is_served(simulator: Simulator, tmp_pat
     files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]  # noqa: ASYNC240
     async with (
         open_page(f"sqlite:///{tmp_path / 'page.db'}") as page,
-        serve(GatewaySettings(), simulator, page=page) as it,httpx.AsyncClient(base_url=it.url) as client
+        serve(GatewaySettings(), simulator, page=page) as it,
+        httpx.AsyncClient(base_url=it.url) as client,
     ):
         for name in files:
             assert (await client.get(f"/page/assets/{name}")).status_code == 200, name

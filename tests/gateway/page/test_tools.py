@@ -1,5 +1,6 @@
 """Tools of MCP servers in answers of the page: run, shown, stored, and sent with the next turn."""
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,12 @@ def calculator() -> Any:
     def add(first: int, second: int) -> int:
         """Add two numbers."""
         return first + second
+
+    @app.tool()
+    async def hang() -> int:
+        """Never answer."""
+        await asyncio.Event().wait()
+        return 0
 
     return app
 
@@ -51,13 +58,32 @@ async def test_calls_and_results_are_streamed_stored_and_sent_again(
         assert page.simulator.requests[2].json["messages"][2]["content"] == "5"
 
 
+async def test_an_answer_that_waits_for_a_tool_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = [Script(text="Wait.", tool_calls=[("hang", {})]), "Done."]
+    async with chat_page(tmp_path, monkeypatch, script, tools=(MCPServer(calculator()),)) as page:
+        conversation = await page.conversation()
+        (started,) = (await page.ask(conversation))["answers"]
+        async with page.http.stream("GET", f"/page/api/answers/{started['id']}/events") as events:
+            async for line in events.aiter_lines():
+                if "tool-input-available" in line:
+                    break
+        receipt = await page.json("POST", f"answers/{started['id']}/stop", {})
+        assert receipt["text"] == "Wait."
+        answer = await page.message(conversation, started["id"])
+        assert answer["status"] == "stopped"
+        assert answer["parts"][1] == {**answer["parts"][1], "name": "hang", "result": None}
+        await page.answered(conversation, "Go on", parent=answer["id"])
+        sent = page.simulator.requests[1].json["messages"]
+        assert [each["role"] for each in sent] == ["user", "assistant", "tool", "user"]
+
+
 async def test_tools_can_be_turned_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with chat_page(tmp_path, monkeypatch, "No.", tools=(MCPServer(calculator()),)) as page:
         conversation = await page.conversation(settings={"tools": False})
         await page.answered(conversation)
         assert "tools" not in page.simulator.requests[0].json
         await page.answered(conversation, settings={})
-        assert [tool["function"]["name"] for tool in page.simulator.requests[1].json["tools"]] == ["add"]
+        assert [tool["function"]["name"] for tool in page.simulator.requests[1].json["tools"]] == ["add", "hang"]
 
 
 async def test_a_program_is_started_by_its_command(tmp_path: Path) -> None:

@@ -173,7 +173,8 @@ class GatewayCall:
         """
         last = events[-1]
         if type(last) is ResponseFinished:
-            self._logged.status = _BAD_GATEWAY if last.finish_reason == "error" else _OK
+            ended = _BAD_GATEWAY if last.finish_reason == "error" else _OK
+            self._logged.status = _CLIENT_LEFT if self._responder.has_left else ended
             await self._settle(upstream.running.response())
         elif self._charge is not None:
             await self._charge.watch(upstream.running, upstream.budget)
@@ -210,7 +211,7 @@ class GatewayCall:
     async def _stop_when_left(self) -> None:
         await self._responder.wait_until_left()
         if self._upstream is not None:
-            self._upstream.running.abort()
+            self._upstream.abandon()
 
     async def _send_heartbeats(self) -> None:
         while True:
@@ -257,7 +258,7 @@ class GatewayCall:
             if written:
                 await self._responder.write(written)
             self._logged.note_first()
-            if failure is not None or self._responder.has_left:
+            if failure is not None or (self._responder.has_left and not upstream.abandon()):
                 return failure
         await running.close()
         return None

@@ -76,9 +76,9 @@ def error_fields(error: BaseException) -> JSON:
     """Return an error as the page gets it: errors of ours have no key and no prompt in their message."""
     if not isinstance(error, DelugeError):
         return {"type": "ServerError", "message": "The server failed.", "retryable": True}
-    # The page shows what had arrived anyway; a hint to the attribute that has it is for programs.
-    is_hint_for_users = error.hint and "partial" not in error.hint
-    text = f"{error.message.removesuffix('.')}. {error.hint}" if is_hint_for_users else error.message
+    # The hint of an error with a part of an answer is where programs find that; the page shows it anyway.
+    hint = error.hint if error.partial is None else None
+    text = f"{error.message.removesuffix('.')}. {hint}" if hint else error.message
     # A limit or a budget of a key passes by itself.
     is_passing = error.retryable or (isinstance(error, APIError) and error.status_code == _TOO_MANY)
     return {"type": type(error).__name__, "message": text, "retryable": is_passing}

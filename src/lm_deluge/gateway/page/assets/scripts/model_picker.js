@@ -51,10 +51,9 @@ class ModelPicker {
 
   #filter() {
     const words = this.#field.value.toLowerCase().split(/\s+/).filter(Boolean);
-    this.#shown = this.#options.filter((option) => {
-      option.hidden = !words.every((word) => option.words.includes(word));
-      return !option.hidden;
-    });
+    for (const option of this.#options) option.hidden = !words.every((word) => option.words.includes(word));
+    this.#shown = byRank(this.#options.filter((option) => !option.hidden), words[0] ?? "");
+    this.#list.append(...this.#shown);
     this.#none.hidden = this.#shown.length > 0;
     const current = words.length ? null : this.#shown.find((option) => option.getAttribute("aria-selected") === "true");
     this.#activate(current ?? this.#shown[0] ?? null);
@@ -86,6 +85,12 @@ class ModelPicker {
     this.chosen = this.#models[this.#options.indexOf(option)].id;
     this.dialog.close();
   }
+}
+
+/** Sort names that start with a word before names that have it after the provider, and those before the others. */
+function byRank(options, word) {
+  const rank = ({ words }) => (words.startsWith(word) ? 0 : words.includes(`/${word}`) || words.includes(`:${word}`) ? 1 : 2);
+  return options.toSorted((one, other) => rank(one) - rank(other));
 }
 
 function searchField() {

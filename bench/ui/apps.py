@@ -1,4 +1,4 @@
-"""The applications that `bench.ui` compares: the one of the documentation, with a model or with a constant generator."""
+"""The applications that `bench.ui` compares: that of the documentation, with a model or with a constant generator."""
 
 import asyncio
 import contextlib
@@ -19,8 +19,9 @@ def constant(upstream: str) -> Any:
     """The application without a model: frames of the same size at the same pace."""
     app = FastAPI()
 
-    async def frames(tokens: int, pause_s: float) -> AsyncIterator[bytes]:
+    async def frames(tokens: int, pause_s: float, first_s: float) -> AsyncIterator[bytes]:
         yield b'data: {"type":"start"}\n\n'
+        await asyncio.sleep(first_s)
         for number in range(tokens):
             yield FRAME % number
             await asyncio.sleep(pause_s)
@@ -28,8 +29,8 @@ def constant(upstream: str) -> Any:
 
     @app.post("/chat")
     async def chat(body: dict[str, Any]) -> StreamingResponse:
-        tokens, pause_s = body["messages"][0]["parts"][0]["text"].split()
-        return StreamingResponse(frames(int(tokens), float(pause_s)), media_type="text/event-stream")
+        tokens, pause_s, first_s = body["messages"][0]["parts"][0]["text"].split()
+        return StreamingResponse(frames(int(tokens), float(pause_s), float(first_s)), media_type="text/event-stream")
 
     return app
 

@@ -2,7 +2,8 @@
 
 `python -m bench.ui` prints the CPU time of the application's process per token, and the time to the first token, of 200
 users with 20 to 50 tokens a second each. Application, provider and clients are processes of their own. Each token is a
-frame of the provider. The machine is shared, so the two applications take turns, and the median of the ratios counts.
+frame of the provider. The applications take turns, and the median of the ratios counts. `relay` is what an application
+costs at least: it passes on the provider's bytes with aiohttp, without reading them.
 """
 
 import asyncio
@@ -19,9 +20,11 @@ from bench.serving import serving
 
 USERS = 200
 SLOWEST, FASTEST = 20, 50  # tokens per second and user, as models of late 2026 have them
-SECONDS = 10
+FIRST_TOKEN_S = 0.2  # what a fast model takes; the constant generator waits as long
+SECONDS = 15
+ARRIVAL_S = 5  # in which all users arrive
 ROUNDS = 5
-APPS = ("constant", "deluge")
+APPS = ("constant", "deluge", "relay")
 MOST_CPU, MOST_FIRST_TOKEN = 1.6, 1.5
 
 
@@ -35,8 +38,8 @@ class Run(NamedTuple):
 async def user(session: aiohttp.ClientSession, url: str, number: int) -> tuple[int, float, int]:
     """Read one answer; return the number of its tokens, the time to the first one, and the number of reads."""
     rate = SLOWEST + (FASTEST - SLOWEST) * number / USERS
-    await asyncio.sleep(number / USERS)  # users do not arrive at the same instant
-    text = f"{int(rate * SECONDS)} {1 / rate}"
+    await asyncio.sleep(ARRIVAL_S * number / USERS)
+    text = f"{int(rate * SECONDS)} {1 / rate} {FIRST_TOKEN_S}"
     body = {"id": str(number), "messages": [{"role": "user", "parts": [{"type": "text", "text": text}]}]}
     tokens, reads, first, tail = 0, 0, 0.0, b""
     started = time.perf_counter()
@@ -66,8 +69,8 @@ async def measure(port: str, pid: int, users: int = USERS) -> Run:
 
 def show(name: str, run: Run) -> None:
     print(
-        f"  {name:9} {run.cpu_per_token * 1e6:6.1f} us of CPU per token ({run.cores:.2f} cores, {run.reads_per_token:.2f} reads "
-        f"per token), first token p50 {run.first_token_s * 1e3:5.1f} ms",
+        f"  {name:9} {run.cpu_per_token * 1e6:6.1f} us of CPU per token ({run.cores:.2f} cores, "
+        f"{run.reads_per_token:.2f} reads per token), first token p50 {run.first_token_s * 1e3:5.1f} ms",
         flush=True,
     )
 
@@ -76,10 +79,15 @@ async def main() -> int:
     ratios: dict[str, list[float]] = {"cpu": [], "first": []}
     with (
         serving("bench.gateway_upstream") as (_, upstream_port),
-        serving("bench.ui_apps", "constant", upstream_port) as (constant, constant_port),
-        serving("bench.ui_apps", "deluge", upstream_port) as (deluge, deluge_port),
+        serving("bench.ui.apps", "constant", upstream_port) as (constant, constant_port),
+        serving("bench.ui.apps", "deluge", upstream_port) as (deluge, deluge_port),
+        serving("bench.ui.apps", "relay", upstream_port) as (relay, relay_port),
     ):
-        servers = {"constant": (constant_port, constant.pid), "deluge": (deluge_port, deluge.pid)}
+        servers = {
+            "constant": (constant_port, constant.pid),
+            "deluge": (deluge_port, deluge.pid),
+            "relay": (relay_port, relay.pid),
+        }
         for port, pid in servers.values():
             await measure(port, pid, 10)
         for _ in range(ROUNDS):
