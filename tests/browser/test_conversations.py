@@ -187,11 +187,11 @@ def test_settings_reach_the_provider(page: Page, server: PageServer) -> None:
 def test_the_model_picker_searches_and_is_used_by_keyboard(page: Page) -> None:
     page.press(Keys.CONTROL, ".")
     assert page.focused == "Search models"
-    assert page.text(".picker .is-active strong") == "gpt-5.4"
+    page.until(lambda: page.text(".picker .is-active strong") == "gpt-5.4")
     assert "$2.5 / $15" in page.text(".picker .is-active")
     assert "reasoning" in page.text(".picker .is-active")
     page.press(Keys.ARROW_DOWN)
-    assert page.text(".picker .is-active strong") == "proxied/claude"
+    page.until(lambda: page.text(".picker .is-active strong") == "proxied/claude")
     active = page.one(".picker-search").get_attribute("aria-activedescendant")
     assert page.text(f"#{active} strong") == "proxied/claude"
     page.press("claude")
