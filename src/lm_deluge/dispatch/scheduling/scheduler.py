@@ -492,4 +492,4 @@ class Scheduler:
 
 def _request_for(job: Job, route: Route) -> ReservationRequest:
     """Return the reservation that a job needs on a route."""
-    return ReservationRequest(route.model, route.key, job.input_tokens, job.max_output_tokens)
+    return ReservationRequest(route.model, route.key, job.input_tokens, job.max_output_tokens, job.is_interactive)
