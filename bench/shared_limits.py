@@ -31,7 +31,7 @@ from lm_deluge.dispatch.scheduling.shared.limiter import SharedLimiter
 from lm_deluge.dispatch.scheduling.shared.link import LimiterLink
 from lm_deluge.usage import Usage
 
-AT_ONCE = 24  # calls of each process that are in progress or wait
+AT_ONCE = 24  # calls of each process that wait
 LATENCY_S = 0.5  # of an answer
 INPUT_TOKENS, OUTPUT_TOKENS = 300, 200  # means, of requests under a limit of tokens
 WARM_UP_S = 5.0
@@ -53,26 +53,30 @@ class StrictServer:
             now = time.monotonic()
             verdict = self.window.admit(now, cost)
             self.events.append((now, name, cost, verdict.is_admitted))
-            writer.write(b"%b %d\n" % (number, 200 if verdict.is_admitted else 429))
+            if not writer.is_closing():
+                writer.write(b"%b %d\n" % (number, 200 if verdict.is_admitted else 429))
         writer.close()
 
 
 class Worker:
     """One process: it sends as fast as the limiter lets it."""
 
-    def __init__(self, limiter: LimiterLock, port: int, name: str, until: float) -> None:
+    def __init__(self, limiter: LimiterLock, port: int, name: str, at_once: int, start: float, until: float) -> None:
         self.runner = Runner(limiter, [Route("m")])
-        self.port, self.name, self.until = port, name, until
+        self.port, self.name, self.at_once, self.start, self.until = port, name, at_once, start, until
         self.chance = random.Random(name)
         self.answers: dict[bytes, asyncio.Future[int]] = {}
-        self.admitted = self.refused = 0
+        self.admitted = 0
 
     async def run(self) -> None:
         reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
         self.writer.write(f"{self.name}\n".encode())
         listener = asyncio.ensure_future(self.listen(reader))
-        calls = [asyncio.ensure_future(self.call(number)) for number in range(AT_ONCE)]
+        calls = [asyncio.ensure_future(self.call(number)) for number in range(self.at_once)]
+        await asyncio.sleep(self.start - time.monotonic())
+        before, admitted = time.process_time(), self.admitted
         await asyncio.sleep(self.until - time.monotonic())
+        self.cpu_s, self.admitted = time.process_time() - before, self.admitted - admitted
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
@@ -87,7 +91,7 @@ class Worker:
     async def call(self, place: int) -> None:
         number = place
         while True:
-            number += AT_ONCE
+            number += self.at_once
             tokens = self.chance.randint(INPUT_TOKENS // 2, INPUT_TOKENS * 3 // 2)
             job = Job(id=number, input_tokens=tokens, max_output_tokens=OUTPUT_TOKENS * 2)
             admission = await self.runner.admit(job)
@@ -108,12 +112,14 @@ class Worker:
                 await asyncio.sleep(LATENCY_S)
                 self.runner.settle(admission.ticket, usage)
             else:
-                self.refused += 1
                 self.runner.give_back(admission.ticket, was_sent=True, delivered=Usage())
             self.runner.forget(job)
 
 
-def run_worker(port: int, url: str, limit: Limit, name: str, until: float) -> dict[str, float]:
+def run_worker(url: str, limit: Limit, port: int, name: str, *times: float) -> dict[str, float]:
+    per_s = limit.amount / limit.period_s / (1 if limit.dimension == "requests" else INPUT_TOKENS + OUTPUT_TOKENS)
+    at_once = AT_ONCE + int(2 * per_s * LATENCY_S)
+
     async def main() -> dict[str, float]:
         link = None
         if url:
@@ -127,13 +133,11 @@ def run_worker(port: int, url: str, limit: Limit, name: str, until: float) -> di
             local = LocalLimiter()
             local.set_limits("m", "", [limit], is_firm=True)
             lock = LimiterLock(local)
-        worker = Worker(lock, port, name, until)
-        before = time.process_time()
+        worker = Worker(lock, port, name, at_once, *times)
         await worker.run()
-        used_s = time.process_time() - before
         if link is not None:
             await link.close()
-        return {"admitted": worker.admitted, "refused": worker.refused, "cpu_s": used_s}
+        return {"admitted": worker.admitted, "cpu_s": worker.cpu_s}
 
     return asyncio.run(main())
 
@@ -173,7 +177,7 @@ async def measure(url: str, processes: int, limit: Limit, seconds: float) -> str
     port = listener.sockets[0].getsockname()[1]
     start = time.monotonic()
     until = start + WARM_UP_S + seconds
-    children = [fork_worker(port, url, limit, f"w{number}", until) for number in range(processes)]
+    children = [fork_worker(url, limit, port, f"w{number}", until - seconds, until) for number in range(processes)]
     results = await collect(children)
     listener.close()
     window = [event for event in server.events if until - seconds <= event[0] < until]

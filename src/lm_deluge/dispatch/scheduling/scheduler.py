@@ -141,6 +141,9 @@ class Scheduler:
         ticket = self._limiter.reserve(request, now)
         if ticket is None:
             return None
+        if ticket.at > now:  # the limiter has to ask for the slot
+            self._limiter.release(ticket, now, was_sent=False)
+            return None
         self._orders.setdefault(job.id, next(self._count))
         return Admission(job, route, ticket)
 

@@ -30,7 +30,6 @@ from lm_deluge.usage import Usage
 
 __all__ = ["SharedLimiter"]
 
-_ROUND_TRIP_S = 0.002  # to a server nearby; only the choice between models uses it
 _LEAST_LATENESS_S = 0.02  # event loops are late by milliseconds; a slot that is not used in time is lost
 _USUAL_JITTER_S = 1.0  # as the script assumes it until enough processes have measured
 _NEAR_S = 1.0  # an interactive call takes no slot of a batch that is further ahead: one of those kept for it is nearer
@@ -186,8 +185,7 @@ class SharedLimiter:
             return max(now, slot.at)
         if not all(view.has_room for view in route.views):
             return math.inf
-        moment = max(now + _ROUND_TRIP_S, route.next_at())
-        return now if moment <= now + _ROUND_TRIP_S and not self.waiting() else moment
+        return max(now, route.next_at())
 
     def opens_at(self, model: str, key: str, now: float) -> float:
         """Return the end of the pause that the provider asked for at this (key, model); `now` without a pause."""
@@ -224,7 +222,7 @@ class SharedLimiter:
             return
         route = reservation.route
         route.lengths.note_input(ticket.input_tokens, usage.input_tokens)
-        self._correct(reservation, usage.input_tokens, usage.output_tokens)
+        self._correct(reservation, usage.input_tokens, usage.output_tokens, now)
         self._reports.note_usage(route, ticket, usage, now)
 
     def release(self, ticket: Ticket, now: float, *, was_sent: bool = True, delivered: Usage | None = None) -> None:
@@ -242,7 +240,7 @@ class SharedLimiter:
             self._note_work(now)
         else:
             output = ticket.output_tokens if delivered is None else delivered.output_tokens
-            self._correct(reservation, ticket.input_tokens, output)
+            self._correct(reservation, ticket.input_tokens, output, now)
 
     def _close(self, ticket: Ticket, now: float, output_tokens: int | None) -> Reservation | None:
         reservation = self._open.pop(ticket.id, None)
@@ -253,12 +251,9 @@ class SharedLimiter:
                 self._share.resumed_call_ended(ticket.model, ticket.key)
             if reservation.route.is_limited_at_once:
                 self._note_work(now)  # another process may wait for the place
-            elif self._corrected_since is None:
-                self._corrected_since = now
-                self.on_work()
         return reservation
 
-    def _correct(self, reservation: Reservation, input_tokens: int, output_tokens: int) -> None:
+    def _correct(self, reservation: Reservation, input_tokens: int, output_tokens: int, now: float) -> None:
         route, slot = reservation.route, reservation.slot
         if slot is None or not route.has_token_limits:
             return
@@ -268,6 +263,9 @@ class SharedLimiter:
         expected = min(slot.cost.expected, route.estimate_cost(reservation.request).expected)
         reserved = msgspec.structs.replace(slot.cost, expected=expected)
         self._reports.correct(route.parts, slot.server_at, reserved, Cost(input_tokens, output_tokens, output_tokens))
+        if self._corrected_since is None:
+            self._corrected_since = now
+            self.on_work()
 
     # Learning
 
@@ -445,6 +443,7 @@ class SharedLimiter:
                 for index, part in enumerate(route.parts):
                     if part.state == place and part.group in state["groups"]:
                         route.views[index] = GroupView.read(state["groups"][part.group], now)
+                        route.is_known = True
         known = [each for each in jitters if each is not None]
         self._jitter_s = max(known) if known else None
 

@@ -35,6 +35,7 @@ class _LoopState:
         self.connection = ScriptConnection(address)
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
+        self.due_at = 0.0  # of the timer
 
 
 class LimiterLink:
@@ -72,14 +73,18 @@ class LimiterLink:
         if self._exchanging is not None and now < self._exchanging[1] + _STALLED_S:
             due_at = max(due_at, now + _OTHER_LOOP_S)
         if state.timer is not None:
+            if due_at > now and state.due_at <= due_at:
+                return  # the timer looks again
             state.timer.cancel()
             state.timer = None
         if due_at <= now:
             state.task = loop.create_task(self._exchange_all(state))
         else:
-            state.timer = loop.call_later(due_at - now, self._on_timer)
+            state.due_at = due_at
+            state.timer = loop.call_later(due_at - now, self._on_timer, state)
 
-    def _on_timer(self) -> None:
+    def _on_timer(self, state: _LoopState) -> None:
+        state.timer = None
         with self._lock:
             self._kick()
 

@@ -49,10 +49,34 @@ local function invite(s, key)
   end
 end
 
--- A kept slot, or one that was given back, before the next new one.
-local function take_free(g, from, before, each, is_interactive)
-  local near = now + math.max(NEAR_S, NEAR_SLOTS * each)
+-- Slots of a process within about the last minute, compared with those of the others.
+local function recent(me)
+  return me.recent * math.exp((me.recent_at - now) / RECENT_S)
+end
+
+local function is_behind(s)
+  local sum, count = 0, 0
+  for _, each in pairs(s.processes) do
+    local own = each.recent and recent(each) or 0
+    if own > 0.01 then sum, count = sum + own, count + 1 end
+  end
+  local me = s.processes[ask.id]
+  return count == 0 or not me.recent or recent(me) <= sum / count
+end
+
+local function note_slot(s)
+  local me = s.processes[ask.id]
+  me.recent, me.recent_at = 1 + (me.recent and recent(me) or 0), now
+end
+
+-- A kept slot, or one that was given back, before the next new one. A slot that no interactive call has taken goes to a
+-- process that had fewer than the others, and shortly before it comes to any.
+local function take_free(part, from, before, each, is_interactive)
+  local g = part.g
   while #g.free > 0 and g.free[1] < now do table.remove(g.free, 1) end
+  if #g.free == 0 then return nil end
+  local last = now + LAST_SLOTS * each
+  local near = is_behind(part.s) and now + math.max(NEAR_S, NEAR_SLOTS * each) or last
   for place, slot in ipairs(g.free) do
     if slot >= before or (slot > near and not is_interactive) then return nil end
     if slot >= from then return table.remove(g.free, place) end
@@ -100,15 +124,16 @@ local function reserve_one(parts, want, count)
     if not has_place(part.s, part.g, part.name) then return nil, 'full' end
   end
   local g = parts[#parts].g
+  if want.interactive == 1 then g.interactive_until = now + RECENT_S end
   local requests, tokens, each = plan(parts, want)
   local slot = math.max(requests, tokens)
   local is_far = count > want.least and slot > now + want.horizon
-  local free = each > 0 and take_free(g, tokens, slot, each, want.interactive == 1)
+  local free = each > 0 and take_free(parts[#parts], tokens, slot, each, want.interactive == 1)
   if free then
     slot = free
   elseif is_far then
     return nil, 'far'
-  elseif each > 0 and want.interactive == 0 and slot > now + math.max(NEAR_S, NEAR_SLOTS * each) then
+  elseif each > 0 and want.interactive == 0 and now < (g.interactive_until or 0) and slot > now + math.max(NEAR_S, NEAR_SLOTS * each) then
     g.run = g.run + 1
     if g.run > BATCH_RUN then  -- keep this slot for interactive calls, and take the next one
       g.run = 0
@@ -123,6 +148,7 @@ local function reserve_one(parts, want, count)
     end
   end
   local after = charge_all(parts, want, slot, free)
+  note_slot(parts[#parts].s)
   for _, part in ipairs(parts) do
     local me = part.s.processes[ask.id]
     me.busy[part.name] = (me.busy[part.name] or 0) + 1

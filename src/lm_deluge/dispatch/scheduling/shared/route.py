@@ -80,6 +80,7 @@ class RouteSlots(CostEstimates):
         waiting: Reservations without a slot, in order.
         closed_until: End of the pause that a refusal of this process's own demands.
         is_full: Whether the last request for a slot found no more room for requests in flight.
+        is_known: Whether the server has shown the limits.
         in_flight: Reservations with a slot, by either limiter.
     """
 
@@ -90,7 +91,7 @@ class RouteSlots(CostEstimates):
         self.slots: deque[Slot] = deque()
         self.waiting: deque[Reservation] = deque()
         self.closed_until = -math.inf
-        self.is_full = False
+        self.is_full = self.is_known = False
         self.in_flight = 0
         self.last_slot_at = -math.inf
         self._recent: deque[Cost] = deque(maxlen=_COSTS_KEPT)
@@ -181,6 +182,8 @@ class RouteSlots(CostEstimates):
     def lease(self, waiting: int) -> tuple[int, int]:
         """Return how many slots to ask for at most if so many calls wait, and how many whatever their time is."""
         each_s = self.seconds_each()
+        if not self.is_known:
+            return 1, 1
         if not each_s:
             return min(waiting, _MOST_SLOTS), _MOST_SLOTS
         most = max(1, min(_MOST_SLOTS, int(HORIZON_S / each_s)))
