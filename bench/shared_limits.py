@@ -161,18 +161,13 @@ def fork_worker(*arguments) -> tuple[int, int]:
         os._exit(0)
 
 
-async def collect(children: list[tuple[int, int]]) -> list[dict[str, float]]:
+def collect(children: list[tuple[int, int]]) -> list[dict[str, float]]:
     results = []
     for child, read in children:
-        text = await asyncio.to_thread(_read_all, read)
+        with os.fdopen(read, "rb") as file:
+            results.append(json.loads(file.read() or "{}"))
         os.waitpid(child, 0)
-        results.append(json.loads(text or "{}"))
     return results
-
-
-def _read_all(descriptor: int) -> bytes:
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read()
 
 
 async def measure(url: str, processes: int, limit: Limit, seconds: float) -> str:
@@ -185,7 +180,7 @@ async def measure(url: str, processes: int, limit: Limit, seconds: float) -> str
     children = [
         fork_worker(url, limit, processes, port, f"w{number}", until - seconds, until) for number in range(processes)
     ]
-    results = await collect(children)
+    results = await asyncio.to_thread(collect, children)
     listener.close()
     window = [event for event in server.events if until - seconds <= event[0] < until]
     used = sum(cost for _, _, cost, is_admitted in window if is_admitted)

@@ -9,6 +9,7 @@ what responses have shown. One script of the server (`limits.lua`) applies it at
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -34,8 +35,9 @@ _LEAST_LATENESS_S = 0.02  # event loops are late by milliseconds; a slot that is
 _USUAL_JITTER_S = 1.0  # as the script assumes it until enough processes have measured
 _NEAR_S = 1.0  # an interactive call takes no slot of a batch that is further ahead: one of those kept for it is nearer
 _CORRECTIONS_WAIT_S = 0.1  # so that most of them travel with a reservation
-_HEARTBEAT_S = 2.0  # a fifth of the lease after which the server takes a process for dead
-_FULL_RETRY_S = 0.5  # the server notifies a process that may go on; this is for a notification that was lost
+_HEARTBEAT_S = 5.0  # a third of the lease after which the server takes a process for dead
+_FAR_S, _CHECK_S = 1.0, 0.03  # before a slot that was so far ahead, ask whether the provider has refused others since
+_FULL_RETRY_S = 0.25  # until a process asks again for a place among the requests in flight, which has no known time
 _OVERRUN_KEPT_S = 0.2  # as in the local limiter: it is a sum over all requests in flight
 
 
@@ -73,6 +75,7 @@ class SharedLimiter:
         self._urgent_since: float | None = None
         self._corrected_since: float | None = None
         self._exchanged_at = -math.inf
+        self._checks: list[float] = []
         self._overruns: tuple[float, list[dict[str, Any]]] = (-math.inf, [])
         for model, key in configuration.routes:
             self._route(model, key)
@@ -110,9 +113,9 @@ class SharedLimiter:
         Raises:
             BudgetError: The request can never fit. The message contains the numbers.
         """
-        self.check(request)
         if before is not None:
             return None  # a gap before a slot is another process's slot
+        self.check(request)
         route = self._route(request.model, request.key)
         reservation = Reservation(request, route, route.estimate(request))
         number = next(self._ids)
@@ -148,6 +151,9 @@ class SharedLimiter:
         if cost != slot.cost and route.has_token_limits:
             self._reports.correct(route.parts, slot.server_at, slot.cost, cost)
         slot.cost = cost
+        if slot.at > self._exchanged_at + _FAR_S:
+            heapq.heappush(self._checks, slot.at - _CHECK_S)
+            self.on_work()
         self._begin(reservation, slot.at)
 
     def _begin(self, reservation: Reservation, at: float) -> None:
@@ -287,9 +293,11 @@ class SharedLimiter:
 
     def next_exchange_at(self, now: float) -> float:
         """Return when to exchange next, if nothing happens until then."""
-        if self._urgent_since is not None:
+        if self._urgent_since is not None or not self.is_reachable:
             return now
-        moments = [self._exchanged_at + _HEARTBEAT_S]
+        while self._checks and self._checks[0] <= self._exchanged_at:
+            heapq.heappop(self._checks)
+        moments = [self._exchanged_at + _HEARTBEAT_S, *self._checks[:1]]
         if self._corrected_since is not None:
             moments.append(self._corrected_since + _CORRECTIONS_WAIT_S)
         if any(route.is_full for route in self._routes.values()):
@@ -425,7 +433,9 @@ class SharedLimiter:
             return
         self._is_lost = self._is_clock_new = False
         self._joined = exchange.joined
-        self.is_reachable, self._share = True, None
+        self.is_reachable = True
+        if self._share is not None:
+            self._leave_share(now)
         self._read_states(answer["states"], self.clock.here(server))
         for want, got in zip(exchange.wanted, answer.get("answers") or (), strict=True):
             self._take(want, got, server)
@@ -433,6 +443,17 @@ class SharedLimiter:
             not each.is_asked and not route.is_full for route in self._routes.values() for each in route.waiting
         ):
             self._urgent_since = now
+
+    def _leave_share(self, now: float) -> None:
+        """Ask the server for the slots that this process has only planned, as all other processes have."""
+        self._share = None
+        for reservation in self._open.values():
+            if reservation.local is not None and reservation.local.at > now and reservation.answer is not None:
+                route = reservation.route
+                route.in_flight -= 1
+                route.lengths.end(reservation.answer, now, None)
+                reservation.local = reservation.answer = None
+                route.waiting.append(reservation)
 
     def _read_states(self, states: list[dict[str, Any]], now: float) -> None:
         jitters = []
@@ -495,9 +516,3 @@ class SharedLimiter:
             self._share = fair_share(self.configuration, self._routes, self.processes, self._process, now)
             for reservation in self._open.values():
                 reservation.is_resumed = reservation.answer is not None
-
-    def note_full(self, now: float) -> None:
-        """Ask for places at once: the server reports that there are some, or that the limits have changed."""
-        for route in self._routes.values():
-            route.is_full = False
-        self._note_work(now)

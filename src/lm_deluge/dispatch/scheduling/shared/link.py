@@ -39,6 +39,12 @@ class _LoopState:
         self.timer: asyncio.TimerHandle | None = None
         self.due_at = 0.0  # of the timer
 
+    def stop_timer(self) -> None:
+        """Cancel the timer, if there is one."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
 
 class LimiterLink:
     """Exchanges with the server when the limiter has something to exchange, and as a heartbeat.
@@ -81,8 +87,7 @@ class LimiterLink:
         if state.timer is not None:
             if due_at > now and state.due_at <= due_at:
                 return  # the timer looks again
-            state.timer.cancel()
-            state.timer = None
+            state.stop_timer()
         if due_at <= now:
             state.task = loop.create_task(self._exchange_all(state))
         else:
@@ -140,7 +145,7 @@ class LimiterLink:
             self._limiter.use_share(now)
         if was_reachable:
             share = f"1/{self._limiter.processes} of the limits" if self._limiter.processes > 1 else "the limits alone"
-            logger.warning("%s; this process uses %s until it is back", error, share)
+            logger.warning("%s; this process uses %s until it is back", str(error).rstrip("."), share)
         self._lock.wake_all()
 
     async def close(self) -> None:
@@ -151,9 +156,7 @@ class LimiterLink:
         state = self._loops.get(asyncio.get_running_loop())
         if state is None:
             return
-        if state.timer is not None:
-            state.timer.cancel()
-            state.timer = None
+        state.stop_timer()
         if state.task is not None:
             await asyncio.wait([state.task], timeout=self._timeout_s)
         with self._lock:
@@ -162,7 +165,5 @@ class LimiterLink:
             exchange = self._limiter.begin_exchange(now, age_s=_TIMEOUT_S, leaves=is_last)
             self._exchanging = state, now
         await self._exchange(state, exchange)
-        if state.timer is not None:
-            state.timer.cancel()
-            state.timer = None
+        state.stop_timer()
         await state.connection.close()
