@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatch.scheduling.redis_server import need_redis, server_of_tests, shared, timed_script
+from dispatch.scheduling.shared.redis_server import need_redis, server_of_tests, shared, timed_script
 from lm_deluge.dispatch.scheduling.limiter import Limit, Limiter, Observation, ReservationRequest, Ticket
 from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
 from lm_deluge.errors import BudgetError

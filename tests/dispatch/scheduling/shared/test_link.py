@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from dispatch.scheduling.redis_server import RedisServer, need_redis
+from dispatch.scheduling.shared.redis_server import RedisServer, need_redis
 from lm_deluge.client.client import LLMClient
 from lm_deluge.config import ClientOptions
 from lm_deluge.dispatch.scheduling.limiter import Limit

@@ -12,9 +12,9 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dispatch.scheduling.crowd import Crowd
-from dispatch.scheduling.redis_server import AskedAtOnce, need_redis, server_of_tests, shared, timed_script
 from dispatch.scheduling.servers import SlidingWindow
+from dispatch.scheduling.shared.crowd import Crowd
+from dispatch.scheduling.shared.redis_server import AskedAtOnce, need_redis, server_of_tests, shared, timed_script
 from dispatch.scheduling.virtual import Load
 from lm_deluge.dispatch.scheduling.limiter import Limit, Observation, ReservationRequest, Ticket
 from lm_deluge.dispatch.scheduling.shared.configuration import state_key

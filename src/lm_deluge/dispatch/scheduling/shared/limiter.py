@@ -20,10 +20,10 @@ import msgspec
 from lm_deluge.dispatch.scheduling.costs import Cost, check_fits
 from lm_deluge.dispatch.scheduling.limiter import Observation, ReservationRequest, Ticket
 from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
-from lm_deluge.dispatch.scheduling.output_lengths import Expected
-from lm_deluge.dispatch.scheduling.shared.configuration import Part, SharedConfiguration
-from lm_deluge.dispatch.scheduling.shared.exchange import Exchange, Reports, Want
+from lm_deluge.dispatch.scheduling.shared.configuration import SharedConfiguration
+from lm_deluge.dispatch.scheduling.shared.exchange import LimiterExchange, Reports, Want
 from lm_deluge.dispatch.scheduling.shared.fair_share import fair_share
+from lm_deluge.dispatch.scheduling.shared.own_state import count_busy, describe_groups, measure_overruns
 from lm_deluge.dispatch.scheduling.shared.route import Reservation, RouteSlots, Slot
 from lm_deluge.dispatch.scheduling.shared.server_view import GroupView, ServerClock
 from lm_deluge.errors import DispatchError
@@ -309,7 +309,7 @@ class SharedLimiter:
         """Whether calls are under way, or wait."""
         return bool(self._open)
 
-    def begin_exchange(self, now: float, *, age_s: float, leaves: bool = False) -> Exchange:
+    def begin_exchange(self, now: float, *, age_s: float, leaves: bool = False) -> LimiterExchange:
         """Return the next request to the server. Exactly one of `end_exchange` and `fail_exchange` must follow.
 
         Args:
@@ -327,7 +327,7 @@ class SharedLimiter:
                 self._reports.give_back(route.parts, slot)
         wanted = [] if leaves else list(self._wants(calls))
         is_joining = self._joined < len(self.configuration.groups)
-        exchange = Exchange(
+        exchange = LimiterExchange(
             keys=tuple(self.configuration.keys),
             wanted=wanted,
             reports=self._reports.take(self.clock, now),
@@ -341,7 +341,7 @@ class SharedLimiter:
             states=self._states(now),
             delays=self._reports.delays(self.clock.doubt_s),
             flags=(leaves, self._is_lost, self._is_clock_new),
-            configuration=self._configured(now) if is_joining else None,
+            configuration=describe_groups(self.configuration, self._routes.values(), now) if is_joining else None,
         )
         return exchange
 
@@ -356,57 +356,16 @@ class SharedLimiter:
                 yield Want(route, reservation, max(1, count), least)
 
     def _states(self, now: float) -> list[dict[str, Any]]:
-        states: list[dict[str, Any]] = [
-            {"id": self._shared_ids.get(key, ""), "n": self._processes[key], "busy": {}, "over": {}}
-            for key in self.configuration.keys
-        ]
-        for route in self._routes.values():
-            for part in route.parts:
-                busy = states[part.state - 1]["busy"]
-                busy[part.group] = busy.get(part.group, 0) + route.busy
         if now >= self._overruns[0] + _OVERRUN_KEPT_S:
-            self._overruns = now, self._measure_overruns(now)
-        for state, over in zip(states, self._overruns[1], strict=True):
-            state["over"] = over
-        return states
+            reach_s = self._jitter_s or _USUAL_JITTER_S
+            self._overruns = now, measure_overruns(self.configuration.keys, self._routes.values(), reach_s, now)
+        busy = count_busy(self.configuration.keys, self._routes.values())
+        return [
+            {"id": self._shared_ids.get(key, ""), "n": self._processes[key], "busy": busy[place], "over": over}
+            for place, (key, over) in enumerate(zip(self.configuration.keys, self._overruns[1], strict=True))
+        ]
 
-    def _measure_overruns(self, now: float) -> list[dict[str, Any]]:
-        """Return, by state, group and dimension, by how much the requests in flight may exceed their charges."""
-        found: list[dict[str, Any]] = [{} for _ in self.configuration.keys]
-        for route in self._routes.values():
-            for part, view in zip(route.parts, route.views, strict=True):
-                for limit in view.limits:
-                    if limit.dimension != "requests":
-                        group = found[part.state - 1].setdefault(part.group, {})
-                        reach_s = limit.period_s + (self._jitter_s or _USUAL_JITTER_S)
-                        over = route.overrun(limit.dimension, now, now - reach_s)
-                        group[limit.dimension] = over.plus(group.get(limit.dimension, Expected(0.0, 0.0)))
-        return found
-
-    def _configured(self, now: float) -> list[dict[str, Any]]:
-        """Return the limits that the user has set and those that responses have shown, by state and group."""
-        states: list[dict[str, Any]] = [{} for _ in self.configuration.keys]
-        views: dict[Part, GroupView] = {}
-        for route in self._routes.values():
-            views |= dict(zip(route.parts, route.views, strict=True))
-        for part, group in self.configuration.groups.items():
-            view = views.get(part, GroupView())
-            limits = [[each.dimension, each.period_s, each.amount, each.burst_s or 0] for each in group.limits]
-            learned = [
-                [each.dimension, each.period_s, each.amount, each.rate_share]
-                for each in view.limits
-                if each.is_named or not each.is_firm
-            ]
-            closed_s = max(0.0, view.opens_at - now)
-            states[part.state - 1][part.group] = {
-                "limits": limits,
-                "most": group.max_concurrent or 0,
-                "learned": learned,
-                "closed": closed_s,
-            }
-        return states
-
-    def end_exchange(self, exchange: Exchange, reply: bytes, now: float) -> None:
+    def end_exchange(self, exchange: LimiterExchange, reply: bytes, now: float) -> None:
         """Take the server's reply: slots for the calls that wait, and the state of the limits.
 
         Raises:
@@ -491,11 +450,11 @@ class SharedLimiter:
             route.waiting.remove(reservation)
             self._assign(reservation, slot)
 
-    def _ask_again(self, exchange: Exchange) -> None:
+    def _ask_again(self, exchange: LimiterExchange) -> None:
         for want in exchange.wanted:
             want.reservation.is_asked = False
 
-    def _refused_exchange(self, exchange: Exchange, error: str) -> None:
+    def _refused_exchange(self, exchange: LimiterExchange, error: str) -> None:
         self._ask_again(exchange)
         self._reports.restore(exchange.reports)
         self._urgent_since = exchange.sent_at
@@ -503,7 +462,7 @@ class SharedLimiter:
             self._joined = 0
             self._is_lost = bool(self._shared_ids)
 
-    def fail_exchange(self, exchange: Exchange) -> None:
+    def fail_exchange(self, exchange: LimiterExchange) -> None:
         """Note that there was no reply: the server may have applied the request, or not."""
         self._ask_again(exchange)
         self._reports.restore(exchange.reports)

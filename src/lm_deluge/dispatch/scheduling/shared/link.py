@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from lm_deluge.dispatch.scheduling.runner import LimiterLock
 from lm_deluge.dispatch.scheduling.shared.connection import Address, ScriptConnection
-from lm_deluge.dispatch.scheduling.shared.exchange import Exchange
+from lm_deluge.dispatch.scheduling.shared.exchange import LimiterExchange
 from lm_deluge.dispatch.scheduling.shared.limiter import SharedLimiter
 from lm_deluge.errors import DelugeError
 
@@ -70,7 +70,7 @@ class LimiterLink:
         return _TIMEOUT_S if self._limiter.clock.is_known else _FIRST_TIMEOUT_S
 
     def _kick(self) -> None:
-        """Exchange when that is due. The lock is held."""
+        """LimiterExchange when that is due. The lock is held."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -115,7 +115,7 @@ class LimiterLink:
         with self._lock:
             self._kick()
 
-    async def _exchange(self, state: _LoopState, exchange: Exchange) -> bool:
+    async def _exchange(self, state: _LoopState, exchange: LimiterExchange) -> bool:
         """Send a request and take the reply; return whether it came."""
         was_reachable = self._limiter.is_reachable
         try:
@@ -136,7 +136,7 @@ class LimiterLink:
         self._lock.wake_all()
         return True
 
-    def _lost(self, exchange: Exchange, error: DelugeError) -> None:
+    def _lost(self, exchange: LimiterExchange, error: DelugeError) -> None:
         now = time.monotonic()
         self._retry_at = now + _RETRY_S * random.uniform(1 - _RETRY_SPREAD, 1)  # noqa: S311 - no secret
         with self._lock:

@@ -18,10 +18,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # the server models, and the Redis server of the tests
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))  # the server models, and the Redis server of the tests
 
-from dispatch.scheduling.redis_server import RedisServer
 from dispatch.scheduling.servers import SlidingWindow
+from dispatch.scheduling.shared.redis_server import RedisServer
 from lm_deluge.dispatch.scheduling.limiter import Limit, Observation
 from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
 from lm_deluge.dispatch.scheduling.runner import LimiterLock, Runner

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from dispatch.scheduling.redis_server import RETRY_S, AskedAtOnce, shared
 from dispatch.scheduling.servers import Server
+from dispatch.scheduling.shared.redis_server import RETRY_S, AskedAtOnce, shared
 from dispatch.scheduling.virtual import Load, VirtualRunner, World
 from lm_deluge.dispatch.scheduling.limiter import Limit
 from lm_deluge.wire.rate_limit_headers import Dimension
