@@ -1,6 +1,7 @@
 """One limit for several processes on one Redis server: refused requests, used share, fairness, CPU per reservation.
 
     python -m bench.shared_limits [seconds] [processes,...] [limit,...]
+    python -m bench.shared_limits cpu
 
 A limit is a number of requests a minute, or of tokens with `t`: `600`, `200000t`. A strict server with a sliding window
 of a minute counts refused requests, too. The processes are forks that send as fast as they may, without HTTP: a line
@@ -196,7 +197,53 @@ async def measure(url: str, processes: int, limit: Limit, seconds: float) -> str
     )
 
 
+def cpu_per_reservation(url: str, at_once: int, count: int = 4_000) -> float:
+    """Return milliseconds of CPU time for a reservation and its settlement, without a limit that delays."""
+
+    async def main() -> float:
+        limit = Limit("requests", 100_000_000.0)
+        if url:
+            configuration = SharedConfiguration(state_key([f"cpu {at_once}"]))
+            configuration.add("m", "", GroupLimits([limit]))
+            limiter = SharedLimiter(configuration, "cpu")
+            lock = LimiterLock(limiter)
+            link = LimiterLink(limiter, lock, parse_address(url))
+        else:
+            local = LocalLimiter()
+            local.set_limits("m", "", [limit], is_firm=True)
+            lock, link = LimiterLock(local), None
+        runner = Runner(lock, [Route("m")])
+
+        async def call(number: int) -> None:
+            job = Job(id=number, input_tokens=100)
+            admission = await runner.admit(job)
+            runner.settle(admission.ticket, Usage())
+            runner.forget(job)
+
+        used_s = 0.0
+        for start in range(0, count + at_once, at_once):
+            before = time.process_time()
+            await asyncio.gather(*(call(start + each) for each in range(at_once)))
+            used_s += time.process_time() - before if start else 0.0  # the first round connects
+        if link is not None:
+            await link.close()
+        return 1_000 * used_s / count
+
+    return asyncio.run(main())
+
+
+def print_cpu() -> None:
+    redis = RedisServer()
+    for at_once in (1, 8, 64):
+        local, shared = (min(cpu_per_reservation(url, at_once) for _ in range(3)) for url in ("", redis.url))
+        print(f"{at_once:3} reservations at once: local {local:.3f} ms CPU each, shared {shared:.3f} ms", flush=True)
+    redis.close()
+
+
 def main() -> None:
+    if sys.argv[1:] == ["cpu"]:
+        print_cpu()
+        return
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
     processes = [int(each) for each in (sys.argv[2] if len(sys.argv) > 2 else "1,4,16,64").split(",")]
     limits = (sys.argv[3] if len(sys.argv) > 3 else "60,600,10000,200000t,2000000t").split(",")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["build_limiter", "build_routes", "build_runner", "build_shared_limiter"]
 
-_NAME_BYTES = 6  # random: no two processes of one limit have the same name
 _DIMENSIONS: dict[str, Dimension] = {
     "max_requests_per_minute": "requests",
     "max_tokens_per_minute": "tokens",
@@ -68,7 +65,7 @@ def build_shared_limiter(
     from lm_deluge.dispatch.scheduling.shared.configuration import GroupLimits, SharedConfiguration, state_key
     from lm_deluge.dispatch.scheduling.shared.connection import parse_address
     from lm_deluge.dispatch.scheduling.shared.limiter import SharedLimiter
-    from lm_deluge.dispatch.scheduling.shared.link import LimiterLink
+    from lm_deluge.dispatch.scheduling.shared.link import LimiterLink, new_process_name
 
     address = parse_address(url)
     routes = [
@@ -90,8 +87,7 @@ def build_shared_limiter(
             counts_max_tokens=find_provider(row.provider).counts_max_tokens,
             state=state,
         )
-    name = f"{os.getpid()}-{secrets.token_hex(_NAME_BYTES)}"
-    limiter = SharedLimiter(configuration, name, processes=address.processes)
+    limiter = SharedLimiter(configuration, new_process_name(), processes=address.processes)
     lock = LimiterLock(limiter)
     return lock, LimiterLink(limiter, lock, address)
 

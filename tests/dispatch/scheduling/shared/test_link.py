@@ -219,6 +219,18 @@ def test_loops_that_follow_each_other(server: RedisServer) -> None:
     asyncio.run(second())
 
 
+async def test_the_child_of_a_fork_is_a_process_of_its_own(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(server.url, name="parent")
+    await process.calls(3)
+    monkeypatch.setattr(link_module.os, "getpid", lambda: 1)  # as in the child
+    await process.calls(3)
+    assert process.limiter.processes == 2
+    monkeypatch.undo()
+    await process.link.close()
+
+
 async def test_clients_share(server: RedisServer) -> None:
     clients = [
         LLMClient("simulator", limiter=server.url, max_requests_per_minute=6_000, progress="none") for _ in range(2)

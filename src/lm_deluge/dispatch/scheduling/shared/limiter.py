@@ -92,6 +92,16 @@ class SharedLimiter:
         """How many processes share the limits, as the server had it last."""
         return max(self._processes.values())
 
+    def begin_in_child(self, process: str) -> None:
+        """Start again in the child of a fork, under a name of its own: tickets and slots are the parent's."""
+        self._process = process
+        self._shared_ids.clear()
+        self._joined = 0
+        self._open.clear()
+        self._checks.clear()
+        for route in self._routes.values():
+            route.begin_again()
+
     # Reserving
 
     @property

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
+import secrets
 import time
 from weakref import WeakKeyDictionary
 
@@ -18,7 +20,7 @@ from lm_deluge.dispatch.scheduling.shared.exchange import LimiterExchange
 from lm_deluge.dispatch.scheduling.shared.limiter import SharedLimiter
 from lm_deluge.errors import DelugeError
 
-__all__ = ["LimiterLink"]
+__all__ = ["LimiterLink", "new_process_name"]
 
 _RETRY_S = 0.5  # between two attempts to reach the server: all processes are back within a second of it
 _RETRY_SPREAD = 0.4  # of it, so that they do not come at the same moment
@@ -27,7 +29,14 @@ _TIMEOUT_S = 3.0  # a server nearby answers in milliseconds, but a busy machine 
 _FIRST_TIMEOUT_S = 6.0  # until then a process does not know how many others there are, so it had better wait
 _STALLED_S = 8.0  # an exchange ends before; after that time its loop has stopped
 
+_NAME_BYTES = 6  # random: no two processes of one limit have the same name
+
 logger = logging.getLogger("lm_deluge")
+
+
+def new_process_name() -> str:
+    """Return a name of this process that no other one has."""
+    return f"{os.getpid()}-{secrets.token_hex(_NAME_BYTES)}"
 
 
 class _LoopState:
@@ -62,6 +71,7 @@ class LimiterLink:
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopState] = WeakKeyDictionary()
         self._exchanging: tuple[_LoopState, float] | None = None
         self._retry_at = 0.0
+        self._pid = os.getpid()
         limiter.waiting = lambda: lock.waiting
         limiter.on_work = self._kick
 
@@ -75,6 +85,10 @@ class LimiterLink:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return  # a finaliser in a thread without a loop; a heartbeat takes what it reports
+        if os.getpid() != self._pid:
+            self._pid = os.getpid()
+            self._exchanging = None
+            self._limiter.begin_in_child(new_process_name())
         state = self._loops.get(loop)
         if state is None:
             state = self._loops[loop] = _LoopState(self._address)
