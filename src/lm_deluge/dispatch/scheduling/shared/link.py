@@ -12,7 +12,7 @@ import os
 import random
 import secrets
 import time
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from lm_deluge.dispatch.scheduling.runner import LimiterLock
 from lm_deluge.dispatch.scheduling.shared.connection import Address, ScriptConnection
@@ -71,9 +71,14 @@ class LimiterLink:
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopState] = WeakKeyDictionary()
         self._exchanging: tuple[_LoopState, float] | None = None
         self._retry_at = 0.0
-        self._pid = os.getpid()
+        _links.add(self)
         limiter.waiting = lambda: lock.waiting
         limiter.on_work = self._kick
+
+    def begin_in_child(self) -> None:
+        """Start again in the child of a fork, under a name of its own."""
+        self._exchanging = None
+        self._limiter.begin_in_child(new_process_name())
 
     @property
     def _timeout_s(self) -> float:
@@ -85,10 +90,6 @@ class LimiterLink:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return  # a finaliser in a thread without a loop; a heartbeat takes what it reports
-        if os.getpid() != self._pid:
-            self._pid = os.getpid()
-            self._exchanging = None
-            self._limiter.begin_in_child(new_process_name())
         state = self._loops.get(loop)
         if state is None:
             state = self._loops[loop] = _LoopState(self._address)
@@ -181,3 +182,16 @@ class LimiterLink:
         await self._exchange(state, exchange)
         state.stop_timer()
         await state.connection.close()
+
+
+_links: WeakSet[LimiterLink] = WeakSet()
+
+
+def begin_in_child() -> None:
+    """Give the child of a fork limiters of its own: tickets, slots and connections are the parent's."""
+    for link in list(_links):
+        link.begin_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=begin_in_child)
