@@ -219,15 +219,12 @@ def test_loops_that_follow_each_other(server: RedisServer) -> None:
     asyncio.run(second())
 
 
-async def test_the_child_of_a_fork_is_a_process_of_its_own(
-    server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_child_of_a_fork_is_a_process_of_its_own(server: RedisServer) -> None:
     process = Process(server.url, name="parent")
     await process.calls(3)
-    monkeypatch.setattr(link_module.os, "getpid", lambda: 1)  # as in the child
+    link_module.begin_in_child()  # what `os.fork` calls
     await process.calls(3)
     assert process.limiter.processes == 2
-    monkeypatch.undo()
     await process.link.close()
 
 

@@ -331,6 +331,35 @@ def test_no_window_ever_carries_more_for_several_processes(
         assert sum(entry[2] for entry in inside) <= 30_000
 
 
+def test_a_second_outage_knows_no_tickets_of_the_first(run: Any, state: str) -> None:
+    one = shared(run, places=1, state=state)
+    one.exchange(NOW)
+    one.is_down = True
+    one.exchange(NOW)
+    old = take(one)
+    one.is_down, one.retry_at = False, 0.0
+    one.exchange(NOW + 1)
+    one.is_down = True
+    one.exchange(NOW + 2)
+    other = one.limiter.reserve(REQUEST, NOW + 60)
+    one.settle(old, Usage(), NOW + 60)
+    if other is None:  # the old one held the only place
+        other = one.limiter.reserve(REQUEST, NOW + 61)
+    assert other is not None
+    assert one.limiter.reserve(REQUEST, NOW + 120) is None, "the place belongs to the new ticket"
+
+
+def test_a_request_larger_than_the_share_is_possible_during_an_outage(run: Any, state: str) -> None:
+    one = shared(run, route=[Limit("input_tokens", 10_000)], state=state)
+    [shared(run, route=[Limit("input_tokens", 10_000)], state=state).exchange(NOW) for _ in range(7)]
+    one.exchange(NOW)
+    assert one.limiter.processes == 8
+    one.is_down = True
+    one.exchange(NOW)
+    large = ReservationRequest("m", input_tokens=9_999)
+    assert take(one, large).at < NOW + 500
+
+
 def test_what_one_process_reserves_is_infinite_until_the_reply(run: Any, state: str) -> None:
     limiter = shared(run, route=PER_MINUTE, state=state).limiter
     ticket = limiter.reserve(REQUEST, NOW)

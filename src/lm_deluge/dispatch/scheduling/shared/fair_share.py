@@ -66,12 +66,12 @@ def _next_at(route: RouteSlots, phase: float, now: float, limit: AmountPerPeriod
 
 
 def _limits(view: GroupView, configured: Iterable[Limit], processes: int) -> list[Limit]:
-    known = [(each.dimension, each.amount * each.rate_share, each.period_s) for each in view.limits]
+    known = [(each.dimension, each.amount, each.period_s, each.rate_share) for each in view.limits]
     if not known:
-        known = [(each.dimension, each.amount, each.period_s) for each in configured]
+        known = [(each.dimension, each.amount, each.period_s, 1.0) for each in configured]
     return [
-        Limit(dimension, amount, period_s * processes / _SHARE_USED, burst_s=_BURST_SHARE * period_s)
-        for dimension, amount, period_s in known
+        Limit(dimension, amount, period_s * processes / (_SHARE_USED * rate_share), burst_s=_BURST_SHARE * period_s)
+        for dimension, amount, period_s, rate_share in known
     ]
 
 

@@ -130,10 +130,8 @@ class SharedLimiter:
         reservation = Reservation(request, route, route.estimate(request))
         number = next(self._ids)
         if self._share is not None and (slot := self._slot_for(reservation, now)) is None:
-            reservation.local = self._share.reserve(request, now)
-            if reservation.local is None:
+            if not self._reserve_in_share(reservation, self._share, now):
                 return None
-            self._begin(reservation, reservation.local.at)
         elif (slot := self._slot_for(reservation, now)) is not None:
             self._assign(reservation, slot)
         else:
@@ -142,6 +140,15 @@ class SharedLimiter:
         self._open[number] = reservation
         tokens = request.input_tokens, reservation.cost.output_tokens
         return Ticket(number, request.model, request.key, reservation.opens_at(now), *tokens)
+
+    def _reserve_in_share(self, reservation: Reservation, share: LocalLimiter, now: float) -> bool:
+        """Reserve a slot of this process's share; return whether there was a place for it."""
+        reservation.local = share.reserve(reservation.request, now)
+        if reservation.local is None:
+            return False
+        reservation.share = share
+        self._begin(reservation, reservation.local.at)
+        return True
 
     def _slot_for(self, reservation: Reservation, now: float) -> Slot | None:
         slot = reservation.route.find(reservation.cost, now, self._lateness_s())
@@ -181,12 +188,10 @@ class SharedLimiter:
         if reservation is None:
             return ticket
         if reservation.slot is None and reservation.local is None and self._share is not None:
-            reservation.local = self._share.reserve(reservation.request, now)
-            if reservation.local is not None:
+            if self._reserve_in_share(reservation, self._share, now):
                 reservation.route.waiting.remove(reservation)
-                self._begin(reservation, reservation.local.at)
-        elif reservation.local is not None and self._share is not None:
-            reservation.local = self._share.advance(reservation.local, now)
+        elif reservation.local is not None and reservation.share is not None:
+            reservation.local = reservation.share.advance(reservation.local, now)
         at = reservation.opens_at(now)
         return ticket if at == ticket.at or ticket.at <= now else msgspec.structs.replace(ticket, at=at)
 
@@ -200,6 +205,7 @@ class SharedLimiter:
         if slot is not None:
             return max(now, slot.at)
         if not all(view.has_room for view in route.views):
+            route.is_full = True  # so that an exchange follows soon
             return math.inf
         return max(now, route.next_at())
 
@@ -232,9 +238,8 @@ class SharedLimiter:
         reservation = self._close(ticket, now, usage.output_tokens)
         if reservation is None:
             return
-        if reservation.local is not None:
-            if self._share is not None:
-                self._share.settle(reservation.local, usage, now)
+        if reservation.local is not None and reservation.share is not None:
+            reservation.share.settle(reservation.local, usage, now)
             return
         route = reservation.route
         route.lengths.note_input(ticket.input_tokens, usage.input_tokens)
@@ -246,9 +251,8 @@ class SharedLimiter:
         reservation = self._close(ticket, now, None)
         if reservation is None:
             return
-        if reservation.local is not None:
-            if self._share is not None:
-                self._share.release(reservation.local, now, was_sent=was_sent, delivered=delivered)
+        if reservation.local is not None and reservation.share is not None:
+            reservation.share.release(reservation.local, now, was_sent=was_sent, delivered=delivered)
         elif reservation.slot is None:
             reservation.route.waiting.remove(reservation)
         elif not was_sent:
@@ -263,7 +267,7 @@ class SharedLimiter:
         if reservation is not None and reservation.answer is not None:
             reservation.route.in_flight -= 1
             reservation.route.lengths.end(reservation.answer, now, output_tokens)
-            if reservation.is_resumed and self._share is not None and reservation.local is None:
+            if reservation.is_resumed and self._share is not None and reservation.share is not self._share:
                 self._share.resumed_call_ended(ticket.model, ticket.key)
             if reservation.route.is_limited_at_once:
                 self._note_work(now)  # another process may wait for the place
@@ -289,8 +293,8 @@ class SharedLimiter:
         """Learn from a response's status and headers, before `settle` or `release` of the same ticket."""
         ticket = observation.ticket
         reservation, route = self._open.get(ticket.id), self._route(ticket.model, ticket.key)
-        if reservation is not None and reservation.local is not None and self._share is not None:
-            self._share.observe(msgspec.structs.replace(observation, ticket=reservation.local), now)
+        if reservation is not None and reservation.local is not None and reservation.share is not None:
+            reservation.share.observe(msgspec.structs.replace(observation, ticket=reservation.local), now)
         if self._reports.observe(observation, reservation, route, now):
             self._note_work(now)
 
@@ -421,7 +425,7 @@ class SharedLimiter:
                 route = reservation.route
                 route.in_flight -= 1
                 route.lengths.end(reservation.answer, now, None)
-                reservation.local = reservation.answer = None
+                reservation.local = reservation.share = reservation.answer = None
                 route.waiting.append(reservation)
 
     def _read_states(self, states: list[dict[str, Any]], now: float) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from lm_deluge.dispatch.scheduling.costs import Cost, CostEstimates
 from lm_deluge.dispatch.scheduling.limiter import ReservationRequest, Ticket
+from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
 from lm_deluge.dispatch.scheduling.output_lengths import AnswerLength
 from lm_deluge.dispatch.scheduling.shared.configuration import SharedRoute
 from lm_deluge.dispatch.scheduling.shared.server_view import GroupView, LimitView
@@ -50,6 +51,7 @@ class Reservation(msgspec.Struct, eq=False):
         cost: Its estimated cost.
         slot: Its slot; None while it waits for one.
         local: The ticket of the process's own limiter, which is used while the server is not reachable.
+        share: That limiter; each outage has another one.
         answer: The record of its length; None before the slot is known.
         is_asked: Whether a slot for it has been asked for.
         is_resumed: Whether it was in flight when the process's own limiter took over.
@@ -60,6 +62,7 @@ class Reservation(msgspec.Struct, eq=False):
     cost: Cost
     slot: Slot | None = None
     local: Ticket | None = None
+    share: LocalLimiter | None = None
     answer: AnswerLength | None = None
     is_asked: bool = False
     is_resumed: bool = False
