@@ -17,6 +17,7 @@ __all__ = ["cli", "main"]
 _COMMANDS = {
     "stream": "Stream the answer to a prompt.",
     "chat": "Chat with a model.",
+    "web": "Chat with models in the browser.",
     "batch": "Answer every line of a file; resume after a crash.",
     "serve": "Serve models to other programs: a gateway with keys and budgets.",
     "keys": "Create, list and revoke the keys of the gateway.",
