@@ -42,6 +42,11 @@ def _check_options(options: dict[str, Any]) -> None:
             "--max-output-retries cannot be used together with --provider-batch",
             hint="Start the same command again with --retry-failed; or remove one of the two options.",
         )
+    if options["workers"] > 1 and options["provider_batch"]:
+        raise ConfigurationError(
+            "--workers cannot be used together with --provider-batch",
+            hint="The provider answers the lines by itself; remove one of the two options.",
+        )
     given = [name for name in _RECOVERY_OPTIONS if options[name] is not None]
     if given and options["provider_batch"]:
         raise ConfigurationError(
@@ -112,6 +117,13 @@ def _delay(text: str) -> float | str:
     "--provider-batch",
     is_flag=True,
     help="Use the provider's own batch API: answers within a day, at half the price.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="COUNT",
+    help="Processes that send requests, for more than one core; limits apply to all of them together. [1]",
 )
 @click.option("--overwrite", is_flag=True, help="Start again: replace an existing OUT, and its journal.")
 @click.option(
