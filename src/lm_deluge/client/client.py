@@ -77,10 +77,6 @@ class LLMClient(AgentMethods, CountMethods):
     def __repr__(self) -> str:
         return f"LLMClient({', '.join(repr(model.id) for model in self.models)})"
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # For other processes: a copy has the models and options, its key among them, and connections of its own.
-        return _restored, ([model.id for model in self.models], self.options)
-
     def stream(  # noqa: PLR0913 - the options of a call, all keyword-only
         self,
         prompt: Prompt,
@@ -237,8 +233,3 @@ class LLMClient(AgentMethods, CountMethods):
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
-
-
-def _restored(models: list[str], options: ClientOptions) -> LLMClient:
-    """Return the copy of a client in another process."""
-    return LLMClient(models, **{name: getattr(options, name) for name in options.__struct_fields__})

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from lm_deluge.client.batch.journaled import RowHistory
-from lm_deluge.client.client import LLMClient
+from lm_deluge.client.client_copy import ClientCopy
 from lm_deluge.dispatch.batch.input import BatchRow
 from lm_deluge.dispatch.sharing.messages import FromMember, ToMember
 from lm_deluge.errors import DelugeError
@@ -32,7 +32,7 @@ JSON = dict[str, Any]
 class SetUp(msgspec.Struct, frozen=True):
     """The first message to a worker: the client, and the options of all rows."""
 
-    client: LLMClient
+    client: ClientCopy
     schema: JSON | None
     max_output_retries: int
 

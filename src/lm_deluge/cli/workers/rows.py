@@ -21,6 +21,7 @@ from lm_deluge.cli.workers.process import WorkerProcess
 from lm_deluge.client.batch.journaled import RowHistory, ambiguous_counts, is_due
 from lm_deluge.client.batch.prompts import window_of
 from lm_deluge.client.client import LLMClient
+from lm_deluge.client.client_copy import ClientCopy
 from lm_deluge.dispatch.batch.input import BatchRow
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.dispatch.sharing.admissions import Admissions
@@ -77,7 +78,7 @@ class WorkerRows:
     ) -> None:
         self.failure: JournalError | None = None
         self.gave_up: DelugeError | None = None
-        self.set_up = SetUp(client, schema, max_output_retries)
+        self.set_up = SetUp(ClientCopy.of(client), schema, max_output_retries)
         self.journal = journal
         self.is_stopped = False
         self._client = client

@@ -113,12 +113,13 @@ class Worker:
             self._actions[type(message)](message)
 
     def _set_up(self, message: SetUp) -> None:
-        client, post = message.client, self.channel.post
+        client, post = message.client.make(), self.channel.post
         dispatcher, options = client.dispatcher, client.options
         budget = None if options.max_cost is None else SharedBudget(options.max_cost, "the client")
         dispatcher.budget = budget
-        make = partial(RemoteRunner, post=post, budget=budget)
-        self._runner = runner = dispatcher.make_runner(make)  # type: ignore[assignment]  # what `make` returns
+        runner = dispatcher.make_runner(partial(RemoteRunner, post=post, budget=budget))
+        assert isinstance(runner, RemoteRunner)  # noqa: S101 - for the type checkers
+        self._runner = runner
         self._journal = JournalOfCommand(self.channel)
         self._actions[Recorded] = self._journal.receive
         own = CallOptions(output=message.schema, max_output_retries=message.max_output_retries)

@@ -1,0 +1,37 @@
+"""A client in another process: its models and options travel, its connections and limits do not."""
+
+from __future__ import annotations
+
+import msgspec
+
+from lm_deluge.client.client import LLMClient
+from lm_deluge.config import ClientOptions
+
+__all__ = ["ClientCopy"]
+
+
+class ClientCopy(msgspec.Struct, frozen=True):
+    """What another process needs to make the same client. It pickles.
+
+    Attributes:
+        models: The ids of the models.
+        options: The options, with a key that was given to the client. A key of the environment is not among them.
+    """
+
+    models: tuple[str, ...]
+    options: ClientOptions
+
+    @classmethod
+    def of(cls, client: LLMClient, *, has_key: bool = True) -> ClientCopy:
+        """Return the copy of a client.
+
+        Args:
+            client: The client.
+            has_key: Whether the copy has the key; without it, the copy can hold limits and send nothing.
+        """
+        options = client.options if has_key else msgspec.structs.replace(client.options, api_key=None)
+        return cls(tuple(model.id for model in client.models), options)
+
+    def make(self) -> LLMClient:
+        """Return the client."""
+        return LLMClient(self.models, **{name: getattr(self.options, name) for name in self.options.__struct_fields__})
