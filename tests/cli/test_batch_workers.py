@@ -14,7 +14,6 @@ import pytest
 from cli.driver import PATIENCE_S, run, start, wait_until
 from cli.test_batch_kill import batch_command, check_output, provider, state_of, write_lines
 from lm_deluge.dispatch.batch.survey import look_through
-from lm_deluge.simulator import Simulator
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the workers are found through /proc")
 
@@ -116,14 +115,13 @@ def test_workers_end_with_the_command_and_a_rerun_continues(home: Path) -> None:
 def test_the_limit_of_requests_holds_over_all_workers(home: Path) -> None:
     """600 a minute are one each 0.1 s, whichever worker sends it; the client itself may send a burst of one second."""
     write_lines(home, 40)
-    with Simulator().start_in_thread() as sim:
-        command = batch_command(sim.base_url, "--workers", "3", "--limit-requests", "600", "-m", "gpt-4o")
-        done = run(*command, home=home)
+    with provider(0.0) as server:
+        done = run(*batch_command(server.url, "--workers", "3", "--limit-requests", "600"), home=home)
         assert done.returncode == 0, done.stderr
-        times = sorted(request.time for request in sim.requests)
+        times = server.times()
     assert len(times) == 40
-    for first in range(0, 30, 5):
-        assert times[first + 10] - times[first] > 0.8
+    for first, eleventh in zip(times, times[10:], strict=False):
+        assert eleventh - first > 0.8
 
 
 def test_ctrl_c_stops_all_workers_in_order(home: Path) -> None:

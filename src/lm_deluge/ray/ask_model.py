@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -101,7 +102,7 @@ class AskModel:
         self._call = CallOptions(output=output, max_output_retries=max_output_retries).checked()
         self._retry_failed = retry_failed
         self._shares_limits = share_limits and _has_ray()
-        fingerprint = fingerprint_of(
+        self._fingerprint = fingerprint_of(
             {
                 "models": [each.id for each in self.client.models],
                 "sampling": msgspec.to_builtins(self.client.options.sampling_params),
@@ -109,7 +110,7 @@ class AskModel:
             },
             (),
         )
-        self._journals = None if journal is None else DatasetJournals(journal, fingerprint)
+        self._journals = None if journal is None else DatasetJournals(journal, self._fingerprint)
         self._metrics = ActorMetrics(is_on=_has_ray())
         self._running: set[RowCalls] = set()
         self._limits: ClusterLimits | None = None
@@ -126,8 +127,23 @@ class AskModel:
             ConnectError: The provider was never reached.
         """
         table = to_table(batch)
-        answers = await self.ask(table)
-        yield self._columns.extended(table, [(each.response, each.asked_before) for each in answers])
+        yield self.extended(table, await self.ask(table))
+
+    def extended(self, table: Any, answers: Sequence[AskedRow]) -> Any:
+        """Return an Arrow table with the columns of the answers to its rows."""
+        return self._columns.extended(table, [(each.response, each.asked_before) for each in answers])
+
+    def digest(self, table: Any) -> bytes:
+        """Return a hash of the requests of a table's rows, with their ids and the options that shape the answers."""
+        digest = hashlib.sha256(self._fingerprint.encode())
+        for row in self._prompts.rows(table.to_pylist()):
+            digest.update(row.call.encode("utf-8", "replace") + b"\0")
+        return digest.hexdigest().encode()
+
+    def remove_journal(self, table: Any) -> None:
+        """Remove the journal of a table, whose answers are in another file now."""
+        if self._journals is not None:
+            self._journals.path_of(row.call for row in self._prompts.rows(table.to_pylist())).unlink(missing_ok=True)
 
     async def ask(self, table: Any) -> list[AskedRow]:
         """Ask for the rows of an Arrow table; return their responses, in order.

@@ -56,7 +56,7 @@ class AnswerColumns:
             table: An Arrow table.
             answers: For each row its response, and how many earlier requests of the row may have been billed.
         """
-        own = {name: column for name, column in self._answers(answers)}
+        own = dict(self._answers(answers))
         names: list[str] = []
         for name in table.column_names:
             new = name

@@ -35,6 +35,11 @@ def _limit_options(command: Any) -> Any:
 
 
 def _check_options(options: dict[str, Any]) -> None:
+    if options["engine"] == "ray":
+        from lm_deluge.cli.batch_ray import REFUSED
+
+        if refused := next((name for name in REFUSED if options[name]), None):
+            raise ConfigurationError(f"{REFUSED[refused]} cannot be used together with --engine ray")
     if options["column"] is not None and options["is_text"]:
         raise ConfigurationError("--column cannot be used together with --lines", hint="Remove one of the two options.")
     if options["max_output_retries"] and options["provider_batch"]:
@@ -42,7 +47,7 @@ def _check_options(options: dict[str, Any]) -> None:
             "--max-output-retries cannot be used together with --provider-batch",
             hint="Start the same command again with --retry-failed; or remove one of the two options.",
         )
-    if options["workers"] > 1 and options["provider_batch"]:
+    if (options["workers"] or 1) > 1 and options["provider_batch"]:
         raise ConfigurationError(
             "--workers cannot be used together with --provider-batch",
             hint="The provider answers the lines by itself; remove one of the two options.",
@@ -53,6 +58,21 @@ def _check_options(options: dict[str, Any]) -> None:
             f"--{given[0].replace('_', '-')} cannot be used together with --provider-batch",
             hint="The provider's batch API handles its requests by itself; remove one of the two options.",
         )
+
+
+def _run_ray(source: Path, target: Path, client: Any, system: str | None, options: dict[str, Any]) -> int:
+    from lm_deluge.cli.batch_ray import RayJob, run_ray
+
+    ask = {
+        "prompt": options["column"],
+        "system": system,
+        "output": options["schema"],
+        "max_output_retries": options["max_output_retries"],
+    }
+    shared = {name: options[name] for name in ("overwrite", "retry_failed", "progress", "report_path")}
+    return run_ray(
+        RayJob(source=source, target=target, client=client, ask=ask, actors=options["workers"] or 2, **shared)
+    )
 
 
 def _delay(text: str) -> float | str:
@@ -121,9 +141,16 @@ def _delay(text: str) -> float | str:
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    default=1,
     metavar="COUNT",
-    help="Processes that send requests, for more than one core; limits apply to all of them together. [1]",
+    help="Processes that send requests, for more than one core; limits apply to all of them together. [1; with "
+    "--engine ray 2]",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    help="ray: IN is a .parquet file or a folder of them, OUT a folder. A Ray cluster on this machine, or at "
+    "$RAY_ADDRESS, answers the rows. [local]",
 )
 @click.option("--overwrite", is_flag=True, help="Start again: replace an existing OUT, and its journal.")
 @click.option(
@@ -168,6 +195,9 @@ def batch(source: Path, target: Path, **options: Any) -> int:
     if options["schema"] is not None:
         options["schema"] = read_schema(options["schema"])
         answer_type(options["schema"])  # refuses one that no provider accepts
+    if options["engine"] == "ray":
+        return _run_ray(source, target, client, settings.system, options)
+    options["workers"] = options["workers"] or 1
     shaping = fingerprint_options(
         client,
         system=settings.system,
