@@ -40,6 +40,8 @@ def _check_options(options: dict[str, Any]) -> None:
 
         if refused := next((name for name in REFUSED if options[name]), None):
             raise ConfigurationError(f"{REFUSED[refused]} cannot be used together with --engine ray")
+    if options["workers"] is not None and options["workers"] < 1:
+        raise ConfigurationError(f"--workers {options['workers']} is not a number of processes", hint="Pass 1 or more.")
     if options["column"] is not None and options["is_text"]:
         raise ConfigurationError("--column cannot be used together with --lines", hint="Remove one of the two options.")
     if options["max_output_retries"] and options["provider_batch"]:
@@ -140,7 +142,7 @@ def _delay(text: str) -> float | str:
 )
 @click.option(
     "--workers",
-    type=click.IntRange(min=1),
+    type=int,
     metavar="COUNT",
     help="Processes that send requests, for more than one core; limits apply to all of them together. [1; with "
     "--engine ray 2]",
