@@ -218,6 +218,9 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "stop", texts)
 
 
+_LIMITER_SCHEMES = ("redis://", "rediss://", "unix://")
+
+
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     """Separate timeouts, in seconds. None turns a timeout off.
 
@@ -311,6 +314,8 @@ class ClientOptions(HidingStruct, frozen=True, kw_only=True):
             headers.
         model_limits: The same limits, and `max_concurrent_requests`, of single models, in addition to those of the
             client: `{"gpt-5.4": {"max_requests_per_minute": 500}}`. Limits that a provider reports can only lower them.
+        limiter: URL of a Redis or Valkey server (`redis://`, `rediss://` or `unix://`) whose users share their limits,
+            those that responses show included. By default the limits are those of this client alone.
         max_concurrent_requests: Maximum number of calls in progress, single streams included. By default each batch has
             up to 200 calls in progress or waiting, and single streams are not limited.
         model_weights: The share of the calls for each of several models, in their order; equal by default.
@@ -349,6 +354,7 @@ class ClientOptions(HidingStruct, frozen=True, kw_only=True):
     max_input_tokens_per_minute: float | None = None
     max_output_tokens_per_minute: float | None = None
     model_limits: Mapping[str, Mapping[str, float]] | None = None
+    limiter: str | None = None
     max_concurrent_requests: int | None = None
     model_weights: tuple[float, ...] | list[float] | None = None
     progress: Literal["rich", "tqdm", "plain", "none"] | None = "rich"
@@ -376,6 +382,12 @@ class ClientOptions(HidingStruct, frozen=True, kw_only=True):
         check_range("max_concurrent_requests", self.max_concurrent_requests, 1, 100_000)
         _check_whole("max_concurrent_requests", self.max_concurrent_requests)
         _check_type("proxy", self.proxy, str, "text")
+        _check_type("limiter", self.limiter, str, "the URL of a server")
+        if self.limiter is not None and not self.limiter.startswith(_LIMITER_SCHEMES):
+            raise ConfigurationError(
+                "limiter is not the URL of a Redis server",
+                hint='Write limiter="redis://127.0.0.1:6379/0", for example.',
+            )
         _check_per_provider("api_key", self.api_key)
         _check_per_provider("base_url", self.base_url)
         for name in ("extra_headers", "extra_body"):

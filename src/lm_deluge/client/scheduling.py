@@ -14,7 +14,7 @@ from lm_deluge.models.registry import find_provider
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.wire.rate_limit_headers import Dimension
 
-__all__ = ["build_limiter", "build_routes", "build_runner"]
+__all__ = ["build_limiter", "build_routes", "build_runner", "own_limits", "shared_by_models"]
 
 _DIMENSIONS: dict[str, Dimension] = {
     "max_requests_per_minute": "requests",
@@ -29,20 +29,30 @@ def build_limiter(options: ClientOptions, models: Iterable[ModelRow] = ()) -> Lo
 
     It learns the limits of providers from their responses.
     """
-    of_client = {name: getattr(options, name) for name in LIMIT_NAMES}
-    limiter = LocalLimiter(_limits(of_client), max_concurrent=options.max_concurrent_requests)
+    limiter = LocalLimiter(shared_by_models(options), max_concurrent=options.max_concurrent_requests)
     for model in models:
-        own = (options.model_limits or {}).get(model.id, {})
-        most = own.get("max_concurrent_requests")
+        limits, most = own_limits(options, model.id)
         limiter.set_limits(
             model.id,
             "",
-            _limits(own),
-            max_concurrent=None if most is None else int(most),
+            limits,
+            max_concurrent=most,
             counts_max_tokens=find_provider(model.provider).counts_max_tokens,
             is_firm=True,
         )
     return limiter
+
+
+def shared_by_models(options: ClientOptions) -> list[Limit]:
+    """Return the limits of all models of a client together."""
+    return _limits({name: getattr(options, name) for name in LIMIT_NAMES})
+
+
+def own_limits(options: ClientOptions, model: str) -> tuple[list[Limit], int | None]:
+    """Return the limits that the options set for a single model, and how many of its requests may be in flight."""
+    own = (options.model_limits or {}).get(model, {})
+    most = own.get("max_concurrent_requests")
+    return _limits(own), None if most is None else int(most)
 
 
 def _limits(named: Mapping[str, float | None]) -> list[Limit]:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dispatch.scheduling.redis_server import EXECUTABLE, server_of_tests, shared, timed_script
 from lm_deluge.dispatch.scheduling.limiter import Limit, Limiter, Observation, ReservationRequest, Ticket
 from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
 from lm_deluge.errors import BudgetError
@@ -29,7 +30,13 @@ def local(client: Sequence[Limit], route: Sequence[Limit], places: int | None) -
     return limiter
 
 
+def on_redis(client: Sequence[Limit], route: Sequence[Limit], places: int | None) -> Limiter:
+    return shared(timed_script(server_of_tests()), client, route, places)
+
+
 FACTORIES: dict[str, Factory] = {"local": local}
+if EXECUTABLE is not None:
+    FACTORIES["redis"] = on_redis
 NOW = 5_000.0
 PER_MINUTE = (Limit("requests", 60),)
 REQUEST = ReservationRequest("m", input_tokens=100, max_output_tokens=400)

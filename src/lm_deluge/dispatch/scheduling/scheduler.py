@@ -141,6 +141,9 @@ class Scheduler:
         ticket = self._limiter.reserve(request, now)
         if ticket is None:
             return None
+        if ticket.at > now:  # the limiter has to ask for the slot
+            self._limiter.release(ticket, now, was_sent=False)
+            return None
         self._orders.setdefault(job.id, next(self._count))
         return Admission(job, route, ticket)
 
@@ -492,4 +495,4 @@ class Scheduler:
 
 def _request_for(job: Job, route: Route) -> ReservationRequest:
     """Return the reservation that a job needs on a route."""
-    return ReservationRequest(route.model, route.key, job.input_tokens, job.max_output_tokens)
+    return ReservationRequest(route.model, route.key, job.input_tokens, job.max_output_tokens, job.is_interactive)
