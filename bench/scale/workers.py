@@ -1,4 +1,6 @@
-"""CPU time and speed of `deluge batch` with one process and with workers: `python -m bench.scale.workers [CALLS] [WORKERS ...]`.
+"""CPU time and speed of `deluge batch` with one process and with workers.
+
+`python -m bench.scale.workers [CALLS] [WORKERS ...]`
 
 The provider is a process of its own that sends bytes which were rendered beforehand: answers of 200 deltas, each in a
 chunk of its own, as providers send them. The CPU time of all processes is read from /proc (Linux), so that the figures
@@ -60,7 +62,7 @@ def _children(pid: int) -> list[int]:
 
 
 def measure(url: str, calls: int, workers: int) -> tuple[float, float, float]:
-    """Return the seconds between the first answer and the end, and the CPU seconds of the command and of its workers."""
+    """Return the seconds from the first answers to the end, and the CPU seconds of the command and of its workers."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         (home / "in.jsonl").write_text("".join(f'"line {number}"\n' for number in range(calls)))

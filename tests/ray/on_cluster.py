@@ -15,10 +15,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
 
+import ray
 from batch_provider import answer_of, tokens_of
-from cli.driver import clean_environment, wait_until
+from cli.driver import clean_environment
 from cli.test_batch_kill import ProviderProcess, provider
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.ray import AskModel, ask, unanswered
@@ -67,7 +67,7 @@ def test_errors_are_columns_and_templates_fill_in_columns(cluster, server) -> No
     assert [row["error_type"] for row in rows] == [None, "BadRequestError", "InvalidPromptError"]
     assert [row["completion"] for row in rows] == [answer_of("a"), None, None]
     assert "no such thing" in rows[1]["error"]
-    assert rows[2]["error"] == "the column 'kind' of the row is empty"
+    assert rows[2]["error"] == "the column 'kind' of the row is empty."
 
 
 def test_messages_are_prompts_and_names_of_columns_are_kept_apart(cluster, server) -> None:
@@ -114,12 +114,12 @@ def test_the_limit_holds_over_all_actors(cluster) -> None:
 
 
 def actors() -> list[int]:
-    found = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    found = subprocess.run(["/bin/ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
     return [int(line.split()[0]) for line in found.splitlines() if "ray::MapWorker" in line]
 
 
 def test_an_actor_that_is_killed_twice_loses_nothing(cluster, tmp_path: Path) -> None:
-    count = 1_200
+    count = 600
     kills = 0
     with provider(0.1) as own:
         answered = ask(
@@ -128,13 +128,13 @@ def test_an_actor_that_is_killed_twice_loses_nothing(cluster, tmp_path: Path) ->
             prompt="text",
             id="id",
             journal=tmp_path / "journal",
-            batch_size=75,
+            batch_size=50,
             base_url=own.url,
             **OPTIONS,
         )
         rows = []
         seen = set(actors())
-        for batch in answered.iter_batches(batch_size=75, prefetch_batches=0):
+        for batch in answered.iter_batches(batch_size=50, prefetch_batches=0):
             rows += batch["id"].tolist(), batch["asked_before"].tolist()
             running = set(actors()) - seen
             if kills < 2 and running:
@@ -177,14 +177,14 @@ def test_wrong_options_are_refused_before_anything_runs(cluster) -> None:
         ask(dataset_of(1), "gpt-4o", prompt="nothing", **OPTIONS).take_all()
 
 
-# `deluge batch --engine ray`: each command has a cluster of its own
+# `deluge batch --engine ray`
 
 
-def start_command(home: Path, *arguments: str) -> subprocess.Popen[bytes]:
+def start_command(home: Path, *arguments: str, **more: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "lm_deluge", "batch", *arguments],
         cwd=home,
-        env=clean_environment(home, RAY_AUTH_MODE="disabled", PYTHONWARNINGS="default"),
+        env=clean_environment(home, RAY_AUTH_MODE="disabled", PYTHONWARNINGS="default", **more),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -192,7 +192,8 @@ def start_command(home: Path, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 def run_command(home: Path, *arguments: str) -> tuple[int, str]:
-    process = start_command(home, *arguments)
+    """Run a command on the cluster of the tests, which starts no other one."""
+    process = start_command(home, *arguments, RAY_ADDRESS=ray.get_runtime_context().gcs_address)
     try:
         _, stderr = process.communicate(timeout=COMMAND_S)
     finally:
@@ -212,7 +213,7 @@ def output_of(home: Path) -> pa.Table:
     return pa.concat_tables([pq.read_table(path) for path in sorted((home / "out").glob("part-*.parquet"))])
 
 
-def test_the_command_is_killed_and_continues(tmp_path: Path) -> None:
+def test_the_command_is_killed_and_continues(cluster, tmp_path: Path) -> None:
     ids = write_input(tmp_path, 400)
     with provider(0.1) as own:
         command = ("in.parquet", "out", "--base-url", own.url, *COMMAND, "report.json", "--limit-concurrency", "20")
@@ -244,7 +245,7 @@ def wait_until_asked(own: ProviderProcess, count: int) -> None:
         time.sleep(0.05)
 
 
-def test_failed_rows_are_sent_again_on_request_and_other_options_are_refused(tmp_path: Path) -> None:
+def test_failed_rows_are_sent_again_on_request_and_other_options_are_refused(cluster, tmp_path: Path) -> None:
     write_input(tmp_path, 10, "fail")
     with provider(0.0) as own:
         command = ("in.parquet", "out", "--base-url", own.url, *COMMAND, "report.json")

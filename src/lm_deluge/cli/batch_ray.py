@@ -27,7 +27,7 @@ from lm_deluge.dispatch.journal.records import fingerprint_of
 from lm_deluge.errors import ConfigurationError, DelugeError, DispatchError
 from lm_deluge.ray.ask_model import AskModel
 from lm_deluge.ray.packages import import_arrow, import_ray
-from lm_deluge.ray.parts import JOURNALS, Part, PartReport, ask_parts, cut, rows_per_part
+from lm_deluge.ray.parts import JOURNALS, InputPart, PartReport, ask_parts, cut, rows_per_part
 
 __all__ = ["REFUSED", "RayJob", "run_ray"]
 
@@ -106,7 +106,7 @@ def _arguments(job: RayJob) -> dict[str, Any]:
     return {**job.ask, "model": [model.id for model in job.client.models], **given}
 
 
-def _prepared(job: RayJob) -> list[Part]:
+def _prepared(job: RayJob) -> list[InputPart]:
     """Check IN and OUT, and return the parts."""
     files = sorted(job.source.rglob("*.parquet")) if job.source.is_dir() else [job.source]
     if not files or (not job.source.is_dir() and job.source.suffix.lower() != ".parquet"):
@@ -213,7 +213,7 @@ def _cluster(actors: int) -> Iterator[None]:
         ray.shutdown()
 
 
-def _reports(job: RayJob, parts: list[Part], ask: dict[str, Any]) -> Iterator[PartReport]:
+def _reports(job: RayJob, parts: list[InputPart], ask: dict[str, Any]) -> Iterator[PartReport]:
     if not parts:
         return
     try:

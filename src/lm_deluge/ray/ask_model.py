@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import importlib
 import sys
@@ -63,6 +64,7 @@ class AskModel:
         max_output_retries: How often a row is asked again, with the error, after an answer that is not a valid output.
         retry_failed: Whether rows are sent again that failed for good in an earlier run.
         share_limits: Whether the limits are those of all actors together. If false, each actor has them for itself.
+            With the option `limiter`, the Redis server that it names has them in any case.
         options: Further options of `LLMClient`: limits, timeouts, retries, sampling parameters.
 
     Raises:
@@ -101,7 +103,7 @@ class AskModel:
         self._columns = AnswerColumns(output)
         self._call = CallOptions(output=output, max_output_retries=max_output_retries).checked()
         self._retry_failed = retry_failed
-        self._shares_limits = share_limits and _has_ray()
+        self._shares_limits = share_limits and self.client.options.limiter is None and _has_ray()
         self._fingerprint = fingerprint_of(
             {
                 "models": [each.id for each in self.client.models],
@@ -166,22 +168,18 @@ class AskModel:
     async def _recorded(
         self, rows: Sequence[BatchRow], journal: Journal, earlier: dict[str, Earlier]
     ) -> list[AskedRow]:
+        await asyncio.gather(*(_carry_over(journal, call, before) for call, before in earlier.items()))
         ambiguous = ambiguous_counts(journal.state)
         known: dict[str, AskedRow] = {}
         histories: dict[str, RowHistory] = {}
         for row in rows:
-            before = earlier.get(row.call)
-            count = ambiguous[row.call] + (0 if before is None else before.ambiguous)
-            response = None
-            if not is_due(journal, row.call, retry_failed=self._retry_failed):
-                response = journal.response(row.call)
-            elif before is not None and before.response is not None:
-                response = await journal.settle(row.call, 0, before.response)
+            is_known = not is_due(journal, row.call, retry_failed=self._retry_failed)
+            response = journal.response(row.call) if is_known else None
             if response is None:
-                histories[row.call] = RowHistory.of(row.call, journal.state, {row.call: count})
-                self._metrics.note_again(count)
+                histories[row.call] = RowHistory.of(row.call, journal.state, ambiguous)
+                self._metrics.note_again(ambiguous[row.call])
             else:
-                known[row.call] = AskedRow(response, count)
+                known[row.call] = AskedRow(response, ambiguous[row.call])
         return await self._answered(rows, known, histories, journal)
 
     async def _answered(
@@ -221,6 +219,14 @@ class AskModel:
         if self._limits is None:
             self._limits = ClusterLimits(self.client)
         return self._limits.runner
+
+
+async def _carry_over(journal: Journal, call: str, before: Earlier) -> None:
+    """Write into the journal of a batch what the journal of another one has about a call."""
+    for attempt in range(1, before.ambiguous + 1):
+        await journal.before_attempt(call, attempt)
+    if before.response is not None:
+        await journal.settle(call, 0, before.response)
 
 
 class _NoJournal:

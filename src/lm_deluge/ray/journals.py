@@ -4,7 +4,7 @@ Ray runs a task again whose actor died, with the same rows. The name of a journa
 its rows, so the second run finds it, takes the answers that it has, and lists the requests that were in flight.
 
 Another run of the program may cut the dataset into other batches. Then the rows are looked up in the journals that are
-there, whichever batch they belonged to.
+there, whichever batch they belonged to: an actor reads them once, before its first batch.
 """
 
 from __future__ import annotations
@@ -84,10 +84,9 @@ class DatasetJournals:
             JournalError: It cannot be opened, or another process uses it.
         """
         path = self.path_of(calls)
-        is_new = not path.exists()
         journal = await self._opened(path)
-        earlier = await asyncio.to_thread(self._earlier, path, calls) if is_new else {}
-        return journal, earlier
+        unknown = [call for call in calls if journal.state.status(call) is None]
+        return journal, await asyncio.to_thread(self._earlier, path, unknown) if unknown else {}
 
     async def _opened(self, path: Path) -> Journal:
         for _ in range(_LOCK_TRIES):

@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
+from lm_deluge.client.batch.client_copy import ClientCopy
 from lm_deluge.client.client import LLMClient
-from lm_deluge.client.client_copy import ClientCopy
 from lm_deluge.config import LIMIT_NAMES
 from lm_deluge.dispatch.sharing.admissions import Admissions, Member
 from lm_deluge.dispatch.sharing.messages import FromMember, ToMember

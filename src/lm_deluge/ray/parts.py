@@ -19,7 +19,7 @@ from lm_deluge.ray.ask_model import AskModel
 from lm_deluge.ray.datasets import pool_options
 from lm_deluge.ray.packages import import_arrow, import_ray
 
-__all__ = ["JOURNALS", "AskParts", "Part", "PartReport", "ask_parts", "cut", "rows_per_part"]
+__all__ = ["JOURNALS", "AskParts", "InputPart", "PartReport", "ask_parts", "cut", "rows_per_part"]
 
 ROW = "__row"
 """The column that identifies the rows of the input while they are asked: their number, counted from 0."""
@@ -32,7 +32,7 @@ _PARTS = 64  # wanted, so that a few actors have similar shares
 _PARTS_PER_TASK = 8  # an actor asks four parts at once; a task that runs again skips those that have a file
 
 
-class Piece(msgspec.Struct, frozen=True):
+class RowRange(msgspec.Struct, frozen=True):
     """Rows of one row group of a file."""
 
     path: str
@@ -41,12 +41,12 @@ class Piece(msgspec.Struct, frozen=True):
     rows: int
 
 
-class Part(msgspec.Struct, frozen=True):
+class InputPart(msgspec.Struct, frozen=True):
     """The rows of the input from `first` on that become one file of the output."""
 
     number: int
     first: int
-    pieces: tuple[Piece, ...]
+    pieces: tuple[RowRange, ...]
 
     @property
     def rows(self) -> int:
@@ -102,26 +102,26 @@ def rows_per_part(total: int) -> int:
     return min(max(-(-total // _PARTS), _LEAST_ROWS), _MOST_ROWS)
 
 
-def cut(files: Sequence[Path], rows: int) -> list[Part]:
+def cut(files: Sequence[Path], rows: int) -> list[InputPart]:
     """Cut Parquet files into parts of so many rows; only the ends of the files are read.
 
     Raises:
         ConfigurationError: A file is not a Parquet file.
     """
-    parts: list[Part] = []
-    pieces: list[Piece] = []
+    parts: list[InputPart] = []
+    pieces: list[RowRange] = []
     first = missing = 0
     for path, group, count in _groups(files):
         offset = 0
         while offset < count:
             taken = min(count - offset, rows - missing)
-            pieces.append(Piece(str(path), group, offset, taken))
+            pieces.append(RowRange(str(path), group, offset, taken))
             offset, missing = offset + taken, missing + taken
             if missing == rows:
-                parts.append(Part(len(parts), first, tuple(pieces)))
+                parts.append(InputPart(len(parts), first, tuple(pieces)))
                 first, missing, pieces = first + rows, 0, []
     if pieces:
-        parts.append(Part(len(parts), first, tuple(pieces)))
+        parts.append(InputPart(len(parts), first, tuple(pieces)))
     return parts
 
 
@@ -147,7 +147,7 @@ class AskParts:
     """
 
     def __init__(
-        self, parts: Sequence[Part], target: str, ask: Mapping[str, Any], *, retry_failed: bool = False
+        self, parts: Sequence[InputPart], target: str, ask: Mapping[str, Any], *, retry_failed: bool = False
     ) -> None:
         self._parts = parts
         self._target = Path(target)
@@ -159,7 +159,7 @@ class AskParts:
         reports = [await self._ask(self._parts[number]) for number in batch.column("part").to_pylist()]
         yield import_arrow().table({"report": [msgspec.json.encode(report) for report in reports]})
 
-    async def _ask(self, part: Part) -> PartReport:
+    async def _ask(self, part: InputPart) -> PartReport:
         table = await asyncio.to_thread(part.read)
         path = part.path_in(self._target)
         digest = self._model.digest(table)
@@ -217,7 +217,7 @@ def _write_file(path: Path, table: Any) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _report(part: Part, answered: Any, table: Any, *, is_new: bool) -> PartReport:
+def _report(part: InputPart, answered: Any, table: Any, *, is_new: bool) -> PartReport:
     columns = {name: answered.column(name).to_pylist() for name in ("error_type", "input_tokens", "output_tokens")}
     costs = [cost for cost in answered.column("cost").to_pylist() if cost is not None]
     names = table.column("id" if "id" in table.column_names else ROW).to_pylist()
@@ -238,7 +238,7 @@ def _report(part: Part, answered: Any, table: Any, *, is_new: bool) -> PartRepor
 
 
 def ask_parts(
-    parts: Sequence[Part], target: Path, ask: Mapping[str, Any], *, actors: int, retry_failed: bool = False
+    parts: Sequence[InputPart], target: Path, ask: Mapping[str, Any], *, actors: int, retry_failed: bool = False
 ) -> Iterator[PartReport]:
     """Ask the rows of all parts with the Ray cluster of this process; yield the report of each part.
 

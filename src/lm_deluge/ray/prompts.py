@@ -71,7 +71,7 @@ class PromptColumns:
             ConfigurationError: Two rows have the same id.
         """
         rows = [self._row(number, record) for number, record in enumerate(records, start=1)]
-        if len({row.id for row in rows}) < len(rows):
+        if self.id is not None and len({str(record[self.id]) for record in records}) < len(rows):
             raise ConfigurationError(
                 f"two rows have the same {self.id}", hint="The column that `id` names identifies rows."
             )

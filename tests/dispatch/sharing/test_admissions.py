@@ -1,8 +1,7 @@
-"""The owner of the limits and its members, each with a runner of its own, in one event loop and with pickled messages."""
+"""The owner of the limits and its members, each with its own runner, in one event loop, with pickled messages."""
 
 import asyncio
 import pickle
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
@@ -17,6 +16,10 @@ from lm_deluge.errors import BudgetError, ConnectError, RateLimitError
 from lm_deluge.usage import Usage
 
 MODEL = "gpt-4o"
+
+
+def copied(message: Any) -> Any:
+    return pickle.loads(pickle.dumps(message))  # noqa: S301 - what was just pickled
 
 
 class Owner:
@@ -48,10 +51,10 @@ class Remote:
         self.member: Member = owner.admissions.join(self._reply)
 
     def _post(self, message: Any) -> None:
-        asyncio.get_running_loop().call_soon(self.member.receive, [pickle.loads(pickle.dumps(message))])
+        asyncio.get_running_loop().call_soon(self.member.receive, [copied(message)])
 
     def _reply(self, message: Any) -> None:
-        asyncio.get_running_loop().call_soon(lambda: self.runner.receive([pickle.loads(pickle.dumps(message))]))
+        asyncio.get_running_loop().call_soon(lambda: self.runner.receive([copied(message)]))
 
     def ask(self, **fields: Any) -> asyncio.Task[Admission]:
         self.last_id += 1
@@ -68,8 +71,8 @@ def ended(tasks: list[asyncio.Task[Admission]]) -> list[asyncio.Task[Admission]]
 
 
 @pytest.fixture
-async def owner() -> AsyncIterator[Owner]:
-    yield Owner(max_concurrent_requests=3)
+async def owner() -> Owner:
+    return Owner(max_concurrent_requests=3)
 
 
 async def test_a_limit_holds_over_all_members_and_each_release_admits_the_next(owner: Owner) -> None:

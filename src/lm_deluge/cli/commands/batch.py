@@ -73,7 +73,14 @@ def _run_ray(source: Path, target: Path, client: Any, system: str | None, option
     }
     shared = {name: options[name] for name in ("overwrite", "retry_failed", "progress", "report_path")}
     return run_ray(
-        RayJob(source=source, target=target, client=client, ask=ask, actors=options["workers"] or 2, **shared)
+        RayJob(
+            source=source.resolve(),  # actors have working folders of their own
+            target=target.resolve(),
+            client=client,
+            ask=ask,
+            actors=options["workers"] or 2,
+            **shared,
+        )
     )
 
 
@@ -97,6 +104,11 @@ def _delay(text: str) -> float | str:
 @click.option("--lines", "is_text", is_flag=True, help="IN is plain text, and each of its lines is a prompt.")
 @click.option("--skip-bad", is_flag=True, help="Leave out lines that cannot be read; they are listed at the end.")
 @_limit_options
+@click.option(
+    "--limiter",
+    metavar="URL",
+    help="A Redis server, redis://HOST:PORT/0: all processes that name it share the limits.",
+)
 @click.option("--max-attempts", type=int, metavar="COUNT", help="Maximum of requests per line, over all runs. [5]")
 @click.option(
     "--on-break",
@@ -192,7 +204,7 @@ def batch(source: Path, target: Path, **options: Any) -> int:
     _check_options(options)
     settings = CommandOptions.from_options(options)
     limits = {field: options[f"limit_{name}"] for name, (field, _) in _LIMITS.items()}
-    more = {name: options[name] for name in ("max_attempts", "max_cost", *_RECOVERY_OPTIONS)} | limits
+    more = {name: options[name] for name in ("max_attempts", "max_cost", "limiter", *_RECOVERY_OPTIONS)} | limits
     client, notice = build_client(settings, **{name: value for name, value in more.items() if value is not None})
     if options["schema"] is not None:
         options["schema"] = read_schema(options["schema"])

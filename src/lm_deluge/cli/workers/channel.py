@@ -9,12 +9,12 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Channel"]
+__all__ = ["WorkerChannel"]
 
 _LENGTH = struct.Struct("!I")
 
 
-class Channel(asyncio.Protocol):
+class WorkerChannel(asyncio.Protocol):
     """One end of a connection.
 
     The sockets are a pair that one process created and the other one inherited, so no third process can write to them,
@@ -35,7 +35,7 @@ class Channel(asyncio.Protocol):
     @classmethod
     async def connect(
         cls, end: socket.socket, on_messages: Callable[[list[Any]], None], on_close: Callable[[], None]
-    ) -> Channel:
+    ) -> WorkerChannel:
         """Return the channel over one end of a pair of sockets."""
         end.setblocking(False)
         loop = asyncio.get_running_loop()

@@ -6,23 +6,23 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from lm_deluge.client.batch.client_copy import ClientCopy
 from lm_deluge.client.batch.journaled import RowHistory
-from lm_deluge.client.client_copy import ClientCopy
 from lm_deluge.dispatch.batch.input import BatchRow
 from lm_deluge.dispatch.sharing.messages import FromMember, ToMember
 from lm_deluge.errors import DelugeError
 
 __all__ = [
+    "AttemptOutcome",
     "Ended",
     "FromWorker",
     "GaveUp",
     "Intended",
-    "Outcome",
-    "Paused",
+    "PauseChanged",
     "Recorded",
     "RowGiven",
     "SetUp",
-    "Stop",
+    "StopSending",
     "ToWorker",
 ]
 
@@ -45,7 +45,7 @@ class RowGiven(msgspec.Struct, frozen=True):
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """The answer to `Intended` and `Outcome` with the same number.
+    """The answer to `Intended` and `AttemptOutcome` with the same number.
 
     Attributes:
         number: The number of the message.
@@ -58,7 +58,7 @@ class Recorded(msgspec.Struct, frozen=True):
     response: JSON | None = None
 
 
-class Stop(msgspec.Struct, frozen=True):
+class StopSending(msgspec.Struct, frozen=True):
     """No new request may be sent; requests in flight may end."""
 
 
@@ -70,7 +70,7 @@ class Intended(msgspec.Struct, frozen=True):
     attempt: int
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class AttemptOutcome(msgspec.Struct, frozen=True):
     """The outcome of an attempt, as `APIResponse.to_dict` returns it."""
 
     number: int
@@ -100,11 +100,11 @@ class GaveUp(msgspec.Struct, frozen=True):
     error: DelugeError
 
 
-class Paused(msgspec.Struct, frozen=True):
+class PauseChanged(msgspec.Struct, frozen=True):
     """Whether the worker waits because no connection to the provider succeeds."""
 
     is_paused: bool
 
 
-ToWorker: TypeAlias = SetUp | RowGiven | Recorded | Stop | ToMember
-FromWorker: TypeAlias = Intended | Outcome | Ended | GaveUp | Paused | FromMember
+ToWorker: TypeAlias = SetUp | RowGiven | Recorded | StopSending | ToMember
+FromWorker: TypeAlias = Intended | AttemptOutcome | Ended | GaveUp | PauseChanged | FromMember

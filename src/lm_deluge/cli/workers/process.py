@@ -9,13 +9,13 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from lm_deluge.cli.workers.channel import Channel
+from lm_deluge.cli.workers.channel import WorkerChannel
 from lm_deluge.cli.workers.messages import (
+    AttemptOutcome,
     Ended,
     GaveUp,
     Intended,
-    Outcome,
-    Paused,
+    PauseChanged,
     Recorded,
     RowGiven,
     SetUp,
@@ -34,7 +34,7 @@ _END_S = 5.0  # a worker ends within milliseconds after its socket is closed; on
 
 
 class WorkerOwner(Protocol):
-    """What owns workers: it gives them rows, and learns what becomes of them."""
+    """What owns workers: it gives them rows, and learns how they end."""
 
     @property
     def set_up(self) -> SetUp:
@@ -78,7 +78,7 @@ class WorkerProcess:
         self.rows: dict[str, BatchRow] = {}
         self.in_flight: set[tuple[str, int]] = set()
         self.is_paused = self.is_over = self.is_gone = False
-        self.channel: Channel
+        self.channel: WorkerChannel
         self._owner = owner
         self._outcomes: dict[str, APIResponse] = {}  # for good, of rows whose end the worker has not reported yet
         self._member = admissions.join(self._post)
@@ -87,10 +87,10 @@ class WorkerProcess:
         self._burial: asyncio.Task[None] | None = None
         self._actions: dict[type, Callable[[Any], None]] = {
             Intended: lambda message: self._run(self._intend(message)),
-            Outcome: lambda message: self._run(self._settle(message)),
+            AttemptOutcome: lambda message: self._run(self._settle(message)),
             Ended: self._end_row,
             GaveUp: lambda message: owner.give_up(message.error),
-            Paused: self._pause,
+            PauseChanged: self._pause,
         }
 
     @classmethod
@@ -103,7 +103,7 @@ class WorkerProcess:
         worker = cls(owner, admissions)
         own, others = socket.socketpair()
         with others:
-            worker.channel = await Channel.connect(own, worker._receive, worker._closed)
+            worker.channel = await WorkerChannel.connect(own, worker._receive, worker._closed)
             try:
                 # A session of its own: Ctrl-C in the terminal reaches the command alone, which stops its workers.
                 worker._process = await asyncio.create_subprocess_exec(
@@ -170,7 +170,7 @@ class WorkerProcess:
         else:
             self.channel.post(Recorded(message.number))
 
-    async def _settle(self, message: Outcome) -> None:
+    async def _settle(self, message: AttemptOutcome) -> None:
         sent = APIResponse.from_dict(message.response)
         try:
             kept = await self._owner.journal.settle(message.call, message.attempt, sent, is_final=message.is_final)
@@ -195,7 +195,7 @@ class WorkerProcess:
             response = APIResponse.from_dict(message.response)
         self._owner.note_end(row, response)
 
-    def _pause(self, message: Paused) -> None:
+    def _pause(self, message: PauseChanged) -> None:
         self.is_paused = message.is_paused
 
     def _closed(self) -> None:

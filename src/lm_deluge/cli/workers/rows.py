@@ -16,12 +16,12 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from typing import Any
 
-from lm_deluge.cli.workers.messages import SetUp, Stop
+from lm_deluge.cli.workers.messages import SetUp, StopSending
 from lm_deluge.cli.workers.process import WorkerProcess
+from lm_deluge.client.batch.client_copy import ClientCopy
 from lm_deluge.client.batch.journaled import RowHistory, ambiguous_counts, is_due
 from lm_deluge.client.batch.prompts import window_of
 from lm_deluge.client.client import LLMClient
-from lm_deluge.client.client_copy import ClientCopy
 from lm_deluge.dispatch.batch.input import BatchRow
 from lm_deluge.dispatch.journal.journal import Journal
 from lm_deluge.dispatch.sharing.admissions import Admissions
@@ -157,7 +157,7 @@ class WorkerRows:
         self.is_stopped = True
         self._again.clear()
         for worker in self._workers:
-            worker.channel.post(Stop())
+            worker.channel.post(StopSending())
         if within_s is not None:
             asyncio.get_running_loop().call_later(within_s, self.abort)
 

@@ -17,17 +17,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from lm_deluge.cli.workers.channel import Channel
+from lm_deluge.cli.workers.channel import WorkerChannel
 from lm_deluge.cli.workers.messages import (
+    AttemptOutcome,
     Ended,
     GaveUp,
     Intended,
-    Outcome,
-    Paused,
+    PauseChanged,
     Recorded,
     RowGiven,
     SetUp,
-    Stop,
+    StopSending,
 )
 from lm_deluge.client.batch.journaled import RowCalls
 from lm_deluge.client.batch.row_planner import RowPlanner
@@ -45,7 +45,7 @@ _TICK_S = 0.25
 class JournalOfCommand:
     """The journal that the command keeps, as a worker uses it."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: WorkerChannel) -> None:
         self._channel = channel
         self._numbers = itertools.count()
         self._waiting: dict[int, asyncio.Future[APIResponse | None]] = {}
@@ -59,7 +59,7 @@ class JournalOfCommand:
     async def settle(self, call: str, attempt: int, response: APIResponse, *, is_final: bool = True) -> APIResponse:
         """Return the response that the journal has, when it is on the disk."""
         number = next(self._numbers)
-        outcome = Outcome(number, call, attempt, response.to_dict(), is_final)
+        outcome = AttemptOutcome(number, call, attempt, response.to_dict(), is_final)
         self._known[call] = kept = await self._recorded(number, outcome) or response
         return kept
 
@@ -71,7 +71,7 @@ class JournalOfCommand:
         """Forget a call that is over."""
         self._known.pop(call, None)
 
-    async def _recorded(self, number: int, message: Intended | Outcome) -> APIResponse | None:
+    async def _recorded(self, number: int, message: Intended | AttemptOutcome) -> APIResponse | None:
         self._waiting[number] = asyncio.get_running_loop().create_future()
         self._channel.post(message)
         try:
@@ -98,12 +98,12 @@ class Worker:
         self._runner: RemoteRunner
         self._calls: RowCalls
         self._journal: JournalOfCommand
-        self.channel: Channel
+        self.channel: WorkerChannel
         self._has_given_up = self._is_paused = False
         self._actions: dict[type, Callable[[Any], object]] = {
             SetUp: self._set_up,
             RowGiven: lambda message: self._calls.start_row(message.row, message.history),
-            Stop: lambda _: self._calls.stop(),
+            StopSending: lambda _: self._calls.stop(),
             **dict.fromkeys((Admitted, Refused, OthersSpent), lambda message: self._runner.receive([message])),
         }
 
@@ -157,12 +157,12 @@ class Worker:
             self.channel.post(GaveUp(self._calls.gave_up))
         if self._calls.is_paused != self._is_paused:
             self._is_paused = not self._is_paused
-            self.channel.post(Paused(self._is_paused))
+            self.channel.post(PauseChanged(self._is_paused))
 
 
 async def _work(end: socket.socket) -> None:
     worker = Worker()
-    worker.channel = await Channel.connect(end, worker.receive, lambda: os._exit(0))
+    worker.channel = await WorkerChannel.connect(end, worker.receive, lambda: os._exit(0))
     await worker.run()
 
 

@@ -1,4 +1,4 @@
-"""A client in another process: its models and options travel, its connections and limits do not."""
+"""A client in another process whose calls this process admits: its models and options travel, its limits do not."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ class ClientCopy(msgspec.Struct, frozen=True):
             client: The client.
             has_key: Whether the copy has the key; without it, the copy can hold limits and send nothing.
         """
-        options = client.options if has_key else msgspec.structs.replace(client.options, api_key=None)
+        options = msgspec.structs.replace(client.options, limiter=None)  # the process that admits its calls asks it
+        if not has_key:
+            options = msgspec.structs.replace(options, api_key=None)
         return cls(tuple(model.id for model in client.models), options)
 
     def make(self) -> LLMClient:
