@@ -7,7 +7,7 @@ BIN := .venv/bin
 RUN := $(BIN)/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types imports unit docs node ray bench soak live models lock clean
+.PHONY: help demo test check format lint types imports unit docs node ray bench page soak live models lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -75,6 +75,10 @@ docs: .venv/.ready  ## every example of the documentation runs
 
 bench: .venv/.ready  ## speed, as ratios against something run beside it
 	@$(RUN) bench
+
+page: .venv/.ready  ## compare with other clients, and write docs/performance.md (half an hour; installs them)
+	@$(PIP) matplotlib==3.11.2
+	@$(RUN) bench.page
 
 soak: .venv/.ready  ## long: many more abandoned streams, every cut of every recording, deeper fuzzing
 	@DELUGE_SOAK=1 $(RUN) pytest tests

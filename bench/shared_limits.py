@@ -8,6 +8,7 @@ for each request, so that the figures are of the limiter alone.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -47,6 +48,10 @@ class StrictServer:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         name = (await reader.readline()).decode().strip()
+        with contextlib.suppress(ConnectionError):
+            await self._count(name, reader, writer)
+
+    async def _count(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():
             number, tokens = line.split()
             cost = float(tokens) if self.is_tokens else 1.0
@@ -116,9 +121,9 @@ class Worker:
             self.runner.forget(job)
 
 
-def run_worker(url: str, limit: Limit, port: int, name: str, *times: float) -> dict[str, float]:
+def run_worker(url: str, limit: Limit, processes: int, port: int, name: str, *times: float) -> dict[str, float]:
     per_s = limit.amount / limit.period_s / (1 if limit.dimension == "requests" else INPUT_TOKENS + OUTPUT_TOKENS)
-    at_once = AT_ONCE + int(2 * per_s * LATENCY_S)
+    at_once = AT_ONCE + int(2 * per_s * LATENCY_S / processes)
 
     async def main() -> dict[str, float]:
         link = None
@@ -177,7 +182,9 @@ async def measure(url: str, processes: int, limit: Limit, seconds: float) -> str
     port = listener.sockets[0].getsockname()[1]
     start = time.monotonic()
     until = start + WARM_UP_S + seconds
-    children = [fork_worker(url, limit, port, f"w{number}", until - seconds, until) for number in range(processes)]
+    children = [
+        fork_worker(url, limit, processes, port, f"w{number}", until - seconds, until) for number in range(processes)
+    ]
     results = await collect(children)
     listener.close()
     window = [event for event in server.events if until - seconds <= event[0] < until]

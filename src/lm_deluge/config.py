@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import math
 import os
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
@@ -13,10 +12,23 @@ import msgspec
 
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.hidden import HidingStruct, shown_url
+from lm_deluge.option_checks import (
+    check_cache,
+    check_choice,
+    check_hedge,
+    check_keys,
+    check_limiter,
+    check_observers,
+    check_per_provider,
+    check_range,
+    check_type,
+    check_whole,
+)
 
 __all__ = [
     "DEFAULT_FIRST_TOKEN_S",
     "REASONING_FIRST_TOKEN_S",
+    "ApiKeys",
     "BearerToken",
     "ClientOptions",
     "LocalCache",
@@ -27,8 +39,6 @@ __all__ = [
     "SamplingParams",
     "Secret",
     "Timeouts",
-    "check_choice",
-    "check_range",
     "unknown_option",
 ]
 
@@ -62,6 +72,7 @@ class LocalCache(Protocol):
 
 
 PerProvider: TypeAlias = str | Mapping[str, str] | None
+ApiKeys: TypeAlias = str | Sequence[str] | Mapping[str, str | Sequence[str]] | None
 """One text for the only provider of a client, or texts by provider."""
 CacheOption: TypeAlias = bool | str | os.PathLike[str] | LocalCache | None
 
@@ -91,70 +102,6 @@ class BearerToken(Secret):
     """A token that is sent as `Authorization: Bearer`, even to a provider that has a header of its own for keys."""
 
     __slots__ = ()
-
-
-def check_range(name: str, value: float | None, low: float, high: float) -> None:
-    """Raise a ConfigurationError unless the value of option `name` is None or a number from `low` to `high`."""
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        bounds = f"between {low:g} and {high:g}" if high < math.inf else f"{low:g} or more"
-        raise ConfigurationError(f"{name}={value!r} is not a number {bounds}")
-
-
-def _check_whole(name: str, value: Any) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-        raise ConfigurationError(f"{name}={value!r} is not an integer")
-
-
-def _check_type(name: str, value: Any, kind: type, what: str) -> None:
-    if value is not None and not isinstance(value, kind):
-        raise ConfigurationError(f"{name} is not {what}, but {type(value).__name__}")
-
-
-def _check_per_provider(name: str, value: Any) -> None:
-    if not isinstance(value, Mapping):
-        _check_type(name, value, str, "text, or a mapping from providers to text")
-    elif not all(isinstance(text, str) for pair in value.items() for text in pair):
-        raise ConfigurationError(f"{name} must map names of providers to text")
-
-
-def check_choice(name: str, value: Any, known: tuple[str, ...]) -> None:
-    """Raise a ConfigurationError unless the value of option `name` is None or a known one."""
-    if value is not None and value not in known:
-        raise ConfigurationError(f"{name}={value!r} is not a known value", hint=f"Known: {', '.join(known)}.")
-
-
-def _check_hedge(value: Any, max_attempts: int) -> None:
-    if value is None:
-        return
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
-    if not is_number and not (isinstance(value, str) and re.fullmatch("p[5-9][0-9]", value, re.ASCII)):
-        raise ConfigurationError(
-            f"hedge_after={value!r} is neither a number of seconds above 0 nor a percentile",
-            hint='Percentiles go from "p50" to "p99".',
-        )
-    if max_attempts == 1:
-        raise ConfigurationError("hedge_after needs a second attempt", hint="Set max_attempts to 2 or more.")
-
-
-def _check_cache(cache: Any) -> None:
-    if cache is None or isinstance(cache, bool | os.PathLike) or (isinstance(cache, str) and cache):
-        return
-    from inspect import iscoroutinefunction
-
-    if not all(iscoroutinefunction(getattr(cache, name, None)) for name in ("get", "put")):
-        raise ConfigurationError(
-            "local_cache is neither True, nor a path, nor an object with the async methods get and put"
-        )
-
-
-def _check_observers(value: Any) -> None:
-    are_observers = isinstance(value, list | tuple) and all(
-        callable(getattr(each, "call_started", None)) and not isinstance(each, type) for each in value
-    )
-    if not are_observers:
-        raise ConfigurationError("observers is not a list of telemetry.Observer objects")
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,20 +152,17 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         check_range("temperature", self.temperature, 0, 2)
         check_range("top_p", self.top_p, 0, 1)
         check_range("max_new_tokens", self.max_new_tokens, 1, math.inf)
-        _check_whole("max_new_tokens", self.max_new_tokens)
+        check_whole("max_new_tokens", self.max_new_tokens)
         check_range("presence_penalty", self.presence_penalty, -2, 2)
         check_range("frequency_penalty", self.frequency_penalty, -2, 2)
         check_range("top_logprobs", self.top_logprobs, 0, 20)
-        _check_whole("top_logprobs", self.top_logprobs)
-        _check_whole("seed", self.seed)
+        check_whole("top_logprobs", self.top_logprobs)
+        check_whole("seed", self.seed)
         if self.stop is not None:
             texts = tuple(self.stop) if isinstance(self.stop, tuple | list) else (self.stop,)
             if not texts or not all(isinstance(text, str) and text for text in texts):
                 raise ConfigurationError("stop must be one or more texts that are not empty")
             msgspec.structs.force_setattr(self, "stop", texts)
-
-
-_LIMITER_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
@@ -279,8 +223,9 @@ class ClientOptions(HidingStruct, frozen=True, kw_only=True):
     """The keyword arguments of `LLMClient`, which also accepts the fields of `SamplingParams`.
 
     Attributes:
-        api_key: The key, or keys by provider if the client has several: `{"gemini": "...", "cohere": "..."}`. By
-            default each provider's environment variable is read at the first call.
+        api_key: The key, or keys by provider if the client has several: `{"gemini": "...", "cohere": "..."}`. A list of
+            keys of one provider shares the calls among them. By default each provider's environment variable is read
+            at the first call.
         base_url: URL of the provider or of an OpenAI-compatible host, or URLs by provider. By default the provider's
             environment variable or registry row.
         sampling_params: Defaults for every call; a field that a call sets itself overrides the default.
@@ -335,7 +280,7 @@ class ClientOptions(HidingStruct, frozen=True, kw_only=True):
         ConfigurationError: A value is out of its range or of a wrong type.
     """
 
-    api_key: PerProvider = None
+    api_key: ApiKeys = None
     base_url: PerProvider = None
     sampling_params: SamplingParams = SamplingParams()
     timeouts: Timeouts = Timeouts()
@@ -367,35 +312,30 @@ class ClientOptions(HidingStruct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_range("max_attempts", self.max_attempts, 1, 1_000)
-        _check_whole("max_attempts", self.max_attempts)
-        _check_hedge(self.hedge_after, self.max_attempts)
+        check_whole("max_attempts", self.max_attempts)
+        check_hedge(self.hedge_after, self.max_attempts)
         check_range("max_retry_after_s", self.max_retry_after_s, 0, math.inf)
         check_range("min_tokens_per_second", self.min_tokens_per_second, 0.01, 100_000)
         check_range("max_cost", self.max_cost, 0, math.inf)
         if self.postprocess is not None and not callable(self.postprocess):
             raise ConfigurationError("postprocess is not a function")
         check_range("max_event_bytes", self.max_event_bytes, 1_024, 2**31)
-        _check_whole("max_event_bytes", self.max_event_bytes)
+        check_whole("max_event_bytes", self.max_event_bytes)
         for name in LIMIT_NAMES:
             check_range(name, getattr(self, name), 1, math.inf)
         _check_model_limits(self.model_limits)
         check_range("max_concurrent_requests", self.max_concurrent_requests, 1, 100_000)
-        _check_whole("max_concurrent_requests", self.max_concurrent_requests)
-        _check_type("proxy", self.proxy, str, "text")
-        _check_type("limiter", self.limiter, str, "the URL of a server")
-        if self.limiter is not None and not self.limiter.startswith(_LIMITER_SCHEMES):
-            raise ConfigurationError(
-                "limiter is not the URL of a Redis server",
-                hint='Write limiter="redis://127.0.0.1:6379/0", for example.',
-            )
-        _check_per_provider("api_key", self.api_key)
-        _check_per_provider("base_url", self.base_url)
+        check_whole("max_concurrent_requests", self.max_concurrent_requests)
+        check_type("proxy", self.proxy, str, "text")
+        check_limiter(self.limiter)
+        check_keys(self.api_key)
+        check_per_provider("base_url", self.base_url)
         for name in ("extra_headers", "extra_body"):
-            _check_type(name, getattr(self, name), Mapping, "a mapping")
-        _check_type("background", self.background, bool, "True or False")
+            check_type(name, getattr(self, name), Mapping, "a mapping")
+        check_type("background", self.background, bool, "True or False")
         check_choice("on_break", self.on_break, get_args(OnBreak))
-        _check_cache(self.local_cache)
-        _check_observers(self.observers)
+        check_cache(self.local_cache)
+        check_observers(self.observers)
         if not isinstance(self.sampling_params, SamplingParams):
             raise ConfigurationError("sampling_params is not a SamplingParams")
         if not isinstance(self.timeouts, Timeouts):
@@ -440,15 +380,15 @@ class ClientOptions(HidingStruct, frozen=True, kw_only=True):
 
 
 def _check_model_limits(limits: Any) -> None:
-    _check_type("model_limits", limits, Mapping, "a mapping")
+    check_type("model_limits", limits, Mapping, "a mapping")
     for model, named in (limits or {}).items():
         where = f"model_limits[{model!r}]"
-        _check_type(where, named, Mapping, "a mapping")
+        check_type(where, named, Mapping, "a mapping")
         for name, amount in named.items():
             if name not in (*LIMIT_NAMES, "max_concurrent_requests"):
                 raise unknown_option(name, builtins.set((*LIMIT_NAMES, "max_concurrent_requests")), where)
             check_range(f"{where}[{name!r}]", amount, 1, math.inf)
-        _check_whole(f"{where}['max_concurrent_requests']", named.get("max_concurrent_requests"))
+        check_whole(f"{where}['max_concurrent_requests']", named.get("max_concurrent_requests"))
 
 
 # Names that other libraries have for an option, and ours.

@@ -57,7 +57,10 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "keys and names exchanged": (GPT, {"api_key": {"sk-1": "openai"}}, "Known providers"),
     "number": (GPT, {"api_key": {"openai": 5}}, "names of providers to text"),
     "URL without scheme": (GPT, {"base_url": {"openai": "localhost"}}, "http://"),
-    "list of keys": (GPT, {"api_key": ["sk-1"]}, "a mapping from providers"),
+    "list of numbers": (GPT, {"api_key": ["sk-1", 7]}, "a list of texts"),
+    "no key in a list": (GPT, {"api_key": []}, "an empty list"),
+    "no key for a provider": (GPT, {"api_key": {"openai": ()}}, "an empty list"),
+    "keys of two providers": ([GPT, CLAUDE], {"api_key": ["sk-1", "sk-2"]}, "one api_key cannot serve"),
 }
 
 
@@ -95,6 +98,10 @@ ACCEPTED: dict[str, tuple[Any, dict[str, Any], dict[str, str | None]]] = {
     "one host": (
         [GPT, "mine", "openai-compatible:claude"], {"api_key": "sk-1", "base_url": URL},
         {GPT: "sk-1", "mine": "sk-1", "openai-compatible:claude": "sk-1"},
+    ),
+    "first of several keys": (GPT, {"api_key": ["sk-1", "sk-2"]}, {GPT: "sk-1"}),
+    "several keys of one provider": (
+        [GPT, CLAUDE], {"api_key": {"openai": ["sk-1", "sk-2"], "anthropic": "sk-3"}}, {GPT: "sk-1", CLAUDE: "sk-3"},
     ),
     "a host that takes no key": ([GPT, "simulator"], {"api_key": "sk-1"}, {GPT: "sk-1", "simulator": None}),
     "registered": (

@@ -108,6 +108,21 @@ def test_a_configuration_of_litellm(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     Gateway(settings)  # all of it is understood
 
 
+def test_several_keys_of_a_provider_in_a_configuration_of_litellm(tmp_path: Path) -> None:
+    entry = "{model_name: pool, litellm_params: {model: openai/%s, api_key: %s, rpm: %d, weight: %d}}"
+    entries = [
+        entry % each for each in (("gpt-4o", "k1", 60, 1), ("gpt-4o", "k2", 90, 2), ("gpt-4o-mini", "k1", 60, 1))
+    ]
+    (tmp_path / "config.yaml").write_text(f"model_list: [{', '.join(entries)}]")
+    settings = read_settings(tmp_path / "config.yaml")
+    (served,) = settings.models
+    assert served.models == ("openai:gpt-4o", "openai:gpt-4o-mini")
+    assert served.options["api_key"] == ["k1", "k2"]
+    assert served.options["model_weights"] == [3.0, 1.0]
+    assert served.options["model_limits"]["openai:gpt-4o"] == {"max_requests_per_minute": 60.0}
+    assert settings.ignored == ("other limits of a second openai:gpt-4o in pool",)
+
+
 def test_files_that_a_configuration_of_litellm_includes(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(
         "include: [models.yaml]\nmodel_list: [{model_name: a, litellm_params: {model: gpt-4o}}]"

@@ -8,8 +8,8 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from lm_deluge.config import check_range
 from lm_deluge.errors import ConfigurationError
+from lm_deluge.option_checks import check_range
 from lm_deluge.prompt.parts import ToolCallPart
 from lm_deluge.tools.runner import MAX_CONCURRENT, MAX_RESULT_CHARACTERS, TIMEOUT_S
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 from urllib.parse import urlsplit
 
-from lm_deluge.config import PerProvider
+from lm_deluge.config import ApiKeys, PerProvider
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.models.registry import COMPATIBLE, SIMULATOR, find_provider, list_providers
 from lm_deluge.models.rows import ModelRow, ProviderRow
+
+_ValueT = TypeVar("_ValueT")
 
 __all__ = ["Accounts", "url_of_unknown_models"]
 
@@ -23,7 +26,7 @@ class Accounts:
 
     Args:
         models: All models of the client, fallback models included.
-        api_key: One key for all of them, or keys by provider.
+        api_key: One key for all of them, or keys by provider; several keys of one account share its calls.
         base_url: One URL for all of them, or URLs by provider.
         extra_headers: Sent with every request.
 
@@ -36,7 +39,7 @@ class Accounts:
         self,
         models: Iterable[ModelRow],
         *,
-        api_key: PerProvider = None,
+        api_key: ApiKeys = None,
         base_url: PerProvider = None,
         extra_headers: Mapping[str, str] | None = None,
     ) -> None:
@@ -53,9 +56,16 @@ class Accounts:
             self._check_key(with_key)
             _check_headers(with_key, extra_headers or {})
 
-    def key_of(self, provider: ProviderRow) -> str | None:
-        """Return the key that was given for a provider; None if there is none."""
-        return None if provider.auth == "none" else _value_for(provider, self._key, _account)
+    def keys_of(self, provider: ProviderRow) -> dict[str, str | None]:
+        """Return the keys that were given for a provider, by their names in limits, logs and errors.
+
+        Several keys are `key 1`, `key 2` and so on. The name of a single one is empty; it is None if none was given.
+        """
+        found = None if provider.auth == "none" else _value_for(provider, self._key, _account)
+        if found is None or isinstance(found, str):
+            return {"": found}
+        keys = tuple(dict.fromkeys(found))
+        return {"": keys[0]} if len(keys) == 1 else {f"key {number}": key for number, key in enumerate(keys, 1)}
 
     def url_of(self, provider: ProviderRow) -> str | None:
         """Return the base URL that was given for a provider; None if there is none."""
@@ -77,7 +87,7 @@ class Accounts:
             )
 
     def _check_key(self, providers: list[ProviderRow]) -> None:
-        if isinstance(self._key, str):
+        if self._key is not None and not isinstance(self._key, Mapping):
             variables = [provider.key_env[0] for provider in providers if provider.key_env]
             raise ConfigurationError(
                 f"one api_key cannot serve models of several providers ({_names(providers)})",
@@ -99,8 +109,10 @@ def _address(provider: ProviderRow) -> tuple[object, ...]:
 
 
 def _value_for(
-    provider: ProviderRow, values: PerProvider, group: Callable[[ProviderRow], tuple[object, ...]]
-) -> str | None:
+    provider: ProviderRow,
+    values: _ValueT | Mapping[str, _ValueT] | None,
+    group: Callable[[ProviderRow], tuple[object, ...]],
+) -> _ValueT | None:
     """Return the value of a provider, or else of another row of its group."""
     if not isinstance(values, Mapping):
         return values
@@ -109,7 +121,7 @@ def _value_for(
     return next(same, None) if own is None else own
 
 
-def _check_names(option: str, values: Mapping[str, str]) -> None:
+def _check_names(option: str, values: Mapping[str, object]) -> None:
     """Check that the names are providers. The message quotes no name: keys and names may have been exchanged."""
     known = [provider.id for provider in list_providers()]
     for name in values:

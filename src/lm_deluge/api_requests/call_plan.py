@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -23,6 +23,8 @@ class CallPlan(HidingStruct, frozen=True, kw_only=True):
     """Everything that the requests of a call to one model need, complete before anything is sent.
 
     Attributes:
+        key: The key, or the first of several.
+        keys: Several keys of the provider by their names, empty if there is one.
         keeps_bytes: Whether the response keeps its bytes, to be passed on as they are.
     """
 
@@ -34,10 +36,15 @@ class CallPlan(HidingStruct, frozen=True, kw_only=True):
     timeouts: Timeouts
     proxy: Secret | None = None
     local_cache: LocalCache | None = None
+    keys: Mapping[str, Secret | None] = {}
     keeps_bytes: bool = False
     judge: Callable[[APIResponse], APIResponse] | None = None
     """Adds its object to a complete answer that no stream has validated; None: the answers are texts."""
     filters: CompiledFilters | None = None
+
+    def with_key(self, name: str) -> CallPlan:
+        """Return the plan of the same request with another one of its keys."""
+        return msgspec.structs.replace(self, key=self.keys[name]) if name in self.keys else self
 
     def least_usage(self) -> Usage:
         """Return the tokens of the prompt, estimated from the length of its texts."""

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -106,11 +107,12 @@ def find_key(provider: ProviderRow, model: ModelRow, base_url: str, explicit: st
 
 
 class Access(NamedTuple):
-    """The address of a provider, the key for it, and the proxy on the way."""
+    """The address of a provider, the key for it (the first of several `keys`), and the proxy on the way."""
 
     base_url: str
     key: Secret | None
     proxy: Secret | None
+    keys: Mapping[str, Secret | None] = MappingProxyType({})
 
 
 def find_access(

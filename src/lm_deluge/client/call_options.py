@@ -14,13 +14,12 @@ from lm_deluge.config import (
     Priority,
     PromptCache,
     SamplingParams,
-    check_choice,
-    check_range,
     unknown_option,
 )
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.filters.compiled import compile_filters
 from lm_deluge.filters.rules import Filter
+from lm_deluge.option_checks import check_choice, check_range
 from lm_deluge.prompt.tool import ProviderTool, Tool, ToolSource
 
 __all__ = ["NO_OPTIONS", "CallOptions", "Tools", "merge_params"]

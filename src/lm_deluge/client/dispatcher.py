@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, NamedTuple
@@ -118,7 +118,7 @@ class Dispatcher:
         Args:
             make: `Runner`, or a function that adds arguments to it: a clock, timers, or random numbers for a test.
         """
-        runner = build_runner(self.limiter(), self.options, self.models, self.fallback, make)
+        runner = build_runner(self.limiter(), self.options, self.models, self.fallback, self.accounts, make)
         self._runners[asyncio.get_running_loop()] = runner
         return runner
 
@@ -127,7 +127,7 @@ class Dispatcher:
         if self._limiter is None:
             url, rows = self.options.limiter, self.rows.values()
             if url is None:
-                self._limiter = LimiterLock(build_limiter(self.options, rows))
+                self._limiter = LimiterLock(build_limiter(self.options, rows, self.accounts))
             else:
                 from lm_deluge.client.shared_limits import build_shared_limiter
 
@@ -205,7 +205,7 @@ class _Template(NamedTuple):
 
     call: Call  # without a conversation
     adapter: Adapter | None  # None: each call decides which API serves it
-    api_key: str | None
+    api_keys: Mapping[str, str | None]
     timeouts: Timeouts
 
 
@@ -333,14 +333,7 @@ class CallPlanner:
                 self._templates[model] = template
         access = self._access.get(model)
         if access is None:
-            found = find_access(
-                template.call.provider,
-                template.call.model,
-                base_url=template.call.base_url,
-                api_key=template.api_key,
-                proxy=self._dispatcher.options.proxy,
-            )
-            access = self._access[model] = found
+            access = self._access[model] = self._find_access(template)
         call = msgspec.structs.replace(template.call, conversation=conversation, base_url=access.base_url)
         adapter, relayed = template.adapter, None
         if adapt is not None:
@@ -358,6 +351,7 @@ class CallPlanner:
             request=adapter.build_request(call) if relayed is None else relayed,
             keeps_bytes=relayed is not None,
             key=access.key,
+            keys=access.keys,
             transport=self._dispatcher.shared_transport(),
             timeouts=template.timeouts,
             proxy=access.proxy,
@@ -365,6 +359,17 @@ class CallPlanner:
             judge=None if self._output is None else partial(judged_response, kind=self._output.kind),
             filters=filters,
         )
+
+    def _find_access(self, template: _Template) -> Access:
+        provider, url = template.call.provider, template.call.base_url
+        found = [
+            find_access(provider, template.call.model, base_url=url, api_key=key, proxy=self._dispatcher.options.proxy)
+            for key in template.api_keys.values()
+        ]
+        if len(found) == 1:
+            return found[0]
+        keys = (access.key for access in found)
+        return found[0]._replace(keys=dict(zip(template.api_keys, keys, strict=True)))
 
     def _with_output(self, call: Call, adapter: Adapter) -> Adapter:
         """Return the adapter that asks a model for the output of the calls; it is made once for each model and API."""
@@ -404,7 +409,7 @@ class CallPlanner:
         return _Template(
             call=call,
             adapter=None if may_be_routed(call) else find_adapter(call.provider.adapter),
-            api_key=self._dispatcher.accounts.key_of(call.provider),
+            api_keys=self._dispatcher.accounts.keys_of(call.provider),
             timeouts=client.timeouts.for_model(is_reasoning=bool(row.capabilities.reasoning)),
         )
 

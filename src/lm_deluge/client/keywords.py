@@ -10,6 +10,7 @@ from lm_deluge.agents.options import Approve
 from lm_deluge.client.batch.progress_display import ProgressKind
 from lm_deluge.client.call_options import Tools
 from lm_deluge.config import (
+    ApiKeys,
     CacheOption,
     OnBreak,
     PerProvider,
@@ -144,7 +145,7 @@ class BatchKeywords(CallKeywords, total=False):
 class ClientKeywords(SamplingKeywords, total=False):
     """The fields of `ClientOptions` and of `SamplingParams`, which describe them."""
 
-    api_key: PerProvider
+    api_key: ApiKeys
     base_url: PerProvider
     sampling_params: SamplingParams
     timeouts: Timeouts

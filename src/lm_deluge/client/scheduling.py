@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 
+from lm_deluge.api_requests.accounts import Accounts
 from lm_deluge.config import LIMIT_NAMES, ClientOptions
 from lm_deluge.dispatch.scheduling.limiter import Limit
 from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
@@ -24,22 +26,25 @@ _DIMENSIONS: dict[str, Dimension] = {
 }
 
 
-def build_limiter(options: ClientOptions, models: Iterable[ModelRow] = ()) -> LocalLimiter:
-    """Return a limiter with the limits of the client and of its models.
+def build_limiter(
+    options: ClientOptions, models: Iterable[ModelRow] = (), accounts: Accounts | None = None
+) -> LocalLimiter:
+    """Return a limiter with the limits of the client and of its models; each key of a provider has those of its own.
 
     It learns the limits of providers from their responses.
     """
     limiter = LocalLimiter(shared_by_models(options), max_concurrent=options.max_concurrent_requests)
     for model in models:
         limits, most = own_limits(options, model.id)
-        limiter.set_limits(
-            model.id,
-            "",
-            limits,
-            max_concurrent=most,
-            counts_max_tokens=find_provider(model.provider).counts_max_tokens,
-            is_firm=True,
-        )
+        for key in _key_names(accounts, model):
+            limiter.set_limits(
+                model.id,
+                key,
+                limits,
+                max_concurrent=most,
+                counts_max_tokens=find_provider(model.provider).counts_max_tokens,
+                is_firm=True,
+            )
     return limiter
 
 
@@ -55,6 +60,10 @@ def own_limits(options: ClientOptions, model: str) -> tuple[list[Limit], int | N
     return _limits(own), None if most is None else int(most)
 
 
+def _key_names(accounts: Accounts | None, model: ModelRow) -> Iterable[str]:
+    return ("",) if accounts is None else accounts.keys_of(find_provider(model.provider))
+
+
 def _limits(named: Mapping[str, float | None]) -> list[Limit]:
     amounts = {name: named.get(name) for name in LIMIT_NAMES}
     return [Limit(_DIMENSIONS[name], amount) for name, amount in amounts.items() if amount is not None]
@@ -65,14 +74,16 @@ def build_routes(
     weights: Sequence[float] | None,
     fallback: Sequence[ModelRow] = (),
     *,
+    accounts: Accounts | None = None,
     has_windows: bool = True,
 ) -> list[Route]:
-    """Return a route for each model; the routes of fallback models come last.
+    """Return a route for each key of each model; the routes of fallback models come last.
 
     Args:
         models: Rows of the models that share the calls.
         weights: Their shares; None: equal ones.
         fallback: Rows of the models that answer where none of the others can.
+        accounts: The keys; None: each model has one.
         has_windows: Whether calls may move to a model with a larger context window.
 
     Raises:
@@ -82,12 +93,14 @@ def build_routes(
         raise ConfigurationError(f"there are {len(weights)} model_weights for {len(models)} models")
     shares = weights or [1.0] * len(models)
 
-    def route(model: ModelRow, weight: float = 1.0, *, is_fallback: bool = False) -> Route:
+    def routes_to(model: ModelRow, weight: float = 1.0, *, is_fallback: bool = False) -> list[Route]:
         window = model.context_window if has_windows else None
-        return Route(model.id, "", weight, model.provider, is_fallback, window)
+        keys = tuple(_key_names(accounts, model))
+        share = weight / len(keys)
+        return [Route(model.id, key, share, model.provider, is_fallback, window) for key in keys]
 
-    own = [route(model, weight) for model, weight in zip(models, shares, strict=True)]
-    return [*own, *(route(model, is_fallback=True) for model in fallback)]
+    own = [routes_to(model, weight) for model, weight in zip(models, shares, strict=True)]
+    return list(chain(*own, *(routes_to(model, is_fallback=True) for model in fallback)))
 
 
 def build_runner(
@@ -95,6 +108,7 @@ def build_runner(
     options: ClientOptions,
     models: Sequence[ModelRow],
     fallback: Sequence[ModelRow],
+    accounts: Accounts | None = None,
     make: Callable[..., Runner] = Runner,
 ) -> Runner:
     """Return a runner for the running event loop.
@@ -104,11 +118,14 @@ def build_runner(
         options: The client's options.
         models: Rows of the models that share the calls.
         fallback: Rows of the models that answer where none of the others can.
+        accounts: The keys; None: each model has one.
         make: `Runner`, or a function that adds arguments to it, such as a clock.
     """
     return make(
         limiter,
-        build_routes(models, options.model_weights, fallback, has_windows=options.fallback_on_context),
+        build_routes(
+            models, options.model_weights, fallback, accounts=accounts, has_windows=options.fallback_on_context
+        ),
         max_attempts=options.max_attempts,
         max_retry_after_s=options.max_retry_after_s,
         total_s=options.timeouts.total,

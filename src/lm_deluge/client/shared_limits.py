@@ -33,20 +33,25 @@ def build_shared_limiter(
     Raises:
         ConfigurationError: The URL is invalid, or redis-py is not installed.
     """
-    rows = list(models)
     address = parse_address(url)
-    credentials = {row.id: _credential(row, options, accounts) for row in rows}
-    keys = {model: state_key([credential]) for model, credential in credentials.items()}
+    routes = [
+        (row, key, state_key([_credential(row, explicit, accounts)]))
+        for row in models
+        for key, explicit in accounts.keys_of(find_provider(row.provider)).items()
+    ]
     of_client = GroupLimits(shared_by_models(options), options.max_concurrent_requests)
-    configuration = SharedConfiguration(keys[rows[0].id], of_client, client_key=state_key(credentials.values()))
-    for row in rows:
+    states = list(dict.fromkeys(state for _, _, state in routes))
+    configuration = SharedConfiguration(
+        states[0], of_client, client_key=states[0] if len(states) == 1 else state_key(states)
+    )
+    for row, key, state in routes:
         limits, most = own_limits(options, row.id)
         configuration.add(
             row.id,
-            "",
+            key,
             GroupLimits(limits, most),
             counts_max_tokens=find_provider(row.provider).counts_max_tokens,
-            state=keys[row.id],
+            state=state,
         )
     name = f"{os.getpid()}-{secrets.token_hex(_NAME_BYTES)}"
     limiter = SharedLimiter(configuration, name, processes=address.processes)
@@ -54,15 +59,13 @@ def build_shared_limiter(
     return lock, LimiterLink(limiter, lock, address)
 
 
-def _credential(row: ModelRow, options: ClientOptions, accounts: Accounts) -> str:
+def _credential(row: ModelRow, explicit: str | None, accounts: Accounts) -> str:
     """Return host and key of a model's provider; without a key, where its requests have none or it is missing."""
     provider = find_provider(row.provider)
     if row.provider == SIMULATOR:
         return SIMULATOR  # its address changes with the process
     try:
-        access = find_access(
-            provider, row, base_url=accounts.url_of(provider), api_key=accounts.key_of(provider), proxy=None
-        )
+        access = find_access(provider, row, base_url=accounts.url_of(provider), api_key=explicit, proxy=None)
     except ConfigurationError:
         return provider.id  # the call itself raises the error
     return f"{urlsplit(access.base_url).netloc} {'' if access.key is None else access.key.reveal()}"

@@ -11,10 +11,10 @@ import contextlib
 from typing import Literal, TypeAlias
 
 from lm_deluge.client.word_pace import WordPace
-from lm_deluge.config import check_choice
 from lm_deluge.dispatch.attempts.attempt import PendingRetry
 from lm_deluge.dispatch.running_call import RunningCall
 from lm_deluge.events import Event
+from lm_deluge.option_checks import check_choice
 from lm_deluge.response import APIResponse, StreamStats
 
 __all__ = ["SmoothedCall", "Smoothing", "smoothed"]

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.api_requests.credentials import environment_variable
-from lm_deluge.config import check_choice
 from lm_deluge.errors import MissingExtraError
 from lm_deluge.extras import install_hint
+from lm_deluge.option_checks import check_choice
 from lm_deluge.prompt.parts import AudioPart, FilePart, ImagePart
 from lm_deluge.response import APIResponse
 from lm_deluge.telemetry import content, semconv

@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from lm_deluge.config import check_range
 from lm_deluge.dispatch.hooks import ContainedHook, is_interruption
 from lm_deluge.errors import ConfigurationError, DelugeError, ToolError
+from lm_deluge.option_checks import check_range
 from lm_deluge.prompt.parts import AudioPart, FilePart, ImagePart, Part, TextPart, ToolCallPart, ToolResultPart
 from lm_deluge.prompt.tool import ProviderTool, Tool, ToolReturn, to_tools
 from lm_deluge.tools.invocation import call_async

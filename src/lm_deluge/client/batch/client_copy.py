@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 
 from lm_deluge.client.client import LLMClient
@@ -27,13 +30,22 @@ class ClientCopy(msgspec.Struct, frozen=True):
 
         Args:
             client: The client.
-            has_key: Whether the copy has the key; without it, the copy can hold limits and send nothing.
+            has_key: Whether the copy has the keys; without them, the copy can hold limits and send nothing.
         """
         options = msgspec.structs.replace(client.options, limiter=None)  # the process that admits its calls asks it
         if not has_key:
-            options = msgspec.structs.replace(options, api_key=None)
+            options = msgspec.structs.replace(options, api_key=_names_of(options.api_key))
         return cls(tuple(model.id for model in client.models), options)
 
     def make(self) -> LLMClient:
         """Return the client."""
         return LLMClient(self.models, **{name: getattr(self.options, name) for name in self.options.__struct_fields__})
+
+
+def _names_of(keys: Any) -> Any:
+    """Return names in place of keys: each of several keys has limits of its own."""
+    if isinstance(keys, Mapping):
+        return {provider: _names_of(each) for provider, each in keys.items()}
+    if keys is None or isinstance(keys, str):
+        return None
+    return [f"key-{number}" for number, _ in enumerate(dict.fromkeys(keys))]

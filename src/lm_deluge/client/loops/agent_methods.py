@@ -18,11 +18,11 @@ from lm_deluge.client.call_options import CallOptions
 from lm_deluge.client.keywords import AgentKeywords
 from lm_deluge.client.nowait_methods import NowaitMethods
 from lm_deluge.client.sync import run_blocking
-from lm_deluge.config import check_range
 from lm_deluge.dispatch.batch.progress import ProgressTracker
 from lm_deluge.dispatch.hooks import ContainedHook, failure_of
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.events import Event
+from lm_deluge.option_checks import check_range
 from lm_deluge.prompt.conversation import Conversation, Prompt, check_prompts, to_conversation
 from lm_deluge.response import APIResponse
 

@@ -167,7 +167,11 @@ class AdmittedCall:
 
     def note_failure(self, attempt: CallAttempt, error: DelugeError) -> None:
         """Note that an attempt failed, for the final error."""
-        self.failures += (f"attempt {attempt.last_number} ended with {type(error).__name__}: {error.message}",)
+        key = attempt.start.route.key
+        with_key = f" with {key}" if key else ""
+        self.failures += (
+            f"attempt {attempt.last_number}{with_key} ended with {type(error).__name__}: {error.message}",
+        )
 
 
 def _seconds(decision: object, error: DelugeError) -> float:
@@ -194,7 +198,7 @@ class CallAttempt:
 
     def __init__(self, call: AdmittedCall, start: Admission, plan: CallPlan) -> None:
         self.call = call
-        self.plan = plan
+        self.plan = plan.with_key(start.route.key) if start.route.key else plan
         self.start = start
         self.number = self.last_number = call.attempts
         self.stream: ResponseStream | None = None

@@ -26,6 +26,7 @@ from lm_deluge.dispatch.scheduling.queue import Job
 from lm_deluge.dispatch.scheduling.retry import GiveUp, RetryPolicy, Switch, Wait, decide_next, decide_retry, too_long
 from lm_deluge.dispatch.scheduling.scheduler import Admission, Plan, Route, Scheduler
 from lm_deluge.errors import APIError, ConnectError, DelugeError, RateLimitError
+from lm_deluge.telemetry.logs import logger
 from lm_deluge.usage import Usage, estimate_tokens
 from lm_deluge.wire.http import HttpHead
 from lm_deluge.wire.rate_limit_headers import Dimension, parse_rate_limits
@@ -36,6 +37,8 @@ __all__ = ["LimiterLock", "Runner"]
 _CHARACTERS_PER_TOKEN_AT_LEAST = 3.5
 # The `type` of OpenAI's errors of status 429: https://platform.openai.com/docs/guides/rate-limits (2026-11).
 _DIMENSION_OF_TYPE: dict[str, Dimension] = {"requests": "requests", "tokens": "tokens"}
+# A key that may be valid again: a request each five minutes costs little, and the other keys take the calls meanwhile.
+_SET_ASIDE_S = 300.0
 _BLOCK_FACTOR = 1.1  # the limiter adds up to a tenth to the pause that a provider asks for
 
 
@@ -132,6 +135,7 @@ class Runner:
         self._chance = chance
         self._is_reachable = asyncio.Event()  # set, and replaced, when a breaker closes
         self._admitting: dict[int, asyncio.Future[Admission]] = {}
+        self._dead_keys: dict[Route, float] = {}  # until when they are not used
         self._last_id = 0
         self._later = later
         self._timer: asyncio.Handle | None = None
@@ -412,16 +416,28 @@ class Runner:
         """Decide whether a failed request is repeated on the same route."""
         return decide_retry(error, self._policy, attempt=attempt, time_left_s=time_left_s, chance=self._chance())
 
+    def _note_dead_key(self, route: Route, error: DelugeError, now: float) -> None:
+        """Log that one of several keys is not used for a while: once, not for each request that was under way."""
+        if self._dead_keys.get(route, -math.inf) < now:
+            what = "%s of %s is not used for %s for %g s, after %s"
+            logger.warning(what, route.key, route.provider, route.model, _SET_ASIDE_S, type(error).__name__)
+        self._dead_keys[route] = now + _SET_ASIDE_S
+
     def cool_down(self, decision: Switch, route: Route, error: DelugeError) -> None:
         """Do not use the failed part of a route, its model, key or provider, for the time of the decision."""
         now = self.now()
         is_provider = decision.scope == "provider"
+        if route.key and decision.cooldown_s == math.inf:
+            self._note_dead_key(route, error, now)
         with self._limiter:
             if decision.cooldown_s == math.inf:
-                if decision.scope == "key":
-                    self._scheduler.block(error.again(), now, key=route.key, provider=route.provider)
-                elif not is_provider:
-                    self._scheduler.block(error.again(), now, model=route.model, key=route.key)
+                until = now + _SET_ASIDE_S if route.key else math.inf
+                if not is_provider:
+                    model = None if decision.scope == "key" else route.model
+                    provider = route.provider
+                    self._scheduler.block(
+                        error.again(), now, model=model, key=route.key, provider=provider, until=until
+                    )
             elif is_provider:
                 self._scheduler.cool_down_provider(now + decision.cooldown_s, now, route.provider)
             else:

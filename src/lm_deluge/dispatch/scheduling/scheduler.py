@@ -350,18 +350,18 @@ class Scheduler:
     def _usable_states(self, group: _Group, now: float) -> list[_RouteState]:
         """Return the usable routes of the first tier that has any."""
         for states in group.tiers:
-            usable = [state for state in states if state.blocked_by is None and self._usable_at(state, now) <= now]
+            usable = [state for state in states if self._is_usable(state, now)]
             if usable:
                 return usable
         return []
 
     def usable(self, now: float) -> set[str]:
         """Return the models that are neither blocked nor cooling down nor paused by their provider."""
-        return {
-            state.route.model
-            for state in self._states
-            if state.blocked_by is None and self._usable_at(state, now) <= now
-        }
+        return {state.route.model for state in self._states if self._is_usable(state, now)}
+
+    def _is_usable(self, state: _RouteState, now: float) -> bool:
+        # A block ends here, too: calls that are admitted at once never poll.
+        return (state.blocked_by is None or state.unblock(now)) and self._usable_at(state, now) <= now
 
     def _usable_at(self, state: _RouteState, now: float) -> float:
         return max(state.until, state.breaker.until, self._limiter.opens_at(state.route.model, state.route.key, now))

@@ -134,13 +134,17 @@ def _served(
 ) -> ServedModel:
     models = [_our_name(params["model"]) for params in pool]
     options: JSON = {"progress": "none"}
-    limits = {model: found for model, params in zip(models, pool, strict=True) if (found := dict(_limits(params)))}
+    limits: JSON = {}
+    weights: dict[str, float] = {}
+    for model, params in zip(models, pool, strict=True):
+        weights[model] = weights.get(model, 0.0) + float(params.get("weight", 1))
+        if (found := dict(_limits(params))) and limits.setdefault(model, found) != found:
+            ignored.append(f"other limits of a second {model} in {name}")
     if limits:
         options["model_limits"] = limits
     options |= dict(_accounts(name, models, pool, ignored))
-    weights = [float(params.get("weight", 1)) for params in pool]
-    if len(set(weights)) > 1:
-        options["model_weights"] = weights
+    if len(set(weights.values())) > 1:
+        options["model_weights"] = list(weights.values())
     if fallbacks:
         options["fallback"] = [_our_name(params["model"]) for other in fallbacks for params in pools.get(other, [])]
     for key in ("temperature", "top_p", "seed"):
@@ -148,21 +152,25 @@ def _served(
             options[key] = pool[0][key]
     if "max_tokens" in pool[0]:
         options["max_new_tokens"] = pool[0]["max_tokens"]
-    return ServedModel(name=name, models=tuple(dict.fromkeys(models)), options=options)
+    return ServedModel(name=name, models=tuple(weights), options=options)
 
 
 def _accounts(name: str, models: list[str], pool: list[JSON], ignored: list[str]) -> Iterator[tuple[str, Any]]:
-    """Yield keys and base URLs: one for all models, or by provider."""
-    for ours, theirs in (("api_key", ("api_key",)), ("base_url", ("api_base", "base_url"))):
-        values: JSON = {}
-        for model, params in zip(models, pool, strict=True):
-            value = next((params[key] for key in theirs if params.get(key)), None)
-            provider = _provider_of(model)
-            if value is not None and values.setdefault(provider, value) != value:
-                ignored.append(f"a second {ours} of {provider} in {name}")
+    """Yield keys and base URLs: those of one provider, or by provider. Several keys of a provider share its calls."""
+    keys: dict[str, dict[str, None]] = {}
+    urls: JSON = {}
+    for model, params in zip(models, pool, strict=True):
+        provider = _provider_of(model)
+        if params.get("api_key"):
+            keys.setdefault(provider, {})[params["api_key"]] = None
+        url = params.get("api_base") or params.get("base_url")
+        if url and urls.setdefault(provider, url) != url:
+            ignored.append(f"a second base_url of {provider} in {name}")
+    is_one = len({_provider_of(model) for model in models}) == 1
+    shared = {provider: next(iter(own)) if len(own) == 1 else list(own) for provider, own in keys.items()}
+    for option, values in (("api_key", shared), ("base_url", urls)):
         if values:
-            is_one = len({_provider_of(model) for model in models}) == 1
-            yield ours, next(iter(values.values())) if is_one else values
+            yield option, next(iter(values.values())) if is_one else values
 
 
 def _limits(params: JSON) -> Iterator[tuple[str, float]]:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from lm_deluge.api_requests.credentials import hide, secrets_of
-from lm_deluge.config import check_range
 from lm_deluge.errors import ConfigurationError, DelugeError, MissingExtraError, ToolError
 from lm_deluge.extras import install_hint
+from lm_deluge.option_checks import check_range
 from lm_deluge.prompt.tool import Tool, ToolReturn, ToolSource
 from lm_deluge.schemas.problems import invalid_value
 from lm_deluge.tools.mcp.address import ServerAddress

@@ -82,7 +82,8 @@ class SharedConfiguration:
     ) -> SharedRoute:
         """Add a (key, model), whose limits are in the state of a credential."""
         own = limits or GroupLimits()
-        part = Part(1 if state is None else self._place_of(state), f"{model} {key}".rstrip())
+        # The state of a credential has one key, whose name differs between clients.
+        part = Part(1, f"{model} {key}".rstrip()) if state is None else Part(self._place_of(state), model)
         self.groups[part] = own
         route = self.routes[model, key] = SharedRoute((*self._of_client, part), own, counts_max_tokens)
         return route

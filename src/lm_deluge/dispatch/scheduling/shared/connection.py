@@ -14,7 +14,7 @@ from lm_deluge.extras import install_hint
 
 __all__ = ["Address", "ScriptConnection", "parse_address"]
 
-_TIMEOUT_S = 1.0  # a server nearby answers in milliseconds; after that time the process goes on by itself
+_CONNECT_S = 5.0  # the same for every connection; the limit of the whole exchange is the caller's
 
 
 class Address:
@@ -58,7 +58,7 @@ def _pool_of(url: str) -> Any:
     try:
         # RESP2, which all servers know: RESP3 announces itself with one more round trip, and nothing here needs it.
         return ConnectionPool.from_url(
-            url, protocol=2, socket_timeout=None, socket_connect_timeout=_TIMEOUT_S, client_name="lm-deluge"
+            url, protocol=2, socket_timeout=None, socket_connect_timeout=_CONNECT_S, client_name="lm-deluge"
         )
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
@@ -73,14 +73,12 @@ class ScriptConnection:
         address: The server.
     """
 
-    timeout_s = _TIMEOUT_S
-
     def __init__(self, address: Address) -> None:
         self._address = address
         self._connection: Any = None
         self._closer: AsyncGenerator[None, None] | None = None
 
-    async def run(self, keys: tuple[str, ...], arguments: tuple[bytes, bytes]) -> bytes:
+    async def run(self, keys: tuple[str, ...], arguments: tuple[bytes, bytes], timeout_s: float) -> bytes:
         """Run the script and return its reply.
 
         Raises:
@@ -91,7 +89,7 @@ class ScriptConnection:
 
         script = load_script()
         try:
-            async with asyncio.timeout(_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 try:
                     return await self._send("EVALSHA", script.sha1, keys, arguments)
                 except NoScriptError:

@@ -23,7 +23,9 @@ __all__ = ["LimiterLink"]
 _RETRY_S = 0.5  # between two attempts to reach the server: all processes are back within a second of it
 _RETRY_SPREAD = 0.4  # of it, so that they do not come at the same moment
 _OTHER_LOOP_S = 0.002  # about a round trip: another loop exchanges, and may take this loop's reservations next
-_STALLED_S = 3.0  # an exchange ends within a second; after three its loop has stopped
+_TIMEOUT_S = 3.0  # a server nearby answers in milliseconds, but a busy machine may be late by a second
+_FIRST_TIMEOUT_S = 6.0  # until then a process does not know how many others there are, so it had better wait
+_STALLED_S = 8.0  # an exchange ends before; after that time its loop has stopped
 
 logger = logging.getLogger("lm_deluge")
 
@@ -56,6 +58,10 @@ class LimiterLink:
         self._retry_at = 0.0
         limiter.waiting = lambda: lock.waiting
         limiter.on_work = self._kick
+
+    @property
+    def _timeout_s(self) -> float:
+        return _TIMEOUT_S if self._limiter.clock.is_known else _FIRST_TIMEOUT_S
 
     def _kick(self) -> None:
         """Exchange when that is due. The lock is held."""
@@ -96,7 +102,7 @@ class LimiterLink:
                     break
                 if self._exchanging is not None and now < self._exchanging[1] + _STALLED_S:
                     break
-                exchange = self._limiter.begin_exchange(now, age_s=ScriptConnection.timeout_s)
+                exchange = self._limiter.begin_exchange(now, age_s=self._timeout_s)
                 self._exchanging = state, now
             if not await self._exchange(state, exchange):
                 break
@@ -106,20 +112,19 @@ class LimiterLink:
 
     async def _exchange(self, state: _LoopState, exchange: Exchange) -> bool:
         """Send a request and take the reply; return whether it came."""
-        is_done = False
+        was_reachable = self._limiter.is_reachable
         try:
-            reply = await state.connection.run(exchange.keys, exchange.arguments)
+            reply = await state.connection.run(exchange.keys, exchange.arguments, self._timeout_s)
             with self._lock:
-                was_reachable = self._limiter.is_reachable
                 self._limiter.end_exchange(exchange, reply, time.monotonic())
-            is_done = True
         except DelugeError as error:
             self._lost(exchange, error)
             return False
+        except BaseException:  # the loop ends
+            with self._lock:
+                self._limiter.fail_exchange(exchange)
+            raise
         finally:
-            if not is_done:
-                with self._lock:
-                    self._limiter.fail_exchange(exchange)
             self._exchanging = None
         if self._limiter.is_reachable and not was_reachable:
             logger.warning("the server of the limiter at %s is back: limits are shared again", self._address.shown)
@@ -131,6 +136,7 @@ class LimiterLink:
         self._retry_at = now + _RETRY_S * random.uniform(1 - _RETRY_SPREAD, 1)  # noqa: S311 - no secret
         with self._lock:
             was_reachable = self._limiter.is_reachable
+            self._limiter.fail_exchange(exchange)
             self._limiter.use_share(now)
         if was_reachable:
             share = f"1/{self._limiter.processes} of the limits" if self._limiter.processes > 1 else "the limits alone"
@@ -149,11 +155,11 @@ class LimiterLink:
             state.timer.cancel()
             state.timer = None
         if state.task is not None:
-            await asyncio.wait([state.task], timeout=2 * ScriptConnection.timeout_s)
+            await asyncio.wait([state.task], timeout=self._timeout_s)
         with self._lock:
             now = time.monotonic()
             is_last = not self._limiter.has_open_tickets
-            exchange = self._limiter.begin_exchange(now, age_s=ScriptConnection.timeout_s, leaves=is_last)
+            exchange = self._limiter.begin_exchange(now, age_s=_TIMEOUT_S, leaves=is_last)
             self._exchanging = state, now
         await self._exchange(state, exchange)
         if state.timer is not None:
