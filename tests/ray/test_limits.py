@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,14 @@ def test_a_copy_without_the_key_has_no_key() -> None:
     assert ClientCopy.of(client, has_key=False).make().options.api_key is None
     copy = ClientCopy.of(client).make()
     assert (copy.options, copy.models) == (client.options, client.models)
+
+
+@pytest.mark.parametrize("keys", ["a", ["a", "b"], {"openai": "a"}, {"openai": ["a", "b", "c"]}])
+async def test_a_copy_without_the_keys_has_the_same_routes(keys: Any) -> None:
+    client = LLMClient("gpt-5.4", api_key=keys)
+    copy = ClientCopy.of(client, has_key=False).make()
+    assert copy.dispatcher.runner().routes == client.dispatcher.runner().routes
+    assert "'a'" not in repr(copy.options.api_key)
 
 
 def test_each_key_and_each_set_of_limits_has_an_actor_of_its_own() -> None:

@@ -45,7 +45,7 @@ class ClientCopy(msgspec.Struct, frozen=True):
 def _names_of(keys: Any) -> Any:
     """Return names in place of keys: each of several keys has limits of its own."""
     if isinstance(keys, Mapping):
-        return {provider: _names_of(each) for provider, each in keys.items()}
+        return {provider: _names_of(each) for provider, each in keys.items() if not isinstance(each, str)}
     if keys is None or isinstance(keys, str):
         return None
     return [f"key-{number}" for number, _ in enumerate(dict.fromkeys(keys))]
