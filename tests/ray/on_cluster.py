@@ -113,9 +113,9 @@ def test_the_limit_holds_over_all_actors(cluster) -> None:
         assert later - first > 3.5, "more than 40 requests in 3.5 s"
 
 
-def actors() -> list[int]:
+def actors(name: str = "MapWorker") -> list[int]:
     found = subprocess.run(["/bin/ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    return [int(line.split()[0]) for line in found.splitlines() if "ray::MapWorker" in line]
+    return [int(line.split()[0]) for line in found.splitlines() if f"ray::{name}" in line]
 
 
 def test_an_actor_that_is_killed_twice_loses_nothing(cluster, tmp_path: Path) -> None:
@@ -148,6 +148,22 @@ def test_an_actor_that_is_killed_twice_loses_nothing(cluster, tmp_path: Path) ->
     twice = {each: asked - 1 for each, asked in bill.items() if asked > 1}
     assert all(more <= again[each] for each, more in twice.items()), "sent again without being listed"
     assert sum(again.values()) <= 64 * kills, "more than were in flight"
+
+
+def test_the_actor_with_the_limits_is_killed_and_the_rows_are_answered(cluster) -> None:
+    before = set(actors("LimitsActor"))
+    with provider(0.05) as own:
+        options = {**OPTIONS, "max_concurrent_requests": 16}
+        answered = ask(dataset_of(300), "gpt-4o", prompt="text", base_url=own.url, batch_size=25, **options)
+        ids = []
+        for batch in answered.iter_batches(batch_size=25, prefetch_batches=0):
+            ids += batch["id"].tolist()
+            running = set(actors("LimitsActor")) - before
+            if len(ids) == 25:
+                assert running
+                os.kill(running.pop(), signal.SIGKILL)
+        assert sorted(ids) == sorted(f"r{number}" for number in range(300))
+        assert set(own.bill().values()) == {1}
 
 
 def test_another_run_takes_the_answers_of_files_and_journals(cluster, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from lm_deluge.config import LIMIT_NAMES
 from lm_deluge.dispatch.sharing.admissions import Admissions, Member
 from lm_deluge.dispatch.sharing.messages import FromMember, ToMember
 from lm_deluge.dispatch.sharing.remote_runner import RemoteRunner, SharedBudget
+from lm_deluge.errors import DispatchError
 from lm_deluge.ray.packages import import_ray
 
 __all__ = ["ClusterLimits", "LimitsActor"]
@@ -133,6 +134,8 @@ class ClusterLimits:
         self.runner = runner
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(each) for each in (self._send(), self._fetch())]
+        for task in self._tasks:
+            task.add_done_callback(self._note_end)
 
     def _post(self, message: FromMember) -> None:
         self._posted.append(message)
@@ -169,6 +172,13 @@ class ClusterLimits:
             self.runner.reconnect()
         self._incarnation = incarnation
         self.runner.receive(replies)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        """Fail the calls after an error that is not the death of the actor: they would wait forever."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            failure = DispatchError(f"the limits of the cluster cannot be asked ({type(error).__name__})")
+            failure.__cause__ = error
+            self.runner.fail(failure)
 
     def close(self) -> None:
         """Stop exchanging messages. The owner releases what this member holds after a lease."""

@@ -12,7 +12,7 @@ from lm_deluge.dispatch.scheduling.queue import Job
 from lm_deluge.dispatch.scheduling.scheduler import Admission
 from lm_deluge.dispatch.sharing.admissions import Admissions, Member
 from lm_deluge.dispatch.sharing.remote_runner import RemoteRunner, SharedBudget
-from lm_deluge.errors import BudgetError, ConnectError, RateLimitError
+from lm_deluge.errors import BudgetError, ConnectError, DispatchError, RateLimitError
 from lm_deluge.usage import Usage
 
 MODEL = "gpt-4o"
@@ -212,6 +212,18 @@ async def test_after_a_restart_of_the_owner_the_waiting_calls_are_asked_again(ow
         one.runner.settle(task.result().ticket, Usage())
     await turns()
     assert len(one.member.tickets) == 2
+
+
+async def test_without_the_owner_calls_fail_and_do_not_wait(owner: Owner) -> None:
+    one = owner.join()
+    tasks = [one.ask() for _ in range(4)]
+    await turns()
+    one.runner.fail(DispatchError("the owner is gone"))
+    with pytest.raises(DispatchError, match="the owner is gone"):
+        await tasks[3]
+    with pytest.raises(DispatchError, match="the owner is gone"):
+        await one.ask()
+    assert tasks[0].result().ticket
 
 
 async def test_a_message_that_arrives_twice_changes_nothing(owner: Owner) -> None:

@@ -79,6 +79,7 @@ class RemoteRunner(Runner):
         self._spent_reported = 0.0
         self._route_of = {(route.model, route.key): route for route in self.routes}
         self._requested: dict[int, Admit] = {}
+        self._failure: DelugeError | None = None
 
     def receive(self, messages: Iterable[ToMember]) -> None:
         """Act on messages of the owner."""
@@ -109,6 +110,13 @@ class RemoteRunner(Runner):
             self._post(request)
         self.report_cost()
 
+    def fail(self, error: DelugeError) -> None:
+        """Fail all calls that wait, and those that come: the owner cannot be reached any more."""
+        self._failure = error
+        for admitted in self._admitting.values():
+            if not admitted.done():
+                admitted.set_exception(error.again())
+
     def report_cost(self) -> None:
         """Report what the calls of this process have cost, if that has changed."""
         if self._budget is not None and self._budget.spent != self._spent_reported:
@@ -118,7 +126,13 @@ class RemoteRunner(Runner):
     # In place of the local scheduler
 
     async def admit(self, job: Job, wait_s: float = 0.0) -> Admission:
-        """Wait until the owner admits a request, at least `wait_s`."""
+        """Wait until the owner admits a request, at least `wait_s`.
+
+        Raises:
+            DelugeError: The owner refuses the request, or cannot be reached any more.
+        """
+        if self._failure is not None:
+            raise self._failure.again()
         admitted: asyncio.Future[Admission] = self._loop.create_future()
         self._admitting[job.id] = admitted
         self._requested[job.id] = request = Admit(job, wait_s)
