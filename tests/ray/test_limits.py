@@ -44,6 +44,13 @@ async def test_what_a_silent_member_holds_is_released(monkeypatch: pytest.Monkey
             pass
 
 
+async def test_an_actor_that_is_started_again_frees_what_it_held_before() -> None:
+    owner = actor(max_concurrent_requests=1)
+    await owner.exchange("actor-1/before", [Admit(Job(id=1))], waits=True)
+    _, replies = await owner.exchange("actor-1/after", [Admit(Job(id=1))], waits=True)
+    assert isinstance(replies[0], Admitted)
+
+
 def test_a_copy_without_the_key_has_no_key() -> None:
     client = LLMClient("gpt-5.4", api_key="secret", max_requests_per_minute=5)
     assert ClientCopy.of(client, has_key=False).make().options.api_key is None

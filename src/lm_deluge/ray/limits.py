@@ -28,8 +28,8 @@ from lm_deluge.ray.packages import import_ray
 __all__ = ["ClusterLimits", "LimitsActor"]
 
 NAMESPACE = "lm_deluge"
-_POLL_S = 5.0  # how long the actor holds a call for replies: a sign of life from each member in this time
-_LEASE_S = 30.0  # six signs of life were missed: the member is dead, and its tickets are free
+_POLL_S = 3.0  # how long the actor holds a call for replies: a sign of life from each member in this time
+_LEASE_S = 15.0  # five signs of life were missed: the member is dead, and its tickets are free
 _IDLE_S = 60.0  # longer than Ray needs to start another actor in place of the last one that died
 _GATHER_S = 0.005  # messages of this time share one call, which costs a millisecond of CPU on both sides
 _RETRY_S = 0.5  # between two attempts to reach the actor while Ray starts it again
@@ -55,7 +55,7 @@ class LimitsActor:
         """Act on the messages of a member; return this actor's own identity, and the replies.
 
         Args:
-            name: The member.
+            name: The member: the id of its Ray actor, and a name of its process.
             messages: Its messages.
             waits: Whether to wait until there are replies, for some seconds at most.
         """
@@ -71,6 +71,9 @@ class LimitsActor:
             self._guard = asyncio.get_running_loop().create_task(self._watch())
         member = self._members.get(name)
         if member is None:
+            actor = name.partition("/")[0]
+            for dead in [each for each in self._members if actor and each.partition("/")[0] == actor]:
+                self._members.pop(dead).state.leave()  # Ray has started the actor again
             member = self._members[name] = _RemoteMember(self._admissions)
         return member
 
@@ -122,7 +125,7 @@ class ClusterLimits:
     def __init__(self, client: LLMClient) -> None:
         options, dispatcher = client.options, client.dispatcher
         self._client = client
-        self._name = uuid.uuid4().hex
+        self._name = f"{_actor_id()}/{uuid.uuid4().hex}"
         self._posted: list[FromMember] = []
         self._has_posted = asyncio.Event()
         self._incarnation: str | None = None
@@ -184,6 +187,11 @@ class ClusterLimits:
         """Stop exchanging messages. The owner releases what this member holds after a lease."""
         for task in self._tasks:
             task.cancel()
+
+
+def _actor_id() -> str:
+    """Return the id of the Ray actor of this process, which it keeps when Ray starts it again; empty if it is none."""
+    return import_ray().get_runtime_context().get_actor_id() or ""
 
 
 def _named_actor(ray: Any, client: LLMClient) -> Any:
