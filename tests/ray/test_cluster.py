@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.installed import need
+from installed import need
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = Path(sys.prefix) / "ray" / "bin" / "python"

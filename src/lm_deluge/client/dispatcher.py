@@ -26,7 +26,7 @@ from lm_deluge.api_requests.credentials import Access, find_access
 from lm_deluge.api_requests.request import build_blank_call, settle_call
 from lm_deluge.client.call_options import NO_OPTIONS, CallOptions, merge_params
 from lm_deluge.client.loops.agent_loops import AgentLoops, prepared_tools
-from lm_deluge.client.scheduling import build_limiter, build_runner
+from lm_deluge.client.scheduling import build_limiter, build_runner, build_shared_limiter
 from lm_deluge.config import ClientOptions, LocalCache, Priority, Timeouts
 from lm_deluge.dispatch.budget import Budget
 from lm_deluge.dispatch.cache.sqlite import SQLiteCache, open_cache
@@ -129,8 +129,6 @@ class Dispatcher:
             if url is None:
                 self._limiter = LimiterLock(build_limiter(self.options, rows, self.accounts))
             else:
-                from lm_deluge.client.shared_limits import build_shared_limiter
-
                 self._limiter, self._limiter_link = build_shared_limiter(url, self.options, rows, self.accounts)
         return self._limiter
 

@@ -437,7 +437,7 @@ class Scheduler:
 
     def _backfill(self, state: _RouteState, now: float, start: list[Admission]) -> None:
         """Admit smaller jobs before the one that waits for its slot, if that does not delay it."""
-        if state.reserved is None or state.reserved[2].at - now < _MIN_GAP_S:
+        if state.reserved is None or not _MIN_GAP_S <= state.reserved[2].at - now < math.inf:
             return
         ticket = state.reserved[2]
         for other in self._states:

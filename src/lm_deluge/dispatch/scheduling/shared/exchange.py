@@ -18,7 +18,7 @@ from lm_deluge.dispatch.scheduling.shared.route import HORIZON_S, Reservation, R
 from lm_deluge.dispatch.scheduling.shared.server_view import ServerClock
 from lm_deluge.usage import Usage
 
-__all__ = ["Exchange", "Reports", "Taken", "Want"]
+__all__ = ["LimiterExchange", "Reports", "Taken", "Want"]
 
 _DELAYS_KEPT = 200  # as in the local limiter: the jitter is the maximum of so many delays
 _LEAST_JITTER_S = 0.003  # timers wake one or two milliseconds late
@@ -56,7 +56,7 @@ class Taken(NamedTuple):
     encoded: list[Any]
 
 
-class Exchange:
+class LimiterExchange:
     """One request to the server.
 
     Attributes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 
 from lm_deluge.dispatch.scheduling.baseline_refusals import BaselineRefusals
 from lm_deluge.dispatch.scheduling.fixed_windows import FixedWindows, WindowLength
@@ -25,7 +24,6 @@ _LONGEST_PACED_S = 600.0  # limits over a longer time have no windows, as in rat
 _SHORT_RETRY_S = 5.0  # a longer pause is kept, whatever the reason of the refusal is
 _BUCKET_FIT = 0.03  # of the period: headers round resets to whole seconds
 _FIRST_PAUSE_S = 0.05  # after a refusal without a time, until the reply has the pause that all processes keep
-_STARTS_KEPT = 1_000
 
 
 class RouteLearning:
@@ -43,8 +41,6 @@ class RouteLearning:
         self._baseline: BaselineRefusals | None = None
         self._windows: dict[float, FixedWindows] = {}
         self._sent_windows: dict[float, float] = {}
-        self._starts: deque[float] = deque(maxlen=_STARTS_KEPT)
-        self._named: dict[tuple[Dimension, float], float] = {}
         self._successes, self._succeeded_at = 0, -math.inf
 
     @property

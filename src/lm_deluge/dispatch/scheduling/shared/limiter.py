@@ -9,6 +9,7 @@ what responses have shown. One script of the server (`limits.lua`) applies it at
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -19,10 +20,10 @@ import msgspec
 from lm_deluge.dispatch.scheduling.costs import Cost, check_fits
 from lm_deluge.dispatch.scheduling.limiter import Observation, ReservationRequest, Ticket
 from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
-from lm_deluge.dispatch.scheduling.output_lengths import Expected
-from lm_deluge.dispatch.scheduling.shared.configuration import Part, SharedConfiguration
-from lm_deluge.dispatch.scheduling.shared.exchange import Exchange, Reports, Want
+from lm_deluge.dispatch.scheduling.shared.configuration import SharedConfiguration
+from lm_deluge.dispatch.scheduling.shared.exchange import LimiterExchange, Reports, Want
 from lm_deluge.dispatch.scheduling.shared.fair_share import fair_share
+from lm_deluge.dispatch.scheduling.shared.own_state import count_busy, describe_groups, measure_overruns
 from lm_deluge.dispatch.scheduling.shared.route import Reservation, RouteSlots, Slot
 from lm_deluge.dispatch.scheduling.shared.server_view import GroupView, ServerClock
 from lm_deluge.errors import DispatchError
@@ -34,8 +35,9 @@ _LEAST_LATENESS_S = 0.02  # event loops are late by milliseconds; a slot that is
 _USUAL_JITTER_S = 1.0  # as the script assumes it until enough processes have measured
 _NEAR_S = 1.0  # an interactive call takes no slot of a batch that is further ahead: one of those kept for it is nearer
 _CORRECTIONS_WAIT_S = 0.1  # so that most of them travel with a reservation
-_HEARTBEAT_S = 2.0  # a fifth of the lease after which the server takes a process for dead
-_FULL_RETRY_S = 0.5  # the server notifies a process that may go on; this is for a notification that was lost
+_HEARTBEAT_S = 5.0  # a third of the lease after which the server takes a process for dead
+_FAR_S, _CHECK_S = 1.0, 0.03  # before a slot that was so far ahead, ask whether the provider has refused others since
+_FULL_RETRY_S = 0.25  # until a process asks again for a place among the requests in flight, which has no known time
 _OVERRUN_KEPT_S = 0.2  # as in the local limiter: it is a sum over all requests in flight
 
 
@@ -73,6 +75,7 @@ class SharedLimiter:
         self._urgent_since: float | None = None
         self._corrected_since: float | None = None
         self._exchanged_at = -math.inf
+        self._checks: list[float] = []
         self._overruns: tuple[float, list[dict[str, Any]]] = (-math.inf, [])
         for model, key in configuration.routes:
             self._route(model, key)
@@ -88,6 +91,16 @@ class SharedLimiter:
     def processes(self) -> int:
         """How many processes share the limits, as the server had it last."""
         return max(self._processes.values())
+
+    def begin_in_child(self, process: str) -> None:
+        """Start again in the child of a fork, under a name of its own: tickets and slots are the parent's."""
+        self._process = process
+        self._shared_ids.clear()
+        self._joined = 0
+        self._open.clear()
+        self._checks.clear()
+        for route in self._routes.values():
+            route.begin_again()
 
     # Reserving
 
@@ -110,9 +123,9 @@ class SharedLimiter:
         Raises:
             BudgetError: The request can never fit. The message contains the numbers.
         """
-        self.check(request)
         if before is not None:
             return None  # a gap before a slot is another process's slot
+        self.check(request)
         route = self._route(request.model, request.key)
         reservation = Reservation(request, route, route.estimate(request))
         number = next(self._ids)
@@ -148,6 +161,9 @@ class SharedLimiter:
         if cost != slot.cost and route.has_token_limits:
             self._reports.correct(route.parts, slot.server_at, slot.cost, cost)
         slot.cost = cost
+        if slot.at > self._exchanged_at + _FAR_S:
+            heapq.heappush(self._checks, slot.at - _CHECK_S)
+            self.on_work()
         self._begin(reservation, slot.at)
 
     def _begin(self, reservation: Reservation, at: float) -> None:
@@ -287,9 +303,11 @@ class SharedLimiter:
 
     def next_exchange_at(self, now: float) -> float:
         """Return when to exchange next, if nothing happens until then."""
-        if self._urgent_since is not None:
+        if self._urgent_since is not None or not self.is_reachable:
             return now
-        moments = [self._exchanged_at + _HEARTBEAT_S]
+        while self._checks and self._checks[0] <= self._exchanged_at:
+            heapq.heappop(self._checks)
+        moments = [self._exchanged_at + _HEARTBEAT_S, *self._checks[:1]]
         if self._corrected_since is not None:
             moments.append(self._corrected_since + _CORRECTIONS_WAIT_S)
         if any(route.is_full for route in self._routes.values()):
@@ -301,7 +319,7 @@ class SharedLimiter:
         """Whether calls are under way, or wait."""
         return bool(self._open)
 
-    def begin_exchange(self, now: float, *, age_s: float, leaves: bool = False) -> Exchange:
+    def begin_exchange(self, now: float, *, age_s: float, leaves: bool = False) -> LimiterExchange:
         """Return the next request to the server. Exactly one of `end_exchange` and `fail_exchange` must follow.
 
         Args:
@@ -319,7 +337,7 @@ class SharedLimiter:
                 self._reports.give_back(route.parts, slot)
         wanted = [] if leaves else list(self._wants(calls))
         is_joining = self._joined < len(self.configuration.groups)
-        exchange = Exchange(
+        exchange = LimiterExchange(
             keys=tuple(self.configuration.keys),
             wanted=wanted,
             reports=self._reports.take(self.clock, now),
@@ -333,7 +351,7 @@ class SharedLimiter:
             states=self._states(now),
             delays=self._reports.delays(self.clock.doubt_s),
             flags=(leaves, self._is_lost, self._is_clock_new),
-            configuration=self._configured(now) if is_joining else None,
+            configuration=describe_groups(self.configuration, self._routes.values(), now) if is_joining else None,
         )
         return exchange
 
@@ -348,57 +366,16 @@ class SharedLimiter:
                 yield Want(route, reservation, max(1, count), least)
 
     def _states(self, now: float) -> list[dict[str, Any]]:
-        states: list[dict[str, Any]] = [
-            {"id": self._shared_ids.get(key, ""), "n": self._processes[key], "busy": {}, "over": {}}
-            for key in self.configuration.keys
-        ]
-        for route in self._routes.values():
-            for part in route.parts:
-                busy = states[part.state - 1]["busy"]
-                busy[part.group] = busy.get(part.group, 0) + route.busy
         if now >= self._overruns[0] + _OVERRUN_KEPT_S:
-            self._overruns = now, self._measure_overruns(now)
-        for state, over in zip(states, self._overruns[1], strict=True):
-            state["over"] = over
-        return states
+            reach_s = self._jitter_s or _USUAL_JITTER_S
+            self._overruns = now, measure_overruns(self.configuration.keys, self._routes.values(), reach_s, now)
+        busy = count_busy(self.configuration.keys, self._routes.values())
+        return [
+            {"id": self._shared_ids.get(key, ""), "n": self._processes[key], "busy": busy[place], "over": over}
+            for place, (key, over) in enumerate(zip(self.configuration.keys, self._overruns[1], strict=True))
+        ]
 
-    def _measure_overruns(self, now: float) -> list[dict[str, Any]]:
-        """Return, by state, group and dimension, by how much the requests in flight may exceed their charges."""
-        found: list[dict[str, Any]] = [{} for _ in self.configuration.keys]
-        for route in self._routes.values():
-            for part, view in zip(route.parts, route.views, strict=True):
-                for limit in view.limits:
-                    if limit.dimension != "requests":
-                        group = found[part.state - 1].setdefault(part.group, {})
-                        reach_s = limit.period_s + (self._jitter_s or _USUAL_JITTER_S)
-                        over = route.overrun(limit.dimension, now, now - reach_s)
-                        group[limit.dimension] = over.plus(group.get(limit.dimension, Expected(0.0, 0.0)))
-        return found
-
-    def _configured(self, now: float) -> list[dict[str, Any]]:
-        """Return the limits that the user has set and those that responses have shown, by state and group."""
-        states: list[dict[str, Any]] = [{} for _ in self.configuration.keys]
-        views: dict[Part, GroupView] = {}
-        for route in self._routes.values():
-            views |= dict(zip(route.parts, route.views, strict=True))
-        for part, group in self.configuration.groups.items():
-            view = views.get(part, GroupView())
-            limits = [[each.dimension, each.period_s, each.amount, each.burst_s or 0] for each in group.limits]
-            learned = [
-                [each.dimension, each.period_s, each.amount, each.rate_share]
-                for each in view.limits
-                if each.is_named or not each.is_firm
-            ]
-            closed_s = max(0.0, view.opens_at - now)
-            states[part.state - 1][part.group] = {
-                "limits": limits,
-                "most": group.max_concurrent or 0,
-                "learned": learned,
-                "closed": closed_s,
-            }
-        return states
-
-    def end_exchange(self, exchange: Exchange, reply: bytes, now: float) -> None:
+    def end_exchange(self, exchange: LimiterExchange, reply: bytes, now: float) -> None:
         """Take the server's reply: slots for the calls that wait, and the state of the limits.
 
         Raises:
@@ -425,7 +402,9 @@ class SharedLimiter:
             return
         self._is_lost = self._is_clock_new = False
         self._joined = exchange.joined
-        self.is_reachable, self._share = True, None
+        self.is_reachable = True
+        if self._share is not None:
+            self._leave_share(now)
         self._read_states(answer["states"], self.clock.here(server))
         for want, got in zip(exchange.wanted, answer.get("answers") or (), strict=True):
             self._take(want, got, server)
@@ -433,6 +412,17 @@ class SharedLimiter:
             not each.is_asked and not route.is_full for route in self._routes.values() for each in route.waiting
         ):
             self._urgent_since = now
+
+    def _leave_share(self, now: float) -> None:
+        """Ask the server for the slots that this process has only planned, as all other processes have."""
+        self._share = None
+        for reservation in self._open.values():
+            if reservation.local is not None and reservation.local.at > now and reservation.answer is not None:
+                route = reservation.route
+                route.in_flight -= 1
+                route.lengths.end(reservation.answer, now, None)
+                reservation.local = reservation.answer = None
+                route.waiting.append(reservation)
 
     def _read_states(self, states: list[dict[str, Any]], now: float) -> None:
         jitters = []
@@ -470,11 +460,11 @@ class SharedLimiter:
             route.waiting.remove(reservation)
             self._assign(reservation, slot)
 
-    def _ask_again(self, exchange: Exchange) -> None:
+    def _ask_again(self, exchange: LimiterExchange) -> None:
         for want in exchange.wanted:
             want.reservation.is_asked = False
 
-    def _refused_exchange(self, exchange: Exchange, error: str) -> None:
+    def _refused_exchange(self, exchange: LimiterExchange, error: str) -> None:
         self._ask_again(exchange)
         self._reports.restore(exchange.reports)
         self._urgent_since = exchange.sent_at
@@ -482,7 +472,7 @@ class SharedLimiter:
             self._joined = 0
             self._is_lost = bool(self._shared_ids)
 
-    def fail_exchange(self, exchange: Exchange) -> None:
+    def fail_exchange(self, exchange: LimiterExchange) -> None:
         """Note that there was no reply: the server may have applied the request, or not."""
         self._ask_again(exchange)
         self._reports.restore(exchange.reports)
@@ -495,9 +485,3 @@ class SharedLimiter:
             self._share = fair_share(self.configuration, self._routes, self.processes, self._process, now)
             for reservation in self._open.values():
                 reservation.is_resumed = reservation.answer is not None
-
-    def note_full(self, now: float) -> None:
-        """Ask for places at once: the server reports that there are some, or that the limits have changed."""
-        for route in self._routes.values():
-            route.is_full = False
-        self._note_work(now)

@@ -11,7 +11,7 @@ local now = clock[1] + clock[2] / 1000000
 local ask = cjson.decode(ARGV[1])
 local joins = ARGV[2] ~= '' and cjson.decode(ARGV[2]) or nil
 
-local LEASE_S = 10            -- a process that sends nothing for so long is dead: five heartbeats
+local LEASE_S = 15            -- a process that sends nothing for so long is dead: three heartbeats
 local KEPT_S = 3600           -- the state of a credential that nobody uses; limits per minute are long full by then
 local GRACE_S = 3             -- after an outage: each process has tried again three times by then
 local OUTAGE_S = 1.5          -- without any exchange while a process failed to reach the server: an outage for all
@@ -26,7 +26,7 @@ local RATE_DECREASE, LEAST_RATE, RECOVERY = 0.9, 0.05, 0.01
 local GUESS_GROWTH, GUESS_GROWTH_BY_SUCCESS, MOST_GROWTH = 1.5, 1.005, 1000
 local BURST_DECREASE, LEAST_BURST = 0.5, 1 / 16
 local SURE_DEVIATIONS = 3.5
-local INVITED_S = 0.5         -- a process that is offered a place answers within milliseconds
+local INVITED_S = 0.6         -- a place is kept for the process that has waited longest; it asks again within this time
 local GUESS_NEEDS = 5
 local PAUSE_S = 1.0
 local OVERLOAD_DECREASE = 0.7
@@ -35,7 +35,7 @@ local NEAR_S, NEAR_SLOTS = 1.0, 6  -- kept slots that come so soon are open to b
 local LAST_SLOTS = 2          -- and these to all, before they are lost
 local RECENT_S = 60           -- slots are kept for so long after an interactive call; also the time of equal shares
 
-local states, notes = {}, {}
+local states = {}
 
 local function new_id()
   return string.format('%.6f', now)

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
+import secrets
 import time
 from weakref import WeakKeyDictionary
 
 from lm_deluge.dispatch.scheduling.runner import LimiterLock
 from lm_deluge.dispatch.scheduling.shared.connection import Address, ScriptConnection
-from lm_deluge.dispatch.scheduling.shared.exchange import Exchange
+from lm_deluge.dispatch.scheduling.shared.exchange import LimiterExchange
 from lm_deluge.dispatch.scheduling.shared.limiter import SharedLimiter
 from lm_deluge.errors import DelugeError
 
-__all__ = ["LimiterLink"]
+__all__ = ["LimiterLink", "new_process_name"]
 
 _RETRY_S = 0.5  # between two attempts to reach the server: all processes are back within a second of it
 _RETRY_SPREAD = 0.4  # of it, so that they do not come at the same moment
@@ -27,7 +29,14 @@ _TIMEOUT_S = 3.0  # a server nearby answers in milliseconds, but a busy machine 
 _FIRST_TIMEOUT_S = 6.0  # until then a process does not know how many others there are, so it had better wait
 _STALLED_S = 8.0  # an exchange ends before; after that time its loop has stopped
 
+_NAME_BYTES = 6  # random: no two processes of one limit have the same name
+
 logger = logging.getLogger("lm_deluge")
+
+
+def new_process_name() -> str:
+    """Return a name of this process that no other one has."""
+    return f"{os.getpid()}-{secrets.token_hex(_NAME_BYTES)}"
 
 
 class _LoopState:
@@ -38,6 +47,12 @@ class _LoopState:
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.due_at = 0.0  # of the timer
+
+    def stop_timer(self) -> None:
+        """Cancel the timer, if there is one."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
 
 class LimiterLink:
@@ -56,6 +71,7 @@ class LimiterLink:
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopState] = WeakKeyDictionary()
         self._exchanging: tuple[_LoopState, float] | None = None
         self._retry_at = 0.0
+        self._pid = os.getpid()
         limiter.waiting = lambda: lock.waiting
         limiter.on_work = self._kick
 
@@ -64,11 +80,15 @@ class LimiterLink:
         return _TIMEOUT_S if self._limiter.clock.is_known else _FIRST_TIMEOUT_S
 
     def _kick(self) -> None:
-        """Exchange when that is due. The lock is held."""
+        """LimiterExchange when that is due. The lock is held."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return  # a finaliser in a thread without a loop; a heartbeat takes what it reports
+        if os.getpid() != self._pid:
+            self._pid = os.getpid()
+            self._exchanging = None
+            self._limiter.begin_in_child(new_process_name())
         state = self._loops.get(loop)
         if state is None:
             state = self._loops[loop] = _LoopState(self._address)
@@ -81,8 +101,7 @@ class LimiterLink:
         if state.timer is not None:
             if due_at > now and state.due_at <= due_at:
                 return  # the timer looks again
-            state.timer.cancel()
-            state.timer = None
+            state.stop_timer()
         if due_at <= now:
             state.task = loop.create_task(self._exchange_all(state))
         else:
@@ -110,7 +129,7 @@ class LimiterLink:
         with self._lock:
             self._kick()
 
-    async def _exchange(self, state: _LoopState, exchange: Exchange) -> bool:
+    async def _exchange(self, state: _LoopState, exchange: LimiterExchange) -> bool:
         """Send a request and take the reply; return whether it came."""
         was_reachable = self._limiter.is_reachable
         try:
@@ -131,7 +150,7 @@ class LimiterLink:
         self._lock.wake_all()
         return True
 
-    def _lost(self, exchange: Exchange, error: DelugeError) -> None:
+    def _lost(self, exchange: LimiterExchange, error: DelugeError) -> None:
         now = time.monotonic()
         self._retry_at = now + _RETRY_S * random.uniform(1 - _RETRY_SPREAD, 1)  # noqa: S311 - no secret
         with self._lock:
@@ -140,7 +159,7 @@ class LimiterLink:
             self._limiter.use_share(now)
         if was_reachable:
             share = f"1/{self._limiter.processes} of the limits" if self._limiter.processes > 1 else "the limits alone"
-            logger.warning("%s; this process uses %s until it is back", error, share)
+            logger.warning("%s; this process uses %s until it is back", str(error).rstrip("."), share)
         self._lock.wake_all()
 
     async def close(self) -> None:
@@ -151,9 +170,7 @@ class LimiterLink:
         state = self._loops.get(asyncio.get_running_loop())
         if state is None:
             return
-        if state.timer is not None:
-            state.timer.cancel()
-            state.timer = None
+        state.stop_timer()
         if state.task is not None:
             await asyncio.wait([state.task], timeout=self._timeout_s)
         with self._lock:
@@ -162,7 +179,5 @@ class LimiterLink:
             exchange = self._limiter.begin_exchange(now, age_s=_TIMEOUT_S, leaves=is_last)
             self._exchanging = state, now
         await self._exchange(state, exchange)
-        if state.timer is not None:
-            state.timer.cancel()
-            state.timer = None
+        state.stop_timer()
         await state.connection.close()

@@ -42,11 +42,6 @@ local function measure_jitter(s)
   s.jitter = samples >= SAMPLES_NEEDED and longest or nil
 end
 
-local function note(key, who)
-  notes[key] = notes[key] or {}
-  notes[key][who] = true
-end
-
 local function restart(s, id, mine)
   local is_clock_new = ask.clock == 1 or now < s.seen
   s.slow_until, s.expected = now + GRACE_S, math.max(mine.n, alive(s))
@@ -112,7 +107,6 @@ local function load(place, key)
       if mine.id == s.id then
         if ask.clock == 1 or now - s.seen > OUTAGE_S or now < s.seen then
           restart(s, new_id(), mine)
-          note(key, '*')
         end
       elseif not s.is_cautious then
         restart(s, s.id, mine)  -- a new process found the server empty, and did not know of the others

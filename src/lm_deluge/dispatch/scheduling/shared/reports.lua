@@ -18,7 +18,7 @@ end
 
 local observe = {}
 
-function observe.refused(s, g, key, each)  -- sent, seconds to wait or -1, dimension or ''
+function observe.refused(s, g, each)  -- sent, seconds to wait or -1, dimension or ''
   local sent, retry = each[4], each[5] >= 0 and now + each[5] or 0
   local named = {}
   if #g.limits == 0 then
@@ -36,17 +36,16 @@ function observe.refused(s, g, key, each)  -- sent, seconds to wait or -1, dimen
   for _, l in ipairs(#named > 0 and named or g.limits) do refuse(l, sent, retry) end
   if #g.limits == 0 then g.closed = math.max(g.closed, now + PAUSE_S, retry) end
   g.free = {}
-  note(key, '*')
 end
 
-function observe.overloaded(s, g, key, each)  -- sent, requests in flight of the process
+function observe.overloaded(s, g, each)  -- sent, requests in flight of the process
   if each[4] < g.decreased then return end
   g.decreased = now
   local used = math.max(1, busy(s, each[2]), each[5])
   g.allowed = math.max(1, OVERLOAD_DECREASE * math.min(g.allowed or used, used))
 end
 
-function observe.accepted(s, g, key, each)  -- sent of the last one, how many
+function observe.accepted(s, g, each)  -- sent of the last one, how many
   if g.allowed then
     for _ = 1, math.min(each[5], 100) do g.allowed = g.allowed + 1 / g.allowed end
     if g.allowed > (g.most or 1e6) then g.allowed = g.most end
@@ -59,29 +58,27 @@ function observe.accepted(s, g, key, each)  -- sent of the last one, how many
   end
 end
 
-function observe.named(s, g, key, each)  -- dimension, period, amount
+function observe.named(s, g, each)  -- dimension, period, amount
   local l = find(g, each[4], each[5])
   if not l then
     l = new_limit(each[4], each[5], each[6])
     g.limits[#g.limits + 1] = l
-    note(key, '*')
   end
   l.amount = math.min(each[6], l.ceiling or each[6])
   l.guess, l.named, l.void = nil, each[6] < (l.ceiling or math.huge), nil
 end
 
-function observe.withdrawn(s, g, key, each)  -- dimension, period
+function observe.withdrawn(s, g, each)  -- dimension, period
   for place, l in ipairs(g.limits) do
     if l.dimension == each[4] and l.period == each[5] then
       l.tat, l.named = 0, nil
       if l.ceiling then l.amount = l.ceiling else table.remove(g.limits, place) end
-      note(key, '*')
       return
     end
   end
 end
 
-function observe.aligned(s, g, key, each)  -- dimension, period, seconds to move, `moved` at the charge, most remaining
+function observe.aligned(s, g, each)  -- dimension, period, seconds to move, `moved` at the charge, most remaining
   local l = find(g, each[4], each[5])
   if not l or l.fixed then return end
   l.most_remaining = math.max(l.most_remaining or 0, each[8])
@@ -90,7 +87,7 @@ function observe.aligned(s, g, key, each)  -- dimension, period, seconds to move
   l.moved, l.tat = l.moved + by, l.tat + by
 end
 
-function observe.windows(s, g, key, each)  -- dimension, period, length or 0, opens in, open for, amount
+function observe.windows(s, g, each)  -- dimension, period, length or 0, opens in, open for, amount
   local l = find(g, each[4], each[5])
   if not l then return end
   l.known_window = each[6] > 0 and each[6] or nil

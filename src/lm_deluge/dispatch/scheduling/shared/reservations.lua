@@ -34,7 +34,7 @@ local function has_place(s, g, name)
   return false
 end
 
-local function invite(s, key)
+local function invite(s)
   for name, g in pairs(s.groups) do
     while g.allowed and #g.waiting > 0 do
       local invited = 0
@@ -43,7 +43,6 @@ local function invite(s, key)
       local id = table.remove(g.waiting, 1)
       if s.processes[id] then
         g.invited[id] = now
-        if id ~= ask.id then note(key, id) end
       end
     end
   end
@@ -244,7 +243,7 @@ end
 local answers = {}
 for _, each in ipairs(ask.observed) do
   local s = states[each[1]]
-  observe[each[3]](s, s.groups[each[2]], KEYS[each[1]], each)
+  observe[each[3]](s, s.groups[each[2]], each)
 end
 for _, each in ipairs(ask.corrected) do correct(parts_of(each[1]), each[2], each[3], each[4]) end
 for _, each in ipairs(ask.returned) do take_back(parts_of(each[1]), each[2], each[3]) end
@@ -253,13 +252,8 @@ local described = {}
 for place, key in ipairs(KEYS) do
   local s = states[place]
   if ask.leaves == 1 then s.processes[ask.id] = nil end
-  invite(s, key)
+  invite(s)
   described[place] = describe(s)
   redis.call('SET', key, cmsgpack.pack(s), 'EX', KEPT_S)
-  if notes[key] then
-    local names = {}
-    for who in pairs(notes[key]) do names[#names + 1] = who end
-    redis.call('PUBLISH', key, ask.id .. '>' .. table.concat(names, ','))
-  end
 end
 return cjson.encode({ now = new_id(), states = described, answers = #answers > 0 and answers or nil })

@@ -96,6 +96,12 @@ class RouteSlots(CostEstimates):
         self.last_slot_at = -math.inf
         self._recent: deque[Cost] = deque(maxlen=_COSTS_KEPT)
 
+    def begin_again(self) -> None:
+        """Forget the slots and the reservations."""
+        self.slots.clear()
+        self.waiting.clear()
+        self.in_flight = 0
+
     @property
     def limits(self) -> Iterator[LimitView]:
         """All limits that apply."""

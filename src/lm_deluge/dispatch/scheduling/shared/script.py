@@ -7,12 +7,12 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
-__all__ = ["Script", "load_script"]
+__all__ = ["LimiterScript", "load_script"]
 
 _PARTS = ("limits.lua", "processes.lua", "reports.lua", "reservations.lua")
 
 
-class Script(NamedTuple):
+class LimiterScript(NamedTuple):
     """The text of the script, and the name under which a server that has run it keeps it."""
 
     text: bytes
@@ -20,8 +20,8 @@ class Script(NamedTuple):
 
 
 @cache
-def load_script() -> Script:
+def load_script() -> LimiterScript:
     """Return the script: its parts in order, each of which uses the ones before."""
     folder = files(__package__)
     text = b"\n".join(folder.joinpath(name).read_bytes() for name in _PARTS)
-    return Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
+    return LimiterScript(text, hashlib.sha1(text, usedforsecurity=False).hexdigest())

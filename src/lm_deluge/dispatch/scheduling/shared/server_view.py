@@ -29,6 +29,7 @@ class ServerClock:
 
     def __init__(self) -> None:
         self._bounds: deque[tuple[float, float]] = deque(maxlen=_SAMPLES_KEPT)
+        self._least, self._most = -math.inf, math.inf
 
     @property
     def is_known(self) -> bool:
@@ -38,24 +39,25 @@ class ServerClock:
     @property
     def difference_s(self) -> float:
         """Seconds to add to a moment of the server's clock."""
-        return min(upper for _, upper in self._bounds)
+        return self._most
 
     @property
     def doubt_s(self) -> float:
         """By how much `difference_s` may be too late: at most the fastest round trip."""
-        return max(0.0, self.difference_s - max(lower for lower, _ in self._bounds)) if self._bounds else 0.0
+        return max(0.0, self._most - self._least) if self._bounds else 0.0
 
     def agrees(self, server: float, sent_at: float, received_at: float) -> bool:
         """Whether a reply fits the earlier ones: the server's clock has not been set."""
         if not self._bounds:
             return True
         lower, upper = sent_at - server, received_at - server
-        least = max(lower for lower, _ in self._bounds)
-        return lower <= self.difference_s + _MOST_DRIFT_S and upper >= least - _MOST_DRIFT_S
+        return lower <= self._most + _MOST_DRIFT_S and upper >= self._least - _MOST_DRIFT_S
 
     def note(self, server: float, sent_at: float, received_at: float) -> None:
         """Learn from a reply: the server's time in it, and when the request left and the reply arrived."""
         self._bounds.append((sent_at - server, received_at - server))
+        self._least = max(lower for lower, _ in self._bounds)
+        self._most = min(upper for _, upper in self._bounds)
 
     def forget(self) -> None:
         """Forget the difference, because the server's clock is another one."""
@@ -67,7 +69,7 @@ class ServerClock:
 
     def there(self, moment: float) -> float:
         """Return the moment of the server's clock for one of the own."""
-        return moment - self.difference_s if self._bounds else 0.0
+        return moment - self._most if self._bounds else 0.0
 
 
 class LimitView(msgspec.Struct):

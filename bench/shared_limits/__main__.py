@@ -1,6 +1,7 @@
 """One limit for several processes on one Redis server: refused requests, used share, fairness, CPU per reservation.
 
     python -m bench.shared_limits [seconds] [processes,...] [limit,...]
+    python -m bench.shared_limits cpu
 
 A limit is a number of requests a minute, or of tokens with `t`: `600`, `200000t`. A strict server with a sliding window
 of a minute counts refused requests, too. The processes are forks that send as fast as they may, without HTTP: a line
@@ -18,10 +19,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))  # the server models, and the Redis server of the tests
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))  # the server models, and the Redis server of the tests
 
-from dispatch.scheduling.redis_server import RedisServer
 from dispatch.scheduling.servers import SlidingWindow
+from dispatch.scheduling.shared.redis_server import RedisServer
 from lm_deluge.dispatch.scheduling.limiter import Limit, Observation
 from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
 from lm_deluge.dispatch.scheduling.runner import LimiterLock, Runner
@@ -161,18 +162,13 @@ def fork_worker(*arguments) -> tuple[int, int]:
         os._exit(0)
 
 
-async def collect(children: list[tuple[int, int]]) -> list[dict[str, float]]:
+def collect(children: list[tuple[int, int]]) -> list[dict[str, float]]:
     results = []
     for child, read in children:
-        text = await asyncio.to_thread(_read_all, read)
+        with os.fdopen(read, "rb") as file:
+            results.append(json.loads(file.read() or "{}"))
         os.waitpid(child, 0)
-        results.append(json.loads(text or "{}"))
     return results
-
-
-def _read_all(descriptor: int) -> bytes:
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read()
 
 
 async def measure(url: str, processes: int, limit: Limit, seconds: float) -> str:
@@ -185,7 +181,7 @@ async def measure(url: str, processes: int, limit: Limit, seconds: float) -> str
     children = [
         fork_worker(url, limit, processes, port, f"w{number}", until - seconds, until) for number in range(processes)
     ]
-    results = await collect(children)
+    results = await asyncio.to_thread(collect, children)
     listener.close()
     window = [event for event in server.events if until - seconds <= event[0] < until]
     used = sum(cost for _, _, cost, is_admitted in window if is_admitted)
@@ -201,7 +197,53 @@ async def measure(url: str, processes: int, limit: Limit, seconds: float) -> str
     )
 
 
+def cpu_per_reservation(url: str, at_once: int, count: int = 4_000) -> float:
+    """Return milliseconds of CPU time for a reservation and its settlement, without a limit that delays."""
+
+    async def main() -> float:
+        limit = Limit("requests", 100_000_000.0)
+        if url:
+            configuration = SharedConfiguration(state_key([f"cpu {at_once}"]))
+            configuration.add("m", "", GroupLimits([limit]))
+            limiter = SharedLimiter(configuration, "cpu")
+            lock = LimiterLock(limiter)
+            link = LimiterLink(limiter, lock, parse_address(url))
+        else:
+            local = LocalLimiter()
+            local.set_limits("m", "", [limit], is_firm=True)
+            lock, link = LimiterLock(local), None
+        runner = Runner(lock, [Route("m")])
+
+        async def call(number: int) -> None:
+            job = Job(id=number, input_tokens=100)
+            admission = await runner.admit(job)
+            runner.settle(admission.ticket, Usage())
+            runner.forget(job)
+
+        used_s = 0.0
+        for start in range(0, count + at_once, at_once):
+            before = time.process_time()
+            await asyncio.gather(*(call(start + each) for each in range(at_once)))
+            used_s += time.process_time() - before if start else 0.0  # the first round connects
+        if link is not None:
+            await link.close()
+        return 1_000 * used_s / count
+
+    return asyncio.run(main())
+
+
+def print_cpu() -> None:
+    redis = RedisServer()
+    for at_once in (1, 8, 64):
+        local, shared = (min(cpu_per_reservation(url, at_once) for _ in range(3)) for url in ("", redis.url))
+        print(f"{at_once:3} reservations at once: local {local:.3f} ms CPU each, shared {shared:.3f} ms", flush=True)
+    redis.close()
+
+
 def main() -> None:
+    if sys.argv[1:] == ["cpu"]:
+        print_cpu()
+        return
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
     processes = [int(each) for each in (sys.argv[2] if len(sys.argv) > 2 else "1,4,16,64").split(",")]
     limits = (sys.argv[3] if len(sys.argv) > 3 else "60,600,10000,200000t,2000000t").split(",")
