@@ -10,6 +10,7 @@ from bench.crowd import crowd
 from bench.decoders import decoders
 from bench.dispatch import dispatch
 from bench.filters import filters
+from bench.opening import opening
 from bench.partial_json import partial_json
 from bench.server import EVENTS
 from bench.serving import serving
@@ -93,5 +94,6 @@ if __name__ == "__main__":
         typed_answers()
         filters()
         dispatch()
+        opening()
         agents()
         crowd()

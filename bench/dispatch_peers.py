@@ -7,6 +7,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 CONCURRENCY = 100  # requests in flight, the same for every peer
 CLOSE: list[Callable[[], Awaitable[None]]] = []
@@ -67,7 +68,46 @@ async def bare(port: str) -> Run:
     return run
 
 
-async def deluge(port: str) -> Run:
+async def bare_plain(port: str) -> Run:
+    """aiohttp, a semaphore, and msgspec for a plain answer with its usage; no fault detection, limits or retries."""
+    import aiohttp
+    import msgspec
+
+    class Message(msgspec.Struct):
+        content: str
+
+    class Choice(msgspec.Struct):
+        message: Message
+        finish_reason: str
+
+    class Usage(msgspec.Struct):
+        prompt_tokens: int
+        completion_tokens: int
+
+    class Answer(msgspec.Struct):
+        choices: list[Choice]
+        usage: Usage
+
+    decode = msgspec.json.Decoder(Answer).decode
+    encode = msgspec.json.encode
+    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+    CLOSE.append(session.close)
+    url = f"http://127.0.0.1:{port}/v1/chat/completions"
+    slots = asyncio.Semaphore(CONCURRENCY)
+
+    async def ask(prompt: str) -> str:
+        body = encode({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": prompt}]})
+        headers = {"authorization": "Bearer none", "content-type": "application/json"}
+        async with slots, session.post(url, data=body, headers=headers) as response:
+            return decode(await response.read()).choices[0].message.content
+
+    async def run(count: int) -> list[str]:
+        return await asyncio.gather(*(ask(PROMPT) for _ in range(count)))
+
+    return run
+
+
+async def deluge(port: str, **options: Any) -> Run:
     from lm_deluge import LLMClient
 
     client = LLMClient(
@@ -75,6 +115,7 @@ async def deluge(port: str) -> Run:
         api_key="none",
         base_url=f"http://127.0.0.1:{port}/v1",
         max_concurrent_requests=CONCURRENCY,
+        **options,
     )
     CLOSE.append(client.close)
 
@@ -84,6 +125,10 @@ async def deluge(port: str) -> Run:
         return [each.completion for each in found]
 
     return run
+
+
+async def deluge_plain(port: str) -> Run:
+    return await deluge(port, collect="plain")
 
 
 def old_client_model(port: str) -> str:
@@ -145,7 +190,14 @@ async def old_batch(port: str) -> Run:
     return run
 
 
-PEERS = {"bare": bare, "deluge": deluge, "old-streams": old_streams, "old-batch": old_batch}
+PEERS = {
+    "bare": bare,
+    "bare-plain": bare_plain,
+    "deluge": deluge,
+    "deluge-plain": deluge_plain,
+    "old-streams": old_streams,
+    "old-batch": old_batch,
+}
 
 
 async def main(peer: str, port: str, count: int) -> None:

@@ -1,13 +1,15 @@
 """A server that answers every request with the same short stream, with little CPU time of its own.
 
 The stream is sent in one write, or with the argument `flowing` event by event, as models generate it. With the argument
-`calling` the answer to a request with tools also calls one, until the conversation has two results.
+`long` the answer has 500 tokens in place of 24, with `tiny` a single one. With the argument `calling` the answer to a
+request with tools also calls one, until the conversation has two results.
 """
 
 import asyncio
 import sys
 
-EVENTS = 24  # text deltas: the two dozen words of the prompt
+# Text deltas: those of a usual answer, of the shortest one, or the two dozen words of the prompt.
+EVENTS = 500 if "long" in sys.argv else 1 if "tiny" in sys.argv else 24
 _EVENT = (
     b'data: {"id":"chatcmpl-D8EA5nZ0hOZP7LH1T8J9NNIiYa8n1","object":"chat.completion.chunk","created":1770853433,'
     b'"model":"gpt-4o-mini","service_tier":"default","system_fingerprint":"fp_8b22347a3e","choices":[{"index":0,'

@@ -31,6 +31,7 @@ __all__ = [
     "ApiKeys",
     "BearerToken",
     "ClientOptions",
+    "Collect",
     "LocalCache",
     "OnBreak",
     "PerProvider",
@@ -55,6 +56,8 @@ PromptCache = Literal[
 OnBreak = Literal["raise", "restart", "continue"]
 """The reaction to a connection that breaks after the first delta of a stream."""
 
+Collect = Literal["stream", "plain", "auto"]
+"""How the answers of calls are requested of which only the response is used."""
 Priority = Literal["interactive", "batch"]
 """Which of the calls that wait for the limits of a client goes first: one that a user waits for, or one of a batch."""
 
@@ -252,6 +255,9 @@ class ClientOptions(HidingStruct, frozen=True, kw_only=True):
         max_cost: US dollars that all calls of the client together may cost. Once they are spent, nothing more is sent
             and running streams stop with a `BudgetError`, whose `partial` is the answer so far. Costs of running calls
             are estimates.
+        collect: How batches request their answers, of which nothing is shown before the end. `stream`: as streams.
+            `plain`: as one document each, for a fraction of the CPU time, wherever model and options allow it. `auto`:
+            as documents if they are expected well within the timeouts, else as streams.
         postprocess: Function called with each successful response of a batch; its result replaces the response.
         max_event_bytes: Size limit of a single event of a stream.
         max_requests_per_minute, max_tokens_per_minute, max_input_tokens_per_minute, max_output_tokens_per_minute: Limit
@@ -292,6 +298,7 @@ class ClientOptions(HidingStruct, frozen=True, kw_only=True):
     max_retry_after_s: float = 120.0
     min_tokens_per_second: float | None = None
     max_cost: float | None = None
+    collect: Collect = "stream"
     postprocess: Callable[[Any], Any] | None = None
     max_event_bytes: int = 16 * 2**20
     max_requests_per_minute: float | None = None
@@ -334,6 +341,7 @@ class ClientOptions(HidingStruct, frozen=True, kw_only=True):
             check_type(name, getattr(self, name), Mapping, "a mapping")
         check_type("background", self.background, bool, "True or False")
         check_choice("on_break", self.on_break, get_args(OnBreak))
+        check_choice("collect", self.collect, get_args(Collect))
         check_cache(self.local_cache)
         check_observers(self.observers)
         if not isinstance(self.sampling_params, SamplingParams):

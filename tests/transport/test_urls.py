@@ -6,7 +6,8 @@ import pytest
 
 from lm_deluge import errors as e
 from lm_deluge.config import Secret
-from lm_deluge.transport.http import AiohttpTransport, _unchanged_url
+from lm_deluge.transport.http import AiohttpTransport
+from lm_deluge.transport.targets import unchanged_url
 from lm_deluge.wire.http import HttpRequest
 from loopback import Loopback, plain
 
@@ -50,7 +51,7 @@ async def test_the_server_gets_the_bytes_that_were_written(path: str, sent: str)
     ],
 )
 def test_the_host_is_as_http_wants_it(url: str, host: str, port: int) -> None:
-    found = _unchanged_url(url)
+    found = unchanged_url(url)
     assert (found.raw_host, found.port) == (host, port)
     if "%" in url:
         assert found.raw_path == "/%3A"

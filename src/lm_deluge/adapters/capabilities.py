@@ -228,13 +228,15 @@ def dropped_parts(call: Call, adapter: Adapter) -> tuple[str, ...]:
     The warnings are named after the part, such as `reasoning_not_sent` and `image_not_sent`; for opaque data of a
     provider it is `provider_data_not_sent`.
     """
+    answers = [message for message in call.conversation.messages if message.role == "assistant"]
+    if not answers:  # the first message of a chat, and nearly all rows of batches
+        return ()
     found: dict[str, None] = {}
     accepted: _Accepted = (adapter.sends, adapter.echoes)
     if isinstance(adapter, SendsByModel):
         accepted = adapter.sends_to(call.model)
-    for message in call.conversation:
-        if message.role == "assistant":
-            found |= dict.fromkeys(_dropped_of(message, call, accepted))
+    for message in answers:
+        found |= dict.fromkeys(_dropped_of(message, call, accepted))
     return tuple(found)
 
 

@@ -65,7 +65,7 @@ def build_stats(
         return StreamStats(attempts=attempts, duration=duration)
     timing = attempt.timing
     first = timing.first_token_at
-    tokens = _output_tokens(attempt.builder)
+    tokens = _output_tokens(attempt.builder) if attempt.final_usage is None else attempt.final_usage.output_tokens
     flowing = (timing.last_at or now) - (first or now)
     return StreamStats(
         attempts=attempts,
@@ -84,7 +84,12 @@ def build_stats(
 
 def build_usage(attempt: ResponseStream) -> Usage:
     """Return the usage so far: as the provider reported it, else estimated from the length of the texts."""
-    return usage_of(attempt.builder, attempt.input_estimate)
+    if attempt.final_usage is not None:
+        return attempt.final_usage
+    usage = usage_of(attempt.builder, attempt.input_estimate)
+    if attempt.builder.finished is not None:
+        attempt.final_usage = usage
+    return usage
 
 
 def usage_of(builder: ResponseBuilder, input_estimate: int) -> Usage:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from lm_deluge.adapters.adapter import Adapter, Call
+from lm_deluge.api_requests.plain_answers import PlainAnswers
 from lm_deluge.config import LocalCache, Secret, Timeouts
 from lm_deluge.filters.compiled import CompiledFilters
 from lm_deluge.hidden import HidingStruct
@@ -41,6 +42,8 @@ class CallPlan(HidingStruct, frozen=True, kw_only=True):
     judge: Callable[[APIResponse], APIResponse] | None = None
     """Adds its object to a complete answer that no stream has validated; None: the answers are texts."""
     filters: CompiledFilters | None = None
+    plain_answers: PlainAnswers | None = None
+    """Learns how long the answers take; None: nothing depends on it."""
 
     def with_key(self, name: str) -> CallPlan:
         """Return the plan of the same request with another one of its keys."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import builtins
 from collections.abc import Awaitable, Mapping
-from functools import cached_property
 from typing import NoReturn
 from urllib.parse import urljoin, urlsplit
 
@@ -32,7 +31,7 @@ from lm_deluge.filters.answer_filter import AnswerFilter
 from lm_deluge.filters.compiled import CompiledFilters
 from lm_deluge.response import ResponseBuilder
 from lm_deluge.transport.base import ConnectionSlot, DescriptorsUsedUpError, Exchange, Transport
-from lm_deluge.usage import estimate_tokens
+from lm_deluge.usage import Usage, estimate_tokens
 from lm_deluge.wire.http import HttpRequest, origin_of
 from lm_deluge.wire.rate_limit_headers import parse_rate_limits
 
@@ -83,11 +82,14 @@ class ResponseStream:
         self._loop = asyncio.get_running_loop()
         self._read_timeout = read_timeout
         read_timeout.on_timeout = exchange.abort
+        self._is_streamed = call.is_streamed
         self._is_over = False
         self._is_at_end = False
         self._surplus = 0
+        self._input_estimate: int | None = None
         self._bytes_before = 0
         self._ignored_before = 0
+        self.final_usage: Usage | None = None  # once the answer is finished
         self.kept: list[bytes] | None = None
         """The bytes of the body that were not taken yet, if they are kept."""
 
@@ -104,10 +106,12 @@ class ResponseStream:
             return decoder.resume_point
         return None
 
-    @cached_property
+    @property
     def input_estimate(self) -> int:
         """Tokens of the prompt, estimated from the length of its texts."""
-        return estimate_tokens(self._call.conversation.text_length())
+        if self._input_estimate is None:
+            self._input_estimate = estimate_tokens(self._call.conversation.text_length())
+        return self._input_estimate
 
     def opened_after(self, started_at: float) -> float:
         """Note that status and headers arrived now, for a request sent at `started_at`; return how long that took."""
@@ -164,8 +168,7 @@ class ResponseStream:
             read_timeout.since = None
             if self.kept is not None:
                 self.kept.append(data)
-            self._is_at_end = not data
-            events = decoder.feed(data) if data else decoder.close()
+            events = decoder.feed(data) if data and self._is_streamed else self._decode_whole(data)
             started_at = self._note(started_at, events)
             if self._filter is not None:
                 events = self._filtered(self._filter, events)
@@ -174,6 +177,14 @@ class ResponseStream:
                 if not to_end:
                     return events
         return []
+
+    def _decode_whole(self, data: bytes) -> list[Event]:
+        """Return the events of a read at the end of the body, or of a plain answer, mostly one read in all."""
+        events = self._decoder.feed(data) if data else []
+        if not data or self._exchange.is_at_end:
+            self._is_at_end = True
+            events += self._decoder.close()
+        return events
 
     def _is_finished(self) -> bool:
         """Return whether nothing more has to be read; raise what ended the response."""
@@ -214,7 +225,7 @@ class ResponseStream:
             type(events[-1]) not in _QUIET or any(type(event) not in _QUIET for event in events)
         )
         self.timing.reads += 1
-        if is_progress:
+        if is_progress and self._is_streamed:  # a plain answer arrives at its end, which is no first token
             self.timing.note(now)
         # After a failure only its reason may follow, so the wait is as short as after the end.
         is_complete = self._decoder.is_complete or self._decoder.failure is not None
@@ -263,7 +274,10 @@ class ResponseStream:
 
 def _request_id(exchange: Exchange) -> str | None:
     headers = exchange.head.headers
-    return next((headers[name] for name in _REQUEST_ID_HEADERS if name in headers), None)
+    for name in _REQUEST_ID_HEADERS:
+        if name in headers:
+            return headers[name]
+    return None
 
 
 def timeout_error(clock: Clock, limit_s: float) -> TimeoutError:

@@ -222,7 +222,7 @@ class BatchMethods:
             >>> async for index, event in client.stream_many(["One?", "Two?"]):
             ...     print(index, event)
         """
-        make = self.dispatcher.planner(CallOptions.from_keywords(options)).spec
+        make = self.dispatcher.planner(CallOptions.from_keywords(options).of_stream()).spec
         most = self.options.max_concurrent_requests
         return EventMerger(lambda: (self.dispatcher.runner(), make), prompts, most_at_once=most)
 

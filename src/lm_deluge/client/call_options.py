@@ -11,6 +11,7 @@ import msgspec
 from lm_deluge.agents.options import LOOP_NAMES, LoopOptions
 from lm_deluge.config import (
     SAMPLING_NAMES,
+    Collect,
     Priority,
     PromptCache,
     SamplingParams,
@@ -39,6 +40,8 @@ class CallOptions(NamedTuple):
         prefer_model: Id of the client's model that answers as long as it is available.
         max_cost: US dollars that the call may cost.
         filters: Filters of the answer, from `lm_deluge.filters`: redaction, stop texts, tags of reasoning, guards.
+        collect: How the answer is requested if only the response is used, as `ClientOptions` has it; None: as the
+            client's option has it. Streams have no such option.
         priority: Whether a user waits for the call; None: as the method has it, `interactive` for single streams.
         extra_body: Merged into the request's JSON, over the client's own.
         sampling: Single sampling parameters by name. They replace those of `sampling_params` and of the client, also
@@ -59,6 +62,7 @@ class CallOptions(NamedTuple):
     prefer_model: str | None = None
     max_cost: float | None = None
     priority: Priority | None = None
+    collect: Collect | None = None
     filters: Sequence[Filter] | None = None
     extra_body: Mapping[str, Any] = {}
     sampling: Mapping[str, Any] = {}
@@ -133,7 +137,21 @@ class CallOptions(NamedTuple):
         filters = compile_filters(self.filters)  # which may be an iterator
         check_range("max_cost", self.max_cost, 0, math.inf)
         check_choice("priority", self.priority, get_args(Priority))
+        check_choice("collect", self.collect, get_args(Collect))
         return self._replace(filters=None if filters is None else filters.rules)
+
+    def of_stream(self) -> CallOptions:
+        """Return the options, of a call whose events are delivered.
+
+        Raises:
+            ConfigurationError: `collect` is set.
+        """
+        if self.collect is not None:
+            raise ConfigurationError(
+                "collect is no option of a stream, which delivers the answer as it arrives",
+                hint="process_prompts_async, answers and start take it.",
+            )
+        return self
 
 
 _PUBLIC = [name for name in CallOptions._fields if name not in ("extra_body", "sampling", "loop")]

@@ -24,7 +24,8 @@ from lm_deluge.config import ClientOptions, Priority, PromptCache, SamplingParam
 from lm_deluge.dispatch.attempts.call_stream import StreamCall
 from lm_deluge.dispatch.cache.call import CachedCall
 from lm_deluge.dispatch.running_call import RunningCall
-from lm_deluge.errors import ConfigurationError
+from lm_deluge.dispatch.warm_up import warm_up
+from lm_deluge.errors import ConfigurationError, DelugeError
 from lm_deluge.models.registry import find_served_model
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.prompt.conversation import Prompt
@@ -181,7 +182,8 @@ class LLMClient(AgentMethods, CountMethods):
     def _call(self, prompt: Prompt, options: CallOptions) -> RunningCall:
         """Return the call of a single stream. A call that cannot be sent raises here, before it is used."""
         dispatcher = self.dispatcher
-        planner = dispatcher.planner(None if options == NO_OPTIONS else options.checked())
+        is_blank = options == NO_OPTIONS
+        planner = dispatcher.stream_planner() if is_blank else dispatcher.planner(options.checked().of_stream())
         spec = planner.checked(prompt, prefer=dispatcher.next_model().id)
         open_with = spec.open_with or (CachedCall if spec.is_cached else StreamCall)
         running: RunningCall = open_with(spec, dispatcher.runner)
@@ -201,6 +203,36 @@ class LLMClient(AgentMethods, CountMethods):
             show_progress: Not used: calls of `start_nowait` have no display, batches have.
         """
         return self
+
+    async def warm(self) -> dict[str, DelugeError | None]:
+        """Prepare the first call ahead of time: imports, credentials, and a connection to the host of each model.
+
+        No request is sent, so it costs nothing. A connection is kept for half a minute, if the server keeps it as long:
+        call it at the start of a program, or shortly before calls that must answer fast.
+
+        Returns:
+            What stands in the way of each model, by its id; None: nothing. Nothing is raised for a host that is down
+            or a key that is missing: the calls raise it, unless another model answers.
+
+        Example:
+            >>> problems = await client.warm()
+            >>> print([model for model, error in problems.items() if error is not None])
+        """
+        dispatcher = self.dispatcher
+        dispatcher.runner()
+        models = [row.id for row in dispatcher.all_models]
+        return await warm_up(dispatcher.stream_planner(), models, dispatcher.shared_transport())
+
+    def warm_sync(self) -> dict[str, DelugeError | None]:
+        """Prepare the first call from code without asyncio, as `warm` does.
+
+        Returns:
+            What stands in the way of each model, by its id; None: nothing.
+
+        Example:
+            >>> client.warm_sync()
+        """
+        return run_blocking(self.warm)
 
     def close(self) -> Coroutine[Any, Any, None]:
         """Close the connections of the running event loop. Without it they are closed with the loop.

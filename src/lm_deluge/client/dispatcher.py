@@ -23,11 +23,12 @@ from lm_deluge.agents.options import LoopOptions
 from lm_deluge.api_requests.accounts import Accounts
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.credentials import Access, find_access
+from lm_deluge.api_requests.plain_answers import PlainAnswers
 from lm_deluge.api_requests.request import build_blank_call, settle_call
 from lm_deluge.client.call_options import NO_OPTIONS, CallOptions, merge_params
 from lm_deluge.client.loops.agent_loops import AgentLoops, prepared_tools
 from lm_deluge.client.scheduling import build_limiter, build_runner, build_shared_limiter
-from lm_deluge.config import ClientOptions, LocalCache, Priority, Timeouts
+from lm_deluge.config import ClientOptions, Collect, LocalCache, Priority, Timeouts
 from lm_deluge.dispatch.budget import Budget
 from lm_deluge.dispatch.cache.sqlite import SQLiteCache, open_cache
 from lm_deluge.dispatch.call import CallSpec
@@ -89,12 +90,12 @@ class Dispatcher:
         self._smallest_window = min((row.context_window or math.inf for row in self.rows.values()), default=math.inf)
         self._credits = [0.0] * len(models)  # of the weighted round-robin
         self._templates: dict[str, _Template] = {}  # of calls without options of their own
+        self._stream_planner: CallPlanner | None = None
 
     def planner(self, call: CallOptions | None = None) -> CallPlanner:
         """Return a planner for calls with these options; planners without options (None) share their templates.
 
-        Keys, base URLs and proxies are looked up once for each planner and model: a planner for each single stream
-        notices a key that changes while the program runs.
+        Keys, base URLs and proxies are looked up once for each planner and model, and for each single stream.
 
         Raises:
             ConfigurationError: `prefer_model` is none of the client's models.
@@ -107,6 +108,12 @@ class Dispatcher:
                 hint=f"Its models: {', '.join(self.rows)}.",
             )
         return CallPlanner(self, call, {})
+
+    def stream_planner(self) -> CallPlanner:
+        """Return the planner of single streams without options of their own."""
+        if self._stream_planner is None:
+            self._stream_planner = self.planner()
+        return self._stream_planner
 
     def runner(self) -> Runner:
         """Return the runner of the running event loop; the runners of all loops share one limiter."""
@@ -205,6 +212,7 @@ class _Template(NamedTuple):
     adapter: Adapter | None  # None: each call decides which API serves it
     api_keys: Mapping[str, str | None]
     timeouts: Timeouts
+    plain_answers: PlainAnswers
 
 
 class CallPlanner:
@@ -227,7 +235,9 @@ class CallPlanner:
         self._filters = compile_filters(options.filters) if options.filters else None
         self._templates = templates
         self._output = None if options.output is None else _output_rules(options)
+        self._collect: Collect = _collect_of(dispatcher.options, options)
         self._access: dict[str, Access] = {}
+        self._blank_specs: dict[bool, CallSpec] = {}  # by whether they deliver events
         self._adapters: dict[tuple[str, str], Adapter] = {}  # of calls with an output
         if options.loop.run_tools:
             self._options = options = options._replace(tools=prepared_tools(options.tools))
@@ -258,21 +268,36 @@ class CallPlanner:
             InvalidPromptError: The prompt is empty, or no prompt.
             ContextLengthError: The prompt is far too long for every model of the client.
         """
-        client, options = self._dispatcher.options, self._options
-        own = None if options.max_cost is None else Budget(options.max_cost, "the call")
+        options = self._options
+        own = () if options.max_cost is None else (Budget(options.max_cost, "the call"),)
         conversation = to_conversation(prompt)
-        return CallSpec(
-            planner=self,
+        blank = self._blank_specs.get(delivers_events)
+        if blank is None:
+            blank = self._blank_specs[delivers_events] = self._blank_spec(delivers_events=delivers_events)
+        return msgspec.structs.replace(
+            blank,
             conversation=conversation,
-            max_output_tokens=self._params.max_new_tokens,
             models=self._dispatcher.models_for(conversation),
             prefer=options.prefer_model or prefer,
             priority=options.priority or priority,
+            budgets=own + blank.budgets,
+            plans={},
+        )
+
+    def _blank_spec(self, *, delivers_events: bool) -> CallSpec:
+        """Return what all calls have in common."""
+        client, budget = self._dispatcher.options, self._dispatcher.budget
+        collect: Collect = "stream" if delivers_events else self._collect
+        return CallSpec(
+            planner=self,
+            conversation=Conversation(),
+            max_output_tokens=self._params.max_new_tokens,
             is_cached=client.local_cache not in (None, False),
             on_break=client.on_break or ("raise" if delivers_events else "restart"),
-            budgets=tuple(budget for budget in (own, self._dispatcher.budget) if budget is not None),
+            budgets=() if budget is None else (budget,),
             min_tokens_per_second=client.min_tokens_per_second,
             delivers_events=delivers_events,
+            collect=collect,
             postprocess=client.postprocess,
             observers=self._dispatcher.observers,
             open_with=self._open_with(),
@@ -286,9 +311,12 @@ class CallPlanner:
     def checked(self, prompt: Prompt, *, prefer: str) -> CallSpec:
         """Return the call of a prompt, whose request to the preferred model is planned already.
 
+        Keys, base URLs and proxies are looked up again, as they may change while the program runs.
+
         Raises:
             ConfigurationError: The call cannot be sent.
         """
+        self._access.clear()
         spec = self.spec(prompt, prefer=prefer, priority="interactive")
         model = spec.prefer or prefer
         if spec.models is not None and model not in spec.models:
@@ -310,6 +338,7 @@ class CallPlanner:
         self,
         model: str,
         conversation: Conversation,
+        collect: Collect = "stream",
         *,
         adapt: Callable[[Call], tuple[Call, Adapter, HttpRequest | None]] | None = None,
     ) -> CallPlan:
@@ -318,21 +347,21 @@ class CallPlanner:
         Args:
             model: Id of the model.
             conversation: The prompt.
+            collect: Whether the request may ask for a plain document.
             adapt: Returns the call as an API takes it, the adapter of that API, and the request where that is not built
                 from the call, but passed on as a client sent it. Then the bytes of the response are kept, too.
 
         Raises:
             ConfigurationError: The model or its API cannot take the call, or there is no key for it.
         """
-        template = self._templates.get(model)
-        if template is None:
-            template = self._template_for(model)
-            if model != SIMULATOR:  # its address changes with the process
-                self._templates[model] = template
-        access = self._access.get(model)
-        if access is None:
-            access = self._access[model] = self._find_access(template)
-        call = msgspec.structs.replace(template.call, conversation=conversation, base_url=access.base_url)
+        template = self._template_of(model)
+        access = self._access_of(model, template)
+        call = msgspec.structs.replace(
+            template.call,
+            conversation=conversation,
+            base_url=access.base_url,
+            is_streamed=not template.plain_answers.are_requested(collect),
+        )
         adapter, relayed = template.adapter, None
         if adapt is not None:
             call, adapter, relayed = adapt(call)
@@ -356,7 +385,31 @@ class CallPlanner:
             local_cache=None if filters is not None and filters.has_guard else self._dispatcher.shared_cache(),
             judge=None if self._output is None else partial(judged_response, kind=self._output.kind),
             filters=filters,
+            plain_answers=template.plain_answers if self._collect == "auto" else None,
         )
+
+    def settled(self, model: str) -> tuple[Call, Access, Timeouts]:
+        """Return what the calls to a model have in common: parameters, address and key, timeouts.
+
+        Raises:
+            ConfigurationError: There is no key or no address.
+        """
+        template = self._template_of(model)
+        return template.call, self._access_of(model, template), template.timeouts
+
+    def _template_of(self, model: str) -> _Template:
+        template = self._templates.get(model)
+        if template is None:
+            template = self._template_for(model)
+            if model != SIMULATOR:  # its address changes with the process
+                self._templates[model] = template
+        return template
+
+    def _access_of(self, model: str, template: _Template) -> Access:
+        access = self._access.get(model)
+        if access is None:
+            access = self._access[model] = self._find_access(template)
+        return access
 
     def _find_access(self, template: _Template) -> Access:
         provider, url = template.call.provider, template.call.base_url
@@ -404,12 +457,24 @@ class CallPlanner:
             extra_body={**(client.extra_body or {}), **options.extra_body},
             max_event_bytes=client.max_event_bytes,
         )
+        timeouts = client.timeouts.for_model(is_reasoning=bool(row.capabilities.reasoning))
         return _Template(
             call=call,
             adapter=None if may_be_routed(call) else find_adapter(call.provider.adapter),
             api_keys=self._dispatcher.accounts.keys_of(call.provider),
-            timeouts=client.timeouts.for_model(is_reasoning=bool(row.capabilities.reasoning)),
+            timeouts=timeouts,
+            plain_answers=PlainAnswers(call, timeouts),
         )
+
+
+def _collect_of(client: ClientOptions, call: CallOptions) -> Collect:
+    """Return how answers are requested of which only the response is used; what needs a stream gets one."""
+    collect = call.collect or client.collect
+    needs_stream = not (client.hedge_after is None and client.min_tokens_per_second is None)
+    if needs_stream or client.background or call.check_partial is not None:
+        return "stream"
+    has_budget = not (call.max_cost is None and client.max_cost is None)
+    return "stream" if collect == "auto" and has_budget else collect  # only a stream ends when the budget is spent
 
 
 def _output_rules(options: CallOptions) -> OutputRules:

@@ -12,6 +12,7 @@ from lm_deluge.client.call_options import Tools
 from lm_deluge.config import (
     ApiKeys,
     CacheOption,
+    Collect,
     OnBreak,
     PerProvider,
     Priority,
@@ -129,6 +130,7 @@ class AnswerKeywords(SamplingKeywords, OutputKeywords, LoopKeywords, total=False
     prefer_model: str | None
     max_cost: float | None
     priority: Priority | None
+    collect: Collect | None
     progress: ProgressKind | None
     ask_duplicates_once: bool
 
@@ -136,6 +138,7 @@ class AnswerKeywords(SamplingKeywords, OutputKeywords, LoopKeywords, total=False
 class BatchKeywords(CallKeywords, total=False):
     """What the methods that collect the answers of a batch take in addition."""
 
+    collect: Collect | None
     progress: ProgressKind | None
     ask_duplicates_once: bool
     journal: str | PathLike[str] | None
@@ -157,6 +160,7 @@ class ClientKeywords(SamplingKeywords, total=False):
     max_retry_after_s: float
     min_tokens_per_second: float | None
     max_cost: float | None
+    collect: Collect
     postprocess: Callable[[Any], Any] | None
     max_event_bytes: int
     max_requests_per_minute: float | None

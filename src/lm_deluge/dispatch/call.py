@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from lm_deluge.api_requests.call_plan import CallPlan
-from lm_deluge.config import OnBreak, Priority
+from lm_deluge.config import Collect, OnBreak, Priority
 from lm_deluge.dispatch.budget import Budget
 from lm_deluge.dispatch.call_watch import ObserverGroup
 from lm_deluge.prompt.conversation import Conversation
@@ -19,8 +19,14 @@ __all__ = ["CallSpec", "Planner"]
 class Planner(Protocol):
     """Plans the requests of a call."""
 
-    def plan(self, model: str, conversation: Conversation) -> CallPlan:
-        """Return the plan of a request to a model. What it raises ends the call."""
+    def plan(self, model: str, conversation: Conversation, collect: Collect = "stream") -> CallPlan:
+        """Return the plan of a request to a model. What it raises ends the call.
+
+        Args:
+            model: Id of the model.
+            conversation: The prompt.
+            collect: Whether the request may ask for a plain document.
+        """
         ...
 
     def plan_rest(self, model: str, conversation: Conversation, max_new_tokens: int | None) -> CallPlan:
@@ -43,6 +49,7 @@ class CallSpec(msgspec.Struct, frozen=True, kw_only=True):
         budgets: What pays for the call.
         min_tokens_per_second: A slower attempt is replaced by another one, as long as nothing of it was delivered.
         delivers_events: Whether the caller reads events. If false, only the final response is used.
+        collect: Whether the answer may be requested as a plain document.
         postprocess: Called with the response if it is no error; its result is the response.
         before_attempt: Awaited before each request is sent, with the number of the attempt, from 1. What it raises
             ends the call, and nothing is sent.
@@ -68,6 +75,7 @@ class CallSpec(msgspec.Struct, frozen=True, kw_only=True):
     budgets: tuple[Budget, ...] = ()
     min_tokens_per_second: float | None = None
     delivers_events: bool = True
+    collect: Collect = "stream"
     postprocess: Callable[[Any], Any] | None = None
     before_attempt: Callable[[int], Awaitable[None]] | None = None
     on_attempt_failed: Callable[[int, Any, bool], Awaitable[None]] | None = None
@@ -78,9 +86,16 @@ class CallSpec(msgspec.Struct, frozen=True, kw_only=True):
     is_judged: bool = False
     plans: dict[str, CallPlan] = {}
 
-    def plan_for(self, model: str) -> CallPlan:
-        """Return the plan for a model; it is made when first asked for."""
+    def plan_for(self, model: str, attempt: int = 1) -> CallPlan:
+        """Return the plan for a model; it is made when first asked for.
+
+        Args:
+            model: Id of the model.
+            attempt: Number of the attempt. With `collect="auto"` only the first one asks for a plain document.
+        """
         plan = self.plans.get(model)
-        if plan is None:
-            plan = self.plans[model] = self.planner.plan(model, self.conversation)
+        is_repeated = attempt > 1 and self.collect == "auto"
+        if plan is None or (is_repeated and not plan.call.is_streamed):
+            collect = "stream" if is_repeated else self.collect
+            plan = self.plans[model] = self.planner.plan(model, self.conversation, collect)
         return plan

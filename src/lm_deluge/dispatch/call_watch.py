@@ -10,7 +10,7 @@ from lm_deluge.api_requests.timing import Timing
 from lm_deluge.dispatch.hooks import failed_response, warn_of_hook
 from lm_deluge.errors import DelugeError
 from lm_deluge.response import APIResponse
-from lm_deluge.telemetry.logs import LogObserver
+from lm_deluge.telemetry.logs import LogObserver, is_logged
 from lm_deluge.telemetry.observer import (
     AgentObserver,
     CallObserver,
@@ -41,6 +41,11 @@ class ObserverGroup:
         self._is_whole = is_whole
         self._failed: set[str] = set()  # classes of observers that a warning was about
         self.deferred: deque[Callable[[], None]] = deque()  # reports of finalisers
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing observes a call that starts now: neither an observer nor a log."""
+        return not (self._own or self.deferred) and (self._is_whole or not (observers_of_all_calls() or is_logged()))
 
     def watch(self, call: ObservedCall) -> CallWatch | None:
         """Return what a call reports to; None if nothing observes it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -57,6 +58,7 @@ def request_cost(
     return tokens + sum(fee.usd * (count if fee.per == "use" else 1) for fee, count in fees if fee is not None)
 
 
+@lru_cache(maxsize=64)
 def endpoint_region(url: str) -> str | None:
     """Return the region of a URL by its name in `region_factors`, `eu` for `https://eu.api.openai.com/v1`; None: none.
 

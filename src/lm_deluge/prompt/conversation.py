@@ -295,6 +295,9 @@ class Conversation(ConversationFormats):
         total = 0
         for message in self.messages:
             for part in message.parts:
+                if type(part) is TextPart:  # nearly always
+                    total += len(part.text)
+                    continue
                 text = getattr(part, "text", None) or getattr(part, "arguments_text", None)
                 if isinstance(part, ToolResultPart):
                     text = part.content

@@ -13,7 +13,7 @@ from lm_deluge.errors import APIError, DelugeError
 from lm_deluge.response import APIResponse
 from lm_deluge.telemetry.observer import CallObserver, ObservedAttempt, ObservedCall, Observer, outcome_of
 
-__all__ = ["LogObserver", "logger"]
+__all__ = ["LogObserver", "is_logged", "logger"]
 
 logger = logging.getLogger("lm_deluge")
 logger.addHandler(logging.NullHandler())  # so that Python prints nothing if the program has no logging
@@ -24,13 +24,13 @@ class LogObserver(Observer):
 
     def call_started(self, call: ObservedCall) -> CallObserver | None:
         """Return what logs the call."""
-        if not logger.isEnabledFor(logging.WARNING) or not _has_handler():
-            return None
-        return _CallLog(call)
+        return _CallLog(call) if is_logged() else None
 
 
-def _has_handler() -> bool:
-    """Whether a record of the logger is written anywhere."""
+def is_logged() -> bool:
+    """Whether a warning of the logger is written anywhere."""
+    if not logger.isEnabledFor(logging.WARNING):
+        return False
     found: logging.Logger | None = logger
     while found is not None:
         for handler in found.handlers:

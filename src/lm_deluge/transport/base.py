@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from lm_deluge.config import Secret
 from lm_deluge.errors import ConnectError
 from lm_deluge.wire.http import HttpHead, HttpRequest
 
-__all__ = ["ConnectionSlot", "DescriptorsUsedUpError", "Exchange", "Transport"]
+__all__ = ["Connecting", "ConnectionSlot", "DescriptorsUsedUpError", "Exchange", "Transport"]
 
 
 class DescriptorsUsedUpError(ConnectError):
@@ -39,6 +39,11 @@ class Exchange(Protocol):
 
     head: HttpHead
     bytes_received: int
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the end of the body is known to have arrived, and all of it was read."""
+        ...
 
     def keep(self, slot: ConnectionSlot) -> None:
         """Store the connection slot; it is released when the exchange ends."""
@@ -84,4 +89,18 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Close the connections that belong to the running event loop."""
+        ...
+
+
+@runtime_checkable
+class Connecting(Protocol):
+    """Additional method of a transport that keeps idle connections."""
+
+    async def connect(self, url: str, *, connect_timeout_s: float | None, proxy: Secret | None) -> None:
+        """Open a connection to the host of a URL, for a later request.
+
+        Raises:
+            TransportError: There is no connection.
+            ConfigurationError: The URL is invalid.
+        """
         ...

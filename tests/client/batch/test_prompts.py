@@ -16,6 +16,7 @@ from lm_deluge import LLMClient
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.client.batch.prompts import run_call
 from lm_deluge.client.call_options import CallOptions
+from lm_deluge.config import Collect
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import (
     BadRequestError,
@@ -307,7 +308,7 @@ async def test_what_is_no_error_of_ours_is_an_error_of_its_call() -> None:
         spec = client.dispatcher.planner(CallOptions()).collected("q")
 
         class Failing:
-            def plan(self, model: str, conversation: Conversation) -> CallPlan:
+            def plan(self, model: str, conversation: Conversation, collect: Collect = "stream") -> CallPlan:
                 raise ZeroDivisionError
 
         failing = msgspec.structs.replace(spec, planner=Failing(), plans={})

@@ -55,6 +55,8 @@ ContentTable: TypeAlias = Mapping[type[Part], Callable[[Call, Any], JSON]]
 MessageTable: TypeAlias = Mapping[str, Callable[[Call, Message], list[JSON]]]
 """The function that builds the API's messages, for each role of ours."""
 
+_NO_PARAMS = SamplingParams()
+
 
 def build_chat_body(call: Call) -> JSON:
     """Return the JSON body for `call`. Parameters that the call does not set are omitted.
@@ -94,6 +96,8 @@ def build_chat_body(call: Call) -> JSON:
 
 def sampling_fields(params: SamplingParams, max_tokens_field: str) -> JSON:
     """Return the parameters that are set, under their names in Chat Completions."""
+    if params == _NO_PARAMS:
+        return {}
     fields: JSON = {
         "temperature": params.temperature,
         "top_p": params.top_p,

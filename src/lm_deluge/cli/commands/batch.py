@@ -128,6 +128,11 @@ def _delay(text: str) -> float | str:
     help="Cancel attempts that are slower, except the last attempt.",
 )
 @click.option(
+    "--collect",
+    type=click.Choice(["stream", "plain", "auto"]),
+    help="Request answers as streams, or as plain documents for less CPU time: all, or those expected soon. [stream]",
+)
+@click.option(
     "--max-cost",
     type=float,
     metavar="DOLLARS",
@@ -204,7 +209,9 @@ def batch(source: Path, target: Path, **options: Any) -> int:
     _check_options(options)
     settings = CommandOptions.from_options(options)
     limits = {field: options[f"limit_{name}"] for name, (field, _) in _LIMITS.items()}
-    more = {name: options[name] for name in ("max_attempts", "max_cost", "limiter", *_RECOVERY_OPTIONS)} | limits
+    more = {
+        name: options[name] for name in ("max_attempts", "max_cost", "limiter", "collect", *_RECOVERY_OPTIONS)
+    } | limits
     client, notice = build_client(settings, **{name: value for name, value in more.items() if value is not None})
     if options["schema"] is not None:
         options["schema"] = read_schema(options["schema"])

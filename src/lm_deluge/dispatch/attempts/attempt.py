@@ -68,8 +68,10 @@ class AdmittedCall:
         self.unreached = 0
         self.failures: tuple[str, ...] = ()
         self._retry: PendingRetry | None = None
-        observed = ObservedCall(spec.conversation, lambda: runner.candidates(spec), spec.plan_for)
-        self.watch = spec.observers.watch(observed)
+        self.watch: CallWatch | None = None
+        if not spec.observers.is_idle:
+            observed = ObservedCall(spec.conversation, lambda: runner.candidates(spec), spec.plan_for)
+            self.watch = spec.observers.watch(observed)
 
     @property
     def wants_reads(self) -> bool:
@@ -281,6 +283,8 @@ class CallAttempt:
             self.abort()
             return
         self._is_given_back = True
+        if self.plan.plain_answers is not None and self._sent_at is not None:
+            self.plan.plain_answers.note(self._runner.now() - self._sent_at)
         self._runner.settle(self.start.ticket, usage)
 
     def abort(self) -> None:
@@ -294,6 +298,11 @@ class CallAttempt:
         """Whether its ticket was given back."""
         return self._is_given_back
 
+    @property
+    def bills_when_abandoned(self) -> bool:
+        """Whether it was sent to a provider that bills all of its answer, also if it is aborted."""
+        return self._sent_at is not None and not self.is_over and self.plan.call.provider.bills_abandoned
+
     def give_back_later(self) -> None:
         """Give the ticket back after the event loop was closed, from a finaliser."""
         if not self._is_given_back:
@@ -305,6 +314,8 @@ class CallAttempt:
         if self.stream is not None:
             self.stream.abort()
         if self._sent_at is not None and not self._is_given_back:
+            if self.plan.plain_answers is not None:
+                self.plan.plain_answers.note_failure(error)
             self._runner.failed(self.start.ticket, error, self._sent_at)
             self._report_failed(error)
         self._give_back(error)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from lm_deluge.api_requests.call_plan import CallPlan
+from lm_deluge.config import Collect
 from lm_deluge.dispatch.attempts.attempt import CallAttempt
 from lm_deluge.dispatch.attempts.continuation import Rest, ask_for_rest, find_obstacle, is_blank, may_end_with
 from lm_deluge.dispatch.attempts.discarded_cost import DiscardedCost
@@ -84,7 +85,7 @@ class SplicedResponse:
         conversation = Conversation([*self.spec.conversation, shown])
         return msgspec.structs.replace(self.spec, planner=self, conversation=conversation, plans=self._plans)
 
-    def plan(self, model: str, conversation: Conversation) -> CallPlan:
+    def plan(self, model: str, conversation: Conversation, collect: Collect = "stream") -> CallPlan:
         """Return the plan of a request for the rest; its conversation is made from the answer so far."""
         if model not in self._rests:
             call = self.spec.plan_for(model).call

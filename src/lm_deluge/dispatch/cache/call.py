@@ -11,6 +11,8 @@ import contextlib
 import warnings
 from collections.abc import Callable
 
+import msgspec
+
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.timeouts import Deadline
 from lm_deluge.dispatch.attempts.call_stream import StreamCall
@@ -263,7 +265,11 @@ class CachedCall(StreamCall):
 
 def _key(plan: CallPlan) -> str:
     filters = "" if plan.filters is None else plan.filters.digest
-    return build_key(plan.adapter.name, plan.call, plan.request, plan.key, filters)
+    call, request = plan.call, plan.request
+    if not call.is_streamed:  # an answer is the same, however it is transferred
+        call = msgspec.structs.replace(call, is_streamed=True)
+        request = plan.adapter.build_request(call)
+    return build_key(plan.adapter.name, call, request, plan.key, filters)
 
 
 def _is_accepted(answer: CachedAnswer, plan: CallPlan) -> bool:

@@ -412,7 +412,8 @@ class LocalLimiter:
         is_accepted = observation.status < _FIRST_ERROR
         if is_accepted:
             route.note_accepted(ticket.input_tokens, now)
-        self._read_headers(observation, route, now, is_accepted=is_accepted)
+        if observation.rate_limits:
+            self._read_headers(observation, route, now, is_accepted=is_accepted)
         if observation.status == _TOO_MANY:
             self._refuse(observation, route, now)
         elif observation.status in _OVERLOADED:
