@@ -9,7 +9,7 @@ import pytest
 from lm_deluge import LLMClient
 from lm_deluge.client.batch.client_copy import ClientCopy
 from lm_deluge.dispatch.scheduling.queue import Job
-from lm_deluge.dispatch.sharing.messages import Admit, Admitted, Settled
+from lm_deluge.dispatch.sharing.messages import Admit, Admitted, TicketSettled
 from lm_deluge.errors import MissingExtraError
 from lm_deluge.ray import ask, limits
 from lm_deluge.ray.limits import LimitsActor
@@ -27,7 +27,7 @@ async def test_members_share_the_limits_and_fetch_their_admissions() -> None:
     waiting = asyncio.create_task(owner.exchange("two", [Admit(Job(id=1))], waits=True))
     await asyncio.sleep(0)
     assert not waiting.done()
-    same, nothing = await owner.exchange("one", [Settled(first[0].ticket, Usage())], waits=False)
+    same, nothing = await owner.exchange("one", [TicketSettled(first[0].ticket, Usage())], waits=False)
     identity, second = await waiting
     assert (identity, nothing) == (same, [])
     assert isinstance(second[0], Admitted)

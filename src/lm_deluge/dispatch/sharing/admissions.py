@@ -26,8 +26,8 @@ from lm_deluge.dispatch.sharing.messages import (
     OthersSpent,
     Refused,
     Released,
-    Settled,
     Spent,
+    TicketSettled,
     ToMember,
     Unreached,
     Withdrawn,
@@ -162,7 +162,7 @@ class Member:
             sent_at = self._runner.now() - message.sent_ago_s
             self._runner.observe(msgspec.structs.replace(message.observation, sent_at=sent_at))
 
-    def _settle(self, message: Settled) -> None:
+    def _settle(self, message: TicketSettled) -> None:
         if self._take(message.ticket):
             self._runner.settle(message.ticket, message.usage)
 
@@ -189,7 +189,7 @@ _ACTIONS: dict[type, Callable[[Member, Any], None]] = {
     Withdrawn: Member._withdraw,  # noqa: SLF001
     Forgotten: Member._forget,  # noqa: SLF001
     Observed: Member._observe,  # noqa: SLF001
-    Settled: Member._settle,  # noqa: SLF001
+    TicketSettled: Member._settle,  # noqa: SLF001
     Released: Member._release,  # noqa: SLF001
     Blocked: Member._block,  # noqa: SLF001
     CooledDown: Member._cool_down,  # noqa: SLF001

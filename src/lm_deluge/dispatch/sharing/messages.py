@@ -26,8 +26,8 @@ __all__ = [
     "OthersSpent",
     "Refused",
     "Released",
-    "Settled",
     "Spent",
+    "TicketSettled",
     "ToMember",
     "Unreached",
     "Withdrawn",
@@ -60,7 +60,7 @@ class Observed(msgspec.Struct, frozen=True):
     sent_ago_s: float
 
 
-class Settled(msgspec.Struct, frozen=True):
+class TicketSettled(msgspec.Struct, frozen=True):
     """A response is complete."""
 
     ticket: Ticket
@@ -125,6 +125,6 @@ class OthersSpent(msgspec.Struct, frozen=True):
 
 
 FromMember: TypeAlias = (
-    Admit | Withdrawn | Forgotten | Observed | Settled | Released | Blocked | CooledDown | Unreached | Spent
+    Admit | Withdrawn | Forgotten | Observed | TicketSettled | Released | Blocked | CooledDown | Unreached | Spent
 )
 ToMember: TypeAlias = Admitted | Refused | OthersSpent

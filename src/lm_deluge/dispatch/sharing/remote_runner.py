@@ -24,8 +24,8 @@ from lm_deluge.dispatch.sharing.messages import (
     OthersSpent,
     Refused,
     Released,
-    Settled,
     Spent,
+    TicketSettled,
     ToMember,
     Unreached,
     Withdrawn,
@@ -159,7 +159,7 @@ class RemoteRunner(Runner):
 
     def settle(self, ticket: Ticket, usage: Usage) -> None:
         """Release the ticket of a complete response."""
-        self._post(Settled(ticket, usage))
+        self._post(TicketSettled(ticket, usage))
         self._loop.call_soon(self.report_cost)  # the call is charged after the ticket is released
 
     def release(self, ticket: Ticket, *, was_sent: bool, delivered: Usage | None) -> None:
