@@ -18,6 +18,7 @@ from lm_deluge.cli.batch_files import check_target, stdout_bytes
 from lm_deluge.cli.batch_report import (
     Outcome,
     outcome_of,
+    report_death,
     report_end,
     report_failure,
     report_start,
@@ -29,6 +30,7 @@ from lm_deluge.cli.exits import FAILED
 from lm_deluge.cli.interrupts import Interrupts
 from lm_deluge.cli.render.escape import visible_line
 from lm_deluge.cli.render.terminal import report
+from lm_deluge.cli.workers.rows import WorkerRows, check_workers
 from lm_deluge.client.batch.journaled import is_due
 from lm_deluge.client.batch.progress_display import FIRST_AFTER_S, Progress, ProgressKind, make_progress
 from lm_deluge.client.batch.provider_prompts import check_provider_batch
@@ -64,7 +66,7 @@ class BatchJob:
 
     OPTIONS: ClassVar = (
         *("ask_duplicates_once", "overwrite", "progress", "provider_batch", "remove_journal", "report_path"),
-        *("retry_failed", "salvage", "schema", "max_output_retries"),
+        *("retry_failed", "salvage", "schema", "max_output_retries", "workers"),
     )
 
     source: InputFile
@@ -84,6 +86,7 @@ class BatchJob:
     salvage: bool = False
     schema: dict[str, Any] | None = None
     max_output_retries: int = 0
+    workers: int = 1
     keeps_journal: bool = True
 
     @property
@@ -135,6 +138,7 @@ def check_paths(job: BatchJob) -> None:
     Raises:
         ConfigurationError: One of these checks failed, or the provider has no batch API.
     """
+    check_workers(job.workers)
     if job.provider_batch:
         check_provider_batch(job.client.models, job.client.options)
     check_target(job.source, job.target, job.journal_path, overwrite=job.overwrite)
@@ -181,7 +185,7 @@ async def run_job(job: BatchJob, survey: Survey) -> int:
         due = [each for each in survey.keys if _is_due(job, survey, journal, each)]
         report_start(journal, survey, [survey.keys[each] for each in due])
         size = job.journal_path.stat().st_size
-        source = _source_of(job, journal)
+        source = _source_of(job, survey, journal)
         async with job.client:
             answered = await _answer_rows(job, survey, source, due, interrupts) if due else 0
         if answered == len(due):
@@ -195,8 +199,18 @@ async def run_job(job: BatchJob, survey: Survey) -> int:
         await journal.close()
 
 
-def _source_of(job: BatchJob, journal: Journal) -> BatchSource:
-    """Return the source of answers: one request per row, or the provider's batch API."""
+def _source_of(job: BatchJob, survey: Survey, journal: Journal) -> BatchSource:
+    """Return the source of answers: one request per row, from one process or several, or the provider's batch API."""
+    if job.workers > 1:
+        return WorkerRows(
+            job.client,
+            journal,
+            workers=job.workers,
+            schema=job.schema,
+            max_output_retries=job.max_output_retries,
+            retry_failed=job.retry_failed,
+            on_death=lambda status, calls: report_death(status, survey.named(calls)),
+        )
     options = CallOptions(output=job.schema, max_output_retries=job.max_output_retries)
     if job.provider_batch:
         return ProviderRows(job.client.dispatcher, journal, retry_failed=job.retry_failed, options=options)

@@ -25,6 +25,7 @@ from lm_deluge.errors import JournalError
 __all__ = [
     "Outcome",
     "outcome_of",
+    "report_death",
     "report_end",
     "report_failure",
     "report_start",
@@ -133,6 +134,22 @@ def report_failure(error: JournalError, in_flight: int) -> None:
     report(f"deluge: {visible_line(str(error))}")
     if in_flight:
         report(f"No new requests are sent; {in_flight} requests in flight may end.")
+
+
+def report_death(status: int, in_flight: Sequence[str]) -> None:
+    """Report that a worker process died.
+
+    Args:
+        status: Its exit status; negative: the number of the signal that ended it.
+        in_flight: The ids of the lines whose requests were in flight.
+    """
+    how = f"by signal {-status}" if status < 0 else f"with status {status}"
+    report(f"A worker process was ended {how}, and another one takes its lines.")
+    if in_flight:
+        report(
+            f"{_counted(len(in_flight), 'request was', 'requests were')} in flight. Sent again, they may be billed "
+            f"twice: {_listed(in_flight)}"
+        )
 
 
 def report_stop(
