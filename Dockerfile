@@ -2,7 +2,7 @@
 FROM python:3.13-slim AS build
 WORKDIR /source
 COPY . .
-RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir '.[server,speed]'
+RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir '.[server,speed,postgres,prometheus]'
 
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --home-dir /data --create-home deluge

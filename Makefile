@@ -49,7 +49,7 @@ types: .venv/.ready  ## mypy --strict and basedpyright
 imports: .venv/.ready  ## the layers of the package
 	@$(BIN)/lint-imports --no-cache | grep -v '^$$' | tail -n 25
 
-node: .venv/npm/node/.installed  ## install the Node clients that the gateway is tested with (needs npm)
+node: .venv/npm/node/.installed  ## install the Node clients that the gateway and the pages are tested with (needs npm)
 
 .venv/npm/node/.installed: .venv/.ready tests/gateway/node/package.json tests/gateway/node/package-lock.json
 	@mkdir -p $(@D)

@@ -48,7 +48,8 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
                 writer.write(PLAIN)
                 await writer.drain()
                 continue
-            events, pause_s = map(float, body["messages"][0]["content"].split())
+            events, pause_s, *first_s = map(float, body["messages"][0]["content"].split())
+            await asyncio.sleep(sum(first_s))
             writer.write(HEAD)
             for number in range(int(events)):
                 writer.write(http_chunk(EVENT % number))

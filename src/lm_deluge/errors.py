@@ -6,6 +6,7 @@
     |  |- MissingAPIKeyError
     |  |- UnsupportedParameterError        the model or its API does not support a parameter
     |  |- InvalidPromptError               an empty prompt, bytes that are not an image, an invalid tool
+    |  |  '- ChatRequestError              a request of a browser that is malformed, or has what browsers may not send
     |  |- MissingExtraError                an optional package is needed
     |  '- StreamConsumedError              the stream was used before
     |- APIError                            the provider answered with an error
@@ -63,6 +64,7 @@ __all__ = [
     "BatchEndedError",
     "BudgetError",
     "CertificateError",
+    "ChatRequestError",
     "ConfigurationError",
     "ConnectError",
     "ContentFilterError",
@@ -229,6 +231,10 @@ class UnsupportedParameterError(ConfigurationError):
 
 class InvalidPromptError(ConfigurationError):
     """The prompt cannot be sent: it is empty, of a wrong type, or contains an invalid image, file, audio or tool."""
+
+
+class ChatRequestError(InvalidPromptError):
+    """The body of a browser's request is malformed, or has what a browser may not send; the status for it is 400."""
 
 
 class MissingExtraError(ConfigurationError):

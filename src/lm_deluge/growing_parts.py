@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+
 from lm_deluge.events import MediaDelta, ProviderPart, ToolCallFinished, ToolCallStarted
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.parts import (
@@ -15,7 +18,7 @@ from lm_deluge.prompt.parts import (
     ToolCallPart,
 )
 
-__all__ = ["AudioPieces", "CallPieces", "TextPieces", "WholePart"]
+__all__ = ["AudioPieces", "CallPieces", "TextPieces", "WholePart", "decode_base64"]
 
 _SMALL_PIECES = 32
 """Pieces joined at once: 1.5 KiB of overhead at 49 bytes each, and a join of a microsecond for 32 pieces. See
@@ -92,6 +95,11 @@ class AudioPieces:
         self.data = bytearray()
         self.transcript: list[str] = []
 
+    def add(self, event: MediaDelta) -> None:
+        """Add a piece; base64 that is damaged adds nothing."""
+        self.data += decode_base64(event.data)
+        self.transcript.append(event.transcript or "")
+
     def part(self) -> Part:
         """Return the part so far."""
         media = Media(media_type=self.first.media_type, data=bytes(self.data), file_id=self.first.id)
@@ -121,3 +129,11 @@ class WholePart:
         if has_all:
             self._part = ProviderDataPart(event.provider, event.kind, event.data)
         return has_all
+
+
+def decode_base64(data: str) -> bytes:
+    """Return the bytes of a base64 text; none if it is damaged."""
+    try:
+        return base64.b64decode(data)
+    except (binascii.Error, ValueError):
+        return b""

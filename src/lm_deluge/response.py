@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -31,7 +29,7 @@ from lm_deluge.events import (
     ToolResult,
     UsageReported,
 )
-from lm_deluge.growing_parts import AudioPieces, CallPieces, TextPieces, WholePart
+from lm_deluge.growing_parts import AudioPieces, CallPieces, TextPieces, WholePart, decode_base64
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.message import Message
@@ -298,15 +296,14 @@ class ResponseBuilder:
 
     def _add_media(self, event: MediaDelta) -> None:
         if not event.media_type.startswith("audio/"):
-            media = Media(media_type=event.media_type, data=_decoded(event.data) or None, url=event.url)
+            media = Media(media_type=event.media_type, data=decode_base64(event.data) or None, url=event.url)
             self._append(WholePart(ImagePart(media)))
             return
         last = self._open[-1] if self._open else None
         if not isinstance(last, AudioPieces):
             last = AudioPieces(event)
             self._append(last)
-        last.data += _decoded(event.data)
-        last.transcript.append(event.transcript or "")
+        last.add(event)
 
     def _add_provider_part(self, event: ProviderPart) -> None:
         part = WholePart(ProviderDataPart(event.provider, event.kind, event.data))
@@ -388,13 +385,6 @@ def _error_at_end(finished: ResponseFinished | None) -> DelugeError | None:
         hint="Send the request again, or change the prompt or the tools.",
         billed="maybe",
     )
-
-
-def _decoded(data: str) -> bytes:
-    try:
-        return base64.b64decode(data)
-    except (binascii.Error, ValueError):
-        return b""
 
 
 _TEXT_KINDS: dict[type, type[TextPart | ReasoningPart | RefusalPart]] = {

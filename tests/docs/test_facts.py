@@ -13,6 +13,7 @@ import lm_deluge.filters
 import lm_deluge.simulator
 import lm_deluge.testing
 import lm_deluge.tools
+import lm_deluge.ui
 import recordings
 from client.test_stream import WAYS_OUT
 from lm_deluge import errors, events
@@ -42,6 +43,7 @@ NAMES = {
     "simulator": lm_deluge.simulator.__all__,
     "testing": lm_deluge.testing.__all__,
     "tools": lm_deluge.tools.__all__,
+    "ui": lm_deluge.ui.__all__,
     "options": ClientOptions.__struct_fields__,
     "sampling": SamplingParams.__struct_fields__,
     "timeouts": Timeouts.__struct_fields__,

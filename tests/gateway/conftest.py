@@ -1,12 +1,17 @@
 """Providers of the gateway's tests: the simulator, by the addresses in the environment."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
+import certifi
 import pytest
 
+from gateway.ledger.postgres import PostgresServer, run_postgres
 from gateway.serving import Serving, serve
 from lm_deluge.gateway.configuration.settings import GatewaySettings
 from lm_deluge.simulator import Simulator
+
+_PEM_END = "-----END CERTIFICATE-----"
 
 TEXT = "One two three, and four; that is the whole answer of the model."
 
@@ -24,6 +29,17 @@ def point_providers_at(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv(name, value)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_certificate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let clients trust one authority: to load all of them takes 30 ms of CPU time for each client, of which there are
+    hundreds here, and none of them needs any."""
+    path = tmp_path_factory.mktemp("certificates") / "one.pem"
+    path.write_text(Path(certifi.where()).read_text().partition(_PEM_END)[0] + _PEM_END + "\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(path))
+        yield
+
+
 @pytest.fixture
 async def simulator(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Simulator]:
     async with Simulator(TEXT) as running:
@@ -35,3 +51,18 @@ async def simulator(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Simulator]
 async def serving(simulator: Simulator) -> AsyncIterator[Serving]:
     async with serve(GatewaySettings(), simulator) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    with run_postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, of each kind that is supported."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'ledger.db'}"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.new_database()

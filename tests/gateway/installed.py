@@ -1,23 +1,12 @@
-"""Clients that npm installs beside the Python packages, and what happens where they are missing."""
+"""Clients that npm installs beside the Python packages."""
 
-import os
 import shutil
 import sys
 from pathlib import Path
 
-import pytest
+from installed import need
 
 CLIENTS = Path(sys.prefix) / "npm"
-
-
-def need(name: str, *, found: bool, how: str) -> None:
-    """Skip the test if something is missing; fail if DELUGE_REQUIRE, a list of names, has it."""
-    if found:
-        return
-    reason = f"{name} is not installed: {how}"
-    if name in os.environ.get("DELUGE_REQUIRE", "").split(","):
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
 
 
 def node_clients() -> Path:

@@ -4,14 +4,18 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import httpx
 import msgspec
 import pytest
 
 from gateway.conftest import TEXT, point_providers_at
+from gateway.ledger.ledgers import open_ledger
 from gateway.serving import Serving, serve
-from lm_deluge.gateway.configuration.settings import GatewaySettings
+from lm_deluge.gateway.configuration.settings import GatewaySettings, ServedModel
+from lm_deluge.gateway.key_access import KeyAccess
+from lm_deluge.gateway.ledger.keys import KeyRules
 from lm_deluge.gateway.serve import BoundedProtocol
 from lm_deluge.simulator import Fault, Pace, Simulator
 
@@ -36,16 +40,28 @@ async def gateway_to(
             yield serving
 
 
-async def open_and_leave(serving: Serving, body: object, *, reads: int) -> None:
-    """Send a request, read so many bytes of the response, and close the connection."""
+async def open_and_leave(
+    serving: Serving,
+    body: object,
+    *,
+    reads: int | None,
+    path: str = "/v1/chat/completions",
+    key: str = "any",
+    waits_for_provider: bool = False,
+) -> None:
+    """Send a request, read so many bytes of the response (None: all), and close the connection."""
+    before = serving.simulator.stats.requests
     reader, writer = await asyncio.open_connection("127.0.0.1", int(serving.url.rpartition(":")[2]))
     data = msgspec.json.encode(body)
-    writer.write(
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: %d\r\n\r\n%b" % (len(data), data)
-    )
+    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nx-api-key: {key}\r\ncontent-length: {len(data)}\r\n"
+    writer.write(f"{head}{'connection: close' if reads is None else 'x-leaves: yes'}\r\n\r\n".encode() + data)
     await writer.drain()
-    if reads:
+    if reads is None:
+        await reader.read()
+    elif reads:
         await reader.readexactly(reads)
+    elif waits_for_provider:
+        await until(lambda: serving.simulator.stats.requests > before)
     else:
         await until(lambda: serving.gateway.running > 0)
     writer.close()
@@ -73,6 +89,57 @@ async def test_a_client_that_leaves_in_the_middle_is_billed_for_what_was_generat
     assert call.status == 499
     assert 0 < call.output_tokens < 200
     assert call.cost > 0
+
+
+# Providers that bill all of an answer, also if its reader closes the connection
+
+
+GEMINI = {**CHAT, "model": "gemini-3.8-flash"}
+OWN_GEMINI = {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}
+OWN_PATH = "/v1beta/models/gemini-3.8-flash:streamGenerateContent?alt=sse"
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "reads"),
+    [
+        (GEMINI, "/v1/chat/completions", 0),
+        (GEMINI, "/v1/chat/completions", 700),
+        ({**GEMINI, "stream": False}, "/v1/chat/completions", 0),
+        (OWN_GEMINI, OWN_PATH, 0),
+        (OWN_GEMINI, OWN_PATH, 700),
+    ],
+)
+async def test_an_answer_that_is_billed_whole_is_read_to_its_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: object, path: str, reads: int
+) -> None:
+    simulator = Simulator(TEXT * 3, pace=Pace(tokens_per_second=200))
+    async with open_ledger(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger, simulator:
+        new = await ledger.create_key("team", KeyRules(budget=1.0))
+        point_providers_at(simulator, monkeypatch)
+        async with serve(GatewaySettings(), simulator, access=KeyAccess(ledger)) as serving:
+            await open_and_leave(serving, body, reads=reads, path=path, key=new.token, waits_for_provider=True)
+            await until(lambda: bool(serving.log.calls))
+            await open_and_leave(serving, body, reads=None, path=path, key=new.token)
+            await until(lambda: len(serving.log.calls) == 2)
+        assert (simulator.stats.completed, simulator.stats.aborted) == (2, 0)
+        left, stayed = serving.log.calls
+        assert (left.status, stayed.status) == (499, 200)
+        assert left.cost == stayed.cost > 0
+        assert left.output_tokens == stayed.output_tokens
+        assert await ledger.spent(new.key, now=time.time()) == (pytest.approx(2 * stayed.cost), 0.0)
+
+
+async def test_no_further_attempt_is_sent_for_a_client_that_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulator = Simulator(TEXT, pace=Pace(tokens_per_second=20), faults=[Fault("reset", after=6)])
+    options = {"on_break": "continue", "progress": "none"}
+    models = (ServedModel(name="gemini-3.8-flash", models=("gemini-3.8-flash",), options=options),)
+    async with gateway_to(simulator, monkeypatch, models=models) as serving:
+        await open_and_leave(serving, GEMINI, reads=700)
+        await until(lambda: serving.gateway.running == 0)
+        assert [call.status for call in serving.log.calls] == [499]
+        assert simulator.stats.requests == 1
+        await open_and_leave(serving, GEMINI, reads=None)
+        assert serving.log.calls[1].status == 200
 
 
 async def test_a_client_that_reads_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ async def post(serving: Serving, path: str, body: Any, **headers: str) -> httpx.
 def sent_tools(serving: Serving) -> list[str]:
     body = serving.simulator.requests[-1].json
     declared = [each for tool in body["tools"] for each in tool.get("functionDeclarations", [tool])]
-    return [tool["name"] for tool in declared]
+    return [tool.get("function", tool)["name"] for tool in declared]
 
 
 # --- Codex ---
@@ -76,12 +76,13 @@ async def test_tools_in_a_namespace_are_functions_elsewhere(
             if streamed:
                 stream = await client.responses.create(**asked, stream=True)
                 events = [event async for event in stream]
-                (done,) = [event.item for event in events if event.type == "response.output_item.done"]
+                done = [event.item for event in events if event.type == "response.output_item.done"]
                 response = events[-1].response
-                assert done == response.output[0]
+                assert done == response.output
             else:
                 response = await client.responses.create(**asked)
-            (call,) = response.output
+            call, *signatures = response.output  # Gemini signs its calls
+            assert [item.type for item in signatures] == ["reasoning"] * model.startswith("gemini")
             assert (call.name, call.namespace, call.arguments) == ("close_agent", "multi_agent_v1", '{"target":"a"}')
             assert sent_tools(serving) == ["exec_command", FLAT]
             # Codex sends the call back with its namespace.
@@ -98,8 +99,7 @@ async def test_hints_that_another_api_lacks_are_named(serving: Serving, model: s
     answer = await post(serving, "/v1/responses", {"model": model, **CODEX, "text": {"verbosity": "low"}})
     assert answer.status_code == 200, answer.text
     assert answer.headers["x-deluge-warning"] == (
-        "not passed on: reasoning.summary, store, include, prompt_cache_key, client_metadata, "
-        "verbosity, tool web_search"
+        "not passed on: reasoning.summary, store, prompt_cache_key, client_metadata, verbosity, tool web_search"
     )
 
 
@@ -179,6 +179,25 @@ async def test_what_claude_code_asks_for_reaches_other_models(
     warning = answer.headers["x-deluge-warning"]
     assert "context_management" in warning
     assert ("thinking" in warning) == (effort is None)
+
+
+async def test_an_effort_is_left_out_for_a_model_without_one(serving: Serving) -> None:
+    fields = {"thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}, "tools": []}
+    answer = await post(serving, "/v1/messages", {"model": "gpt-4o", **CLAUDE, **fields})
+    assert answer.status_code == 200, answer.text
+    assert "reasoning_effort" not in serving.simulator.requests[-1].json
+    assert "output_config.effort" in answer.headers["x-deluge-warning"]
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions"])
+async def test_instructions_between_messages_are_the_users_for_gemini(serving: Serving, path: str) -> None:
+    messages = [*PROMPT, {"role": "system", "content": "A reminder."}, {"role": "user", "content": "Go on."}]
+    answer = await post(serving, path, {"model": OTHERS[1], "max_tokens": 500, "messages": messages})
+    assert answer.status_code == 200, answer.text
+    contents = serving.simulator.requests[-1].json["contents"]
+    texts = [part["text"] for content in contents for part in content["parts"]]
+    assert texts == ["Hello", "A reminder.", "Go on."]
+    assert {content["role"] for content in contents} == {"user"}
 
 
 @pytest.mark.parametrize("model", ["gpt-4o", "gemini-3.8-flash"])

@@ -52,7 +52,7 @@ def serving(
         try:
             assert process.stderr is not None
             first = process.stderr.readline()
-            match = re.search(r"http://[\d.]+:\d+", first)
+            match = re.search(r"https?://[\d.]+:\d+", first)
             assert match is not None, first + process.stderr.read()
             process.stderr.readline()
             process.stderr.readline()
@@ -99,10 +99,13 @@ def test_a_stop_lets_running_streams_end(tmp_path: Path) -> None:
         assert process.wait(20) == 0
 
 
-def test_budgets_hold_and_calls_are_booked_after_kill_9(tmp_path: Path) -> None:
+def test_budgets_hold_and_calls_are_booked_after_kill_9(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the ledger has after each kill is the provider's bill: of whole answers exactly, of broken ones nearly."""
+    monkeypatch.setenv("DELUGE_DATABASE", database_url)
     key = command(tmp_path, "keys", "create", "team", "--budget", "1/day").split()[-1]
-    moments = 30 if os.environ.get("DELUGE_SOAK") else 2
+    moments = 30 if os.environ.get("DELUGE_SOAK") else 1
     chance = random.Random(7)
     whole = broken = 0
     each = 0.0  # US dollars for a whole answer

@@ -19,6 +19,7 @@ from lm_deluge.dispatch.attempts.spliced_response import SplicedResponse
 from lm_deluge.dispatch.cache.entry import decode_answer, encode_answer
 from lm_deluge.encoders.catalog import encoder_names, find_encoder
 from lm_deluge.encoders.encoder import ParsedRequest
+from lm_deluge.errors import ConfigurationError
 from lm_deluge.events import (
     Attempt,
     Citation,
@@ -43,6 +44,7 @@ from lm_deluge.prompt.message import Message
 from lm_deluge.response import APIResponse, ResponseBuilder
 from lm_deluge.simulator.faults.catalog import FAULTS, Fault
 from lm_deluge.simulator.plan import AnswerContext
+from lm_deluge.ui import Protocol, frame_encoder
 from lm_deluge.usage import Usage
 from unions.places import ARGUMENTS, OPAQUE, Example, Place, Unheard, because, call_of, verdict
 
@@ -163,6 +165,21 @@ def special_to_tag_splitter(events: tuple[Any, ...]) -> list[type]:
     return special
 
 
+def shown_as(protocol: Protocol) -> Callable[[tuple[Any, ...]], Any]:
+    """Return what the frames of a user interface's protocol are, and how the answer ends in them."""
+
+    def show(events: tuple[Any, ...]) -> Any:
+        options: dict[str, Any] = {} if protocol == "text" else {"message_id": "m-1"}
+        encoder = frame_encoder(protocol, **options | ({"created": 1} if protocol == "openai-chat" else {}))
+        try:
+            written = encoder.start() + encoder.frames(events) + encoder.end()
+        except ConfigurationError as error:
+            raise TypeError from error
+        return written, encoder.outcome and encoder.outcome.kind
+
+    return show
+
+
 def among(types: Callable[[], Any]) -> Callable[[tuple[Any, ...]], list[type]]:
     """Return an observer of a table: it keeps the types that the table has."""
     return lambda events: [type(event) for event in events if type(event) in types()]
@@ -247,6 +264,14 @@ IGNORED_BY_FAULTS: dict[str, dict[type, str]] = {
     "tool_call_index_gaps": NEW_CONTENT,
     "tool_name_in_pieces": NEW_CONTENT,
 }
+UI_OPAQUE = because("opaque data of the provider stays on the server", ProviderPart)
+UI_TEXT = because("not in the text", ResponseStarted, ReasoningDelta, *CALLS, Citation, MediaDelta, UsageReported)
+IGNORED_BY_PROTOCOLS: dict[Protocol, dict[type, str]] = {
+    "vercel-ui": UI_OPAQUE,
+    "ag-ui": UI_OPAQUE,
+    "openai-chat": UI_OPAQUE | because("the API has no progress of tools", ToolProgress),
+    "text": UI_OPAQUE | UI_TEXT | NO_RESULTS,
+}
 CLIENTS_OWN = because("the client's own event, never in a response body", Attempt, *RESULTS, RoundStarted)
 DELTAS = (TextDelta, ReasoningDelta, RefusalDelta, *CALLS, Citation, MediaDelta, ProviderPart)
 NO_WORD = because("the status line keeps its word", *CALLS, Citation, ProviderPart, UsageReported, Attempt, *EDGES)
@@ -295,6 +320,7 @@ EVENT_PLACES = [
         with_model("meta.llama3", encoded_by("bedrock-invoke")),
         TEXT_MODEL | NO_RESULTS,
     ),
+    *(Place(f"frames of {name}", shown_as(name), ignored) for name, ignored in IGNORED_BY_PROTOCOLS.items()),
     *(Place(f"fault {name}", edited_by(name), IGNORED_BY_FAULTS.get(name, {})) for name in FAULTS),
 ]
 

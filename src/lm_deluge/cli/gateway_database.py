@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ __all__ = ["database_of", "read_gateway_settings", "with_ledger"]
 
 T = TypeVar("T")
 
+_DATABASE_VARIABLE = "DELUGE_DATABASE"  # a URL with a password does not belong into a file of settings
 _PACKAGES = ("starlette", "uvicorn", "httptools", "sqlalchemy", "aiosqlite")
 
 
@@ -36,13 +38,14 @@ def read_gateway_settings(config: Path | None) -> Any:
 
 
 def database_of(settings: Any) -> str:
-    """Return the URL of the database; the folder of the default one is made.
+    """Return the URL of the database: of the environment, of the settings, or of the default one, whose folder is made.
 
     Raises:
         ConfigurationError: The folder cannot be made.
     """
-    if settings.database is not None:
-        return str(settings.database)
+    named = os.environ.get(_DATABASE_VARIABLE, "").strip() or settings.database
+    if named is not None:
+        return str(named)
     folder = state_folder()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -117,7 +117,16 @@ class Stream(AsyncOnly, Coroutine[Any, Any, APIResponse]):
         """The call of the stream. For code that extends the client."""
         return self._call
 
-    def _take(self) -> RunningCall:
+    def take(self) -> RunningCall:
+        """Return the call for code that reads it itself; the stream cannot be used in another way from now on.
+
+        Raises:
+            StreamConsumedError: The stream was used already.
+
+        Example:
+            >>> call = client.stream("Hello").take()
+            >>> events = await call.next_batch()
+        """
         if self._use is not None:
             raise _consumed()
         self._use = "loop"
@@ -156,7 +165,7 @@ class Stream(AsyncOnly, Coroutine[Any, Any, APIResponse]):
         return self._coroutine
 
     async def _print(self) -> APIResponse:
-        call = self._take()
+        call = self.take()
         writer = EchoWriter(self._echo)
         try:
             while events := await call.next_batch():
@@ -174,7 +183,7 @@ class Stream(AsyncOnly, Coroutine[Any, Any, APIResponse]):
         return call.response()
 
     def __aiter__(self) -> AsyncIterator[str]:
-        return _Batches(self._take(), texts_of)
+        return _Batches(self.take(), texts_of)
 
     async def __aenter__(self) -> Stream:
         if self._is_entered or self._use is not None:
@@ -204,7 +213,7 @@ class Stream(AsyncOnly, Coroutine[Any, Any, APIResponse]):
             >>> async for event in stream.events():
             ...     print(event)
         """
-        return _Batches(self._take(), list)
+        return _Batches(self.take(), list)
 
     def partials(self) -> AsyncIterator[Any]:
         """Return an iterator over the object so far of a call with `output=`, for one loop.
@@ -266,7 +275,7 @@ class Stream(AsyncOnly, Coroutine[Any, Any, APIResponse]):
         return self._view(pick_items(self._call, path))
 
     def _view(self, pick: Pick) -> AsyncIterator[Any]:
-        return _Batches(self._take(), pick)
+        return _Batches(self.take(), pick)
 
     def sentences(self) -> AsyncIterator[str]:
         """Return an iterator over the sentences of the answer, for one loop: for speech or translation.
@@ -283,7 +292,7 @@ class Stream(AsyncOnly, Coroutine[Any, Any, APIResponse]):
             ...     print(sentence)
         """
         splitter = SentenceSplitter()
-        return _Batches(self._take(), lambda events: splitter.feed("".join(texts_of(events))), splitter.close)
+        return _Batches(self.take(), lambda events: splitter.feed("".join(texts_of(events))), splitter.close)
 
     async def next_batch(self) -> list[Event]:
         """Return the events of the next read: one list for each read costs less than one step for each event.

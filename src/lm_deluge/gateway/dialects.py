@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,13 +11,14 @@ from lm_deluge import errors
 from lm_deluge.encoders.anthropic_messages.response import ENCODER as ANTHROPIC_MESSAGES
 from lm_deluge.encoders.encoder import Encoder, StreamWriter
 from lm_deluge.encoders.gemini_generate.response import ENCODER as GEMINI_GENERATE
+from lm_deluge.encoders.ollama_chat.generate import ENCODER as OLLAMA_GENERATE
 from lm_deluge.encoders.ollama_chat.response import ENCODER as OLLAMA_CHAT
 from lm_deluge.encoders.openai_chat.errors import usual_status
 from lm_deluge.encoders.openai_chat.response import ENCODER as OPENAI_CHAT
 from lm_deluge.encoders.openai_responses.response import ENCODER as OPENAI_RESPONSES
-from lm_deluge.errors import APIError, DelugeError
+from lm_deluge.errors import APIError
 
-__all__ = ["DIALECTS", "Dialect", "KeyLimit", "as_api_error", "open_writer", "status_of"]
+__all__ = ["DIALECTS", "Dialect", "KeyLimit", "open_writer", "status_of"]
 
 
 class KeyLimit(NamedTuple):
@@ -80,6 +80,7 @@ class Dialect:
             API does not get them.
         rate_limit_headers: Returns the headers that state the limits of a key.
         statuses: The HTTP statuses of error classes for which this API has one of its own.
+        form_of: The wire API that this one is another form of: its providers know all fields of the parsed request.
         wrap_error: Returns the body of an error around the error object of a provider of the same API.
     """
 
@@ -89,6 +90,7 @@ class Dialect:
     dropped: frozenset[str] = frozenset()
     rate_limit_headers: Callable[[list[KeyLimit]], dict[str, str]] = _openai_limits
     statuses: Mapping[type[APIError], int] = field(default_factory=dict)
+    form_of: str = ""
     wrap_error: Callable[[Any, str | None], Any] = _openai_error
 
     @property
@@ -122,6 +124,7 @@ DIALECTS: dict[str, Dialect] = {
         ),
         Dialect(GEMINI_GENERATE, dropped=frozenset({"safetySettings", "labels"})),
         Dialect(OLLAMA_CHAT, heartbeat=b"", dropped=frozenset({"keep_alive"})),
+        Dialect(OLLAMA_GENERATE, heartbeat=b"", dropped=frozenset({"keep_alive"}), form_of="ollama-chat"),
     )
 }
 
@@ -131,41 +134,6 @@ def open_writer(dialect: Dialect, *, created: int, include_usage: bool) -> Strea
     make = dialect.encoder.open_stream
     assert make is not None  # noqa: S101 - each dialect above has one
     return make(created=created, include_usage=include_usage)
-
-
-# What clients get for failures that are no answer of a provider.
-_FAILURES: tuple[tuple[type[DelugeError], type[APIError], int], ...] = (
-    (errors.MissingAPIKeyError, errors.ServerError, 500),
-    (errors.UnknownModelError, errors.NotFoundError, 404),
-    (errors.ConfigurationError, errors.BadRequestError, 400),
-    (errors.TimeoutError, errors.ServerError, 504),
-    (errors.TransportError, errors.ServerError, 502),
-    (errors.ProtocolError, errors.ServerError, 502),
-    (errors.BudgetError, errors.QuotaExceededError, 402),
-    (errors.DispatchError, errors.OverloadedError, 503),
-)
-
-
-def as_api_error(error: BaseException) -> APIError:
-    """Return an error as the API error that a client of the gateway gets; messages never contain keys or prompts."""
-    if isinstance(error, APIError):
-        return error
-    if isinstance(error, DelugeError):
-        for kind, shown, status in _FAILURES:
-            if isinstance(error, kind):
-                text = f"{error.message}. {error.hint}" if error.hint else error.message
-                return shown(text, status_code=status, code=_code_of(error))
-    if isinstance(error, builtins.TimeoutError):
-        return errors.ServerError("the request took too long", status_code=504, code="timeout")
-    return errors.ServerError("the gateway failed", status_code=500, code="gateway_error")
-
-
-def _code_of(error: DelugeError) -> str | None:
-    """Return the code for a failed connection to the provider; None for other errors."""
-    if isinstance(error, errors.TransportError | errors.ProtocolError):
-        words = type(error).__name__.removesuffix("Error")
-        return "upstream_" + "".join(f"_{each.lower()}" if each.isupper() else each for each in words).lstrip("_")
-    return None
 
 
 def status_of(dialect: Dialect, error: APIError) -> int:

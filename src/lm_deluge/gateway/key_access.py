@@ -163,14 +163,14 @@ class _KeyGrant:
 
     def note_cost(self, cost: float) -> None:
         """Note what the call has cost so far."""
-        self._ledger.note_cost(self.call_id, cost)
+        self._ledger.note_cost(self._key, self.call_id, cost)
 
     async def settle(self, response: APIResponse | None, *, status: int) -> None:
         """Note what the call used and cost; None: nothing was sent."""
         usage = None if response is None else response.usage
         self._rates.end(self._entry, 0 if usage is None else usage.total_tokens)
         if response is None or usage is None:
-            await self._ledger.settle(self.call_id, SettledCall(status=status))
+            await self._ledger.settle(self._key, self.call_id, SettledCall(status=status))
             return
         settled = SettledCall(
             answered_by=response.model_internal,
@@ -179,4 +179,4 @@ class _KeyGrant:
             output_tokens=usage.output_tokens,
             status=status,
         )
-        await self._ledger.settle(self.call_id, settled)
+        await self._ledger.settle(self._key, self.call_id, settled)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Callable
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
@@ -124,6 +126,33 @@ def check_address(settings: GatewaySettings, *, has_keys: bool) -> None:
     )
 
 
+def check_tls(settings: GatewaySettings) -> None:
+    """Check the files for HTTPS, so that a wrong one is an error before anything else starts.
+
+    Raises:
+        ConfigurationError: One of the two is not set, cannot be read, needs a password, or they do not belong together.
+    """
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if certificate is None and key is None:
+        return
+    if certificate is None or key is None:
+        missing = "tls_certificate" if certificate is None else "tls_key"
+        raise ConfigurationError(f"{missing} is not set", hint="HTTPS needs both tls_certificate and tls_key.")
+    for path in map(Path, (certificate, key)):
+        try:
+            path.read_bytes()
+        except OSError as error:
+            raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        # Without a password of its own, OpenSSL asks for one at the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=b"")
+    except (ssl.SSLError, ValueError) as error:
+        raise ConfigurationError(
+            f"{certificate} and {key} cannot be used for HTTPS",
+            hint="Both have to be in PEM format, the key without a password, and the key of this certificate.",
+        ) from error
+
+
 async def serve(
     settings: GatewaySettings,
     *,
@@ -142,8 +171,9 @@ async def serve(
         on_start: Called with the gateway and its URL once the server listens.
 
     Raises:
-        ConfigurationError: A setting cannot be used, the port is taken, or the database cannot be opened.
+        ConfigurationError: A setting or file cannot be used, the port is taken, or the database cannot be opened.
     """
+    check_tls(settings)
     store = Database(database)
     await store.open()
     ledger = Ledger(store)

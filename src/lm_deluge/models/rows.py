@@ -226,6 +226,8 @@ class ProviderRow(HidingStruct, frozen=True, kw_only=True, forbid_unknown_fields
             or unknown.
         counts_max_tokens: Whether rate limits count the maximum length of an answer instead of its real length:
             `never`, `until_end` (corrected at its end) or `always`.
+        bills_abandoned: An answer is generated and billed to its end even if its reader closes the connection. The
+            gateway reads such an answer to its end after its client has left: only the end has the real usage.
         tool_fees: Fees for the use of the provider's own tools.
         region_factors: What all token prices are multiplied by, by the region that served the request.
         has_responses: The host has the Responses API too, at the same base URL; calls that Chat Completions rejects and
@@ -254,6 +256,7 @@ class ProviderRow(HidingStruct, frozen=True, kw_only=True, forbid_unknown_fields
     opaque_as: str = ""
     prompt_cache: Literal["explicit", "automatic", "none"] = "none"
     counts_max_tokens: CountsMaxTokens = "never"
+    bills_abandoned: bool = False
     tool_fees: tuple[ToolFee, ...] = ()
     region_factors: dict[str, float] = {}  # noqa: RUF012 - msgspec copies it
     has_responses: bool = False

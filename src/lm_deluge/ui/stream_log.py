@@ -57,23 +57,24 @@ class StreamLog:
     def start(self, status: int, headers: Mapping[str, str], *, is_stream: bool) -> None:
         """Note status and headers."""
         self.status, self.headers, self.is_stream = status, headers, is_stream
-        self._wake()
+        self.wake()
 
     def add(self, data: bytes) -> bool:
         """Add frames; return whether there is room for more."""
         parts = split_frames(data) if self.is_stream else [data]
         self.frames += [part for part in parts if part]
         self.size += len(data)
-        self._wake()
+        self.wake()
         return self.size <= _MOST_BYTES
 
     def end(self) -> None:
         """Note the end."""
         self.is_over = True
         self.ended_at = time.monotonic()
-        self._wake()
+        self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let all that wait for a change look again."""
         self.version += 1
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()

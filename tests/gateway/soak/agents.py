@@ -44,18 +44,22 @@ wire_api = "responses"
 class AgentScript:
     """Plays the model: each tool is called once, then the answer follows.
 
+    Args:
+        without_tools: The answer to a request that offers no tools.
+
     Attributes:
         results: What the agent sent back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, without_tools: str) -> None:
+        self._without_tools = without_tools
         self.results: list[str] = []
         self.offered: set[str] = set()
 
     def __call__(self, request: ParsedRequest) -> Script:
         self.offered |= {tool.name for tool in request.tools}
         if not request.tools:
-            return Script(text="A title")  # opencode names its sessions with a call of its own
+            return Script(text=self._without_tools)
         parts = [part for message in request.conversation.messages for part in message.parts]
         self.results = [part.content for part in parts if isinstance(part, ToolResultPart)]
         calls = _calls([tool.name for tool in request.tools if isinstance(tool, Tool)])
@@ -72,8 +76,9 @@ def _calls(names: list[str]) -> list[tuple[str, dict[str, Any]]]:
         calls.append((namespaced, {"target": "no-such-agent"}))
     if "exec_command" in names:
         calls.append(("exec_command", {"cmd": f"printf works > {PROOF}"}))
-    if "bash" in names:
-        calls.append(("bash", {"command": f"printf works > {PROOF}", "description": "Write the file"}))
+    shell = next((name for name in names if name in ("bash", "Bash")), None)  # of opencode, of Claude Code
+    if shell is not None:
+        calls.append((shell, {"command": f"printf works > {PROOF}", "description": "Write the file"}))
     return calls
 
 
@@ -107,11 +112,38 @@ def opencode(program: Path, home: Path, url: str, model: str, package: str) -> t
     return [str(program), "run", TASK], {"OPENCODE_DISABLE_MODELS_FETCH": "1", "OPENCODE_DISABLE_LSP_DOWNLOAD": "1"}
 
 
+def claude(program: Path, home: Path, url: str, model: str) -> tuple[list[str], dict[str, str]]:
+    """Return the command and the environment of Claude Code."""
+    environment = {
+        "ANTHROPIC_BASE_URL": url,
+        "ANTHROPIC_AUTH_TOKEN": "any",
+        "ANTHROPIC_MODEL": model,
+        "ANTHROPIC_SMALL_FAST_MODEL": model,
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    }
+    return [str(program), "-p", TASK, "--allowedTools", "Bash"], environment
+
+
+def aider(program: Path, home: Path, url: str, model: str) -> tuple[list[str], dict[str, str]]:
+    """Return the command and the environment of aider."""
+    settings = f"- name: openai/{model}\n  use_temperature: false\n"  # Claude Sonnet 5 takes none
+    (home / ".aider.model.settings.yml").write_text(settings)
+    options = ("--yes-always", "--no-git", "--no-check-update", "--no-show-model-warnings", "--analytics-disable")
+    command = [str(program), "--model", f"openai/{model}", "--edit-format", "whole", *options, "--message", TASK]
+    return command, {"OPENAI_API_BASE": f"{url}/v1", "OPENAI_API_KEY": "any", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+
+
 AGENTS = {
+    "aider": aider,
+    "claude": claude,
     "codex": codex,
     "opencode": lambda *given: opencode(*given, "@ai-sdk/openai-compatible"),
     "opencode-anthropic": lambda *given: opencode(*given, "@ai-sdk/anthropic"),
 }
+
+
+# opencode names its sessions with a call of its own; aider offers no tools, and reads files from the answer.
+WITHOUT_TOOLS = {"aider": f"{PROOF}\n```\nworks\n```\n\n{DONE}\n"}
 
 
 def set_loopback_up() -> None:
@@ -122,7 +154,7 @@ def set_loopback_up() -> None:
 
 async def run_agent(name: str, program: Path, model: str) -> dict[str, Any]:
     """Run the task; return what the agent printed and wrote, and what it sent."""
-    script = AgentScript()
+    script = AgentScript(WITHOUT_TOOLS.get(name, "A title"))
     with tempfile.TemporaryDirectory() as folder:
         home, work = Path(folder) / "home", Path(folder) / "work"
         home.mkdir()

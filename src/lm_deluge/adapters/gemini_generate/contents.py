@@ -32,7 +32,14 @@ from lm_deluge.prompt.parts import (
     ToolResultPart,
 )
 
-__all__ = ["ECHOES", "INSTRUCTION_ROLES", "build_contents", "build_instruction", "leading_instructions"]
+__all__ = [
+    "ECHOES",
+    "INSTRUCTION_ROLES",
+    "build_contents",
+    "build_instruction",
+    "leading_instructions",
+    "sign_foreign_calls",
+]
 
 JSON = dict[str, Any]
 
@@ -110,18 +117,18 @@ def build_contents(call: Call) -> list[JSON]:
         for content in contents:  # media of results, which older models take beside them, must not stand between them
             content["parts"].sort(key=lambda part: "functionResponse" not in part)
     else:
-        _sign_foreign_calls(contents)
+        sign_foreign_calls(contents)
     return contents
 
 
-def _sign_foreign_calls(contents: list[JSON]) -> None:
+def sign_foreign_calls(contents: list[JSON]) -> None:
     """Add a signature to the first call of each content in the current turn that has none.
 
     The turn starts after the last content of the user with anything but the results of functions.
     """
     for content in reversed(contents):
-        parts = content["parts"]
-        if content["role"] == "user" and not all("functionResponse" in part for part in parts):
+        parts = content.get("parts") or []
+        if content.get("role") != "model" and not all("functionResponse" in part for part in parts):
             return
         first = next((part for part in parts if "functionCall" in part), None)
         if first is not None:

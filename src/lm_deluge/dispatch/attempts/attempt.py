@@ -298,6 +298,11 @@ class CallAttempt:
         """Whether its ticket was given back."""
         return self._is_given_back
 
+    @property
+    def bills_when_abandoned(self) -> bool:
+        """Whether it was sent to a provider that bills all of its answer, also if it is aborted."""
+        return self._sent_at is not None and not self.is_over and self.plan.call.provider.bills_abandoned
+
     def give_back_later(self) -> None:
         """Give the ticket back after the event loop was closed, from a finaliser."""
         if not self._is_given_back:

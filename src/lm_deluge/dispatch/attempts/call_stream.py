@@ -140,8 +140,6 @@ class StreamCall:
                 return await self._first_events(attempt.call, error)
             return await self._continue(attempt, error)
 
-    # Opening attempts
-
     async def _first_events(self, call: AdmittedCall, error: DelugeError | None) -> list[Event]:
         """Open attempts until one has output; return its events, and an `Attempt` event for each one before.
 
@@ -283,8 +281,6 @@ class StreamCall:
             return [*notes, *buffered[is_start:]]
         return [*buffered[:is_start], *notes, *buffered[is_start:]]
 
-    # After a break
-
     async def _continue(self, attempt: CallAttempt, broken: DelugeError) -> list[Event]:
         """Ask for the rest of the answer; return its first events, and an `Attempt` event for each request."""
         call = attempt.call
@@ -370,8 +366,6 @@ class StreamCall:
         overspent = budget.charge((self._discarded.cost or 0.0) + own)
         if attempt is not None and attempt.stream is not None and attempt.stream.builder.finished is None:
             self._overspent = overspent
-
-    # Ending
 
     async def _fail(self, error: DelugeError) -> None:
         self.error = error
@@ -464,12 +458,16 @@ class StreamCall:
         with contextlib.suppress(RuntimeError):  # the loop was closed in between
             call.loop.call_soon_threadsafe(self.abort)
 
-    # Results
-
     @property
     def pending_retry(self) -> PendingRetry | None:
         """The next attempt while the call waits for it; else None."""
         return None if self._call is None or self._is_over else self._call.pending_retry
+
+    @property
+    def bills_when_abandoned(self) -> bool:
+        """Whether the provider bills all of the answer under way, also if it is aborted."""
+        attempt = self._attempt or self._opening
+        return attempt is not None and attempt.bills_when_abandoned
 
     def response(self) -> APIResponse:
         """Return the response so far, with usage (reported, or estimated), cost and stats."""

@@ -48,7 +48,7 @@ from lm_deluge.prompt.parts import ImagePart, TextPart, ToolCallPart
 from lm_deluge.response import ResponseBuilder
 from lm_deluge.usage import Usage
 
-__all__ = ["ENCODER", "encode_error", "encode_response", "encode_stream", "encode_stream_error"]
+__all__ = ["ENCODER", "encode_error", "encode_response", "encode_stream", "encode_stream_error", "line_writer"]
 
 JSON = dict[str, Any]
 
@@ -73,7 +73,12 @@ def encode_stream(events: Iterable[Event], *, created: int = 0, include_usage: b
 
 def open_stream(*, created: int, include_usage: bool) -> StreamWriter:
     """Return a writer of one streamed response; the arguments are those of `encode_stream`."""
-    return StreamWriter(_LineWriter(created), bytes, encode_stream_error)
+    return StreamWriter(line_writer(created), bytes, encode_stream_error)
+
+
+def line_writer(created: int) -> EventWriter[bytes]:
+    """Return what writes the lines of one streamed response."""
+    return _LineWriter(created)
 
 
 class _LineWriter(EventWriter[bytes]):

@@ -136,8 +136,9 @@ def read_tool_choice(choice: Any) -> str | None:
         return choice
     if not isinstance(choice, dict):
         raise wrong_type("tool_choice", dict, choice)
-    inner = need_field(choice, "function", dict, at="tool_choice.")
-    name: str = need_field(inner, "name", str, at="tool_choice.function.")
+    kind = "custom" if choice.get("type") == "custom" else "function"
+    inner = need_field(choice, kind, dict, at="tool_choice.")
+    name: str = need_field(inner, "name", str, at=f"tool_choice.{kind}.")
     return name
 
 

@@ -190,8 +190,10 @@ class ReasoningItem(Item):
         ]
 
     def done(self, rest: JSON | None) -> JSON:
-        """Return the complete item."""
-        return rest or {**self.initial(), "summary": [self._part]}
+        """Return the complete item. `rest` with a type is one already; without, it has further fields."""
+        if rest and "type" in rest:
+            return rest
+        return {**self.initial(), "summary": [self._part], **(rest or {})}
 
 
 class CallItem(Item):

@@ -22,10 +22,11 @@ from lm_deluge.gateway.answers.incoming import IncomingCall, parse_incoming, tok
 from lm_deluge.gateway.answers.log_reader import send_first, send_log
 from lm_deluge.gateway.answers.responder import Responder
 from lm_deluge.gateway.answers.upstream import UpstreamCall, open_upstream
-from lm_deluge.gateway.dialects import Dialect, as_api_error, open_writer, status_of
+from lm_deluge.gateway.dialects import Dialect, open_writer, status_of
 from lm_deluge.gateway.http_body import ClientLeftError, read_body
 from lm_deluge.gateway.services import GatewayServices, IncomingRequest
 from lm_deluge.response import APIResponse
+from lm_deluge.ui.failures import as_api_error
 from lm_deluge.ui.stream_log import LoggedResponse
 
 __all__ = ["GatewayCall"]
@@ -180,7 +181,8 @@ class GatewayCall:
             return
         last = events[-1]
         if type(last) is ResponseFinished:
-            self._logged.status = _BAD_GATEWAY if last.finish_reason == "error" else _OK
+            ended = _BAD_GATEWAY if last.finish_reason == "error" else _OK
+            self._logged.status = _CLIENT_LEFT if self._responder.has_left else ended
             await self._settle(upstream.running.response())
             return
         if budget is not None and budget.spent > budget.max_cost * _EXTENDED_FROM and not self._is_refused:
@@ -224,7 +226,7 @@ class GatewayCall:
     async def _stop_when_left(self) -> None:
         await self._responder.wait_until_left()
         if self._upstream is not None:
-            self._upstream.running.abort()
+            self._upstream.abandon()
 
     async def _send_heartbeats(self) -> None:
         while True:
@@ -271,7 +273,7 @@ class GatewayCall:
             if written:
                 await self._responder.write(written)
             self._logged.note_first()
-            if failure is not None or self._responder.has_left:
+            if failure is not None or (self._responder.has_left and not upstream.abandon()):
                 return failure
         await running.close()
         return None

@@ -21,10 +21,12 @@ from lm_deluge.dispatch.attempts.call_stream import StreamCall
 from lm_deluge.dispatch.budget import Budget
 from lm_deluge.dispatch.cache.call import CachedCall
 from lm_deluge.encoders.encoder import ParsedRequest
-from lm_deluge.errors import DelugeError, UnsupportedParameterError
+from lm_deluge.errors import APIError, DelugeError, UnsupportedParameterError
 from lm_deluge.events import Event
 from lm_deluge.gateway.dialects import Dialect
+from lm_deluge.gateway.translation.custom_tools import CustomTools
 from lm_deluge.gateway.translation.namespaces import ToolNamespaces
+from lm_deluge.gateway.translation.opaque_data import OpaqueCarrier, unpacked, without_envelopes
 from lm_deluge.gateway.translation.portable import fit_hints, left_out
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.tool import ProviderTool
@@ -33,6 +35,8 @@ from lm_deluge.wire.http import HttpRequest
 __all__ = ["UpstreamCall", "UpstreamPlanner", "open_upstream"]
 
 JSON = dict[str, Any]
+
+_CLIENT_LEFT = 499  # nginx's status for a client that closed the connection before the answer
 
 
 class UpstreamPlanner:
@@ -49,6 +53,7 @@ class UpstreamPlanner:
     Attributes:
         dropped: Fields and tools that a translated request left out.
         is_relayed: Whether the last planned request is the client's own.
+        is_closed: Whether the client has left, so that nothing more is sent.
     """
 
     def __init__(
@@ -64,12 +69,25 @@ class UpstreamPlanner:
         self._unreadable = unreadable
         self._planner = planner
         self._dialect = dialect
-        self._namespaces = ToolNamespaces(request.tools if dialect.name == "openai-responses" else ())
+        self._namespaces = ToolNamespaces(request.tools)
+        self._custom = CustomTools(self._namespaces.flat_tools())
+        self._opaque = OpaqueCarrier(dialect.name)
+        self._is_translated = False
         self._request = request
         self._headers = headers
         self._can_relay = can_relay
         self.dropped: tuple[str, ...] = ()
         self.is_relayed = False
+        self.is_closed = False
+
+    async def before_attempt(self, number: int) -> None:
+        """Refuse attempts after the client has left.
+
+        Raises:
+            APIError: It has.
+        """
+        if self.is_closed:
+            raise APIError("the client has left", status_code=_CLIENT_LEFT)
 
     def plan(self, model: str, conversation: Conversation, collect: Collect = "stream") -> CallPlan:
         """Return the plan of a request to a model.
@@ -88,13 +106,17 @@ class UpstreamPlanner:
         by_own_api = self._dialect.name == "openai-responses" and call.provider.has_responses
         call = by_responses(call) if by_own_api else route_call(call)
         adapter = find_adapter(call.provider.adapter)
-        is_same = adapter.name == self._dialect.name
-        self.is_relayed = self._can_relay and is_same
+        is_same = adapter.name in (self._dialect.name, self._dialect.form_of)
+        self.is_relayed = self._can_relay and adapter.name == self._dialect.name
+        self._is_translated = not is_same
         if self.is_relayed:
             call = msgspec.structs.replace(call, is_streamed=self._request.is_streamed)
             return call, adapter, self._unchanged(adapter, call)
         if self._unreadable is not None:
             raise self._unreadable
+        owner, dialect = call.provider.opaque_owner, self._dialect.name
+        conversation = unpacked(call.conversation, dialect=dialect, api=adapter.name, owner=owner)
+        call = msgspec.structs.replace(call, conversation=conversation)
         if is_same:
             call = msgspec.structs.replace(call, extra_body={**self._request.extra, **call.extra_body})
         else:
@@ -119,9 +141,8 @@ class UpstreamPlanner:
         if self._dialect.name == "openai-chat" and self._request.is_streamed:
             # The gateway needs the usage; the frame with it is removed if the client did not ask for it.
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-        return msgspec.structs.replace(
-            built, headers={**built.headers, **self._headers}, body=msgspec.json.encode(body)
-        )
+        data = without_envelopes(msgspec.json.encode(body), model=call.model.name)
+        return msgspec.structs.replace(built, headers={**built.headers, **self._headers}, body=data)
 
     def _translated(self, adapter: Adapter, call: Call) -> Call:
         """Return the call without what another API has no counterpart for, and what does not change the answer.
@@ -137,25 +158,24 @@ class UpstreamPlanner:
                 parameter=kept[0],
             )
         call, fitted, hints = fit_hints(call, self._request.raw, api=adapter.name)
-        if self._namespaces:
-            call = msgspec.structs.replace(
-                call,
-                tools=self._namespaces.flat_tools(),
-                conversation=self._namespaces.flat_conversation(call.conversation),
-            )
+        conversation = self._custom.flat_conversation(self._namespaces.flat_conversation(call.conversation))
+        call = msgspec.structs.replace(call, tools=self._custom.flat_tools(), conversation=conversation)
         own = [tool.name for tool in call.tools if isinstance(tool, ProviderTool)]
         names = [name for name in fields if name not in fitted]
         self.dropped = (
             *chain.from_iterable(left_out(name, self._request.extra[name]) for name in names),
             *hints,
             *(f"tool {name}" for name in own),
+            *self._custom.lost,
         )
         tools = tuple(tool for tool in call.tools if not isinstance(tool, ProviderTool))
         return msgspec.structs.replace(call, tools=tools) if own else call
 
     def restored(self, events: list[Event]) -> list[Event]:
         """Return the events of a translated answer, with the names that the client has for its tools."""
-        return self._namespaces.restored(events) if self._namespaces else events
+        if not self._is_translated:
+            return events
+        return self._namespaces.restored(self._custom.restored(self._opaque.packed(events)))
 
 
 # Values that are the default of their field, and so say nothing.
@@ -167,6 +187,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "modalities": (["text"],),
     "text": ({}, {"format": {"type": "text"}}),
     "reasoning": ({},),
+    "include": (["reasoning.encrypted_content"],),  # an answer of another API has it anyway: translation/opaque_data.py
 }
 
 
@@ -212,6 +233,18 @@ class UpstreamCall(NamedTuple):
     running: StreamCall
     planner: UpstreamPlanner
     budget: Budget | None
+
+    def abandon(self) -> bool:
+        """Note that the client has left; return whether its answer is to be read to the end.
+
+        It is aborted, unless its provider bills all of it anyway: then only its end has the usage that is billed. No
+        further attempt is sent.
+        """
+        self.planner.is_closed = True
+        if self.running.bills_when_abandoned:
+            return True
+        self.running.abort()
+        return False
 
     def take_bytes(self) -> bytes | None:
         """Return the bytes that arrived since the last call; None if the answer is translated."""
@@ -260,7 +293,9 @@ def open_upstream(
     on_break = "continue" if options.on_break == "continue" else "raise"
     budget = None if max_cost is None else Budget(max_cost, "this call")
     budgets = spec.budgets if budget is None else (*spec.budgets, budget)
-    spec = msgspec.structs.replace(spec, planner=own, on_break=on_break, budgets=budgets)
+    spec = msgspec.structs.replace(
+        spec, planner=own, on_break=on_break, budgets=budgets, before_attempt=own.before_attempt
+    )
     if spec.is_cached:
         return UpstreamCall(CachedCall(spec, dispatcher.runner), own, budget)
     running = RelayedCall(spec, dispatcher.runner)

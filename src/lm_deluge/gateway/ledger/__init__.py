@@ -1,1 +1,1 @@
-"""Keys, budgets and spend in a database: SQLite without set-up, or any other that SQLAlchemy knows."""
+"""Keys, budgets and spend in a database: SQLite without set-up, or PostgreSQL by its URL."""

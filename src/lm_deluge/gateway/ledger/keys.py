@@ -26,6 +26,8 @@ _PREFIX = "sk-deluge-"  # so that scanners for leaked keys recognise it
 _RANDOM_BYTES = 32  # 256 bits: a key cannot be guessed, and its hash not be searched for
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _PERIODS = ("day", "month", "total")
+_LONGEST_NAME = 200  # characters: a name is for people, and stands in the log of each call
+_MOST_BUDGET = 1e9  # US dollars; the database counts nano-dollars with 64 bits
 
 
 class KeyRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,7 +120,7 @@ def _budget(text: str | None) -> tuple[float | None, Period]:
         amount = float(number)
     except ValueError:
         amount = -1.0
-    if not 0 <= amount < float("inf") or found not in _PERIODS:
+    if not 0 <= amount <= _MOST_BUDGET or found not in _PERIODS:
         raise ConfigurationError(f"the budget {text!r} cannot be read", hint="Write 20/month, 5/day or 100.")
     return amount, found
 
@@ -143,8 +145,12 @@ async def insert_key(connection: AsyncConnection, name: str, rules: KeyRules) ->
     """Make a key.
 
     Raises:
-        ConfigurationError: There is a key with this name.
+        ConfigurationError: The name cannot be used, or there is a key with it.
     """
+    if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable():
+        raise ConfigurationError(
+            f"the name of a key has 1 to {_LONGEST_NAME} characters, all of them printable", hint="Choose another name."
+        )
     token = _PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
     key = GatewayKey(id=secrets.token_hex(8), name=name, rules=rules, created_at=time.time())
     row = {

@@ -1,6 +1,8 @@
 """The ledger: reservations before a call, settlements after it, sums for each day.
 
-A reservation is one UPDATE with the budget in its condition: calls at the same time cannot spend the same money.
+A reservation is one UPDATE with the budget in its condition: calls at the same time cannot spend the same money, also
+if several servers run them. What was read before a change is locked: by SELECT FOR UPDATE, in SQLite by its only lock
+for writing.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import delete, func, insert, literal, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from lm_deluge.errors import ConfigurationError
 from lm_deluge.gateway.ledger.database import Database
 from lm_deluge.gateway.ledger.keys import GatewayKey, KeyRules, NewKey, insert_key, key_of_row, list_keys, revoke_key
 from lm_deluge.gateway.ledger.tables import CALLS, DAYS, KEYS, SERVERS, SPENDS, dollars, nano_dollars
@@ -132,24 +135,25 @@ class Ledger:
             await connection.execute(insert(CALLS).values(**row))
             return True
 
-        return await self._database.run(run, is_new=True)
+        return await self._database.run(run, order=key.id, is_new=True)
 
     async def extend(self, key: GatewayKey, call_id: str, cost: float, *, now: float) -> bool:
         """Reserve more for a call that goes on; return whether the budget has it."""
         amount = nano_dollars(cost)
 
         async def run(connection: AsyncConnection) -> bool:
-            period = (await connection.execute(select(CALLS.c.period).where(CALLS.c.id == call_id))).scalar_one()
-            if not await _add_reserved(connection, key, period, amount):
+            statement = select(CALLS.c.period).where(CALLS.c.id == call_id, CALLS.c.state == "open").with_for_update()
+            period = (await connection.execute(statement)).scalar()
+            if period is None or not await _add_reserved(connection, key, period, amount):
                 return False
             await connection.execute(
                 update(CALLS).where(CALLS.c.id == call_id).values(reserved=CALLS.c.reserved + amount)
             )
             return True
 
-        return await self._database.run(run)
+        return await self._database.run(run, order=key.id)
 
-    def note_cost(self, call_id: str, cost: float) -> None:
+    def note_cost(self, key: GatewayKey, call_id: str, cost: float) -> None:
         """Note what a running call has cost so far, for the case that the process ends without settling it."""
 
         async def run(connection: AsyncConnection) -> None:
@@ -157,11 +161,11 @@ class Ledger:
                 update(CALLS).where(CALLS.c.id == call_id, CALLS.c.state == "open").values(cost=nano_dollars(cost))
             )
 
-        self._database.post(run)
+        self._database.post(run, order=key.id)
 
-    async def settle(self, call_id: str, settled: SettledCall) -> None:
-        """Replace the reservation of a call by what it cost."""
-        await self._database.run(lambda connection: _settle(connection, call_id, settled, "settled"))
+    async def settle(self, key: GatewayKey, call_id: str, settled: SettledCall) -> None:
+        """Replace the reservation of a call by what it cost. A second time has no effect."""
+        await self._database.run(lambda connection: _settle(connection, call_id, settled, "settled"), order=key.id)
 
     async def sign_on(self) -> None:
         """Note that this server runs; call it again every `SIGN_ON_S` seconds."""
@@ -182,12 +186,15 @@ class Ledger:
 
         async def run(connection: AsyncConnection) -> int:
             servers = {row.id for row in (await connection.execute(select(SERVERS))).all() if _runs(row)}
-            statement = select(CALLS.c.id, CALLS.c.server, CALLS.c.cost).where(CALLS.c.state == "open")
+            statement = (
+                select(CALLS.c.id, CALLS.c.server, CALLS.c.cost)
+                .where(CALLS.c.state == "open")
+                .order_by(CALLS.c.key_id)  # as the operations of other servers
+            )
             lost = [row for row in (await connection.execute(statement)).all() if row.server not in servers]
-            for row in lost:
-                await _settle(connection, row.id, SettledCall(cost=dollars(row.cost)), "lost")
+            settled = [await _settle(connection, row.id, SettledCall(cost=dollars(row.cost)), "lost") for row in lost]
             await connection.execute(delete(SERVERS).where(SERVERS.c.id.not_in([*servers, self._server])))
-            return len(lost)
+            return sum(settled)
 
         return await self._database.run(run)
 
@@ -210,8 +217,15 @@ class Ledger:
 
         Args:
             by: What they are grouped by: `day`, `key`, `model`.
-            since: The first day, as `2026-11-30`.
+            since: The first day, as `2026-11-30`; empty: the first one.
+
+        Raises:
+            ConfigurationError: `since` is not a day.
         """
+        try:
+            since = since and dt.date.fromisoformat(since).isoformat()
+        except ValueError:
+            raise ConfigurationError(f"{since!r} is not a day", hint="Write 2026-11-30, for example.") from None
         return await self._database.read(lambda connection: _sums(connection, by, since))
 
     async def remove_old(self, days: int) -> int:
@@ -229,9 +243,8 @@ async def _add_reserved(connection: AsyncConnection, key: GatewayKey, period: st
     """Add to what a key has reserved, unless its budget does not have it."""
     same = (SPENDS.c.key_id == key.id) & (SPENDS.c.period == period)
     if (await connection.execute(select(SPENDS.c.key_id).where(same))).first() is None:
-        # Another process may insert the row between the two statements: then this one inserts nothing.
-        source = select(*_literals(key.id, period)).where(~select(SPENDS.c.key_id).where(same).exists())
-        await connection.execute(insert(SPENDS).from_select(["key_id", "period", "spent", "reserved"], source))
+        # Another server may insert the row between the two statements: then the operation runs again.
+        await connection.execute(insert(SPENDS).values(key_id=key.id, period=period, spent=0, reserved=0))
     statement = update(SPENDS).where(same).values(reserved=SPENDS.c.reserved + amount)
     if key.rules.budget is not None:
         limit = nano_dollars(key.rules.budget)
@@ -239,17 +252,13 @@ async def _add_reserved(connection: AsyncConnection, key: GatewayKey, period: st
     return bool((await connection.execute(statement)).rowcount)
 
 
-def _literals(key_id: str, period: str) -> list[Any]:
-    return [literal(key_id), literal(period), literal(0), literal(0)]
-
-
-async def _settle(connection: AsyncConnection, call_id: str, settled: SettledCall, state: str) -> None:
-    statement = select(CALLS.c.key_id, CALLS.c.period, CALLS.c.model, CALLS.c.reserved, CALLS.c.started_at).where(
-        CALLS.c.id == call_id, CALLS.c.state == "open"
-    )
-    row = (await connection.execute(statement)).first()
-    if row is None:  # settled before
-        return
+async def _settle(connection: AsyncConnection, call_id: str, settled: SettledCall, state: str) -> bool:
+    """Replace the reservation of a call by what it cost; return whether it was open."""
+    columns = (CALLS.c.key_id, CALLS.c.period, CALLS.c.model, CALLS.c.reserved, CALLS.c.started_at)
+    statement = select(*columns).where(CALLS.c.id == call_id, CALLS.c.state == "open")
+    row = (await connection.execute(statement.with_for_update())).first()
+    if row is None:
+        return False
     key_id, period, model, reserved, started_at = row
     cost = nano_dollars(settled.cost)
     await connection.execute(
@@ -271,6 +280,7 @@ async def _settle(connection: AsyncConnection, call_id: str, settled: SettledCal
         )
     )
     await _add_to_day(connection, _day(started_at), key_id, model, settled, cost)
+    return True
 
 
 async def _add_to_day(

@@ -12,14 +12,14 @@ KEYS = Table(
     "deluge_keys",
     METADATA,
     Column("id", String(32), primary_key=True),
-    Column("name", String(200), unique=True, nullable=False),
+    Column("name", Text, unique=True, nullable=False),
     Column("digest", String(64), unique=True, nullable=False),  # SHA-256 of the key, which is stored nowhere
     Column("models", Text, nullable=False),  # names, one for each line; empty: all models
     Column("budget", BigInteger),
     Column("period", String(8), nullable=False),  # day, month or total
-    Column("requests_per_minute", Integer),
-    Column("tokens_per_minute", Integer),
-    Column("max_concurrent", Integer),
+    Column("requests_per_minute", BigInteger),
+    Column("tokens_per_minute", BigInteger),
+    Column("max_concurrent", BigInteger),
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float),
     Column("revoked_at", Float),
@@ -42,8 +42,8 @@ CALLS = Table(
     Column("server", String(32), nullable=False),  # the process that runs the call
     Column("key_id", String(32), nullable=False),
     Column("period", String(10), nullable=False),
-    Column("model", String(200), nullable=False),
-    Column("answered_by", String(200), nullable=False),
+    Column("model", Text, nullable=False),
+    Column("answered_by", Text, nullable=False),
     Column("started_at", Float, nullable=False),
     Column("reserved", BigInteger, nullable=False),  # 0 as soon as the call is settled
     Column("state", String(8), nullable=False),  # open, settled or lost
@@ -71,7 +71,7 @@ DAYS = Table(
     METADATA,
     Column("day", String(10), primary_key=True),
     Column("key_id", String(32), primary_key=True),
-    Column("model", String(200), primary_key=True),
+    Column("model", Text, primary_key=True),
     Column("calls", BigInteger, nullable=False),
     Column("errors", BigInteger, nullable=False),
     Column("input_tokens", BigInteger, nullable=False),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from starlette.applications import Starlette
@@ -15,7 +15,7 @@ from lm_deluge.extras import install_hint
 from lm_deluge.gateway.answers.incoming import token_of
 from lm_deluge.gateway.http_body import header_map
 from lm_deluge.gateway.key_access import KeyAccess
-from lm_deluge.gateway.ledger.keys import GatewayKey, parse_rules
+from lm_deluge.gateway.ledger.keys import GatewayKey, KeyRules, parse_rules
 from lm_deluge.gateway.ledger.ledger import Ledger
 from lm_deluge.gateway.metrics import GatewayMetrics
 from lm_deluge.gateway.origin import foreign_page
@@ -25,6 +25,7 @@ __all__ = ["admin_app"]
 JSON = dict[str, Any]
 
 _MOST_BODY = 64 * 2**10  # bytes; a key with a thousand model names has less
+_MOST_CONCURRENT = 2**31 - 1  # fits every database, and is no limit
 _GROUPS = ("day", "key", "model")
 
 
@@ -57,6 +58,32 @@ def admin_app(ledger: Ledger, access: KeyAccess, metrics: GatewayMetrics | None 
     )
 
 
+class _NewKey(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a request for a key; amounts are text as `deluge keys create` takes it, or bare numbers."""
+
+    name: str
+    models: list[str] | str = ""
+    budget: str | int | float | None = None
+    requests: str | int | None = None
+    tokens: str | int | None = None
+    concurrent: Annotated[int, msgspec.Meta(ge=1, le=_MOST_CONCURRENT)] | None = None
+    expires: str | None = None
+
+    def rules(self) -> KeyRules:
+        """Return the rules.
+
+        Raises:
+            ConfigurationError: A value cannot be read.
+        """
+        amounts = {"budget": self.budget, "requests": self.requests, "tokens": self.tokens}
+        texts = {name: None if amount is None else str(amount) for name, amount in amounts.items()}
+        models = self.models if isinstance(self.models, str) else ",".join(self.models)
+        return parse_rules(models=models, **texts, concurrent=self.concurrent, expires=self.expires)
+
+
+_FIELDS = _NewKey.__struct_fields__
+
+
 class _Admin:
     def __init__(self, ledger: Ledger, access: KeyAccess) -> None:
         self._ledger = ledger
@@ -71,13 +98,8 @@ class _Admin:
         if (refused := self._refusal(request)) is not None:
             return refused
         try:
-            fields = await _fields_of(request)
-            name = fields.pop("name", None)
-            if not isinstance(name, str) or not name:
-                return _error(400, "name is missing")
-            new = await self._ledger.create_key(name, parse_rules(**fields))
-        except TypeError:
-            return _error(400, "known are name, models, budget, requests, tokens, concurrent and expires")
+            asked = await _asked_in(request)
+            new = await self._ledger.create_key(asked.name, asked.rules())
         except ConfigurationError as error:
             return _error(400, str(error))
         return JSONResponse({**key_fields(new.key), "key": new.token}, status_code=201)
@@ -96,7 +118,10 @@ class _Admin:
         by = [name for name in request.query_params.get("by", "day").split(",") if name]
         if not set(by) <= set(_GROUPS):
             return _error(400, f"by takes {', '.join(_GROUPS)}")
-        rows = await self._ledger.sums(by, since=request.query_params.get("since", ""))
+        try:
+            rows = await self._ledger.sums(by, since=request.query_params.get("since", ""))
+        except ConfigurationError as error:
+            return _error(400, str(error))
         return JSONResponse({"spend": [{**dict(zip(by, row.group, strict=True)), **_amounts(row)} for row in rows]})
 
     def _refusal(self, request: Request) -> Response | None:
@@ -105,21 +130,18 @@ class _Admin:
         return _error(401, "the admin API needs the master key")
 
 
-async def _fields_of(request: Request) -> JSON:
+async def _asked_in(request: Request) -> _NewKey:
     body = bytearray()
     async for part in request.stream():
         body += part
         if len(body) > _MOST_BODY:
             raise ConfigurationError(f"the body has more than {_MOST_BODY:,} bytes")
     try:
-        fields = msgspec.json.decode(bytes(body))
+        return msgspec.json.decode(bytes(body), type=_NewKey)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"the body is wrong: {error}", hint=f"Known are {', '.join(_FIELDS)}.") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError("the body is not JSON") from error
-    if not isinstance(fields, dict):
-        raise ConfigurationError("the body is not a JSON object")
-    if isinstance(fields.get("models"), list):
-        fields["models"] = ",".join(map(str, fields["models"]))
-    return fields
 
 
 def key_fields(key: GatewayKey) -> JSON:

@@ -12,11 +12,12 @@ from starlette.routing import Route
 
 from lm_deluge.errors import AuthenticationError, BadRequestError, DelugeError, NotFoundError
 from lm_deluge.gateway.answers.incoming import token_of
-from lm_deluge.gateway.dialects import DIALECTS, Dialect, as_api_error, status_of
+from lm_deluge.gateway.dialects import DIALECTS, Dialect, status_of
 from lm_deluge.gateway.http_body import header_map
 from lm_deluge.gateway.routes.google_models import google_list, google_model
 from lm_deluge.gateway.services import GatewayServices
 from lm_deluge.models.rows import ModelRow
+from lm_deluge.ui.failures import as_api_error
 
 __all__ = ["ServerState", "error_response", "info_routes", "not_allowed", "not_found"]
 

@@ -26,7 +26,7 @@ __all__ = ["ToolNamespaces"]
 JSON = dict[str, Any]
 
 _OWNER = "openai-responses"
-_CALL = "function_call"
+_CALLS = ("function_call", "custom_tool_call")
 _LONGEST_NAME = 64  # of OpenAI's functions, the shortest of all APIs
 _DIGEST = 8  # characters that keep shortened names apart
 
@@ -39,7 +39,7 @@ class _InNamespace(NamedTuple):
 
 
 class ToolNamespaces:
-    """The functions of one request that stand in namespaces, with a name of its own for each.
+    """The functions and custom tools of one request that stand in namespaces, with a name of its own for each.
 
     Args:
         tools: The tools of the request.
@@ -54,9 +54,6 @@ class ToolNamespaces:
         for tool in tools:
             self._tools += self._flat_tools(tool)
 
-    def __bool__(self) -> bool:
-        return bool(self._names)
-
     def flat_tools(self) -> tuple[Tool | ProviderTool, ...]:
         """Return the tools of the request, each function of a namespace as a plain function.
 
@@ -66,6 +63,8 @@ class ToolNamespaces:
 
     def flat_conversation(self, conversation: Conversation) -> Conversation:
         """Return the conversation with the plain names in its calls."""
+        if not self._names:
+            return conversation
         return Conversation(
             msgspec.structs.replace(message, parts=self._flat_parts(message))
             if message.role == "assistant"
@@ -75,6 +74,8 @@ class ToolNamespaces:
 
     def restored(self, events: list[Event]) -> list[Event]:
         """Return events with the bare names in their calls, and with the namespace of each call."""
+        if not self._names:
+            return events
         restored: list[Event] = []
         for event in events:
             found = self._found.get(event.name) if isinstance(event, ToolCallStarted | ToolCallFinished) else None
@@ -83,7 +84,7 @@ class ToolNamespaces:
                 continue
             restored.append(msgspec.structs.replace(event, name=found.name))
             if isinstance(event, ToolCallFinished):
-                restored.append(ProviderPart(_OWNER, _CALL, {"namespace": found.namespace}))
+                restored.append(ProviderPart(_OWNER, _CALLS[event.custom], {"namespace": found.namespace}))
         return restored
 
     def _flat_tools(self, tool: Tool | ProviderTool) -> list[Tool | ProviderTool]:
@@ -96,8 +97,11 @@ class ToolNamespaces:
 
     def _flat_tool(self, namespace: str, data: JSON) -> Tool | ProviderTool:
         name = data.get("name")
-        if data.get("type") != "function" or not isinstance(name, str):
+        if not isinstance(name, str):
             return ProviderTool(data)
+        if data.get("type") != "function":
+            is_custom = data.get("type") == "custom"
+            return ProviderTool({**data, "name": self._flat_name(_InNamespace(namespace, name))} if is_custom else data)
         known = {key: data[key] for key in ("description", "parameters", "strict") if data.get(key) is not None}
         try:
             return Tool(name=self._flat_name(_InNamespace(namespace, name)), **known)
@@ -129,7 +133,7 @@ class ToolNamespaces:
 
 
 def _namespace_in(part: Part) -> str | None:
-    if not isinstance(part, ProviderDataPart) or (part.provider, part.kind) != (_OWNER, _CALL):
+    if not isinstance(part, ProviderDataPart) or part.provider != _OWNER or part.kind not in _CALLS:
         return None
     namespace = part.data.get("namespace") if isinstance(part.data, dict) else None
     return namespace if isinstance(namespace, str) else None

@@ -9,6 +9,7 @@ import msgspec
 from lm_deluge.adapters.adapter import Call
 from lm_deluge.adapters.anthropic_messages.request import effort_of_budget
 from lm_deluge.prompt.conversation import Conversation
+from lm_deluge.prompt.message import Message
 
 __all__ = ["FittedCall", "fit_hints", "left_out"]
 
@@ -18,11 +19,16 @@ JSON = dict[str, Any]
 _WITH_VERBOSITY = ("openai-chat", "openai-responses")
 
 
+# The APIs whose instructions all stand before the conversation.
+_WITH_INSTRUCTIONS_FIRST = ("gemini-generate", "gemini-interactions")
+_INSTRUCTIONS = ("system", "developer")
+
 _OF_EFFORT = ("thinking", "output_config")  # Anthropic's fields that ask for more or less reasoning
 
 # The types of tools that the client runs, and the fields of such tools that all APIs have.
 _OWN_TOOLS = (None, "custom", "function")
 _OF_TOOLS = {"type", "name", "description", "parameters", "input_schema", "strict", "cache_control"}
+_OF_CUSTOM_TOOLS = {"format", "custom"}  # `CustomTools` decides about them
 
 
 class FittedCall(NamedTuple):
@@ -51,10 +57,15 @@ def fit_hints(call: Call, raw: JSON, *, api: str) -> FittedCall:
     dropped: tuple[str, ...] = ()
     if params.verbosity is not None and api not in _WITH_VERBOSITY:
         params, dropped = msgspec.structs.replace(params, verbosity=None), ("verbosity",)
-    effort = None if params.reasoning_effort is not None else _effort_in(raw)
-    if effort is not None and _takes_effort(call, effort):
+    effort = _effort_in(raw)
+    if effort is not None and params.reasoning_effort is not None and not _takes_effort(call, params.reasoning_effort):
+        # Claude Code asks for an effort in every request, whatever the model is (2.1).
+        params, dropped = msgspec.structs.replace(params, reasoning_effort=None), (*dropped, "output_config.effort")
+    elif effort is not None and params.reasoning_effort is None and _takes_effort(call, effort):
         params, fitted = msgspec.structs.replace(params, reasoning_effort=effort), _OF_EFFORT
     conversation = _without_tool_names(call.conversation)
+    if api in _WITH_INSTRUCTIONS_FIRST:
+        conversation = _with_instructions_first(conversation)
     return FittedCall(msgspec.structs.replace(call, params=params, conversation=conversation), fitted, dropped)
 
 
@@ -68,13 +79,28 @@ def _without_tool_names(conversation: Conversation) -> Conversation:
     )
 
 
+def _with_instructions_first(conversation: Conversation) -> Conversation:
+    """Return the conversation with later instructions as messages of the user, at their position.
+
+    Claude Code (2.1) sends reminders as system messages between others.
+    """
+    messages = conversation.messages
+    start = next((at for at, message in enumerate(messages) if message.role not in _INSTRUCTIONS), len(messages))
+    if all(message.role not in _INSTRUCTIONS for message in messages[start:]):
+        return conversation
+    later = [
+        Message("user", message.parts) if message.role in _INSTRUCTIONS else message for message in messages[start:]
+    ]
+    return Conversation([*messages[:start], *later])
+
+
 def left_out(name: str, value: Any) -> list[str]:
     """Return what a field of a request has that no other API gets, for the warning to the client."""
     if name == "reasoning" and isinstance(value, dict):
         return [f"reasoning.{inner}" for inner, given in value.items() if given is not None and inner != "effort"]
     if name == "tools" and isinstance(value, list):
         own = [tool for tool in value if isinstance(tool, dict) and tool.get("type") in _OWN_TOOLS]
-        return [f"tools.{inner}" for inner in sorted(set().union(*own) - _OF_TOOLS)]
+        return [f"tools.{inner}" for inner in sorted(set().union(*own) - _OF_TOOLS - _OF_CUSTOM_TOOLS)]
     return [name]
 
 

@@ -1,0 +1,1 @@
+"""Answers on their way to pages: `python -m bench.ui`."""
