@@ -25,8 +25,8 @@ __all__ = ["ConnectionTrace", "Pool", "ProcessId", "close_idle", "current_trace"
 
 _READ_BUFFER = 64 * 2**10  # aiohttp pauses the socket at twice this
 # asyncio allocates a buffer of this size for each read, 256 KiB by default. From 128 KiB on, glibc may map and unmap it
-# each time, for 12 us and more (https://man7.org/linux/man-pages/man3/mallopt.3.html, 2026-11). With 16 KiB a stream that
-# arrives as fast as possible takes a third more CPU time.
+# each time, for 12 us and more (https://man7.org/linux/man-pages/man3/mallopt.3.html, 2026-11). With 16 KiB a stream
+# that arrives as fast as possible takes a third more CPU time.
 _MOST_PER_READ = 64 * 2**10
 _TLS_BUFFER = 16 * 2**10  # kept by each connection; a record of TLS has no more (RFC 8446, 5.1)
 _LONGEST_HEADER = 64 * 2**10  # aiohttp's default of 8 KiB is too small for some proxies; 64 KiB is harmless to memory
