@@ -7,7 +7,7 @@ BIN := .venv/bin
 RUN := $(BIN)/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types imports unit docs node bench page soak live models lock clean
+.PHONY: help demo test check format lint types imports unit docs node bench page pictures soak live models lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -70,6 +70,9 @@ bench: .venv/.ready  ## speed, as ratios against something run beside it
 page: .venv/.ready  ## compare with other clients, and write docs/performance.md (half an hour; installs them)
 	@$(PIP) matplotlib==3.11.2
 	@$(RUN) bench.page
+
+pictures: .venv/.ready  ## make the pictures of the README again (needs Chromium)
+	@$(BIN)/python scripts/pictures/make.py
 
 soak: .venv/.ready  ## long: many more abandoned streams, every cut of every recording, deeper fuzzing
 	@DELUGE_SOAK=1 $(RUN) pytest tests

@@ -17,6 +17,7 @@ from lm_deluge.option_checks import (
     check_choice,
     check_hedge,
     check_keys,
+    check_limiter,
     check_observers,
     check_per_provider,
     check_range,
@@ -264,6 +265,8 @@ class ClientOptions(HidingStruct, frozen=True, kw_only=True):
             headers.
         model_limits: The same limits, and `max_concurrent_requests`, of single models, in addition to those of the
             client: `{"gpt-5.4": {"max_requests_per_minute": 500}}`. Limits that a provider reports can only lower them.
+        limiter: URL of a Redis or Valkey server (`redis://`, `rediss://` or `unix://`) whose users share their limits,
+            those that responses show included. By default the limits are those of this client alone.
         max_concurrent_requests: Maximum number of calls in progress, single streams included. By default each batch has
             up to 200 calls in progress or waiting, and single streams are not limited.
         model_weights: The share of the calls for each of several models, in their order; equal by default.
@@ -303,6 +306,7 @@ class ClientOptions(HidingStruct, frozen=True, kw_only=True):
     max_input_tokens_per_minute: float | None = None
     max_output_tokens_per_minute: float | None = None
     model_limits: Mapping[str, Mapping[str, float]] | None = None
+    limiter: str | None = None
     max_concurrent_requests: int | None = None
     model_weights: tuple[float, ...] | list[float] | None = None
     progress: Literal["rich", "tqdm", "plain", "none"] | None = "rich"
@@ -330,6 +334,7 @@ class ClientOptions(HidingStruct, frozen=True, kw_only=True):
         check_range("max_concurrent_requests", self.max_concurrent_requests, 1, 100_000)
         check_whole("max_concurrent_requests", self.max_concurrent_requests)
         check_type("proxy", self.proxy, str, "text")
+        check_limiter(self.limiter)
         check_keys(self.api_key)
         check_per_provider("base_url", self.base_url)
         for name in ("extra_headers", "extra_body"):

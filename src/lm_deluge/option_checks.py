@@ -15,6 +15,7 @@ __all__ = [
     "check_choice",
     "check_hedge",
     "check_keys",
+    "check_limiter",
     "check_observers",
     "check_per_provider",
     "check_range",
@@ -42,6 +43,15 @@ def check_type(name: str, value: Any, kind: type, what: str) -> None:
     """Raise a ConfigurationError unless the value of option `name` is None or of a type; `what` describes it."""
     if value is not None and not isinstance(value, kind):
         raise ConfigurationError(f"{name} is not {what}, but {type(value).__name__}")
+
+
+def check_limiter(value: Any) -> None:
+    """Raise a ConfigurationError unless the value of `limiter` is None or the URL of a Redis server."""
+    check_type("limiter", value, str, "the URL of a server")
+    if value is not None and not value.startswith(("redis://", "rediss://", "unix://")):
+        raise ConfigurationError(
+            "limiter is not the URL of a Redis server", hint='Write limiter="redis://127.0.0.1:6379/0", for example.'
+        )
 
 
 def check_keys(value: Any) -> None:

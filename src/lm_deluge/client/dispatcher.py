@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from os import PathLike
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -27,7 +27,7 @@ from lm_deluge.api_requests.plain_answers import PlainAnswers
 from lm_deluge.api_requests.request import build_blank_call, settle_call
 from lm_deluge.client.call_options import NO_OPTIONS, CallOptions, merge_params
 from lm_deluge.client.loops.agent_loops import AgentLoops, prepared_tools
-from lm_deluge.client.scheduling import build_limiter, build_runner
+from lm_deluge.client.scheduling import build_limiter, build_runner, build_shared_limiter
 from lm_deluge.config import ClientOptions, Collect, LocalCache, Priority, Timeouts
 from lm_deluge.dispatch.budget import Budget
 from lm_deluge.dispatch.cache.sqlite import SQLiteCache, open_cache
@@ -46,6 +46,9 @@ from lm_deluge.transport.base import Transport
 from lm_deluge.transport.http import AiohttpTransport
 from lm_deluge.usage import estimate_tokens
 from lm_deluge.wire.http import HttpRequest
+
+if TYPE_CHECKING:
+    from lm_deluge.dispatch.scheduling.shared.link import LimiterLink
 
 __all__ = ["CallPlanner", "Dispatcher"]
 
@@ -82,6 +85,7 @@ class Dispatcher:
         self._runners: WeakKeyDictionary[asyncio.AbstractEventLoop, Runner] = WeakKeyDictionary()
         self.transport: Transport | None = None
         self._limiter: LimiterLock | None = None
+        self._limiter_link: LimiterLink | None = None
         self._sqlite_cache: SQLiteCache | None = None
         self._smallest_window = min((row.context_window or math.inf for row in self.rows.values()), default=math.inf)
         self._credits = [0.0] * len(models)  # of the weighted round-robin
@@ -121,7 +125,11 @@ class Dispatcher:
     def limiter(self) -> LimiterLock:
         """Return the limiter of all loops; it is made on first use."""
         if self._limiter is None:
-            self._limiter = LimiterLock(build_limiter(self.options, self.rows.values(), self.accounts))
+            url, rows = self.options.limiter, self.rows.values()
+            if url is None:
+                self._limiter = LimiterLock(build_limiter(self.options, rows, self.accounts))
+            else:
+                self._limiter, self._limiter_link = build_shared_limiter(url, self.options, rows, self.accounts)
         return self._limiter
 
     def next_model(self) -> ModelRow:
@@ -181,9 +189,11 @@ class Dispatcher:
         return self._sqlite_cache
 
     async def close(self) -> None:
-        """Close the idle connections of the running event loop, and the client's own cache."""
+        """Close the idle connections of the running event loop and the client's own cache; give back shared slots."""
         if self.transport is not None:
             await self.transport.close()
+        if self._limiter_link is not None:
+            await self._limiter_link.close()
         if self._sqlite_cache is not None:
             await self._sqlite_cache.close()
 

@@ -174,6 +174,7 @@ class ClientKeywords(SamplingKeywords, total=False):
     max_input_tokens_per_minute: float | None
     max_output_tokens_per_minute: float | None
     model_limits: Mapping[str, Mapping[str, float]] | None
+    limiter: str | None
     max_concurrent_requests: int | None
     model_weights: tuple[float, ...] | list[float] | None
     progress: ProgressKind | None

@@ -18,6 +18,7 @@ from lm_deluge.gateway.endpoint import ModelEndpoint
 from lm_deluge.gateway.http_body import Receive, Scope, Send, header_map
 from lm_deluge.gateway.metrics import GatewayMetrics, MeasuredLog
 from lm_deluge.gateway.origin import foreign_page, is_loopback, refuse_page
+from lm_deluge.gateway.page.page import ChatPage
 from lm_deluge.gateway.routes.counts import count_routes
 from lm_deluge.gateway.routes.info_routes import ServerState, info_routes, not_allowed, not_found
 from lm_deluge.gateway.routes.listings import listing_routes
@@ -50,6 +51,7 @@ class Gateway:
         access: Grants calls; None: everyone may call.
         log: Where calls are logged; None: nowhere.
         metrics: Counts the calls; None: nothing does.
+        page: The chat page; None: there is none.
 
     Raises:
         ConfigurationError: A configured model is unknown, or an option of it is wrong.
@@ -69,6 +71,7 @@ class Gateway:
         access: AccessControl | None = None,
         log: AccessLog | None = None,
         metrics: GatewayMetrics | None = None,
+        page: ChatPage | None = None,
     ) -> None:
         self.settings = settings
         catalog = ModelCatalog(settings, _observers_of(settings, metrics))
@@ -88,6 +91,7 @@ class Gateway:
         ]
         self._others = Starlette(
             routes=[
+                *([] if page is None else page.routes(self._services)),
                 *info_routes(self.state),
                 *listing_routes(self._services),
                 *count_routes(self._services),

@@ -23,6 +23,8 @@ from lm_deluge.gateway.ledger.database import Database
 from lm_deluge.gateway.ledger.ledger import SIGN_ON_S, Ledger
 from lm_deluge.gateway.metrics import GatewayMetrics
 from lm_deluge.gateway.origin import is_loopback
+from lm_deluge.gateway.page.page import open_page
+from lm_deluge.gateway.page.store.database import database_beside
 from lm_deluge.gateway.routes.admin import admin_app
 from lm_deluge.telemetry.logs import logger
 
@@ -183,8 +185,12 @@ async def serve(
         await ledger.sign_on()
         await ledger.settle_lost()
         metrics = _metrics_of(settings)
-        gateway = Gateway(settings, access=access, log=log, metrics=metrics)
         async with contextlib.AsyncExitStack() as stack:
+            page = None
+            if settings.page.enabled:
+                own = settings.page.database or database_beside(database)
+                page = await stack.enter_async_context(open_page(own, settings.page.mcp))
+            gateway = Gateway(settings, access=access, log=log, metrics=metrics, page=page)
             tasks = [_keep_ledger(ledger, settings)]
             admin = _bind_admin(settings.admin_port, must=master_key is not None)
             if admin is not None:

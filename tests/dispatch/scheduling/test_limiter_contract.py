@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dispatch.scheduling.shared.redis_server import need_redis, server_of_tests, shared, timed_script
 from lm_deluge.dispatch.scheduling.limiter import Limit, Limiter, Observation, ReservationRequest, Ticket
 from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
 from lm_deluge.errors import BudgetError
@@ -29,7 +30,12 @@ def local(client: Sequence[Limit], route: Sequence[Limit], places: int | None) -
     return limiter
 
 
-FACTORIES: dict[str, Factory] = {"local": local}
+def on_redis(client: Sequence[Limit], route: Sequence[Limit], places: int | None) -> Limiter:
+    need_redis()
+    return shared(timed_script(server_of_tests()), client, route, places)
+
+
+FACTORIES: dict[str, Factory] = {"local": local, "redis": on_redis}
 NOW = 5_000.0
 PER_MINUTE = (Limit("requests", 60),)
 REQUEST = ReservationRequest("m", input_tokens=100, max_output_tokens=400)
@@ -253,8 +259,9 @@ TIGHT = [
 ]
 
 
+@pytest.mark.parametrize("name", FACTORIES)
 @given(
-    st.lists(
+    steps=st.lists(
         st.tuples(
             st.integers(0, 9_000),
             st.integers(0, 9_000),
@@ -264,28 +271,25 @@ TIGHT = [
         max_size=60,
     )
 )
-def test_no_window_ever_carries_more(steps: list[tuple[int, int, float, str]]) -> None:
+def test_no_window_ever_carries_more(name: str, steps: list[tuple[int, int, float, str]]) -> None:
     """For any sequence of calls, the reservations that were not refunded fit every window."""
-    for factory in FACTORIES.values():
-        limiter = factory([], TIGHT, None)
-        now = NOW
-        sent: list[tuple[float, int, int]] = []
-        for input_tokens, output_tokens, pause_s, end in steps:
-            ticket = take(
-                limiter, ReservationRequest("m", input_tokens=input_tokens, max_output_tokens=output_tokens), now
-            )
-            assert ticket.at >= now
-            if end == "unsent":
-                limiter.release(ticket, now, was_sent=False)
-                continue
-            sent.append((ticket.at, input_tokens, output_tokens))
-            now = max(now, ticket.at) + pause_s
-            if end in ("429", "529"):
-                limiter.observe(observation(ticket, int(end), ticket.at, retry_after_s=2.0), now)
-            usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
-            limiter.settle(ticket, usage, now)
-        for begin, _, _ in sent:
-            inside = [entry for entry in sent if begin <= entry[0] < begin + 60]
-            assert len(inside) <= 120
-            assert sum(entry[1] for entry in inside) <= 20_000
-            assert sum(entry[2] for entry in inside) <= 30_000
+    limiter = FACTORIES[name]([], TIGHT, None)
+    now = NOW
+    sent: list[tuple[float, int, int]] = []
+    for input_tokens, output_tokens, pause_s, end in steps:
+        ticket = take(limiter, ReservationRequest("m", input_tokens=input_tokens, max_output_tokens=output_tokens), now)
+        assert ticket.at >= now
+        if end == "unsent":
+            limiter.release(ticket, now, was_sent=False)
+            continue
+        sent.append((ticket.at, input_tokens, output_tokens))
+        now = max(now, ticket.at) + pause_s
+        if end in ("429", "529"):
+            limiter.observe(observation(ticket, int(end), ticket.at, retry_after_s=2.0), now)
+        usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
+        limiter.settle(ticket, usage, now)
+    for begin, _, _ in sent:
+        inside = [entry for entry in sent if begin <= entry[0] < begin + 60]
+        assert len(inside) <= 120
+        assert sum(entry[1] for entry in inside) <= 20_000
+        assert sum(entry[2] for entry in inside) <= 30_000

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from dispatch.scheduling.servers import MakesHeaders, Server, Verdict
-from lm_deluge.dispatch.scheduling.limiter import Observation
-from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
+from lm_deluge.dispatch.scheduling.limiter import Limiter, Observation
 from lm_deluge.dispatch.scheduling.scheduler import Admission, Job, Route, Scheduler
 from lm_deluge.usage import Usage
 from lm_deluge.wire.rate_limit_headers import Dimension, RateLimit, parse_rate_limits
@@ -65,15 +64,16 @@ class VirtualRunner:
 
     def __init__(
         self,
-        limiter: LocalLimiter,
+        limiter: Limiter,
         servers: Mapping[Dimension, Server],
         load: Load,
         *,
         seed: int = 1,
         tells_limits: bool = False,
         waiting: int = 20,
+        world: World | None = None,
     ) -> None:
-        self.world = World(seed)
+        self.world = world or World(seed)
         self.limiter, self.servers, self.load = limiter, servers, load
         self.scheduler = Scheduler(limiter, [Route("m")])
         self.tells_limits, self.waiting = tells_limits, waiting

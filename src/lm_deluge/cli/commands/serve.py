@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
-from lm_deluge.cli.environment import load_dotenv_here, raise_file_limit, setting_command
-from lm_deluge.cli.gateway_database import database_of, read_gateway_settings
+from lm_deluge.cli.environment import setting_command
+from lm_deluge.cli.gateway_database import read_gateway_settings
+from lm_deluge.cli.gateway_server import load_environment, run_gateway, with_page
 from lm_deluge.cli.render.terminal import report
-
-_MASTER_VARIABLE = "DELUGE_MASTER_KEY"
 
 
 @click.command()
@@ -24,34 +20,19 @@ _MASTER_VARIABLE = "DELUGE_MASTER_KEY"
 )
 @click.option("--host", metavar="ADDRESS", help="Address to listen at. [127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="Port; 0: any free one. [8000]")
+@click.option("--no-page", is_flag=True, help="Do not offer the chat page.")
 @click.option("-q", "--quiet", is_flag=True, help="Write no line for each call.")
-def serve(config: Path | None, host: str | None, port: int | None, *, quiet: bool) -> None:
-    """Serve models to other programs.
+def serve(config: Path | None, host: str | None, port: int | None, *, no_page: bool, quiet: bool) -> None:
+    """Serve models to other programs, and a chat page to browsers.
 
     Without --config every model whose key is set is served, and the simulator if there is no key at all. A key of the
     gateway is required as soon as one was created (deluge keys create), or DELUGE_MASTER_KEY is set.
     """
-    warning = load_dotenv_here()
-    if warning is not None:
-        report(warning)
+    load_environment()
     settings = read_gateway_settings(config)
     own = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    settings = msgspec.structs.replace(settings, **own)
-    from lm_deluge.gateway.access_log import AccessLog
-    from lm_deluge.gateway.serve import serve as run_server
-
-    raise_file_limit()
-    for name in settings.ignored:
-        report(f"{name} is ignored")
-    asyncio.run(
-        run_server(
-            settings,
-            database=database_of(settings),
-            master_key=os.environ.get(_MASTER_VARIABLE, "").strip() or None,
-            log=AccessLog(None if quiet else sys.stderr),
-            on_start=_announce,
-        )
-    )
+    settings = with_page(msgspec.structs.replace(settings, **own), enabled=False if no_page else None)
+    run_gateway(settings, on_start=_announce, is_quiet=quiet)
 
 
 def _announce(gateway: Any, url: str) -> None:
@@ -60,3 +41,5 @@ def _announce(gateway: Any, url: str) -> None:
     report(f"serving {what} at {url}")
     report(setting_command("OPENAI_BASE_URL", f"{url}/v1"))
     report(setting_command("ANTHROPIC_BASE_URL", url))
+    if gateway.settings.page.enabled:
+        report(f"the chat page is at {url}/")

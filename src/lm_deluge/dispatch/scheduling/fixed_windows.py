@@ -165,6 +165,11 @@ class FixedWindows:
         self.known_from = -math.inf
         self.schedule: SendSchedule | None = None
 
+    @property
+    def length_s(self) -> float:
+        """Length of the windows that headers have shown: the whole period without any."""
+        return self._length.by_headers_s or self._period_s
+
     def observe(self, sent_at: float, bucket: RateLimit, now: float) -> None:
         """Learn from the rate-limit headers of an answer."""
         limit, remaining, reset_s = bucket.limit, bucket.remaining, bucket.reset_after_s

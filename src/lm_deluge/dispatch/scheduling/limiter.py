@@ -3,8 +3,9 @@
 A runner calls, for each request:
 
 1. `reserve(request, now)` when the call is next in its queue. All limits are reserved at once, or none. The ticket
-   contains the moment at which the request may leave: sleep until then and send, without another question. None means
-   that no more requests may be in flight: ask again after the next `settle` or `release`.
+   contains the moment at which the request may leave: sleep until then and send, without another question. An infinite
+   moment is not known yet: the limiter wakes the runner when `advance` will return it. None means that no more requests
+   may be in flight: ask again after the next `settle` or `release`.
 2. `observe(...)` as soon as the head of the response arrived (status, rate-limit headers), and for an error event in a
    stream.
 3. Exactly one of `settle(ticket, usage, now)` (the response is complete, and its usage known) and
@@ -63,12 +64,14 @@ class ReservationRequest(msgspec.Struct, frozen=True):
         input_tokens: An upper bound, for example the prompt's characters / 3.5.
         max_output_tokens: The limit that the request contains. The usual output of the model is reserved, at most this
             limit; with providers that charge the limit itself, all of it.
+        is_interactive: A user waits for it, so it goes before the requests of other processes' batches.
     """
 
     model: str
     key: str = ""
     input_tokens: int = 0
     max_output_tokens: int | None = None
+    is_interactive: bool = False
 
 
 class Ticket(msgspec.Struct, frozen=True):

@@ -9,18 +9,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
+from lm_deluge.dispatch.scheduling.costs import Cost, CostEstimates, check_fits, units_of
 from lm_deluge.dispatch.scheduling.learned_limits import BucketPeriods, ServedAmounts, guess_limit, learn_limit
 from lm_deluge.dispatch.scheduling.limiter import Limit, Observation, ReservationRequest, Ticket
-from lm_deluge.dispatch.scheduling.output_lengths import AnswerLength, Expected, RecentLengths
+from lm_deluge.dispatch.scheduling.output_lengths import AnswerLength, Expected
 from lm_deluge.dispatch.scheduling.rate_limit import Charge, RateLimitState
-from lm_deluge.errors import BudgetError
 from lm_deluge.models.rows import CountsMaxTokens
 from lm_deluge.usage import Usage
-from lm_deluge.wire.rate_limit_headers import DAY_S, HOUR_S, MINUTE_S, Dimension
+from lm_deluge.wire.rate_limit_headers import DAY_S, HOUR_S, MINUTE_S
 
 __all__ = ["ConcurrencyLimit", "LocalLimiter"]
 
@@ -29,7 +29,6 @@ _LEAST_JITTER_S = 0.003  # timers wake one or two milliseconds late, which the f
 _DELAYS_KEPT = 200  # the jitter is the maximum of so many delays: a spike is forgotten after so many requests
 _DELAYS_NEEDED = 50  # the maximum of fewer is likely to be exceeded soon
 _SURE_DEVIATIONS = 3.5  # standard deviations of the usage in flight: if it were normal, exceeded once in 4,000 times
-_EXPECTED_OUTPUT_TOKENS = 1_000  # of a response, before any length is known; only the spacing uses it
 _OVERRUN_KEPT_S = 0.2  # summing over all requests in flight for each reservation would be quadratic
 _DECREASE = 0.7  # gentler than TCP's half: a provider's overload is shared by its other users' requests
 _OVERLOADED = frozenset({503, 529})  # 529 is Anthropic's overloaded_error
@@ -83,55 +82,21 @@ class ConcurrencyLimit:
             self._allowed = min(maximum, self._allowed + 1 / self._allowed)
 
 
-class _Cost(msgspec.Struct, frozen=True):
-    """The estimated cost of a request: its input, the output to reserve, and the expected output."""
-
-    input_tokens: float
-    output_tokens: int
-    expected: int
-
-    def units(self, limit: RateLimitState) -> float:
-        """Return the units that a limit is charged."""
-        # Only the input is certain, so an output estimate above the whole limit must not exclude the request.
-        return min(_units(limit.dimension, self.input_tokens, self.output_tokens), limit.amount)
-
-    def expected_units(self, limit: RateLimitState) -> float:
-        """Return the expected units, by which a limit spaces requests."""
-        return min(_units(limit.dimension, self.input_tokens, self.expected), self.units(limit))
-
-
-class _RouteLimits:
+class _RouteLimits(CostEstimates):
     """The limits and statistics of one (key, model)."""
 
     def __init__(
         self, limits: Iterable[RateLimitState], most: int | None, *, counts_max_tokens: CountsMaxTokens = "never"
     ) -> None:
-        self.counts_max_tokens = counts_max_tokens
+        super().__init__(counts_max_tokens)
         self.limits = list(limits)
         self.concurrency = ConcurrencyLimit(most)
         self.closed_until = -math.inf
         self.starts: deque[float] = deque(maxlen=1_000)
-        self.lengths = RecentLengths()
         self.served = ServedAmounts()
         self.tightest: RateLimitState | None = None  # the limit that determines the next slot
         self.next_at = -math.inf
         self.periods = BucketPeriods()
-
-    def estimate_cost(self, request: ReservationRequest) -> _Cost:
-        """Return the estimated cost of a request."""
-        most, lengths = request.max_output_tokens, self.lengths
-        usual = lengths.estimate(most)
-        expected = usual if lengths.is_known else min(usual, _EXPECTED_OUTPUT_TOKENS)
-        if self.counts_max_tokens == "never" or most is None:
-            return _Cost(request.input_tokens * lengths.input_share, usual, expected)
-        return _Cost(request.input_tokens, most, most if self.counts_max_tokens == "always" else expected)
-
-    def overrun(self, dimension: Dimension, now: float, since: float) -> Expected:
-        """Return by how much the requests in flight that left after `since` will exceed their charges."""
-        output, inputs = self.lengths.in_flight(now, since)
-        if dimension == "input_tokens" or self.counts_max_tokens != "never":
-            output = Expected(0.0, 0.0)
-        return output if dimension == "output_tokens" else output.plus(Expected(0.0, inputs))
 
     def note_accepted(self, input_tokens: int, now: float) -> None:
         """Note that the provider accepted a request."""
@@ -214,6 +179,30 @@ class LocalLimiter:
         states = [RateLimitState(limit, is_firm=is_firm) for limit in limits]
         self._routes[model, key] = _RouteLimits(states, max_concurrent, counts_max_tokens=counts_max_tokens)
 
+    def resume(
+        self, model: str, key: str, *, next_at: Callable[[RateLimitState], float], in_flight: int, now: float
+    ) -> None:
+        """Go on with the calls that another limiter admitted, without a burst.
+
+        Args:
+            model: The model's id.
+            key: The name of the key.
+            next_at: Returns when a limit admits the next request.
+            in_flight: Requests in flight, which `resumed_call_ended` ends.
+            now: The present moment.
+        """
+        route = self._route(model, key)
+        for limit in (*self._limits_of_client, *route.limits):
+            limit.resume(max(now, limit.tat, next_at(limit)), now)
+        for _ in range(in_flight):
+            route.concurrency.acquire()
+            self._concurrency.acquire()
+
+    def resumed_call_ended(self, model: str, key: str) -> None:
+        """Note that a request is over that was in flight when this limiter took over."""
+        self._route(model, key).concurrency.release()
+        self._concurrency.release()
+
     def _route(self, model: str, key: str) -> _RouteLimits:
         route = self._routes.get((model, key))
         if route is None:
@@ -230,14 +219,7 @@ class LocalLimiter:
     def check(self, request: ReservationRequest) -> None:
         """Raise the BudgetError that `reserve` would raise, without reserving anything."""
         limits = self._route(request.model, request.key).limits
-        for limit in [*self._limits_of_client, *limits] if self._limits_of_client else limits:
-            units = _units(limit.dimension, request.input_tokens, 0)
-            if units > limit.amount:
-                raise BudgetError(
-                    f"the request needs {units:,.0f} {limit.dimension.replace('_', ' ')}, and the limit is "
-                    f"{limit.amount:,.0f} in {limit.period_s:g} s: it can never be sent",
-                    model=request.model,
-                )
+        check_fits(request, [*self._limits_of_client, *limits] if self._limits_of_client else limits)
 
     def earliest(self, request: ReservationRequest, now: float) -> float:
         """Return the slot that a reservation made now would get; infinite if no more requests may be in flight."""
@@ -291,19 +273,26 @@ class LocalLimiter:
             limit.overrun, limit.overrun_until = sums.at_most(_SURE_DEVIATIONS), now + _OVERRUN_KEPT_S
         return limit.overrun
 
-    def _slot(self, cost: _Cost, route: _RouteLimits, now: float, limits: list[tuple[RateLimitState, float]]) -> float:
+    def _slot(self, cost: Cost, route: _RouteLimits, now: float, limits: list[tuple[RateLimitState, float]]) -> float:
         slot = max(now, route.closed_until)
         for limit, overrun in limits:
-            moment = limit.earliest(cost.units(limit), now, self._jitter(limit), overrun)
+            moment = limit.earliest(cost.units(limit.dimension, limit.amount), now, self._jitter(limit), overrun)
             if moment > slot:
                 slot, route.tightest = moment, limit
         route.next_at = slot
         return slot
 
-    def _charge(self, limit: RateLimitState, cost: _Cost, now: float, slot: float, overrun: float) -> Charge:
-        return limit.charge(cost.units(limit), cost.expected_units(limit), now, slot, self._jitter(limit), overrun)
+    def _charge(self, limit: RateLimitState, cost: Cost, now: float, slot: float, overrun: float) -> Charge:
+        return limit.charge(
+            cost.units(limit.dimension, limit.amount),
+            cost.expected_units(limit.dimension, limit.amount),
+            now,
+            slot,
+            self._jitter(limit),
+            overrun,
+        )
 
-    def _backfill(self, cost: _Cost, route: _RouteLimits, now: float, before: Ticket) -> list[Charge] | None:
+    def _backfill(self, cost: Cost, route: _RouteLimits, now: float, before: Ticket) -> list[Charge] | None:
         reserved = self._open.get(before.id)
         if reserved is None or now < route.closed_until or reserved.at <= now:
             return None
@@ -311,7 +300,7 @@ class LocalLimiter:
         charged = {id(charge.limit): charge for charge in shared}
         limits = [(limit, charged.get(id(limit)), overrun) for limit, overrun in self._limits_of(route, now)]
         for limit, charge, overrun in limits:
-            units, jitter_s = cost.units(limit), self._jitter(limit)
+            units, jitter_s = cost.units(limit.dimension, limit.amount), self._jitter(limit)
             if charge is None and limit.earliest(units, now, jitter_s, overrun) > now:
                 return None
             if charge is not None and not limit.fits_gap(charge, units, now, jitter_s, overrun):
@@ -320,7 +309,7 @@ class LocalLimiter:
         return [
             self._charge(limit, cost, now, now, overrun)
             if charge is None
-            else limit.fill_gap(charge, cost.units(limit), now, self._jitter(limit))
+            else limit.fill_gap(charge, cost.units(limit.dimension, limit.amount), now, self._jitter(limit))
             for limit, charge, overrun in limits
         ]
 
@@ -409,8 +398,8 @@ class LocalLimiter:
         cost = route.estimate_cost(reservation.request)
         for charge in reservation.charges:
             if charge.limit.dimension != "requests":
-                units = _units(charge.limit.dimension, input_tokens, output_tokens)
-                charge.limit.correct(charge, units, cost.expected_units(charge.limit))
+                units = units_of(charge.limit.dimension, input_tokens, output_tokens)
+                charge.limit.correct(charge, units, cost.expected_units(charge.limit.dimension, charge.limit.amount))
 
     # Learning
 
@@ -481,15 +470,6 @@ class LocalLimiter:
             limit.on_refusal(observation.sent_at, now, retry_at, route.concurrency.used)
         if not route.limits:
             route.closed_until = max(route.closed_until, now + _PAUSE_S, retry_at or -math.inf)
-
-
-def _units(dimension: Dimension, input_tokens: float, output_tokens: float) -> float:
-    return {
-        "requests": 1,
-        "input_tokens": input_tokens,
-        "output_tokens": output_tokens,
-        "tokens": input_tokens + output_tokens,
-    }[dimension]
 
 
 def _per(period_s: float) -> str:

@@ -43,6 +43,7 @@ _SHORT_RETRY_S = 5.0  # a provider that asks for a longer pause gets it, whateve
 _SHORT_WINDOWS_S = (1.0, 10.0)
 _MORE_THAN_WINDOW = 1.1  # amounts per window are whole numbers, so they are a few percent off
 _MOST_PRECAUTION = 0.02  # of the limit, the price of pacing for a shorter window; a refusal costs a tenth for minutes
+_RESUMED_PARTS = 240  # of a period whose use is unknown: steps of a quarter of a second for a minute
 _BUCKET_FIT = 0.03  # of the period: headers round resets to whole seconds
 
 
@@ -268,6 +269,20 @@ class RateLimitState:
         filler = Charge(self, now, units, units, spacing_s, self.tat, self._moved_s, now)
         self._note(filler)
         return filler
+
+    def resume(self, tat: float, now: float) -> None:
+        """Go on after an unknown use as if the whole limit had been used evenly, so that it comes back without a burst.
+
+        Args:
+            tat: When the next request may leave.
+            now: The present moment.
+        """
+        self.tat = tat
+        if self._window is not None:
+            for place in range(_RESUMED_PARTS):
+                at = now - self.period_s * (1 - place / _RESUMED_PARTS)
+                units = self.amount / _RESUMED_PARTS
+                self._window.add(Charge(self, at, units, units, 0.0, self.tat, 0.0, at))
 
     # Learning
 

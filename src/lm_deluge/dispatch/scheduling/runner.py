@@ -59,6 +59,17 @@ class LimiterLock:
         with self:
             self._runners.add(runner)
 
+    @property
+    def waiting(self) -> int:
+        """Number of calls that wait to be admitted, in all loops."""
+        return sum(runner.waiting for runner in self._runners)
+
+    def wake_all(self) -> None:
+        """Poll in all loops that have waiting calls: the limiter knows more slots."""
+        for runner in list(self._runners):
+            if runner.waiting:
+                runner.wake()
+
     def wake_others(self, runner: Runner) -> None:
         """Poll in the other loops that have waiting calls."""
         if len(self._runners) > 1:
@@ -318,6 +329,9 @@ class Runner:
 
     def wake(self) -> None:
         """Poll the scheduler in the runner's own loop; callable from any thread."""
+        if asyncio._get_running_loop() is self._loop:  # noqa: SLF001 - documented for event loops; no exception as a result
+            self._loop.call_soon(self._pump)
+            return
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._pump)
 

@@ -141,6 +141,9 @@ class Scheduler:
         ticket = self._limiter.reserve(request, now)
         if ticket is None:
             return None
+        if ticket.at > now:  # the limiter has to ask for the slot
+            self._limiter.release(ticket, now, was_sent=False)
+            return None
         self._orders.setdefault(job.id, next(self._count))
         return Admission(job, route, ticket)
 
@@ -434,7 +437,7 @@ class Scheduler:
 
     def _backfill(self, state: _RouteState, now: float, start: list[Admission]) -> None:
         """Admit smaller jobs before the one that waits for its slot, if that does not delay it."""
-        if state.reserved is None or state.reserved[2].at - now < _MIN_GAP_S:
+        if state.reserved is None or not _MIN_GAP_S <= state.reserved[2].at - now < math.inf:
             return
         ticket = state.reserved[2]
         for other in self._states:
@@ -492,4 +495,4 @@ class Scheduler:
 
 def _request_for(job: Job, route: Route) -> ReservationRequest:
     """Return the reservation that a job needs on a route."""
-    return ReservationRequest(route.model, route.key, job.input_tokens, job.max_output_tokens)
+    return ReservationRequest(route.model, route.key, job.input_tokens, job.max_output_tokens, job.is_interactive)

@@ -1,0 +1,1 @@
+"""One limit for several processes: see `__main__.py`."""
