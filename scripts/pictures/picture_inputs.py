@@ -19,7 +19,7 @@ INPUTS = {
     "page-light.webp": _PAGE,
     "page-dark.webp": _PAGE,
     "chat.svg": (*_TERMINAL, f"{_PACKAGE}/cli/chat_session.py", f"{_PACKAGE}/cli/line_editor.py"),
-    "batch.svg": (*_TERMINAL, f"{_PACKAGE}/client/batch/progress_display.py", f"{_PACKAGE}/cli/batch_report.py"),
+    "batch.svg": (*_TERMINAL, f"{_PACKAGE}/client/batch/progress_display.py", f"{_PACKAGE}/cli/batch/batch_report.py"),
 }
 """By the name of a picture, patterns of the files that decide how it looks; `make.py` is one of them for all."""
 

@@ -36,7 +36,7 @@ def _limit_options(command: Any) -> Any:
 
 def _check_options(options: dict[str, Any]) -> None:
     if options["engine"] == "ray":
-        from lm_deluge.cli.batch_ray import REFUSED
+        from lm_deluge.cli.batch.batch_ray import REFUSED
 
         if refused := next((name for name in REFUSED if options[name]), None):
             raise ConfigurationError(f"{REFUSED[refused]} cannot be used together with --engine ray")
@@ -63,7 +63,7 @@ def _check_options(options: dict[str, Any]) -> None:
 
 
 def _run_ray(source: Path, target: Path, client: Any, system: str | None, options: dict[str, Any]) -> int:
-    from lm_deluge.cli.batch_ray import RayJob, run_ray
+    from lm_deluge.cli.batch.batch_ray import RayJob, run_ray
 
     ask = {
         "prompt": options["column"],
@@ -199,8 +199,8 @@ def batch(source: Path, target: Path, **options: Any) -> int:
     are done are not sent again, even if IN was mended, extended or reordered. Requests that were in flight are sent
     again and listed, because they may be billed twice.
     """
-    from lm_deluge.cli.batch_files import check_bad_rows, journal_path_of, open_source, open_target
-    from lm_deluge.cli.batch_job import BatchJob, check_paths, fingerprint_options, run_job
+    from lm_deluge.cli.batch.batch_files import check_bad_rows, journal_path_of, open_source, open_target
+    from lm_deluge.cli.batch.batch_job import BatchJob, check_paths, fingerprint_options, run_job
     from lm_deluge.cli.prompt_input import read_schema
     from lm_deluge.dispatch.batch.input import RowFormat
     from lm_deluge.dispatch.batch.survey import look_through

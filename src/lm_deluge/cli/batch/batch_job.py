@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Protocol
 
 import msgspec
 
-from lm_deluge.cli.batch_files import check_target, stdout_bytes
-from lm_deluge.cli.batch_report import (
+from lm_deluge.cli.batch.batch_files import check_target, stdout_bytes
+from lm_deluge.cli.batch.batch_report import (
     Outcome,
     outcome_of,
     report_death,

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import msgspec
 
-from lm_deluge.cli.batch_files import listed_rows
+from lm_deluge.cli.batch.batch_files import listed_rows
 from lm_deluge.cli.render.escape import visible_line
 from lm_deluge.cli.render.status_line import totals
 from lm_deluge.cli.render.terminal import report
