@@ -113,7 +113,7 @@ def sections_of(pythons: Mapping[Peer, str], pictures: Path) -> dict[str, Sectio
         peers = {peer: python for peer, python in pythons.items() if (kind, peer) != ("streamed", OLDER)}
         found = measure.measure_answers(peers, kind, path, str(measure.COLLECTED[kind]))
         sections[f"Collected answers, {kind}"] = (
-            f"{measure.COLLECTED[kind]:,} answers of {measure.COLLECTED_TOKENS} tokens, 100 at a time: CPU time per call.",
+            f"{measure.COLLECTED[kind]:,} answers of {measure.COLLECTED_TOKENS} tokens, 100 at a time: CPU per call.",
             report.table(found, CPU),
             None,
         )
