@@ -339,6 +339,13 @@ class AiohttpExchange:
             self._end(connection)
         self._release_slot()
 
+    def __del__(self) -> None:
+        # Garbage of a loop that ended before its streams: aiohttp would warn of the connection, and close it, too.
+        connection = getattr(self, "_connection", None)
+        if connection is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and its sockets with it
+                connection.close()
+
 
 def _unread_bytes(content: aiohttp.StreamReader) -> bytes:
     """Return received bytes that were not read before the connection broke: aiohttp raises before it returns them."""
