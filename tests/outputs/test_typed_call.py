@@ -31,6 +31,7 @@ from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
 from lm_deluge.simulator import Fault, Script, Simulator
 from lm_deluge.usage import Usage
 from loopback import END, HANG, HEAD, NEXT, Loopback, answer, chunk, finish
+from loopback import text as delta
 from outputs.invoices import DATA, EARLY, INVOICE, NEGATIVE, TEXT, Invoice, Line, text_with
 
 
