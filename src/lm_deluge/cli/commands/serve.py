@@ -43,8 +43,10 @@ def serve(config: Path | None, host: str | None, port: int | None, workers: int 
     named = {"host": host, "port": port, "workers": workers, "limiter": limiter}
     own = {name: value for name, value in named.items() if value is not None}
     settings = msgspec.structs.replace(settings, **own)
+    from lm_deluge.gateway.access_log import AccessLog, show_warnings
     from lm_deluge.option_checks import check_limiter
 
+    show_warnings()
     check_limiter(settings.limiter)
     raise_file_limit()
     for name in settings.ignored:
@@ -57,7 +59,6 @@ def serve(config: Path | None, host: str | None, port: int | None, workers: int 
     if settings.workers > 1:
         _serve_with_workers(settings, is_quiet=quiet, **options)
         return
-    from lm_deluge.gateway.access_log import AccessLog
     from lm_deluge.gateway.serve import serve as run_server
 
     asyncio.run(run_server(settings, log=AccessLog(None if quiet else sys.stderr), **options))

@@ -16,7 +16,7 @@ import msgspec
 
 from lm_deluge.dispatch.scheduling.shared.connection import Address, ScriptConnection
 from lm_deluge.dispatch.scheduling.shared.script import LimiterScript
-from lm_deluge.errors import ConnectError, DelugeError
+from lm_deluge.errors import ConnectError, DelugeError, DispatchError, RateLimitError
 from lm_deluge.gateway.dialects import KeyLimit
 from lm_deluge.gateway.ledger.keys import GatewayKey, KeyRules
 from lm_deluge.gateway.ledger.rates import WINDOW_S, KeyRates, limit_reached
@@ -34,7 +34,7 @@ _MARK = LimiterScript.of(
 )
 """Leaves a mark of this process on the server, and returns whether it was there: else the server has lost its data."""
 
-logger = logging.getLogger("lm_deluge")
+logger = logging.getLogger("lm_deluge.gateway")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -125,16 +125,16 @@ class SharedRates:
 
     async def _admit(self, use: _KeyUse, call: _Call) -> tuple[list[KeyLimit], list[float] | None]:
         """Note a call that may begin; return the limits after it, and the entry of its tokens."""
-        if self._uses_share:
-            use.own.check(call.tokens, self._clock(), share=self._processes())
         try:
             reply = await self._exchange(use, call)
+        except RateLimitError:
+            raise
         except BaseException:  # the client left, and the server may have counted the call
             use.calls[call.id] = call
             self.end(call, 0)
             raise
         if reply is None:
-            use.own.check(call.tokens, self._clock(), share=self._processes())
+            self._check_share(use, call)
         elif reply["kind"]:
             raise limit_reached(reply["kind"], _limits_of(use.rules)[reply["kind"]], reply["wait"])
         call.is_reported = reply is not None
@@ -147,9 +147,8 @@ class SharedRates:
         call.runs, call.tokens, call.is_reported = False, tokens, False
         self._work.set()
 
-    @property
-    def _uses_share(self) -> bool:
-        return self._is_lost or self._clock() < self._shares_until
+    def _check_share(self, use: _KeyUse, call: _Call) -> None:
+        use.own.check(call.tokens, self._clock(), share=self._processes())
 
     async def close(self) -> None:
         """Report what is not reported yet, and disconnect."""
@@ -163,7 +162,11 @@ class SharedRates:
         await self._connection.close()
 
     async def _exchange(self, use: _KeyUse, want: _Call | None = None) -> dict[str, Any] | None:
-        """Report calls of a key, and ask for one; return the reply, None if the server is away. The lock is held."""
+        """Report calls of a key, and ask for one; return the reply, None if the server is away. The lock is held.
+
+        Raises:
+            RateLimitError: The server was away lately, and the share of this process is used up.
+        """
         if self._is_lost:
             return None
         began = time.monotonic()
@@ -174,18 +177,20 @@ class SharedRates:
             if time.monotonic() - began > _QUICK_S:
                 self._lose(error)
                 return None
-        except DelugeError as error:
+        except DispatchError as error:
             self._lose(error)
             return None
         try:
             return await self._send(use, want)
-        except DelugeError as error:
+        except (ConnectError, DispatchError) as error:
             self._lose(error)
         return None
 
     async def _send(self, use: _KeyUse, want: _Call | None) -> dict[str, Any]:
         if not self._is_connected:
             await self._connect()
+        if want is not None and self._clock() < self._shares_until:
+            self._check_share(use, want)
         now, calls = self._clock(), use.unreported()
         request = {
             "calls": [(call.id, max(0.0, now - call.started_at), call.tokens, int(call.runs)) for call in calls],

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from lm_deluge.errors import ConfigurationError, DelugeError
-from lm_deluge.gateway.access_log import AccessLog
+from lm_deluge.gateway.access_log import AccessLog, show_warnings
 from lm_deluge.gateway.configuration.settings import GatewaySettings
 from lm_deluge.gateway.metrics import GatewayMetrics
 from lm_deluge.gateway.serve import metrics_of, open_gateway, run_server
@@ -52,6 +52,7 @@ def run_worker(start: WorkerStart, sock: socket.socket, pipe: Connection) -> Non
     """Serve at a socket until the parent sends a signal, or has ended."""
     if sys.platform != "win32":
         os.setpgid(0, 0)  # Ctrl-C goes to the parent alone, which stops the workers in order
+    show_warnings()
     try:
         asyncio.run(_run(start, sock, pipe))
     except DelugeError as error:

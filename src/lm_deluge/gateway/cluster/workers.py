@@ -47,7 +47,7 @@ _STEADY_S = 60.0  # a worker that ran for so long has not failed again
 _MOST_FAILURES = 5  # starts of a worker in a row that end before it serves: the reason is not a passing one
 _CLOSING_S = 10.0  # beside the time that streams get: connections, the database
 
-logger = logging.getLogger("lm_deluge")
+logger = logging.getLogger("lm_deluge.gateway")
 
 
 def check_workers(settings: GatewaySettings) -> None:
