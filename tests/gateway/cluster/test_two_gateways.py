@@ -1,14 +1,18 @@
-"""Two gateways on one Redis and one PostgreSQL: budgets and limits hold for both together, and one survives the other."""
+"""Two gateways on one Redis and one PostgreSQL: budgets and limits hold for both, and one survives the other."""
 
 import asyncio
+import dataclasses
 import json
 from collections import Counter
 
 import httpx
 import pytest
+import redis
 
+from gateway.cluster.conftest import TEXT
 from gateway.cluster.processes import BODY, Process, Shared, client_of, serving
 from gateway.ledger.ledgers import open_ledger
+from lm_deluge.simulator import Pace, Simulator
 
 CALLS = 200  # at the same time
 MOST_TOKENS = 100  # of an answer
@@ -54,13 +58,19 @@ async def test_a_budget_is_exact_for_calls_on_both(shared: Shared) -> None:
 
 
 async def test_a_gateway_goes_on_when_another_is_killed(shared: Shared) -> None:
+    with Simulator(TEXT * 100, pace=Pace(tokens_per_second=150)).start_in_thread() as simulator:
+        await go_on(dataclasses.replace(shared, simulator=simulator))
+
+
+async def go_on(shared: Shared) -> None:
     key = shared.new_key("--budget", "5/day", "--concurrent", "60")
     with serving(shared) as one, serving(shared) as other:
         async with client_of(one.url, key) as doomed, client_of(other.url, key) as client:
 
             async def stream(client: httpx.AsyncClient) -> str:
                 text = ""
-                async with client.stream("POST", "/v1/chat/completions", json=BODY) as answer:
+                most = {"max_tokens": MOST_TOKENS} if client is not doomed else {}  # the others last for a minute
+                async with client.stream("POST", "/v1/chat/completions", json={**BODY, **most}) as answer:
                     async for piece in answer.aiter_text():
                         if not text:
                             started.release()
@@ -76,7 +86,7 @@ async def test_a_gateway_goes_on_when_another_is_killed(shared: Shared) -> None:
             texts = await asyncio.gather(*tasks, return_exceptions=True)
             assert all(isinstance(text, httpx.TransportError) for text in texts[:20])
             assert all(str(text).rstrip().endswith("data: [DONE]") for text in texts[20:])
-            assert await ask(client) == (200, pytest.approx(spend_of(shared)["spent"], rel=1))
+            assert (await ask(client))[0] == 200
         async with open_ledger(shared.database) as ledger:
             await ledger.settle_lost()  # as each gateway does every 20 seconds
             assert ledger.servers == 2  # the one that runs, and this one
@@ -95,3 +105,5 @@ async def test_the_limits_of_a_key_hold_for_both(shared: Shared) -> None:
             refused = await client.post("/v1/chat/completions", json=BODY)
         assert 1 <= int(refused.headers["retry-after"]) <= 60
         assert "30 requests per minute" in refused.text
+    with redis.Redis.from_url(shared.limiter) as client:
+        assert client.keys("{deluge:*}:limits")  # those of the provider are shared as well

@@ -1,6 +1,8 @@
 """`deluge serve --workers`: several processes at one port, started again when they die, stopped in order."""
 
 import asyncio
+import contextlib
+import dataclasses
 import os
 import signal
 import socket
@@ -11,10 +13,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gateway.cluster.conftest import TEXT
 from gateway.cluster.processes import BODY, Shared, client_of, serving, wait_until
 from gateway.test_resume import text_of
+from lm_deluge.simulator import Pace, Simulator
 from pages import ROOT
 from telemetry.test_prometheus import samples_of
+
+CHAT = "/v1/chat/completions"
 
 if sys.platform == "win32":
     pytest.skip("the tests send signals", allow_module_level=True)
@@ -55,7 +61,7 @@ async def test_workers_answer_are_started_again_and_drain(shared: Shared) -> Non
 
             async def read() -> str:
                 try:
-                    return (await client.post("/v1/chat/completions", json=BODY)).text
+                    return (await client.post(CHAT, json=BODY)).text
                 except httpx.TransportError:  # of the worker that is killed
                     return ""
 
@@ -69,8 +75,9 @@ async def test_workers_answer_are_started_again_and_drain(shared: Shared) -> Non
             assert f"worker {killed} ended" in process.log
             texts = await asyncio.gather(*(read() for _ in range(10)))
             assert all(text.rstrip().endswith("[DONE]") for text in texts)
+            before = shared.simulator.stats.requests
             tasks = [asyncio.create_task(read()) for _ in range(8)]
-            await asyncio.to_thread(wait_until, lambda: shared.simulator.stats.requests >= 48)
+            await asyncio.to_thread(wait_until, lambda: shared.simulator.stats.requests == before + 8)
             process.process.send_signal(signal.SIGTERM)
             texts = await asyncio.gather(*tasks)
         assert all(text.rstrip().endswith("[DONE]") for text in texts)
@@ -83,17 +90,39 @@ async def test_metrics_are_summed_over_the_workers(shared: Shared) -> None:
         port = free.getsockname()[1]
     with serving(shared, "--workers", "2", settings=f"admin_port = {port}") as process:
         for _ in range(6):  # each over a connection of its own
-            await post(process.url, "", "/v1/chat/completions", {**BODY, "stream": False})
+            await post(process.url, "", CHAT, {**BODY, "stream": False})
         workers = process.children()
-        samples = samples_of(httpx.get(f"http://127.0.0.1:{port}/metrics").text)
+        samples = samples_of(await get(f"http://127.0.0.1:{port}", "", "/metrics"))
         os.kill(min(workers), signal.SIGKILL)
         await asyncio.to_thread(wait_until, lambda: "is started again" in process.log)
-        again = samples_of(httpx.get(f"http://127.0.0.1:{port}/metrics").text)
+        again = samples_of(await get(f"http://127.0.0.1:{port}", "", "/metrics"))
     labels = frozenset({"dialect": "openai-chat", "status": "200"}.items())
     assert samples["deluge_gateway_requests_total", labels] == 6
     assert again["deluge_gateway_requests_total", labels] == 6
     assert samples["deluge_gateway_in_progress", frozenset()] == 0
     assert samples["deluge_tokens_total", frozenset({"model": "gpt-4o", "kind": "output"}.items())] > 0
+
+
+async def test_a_second_signal_does_not_wait_for_streams(shared: Shared) -> None:
+    long = Simulator(TEXT * 100, pace=Pace(tokens_per_second=20))
+    with long.start_in_thread() as simulator:
+        slow = dataclasses.replace(shared, simulator=simulator)
+        with serving(slow, "--workers", "2") as process:
+            async with client_of(process.url, "") as client, client.stream("POST", CHAT, json=BODY) as answer:
+                pieces = answer.aiter_text()
+                await anext(pieces)
+                process.process.send_signal(signal.SIGTERM)
+                await asyncio.to_thread(wait_until, lambda: not is_open(process.url))
+                process.process.send_signal(signal.SIGINT)
+                assert await asyncio.to_thread(process.process.wait, 20) == 0  # streams would get 30 seconds
+
+
+def is_open(url: str) -> bool:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    with contextlib.suppress(OSError):
+        socket.create_connection((host, int(port)), timeout=5).close()
+        return True
+    return False
 
 
 async def test_the_workers_end_after_their_parent(shared: Shared) -> None:
@@ -110,7 +139,7 @@ async def test_a_stream_is_read_and_stopped_through_any_worker(shared: Shared) -
     with serving(shared, "--workers", "3") as process:
         headers = {"x-deluge-resumable": "1"}
         async with client_of(process.url, key) as client:
-            async with client.stream("POST", "/v1/chat/completions", json=BODY, headers=headers) as answer:
+            async with client.stream("POST", CHAT, json=BODY, headers=headers) as answer:
                 stream = answer.headers["x-deluge-stream"]
                 part = ""
                 async for piece in answer.aiter_text():
@@ -121,11 +150,14 @@ async def test_a_stream_is_read_and_stopped_through_any_worker(shared: Shared) -
             texts = [await get(process.url, key, f"/v1/streams/{stream}") for _ in range(12)]
             assert {text_of(text) for text in texts} == {text_of(texts[0])}
             assert texts[0].rstrip().endswith("[DONE]")
-            async with client.stream("POST", "/v1/chat/completions", json=BODY, headers=headers) as answer:
+            async with client.stream("POST", CHAT, json=BODY, headers=headers) as answer:
                 stream = answer.headers["x-deluge-stream"]
+            receipt = await post(process.url, key, f"/v1/streams/{stream}/stop")
+            rests = [await get(process.url, key, f"/v1/streams/{stream}") for _ in range(6)]
+            assert all('"code":"stopped"' in rest for rest in rests)
             receipts = [await post(process.url, key, f"/v1/streams/{stream}/stop") for _ in range(6)]
-        assert "stopped" in receipts[0]
-        assert all("ended before" in receipt for receipt in receipts[1:])
+        assert '"status":"stopped"' in receipt
+        assert all("ended before" in each for each in receipts)
         found = [await get(process.url, other_key, f"/v1/streams/{stream}") for _ in range(6)]
         assert all("there is no such stream" in text for text in found)
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import multiprocessing
+import os
 import signal
 import socket
 import sys
@@ -119,8 +120,6 @@ class _Worker:
             if sys.platform == "win32" or signal_number == signal.SIGTERM:
                 self.process.terminate()
             else:
-                import os
-
                 os.kill(self.process.pid, signal_number)
 
 
@@ -181,13 +180,13 @@ class _Team:
 
     async def _stop(self, seconds: float) -> None:
         """Let the calls of the workers end; a second signal stops them at once."""
-        seen = len(self._signals)
+        is_forced = False
         for worker in self._workers:
             worker.send(signal.SIGTERM)
         give_up_at = time.monotonic() + seconds
         while any(worker.process is not None and worker.process.exitcode is None for worker in self._workers):
-            if len(self._signals) > max(1, seen):
-                seen = len(self._signals)
+            if len(self._signals) > 1 and not is_forced:
+                is_forced = True
                 for worker in self._workers:
                     worker.send(signal.SIGINT)
             if time.monotonic() >= give_up_at:

@@ -12,6 +12,7 @@ import msgspec
 
 from lm_deluge.config import ClientOptions, SamplingParams, Timeouts
 from lm_deluge.errors import ConfigurationError
+from lm_deluge.option_checks import check_limiter
 
 __all__ = ["GatewaySettings", "ServedModel", "parse_settings", "read_settings"]
 
@@ -134,9 +135,11 @@ def parse_settings(data: Mapping[str, Any], source: str) -> GatewaySettings:
             f"{source}: two models have the name {twice!r}", hint="List what shares a name in models = [...]."
         )
     try:
-        return msgspec.convert({**server, "models": served}, GatewaySettings)
+        settings = msgspec.convert({**server, "models": served}, GatewaySettings)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{source}, [server]: {error}") from error
+    check_limiter(settings.limiter)
+    return settings
 
 
 def _parse_model(table: Any, where: str) -> ServedModel:
