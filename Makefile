@@ -7,7 +7,7 @@ BIN := .venv/bin
 RUN := $(BIN)/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types imports unit docs node bench page soak live models lock clean
+.PHONY: help demo test check format lint types imports unit docs node ray bench page pictures soak live models lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -57,7 +57,16 @@ node: .venv/npm/node/.installed  ## install the Node clients that the gateway an
 	@npm ci --prefix $(@D) --no-audit --no-fund --ignore-scripts --loglevel=error
 	@touch $@
 
+ray: .venv/ray/.installed  ## install Ray in an environment of its own, and run its tests (500 MB)
+	@DELUGE_REQUIRE=ray $(RUN) pytest -s tests/ray
+
+.venv/ray/.installed: .venv/.ready requirements/ray.txt
+	@$(BIN)/python -m venv --clear .venv/ray
+	@.venv/ray/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/ray.txt
+	@touch $@
+
 unit: .venv/.ready  ## tests, those of the documentation excepted
+	@test -e .venv/ray/.installed || echo "skipping the tests with Ray: make ray installs it" >&2
 	@test -e .venv/npm/node/.installed || echo "skipping the Node clients of the gateway: make node installs them" >&2
 	@$(RUN) pytest -n $(WORKERS) --ignore=tests/docs
 
@@ -70,6 +79,9 @@ bench: .venv/.ready  ## speed, as ratios against something run beside it
 page: .venv/.ready  ## compare with other clients, and write docs/performance.md (half an hour; installs them)
 	@$(PIP) matplotlib==3.11.2
 	@$(RUN) bench.page
+
+pictures: .venv/.ready  ## make the pictures of the README again (needs Chromium)
+	@$(BIN)/python scripts/pictures/make.py
 
 soak: .venv/.ready  ## long: many more abandoned streams, every cut of every recording, deeper fuzzing
 	@DELUGE_SOAK=1 $(RUN) pytest tests
@@ -86,6 +98,7 @@ lock: .venv/.ready  ## choose the newest allowed versions again
 	@$(PIP) uv
 	@$(LOCK) --upgrade -o requirements/dev.txt requirements/dev.in requirements/run.in pyproject.toml
 	@$(LOCK) --constraints requirements/dev.txt -o requirements/run.txt requirements/run.in pyproject.toml
+	@$(LOCK) --constraints requirements/dev.txt -o requirements/ray.txt requirements/ray.in pyproject.toml
 
 clean:  ## remove everything that was set up
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

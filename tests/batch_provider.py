@@ -1,17 +1,24 @@
 """A provider in its own process that counts how often each row of a batch was requested.
 
 `python batch_provider.py PORT DELAY_S` prints its port and serves the chat API; a prompt is `ID anything`. The token
-counts of a row follow from its id. `GET /bill` returns the counts as JSON.
+counts of a row follow from its id. `GET /bill` returns the counts as JSON, `GET /times` the moments of all requests.
+A prompt `ID json` is answered with a JSON object, and `ID fail` with the status 400.
 """
 
 import asyncio
 import contextlib
 import json
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+REFUSED = b'{"error": {"message": "no such thing", "type": "invalid_request_error"}}'
+REFUSAL = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(REFUSED)
+) + REFUSED
 
 
 def tokens_of(name: str) -> tuple[int, int]:
@@ -23,9 +30,10 @@ def answer_of(name: str) -> str:
     return f"answer to {name}"
 
 
-def body_of(name: str) -> bytes:
+def body_of(name: str, kind: str = "please") -> bytes:
     read, written = tokens_of(name)
-    choice = {"index": 0, "delta": {"content": answer_of(name)}, "finish_reason": None}
+    text = json.dumps({"name": name, "size": len(name)}) if kind == "json" else answer_of(name)
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
     events = [
         {"id": "c1", "model": "gpt-4o", "choices": [choice]},
         {"id": "c1", "model": "gpt-4o", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
@@ -39,6 +47,7 @@ class Provider:
     def __init__(self, delay_s: float) -> None:
         self.delay_s = delay_s
         self.asked: Counter[str] = Counter()
+        self.times: list[float] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -51,10 +60,15 @@ class Provider:
                     bill = json.dumps(self.asked).encode()
                     writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(bill), bill))
                     continue
-                name = json.loads(body)["messages"][-1]["content"].split()[0]
+                if head.startswith(b"GET /times"):
+                    times = json.dumps(self.times).encode()
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(times), times))
+                    continue
+                self.times.append(time.monotonic())
+                name, kind = json.loads(body)["messages"][-1]["content"].split()[:2]
                 self.asked[name] += 1
                 await asyncio.sleep(self.delay_s)
-                writer.write(HEAD + body_of(name))
+                writer.write(REFUSAL if kind == "fail" else HEAD + body_of(name, kind))
                 await writer.drain()
         writer.close()
 

@@ -111,9 +111,9 @@ def sections_of(pythons: Mapping[Peer, str], pictures: Path) -> dict[str, Sectio
     for kind in ("streamed", "plain"):
         path = f"{measure.COLLECTED_TOKENS}/1"
         peers = {peer: python for peer, python in pythons.items() if (kind, peer) != ("streamed", OLDER)}
-        found = measure.measure_answers(peers, kind, path, str(measure.COLLECTED))
+        found = measure.measure_answers(peers, kind, path, str(measure.COLLECTED[kind]))
         sections[f"Collected answers, {kind}"] = (
-            f"{measure.COLLECTED:,} answers of {measure.COLLECTED_TOKENS} tokens, 100 at a time: CPU time per call.",
+            f"{measure.COLLECTED[kind]:,} answers of {measure.COLLECTED_TOKENS} tokens, 100 at a time: CPU per call.",
             report.table(found, CPU),
             None,
         )

@@ -18,10 +18,11 @@ _PEERS_FILE = Path(__file__).with_name("peers.py")
 _RUN_S = 900  # a slow peer at thousands of streams takes minutes
 
 PACED_STREAMS = (50, 500, 2_000, 5_000)
-PACED_PER_SECOND, PACED_EVENTS = 20, 200  # ten seconds at the speed of a slow model
+PACED_PER_SECOND, PACED_EVENTS = 4, 32  # eight seconds; providers put several tokens into an event when they are busy
 EVENT_CHARACTERS = 18  # of an event of `bench.slow_server`
 BURST_ANSWERS, BURST_EVENTS = 5, 2_000
-COLLECTED, COLLECTED_TOKENS = 1_000, 500
+COLLECTED = {"streamed": 200, "plain": 1_000}  # a streamed answer costs the slow peers a quarter of a second
+COLLECTED_TOKENS = 500
 WARM_CALLS = 200
 TYPED_ANSWERS = 2
 

@@ -50,6 +50,10 @@ class ProviderProcess:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/bill") as answer:
             return Counter(json.load(answer))
 
+    def times(self) -> list[float]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/times") as answer:
+            return json.load(answer)
+
 
 @contextmanager
 def provider(delay_s: float) -> Iterator[ProviderProcess]:

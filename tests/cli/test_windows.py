@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lm_deluge.cli.batch_report import _append_command
+from lm_deluge.cli.batch.batch_report import _append_command
 from lm_deluge.cli.chat_commands import _path
 from lm_deluge.cli.environment import is_dumb_terminal, setting_command, state_folder
 from lm_deluge.cli.render.terminal import write_text

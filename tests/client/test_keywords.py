@@ -39,7 +39,7 @@ def test_the_keywords_of_a_call_are_its_options() -> None:
     loop = set(LoopOptions.__struct_fields__)
     assert set(LoopKeywords.__annotations__) == loop
     assert set(CallKeywords.__annotations__) - sampling - loop == set(CallOptions._fields) - {
-        *("extra_body", "sampling", "loop")
+        *("extra_body", "sampling", "loop", "collect")  # `collect` is none of streams
     }
     further = set(StreamKeywords.__annotations__) - sampling
     for method in (LLMClient.stream, LLMClient.stream_sync):  # whose first keywords are spelled out
@@ -52,7 +52,7 @@ def test_the_keywords_of_a_call_are_its_options() -> None:
     of_a_batch = {"progress", "ask_duplicates_once"}
     assert set(BatchKeywords.__annotations__) - set(CallKeywords.__annotations__) == {
         *of_a_batch,
-        *("journal", "retry_failed"),
+        *("collect", "journal", "retry_failed"),
     }
     spelled_out = set(inspect.signature(LLMClient.answers).parameters) - {"self", "prompts", "ids", "options"}
     assert set(AnswerKeywords.__annotations__) | spelled_out == set(BatchKeywords.__annotations__)

@@ -14,6 +14,7 @@ from lm_deluge.gateway.access_log import AccessLog, LoggedCall
 from lm_deluge.gateway.app import Gateway
 from lm_deluge.gateway.configuration.settings import GatewaySettings
 from lm_deluge.gateway.metrics import GatewayMetrics
+from lm_deluge.gateway.page.page import ChatPage
 from lm_deluge.gateway.serve import BoundedProtocol
 from lm_deluge.simulator import Simulator
 
@@ -48,10 +49,11 @@ async def serve(
     access: AccessControl | None = None,
     protocol: type[BoundedProtocol] = BoundedProtocol,
     metrics: GatewayMetrics | None = None,
+    page: ChatPage | None = None,
 ) -> AsyncIterator[Serving]:
     """Run a gateway until the end of the block."""
     log = KeptLog()
-    gateway = Gateway(settings, access=access, log=log, metrics=metrics)
+    gateway = Gateway(settings, access=access, log=log, metrics=metrics, page=page)
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # so that asyncio sets TCP_NODELAY
     sock.bind(("127.0.0.1", 0))
     config = uvicorn.Config(gateway, http=protocol, ws="none", access_log=False, log_level="critical", lifespan="on")

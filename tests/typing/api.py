@@ -225,6 +225,8 @@ async def forms_of_a_stream(client: LLMClient) -> None:
     task = asyncio.create_task(client.stream("Hello", temperature=0.2, max_new_tokens=5))
     assert_type(await task, APIResponse)
     assert_type(await client.stream("Hello").read_to_end(), APIResponse)
+    assert_type(await client.stream("Hello").display(), APIResponse)
+    assert_type(client.stream_sync("Hello").display(), APIResponse)
     assert_type(client.stream_sync("Hello", seed=1).result(), APIResponse)
     assert_type(client.stream_sync("Hello").text, str)
 

@@ -133,8 +133,11 @@ class TimeoutMonitor:
             self._timer = self._loop.call_at(when, self._check)
 
     def leave(self, read_timeout: ReadTimeout) -> None:
-        """Stop checking a read timeout. The timer stays: it finds nothing, and the next stream needs no new one."""
+        """Stop checking a read timeout."""
         self._read_timeouts.discard(read_timeout)
+        if self._timer is not None and not self._read_timeouts:
+            self._timer.cancel()
+            self._timer = None
 
     def _check(self) -> None:
         self._timer = None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lm_deluge.cli.chat_session import ChatSession
+from lm_deluge.cli.render.definitions import definitions
 from lm_deluge.cli.render.escape import visible_line
 from lm_deluge.cli.render.status_line import totals
 from lm_deluge.cli.render.terminal import report
@@ -98,9 +100,8 @@ def _show_usage(chat_session: ChatSession, rest: str) -> NextStep:
 
 
 def _help(chat_session: ChatSession, rest: str) -> NextStep:
-    width = max(len(usage) for usage, _, _ in COMMANDS.values())
-    for usage, meaning, _ in COMMANDS.values():
-        report(f"  {usage:<{width}}  {meaning}")
+    rows = [(usage, meaning) for usage, meaning, _ in COMMANDS.values()]
+    report(definitions(rows, sys.stderr, indent="  ").rstrip("\n"))
     report('  Alt-Enter starts a new line; so does Enter between """ and """.')
     report("  Ctrl-C stops an answer, Ctrl-D ends the chat.")
     return _NEXT_LINE

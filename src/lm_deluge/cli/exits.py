@@ -79,6 +79,9 @@ def _print_error(text: str) -> None:
 
 
 def _end_of_usage(error: Any) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":  # of click 8.2 and later; its message is the help text
+        _print_error(error.format_message())
+        return int(error.exit_code)
     context = getattr(error, "ctx", None)
     hint = f"\nTry: {context.command_path} --help" if context is not None else ""
     _print_error(f"deluge: {error.format_message()}{hint}")

@@ -10,6 +10,7 @@ import click
 
 from lm_deluge import __version__
 from lm_deluge.cli.exits import EXIT_CODES, EndedError, run
+from lm_deluge.cli.render.narrow_help import fit_help
 
 __all__ = ["cli", "main"]
 
@@ -17,6 +18,7 @@ __all__ = ["cli", "main"]
 _COMMANDS = {
     "stream": "Stream the answer to a prompt.",
     "chat": "Chat with a model.",
+    "web": "Chat with models in the browser.",
     "batch": "Answer every line of a file; resume after a crash.",
     "serve": "Serve models to other programs: a gateway with keys and budgets.",
     "keys": "Create, list and revoke the keys of the gateway.",
@@ -35,6 +37,13 @@ _TYPO = 0.75
 
 class _Commands(click.Group):
     """The subcommands, imported on first use. Arguments without a subcommand are those of `stream`."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Return the context; help texts fit the terminal."""
+        extra.setdefault("terminal_width", fit_help())
+        return super().make_context(info_name, args, parent, **extra)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put `stream` before a prompt.

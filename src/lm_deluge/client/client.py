@@ -73,6 +73,7 @@ class LLMClient(AgentMethods, CountMethods):
         others = [fallback] if isinstance(fallback, str) else fallback
         backups = tuple(find_served_model(name, url) for name in others)
         super().__init__(Dispatcher(self.models, backups, self.options))
+        self._stream_planner = self.dispatcher.planner()  # of streams without options of their own
         warn_of_ends((*self.models, *backups))
 
     def __repr__(self) -> str:
@@ -183,7 +184,7 @@ class LLMClient(AgentMethods, CountMethods):
         """Return the call of a single stream. A call that cannot be sent raises here, before it is used."""
         dispatcher = self.dispatcher
         is_blank = options == NO_OPTIONS
-        planner = dispatcher.stream_planner() if is_blank else dispatcher.planner(options.checked().of_stream())
+        planner = self._stream_planner if is_blank else dispatcher.planner(options.checked().of_stream())
         spec = planner.checked(prompt, prefer=dispatcher.next_model().id)
         open_with = spec.open_with or (CachedCall if spec.is_cached else StreamCall)
         running: RunningCall = open_with(spec, dispatcher.runner)
@@ -221,7 +222,7 @@ class LLMClient(AgentMethods, CountMethods):
         dispatcher = self.dispatcher
         dispatcher.runner()
         models = [row.id for row in dispatcher.all_models]
-        return await warm_up(dispatcher.stream_planner(), models, dispatcher.shared_transport())
+        return await warm_up(dispatcher.planner(), models, dispatcher.shared_transport())
 
     def warm_sync(self) -> dict[str, DelugeError | None]:
         """Prepare the first call from code without asyncio, as `warm` does.

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from os import PathLike
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -90,7 +90,6 @@ class Dispatcher:
         self._smallest_window = min((row.context_window or math.inf for row in self.rows.values()), default=math.inf)
         self._credits = [0.0] * len(models)  # of the weighted round-robin
         self._templates: dict[str, _Template] = {}  # of calls without options of their own
-        self._stream_planner: CallPlanner | None = None
 
     def planner(self, call: CallOptions | None = None) -> CallPlanner:
         """Return a planner for calls with these options; planners without options (None) share their templates.
@@ -108,12 +107,6 @@ class Dispatcher:
                 hint=f"Its models: {', '.join(self.rows)}.",
             )
         return CallPlanner(self, call, {})
-
-    def stream_planner(self) -> CallPlanner:
-        """Return the planner of single streams without options of their own."""
-        if self._stream_planner is None:
-            self._stream_planner = self.planner()
-        return self._stream_planner
 
     def runner(self) -> Runner:
         """Return the runner of the running event loop; the runners of all loops share one limiter."""
@@ -276,6 +269,7 @@ class CallPlanner:
             blank = self._blank_specs[delivers_events] = self._blank_spec(delivers_events=delivers_events)
         return msgspec.structs.replace(
             blank,
+            planner=self,
             conversation=conversation,
             models=self._dispatcher.models_for(conversation),
             prefer=options.prefer_model or prefer,
@@ -285,11 +279,11 @@ class CallPlanner:
         )
 
     def _blank_spec(self, *, delivers_events: bool) -> CallSpec:
-        """Return what all calls have in common."""
+        """Return what all calls have in common, without the planner: a cycle of references would outlive the client."""
         client, budget = self._dispatcher.options, self._dispatcher.budget
         collect: Collect = "stream" if delivers_events else self._collect
         return CallSpec(
-            planner=self,
+            planner=cast("CallPlanner", None),
             conversation=Conversation(),
             max_output_tokens=self._params.max_new_tokens,
             is_cached=client.local_cache not in (None, False),

@@ -5,13 +5,18 @@ from __future__ import annotations
 import sys
 from typing import Literal, TextIO
 
-from lm_deluge.client.notebook import CellText, is_notebook
+from lm_deluge.client.notebook.cell import CellText, is_notebook, show_no_result
 from lm_deluge.errors import ConfigurationError
+from lm_deluge.events import Event, RefusalDelta, RoundStarted, TextDelta
+from lm_deluge.response import APIResponse
 
 __all__ = ["Echo", "EchoWriter", "check_echo"]
 
 Echo = TextIO | Literal["stdout"] | None
 """Where an awaited stream prints: `sys.stdout` at the time of printing, any text file, or None."""
+
+
+_PRINTED = (TextDelta, RefusalDelta)
 
 
 def check_echo(echo: Echo) -> None:
@@ -57,7 +62,19 @@ class EchoWriter:
         if self._is_in_line:
             self.write("\n")
 
-    def close(self) -> None:
+    def feed(self, events: list[Event]) -> None:
+        """Write the text of one read."""
+        if type(events[0]) is RoundStarted:  # always the first event of its batch
+            self.end_line()
+        self.write("".join([event.text for event in events if isinstance(event, _PRINTED)]))
+
+    def end(self, error: BaseException | None) -> None:
         """Show what is written and not shown yet; a file stays open."""
         if self._cell is not None:
             self._cell.close()
+
+    def return_response(self, response: APIResponse) -> APIResponse:
+        """Return the response; a cell that has printed it does not show it once more as its result."""
+        if self._cell is not None:
+            show_no_result(response)
+        return response

@@ -30,6 +30,7 @@ __all__ = [
     "BatchKeywords",
     "CallKeywords",
     "ClientKeywords",
+    "CollectKeywords",
     "LibraryKeywords",
     "LoopKeywords",
     "OutputKeywords",
@@ -135,10 +136,15 @@ class AnswerKeywords(SamplingKeywords, OutputKeywords, LoopKeywords, total=False
     ask_duplicates_once: bool
 
 
-class BatchKeywords(CallKeywords, total=False):
-    """What the methods that collect the answers of a batch take in addition."""
+class CollectKeywords(CallKeywords, total=False):
+    """What the methods take that return responses and no events."""
 
     collect: Collect | None
+
+
+class BatchKeywords(CollectKeywords, total=False):
+    """What the methods that collect the answers of a batch take in addition."""
+
     progress: ProgressKind | None
     ask_duplicates_once: bool
     journal: str | PathLike[str] | None

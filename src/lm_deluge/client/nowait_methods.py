@@ -9,7 +9,7 @@ from typing import Unpack
 from lm_deluge.client.batch.prompts import run_one
 from lm_deluge.client.call_options import CallOptions
 from lm_deluge.client.dispatcher import Dispatcher
-from lm_deluge.client.keywords import CallKeywords
+from lm_deluge.client.keywords import CollectKeywords
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.prompt.conversation import Prompt
 from lm_deluge.response import APIResponse
@@ -29,7 +29,7 @@ class NowaitMethods:
         self._tasks: dict[int, asyncio.Task[APIResponse]] = {}
         self._last_task = 0
 
-    def start_nowait(self, prompt: Prompt, **options: Unpack[CallKeywords]) -> int:
+    def start_nowait(self, prompt: Prompt, **options: Unpack[CollectKeywords]) -> int:
         """Start a call in the running event loop, under the client's limits.
 
         Args:
@@ -55,7 +55,7 @@ class NowaitMethods:
         self._tasks[self._last_task] = task
         return self._last_task
 
-    async def start(self, prompt: Prompt, **options: Unpack[CallKeywords]) -> APIResponse:
+    async def start(self, prompt: Prompt, **options: Unpack[CollectKeywords]) -> APIResponse:
         """Answer one prompt without showing the stream, under the client's limits.
 
         Args:

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from lm_deluge.client.batch.fed_iterator import AsyncOnly
 from lm_deluge.client.echo import Echo, EchoWriter, check_echo
+from lm_deluge.client.notebook.answer import AnswerCell
+from lm_deluge.client.notebook.cell import is_notebook
 from lm_deluge.client.sentences import SentenceSplitter
 from lm_deluge.client.typed_views import Pick, pick_fields, pick_items, pick_partials
 from lm_deluge.dispatch.attempts.attempt import PendingRetry
 from lm_deluge.dispatch.hooks import unexpected_error
 from lm_deluge.dispatch.running_call import RunningCall
 from lm_deluge.errors import DelugeError, StreamConsumedError
-from lm_deluge.events import Event, RefusalDelta, RoundStarted, TextDelta
+from lm_deluge.events import Event, TextDelta
+from lm_deluge.outputs.typed_call import TypedCall
 from lm_deluge.response import APIResponse, StreamStats
 
 __all__ = ["Echo", "Stream"]
-
-_PRINTED = (TextDelta, RefusalDelta)
 
 
 def texts_of(events: list[Event]) -> list[str]:
@@ -78,6 +79,22 @@ class _Batches:
 
     def __del__(self) -> None:
         self._call.abort_from_anywhere()
+
+
+class _Sink(Protocol):
+    """Where the events of a stream are shown. It raises nothing but KeyboardInterrupt."""
+
+    def feed(self, events: list[Event]) -> None:
+        """Show the events of one read."""
+        ...
+
+    def end(self, error: BaseException | None) -> None:
+        """Show the end of the stream."""
+        ...
+
+    def return_response(self, response: APIResponse) -> APIResponse:
+        """Return the response."""
+        ...
 
 
 class Stream(AsyncOnly, Coroutine[Any, Any, APIResponse]):
@@ -165,22 +182,51 @@ class Stream(AsyncOnly, Coroutine[Any, Any, APIResponse]):
         return self._coroutine
 
     async def _print(self) -> APIResponse:
+        return await self._deliver(lambda _: EchoWriter(self._echo))
+
+    async def _deliver(self, make_sink: Callable[[RunningCall], _Sink]) -> APIResponse:
+        """Read the stream into a sink, which raises nothing, and return the response."""
         call = self.take()
-        writer = EchoWriter(self._echo)
+        sink = make_sink(call)
+        failure: BaseException | None = None
         try:
             while events := await call.next_batch():
-                if type(events[0]) is RoundStarted:  # always the first event of its batch
-                    writer.end_line()
-                writer.write("".join([event.text for event in events if isinstance(event, _PRINTED)]))
+                sink.feed(events)
             await call.close()
-        except DelugeError:
+        except DelugeError as error:
+            failure = error
             raise
         except Exception as error:
-            raise _of_ours(error, call) from error
+            failure = _of_ours(error, call)
+            raise failure from error
+        except BaseException as error:
+            failure = error
+            raise
         finally:
             call.abort()
-            writer.close()
-        return call.response()
+            sink.end(failure)
+        return sink.return_response(call.response())
+
+    async def display(self) -> APIResponse:
+        """Show the answer as Markdown in a notebook while it arrives; elsewhere print it, as `await` does.
+
+        The cell gets one output, which is updated at most ten times a second. It has reasoning (folded), tool calls and
+        their results, and why an answer is incomplete. HTML, images and links to anything but web pages have no effect.
+
+        Returns:
+            The response. The cell that displays it does not show it once more as its result.
+
+        Raises:
+            StreamConsumedError: The stream was used already.
+            DelugeError: The call failed; `partial` is the response so far, which stays in the cell.
+
+        Example:
+            >>> response = await client.stream("Compare three sorting algorithms in a table.").display()
+        """
+        if is_notebook():
+            return await self._deliver(lambda call: AnswerCell(is_json=isinstance(call, TypedCall)))
+        echo = "stdout" if self._echo is None else self._echo
+        return await self._deliver(lambda _: EchoWriter(echo))
 
     def __aiter__(self) -> AsyncIterator[str]:
         return _Batches(self.take(), texts_of)

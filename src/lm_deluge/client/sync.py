@@ -29,7 +29,7 @@ __all__ = ["SyncStream", "run_blocking"]
 T = TypeVar("T")
 
 _JOIN_S = 2.0  # the end of a program may wait for so long until its connections are closed
-_SETTLE_S = 1.0  # of it, for tasks that close connections or write a journal
+_SETTLE_S = 1.0  # of it, for tasks that close connections, write a journal, or show the end of an answer
 
 
 class _Portal:
@@ -279,6 +279,34 @@ class SyncStream:
         splitter = SentenceSplitter()
         return self._batches(lambda events: splitter.feed("".join(texts_of(events))), splitter.close)
 
+    def display(self) -> APIResponse:
+        """Show the answer as Markdown in a notebook while it arrives; elsewhere print it. See `Stream.display`.
+
+        Returns:
+            The response. The cell that displays it does not show it once more as its result.
+
+        Raises:
+            StreamConsumedError: The stream was used already.
+            DelugeError: The call failed; `partial` is the response so far, which stays in the cell.
+
+        Example:
+            >>> response = client.stream_sync("Compare three sorting algorithms in a table.").display()
+        """
+        self._take()
+        ended = threading.Event()
+
+        async def display() -> APIResponse:
+            try:
+                return await self._stream.display()
+            finally:
+                ended.set()
+
+        try:
+            return run_blocking(display)
+        except KeyboardInterrupt:
+            ended.wait(_SETTLE_S)  # until the cell shows that the answer is incomplete
+            raise
+
     def result(self) -> APIResponse:
         """Read the stream, or the rest of it, to its end, and return the response.
 
@@ -320,10 +348,13 @@ class SyncStream:
         """Do nothing: `async with` looks this up before it calls `__aenter__`."""
 
     def _batches(self, pick: Pick, finish: Callable[[], list[Any]] = list) -> _SyncBatches:
+        self._take()
+        return _SyncBatches(self._stream, pick, finish)
+
+    def _take(self) -> None:
         if self._is_taken:
             raise StreamConsumedError("this stream was used already", hint="Call client.stream_sync(...) again.")
         self._is_taken = True
-        return _SyncBatches(self._stream, pick, finish)
 
     def cancel(self) -> APIResponse:
         """Stop the stream, from any thread; return the response so far.

@@ -20,12 +20,17 @@ class Budget:
         self.spent = 0.0
         self._owner = owner
 
+    @property
+    def total(self) -> float:
+        """What counts against the limit: what was spent."""
+        return self.spent
+
     def refusal(self, more: float = 0.0) -> BudgetError | None:
         """Return the error if `more` US dollars exceed the limit; None if they do not."""
-        if self.spent + more <= self.max_cost:
+        if self.total + more <= self.max_cost:
             return None
         return BudgetError(
-            f"{self._owner} has spent ${self.spent:.6f}, and max_cost is ${self.max_cost:.6f}",
+            f"{self._owner} has spent ${self.total:.6f}, and max_cost is ${self.max_cost:.6f}",
             hint="The answer so far is in `partial`." if not more else "Nothing was sent for it.",
         )
 

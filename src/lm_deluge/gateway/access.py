@@ -42,6 +42,10 @@ class Grant(Protocol):
 class AccessControl(Protocol):
     """Grants calls."""
 
+    async def needs_key(self) -> bool:
+        """Whether calls need a key."""
+        ...
+
     async def check(self, token: str | None, model: str | None = None) -> str:
         """Return the name of a key.
 
@@ -95,6 +99,10 @@ class _OpenGrant:
 
 class OpenAccess:
     """AccessControl for everyone, for a server on the loopback address that has no keys."""
+
+    async def needs_key(self) -> bool:
+        """No call needs one."""
+        return False
 
     async def check(self, token: str | None, model: str | None = None) -> str:
         """Return an empty name."""

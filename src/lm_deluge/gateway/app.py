@@ -19,6 +19,7 @@ from lm_deluge.gateway.endpoint import ModelEndpoint
 from lm_deluge.gateway.http_body import Receive, Scope, Send, header_map
 from lm_deluge.gateway.metrics import GatewayMetrics, MeasuredLog
 from lm_deluge.gateway.origin import foreign_page, is_loopback, refuse_page
+from lm_deluge.gateway.page.page import ChatPage
 from lm_deluge.gateway.routes.counts import count_routes
 from lm_deluge.gateway.routes.info_routes import ServerState, info_routes, not_allowed, not_found
 from lm_deluge.gateway.routes.listings import listing_routes
@@ -52,6 +53,7 @@ class Gateway:
         log: Where calls are logged; None: nowhere.
         metrics: Counts the calls; None: nothing does.
         peers: Finds the streams of other processes; None: there are no others.
+        page: The chat page; None: there is none.
 
     Raises:
         ConfigurationError: A configured model is unknown, or an option of it is wrong.
@@ -72,6 +74,7 @@ class Gateway:
         log: AccessLog | None = None,
         metrics: GatewayMetrics | None = None,
         peers: StreamPeers | None = None,
+        page: ChatPage | None = None,
     ) -> None:
         self.settings = settings
         catalog = ModelCatalog(settings, _observers_of(settings, metrics))
@@ -91,6 +94,7 @@ class Gateway:
         ]
         self._others = Starlette(
             routes=[
+                *([] if page is None else page.routes(self._services)),
                 *info_routes(self.state),
                 *listing_routes(self._services),
                 *count_routes(self._services),

@@ -29,6 +29,8 @@ from lm_deluge.gateway.ledger.database import Database
 from lm_deluge.gateway.ledger.ledger import SIGN_ON_S, Ledger
 from lm_deluge.gateway.metrics import GatewayMetrics
 from lm_deluge.gateway.origin import is_loopback
+from lm_deluge.gateway.page.page import open_page
+from lm_deluge.gateway.page.store.database import database_beside
 from lm_deluge.gateway.routes.admin import admin_app
 from lm_deluge.telemetry.logs import logger
 
@@ -215,9 +217,13 @@ async def open_gateway(
             stack.push_async_callback(peers.close)
         access = KeyAccess(ledger, master_key=master_key, rates=rates)
         check_address(settings, has_keys=await access.needs_key())
-        gateway = Gateway(settings, access=access, log=log, metrics=metrics, peers=peers)
         await ledger.sign_on()
         await ledger.settle_lost()
+        page = None
+        if settings.page.enabled:
+            own = settings.page.database or database_beside(database)
+            page = await stack.enter_async_context(open_page(own, settings.page.mcp))
+        gateway = Gateway(settings, access=access, log=log, metrics=metrics, peers=peers, page=page)
         run_beside(stack, _keep_ledger(ledger, settings))
         if listener is not None and peers is not None:
             run_beside(stack, serve_app(gateway.for_peers(peers.secret), listener))

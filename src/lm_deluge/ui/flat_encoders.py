@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -71,8 +72,9 @@ class _FlatEncoder(FrameEncoder):
         self.is_empty = False
         return self._written(kept)
 
+    @abstractmethod
     def _written(self, events: list[Event]) -> bytes:
-        raise NotImplementedError
+        """Return the frames of these events."""
 
     def _write(self, event: Event) -> Event:
         self._has_text = True

@@ -9,13 +9,15 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from lm_deluge.wire.server_frames import split_frames
 
 __all__ = ["LoggedResponse", "StreamLog", "StreamLogs"]
+
+Log = TypeVar("Log", bound="StreamLog")
 
 _ID_BYTES = 16  # 128 random bits: an id cannot be guessed
 _NUMBER = re.compile(rb'"sequence_number": ?(\d+)')
@@ -171,8 +173,11 @@ class StreamLogs:
 
     def open(self, owner: str) -> StreamLog:
         """Return a new log."""
+        return self.add(StreamLog(owner))
+
+    def add(self, log: Log) -> Log:
+        """Keep a log; return it."""
         self._forget()
-        log = StreamLog(owner)
         self._logs[log.id] = log
         return log
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, TypeAlias
 
 from lm_deluge.api_requests.timeouts import Deadline
@@ -126,12 +126,9 @@ class WebClient:
             return
         due = _STALLED_S if self._is_sending else self._heartbeat_s
         if silence >= due and self._heartbeat and not self.has_left:
-            self._run_beat(self._send_beat())
+            self._beat = self._loop.create_task(self._send_beat())
             silence = 0.0
         self._timer = self._loop.call_later(max(due - silence, _LEAST_WAIT_S), self._check)
-
-    def _run_beat(self, beat: Coroutine[Any, Any, None]) -> None:
-        self._beat = self._loop.create_task(beat)
 
     async def _send_beat(self) -> None:
         """Send a heartbeat; the next frame waits for it, as it may have to send the headers first."""

@@ -7,15 +7,13 @@ import builtins
 import io
 import os
 import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from client.notebook.stub import Notebook
 from lm_deluge.client.batch.progress_display import describe, make_progress, shown
-from lm_deluge.client.notebook import CellText
 from lm_deluge.dispatch.batch.progress import BatchProgress
 from lm_deluge.errors import ConfigurationError, MissingExtraError
 
@@ -237,26 +235,6 @@ async def test_counts_that_cannot_be_added_up_do_not_end_the_batch() -> None:
             await asyncio.sleep(0.001)
 
 
-class Notebook:
-    """A stub of IPython in the kernel of a notebook; `outputs` has each output with its updates."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.outputs: list[list[dict[str, str]]] = []
-        module: Any = types.ModuleType("IPython")
-        module.get_ipython = lambda: types.SimpleNamespace(kernel=object())
-        display: Any = types.ModuleType("IPython.display")
-        display.display = self._display
-        monkeypatch.setitem(sys.modules, "IPython", module)
-        monkeypatch.setitem(sys.modules, "IPython.display", display)
-
-    def _display(self, content: dict[str, str], *, raw: bool, display_id: bool) -> Any:
-        assert raw
-        assert display_id
-        output = [content]
-        self.outputs.append(output)
-        return types.SimpleNamespace(update=lambda content, raw: output.append(content))  # noqa: ARG005 - the signature of IPython
-
-
 @pytest.mark.parametrize("kind", ["rich", "tqdm"])
 def test_a_notebook_has_one_output_that_is_updated(
     kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -281,21 +259,6 @@ def test_a_cell_that_cannot_be_displayed_does_not_end_the_batch(monkeypatch: pyt
     progress = make_progress("rich")
     progress.show(HALF)
     progress.close(HALF)
-    CellText().close()
-
-
-def test_printed_text_is_one_output_of_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
-    notebook = Notebook(monkeypatch)
-    now = [0.0]
-    text = CellText(lambda: now[0])
-    for number in range(100):
-        text.write(f"{number} ")
-        text.flush()
-        now[0] += 0.01
-    text.close()
-    (updates,) = notebook.outputs
-    assert len(updates) <= 12
-    assert updates[-1] == {"text/plain": " ".join(map(str, range(100))) + " "}
 
 
 PROGRAM = """

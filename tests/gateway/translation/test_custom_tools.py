@@ -15,6 +15,9 @@ from lm_deluge.gateway.translation.custom_tools import CustomTools
 from lm_deluge.prompt.tool import ProviderTool
 from lm_deluge.simulator import Script
 
+# Of clients of tests before, which have no `close`.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
 OTHERS = ("claude-sonnet-5-5", "gemini-3.8-flash", "llama")
 PATCH = '*** Begin Patch\n*** Add File: a.txt\n+say "hé😀"\n*** End Patch\n'
 GRAMMAR = {"type": "grammar", "syntax": "lark", "definition": "start: begin_patch hunk+ end_patch"}

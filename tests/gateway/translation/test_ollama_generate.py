@@ -34,6 +34,7 @@ async def test_the_official_client(monkeypatch: pytest.MonkeyPatch, model: str) 
         sent = json.dumps(serving.simulator.requests[0].json)
         assert "Be short." in sent
         assert "77" in sent
+        await client._client.aclose()
         if model == "llama":
             assert "".join(chunk.thinking or "" for chunk in chunks) == "Hm."
 

@@ -33,6 +33,9 @@ from lm_deluge.prompt.parts import Part, ProviderDataPart, ReasoningPart, TextPa
 from lm_deluge.simulator import Script, Simulator
 from lm_deluge.usage import Usage
 
+# Of clients of tests before, which have no `close`.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
 THOUGHT = "The user wants the weather of Rome."
 SIGNATURE = base64.b64encode(b"signed by its provider").decode()
 SUMMARY = [{"type": "summary_text", "text": THOUGHT}]

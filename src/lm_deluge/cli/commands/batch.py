@@ -35,6 +35,13 @@ def _limit_options(command: Any) -> Any:
 
 
 def _check_options(options: dict[str, Any]) -> None:
+    if options["engine"] == "ray":
+        from lm_deluge.cli.batch.batch_ray import REFUSED
+
+        if refused := next((name for name in REFUSED if options[name]), None):
+            raise ConfigurationError(f"{REFUSED[refused]} cannot be used together with --engine ray")
+    if options["workers"] is not None and options["workers"] < 1:
+        raise ConfigurationError(f"--workers {options['workers']} is not a number of processes", hint="Pass 1 or more.")
     if options["column"] is not None and options["is_text"]:
         raise ConfigurationError("--column cannot be used together with --lines", hint="Remove one of the two options.")
     if options["max_output_retries"] and options["provider_batch"]:
@@ -42,12 +49,39 @@ def _check_options(options: dict[str, Any]) -> None:
             "--max-output-retries cannot be used together with --provider-batch",
             hint="Start the same command again with --retry-failed; or remove one of the two options.",
         )
+    if (options["workers"] or 1) > 1 and options["provider_batch"]:
+        raise ConfigurationError(
+            "--workers cannot be used together with --provider-batch",
+            hint="The provider answers the lines by itself; remove one of the two options.",
+        )
     given = [name for name in _RECOVERY_OPTIONS if options[name] is not None]
     if given and options["provider_batch"]:
         raise ConfigurationError(
             f"--{given[0].replace('_', '-')} cannot be used together with --provider-batch",
             hint="The provider's batch API handles its requests by itself; remove one of the two options.",
         )
+
+
+def _run_ray(source: Path, target: Path, client: Any, system: str | None, options: dict[str, Any]) -> int:
+    from lm_deluge.cli.batch.batch_ray import RayJob, run_ray
+
+    ask = {
+        "prompt": options["column"],
+        "system": system,
+        "output": options["schema"],
+        "max_output_retries": options["max_output_retries"],
+    }
+    shared = {name: options[name] for name in ("overwrite", "retry_failed", "progress", "report_path")}
+    return run_ray(
+        RayJob(
+            source=source.resolve(),  # actors have working folders of their own
+            target=target.resolve(),
+            client=client,
+            ask=ask,
+            actors=options["workers"] or 2,
+            **shared,
+        )
+    )
 
 
 def _delay(text: str) -> float | str:
@@ -70,6 +104,11 @@ def _delay(text: str) -> float | str:
 @click.option("--lines", "is_text", is_flag=True, help="IN is plain text, and each of its lines is a prompt.")
 @click.option("--skip-bad", is_flag=True, help="Leave out lines that cannot be read; they are listed at the end.")
 @_limit_options
+@click.option(
+    "--limiter",
+    metavar="URL",
+    help="A Redis server, redis://HOST:PORT/0: all processes that name it share the limits.",
+)
 @click.option("--max-attempts", type=int, metavar="COUNT", help="Maximum of requests per line, over all runs. [5]")
 @click.option(
     "--on-break",
@@ -118,6 +157,20 @@ def _delay(text: str) -> float | str:
     is_flag=True,
     help="Use the provider's own batch API: answers within a day, at half the price.",
 )
+@click.option(
+    "--workers",
+    type=int,
+    metavar="COUNT",
+    help="Processes that send requests, for more than one core; limits apply to all of them together. [1; with "
+    "--engine ray 2]",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    help="ray: IN is a .parquet file or a folder of them, OUT a folder. A Ray cluster on this machine, or at "
+    "$RAY_ADDRESS, answers the rows. [local]",
+)
 @click.option("--overwrite", is_flag=True, help="Start again: replace an existing OUT, and its journal.")
 @click.option(
     "--salvage", is_flag=True, help="Continue with a damaged journal; the damaged part is moved to a file beside it."
@@ -146,8 +199,8 @@ def batch(source: Path, target: Path, **options: Any) -> int:
     are done are not sent again, even if IN was mended, extended or reordered. Requests that were in flight are sent
     again and listed, because they may be billed twice.
     """
-    from lm_deluge.cli.batch_files import check_bad_rows, journal_path_of, open_source, open_target
-    from lm_deluge.cli.batch_job import BatchJob, check_paths, fingerprint_options, run_job
+    from lm_deluge.cli.batch.batch_files import check_bad_rows, journal_path_of, open_source, open_target
+    from lm_deluge.cli.batch.batch_job import BatchJob, check_paths, fingerprint_options, run_job
     from lm_deluge.cli.prompt_input import read_schema
     from lm_deluge.dispatch.batch.input import RowFormat
     from lm_deluge.dispatch.batch.survey import look_through
@@ -156,11 +209,16 @@ def batch(source: Path, target: Path, **options: Any) -> int:
     _check_options(options)
     settings = CommandOptions.from_options(options)
     limits = {field: options[f"limit_{name}"] for name, (field, _) in _LIMITS.items()}
-    more = {name: options[name] for name in ("max_attempts", "max_cost", "collect", *_RECOVERY_OPTIONS)} | limits
+    more = {
+        name: options[name] for name in ("max_attempts", "max_cost", "limiter", "collect", *_RECOVERY_OPTIONS)
+    } | limits
     client, notice = build_client(settings, **{name: value for name, value in more.items() if value is not None})
     if options["schema"] is not None:
         options["schema"] = read_schema(options["schema"])
         answer_type(options["schema"])  # refuses one that no provider accepts
+    if options["engine"] == "ray":
+        return _run_ray(source, target, client, settings.system, options)
+    options["workers"] = options["workers"] or 1
     shaping = fingerprint_options(
         client,
         system=settings.system,

@@ -53,7 +53,10 @@ def list_keys(config: Path | None, *, as_json: bool) -> None:
         now = time.time()
         return [(key, await ledger.spent(key, now=now)) for key in await ledger.keys()]
 
-    for key, (spent, reserved) in with_ledger(config, read):
+    found = with_ledger(config, read)
+    if not found:
+        report("There is no key yet; deluge keys create makes one.")
+    for key, (spent, reserved) in found:
         if as_json:
             fields = {**msgspec.to_builtins(key), "spent": spent, "reserved": reserved}
             write_text(sys.stdout, msgspec.json.encode(fields).decode() + "\n")

@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from lm_deluge.cli.environment import setting_command
+from lm_deluge.cli.render.definitions import definitions
 from lm_deluge.cli.render.terminal import report, write_text
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.events import FinishReason
@@ -20,8 +21,7 @@ from lm_deluge.simulator import FAULTS, Fault, Pace, Script, Simulator
 def _print_faults(ctx: click.Context, param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's callback
     if not value or ctx.resilient_parsing:
         return
-    width = max(len(name) for name in FAULTS)
-    write_text(sys.stdout, "".join(f"{name:<{width}}  {text}\n" for name, text in FAULTS.items()))
+    write_text(sys.stdout, definitions(list(FAULTS.items()), sys.stdout))
     ctx.exit()
 
 

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from lm_deluge.cli.gateway_database import with_ledger
-from lm_deluge.cli.render.terminal import write_text
+from lm_deluge.cli.render.terminal import report, write_text
 from lm_deluge.errors import ConfigurationError
 
 _GROUPS = ("day", "key", "model")
@@ -28,7 +28,10 @@ def spend(by: str, since: str, config: Path | None, *, as_json: bool) -> None:
     unknown = [name for name in names if name not in _GROUPS]
     if unknown:
         raise ConfigurationError(f"--by does not know {unknown[0]!r}", hint=f"Known: {', '.join(_GROUPS)}.")
-    for row in with_ledger(config, lambda ledger: ledger.sums(names, since=since)):
+    rows = with_ledger(config, lambda ledger: ledger.sums(names, since=since))
+    if not rows:
+        report("No call was made yet." if not since else f"No call was made since {since}.")
+    for row in rows:
         fields = {**dict(zip(names, row.group, strict=True)), **row._asdict()}
         fields.pop("group")
         if as_json:

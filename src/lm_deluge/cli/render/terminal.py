@@ -25,6 +25,7 @@ __all__ = [
     "open_screen",
     "report",
     "report_aside",
+    "wrapped",
     "write_text",
 ]
 
@@ -197,11 +198,12 @@ def report(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         if is_terminal(sys.stderr):
             width = Screen(sys.stderr).width
-            text = "\n".join(row for line in text.split("\n") for row in _wrapped(line, width))
+            text = "\n".join(row for line in text.split("\n") for row in wrapped(line, width))
         write_text(sys.stderr, text + "\n")
 
 
-def _wrapped(line: str, width: int) -> list[str]:
+def wrapped(line: str, width: int) -> list[str]:
+    """Return the rows of a line, at most `width` cells wide; at least one row."""
     wrapper = Wrapper(width)
     rows = [*wrapper.feed(Run(line)), *wrapper.rest()]
     return ["".join(run.text for run in row) for row in rows]

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -19,13 +20,14 @@ from lm_deluge.dispatch.batch.input import BatchRow
 from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.hooks import is_interruption, unexpected_error
 from lm_deluge.dispatch.journal.journal import Journal
+from lm_deluge.dispatch.journal.records import JournalState, Status
 from lm_deluge.dispatch.scheduling.circuit_breaker import CircuitBreaker
 from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import ConfigurationError, DelugeError, DispatchError, JournalError
 from lm_deluge.models.rows import ModelRow
 from lm_deluge.response import APIResponse
 
-__all__ = ["JournaledRows", "is_due", "named_model"]
+__all__ = ["JournaledRows", "RowCalls", "RowHistory", "RowJournal", "ambiguous_counts", "is_due", "named_model"]
 
 
 class _StoppedError(DispatchError):
@@ -64,16 +66,59 @@ def named_model(name: str, models: Sequence[ModelRow]) -> str:
     )
 
 
-class JournaledRows:
-    """Sends rows, a limited number at a time. Iterate `answers` once; `stop` and `abort` end it early.
+class RowHistory(msgspec.Struct, frozen=True):
+    """The record of a row in the journal before a run.
+
+    Attributes:
+        status: As `JournalState.status` has it.
+        attempts: Number of the last attempt.
+        ambiguous: How many attempts have no outcome; they may have been billed, and do not count.
+    """
+
+    status: Status | None = None
+    attempts: int = 0
+    ambiguous: int = 0
+
+    @classmethod
+    def of(cls, call: str, state: JournalState, ambiguous: Mapping[str, int]) -> RowHistory:
+        """Return the record of a row.
+
+        Args:
+            call: The name of its call in the journal.
+            state: The state of the journal.
+            ambiguous: The numbers of attempts without an outcome, by call.
+        """
+        return cls(state.status(call), state.attempts(call), ambiguous.get(call, 0))
+
+
+def ambiguous_counts(state: JournalState) -> Counter[str]:
+    """Return how many attempts of each call have no outcome."""
+    return Counter(call for call, _ in state.ambiguous)
+
+
+class RowJournal(Protocol):
+    """Records the requests of rows: `Journal`, or a journal that another process keeps."""
+
+    async def before_attempt(self, call: str, attempt: int) -> None:
+        """Record that a request is about to be sent."""
+        ...
+
+    async def settle(self, call: str, attempt: int, response: APIResponse, *, is_final: bool = True) -> APIResponse:
+        """Record an outcome, and return the response that the journal has."""
+        ...
+
+    def response(self, call: str) -> APIResponse | None:
+        """Return the recorded outcome of a call; None without one."""
+        ...
+
+
+class RowCalls:
+    """The calls of rows that are given to it one by one. `stop` and `abort` end them early.
 
     Args:
         start: Returns the runner, and the function that builds the call of a row.
-        journal: The journal of the batch.
-        most_at_once: Most concurrent requests; None for no limit.
+        journal: Records each request before it is sent, and each answer before it is yielded.
         max_attempts: Most attempts at a row, over all runs.
-        retry_failed: Whether rows that failed for good are sent again.
-        circuit_breaker: Pauses the batch while the provider cannot be reached, if given.
 
     Attributes:
         failure: The error of the journal after which no request is sent; None while there is none.
@@ -81,26 +126,21 @@ class JournaledRows:
     """
 
     def __init__(
-        self,
-        start: Callable[[], tuple[Runner, MakeRowSpec]],
-        journal: Journal,
-        *,
-        most_at_once: int | None,
-        max_attempts: int,
-        retry_failed: bool = False,
+        self, start: Callable[[], tuple[Runner, MakeRowSpec]], journal: RowJournal, *, max_attempts: int
     ) -> None:
         self.failure: JournalError | None = None
         self.gave_up: DelugeError | None = None
+        self.records = journal
         self._start = start
-        self.journal = journal
-        self._window = window_of(most_at_once)
         self._max_attempts = max_attempts
-        self._retry_failed = retry_failed
-        self._runner: Runner | None = None
-        self._ambiguous = Counter(call for call, _ in journal.state.ambiguous)
+        self._started: tuple[Runner, MakeRowSpec] | None = None
         self._calls: dict[str, _Call] = {}
         self._ended: asyncio.Queue[str] = asyncio.Queue()
         self._is_stopped = False
+
+    def __len__(self) -> int:
+        """Return how many rows have started and not been returned by `next_end`."""
+        return len(self._calls)
 
     @property
     def in_flight(self) -> int:
@@ -119,41 +159,33 @@ class JournaledRows:
         return None if self._runner is None else self._runner.limited_by
 
     @property
+    def _runner(self) -> Runner | None:
+        return None if self._started is None else self._started[0]
+
+    @property
     def _breaker(self) -> CircuitBreaker | None:
         return None if self._runner is None else self._runner.only_breaker
 
-    async def answers(self, rows: Iterable[BatchRow]) -> AsyncGenerator[tuple[BatchRow, APIResponse], None]:
-        """Yield each row that is due with its response, after the response is on the disk.
+    def begin(self) -> tuple[Runner, MakeRowSpec]:
+        """Return the runner and the function that builds calls; they are made once."""
+        if self._started is None:
+            self._started = self._start()
+        return self._started
 
-        Rows are read when they are needed. A row that cannot be sent has a response with `error` set.
-        """
-        runner, make = self._start()
-        self._runner = runner
-        due = (row for row in rows if is_due(self.journal, row.call, retry_failed=self._retry_failed))
-        try:
-            while True:
-                free = 0 if self._is_stopped else self._window - len(self._calls)
-                for row in itertools.islice(due, free):
-                    self._start_row(row, runner, make)
-                if not self._calls:
-                    return
-                call = self._calls.pop(await self._ended.get())
-                response = call.result()
-                if response is not None:
-                    yield call.row, response
-        finally:
-            self.abort()
-            await asyncio.gather(*(call.task for call in self._calls.values()), return_exceptions=True)
-
-    def _start_row(self, row: BatchRow, runner: Runner, make: MakeRowSpec) -> None:
-        state = self.journal.state
-        base = state.attempts(row.call)
-        has_failed = state.status(row.call) == "failed"
-        left = self._max_attempts if has_failed else self._max_attempts - (base - self._ambiguous[row.call])
+    def start_row(self, row: BatchRow, history: RowHistory) -> None:
+        """Start the call of a row."""
+        started = self.begin()
+        base, has_failed = history.attempts, history.status == "failed"
+        left = self._max_attempts if has_failed else self._max_attempts - (base - history.ambiguous)
         call = _Call(self, row, base, max(left, 1))
         self._calls[row.call] = call
-        call.task = asyncio.get_running_loop().create_task(call.run(runner, make))
+        call.task = asyncio.get_running_loop().create_task(call.run(*started))
         call.task.add_done_callback(lambda _: self._ended.put_nowait(row.call))
+
+    async def next_end(self) -> tuple[BatchRow, APIResponse | None]:
+        """Wait for the end of a call; return its row with the response, or with None if the batch ended before."""
+        call = self._calls.pop(await self._ended.get())
+        return call.row, call.result()
 
     def stop(self, within_s: float | None = None) -> None:
         """Send no new request; wait for those in flight.
@@ -173,6 +205,11 @@ class JournaledRows:
         self._is_stopped = True
         for call in self._calls.values():
             call.task.cancel()
+
+    async def close(self) -> None:
+        """Abort all calls, and wait until they have ended."""
+        self.abort()
+        await asyncio.gather(*(call.task for call in self._calls.values()), return_exceptions=True)
 
     # For the calls
 
@@ -199,6 +236,54 @@ class JournaledRows:
             self.stop()
 
 
+class JournaledRows(RowCalls):
+    """Sends rows, a limited number at a time. Iterate `answers` once; `stop` and `abort` end it early.
+
+    Args:
+        start: Returns the runner, and the function that builds the call of a row.
+        journal: The journal of the batch.
+        most_at_once: Most concurrent requests; None for no limit.
+        max_attempts: Most attempts at a row, over all runs.
+        retry_failed: Whether rows that failed for good are sent again.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[], tuple[Runner, MakeRowSpec]],
+        journal: Journal,
+        *,
+        most_at_once: int | None,
+        max_attempts: int,
+        retry_failed: bool = False,
+    ) -> None:
+        super().__init__(start, journal, max_attempts=max_attempts)
+        self.journal = journal
+        self._window = window_of(most_at_once)
+        self._retry_failed = retry_failed
+
+    async def answers(self, rows: Iterable[BatchRow]) -> AsyncGenerator[tuple[BatchRow, APIResponse], None]:
+        """Yield each row that is due with its response, after the response is on the disk.
+
+        Rows are read when they are needed. A row that cannot be sent has a response with `error` set.
+        """
+        self.begin()
+        state = self.journal.state
+        ambiguous = ambiguous_counts(state)
+        due = (row for row in rows if is_due(self.journal, row.call, retry_failed=self._retry_failed))
+        try:
+            while True:
+                free = 0 if self._is_stopped else self._window - len(self)
+                for row in itertools.islice(due, free):
+                    self.start_row(row, RowHistory.of(row.call, state, ambiguous))
+                if not len(self):
+                    return
+                row, response = await self.next_end()
+                if response is not None:
+                    yield row, response
+        finally:
+            await self.close()
+
+
 class _Call:
     """The call of one row."""
 
@@ -206,7 +291,7 @@ class _Call:
 
     task: asyncio.Task[APIResponse | None]
 
-    def __init__(self, rows: JournaledRows, row: BatchRow, base: int, budget: int) -> None:
+    def __init__(self, rows: RowCalls, row: BatchRow, base: int, budget: int) -> None:
         self.row = row
         self.in_flight: list[int] = []  # numbers of attempts; two after a hedge
         self._rows = rows
@@ -263,7 +348,7 @@ class _Call:
         # In flight from here on: a batch that stops cancels no call while the journal records its request.
         self.in_flight.append(self._number)
         try:
-            await self._rows.journal.before_attempt(self.row.call, self._number)
+            await self._rows.records.before_attempt(self.row.call, self._number)
         except BaseException:
             self.in_flight.remove(self._number)
             raise
@@ -290,7 +375,7 @@ class _Call:
     async def _settle(self, attempt: int, response: APIResponse, *, is_final: bool = True) -> APIResponse | None:
         """Record an outcome and return the response that the journal has; None if the disk refused it."""
         try:
-            return await self._rows.journal.settle(self.row.call, attempt, response, is_final=is_final)
+            return await self._rows.records.settle(self.row.call, attempt, response, is_final=is_final)
         except JournalError as error:
             self._rows.fail(error)
             return None
@@ -307,7 +392,7 @@ class _Call:
 
     async def _record_unsent(self, response: APIResponse) -> APIResponse | None:
         """Record why a row was not sent, as attempt 0, unless the journal has the same error already."""
-        journal = self._rows.journal
+        journal = self._rows.records
         known = journal.response(self.row.call)
         if known is not None and known.error_message == response.error_message:
             return response

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
 import msgspec
 
-from lm_deluge.client.notebook import CELL_EVERY_S, UpdatedCell, is_notebook
+from lm_deluge.client.notebook.cell import CELL_EVERY_S, UpdatedCell, is_notebook
 from lm_deluge.dispatch.batch.progress import BatchProgress
 from lm_deluge.dispatch.hooks import ContainedHook
 from lm_deluge.errors import ConfigurationError, DelugeError, MissingExtraError

@@ -63,7 +63,7 @@ def start_provider_batch(
     Raises:
         ConfigurationError: A provider has no batch API, or there is a budget.
     """
-    for name in ("prefer_model", "max_cost", "max_output_retries", "check_partial"):
+    for name in ("prefer_model", "max_cost", "max_output_retries", "check_partial", "collect"):
         if getattr(options, name) != getattr(NO_OPTIONS, name):
             raise ConfigurationError(f"provider_batch takes no {name}", hint="Leave it out.")
     models, client_options = dispatcher.models, dispatcher.options

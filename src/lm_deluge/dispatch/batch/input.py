@@ -27,7 +27,7 @@ from lm_deluge.errors import ConfigurationError, DelugeError, InvalidPromptError
 from lm_deluge.prompt.conversation import Conversation, to_conversation
 from lm_deluge.prompt.tool import ProviderTool, Tool
 
-__all__ = ["BatchRow", "RowFormat", "read_rows"]
+__all__ = ["BatchRow", "RowFormat", "read_rows", "table_row"]
 
 JSON = dict[str, Any]
 
@@ -190,6 +190,18 @@ def _read_row(raw: Any, row_id: str, number: int, form: RowFormat, *, is_table: 
     except Exception as error:  # noqa: BLE001 - whatever is wrong with a row, the others can be sent
         failed = InvalidPromptError(f"the line cannot be read ({type(error).__name__})")
         return BatchRow(id=row_id, number=number, columns=columns, error=failed)
+
+
+def table_row(record: Mapping[str, Any], row_id: str, number: int, form: RowFormat) -> BatchRow:
+    """Return the row of a table that is no file, without a key. A row that cannot be read has an error.
+
+    Args:
+        record: Its cells by column.
+        row_id: Its id.
+        number: Its number, counted from 1.
+        form: How it is to be read.
+    """
+    return _read_row(record, row_id, number, form, is_table=True)
 
 
 def _prompt_of(raw: Any) -> Conversation:

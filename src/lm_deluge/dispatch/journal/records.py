@@ -53,6 +53,7 @@ __all__ = [
     "JournalEntry",
     "JournalState",
     "Record",
+    "Status",
     "Submit",
     "SubmittedBatch",
     "Written",

@@ -269,31 +269,34 @@ class Runner:
 
     def head_came(self, ticket: Ticket, head: HttpHead, sent_at: float) -> None:
         """Learn from the head of a response."""
-        self._record_answer(ticket.model)
         names = " ".join(head.headers)  # most responses have no such header, and need not be parsed
         limits = parse_rate_limits(head.headers) if "limit" in names or "priority" in names else {}
-        observation = Observation(
-            ticket=ticket, status=head.status, sent_at=sent_at, rate_limits=limits, delay_s=head.delay_s
+        self.observe(
+            Observation(ticket=ticket, status=head.status, sent_at=sent_at, rate_limits=limits, delay_s=head.delay_s)
         )
-        with self._limiter as limiter:
-            limiter.observe(observation, self.now())
 
     def failed(self, ticket: Ticket, error: DelugeError, sent_at: float) -> None:
         """Learn from an error; the ticket still has to be given back."""
         if not isinstance(error, APIError):
             return
-        self._record_answer(ticket.model)
         if error.status_code is None:
+            self._note_answer(ticket.model)
             return
-        observation = Observation(
-            ticket=ticket,
-            status=error.status_code,
-            sent_at=sent_at,
-            rate_limits=error.rate_limits,
-            retry_after_s=error.retry_after_s,
-            dimension=_DIMENSION_OF_TYPE.get(error.type or ""),
-            chance=self._chance(),
+        self.observe(
+            Observation(
+                ticket=ticket,
+                status=error.status_code,
+                sent_at=sent_at,
+                rate_limits=error.rate_limits,
+                retry_after_s=error.retry_after_s,
+                dimension=_DIMENSION_OF_TYPE.get(error.type or ""),
+                chance=self._chance(),
+            )
         )
+
+    def observe(self, observation: Observation) -> None:
+        """Learn from the facts about limits that a response or an error states."""
+        self._note_answer(observation.ticket.model)
         with self._limiter as limiter:
             limiter.observe(observation, self.now())
 
@@ -308,9 +311,12 @@ class Runner:
     ) -> None:
         """Release the ticket of a request without a complete response."""
         # A request that was refused for its rate costs nothing.
-        spent = Usage() if isinstance(error, RateLimitError) else delivered
+        self.release(ticket, was_sent=was_sent, delivered=Usage() if isinstance(error, RateLimitError) else delivered)
+
+    def release(self, ticket: Ticket, *, was_sent: bool, delivered: Usage | None) -> None:
+        """Release a ticket, with the arguments of `Limiter.release`."""
         with self._limiter as limiter:
-            limiter.release(ticket, self.now(), was_sent=was_sent, delivered=spent)
+            limiter.release(ticket, self.now(), was_sent=was_sent, delivered=delivered)
         self._schedule_pump()
 
     def _schedule_pump(self) -> None:
@@ -341,7 +347,7 @@ class Runner:
         """Note why an attempt failed; return whether an outage of its provider explains it: it is not counted then."""
         return self._breakers[route.model].record_failure(error, self.now())
 
-    def _record_answer(self, model: str) -> None:
+    def _note_answer(self, model: str) -> None:
         breaker = self._breakers[model]
         if breaker.has_answered and breaker.failing_since is None:  # nearly always
             return
@@ -390,12 +396,12 @@ class Runner:
             decision = Wait(wait_s) if wait_s < time_left_s else decision
         retry_after_s = error.retry_after_s if isinstance(error, APIError) else None
         if retry_after_s is not None and retry_after_s > self._policy.max_retry_after_s:
-            self._block(route, error, retry_after_s)
+            self.block(route, error, retry_after_s)
         elif isinstance(decision, Switch):
-            self._cool_down(decision, route, error)
+            self.cool_down(decision, route, error)
         return decision
 
-    def _block(self, route: Route, error: DelugeError, retry_after_s: float) -> None:
+    def block(self, route: Route, error: DelugeError, retry_after_s: float) -> None:
         """Do not use a route for the time that it asks for, and fail the calls that would wait for it so long."""
         now = self.now()
         refusal = error.again()
@@ -417,7 +423,8 @@ class Runner:
             logger.warning(what, route.key, route.provider, route.model, _SET_ASIDE_S, type(error).__name__)
         self._dead_keys[route] = now + _SET_ASIDE_S
 
-    def _cool_down(self, decision: Switch, route: Route, error: DelugeError) -> None:
+    def cool_down(self, decision: Switch, route: Route, error: DelugeError) -> None:
+        """Do not use the failed part of a route, its model, key or provider, for the time of the decision."""
         now = self.now()
         is_provider = decision.scope == "provider"
         if route.key and decision.cooldown_s == math.inf:

@@ -18,6 +18,7 @@ from lm_deluge.errors import APIError, BadRequestError, DelugeError
 from lm_deluge.events import Event, ResponseFinished
 from lm_deluge.gateway.access import Grant
 from lm_deluge.gateway.access_log import LoggedCall
+from lm_deluge.gateway.answers.charge import CallCharge
 from lm_deluge.gateway.answers.frames import AnswerFrames, translated
 from lm_deluge.gateway.answers.incoming import IncomingCall, parse_incoming, token_of
 from lm_deluge.gateway.answers.log_reader import send_first, send_log
@@ -33,8 +34,6 @@ from lm_deluge.ui.stream_log import LoggedResponse
 __all__ = ["GatewayCall"]
 
 _RESUMABLE_HEADER = "x-deluge-resumable"
-_EXTENDED_FROM = 0.5  # share of a reservation that is spent when the next one is asked for: time for the database
-_NOTED_EACH_S = 1.0  # how much of an answer the ledger may miss if the process is killed
 _OK, _BAD_GATEWAY = 200, 502  # statuses of an answer, and of one that the provider broke off
 _CLIENT_LEFT = 499  # nginx's status for a client that closed the connection before the answer
 
@@ -63,9 +62,7 @@ class GatewayCall:
         self._logged = LoggedCall(request_id=self._id, dialect=dialect.name, started_at=time.time())
         self._created = int(self._logged.started_at)
         self._grant: Grant | None = None
-        self._open_grant: Grant | None = None  # until it is settled
-        self._noted_at = 0.0
-        self._is_refused = False  # whether the budget of the key has no more for this call
+        self._charge: CallCharge | None = None
         self._upstream: UpstreamCall | None = None
 
     async def run(self) -> None:
@@ -102,14 +99,14 @@ class GatewayCall:
         )
         self._logged.model = incoming.request.model
         usage = incoming.most_usage()
-        self._grant = self._open_grant = await services.access.grant(
+        self._grant = await services.access.grant(
             token,
             incoming.request.model,
             tokens=usage.total_tokens,
             cost=incoming.cost(usage),
             least=incoming.cost(msgspec.structs.replace(usage, output_tokens=0)) or 0.0,
         )
-        self._noted_at = time.monotonic()  # the ledger has the cost of the prompt
+        self._charge = CallCharge(self._grant)
         return incoming
 
     async def _finish(self, incoming: IncomingCall) -> None:
@@ -170,33 +167,21 @@ class GatewayCall:
 
     async def _settle(self, response: APIResponse | None) -> None:
         """Book what the call cost, once."""
-        grant, self._open_grant = self._open_grant, None
-        if grant is not None:
-            with contextlib.suppress(DelugeError):  # of the database: the reservation stays until the next start
-                await grant.settle(response, status=self._logged.status)
+        if self._charge is not None:
+            await self._charge.settle(response, status=self._logged.status)
 
     async def _watch_money(self, events: list[Event], upstream: UpstreamCall) -> None:
         """Reserve more while the answer grows, and book the cost before the client gets the end of the answer.
 
         A server that dies afterwards has the call in its ledger.
         """
-        grant, budget = self._open_grant, upstream.budget
-        if grant is None:
-            return
         last = events[-1]
         if type(last) is ResponseFinished:
             ended = _BAD_GATEWAY if last.finish_reason == "error" else _OK
             self._logged.status = _CLIENT_LEFT if self._responder.has_left else ended
             await self._settle(upstream.running.response())
-            return
-        if budget is not None and budget.spent > budget.max_cost * _EXTENDED_FROM and not self._is_refused:
-            self._is_refused = not await grant.extend(budget.max_cost)
-            if not self._is_refused:
-                budget.max_cost *= 2
-        now = time.monotonic()
-        if now - self._noted_at >= _NOTED_EACH_S:
-            self._noted_at = now
-            grant.note_cost(upstream.running.response().cost or 0.0)
+        elif self._charge is not None:
+            await self._charge.watch(upstream.running, upstream.budget)
 
     async def _answer(self, incoming: IncomingCall) -> APIResponse:
         """Send the answer of the model; return the response, complete or not."""

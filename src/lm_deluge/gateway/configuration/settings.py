@@ -14,7 +14,7 @@ from lm_deluge.config import ClientOptions, SamplingParams, Timeouts
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.option_checks import check_limiter
 
-__all__ = ["GatewaySettings", "ServedModel", "parse_settings", "read_settings"]
+__all__ = ["GatewaySettings", "PageSettings", "ServedModel", "parse_settings", "read_settings"]
 
 _MOST_FILE = 4 * 2**20  # bytes; a configuration of 10,000 models has less
 
@@ -33,6 +33,22 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     models: tuple[str, ...]
     options: Mapping[str, Any] = {}
+
+
+class PageSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of the chat page.
+
+    Attributes:
+        enabled: Whether the server offers the page.
+        model: The model of new conversations; None: the first one that is served.
+        mcp: MCP servers whose tools the models may call: the command that starts one, or its URL.
+        database: URL of the database with the conversations; None: beside that of the keys.
+    """
+
+    enabled: bool = True
+    model: str | None = None
+    mcp: tuple[str, ...] = ()
+    database: str | None = None
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +79,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
         opentelemetry: Whether calls have spans and metrics of OpenTelemetry; the process needs its SDK, for example by
             `opentelemetry-instrument deluge serve`.
         models: The served models; empty: every model whose key is set, by its own name.
+        page: The settings of the chat page.
         ignored: Settings of the file that have no effect, for the start-up message.
     """
 
@@ -86,6 +103,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     metrics_by_key: bool = False
     opentelemetry: bool = False
     models: tuple[ServedModel, ...] = ()
+    page: PageSettings = PageSettings()
     ignored: tuple[str, ...] = ()
 
 
@@ -118,12 +136,10 @@ def parse_settings(data: Mapping[str, Any], source: str) -> GatewaySettings:
     Raises:
         ConfigurationError: A setting is unknown or wrong.
     """
-    _check_names(data, ("server", "models"), source)
-    server = data.get("server", {})
-    if not isinstance(server, Mapping):
-        raise ConfigurationError(f"{source}: [server] is not a table")
-    known = [name for name in GatewaySettings.__struct_fields__ if name not in ("models", "ignored")]
-    _check_names(server, known, f"{source}, [server]")
+    _check_names(data, ("server", "page", "models"), source)
+    known = [name for name in GatewaySettings.__struct_fields__ if name not in ("models", "page", "ignored")]
+    server = _table(data, "server", known, source)
+    page = _table(data, "page", PageSettings.__struct_fields__, source)
     models = data.get("models", [])
     if not isinstance(models, list):
         raise ConfigurationError(f"{source}: models is not a list of tables", hint="Write [[models]] above each model.")
@@ -135,11 +151,19 @@ def parse_settings(data: Mapping[str, Any], source: str) -> GatewaySettings:
             f"{source}: two models have the name {twice!r}", hint="List what shares a name in models = [...]."
         )
     try:
-        settings = msgspec.convert({**server, "models": served}, GatewaySettings)
+        settings = msgspec.convert({**server, "page": page, "models": served}, GatewaySettings)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{source}, [server]: {error}") from error
+        raise ConfigurationError(f"{source}, {'[page]' if '$.page' in str(error) else '[server]'}: {error}") from error
     check_limiter(settings.limiter)
     return settings
+
+
+def _table(data: Mapping[str, Any], name: str, known: Iterable[str], source: str) -> Mapping[str, Any]:
+    table = data.get(name, {})
+    if not isinstance(table, Mapping):
+        raise ConfigurationError(f"{source}: [{name}] is not a table")
+    _check_names(table, known, f"{source}, [{name}]")
+    return table
 
 
 def _parse_model(table: Any, where: str) -> ServedModel:

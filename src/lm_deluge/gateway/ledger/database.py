@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import event
+from sqlalchemy import MetaData, event
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -55,13 +55,16 @@ class Database:
     Args:
         url: `sqlite:///deluge.db`, `postgresql://user:password@host/name`, or any URL with an asynchronous driver.
 
+        metadata: The tables, which are created where they are missing; by default those of the ledger.
+
     Raises:
         ConfigurationError: The URL is not valid.
         MissingExtraError: The driver is not installed.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, metadata: MetaData = METADATA) -> None:
         self._engine = _engine(url)
+        self._metadata = metadata
         self._writing = self._engine.execution_options(**{_WRITES: True})
         self._queue: asyncio.Queue[_Queued] | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -87,7 +90,7 @@ class Database:
 
     async def _create_tables(self) -> None:
         async with self._writing.begin() as connection:
-            await connection.run_sync(METADATA.create_all)
+            await connection.run_sync(self._metadata.create_all)
 
     async def read(self, operation: Operation[T]) -> T:
         """Run an operation that changes nothing.
@@ -135,6 +138,7 @@ class Database:
             self._writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._writer
+            self._queue = None  # a call that ends later gets an error, and does not wait for ever
         await self._engine.dispose()
 
     async def _write(self) -> None:

@@ -18,7 +18,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.gateway.ledger.tables import KEYS, dollars, nano_dollars
 
-__all__ = ["GatewayKey", "KeyRules", "digest_of", "insert_key", "key_of_row", "list_keys", "parse_rules", "revoke_key"]
+__all__ = [
+    "GatewayKey",
+    "HashedKey",
+    "KeyRules",
+    "digest_of",
+    "insert_key",
+    "key_of_row",
+    "list_keys",
+    "parse_rules",
+    "revoke_key",
+]
 
 Period = Literal["day", "month", "total"]
 
@@ -80,8 +90,19 @@ class NewKey(NamedTuple):
     token: str
 
 
+class HashedKey(str):
+    """The digest of a key, in the place of the key: a session of the page knows no more of it.
+
+    No header of a request becomes one, so a digest that leaks opens nothing.
+    """
+
+    __slots__ = ()
+
+
 def digest_of(token: str) -> str:
     """Return what is stored of a key. It has 256 random bits, so a plain hash cannot be reversed."""
+    if isinstance(token, HashedKey):
+        return str.__str__(token)
     return hashlib.sha256(token.encode()).hexdigest()
 
 

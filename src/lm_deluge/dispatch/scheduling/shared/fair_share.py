@@ -12,6 +12,7 @@ from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
 from lm_deluge.dispatch.scheduling.shared.configuration import CLIENT, SharedConfiguration
 from lm_deluge.dispatch.scheduling.shared.route import RouteSlots
 from lm_deluge.dispatch.scheduling.shared.server_view import GroupView
+from lm_deluge.wire.rate_limit_headers import Dimension
 
 __all__ = ["fair_share"]
 
@@ -66,7 +67,9 @@ def _next_at(route: RouteSlots, phase: float, now: float, limit: AmountPerPeriod
 
 
 def _limits(view: GroupView, configured: Iterable[Limit], processes: int) -> list[Limit]:
-    known = [(each.dimension, each.amount, each.period_s, each.rate_share) for each in view.limits]
+    known: list[tuple[Dimension, float, float, float]] = [
+        (each.dimension, each.amount, each.period_s, each.rate_share) for each in view.limits
+    ]
     if not known:
         known = [(each.dimension, each.amount, each.period_s, 1.0) for each in configured]
     return [

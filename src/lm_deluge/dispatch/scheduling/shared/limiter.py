@@ -445,7 +445,8 @@ class SharedLimiter:
         """Distribute the slots of one request for them."""
         route, reservation = want.route, want.reservation
         limits = list(route.limits)
-        for place, (delay_s, after) in enumerate(got["slots"] or ()):
+        slots: list[tuple[float, list[float]]] = got["slots"] or []  # Lua's empty list is an empty object
+        for place, (delay_s, after) in enumerate(slots):
             server_at = server + delay_s
             cost = route.usual_cost() if place else reservation.cost
             tat_after = [self.clock.here(server + each) for each in after or ()]

@@ -27,6 +27,6 @@ class LimiterScript(NamedTuple):
 @cache
 def load_script() -> LimiterScript:
     """Return the script: its parts in order, each of which uses the ones before."""
-    folder = files(__package__)
+    folder = files(__package__ or "")
     text = b"\n".join(folder.joinpath(name).read_bytes() for name in _PARTS)
     return LimiterScript.of(text)

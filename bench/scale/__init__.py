@@ -1,0 +1,1 @@
+"""Benchmarks of batches that use several processes."""

@@ -1,0 +1,1 @@
+"""What the command `deluge batch` is made of."""

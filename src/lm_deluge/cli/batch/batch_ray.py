@@ -1,0 +1,350 @@
+"""`deluge batch --engine ray`: a Parquet table, or a folder of them, is answered by the actors of a Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lm_deluge.cli.exits import FAILED, TerminatedError
+from lm_deluge.cli.render.escape import visible_line
+from lm_deluge.cli.render.status_line import totals
+from lm_deluge.cli.render.terminal import report
+from lm_deluge.client.batch.progress_display import ProgressKind, make_progress
+from lm_deluge.client.client import LLMClient
+from lm_deluge.dispatch.batch.output import write_whole
+from lm_deluge.dispatch.batch.progress import BatchProgress
+from lm_deluge.dispatch.journal.records import fingerprint_of
+from lm_deluge.errors import ConfigurationError, DelugeError, DispatchError
+from lm_deluge.ray.ask_model import AskModel
+from lm_deluge.ray.packages import import_arrow, import_ray
+from lm_deluge.ray.parts import JOURNALS, InputPart, PartReport, ask_parts, cut, rows_per_part
+
+__all__ = ["REFUSED", "RayJob", "run_ray"]
+
+REFUSED = {
+    "is_text": "--lines",
+    "skip_bad": "--skip-bad",
+    "ask_duplicates_once": "--ask-duplicates-once",
+    "provider_batch": "--provider-batch",
+    "salvage": "--salvage",
+    "journal_path": "--journal",
+    "remove_journal": "--remove-journal",
+}
+"""Options of `deluge batch`, by field, that do not fit this engine: rows are never left out, and it has journals of its
+own, which it removes."""
+
+_MANIFEST = "deluge-batch.json"
+_MOST_IDS = 20  # about two lines of short ids; --report has all of them
+_OBJECT_STORE_BYTES = 200 << 20  # of a local cluster: only numbers of parts and reports are in it
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayJob:
+    """The request of the command line.
+
+    Attributes:
+        source: A Parquet file, or a folder of them.
+        target: The folder of the output.
+        client: The client, whose options the actors have.
+        ask: The arguments of `AskModel` beside the models and options of the client.
+        actors: Number of actors.
+    """
+
+    source: Path
+    target: Path
+    client: LLMClient
+    ask: Mapping[str, Any]
+    actors: int
+    overwrite: bool = False
+    retry_failed: bool = False
+    progress: ProgressKind = "rich"
+    report_path: Path | None = None
+
+
+def run_ray(job: RayJob) -> int:
+    """Answer the rows that have no answer yet; return the exit code.
+
+    Raises:
+        DelugeError: A file cannot be read or written, the cluster cannot be started, or OUT is of another batch.
+    """
+    import_ray()
+    import_arrow()
+    ask = _arguments(job)
+    AskModel(**ask, share_limits=False)  # refuses wrong options before the cluster is started
+    parts = _prepared(job)
+    progress = make_progress(job.progress)
+    total = _Total(sum(part.rows for part in parts))
+    try:
+        with _cluster(job.actors):
+            for each in _reports(job, parts, ask):
+                total.add(each)
+                progress.show(total.progress())
+        progress.close(total.progress())
+    except (KeyboardInterrupt, TerminatedError):
+        progress.close(total.progress())
+        report(
+            f"Stopped: the parts that are done are in {visible_line(job.target.name)}, the other answers in its "
+            "journals. To continue, start the same command again."
+        )
+        raise
+    return _end(job, total)
+
+
+def _arguments(job: RayJob) -> dict[str, Any]:
+    options = job.client.options
+    given = {name: getattr(options, name) for name in options.__struct_fields__}
+    return {**job.ask, "model": [model.id for model in job.client.models], **given}
+
+
+def _prepared(job: RayJob) -> list[InputPart]:
+    """Check IN and OUT, and return the parts."""
+    files = sorted(job.source.rglob("*.parquet")) if job.source.is_dir() else [job.source]
+    if not files or (not job.source.is_dir() and job.source.suffix.lower() != ".parquet"):
+        raise ConfigurationError(
+            f"{job.source.name} is no Parquet table", hint="--engine ray reads a .parquet file, or a folder of them."
+        )
+    if job.target.exists() and not job.target.is_dir():
+        raise ConfigurationError(f"{job.target.name} is a file", hint="--engine ray writes a folder of Parquet files.")
+    if job.report_path is not None and not job.report_path.parent.is_dir():
+        raise ConfigurationError(f"there is no folder {job.report_path.parent} for the report")
+    manifest = job.target / _MANIFEST
+    if job.overwrite:
+        _clear(job.target)
+    fingerprint = fingerprint_of(
+        {
+            "models": [model.id for model in job.client.models],
+            "sampling": msgspec.to_builtins(job.client.options.sampling_params),
+            "ask": {name: repr(value) for name, value in job.ask.items()},
+        },
+        (),
+    )
+    if manifest.exists():
+        rows = _known_rows(manifest, fingerprint)
+    elif job.target.exists() and any(job.target.iterdir()):
+        raise ConfigurationError(
+            f"{job.target.name} exists already, and is not the output of this command",
+            hint="Choose another folder.",
+        )
+    else:
+        rows = rows_per_part(sum(_count(path) for path in files))
+        job.target.mkdir(parents=True, exist_ok=True)
+        write_whole(manifest, [json.dumps({"rows_per_part": rows, "fingerprint": fingerprint}).encode() + b"\n"])
+    return cut(files, rows)
+
+
+def _count(path: Path) -> int:
+    pa = import_arrow()
+    try:
+        return int(pa.parquet.read_metadata(path).num_rows)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ConfigurationError(f"cannot read {path.name}: it is not a Parquet table") from error
+
+
+def _known_rows(manifest: Path, fingerprint: str) -> int:
+    try:
+        known = json.loads(manifest.read_bytes())
+        rows, own = int(known["rows_per_part"]), known["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"cannot read {manifest}", hint="Start again with --overwrite.") from error
+    if own != fingerprint:
+        raise ConfigurationError(
+            f"{manifest.parent.name} belongs to another batch: its model or its options differ",
+            hint="Name another OUT, or start again with --overwrite, which replaces its files.",
+        )
+    return rows
+
+
+def _clear(target: Path) -> None:
+    """Remove what an earlier run of the command has written, and nothing else."""
+    for path in target.glob("part-*.parquet"):
+        path.unlink()
+    (target / _MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(target / JOURNALS, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _cluster(actors: int) -> Iterator[None]:
+    """Connect to the cluster at RAY_ADDRESS, or start one on this machine, until the block ends.
+
+    Raises:
+        DispatchError: There is no such cluster, or none can be started.
+    """
+    ray = import_ray()
+    address = os.environ.get("RAY_ADDRESS")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    local = {
+        "num_cpus": max(os.cpu_count() or 1, actors // 2),
+        "include_dashboard": False,
+        "object_store_memory": _OBJECT_STORE_BYTES,
+    }
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    try:
+        for is_last in (
+            False,
+            True,
+        ):  # one start in some fails on a busy machine, and a second one works (2.60, 2026-11)
+            try:
+                ray.init(**quiet, **({} if address else local))
+                break
+            except Exception as error:
+                with contextlib.suppress(Exception):
+                    ray.shutdown()
+                if is_last or address:
+                    where = "at RAY_ADDRESS cannot be reached" if address else "cannot be started on this machine"
+                    raise DispatchError(
+                        f"the Ray cluster {where} ({type(error).__name__})",
+                        hint="Its log files are in the folder /tmp/ray, or on the machines of the cluster.",
+                    ) from error
+                report("The Ray cluster did not start. Trying once more.")
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _reports(job: RayJob, parts: list[InputPart], ask: dict[str, Any]) -> Iterator[PartReport]:
+    if not parts:
+        return
+    try:
+        yield from ask_parts(parts, job.target, ask, actors=job.actors, retry_failed=job.retry_failed)
+    except Exception as error:
+        if (own := _own_error(error)) is not None:
+            raise own from error
+        raise DispatchError(
+            f"the Ray job failed ({type(error).__name__})",
+            hint="The parts that are done are in OUT, and the answers of the others in its journals: start the same "
+            "command again.",
+        ) from error
+
+
+def _own_error(error: BaseException | None) -> DelugeError | None:
+    """Return the error of this library that a task of Ray raised."""
+    while error is not None:
+        if isinstance(error, DelugeError):
+            kind = next(
+                (each for each in type(error).__mro__ if each.__module__ == DelugeError.__module__), DelugeError
+            )
+            cause = getattr(error, "cause", None)
+            return cause if isinstance(cause, DelugeError) else kind(str(error).splitlines()[-1])
+        cause = getattr(error, "cause", None)
+        error = cause if isinstance(cause, BaseException) else error.__cause__
+    return None
+
+
+class _Total:
+    """The sums over the parts that are done."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.parts: list[PartReport] = []
+        self._started_at = time.monotonic()
+
+    def add(self, part: PartReport) -> None:
+        """Add a part."""
+        self.parts.append(part)
+
+    def sum(self, name: str) -> int:
+        """Return the sum of a count over all parts."""
+        return sum(getattr(part, name) for part in self.parts)
+
+    @property
+    def cost(self) -> float | None:
+        """The cost of all answers; None if no answer has a price."""
+        costs = [part.cost for part in self.parts if part.cost is not None]
+        return sum(costs) if costs else None
+
+    @property
+    def again(self) -> list[str]:
+        """The ids of rows that were sent again, in the order of the input."""
+        return [each for part in sorted(self.parts, key=lambda part: part.part) for each in part.again]
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """The numbers of failed rows by class of error."""
+        found: dict[str, int] = {}
+        for part in self.parts:
+            for kind, count in part.errors.items():
+                found[kind] = found.get(kind, 0) + count
+        return found
+
+    @property
+    def problems(self) -> list[str]:
+        """Why parts were not asked."""
+        return [part.problem for part in self.parts if part.problem is not None]
+
+    def progress(self) -> BatchProgress:
+        """Return the progress for a display."""
+        done, elapsed = self.sum("answered") + self.sum("failed"), time.monotonic() - self._started_at
+        new = sum(part.rows for part in self.parts if part.is_new)
+        return BatchProgress(
+            total=self.rows,
+            done=done,
+            failed=self.sum("failed"),
+            input_tokens=self.sum("input_tokens"),
+            output_tokens=self.sum("output_tokens"),
+            cost=self.cost,
+            projected_cost=None if self.cost is None or not done else self.cost * self.rows / done,
+            remaining_s=(self.rows - done) * elapsed / new if new else None,
+            elapsed_s=elapsed,
+            errors=self.errors,
+        )
+
+
+def _end(job: RayJob, total: _Total) -> int:
+    """Report the results, and return the exit code."""
+    answered, failed = total.sum("answered"), total.sum("failed")
+    left = total.rows - answered - failed
+    name = visible_line(job.target.name)
+    is_new = any(part.is_new for part in total.parts) or left
+    start = f"{name}: " if is_new else f"Nothing to do: {name} has "
+    words = [f"{total.rows:,} rows in {len(total.parts):,} parts", f"{answered:,} answered"]
+    if failed:
+        words.append(f"{failed:,} failed ({', '.join(f'{kind} {count:,}' for kind, count in total.errors.items())})")
+    if left:
+        words.append(f"{left:,} left to the next run")
+    report(start + ", ".join(words))
+    report(totals(total.sum("input_tokens"), total.sum("output_tokens"), total.cost, is_estimated=False))
+    again = total.again
+    if again:
+        more = f" and {len(again) - _MOST_IDS:,} more (--report has all)" if len(again) > _MOST_IDS else ""
+        ids = ", ".join(visible_line(each[:80]) for each in again[:_MOST_IDS])
+        report(f"{len(again):,} requests were sent again, and may be billed twice: {ids}{more}")
+    if job.report_path is not None:
+        _write_report(job.report_path, total, left)
+    if total.problems:
+        raise ConfigurationError(
+            f"{len(total.problems):,} parts were not asked: {total.problems[0]}",
+            hint="Name another OUT, or start again with --overwrite.",
+        )
+    if left:
+        report("To continue, start the same command again.")
+    else:
+        shutil.rmtree(job.target / JOURNALS, ignore_errors=True)  # all answers are in the parts
+    if failed:
+        report("To send the failed rows again, start the same command with --retry-failed.")
+    return FAILED if failed or left else 0
+
+
+def _write_report(path: Path, total: _Total, left: int) -> None:
+    data = {
+        "rows": total.rows,
+        "answered": total.sum("answered"),
+        "failed": total.sum("failed"),
+        "open": left,
+        "failed_by_error": total.errors,
+        "usage": {"input_tokens": total.sum("input_tokens"), "output_tokens": total.sum("output_tokens")},
+        "cost": total.cost,
+        "sent_again": {"requests": len(total.again), "ids": total.again},
+    }
+    write_whole(path, [json.dumps(data, indent=2, ensure_ascii=False).encode() + b"\n"])

@@ -1,0 +1,1 @@
+"""The chat page: its HTTP API, its store of conversations, and its static files."""

@@ -1,0 +1,38 @@
+"""The Ray cluster of the tests in this folder: it is started once, and once more if the first start fails."""
+
+import logging
+import os
+from collections.abc import Iterator
+
+import pytest
+
+os.environ["RAY_AUTH_MODE"] = "disabled"  # the cluster listens on this machine only, for the time of the tests
+os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
+
+STARTS = 2
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    import ray
+
+    failed = 0
+    for number in range(STARTS):
+        try:
+            ray.init(
+                num_cpus=2,
+                include_dashboard=False,
+                object_store_memory=200 << 20,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+            break
+        except Exception:
+            ray.shutdown()
+            failed += 1
+            if number == STARTS - 1:
+                raise
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    print(f"\nstarts of the Ray cluster that failed: {failed}")
+    yield
+    ray.shutdown()
