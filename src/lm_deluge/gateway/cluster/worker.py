@@ -9,8 +9,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from multiprocessing.connection import Connection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lm_deluge.errors import ConfigurationError, DelugeError
 from lm_deluge.gateway.access_log import AccessLog, show_warnings
@@ -48,7 +47,7 @@ class WorkerMessage(NamedTuple):
     is_final: bool = False
 
 
-def run_worker(start: WorkerStart, sock: socket.socket, pipe: Connection) -> None:
+def run_worker(start: WorkerStart, sock: socket.socket, pipe: Any) -> None:
     """Serve at a socket until the parent sends a signal, or has ended."""
     if sys.platform != "win32":
         os.setpgid(0, 0)  # Ctrl-C goes to the parent alone, which stops the workers in order
@@ -62,7 +61,7 @@ def run_worker(start: WorkerStart, sock: socket.socket, pipe: Connection) -> Non
         sys.exit(1)
 
 
-async def _run(start: WorkerStart, sock: socket.socket, pipe: Connection) -> None:
+async def _run(start: WorkerStart, sock: socket.socket, pipe: Any) -> None:
     settings, metrics = start.settings, metrics_of(start.settings)
     opened = open_gateway(
         settings,

@@ -15,7 +15,6 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -70,7 +69,7 @@ class _Worker:
     def __init__(self, start: WorkerStart, sock: socket.socket) -> None:
         self._start = start
         self._sock = sock
-        self._pipe: Connection | None = None
+        self._pipe: Any = None  # of a class that depends on the system
         self.process: BaseProcess | None = None
         self.message: WorkerMessage | None = None
         self.started_at = 0.0
@@ -100,7 +99,6 @@ class _Worker:
     def note_end(self) -> int:
         """Note that the process has ended; return its number."""
         assert self.process is not None  # noqa: S101 - the caller saw it
-        assert self._pipe is not None  # noqa: S101 - as above
         self.read()
         number = self.process.pid or 0
         now = time.monotonic()

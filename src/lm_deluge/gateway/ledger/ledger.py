@@ -331,7 +331,7 @@ def _spend_row(row: tuple[Any, ...], group: int) -> SpendRow:
 
 @cache
 def machine_name() -> str:
-    """Return a name of this machine, or of this container, which tells it from others with the same host name.
+    """Return a name of this machine, or of this container, which differs from that of others with the same host name.
 
     Numbers of processes mean something only within it.
     """
