@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -35,12 +36,15 @@ def serve(
     named = {"host": host, "port": port, "workers": workers}
     own = {name: value for name, value in named.items() if value is not None}
     settings = with_page(msgspec.structs.replace(settings, **own), enabled=False if no_page else None)
-    run_gateway(settings, on_start=_announce, is_quiet=quiet)
+    has_page = settings.page.enabled and settings.workers == 1
+    run_gateway(settings, on_start=partial(_announce, has_page=has_page), is_quiet=quiet)
 
 
-def _announce(is_simulated: bool, url: str) -> None:  # noqa: FBT001 - as the server calls it
+def _announce(is_simulated: bool, url: str, *, has_page: bool) -> None:  # noqa: FBT001 - as the server calls it
     """Report the address, and how to use it."""
     what = "answers of the simulator (no key of a provider is set)" if is_simulated else "models"
     report(f"serving {what} at {url}")
     report(setting_command("OPENAI_BASE_URL", f"{url}/v1"))
     report(setting_command("ANTHROPIC_BASE_URL", url))
+    if has_page:
+        report(f"the chat page is at {url}/")
