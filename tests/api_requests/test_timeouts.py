@@ -186,9 +186,27 @@ def test_stop_ends_the_watch(read_timeout: ReadTimeout, loop: Clockwork, bites: 
     read_timeout.begin(loop.now)
     read_timeout.stop()
     read_timeout.stop()
-    assert not loop.waiting
     loop.go_to(999.0)
     assert bites == []
+    assert not loop.waiting
+
+
+def test_streams_that_follow_each_other_share_a_timer(loop: Clockwork, bites: list[str]) -> None:
+    """Setting and cancelling one for each stream would cost as much as ten deltas."""
+    timeout_monitor = TimeoutMonitor(loop)  # type: ignore[arg-type]
+    for _ in range(100):
+        clocks = StreamClocks(Timeouts(first_token=9.0), None)
+        read_timeout = ReadTimeout(timeout_monitor, clocks, lambda: bites.append("on_timeout"))
+        read_timeout.begin(loop.now)
+        read_timeout.stop()
+        loop.go_to(loop.now + 0.01)
+    read_timeout.begin(loop.now)
+    assert len(loop.timers) == 1
+    loop.go_to(9.0)
+    assert (bites, len(loop.waiting)) == ([], 1)
+    loop.go_to(10.0)
+    assert bites == ["on_timeout"]
+    assert not loop.waiting
 
 
 def test_an_endless_wait_needs_no_timer(loop: Clockwork) -> None:
@@ -234,6 +252,8 @@ def test_who_leaves_takes_no_timer_from_the_others(pack: list[ReadTimeout], loop
     loop.go_to(3.0)
     assert bites == ["3"]
     pack[3].stop()
+    loop.go_to(4.0)
+    assert bites == ["3"]
     assert not loop.waiting
 
 

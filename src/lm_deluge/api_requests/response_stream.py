@@ -231,7 +231,8 @@ class ResponseStream:
         is_complete = self._decoder.is_complete or self._decoder.failure is not None
         # While deltas follow deltas, no clock's limit changes.
         if is_complete or not (is_progress and clocks.is_flowing):
-            if clocks.waited(now - started_at, is_progress=is_progress, is_complete=is_complete):
+            is_another = clocks.waited(now - started_at, is_progress=is_progress, is_complete=is_complete)
+            if is_another and not self._decoder.is_finished:  # else no read follows
                 self._read_timeout.watch(now)
         return now
 

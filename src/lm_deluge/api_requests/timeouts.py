@@ -133,11 +133,8 @@ class TimeoutMonitor:
             self._timer = self._loop.call_at(when, self._check)
 
     def leave(self, read_timeout: ReadTimeout) -> None:
-        """Stop checking a read timeout."""
+        """Stop checking a read timeout. The timer stays: the next stream would have to set it again."""
         self._read_timeouts.discard(read_timeout)
-        if self._timer is not None and not self._read_timeouts:
-            self._timer.cancel()
-            self._timer = None
 
     def _check(self) -> None:
         self._timer = None

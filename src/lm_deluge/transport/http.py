@@ -24,6 +24,7 @@ from lm_deluge.wire.http import HttpHead, HttpRequest, Pieces
 
 __all__ = ["AiohttpExchange", "AiohttpTransport"]
 
+_NO_HEADERS: Mapping[str, str] = {}
 _MOST_STALE = 1  # immediate repeats after a stale idle connection; further ones are retries, with their pauses
 
 
@@ -142,9 +143,9 @@ class AiohttpTransport:
             await pool.retire()
 
     def _own_pool(self) -> Pool | None:
-        """Return the open pool of this loop and process, None where there is none."""
+        """Return the pool of this loop and process, None where there is none. A pool that is closed is forgotten."""
         pool = self._pools.get(asyncio.get_running_loop())
-        return None if pool is None or pool.pid != ProcessId.pid or pool.session.closed else pool
+        return None if pool is None or pool.pid != ProcessId.pid else pool
 
     async def _new_pool(self) -> Pool:
         loop = asyncio.get_running_loop()
@@ -264,6 +265,7 @@ class AiohttpExchange:
         if not headers.get("date", "").endswith("GMT"):
             headers["date"] = _date_now()
         self.head = HttpHead(self._status, headers, delay_s)
+        self._headers = _NO_HEADERS  # of aiohttp, and larger than `head`: a stream may last for minutes
         if "content-encoding" in headers:
             self._decoder = content_decoder(headers, accepted_codings)
 
@@ -336,6 +338,13 @@ class AiohttpExchange:
         if connection is not None:
             self._end(connection)
         self._release_slot()
+
+    def __del__(self) -> None:
+        # Garbage of a loop that ended before its streams: aiohttp would warn of the connection, and close it, too.
+        connection = getattr(self, "_connection", None)
+        if connection is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and its sockets with it
+                connection.close()
 
 
 def _unread_bytes(content: aiohttp.StreamReader) -> bytes:

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sized
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sized
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from itertools import chain
@@ -164,14 +164,14 @@ async def _unrecorded(
 ) -> AsyncGenerator[_Indexed, None]:
     runner = dispatcher.runner()
 
-    async def run_alone(_: int, prompt: Any) -> APIResponse:
-        return await run_one(lambda: runner, planner.collected, prompt)
+    def run_alone(_: int, prompt: Any) -> Coroutine[Any, Any, APIResponse]:
+        return run_one(lambda: runner, planner.collected, prompt)
 
     run_any = Deduplicator(run_alone).run if options.dedupe else run_alone
 
-    async def run(index: int, named: tuple[str, Any]) -> APIResponse:
+    def run(index: int, named: tuple[str, Any]) -> Coroutine[Any, Any, APIResponse]:
         tracker.start(time.monotonic())
-        return await run_any(index, named[1])
+        return run_any(index, named[1])
 
     window = window_of(dispatcher.options.max_concurrent_requests)
     async with aclosing(run_windowed(run, names.pairs(), window)) as ended:

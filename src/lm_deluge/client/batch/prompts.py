@@ -59,9 +59,9 @@ def run_one(
     return run_call(spec, find_runner, on_events)
 
 
-async def run_call(
+def run_call(
     spec: CallSpec, find_runner: Callable[[], Runner], on_events: Callable[[list[Event]], Awaitable[None]] | None = None
-) -> APIResponse:
+) -> Coroutine[Any, Any, APIResponse]:
     """Run a call to its end. If anything fails, the response has `error` set; only an interruption is raised.
 
     Args:
@@ -70,9 +70,16 @@ async def run_call(
         on_events: Receives the events as they arrive, if given.
     """
     if spec.open_with is not None:
-        return await _run_opened(msgspec.structs.replace(spec, is_judged=True), find_runner, on_events)
-    if not spec.is_cached:
-        return await _run_call(StreamCall(spec, find_runner), spec, on_events)
+        return _run_opened(msgspec.structs.replace(spec, is_judged=True), find_runner, on_events)
+    if spec.is_cached:
+        return _run_cached(spec, find_runner, on_events)
+    return _run_call(StreamCall(spec, find_runner), spec, on_events)
+
+
+async def _run_cached(
+    spec: CallSpec, find_runner: Callable[[], Runner], on_events: Callable[[list[Event]], Awaitable[None]] | None
+) -> APIResponse:
+    """Run a call whose answer may be in the local cache; what `postprocess` rejects is not cached."""
     call = CachedCall(spec, find_runner, has_judge=True)
     response = await _run_call(call, spec, on_events)
     if call.is_hit and response.error is not None and on_events is None:
@@ -86,11 +93,11 @@ async def run_call(
 async def _run_opened(
     spec: CallSpec, find_runner: Callable[[], Runner], on_events: Callable[[list[Event]], Awaitable[None]] | None
 ) -> APIResponse:
-    """Run a call that `open_with` makes; what `postprocess` rejects is not cached."""
+    """Run a call that `open_with` makes; as `_run_cached` if it has a local cache."""
     assert spec.open_with is not None  # noqa: S101 - as `run_call` has it
     call: RunningCall = spec.open_with(spec, find_runner)
     response = await _run_call(call, spec, on_events)
-    if response.local_cache_hit and response.error is not None and on_events is None:  # as in `run_call`
+    if response.local_cache_hit and response.error is not None and on_events is None:  # as in `_run_cached`
         call = spec.open_with(msgspec.structs.replace(spec, reads_cache=False), find_runner)
         response = await _run_call(call, spec, on_events)
     if spec.is_cached and isinstance(call, JudgedCall):
@@ -101,6 +108,7 @@ async def _run_opened(
 async def _run_call(
     call: RunningCall, spec: CallSpec, on_events: Callable[[list[Event]], Awaitable[None]] | None
 ) -> APIResponse:
+    """Run one call to its end."""
     try:
         while events := await call.next_batch():
             if on_events is not None:

@@ -116,8 +116,8 @@ class AdmittedCall:
     @property
     def deadline(self) -> float | None:
         """When the call must be over, in the loop's time; None without such a time."""
-        left = self.time_left_s
-        return None if left == math.inf else self.loop.time() + left
+        total_s = self.runner.total_s
+        return None if self.started_at is None or total_s == math.inf else self.started_at + total_s
 
     @property
     def is_last(self) -> bool:

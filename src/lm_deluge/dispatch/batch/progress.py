@@ -83,6 +83,7 @@ class ProgressTracker:
             self._cost = (self._cost or 0.0) + response.cost
         usage = response.usage
         if usage is not None:
+            self._forget(now - _WINDOW_S)  # also where no display does
             self._input += usage.input_tokens
             self._output += usage.output_tokens
             self._recent.append((now, usage.input_tokens, usage.output_tokens))

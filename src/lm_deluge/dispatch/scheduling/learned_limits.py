@@ -48,33 +48,28 @@ def guess_limit(starts: Iterable[float], sent_at: float) -> list[RateLimitState]
     return [guess]
 
 
-class _Recent:
-    """A sum of amounts over the last minute."""
-
-    def __init__(self) -> None:
-        self._amounts: deque[tuple[float, float]] = deque()
-        self._sum = 0.0
-
-    def add(self, at: float, amount: float) -> None:
-        self._amounts.append((at, amount))
-        self._sum += amount
-
-    def since(self, moment: float) -> float:
-        """Return the sum after a moment that is never earlier than the one before."""
-        while self._amounts and self._amounts[0][0] <= moment:
-            self._sum -= self._amounts.popleft()[1]
-        return self._sum
-
-
 class ServedAmounts:
     """What a provider has served within the last minute, for comparison with the limits that its headers name."""
 
     def __init__(self) -> None:
-        self._recent: dict[str, _Recent] = {name: _Recent() for name in ("requests", "input_tokens", "output_tokens")}
+        self._amounts: deque[tuple[float, float, float, float]] = deque()  # moment, requests, input and output tokens
+        self._requests = self._input_tokens = self._output_tokens = 0.0  # their sums
 
-    def add(self, dimension: Dimension, amount: float, now: float) -> None:
-        """Note a served amount of requests, input tokens or output tokens."""
-        self._recent[dimension].add(now, amount)
+    def add(self, now: float, *, requests: float = 0.0, input_tokens: float = 0.0, output_tokens: float = 0.0) -> None:
+        """Note what was served."""
+        self._forget_before(now - MINUTE_S)  # also where no limit is known, and nothing compared
+        self._amounts.append((now, requests, input_tokens, output_tokens))
+        self._requests += requests
+        self._input_tokens += input_tokens
+        self._output_tokens += output_tokens
+
+    def _forget_before(self, moment: float) -> None:
+        amounts = self._amounts
+        while amounts and amounts[0][0] <= moment:
+            _, requests, input_tokens, output_tokens = amounts.popleft()
+            self._requests -= requests
+            self._input_tokens -= input_tokens
+            self._output_tokens -= output_tokens
 
     def contradicts(self, dimension: Dimension, amount: float, period_s: float, now: float) -> bool:
         """Whether far more was served within the last minute than a limit of this amount allows in its period.
@@ -82,9 +77,10 @@ class ServedAmounts:
         A period of less than a minute is allowed several times the amount.
         """
         allowed = amount * max(1.0, MINUTE_S / period_s)
-        name = "input_tokens" if dimension == "tokens" else dimension
-        most = _MOST_OF_OUTPUT_LIMIT if dimension == "output_tokens" else _MOST_OF_LIMIT
-        return self._recent[name].since(now - MINUTE_S) > most * allowed
+        self._forget_before(now - MINUTE_S)
+        if dimension == "output_tokens":
+            return self._output_tokens > _MOST_OF_OUTPUT_LIMIT * allowed
+        return (self._requests if dimension == "requests" else self._input_tokens) > _MOST_OF_LIMIT * allowed
 
 
 class BucketPeriods:

@@ -35,6 +35,7 @@ _OVERLOADED = frozenset({503, 529})  # 529 is Anthropic's overloaded_error
 _TOO_MANY = 429  # RFC 6585
 _FIRST_ERROR = 400  # statuses from here on are errors
 _PAUSE_S = 1.0  # after a refusal without any known limit, unless the provider asks for more
+_ANY_COST = Cost(0.0, 0, 0)  # where there is no limit to charge
 _CERTAIN_INPUT = 0.5  # of the upper bound in a ticket: texts with seven characters a token are rare
 
 
@@ -100,8 +101,7 @@ class _RouteLimits(CostEstimates):
 
     def note_accepted(self, input_tokens: int, now: float) -> None:
         """Note that the provider accepted a request."""
-        self.served.add("requests", 1, now)
-        self.served.add("input_tokens", _CERTAIN_INPUT * input_tokens, now)
+        self.served.add(now, requests=1, input_tokens=_CERTAIN_INPUT * input_tokens)
         self.withdraw_contradicted(now)
 
     def withdraw_contradicted(self, now: float) -> None:
@@ -226,7 +226,8 @@ class LocalLimiter:
         route = self._route(request.model, request.key)
         if not (self._concurrency.has_room and route.concurrency.has_room):
             return math.inf
-        return self._slot(route.estimate_cost(request), route, now, self._limits_of(route, now))
+        limits = self._limits_of(route, now)
+        return self._slot(route.estimate_cost(request) if limits else _ANY_COST, route, now, limits)
 
     def reserve(self, request: ReservationRequest, now: float, *, before: Ticket | None = None) -> Ticket | None:
         """Reserve a slot under all limits at once; None if no more may be in flight, or no gap before `before` fits.
@@ -259,6 +260,8 @@ class LocalLimiter:
 
     def _limits_of(self, route: _RouteLimits, now: float) -> list[tuple[RateLimitState, float]]:
         """Return the limits of a route, each with the units by which requests in flight may exceed their charges."""
+        if not (self._limits_of_client or route.limits):
+            return []
         of_client = [(limit, self._overrun_of(limit, self._routes.values(), now)) for limit in self._limits_of_client]
         return of_client + [(limit, self._overrun_of(limit, (route,), now)) for limit in route.limits]
 
@@ -365,8 +368,8 @@ class LocalLimiter:
             self._correct(reservation, usage.input_tokens, usage.output_tokens)
             # Some providers do not count tokens that they read from their cache.
             counted = usage.input_tokens - (usage.cache_read_tokens or 0)
-            route.served.add("input_tokens", counted - _CERTAIN_INPUT * ticket.input_tokens, now)
-            route.served.add("output_tokens", usage.output_tokens, now)
+            more = counted - _CERTAIN_INPUT * ticket.input_tokens
+            route.served.add(now, input_tokens=more, output_tokens=usage.output_tokens)
             route.withdraw_contradicted(now)
 
     def release(self, ticket: Ticket, now: float, *, was_sent: bool = True, delivered: Usage | None = None) -> None:

@@ -66,6 +66,9 @@ class RecentLengths:
     Short responses end first, so the mean of those that have ended is too low: a response counts after all that started
     before it have ended. A response in flight is expected to be as long as the recent ones that took longer than it has
     taken so far, which is more than the mean.
+
+    Attributes:
+        is_known: Whether enough lengths are known for an estimate.
     """
 
     def __init__(self) -> None:
@@ -73,6 +76,7 @@ class RecentLengths:
         self._recent: deque[tuple[float, int]] = deque(maxlen=_LENGTHS_KEPT)
         self._inputs: deque[tuple[int, int]] = deque(maxlen=_LENGTHS_KEPT)
         self._longest_s = 0.0
+        self.is_known = False
         self._new = 0
         self._sum = self._sum_reserved = self._sum_real = 0
         self._input_variance = 0.0
@@ -115,6 +119,7 @@ class RecentLengths:
             if len(self._recent) == _LENGTHS_KEPT:
                 self._sum -= self._recent[0][1]
             self._recent.append((answer.took_s, answer.tokens))
+            self.is_known = len(self._recent) >= _LENGTHS_NEEDED
             self._sum += answer.tokens
             self._new += 1
 
@@ -130,11 +135,6 @@ class RecentLengths:
             self._sum_real += real
 
     # Estimating
-
-    @property
-    def is_known(self) -> bool:
-        """Whether enough lengths are known for an estimate."""
-        return len(self._recent) >= _LENGTHS_NEEDED
 
     @property
     def input_share(self) -> float:

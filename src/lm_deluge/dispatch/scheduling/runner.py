@@ -53,11 +53,13 @@ class LimiterLock:
         self._lock = threading.Lock()
         self._deferred: deque[tuple[Ticket, Usage | None, float]] = deque()
         self._runners: WeakSet[Runner] = WeakSet()
+        self._is_shared = False  # by the runners of several loops
 
     def join(self, runner: Runner) -> None:
         """Register a loop's runner: a release in another loop may admit its calls."""
         with self:
             self._runners.add(runner)
+            self._is_shared = len(self._runners) > 1
 
     @property
     def waiting(self) -> int:
@@ -72,7 +74,7 @@ class LimiterLock:
 
     def wake_others(self, runner: Runner) -> None:
         """Poll in the other loops that have waiting calls."""
-        if len(self._runners) > 1:
+        if self._is_shared:
             for other in list(self._runners):
                 if other is not runner and other.waiting:
                     other.wake()

@@ -173,9 +173,10 @@ class Scheduler:
         return group.queue.head() is entry or any(state.reserved is not None for state in self._states)
 
     def _group_for(self, job: Job) -> _Group:
-        allowed = [
-            index for index, state in enumerate(self._states) if job.models is None or state.route.model in job.models
-        ]
+        models = job.models
+        allowed: Sequence[int] = range(len(self._states))
+        if models is not None:
+            allowed = [index for index in allowed if self._states[index].route.model in models]
         if not allowed:
             raise DispatchError(f"none of the client's models may take call {job.id}")
         indexes: list[int] = []

@@ -61,9 +61,7 @@ def _pool_of(url: str) -> Any:
     try:
         from redis.asyncio import ConnectionPool
     except ImportError as error:
-        raise ConfigurationError(
-            'limiter="redis://..." needs the package redis', hint=install_hint("redis>=5.2")
-        ) from error
+        raise ConfigurationError('limiter="redis://..." needs the package redis', hint=install_hint("redis")) from error
     try:
         # RESP2, which all servers know: RESP3 announces itself with one more round trip, and nothing here needs it.
         return ConnectionPool.from_url(

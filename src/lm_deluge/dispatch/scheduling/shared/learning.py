@@ -64,8 +64,8 @@ class RouteLearning:
         """Note what the provider served; return the limits that it contradicts."""
         # Some providers do not count tokens that they read from their cache.
         counted = usage.input_tokens - (usage.cache_read_tokens or 0)
-        self._served.add("input_tokens", counted - _CERTAIN_INPUT * ticket.input_tokens, now)
-        self._served.add("output_tokens", usage.output_tokens, now)
+        more = counted - _CERTAIN_INPUT * ticket.input_tokens
+        self._served.add(now, input_tokens=more, output_tokens=usage.output_tokens)
         return self._contradicted(now)
 
     def _contradicted(self, now: float) -> list[Report]:
@@ -91,8 +91,8 @@ class RouteLearning:
         is_accepted = observation.status < _FIRST_ERROR
         reports: list[Report] = []
         if is_accepted:
-            self._served.add("requests", 1, now)
-            self._served.add("input_tokens", _CERTAIN_INPUT * observation.ticket.input_tokens, now)
+            served_tokens = _CERTAIN_INPUT * observation.ticket.input_tokens
+            self._served.add(now, requests=1, input_tokens=served_tokens)
             reports += self._contradicted(now)
             self._successes += 1
             self._succeeded_at = max(self._succeeded_at, observation.sent_at)
