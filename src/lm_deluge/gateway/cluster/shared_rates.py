@@ -41,7 +41,7 @@ _encode = msgspec.json.Encoder().encode
 @cache
 def load_rates_script() -> LimiterScript:
     """Return the script that counts."""
-    return LimiterScript.of(files(__package__).joinpath("key_rates.lua").read_bytes())
+    return LimiterScript.of(files("lm_deluge.gateway.cluster").joinpath("key_rates.lua").read_bytes())
 
 
 class _Call(msgspec.Struct, eq=False):
