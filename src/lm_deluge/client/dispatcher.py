@@ -406,15 +406,12 @@ class CallPlanner:
         return access
 
     def _find_access(self, template: _Template) -> Access:
-        provider, url = template.call.provider, template.call.base_url
-        found = [
-            find_access(provider, template.call.model, base_url=url, api_key=key, proxy=self._dispatcher.options.proxy)
-            for key in template.api_keys.values()
-        ]
-        if len(found) == 1:
-            return found[0]
-        keys = (access.key for access in found)
-        return found[0]._replace(keys=dict(zip(template.api_keys, keys, strict=True)))
+        provider, url, proxy = template.call.provider, template.call.base_url, self._dispatcher.options.proxy
+        found: dict[str, Access] = {}
+        for name, key in template.api_keys.items():
+            found[name] = find_access(provider, template.call.model, base_url=url, api_key=key, proxy=proxy)
+        first = next(iter(found.values()))
+        return first if len(found) == 1 else first._replace(keys={name: each.key for name, each in found.items()})
 
     def _with_output(self, call: Call, adapter: Adapter) -> Adapter:
         """Return the adapter that asks a model for the output of the calls; it is made once for each model and API."""

@@ -319,9 +319,9 @@ def to_conversation(prompt: Prompt) -> Conversation:
     Raises:
         InvalidPromptError: The prompt is empty, or not of a type that is accepted as a prompt.
     """
-    if type(prompt) is str:
-        conversation = Conversation((Message("user", (TextPart(prompt),)),))
-    elif isinstance(prompt, str):
+    if type(prompt) is str and prompt.strip():  # nearly always
+        return Conversation((Message("user", (TextPart(prompt),)),))
+    if isinstance(prompt, str):
         conversation = Conversation((Message.user(prompt),))
     elif isinstance(prompt, Message | Mapping):
         conversation = Conversation([_to_message(prompt)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from lm_deluge.dispatch.batch.progress import BatchProgress, ProgressTracker
@@ -54,3 +56,16 @@ def test_a_call_of_which_nothing_is_known() -> None:
     tracker.finish(APIResponse(error=ServerError("down")), 1.0)
     found = tracker.progress(1.0)
     assert (found.cost, found.projected_cost, found.output_tokens, found.failed) == (None, None, 0, 1)
+
+
+def test_a_batch_without_a_display_keeps_no_numbers_of_answers_long_past() -> None:
+    tracker = ProgressTracker(total=None)
+    answer = APIResponse(usage=Usage(input_tokens=1, output_tokens=2))
+    tracemalloc.start()
+    try:
+        for second in range(50_000):
+            tracker.finish(answer, float(second))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 50_000  # bytes: those of half a minute

@@ -202,8 +202,9 @@ class ChatPayload(PayloadState):
         if chunk.is_error or frame.event == "error":
             error = in_band_error(frame)
         elif choices:
-            found = next((choice.error for choice in choices if choice.error), None)
-            error = None if found is None else _broken_off({"error": found})
+            for choice in choices:
+                if choice.error and error is None:
+                    error = _broken_off({"error": choice.error})
         elif chunk.usage is None and chunk.choices is None:
             error = maybe_error_document(frame.data)
         if error is not None:
