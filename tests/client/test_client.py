@@ -37,7 +37,7 @@ BAD_CLIENTS: dict[str, tuple[Any, dict[str, Any], type[e.ConfigurationError], st
     "sampling as a dict": ("gpt-4o", {"sampling_params": {"seed": 1}}, e.ConfigurationError, "SamplingParams"),
     "base_url without scheme": ("gpt-4o", {"base_url": "localhost:80"}, e.ConfigurationError, "http://"),
     "base_url 5": ("gpt-4o", {"base_url": 5}, e.ConfigurationError, "base_url is not text"),
-    "api_key 5": ("gpt-4o", {"api_key": 5}, e.ConfigurationError, "api_key is not text"),
+    "api_key 5": ("gpt-4o", {"api_key": 5}, e.ConfigurationError, "api_key must be text"),
     "proxy 5": ("gpt-4o", {"proxy": 5}, e.ConfigurationError, "proxy is not text"),
     "headers as a list": ("gpt-4o", {"extra_headers": ["x"]}, e.ConfigurationError, "extra_headers"),
     "body 5": ("gpt-4o", {"extra_body": 5}, e.ConfigurationError, "extra_body"),

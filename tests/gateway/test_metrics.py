@@ -22,7 +22,7 @@ from lm_deluge.gateway.ledger.keys import KeyRules
 from lm_deluge.gateway.ledger.ledger import Ledger
 from lm_deluge.gateway.metrics import GatewayMetrics
 from lm_deluge.gateway.routes.admin import admin_app
-from lm_deluge.gateway.serve import _bind_admin
+from lm_deluge.gateway.serve import bind_admin
 from lm_deluge.simulator import Simulator
 from lm_deluge.telemetry.logs import logger
 from telemetry.test_otel import Exported
@@ -178,8 +178,8 @@ def test_an_admin_port_that_is_taken(caplog: pytest.LogCaptureFixture) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(ConfigurationError, match=f"the admin port {port} cannot be used"):
-            _bind_admin(port, must=True)
+            bind_admin(port, must=True)
         with caplog.at_level(logging.WARNING, logger.name):
-            assert _bind_admin(port, must=False) is None
+            assert bind_admin(port, must=False) is None
     assert "there is no /metrics" in caplog.text
-    assert _bind_admin(None, must=True) is None
+    assert bind_admin(None, must=True) is None

@@ -30,7 +30,7 @@ from lm_deluge.outputs.typed_call import OutputRules, TypedCall
 from lm_deluge.response import APIResponse, ResponseBuilder, StreamStats
 from lm_deluge.simulator import Fault, Script, Simulator
 from lm_deluge.usage import Usage
-from loopback import HANG, HEAD, Loopback, answer, chunk, finish
+from loopback import END, HANG, HEAD, NEXT, Loopback, answer, chunk, finish
 from loopback import text as delta
 from outputs.invoices import DATA, EARLY, INVOICE, NEGATIVE, TEXT, Invoice, Line, text_with
 
@@ -384,7 +384,8 @@ async def test_an_answer_with_null_for_a_missing_field_is_cached() -> None:
 
 
 async def test_a_rejected_answer_gives_its_connection_to_the_next_request() -> None:
-    async with Loopback(answer(delta(NEGATIVE), finish())) as server, client_of(server.url) as client:
+    whole = HEAD + chunk(delta(NEGATIVE) + finish()) + END  # in one read: an answer that goes on is stopped
+    async with Loopback([whole, NEXT]) as server, client_of(server.url) as client:
         for _ in range(2):
             with pytest.raises(OutputError):
                 await client.stream("x", output=Invoice, echo=None, max_output_retries=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,8 @@ from lm_deluge.cli.render.terminal import report
 __all__ = ["load_environment", "run_gateway", "with_page"]
 
 _MASTER_VARIABLE = "DELUGE_MASTER_KEY"
+_LIMITER_VARIABLE = "DELUGE_LIMITER"  # a URL with a password does not belong into a file of settings
+_METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # https://prometheus.github.io/client_python/multiprocess/ (2026-11)
 
 
 def load_environment() -> None:
@@ -35,29 +38,47 @@ def with_page(settings: Any, **page: Any) -> Any:
     return msgspec.structs.replace(settings, page=msgspec.structs.replace(settings.page, **page))
 
 
-def run_gateway(settings: Any, *, on_start: Callable[[Any, str], None], is_quiet: bool) -> None:
-    """Run the gateway until a signal stops it.
+def run_gateway(settings: Any, *, on_start: Callable[[bool, str], None], is_quiet: bool) -> None:
+    """Run the gateway until a signal stops it, in as many processes as its settings have workers.
 
     Args:
         settings: The settings.
-        on_start: Called with the gateway and its URL once the server listens.
+        on_start: Called with whether the simulator answers, and with the URL of the server, once it listens.
         is_quiet: Write no line for each call.
 
     Raises:
         ConfigurationError: A setting cannot be used, the port is taken, or a database cannot be opened.
     """
-    from lm_deluge.gateway.access_log import AccessLog
-    from lm_deluge.gateway.serve import serve
+    import msgspec
 
+    from lm_deluge.gateway.access_log import AccessLog, show_warnings
+    from lm_deluge.gateway.serve import serve
+    from lm_deluge.option_checks import check_limiter
+
+    limiter = os.environ.get(_LIMITER_VARIABLE, "").strip() or settings.limiter
+    check_limiter(limiter)
+    settings = msgspec.structs.replace(settings, limiter=limiter)
+    show_warnings()
     raise_file_limit()
     for name in settings.ignored:
         report(f"{name} is ignored")
-    asyncio.run(
-        serve(
-            settings,
-            database=database_of(settings),
-            master_key=os.environ.get(_MASTER_VARIABLE, "").strip() or None,
-            log=AccessLog(None if is_quiet else sys.stderr),
-            on_start=on_start,
-        )
-    )
+    options: dict[str, Any] = {
+        "database": database_of(settings),
+        "master_key": os.environ.get(_MASTER_VARIABLE, "").strip() or None,
+        "on_start": on_start,
+    }
+    if settings.workers > 1:
+        if settings.page.enabled:
+            report("the chat page is not offered: its answers are held by one process, and there are several workers")
+        settings = with_page(settings, enabled=False)
+        _run_workers(settings, is_quiet=is_quiet, **options)
+    else:
+        asyncio.run(serve(settings, log=AccessLog(None if is_quiet else sys.stderr), **options))
+
+
+def _run_workers(settings: Any, **options: Any) -> None:
+    from lm_deluge.gateway.cluster.workers import serve_with_workers
+
+    with tempfile.TemporaryDirectory(prefix="deluge-metrics-", ignore_cleanup_errors=True) as folder:
+        os.environ[_METRICS_VARIABLE] = folder  # the workers inherit it
+        asyncio.run(serve_with_workers(settings, metrics_folder=folder, **options))

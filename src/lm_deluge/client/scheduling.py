@@ -75,8 +75,9 @@ def build_shared_limiter(
     ]
     of_client = GroupLimits(_shared_by_models(options), options.max_concurrent_requests)
     states = list(dict.fromkeys(state for _, _, state in routes))
+    is_own = len(states) == 1 and not address.scope
     configuration = SharedConfiguration(
-        states[0], of_client, client_key=states[0] if len(states) == 1 else state_key(states)
+        states[0], of_client, client_key=states[0] if is_own else state_key([*states, address.scope])
     )
     for row, key, state in routes:
         limits, most = _own_limits(options, row.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from typing import TextIO
@@ -10,7 +11,17 @@ import msgspec
 
 from lm_deluge.response import APIResponse
 
-__all__ = ["AccessLog", "LoggedCall"]
+__all__ = ["AccessLog", "LoggedCall", "show_warnings"]
+
+_SHOWN = ("lm_deluge.gateway", "lm_deluge.limiter")  # not those of single calls, which have a line of their own
+
+
+def show_warnings() -> None:
+    """Write the warnings about the server itself to stderr: workers that ended, a server that cannot be reached."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    for name in _SHOWN:
+        logging.getLogger(name).addHandler(handler)
 
 
 class LoggedCall(msgspec.Struct, kw_only=True):

@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from lm_deluge.gateway.access import AccessControl, OpenAccess
 from lm_deluge.gateway.access_log import AccessLog
 from lm_deluge.gateway.catalog import ModelCatalog
+from lm_deluge.gateway.cluster.peers import StreamPeers
 from lm_deluge.gateway.configuration.settings import GatewaySettings
 from lm_deluge.gateway.dialects import DIALECTS
 from lm_deluge.gateway.endpoint import ModelEndpoint
@@ -22,7 +23,7 @@ from lm_deluge.gateway.page.page import ChatPage
 from lm_deluge.gateway.routes.counts import count_routes
 from lm_deluge.gateway.routes.info_routes import ServerState, info_routes, not_allowed, not_found
 from lm_deluge.gateway.routes.listings import listing_routes
-from lm_deluge.gateway.routes.stream_routes import stream_routes
+from lm_deluge.gateway.routes.stream_routes import StreamFinder, peer_app, stream_routes
 from lm_deluge.gateway.services import GatewayServices
 from lm_deluge.telemetry.observer import Observer
 from lm_deluge.telemetry.otel import OpenTelemetryObserver
@@ -51,6 +52,7 @@ class Gateway:
         access: Grants calls; None: everyone may call.
         log: Where calls are logged; None: nowhere.
         metrics: Counts the calls; None: nothing does.
+        peers: Finds the streams of other processes; None: there are no others.
         page: The chat page; None: there is none.
 
     Raises:
@@ -71,6 +73,7 @@ class Gateway:
         access: AccessControl | None = None,
         log: AccessLog | None = None,
         metrics: GatewayMetrics | None = None,
+        peers: StreamPeers | None = None,
         page: ChatPage | None = None,
     ) -> None:
         self.settings = settings
@@ -81,7 +84,7 @@ class Gateway:
             metrics.count_running(lambda: self.running)
             log = MeasuredLog(log, metrics)
         logs = StreamLogs(settings.kept_s)
-        self._services = GatewayServices(settings, catalog, access or OpenAccess(), log, logs, set())
+        self._services = GatewayServices(settings, catalog, access or OpenAccess(), log, logs, set(), peers)
         self.state = ServerState(self._services)
         self._is_local = is_loopback(settings.host)
         self._endpoints = [
@@ -95,7 +98,7 @@ class Gateway:
                 *info_routes(self.state),
                 *listing_routes(self._services),
                 *count_routes(self._services),
-                *stream_routes(self._services),
+                *stream_routes(self._services, StreamFinder(self._services)),
             ],
             exception_handlers={_NOT_FOUND: not_found, _NOT_ALLOWED: not_allowed},
             lifespan=self._lifespan,
@@ -105,6 +108,10 @@ class Gateway:
     def is_simulated(self) -> bool:
         """Whether the simulator answers, because there is neither a configured model nor any key."""
         return self._services.catalog.is_simulated
+
+    def for_peers(self, secret: str) -> Starlette:
+        """Return the application that gives the streams of this process to other gateways, which know a secret."""
+        return peer_app(self._services, secret)
 
     @property
     def running(self) -> int:

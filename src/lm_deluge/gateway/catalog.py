@@ -9,6 +9,7 @@ from typing import Any
 
 from lm_deluge.api_requests.credentials import has_key, has_named_key
 from lm_deluge.client.client import LLMClient
+from lm_deluge.dispatch.scheduling.shared.connection import scoped_address
 from lm_deluge.errors import ConfigurationError, NotFoundError, UnknownModelError
 from lm_deluge.gateway.configuration.settings import GatewaySettings, ServedModel
 from lm_deluge.models.registry import SIMULATOR, find_model, find_provider, list_models, list_providers
@@ -38,10 +39,11 @@ class ModelCatalog:
 
     def __init__(self, settings: GatewaySettings, observers: Sequence[Observer] = ()) -> None:
         self._observers = tuple(observers)
+        self._limiter = settings.limiter
         self._clients: OrderedDict[str, LLMClient] = OrderedDict()
         self._configured = {model.name: model for model in settings.models}
         for model in settings.models:
-            self._clients[model.name] = _client_of(model, self._observers)
+            self._clients[model.name] = self._configured_client(model)
         self.is_simulated = not settings.models and not _has_any_key()
 
     def find(self, name: str) -> LLMClient:
@@ -60,7 +62,7 @@ class ModelCatalog:
         served = ServedModel(
             name=name, models=(SIMULATOR if self.is_simulated else name,), options={"progress": "none"}
         )
-        client = _found_client(served, self._observers)
+        client = self._found_client(served)
         self._clients[name] = client
         if len(self._clients) > _MOST_CLIENTS:
             self._clients.popitem(last=False)
@@ -79,36 +81,35 @@ class ModelCatalog:
         """The ids of all models that are configured, fallbacks included."""
         return {row for name in self._configured for row in self._clients[name].dispatcher.rows}
 
+    def _build(self, model: ServedModel) -> LLMClient:
+        options: dict[str, Any] = {"observers": self._observers, **model.options}
+        if self._limiter is not None:
+            options.setdefault("limiter", scoped_address(self._limiter, model.name))
+        return LLMClient(list(model.models), **options)
+
+    def _configured_client(self, model: ServedModel) -> LLMClient:
+        try:
+            return self._build(model)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"model {model.name!r}: {error.message}", hint=error.hint) from error
+
+    def _found_client(self, model: ServedModel) -> LLMClient:
+        try:
+            client = self._build(model)
+        except UnknownModelError as error:
+            near = f" Similar names: {', '.join(error.suggestions)}." if error.suggestions else ""
+            raise NotFoundError(f"there is no model {model.name!r}.{near}", status_code=404) from error
+        row = client.models[0]
+        if row.id != SIMULATOR and not _is_reachable(row.provider):
+            raise NotFoundError(
+                f"the model {model.name!r} is not served here: there is no key for {row.provider}", status_code=404
+            )
+        return client
+
     async def close(self) -> None:
         """Close the connections of all clients."""
         for client in [*self._clients.values()]:
             await client.close()
-
-
-def _build(model: ServedModel, observers: Sequence[Observer]) -> LLMClient:
-    options: dict[str, Any] = {"observers": observers, **model.options}
-    return LLMClient(list(model.models), **options)
-
-
-def _client_of(model: ServedModel, observers: Sequence[Observer]) -> LLMClient:
-    try:
-        return _build(model, observers)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"model {model.name!r}: {error.message}", hint=error.hint) from error
-
-
-def _found_client(model: ServedModel, observers: Sequence[Observer]) -> LLMClient:
-    try:
-        client = _build(model, observers)
-    except UnknownModelError as error:
-        near = f" Similar names: {', '.join(error.suggestions)}." if error.suggestions else ""
-        raise NotFoundError(f"there is no model {model.name!r}.{near}", status_code=404) from error
-    row = client.models[0]
-    if row.id != SIMULATOR and not _is_reachable(row.provider):
-        raise NotFoundError(
-            f"the model {model.name!r} is not served here: there is no key for {row.provider}", status_code=404
-        )
-    return client
 
 
 def _is_reachable(provider_id: str) -> bool:

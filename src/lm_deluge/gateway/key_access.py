@@ -19,7 +19,7 @@ from lm_deluge.gateway.access import Grant, OpenAccess
 from lm_deluge.gateway.dialects import KeyLimit
 from lm_deluge.gateway.ledger.keys import GatewayKey, digest_of
 from lm_deluge.gateway.ledger.ledger import Ledger, SettledCall
-from lm_deluge.gateway.ledger.rates import KeyRates
+from lm_deluge.gateway.rate_limits import KeyPermit, LocalRates, RateLimits
 from lm_deluge.response import APIResponse
 
 __all__ = ["KeyAccess"]
@@ -36,13 +36,14 @@ class KeyAccess:
     Args:
         ledger: The ledger.
         master_key: The key of the administrator, which may not call models; None: there is none.
+        rates: Counts the calls of the keys; None: those of this process alone.
     """
 
-    def __init__(self, ledger: Ledger, *, master_key: str | None = None) -> None:
+    def __init__(self, ledger: Ledger, *, master_key: str | None = None, rates: RateLimits | None = None) -> None:
         self._ledger = ledger
+        self._rates: RateLimits = rates or LocalRates()
         self._master = None if master_key is None else digest_of(master_key)
         self._keys: OrderedDict[str, tuple[float, GatewayKey | None]] = OrderedDict()
-        self._rates: dict[str, KeyRates] = {}
         self._needs_key = False
         self._looked_at = -_REMEMBERED_S
 
@@ -86,19 +87,17 @@ class KeyAccess:
         _check_model(key, model)
         if cost is None and key.rules.budget is not None:
             raise BadRequestError(f"{model!r} has no price, so the budget of this key cannot be kept", status_code=400)
-        now = time.time()
-        rates = self._rates.setdefault(key.id, KeyRates(key.rules))
-        entry = rates.begin(tokens, now)
-        grant = _KeyGrant(self._ledger, key, rates, entry, max_cost=cost if key.rules.budget is not None else None)
+        call_id = uuid.uuid4().hex
+        permit = await self._rates.begin(key, call_id, tokens)
         has_money = False
         try:
-            has_money = await self._ledger.reserve(key, grant.call_id, model, cost or 0.0, least=least, now=now)
+            has_money = await self._ledger.reserve(key, call_id, model, cost or 0.0, least=least, now=time.time())
         finally:
             if not has_money:
-                rates.end(entry, 0)
+                permit.end(0)
         if not has_money:
             raise _over_budget(key)
-        return grant
+        return _KeyGrant(self._ledger, key, call_id, permit, max_cost=cost if key.rules.budget is not None else None)
 
     async def _find(self, token: str | None) -> GatewayKey:
         if token is None:
@@ -140,37 +139,36 @@ class _KeyGrant:
     """The permission for one call of a key."""
 
     def __init__(
-        self, ledger: Ledger, key: GatewayKey, rates: KeyRates, entry: list[float] | None, *, max_cost: float | None
+        self, ledger: Ledger, key: GatewayKey, call_id: str, permit: KeyPermit, *, max_cost: float | None
     ) -> None:
-        self.call_id = uuid.uuid4().hex
         self.key_name = key.name
         self.max_cost = max_cost
         self._ledger = ledger
         self._key = key
-        self._rates = rates
-        self._entry = entry
+        self._call_id = call_id
+        self._permit = permit
 
     @property
     def limits(self) -> list[KeyLimit]:
         """The rate limits of the key."""
-        return self._rates.shown(time.time())
+        return self._permit.limits
 
     async def extend(self, cost: float) -> bool:
         """Reserve more for the call; return whether the budget has it."""
         with contextlib.suppress(APIError):
-            return await self._ledger.extend(self._key, self.call_id, cost, now=time.time())
+            return await self._ledger.extend(self._key, self._call_id, cost, now=time.time())
         return False
 
     def note_cost(self, cost: float) -> None:
         """Note what the call has cost so far."""
-        self._ledger.note_cost(self._key, self.call_id, cost)
+        self._ledger.note_cost(self._key, self._call_id, cost)
 
     async def settle(self, response: APIResponse | None, *, status: int) -> None:
         """Note what the call used and cost; None: nothing was sent."""
         usage = None if response is None else response.usage
-        self._rates.end(self._entry, 0 if usage is None else usage.total_tokens)
+        self._permit.end(0 if usage is None else usage.total_tokens)
         if response is None or usage is None:
-            await self._ledger.settle(self._key, self.call_id, SettledCall(status=status))
+            await self._ledger.settle(self._key, self._call_id, SettledCall(status=status))
             return
         settled = SettledCall(
             answered_by=response.model_internal,
@@ -179,4 +177,4 @@ class _KeyGrant:
             output_tokens=usage.output_tokens,
             status=status,
         )
-        await self._ledger.settle(self._key, self.call_id, settled)
+        await self._ledger.settle(self._key, self._call_id, settled)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import socket
 import ssl
-from collections.abc import Callable
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from lm_deluge.dispatch.scheduling.shared.connection import parse_address
 from lm_deluge.errors import ConfigurationError, DelugeError, MissingExtraError
 from lm_deluge.gateway.access_log import AccessLog
 from lm_deluge.gateway.app import Gateway
+from lm_deluge.gateway.cluster.peers import StreamPeers
+from lm_deluge.gateway.cluster.shared_rates import SharedRates
 from lm_deluge.gateway.configuration.settings import GatewaySettings
 from lm_deluge.gateway.http_body import ABORT
 from lm_deluge.gateway.key_access import KeyAccess
@@ -28,14 +34,32 @@ from lm_deluge.gateway.page.store.database import database_beside
 from lm_deluge.gateway.routes.admin import admin_app
 from lm_deluge.telemetry.logs import logger
 
-__all__ = ["BoundedProtocol", "check_address", "serve"]
+__all__ = [
+    "BACKLOG",
+    "BoundedProtocol",
+    "OnStart",
+    "bind_admin",
+    "bind_socket",
+    "check_address",
+    "check_tls",
+    "metrics_of",
+    "open_database",
+    "open_gateway",
+    "run_beside",
+    "run_server",
+    "serve",
+    "serve_app",
+    "url_of",
+]
+
+Watch = Callable[[Callable[[], None]], Coroutine[Any, Any, None]]
 
 _MOST_HEADER_BYTES = 64 * 2**10
 """Of all headers of a request. Codex sends up to 8 KiB of metadata (0.171); the limit of nginx is 32 KiB."""
 _HEADER_S = 10.0
 """Seconds in which the headers of a request must arrive, so that slow senders do not use up the connections."""
 _KEEP_ALIVE_S = 75  # of idle connections; nginx's default
-_BACKLOG = 2048  # connections that the system accepts before the server does; uvicorn's default
+BACKLOG = 2048  # connections that the system accepts before the server does; uvicorn's default
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -155,51 +179,111 @@ def check_tls(settings: GatewaySettings) -> None:
         ) from error
 
 
+OnStart = Callable[[bool, str], None]
+"""Gets whether the simulator answers, and the URL of the server, once it listens."""
+
+
+class OpenGateway(NamedTuple):
+    """A gateway whose database is open, which may serve."""
+
+    gateway: Gateway
+    ledger: Ledger
+    access: KeyAccess
+
+
+@contextlib.asynccontextmanager
+async def open_gateway(
+    settings: GatewaySettings,
+    *,
+    database: str,
+    master_key: str | None,
+    log: AccessLog | None,
+    metrics: GatewayMetrics | None,
+) -> AsyncIterator[OpenGateway]:
+    """Open the database and what else a gateway needs, until the end of the block.
+
+    Raises:
+        ConfigurationError: A setting cannot be used, or the database cannot be opened.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        ledger = Ledger(await stack.enter_async_context(open_database(database)))
+        rates = peers = listener = None
+        if settings.limiter is not None:
+            address = parse_address(settings.limiter)
+            rates = SharedRates(address, lambda: ledger.servers)
+            stack.push_async_callback(rates.close)
+            listener = stack.enter_context(bind_socket(settings.peer_host, 0, setting="peer_host"))
+            peers = StreamPeers(address, f"http://{url_host(settings.peer_host)}:{listener.getsockname()[1]}")
+            stack.push_async_callback(peers.close)
+        access = KeyAccess(ledger, master_key=master_key, rates=rates)
+        check_address(settings, has_keys=await access.needs_key())
+        await ledger.sign_on()
+        await ledger.settle_lost()
+        page = None
+        if settings.page.enabled:
+            own = settings.page.database or database_beside(database)
+            page = await stack.enter_async_context(open_page(own, settings.page.mcp))
+        gateway = Gateway(settings, access=access, log=log, metrics=metrics, peers=peers, page=page)
+        run_beside(stack, _keep_ledger(ledger, settings))
+        if listener is not None and peers is not None:
+            run_beside(stack, serve_app(gateway.for_peers(peers.secret), listener))
+        yield OpenGateway(gateway, ledger, access)
+
+
 async def serve(
     settings: GatewaySettings,
     *,
     database: str,
     master_key: str | None = None,
     log: AccessLog | None = None,
-    on_start: Callable[[Gateway, str], None] | None = None,
+    on_start: OnStart | None = None,
 ) -> None:
-    """Run the gateway until a signal stops it.
+    """Run the gateway in this process until a signal stops it.
 
     Args:
         settings: The settings.
         database: URL of the database.
         master_key: The key of the administrator; None: there is no admin API, and the admin port has `/metrics` only.
         log: Where calls are logged; None: nowhere.
-        on_start: Called with the gateway and its URL once the server listens.
+        on_start: Called once the server listens.
 
     Raises:
         ConfigurationError: A setting or file cannot be used, the port is taken, or the database cannot be opened.
     """
     check_tls(settings)
-    store = Database(database)
-    await store.open()
-    ledger = Ledger(store)
-    access = KeyAccess(ledger, master_key=master_key)
+    metrics = metrics_of(settings)
+    async with contextlib.AsyncExitStack() as stack:
+        opened = await stack.enter_async_context(
+            open_gateway(settings, database=database, master_key=master_key, log=log, metrics=metrics)
+        )
+        admin = bind_admin(settings.admin_port, must=master_key is not None)
+        if admin is not None:
+            run_beside(stack, serve_app(admin_app(opened.ledger, opened.access, metrics), stack.enter_context(admin)))
+        with bind_socket(settings.host, settings.port, setting="host and port") as sock:
+            sock.listen(BACKLOG)
+            if on_start is not None:
+                on_start(opened.gateway.is_simulated, url_of(settings, sock))
+            await run_server(opened.gateway, sock)
+
+
+@contextlib.asynccontextmanager
+async def open_database(url: str) -> AsyncIterator[Database]:
+    """Open the database until the end of the block.
+
+    Raises:
+        ConfigurationError: It cannot be opened.
+    """
+    database = Database(url)
+    await database.open()
     try:
-        check_address(settings, has_keys=await access.needs_key())
-        await ledger.sign_on()
-        await ledger.settle_lost()
-        metrics = _metrics_of(settings)
-        async with contextlib.AsyncExitStack() as stack:
-            page = None
-            if settings.page.enabled:
-                own = settings.page.database or database_beside(database)
-                page = await stack.enter_async_context(open_page(own, settings.page.mcp))
-            gateway = Gateway(settings, access=access, log=log, metrics=metrics, page=page)
-            tasks = [_keep_ledger(ledger, settings)]
-            admin = _bind_admin(settings.admin_port, must=master_key is not None)
-            if admin is not None:
-                tasks.append(_serve_admin(admin_app(ledger, access, metrics), stack.enter_context(admin)))
-            for task in [asyncio.get_running_loop().create_task(each) for each in tasks]:
-                stack.callback(task.cancel)
-            await _run(gateway, on_start)
+        yield database
     finally:
-        await store.close()
+        await database.close()
+
+
+def run_beside(stack: contextlib.AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
+    """Run something until the end of a block."""
+    stack.callback(asyncio.get_running_loop().create_task(work).cancel)
 
 
 async def _keep_ledger(ledger: Ledger, settings: GatewaySettings) -> None:
@@ -212,7 +296,7 @@ async def _keep_ledger(ledger: Ledger, settings: GatewaySettings) -> None:
         await asyncio.sleep(SIGN_ON_S)
 
 
-def _metrics_of(settings: GatewaySettings) -> GatewayMetrics | None:
+def metrics_of(settings: GatewaySettings) -> GatewayMetrics | None:
     """Return the metrics; None if their package is not installed."""
     try:
         return GatewayMetrics(by_key=settings.metrics_by_key)
@@ -220,7 +304,7 @@ def _metrics_of(settings: GatewaySettings) -> GatewayMetrics | None:
         return None
 
 
-def _bind_admin(port: int | None, *, must: bool) -> socket.socket | None:
+def bind_admin(port: int | None, *, must: bool) -> socket.socket | None:
     """Return the socket of the admin port; None: there is none.
 
     Raises:
@@ -242,26 +326,68 @@ def _bind_admin(port: int | None, *, must: bool) -> socket.socket | None:
     return found
 
 
-async def _serve_admin(app: Starlette, sock: socket.socket) -> None:
+async def serve_app(app: Starlette, sock: socket.socket) -> None:
+    """Serve an application at a socket beside the gateway, whose server has the signals."""
     config = uvicorn.Config(app, ws="none", access_log=False, log_level="warning", lifespan="off")
     server = uvicorn.Server(config)
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]  # the gateway's server has them
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
     await server.serve(sockets=[sock])
 
 
-async def _run(gateway: Gateway, on_start: Callable[[Gateway, str], None] | None) -> None:
+def bind_socket(host: str, port: int, *, setting: str) -> socket.socket:
+    """Return a socket with an address of this machine; it does not listen yet.
+
+    Raises:
+        ConfigurationError: The address cannot be used.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
+        )[0]
+        found = socket.socket(family, kind, protocol)  # with the protocol: else asyncio does not set TCP_NODELAY
+    except OSError as error:
+        raise ConfigurationError(f"{host} cannot be used: {error.strerror}", hint=f"Set another {setting}.") from error
+    try:
+        if sys.platform != "win32":  # there it lets several servers share a port
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+    except OSError as error:
+        found.close()
+        raise ConfigurationError(
+            f"port {port} at {host} cannot be used: {error.strerror}", hint=f"Set another {setting}."
+        ) from error
+    return found
+
+
+def url_host(host: str) -> str:
+    """Return a host as URLs have it."""
+    return f"[{host}]" if ":" in host else host
+
+
+def url_of(settings: GatewaySettings, sock: socket.socket) -> str:
+    """Return the URL of the server that listens at a socket."""
+    scheme = "https" if settings.tls_certificate else "http"
+    return f"{scheme}://{url_host(settings.host)}:{sock.getsockname()[1]}"
+
+
+async def run_server(gateway: Gateway, sock: socket.socket, *, watch: Watch | None = None) -> None:
+    """Serve at a socket until a signal stops it.
+
+    Args:
+        gateway: The gateway.
+        sock: The socket.
+        watch: Runs beside the server, and gets a function that stops it; None: nothing does.
+    """
     settings = gateway.settings
     config = uvicorn.Config(
         gateway,
-        host=settings.host,
-        port=settings.port,
         http=BoundedProtocol,
         ws="none",
         lifespan="on",
         access_log=False,
         log_level="warning",
         limit_concurrency=settings.max_connections,
-        backlog=_BACKLOG,
+        backlog=BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, round(settings.drain_s)),
         server_header=False,
@@ -269,15 +395,7 @@ async def _run(gateway: Gateway, on_start: Callable[[Gateway, str], None] | None
         ssl_keyfile=settings.tls_key,
     )
     server = _Server(config, gateway)
-    task = asyncio.get_running_loop().create_task(server.serve())
-    while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event for it
-        await asyncio.sleep(0.01)
-    if server.started and on_start is not None:
-        scheme = "https" if settings.tls_certificate else "http"
-        port = server.servers[0].sockets[0].getsockname()[1]
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        on_start(gateway, f"{scheme}://{host}:{port}")
-    try:
-        await task
-    except SystemExit as error:  # uvicorn's way to report a port that is taken
-        raise ConfigurationError(f"port {settings.port} at {settings.host} cannot be used") from error
+    async with contextlib.AsyncExitStack() as stack:
+        if watch is not None:
+            run_beside(stack, watch(lambda: server.handle_exit(signal.SIGTERM, None)))
+        await server.serve(sockets=[sock])

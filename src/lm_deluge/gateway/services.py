@@ -10,6 +10,7 @@ import msgspec
 from lm_deluge.gateway.access import AccessControl
 from lm_deluge.gateway.access_log import AccessLog
 from lm_deluge.gateway.catalog import ModelCatalog
+from lm_deluge.gateway.cluster.peers import StreamPeers
 from lm_deluge.gateway.configuration.settings import GatewaySettings
 from lm_deluge.gateway.http_body import Receive
 from lm_deluge.ui.stream_log import StreamLogs
@@ -22,6 +23,7 @@ class GatewayServices(msgspec.Struct, frozen=True):
 
     Attributes:
         running: The calls whose client waits for an answer.
+        peers: Finds the streams of other processes; None: there are no others.
     """
 
     settings: GatewaySettings
@@ -30,6 +32,7 @@ class GatewayServices(msgspec.Struct, frozen=True):
     log: AccessLog
     streams: StreamLogs
     running: set[Any]
+    peers: StreamPeers | None = None
 
 
 class IncomingRequest(NamedTuple):

@@ -34,4 +34,4 @@ def import_arrow() -> Any:
         importlib.import_module("pyarrow.parquet")
         return importlib.import_module("pyarrow")
     except ImportError as error:
-        raise MissingExtraError("pyarrow is not installed", hint=install_hint("pyarrow")) from error
+        raise MissingExtraError("pyarrow is not installed", hint=install_hint("ray[data]")) from error

@@ -96,7 +96,9 @@ class _Metrics:
             return kind(f"deluge_{name}", text, labels, registry=registry, **options)
 
         self.requests = of(counter, "requests", "Calls that have ended, by model and outcome.", ("model", "status"))
-        self.in_flight = of(library.Gauge, "in_flight", "Calls that run or wait at present.", ())
+        self.in_flight = of(
+            library.Gauge, "in_flight", "Calls that run or wait at present.", (), multiprocess_mode="livesum"
+        )
         self.duration = of(histogram, "request_seconds", "From the start of a call to its end.", buckets=_WAITS)
         self.first_token = of(
             histogram, "time_to_first_token_seconds", "From the first request to the first token.", buckets=_WAITS

@@ -276,7 +276,7 @@ class AiohttpExchange:
     @property
     def is_at_end(self) -> bool:
         """Whether the end of the body has arrived, and all of it was read."""
-        return self._decoder is None and self._content.at_eof()
+        return self._decoder is None and self._content.at_eof() and self._content.exception() is None
 
     def _release_slot(self) -> None:
         if self._slot is not None:
@@ -321,23 +321,35 @@ class AiohttpExchange:
             self.abort()
         finally:
             self._release_slot()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            transport = connection.transport
-            # A server may answer before it has read the request; the rest of it must not precede another request.
-            is_unsent = transport is not None and transport.get_write_buffer_size() > 0
-            if surplus or is_unsent:
-                self._end(connection)
-            else:
-                connection.release()
+        self._let_go(is_reusable=not surplus)
         return surplus
 
     def abort(self) -> None:
-        """Close the connection at once, without sending buffered bytes or a TLS close message."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            self._end(connection)
+        """Close the connection at once, without sending buffered bytes or a TLS close message.
+
+        A connection whose response has been read to its end is kept for other requests.
+        """
+        self._let_go(is_reusable=self.is_at_end)
         self._release_slot()
+
+    def _let_go(self, *, is_reusable: bool) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        transport = connection.transport
+        # A server may answer before it has read the request; the rest of it must not precede another request.
+        is_unsent = transport is not None and transport.get_write_buffer_size() > 0
+        if is_reusable and not is_unsent:
+            connection.release()
+        else:
+            self._end(connection)
+
+    def __del__(self) -> None:
+        # Garbage of a loop that ended before its streams: aiohttp would warn of the connection, and close it, too.
+        connection = getattr(self, "_connection", None)
+        if connection is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and its sockets with it
+                connection.close()
 
 
 def _unread_bytes(content: aiohttp.StreamReader) -> bytes:

@@ -118,14 +118,16 @@ class LoggedResponse:
 
     Args:
         log: The log.
+        announce: Called with the id of the response before its first frame is in the log; None: nothing is.
 
     Attributes:
         has_started: Whether status and headers were sent.
         has_left: Whether the log takes no more.
     """
 
-    def __init__(self, log: StreamLog) -> None:
+    def __init__(self, log: StreamLog, announce: Callable[[str], Awaitable[None]] | None = None) -> None:
         self._log = log
+        self._announce = announce
         self.has_started = False
         self.has_left = False
 
@@ -140,6 +142,9 @@ class LoggedResponse:
 
     async def write(self, data: bytes, *, is_last: bool = False) -> None:
         """Add a part of the body."""
+        if self._announce is not None and self._log.response_id is not None:
+            announce, self._announce = self._announce, None
+            await announce(self._log.response_id)
         if data and not self.has_left:
             self.has_left = not self._log.add(data)
         if is_last:
@@ -189,11 +194,18 @@ class StreamLogs:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def find(self, name: str, owner: str) -> StreamLog | None:
-        """Return the log with an id, its own or that of the response in it; None if this key has no such log."""
+    def find(self, name: str, owner: str | None) -> StreamLog | None:
+        """Return the log with an id, its own or that of the response in it; None if this key has no such log.
+
+        Args:
+            name: The id.
+            owner: Name of the key; None: any.
+        """
         self._forget()
         log = self._logs.get(name) or next((each for each in self._logs.values() if each.response_id == name), None)
-        return None if log is None or not secrets.compare_digest(log.owner.encode(), owner.encode()) else log
+        if log is None or owner is None:
+            return log
+        return log if secrets.compare_digest(log.owner.encode(), owner.encode()) else None
 
     def _forget(self) -> None:
         """Remove the logs that have ended long ago, and the oldest ones if they take too much memory."""

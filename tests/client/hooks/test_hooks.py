@@ -174,10 +174,10 @@ async def test_a_worker_that_raises(way: str, tmp_path: Path, monkeypatch: pytes
     errors = {name: error for name, error in EVERY_EXCEPTION.items() if name not in others}
     plan = CallPlanner.plan
 
-    def fail(self: CallPlanner, model: str, conversation: Conversation) -> Any:
+    def fail(self: CallPlanner, model: str, conversation: Conversation, *more: Any) -> Any:
         if conversation[-1].completion in errors:
             raise errors[conversation[-1].completion]
-        return plan(self, model, conversation)
+        return plan(self, model, conversation, *more)
 
     monkeypatch.setattr(CallPlanner, "plan", fail)
     async with client_of(max_concurrent_requests=1) as client:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import time
 from email.utils import formatdate
+from functools import partial
 from typing import Any
 
 import pytest
 
 import lm_deluge.adapters.catalog as adapters
 from lm_deluge import LLMClient
+from lm_deluge.dispatch.scheduling.runner import Runner
 from lm_deluge.errors import APIError
 from loopback import END, HELLO, NEXT, Loopback, Step, answer, chunk, data, plain
-from patience import without_waiting
+from patience import JumpingClock, without_waiting
 
 FAR_S = 20  # more than the backoff of a first attempt
 
@@ -88,10 +90,21 @@ async def test_attempts_never_follow_each_other_at_once(name: str) -> None:
     assert list(waits) == [0.5 * base * 2**attempt for attempt in range(4)]
 
 
+class LimitedForASecond(Loopback):
+    """Refuses all requests of the first second of a clock."""
+
+    clock: JumpingClock
+
+    def _next_transcript(self) -> list[Step]:
+        is_limited = self.clock.ahead_s < 1.0
+        return plain("429 X", body(), "retry-after: 0") if is_limited else answer(HELLO)
+
+
 async def test_a_batch_outlasts_a_limit_of_a_second_with_retry_after_0() -> None:
-    refusals = [plain("429 X", body(), "retry-after: 0")] * 40
-    async with Loopback(*refusals, answer(HELLO)) as server, client_of(server, max_concurrent_requests=20) as client:
-        without_waiting(client, chance=0.5)
+    async with LimitedForASecond() as server, client_of(server, max_concurrent_requests=20) as client:
+        server.clock = clock = JumpingClock()
+        make = partial(Runner, clock=clock.now, later=clock.later, chance=lambda: 0.5)
+        client.dispatcher.make_runner(make)
         responses = await client.process_prompts_async([f"Prompt {n}" for n in range(20)])
     assert [response.error for response in responses] == [None] * 20
 

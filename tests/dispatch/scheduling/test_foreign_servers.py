@@ -18,7 +18,7 @@ from lm_deluge.dispatch.scheduling.limiter import Limit
 from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
 
 IS_SOAK = bool(os.environ.get("DELUGE_SOAK"))
-WINDOWS = 11
+WINDOWS = 11 if IS_SOAK else 6
 RATES = (60, 600, 10_000) if IS_SOAK else (60, 600)
 SEEDS = (1, 2, 3) if IS_SOAK else (1,)
 JITTERS_S = (0.0, 0.5, 1.0) if IS_SOAK else (1.0,)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from typing import Any
 
 import pytest
 
+from lm_deluge.dispatch.scheduling.learned_limits import ServedAmounts
 from lm_deluge.dispatch.scheduling.limiter import Limit, Observation, ReservationRequest, Ticket
 from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
 from lm_deluge.usage import Usage
@@ -340,3 +342,31 @@ def test_without_a_limit_a_wait_of_nothing_is_a_pause_all_the_same() -> None:
     limiter = LocalLimiter()
     see(limiter, take(limiter), 429, retry_after_s=0.0)
     assert limiter.opens_at("m", "", NOW) == NOW + 1
+
+
+def test_what_was_served_counts_for_a_minute() -> None:
+    served = ServedAmounts()
+    for second in range(100):
+        served.add(float(second), requests=1, input_tokens=10, output_tokens=5)
+    # Those after second 39: 60 requests, 600 input tokens, 300 output tokens.
+    assert served.contradicts("requests", 29.9, 60.0, 99.0)
+    assert not served.contradicts("requests", 30.0, 60.0, 99.0)
+    assert served.contradicts("input_tokens", 299.9, 60.0, 99.0)
+    assert not served.contradicts("input_tokens", 300.0, 60.0, 99.0)
+    assert served.contradicts("tokens", 299.9, 60.0, 99.0)
+    assert not served.contradicts("tokens", 300.0, 60.0, 99.0)
+    assert served.contradicts("output_tokens", 14.9, 60.0, 99.0)
+    assert not served.contradicts("output_tokens", 15.0, 60.0, 99.0)
+
+
+def test_what_is_older_than_a_minute_takes_no_memory_where_no_limit_is_known() -> None:
+    """A server of one's own names no limits, so nothing is ever compared."""
+    served = ServedAmounts()
+    tracemalloc.start()
+    try:
+        for second in range(100_000):
+            served.add(float(second), requests=1, input_tokens=10.5)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 100_000  # bytes: a minute of them, not all

@@ -16,9 +16,10 @@ from sqlalchemy import update
 from gateway.ledger.ledgers import open_ledger
 from gateway.ledger.postgres import PostgresServer
 from lm_deluge.errors import ConfigurationError, MissingExtraError, OverloadedError
+from lm_deluge.gateway.ledger import ledger as ledger_module
 from lm_deluge.gateway.ledger.database import Database
 from lm_deluge.gateway.ledger.keys import KeyRules
-from lm_deluge.gateway.ledger.ledger import Ledger, SettledCall, SpendRow
+from lm_deluge.gateway.ledger.ledger import Ledger, SettledCall, SpendRow, machine_name
 from lm_deluge.gateway.ledger.tables import CALLS, DAYS
 from pages import ROOT
 
@@ -314,3 +315,27 @@ async def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
 
 def test_the_sums_have_one_row_for_each_day_key_and_model() -> None:
     assert [column.name for column in DAYS.primary_key.columns] == ["day", "key_id", "model"]
+
+
+async def test_a_server_does_not_settle_its_own_running_calls(database_url: str) -> None:
+    async with open_ledger(database_url) as ledger:
+        key = (await ledger.create_key("team", KeyRules(budget=1.0))).key
+        await ledger.sign_on()
+        assert await ledger.reserve(key, "one", "gpt-4o", 0.1, now=time.time())
+        assert await ledger.settle_lost() == 0  # as it looks every 20 seconds
+        assert await ledger.spent(key, now=time.time()) == (0.0, pytest.approx(0.1))
+        assert ledger.servers == 1
+
+
+async def test_a_machine_with_the_same_name_is_another_one(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers of processes are those of one machine: the same host name alone does not show which one it is."""
+    async with servers(database_url, 2) as (one, other):
+        key = (await one.create_key("team", KeyRules(budget=1.0))).key
+        name = machine_name()
+        assert name.startswith(socket.gethostname())
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger_module, "machine_name", lambda: name.replace("-", "+"))
+            await one.sign_on()
+        assert await one.reserve(key, "one", "gpt-4o", 0.1, now=time.time())
+        assert await other.settle_lost() == 0
+        assert other.servers == 2

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
@@ -20,9 +20,12 @@ from lm_deluge.cli.render.terminal import report
 )
 @click.option("--host", metavar="ADDRESS", help="Address to listen at. [127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="Port; 0: any free one. [8000]")
+@click.option("--workers", type=click.IntRange(1), metavar="COUNT", help="Processes; several need a limiter. [1]")
 @click.option("--no-page", is_flag=True, help="Do not offer the chat page.")
 @click.option("-q", "--quiet", is_flag=True, help="Write no line for each call.")
-def serve(config: Path | None, host: str | None, port: int | None, *, no_page: bool, quiet: bool) -> None:
+def serve(
+    config: Path | None, host: str | None, port: int | None, workers: int | None, *, no_page: bool, quiet: bool
+) -> None:
     """Serve models to other programs, and a chat page to browsers.
 
     Without --config every model whose key is set is served, and the simulator if there is no key at all. A key of the
@@ -30,16 +33,18 @@ def serve(config: Path | None, host: str | None, port: int | None, *, no_page: b
     """
     load_environment()
     settings = read_gateway_settings(config)
-    own = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    named = {"host": host, "port": port, "workers": workers}
+    own = {name: value for name, value in named.items() if value is not None}
     settings = with_page(msgspec.structs.replace(settings, **own), enabled=False if no_page else None)
-    run_gateway(settings, on_start=_announce, is_quiet=quiet)
+    has_page = settings.page.enabled and settings.workers == 1
+    run_gateway(settings, on_start=partial(_announce, has_page=has_page), is_quiet=quiet)
 
 
-def _announce(gateway: Any, url: str) -> None:
+def _announce(is_simulated: bool, url: str, *, has_page: bool) -> None:  # noqa: FBT001 - as the server calls it
     """Report the address, and how to use it."""
-    what = "answers of the simulator (no key of a provider is set)" if gateway.is_simulated else "models"
+    what = "answers of the simulator (no key of a provider is set)" if is_simulated else "models"
     report(f"serving {what} at {url}")
     report(setting_command("OPENAI_BASE_URL", f"{url}/v1"))
     report(setting_command("ANTHROPIC_BASE_URL", url))
-    if gateway.settings.page.enabled:
+    if has_page:
         report(f"the chat page is at {url}/")

@@ -41,13 +41,15 @@ def web(model: str | None, mcp: tuple[str, ...], port: int | None, config: Path 
     """
     load_environment()
     settings = read_gateway_settings(config)
-    settings = msgspec.structs.replace(settings, host=_HOST, port=_port_of(settings.port, port), admin_port=None)
+    settings = msgspec.structs.replace(
+        settings, host=_HOST, port=_port_of(settings.port, port), admin_port=None, workers=1
+    )
     settings = with_page(settings, enabled=True, model=model, mcp=(*settings.page.mcp, *mcp) or None)
     if model is not None:
         settings = _with_model(settings, model)
 
-    def announce(gateway: Any, url: str) -> None:
-        if gateway.is_simulated:
+    def announce(is_simulated: bool, url: str) -> None:  # noqa: FBT001 - as the server calls it
+        if is_simulated:
             report("no key of a provider is set: the simulator answers")
         report(f"the chat page is at {url}/ (Ctrl-C stops it)")
         if not no_open and _has_display():

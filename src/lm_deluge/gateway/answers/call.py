@@ -7,6 +7,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -132,9 +133,12 @@ class GatewayCall:
     async def _detach(self, incoming: IncomingCall) -> None:
         """Answer into a log, which the client reads; the answer goes on when the client leaves."""
         client, log = self._client, self._services.streams.open(self._logged.key_name)
-        self._responder = LoggedResponse(log)
+        peers = self._services.peers
+        self._responder = LoggedResponse(log, None if peers is None else partial(peers.announce, owner=log.owner))
         log.stop = self.stop
         self._services.streams.run(log, self._finish(incoming.streamed()))
+        if peers is not None:
+            await peers.announce(log.id, owner=log.owner)
         if not incoming.request.is_streamed:
             await send_first(log, client)
             return

@@ -6,16 +6,19 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from lm_deluge.config import ClientOptions, SamplingParams, Timeouts
 from lm_deluge.errors import ConfigurationError
+from lm_deluge.option_checks import check_limiter
 
 __all__ = ["GatewaySettings", "PageSettings", "ServedModel", "parse_settings", "read_settings"]
 
 _MOST_FILE = 4 * 2**20  # bytes; a configuration of 10,000 models has less
+
+_MOST_WORKERS = 512  # more than any machine has cores
 
 
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +61,11 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
             none.
         database: URL of the database with keys and spend: `sqlite:///deluge.db`, or any URL that SQLAlchemy has. None:
             a file of SQLite in the user's folder for state.
+        limiter: URL of a Redis or Valkey server that counts the limits of models and of keys for all gateways that name
+            it; None: they are those of this process alone. A model may have a limiter of its own.
+        workers: Processes that serve; more than one needs a limiter.
+        peer_host: Address of this machine at which other gateways with the same limiter reach its resumable streams;
+            with the default those of the same machine do.
         tls_certificate, tls_key: Files in PEM format; with both, the server speaks HTTPS.
         max_body_bytes: Largest body of a request.
         max_connections: Most connections at a time; further ones are refused with status 503.
@@ -79,6 +87,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8000
     admin_port: int | None = 8001
     database: str | None = None
+    limiter: str | None = None
+    workers: Annotated[int, msgspec.Meta(ge=1, le=_MOST_WORKERS)] = 1
+    peer_host: str = "127.0.0.1"
     tls_certificate: str | None = None
     tls_key: str | None = None
     max_body_bytes: int = 32 * 2**20
@@ -140,9 +151,11 @@ def parse_settings(data: Mapping[str, Any], source: str) -> GatewaySettings:
             f"{source}: two models have the name {twice!r}", hint="List what shares a name in models = [...]."
         )
     try:
-        return msgspec.convert({**server, "page": page, "models": served}, GatewaySettings)
+        settings = msgspec.convert({**server, "page": page, "models": served}, GatewaySettings)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{source}, {'[page]' if '$.page' in str(error) else '[server]'}: {error}") from error
+    check_limiter(settings.limiter)
+    return settings
 
 
 def _table(data: Mapping[str, Any], name: str, known: Iterable[str], source: str) -> Mapping[str, Any]:

@@ -7,12 +7,15 @@ for writing.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import secrets
 import socket
 import time
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import delete, func, insert, select, update
@@ -23,11 +26,12 @@ from lm_deluge.gateway.ledger.database import Database
 from lm_deluge.gateway.ledger.keys import GatewayKey, KeyRules, NewKey, insert_key, key_of_row, list_keys, revoke_key
 from lm_deluge.gateway.ledger.tables import CALLS, DAYS, KEYS, SERVERS, SPENDS, dollars, nano_dollars
 
-__all__ = ["SIGN_ON_S", "Ledger", "SettledCall", "SpendRow"]
+__all__ = ["SIGN_ON_S", "Ledger", "SettledCall", "SpendRow", "machine_name"]
 
 _DAY_S = 86_400  # seconds of a day
 SIGN_ON_S = 20.0  # so that a server is missed within a minute
 _LOST_AFTER_S = 3 * SIGN_ON_S
+_LONGEST_HOST = 255  # characters of the column
 
 
 class SettledCall(NamedTuple):
@@ -56,11 +60,15 @@ class Ledger:
 
     Args:
         database: The database, which is open.
+
+    Attributes:
+        servers: How many processes serve the keys, as of the last look for lost calls.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._server = secrets.token_hex(8)
+        self.servers = 1
 
     # Keys
 
@@ -169,7 +177,7 @@ class Ledger:
 
     async def sign_on(self) -> None:
         """Note that this server runs; call it again every `SIGN_ON_S` seconds."""
-        values = {"host": socket.gethostname(), "process": os.getpid(), "seen_at": time.time()}
+        values = {"host": machine_name(), "process": os.getpid(), "seen_at": time.time()}
 
         async def run(connection: AsyncConnection) -> None:
             found = await connection.execute(update(SERVERS).where(SERVERS.c.id == self._server).values(**values))
@@ -185,7 +193,8 @@ class Ledger:
         """
 
         async def run(connection: AsyncConnection) -> int:
-            servers = {row.id for row in (await connection.execute(select(SERVERS))).all() if _runs(row)}
+            rows = (await connection.execute(select(SERVERS))).all()
+            servers = {self._server, *(row.id for row in rows if _runs(row))}
             statement = (
                 select(CALLS.c.id, CALLS.c.server, CALLS.c.cost)
                 .where(CALLS.c.state == "open")
@@ -193,7 +202,8 @@ class Ledger:
             )
             lost = [row for row in (await connection.execute(statement)).all() if row.server not in servers]
             settled = [await _settle(connection, row.id, SettledCall(cost=dollars(row.cost)), "lost") for row in lost]
-            await connection.execute(delete(SERVERS).where(SERVERS.c.id.not_in([*servers, self._server])))
+            await connection.execute(delete(SERVERS).where(SERVERS.c.id.not_in(servers)))
+            self.servers = len(servers)
             return sum(settled)
 
         return await self._database.run(run)
@@ -319,9 +329,22 @@ def _spend_row(row: tuple[Any, ...], group: int) -> SpendRow:
     return SpendRow(tuple(map(str, row[:group])), calls, errors, input_tokens, output_tokens, dollars(cost))
 
 
+@cache
+def machine_name() -> str:
+    """Return a name of this machine, or of this container, which differs from that of others with the same host name.
+
+    Numbers of processes mean something only within it.
+    """
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):  # not on Linux
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return " ".join(parts)[-_LONGEST_HOST:]
+
+
 def _runs(server: Any) -> bool:
     """Whether a server still runs: on this machine its process exists, elsewhere it signed on lately."""
-    if server.host != socket.gethostname():
+    if server.host != machine_name():
         return bool(time.time() - server.seen_at < _LOST_AFTER_S)
     if server.process == os.getpid():
         return False  # an earlier process with the same number, as in a container

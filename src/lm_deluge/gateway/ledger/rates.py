@@ -8,9 +8,10 @@ from lm_deluge.errors import RateLimitError
 from lm_deluge.gateway.dialects import KeyLimit
 from lm_deluge.gateway.ledger.keys import KeyRules
 
-__all__ = ["KeyRates"]
+__all__ = ["BUSY_S", "WINDOW_S", "KeyRates", "limit_reached"]
 
-_WINDOW_S = 60.0  # the limits are for a minute, as those of the providers
+WINDOW_S = 60.0  # the limits are for a minute, as those of the providers
+BUSY_S = 1.0  # suggested wait for a place: it is not known when a running call ends
 
 
 class _Window:
@@ -23,19 +24,23 @@ class _Window:
         self._entries: deque[list[float]] = deque()  # time and amount
 
     def _forget(self, now: float) -> None:
-        while self._entries and self._entries[0][0] <= now - _WINDOW_S:
+        while self._entries and self._entries[0][0] <= now - WINDOW_S:
             self.used -= int(self._entries.popleft()[1])
 
-    def wait_s(self, amount: int, now: float) -> float:
-        """Return the seconds until an amount fits; 0 if it does now. One above the limit fits an empty window."""
+    def wait_s(self, amount: int, now: float, share: int) -> float:
+        """Return the seconds until an amount fits into a share of the limit; 0 if it does now.
+
+        One above the limit fits an empty window.
+        """
         self._forget(now)
-        excess = self.used + min(amount, self.limit) - self.limit
+        limit = max(1, self.limit // share)
+        excess = self.used + min(amount, limit) - limit
         for moment, each in self._entries:
             if excess <= 0:
                 break
             excess -= int(each)
             if excess <= 0:
-                return max(moment + _WINDOW_S - now, 0.001)
+                return max(moment + WINDOW_S - now, 0.001)
         return 0.0
 
     def add(self, amount: int, now: float) -> list[float]:
@@ -52,7 +57,7 @@ class _Window:
 
     def shown(self, now: float) -> KeyLimit:
         self._forget(now)
-        reset_s = self._entries[-1][0] + _WINDOW_S - now if self._entries else 0.0
+        reset_s = self._entries[-1][0] + WINDOW_S - now if self._entries else 0.0
         return KeyLimit(self.kind, self.limit, max(0, self.limit - self.used), max(0.0, reset_s))
 
 
@@ -69,18 +74,26 @@ class KeyRates:
         self._requests = None if rules.requests_per_minute is None else _Window("requests", rules.requests_per_minute)
         self._tokens = None if rules.tokens_per_minute is None else _Window("tokens", rules.tokens_per_minute)
 
-    def begin(self, tokens: int, now: float) -> list[float] | None:
-        """Note a call that begins; return the entry of its tokens, for `end`.
+    def check(self, tokens: int, now: float, *, share: int = 1) -> None:
+        """Check that one more call may begin.
+
+        Args:
+            tokens: Estimate of what the call uses.
+            now: The time, in seconds.
+            share: The part of the limits that this process may use: 1 / share.
 
         Raises:
             RateLimitError: A limit of the key is reached.
         """
-        if self._most_at_once is not None and self._running >= self._most_at_once:
-            raise _limited(f"this key may run {self._most_at_once} calls at a time", 1.0)
+        if self._most_at_once is not None and self._running >= max(1, self._most_at_once // share):
+            raise limit_reached("calls", self._most_at_once, BUSY_S)
         for window, amount in ((self._requests, 1), (self._tokens, tokens)):
-            wait_s = 0.0 if window is None else window.wait_s(amount, now)
+            wait_s = 0.0 if window is None else window.wait_s(amount, now, share)
             if window is not None and wait_s > 0:
-                raise _limited(f"this key may use {window.limit:,} {window.kind} per minute", wait_s)
+                raise limit_reached(window.kind, window.limit, wait_s)
+
+    def add(self, tokens: int, now: float) -> list[float] | None:
+        """Note a call that begins; return the entry of its tokens, for `end`."""
         self._running += 1
         if self._requests is not None:
             self._requests.add(1, now)
@@ -97,5 +110,7 @@ class KeyRates:
         return [window.shown(now) for window in (self._requests, self._tokens) if window is not None]
 
 
-def _limited(message: str, wait_s: float) -> RateLimitError:
-    return RateLimitError(message, status_code=429, code="rate_limit_exceeded", retry_after_s=wait_s)
+def limit_reached(kind: str, limit: int, wait_s: float) -> RateLimitError:
+    """Return the error for a call over a limit of its key: `requests` or `tokens` per minute, or `calls` at a time."""
+    what = f"run {limit:,} calls at a time" if kind == "calls" else f"use {limit:,} {kind} per minute"
+    return RateLimitError(f"this key may {what}", status_code=429, code="rate_limit_exceeded", retry_after_s=wait_s)

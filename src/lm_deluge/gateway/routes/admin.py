@@ -17,7 +17,7 @@ from lm_deluge.gateway.http_body import header_map
 from lm_deluge.gateway.key_access import KeyAccess
 from lm_deluge.gateway.ledger.keys import GatewayKey, KeyRules, parse_rules
 from lm_deluge.gateway.ledger.ledger import Ledger
-from lm_deluge.gateway.metrics import GatewayMetrics
+from lm_deluge.gateway.metrics import GatewayMetrics, SummedMetrics
 from lm_deluge.gateway.origin import foreign_page
 
 __all__ = ["admin_app"]
@@ -29,7 +29,7 @@ _MOST_CONCURRENT = 2**31 - 1  # fits every database, and is no limit
 _GROUPS = ("day", "key", "model")
 
 
-def admin_app(ledger: Ledger, access: KeyAccess, metrics: GatewayMetrics | None = None) -> Starlette:
+def admin_app(ledger: Ledger, access: KeyAccess, metrics: GatewayMetrics | SummedMetrics | None = None) -> Starlette:
     """Return the admin API. Every request needs the master key, but for `/metrics`: it has numbers only.
 
     Args:

@@ -2,62 +2,132 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import secrets
+from collections.abc import Awaitable, Callable
 
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from lm_deluge.errors import AuthenticationError, BadRequestError, NotFoundError
+from lm_deluge.errors import BadRequestError, DelugeError, NotFoundError
 from lm_deluge.gateway.answers.incoming import token_of
 from lm_deluge.gateway.answers.log_reader import send_log
 from lm_deluge.gateway.answers.responder import Responder
+from lm_deluge.gateway.cluster.peers import PEER_HEADER, StreamHolder, StreamPeers, passed_headers
 from lm_deluge.gateway.dialects import DIALECTS
 from lm_deluge.gateway.http_body import ABORT, Receive, Scope, Send, header_map
 from lm_deluge.gateway.routes.info_routes import error_response
 from lm_deluge.gateway.services import GatewayServices
 from lm_deluge.ui.stream_log import StreamLog
 
-__all__ = ["stream_routes"]
+__all__ = ["StreamFinder", "peer_app", "stream_routes"]
 
 
-def stream_routes(services: GatewayServices) -> list[Route]:
+Find = Callable[[Request], Awaitable[StreamLog | Response]]
+"""Returns the log that a request names, or a response: a refusal, or that of the process with the log."""
+
+
+def stream_routes(services: GatewayServices, find: Find) -> list[Route]:
     """Return the routes."""
-    streams = _Streams(services)
+    streams = _Streams(find)
     return [
-        Route("/v1/streams/{id}", _Follow(services, by_number=False), methods=["GET"]),
+        Route("/v1/streams/{id}", _Follow(services, find, by_number=False), methods=["GET"]),
         Route("/v1/streams/{id}/stop", streams.stop, methods=["POST"]),
-        Route("/v1/responses/{id}", _Follow(services, by_number=True), methods=["GET"]),
+        Route("/v1/responses/{id}", _Follow(services, find, by_number=True), methods=["GET"]),
         Route("/v1/responses/{id}/cancel", streams.cancel, methods=["POST"]),
     ]
 
 
-async def _find(services: GatewayServices, request: Request) -> StreamLog | Response:
-    """Return the log that a request names, or the response that refuses the request."""
-    try:
-        owner = await services.access.check(token_of(header_map(request.scope)))
-    except AuthenticationError as error:
-        return error_response(request, error)
-    log = services.streams.find(request.path_params["id"], owner)
-    if log is None:
-        return error_response(request, NotFoundError("there is no such stream, or it is too old", status_code=404))
-    return log
+def peer_app(services: GatewayServices, secret: str) -> Starlette:
+    """Return the application for other processes of the gateway, which have checked the keys of their clients."""
+
+    async def find(request: Request) -> StreamLog | Response:
+        if not secrets.compare_digest(request.headers.get(PEER_HEADER, "").encode(), secret.encode()):
+            return Response(status_code=403)
+        return services.streams.find(request.path_params["id"], None) or _no_stream(request)
+
+    return Starlette(routes=stream_routes(services, find))
 
 
-class _Streams:
+def _no_stream(request: Request) -> Response:
+    return error_response(request, NotFoundError("there is no such stream, or it is too old", status_code=404))
+
+
+class StreamFinder:
+    """Finds the stream that the request of a client names, in this process or in another one.
+
+    Args:
+        services: What the endpoints share.
+    """
+
     def __init__(self, services: GatewayServices) -> None:
         self._services = services
 
+    async def __call__(self, request: Request) -> StreamLog | Response:
+        """Return the log, or the response in its place."""
+        name, peers = request.path_params["id"], self._services.peers
+        try:
+            owner = await self._services.access.check(token_of(header_map(request.scope)))
+            log = self._services.streams.find(name, owner)
+            if log is not None or peers is None:
+                return log or _no_stream(request)
+            holder = await peers.find(name)
+        except DelugeError as error:
+            return error_response(request, error)
+        if holder is None or not secrets.compare_digest(holder.owner.encode(), owner.encode()):
+            return _no_stream(request)
+        return _PeerResponse(peers, holder, self._services)
+
+
+class _PeerResponse(Response):
+    """The response of the process that holds a stream, passed on as it arrives."""
+
+    def __init__(self, peers: StreamPeers, holder: StreamHolder, services: GatewayServices) -> None:
+        super().__init__()
+        self._peers = peers
+        self._holder = holder
+        self._stalled_s = services.settings.stalled_client_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            exchange = await self._peers.open(self._holder, request)
+        except DelugeError as error:
+            await error_response(request, error)(scope, receive, send)
+            return
+        abort = scope.get("extensions", {}).get(ABORT)
+        responder = Responder(send, receive, stalled_s=self._stalled_s, abort=abort)
+        left = asyncio.get_running_loop().create_task(responder.wait_until_left())
+        left.add_done_callback(lambda _: exchange.abort())
+        try:
+            await responder.start(exchange.head.status, passed_headers(exchange.head.headers))
+            while data := await exchange.read():
+                await responder.write(data)
+            await responder.write(b"", is_last=True)
+        except DelugeError:  # the holder has ended, or the client has left: the connection ends without a last part
+            responder.has_left = True
+        finally:
+            left.cancel()
+            exchange.abort()
+
+
+class _Streams:
+    def __init__(self, find: Find) -> None:
+        self._find = find
+
     async def stop(self, request: Request) -> Response:
         """Stop a stream; answer with the receipt."""
-        log = await _find(self._services, request)
+        log = await self._find(request)
         if isinstance(log, Response):
             return log
         return JSONResponse({"id": log.id, **({} if log.stop is None else await log.stop())})
 
     async def cancel(self, request: Request) -> Response:
         """Stop a response; answer with the response object so far."""
-        log = await _find(self._services, request)
+        log = await self._find(request)
         if isinstance(log, Response):
             return log
         if log.stop is not None:
@@ -68,13 +138,14 @@ class _Streams:
 class _Follow:
     """An ASGI application that sends a stream again, and then goes on with it."""
 
-    def __init__(self, services: GatewayServices, *, by_number: bool) -> None:
+    def __init__(self, services: GatewayServices, find: Find, *, by_number: bool) -> None:
         self._services = services
+        self._find = find
         self._by_number = by_number
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        log = await _find(self._services, request)
+        log = await self._find(request)
         if isinstance(log, Response):
             await log(scope, receive, send)
             return

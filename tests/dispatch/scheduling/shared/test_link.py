@@ -71,7 +71,7 @@ class Process:
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "lm_deluge"]
+    return [record.getMessage() for record in caplog.records if record.name.startswith("lm_deluge")]
 
 
 def state_of(server: RedisServer) -> bytes:

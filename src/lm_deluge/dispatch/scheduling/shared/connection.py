@@ -8,11 +8,11 @@ from collections.abc import AsyncGenerator
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from lm_deluge.dispatch.scheduling.shared.script import load_script
+from lm_deluge.dispatch.scheduling.shared.script import LimiterScript, load_script
 from lm_deluge.errors import ConfigurationError, ConnectError, DispatchError
 from lm_deluge.extras import install_hint
 
-__all__ = ["Address", "ScriptConnection", "parse_address"]
+__all__ = ["Address", "ScriptConnection", "parse_address", "scoped_address"]
 
 _CONNECT_S = 5.0  # the same for every connection; the limit of the whole exchange is the caller's
 
@@ -23,6 +23,7 @@ class Address:
     Attributes:
         url: Its URL without our own options.
         processes: How many processes share the limits, before the server shows it.
+        scope: Name of the limits over all models; users with other names have limits of their own. Empty: no name.
         shown: The URL without the user's name and password, for messages.
     """
 
@@ -33,8 +34,16 @@ class Address:
         if not (named.isascii() and named.isdecimal() and int(named) > 0):
             raise ConfigurationError("processes=... in the URL of the limiter is not a number above 0")
         self.processes = int(named)
+        self.scope = options.pop("scope", "")
         self.url = urlunsplit(parts._replace(query=urlencode(options)))
         self.shown = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def scoped_address(url: str, scope: str) -> str:
+    """Return the URL for users whose limits over all models are theirs alone, unless it names a scope already."""
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query))
+    return urlunsplit(parts._replace(query=urlencode({"scope": scope, **options})))
 
 
 def parse_address(url: str) -> Address:
@@ -52,9 +61,7 @@ def _pool_of(url: str) -> Any:
     try:
         from redis.asyncio import ConnectionPool
     except ImportError as error:
-        raise ConfigurationError(
-            'limiter="redis://..." needs the package redis', hint=install_hint("redis>=5.2")
-        ) from error
+        raise ConfigurationError('limiter="redis://..." needs the package redis', hint=install_hint("redis")) from error
     try:
         # RESP2, which all servers know: RESP3 announces itself with one more round trip, and nothing here needs it.
         return ConnectionPool.from_url(
@@ -78,8 +85,15 @@ class ScriptConnection:
         self._connection: Any = None
         self._closer: AsyncGenerator[None, None] | None = None
 
-    async def run(self, keys: tuple[str, ...], arguments: tuple[bytes, bytes], timeout_s: float) -> bytes:
-        """Run the script and return its reply.
+    async def run(
+        self,
+        keys: tuple[str, ...],
+        arguments: tuple[bytes, bytes],
+        timeout_s: float,
+        *,
+        script: LimiterScript | None = None,
+    ) -> bytes:
+        """Run a script, by default that of the limiter, and return its reply.
 
         Raises:
             ConnectError: The server cannot be reached, or does not answer in time.
@@ -87,7 +101,7 @@ class ScriptConnection:
         """
         from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
 
-        script = load_script()
+        script = script or load_script()
         try:
             async with asyncio.timeout(timeout_s):
                 try:

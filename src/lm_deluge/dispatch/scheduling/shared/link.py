@@ -31,7 +31,7 @@ _STALLED_S = 8.0  # an exchange ends before; after that time its loop has stoppe
 
 _NAME_BYTES = 6  # random: no two processes of one limit have the same name
 
-logger = logging.getLogger("lm_deluge")
+logger = logging.getLogger("lm_deluge.limiter")
 
 
 def new_process_name() -> str:

@@ -18,10 +18,15 @@ class LimiterScript(NamedTuple):
     text: bytes
     sha1: str
 
+    @classmethod
+    def of(cls, text: bytes) -> LimiterScript:
+        """Return the script with a text."""
+        return cls(text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
+
 
 @cache
 def load_script() -> LimiterScript:
     """Return the script: its parts in order, each of which uses the ones before."""
     folder = files(__package__ or "")
     text = b"\n".join(folder.joinpath(name).read_bytes() for name in _PARTS)
-    return LimiterScript(text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
+    return LimiterScript.of(text)

@@ -1,0 +1,172 @@
+"""`deluge serve --workers`: several processes at one port, started again when they die, stopped in order."""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gateway.cluster.conftest import TEXT
+from gateway.cluster.processes import BODY, Shared, client_of, serving, wait_until
+from gateway.test_resume import text_of
+from lm_deluge.simulator import Pace, Simulator
+from pages import ROOT
+from telemetry.test_prometheus import samples_of
+
+CHAT = "/v1/chat/completions"
+
+if sys.platform == "win32":
+    pytest.skip("the tests send signals", allow_module_level=True)
+
+
+def test_workers_without_a_limiter_are_refused(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "lm_deluge", "serve", "--port", "0", "--workers", "2"]
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT / "src"), "DELUGE_LIMITER": ""}
+    done = subprocess.run(  # noqa: S603
+        words, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 2
+    assert "2 workers without a limiter would each use all of the limits" in done.stderr
+    assert "DELUGE_LIMITER" in done.stderr
+
+
+def test_what_a_worker_cannot_use_is_an_error_of_the_command(shared: Shared, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "deluge.toml").write_text(
+        '[server]\nadmin_port = 0\n[[models]]\nname = "a"\nmodels = ["no-such-model"]\n'
+    )
+    words = [sys.executable, "-m", "lm_deluge", "serve", "--port", "0", "--workers", "2", "--config", "deluge.toml"]
+    done = subprocess.run(  # noqa: S603
+        words, capture_output=True, text=True, timeout=60, check=False, cwd=folder, env=shared.environment()
+    )
+    assert done.returncode == 2, done.stderr
+    assert "no-such-model" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_workers_answer_are_started_again_and_drain(shared: Shared) -> None:
+    key = shared.new_key("--requests", "1000/minute")
+    with serving(shared, "--workers", "2") as process:
+        workers = process.children()
+        assert len(workers) == 2
+        async with client_of(process.url, key) as client:
+
+            async def read() -> str:
+                try:
+                    return (await client.post(CHAT, json=BODY)).text
+                except httpx.TransportError:  # of the worker that is killed
+                    return ""
+
+            texts = await asyncio.gather(*(read() for _ in range(30)))
+            assert all(text.rstrip().endswith("[DONE]") for text in texts)
+            killed = min(workers)
+            os.kill(killed, signal.SIGKILL)
+            answers = await asyncio.gather(*(read() for _ in range(10)))
+            assert any(text.rstrip().endswith("[DONE]") for text in answers)  # the other one answers
+            await asyncio.to_thread(wait_until, lambda: len(process.children() - {killed}) == 2)
+            assert f"worker {killed} ended" in process.log
+            texts = await asyncio.gather(*(read() for _ in range(10)))
+            assert all(text.rstrip().endswith("[DONE]") for text in texts)
+            before = shared.simulator.stats.requests
+            tasks = [asyncio.create_task(read()) for _ in range(8)]
+            await asyncio.to_thread(wait_until, lambda: shared.simulator.stats.requests == before + 8)
+            process.process.send_signal(signal.SIGTERM)
+            texts = await asyncio.gather(*tasks)
+        assert all(text.rstrip().endswith("[DONE]") for text in texts)
+        assert await asyncio.to_thread(process.process.wait, 30) == 0
+
+
+async def test_metrics_are_summed_over_the_workers(shared: Shared) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with serving(shared, "--workers", "2", settings=f"admin_port = {port}") as process:
+        for _ in range(6):  # each over a connection of its own
+            await post(process.url, "", CHAT, {**BODY, "stream": False})
+        workers = process.children()
+        samples = samples_of(await get(f"http://127.0.0.1:{port}", "", "/metrics"))
+        os.kill(min(workers), signal.SIGKILL)
+        await asyncio.to_thread(wait_until, lambda: "is started again" in process.log)
+        again = samples_of(await get(f"http://127.0.0.1:{port}", "", "/metrics"))
+    labels = frozenset({"dialect": "openai-chat", "status": "200"}.items())
+    assert samples["deluge_gateway_requests_total", labels] == 6
+    assert again["deluge_gateway_requests_total", labels] == 6
+    assert samples["deluge_gateway_in_progress", frozenset()] == 0
+    assert samples["deluge_tokens_total", frozenset({"model": "gpt-4o", "kind": "output"}.items())] > 0
+
+
+async def test_a_second_signal_does_not_wait_for_streams(shared: Shared) -> None:
+    long = Simulator(TEXT * 100, pace=Pace(tokens_per_second=20))
+    with long.start_in_thread() as simulator:
+        slow = dataclasses.replace(shared, simulator=simulator)
+        with serving(slow, "--workers", "2") as process:
+            async with client_of(process.url, "") as client, client.stream("POST", CHAT, json=BODY) as answer:
+                pieces = answer.aiter_text()
+                await anext(pieces)
+                process.process.send_signal(signal.SIGTERM)
+                await asyncio.to_thread(wait_until, lambda: not is_open(process.url))
+                process.process.send_signal(signal.SIGINT)
+                assert await asyncio.to_thread(process.process.wait, 20) == 0  # streams would get 30 seconds
+
+
+def is_open(url: str) -> bool:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    with contextlib.suppress(OSError):
+        socket.create_connection((host, int(port)), timeout=5).close()
+        return True
+    return False
+
+
+async def test_the_workers_end_after_their_parent(shared: Shared) -> None:
+    with serving(shared, "--workers", "2") as process:
+        workers = process.children()
+        process.process.kill()
+        process.process.wait()
+        await asyncio.to_thread(wait_until, lambda: not any(Path(f"/proc/{each}").exists() for each in workers))
+
+
+async def test_a_stream_is_read_and_stopped_through_any_worker(shared: Shared) -> None:
+    key = shared.new_key()
+    other_key = shared.command("keys", "create", "other").split()[-1]
+    with serving(shared, "--workers", "3") as process:
+        headers = {"x-deluge-resumable": "1"}
+        async with client_of(process.url, key) as client:
+            async with client.stream("POST", CHAT, json=BODY, headers=headers) as answer:
+                stream = answer.headers["x-deluge-stream"]
+                part = ""
+                async for piece in answer.aiter_text():
+                    part += piece
+                    if part.count("\n\n") > 5:
+                        break
+            # Each connection may be another worker's.
+            texts = [await get(process.url, key, f"/v1/streams/{stream}") for _ in range(12)]
+            assert {text_of(text) for text in texts} == {text_of(texts[0])}
+            assert texts[0].rstrip().endswith("[DONE]")
+            async with client.stream("POST", CHAT, json=BODY, headers=headers) as answer:
+                stream = answer.headers["x-deluge-stream"]
+            receipt = await post(process.url, key, f"/v1/streams/{stream}/stop")
+            rests = [await get(process.url, key, f"/v1/streams/{stream}") for _ in range(6)]
+            assert all('"code":"stopped"' in rest for rest in rests)
+            receipts = [await post(process.url, key, f"/v1/streams/{stream}/stop") for _ in range(6)]
+        assert '"status":"stopped"' in receipt
+        assert all("ended before" in each for each in receipts)
+        found = [await get(process.url, other_key, f"/v1/streams/{stream}") for _ in range(6)]
+        assert all("there is no such stream" in text for text in found)
+
+
+async def get(url: str, key: str, path: str) -> str:
+    async with client_of(url, key) as client:
+        return (await client.get(path)).text
+
+
+async def post(url: str, key: str, path: str, body: object = None) -> str:
+    async with client_of(url, key) as client:
+        return (await client.post(path, json=body)).text
