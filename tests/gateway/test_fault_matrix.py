@@ -181,6 +181,8 @@ def test_no_client_takes_a_broken_answer_for_a_whole_one(
 ) -> None:
     text, error = outcomes[fault, model, way, is_streamed]
     end = ENDS.get(fault)
+    if fault == "no_done" and is_streamed and (model, way) == ("gpt-4o", "responses"):
+        end = e.TruncatedError  # there the last frame has the finish reason, too
     if end is None or (fault in OF_STREAMS and not is_streamed and (model, way) in SAME_API):
         assert error is None, error
         assert text == TEXT or fault in OTHER_TEXT
