@@ -44,7 +44,7 @@ class AgentWatch:
             return
         try:
             response = respond()
-        except Exception as failure:  # noqa: BLE001 - as for a call
+        except Exception as failure:  # noqa: BLE001 - for example usage that is no number
             response = failed_response(APIResponse, error or failure)
         for watcher in watchers:
             self._group.report(watcher, "ended", response)

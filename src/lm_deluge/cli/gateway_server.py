@@ -38,12 +38,12 @@ def with_page(settings: Any, **page: Any) -> Any:
     return msgspec.structs.replace(settings, page=msgspec.structs.replace(settings.page, **page))
 
 
-def run_gateway(settings: Any, *, on_start: Callable[[bool, str], None], is_quiet: bool) -> None:
+def run_gateway(settings: Any, *, on_start: Callable[[Any], None], is_quiet: bool) -> None:
     """Run the gateway until a signal stops it, in as many processes as its settings have workers.
 
     Args:
         settings: The settings.
-        on_start: Called with whether the simulator answers, and with the URL of the server, once it listens.
+        on_start: Called with the `Listening` of the server, once it listens.
         is_quiet: Write no line for each call.
 
     Raises:

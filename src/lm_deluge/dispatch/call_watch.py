@@ -65,7 +65,7 @@ class ObserverGroup:
             return getattr(observer, method)(*arguments)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # noqa: BLE001 - the rule of hooks
+        except BaseException as error:  # noqa: BLE001 - what a hook raises never ends a call
             self.note_failure(observer, error)
             return None
 

@@ -37,6 +37,7 @@ from lm_deluge.telemetry.logs import logger
 __all__ = [
     "BACKLOG",
     "BoundedProtocol",
+    "Listening",
     "OnStart",
     "bind_admin",
     "bind_socket",
@@ -179,8 +180,20 @@ def check_tls(settings: GatewaySettings) -> None:
         ) from error
 
 
-OnStart = Callable[[bool, str], None]
-"""Gets whether the simulator answers, and the URL of the server, once it listens."""
+class Listening(NamedTuple):
+    """A server that listens.
+
+    Attributes:
+        url: Its URL.
+        is_simulated: Whether the simulator answers, because no key of a provider is set.
+    """
+
+    url: str
+    is_simulated: bool
+
+
+OnStart = Callable[[Listening], None]
+"""Called once the server listens."""
 
 
 class OpenGateway(NamedTuple):
@@ -262,7 +275,7 @@ async def serve(
         with bind_socket(settings.host, settings.port, setting="host and port") as sock:
             sock.listen(BACKLOG)
             if on_start is not None:
-                on_start(opened.gateway.is_simulated, url_of(settings, sock))
+                on_start(Listening(url_of(settings, sock), opened.gateway.is_simulated))
             await run_server(opened.gateway, sock)
 
 

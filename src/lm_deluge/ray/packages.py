@@ -17,11 +17,7 @@ def import_ray() -> Any:
     Raises:
         MissingExtraError: It is not installed.
     """
-    try:
-        importlib.import_module("ray.data")
-        return importlib.import_module("ray")
-    except ImportError as error:
-        raise MissingExtraError("Ray Data is not installed", hint=install_hint("ray[data]")) from error
+    return _import("ray", "data", "Ray Data")
 
 
 def import_arrow() -> Any:
@@ -30,8 +26,12 @@ def import_arrow() -> Any:
     Raises:
         MissingExtraError: It is not installed.
     """
+    return _import("pyarrow", "parquet", "pyarrow")
+
+
+def _import(package: str, part: str, name: str) -> Any:
     try:
-        importlib.import_module("pyarrow.parquet")
-        return importlib.import_module("pyarrow")
+        importlib.import_module(f"{package}.{part}")
+        return importlib.import_module(package)
     except ImportError as error:
-        raise MissingExtraError("pyarrow is not installed", hint=install_hint("ray[data]")) from error
+        raise MissingExtraError(f"{name} is not installed", hint=install_hint("ray[data]")) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -40,11 +41,11 @@ def serve(
     run_gateway(settings, on_start=partial(_announce, has_page=has_page), is_quiet=quiet)
 
 
-def _announce(is_simulated: bool, url: str, *, has_page: bool) -> None:  # noqa: FBT001 - as the server calls it
+def _announce(server: Any, *, has_page: bool) -> None:
     """Report the address, and how to use it."""
-    what = "answers of the simulator (no key of a provider is set)" if is_simulated else "models"
-    report(f"serving {what} at {url}")
-    report(setting_command("OPENAI_BASE_URL", f"{url}/v1"))
-    report(setting_command("ANTHROPIC_BASE_URL", url))
+    what = "answers of the simulator (no key of a provider is set)" if server.is_simulated else "models"
+    report(f"serving {what} at {server.url}")
+    report(setting_command("OPENAI_BASE_URL", f"{server.url}/v1"))
+    report(setting_command("ANTHROPIC_BASE_URL", server.url))
     if has_page:
-        report(f"the chat page is at {url}/")
+        report(f"the chat page is at {server.url}/")

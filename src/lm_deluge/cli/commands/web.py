@@ -48,12 +48,12 @@ def web(model: str | None, mcp: tuple[str, ...], port: int | None, config: Path 
     if model is not None:
         settings = _with_model(settings, model)
 
-    def announce(is_simulated: bool, url: str) -> None:  # noqa: FBT001 - as the server calls it
-        if is_simulated:
+    def announce(server: Any) -> None:
+        if server.is_simulated:
             report("no key of a provider is set: the simulator answers")
-        report(f"the chat page is at {url}/ (Ctrl-C stops it)")
+        report(f"the chat page is at {server.url}/ (Ctrl-C stops it)")
         if not no_open and _has_display():
-            threading.Thread(target=_open, args=(f"{url}/",), daemon=True).start()
+            threading.Thread(target=_open, args=(f"{server.url}/",), daemon=True).start()
 
     run_gateway(settings, on_start=announce, is_quiet=True)
 

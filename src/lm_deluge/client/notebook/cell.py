@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from lm_deluge.dispatch.hooks import ContainedHook
 from lm_deluge.response import APIResponse
 
 __all__ = ["CELL_EVERY_S", "CellText", "Loop", "PacedCell", "UpdatedCell", "is_notebook", "show_no_result"]
@@ -75,6 +76,7 @@ class PacedCell:
         self._next_at = self._loop.time()
         self._timer: Any = None
         self._cell: UpdatedCell | None = None
+        self._update = ContainedHook(self._show_content, None)
 
     def refresh(self) -> None:
         """Show the content, now or as soon as an update is due, even if nothing else happens until then."""
@@ -91,16 +93,14 @@ class PacedCell:
             self._timer.cancel()
         self._show()
 
+    def _show_content(self) -> None:
+        self._cell = self._cell or UpdatedCell()
+        self._cell.show(self._content())
+
     def _show(self) -> None:
         self._timer = None
         started = self._loop.time()
-        try:
-            self._cell = self._cell or UpdatedCell()
-            self._cell.show(self._content())
-        except KeyboardInterrupt:
-            raise
-        except BaseException:  # noqa: BLE001, S110 - the display of another package may raise anything
-            pass
+        self._update()
         ended = self._loop.time()
         self._next_at = ended + max(CELL_EVERY_S, (ended - started) / _SHARE)
 

@@ -27,6 +27,7 @@ from lm_deluge.gateway.metrics import SummedMetrics
 from lm_deluge.gateway.routes.admin import admin_app
 from lm_deluge.gateway.serve import (
     BACKLOG,
+    Listening,
     OnStart,
     bind_admin,
     bind_socket,
@@ -147,7 +148,7 @@ class _Team:
                 await self._look()
                 if on_start is not None and all(worker.is_serving for worker in self._workers):
                     first = self._workers[0].message
-                    on_start(first is not None and first.is_simulated, url_of(settings, sock))
+                    on_start(Listening(url_of(settings, sock), first is not None and first.is_simulated))
                     on_start = None
                 await asyncio.sleep(_LOOK_S)
         finally:

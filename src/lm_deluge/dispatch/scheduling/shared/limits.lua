@@ -12,7 +12,7 @@ local ask = cjson.decode(ARGV[1])
 local joins = ARGV[2] ~= '' and cjson.decode(ARGV[2]) or nil
 
 local LEASE_S = 15            -- a process that sends nothing for so long is dead: three heartbeats
-local KEPT_S = 3600           -- the state of a credential that nobody uses; limits per minute are long full by then
+local KEPT_S = 3600           -- the state of a credential that no process uses; limits per minute are long full by then
 local GRACE_S = 3             -- after an outage: each process has tried again three times by then
 local OUTAGE_S = 1.5          -- without any exchange while a process failed to reach the server: an outage for all
 local SKEW_S = 0.1            -- a request cannot be older than its sender's clock, scheduling delays excepted
