@@ -7,13 +7,21 @@ BIN := .venv/bin
 RUN := $(BIN)/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types imports unit docs node ray bench page pictures soak live models lock clean
+.PHONY: help demo test check format lint types imports tests unit docs node ray bench page pictures soak live models lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-# Test processes: one for each core. `make test WORKERS=0` runs all tests in one process, for a debugger.
-WORKERS ?= auto
+# Tests start the package in many processes, each of which would compile it again.
+unexport PYTHONDONTWRITEBYTECODE
+
+# Test processes: two more than there are cores, because the tests wait for more than half of their time. `WORKERS=0` runs
+# all tests in one process, for a debugger.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 2)
+# A process without tests takes some that another one has not started, so that all end together.
+PYTEST := $(RUN) pytest -n $(WORKERS) --dist worksteal
+# GNU Make 4 shows the output of each check in one piece.
+SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 PIP := $(RUN) pip install -qq --disable-pip-version-check
 
@@ -34,7 +42,9 @@ demo: .venv/.installed  ## set up and stream an answer (no key and no network ne
 	@$(BIN)/deluge stream -m simulator "What can you do?"
 
 test: check  ## set up and run every check
-check: format lint types imports unit docs
+# The first two take seconds. The others run at the same time, because the tests leave cores idle.
+check: format lint
+	@$(MAKE) --no-print-directory -j3 $(SYNC) types imports tests
 
 format: .venv/.ready  ## the code is formatted
 	@$(RUN) ruff format --check --quiet . || { echo "run: .venv/bin/ruff format ." >&2; exit 1; }
@@ -65,13 +75,17 @@ ray: .venv/ray/.installed  ## install Ray in an environment of its own, and run 
 	@.venv/ray/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/ray.txt
 	@touch $@
 
-unit: .venv/.ready  ## tests, those of the documentation excepted
+# A `+` shows the output of the tests as it comes.
+tests: .venv/.ready  ## the tests and the examples of the documentation
 	@test -e .venv/ray/.installed || echo "skipping the tests with Ray: make ray installs it" >&2
 	@test -e .venv/npm/node/.installed || echo "skipping the Node clients of the gateway: make node installs them" >&2
-	@$(RUN) pytest -n $(WORKERS) --ignore=tests/docs
+	+@$(PYTEST)
+
+unit: .venv/.ready  ## tests, those of the documentation excepted
+	@$(PYTEST) --ignore=tests/docs
 
 docs: .venv/.ready  ## every example of the documentation runs
-	@$(RUN) pytest -n $(WORKERS) tests/docs
+	@$(PYTEST) tests/docs
 
 bench: .venv/.ready  ## speed, as ratios against something run beside it
 	@$(RUN) bench

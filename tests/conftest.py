@@ -1,5 +1,6 @@
 """Fixtures of every test: no keys from the environment, no proxy, no network beyond the loopback."""
 
+import gc
 import os
 import socket
 from collections.abc import Iterator
@@ -12,6 +13,20 @@ from hypothesis import settings
 settings.register_profile("check", derandomize=True, deadline=None)
 settings.register_profile("soak", deadline=None)
 settings.load_profile("soak" if os.environ.get("DELUGE_SOAK") else "check")
+
+gc.disable()  # until all tests are collected: none of the objects that the modules make is garbage
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the tests that have more time than others, so that none of them runs alone at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Leave the modules, with their millions of objects, out of all later collections: each takes a second less."""
+    gc.freeze()
+    gc.enable()
+
 
 _PREFIXES = (
     *("OPENAI_", "AWS_", "DELUGE_", "GOOGLE_", "GEMINI_", "CLOUDSDK_", "CLOUD_ML_", "ANTHROPIC_", "AZURE_", "CO_"),

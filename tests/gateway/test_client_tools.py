@@ -36,15 +36,6 @@ with warnings.catch_warnings():
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::UserWarning")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _freeze_imports() -> Iterator[None]:
-    """Leave what was imported out of the collections of `_forget_clients`: LangChain alone has a million objects."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.fixture(autouse=True)
 def _forget_clients(request: pytest.FixtureRequest) -> Iterator[None]:
     """Free LangChain's clients, which have no `close`, before their connections are found open in another test."""
