@@ -14,18 +14,21 @@ settings.register_profile("check", derandomize=True, deadline=None)
 settings.register_profile("soak", deadline=None)
 settings.load_profile("soak" if os.environ.get("DELUGE_SOAK") else "check")
 
-gc.disable()  # until all tests are collected: none of the objects that the modules make is garbage
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[Any]:
+    """Leave the imported modules out of all collections of garbage: they are millions of objects, and a second each."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the tests that have more time than others, so that none of them runs alone at the end."""
     items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
-
-
-def pytest_collection_finish() -> None:
-    """Leave the modules, with their millions of objects, out of all later collections: each takes a second less."""
-    gc.freeze()
-    gc.enable()
 
 
 _PREFIXES = (

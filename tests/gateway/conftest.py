@@ -29,15 +29,18 @@ def point_providers_at(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv(name, value)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_certificate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let clients trust one authority: to load all of them takes 30 ms of CPU time for each client, of which there are
-    hundreds here, and none of them needs any."""
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("certificates") / "one.pem"
     path.write_text(Path(certifi.where()).read_text().partition(_PEM_END)[0] + _PEM_END + "\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SSL_CERT_FILE", str(path))
-        yield
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _one_certificate(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let clients trust one authority: to load all of them takes 30 ms of CPU time for each client, of which there are
+    hundreds here, and none of them needs any."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
 
 
 @pytest.fixture

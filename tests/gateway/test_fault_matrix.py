@@ -5,6 +5,7 @@
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import anthropic
@@ -158,7 +159,7 @@ async def outcomes_of(fault: str) -> dict[tuple[str, str, str, bool], Outcome]:
 
 
 @pytest.fixture(scope="module")
-def outcomes() -> dict[tuple[str, str, str, bool], Outcome]:
+def outcomes(certificate: Path) -> dict[tuple[str, str, str, bool], Outcome]:
     """Play all of it at once: most of the time goes by in waits."""
 
     async def play() -> dict[tuple[str, str, str, bool], Outcome]:
@@ -171,7 +172,9 @@ def outcomes() -> dict[tuple[str, str, str, bool], Outcome]:
         parts = await asyncio.gather(*map(one, FAULTS))
         return {case: outcome for part in parts for case, outcome in part.items()}
 
-    return asyncio.run(play())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(certificate))
+        return asyncio.run(play())
 
 
 @pytest.mark.timeout(400)
