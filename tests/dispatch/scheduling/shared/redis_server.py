@@ -143,6 +143,10 @@ class AskedAtOnce:
         return ticket
 
     def advance(self, ticket: Ticket, now: float) -> Ticket:
+        ticket = self.limiter.advance(ticket, now)
+        if ticket.at < float("inf"):
+            return ticket
+        self.exchange(now)  # a slot that came too late was given up
         return self.limiter.advance(ticket, now)
 
     def check(self, request: ReservationRequest) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import statistics
 from typing import Any
 
 import pytest
@@ -98,6 +99,67 @@ def test_a_limit_of_tokens_is_shared(run: Any, state: str, processes: int) -> No
     assert first.refused + later.refused == 0
     assert later.used >= 0.98
     assert later.spread <= 1.5
+
+
+@pytest.mark.parametrize("processes", [4, *([16, 64] if SOAK else [])])
+def test_processes_that_wake_late_share_a_limit(run: Any, state: str, processes: int) -> None:
+    load = Load(jitter_s=0.02, tells_delays=True, lateness_s=1.0)
+    limits, servers = [Limit("requests", 600)], {"requests": SlidingWindow(600, 60.0)}
+    crowd = Crowd(run, processes, limits, servers, load, state=state)
+    first, later = crowd.run_for(70.0), crowd.run_for(70.0)
+    assert first.refused + later.refused == 0
+    assert later.used >= (0.97 if processes < 64 else 0.96)  # a second of a minute is their margin
+    assert later.spread <= 1.5
+
+
+@pytest.mark.parametrize("processes", [16, *([64] if SOAK else [])])
+def test_slots_that_passed_during_a_stall_are_not_used_together(run: Any, state: str, processes: int) -> None:
+    amount = 15.0 * processes
+    limits, servers = [Limit("requests", amount)], {"requests": SlidingWindow(amount, 60.0)}
+    crowd = Crowd(run, processes, limits, servers, LOAD, state=state)
+    outcomes = [crowd.run_for(20.0)]
+    for _ in range(5):
+        for runner in crowd.runners:
+            runner.stalled_until = crowd.world.now + 4.0
+        outcomes.append(crowd.run_for(20.0))
+    assert [outcome.refused for outcome in outcomes] == [0] * len(outcomes)
+    # A fifth passes in stalls. It is lost, or there is a margin of four seconds in a minute, which begins with a gap.
+    assert statistics.fmean(outcome.used for outcome in outcomes) > 0.8
+
+
+def test_a_slot_that_passed_long_ago_is_given_up(run: Any, state: str) -> None:
+    one, two = (shared(run, route=PER_MINUTE, state=state) for _ in range(2))
+    take(one)
+    late, in_time = take(one), take(one)
+    now = in_time.at + 0.5
+    assert one.advance(in_time, now).at <= now, "the margin of the limit is a second"
+    now = late.at + 5
+    assert take(two, now=now).at == now
+    moved = one.advance(late, now)
+    assert moved.at > now + 0.9, "the slot after that of the other process"
+    assert one.advance(moved, moved.at).at == moved.at
+    one.settle(moved, Usage(), moved.at)
+    one.settle(in_time, Usage(), moved.at)
+
+
+def test_a_longer_lateness_applies_at_once_and_a_shorter_one_a_period_later(run: Any, state: str) -> None:
+    one, two = (shared(run, route=[Limit("requests", 6_000)], state=state) for _ in range(2))
+    for _ in range(60):
+        observe(one, take(one), 200, delay_s=0.01)
+
+    def gap_after(delay_s: float, now: float, samples: int) -> float:
+        for _ in range(samples):
+            observe(one, take(one, now=now), 200, now=now, delay_s=delay_s)
+        one.exchange(now)
+        earlier, later = take(two, now=now + 20).at, take(two, now=now + 20).at
+        return later - earlier
+
+    short = gap_after(0.01, NOW, 1)
+    long = gap_after(2.0, NOW + 100, 1)
+    assert long > 1.02 * short
+    assert gap_after(0.01, NOW + 130, 250) == pytest.approx(long), "requests may still arrive so late"
+    gap_after(0.01, NOW + 170, 250)
+    assert gap_after(0.01, NOW + 240, 250) == pytest.approx(short, rel=0.01)
 
 
 OUTAGES = ["pause", "kill", "clock ahead", "clock back", "clock ahead at once", "clock back at once"]

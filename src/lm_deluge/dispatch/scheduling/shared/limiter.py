@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -21,18 +21,19 @@ from lm_deluge.dispatch.scheduling.costs import Cost, check_fits
 from lm_deluge.dispatch.scheduling.limiter import Observation, ReservationRequest, Ticket
 from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
 from lm_deluge.dispatch.scheduling.shared.configuration import SharedConfiguration
-from lm_deluge.dispatch.scheduling.shared.exchange import LimiterExchange, Reports, Want
+from lm_deluge.dispatch.scheduling.shared.exchange import LimiterExchange, Reports, Want, wants_of
 from lm_deluge.dispatch.scheduling.shared.fair_share import fair_share
-from lm_deluge.dispatch.scheduling.shared.own_state import count_busy, describe_groups, measure_overruns
+from lm_deluge.dispatch.scheduling.shared.lateness import LEAST_LATENESS_S, Lateness
+from lm_deluge.dispatch.scheduling.shared.own_state import count_busy, describe_delays, describe_groups, measure_overruns
 from lm_deluge.dispatch.scheduling.shared.route import Reservation, RouteSlots, Slot
 from lm_deluge.dispatch.scheduling.shared.server_view import GroupView, ServerClock
 from lm_deluge.errors import DispatchError
 from lm_deluge.usage import Usage
+from lm_deluge.wire.rate_limit_headers import MINUTE_S
 
 __all__ = ["SharedLimiter"]
 
-_LEAST_LATENESS_S = 0.02  # event loops are late by milliseconds; a slot that is not used in time is lost
-_USUAL_JITTER_S = 1.0  # as the script assumes it until enough processes have measured
+_USUAL_JITTER_S = 1.0  # for a minute, as the script assumes it until enough processes have measured
 _NEAR_S = 1.0  # an interactive call takes no slot of a batch that is further ahead: one of those kept for it is nearer
 _CORRECTIONS_WAIT_S = 0.1  # so that most of them travel with a reservation
 _HEARTBEAT_S = 5.0  # a third of the lease after which the server takes a process for dead
@@ -66,6 +67,7 @@ class SharedLimiter:
         self._ids = itertools.count(1)
         self._open: dict[int, Reservation] = {}
         self._reports = Reports()
+        self._lateness = Lateness()
         self._share: LocalLimiter | None = None
         self._shared_ids: dict[str, str] = {}  # of each state: changes when the server lost it
         self._processes = dict.fromkeys(configuration.keys, processes)
@@ -134,6 +136,7 @@ class SharedLimiter:
                 return None
         elif (slot := self._slot_for(reservation, now)) is not None:
             self._assign(reservation, slot)
+            reservation.admitted_at = max(now, slot.at)
         else:
             route.waiting.append(reservation)
             self._note_work(now)
@@ -157,9 +160,15 @@ class SharedLimiter:
         return slot
 
     def _lateness_s(self) -> float:
-        """Return how late a slot may be used: the margin of the limits allows for it."""
-        jitter_s = _USUAL_JITTER_S if self._jitter_s is None else self._jitter_s
-        return max(_LEAST_LATENESS_S, jitter_s / 2)
+        """Return how late a slot may be used: the margin of the limits, less what the network may take of it."""
+        jitter_s = self._jitter_s
+        if jitter_s is None:
+            jitter_s = _USUAL_JITTER_S * self._period_s() / MINUTE_S
+        return max(LEAST_LATENESS_S, jitter_s - self._reports.longest_delay_s(self.clock.doubt_s))
+
+    def _period_s(self) -> float:
+        """Return the shortest period of a limit, at most a minute."""
+        return min([MINUTE_S, *(limit.period_s for route in self._routes.values() for limit in route.limits)])
 
     def _assign(self, reservation: Reservation, slot: Slot) -> None:
         route, cost = reservation.route, reservation.cost
@@ -174,19 +183,19 @@ class SharedLimiter:
         self._begin(reservation, slot.at)
 
     def _begin(self, reservation: Reservation, at: float) -> None:
-        route, request = reservation.route, reservation.request
-        route.in_flight += 1
-        route.last_slot_at = max(route.last_slot_at, at)
-        reservation.answer = route.lengths.begin(
-            at, request.input_tokens, reservation.cost.output_tokens, request.max_output_tokens
-        )
-        self._reports.note_start(route, at)
+        reservation.begin(at)
+        self._reports.note_start(reservation.route, at)
 
     def advance(self, ticket: Ticket, now: float) -> Ticket:
-        """Return the ticket with the slot that the server has reserved for it; unchanged while there is none."""
+        """Return the ticket with the slot that the server has reserved for it; unchanged while there is none.
+
+        A slot that has passed too long ago is given up, and the ticket waits for another one: see `Lateness`.
+        """
         reservation = self._open.get(ticket.id)
         if reservation is None:
             return ticket
+        if reservation.slot is not None and reservation.slot.at <= now:
+            return self._use(ticket, reservation, reservation.slot, now)
         if reservation.slot is None and reservation.local is None and self._share is not None:
             if self._reserve_in_share(reservation, self._share, now):
                 reservation.route.waiting.remove(reservation)
@@ -194,6 +203,24 @@ class SharedLimiter:
             reservation.local = reservation.share.advance(reservation.local, now)
         at = reservation.opens_at(now)
         return ticket if at == ticket.at or ticket.at <= now else msgspec.structs.replace(ticket, at=at)
+
+    def _use(self, ticket: Ticket, reservation: Reservation, slot: Slot, now: float) -> Ticket:
+        """Use a slot that has come, unless this process comes too late for it."""
+        late_s = now - slot.at
+        self._lateness.note(late_s, now)
+        if late_s <= self._lateness_s():
+            reservation.admitted_at = now
+            return ticket if ticket.at <= now else msgspec.structs.replace(ticket, at=now)
+        route = reservation.route
+        self._reports.give_back(route.parts, slot)
+        reservation.begin_again(now)
+        if self._share is None and (other := self._slot_for(reservation, now)) is not None:
+            self._assign(reservation, other)
+            reservation.admitted_at = max(now, other.at)
+        elif self._share is None or not self._reserve_in_share(reservation, self._share, now):
+            route.waiting.appendleft(reservation)
+            self._note_work(now)
+        return msgspec.structs.replace(ticket, at=reservation.opens_at(now))
 
     def earliest(self, request: ReservationRequest, now: float) -> float:
         """Return the slot that a reservation would get, as far as this process knows; infinite if none is free."""
@@ -220,16 +247,7 @@ class SharedLimiter:
         if self._share is not None:
             reason = self._share.limited_by(now)
             return reason and f"{reason} (a share: the server of the limiter is not reachable)"
-        reasons = []
-        for (model, _), route in self._routes.items():
-            limits = [limit for limit in route.limits if max(limit.opens_at, limit.closed_until) > now]
-            if route.is_full:
-                reasons.append(f"calls at once at {model}, of all processes")
-            elif limits:
-                tightest = max(limits, key=lambda limit: max(limit.opens_at, limit.closed_until))
-                name = tightest.dimension.replace("_", " ")
-                reasons.append(f"{name} in {tightest.period_s:g} s of {model}, for {self.processes} processes")
-        return ", ".join(reasons) or None
+        return describe_delays(self._routes, self.processes, now)
 
     # Correcting
 
@@ -339,7 +357,7 @@ class SharedLimiter:
             is_useless = route.is_limited_at_once if route.waiting else not calls
             for slot in route.expired(now, self._lateness_s(), is_all=is_useless):
                 self._reports.give_back(route.parts, slot)
-        wanted = [] if leaves else list(self._wants(calls))
+        wanted = [] if leaves else [want for route in self._routes.values() for want in wants_of(route, calls)]
         is_joining = self._joined < len(self.configuration.groups)
         exchange = LimiterExchange(
             keys=tuple(self.configuration.keys),
@@ -353,21 +371,16 @@ class SharedLimiter:
             expected_at=self.clock.there(now),
             age_s=age_s,
             states=self._states(now),
-            delays=self._reports.delays(self.clock.doubt_s),
+            delays=self._delays(),
             flags=(leaves, self._is_lost, self._is_clock_new),
             configuration=describe_groups(self.configuration, self._routes.values(), now) if is_joining else None,
         )
         return exchange
 
-    def _wants(self, calls: int) -> Iterator[Want]:
-        for route in self._routes.values():
-            asking = [each for each in route.waiting if not each.is_asked]
-            spare = max(0, calls - sum(1 for each in route.waiting if each.is_asked) - len(route.slots))
-            for place, reservation in enumerate(asking):
-                reservation.is_asked = True
-                is_last = place == len(asking) - 1
-                count, least = route.lease(max(1, spare - place)) if is_last else (1, 1)
-                yield Want(route, reservation, max(1, count), least)
+    def _delays(self) -> tuple[int, float]:
+        """Return how many delays are known, and how long after its slot a request may arrive."""
+        allowed_s = self._lateness.allowed_s(self._period_s())
+        return self._reports.delays, self._reports.longest_delay_s(self.clock.doubt_s) + allowed_s
 
     def _states(self, now: float) -> list[dict[str, Any]]:
         if now >= self._overruns[0] + _OVERRUN_KEPT_S:
@@ -422,11 +435,8 @@ class SharedLimiter:
         self._share = None
         for reservation in self._open.values():
             if reservation.local is not None and reservation.local.at > now and reservation.answer is not None:
-                route = reservation.route
-                route.in_flight -= 1
-                route.lengths.end(reservation.answer, now, None)
-                reservation.local = reservation.share = reservation.answer = None
-                route.waiting.append(reservation)
+                reservation.begin_again(now)
+                reservation.route.waiting.append(reservation)
 
     def _read_states(self, states: list[dict[str, Any]], now: float) -> None:
         jitters = []

@@ -55,8 +55,30 @@ local function burst_share(l)
   return math.min(1, l.burst_share * 2 ^ math.min(math.floor((now - l.cut) / (10 * l.period)), 10))
 end
 
-local function jitter(s, l)
+-- How long after its slot a request may arrive, as it is measured now; assumed while there is no measurement.
+local function lateness(s, l)
   return s.jitter or JITTER_S * math.min(1, l.period / 60)
+end
+
+-- The margin of a limit for that.
+local function jitter(s, l)
+  return l.margin or lateness(s, l)
+end
+
+-- A longer lateness applies at once, and a gap makes up for the slots of the last period, whose margin is smaller. A
+-- shorter one applies a period later, when all requests that may have been so late are out of the window.
+local function adapt_margin(s, l)
+  local late = lateness(s, l)
+  if not l.margin or late >= l.margin then
+    if l.margin and not l.window then l.tat = l.tat + late - l.margin end
+    l.margin, l.since, l.lower = late, now, 0
+  else
+    l.lower = l.is_assumed and late or math.max(l.lower, late)
+    if l.is_assumed or now >= l.since + math.min(l.period, LONGEST_PACED_S) then
+      l.margin, l.since, l.lower = l.lower, now, late
+    end
+  end
+  l.is_assumed = not s.jitter or nil
 end
 
 local function burst_s(l)

@@ -39,7 +39,7 @@ local function measure_jitter(s)
   for _, each in pairs(s.processes) do
     samples, longest = samples + each.delays[1], math.max(longest, each.delays[2])
   end
-  s.jitter = samples >= SAMPLES_NEEDED and longest or nil
+  if samples >= SAMPLES_NEEDED then s.jitter = longest end
 end
 
 local function restart(s, id, mine)
@@ -131,6 +131,7 @@ local function load(place, key)
   s.seen = now
   for name, g in pairs(s.groups) do
     for _, l in ipairs(g.limits) do
+      adapt_margin(s, l)
       l.paced = l.known_window or l.period
       for _, short in ipairs(ask.short) do  -- pace for a window that the host may have, where that costs little
         local price = (jitter(s, l) + l.burst * short / l.period * burst_share(l)) / short

@@ -55,6 +55,7 @@ class Reservation(msgspec.Struct, eq=False):
         answer: The record of its length; None before the slot is known.
         is_asked: Whether a slot for it has been asked for.
         is_resumed: Whether it was in flight when the process's own limiter took over.
+        admitted_at: When its request was admitted by the shared limiter; infinite before.
     """
 
     request: ReservationRequest
@@ -66,6 +67,24 @@ class Reservation(msgspec.Struct, eq=False):
     answer: AnswerLength | None = None
     is_asked: bool = False
     is_resumed: bool = False
+    admitted_at: float = math.inf
+
+    def begin(self, at: float) -> None:
+        """Count it as in flight from its slot on."""
+        route, request = self.route, self.request
+        route.in_flight += 1
+        route.last_slot_at = max(route.last_slot_at, at)
+        self.answer = route.lengths.begin(
+            at, request.input_tokens, self.cost.output_tokens, request.max_output_tokens
+        )
+
+    def begin_again(self, now: float) -> None:
+        """Let it wait for another slot: its request has not left."""
+        self.route.in_flight -= 1
+        if self.answer is not None:
+            self.route.lengths.end(self.answer, now, None)
+        self.slot = self.local = self.share = self.answer = None
+        self.is_asked = False
 
     def opens_at(self, now: float) -> float:
         """Return when the request may leave; infinite while that is not known."""
