@@ -178,7 +178,7 @@ class ScriptConnection:
         packed = connection.pack_command(command, script, len(keys), *keys, *arguments)
         await connection.send_packed_command(packed, check_health=False)
         reply = await connection.read_response(disable_decoding=True)
-        return bytes(reply)
+        return reply if isinstance(reply, bytes) else b""
 
     async def close(self) -> None:
         """Close the connections at once; a later use opens others."""
@@ -197,10 +197,10 @@ def _reason(error: BaseException) -> str:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"its certificate is not accepted ({cause.verify_message.rstrip('.')})"
         if isinstance(cause, ssl.SSLError):
-            return f"TLS fails ({cause.reason or 'SSLError'})"
+            return f"TLS fails ({getattr(cause, 'reason', None) or 'SSLError'})"
         cause = cause.__cause__ or cause.__context__
     name = type(error).__name__
-    code = str(error).split(" ", 1)[0]
+    code = getattr(error, "status_code", None) or str(error).split(" ", 1)[0]
     return _REASONS.get(name) or (code if code.isupper() and len(code) <= _LONGEST_CODE else name)
 
 

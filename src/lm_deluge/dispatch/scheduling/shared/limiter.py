@@ -25,9 +25,9 @@ from lm_deluge.dispatch.scheduling.shared.exchange import LimiterExchange, Repor
 from lm_deluge.dispatch.scheduling.shared.fair_share import fair_share
 from lm_deluge.dispatch.scheduling.shared.lateness import LEAST_LATENESS_S, Lateness
 from lm_deluge.dispatch.scheduling.shared.own_state import count_busy, describe_delays, describe_groups, measure_overruns
+from lm_deluge.dispatch.scheduling.shared.reply import SlotsReply, StateReply, read_reply
 from lm_deluge.dispatch.scheduling.shared.route import Reservation, RouteSlots, Slot
 from lm_deluge.dispatch.scheduling.shared.server_view import GroupView, ServerClock
-from lm_deluge.errors import DispatchError
 from lm_deluge.usage import Usage
 from lm_deluge.wire.rate_limit_headers import MINUTE_S
 
@@ -398,18 +398,15 @@ class SharedLimiter:
         Raises:
             DispatchError: The reply is none of the script.
         """
-        try:
-            answer: dict[str, Any] = msgspec.json.decode(reply)
-            server = float(answer["now"])
-        except (msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
-            raise DispatchError("the server of the limiter sent something else than the script's reply") from error
+        answer = read_reply(reply, states=len(exchange.keys), answers=len(exchange.wanted))
+        server = answer.server
         if not self.clock.agrees(server, exchange.sent_at, now):
             self.clock.forget()
             self._is_lost = self._is_clock_new = True
             self._joined = 0
-        if "error" in answer:
-            self._refused_exchange(exchange, answer["error"])
-            if answer["error"] == "late":
+        if answer.error is not None:
+            self._refused_exchange(exchange, answer.error)
+            if answer.error == "late":
                 self.clock.note(server, exchange.sent_at, now)
             return
         self.clock.note(server, exchange.sent_at, now)
@@ -422,8 +419,8 @@ class SharedLimiter:
         self.is_reachable = True
         if self._share is not None:
             self._leave_share(now)
-        self._read_states(answer["states"], self.clock.here(server))
-        for want, got in zip(exchange.wanted, answer.get("answers") or (), strict=True):
+        self._read_states(answer.states, self.clock.here(server))
+        for want, got in zip(exchange.wanted, answer.answers, strict=True):
             self._take(want, got, server)
         if self._urgent_since is None and any(
             not each.is_asked and not route.is_full for route in self._routes.values() for each in route.waiting
@@ -438,31 +435,31 @@ class SharedLimiter:
                 reservation.begin_again(now)
                 reservation.route.waiting.append(reservation)
 
-    def _read_states(self, states: list[dict[str, Any]], now: float) -> None:
+    def _read_states(self, states: list[StateReply], now: float) -> None:
         jitters = []
         for place, (key, state) in enumerate(zip(self.configuration.keys, states, strict=True), 1):
-            self._shared_ids[key], self._processes[key] = state["id"], state["processes"]
-            jitters.append(state.get("jitter"))
+            self._shared_ids[key], self._processes[key] = state.id, state.processes
+            jitters.append(state.jitter)
             for route in self._routes.values():
                 for index, part in enumerate(route.parts):
-                    if part.state == place and part.group in state["groups"]:
-                        route.views[index] = GroupView.read(state["groups"][part.group], now)
+                    if part.state == place and part.group in state.groups:
+                        route.views[index] = GroupView.read(state.groups[part.group], now)
                         route.is_known = True
         known = [each for each in jitters if each is not None]
         self._jitter_s = max(known) if known else None
 
-    def _take(self, want: Want, got: dict[str, Any], server: float) -> None:
+    def _take(self, want: Want, got: SlotsReply, server: float) -> None:
         """Distribute the slots of one request for them."""
         route, reservation = want.route, want.reservation
         limits = list(route.limits)
-        slots: list[tuple[float, list[float]]] = got["slots"] or []  # Lua's empty list is an empty object
+        slots = got.slots if isinstance(got.slots, list) else []
         for place, (delay_s, after) in enumerate(slots):
             server_at = server + delay_s
             cost = route.usual_cost() if place else reservation.cost
-            tat_after = [self.clock.here(server + each) for each in after or ()]
+            tat_after = [self.clock.here(server + each) for each in after if not isinstance(each, str)]
             route.put(Slot(self.clock.here(server_at), server_at, cost, limits, tat_after))
-        route.is_full = got["reason"] == "full" and not got["slots"]
-        if not got["slots"]:
+        route.is_full = got.reason == "full" and not slots
+        if not slots:
             reservation.is_asked = False
         self._serve(route)
 
