@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -94,7 +93,7 @@ def _new_connection(url: str, node: _Node | None = None) -> Any:
         raise ConfigurationError('limiter="redis://..." needs the package redis', hint=install_hint("redis")) from error
     try:
         # RESP2, which all servers know: RESP3 announces itself with one more round trip, and nothing here needs it.
-        pool = ConnectionPool.from_url(
+        pool: Any = ConnectionPool.from_url(
             url, protocol=2, socket_timeout=None, socket_connect_timeout=_CONNECT_S, client_name="lm-deluge"
         )
         if node is not None:
@@ -142,7 +141,9 @@ class ScriptConnection:
                 return await self._run(script or load_script(), keys, arguments)
         except (AuthenticationError, ResponseError) as error:
             await self.close()
-            raise DispatchError(f"the server of the limiter at {self._address.shown} refuses: {_reason(error)}") from None
+            raise DispatchError(
+                f"the server of the limiter at {self._address.shown} refuses: {_reason(error)}"
+            ) from None
         except (RedisError, OSError) as error:  # a timeout is an OSError
             await self.close()
             problem = f"the server of the limiter at {self._address.shown} cannot be reached: {_reason(error)}"
@@ -154,7 +155,8 @@ class ScriptConnection:
     async def _run(self, script: LimiterScript, keys: tuple[str, ...], arguments: tuple[bytes, bytes]) -> bytes:
         from redis.exceptions import MovedError, NoScriptError
 
-        command, text = ("EVALSHA", script.sha1)
+        command: str = "EVALSHA"
+        text: str | bytes = script.sha1
         for _ in range(_MOST_STEPS):
             try:
                 return await self._send(command, text, keys, arguments)
@@ -191,13 +193,12 @@ class ScriptConnection:
 
 
 def _reason(error: BaseException) -> str:
-    """Return why the server does not serve. Its text may quote the script or a key, but a code at its start does not."""
+    """Return why the server does not serve. Its text may quote the script or a key; a code at its start does not."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate is not accepted ({cause.verify_message.rstrip('.')})"
-        if isinstance(cause, ssl.SSLError):
-            return f"TLS fails ({getattr(cause, 'reason', None) or 'SSLError'})"
+        if type(cause).__module__ == "ssl":
+            problem = getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or type(cause).__name__
+            return f"TLS fails ({problem.rstrip('.')})"
         cause = cause.__cause__ or cause.__context__
     name = type(error).__name__
     code = getattr(error, "status_code", None) or str(error).split(" ", 1)[0]

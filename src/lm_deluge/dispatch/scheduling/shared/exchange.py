@@ -14,6 +14,7 @@ from lm_deluge.dispatch.scheduling.costs import Cost
 from lm_deluge.dispatch.scheduling.limiter import Observation, Ticket
 from lm_deluge.dispatch.scheduling.shared.configuration import Part
 from lm_deluge.dispatch.scheduling.shared.learning import RouteLearning
+from lm_deluge.dispatch.scheduling.shared.length_exchange import LengthOffer
 from lm_deluge.dispatch.scheduling.shared.report import Report
 from lm_deluge.dispatch.scheduling.shared.route import HORIZON_S, Reservation, RouteSlots, Slot
 from lm_deluge.dispatch.scheduling.shared.server_view import ServerClock
@@ -75,6 +76,7 @@ class LimiterExchange:
         keys: The keys that the script gets.
         wanted: The requests for slots, in the order of the reply's answers.
         reports: The reports in it.
+        taught: The (key, model)s for which it asks for lengths of answers.
         sent_at: When it was made, by the own clock.
         joined: Number of groups that the server knows after it.
         is_clock_new: Whether the server is to give up its moments, which are of another clock.
@@ -82,15 +84,28 @@ class LimiterExchange:
     """
 
     def __init__(
-        self, *, keys: tuple[str, ...], wanted: list[Want], reports: Taken, sent_at: float, joined: int
+        self,
+        *,
+        keys: tuple[str, ...],
+        wanted: list[Want],
+        reports: Taken,
+        lengths: tuple[list[RouteSlots], list[LengthOffer]],
+        sent_at: float,
+        joined: int,
     ) -> None:
         self.keys = keys
         self.wanted = wanted
         self.reports = reports
+        self.taught, self._lengths = lengths
         self.sent_at = sent_at
         self.joined = joined
         self.is_clock_new = False
         self.arguments: tuple[bytes, bytes] = (b"", b"")
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Number of the states, slots and lengths that the reply has to have."""
+        return len(self.keys), len(self.wanted), len(self.taught)
 
     def encode(
         self,
@@ -119,6 +134,7 @@ class LimiterExchange:
             "corrected": self.reports.corrected,
             "returned": self.reports.returned,
             "observed": self.reports.encoded,
+            "lengths": self._lengths,
         }
         self.arguments = _encode(request), b"" if configuration is None else _encode(configuration)
 

@@ -24,10 +24,17 @@ from lm_deluge.dispatch.scheduling.shared.configuration import SharedConfigurati
 from lm_deluge.dispatch.scheduling.shared.exchange import LimiterExchange, Reports, Want, wants_of
 from lm_deluge.dispatch.scheduling.shared.fair_share import fair_share
 from lm_deluge.dispatch.scheduling.shared.lateness import LEAST_LATENESS_S, Lateness
-from lm_deluge.dispatch.scheduling.shared.own_state import count_busy, describe_delays, describe_groups, measure_overruns
+from lm_deluge.dispatch.scheduling.shared.length_exchange import LengthExchange
+from lm_deluge.dispatch.scheduling.shared.own_state import (
+    count_busy,
+    describe_delays,
+    describe_groups,
+    measure_overruns,
+    shortest_period_s,
+)
 from lm_deluge.dispatch.scheduling.shared.reply import SlotsReply, StateReply, read_reply
 from lm_deluge.dispatch.scheduling.shared.route import Reservation, RouteSlots, Slot
-from lm_deluge.dispatch.scheduling.shared.server_view import GroupView, ServerClock
+from lm_deluge.dispatch.scheduling.shared.server_view import ServerClock
 from lm_deluge.usage import Usage
 from lm_deluge.wire.rate_limit_headers import MINUTE_S
 
@@ -68,6 +75,7 @@ class SharedLimiter:
         self._open: dict[int, Reservation] = {}
         self._reports = Reports()
         self._lateness = Lateness()
+        self._lengths = LengthExchange()
         self._share: LocalLimiter | None = None
         self._shared_ids: dict[str, str] = {}  # of each state: changes when the server lost it
         self._processes = dict.fromkeys(configuration.keys, processes)
@@ -163,12 +171,8 @@ class SharedLimiter:
         """Return how late a slot may be used: the margin of the limits, less what the network may take of it."""
         jitter_s = self._jitter_s
         if jitter_s is None:
-            jitter_s = _USUAL_JITTER_S * self._period_s() / MINUTE_S
+            jitter_s = _USUAL_JITTER_S * shortest_period_s(self._routes.values()) / MINUTE_S
         return max(LEAST_LATENESS_S, jitter_s - self._reports.longest_delay_s(self.clock.doubt_s))
-
-    def _period_s(self) -> float:
-        """Return the shortest period of a limit, at most a minute."""
-        return min([MINUTE_S, *(limit.period_s for route in self._routes.values() for limit in route.limits)])
 
     def _assign(self, reservation: Reservation, slot: Slot) -> None:
         route, cost = reservation.route, reservation.cost
@@ -363,6 +367,7 @@ class SharedLimiter:
             keys=tuple(self.configuration.keys),
             wanted=wanted,
             reports=self._reports.take(self.clock, now),
+            lengths=self._lengths.offer(self._routes.values()),
             sent_at=now,
             joined=len(self.configuration.groups) if is_joining else self._joined,
         )
@@ -379,7 +384,7 @@ class SharedLimiter:
 
     def _delays(self) -> tuple[int, float]:
         """Return how many delays are known, and how long after its slot a request may arrive."""
-        allowed_s = self._lateness.allowed_s(self._period_s())
+        allowed_s = self._lateness.allowed_s(shortest_period_s(self._routes.values()))
         return self._reports.delays, self._reports.longest_delay_s(self.clock.doubt_s) + allowed_s
 
     def _states(self, now: float) -> list[dict[str, Any]]:
@@ -398,7 +403,7 @@ class SharedLimiter:
         Raises:
             DispatchError: The reply is none of the script.
         """
-        answer = read_reply(reply, states=len(exchange.keys), answers=len(exchange.wanted))
+        answer = read_reply(reply, exchange.counts)
         server = answer.server
         if not self.clock.agrees(server, exchange.sent_at, now):
             self.clock.forget()
@@ -420,6 +425,7 @@ class SharedLimiter:
         if self._share is not None:
             self._leave_share(now)
         self._read_states(answer.states, self.clock.here(server))
+        self._lengths.take(exchange.taught, answer.lengths)
         for want, got in zip(exchange.wanted, answer.answers, strict=True):
             self._take(want, got, server)
         if self._urgent_since is None and any(
@@ -436,17 +442,11 @@ class SharedLimiter:
                 reservation.route.waiting.append(reservation)
 
     def _read_states(self, states: list[StateReply], now: float) -> None:
-        jitters = []
         for place, (key, state) in enumerate(zip(self.configuration.keys, states, strict=True), 1):
             self._shared_ids[key], self._processes[key] = state.id, state.processes
-            jitters.append(state.jitter)
             for route in self._routes.values():
-                for index, part in enumerate(route.parts):
-                    if part.state == place and part.group in state.groups:
-                        route.views[index] = GroupView.read(state.groups[part.group], now)
-                        route.is_known = True
-        known = [each for each in jitters if each is not None]
-        self._jitter_s = max(known) if known else None
+                route.show(place, state.groups, now)
+        self._jitter_s = max((state.jitter for state in states if state.jitter is not None), default=None)
 
     def _take(self, want: Want, got: SlotsReply, server: float) -> None:
         """Distribute the slots of one request for them."""

@@ -33,6 +33,7 @@ local OVERLOAD_DECREASE = 0.7
 local BATCH_RUN = 4           -- of five slots far ahead, one is kept for interactive calls
 local NEAR_S, NEAR_SLOTS = 1.0, 6  -- kept slots that come so soon are open to batches: about one process asks per slot
 local LAST_SLOTS = 2          -- and these to all, before they are lost
+local LENGTHS_KEPT = 128      -- samples of lengths: some seconds of them, so that a process that exchanges rarely misses few
 local RECENT_S = 60           -- slots are kept for so long after an interactive call; also the time of equal shares
 
 local states = {}

@@ -9,8 +9,9 @@ from lm_deluge.dispatch.scheduling.output_lengths import Expected
 from lm_deluge.dispatch.scheduling.shared.configuration import Part, SharedConfiguration
 from lm_deluge.dispatch.scheduling.shared.route import RouteSlots
 from lm_deluge.dispatch.scheduling.shared.server_view import GroupView
+from lm_deluge.wire.rate_limit_headers import MINUTE_S
 
-__all__ = ["count_busy", "describe_delays", "describe_groups", "measure_overruns"]
+__all__ = ["count_busy", "describe_delays", "describe_groups", "measure_overruns", "shortest_period_s"]
 
 
 def count_busy(keys: Sequence[str], routes: Iterable[RouteSlots]) -> list[dict[str, int]]:
@@ -73,3 +74,8 @@ def describe_delays(routes: Mapping[tuple[str, str], RouteSlots], processes: int
             name = tightest.dimension.replace("_", " ")
             reasons.append(f"{name} in {tightest.period_s:g} s of {model}, for {processes} processes")
     return ", ".join(reasons) or None
+
+
+def shortest_period_s(routes: Iterable[RouteSlots]) -> float:
+    """Return the shortest period of a limit in seconds, at most a minute."""
+    return min([MINUTE_S, *(limit.period_s for route in routes for limit in route.limits)])

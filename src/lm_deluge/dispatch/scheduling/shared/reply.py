@@ -6,10 +6,11 @@ from typing import Any
 
 import msgspec
 
+from lm_deluge.dispatch.scheduling.output_lengths import LengthSample
 from lm_deluge.errors import DispatchError
 from lm_deluge.wire.rate_limit_headers import Dimension
 
-__all__ = ["GroupReply", "ScriptReply", "SlotsReply", "StateReply", "read_reply"]
+__all__ = ["GroupReply", "LengthsReply", "ScriptReply", "SlotsReply", "StateReply", "read_reply"]
 
 _Empty = dict[str, Any]  # the encoder of the server writes an empty list as an empty object
 
@@ -59,6 +60,13 @@ class SlotsReply(msgspec.Struct, frozen=True):
     reason: str
 
 
+class LengthsReply(msgspec.Struct, array_like=True, frozen=True):
+    """Samples of other processes, and the number of the last one."""
+
+    count: int
+    samples: list[LengthSample] | _Empty
+
+
 class ScriptReply(msgspec.Struct, frozen=True):
     """The reply. With an `error` it has only the server's time."""
 
@@ -66,6 +74,7 @@ class ScriptReply(msgspec.Struct, frozen=True):
     error: str | None = None
     states: list[StateReply] = []
     answers: list[SlotsReply] = []
+    lengths: list[LengthsReply] = []
 
     @property
     def server(self) -> float:
@@ -76,16 +85,16 @@ class ScriptReply(msgspec.Struct, frozen=True):
 _decoder = msgspec.json.Decoder(ScriptReply)
 
 
-def read_reply(reply: bytes, *, states: int, answers: int) -> ScriptReply:
-    """Return the reply to an exchange about so many states, which asks for slots so many times.
+def read_reply(reply: bytes, counts: tuple[int, int, int]) -> ScriptReply:
+    """Return the reply to an exchange about so many states, which asks so often for slots and for lengths.
 
     Raises:
         DispatchError: It is none of the script.
     """
     try:
         found = _decoder.decode(reply)
-        is_complete = found.error is not None or (len(found.states), len(found.answers)) == (states, answers)
-        if found.server > 0 and is_complete:
+        is_complete = counts == (len(found.states), len(found.answers), len(found.lengths))
+        if found.server > 0 and (found.error is not None or is_complete):
             return found
     except (msgspec.DecodeError, ValueError):
         pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -13,6 +13,7 @@ from lm_deluge.dispatch.scheduling.limiter import ReservationRequest, Ticket
 from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
 from lm_deluge.dispatch.scheduling.output_lengths import AnswerLength
 from lm_deluge.dispatch.scheduling.shared.configuration import SharedRoute
+from lm_deluge.dispatch.scheduling.shared.reply import GroupReply
 from lm_deluge.dispatch.scheduling.shared.server_view import GroupView, LimitView
 
 __all__ = ["HORIZON_S", "Reservation", "RouteSlots", "Slot"]
@@ -74,9 +75,7 @@ class Reservation(msgspec.Struct, eq=False):
         route, request = self.route, self.request
         route.in_flight += 1
         route.last_slot_at = max(route.last_slot_at, at)
-        self.answer = route.lengths.begin(
-            at, request.input_tokens, self.cost.output_tokens, request.max_output_tokens
-        )
+        self.answer = route.lengths.begin(at, request.input_tokens, self.cost.output_tokens, request.max_output_tokens)
 
     def begin_again(self, now: float) -> None:
         """Let it wait for another slot: its request has not left."""
@@ -117,6 +116,13 @@ class RouteSlots(CostEstimates):
         self.in_flight = 0
         self.last_slot_at = -math.inf
         self._recent: deque[Cost] = deque(maxlen=_COSTS_KEPT)
+
+    def show(self, state: int, groups: Mapping[str, GroupReply], now: float) -> None:
+        """Take the limits of a state as a reply has them."""
+        for place, part in enumerate(self.parts):
+            if part.state == state and part.group in groups:
+                self.views[place] = GroupView.read(groups[part.group], now)
+                self.is_known = True
 
     def begin_again(self) -> None:
         """Forget the slots and the reservations."""
