@@ -52,6 +52,16 @@ def test_what_a_worker_cannot_use_is_an_error_of_the_command(shared: Shared, tmp
     assert "Traceback" not in done.stderr
 
 
+async def test_workers_divide_the_limits_while_the_server_of_the_limiter_is_away(shared: Shared) -> None:
+    key = shared.new_key()
+    alone = dataclasses.replace(shared, limiter="redis://127.0.0.1:1/0")
+    with serving(alone, "--workers", "2") as process:
+        async with client_of(process.url, key) as client:
+            answer = await client.post(CHAT, json=BODY)
+        assert answer.text.rstrip().endswith("[DONE]")
+        assert "this process uses 1/2 of the limits" in process.log
+
+
 async def test_workers_answer_are_started_again_and_drain(shared: Shared) -> None:
     key = shared.new_key("--requests", "1000/minute")
     with serving(shared, "--workers", "2") as process:

@@ -115,10 +115,15 @@ class LimiterExchange:
         age_s: float,
         states: list[dict[str, Any]],
         delays: tuple[int, float],
+        away_s: float,
         flags: tuple[bool, bool, bool],
         configuration: list[dict[str, Any]] | None,
     ) -> None:
-        """Encode the arguments. `flags`: the process leaves, the server was lost, and its clock is another one."""
+        """Encode the arguments.
+
+        `away_s`: seconds since the server was lost. `flags`: the process leaves, the server was lost, and its clock is
+        another one.
+        """
         leaves, is_lost, self.is_clock_new = flags
         request = {
             "id": process,
@@ -126,6 +131,7 @@ class LimiterExchange:
             "age": age_s,
             "states": states,
             "delays": delays,
+            "away": away_s,
             "leaves": int(leaves),
             "lost": int(is_lost),
             "clock": int(self.is_clock_new),

@@ -84,7 +84,7 @@ class SharedLimiter:
         self._jitter_s: float | None = None
         self._urgent_since: float | None = None
         self._corrected_since: float | None = None
-        self._exchanged_at = -math.inf
+        self._exchanged_at = self._lost_at = -math.inf
         self._checks: list[float] = []
         self._overruns: tuple[float, list[dict[str, Any]]] = (-math.inf, [])
         for model, key in configuration.routes:
@@ -169,9 +169,8 @@ class SharedLimiter:
 
     def _lateness_s(self) -> float:
         """Return how late a slot may be used: the margin of the limits, less what the network may take of it."""
-        jitter_s = self._jitter_s
-        if jitter_s is None:
-            jitter_s = _USUAL_JITTER_S * shortest_period_s(self._routes.values()) / MINUTE_S
+        usual_s = _USUAL_JITTER_S * shortest_period_s(self._routes.values()) / MINUTE_S
+        jitter_s = usual_s if self._jitter_s is None else self._jitter_s
         return max(LEAST_LATENESS_S, jitter_s - self._reports.longest_delay_s(self.clock.doubt_s))
 
     def _assign(self, reservation: Reservation, slot: Slot) -> None:
@@ -377,6 +376,7 @@ class SharedLimiter:
             age_s=age_s,
             states=self._states(now),
             delays=self._delays(),
+            away_s=0.0 if self._share is None else now - self._lost_at,
             flags=(leaves, self._is_lost, self._is_clock_new),
             configuration=describe_groups(self.configuration, self._routes.values(), now) if is_joining else None,
         )
@@ -494,6 +494,7 @@ class SharedLimiter:
         """Use this process's share of the limits, because the server cannot be reached."""
         self.is_reachable = False
         if self._share is None:
+            self._lost_at = now
             self._share = fair_share(self.configuration, self._routes, self.processes, self._process, now)
             for reservation in self._open.values():
                 reservation.is_resumed = reservation.answer is not None

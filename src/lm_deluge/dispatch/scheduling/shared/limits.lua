@@ -187,7 +187,11 @@ local function charge(s, l, units, expected, slot)
   if l.tat < slot then l.forward = 0 end
   local burst = burst_s(l)
   local unused = (l.tat < slot - burst and not l.window and l.period <= LONGEST_PACED_S and not l.wanted) and burst or 0
-  l.tat = math.max(l.tat, slot + unused) + worth(l, expected, spacing(s, l))
+  local from, slow = math.max(l.tat, slot + unused), worth(l, expected, spacing(s, l))
+  l.tat = from + slow
+  if s.slow > 1 then  -- no slot after the slow time waits for its sake
+    l.tat = math.max(from + slow / s.slow, math.min(l.tat, s.slow_until))
+  end
   if l.window then add_units(l, slot, units) end
   if l.fixed then
     local index = math.floor((slot - l.fixed.at + 0.9 * (l.fixed.length - l.fixed.open)) / l.fixed.length)

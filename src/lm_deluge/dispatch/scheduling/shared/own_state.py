@@ -11,7 +11,13 @@ from lm_deluge.dispatch.scheduling.shared.route import RouteSlots
 from lm_deluge.dispatch.scheduling.shared.server_view import GroupView
 from lm_deluge.wire.rate_limit_headers import MINUTE_S
 
-__all__ = ["count_busy", "describe_delays", "describe_groups", "measure_overruns", "shortest_period_s"]
+__all__ = [
+    "count_busy",
+    "describe_delays",
+    "describe_groups",
+    "measure_overruns",
+    "shortest_period_s",
+]
 
 
 def count_busy(keys: Sequence[str], routes: Iterable[RouteSlots]) -> list[dict[str, int]]:

@@ -55,7 +55,10 @@ local function restart(s, id, mine)
         l.cut = l.cut > 0 and now or 0
         l.fixed = nil
       end
-      l.tat = math.max(now, l.closed)
+      -- Slots that were reserved before are used all the same. Where they are forgotten, each process may have one.
+      local reserved = is_clock_new and now + l.tat - s.seen - ask.away or l.tat
+      if l.tat == 0 then reserved = now + math.min(mine.n * spacing(s, l), l.period) - ask.away end
+      l.tat = math.max(now, l.closed, reserved)
       if l.window then fill(l) end
     end
   end
