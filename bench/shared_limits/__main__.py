@@ -20,6 +20,7 @@ import random
 import resource
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -170,6 +171,8 @@ def fork_worker(*arguments) -> tuple[int, int]:
     os.close(read)
     try:
         os.write(write, json.dumps(run_worker(*arguments)).encode())
+    except Exception:  # noqa: BLE001 - of a child, whose traceback no other place prints
+        traceback.print_exc()
     finally:
         os._exit(0)
 

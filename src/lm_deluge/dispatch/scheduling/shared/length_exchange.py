@@ -16,8 +16,8 @@ from lm_deluge.dispatch.scheduling.shared.route import RouteSlots
 __all__ = ["LengthExchange", "LengthOffer"]
 
 _ENOUGH = 500  # lengths: the doubt about their variance is a tenth then
-_NONE_WANTED = -1
-_DIGITS = 3  # milliseconds
+_NONE_WANTED = -1  # samples are numbered from 1, and 0 asks for all
+_DIGITS = 3  # milliseconds: answers take seconds
 
 LengthOffer = tuple[int, str, int, list[LengthSample]]
 """State, group, the number of the last sample that this process has, and its own new ones."""
