@@ -100,7 +100,9 @@ class Worker:
     async def listen(self, reader: asyncio.StreamReader) -> None:
         while line := await reader.readline():
             number, status = line.split()
-            self.answers.pop(number).set_result(int(status))
+            answer = self.answers.pop(number)
+            if not answer.done():  # the call was cancelled, at the end of the measurement
+                answer.set_result(int(status))
 
     async def call(self, place: int) -> None:
         number = place
