@@ -57,7 +57,10 @@ class EncodedAnswer:
                 if encoder.is_over:  # the protocol cannot express how the answer goes on
                     return b""
             await source.close()
-            return encoder.end(source.response())
+            last = encoder.end(source.response())
+            if encoder.outcome is not None and encoder.outcome.pending:
+                await self.finish()  # a decision may follow the last frame at once, and finds what `on_end` has stored
+            return last
         except BaseException as error:
             if is_interruption(error):
                 raise
