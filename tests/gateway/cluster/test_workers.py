@@ -191,7 +191,7 @@ async def test_the_page_is_served_by_any_worker(shared: Shared) -> None:
             assert receipt["cost"] == pytest.approx(stored["messages"][-1]["cost"])
         for conversation, _ in stopped[2:]:
             await page_of(process.url, "DELETE", f"/page/api/conversations/{conversation}")
-        await asyncio.to_thread(wait_until, lambda: simulator.simulator.stats.aborted == 4)
+        await asyncio.to_thread(wait_until, lambda: simulator.stats.aborted == 4)
 
 
 async def started(url: str, count: int) -> list[tuple[str, str]]:

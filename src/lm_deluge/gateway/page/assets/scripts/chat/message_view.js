@@ -135,7 +135,7 @@ export class MessageView {
       "div",
       { class: "failure" },
       icon("warning"),
-      el("div", {}, el("p", { class: "failure-title", text: failureTitle(error) }), el("p", { text: sentence(error?.message) + kept })),
+      el("div", {}, el("p", { class: "failure-title", text: failureTitle(error) }), el("p", { text: failureText(error) + kept })),
       retry,
     );
   }
@@ -209,5 +209,10 @@ const TITLES = {
   StreamInterruptedError: "The answer was cut off",
   ConnectionLost: "The answer was cut off",
 };
+
+// What a reader cannot do anything with: how the end of a stream is found missing.
+const TEXTS = { TruncatedError: "The provider ended the connection before the answer was complete." };
+
+const failureText = (error) => TEXTS[error?.type] ?? sentence(error?.message);
 
 const failureTitle = (error) => TITLES[error?.type] ?? "The answer failed";
