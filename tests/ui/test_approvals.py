@@ -236,7 +236,7 @@ async def test_the_frames_after_a_decision_go_on_with_the_message(*, verdict: bo
     """The client has the call already: its result belongs to the step that asked, and the answer is the next step."""
     removed.clear()
     async with Simulator([ASKS, "Done."]) as simulator, simulator_client(simulator) as client:
-        asked = await client.stream("Tidy up.", tools=[remove], run_tools=True, approve=lambda call: "pause")
+        asked = await client.stream("Tidy up.", tools=[remove], run_tools=True, approve=lambda _: "pause")
         [call] = asked.pending
         body = chat_body({"type": "text", "text": "I remove it."}, chat_part(call, approved=verdict))
         conversation, decisions = conversation_from(body, approval_key=KEY), approvals_from(body, approval_key=KEY)
@@ -264,7 +264,7 @@ async def test_a_guessed_id_approves_nothing_that_the_model_asks_for_later() -> 
     """The id of the next call may be known beforehand: some hosts count their calls."""
     removed.clear()
     async with Simulator([ASKS]) as simulator, simulator_client(simulator) as client:
-        first = await client.stream("Tidy up.", tools=[remove], run_tools=True, approve=lambda call: "pause")
+        first = await client.stream("Tidy up.", tools=[remove], run_tools=True, approve=lambda _: "pause")
         guessed = {call.id: True for call in first.pending}
     async with Simulator([ASKS]) as simulator, simulator_client(simulator) as client:
         response = await client.stream(
@@ -272,7 +272,7 @@ async def test_a_guessed_id_approves_nothing_that_the_model_asks_for_later() -> 
             tools=[remove],
             run_tools=True,
             decisions=guessed,
-            approve=lambda call: "pause",
+            approve=lambda _: "pause",
         )
         assert [call.id for call in response.pending] == [*guessed]
     assert removed == []

@@ -64,7 +64,7 @@ def removal(scenario: str) -> Any:
 
 
 def approved(scenario: str) -> tuple[Any, dict[str, Any], dict[str, Any], dict[str, Any]]:
-    return tidy, {}, {}, {"tools": [removal(scenario)], "run_tools": True, "approve": lambda call: "pause"}
+    return tidy, {}, {}, {"tools": [removal(scenario)], "run_tools": True, "approve": lambda _: "pause"}
 
 
 # name -> script and options of the simulator, options of the client, of the stream
@@ -99,13 +99,36 @@ class Served:
         self.simulator: Any = None
 
 
+class Approvals:
+    """An application that follows the decisions of its users: it keeps the conversations, or signs the calls."""
+
+    def __init__(self, name: str, client: LLMClient) -> None:
+        self._keeps = name == "kept"
+        self._client = client
+        self._options = SCENARIOS[name][3]
+        self._paused: dict[str, Any] = {}
+
+    def respond(self, body: dict[str, Any], protocol: Any) -> StreamResponse:
+        options: dict[str, Any] = {}
+        if self._keeps:
+            chat_id = body.get("id", body.get("threadId"))
+            decisions = approvals_from(body)
+            conversation = self._paused.pop(chat_id) if decisions else conversation_from(body)
+            options["on_end"] = lambda response: self._paused.update({chat_id: response.conversation})
+        else:
+            decisions = approvals_from(body, approval_key=KEY)
+            conversation, options["approval_key"] = conversation_from(body, approval_key=KEY), KEY
+        stream = self._client.stream(conversation, **self._options, decisions=decisions)
+        return StreamResponse(stream, protocol, request=body, **options)
+
+
 @contextlib.asynccontextmanager
 async def application(name: str, served: Served) -> AsyncIterator[str]:
     script, simulated, options, asked = SCENARIOS[name]
     async with Simulator(script, **simulated) as simulator:
         served.simulator = simulator
         client = LLMClient("gpt-5.4", base_url=simulator.url, api_key="k", **{"max_attempts": 1, **options})
-        app, streams = FastAPI(), ChatStreams()
+        app, streams, approvals = FastAPI(), ChatStreams(), Approvals(name, client)
 
         @app.exception_handler(ChatRequestError)
         async def refuse(request: Request, error: ChatRequestError) -> JSONResponse:
@@ -114,7 +137,7 @@ async def application(name: str, served: Served) -> AsyncIterator[str]:
         @app.post("/api/chat")
         async def chat(body: dict[str, Any]) -> Any:
             if name in OF_APPROVAL:
-                return decided(body)
+                return approvals.respond(body, "vercel-ui")
             stream = client.stream(conversation_from(body), **asked)
             if name in OF_LOGS:
                 return streams.respond(body["id"], "ada", stream, request=body, on_end=served.ended.append)
@@ -128,27 +151,10 @@ async def application(name: str, served: Served) -> AsyncIterator[str]:
         async def stop(chat_id: str) -> Any:
             return await streams.stop(chat_id, "ada")
 
-        paused: dict[str, Any] = {}
-
-        def decided(body: dict[str, Any], **options: Any) -> StreamResponse:
-            if name == "kept":
-                decisions, chat_id = approvals_from(body), body.get("id", body.get("threadId"))
-                conversation = paused.pop(chat_id) if decisions else conversation_from(body)
-
-                def keep(response: Any) -> None:
-                    paused[chat_id] = response.conversation
-
-                options["on_end"] = keep
-            else:
-                decisions = approvals_from(body, approval_key=KEY)
-                conversation, options["approval_key"] = conversation_from(body, approval_key=KEY), KEY
-            stream = client.stream(conversation, **asked, decisions=decisions)
-            return StreamResponse(stream, request=body, **options)
-
         @app.post("/agent")
         async def agent(body: dict[str, Any]) -> StreamResponse:
             if name in OF_APPROVAL:
-                return decided(body, protocol="ag-ui")
+                return approvals.respond(body, "ag-ui")
             stream = client.stream(conversation_from(body), **asked)
             return StreamResponse(stream, "ag-ui", request=body, on_end=served.ended.append)
 

@@ -24,7 +24,7 @@ from lm_deluge.events import (
     ToolResult,
 )
 from lm_deluge.ui.approvals import ApprovalKey, approval_id
-from lm_deluge.ui.frame_encoder import AnswerEnd, DataPart, ErrorText, compact, encode_json, sse_frame
+from lm_deluge.ui.frame_encoder import AnswerEnd, DataPart, ErrorText, compact, encode_json
 from lm_deluge.ui.part_encoder import OpenCall, PartEncoder
 
 __all__ = ["VercelEncoder"]
