@@ -187,7 +187,8 @@ OPEN = [
 def test_the_marks_of_bold_text_and_code_do_not_flash_up(page: Page, raw: str, shown: str) -> None:
     script = (
         IMPORT
-        + "const {withEnds} = await load('text/open_marks.js'); return withEnds({type: arguments[0], raw: arguments[1]});"
+        + "const {withEnds} = await load('text/open_marks.js');"
+        + "return withEnds({type: arguments[0], raw: arguments[1]});"
     )
     assert page.script_async(script, "paragraph", raw) == shown
     assert page.script_async(script, "code", raw) == raw

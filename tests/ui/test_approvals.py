@@ -200,7 +200,7 @@ json_values = st.recursive(
 
 
 def as_browsers_write(value: Any) -> Any:
-    """Return a value as JSON.parse and JSON.stringify leave it: numbers have one type, and the order of names is free."""
+    """Return a value as JSON.parse and JSON.stringify leave it: numbers have one type, names may have any order."""
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return value
     if isinstance(value, int | float):

@@ -1,8 +1,8 @@
 """Decisions of users about tool calls that wait for one, in the requests of their pages. Pure.
 
-A browser can write any call into its history, so a decision counts only for calls that this application has asked about:
-either the application keeps the conversation, and the ids of the decisions find the calls in it, or the id of each
-request for approval has a signature of the call, which the browser sends back.
+A browser can write any call into its history, so a decision counts only for calls that this application has asked
+about: either the application keeps the conversation, and the ids of the decisions find the calls in it, or the id of
+each request for approval has a signature of the call, which the browser sends back.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def check_key(key: ApprovalKey | None) -> None:
 def approval_id(call: ToolCallPart, key: ApprovalKey | None) -> str:
     """Return the id of the request for approval of a call: that of the call, followed by a signature if there is a key.
 
-    The signature covers the id, the name and the arguments. The arguments are compared as values, because browsers write
-    the same JSON in another way; an integer above 2**53, which they cannot hold, makes another signature.
+    The signature covers the id, the name and the arguments. The arguments are compared as values, because browsers
+    write the same JSON in another way; an integer above 2**53, which they cannot hold, makes another signature.
     """
     if key is None:
         return call.id

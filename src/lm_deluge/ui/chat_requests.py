@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, TypeAlias
 
 import msgspec
@@ -62,8 +63,8 @@ def conversation_from(
         file_types: The accepted media types of files; by default images, PDF, text and audio.
         max_file_bytes: The largest accepted file; 10 MiB by default.
         max_messages: The largest accepted number of messages; 1,000 by default.
-        approval_key: Accept decisions about tool calls: those that `StreamResponse` has signed with the same key. A call
-            that was approved is open at the end of the conversation, so that a loop runs it.
+        approval_key: Accept decisions about tool calls: those that `StreamResponse` has signed with the same key. A
+            call that was approved is open at the end of the conversation, so that a loop runs it.
 
     Returns:
         The conversation, for `client.stream`.
@@ -81,26 +82,17 @@ def conversation_from(
     messages = _messages_of(raw, max_messages)
     decisions = decisions_in(raw, approval_key)
     if decisions and approval_key is None:
-        raise ChatRequestError(
-            "decisions about tool calls are not allowed here",
-            hint="Keep conversations with tools on the server, or see `approval_key`.",
-        )
+        hint = "Keep conversations with tools on the server, or see `approval_key`."
+        raise ChatRequestError("decisions about tool calls are not allowed here", hint=hint)
     try:
         found = _reader_of(raw)(messages, max_file_bytes, {decision.call_id for decision in decisions})
     except ChatRequestError:
         raise
     except (BadRequestError, ConfigurationError) as error:
         raise ChatRequestError(error.message) from None
-    for message in found:
-        if message.role in ("system", "developer") and not allow_system:
-            raise ChatRequestError(f"{message.role} messages are not allowed here", hint="See `allow_system`.")
-        if message.tool_results and not allow_tool_results:
-            raise ChatRequestError(
-                "results of tools are not allowed here",
-                hint="Keep conversations with tools on the server, or see `allow_tool_results`.",
-            )
-        for part in _files_of(message):
-            _check_file(part, file_types, max_file_bytes, allow_urls=allow_urls)
+    _check_authority(found, allow_system=allow_system, allow_tool_results=allow_tool_results)
+    for part in chain.from_iterable(map(_files_of, found)):
+        _check_file(part, file_types, max_file_bytes, allow_urls=allow_urls)
     if not found:
         raise ChatRequestError("the request has no messages")
     if decisions and approval_key is not None:
@@ -133,6 +125,17 @@ def approvals_from(
     """
     check_key(approval_key)
     return {each.call_id: each.is_approved for each in decisions_in(_decoded(body), approval_key)}
+
+
+def _check_authority(messages: Sequence[Message], *, allow_system: bool, allow_tool_results: bool) -> None:
+    for message in messages:
+        if message.role in ("system", "developer") and not allow_system:
+            raise ChatRequestError(f"{message.role} messages are not allowed here", hint="See `allow_system`.")
+        if message.tool_results and not allow_tool_results:
+            raise ChatRequestError(
+                "results of tools are not allowed here",
+                hint="Keep conversations with tools on the server, or see `allow_tool_results`.",
+            )
 
 
 def _messages_of(raw: Mapping[str, Any], most: int) -> list[JSON]:

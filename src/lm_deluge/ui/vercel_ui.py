@@ -78,8 +78,8 @@ class VercelEncoder(PartEncoder):
     def start(self) -> bytes:
         """Return the start of the message, and that of its first step.
 
-        Where the message goes on after a decision, the calls are parts of the step before, and so are their results: the
-        client looks for them there. It may have lost the message, as the answer is read again: so they are named.
+        Where the message goes on after a decision, the calls are parts of the step before, and so are their results:
+        the client looks for them there. It may have lost the message, as the answer is read again: so they are named.
         """
         super()._emit(compact({"type": "start", "messageId": self._message_id}))
         if self._has_step:

@@ -1,7 +1,7 @@
 """Requests without a prompt: Ollama loads the model, or unloads it with `keep_alive` 0, and answers at once.
 
-https://github.com/ollama/ollama/blob/main/docs/api.md#load-a-model (2026-11). A gateway has nothing to load: its clients
-send such a request to prepare for the first prompt, or to check the name of a model.
+https://github.com/ollama/ollama/blob/main/docs/api.md#load-a-model (2026-11). A gateway has nothing to load: its
+clients send such a request to prepare for the first prompt, or to check the name of a model.
 """
 
 from __future__ import annotations

@@ -102,6 +102,7 @@ class PeerResponse(Response):
         self._stalled_s = services.settings.stalled_client_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and its response back."""
         request = Request(scope, receive)
         try:
             exchange = await self._peers.open(self._holder, request, self._path)

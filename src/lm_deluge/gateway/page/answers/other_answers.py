@@ -14,7 +14,7 @@ from lm_deluge.gateway.services import GatewayServices
 
 __all__ = ["OtherAnswers"]
 
-_OK = 200
+_OK = 200  # the status of a receipt; any other one has an error
 
 
 class OtherAnswers:
