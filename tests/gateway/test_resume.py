@@ -93,7 +93,7 @@ async def test_a_stream_that_is_billed_whole_is_stopped_at_once_and_booked_at_it
         await until(lambda: bool(slow.log.calls))
         late = await client.get(f"/v1/streams/{stream}")
     assert (receipt["status"], second["status"]) == ("stopped", "stopped")
-    assert receipt["upstream"] == "goes on, as its provider bills all of the answer"
+    assert receipt["upstream"] == second["upstream"] == "goes on, as its provider bills all of the answer"
     assert receipt["text"] != LONG
     assert LONG.startswith(text_of(again.text))
     assert text_of(again.text)

@@ -162,16 +162,16 @@ class GatewayCall:
         running = None if self._upstream is None else self._upstream.running
         if running is None:
             return {"status": "not started"}
-        was_over, goes_on = not self._is_running, False
+        was_over = not self._is_running
         if not was_over and not self._is_stopped:
             self._is_stopped = True
-            self._is_drained = goes_on = self._upstream is not None and self._upstream.abandon()
-            if goes_on:
+            self._is_drained = self._upstream is not None and self._upstream.abandon()
+            if self._is_drained:
                 await self._end_stopped()
             else:
                 await running.settle()
         response = running.response()
-        closed = "goes on, as its provider bills all of the answer" if goes_on else "connection closed"
+        closed = "goes on, as its provider bills all of the answer" if self._is_drained else "connection closed"
         return {
             "status": "ended before" if was_over else "stopped",
             "text": response.completion,

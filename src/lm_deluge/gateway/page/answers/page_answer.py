@@ -170,10 +170,14 @@ class PageAnswer:
 
     async def stop(self) -> dict[str, Any]:
         """Stop the answer; return the receipt: what is there of it, and what it cost."""
-        if not self._ended.is_set():
+        if not self._ended.is_set() and not self._is_drained:
             self._is_stopped = True
             self._is_drained = isinstance(self._running, StreamCall) and self._running.bills_when_abandoned
-            await (self._send_end(None, self._response()) if self._is_drained else self._abort())
+            if self._is_drained:
+                await self._send_end(None, self._response())
+                self.log.end()
+            else:
+                await self._abort()
         response = self._response()
         return {
             "text": self._shown.text(),
@@ -272,7 +276,7 @@ class PageAnswer:
             self._logged.fail(as_api_error(failure).status_code or _FAILED, failure)
         if self._charge is not None:
             await self._charge.settle(response, status=self._logged.status)
-        if not self._ended.is_set():
+        if not self._is_drained:
             await self._send_end(failure, response)
         elif response is not None:
             with contextlib.suppress(DelugeError):  # of the database: the answer is there, with an estimate of its cost
@@ -295,8 +299,6 @@ class PageAnswer:
             unsaved = DataPart("unsaved", {"message": error_fields(problem)["message"]}, transient=True)
             self.log.add(self._encoder.frames([unsaved]))
         self.log.add(self._encoder.end(self._outcome(failure, response)))
-        self.log.end()
-        self._ended.set()
 
     async def _store(
         self, status: Status, failure: BaseException | None, response: APIResponse | None
