@@ -1,6 +1,7 @@
 """kill -9 at random moments of a batch: after each restart nothing is lost, and no line that is done is sent again."""
 
 import json
+import math
 import os
 import random
 import signal
@@ -27,13 +28,14 @@ LINES, KILLS, AT_ONCE = (5_000, 50, 32) if IS_SOAK else (300, 4, 16)
 class ProviderProcess:
     """A provider in its own process. After `kill`, `start` starts it again at the same port."""
 
-    def __init__(self, delay_s: float) -> None:
+    def __init__(self, delay_s: float, limit: float = math.inf) -> None:
         self.delay_s = delay_s
+        self.limit = limit
         self.port = 0
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, PROGRAM, str(self.port), str(self.delay_s)]
+        command = [sys.executable, PROGRAM, str(self.port), str(self.delay_s), str(self.limit)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: S603
         self.port = int(self.process.stdout.readline())
 
@@ -56,8 +58,8 @@ class ProviderProcess:
 
 
 @contextmanager
-def provider(delay_s: float) -> Iterator[ProviderProcess]:
-    process = ProviderProcess(delay_s)
+def provider(delay_s: float, limit: float = math.inf) -> Iterator[ProviderProcess]:
+    process = ProviderProcess(delay_s, limit)
     try:
         yield process
     finally:

@@ -14,7 +14,7 @@ STARTS = 2
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
-    import ray
+    import ray.data  # it sets the level of its logger
 
     failed = 0
     for number in range(STARTS):
@@ -25,6 +25,8 @@ def cluster() -> Iterator[None]:
                 object_store_memory=200 << 20,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
+                _node_ip_address="127.0.0.1",
+                _system_config={"metrics_report_interval_ms": 1_000},
             )
             break
         except Exception:
@@ -32,7 +34,7 @@ def cluster() -> Iterator[None]:
             failed += 1
             if number == STARTS - 1:
                 raise
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # tests read its errors as exceptions
     print(f"\nstarts of the Ray cluster that failed: {failed}")
     yield
     ray.shutdown()

@@ -1,17 +1,23 @@
 """The tests that need Ray: `make ray` runs them on a local cluster, against a provider in a process of its own."""
 
+import asyncio
+import bisect
+import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,11 +28,16 @@ from cli.driver import clean_environment
 from cli.test_batch_kill import ProviderProcess, provider
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.ray import AskModel, ask, unanswered
+from lm_deluge.ray.columns import ANSWER_COLUMNS
+from pages import ROOT
 
 pytestmark = pytest.mark.filterwarnings("default")  # Ray and pyarrow have deprecations of their own
 
 OPTIONS: dict[str, Any] = {"api_key": "any-text", "max_concurrent_requests": 64}
 COMMAND = ("--engine", "ray", "--api-key", "any-text", "--model", "gpt-4o", "--progress", "none", "--report")
+ROWS, PER_MINUTE, BATCH = (20_000, 6_000, 256) if os.environ.get("DELUGE_SOAK") else (900, 3_600, 25)
+"""Of the run in which an actor is killed twice: it takes as long as the limit demands."""
+METRICS_S = 60.0  # Ray's processes report their metrics every second here, and every ten otherwise
 COMMAND_S = 120.0  # a start of a cluster takes 4 seconds, and 40 on a busy machine
 
 
@@ -95,6 +106,89 @@ def test_typed_answers_are_columns_of_their_types(cluster, server) -> None:
     assert {row["output_name"] for row in failing} == {None}
 
 
+def answered_here(table: Any, **options: Any) -> list[dict[str, Any]]:
+    """Return the rows of a batch with their answers, as an actor would without its cluster."""
+
+    async def first() -> Any:
+        model = AskModel("gpt-4o", share_limits=False, **options, **OPTIONS)
+        return [batch async for batch in model(table)]
+
+    (answered,) = asyncio.run(first())
+    return answered
+
+
+@pytest.mark.parametrize("batch_format", ["numpy", "pandas", "pyarrow"])
+def test_batches_of_any_format_keep_their_columns(cluster, server, batch_format: str) -> None:
+    records = [
+        {"text": f"r{at} please" if at != 2 else None, "at": at, "pixels": np.full((2, 3), at), "tags": ["a"] * at}
+        for at in range(4)
+    ]
+    batch = ray.data.from_items(records).take_batch(4, batch_format=batch_format)
+    answered = answered_here(batch, prompt="text", id="at", base_url=server.url)
+    assert answered.column("at").to_pylist() == [0, 1, 2, 3]
+    assert answered.column("completion").to_pylist() == [answer_of("r0"), answer_of("r1"), None, answer_of("r3")]
+    assert answered.column("error_type").to_pylist() == [None, None, "InvalidPromptError", None]
+    assert [list(each) for each in answered.column("tags").to_pylist()] == [["a"] * at for at in range(4)]
+    pixels = ray.data.from_arrow(answered).take_batch(4, batch_format="numpy")["pixels"]
+    assert pixels.shape == (4, 2, 3)
+
+
+@pytest.mark.parametrize("batch_format", ["numpy", "pandas", "pyarrow"])
+def test_messages_in_batches_of_any_format(cluster, server, batch_format: str) -> None:
+    own = [{"role": "user", "content": [{"type": "text", "text": "m0 please"}]}]
+    records = [{"messages": own}, {"messages": [{"role": "system", "content": [{"type": "text", "text": "x"}]}, *own]}]
+    batch = ray.data.from_items(records).take_batch(2, batch_format=batch_format)
+    answered = answered_here(batch, base_url=server.url)
+    assert answered.column("completion").to_pylist() == [answer_of("m0")] * 2
+
+
+def test_empty_datasets_and_blocks_have_the_columns(cluster, server) -> None:
+    few = dataset_of(8, blocks=4).filter(lambda row: row["kept"] in (0, 7))
+    rows = rows_of(ask(few, "gpt-4o", prompt="text", actors=1, base_url=server.url, **OPTIONS))
+    assert [row["completion"] for row in rows] == [answer_of("r0"), answer_of("r7")]
+    none = ask(few.filter(lambda row: row is None), "gpt-4o", prompt="text", actors=1, base_url=server.url, **OPTIONS)
+    assert none.take_all() == []
+    answered = answered_here(pa.table({"text": pa.array([], pa.string())}), prompt="text", base_url=server.url)
+    assert answered.column_names == ["text", *ANSWER_COLUMNS]
+    assert not len(answered)
+
+
+def metrics_of_cluster() -> dict[str, float]:
+    """Return the samples of the library on the page that Prometheus reads, without the labels of Ray."""
+    (node,) = ray.nodes()
+    with urllib.request.urlopen(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", timeout=10) as page:
+        lines = page.read().decode().splitlines()
+    found: Counter[str] = Counter()
+    for line in lines:
+        if match := re.fullmatch(r"ray_lm_deluge_(\w+)\{(.*)\} (\S+)", line):
+            labels = re.findall(r'(model|outcome|direction)="([^"]*)"', match[2])
+            found[" ".join([match[1], *(value for _, value in sorted(labels))])] += float(match[3])
+    return dict(found)
+
+
+def test_rows_tokens_and_cost_are_metrics_that_prometheus_can_read(cluster, server) -> None:
+    before = Counter(metrics_of_cluster())
+    rows = rows_of(ask(dataset_of(12), "gpt-4.1", prompt="text", actors=1, base_url=server.url, **OPTIONS))
+    failed = ask(dataset_of(3, text="fail"), "gpt-4.1", prompt="text", actors=1, base_url=server.url, **OPTIONS)
+    assert len(failed.take_all()) == 3
+    wanted = {
+        "rows_total gpt-4.1 answered": 12,
+        "rows_total gpt-4.1 failed": 3,
+        "tokens_total in gpt-4.1": sum(row["input_tokens"] for row in rows),
+        "tokens_total out gpt-4.1": sum(row["output_tokens"] for row in rows),
+        "cost_dollars_total gpt-4.1": pytest.approx(sum(row["cost"] for row in rows)),
+    }
+    deadline = time.monotonic() + METRICS_S
+    while True:
+        new = Counter(metrics_of_cluster())
+        new.subtract(before)
+        found = {name: new[name] for name in wanted}
+        if found == wanted or time.monotonic() > deadline:
+            break
+        time.sleep(0.5)
+    assert found == wanted
+
+
 def test_the_limit_holds_over_all_actors(cluster) -> None:
     """600 a minute are ten a second; each of two actors alone would send ten."""
     with provider(0.0) as own:
@@ -113,52 +207,106 @@ def test_the_limit_holds_over_all_actors(cluster) -> None:
         assert later - first > 1.7, "more than 20 requests in 1.7 s"
 
 
-def actors(name: str = "MapWorker") -> list[int]:
+def actors(name: str = "MapWorker") -> set[int]:
     found = subprocess.run(["/bin/ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    return [int(line.split()[0]) for line in found.splitlines() if f"ray::{name}" in line]
+    return {int(line.split()[0]) for line in found.splitlines() if f"ray::{name}" in line}
 
 
+def asks(pid: int, port: int) -> bool:
+    """Whether a process has a connection to a port of this machine."""
+    with contextlib.suppress(OSError):
+        own = {str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()}
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return any(f"socket:[{line[9]}]" in own and line[2].endswith(f":{port:04X}") for line in lines)
+    return False
+
+
+class Killer(threading.Thread):
+    """Kills one of two actors at two moments of a run; the second time after Ray has started it again and it asks.
+
+    Args:
+        provider: Of the answers.
+        earlier: Processes of actors that belong to other tests.
+        moments: Numbers of requests.
+    """
+
+    def __init__(self, provider: ProviderProcess, earlier: set[int], moments: tuple[int, int]) -> None:
+        super().__init__(daemon=True)
+        self.provider = provider
+        self.earlier = earlier
+        self.moments = moments
+        self.kills: list[float] = []
+        self.is_over = False
+        self.other: int | None = None
+        self.other_survived = False
+
+    def run(self) -> None:
+        while not self.is_over and len(self.kills) < len(self.moments):
+            time.sleep(0.05)
+            busy = {pid for pid in actors() - self.earlier if asks(pid, self.provider.port)}
+            if len(busy) < 2 or len(self.provider.times()) < self.moments[len(self.kills)]:
+                continue
+            self.other = self.other or min(busy)
+            os.kill((busy - {self.other}).pop(), signal.SIGKILL)
+            self.kills.append(time.monotonic())
+        while not self.is_over:
+            self.other_survived = self.other in actors()
+            time.sleep(0.05)
+
+
+def most_within(times: list[float], seconds: float) -> int:
+    return max(at + 1 - bisect.bisect(times, moment - seconds) for at, moment in enumerate(times))
+
+
+@pytest.mark.timeout(1_200)
 def test_an_actor_that_is_killed_twice_loses_nothing(cluster, tmp_path: Path) -> None:
-    count = 300
-    kills = 0
-    with provider(0.1) as own:
+    earlier = actors()
+    with provider(0.1, PER_MINUTE) as own:
         answered = ask(
-            dataset_of(count, blocks=8),
+            dataset_of(ROWS, blocks=8),
             "gpt-4o",
             prompt="text",
             id="id",
             journal=tmp_path / "journal",
-            batch_size=25,
+            batch_size=BATCH,
             base_url=own.url,
+            max_requests_per_minute=PER_MINUTE,
             **OPTIONS,
         )
-        rows = []
-        seen = set(actors())
-        for batch in answered.iter_batches(batch_size=25, prefetch_batches=0):
-            rows += batch["id"].tolist(), batch["asked_before"].tolist()
-            running = set(actors()) - seen
-            if kills < 2 and running:
-                os.kill(running.pop(), signal.SIGKILL)
-                kills += 1
-        bill = own.bill()
-    ids = [each for group in rows[::2] for each in group]
-    again = Counter(dict(zip(ids, (each for group in rows[1::2] for each in group), strict=True)))
-    assert kills == 2
-    assert sorted(ids) == sorted(f"r{number}" for number in range(count)), "each row once"
+        killer = Killer(own, earlier, (ROWS // 5, ROWS // 2))
+        killer.start()
+        again: list[tuple[str, int]] = []
+        for batch in answered.iter_batches(batch_size=BATCH, prefetch_batches=0):
+            again += zip(batch["id"].tolist(), batch["asked_before"].tolist(), strict=True)
+        killer.is_over = True
+        killer.join()
+        bill, times = own.bill(), own.times()
+    refused, listed = bill.pop("refused", 0), dict(again)
     twice = {each: asked - 1 for each, asked in bill.items() if asked > 1}
-    assert all(more <= again[each] for each, more in twice.items()), "sent again without being listed"
-    assert sum(again.values()) <= 64 * kills, "more than were in flight"
+    print(
+        f"\n{ROWS:,} rows in {times[-1] - times[0]:.1f} s, {len(times):,} requests, {refused} refused; "
+        f"{most_within(times, 60.0):,} in the busiest minute of {PER_MINUTE:,} allowed, "
+        f"{len(times) / (times[-1] - times[0]) * 60 / PER_MINUTE:.1%} of the limit used; "
+        f"asked twice {sum(twice.values())}, listed {sum(listed.values())}"
+    )
+    assert len(killer.kills) == 2
+    assert killer.other_survived
+    assert sorted(each for each, _ in again) == sorted(f"r{number}" for number in range(ROWS)), "each row once"
+    assert all(more <= listed[each] for each, more in twice.items()), "sent again without being listed"
+    assert sum(listed.values()) <= OPTIONS["max_concurrent_requests"] * 2, "more than were in flight"
+    assert refused == 0
+    assert most_within(times, 2.0) <= 2.0 * PER_MINUTE / 60 * 1.2, "the limit does not hold over all actors"
 
 
 def test_the_actor_with_the_limits_is_killed_and_the_rows_are_answered(cluster) -> None:
-    before = set(actors("LimitsActor"))
+    before = actors("LimitsActor")
     with provider(0.05) as own:
         options = {**OPTIONS, "max_concurrent_requests": 16}
         answered = ask(dataset_of(100), "gpt-4o", prompt="text", base_url=own.url, batch_size=25, **options)
         ids = []
         for batch in answered.iter_batches(batch_size=25, prefetch_batches=0):
             ids += batch["id"].tolist()
-            running = set(actors("LimitsActor")) - before
+            running = actors("LimitsActor") - before
             if len(ids) == 25:
                 assert running
                 os.kill(running.pop(), signal.SIGKILL)
@@ -191,6 +339,33 @@ def test_wrong_options_are_refused_before_anything_runs(cluster) -> None:
         ask(dataset_of(1), "gpt-4o", actors=(3, 1))
     with pytest.raises(Exception, match="the dataset has no column 'nothing'"):
         ask(dataset_of(1), "gpt-4o", prompt="nothing", **OPTIONS).take_all()
+
+
+def test_the_examples_of_the_documentation_run(cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the words of the pages, but for the folder of the journals and the model, which is the simulator."""
+    monkeypatch.chdir(tmp_path)
+    reviews = [f"A phone, number {number}" for number in range(6)]
+    pq.write_table(
+        pa.table({"review": reviews, "review_id": range(6)}), make_folder(tmp_path / "reviews") / "1.parquet"
+    )
+    page = (ROOT / "docs" / "scale.md").read_text("utf-8")
+    found = [
+        each for each in re.findall(r"^```py\n(.*?)^```$", page, re.DOTALL | re.MULTILINE) if "lm_deluge.ray" in each
+    ]
+    assert len(found) == 3
+    namespace: dict[str, Any] = {}
+    for block in found:
+        words = block.replace('"gpt-5.4-mini"', '"simulator"').replace("/shared/", f"{tmp_path}/")
+        exec(compile(words, "docs/scale.md", "exec"), namespace)  # noqa: S102 - the text of a page of ours
+    written = pq.read_table(tmp_path / "translated")
+    assert sorted(written.column("review_id").to_pylist()) == list(range(6))
+    assert written.column("error").null_count == 6
+    assert namespace["answered"].count() == 6
+
+
+def make_folder(path: Path) -> Path:
+    path.mkdir(parents=True)
+    return path
 
 
 # `deluge batch --engine ray`

@@ -6,9 +6,9 @@ import asyncio
 import hashlib
 import importlib
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -26,11 +26,14 @@ from lm_deluge.ray.columns import AnswerColumns
 from lm_deluge.ray.journals import DatasetJournals, Earlier
 from lm_deluge.ray.limits import ClusterLimits
 from lm_deluge.ray.metrics import ActorMetrics
-from lm_deluge.ray.packages import import_arrow
+from lm_deluge.ray.packages import import_arrow, import_ray
 from lm_deluge.ray.prompts import PromptColumns
 from lm_deluge.response import APIResponse
 
 __all__ = ["AskModel", "AskedRow"]
+
+
+Note: TypeAlias = Callable[[APIResponse], None] | None
 
 
 class AskedRow(msgspec.Struct, frozen=True):
@@ -94,10 +97,7 @@ class AskModel:
         share_limits: bool = True,
         **options: Any,
     ) -> None:
-        if journal is not None and id is None:
-            raise ConfigurationError(
-                "a journal needs the column that identifies the rows", hint='Name it: id="review_id".'
-            )
+        check_journal(journal, id)
         self.client = LLMClient(model, **options)
         self._prompts = PromptColumns(prompt, template, system, id)
         self._columns = AnswerColumns(output)
@@ -138,35 +138,42 @@ class AskModel:
     def digest(self, table: Any) -> bytes:
         """Return a hash of the requests of a table's rows, with their ids and the options that shape the answers."""
         digest = hashlib.sha256(self._fingerprint.encode())
-        for row in self._prompts.rows(table.to_pylist()):
+        for row in self._rows(table):
             digest.update(row.call.encode("utf-8", "replace") + b"\0")
         return digest.hexdigest().encode()
 
     def remove_journal(self, table: Any) -> None:
         """Remove the journal of a table, whose answers are in another file now."""
         if self._journals is not None:
-            self._journals.path_of(row.call for row in self._prompts.rows(table.to_pylist())).unlink(missing_ok=True)
+            self._journals.path_of(row.call for row in self._rows(table)).unlink(missing_ok=True)
 
-    async def ask(self, table: Any) -> list[AskedRow]:
+    async def ask(self, table: Any, note: Note = None) -> list[AskedRow]:
         """Ask for the rows of an Arrow table; return their responses, in order.
+
+        Args:
+            table: The table.
+            note: Called with each response as soon as it is known.
 
         Raises:
             DelugeError: As `__call__` raises it.
         """
+        if not len(table):
+            return []  # Ray has no columns for an empty block
         self._prompts.check(table.column_names)
-        rows = self._prompts.rows(table.to_pylist())
-        if not rows:
-            return []
+        rows = self._rows(table)
         if self._journals is None:
-            return await self._answered(rows, {}, {}, _NoJournal())
+            return await self._answered(rows, {}, {}, _NoJournal(), note)
         journal, earlier = await self._journals.open([row.call for row in rows])
         try:
-            return await self._recorded(rows, journal, earlier)
+            return await self._recorded(rows, journal, earlier, note)
         finally:
             await journal.close()
 
+    def _rows(self, table: Any) -> list[BatchRow]:
+        return self._prompts.rows(table.select(self._prompts.needed(table.column_names)).to_pylist())
+
     async def _recorded(
-        self, rows: Sequence[BatchRow], journal: Journal, earlier: dict[str, Earlier]
+        self, rows: Sequence[BatchRow], journal: Journal, earlier: dict[str, Earlier], note: Note
     ) -> list[AskedRow]:
         await asyncio.gather(*(_carry_over(journal, call, before) for call, before in earlier.items()))
         ambiguous = ambiguous_counts(journal.state)
@@ -180,7 +187,9 @@ class AskModel:
                 self._metrics.note_again(ambiguous[row.call])
             else:
                 known[row.call] = AskedRow(response, ambiguous[row.call])
-        return await self._answered(rows, known, histories, journal)
+                if note is not None:
+                    note(response)
+        return await self._answered(rows, known, histories, journal, note)
 
     async def _answered(
         self,
@@ -188,6 +197,7 @@ class AskModel:
         known: Mapping[str, AskedRow],
         histories: Mapping[str, RowHistory],
         journal: RowJournal,
+        note: Note,
     ) -> list[AskedRow]:
         """Send the rows that are not known; return the responses of all rows."""
         most = self.client.options.max_attempts + self._call.max_output_retries
@@ -206,6 +216,8 @@ class AskModel:
                 if response is None:
                     raise calls.failure or calls.gave_up or DispatchError("the batch was stopped")
                 self._metrics.count(response)
+                if note is not None:
+                    note(response)
                 answers[row.call] = AskedRow(response, histories.get(row.call, RowHistory()).ambiguous)
         finally:
             self._running.discard(calls)
@@ -244,18 +256,25 @@ class _NoJournal:
         return None
 
 
+def check_journal(journal: str | Path | None, id: str | None) -> None:
+    """Check that a journal has names for its rows.
+
+    Raises:
+        ConfigurationError: There is no column that identifies them.
+    """
+    if journal is not None and id is None:
+        raise ConfigurationError("a journal needs the column that identifies the rows", hint='Name it: id="review_id".')
+
+
 def to_table(batch: Any) -> Any:
     """Return a batch of Ray as an Arrow table.
 
     Args:
         batch: An Arrow table, a pandas DataFrame, or a mapping of columns.
     """
-    pa = import_arrow()
-    if isinstance(batch, pa.Table):
+    if isinstance(batch, import_arrow().Table):
         return batch
-    if isinstance(batch, Mapping):
-        return pa.table({name: pa.array(list(values)) for name, values in batch.items()})
-    return pa.Table.from_pandas(batch, preserve_index=False)
+    return import_ray().data.block.BlockAccessor.batch_to_arrow_block(batch)  # keeps tensors and Ray's other types
 
 
 def _has_ray() -> bool:

@@ -7,8 +7,9 @@ import json
 import logging
 import os
 import shutil
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from lm_deluge.cli.exits import FAILED, TerminatedError
 from lm_deluge.cli.render.escape import visible_line
 from lm_deluge.cli.render.status_line import totals
 from lm_deluge.cli.render.terminal import report
-from lm_deluge.client.batch.progress_display import ProgressKind, make_progress
+from lm_deluge.client.batch.progress_display import Progress, ProgressKind, make_progress
 from lm_deluge.client.client import LLMClient
 from lm_deluge.dispatch.batch.output import write_whole
 from lm_deluge.dispatch.batch.progress import BatchProgress
@@ -27,7 +28,9 @@ from lm_deluge.dispatch.journal.records import fingerprint_of
 from lm_deluge.errors import ConfigurationError, DelugeError, DispatchError
 from lm_deluge.ray.ask_model import AskModel
 from lm_deluge.ray.packages import import_arrow, import_ray
-from lm_deluge.ray.parts import JOURNALS, InputPart, PartReport, ask_parts, cut, rows_per_part
+from lm_deluge.ray.part_report import PartReport
+from lm_deluge.ray.parts import JOURNALS, InputPart, ask_parts, cut, rows_per_part
+from lm_deluge.ray.progress import ProgressReader
 
 __all__ = ["REFUSED", "RayJob", "run_ray"]
 
@@ -86,9 +89,10 @@ def run_ray(job: RayJob) -> int:
     total = _Total(sum(part.rows for part in parts))
     try:
         with _cluster(job.actors):
-            for each in _reports(job, parts, ask):
-                total.add(each)
-                progress.show(total.progress())
+            reader = ProgressReader()
+            with _shown(progress, reader, total):
+                for each in _reports(job, parts, ask, reader.board):
+                    total.add(each)
         progress.close(total.progress())
     except (KeyboardInterrupt, TerminatedError):
         progress.close(total.progress())
@@ -213,11 +217,29 @@ def _cluster(actors: int) -> Iterator[None]:
         ray.shutdown()
 
 
-def _reports(job: RayJob, parts: list[InputPart], ask: dict[str, Any]) -> Iterator[PartReport]:
+@contextlib.contextmanager
+def _shown(progress: Progress, reader: ProgressReader, total: _Total) -> Iterator[None]:
+    """Show the progress from time to time until the block ends."""
+    is_over = threading.Event()
+
+    def show() -> None:
+        while not is_over.wait(progress.every_s):
+            progress.show(total.with_running(reader.reports()).progress())
+
+    thread = threading.Thread(target=show, name="deluge-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def _reports(job: RayJob, parts: list[InputPart], ask: dict[str, Any], board: Any) -> Iterator[PartReport]:
     if not parts:
         return
     try:
-        yield from ask_parts(parts, job.target, ask, actors=job.actors, retry_failed=job.retry_failed)
+        yield from ask_parts(parts, job.target, ask, actors=job.actors, retry_failed=job.retry_failed, board=board)
     except Exception as error:
         if (own := _own_error(error)) is not None:
             raise own from error
@@ -243,12 +265,18 @@ def _own_error(error: BaseException | None) -> DelugeError | None:
 
 
 class _Total:
-    """The sums over the parts that are done."""
+    """The sums over parts.
 
-    def __init__(self, rows: int) -> None:
+    Args:
+        rows: Number of rows of all parts.
+        parts: The reports that are known.
+        started_at: When the command started, on the monotonic clock; default: now.
+    """
+
+    def __init__(self, rows: int, parts: Iterable[PartReport] = (), started_at: float | None = None) -> None:
         self.rows = rows
-        self.parts: list[PartReport] = []
-        self._started_at = time.monotonic()
+        self.parts: list[PartReport] = list(parts)
+        self._started_at = time.monotonic() if started_at is None else started_at
 
     def add(self, part: PartReport) -> None:
         """Add a part."""
@@ -283,10 +311,16 @@ class _Total:
         """Why parts were not asked."""
         return [part.problem for part in self.parts if part.problem is not None]
 
+    def with_running(self, running: Iterable[PartReport]) -> _Total:
+        """Return the sums with the parts that are not done yet."""
+        done = list(self.parts)
+        numbers = {part.part for part in done}
+        return _Total(self.rows, [*done, *(part for part in running if part.part not in numbers)], self._started_at)
+
     def progress(self) -> BatchProgress:
         """Return the progress for a display."""
         done, elapsed = self.sum("answered") + self.sum("failed"), time.monotonic() - self._started_at
-        new = sum(part.rows for part in self.parts if part.is_new)
+        new = sum(part.answered + part.failed for part in self.parts if part.is_new)
         return BatchProgress(
             total=self.rows,
             done=done,
