@@ -1,8 +1,8 @@
 """A provider in its own process that counts how often each row of a batch was requested.
 
 `python batch_provider.py PORT DELAY_S [LIMIT]` prints its port and serves the chat API; a prompt is `ID anything`. The
-token counts of a row follow from its id. `GET /bill` returns the counts as JSON, `GET /times` when requests came. Above
-LIMIT requests in any 60 seconds it answers with the status 429, and counts the prompt under "refused".
+token counts of a row follow from its id. `GET /bill` returns the counts as JSON, `GET /times` when requests came, `GET /count`
+how many. Above LIMIT requests in any 60 seconds it answers with the status 429, and counts the prompt under "refused".
 A prompt `ID json` is answered with a JSON object, and `ID fail` with the status 400.
 """
 
@@ -62,13 +62,9 @@ class Provider:
                 lines = head.decode().lower().split("\r\n")
                 length = next((int(line[16:]) for line in lines if line.startswith("content-length: ")), 0)
                 body = await reader.readexactly(length)
-                if head.startswith(b"GET /bill"):
-                    bill = json.dumps(self.asked).encode()
-                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(bill), bill))
-                    continue
-                if head.startswith(b"GET /times"):
-                    times = json.dumps(self.times).encode()
-                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(times), times))
+                if head.startswith(b"GET "):
+                    page = json.dumps(self.page(lines[0].split()[1])).encode()
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(page), page))
                     continue
                 if self.is_too_many():
                     self.asked["refused"] += 1
@@ -80,6 +76,9 @@ class Provider:
                 writer.write(REFUSAL if kind == "fail" else HEAD + body_of(name, kind))
                 await writer.drain()
         writer.close()
+
+    def page(self, path: str) -> object:
+        return {"/bill": self.asked, "/times": self.times, "/count": len(self.times)}[path]
 
     def is_too_many(self) -> bool:
         now = time.monotonic()

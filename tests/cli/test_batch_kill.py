@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,13 +49,16 @@ class ProviderProcess:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
+    def read(self, page: str) -> Any:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{page}") as answer:
+            return json.load(answer)
+
     def bill(self) -> Counter[str]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/bill") as answer:
-            return Counter(json.load(answer))
+        return Counter(self.read("bill"))
 
     def times(self) -> list[float]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/times") as answer:
-            return json.load(answer)
+        times: list[float] = self.read("times")
+        return times
 
 
 @contextmanager

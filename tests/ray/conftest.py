@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,17 @@ os.environ["RAY_AUTH_MODE"] = "disabled"  # the cluster listens on this machine 
 os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
 
 STARTS = 2
+
+
+def free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port: int = bound.getsockname()[1]
+        return port
+
+
+METRICS_PORT = free_port()
+"""Where Prometheus would read the metrics of the cluster."""
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +37,7 @@ def cluster() -> Iterator[None]:
                 object_store_memory=200 << 20,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                _node_ip_address="127.0.0.1",
+                _metrics_export_port=METRICS_PORT,
                 _system_config={"metrics_report_interval_ms": 1_000},
             )
             break

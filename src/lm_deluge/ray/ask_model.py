@@ -222,6 +222,7 @@ class AskModel:
         finally:
             self._running.discard(calls)
             await calls.close()
+            self._metrics.set_in_flight(sum(each.in_flight for each in self._running))
         return [answers[row.call] for row in rows]
 
     def _runner(self) -> Runner:
@@ -272,9 +273,22 @@ def to_table(batch: Any) -> Any:
     Args:
         batch: An Arrow table, a pandas DataFrame, or a mapping of columns.
     """
-    if isinstance(batch, import_arrow().Table):
+    pa = import_arrow()
+    if isinstance(batch, pa.Table):
         return batch
-    return import_ray().data.block.BlockAccessor.batch_to_arrow_block(batch)  # keeps tensors and Ray's other types
+    try:
+        if not isinstance(batch, Mapping):
+            return pa.Table.from_pandas(batch, preserve_index=False)
+        batch = {name: _nested(pa, values) for name, values in batch.items()}
+    except pa.ArrowException:  # cells of different types, which Ray pickles
+        pass
+    return import_ray().data.block.BlockAccessor.batch_to_arrow_block(batch)  # tensors, and other types of Ray's own
+
+
+def _nested(pa: Any, values: Any) -> Any:
+    """Return a column of NumPy objects, as texts and lists of messages, as an Arrow array; return others as they are."""
+    is_object = getattr(values, "dtype", None) == object
+    return pa.array(list(values), from_pandas=True) if is_object else values
 
 
 def _has_ray() -> bool:

@@ -155,7 +155,7 @@ def _is_usable(name: str | None, spec: str | None, conversion: str | None) -> bo
     return is_name and "{" not in (spec or "") and conversion in (None, "s", "r", "a")
 
 
-def _written(name: str, spec: str, conversion: str | None) -> str:
+def _written(name: str | None, spec: str | None, conversion: str | None) -> str:
     return f"{{{name}{f'!{conversion}' if conversion else ''}{f':{spec}' if spec else ''}}}"
 
 
@@ -165,6 +165,8 @@ def _without_nulls(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _compact(value: Any) -> Any:
+    if hasattr(value, "tolist"):  # of NumPy, in a cell that Ray has pickled
+        value = value.tolist()
     if isinstance(value, list):
         return [_compact(each) for each in value]
     if isinstance(value, dict):

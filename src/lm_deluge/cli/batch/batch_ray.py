@@ -89,9 +89,8 @@ def run_ray(job: RayJob) -> int:
     total = _Total(sum(part.rows for part in parts))
     try:
         with _cluster(job.actors):
-            reader = ProgressReader()
-            with _shown(progress, reader, total):
-                for each in _reports(job, parts, ask, reader.board):
+            with _shown(progress, total, is_on=job.progress != "none") as board:
+                for each in _reports(job, parts, ask, board):
                     total.add(each)
         progress.close(total.progress())
     except (KeyboardInterrupt, TerminatedError):
@@ -218,8 +217,12 @@ def _cluster(actors: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _shown(progress: Progress, reader: ProgressReader, total: _Total) -> Iterator[None]:
-    """Show the progress from time to time until the block ends."""
+def _shown(progress: Progress, total: _Total, *, is_on: bool) -> Iterator[Any]:
+    """Show the progress from time to time until the block ends; give it the board for the reports of the actors."""
+    if not is_on:
+        yield None
+        return
+    reader = ProgressReader()
     is_over = threading.Event()
 
     def show() -> None:
@@ -229,7 +232,7 @@ def _shown(progress: Progress, reader: ProgressReader, total: _Total) -> Iterato
     thread = threading.Thread(target=show, name="deluge-progress", daemon=True)
     thread.start()
     try:
-        yield
+        yield reader.board
     finally:
         is_over.set()
         thread.join()
