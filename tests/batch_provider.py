@@ -1,8 +1,8 @@
 """A provider in its own process that counts how often each row of a batch was requested.
 
 `python batch_provider.py PORT DELAY_S [LIMIT]` prints its port and serves the chat API; a prompt is `ID anything`. The
-token counts of a row follow from its id. `GET /bill` returns the counts as JSON, `GET /times` when requests came, `GET /count`
-how many. Above LIMIT requests in any 60 seconds it answers with the status 429, and counts the prompt under "refused".
+token counts of a row follow from its id. `GET /bill` returns the counts as JSON, `GET /times` when requests came, and
+`GET /count` how many. Above LIMIT requests in any 60 seconds it answers with the status 429, counted as "refused".
 A prompt `ID json` is answered with a JSON object, and `ID fail` with the status 400.
 """
 

@@ -286,8 +286,8 @@ def to_table(batch: Any) -> Any:
 
 
 def _nested(pa: Any, values: Any) -> Any:
-    """Return a column of NumPy objects, as texts and lists of messages, as an Arrow array; return others as they are."""
-    is_object = getattr(values, "dtype", None) == object
+    """Return a column of NumPy objects (texts, lists of messages) as an Arrow array; return others as they are."""
+    is_object = getattr(getattr(values, "dtype", None), "kind", None) == "O"
     return pa.array(list(values), from_pandas=True) if is_object else values
 
 

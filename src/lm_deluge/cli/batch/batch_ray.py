@@ -48,6 +48,7 @@ own, which it removes."""
 
 _MANIFEST = "deluge-batch.json"
 _MOST_IDS = 20  # about two lines of short ids; --report has all of them
+_STDERR = 2  # its descriptor
 _OBJECT_STORE_BYTES = 200 << 20  # of a local cluster: only numbers of parts and reports are in it
 
 
@@ -88,10 +89,9 @@ def run_ray(job: RayJob) -> int:
     progress = make_progress(job.progress)
     total = _Total(sum(part.rows for part in parts))
     try:
-        with _cluster(job.actors):
-            with _shown(progress, total, is_on=job.progress != "none") as board:
-                for each in _reports(job, parts, ask, board):
-                    total.add(each)
+        with _cluster(job.actors), _shown(progress, total, is_on=job.progress != "none") as board:
+            for each in _reports(job, parts, ask, board):
+                total.add(each)
         progress.close(total.progress())
     except (KeyboardInterrupt, TerminatedError):
         progress.close(total.progress())
@@ -191,15 +191,15 @@ def _cluster(actors: int) -> Iterator[None]:
         "object_store_memory": _OBJECT_STORE_BYTES,
     }
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    # Ray prints warnings for its developers as errors, into the display (https://github.com/ray-project/ray/issues/53727).
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     try:
-        for is_last in (
-            False,
-            True,
-        ):  # one start in some fails on a busy machine, and a second one works (2.60, 2026-11)
+        for is_last in (False, True):  # some starts fail on a busy machine, and a second one works (2.60, 2026-11)
             try:
-                ray.init(**quiet, **({} if address else local))
+                with _quiet_stderr():
+                    ray.init(**quiet, **({} if address else local))
                 break
             except Exception as error:
                 with contextlib.suppress(Exception):
@@ -214,6 +214,20 @@ def _cluster(actors: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Let nothing be written to the file of stderr: Ray's core announces its log level there, whatever the level is."""
+    kept = os.dup(_STDERR)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, _STDERR)
+    os.close(nothing)
+    try:
+        yield
+    finally:
+        os.dup2(kept, _STDERR)
+        os.close(kept)
 
 
 @contextlib.contextmanager
@@ -273,13 +287,13 @@ class _Total:
     Args:
         rows: Number of rows of all parts.
         parts: The reports that are known.
-        started_at: When the command started, on the monotonic clock; default: now.
     """
 
-    def __init__(self, rows: int, parts: Iterable[PartReport] = (), started_at: float | None = None) -> None:
+    def __init__(self, rows: int, parts: Iterable[PartReport] = ()) -> None:
         self.rows = rows
         self.parts: list[PartReport] = list(parts)
-        self._started_at = time.monotonic() if started_at is None else started_at
+        self._started_at = time.monotonic()
+        self._answered_at: float | None = None  # the first answer of this run: a cluster needs a while to start
 
     def add(self, part: PartReport) -> None:
         """Add a part."""
@@ -318,22 +332,33 @@ class _Total:
         """Return the sums with the parts that are not done yet."""
         done = list(self.parts)
         numbers = {part.part for part in done}
-        return _Total(self.rows, [*done, *(part for part in running if part.part not in numbers)], self._started_at)
+        total = _Total(self.rows, [*done, *(part for part in running if part.part not in numbers)])
+        if self._answered_at is None and total.new("answered"):
+            self._answered_at = time.monotonic()
+        total._started_at, total._answered_at = self._started_at, self._answered_at
+        return total
+
+    def new(self, name: str) -> int:
+        """Return the sum of a count over the parts of this run."""
+        return sum(getattr(part, name) for part in self.parts if part.is_new)
 
     def progress(self) -> BatchProgress:
         """Return the progress for a display."""
-        done, elapsed = self.sum("answered") + self.sum("failed"), time.monotonic() - self._started_at
-        new = sum(part.answered + part.failed for part in self.parts if part.is_new)
+        now = time.monotonic()
+        done, new = self.sum("answered") + self.sum("failed"), self.new("answered") + self.new("failed")
+        since = 0.0 if self._answered_at is None else now - self._answered_at
         return BatchProgress(
             total=self.rows,
             done=done,
             failed=self.sum("failed"),
             input_tokens=self.sum("input_tokens"),
             output_tokens=self.sum("output_tokens"),
+            input_rate=self.new("input_tokens") / since if since else 0.0,
+            output_rate=self.new("output_tokens") / since if since else 0.0,
             cost=self.cost,
             projected_cost=None if self.cost is None or not done else self.cost * self.rows / done,
-            remaining_s=(self.rows - done) * elapsed / new if new else None,
-            elapsed_s=elapsed,
+            remaining_s=(self.rows - done) * since / new if new and since else None,
+            elapsed_s=now - self._started_at,
             errors=self.errors,
         )
 
