@@ -131,6 +131,14 @@ class AskModel:
         table = to_table(batch)
         yield self.extended(table, await self.ask(table))
 
+    def check(self, columns: Sequence[str]) -> None:
+        """Check that a table with these columns has those that are needed.
+
+        Raises:
+            ConfigurationError: It lacks one.
+        """
+        self._prompts.check(columns)
+
     def extended(self, table: Any, answers: Sequence[AskedRow]) -> Any:
         """Return an Arrow table with the columns of the answers to its rows."""
         return self._columns.extended(table, [(each.response, each.asked_before) for each in answers])
@@ -159,7 +167,7 @@ class AskModel:
         """
         if not len(table):
             return []  # Ray has no columns for an empty block
-        self._prompts.check(table.column_names)
+        self.check(table.column_names)
         rows = self._rows(table)
         if self._journals is None:
             return await self._answered(rows, {}, {}, _NoJournal(), note)

@@ -22,7 +22,7 @@ from lm_deluge.ray.packages import import_arrow, import_ray
 from lm_deluge.ray.part_report import PartReport
 from lm_deluge.ray.progress import PartProgress
 
-__all__ = ["JOURNALS", "AskParts", "InputPart", "ask_parts", "cut", "rows_per_part"]
+__all__ = ["JOURNALS", "AskParts", "InputPart", "ask_parts", "cut", "read_metadata", "rows_per_part"]
 
 ROW = "__row"
 """The column that identifies the rows of the input while they are asked: their number, counted from 0."""
@@ -80,7 +80,7 @@ def cut(files: Sequence[Path], rows: int) -> list[InputPart]:
     """Cut Parquet files into parts of so many rows; only the ends of the files are read.
 
     Raises:
-        ConfigurationError: A file is not a Parquet file.
+        ConfigurationError: A file is not a Parquet file, or its columns are not those of the first one.
     """
     parts: list[InputPart] = []
     pieces: list[RowRange] = []
@@ -100,14 +100,33 @@ def cut(files: Sequence[Path], rows: int) -> list[InputPart]:
 
 
 def _groups(files: Sequence[Path]) -> Iterator[tuple[Path, int, int]]:
-    pa = import_arrow()
+    first = None
     for path in files:
-        try:
-            found = pa.parquet.read_metadata(path)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ConfigurationError(f"cannot read {path.name}: it is not a Parquet table") from error
+        found = read_metadata(path)
+        schema = found.schema.to_arrow_schema()
+        first = schema if first is None else first
+        if not schema.equals(first):
+            raise ConfigurationError(
+                f"the columns of {path.name} are not those of {files[0].name}", hint="All files need the same columns."
+            )
         for group in range(found.num_row_groups):
             yield path, group, found.row_group(group).num_rows
+
+
+def read_metadata(path: Path) -> Any:
+    """Return the metadata of a Parquet file.
+
+    Raises:
+        ConfigurationError: It is not a Parquet file, or has a column with a name that is needed here.
+    """
+    pa = import_arrow()
+    try:
+        found = pa.parquet.read_metadata(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ConfigurationError(f"cannot read {path.name}: it is not a Parquet table") from error
+    if ROW in found.schema.names:
+        raise ConfigurationError(f"{path.name} has a column {ROW}", hint="Rename it: the command needs this name.")
+    return found
 
 
 class AskParts:

@@ -29,7 +29,7 @@ from lm_deluge.errors import ConfigurationError, DelugeError, DispatchError
 from lm_deluge.ray.ask_model import AskModel
 from lm_deluge.ray.packages import import_arrow, import_ray
 from lm_deluge.ray.part_report import PartReport
-from lm_deluge.ray.parts import JOURNALS, InputPart, ask_parts, cut, rows_per_part
+from lm_deluge.ray.parts import JOURNALS, InputPart, ask_parts, cut, read_metadata, rows_per_part
 from lm_deluge.ray.progress import ProgressReader
 
 __all__ = ["REFUSED", "RayJob", "run_ray"]
@@ -84,8 +84,7 @@ def run_ray(job: RayJob) -> int:
     import_ray()
     import_arrow()
     ask = _arguments(job)
-    AskModel(**ask, share_limits=False)  # refuses wrong options before the cluster is started
-    parts = _prepared(job)
+    parts = _prepared(job, AskModel(**ask, share_limits=False))  # refuses wrong options before the cluster is started
     progress = make_progress(job.progress)
     total = _Total(sum(part.rows for part in parts))
     try:
@@ -109,7 +108,7 @@ def _arguments(job: RayJob) -> dict[str, Any]:
     return {**job.ask, "model": [model.id for model in job.client.models], **given}
 
 
-def _prepared(job: RayJob) -> list[InputPart]:
+def _prepared(job: RayJob, model: AskModel) -> list[InputPart]:
     """Check IN and OUT, and return the parts."""
     files = sorted(job.source.rglob("*.parquet")) if job.source.is_dir() else [job.source]
     if not files or (not job.source.is_dir() and job.source.suffix.lower() != ".parquet"):
@@ -120,6 +119,7 @@ def _prepared(job: RayJob) -> list[InputPart]:
         raise ConfigurationError(f"{job.target.name} is a file", hint="--engine ray writes a folder of Parquet files.")
     if job.report_path is not None and not job.report_path.parent.is_dir():
         raise ConfigurationError(f"there is no folder {job.report_path.parent} for the report")
+    model.check(read_metadata(files[0]).schema.to_arrow_schema().names)
     manifest = job.target / _MANIFEST
     if job.overwrite:
         _clear(job.target)
@@ -139,18 +139,10 @@ def _prepared(job: RayJob) -> list[InputPart]:
             hint="Choose another folder.",
         )
     else:
-        rows = rows_per_part(sum(_count(path) for path in files))
+        rows = rows_per_part(sum(read_metadata(path).num_rows for path in files))
         job.target.mkdir(parents=True, exist_ok=True)
         write_whole(manifest, [json.dumps({"rows_per_part": rows, "fingerprint": fingerprint}).encode() + b"\n"])
     return cut(files, rows)
-
-
-def _count(path: Path) -> int:
-    pa = import_arrow()
-    try:
-        return int(pa.parquet.read_metadata(path).num_rows)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ConfigurationError(f"cannot read {path.name}: it is not a Parquet table") from error
 
 
 def _known_rows(manifest: Path, fingerprint: str) -> int:
