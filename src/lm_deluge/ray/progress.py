@@ -56,9 +56,9 @@ class PartProgress:
             self._send(list(self._counts.values()))
 
     def end(self, report: PartReport) -> None:
-        """Report a part that has ended."""
+        """Report a part that has ended, and the state of the others."""
         self._counts.pop(report.part, None)
-        self._send([report])
+        self._send([report, *self._counts.values()])
 
     def _send(self, reports: list[PartReport]) -> None:
         self._sent_at = time.monotonic()
