@@ -45,6 +45,10 @@ def decode(call: Call, chunks: list[bytes]) -> tuple[list[Event], DelugeError | 
     events: list[Event] = []
     for chunk in chunks:
         events += decoder.feed(chunk)
+        if decoder.is_flowing:
+            assert not decoder.is_complete
+            assert not decoder.is_finished
+            assert decoder.error is decoder.failure is None
     events += decoder.close()
     assert decoder.error is not None or decoder.is_finished
     return events, decoder.error

@@ -71,6 +71,11 @@ class Decoder(Protocol):
     error: DelugeError | None
 
     @property
+    def is_flowing(self) -> bool:
+        """Whether the last `feed` was in the middle of a stream: nothing has ended, failed or broken yet."""
+        ...
+
+    @property
     def is_complete(self) -> bool:
         """Whether the response would be a success if its body ended now: the terminal event was decoded."""
         ...

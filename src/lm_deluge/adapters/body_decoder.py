@@ -87,6 +87,11 @@ class Payload(Protocol):
         """Whether the terminal event was decoded, so that the stream may end."""
         ...
 
+    @property
+    def failure(self) -> DelugeError | None:
+        """The error that the provider reported, if its reason may still follow; else None."""
+        ...
+
     def handle(self, frame: ServerSentEvent, events: list[Event]) -> None:
         """Decode one frame; append its events."""
         ...
@@ -126,6 +131,7 @@ class BodyDecoder:
         array_framing: Callable[[int], Framing] | None = None,
     ) -> None:
         self.error: DelugeError | None = None
+        self.is_flowing = False
         self._payload = payload
         self._parse_document = parse_document
         self._limit = max_event_bytes
@@ -157,7 +163,7 @@ class BodyDecoder:
     @property
     def failure(self) -> DelugeError | None:
         """The error that the body reported, if its reason may still follow; the error of a body that ends now."""
-        return None
+        return self._payload.failure
 
     def expect(self, content_type: str) -> None:
         """Set the Content-Type. If it is not a stream's, a body that does not look like a stream is an error."""
@@ -167,6 +173,7 @@ class BodyDecoder:
     def reopen(self) -> None:
         """Clear the fault and the incomplete frame; the next bytes are of a response that continues this response."""
         self.error = None
+        self.is_flowing = False
         self._frames = self._framing(self._limit)
         self._head = b""
         self._document = None
@@ -177,6 +184,7 @@ class BodyDecoder:
         if not self._is_known or self._document is not None:
             return self._feed_head(data) if self._document is None else self._keep(data)
         events: list[Event] = []
+        self.is_flowing = False
         if self.error is None:
             frames, payload = self._frames, self._payload
             try:
@@ -188,6 +196,7 @@ class BodyDecoder:
                         payload.handle(frame, events)
                 if frames.error is not None and not (self.is_complete or self.is_finished):
                     raise frames.error
+                self.is_flowing = not payload.is_finished and not payload.is_complete and payload.failure is None
             except (DelugeError, RecursionError) as error:
                 self._fail(error, events)
             if events:
@@ -203,6 +212,7 @@ class BodyDecoder:
         events: list[Event] = []
         if self._head:
             events += self.feed(self._detect())
+        self.is_flowing = False
         if not self.is_finished and self.error is None:
             try:
                 self._close(events)

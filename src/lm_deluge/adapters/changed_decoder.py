@@ -19,6 +19,11 @@ class ChangedDecoder(ABC):
         self._inner = inner
 
     @property
+    def is_flowing(self) -> bool:
+        """Whether the last `feed` was in the middle of a stream."""
+        return self._inner.is_flowing and self.error is None
+
+    @property
     def is_complete(self) -> bool:
         """Whether the response would be a success if its body ended now."""
         return self._inner.is_complete

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from lm_deluge.errors import ProtocolError
+from lm_deluge.errors import APIError, ProtocolError
 from lm_deluge.events import Event
 from lm_deluge.wire.sse import ServerSentEvent
 from lm_deluge.wire.tolerant_json import NotJSONError, decode_json
@@ -23,7 +23,10 @@ class PayloadState(ABC):
     Attributes:
         is_finished: Whether `ResponseFinished` was appended.
         ignored: Number of frames and values that were skipped.
+        failure: The error that the provider reported, if its reason may still follow; else None.
     """
+
+    failure: APIError | None = None
 
     def __init__(self) -> None:
         self.is_finished = False

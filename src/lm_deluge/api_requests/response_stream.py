@@ -152,7 +152,7 @@ class ResponseStream:
         decoder, read_timeout = self._decoder, self._read_timeout
         started_at = self._loop.time()
         while not self._is_over:
-            if self._is_finished():
+            if (self._filter is not None or not decoder.is_flowing) and self._is_finished():
                 await self.close()
                 break
             read_timeout.since = started_at
@@ -219,21 +219,20 @@ class ResponseStream:
 
     def _note(self, started_at: float, events: list[Event]) -> float:
         """Note the events of a read that started at `started_at`; return the present time."""
-        now, clocks = self._loop.time(), self.clocks
-        # The last event nearly always is a delta; looking at each event would cost more than decoding it.
-        is_progress = bool(events) and (
-            type(events[-1]) not in _QUIET or any(type(event) not in _QUIET for event in events)
-        )
-        self.timing.reads += 1
+        now, clocks, timing = self._loop.time(), self.clocks, self.timing
+        timing.reads += 1
+        # The usual case: deltas follow deltas, so that no clock's limit changes.
+        if self._decoder.is_flowing and clocks.is_flowing and events and type(events[-1]) not in _QUIET:
+            timing.note(now)
+            return now
+        is_progress = any(type(event) not in _QUIET for event in events)
         if is_progress and self._is_streamed:  # a plain answer arrives at its end, which is no first token
-            self.timing.note(now)
+            timing.note(now)
         # After a failure only its reason may follow, so the wait is as short as after the end.
         is_complete = self._decoder.is_complete or self._decoder.failure is not None
-        # While deltas follow deltas, no clock's limit changes.
-        if is_complete or not (is_progress and clocks.is_flowing):
-            is_another = clocks.waited(now - started_at, is_progress=is_progress, is_complete=is_complete)
-            if is_another and not self._decoder.is_finished:  # else no read follows
-                self._read_timeout.watch(now)
+        is_another = clocks.waited(now - started_at, is_progress=is_progress, is_complete=is_complete)
+        if is_another and not self._decoder.is_finished:  # else no read follows
+            self._read_timeout.watch(now)
         return now
 
     def _timeout(self) -> TimeoutError | None:

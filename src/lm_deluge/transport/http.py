@@ -5,26 +5,23 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
-import time
 import weakref
-from collections.abc import AsyncIterator, Mapping
-from functools import lru_cache
-from typing import Protocol
+from collections.abc import AsyncIterator
 
 import aiohttp
 
 from lm_deluge.config import Secret
-from lm_deluge.errors import DelugeError, StreamInterruptedError
+from lm_deluge.errors import DelugeError
 from lm_deluge.transport.base import ConnectionSlot, DescriptorsUsedUpError
-from lm_deluge.transport.content_coding import ACCEPTED_CODINGS, ContentDecoder, content_decoder
-from lm_deluge.transport.http_errors import before_headers, has_partial_head, in_body, is_disconnect, redacted
+from lm_deluge.transport.content_coding import ACCEPTED_CODINGS
+from lm_deluge.transport.exchange import AiohttpExchange, SessionConnection
+from lm_deluge.transport.http_errors import before_headers, has_partial_head, is_disconnect, redacted
 from lm_deluge.transport.pool import ConnectionTrace, Pool, ProcessId, close_idle, current_trace, timeout_of
 from lm_deluge.transport.targets import is_usual, new_target, unchanged_url
-from lm_deluge.wire.http import HttpHead, HttpRequest, Pieces
+from lm_deluge.wire.http import HttpRequest, Pieces
 
-__all__ = ["AiohttpExchange", "AiohttpTransport"]
+__all__ = ["AiohttpTransport"]
 
-_NO_HEADERS: Mapping[str, str] = {}
 _MOST_STALE = 1  # immediate repeats after a stale idle connection; further ones are retries, with their pauses
 
 
@@ -116,7 +113,7 @@ class AiohttpTransport:
             proxy=None if proxy is None else proxy.reveal(),
             timeout=timeout_of(connect_timeout_s),
         )
-        held = _SessionConnection(response)
+        held = SessionConnection(response)
         return AiohttpExchange(
             response.status, response.headers, response.content, held, response.url.raw_authority or ""
         )
@@ -170,18 +167,6 @@ async def _iterate(pieces: Pieces) -> AsyncIterator[bytes]:
         yield piece
 
 
-@lru_cache(maxsize=1)
-def _date_at(second: int) -> str:
-    from email.utils import formatdate  # rarely needed, slow to import
-
-    return formatdate(second, usegmt=True)
-
-
-def _date_now() -> str:
-    """Return the time of the local clock, which stands in for a missing `Date` header (RFC 9110, 6.6.1)."""
-    return _date_at(int(time.time()))
-
-
 def _length_header(request: HttpRequest) -> dict[str, str]:
     # Without a length aiohttp sends the body in chunks, which storage services reject.
     return {} if request.pieces is None else {"content-length": str(request.size)}
@@ -190,168 +175,3 @@ def _length_header(request: HttpRequest) -> dict[str, str]:
 def _accepted_codings(request: HttpRequest) -> str:
     asked = [value for name, value in request.headers.items() if name.lower() == "accept-encoding"]
     return ",".join(asked) if asked else ACCEPTED_CODINGS
-
-
-class _Connection(Protocol):
-    """The connection of an exchange: aiohttp's own, or that of a response of its session."""
-
-    @property
-    def transport(self) -> asyncio.Transport | None: ...
-    def release(self) -> object: ...
-    def close(self) -> object: ...
-
-
-class _SessionConnection:
-    """The connection of a response of aiohttp's session, which ends with the response."""
-
-    __slots__ = ("_response",)
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-
-    @property
-    def transport(self) -> asyncio.Transport | None:
-        connection = self._response.connection
-        return None if connection is None else connection.transport
-
-    def release(self) -> None:
-        """Keep the connection for other requests, once the request was sent and the body received."""
-        self._response.release()
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._response.close()
-
-
-class AiohttpExchange:
-    """An `Exchange` over aiohttp.
-
-    Args:
-        status: The status of the response.
-        headers: Its headers.
-        content: Its body.
-        connection: What it arrives on.
-        authority: Host and port of the server.
-    """
-
-    __slots__ = (
-        "_connection", "_content", "_decoder", "_headers", "_slot", "_status", "authority", "bytes_received", "head"
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        status: int,
-        headers: Mapping[str, str],
-        content: aiohttp.StreamReader,
-        connection: _Connection,
-        authority: str,
-    ) -> None:
-        self.authority = authority
-        self.bytes_received = 0
-        self._status = status
-        self._headers = headers
-        self._content = content
-        self._connection: _Connection | None = connection
-        self._decoder: ContentDecoder | None = None
-        self._slot: ConnectionSlot | None = None
-
-    def start(self, delay_s: float | None, accepted_codings: str) -> None:
-        """Set `head`, and how the body is decompressed.
-
-        Raises:
-            DelugeError: The body is compressed in a way that was not asked for.
-        """
-        headers = {name.lower(): value for name, value in self._headers.items()}
-        if not headers.get("date", "").endswith("GMT"):
-            headers["date"] = _date_now()
-        self.head = HttpHead(self._status, headers, delay_s)
-        self._headers = _NO_HEADERS  # of aiohttp, and larger than `head`: a stream may last for minutes
-        if "content-encoding" in headers:
-            self._decoder = content_decoder(headers, accepted_codings)
-
-    def keep(self, slot: ConnectionSlot) -> None:
-        """Store the connection slot; it is released when the exchange ends."""
-        self._slot = slot
-
-    @property
-    def is_at_end(self) -> bool:
-        """Whether the end of the body has arrived, and all of it was read."""
-        return self._decoder is None and self._content.at_eof() and self._content.exception() is None
-
-    def _release_slot(self) -> None:
-        if self._slot is not None:
-            self._slot.give_back()
-
-    async def read(self) -> bytes:
-        """Return the next bytes of the body, decompressed; empty at its end."""
-        while True:
-            try:
-                data = await self._content.readany()
-            except (aiohttp.ClientError, OSError, builtins.TimeoutError) as error:
-                data = _unread_bytes(self._content)
-                if not data:
-                    raise in_body(error) from redacted(error)
-            self.bytes_received += len(data)
-            if self._decoder is None:
-                return data
-            if not data:
-                if not self._decoder.is_whole:
-                    raise StreamInterruptedError("the compressed body ended in the middle")
-                return data
-            data = self._decoder.decode(data)
-            if data:
-                return data
-
-    def _end(self, connection: _Connection) -> None:
-        if connection.transport is not None:
-            connection.transport.abort()
-        connection.close()
-        if self._content.exception() is None:  # wakes a pending read
-            self._content.set_exception(aiohttp.ClientConnectionError("the connection was closed"))
-
-    async def release(self, wait_s: float) -> int:
-        """Wait at most `wait_s` for the end of the body, so that the connection can be reused; else close it."""
-        surplus = 0
-        try:
-            if not self._content.at_eof():
-                async with asyncio.timeout(wait_s):
-                    while not surplus and not self._content.at_eof():
-                        surplus += len(await self._content.readany())
-        except (aiohttp.ClientError, OSError, builtins.TimeoutError):
-            self.abort()
-        finally:
-            self._release_slot()
-        self._let_go(is_reusable=not surplus)
-        return surplus
-
-    def abort(self) -> None:
-        """Close the connection at once, without sending buffered bytes or a TLS close message.
-
-        A connection whose response has been read to its end is kept for other requests.
-        """
-        self._let_go(is_reusable=self.is_at_end)
-        self._release_slot()
-
-    def _let_go(self, *, is_reusable: bool) -> None:
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        transport = connection.transport
-        # A server may answer before it has read the request; the rest of it must not precede another request.
-        is_unsent = transport is not None and transport.get_write_buffer_size() > 0
-        if is_reusable and not is_unsent:
-            connection.release()
-        else:
-            self._end(connection)
-
-    def __del__(self) -> None:
-        # Garbage of a loop that ended before its streams: aiohttp would warn of the connection, and close it, too.
-        connection = getattr(self, "_connection", None)
-        if connection is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and its sockets with it
-                connection.close()
-
-
-def _unread_bytes(content: aiohttp.StreamReader) -> bytes:
-    """Return received bytes that were not read before the connection broke: aiohttp raises before it returns them."""
-    return content._read_nowait(-1) if content._buffer else b""  # noqa: SLF001 - no public API for it (3.14, 2026-11)

@@ -92,9 +92,8 @@ class PartEncoder(FrameEncoder):
             return b""
         if len(events) == 1 and type(events[0]) is TextDelta and self._open_kind is TextDelta:  # nearly always
             text = events[0].text
-            if text and self._head is self._open_head:
-                self._pieces.append(text)
-                return self._taken()
+            if text:
+                return b"%b%b}\n\n" % (self._open_head, encode_json(text))
         for event in events:
             handler_of(self.HANDLERS, event)(self, event)
         return self._taken()

@@ -23,7 +23,7 @@ from lm_deluge.adapters.bedrock_invoke.text_models import TextPayload
 from lm_deluge.adapters.body_decoder import not_json
 from lm_deluge.adapters.openai_chat.stream import ChatPayload
 from lm_deluge.adapters.token_counts import add_usage
-from lm_deluge.errors import ProtocolError
+from lm_deluge.errors import DelugeError, ProtocolError
 from lm_deluge.events import Event
 from lm_deluge.wire.sse import ServerSentEvent
 from lm_deluge.wire.tolerant_json import NotJSONError, TolerantDecoder, decode_json
@@ -104,6 +104,11 @@ class InvokePayload:
     def is_complete(self) -> bool:
         """Whether the terminal event was seen."""
         return self._inner is not None and self._inner.is_complete
+
+    @property
+    def failure(self) -> DelugeError | None:
+        """The error that the provider reported, if its reason may still follow."""
+        return None if self._inner is None else self._inner.failure
 
     @property
     def ignored(self) -> int:

@@ -19,7 +19,7 @@ from lm_deluge.adapters.openai_responses.count import build_count
 from lm_deluge.adapters.openai_responses.items import ECHOED
 from lm_deluge.adapters.openai_responses.request import build_responses_body, wanted_extras
 from lm_deluge.adapters.openai_responses.stream import ResponsesPayload
-from lm_deluge.errors import APIError, DelugeError, ProtocolError
+from lm_deluge.errors import APIError, ProtocolError
 from lm_deluge.events import Event
 from lm_deluge.prompt.parts import Part, RefusalPart, TextPart, ToolCallPart
 from lm_deluge.wire.http import HttpRequest
@@ -53,11 +53,6 @@ class _Decoder(BodyDecoder):
         """Response id and sequence number of the last decoded event, or None if either is unknown."""
         payload = self._responses
         return None if payload.response_id is None or payload.cursor is None else (payload.response_id, payload.cursor)
-
-    @property
-    def failure(self) -> DelugeError | None:
-        """The error of a response that failed without a reason; the reason may follow in another event."""
-        return self._responses.failure
 
     def reopen(self) -> None:
         """Clear the fault; the next bytes are of a stream that continues after `resume_point`."""
