@@ -26,6 +26,8 @@ import ray
 from batch_provider import answer_of, tokens_of
 from cli.driver import clean_environment
 from cli.test_batch_kill import ProviderProcess, provider
+from lm_deluge import LLMClient
+from lm_deluge.cli.batch.batch_ray import RayJob, run_ray
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.ray import AskModel, ask, unanswered
 from lm_deluge.ray.columns import ANSWER_COLUMNS
@@ -433,6 +435,29 @@ def test_the_command_is_killed_and_continues(cluster, tmp_path: Path) -> None:
         assert (code, own.bill()) == (0, bill)
         assert "Nothing to do: out has 400 rows" in stderr
     assert not (tmp_path / "out" / ".journals").exists()
+
+
+@pytest.mark.parametrize(
+    ("columns", "prompt", "message"),
+    [
+        ({"text": ["a"]}, "nothing", "the dataset has no column 'nothing'"),
+        ({"text": ["a"], "__row": [1]}, "text", "b.parquet has a column __row"),
+        ({"text": ["a"], "more": [1]}, "text", "the columns of b.parquet are not those of a.parquet"),
+    ],
+)
+def test_wrong_input_is_refused_before_anything_is_removed(tmp_path: Path, columns: Any, prompt: str, message: str):
+    folder = make_folder(tmp_path / "in")
+    pq.write_table(pa.table({"text": ["a"]}), folder / "a.parquet")
+    pq.write_table(pa.table(columns), folder / "b.parquet")
+    earlier = make_folder(tmp_path / "out") / "part-000000.parquet"
+    earlier.touch()
+    client = LLMClient("gpt-4o", **OPTIONS)
+    job = RayJob(
+        source=folder, target=tmp_path / "out", client=client, ask={"prompt": prompt}, actors=1, overwrite=True
+    )
+    with pytest.raises(ConfigurationError, match=message):
+        run_ray(job)
+    assert earlier.exists()
 
 
 def wait_until_asked(own: ProviderProcess, count: int) -> None:

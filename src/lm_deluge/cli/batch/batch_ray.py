@@ -121,8 +121,6 @@ def _prepared(job: RayJob, model: AskModel) -> list[InputPart]:
         raise ConfigurationError(f"there is no folder {job.report_path.parent} for the report")
     model.check(read_metadata(files[0]).schema.to_arrow_schema().names)
     manifest = job.target / _MANIFEST
-    if job.overwrite:
-        _clear(job.target)
     fingerprint = fingerprint_of(
         {
             "models": [model.id for model in job.client.models],
@@ -131,18 +129,22 @@ def _prepared(job: RayJob, model: AskModel) -> list[InputPart]:
         },
         (),
     )
-    if manifest.exists():
-        rows = _known_rows(manifest, fingerprint)
-    elif job.target.exists() and any(job.target.iterdir()):
+    continues = manifest.exists() and not job.overwrite
+    rows = _known_rows(manifest, fingerprint) if continues else None
+    rows = rows or rows_per_part(sum(read_metadata(path).num_rows for path in files))
+    parts = cut(files, rows)  # checks all files, before anything is removed or written
+    if continues:
+        return parts
+    if job.overwrite:
+        _clear(job.target)
+    if job.target.exists() and any(job.target.iterdir()):
         raise ConfigurationError(
             f"{job.target.name} exists already, and is not the output of this command",
             hint="Choose another folder.",
         )
-    else:
-        rows = rows_per_part(sum(read_metadata(path).num_rows for path in files))
-        job.target.mkdir(parents=True, exist_ok=True)
-        write_whole(manifest, [json.dumps({"rows_per_part": rows, "fingerprint": fingerprint}).encode() + b"\n"])
-    return cut(files, rows)
+    job.target.mkdir(parents=True, exist_ok=True)
+    write_whole(manifest, [json.dumps({"rows_per_part": rows, "fingerprint": fingerprint}).encode() + b"\n"])
+    return parts
 
 
 def _known_rows(manifest: Path, fingerprint: str) -> int:
