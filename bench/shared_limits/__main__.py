@@ -1,7 +1,10 @@
 """One limit for several processes on one Redis server: refused requests, used share, fairness, CPU per reservation.
 
     python -m bench.shared_limits [seconds] [processes,...] [limit,...]
+    python -m bench.shared_limits outages [processes,...] [limit,...]
     python -m bench.shared_limits cpu
+
+`outages` stops the Redis server (SIGSTOP) for 20 seconds, kills it, and starts it again, empty.
 
 A limit is a number of requests a minute, or of tokens with `t`: `600`, `200000t`. A strict server with a sliding window
 of a minute counts refused requests, too. The processes are forks that send as fast as they may, without HTTP: a line
@@ -11,12 +14,15 @@ for each request, so that the figures are of the limiter alone.
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import random
 import resource
 import sys
 import time
+import traceback
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))  # the server models, and the Redis server of the tests
@@ -37,6 +43,8 @@ AT_ONCE = 24  # calls of each process that wait
 LATENCY_S = 0.5  # of an answer
 INPUT_TOKENS, OUTPUT_TOKENS = 300, 200  # means, of requests under a limit of tokens
 WARM_UP_S = 5.0
+PHASES_S = {"before": 25.0, "stopped": 20.0, "resumed": 20.0, "killed": 10.0, "started again": 45.0}
+FIRST_SECOND_S = 1.0  # of an outage, in which a process may not know of it yet
 
 
 class StrictServer:
@@ -92,7 +100,9 @@ class Worker:
     async def listen(self, reader: asyncio.StreamReader) -> None:
         while line := await reader.readline():
             number, status = line.split()
-            self.answers.pop(number).set_result(int(status))
+            answer = self.answers.pop(number)
+            if not answer.done():  # the call was cancelled, at the end of the measurement
+                answer.set_result(int(status))
 
     async def call(self, place: int) -> None:
         number = place
@@ -126,6 +136,11 @@ def run_worker(url: str, limit: Limit, processes: int, port: int, name: str, *ti
     per_s = limit.amount / limit.period_s / (1 if limit.dimension == "requests" else INPUT_TOKENS + OUTPUT_TOKENS)
     at_once = AT_ONCE + int(2 * per_s * LATENCY_S / processes)
 
+    logged: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = logged.append  # type: ignore[method-assign]
+    logging.getLogger("lm_deluge.limiter").addHandler(handler)
+
     async def main() -> dict[str, float]:
         link = None
         if url:
@@ -143,7 +158,7 @@ def run_worker(url: str, limit: Limit, processes: int, port: int, name: str, *ti
         await worker.run()
         if link is not None:
             await link.close()
-        return {"admitted": worker.admitted, "cpu_s": worker.cpu_s}
+        return {"admitted": worker.admitted, "cpu_s": worker.cpu_s, "logged": len(logged)}
 
     return asyncio.run(main())
 
@@ -158,6 +173,8 @@ def fork_worker(*arguments) -> tuple[int, int]:
     os.close(read)
     try:
         os.write(write, json.dumps(run_worker(*arguments)).encode())
+    except Exception:  # noqa: BLE001 - of a child, whose traceback no other place prints
+        traceback.print_exc()
     finally:
         os._exit(0)
 
@@ -171,19 +188,29 @@ def collect(children: list[tuple[int, int]]) -> list[dict[str, float]]:
     return results
 
 
-async def measure(url: str, processes: int, limit: Limit, seconds: float) -> str:
-    """Return a line with the results of one configuration."""
+async def run_processes(
+    url: str, processes: int, limit: Limit, seconds: float, during: Callable[[], Awaitable[None]] | None = None
+) -> tuple[StrictServer, list[dict[str, float]], float]:
+    """Return the server, what the processes report, and when the measurement began."""
     server = StrictServer(limit.amount, is_tokens=limit.dimension == "tokens")
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, backlog=256)
     port = listener.sockets[0].getsockname()[1]
-    start = time.monotonic()
-    until = start + WARM_UP_S + seconds
+    until = time.monotonic() + WARM_UP_S + seconds
     children = [
         fork_worker(url, limit, processes, port, f"w{number}", until - seconds, until) for number in range(processes)
     ]
+    acting = None if during is None else asyncio.ensure_future(during())
     results = await asyncio.to_thread(collect, children)
+    if acting is not None:
+        await acting
     listener.close()
-    window = [event for event in server.events if until - seconds <= event[0] < until]
+    return server, results, until - seconds
+
+
+async def measure(url: str, processes: int, limit: Limit, seconds: float) -> str:
+    """Return a line with the results of one configuration."""
+    server, results, start = await run_processes(url, processes, limit, seconds)
+    window = [event for event in server.events if start <= event[0] < start + seconds]
     used = sum(cost for _, _, cost, is_admitted in window if is_admitted)
     shares = Counter(name for _, name, _, is_admitted in window if is_admitted)
     counts = [shares[f"w{number}"] for number in range(processes)]
@@ -195,6 +222,36 @@ async def measure(url: str, processes: int, limit: Limit, seconds: float) -> str
         f"{processes:3} processes {limit.amount:9,.0f} {limit.dimension:8} a minute: {refused:4} refused, "
         f"{used_share:7.2%} used, {min(counts):4} to {max(counts):4} per process, {cpu_ms:6.3f} ms CPU per request"
     )
+
+
+async def measure_outages(redis: RedisServer, processes: int, limit: Limit) -> None:
+    """Print what happens in each phase of outages."""
+    begun = dict.fromkeys(PHASES_S, 0.0)
+    acts = {"stopped": redis.pause, "resumed": redis.resume, "killed": redis.kill, "started again": redis.start}
+
+    async def act() -> None:
+        await asyncio.sleep(WARM_UP_S)
+        for phase, phase_s in PHASES_S.items():
+            begun[phase] = time.monotonic()
+            if phase in acts:
+                await asyncio.to_thread(acts[phase])
+            await asyncio.sleep(max(0.0, begun[phase] + phase_s - time.monotonic()))
+
+    server, results, _ = await run_processes(redis.url, processes, limit, sum(PHASES_S.values()), act)
+    for phase, phase_s in PHASES_S.items():
+        inside = [event for event in server.events if begun[phase] <= event[0] < begun[phase] + phase_s]
+        used = sum(cost for _, _, cost, is_admitted in inside if is_admitted)
+        refused = [event[0] - begun[phase] for event in inside if not event[3]]
+        late = sum(after_s > FIRST_SECOND_S for after_s in refused)
+        share = used / (limit.amount * phase_s / limit.period_s)
+        counts = Counter(name for _, name, _, is_admitted in inside if is_admitted)
+        print(
+            f"{processes:3} processes, {phase:13}: {len(refused)} refused ({late} after the first second), "
+            f"{share:7.2%} used, {len(counts)} processes served",
+            flush=True,
+        )
+    logged = Counter(result.get("logged", -1) for result in results)
+    print(f"{processes:3} processes: lines in the log of a process: {dict(logged)}", flush=True)
 
 
 def cpu_per_reservation(url: str, at_once: int, count: int = 4_000) -> float:
@@ -241,20 +298,27 @@ def print_cpu() -> None:
 
 
 def main() -> None:
-    if sys.argv[1:] == ["cpu"]:
+    first, named, amounts = [*sys.argv[1:], "", "", ""][:3]
+    if first == "cpu":
         print_cpu()
         return
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
-    processes = [int(each) for each in (sys.argv[2] if len(sys.argv) > 2 else "1,4,16,64").split(",")]
-    limits = (sys.argv[3] if len(sys.argv) > 3 else "60,600,10000,200000t,2000000t").split(",")
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    for text in limits:
+    are_outages = first == "outages"
+    processes = [int(each) for each in (named or "1,4,16,64").split(",")]
+    for text in (amounts or ("600" if are_outages else "60,600,10000,200000t,2000000t")).split(","):
         limit = Limit("tokens" if text.endswith("t") else "requests", float(text.rstrip("t")))
-        print(f"local limiter: {asyncio.run(measure('', 1, limit, seconds))}", flush=True)
+        if not are_outages:
+            print(f"local limiter: {asyncio.run(measure('', 1, limit, float(first or 60)))}", flush=True)
         for count in processes:
             redis = RedisServer()
             try:
-                print(f"shared:        {asyncio.run(measure(redis.url, count, limit, seconds))}", flush=True)
+                if are_outages:
+                    asyncio.run(measure_outages(redis, count, limit))
+                else:
+                    print(
+                        f"shared:        {asyncio.run(measure(redis.url, count, limit, float(first or 60)))}",
+                        flush=True,
+                    )
             finally:
                 redis.close()
 

@@ -1,6 +1,8 @@
 """Answers in the page: as they arrive, stopped, resumed, cut and broken."""
 
+import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -10,7 +12,7 @@ from selenium.webdriver.common.keys import Keys
 from browser.chromium import Page
 from browser.conftest import unused_page
 from browser.cutting_relay import CuttingRelay
-from browser.page_server import PageServer
+from browser.page_server import PageServer, page_server
 from lm_deluge.events import Citation
 from lm_deluge.simulator import Script
 
@@ -222,3 +224,28 @@ def test_screen_readers_hear_the_answer_in_sentences(page: Page, server: PageSer
     assert heard[-1] == "The answer is complete."
     assert len(heard) < 10  # throttled: not one for each token
     assert page.script("return document.querySelector('#transcript [aria-live]')") is None
+
+
+def test_an_answer_that_the_database_does_not_take_is_shown_with_a_note(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    with page_server(tmp_path) as server:
+        page = unused_page(browser, server.url)
+        page.open()
+        with sqlite3.connect(tmp_path / "page.db") as disk:
+            disk.execute(
+                "CREATE TRIGGER full BEFORE UPDATE ON deluge_page_messages WHEN NEW.status <> 'running'"
+                " BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END"
+            )
+        page.ask("Hello")
+        for _ in range(2):
+            page.shows("The server keeps it, and tries again.", ".assistant .note")
+            page.shows("Streaming sends each token", ".assistant")
+            page.driver.refresh()
+        with disk:
+            disk.execute("DROP TRIGGER full")
+        disk.close()
+        page.ask("And now?")
+        page.driver.refresh()
+        page.until(lambda: page.count(".assistant") == 2)
+        assert page.count(".assistant .note") == 0

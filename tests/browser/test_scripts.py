@@ -164,3 +164,49 @@ def test_numbers_as_texts(page: Page, call: str, text: str) -> None:
         "const m = await load('numbers.js'); const {dollars, seconds, price, bytes, shortCount, sentence} = m; return "
     )
     assert page.script_async(IMPORT + code + call) == text
+
+
+OPEN = [
+    ("**each", "**each**"),
+    ("**each*", "**each**"),
+    ("sends **", "sends"),
+    ("sends **each** and **more", "sends **each** and **more**"),
+    ("a `code", "a `code`"),
+    ("a `", "a"),
+    ("a `**` b", "a `**` b"),
+    ("a `**` and **b", "a `**` and **b**"),
+    ("2**3 is 8", "2**3 is 8"),
+    ("not ** bold", "not ** bold"),
+    ("done **all**.", "done **all**."),
+    ("plain", "plain"),
+    ("(**inner", "(**inner**"),
+]
+
+
+@pytest.mark.parametrize(("raw", "shown"), OPEN)
+def test_the_marks_of_bold_text_and_code_do_not_flash_up(page: Page, raw: str, shown: str) -> None:
+    script = (
+        IMPORT
+        + "const {withEnds} = await load('text/open_marks.js');"
+        + "return withEnds({type: arguments[0], raw: arguments[1]});"
+    )
+    assert page.script_async(script, "paragraph", raw) == shown
+    assert page.script_async(script, "code", raw) == raw
+
+
+def test_bold_text_is_bold_before_its_end_arrives(page: Page) -> None:
+    seen = page.script_async(
+        IMPORT
+        + """
+        const {GrowingMarkdown} = await load('text/growing_markdown.js');
+        const seen = [], growing = new GrowingMarkdown(), text = 'It is **very big** and `x = 1` too.';
+        for (let end = 1; end <= text.length; end += 1) {
+          growing.update(text.slice(0, end));
+          seen.push(growing.element.textContent);
+        }
+        growing.update(text, {isFinal: true});
+        return [seen, growing.element.innerHTML];
+        """
+    )
+    assert not any("*" in text or "`" in text for text in seen[0])
+    assert "<strong>very big</strong> and <code>x = 1</code> too." in seen[1]

@@ -1,6 +1,7 @@
 """kill -9 at random moments of a batch: after each restart nothing is lost, and no line that is done is sent again."""
 
 import json
+import math
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,13 +29,14 @@ LINES, KILLS, AT_ONCE = (5_000, 50, 32) if IS_SOAK else (300, 4, 16)
 class ProviderProcess:
     """A provider in its own process. After `kill`, `start` starts it again at the same port."""
 
-    def __init__(self, delay_s: float) -> None:
+    def __init__(self, delay_s: float, limit: float = math.inf) -> None:
         self.delay_s = delay_s
+        self.limit = limit
         self.port = 0
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, PROGRAM, str(self.port), str(self.delay_s)]
+        command = [sys.executable, PROGRAM, str(self.port), str(self.delay_s), str(self.limit)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: S603
         self.port = int(self.process.stdout.readline())
 
@@ -46,18 +49,21 @@ class ProviderProcess:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
+    def read(self, page: str) -> Any:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{page}") as answer:
+            return json.load(answer)
+
     def bill(self) -> Counter[str]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/bill") as answer:
-            return Counter(json.load(answer))
+        return Counter(self.read("bill"))
 
     def times(self) -> list[float]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/times") as answer:
-            return json.load(answer)
+        times: list[float] = self.read("times")
+        return times
 
 
 @contextmanager
-def provider(delay_s: float) -> Iterator[ProviderProcess]:
-    process = ProviderProcess(delay_s)
+def provider(delay_s: float, limit: float = math.inf) -> Iterator[ProviderProcess]:
+    process = ProviderProcess(delay_s, limit)
     try:
         yield process
     finally:

@@ -81,6 +81,55 @@ async def test_a_stream_is_stopped_with_a_receipt(slow: Serving) -> None:
     assert second["status"] == "ended before"
 
 
+async def test_a_stream_that_is_billed_whole_is_stopped_at_once_and_booked_at_its_end(slow: Serving) -> None:
+    """Google bills all of an answer: it is read to its end, although its reader gets the end now."""
+    async with httpx.AsyncClient(base_url=slow.url, timeout=30) as client:
+        body = {**CHAT, "model": "gemini-3.8-flash"}
+        stream, _ = await begin_and_leave(client, "/v1/chat/completions", body, **RESUMABLE)
+        receipt, second = [(await client.post(f"/v1/streams/{stream}/stop")).json() for _ in range(2)]
+        again = await client.get(f"/v1/streams/{stream}")
+        assert not slow.log.calls
+        assert slow.simulator.stats.completed == 0
+        await until(lambda: bool(slow.log.calls))
+        late = await client.get(f"/v1/streams/{stream}")
+    assert (receipt["status"], second["status"]) == ("stopped", "stopped")
+    assert receipt["upstream"] == second["upstream"] == "goes on, as its provider bills all of the answer"
+    assert receipt["text"] != LONG
+    assert LONG.startswith(text_of(again.text))
+    assert text_of(again.text)
+    assert '"code":"stopped"' in again.text
+    assert "[DONE]" not in again.text
+    assert late.text == again.text
+    (call,) = slow.log.calls
+    assert (slow.simulator.stats.completed, slow.simulator.stats.aborted) == (1, 0)
+    assert call.status == 499
+    assert call.output_tokens > receipt["usage"]["output_tokens"]
+    assert call.cost > receipt["cost"]
+
+
+async def test_a_stream_that_is_billed_whole_is_stopped_before_its_first_event(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Simulator(TEXT, pace=Pace(first_token_s=0.2, tokens_per_second=1000)) as simulator:
+        point_providers_at(simulator, monkeypatch)
+        async with (
+            serve(GatewaySettings(), simulator) as serving,
+            httpx.AsyncClient(base_url=serving.url, timeout=30) as client,
+        ):
+            body = {**CHAT, "model": "gemini-3.8-flash"}
+            asked = asyncio.create_task(client.post("/v1/chat/completions", json=body, headers=RESUMABLE))
+            await until(lambda: simulator.stats.requests == 1)
+            (log,) = serving.gateway._services.streams._logs.values()
+            receipt = (await client.post(f"/v1/streams/{log.id}/stop")).json()
+            answer = await asked
+            assert receipt["status"] == "stopped"
+            assert answer.status_code == 499
+            assert answer.json()["error"]["code"] == "stopped"
+            await until(lambda: bool(serving.log.calls))
+        assert simulator.stats.completed == 1
+        assert serving.log.calls[0].output_tokens
+
+
 async def test_a_stream_without_the_header_ends_with_its_client(slow: Serving) -> None:
     async with httpx.AsyncClient(base_url=slow.url) as client:
         async with client.stream("POST", "/v1/chat/completions", json=CHAT) as answer:

@@ -23,6 +23,12 @@ class Table:
         self.column_names = list(records[0])
         self._records = records
 
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def select(self, names: list[str]) -> "Table":
+        return Table(*({name: record[name] for name in names} for record in self._records))
+
     def to_pylist(self) -> list[dict[str, Any]]:
         return list(self._records)
 

@@ -1,6 +1,6 @@
 // Runs the clients of browsers without a browser. The jobs are one JSON array, [[client, scenario, url], ...], because
 // Node takes a second to start. Prints one line of JSON for each: what the page would show.
-import { DefaultChatTransport } from "ai";
+import { DefaultChatTransport, lastAssistantMessageIsCompleteWithApprovalResponses } from "ai";
 import { Chat } from "@ai-sdk/react";
 import { HttpAgent } from "@ag-ui/client";
 import { EventSchemas } from "@ag-ui/core/schemas";
@@ -13,6 +13,7 @@ function chatOf(url, id, seen) {
   return new Chat({
     id,
     transport: new DefaultChatTransport({ api: `${url}/api/chat` }),
+    sendAutomaticallyWhen: lastAssistantMessageIsCompleteWithApprovalResponses,
     onData: (part) => seen.data.push(part),
     onFinish: ({ isAbort, isDisconnect, isError, finishReason }) => Object.assign(seen, { isAbort, isDisconnect, isError, finishReason }),
     onError: (error) => { seen.error = error.message; },
@@ -23,6 +24,9 @@ function textOf(chat) {
   const last = chat.messages.at(-1);
   return last?.role === "assistant" ? last.parts.filter((part) => part.type === "text").map((part) => part.text).join("") : "";
 }
+
+// Whether the user approves the call that waits.
+const VERDICTS = { approved: true, denied: false, forged: true, kept: true };
 
 const until = async (found) => {
   while (!found()) await new Promise((resolve) => setTimeout(resolve, 5));
@@ -50,6 +54,13 @@ async function runChat(scenario, url) {
     seen.idle = again.messages.length === 1 && again.status === "ready";
   }
   await sent;
+  if (scenario in VERDICTS) {
+    const tool = chat.messages.at(-1).parts.find((part) => part.type === "dynamic-tool");
+    seen.asked = { state: tool.state, input: tool.input, id: tool.toolCallId };
+    if (scenario === "forged") tool.input = { path: "everything" };
+    await chat.addToolApprovalResponse({ id: tool.approval.id, approved: VERDICTS[scenario] });
+    await until(() => chat.status === "ready" || chat.status === "error");
+  }
   const last = chat.messages.at(-1);
   return {
     ...seen, status: chat.status, text: textOf(chat), metadata: last.metadata ?? null, count: chat.messages.length,
@@ -75,6 +86,16 @@ async function runAgent(scenario, url) {
     onRunFinishedEvent: ({ event }) => { seen.outcome = event.outcome; seen.usage = event.usage; seen.run = event.runId; },
   });
   await run.catch((error) => { seen.failed = error.message; });
+  if (scenario in VERDICTS) {
+    seen.asked = agent.pendingInterrupts;
+    const payload = { approved: VERDICTS[scenario] };
+    if (scenario === "forged") agent.messages.at(-1).toolCalls[0].function.arguments = '{"path":"everything"}';
+    const resume = agent.pendingInterrupts.map(({ id }) => ({ interruptId: id, status: "resolved", payload }));
+    await agent.runAgent({ runId: `run-${scenario}-2`, resume }, {
+      onEvent: ({ event }) => { EventSchemas.parse(event); },
+      onRunFinishedEvent: ({ event }) => { seen.outcome = event.outcome; },
+    }).catch((error) => { seen.failed = error.message; });
+  }
   const said = agent.messages.filter((message) => message.role === "assistant");
   return {
     ...seen, text: said.map((message) => message.content ?? "").join(""), roles: agent.messages.map((message) => message.role),

@@ -14,7 +14,8 @@ VERCEL_TYPES = frozenset(
         *("start", "start-step", "finish-step", "reset-step", "message-metadata", "error", "abort", "finish"),
         *("text-start", "text-delta", "text-end", "reasoning-start", "reasoning-delta", "reasoning-end"),
         *("tool-input-start", "tool-input-delta", "tool-input-available", "tool-input-error"),
-        *("tool-approval-request", "tool-output-available", "tool-output-error"),
+        *("tool-approval-request", "tool-approval-response", "tool-output-denied"),
+        *("tool-output-available", "tool-output-error"),
         *("file", "source-url", "source-document"),
     }
 )

@@ -20,7 +20,7 @@ from gateway.installed import node_clients
 from lm_deluge import LLMClient
 from lm_deluge.encoders.encoder import ParsedRequest
 from lm_deluge.simulator import Fault, Pace, Script, Simulator
-from lm_deluge.ui import ChatRequestError, ChatStreams, StreamResponse, conversation_from
+from lm_deluge.ui import ChatRequestError, ChatStreams, StreamResponse, approvals_from, conversation_from
 from ui.serving import serve
 
 SOURCE = Path(__file__).parent / "clients.mjs"
@@ -43,6 +43,30 @@ def forecast(request: ParsedRequest) -> Script:
     return Script(text="Let me see. ", tool_calls=[("weather", {"city": "Rome"})])
 
 
+removed: dict[str, list[str]] = {}
+
+
+def tidy(request: ParsedRequest) -> Script:
+    if request.conversation.messages[-1].role == "tool":
+        return Script(text=request.conversation.messages[-1].tool_results[0].content)
+    return Script(text="I remove it. ", tool_calls=[("remove", {"path": "a.txt"})])
+
+
+def removal(scenario: str) -> Any:
+    """Return a tool that has to be approved."""
+
+    def remove(path: str) -> str:
+        """Remove a file."""
+        removed.setdefault(scenario, []).append(path)
+        return "removed"
+
+    return remove
+
+
+def approved(scenario: str) -> tuple[Any, dict[str, Any], dict[str, Any], dict[str, Any]]:
+    return tidy, {}, {}, {"tools": [removal(scenario)], "run_tools": True, "approve": lambda _: "pause"}
+
+
 # name -> script and options of the simulator, options of the client, of the stream
 SLOW = Pace(tokens_per_second=5)  # the answer takes longer than the test
 SCENARIOS: dict[str, tuple[Any, dict[str, Any], dict[str, Any], dict[str, Any]]] = {
@@ -55,10 +79,16 @@ SCENARIOS: dict[str, tuple[Any, dict[str, Any], dict[str, Any], dict[str, Any]]]
     "stop": (TEXT * 10, {"pace": SLOW}, {}, {}),
     "server-stop": (TEXT * 10, {"pace": SLOW}, {}, {}),
     "resume": (TEXT, {"pace": Pace(tokens_per_second=100)}, {}, {}),
+    "approved": approved("approved"),
+    "denied": approved("denied"),
+    "forged": approved("forged"),
+    "kept": approved("kept"),  # the server keeps the conversation
 }
+KEY = "of this application only"
 OF_AGENT = [name for name in SCENARIOS if name not in ("refused", "server-stop", "resume")]
 RUNS = [("chat", name) for name in SCENARIOS] + [("agent", name) for name in OF_AGENT]
 OF_LOGS = ("resume", "server-stop")
+OF_APPROVAL = ("approved", "denied", "forged", "kept")
 
 
 class Served:
@@ -69,13 +99,36 @@ class Served:
         self.simulator: Any = None
 
 
+class Approvals:
+    """An application that follows the decisions of its users: it keeps the conversations, or signs the calls."""
+
+    def __init__(self, name: str, client: LLMClient) -> None:
+        self._keeps = name == "kept"
+        self._client = client
+        self._options = SCENARIOS[name][3]
+        self._paused: dict[str, Any] = {}
+
+    def respond(self, body: dict[str, Any], protocol: Any) -> StreamResponse:
+        options: dict[str, Any] = {}
+        if self._keeps:
+            chat_id = body.get("id", body.get("threadId"))
+            decisions = approvals_from(body)
+            conversation = self._paused.pop(chat_id) if decisions else conversation_from(body)
+            options["on_end"] = lambda response: self._paused.update({chat_id: response.conversation})
+        else:
+            decisions = approvals_from(body, approval_key=KEY)
+            conversation, options["approval_key"] = conversation_from(body, approval_key=KEY), KEY
+        stream = self._client.stream(conversation, **self._options, decisions=decisions)
+        return StreamResponse(stream, protocol, request=body, **options)
+
+
 @contextlib.asynccontextmanager
 async def application(name: str, served: Served) -> AsyncIterator[str]:
     script, simulated, options, asked = SCENARIOS[name]
     async with Simulator(script, **simulated) as simulator:
         served.simulator = simulator
         client = LLMClient("gpt-5.4", base_url=simulator.url, api_key="k", **{"max_attempts": 1, **options})
-        app, streams = FastAPI(), ChatStreams()
+        app, streams, approvals = FastAPI(), ChatStreams(), Approvals(name, client)
 
         @app.exception_handler(ChatRequestError)
         async def refuse(request: Request, error: ChatRequestError) -> JSONResponse:
@@ -83,6 +136,8 @@ async def application(name: str, served: Served) -> AsyncIterator[str]:
 
         @app.post("/api/chat")
         async def chat(body: dict[str, Any]) -> Any:
+            if name in OF_APPROVAL:
+                return approvals.respond(body, "vercel-ui")
             stream = client.stream(conversation_from(body), **asked)
             if name in OF_LOGS:
                 return streams.respond(body["id"], "ada", stream, request=body, on_end=served.ended.append)
@@ -98,6 +153,8 @@ async def application(name: str, served: Served) -> AsyncIterator[str]:
 
         @app.post("/agent")
         async def agent(body: dict[str, Any]) -> StreamResponse:
+            if name in OF_APPROVAL:
+                return approvals.respond(body, "ag-ui")
             stream = client.stream(conversation_from(body), **asked)
             return StreamResponse(stream, "ag-ui", request=body, on_end=served.ended.append)
 
@@ -213,6 +270,39 @@ def test_a_chat_resumes_an_answer_that_is_billed_once(pages: Any) -> None:
     assert (page["text"], page["status"], page["count"], page["idle"]) == (TEXT, "ready", 2, True)
     assert served["requests"] == len(served["ended"]) == 1
     assert served["aborted"] == 0
+
+
+OUTCOMES = {"approved": ("output-available", "removed"), "kept": ("output-available", "removed")}
+OUTCOMES["denied"] = ("output-denied", "Error: The user denied this call. It was not run.")
+
+
+@pytest.mark.parametrize("scenario", OUTCOMES)
+def test_a_chat_goes_on_with_the_decision_of_its_user(pages: Any, scenario: str) -> None:
+    page, (state, text) = pages["chat", scenario], OUTCOMES[scenario]
+    assert page["asked"]["state"] == "approval-requested"
+    [tool] = page["tools"]
+    assert (page["status"], tool["state"], tool["input"]) == ("ready", state, {"path": "a.txt"})
+    assert page["parts"] == ["step-start", "text", "dynamic-tool", "step-start", "text"]
+    assert page["text"] == "I remove it. " + text
+    assert page["count"] == 2
+
+
+@pytest.mark.parametrize("scenario", OUTCOMES)
+def test_an_agent_goes_on_with_the_decision_of_its_user(pages: Any, scenario: str) -> None:
+    page, (_, text) = pages["agent", scenario], OUTCOMES[scenario]
+    [interrupt] = page["asked"]
+    assert interrupt["responseSchema"]["required"] == ["approved"]
+    assert (page["outcome"], page.get("failed")) == ({"type": "success"}, None)
+    assert page["roles"] == ["user", "assistant", "tool", "assistant"]
+    assert len(page["tools"]) == 1
+    assert page["text"] == "I remove it. " + text
+
+
+def test_a_decision_runs_the_call_once_and_no_other(pages: Any) -> None:
+    assert removed == {"approved": ["a.txt"] * 2, "kept": ["a.txt"] * 2}  # of both clients
+    assert pages["chat", "forged"]["status"] == "error"
+    assert "has not asked about" in pages["chat", "forged"]["error"]
+    assert "has not asked about" in pages["agent", "forged"]["failed"]
 
 
 def test_an_agent_shows_the_answer_and_its_usage(pages: Any) -> None:

@@ -349,7 +349,8 @@ ENDS: dict[str, tuple[Any, list[str], list[str], str]] = {
         [
             (
                 '{"type":"RUN_FINISHED","threadId":"t","runId":"r","result":{"finishReason":"pause"},"outcome":'
-                '{"type":"interrupt","interrupts":[{"id":"c1","reason":"tool_call","toolCallId":"c1"}]}}'
+                '{"type":"interrupt","interrupts":[{"id":"c1","reason":"tool_call","toolCallId":"c1","responseSchema":'
+                '{"type":"object","properties":{"approved":{"type":"boolean"}},"required":["approved"]}}]}}'
             )
         ],
         "[DONE]",

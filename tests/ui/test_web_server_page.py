@@ -13,9 +13,10 @@ import httpx
 import pytest
 
 from lm_deluge import LLMClient
-from lm_deluge.simulator import Pace, Simulator
+from lm_deluge.encoders.encoder import ParsedRequest
+from lm_deluge.simulator import Pace, Script, Simulator
 from pages import ROOT, blocks
-from ui.judges import VercelJudge
+from ui.judges import VercelJudge, decoded
 from ui.serving import serve
 
 PAGE = ROOT / "docs" / "serving" / "web-server.md"
@@ -101,6 +102,64 @@ async def test_data_of_the_application(app: dict[str, Any]) -> None:
         answer = await web.post("/api/search", json=ASKED)
     assert b'"data-progress","transient":true,"data":{"documents":3}' in answer.content
     assert VercelJudge().read(answer.content).end == "finish"
+
+
+def tidy(request: ParsedRequest) -> Script:
+    last = request.conversation.messages[-1]
+    if last.role == "tool":
+        return Script(text=last.tool_results[0].content)
+    return Script(text="I remove it. ", tool_calls=[("remove", {"path": "a.txt"})])
+
+
+def decided(frames: bytes, *, approved: bool) -> dict[str, Any]:
+    """Return the request of a page whose user has decided about the call in an answer."""
+    chunks = [chunk for chunk in decoded(frames) if isinstance(chunk, dict)]
+    (call,) = [chunk for chunk in chunks if chunk["type"] == "tool-input-available"]
+    (asked,) = [chunk for chunk in chunks if chunk["type"] == "tool-approval-request"]
+    assert asked["toolCallId"] == call["toolCallId"]
+    part = {"type": "dynamic-tool", "toolName": call["toolName"], "toolCallId": call["toolCallId"]}
+    part |= {"input": call["input"], "state": "approval-responded"}
+    part |= {"approval": {"id": asked["approvalId"], "approved": approved}}
+    parts = [{"type": "step-start"}, {"type": "text", "text": "I remove it. "}, part]
+    return {**ASKED, "messages": [*ASKED["messages"], {"id": "a", "role": "assistant", "parts": parts}]}
+
+
+@pytest.mark.parametrize("path", ["/api/assistant/chat", "/api/signed/chat"])
+@pytest.mark.parametrize("approved", [True, False])
+async def test_a_call_that_a_user_has_decided_about(app: dict[str, Any], path: str, *, approved: bool) -> None:
+    async with running(app, script=tidy) as (web, _):
+        asked = await web.post(path, json=ASKED)
+        body = decided(asked.content, approved=approved)
+        answer = await web.post(path, json=body)
+        assert VercelJudge().read(answer.content).end == "finish"
+        texts = "".join(chunk["delta"] for chunk in decoded(answer.content)[:-1] if chunk["type"] == "text-delta")
+        assert ("a.txt is removed" in texts) == approved
+        assert ("Error: The user" in texts) != approved
+        stranger = await web.post(path, json=body, headers={"x-user": "eve"})
+        assert stranger.status_code == 400
+        body["messages"][-1]["parts"][-1]["input"] = {"path": "everything"}
+        body["messages"][-1]["parts"][-1]["toolCallId"] = "call-of-the-browser"
+        forged = await web.post(path, json={**body, "id": "c2"})
+        assert forged.status_code == 400
+        assert "decision" in forged.json()["error"]
+
+
+async def test_a_decision_that_is_sent_twice_runs_a_kept_call_once(app: dict[str, Any]) -> None:
+    async with running(app, script=tidy) as (web, simulator):
+        body = decided((await web.post("/api/assistant/chat", json=ASKED)).content, approved=True)
+        answers = await asyncio.gather(*(web.post("/api/assistant/chat", json=body) for _ in range(3)))
+        assert sorted(answer.status_code for answer in answers) == [200, 400, 400]
+        assert simulator.stats.requests == 2
+
+
+async def test_a_kept_conversation_goes_on(app: dict[str, Any]) -> None:
+    async with running(app, script=tidy) as (web, simulator):
+        body = decided((await web.post("/api/assistant/chat", json=ASKED)).content, approved=True)
+        await web.post("/api/assistant/chat", json=body)
+        again = await web.post("/api/assistant/chat", json=ASKED)
+        assert VercelJudge().read(again.content).end == "finish"
+        roles = [message["role"] for message in simulator.requests[-1].json["messages"]]
+        assert roles == ["user", "assistant", "tool", "assistant", "user"]
 
 
 async def test_resuming_and_stopping(app: dict[str, Any]) -> None:

@@ -95,7 +95,8 @@ class AgentCall:
         self._tools = setup.runner()
         self._history = LoopHistory(spec.conversation)
         self._ids = CallIds(spec.conversation.messages)
-        self._decisions = setup.options.decisions
+        # Decisions are about the calls that are open now: ids of later calls can be guessed, where hosts count them.
+        self._decisions = setup.options.decisions if self._history.calls else None
         self._is_connected = not setup.has_servers
         self._closing: asyncio.Task[None] | None = None  # of the connections to servers
         self._is_undecided = bool(self._history.calls)  # calls of the prompt, or of the last answer, wait for decisions

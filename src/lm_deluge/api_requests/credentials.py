@@ -97,13 +97,19 @@ def find_key(provider: ProviderRow, model: ModelRow, base_url: str, explicit: st
             hint=f"Set {' or '.join(provider.key_env)}, or pass api_key=...; "
             'to try things out without a key, use the model "simulator".',
         )
+    return _key_of(provider.id, key, is_token=variable in provider.bearer_env)
+
+
+@lru_cache(maxsize=64)
+def _key_of(provider: str, key: str, *, is_token: bool) -> Secret:
+    """Return the key as a secret. The same few keys are checked for every call."""
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigurationError(
             "the API key has spaces, line ends or characters beyond ASCII",
-            provider=provider.id,
+            provider=provider,
             hint="Copy it again.",
         )
-    return _token_of(key) if variable in provider.bearer_env else _secret_of(key)
+    return BearerToken(key) if is_token else Secret(key)
 
 
 class Access(NamedTuple):
@@ -129,9 +135,7 @@ def find_access(
     return Access(url, key, find_proxy(url, None if proxy is None else _secret_of(proxy)))
 
 
-# The same few keys are looked up for every call, so their objects are kept.
-_secret_of = lru_cache(maxsize=64)(Secret)
-_token_of = lru_cache(maxsize=64)(BearerToken)
+_secret_of = lru_cache(maxsize=64)(Secret)  # the same few proxies are looked up for every call
 
 
 def find_base_url(provider: ProviderRow, explicit: str | None) -> str:

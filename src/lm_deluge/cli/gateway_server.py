@@ -68,9 +68,6 @@ def run_gateway(settings: Any, *, on_start: Callable[[Any], None], is_quiet: boo
         "on_start": on_start,
     }
     if settings.workers > 1:
-        if settings.page.enabled:
-            report("the chat page is not offered: its answers are held by one process, and there are several workers")
-        settings = with_page(settings, enabled=False)
         _run_workers(settings, is_quiet=is_quiet, **options)
     else:
         asyncio.run(serve(settings, log=AccessLog(None if is_quiet else sys.stderr), **options))

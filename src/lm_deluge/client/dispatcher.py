@@ -215,6 +215,9 @@ class CallPlanner:
         dispatcher: What the calls of the client share.
         options: The options of the calls.
         templates: Settled before by planners with the same options, by model; new ones are added.
+
+    Attributes:
+        collect: How answers are requested whose events are not shown before their end.
     """
 
     def __init__(self, dispatcher: Dispatcher, options: CallOptions, templates: dict[str, _Template]) -> None:
@@ -228,7 +231,7 @@ class CallPlanner:
         self._filters = compile_filters(options.filters) if options.filters else None
         self._templates = templates
         self._output = None if options.output is None else _output_rules(options)
-        self._collect: Collect = _collect_of(dispatcher.options, options)
+        self.collect: Collect = _collect_of(dispatcher.options, options)
         self._access: dict[str, Access] = {}
         self._blank_specs: dict[bool, CallSpec] = {}  # by whether they deliver events
         self._adapters: dict[tuple[str, str], Adapter] = {}  # of calls with an output
@@ -281,7 +284,7 @@ class CallPlanner:
     def _blank_spec(self, *, delivers_events: bool) -> CallSpec:
         """Return what all calls have in common, without the planner: a cycle of references would outlive the client."""
         client, budget = self._dispatcher.options, self._dispatcher.budget
-        collect: Collect = "stream" if delivers_events else self._collect
+        collect: Collect = "stream" if delivers_events else self.collect
         return CallSpec(
             planner=cast("CallPlanner", None),
             conversation=Conversation(),
@@ -379,7 +382,7 @@ class CallPlanner:
             local_cache=None if filters is not None and filters.has_guard else self._dispatcher.shared_cache(),
             judge=None if self._output is None else partial(judged_response, kind=self._output.kind),
             filters=filters,
-            plain_answers=template.plain_answers if self._collect == "auto" else None,
+            plain_answers=template.plain_answers if self.collect == "auto" else None,
         )
 
     def settled(self, model: str) -> tuple[Call, Access, Timeouts]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -15,7 +15,7 @@ from lm_deluge.events import Event
 from lm_deluge.prompt.conversation import Conversation
 from lm_deluge.prompt.tool import ProviderTool, Tool
 
-__all__ = ["Encoder", "Endpoint", "ParsedRequest", "StreamWriter"]
+__all__ = ["Encoder", "Endpoint", "LoadRequest", "ParsedRequest", "StreamWriter"]
 
 
 class ParsedRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +92,26 @@ class StreamWriter:
         return b"".join([frame(item) for event in events for item in write(event)])
 
 
+class LoadRequest(NamedTuple):
+    """A request that has a server load a model, or unload it, and asks the model for nothing.
+
+    Attributes:
+        model: Name of the model.
+        answer: The body of the response.
+    """
+
+    model: str
+    answer: bytes
+
+
+class _ReadLoad(Protocol):
+    def __call__(self, body: bytes, *, created: int) -> LoadRequest | None: ...
+
+
+def _read_no_load(body: bytes, *, created: int) -> LoadRequest | None:
+    return None
+
+
 class _OpenStream(Protocol):
     def __call__(self, *, created: int, include_usage: bool) -> StreamWriter: ...
 
@@ -112,6 +132,7 @@ class Encoder:
         stream_type: The content type of a stream.
         is_sse: Whether streams are server-sent events.
         id_prefix: The prefix of response ids.
+        read_load: Return the model that a request loads, and the answer to it; None: it asks a model for something.
     """
 
     name: str
@@ -125,3 +146,4 @@ class Encoder:
     stream_type: str = "text/event-stream; charset=utf-8"
     is_sse: bool = True
     id_prefix: str = ""
+    read_load: _ReadLoad = _read_no_load

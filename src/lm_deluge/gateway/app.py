@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from urllib.parse import unquote
 
 from starlette.applications import Starlette
@@ -54,6 +54,7 @@ class Gateway:
         metrics: Counts the calls; None: nothing does.
         peers: Finds the streams of other processes; None: there are no others.
         page: The chat page; None: there is none.
+        processes: Returns how many processes serve with the same limiter, this one included.
 
     Raises:
         ConfigurationError: A configured model is unknown, or an option of it is wrong.
@@ -75,9 +76,10 @@ class Gateway:
         metrics: GatewayMetrics | None = None,
         peers: StreamPeers | None = None,
         page: ChatPage | None = None,
+        processes: Callable[[], int] = lambda: 1,
     ) -> None:
         self.settings = settings
-        catalog = ModelCatalog(settings, _observers_of(settings, metrics))
+        catalog = ModelCatalog(settings, _observers_of(settings, metrics), processes)
         log = log or AccessLog(None)
         if metrics is not None:
             metrics.observer.allow(catalog.configured_ids)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from lm_deluge.api_requests.credentials import has_key, has_named_key
 from lm_deluge.client.client import LLMClient
-from lm_deluge.dispatch.scheduling.shared.connection import scoped_address
+from lm_deluge.dispatch.scheduling.shared.connection import with_defaults
 from lm_deluge.errors import ConfigurationError, NotFoundError, UnknownModelError
 from lm_deluge.gateway.configuration.settings import GatewaySettings, ServedModel
 from lm_deluge.models.registry import SIMULATOR, find_model, find_provider, list_models, list_providers
@@ -32,13 +32,18 @@ class ModelCatalog:
     Args:
         settings: The settings of the gateway.
         observers: What watches the calls.
+        processes: Returns how many processes serve: each begins with that share of the limits if the server of the
+            limiter cannot be reached.
 
     Raises:
         ConfigurationError: A configured model is unknown, or an option of it is wrong.
     """
 
-    def __init__(self, settings: GatewaySettings, observers: Sequence[Observer] = ()) -> None:
+    def __init__(
+        self, settings: GatewaySettings, observers: Sequence[Observer] = (), processes: Callable[[], int] = lambda: 1
+    ) -> None:
         self._observers = tuple(observers)
+        self._processes = processes
         self._limiter = settings.limiter
         self._clients: OrderedDict[str, LLMClient] = OrderedDict()
         self._configured = {model.name: model for model in settings.models}
@@ -84,7 +89,10 @@ class ModelCatalog:
     def _build(self, model: ServedModel) -> LLMClient:
         options: dict[str, Any] = {"observers": self._observers, **model.options}
         if self._limiter is not None:
-            options.setdefault("limiter", scoped_address(self._limiter, model.name))
+            options.setdefault("limiter", with_defaults(self._limiter, scope=model.name))
+        processes = self._processes()
+        if processes > 1 and isinstance(options.get("limiter"), str):
+            options["limiter"] = with_defaults(options["limiter"], processes=processes)
         return LLMClient(list(model.models), **options)
 
     def _configured_client(self, model: ServedModel) -> LLMClient:

@@ -221,9 +221,13 @@ async def open_gateway(
     async with contextlib.AsyncExitStack() as stack:
         ledger = Ledger(await stack.enter_async_context(open_database(database)))
         rates = peers = listener = None
+
+        def processes() -> int:  # other workers of this machine may not have signed on yet
+            return max(settings.workers, ledger.servers)
+
         if settings.limiter is not None:
             address = parse_address(settings.limiter)
-            rates = SharedRates(address, lambda: ledger.servers)
+            rates = SharedRates(address, processes)
             stack.push_async_callback(rates.close)
             listener = stack.enter_context(bind_socket(settings.peer_host, 0, setting="peer_host"))
             peers = StreamPeers(address, f"http://{url_host(settings.peer_host)}:{listener.getsockname()[1]}")
@@ -236,7 +240,9 @@ async def open_gateway(
         if settings.page.enabled:
             own = settings.page.database or database_beside(database)
             page = await stack.enter_async_context(open_page(own, settings.page.mcp))
-        gateway = Gateway(settings, access=access, log=log, metrics=metrics, peers=peers, page=page)
+        gateway = Gateway(
+            settings, access=access, log=log, metrics=metrics, peers=peers, page=page, processes=processes
+        )
         run_beside(stack, _keep_ledger(ledger, settings))
         if listener is not None and peers is not None:
             run_beside(stack, serve_app(gateway.for_peers(peers.secret), listener))

@@ -6,9 +6,9 @@ import asyncio
 import hashlib
 import importlib
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -26,11 +26,14 @@ from lm_deluge.ray.columns import AnswerColumns
 from lm_deluge.ray.journals import DatasetJournals, Earlier
 from lm_deluge.ray.limits import ClusterLimits
 from lm_deluge.ray.metrics import ActorMetrics
-from lm_deluge.ray.packages import import_arrow
+from lm_deluge.ray.packages import import_arrow, import_ray
 from lm_deluge.ray.prompts import PromptColumns
 from lm_deluge.response import APIResponse
 
 __all__ = ["AskModel", "AskedRow"]
+
+
+Note: TypeAlias = Callable[[APIResponse], None] | None
 
 
 class AskedRow(msgspec.Struct, frozen=True):
@@ -94,10 +97,7 @@ class AskModel:
         share_limits: bool = True,
         **options: Any,
     ) -> None:
-        if journal is not None and id is None:
-            raise ConfigurationError(
-                "a journal needs the column that identifies the rows", hint='Name it: id="review_id".'
-            )
+        check_journal(journal, id)
         self.client = LLMClient(model, **options)
         self._prompts = PromptColumns(prompt, template, system, id)
         self._columns = AnswerColumns(output)
@@ -131,6 +131,14 @@ class AskModel:
         table = to_table(batch)
         yield self.extended(table, await self.ask(table))
 
+    def check(self, columns: Sequence[str]) -> None:
+        """Check that a table with these columns has those that are needed.
+
+        Raises:
+            ConfigurationError: It lacks one.
+        """
+        self._prompts.check(columns)
+
     def extended(self, table: Any, answers: Sequence[AskedRow]) -> Any:
         """Return an Arrow table with the columns of the answers to its rows."""
         return self._columns.extended(table, [(each.response, each.asked_before) for each in answers])
@@ -138,35 +146,42 @@ class AskModel:
     def digest(self, table: Any) -> bytes:
         """Return a hash of the requests of a table's rows, with their ids and the options that shape the answers."""
         digest = hashlib.sha256(self._fingerprint.encode())
-        for row in self._prompts.rows(table.to_pylist()):
+        for row in self._rows(table):
             digest.update(row.call.encode("utf-8", "replace") + b"\0")
         return digest.hexdigest().encode()
 
     def remove_journal(self, table: Any) -> None:
         """Remove the journal of a table, whose answers are in another file now."""
         if self._journals is not None:
-            self._journals.path_of(row.call for row in self._prompts.rows(table.to_pylist())).unlink(missing_ok=True)
+            self._journals.path_of(row.call for row in self._rows(table)).unlink(missing_ok=True)
 
-    async def ask(self, table: Any) -> list[AskedRow]:
+    async def ask(self, table: Any, note: Note = None) -> list[AskedRow]:
         """Ask for the rows of an Arrow table; return their responses, in order.
+
+        Args:
+            table: The table.
+            note: Called with each response as soon as it is known.
 
         Raises:
             DelugeError: As `__call__` raises it.
         """
-        self._prompts.check(table.column_names)
-        rows = self._prompts.rows(table.to_pylist())
-        if not rows:
-            return []
+        if not len(table):
+            return []  # Ray has no columns for an empty block
+        self.check(table.column_names)
+        rows = self._rows(table)
         if self._journals is None:
-            return await self._answered(rows, {}, {}, _NoJournal())
+            return await self._answered(rows, {}, {}, _NoJournal(), note)
         journal, earlier = await self._journals.open([row.call for row in rows])
         try:
-            return await self._recorded(rows, journal, earlier)
+            return await self._recorded(rows, journal, earlier, note)
         finally:
             await journal.close()
 
+    def _rows(self, table: Any) -> list[BatchRow]:
+        return self._prompts.rows(table.select(self._prompts.needed(table.column_names)).to_pylist())
+
     async def _recorded(
-        self, rows: Sequence[BatchRow], journal: Journal, earlier: dict[str, Earlier]
+        self, rows: Sequence[BatchRow], journal: Journal, earlier: dict[str, Earlier], note: Note
     ) -> list[AskedRow]:
         await asyncio.gather(*(_carry_over(journal, call, before) for call, before in earlier.items()))
         ambiguous = ambiguous_counts(journal.state)
@@ -180,7 +195,9 @@ class AskModel:
                 self._metrics.note_again(ambiguous[row.call])
             else:
                 known[row.call] = AskedRow(response, ambiguous[row.call])
-        return await self._answered(rows, known, histories, journal)
+                if note is not None:
+                    note(response)
+        return await self._answered(rows, known, histories, journal, note)
 
     async def _answered(
         self,
@@ -188,6 +205,7 @@ class AskModel:
         known: Mapping[str, AskedRow],
         histories: Mapping[str, RowHistory],
         journal: RowJournal,
+        note: Note,
     ) -> list[AskedRow]:
         """Send the rows that are not known; return the responses of all rows."""
         most = self.client.options.max_attempts + self._call.max_output_retries
@@ -206,10 +224,13 @@ class AskModel:
                 if response is None:
                     raise calls.failure or calls.gave_up or DispatchError("the batch was stopped")
                 self._metrics.count(response)
+                if note is not None:
+                    note(response)
                 answers[row.call] = AskedRow(response, histories.get(row.call, RowHistory()).ambiguous)
         finally:
             self._running.discard(calls)
             await calls.close()
+            self._metrics.set_in_flight(sum(each.in_flight for each in self._running))
         return [answers[row.call] for row in rows]
 
     def _runner(self) -> Runner:
@@ -244,6 +265,16 @@ class _NoJournal:
         return None
 
 
+def check_journal(journal: str | Path | None, id: str | None) -> None:
+    """Check that a journal has names for its rows.
+
+    Raises:
+        ConfigurationError: There is no column that identifies them.
+    """
+    if journal is not None and id is None:
+        raise ConfigurationError("a journal needs the column that identifies the rows", hint='Name it: id="review_id".')
+
+
 def to_table(batch: Any) -> Any:
     """Return a batch of Ray as an Arrow table.
 
@@ -253,9 +284,19 @@ def to_table(batch: Any) -> Any:
     pa = import_arrow()
     if isinstance(batch, pa.Table):
         return batch
-    if isinstance(batch, Mapping):
-        return pa.table({name: pa.array(list(values)) for name, values in batch.items()})
-    return pa.Table.from_pandas(batch, preserve_index=False)
+    try:
+        if not isinstance(batch, Mapping):
+            return pa.Table.from_pandas(batch, preserve_index=False)
+        batch = {name: _nested(pa, values) for name, values in batch.items()}
+    except pa.ArrowException:  # cells of different types, which Ray pickles
+        pass
+    return import_ray().data.block.BlockAccessor.batch_to_arrow_block(batch)  # tensors, and other types of Ray's own
+
+
+def _nested(pa: Any, values: Any) -> Any:
+    """Return a column of NumPy objects (texts, lists of messages) as an Arrow array; return others as they are."""
+    is_object = getattr(getattr(values, "dtype", None), "kind", None) == "O"
+    return pa.array(list(values), from_pandas=True) if is_object else values
 
 
 def _has_ray() -> bool:

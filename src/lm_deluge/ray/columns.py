@@ -13,7 +13,7 @@ from lm_deluge.ray.packages import import_arrow
 from lm_deluge.response import APIResponse
 from lm_deluge.schemas.strict_form import resolved
 
-__all__ = ["ANSWER_COLUMNS", "AnswerColumns"]
+__all__ = ["ANSWER_COLUMNS", "AnswerColumns", "input_column"]
 
 JSON = dict[str, Any]
 
@@ -23,6 +23,7 @@ ANSWER_COLUMNS = (
 )
 """The columns that each answer has, beside those of a typed output."""
 
+_PREFIX = "input_"  # of a column of the input that has the name of another one
 _MOST_DEPTH = 8  # of nested objects as nested columns; deeper ones, and recursive ones, are JSON texts
 _LARGEST = 2**63 - 1  # of a column of integers
 
@@ -61,7 +62,7 @@ class AnswerColumns:
         for name in table.column_names:
             new = name
             while new in own or new in names or (new != name and new in table.column_names):
-                new = f"input_{new}"
+                new = f"{_PREFIX}{new}"
             names.append(new)
         table = table.rename_columns(names)
         for name, column in own.items():
@@ -104,6 +105,14 @@ class AnswerColumns:
             cells = [value.get(name) if isinstance(value, dict) else None for value in values]
             columns.append((f"output_{name}", pa.array([None if c is None else convert(c) for c in cells], kind)))
         return columns
+
+
+def input_column(name: str, names: Sequence[str]) -> str:
+    """Return the name that a column of the input has in a table with answers, whose columns have these names."""
+    is_ours = name in ANSWER_COLUMNS or name.startswith("output")
+    while is_ours and f"{_PREFIX}{name}" in names:
+        name = f"{_PREFIX}{name}"
+    return name
 
 
 def _arrow_type(pa: Any, schema: Any, root: JSON, depth: int = 0) -> tuple[Any, Callable[[Any], Any]]:
@@ -165,9 +174,16 @@ def _whole(value: Any) -> int | None:
     return int(value) if abs(value) <= _LARGEST else None
 
 
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except OverflowError:  # an integer above 1e308
+        return None
+
+
 _SCALARS: dict[str | None, tuple[str, Callable[[Any], Any]]] = {
     "string": ("string", _text),
     "integer": ("int64", _whole),
-    "number": ("float64", float),
+    "number": ("float64", _number),
     "boolean": ("bool_", bool),
 }

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lm_deluge.errors import ConfigurationError
-from lm_deluge.ray.ask_model import AskModel, to_table
+from lm_deluge.ray.ask_model import AskModel, check_journal
+from lm_deluge.ray.columns import input_column
 from lm_deluge.ray.packages import import_arrow, import_ray
 
 __all__ = ["ask", "pool_options", "read_ids", "unanswered"]
@@ -53,9 +54,11 @@ def ask(
         >>> answered.write_parquet("out/")
     """
     import_ray()
-    AskModel(
-        model, share_limits=False, **{**options, "journal": None}
-    )  # refuses wrong options before the cluster works
+    if (journal := options.get("journal")) is not None:
+        check_journal(journal, options.get("id"))
+        options["journal"] = str(Path(journal).absolute())  # actors may have another working folder
+    # Refuses wrong options before the cluster works; it creates no folder, and joins no limits.
+    AskModel(model, **{**options, "journal": None, "share_limits": False})
     return dataset.map_batches(
         AskModel,
         fn_constructor_kwargs={"model": model, **options},
@@ -99,27 +102,40 @@ def unanswered(dataset: Any, folder: str | Path, id: str) -> Any:
     """
     ray = import_ray()
     known = read_ids(Path(folder), id)
-    if not known:
+    if known is None:
         return dataset
     shared = ray.put(known)
 
-    def without_known(batch: Any) -> Any:
-        done = ray.get(shared)
-        table = to_table(batch)
-        keep = [value not in done for value in table.column(id).to_pylist()]
-        return table.filter(import_arrow().array(keep, import_arrow().bool_()))
+    def without_known(table: Any) -> Any:
+        return table if not len(table) else _without(table, id, ray.get(shared))
 
-    return dataset.map_batches(without_known, batch_format="pyarrow")
+    return dataset.map_batches(without_known, batch_size=None, batch_format="pyarrow")
 
 
-def read_ids(folder: Path, column: str) -> set[Any]:
-    """Return the ids of the rows in the Parquet files of a folder.
+def _without(table: Any, id: str, known: Any) -> Any:
+    """Return the rows of a table whose id is not among the known ones."""
+    pa = import_arrow()
+    if id not in table.column_names:
+        raise ConfigurationError(f"the dataset has no column {id[:80]!r}")
+    column = table.column(id)
+    try:
+        known = known.cast(column.type)
+    except pa.ArrowException as error:
+        raise ConfigurationError(
+            f"the ids are {column.type} in the dataset and {known.type} in the files",
+            hint="Name another folder, or convert the column.",
+        ) from error
+    return table.filter(pa.compute.invert(pa.compute.is_in(column, value_set=known)))
+
+
+def read_ids(folder: Path, column: str) -> Any:
+    """Return the ids of the rows in the Parquet files of a folder as an Arrow array; None if it has none.
 
     Raises:
         ConfigurationError: A file has no such column.
     """
     pa = import_arrow()
-    known: set[Any] = set()
+    known: list[Any] = []
     for path in sorted(folder.rglob("*.parquet")) if folder.is_dir() else ():
         try:
             file = pa.parquet.ParquetFile(path)
@@ -127,7 +143,8 @@ def read_ids(folder: Path, column: str) -> set[Any]:
             path.replace(path.with_name(path.name + ".damaged"))
             continue
         with file:
-            if column not in file.schema_arrow.names:
+            name = input_column(column, file.schema_arrow.names)
+            if name not in file.schema_arrow.names:
                 raise ConfigurationError(f"{path.name} has no column {column[:80]!r}")
-            known.update(file.read([column]).column(column).to_pylist())
-    return known
+            known += file.read([name]).column(name).drop_null().chunks
+    return pa.concat_arrays([each.cast(known[0].type) for each in known]) if known else None

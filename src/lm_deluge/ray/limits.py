@@ -20,7 +20,7 @@ from lm_deluge.client.batch.client_copy import ClientCopy
 from lm_deluge.client.client import LLMClient
 from lm_deluge.config import LIMIT_NAMES
 from lm_deluge.dispatch.sharing.admissions import Admissions, Member
-from lm_deluge.dispatch.sharing.messages import FromMember, ToMember
+from lm_deluge.dispatch.sharing.messages import Admitted, FromMember, Released, ToMember
 from lm_deluge.dispatch.sharing.remote_runner import RemoteRunner, SharedBudget
 from lm_deluge.errors import DispatchError
 from lm_deluge.ray.packages import import_ray
@@ -30,6 +30,8 @@ __all__ = ["ClusterLimits", "LimitsActor"]
 NAMESPACE = "lm_deluge"
 _POLL_S = 3.0  # how long the actor holds a call for replies: a sign of life from each member in this time
 _LEASE_S = 15.0  # five signs of life were missed: the member is dead, and its tickets are free
+_UNFETCHED_S = 0.75  # a live member fetches a reply within milliseconds; what a dead one is admitted is lost to all
+_WATCH_S = 0.25  # between two searches for dead members
 _IDLE_S = 60.0  # longer than Ray needs to start another actor in place of the last one that died
 _GATHER_S = 0.005  # messages of this time share one call, which costs a millisecond of CPU on both sides
 _RETRY_S = 0.5  # between two attempts to reach the actor while Ray starts it again
@@ -47,12 +49,15 @@ class LimitsActor:
         self._client = client.make()
         self._admissions: Admissions | None = None
         self._members: dict[str, _RemoteMember] = {}
+        self._spent: dict[str, float] = {}  # of members that were taken for dead, and may call again
         self._idle_since = time.monotonic()
         self._guard: asyncio.Task[None] | None = None
-        self._incarnation = uuid.uuid4().hex
 
     async def exchange(self, name: str, messages: list[FromMember], *, waits: bool) -> tuple[str, list[ToMember]]:
-        """Act on the messages of a member; return this actor's own identity, and the replies.
+        """Act on the messages of a member; return the identity of its membership, and the replies.
+
+        A membership ends when this actor dies, or takes the member for dead. The member then has another one, and
+        asks again for all that it waits for.
 
         Args:
             name: The member: the id of its Ray actor, and a name of its process.
@@ -62,7 +67,7 @@ class LimitsActor:
         member = self._member(name)
         member.seen_at = time.monotonic()
         member.state.receive(messages)
-        return self._incarnation, await member.replies(_POLL_S) if waits else []
+        return member.identity, await member.replies(_POLL_S) if waits else []
 
     def _member(self, name: str) -> _RemoteMember:
         if self._admissions is None:
@@ -73,17 +78,25 @@ class LimitsActor:
         if member is None:
             actor = name.partition("/")[0]
             for dead in [each for each in self._members if actor and each.partition("/")[0] == actor]:
-                self._members.pop(dead).state.leave()  # Ray has started the actor again
-            member = self._members[name] = _RemoteMember(self._admissions)
+                self._drop(dead)  # Ray has started the actor again
+            member = self._members[name] = _RemoteMember(self._admissions, self._spent.pop(name, 0.0))
         return member
+
+    def _drop(self, name: str) -> None:
+        state = self._members.pop(name).state
+        state.leave()
+        if state.spent:
+            self._spent[name] = state.spent
 
     async def _watch(self) -> None:
         """Release what dead members hold, and end this actor if it has no members."""
         while True:
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(_WATCH_S)
             now = time.monotonic()
-            for name in [name for name, member in self._members.items() if now - member.seen_at > _LEASE_S]:
-                self._members.pop(name).state.leave()
+            for name, member in list(self._members.items()):
+                member.suspend_if_silent(now)
+                if now - member.seen_at > _LEASE_S:
+                    self._drop(name)
             if self._members:
                 self._idle_since = now
             elif now - self._idle_since > _IDLE_S:
@@ -91,17 +104,42 @@ class LimitsActor:
 
 
 class _RemoteMember:
-    """A member, and the replies that it has not fetched yet."""
+    """A member, and the replies that it has not fetched yet.
 
-    def __init__(self, admissions: Admissions) -> None:
+    Attributes:
+        identity: Of its membership.
+        seen_at: When the last call of the member came.
+    """
+
+    def __init__(self, admissions: Admissions, spent: float) -> None:
+        self.identity = uuid.uuid4().hex
         self.seen_at = time.monotonic()
         self._replies: list[ToMember] = []
+        self._admitted_at: float | None = None  # the first admission among the replies
         self._has_replies = asyncio.Event()
-        self.state: Member = admissions.join(self._reply)
+        self.state: Member = admissions.join(self._reply, spent)
 
     def _reply(self, message: ToMember) -> None:
+        if self._admitted_at is None and isinstance(message, Admitted):
+            self._admitted_at = time.monotonic()
         self._replies.append(message)
         self._has_replies.set()
+
+    def suspend_if_silent(self, now: float) -> None:
+        """Admit nothing more to a member that does not fetch what it was admitted: it is dead, or stands still.
+
+        What it was admitted goes to the others. A member that calls again has another identity, and asks again.
+        """
+        if self._admitted_at is None or now - max(self._admitted_at, self.seen_at) <= _UNFETCHED_S:
+            return
+        self.identity = uuid.uuid4().hex
+        self._admitted_at = None
+        unused = [reply.ticket for reply in self._replies if isinstance(reply, Admitted)]
+        self._replies = [reply for reply in self._replies if not isinstance(reply, Admitted)]
+        if not self._replies:
+            self._has_replies.clear()
+        self.state.receive([Released(ticket, was_sent=False, delivered=None) for ticket in unused])
+        self.state.suspend()
 
     async def replies(self, within_s: float) -> list[ToMember]:
         """Return the replies as soon as there are some; none after some seconds."""
@@ -111,7 +149,7 @@ class _RemoteMember:
         except TimeoutError:
             return []
         self._has_replies.clear()
-        replies, self._replies = self._replies, []
+        replies, self._replies, self._admitted_at = self._replies, [], None
         return replies
 
 
@@ -128,7 +166,7 @@ class ClusterLimits:
         self._name = f"{_actor_id()}/{uuid.uuid4().hex}"
         self._posted: list[FromMember] = []
         self._has_posted = asyncio.Event()
-        self._incarnation: str | None = None
+        self._identity: str | None = None
         self._actor: Any = None
         budget = None if options.max_cost is None else SharedBudget(options.max_cost, "the client")
         dispatcher.budget = budget
@@ -170,10 +208,10 @@ class ClusterLimits:
             except (ray.exceptions.RayActorError, ValueError):  # it died; a name can be taken by one that is dying
                 self._actor = None
                 await asyncio.sleep(_RETRY_S)
-        incarnation, replies = answer
-        if self._incarnation not in (None, incarnation):
+        identity, replies = answer
+        if self._identity not in (None, identity):
             self.runner.reconnect()
-        self._incarnation = incarnation
+        self._identity = identity
         self.runner.receive(replies)
 
     def _note_end(self, task: asyncio.Task[None]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from lm_deluge.errors import BudgetError, ConfigurationError, MissingAPIKeyError
 from lm_deluge.ray.ask_model import AskModel
 from lm_deluge.ray.datasets import pool_options
 from lm_deluge.ray.packages import import_arrow, import_ray
+from lm_deluge.ray.part_report import PartReport
+from lm_deluge.ray.progress import PartProgress
 
-__all__ = ["JOURNALS", "AskParts", "InputPart", "PartReport", "ask_parts", "cut", "rows_per_part"]
+__all__ = ["JOURNALS", "AskParts", "InputPart", "ask_parts", "cut", "read_metadata", "rows_per_part"]
 
 ROW = "__row"
 """The column that identifies the rows of the input while they are asked: their number, counted from 0."""
@@ -68,35 +71,6 @@ class InputPart(msgspec.Struct, frozen=True):
         return table.append_column(ROW, pa.array(range(self.first, self.first + len(table)), pa.int64()))
 
 
-class PartReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a part.
-
-    Attributes:
-        part: Its number.
-        rows: Number of its rows.
-        answered, failed: Number of rows that are answered and that failed.
-        open: Number of rows that are left to the next run, because the budget is spent or there is no key.
-        is_new: Whether this run has written its file.
-        input_tokens, output_tokens, cost: Sums over the rows.
-        again: The ids of rows that were sent again although an earlier request may have been billed.
-        errors: Number of failed rows by class of error.
-        problem: Why the part was not asked, if it was not.
-    """
-
-    part: int
-    rows: int
-    answered: int = 0
-    failed: int = 0
-    open: int = 0
-    is_new: bool = False
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost: float | None = None
-    again: list[str] = []
-    errors: dict[str, int] = {}
-    problem: str | None = None
-
-
 def rows_per_part(total: int) -> int:
     """Return a number of rows in a part for an input of so many rows."""
     return min(max(-(-total // _PARTS), _LEAST_ROWS), _MOST_ROWS)
@@ -106,7 +80,7 @@ def cut(files: Sequence[Path], rows: int) -> list[InputPart]:
     """Cut Parquet files into parts of so many rows; only the ends of the files are read.
 
     Raises:
-        ConfigurationError: A file is not a Parquet file.
+        ConfigurationError: A file is not a Parquet file, or its columns are not those of the first one.
     """
     parts: list[InputPart] = []
     pieces: list[RowRange] = []
@@ -126,14 +100,33 @@ def cut(files: Sequence[Path], rows: int) -> list[InputPart]:
 
 
 def _groups(files: Sequence[Path]) -> Iterator[tuple[Path, int, int]]:
-    pa = import_arrow()
+    first = None
     for path in files:
-        try:
-            found = pa.parquet.read_metadata(path)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ConfigurationError(f"cannot read {path.name}: it is not a Parquet table") from error
+        found = read_metadata(path)
+        schema = found.schema.to_arrow_schema()
+        first = schema if first is None else first
+        if not schema.equals(first):
+            raise ConfigurationError(
+                f"the columns of {path.name} are not those of {files[0].name}", hint="All files need the same columns."
+            )
         for group in range(found.num_row_groups):
             yield path, group, found.row_group(group).num_rows
+
+
+def read_metadata(path: Path) -> Any:
+    """Return the metadata of a Parquet file.
+
+    Raises:
+        ConfigurationError: It is not a Parquet file, or has a column with a name that is needed here.
+    """
+    pa = import_arrow()
+    try:
+        found = pa.parquet.read_metadata(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ConfigurationError(f"cannot read {path.name}: it is not a Parquet table") from error
+    if ROW in found.schema.names:
+        raise ConfigurationError(f"{path.name} has a column {ROW}", hint="Rename it: the command needs this name.")
+    return found
 
 
 class AskParts:
@@ -144,19 +137,29 @@ class AskParts:
         target: The folder of the output.
         ask: The arguments of `AskModel`, except `id` and `journal`.
         retry_failed: Whether the failed rows of parts that have a file are sent again.
+        board: The handle of a `ProgressBoard`, for a display; None without one.
     """
 
     def __init__(
-        self, parts: Sequence[InputPart], target: str, ask: Mapping[str, Any], *, retry_failed: bool = False
+        self,
+        parts: Sequence[InputPart],
+        target: str,
+        ask: Mapping[str, Any],
+        *,
+        retry_failed: bool = False,
+        board: Any = None,
     ) -> None:
         self._parts = parts
         self._target = Path(target)
         self._retry_failed = retry_failed
+        self._progress = PartProgress(board)
         self._model = AskModel(**ask, id=ROW, journal=self._target / JOURNALS, retry_failed=retry_failed)
 
     async def __call__(self, batch: Any) -> AsyncIterator[Any]:
         """Yield the report of each part of the batch."""
         reports = [await self._ask(self._parts[number]) for number in batch.column("part").to_pylist()]
+        for report in reports:
+            self._progress.end(report)
         yield import_arrow().table({"report": [msgspec.json.encode(report) for report in reports]})
 
     async def _ask(self, part: InputPart) -> PartReport:
@@ -173,7 +176,8 @@ class AskParts:
             if not len(asked):
                 return _report(part, known, table, is_new=False)
             kept = known
-        answers = await self._model.ask(asked)
+        self._progress.begin(part.number, part.rows)
+        answers = await self._model.ask(asked, partial(self._progress.note, part.number))
         left = sum(isinstance(each.response.error, BudgetError | MissingAPIKeyError) for each in answers)
         if left:
             errors = {type(each.response.error).__name__ for each in answers if each.response.error is not None}
@@ -238,7 +242,13 @@ def _report(part: InputPart, answered: Any, table: Any, *, is_new: bool) -> Part
 
 
 def ask_parts(
-    parts: Sequence[InputPart], target: Path, ask: Mapping[str, Any], *, actors: int, retry_failed: bool = False
+    parts: Sequence[InputPart],
+    target: Path,
+    ask: Mapping[str, Any],
+    *,
+    actors: int,
+    retry_failed: bool = False,
+    board: Any = None,
 ) -> Iterator[PartReport]:
     """Ask the rows of all parts with the Ray cluster of this process; yield the report of each part.
 
@@ -248,13 +258,20 @@ def ask_parts(
         ask: The arguments of `AskModel`, except `id` and `journal`.
         actors: Number of actors.
         retry_failed: Whether the failed rows of parts that have a file are sent again.
+        board: The handle of a `ProgressBoard`, for a display; None without one.
     """
     ray = import_ray()
     blocks = min(len(parts), max(actors, -(-len(parts) // _PARTS_PER_TASK)))
     numbers = ray.data.from_items([{"part": part.number} for part in parts], override_num_blocks=blocks)
     reports = numbers.map_batches(
         AskParts,
-        fn_constructor_kwargs={"parts": parts, "target": str(target), "ask": dict(ask), "retry_failed": retry_failed},
+        fn_constructor_kwargs={
+            "parts": parts,
+            "target": str(target),
+            "ask": dict(ask),
+            "retry_failed": retry_failed,
+            "board": board,
+        },
         batch_size=1,
         batch_format="pyarrow",
         **pool_options(actors),

@@ -18,6 +18,10 @@ __all__ = ["PromptColumns"]
 
 _DIGEST_BYTES = 8  # of the hash of a prompt: enough to notice that a row with the same id has another prompt
 
+_SOURCES = ("prompt", "messages", "body")
+_FORMATTER = string.Formatter()
+_BETWEEN = str.maketrans("_- ", "aaa")
+
 _encoder = msgspec.msgpack.Encoder(enc_hook=repr)
 
 
@@ -46,9 +50,8 @@ class PromptColumns:
             raise ConfigurationError("prompt and template are both given", hint="Remove one of the two.")
         self.id = id
         self._prompt = prompt
-        self._template = template
+        self._template = None if template is None else _Template(template)
         self._system = system
-        self._fields = None if template is None else _fields_of(template)
 
     def check(self, columns: Sequence[str]) -> None:
         """Check that a table has the columns that are needed.
@@ -56,33 +59,44 @@ class PromptColumns:
         Raises:
             ConfigurationError: It lacks one.
         """
-        needed = [*(self._fields or ()), *(each for each in (self._prompt, self.id) if each is not None)]
-        missing = [each for each in needed if each not in columns]
-        if not missing and not needed and not {"prompt", "messages", "body"} & set(columns):
+        missing = [each for each in self._named() if each not in columns]
+        if not missing and self._template is None and self._prompt is None and not set(_SOURCES) & set(columns):
             missing = ["prompt"]
         if missing:
             names = ", ".join(repr(each[:40]) for each in columns)
             raise ConfigurationError(f"the dataset has no column {missing[0][:80]!r}", hint=f"Its columns are {names}.")
 
+    def needed(self, columns: Sequence[str]) -> list[str]:
+        """Return the columns of a table that the prompts and the ids are in."""
+        is_free = self._template is None and self._prompt is None
+        used = {*self._named(), *((*_SOURCES, "url") if is_free else ())}
+        return [name for name in columns if name in used]
+
+    def _named(self) -> list[str]:
+        names = [] if self._template is None else self._template.fields
+        return [*names, *(each for each in (self._prompt, self.id) if each is not None)]
+
     def rows(self, records: Sequence[Mapping[str, Any]]) -> list[BatchRow]:
         """Return the rows of a batch. A row without a usable prompt has an error.
 
         Raises:
-            ConfigurationError: Two rows have the same id.
+            ConfigurationError: Two rows have the same id, or one has none.
         """
-        rows = [self._row(number, record) for number, record in enumerate(records, start=1)]
-        if self.id is not None and len({str(record[self.id]) for record in records}) < len(rows):
-            raise ConfigurationError(
-                f"two rows have the same {self.id}", hint="The column that `id` names identifies rows."
-            )
-        return rows
+        if self.id is not None:
+            ids = {None if record[self.id] is None else str(record[self.id]) for record in records}
+            if None in ids or len(ids) < len(records):
+                problem = "a row has no" if None in ids else "two rows have the same"
+                raise ConfigurationError(
+                    f"{problem} {self.id[:80]}", hint="The column that `id` names identifies rows."
+                )
+        return [self._row(number, record) for number, record in enumerate(records, start=1)]
 
     def _row(self, number: int, record: Mapping[str, Any]) -> BatchRow:
         own = str(number) if self.id is None else str(record[self.id])
         if self._template is None:
             row = table_row(_without_nulls(record), own, number, RowFormat(column=self._prompt))
         else:
-            row = table_row({"prompt": self._filled(record)}, own, number, RowFormat())
+            row = table_row({"prompt": self._template.filled(record)}, own, number, RowFormat())
         conversation = row.conversation
         if (
             conversation is not None
@@ -93,41 +107,71 @@ class PromptColumns:
         name = f"{own}:{_digest_of(row)}"
         return msgspec.structs.replace(row, id=name, key=name, conversation=conversation)
 
-    def _filled(self, record: Mapping[str, Any]) -> str | DelugeError:
-        values = {name: record.get(name) for name in self._fields or ()}
-        empty = [name for name, value in values.items() if value is None]
-        if empty:
-            return InvalidPromptError(f"the column {empty[0][:40]!r} of the row is empty")
-        return (self._template or "").format_map(values)
+
+class _Template:
+    """A text with the names of columns in braces, as in `str.format`: `{price:.2f}` and `{name!r}` work, too.
+
+    Raises:
+        ConfigurationError: It cannot be read, or has no column.
+    """
+
+    def __init__(self, text: str) -> None:
+        try:
+            self._parts = list(_FORMATTER.parse(text))
+        except ValueError as error:
+            raise ConfigurationError(
+                f"the template cannot be read: {error}", hint="Write {{ and }} for braces that belong to the text."
+            ) from error
+        self.fields = [name for _, name, _, _ in self._parts if name is not None]
+        wrong = next((_written(*part) for _, *part in self._parts if not _is_usable(*part)), None)
+        if wrong is not None or not self.fields:
+            raise ConfigurationError(
+                "the template has no column in braces" if wrong is None else f"the template has {wrong[:40]}",
+                hint='Name columns: "Translate into French: {review}".',
+            )
+
+    def filled(self, record: Mapping[str, Any]) -> str | DelugeError:
+        """Return the text for a row, or the reason why there is none."""
+        texts: list[str] = []
+        for literal, name, spec, conversion in self._parts:
+            texts.append(literal)
+            if name is None:
+                continue
+            value = record.get(name)
+            if value is None:
+                return InvalidPromptError(f"the column {name[:40]!r} of the row is empty")
+            try:
+                texts.append(format(_FORMATTER.convert_field(value, conversion), spec or ""))
+            except (TypeError, ValueError):
+                return InvalidPromptError(f"the column {name[:40]!r} of the row does not fit the format {spec!r}")
+        return "".join(texts)
+
+
+def _is_usable(name: str | None, spec: str | None, conversion: str | None) -> bool:
+    """Whether a field of a template names a column: letters, digits, `_`, `-`, and spaces between them."""
+    if name is None:
+        return True
+    is_name = name == name.strip() and name.translate(_BETWEEN).isalnum()
+    return is_name and "{" not in (spec or "") and conversion in (None, "s", "r", "a")
+
+
+def _written(name: str | None, spec: str | None, conversion: str | None) -> str:
+    return f"{{{name}{f'!{conversion}' if conversion else ''}{f':{spec}' if spec else ''}}}"
 
 
 def _without_nulls(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the cells of a row without the empty fields of messages, which Arrow adds to have equal fields in all."""
-    return {name: _compact(value) if isinstance(value, list) else value for name, value in record.items()}
+    """Return the cells of a row without empty fields, which Arrow adds to have equal fields in all rows."""
+    return {name: _compact(value) for name, value in record.items()}
 
 
 def _compact(value: Any) -> Any:
+    if hasattr(value, "tolist"):  # of NumPy, in a cell that Ray has pickled
+        value = value.tolist()
     if isinstance(value, list):
         return [_compact(each) for each in value]
     if isinstance(value, dict):
         return {name: _compact(each) for name, each in value.items() if each is not None}
     return value
-
-
-def _fields_of(template: str) -> list[str]:
-    try:
-        parsed = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
-    except ValueError as error:
-        raise ConfigurationError(
-            f"the template cannot be read: {error}", hint="Write {{ and }} for braces that belong to the text."
-        ) from error
-    wrong = next((name for name in parsed if not name or not name.replace("_", "a").isalnum()), None)
-    if wrong is not None or not parsed:
-        raise ConfigurationError(
-            "the template has no column in braces" if wrong is None else f"the template has {{{wrong[:40]}}}",
-            hint='Name columns: "Translate into French: {review}".',
-        )
-    return parsed
 
 
 def _digest_of(row: BatchRow) -> str:

@@ -77,7 +77,7 @@ class AiohttpTransport:
                 raise found from redacted(error)
             delay_s = self._delay_s(exchange.authority, trace, started_at)
             try:
-                exchange.start(delay_s, _accepted_codings(request))
+                exchange.start(delay_s, request)
             except DelugeError:
                 exchange.abort()
                 raise
@@ -170,8 +170,3 @@ async def _iterate(pieces: Pieces) -> AsyncIterator[bytes]:
 def _length_header(request: HttpRequest) -> dict[str, str]:
     # Without a length aiohttp sends the body in chunks, which storage services reject.
     return {} if request.pieces is None else {"content-length": str(request.size)}
-
-
-def _accepted_codings(request: HttpRequest) -> str:
-    asked = [value for name, value in request.headers.items() if name.lower() == "accept-encoding"]
-    return ",".join(asked) if asked else ACCEPTED_CODINGS

@@ -8,7 +8,7 @@ absent, never null. A connection that closes without RUN_ERROR is a success for 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from lm_deluge.errors import DelugeError
@@ -21,12 +21,16 @@ from lm_deluge.events import (
     ToolProgress,
     ToolResult,
 )
-from lm_deluge.ui.frame_encoder import AnswerEnd, DataPart, ErrorText, compact, encode_json, sse_frame
+from lm_deluge.prompt.parts import ToolCallPart
+from lm_deluge.ui.approvals import DENIED, ApprovalKey, approval_id
+from lm_deluge.ui.frame_encoder import AnswerEnd, DataPart, ErrorText, compact, encode_json
 from lm_deluge.ui.part_encoder import OpenCall, PartEncoder
 
 __all__ = ["AGUIEncoder"]
 
 JSON = dict[str, Any]
+# The payload of a resume entry: https://docs.ag-ui.com/concepts/interrupts (2026-11)
+_DECISION: JSON = {"type": "object", "properties": {"approved": {"type": "boolean"}}, "required": ["approved"]}
 
 
 class AGUIEncoder(PartEncoder):
@@ -37,6 +41,8 @@ class AGUIEncoder(PartEncoder):
         message_id: Start of the ids of messages; None: it is random.
         messages: The messages of the request. With them, an answer that starts again takes back what it sent, by a
             MESSAGES_SNAPSHOT.
+        approval_key: Signs the interrupts; see `approval_id`.
+        denied: Ids of the calls that the user has denied in the request.
         error_text: Returns the text that the client gets for an error.
     """
 
@@ -47,9 +53,12 @@ class AGUIEncoder(PartEncoder):
         run_id: str | None = None,
         message_id: str | None = None,
         messages: Sequence[JSON] | None = None,
+        approval_key: ApprovalKey | None = None,
+        denied: Collection[str] = (),
         error_text: ErrorText | None = None,
     ) -> None:
-        super().__init__(error_text=error_text)
+        super().__init__(approval_key=approval_key, denied=denied, error_text=error_text)
+        self._known_calls |= _calls_in(messages or ())
         self._message_id = message_id or uuid.uuid4().hex
         self._run = {"threadId": thread_id or f"thread-{self._message_id}", "runId": run_id or self._message_id}
         self._message_count = 0
@@ -61,7 +70,10 @@ class AGUIEncoder(PartEncoder):
 
     def start(self) -> bytes:
         """Return the start of the run."""
-        return sse_frame({"type": "RUN_STARTED", **self._run})
+        self._emit({"type": "RUN_STARTED", **self._run})
+        for call_id in self._denied:
+            self._write_text_result(call_id, DENIED)
+        return self._taken()
 
     def _end(self, outcome: AnswerEnd) -> bytes:
         usage = _usage(outcome)
@@ -80,9 +92,12 @@ class AGUIEncoder(PartEncoder):
 
     def _success(self, outcome: AnswerEnd) -> JSON:
         if outcome.pending:
-            waiting = [{"id": call.id, "reason": "tool_call", "toolCallId": call.id} for call in outcome.pending]
-            return {"type": "interrupt", "interrupts": waiting}
+            return {"type": "interrupt", "interrupts": [self._interrupt(call) for call in outcome.pending]}
         return {"type": "success"}
+
+    def _interrupt(self, call: ToolCallPart) -> JSON:
+        name = approval_id(call, self._approval_key)
+        return {"id": name, "reason": "tool_call", "toolCallId": call.id, "responseSchema": _DECISION}
 
     def _close_round(self) -> None:
         self._close_parts()
@@ -145,8 +160,10 @@ class AGUIEncoder(PartEncoder):
         self._emit_data(DataPart("tool-progress", progress))
 
     def _write_result(self, event: ToolResult) -> None:
-        text = event.result or event.error or ""
-        result = {"messageId": self._new_id(), "toolCallId": event.call_id, "content": text, "role": "tool"}
+        self._write_text_result(event.call_id, event.result or event.error or "")
+
+    def _write_text_result(self, call_id: str, text: str) -> None:
+        result = {"messageId": self._new_id(), "toolCallId": call_id, "content": text, "role": "tool"}
         self._emit({"type": "TOOL_CALL_RESULT", **result})
         if self._kept is not None:
             self._kept.add_result(result)
@@ -241,6 +258,13 @@ class KeptMessages:
 
 
 _RESULT_FIELDS = ("role", "toolCallId", "content")
+
+
+def _calls_in(messages: Sequence[JSON]) -> set[str]:
+    """Return the ids of the calls in the messages of a request: their results need no further start."""
+    lists = [message.get("toolCalls") for message in messages]
+    calls = [call for each in lists if isinstance(each, list) for call in each if isinstance(call, dict)]
+    return {call["id"] for call in calls if isinstance(call.get("id"), str)}
 
 
 def _usage(outcome: AnswerEnd) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ https://docs.ag-ui.com/concepts/messages (2026-11); version 1.0.0 of the protoco
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from lm_deluge.encoders.openai_chat.request_fields import read_call
@@ -22,8 +22,8 @@ _FILES = ("image", "audio", "video", "document", "binary")
 _SKIPPED = ("activity", "reasoning")
 
 
-def read_ag_ui(messages: Sequence[JSON], max_file_bytes: int) -> list[Message]:
-    """Return the messages of a request.
+def read_ag_ui(messages: Sequence[JSON], max_file_bytes: int, open_ids: Collection[str] = ()) -> list[Message]:
+    """Return the messages of a request. Calls without results are left out, except those with `open_ids`.
 
     Raises:
         ChatRequestError: One of them is malformed.
@@ -39,7 +39,7 @@ def read_ag_ui(messages: Sequence[JSON], max_file_bytes: int) -> list[Message]:
             raise ChatRequestError(f"{at}.role is none of {', '.join((*_ROLES, *_SKIPPED))}")
         parts = _ROLES[role](message, at, max_file_bytes)
         if role == "assistant":
-            parts += [call for call in _calls(message, at) if call.id in answered]
+            parts += [call for call in _calls(message, at) if call.id in answered or call.id in open_ids]
         if parts:
             found.append(Message(role, parts))
     return found

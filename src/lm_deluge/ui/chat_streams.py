@@ -124,7 +124,9 @@ class ChatStreams:
         Example:
             >>> return streams.respond(body["id"], user, client.stream(conversation_from(body)), request=body)
         """
-        encoder = frame_encoder(protocol, **{**request_options(protocol, request), **options})
+        encoder = frame_encoder(
+            protocol, **{**request_options(protocol, request, options.get("approval_key")), **options}
+        )
         answer = EncodedAnswer(open_source(stream), encoder, on_end)
         earlier = self._running.get((owner, chat_id))
         if earlier is not None:

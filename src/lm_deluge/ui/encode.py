@@ -32,7 +32,9 @@ def frame_encoder(protocol: Protocol, **options: Any) -> FrameEncoder:
         protocol: `vercel-ui`, `ag-ui`, `openai-chat` or `text`.
         options: `error_text`, a function from an error to the text that the client gets, by default the error's own
             message; `message_id` (not of `text`); of `vercel-ui` also `static_tools`, the names of the tools that the
-            page has types for; of `ag-ui` also `thread_id`, `run_id` and `messages`, as the request has them.
+            page has types for, and `decided`; of `ag-ui` also `thread_id`, `run_id`, `messages` and `denied`: all as
+            the request has them, and set by `request=` of a response; of both `approval_key`, the secret that signs
+            requests for approval.
 
     Returns:
         The encoder: `start()`, `frames(events)` for each read, and `end(response or error)` return bytes.

@@ -57,11 +57,14 @@ class EncodedAnswer:
                 if encoder.is_over:  # the protocol cannot express how the answer goes on
                     return b""
             await source.close()
-            return encoder.end(source.response())
+            last = encoder.end(source.response())
         except BaseException as error:
             if is_interruption(error):
                 raise
             return encoder.end(failure_of(error, source))
+        if encoder.outcome is not None and encoder.outcome.pending:
+            await self.finish()  # a decision may follow the last frame at once, and finds what `on_end` has stored
+        return last
 
     async def finish(self) -> None:
         """End the call, and report its response. An answer that was not read to its end is cancelled."""

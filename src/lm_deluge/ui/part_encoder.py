@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 from lm_deluge.events import (
@@ -27,6 +27,7 @@ from lm_deluge.events import (
 from lm_deluge.growing_parts import AudioPieces
 from lm_deluge.prompt.media import Media
 from lm_deluge.prompt.parts import AudioPart
+from lm_deluge.ui.approvals import ApprovalKey, check_key
 from lm_deluge.ui.frame_encoder import (
     DataPart,
     ErrorText,
@@ -67,10 +68,24 @@ class PartEncoder(FrameEncoder):
 
     The frame of a piece is its head, which is made once per part, the piece as JSON, and `}`. All pieces of a part that
     arrive in one read become one frame.
+
+    Args:
+        approval_key: Signs the requests for approval; see `approval_id`.
+        denied: Ids of the calls that the user has denied in the request: their frames are among the first ones.
+        error_text: Returns the text that the client gets for an error.
     """
 
-    def __init__(self, *, error_text: ErrorText | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        approval_key: ApprovalKey | None = None,
+        denied: Collection[str] = (),
+        error_text: ErrorText | None = None,
+    ) -> None:
         super().__init__(error_text=error_text)
+        check_key(approval_key)
+        self._approval_key = approval_key
+        self._denied = denied
         self._out: list[bytes] = []  # frames of this read
         self._pieces: list[str] = []  # of the part with this head, not yet in a frame
         self._head = b""
@@ -195,6 +210,8 @@ class PartEncoder(FrameEncoder):
         self._write_progress(event)
 
     def _add_result(self, event: ToolResult) -> None:
+        if event.error is not None and event.call_id in self._denied:
+            return
         self._close_parts()
         self._name_call(event)
         self._write_result(event)

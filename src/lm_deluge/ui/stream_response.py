@@ -94,7 +94,9 @@ class StreamResponse(WebResponse):
     ) -> None:
         if heartbeat_s <= 0:
             raise ConfigurationError("heartbeat_s must be greater than 0")
-        encoder = frame_encoder(protocol, **{**request_options(protocol, request), **options})
+        encoder = frame_encoder(
+            protocol, **{**request_options(protocol, request, options.get("approval_key")), **options}
+        )
         self._answer = EncodedAnswer(open_source(stream), encoder, on_end)
         self._heartbeat_s = heartbeat_s
         super().__init__(_OK, {**encoder.headers, **(headers or {})})

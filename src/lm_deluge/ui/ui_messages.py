@@ -6,7 +6,7 @@ with `step-start` between the rounds: it becomes several of ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -14,18 +14,18 @@ import msgspec
 from lm_deluge.errors import ChatRequestError
 from lm_deluge.prompt.message import Message
 from lm_deluge.prompt.parts import Part, TextPart, ToolCallPart, ToolResultPart
+from lm_deluge.ui.approvals import DENIED
 from lm_deluge.ui.request_files import file_part
 
 __all__ = ["read_ui_messages"]
 
 JSON = dict[str, Any]
 
-_DENIED = "The user denied this call."
 _SKIPPED = ("reasoning", "reasoning-file", "source-url", "source-document", "custom")
 
 
-def read_ui_messages(messages: Sequence[JSON], max_file_bytes: int) -> list[Message]:
-    """Return the messages of a request.
+def read_ui_messages(messages: Sequence[JSON], max_file_bytes: int, open_ids: Collection[str] = ()) -> list[Message]:
+    """Return the messages of a request. Calls without results are left out, except those with `open_ids`.
 
     Raises:
         ChatRequestError: One of them is malformed.
@@ -38,19 +38,23 @@ def read_ui_messages(messages: Sequence[JSON], max_file_bytes: int) -> list[Mess
             raise ChatRequestError(f"{at}.parts is not a list of objects")
         if message["role"] not in _ROLES:
             raise ChatRequestError(f"{at}.role is none of {', '.join(_ROLES)}")
-        found += [each for each in _ROLES[message["role"]](parts, at, max_file_bytes) if each.parts]
+        reader = _ROLES[message["role"]](parts, at, max_file_bytes, open_ids)
+        found += [each for each in reader if each.parts]
     return found
 
 
-def _read_plain(role: Any) -> Callable[[list[JSON], str, int], Iterator[Message]]:
-    def read(parts: list[JSON], at: str, max_file_bytes: int) -> Iterator[Message]:
+Reader = Callable[[list[JSON], str, int, Collection[str]], Iterator[Message]]
+
+
+def _read_plain(role: Any) -> Reader:
+    def read(parts: list[JSON], at: str, max_file_bytes: int, open_ids: Collection[str]) -> Iterator[Message]:
         found = [_content(part, f"{at}.parts[{index}]", max_file_bytes) for index, part in enumerate(parts)]
         yield Message(role, [part for part in found if part is not None])
 
     return read
 
 
-def _read_answer(parts: list[JSON], at: str, max_file_bytes: int) -> Iterator[Message]:
+def _read_answer(parts: list[JSON], at: str, max_file_bytes: int, open_ids: Collection[str]) -> Iterator[Message]:
     """Yield the rounds of an answer: a message of the model, and the results of its calls."""
     content: list[Part] = []
     results: list[Part] = []
@@ -70,9 +74,12 @@ def _read_answer(parts: list[JSON], at: str, max_file_bytes: int) -> Iterator[Me
             yield from ended()
             steered = part.get("parts")
             inner = [each for each in steered if isinstance(each, dict)] if isinstance(steered, list) else []
-            yield from _read_plain("user")(inner, place, max_file_bytes)
+            yield from _read_plain("user")(inner, place, max_file_bytes, ())
         elif kind == "dynamic-tool" or kind.startswith("tool-"):
-            _add_call(part, kind, place, content, results)
+            call_id, result = _text(part, "toolCallId", place), _result(part, place)
+            if result is not None or call_id in open_ids:  # providers do not accept other calls without a result
+                content.append(_call(part, kind, place))
+            results += [] if result is None else [result]
         elif kind != "step-start":
             found = _content(part, place, max_file_bytes)
             if found is not None:
@@ -80,7 +87,7 @@ def _read_answer(parts: list[JSON], at: str, max_file_bytes: int) -> Iterator[Me
     yield from ended()
 
 
-_ROLES: Mapping[str, Callable[[list[JSON], str, int], Iterator[Message]]] = {
+_ROLES: Mapping[str, Reader] = {
     "system": _read_plain("system"),
     "user": _read_plain("user"),
     "assistant": _read_answer,
@@ -116,21 +123,14 @@ def _text(part: JSON, name: str, at: str) -> str:
     return text
 
 
-def _add_call(part: JSON, kind: str, at: str, content: list[Part], results: list[Part]) -> None:
-    """Add a call and its result; a call without one is left out, as providers do not accept it."""
-    result = _result(part, at)
-    if result is None:
-        return
+def _call(part: JSON, kind: str, at: str) -> ToolCallPart:
+    call_id = _text(part, "toolCallId", at)
     name = _text(part, "toolName", at) if kind == "dynamic-tool" else kind.removeprefix("tool-")
     arguments = part.get("input", part.get("rawInput"))
     text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments or {}).decode()
-    is_custom = isinstance(arguments, str) and part.get("inputEncoding") == "text"
-    content.append(
-        ToolCallPart(result.tool_call_id, name, text, None if isinstance(arguments, str) else arguments or {}, None)
-        if not is_custom
-        else ToolCallPart(result.tool_call_id, name, text, custom=True)
-    )
-    results.append(result)
+    if isinstance(arguments, str) and part.get("inputEncoding") == "text":
+        return ToolCallPart(call_id, name, text, custom=True)
+    return ToolCallPart(call_id, name, text, None if isinstance(arguments, str) else arguments or {}, None)
 
 
 def _result(part: JSON, at: str) -> ToolResultPart | None:
@@ -141,4 +141,4 @@ def _result(part: JSON, at: str) -> ToolResultPart | None:
         return ToolResultPart(call_id, text)
     if state == "output-error":
         return ToolResultPart(call_id, _text(part, "errorText", at), is_error=True)
-    return ToolResultPart(call_id, _DENIED, is_error=True) if state == "output-denied" else None
+    return ToolResultPart(call_id, DENIED, is_error=True) if state == "output-denied" else None

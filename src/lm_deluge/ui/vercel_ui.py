@@ -7,7 +7,7 @@ type, on a piece of a part that is not open, and on the result of an unknown cal
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -23,7 +23,8 @@ from lm_deluge.events import (
     ToolProgress,
     ToolResult,
 )
-from lm_deluge.ui.frame_encoder import AnswerEnd, DataPart, ErrorText, compact, encode_json, sse_frame
+from lm_deluge.ui.approvals import ApprovalKey, approval_id
+from lm_deluge.ui.frame_encoder import AnswerEnd, DataPart, ErrorText, compact, encode_json
 from lm_deluge.ui.part_encoder import OpenCall, PartEncoder
 
 __all__ = ["VercelEncoder"]
@@ -39,6 +40,7 @@ _FINISH_REASONS: dict[FinishReason, str] = {
     "refusal": "content-filter",
     "pause": "tool-calls",  # calls wait for a decision
 }
+_OF_STEPS = ("text-start", "reasoning-start", "tool-input-start", "source-url", "source-document", "file")
 
 
 class VercelEncoder(PartEncoder):
@@ -48,6 +50,8 @@ class VercelEncoder(PartEncoder):
         message_id: The id of the answer's message; None: the client chooses one.
         static_tools: Names of the tools that the page has types for: their calls become parts `tool-<name>`, and those
             of other tools `dynamic-tool`.
+        approval_key: Signs the requests for approval; see `approval_id`.
+        decided: Parts of the client's message whose calls the user has decided about: the answer goes on with them.
         error_text: Returns the text that the client gets for an error.
     """
 
@@ -58,17 +62,52 @@ class VercelEncoder(PartEncoder):
         *,
         message_id: str | None = None,
         static_tools: Iterable[str] = (),
+        approval_key: ApprovalKey | None = None,
+        decided: Sequence[JSON] = (),
         error_text: ErrorText | None = None,
     ) -> None:
-        super().__init__(error_text=error_text)
+        denied = [part["toolCallId"] for part in decided if not part["approval"]["approved"]]
+        super().__init__(approval_key=approval_key, denied=denied, error_text=error_text)
         self._message_id = message_id
         self._static_tools = frozenset(static_tools)
         self._part_count = 0
         self._part_id = ""
+        self._decided = decided
+        self._has_step = not decided
 
     def start(self) -> bytes:
-        """Return the start of the message and of its first step."""
-        return sse_frame(compact({"type": "start", "messageId": self._message_id})) + sse_frame({"type": "start-step"})
+        """Return the start of the message, and that of its first step.
+
+        Where the message goes on after a decision, the calls are parts of the step before, and so are their results:
+        the client looks for them there. It may have lost the message, as the answer is read again: so they are named.
+        """
+        super()._emit(compact({"type": "start", "messageId": self._message_id}))
+        if self._has_step:
+            self._start_step()
+        for part in self._decided:
+            self._continue_call(part)
+        return self._taken()
+
+    def _continue_call(self, part: JSON) -> None:
+        call_id, approval, kind = part["toolCallId"], part["approval"], str(part.get("type"))
+        self._known_calls.add(call_id)
+        name = part.get("toolName") if kind == "dynamic-tool" else kind.removeprefix("tool-")
+        named = {"toolCallId": call_id, "toolName": name, **({"dynamic": True} if kind == "dynamic-tool" else {})}
+        self._emit({"type": "tool-input-available", **named, "input": part.get("input")})
+        self._emit({"type": "tool-approval-request", "approvalId": approval["id"], "toolCallId": call_id})
+        verdict = {"approvalId": approval["id"], "approved": approval["approved"]}
+        self._emit(compact({"type": "tool-approval-response", **verdict, "reason": approval.get("reason")}))
+        if not approval["approved"]:
+            self._emit({"type": "tool-output-denied", "toolCallId": call_id})
+
+    def _emit(self, fields: Mapping[str, Any]) -> None:
+        if not self._has_step and fields["type"] in _OF_STEPS:
+            self._start_step()
+        super()._emit(fields)
+
+    def _start_step(self) -> None:
+        self._has_step = True
+        super()._emit({"type": "start-step"})
 
     def _end(self, outcome: AnswerEnd) -> bytes:
         if outcome.kind != "failed":
@@ -78,8 +117,10 @@ class VercelEncoder(PartEncoder):
 
     def _end_complete(self, outcome: AnswerEnd) -> None:
         for call in outcome.pending:
-            self._emit({"type": "tool-approval-request", "approvalId": call.id, "toolCallId": call.id})
-        self._emit({"type": "finish-step"})
+            name = approval_id(call, self._approval_key)
+            self._emit({"type": "tool-approval-request", "approvalId": name, "toolCallId": call.id})
+        if self._has_step:
+            self._emit({"type": "finish-step"})
         reason = _FINISH_REASONS.get(outcome.finish_reason or "stop", "other")
         self._emit({"type": "finish", "finishReason": reason, "messageMetadata": outcome.metadata()})
 
@@ -165,8 +206,9 @@ class VercelEncoder(PartEncoder):
         return {}
 
     def _next_round(self, event: RoundStarted) -> None:
-        self._emit({"type": "finish-step"})
-        self._emit({"type": "start-step"})
+        if self._has_step:
+            self._emit({"type": "finish-step"})
+        self._start_step()
 
     def _emit_data(self, event: DataPart) -> None:
         transient = True if event.transient else None

@@ -82,6 +82,7 @@ class VirtualRunner:
         self.used: dict[Dimension, float] = dict.fromkeys(servers, 0.0)
         self.sent_at: list[float] = []
         self.refused_at: list[float] = []
+        self.stalled_until = 0.0  # until then the process gets no CPU, so it sends nothing
         self._timer = 0
 
     def run(self, seconds: float, *, warm_up_s: float = 0.0) -> Outcome:
@@ -100,6 +101,9 @@ class VirtualRunner:
 
     def turn(self) -> None:
         now = self.world.now
+        if now < self.stalled_until:
+            self.world.at(self.stalled_until, self.turn)
+            return
         while len(self.scheduler) < self.waiting:
             tokens = self.load.input_tokens(self.world.chance)
             job = Job(id=next(self.ids), input_tokens=tokens, max_output_tokens=self.load.max_output_tokens)

@@ -1,5 +1,7 @@
 """The limiter of the gateway's models: what they share, and what each of them has for itself."""
 
+from pathlib import Path
+
 import pytest
 
 from dispatch.scheduling.shared.redis_server import need_redis, server_of_tests
@@ -10,6 +12,7 @@ from lm_deluge.gateway.app import Gateway
 from lm_deluge.gateway.catalog import ModelCatalog
 from lm_deluge.gateway.cluster.workers import check_workers
 from lm_deluge.gateway.configuration.settings import GatewaySettings, ServedModel, parse_settings
+from lm_deluge.gateway.serve import open_gateway
 
 
 def configuration_of(client: LLMClient) -> SharedConfiguration:
@@ -70,3 +73,21 @@ async def test_models_without_configuration_have_the_limiter_as_well(monkeypatch
 def test_settings_that_cannot_be_used(server: dict[str, object], problem: str) -> None:
     with pytest.raises(ConfigurationError, match=problem):
         check_workers(parse_settings({"server": server}, "deluge.toml"))
+
+
+async def test_workers_begin_with_their_share_while_the_server_is_away(tmp_path: Path) -> None:
+    pytest.importorskip("redis")
+    own = ServedModel(name="own", models=("gpt-4o",), options={"limiter": "redis://127.0.0.1:1/5?processes=8"})
+    usual = ServedModel(name="usual", models=("gpt-4o",), options={"max_requests_per_minute": 600})
+    settings = GatewaySettings(limiter="redis://127.0.0.1:1/0", workers=3, models=(own, usual))
+    database = f"sqlite:///{tmp_path / 'keys.db'}"
+    async with open_gateway(settings, database=database, master_key=None, log=None, metrics=None) as opened:
+        catalog = opened.gateway._services.catalog
+        processes = {}
+        for name in ("own", "usual"):
+            client = catalog.find(name)
+            client.dispatcher.limiter()
+            link = client.dispatcher._limiter_link
+            assert link is not None
+            processes[name] = link._limiter.processes
+    assert processes == {"own": 8, "usual": 3}, "what a URL names goes first"

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ import pytest
 
 from gateway.cluster.conftest import TEXT
 from gateway.cluster.processes import BODY, Shared, client_of, serving, wait_until
+from gateway.page.chat_page import text_of as page_text
 from gateway.test_resume import text_of
 from lm_deluge.simulator import Pace, Simulator
 from pages import ROOT
@@ -50,6 +52,16 @@ def test_what_a_worker_cannot_use_is_an_error_of_the_command(shared: Shared, tmp
     assert done.returncode == 2, done.stderr
     assert "no-such-model" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_workers_divide_the_limits_while_the_server_of_the_limiter_is_away(shared: Shared) -> None:
+    key = shared.new_key()
+    alone = dataclasses.replace(shared, limiter="redis://127.0.0.1:1/0")
+    with serving(alone, "--workers", "2") as process:
+        async with client_of(process.url, key) as client:
+            answer = await client.post(CHAT, json=BODY)
+        assert answer.text.rstrip().endswith("[DONE]")
+        assert "this process uses 1/2 of the limits" in process.log
 
 
 async def test_workers_answer_are_started_again_and_drain(shared: Shared) -> None:
@@ -160,6 +172,57 @@ async def test_a_stream_is_read_and_stopped_through_any_worker(shared: Shared) -
         assert all("ended before" in each for each in receipts)
         found = [await get(process.url, other_key, f"/v1/streams/{stream}") for _ in range(6)]
         assert all("there is no such stream" in text for text in found)
+
+
+async def test_the_page_is_served_by_any_worker(shared: Shared) -> None:
+    """An answer runs in one worker; each connection below may be another one's."""
+    with (
+        Simulator(TEXT * 8, pace=Pace(tokens_per_second=150)).start_in_thread() as simulator,
+        serving(dataclasses.replace(shared, simulator=simulator), "--workers", "3") as process,
+    ):
+        assert f"the chat page is at {process.url}/" in process.log
+        assert "<!doctype html>" in await page_of(process.url, "GET", "/", accept="text/html")
+        (found,) = await started(process.url, 1)
+        texts = [await page_of(process.url, "GET", f"/page/api/answers/{found[1]}/events") for _ in range(9)]
+        assert len(set(texts)) == 1
+        assert page_text(texts[0]) == TEXT * 8
+        assert '"type":"finish"' in texts[0]
+        number = [line.removeprefix("id: ") for line in texts[0].splitlines() if line.startswith("id: ")][5]
+        rest = f"/page/api/answers/{found[1]}/events?after={number}"
+        for _ in range(6):
+            part = await page_of(process.url, "GET", rest)
+            assert texts[0].endswith(part)
+            assert part
+        stopped = await started(process.url, 4)
+        for conversation, answer in stopped[:2]:
+            receipt = json.loads(await page_of(process.url, "POST", f"/page/api/answers/{answer}/stop", body={}))
+            stored = json.loads(await page_of(process.url, "GET", f"/page/api/conversations/{conversation}"))
+            assert stored["messages"][-1]["status"] == "stopped"
+            assert receipt["cost"] == pytest.approx(stored["messages"][-1]["cost"])
+        for conversation, _ in stopped[2:]:
+            await page_of(process.url, "DELETE", f"/page/api/conversations/{conversation}")
+        await asyncio.to_thread(wait_until, lambda: simulator.stats.aborted == 4)
+
+
+async def started(url: str, count: int) -> list[tuple[str, str]]:
+    """Start answers; return the ids of their conversations and their own."""
+    found = []
+    for _ in range(count):
+        made = json.loads(await page_of(url, "POST", "/page/api/conversations", body={}))
+        message = {"parts": [{"type": "text", "text": "Hello"}]}
+        body = {"parent": None, "message": message, "models": ["gpt-4o"]}
+        asked = json.loads(await page_of(url, "POST", f"/page/api/conversations/{made['id']}/answers", body=body))
+        found.append((made["id"], asked["answers"][0]["id"]))
+    return found
+
+
+async def page_of(url: str, method: str, path: str, *, body: object = None, accept: str = "*/*") -> str:
+    """Send a request of the page over a connection of its own."""
+    headers = {"accept": accept, **({} if method == "GET" else {"content-type": "application/json"})}
+    async with httpx.AsyncClient(base_url=url, timeout=60, headers=headers) as client:
+        answer = await client.request(method, path, content=None if body is None else json.dumps(body))
+        assert answer.is_success, answer.text
+        return answer.text
 
 
 async def get(url: str, key: str, path: str) -> str:

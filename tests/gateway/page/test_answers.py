@@ -326,6 +326,79 @@ async def test_a_text_with_nul_is_stored(page: PageClient) -> None:
     assert (await page.message(conversation, answer["parent"]))["parts"][0]["text"] == "a\0b"
 
 
+FULL = """CREATE TRIGGER full BEFORE UPDATE ON deluge_page_messages WHEN NEW.status <> 'running'
+BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END"""
+ENDS = {"complete": None, "failed": "clean_truncation"}
+
+
+@pytest.mark.parametrize("status", ENDS)
+async def test_an_answer_whose_end_the_database_does_not_take_is_kept_until_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    async with chat_page(tmp_path, monkeypatch, faults=ENDS[status]) as page:
+        conversation = await page.conversation()
+        with sqlite3.connect(tmp_path / "page.db") as disk:
+            disk.execute(FULL)
+        (answer,) = (await page.ask(conversation))["answers"]
+        frames = chunks(await page.events(answer["id"]))
+        assert [chunk["type"] for chunk in frames[-2:]] != ["data-unsaved"]
+        (unsaved,) = [chunk["data"] for chunk in frames if chunk["type"] == "data-unsaved"]
+        assert unsaved["message"].startswith("the database of the gateway failed")
+        kept = await page.message(conversation, answer["id"])
+        assert (kept["status"], kept["unsaved"]) == (status, True)
+        assert text_of_parts(kept)
+        assert (kept["error"] is not None) == (status == "failed")
+        receipt = await page.json("POST", f"answers/{answer['id']}/stop", {})
+        assert receipt["text"] == text_of_parts(kept)
+        row = "SELECT status, text FROM deluge_page_messages WHERE id = ?"
+        assert disk.execute(row, (answer["id"],)).fetchone() == ("running", "")
+        with disk:
+            disk.execute("DROP TRIGGER full")
+        again = await page.answered(conversation, "And now?", parent=answer["id"])
+        assert again["status"]
+        assert disk.execute(row, (answer["id"],)).fetchone() == (status, text_of_parts(kept))
+        disk.close()
+        stored = await page.message(conversation, answer["id"])
+        assert stored == {**kept, "unsaved": False}
+
+
+def text_of_parts(message: dict[str, Any]) -> str:
+    return "".join(part["text"] for part in message["parts"] if part["type"] == "text")
+
+
+async def test_a_stopped_answer_that_is_billed_whole_is_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Google bills all of an answer: the page has its end at once, and the cost follows."""
+    async with chat_page(tmp_path, monkeypatch, LONG, pace=SLOW) as page:
+        conversation = await page.conversation()
+        (answer,) = (await page.ask(conversation, models=("gemini-3.8-flash",)))["answers"]
+        reader = asyncio.create_task(page.events(answer["id"]))
+        await until_text(page, answer["id"])
+        receipt = await page.json("POST", f"answers/{answer['id']}/stop", {})
+        frames = await reader
+        assert chunks(frames)[-1]["type"] == "abort"
+        stopped = await page.message(conversation, answer["id"])
+        assert (stopped["status"], page.simulator.stats.completed) == ("stopped", 0)
+        assert receipt["text"] == text_of_parts(stopped) != LONG
+        async with asyncio.timeout(10):
+            while not page.serving.log.calls:
+                await asyncio.sleep(0.01)
+        booked = await page.message(conversation, answer["id"])
+        (call,) = page.serving.log.calls
+        assert (page.simulator.stats.completed, page.simulator.stats.aborted) == (1, 0)
+        assert (booked["cost"], booked["usage"]["output_tokens"]) == (pytest.approx(call.cost), call.output_tokens)
+        assert booked["cost"] > stopped["cost"]
+        assert (booked["status"], booked["parts"]) == ("stopped", stopped["parts"])
+        assert (await page.events(answer["id"])) == frames
+
+
+async def until_text(page: PageClient, answer: str) -> None:
+    log = page.serving.gateway._services.streams.find(answer, None)
+    while log is None or not any(b"text-delta" in frame for frame in log.frames):
+        await asyncio.sleep(0.005)
+
+
 async def test_a_reader_gets_the_end_although_the_database_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -179,6 +179,38 @@ async def test_answers_of_processes_that_are_gone_are_failed(
     assert (found.error is None) == (status == "running")
 
 
+async def test_what_the_database_does_not_take_is_tried_again(database: PageDatabase, tmp_path: Path) -> None:
+    conversation = await fill(database, 1)
+    store = MessageStore(database, retry_s=0.01)
+    (answer,) = await store.add(
+        NewAnswers(
+            conversation=conversation,
+            parent=None,
+            message=None,
+            answers=[("a" * 32, "gpt-4o")],
+            file_ids=[],
+            title="",
+            settings=None,
+        )
+    )
+    with sqlite3.connect(tmp_path / "page.db") as disk:
+        disk.execute("CREATE TRIGGER full BEFORE UPDATE ON deluge_page_messages BEGIN SELECT RAISE(FAIL, 'full'); END")
+    ended = Answered(status="complete", parts=b"[]", upstream="[]", text="the end", cost=1.0)
+    assert await store.save_end(answer.id, ended) is not None
+    await store.save_cost(answer.id, {"output_tokens": 7}, 2.0)
+    shown = await store.find("", answer.id)
+    assert (shown.status, shown.cost, shown.unsaved) == ("complete", 2.0, True)
+    assert (await store.path(conversation, answer.id))[-1].status == "complete"
+    with disk:
+        disk.execute("DROP TRIGGER full")
+    row = "SELECT status, text, cost FROM deluge_page_messages WHERE id = ?"
+    async with asyncio.timeout(10):
+        while disk.execute(row, (answer.id,)).fetchone() != ("complete", "the end", 2.0):
+            await asyncio.sleep(0.01)
+    await store.close()
+    disk.close()
+
+
 @pytest.mark.parametrize(
     ("ledger", "page"),
     [

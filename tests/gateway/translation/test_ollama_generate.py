@@ -57,8 +57,6 @@ async def test_images_formats_and_options_of_ollama(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({}, "there is no prompt"),
-        ({"prompt": ""}, "there is no prompt"),
         ({"prompt": 5}, "prompt"),
         ({"prompt": "a", "raw": True}, "raw cannot"),
         ({"prompt": "a", "context": [1, 2]}, "context cannot"),
@@ -72,6 +70,53 @@ async def test_what_cannot_be_served(monkeypatch: pytest.MonkeyPatch, fields: An
         assert answer.status_code == 400
         assert problem in answer.json()["error"]
         assert serving.simulator.stats.requests == 0
+
+
+EMPTY = [
+    ("/api/generate", {}, {"response": ""}),
+    ("/api/generate", {"prompt": "", "stream": True, "system": "Be short."}, {"response": ""}),
+    ("/api/chat", {}, {"message": {"role": "assistant", "content": ""}}),
+    ("/api/chat", {"messages": [], "stream": True}, {"message": {"role": "assistant", "content": ""}}),
+]
+KEPT = [(None, "load"), ("5m", "load"), (-1, "load"), ("10s", "load"), (0, "unload"), ("0s", "unload"), (0.0, "unload")]
+
+
+@pytest.mark.parametrize(("path", "fields", "empty"), EMPTY)
+@pytest.mark.parametrize(("kept", "reason"), KEPT)
+async def test_a_request_without_a_prompt_loads_the_model(
+    monkeypatch: pytest.MonkeyPatch, path: str, fields: Any, empty: Any, kept: Any, reason: str
+) -> None:
+    """Ollama answers at once: https://github.com/ollama/ollama/blob/main/docs/api.md#load-a-model (2026-11)."""
+    async with gateway_before(TEXT, monkeypatch) as serving:
+        body = {"model": "gpt-4o", **fields, **({} if kept is None else {"keep_alive": kept})}
+        answer = await post(serving, path, body)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "application/json"
+        found = answer.json()
+        assert found.pop("created_at")
+        assert found == {"model": "gpt-4o", **empty, "done": True, "done_reason": reason}
+        assert serving.simulator.stats.requests == 0
+        (call,) = serving.log.calls
+        assert (call.status, call.model, call.cost) == (200, "gpt-4o", None)
+
+
+@pytest.mark.parametrize(("path", "fields", "empty"), EMPTY)
+async def test_an_unknown_model_is_not_loaded(
+    monkeypatch: pytest.MonkeyPatch, path: str, fields: Any, empty: Any
+) -> None:
+    async with gateway_before(TEXT, monkeypatch) as serving:
+        answer = await post(serving, path, {"model": "no-such-model", **fields})
+        assert answer.status_code == 404
+        assert "no-such-model" in answer.json()["error"]
+
+
+async def test_the_official_client_loads_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with gateway_before(TEXT, monkeypatch) as serving:
+        client = ollama.AsyncClient(host=serving.url)
+        found = await client.generate(model="gpt-4o")
+        assert (found.response, found.done, found.done_reason) == ("", True, "load")
+        assert (await client.chat(model="gpt-4o", messages=[])).done_reason == "load"
+        await client._client.aclose()
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -7,8 +7,9 @@ import json
 import logging
 import os
 import shutil
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from lm_deluge.cli.exits import FAILED, TerminatedError
 from lm_deluge.cli.render.escape import visible_line
 from lm_deluge.cli.render.status_line import totals
 from lm_deluge.cli.render.terminal import report
-from lm_deluge.client.batch.progress_display import ProgressKind, make_progress
+from lm_deluge.client.batch.progress_display import Progress, ProgressKind, make_progress
 from lm_deluge.client.client import LLMClient
 from lm_deluge.dispatch.batch.output import write_whole
 from lm_deluge.dispatch.batch.progress import BatchProgress
@@ -27,7 +28,9 @@ from lm_deluge.dispatch.journal.records import fingerprint_of
 from lm_deluge.errors import ConfigurationError, DelugeError, DispatchError
 from lm_deluge.ray.ask_model import AskModel
 from lm_deluge.ray.packages import import_arrow, import_ray
-from lm_deluge.ray.parts import JOURNALS, InputPart, PartReport, ask_parts, cut, rows_per_part
+from lm_deluge.ray.part_report import PartReport
+from lm_deluge.ray.parts import JOURNALS, InputPart, ask_parts, cut, read_metadata, rows_per_part
+from lm_deluge.ray.progress import ProgressReader
 
 __all__ = ["REFUSED", "RayJob", "run_ray"]
 
@@ -45,6 +48,7 @@ own, which it removes."""
 
 _MANIFEST = "deluge-batch.json"
 _MOST_IDS = 20  # about two lines of short ids; --report has all of them
+_STDERR = 2  # its descriptor
 _OBJECT_STORE_BYTES = 200 << 20  # of a local cluster: only numbers of parts and reports are in it
 
 
@@ -80,15 +84,13 @@ def run_ray(job: RayJob) -> int:
     import_ray()
     import_arrow()
     ask = _arguments(job)
-    AskModel(**ask, share_limits=False)  # refuses wrong options before the cluster is started
-    parts = _prepared(job)
+    parts = _prepared(job, AskModel(**ask, share_limits=False))  # refuses wrong options before the cluster is started
     progress = make_progress(job.progress)
     total = _Total(sum(part.rows for part in parts))
     try:
-        with _cluster(job.actors):
-            for each in _reports(job, parts, ask):
+        with _cluster(job.actors), _shown(progress, total, is_on=job.progress != "none") as board:
+            for each in _reports(job, parts, ask, board):
                 total.add(each)
-                progress.show(total.progress())
         progress.close(total.progress())
     except (KeyboardInterrupt, TerminatedError):
         progress.close(total.progress())
@@ -106,7 +108,7 @@ def _arguments(job: RayJob) -> dict[str, Any]:
     return {**job.ask, "model": [model.id for model in job.client.models], **given}
 
 
-def _prepared(job: RayJob) -> list[InputPart]:
+def _prepared(job: RayJob, model: AskModel) -> list[InputPart]:
     """Check IN and OUT, and return the parts."""
     files = sorted(job.source.rglob("*.parquet")) if job.source.is_dir() else [job.source]
     if not files or (not job.source.is_dir() and job.source.suffix.lower() != ".parquet"):
@@ -117,9 +119,8 @@ def _prepared(job: RayJob) -> list[InputPart]:
         raise ConfigurationError(f"{job.target.name} is a file", hint="--engine ray writes a folder of Parquet files.")
     if job.report_path is not None and not job.report_path.parent.is_dir():
         raise ConfigurationError(f"there is no folder {job.report_path.parent} for the report")
+    model.check(read_metadata(files[0]).schema.to_arrow_schema().names)
     manifest = job.target / _MANIFEST
-    if job.overwrite:
-        _clear(job.target)
     fingerprint = fingerprint_of(
         {
             "models": [model.id for model in job.client.models],
@@ -128,26 +129,22 @@ def _prepared(job: RayJob) -> list[InputPart]:
         },
         (),
     )
-    if manifest.exists():
-        rows = _known_rows(manifest, fingerprint)
-    elif job.target.exists() and any(job.target.iterdir()):
+    continues = manifest.exists() and not job.overwrite
+    rows = _known_rows(manifest, fingerprint) if continues else None
+    rows = rows or rows_per_part(sum(read_metadata(path).num_rows for path in files))
+    parts = cut(files, rows)  # checks all files, before anything is removed or written
+    if continues:
+        return parts
+    if job.overwrite:
+        _clear(job.target)
+    if job.target.exists() and any(job.target.iterdir()):
         raise ConfigurationError(
             f"{job.target.name} exists already, and is not the output of this command",
             hint="Choose another folder.",
         )
-    else:
-        rows = rows_per_part(sum(_count(path) for path in files))
-        job.target.mkdir(parents=True, exist_ok=True)
-        write_whole(manifest, [json.dumps({"rows_per_part": rows, "fingerprint": fingerprint}).encode() + b"\n"])
-    return cut(files, rows)
-
-
-def _count(path: Path) -> int:
-    pa = import_arrow()
-    try:
-        return int(pa.parquet.read_metadata(path).num_rows)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ConfigurationError(f"cannot read {path.name}: it is not a Parquet table") from error
+    job.target.mkdir(parents=True, exist_ok=True)
+    write_whole(manifest, [json.dumps({"rows_per_part": rows, "fingerprint": fingerprint}).encode() + b"\n"])
+    return parts
 
 
 def _known_rows(manifest: Path, fingerprint: str) -> int:
@@ -188,15 +185,15 @@ def _cluster(actors: int) -> Iterator[None]:
         "object_store_memory": _OBJECT_STORE_BYTES,
     }
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    # Ray prints warnings for its developers as errors, into the display (https://github.com/ray-project/ray/issues/53727).
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     try:
-        for is_last in (
-            False,
-            True,
-        ):  # one start in some fails on a busy machine, and a second one works (2.60, 2026-11)
+        for is_last in (False, True):  # some starts fail on a busy machine, and a second one works (2.60, 2026-11)
             try:
-                ray.init(**quiet, **({} if address else local))
+                with _quiet_stderr():
+                    ray.init(**quiet, **({} if address else local))
                 break
             except Exception as error:
                 with contextlib.suppress(Exception):
@@ -213,11 +210,47 @@ def _cluster(actors: int) -> Iterator[None]:
         ray.shutdown()
 
 
-def _reports(job: RayJob, parts: list[InputPart], ask: dict[str, Any]) -> Iterator[PartReport]:
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Let nothing be written to the file of stderr: Ray's core announces its log level there, whatever the level is."""
+    kept = os.dup(_STDERR)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, _STDERR)
+    os.close(nothing)
+    try:
+        yield
+    finally:
+        os.dup2(kept, _STDERR)
+        os.close(kept)
+
+
+@contextlib.contextmanager
+def _shown(progress: Progress, total: _Total, *, is_on: bool) -> Iterator[Any]:
+    """Show the progress from time to time until the block ends; give it the board for the reports of the actors."""
+    if not is_on:
+        yield None
+        return
+    reader = ProgressReader()
+    is_over = threading.Event()
+
+    def show() -> None:
+        while not is_over.wait(progress.every_s):
+            progress.show(total.with_running(reader.reports()).progress())
+
+    thread = threading.Thread(target=show, name="deluge-progress", daemon=True)
+    thread.start()
+    try:
+        yield reader.board
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def _reports(job: RayJob, parts: list[InputPart], ask: dict[str, Any], board: Any) -> Iterator[PartReport]:
     if not parts:
         return
     try:
-        yield from ask_parts(parts, job.target, ask, actors=job.actors, retry_failed=job.retry_failed)
+        yield from ask_parts(parts, job.target, ask, actors=job.actors, retry_failed=job.retry_failed, board=board)
     except Exception as error:
         if (own := _own_error(error)) is not None:
             raise own from error
@@ -243,12 +276,18 @@ def _own_error(error: BaseException | None) -> DelugeError | None:
 
 
 class _Total:
-    """The sums over the parts that are done."""
+    """The sums over parts.
 
-    def __init__(self, rows: int) -> None:
+    Args:
+        rows: Number of rows of all parts.
+        parts: The reports that are known.
+    """
+
+    def __init__(self, rows: int, parts: Iterable[PartReport] = ()) -> None:
         self.rows = rows
-        self.parts: list[PartReport] = []
+        self.parts: list[PartReport] = list(parts)
         self._started_at = time.monotonic()
+        self._answered_at: float | None = None  # the first answer of this run: a cluster needs a while to start
 
     def add(self, part: PartReport) -> None:
         """Add a part."""
@@ -283,20 +322,37 @@ class _Total:
         """Why parts were not asked."""
         return [part.problem for part in self.parts if part.problem is not None]
 
+    def with_running(self, running: Iterable[PartReport]) -> _Total:
+        """Return the sums with the parts that are not done yet."""
+        done = list(self.parts)
+        numbers = {part.part for part in done}
+        total = _Total(self.rows, [*done, *(part for part in running if part.part not in numbers)])
+        if self._answered_at is None and total.new("answered"):
+            self._answered_at = time.monotonic()
+        total._started_at, total._answered_at = self._started_at, self._answered_at
+        return total
+
+    def new(self, name: str) -> int:
+        """Return the sum of a count over the parts of this run."""
+        return sum(getattr(part, name) for part in self.parts if part.is_new)
+
     def progress(self) -> BatchProgress:
         """Return the progress for a display."""
-        done, elapsed = self.sum("answered") + self.sum("failed"), time.monotonic() - self._started_at
-        new = sum(part.rows for part in self.parts if part.is_new)
+        now = time.monotonic()
+        done, new = self.sum("answered") + self.sum("failed"), self.new("answered") + self.new("failed")
+        since = 0.0 if self._answered_at is None else now - self._answered_at
         return BatchProgress(
             total=self.rows,
             done=done,
             failed=self.sum("failed"),
             input_tokens=self.sum("input_tokens"),
             output_tokens=self.sum("output_tokens"),
+            input_rate=self.new("input_tokens") / since if since else 0.0,
+            output_rate=self.new("output_tokens") / since if since else 0.0,
             cost=self.cost,
             projected_cost=None if self.cost is None or not done else self.cost * self.rows / done,
-            remaining_s=(self.rows - done) * elapsed / new if new else None,
-            elapsed_s=elapsed,
+            remaining_s=(self.rows - done) * since / new if new and since else None,
+            elapsed_s=now - self._started_at,
             errors=self.errors,
         )
 

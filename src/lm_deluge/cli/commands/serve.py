@@ -37,8 +37,7 @@ def serve(
     named = {"host": host, "port": port, "workers": workers}
     own = {name: value for name, value in named.items() if value is not None}
     settings = with_page(msgspec.structs.replace(settings, **own), enabled=False if no_page else None)
-    has_page = settings.page.enabled and settings.workers == 1
-    run_gateway(settings, on_start=partial(_announce, has_page=has_page), is_quiet=quiet)
+    run_gateway(settings, on_start=partial(_announce, has_page=settings.page.enabled), is_quiet=quiet)
 
 
 def _announce(server: Any, *, has_page: bool) -> None:

@@ -142,7 +142,8 @@ class Limiter(Protocol):
     def advance(self, ticket: Ticket, now: float) -> Ticket:
         """Return the ticket with an earlier slot if corrections since its reservation allow one; else unchanged.
 
-        An implementation may always return the ticket unchanged.
+        A slot that has come is used with this call. If it has passed too long ago to be used, the ticket has a later
+        one. An implementation may always return the ticket unchanged.
         """
         ...
 

@@ -235,8 +235,9 @@ class LocalLimiter:
         Raises:
             BudgetError: The request can never fit. The message contains the numbers.
         """
-        self.check(request)
         route = self._route(request.model, request.key)
+        if route.limits or self._limits_of_client:
+            self.check(request)
         if not (self._concurrency.has_room and route.concurrency.has_room):
             return None
         cost = route.estimate_cost(request)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
 
-__all__ = ["AnswerLength", "Expected", "RecentLengths"]
+__all__ = ["AnswerLength", "Expected", "LengthSample", "RecentLengths"]
 
 _LENGTHS_KEPT = 4_000  # enough for the variance of a long-tailed distribution, little enough to sort
 _RECOMPUTED_AT = 0.05  # share of new lengths: a new table costs a sort of all lengths
@@ -22,7 +23,16 @@ _VARIANCE_DOUBT = 50  # with so many lengths the variance is doubled: long tails
 _STRAGGLER_S, _STRAGGLER_FACTOR, _USUAL_QUANTILE = 60.0, 1.25, 0.98
 """The count of later responses waits for a slow one for 1.25 times the 98th percentile, at least a minute."""
 _DURATIONS_NEEDED = 200  # for that percentile; before, twice the longest duration
+_OFFERED = 32  # newest samples that other processes may get: a process that exchanges so rarely has enough of its own
 _LONGEST_DECAY = 0.99  # per response: one slow response is forgotten after some hundreds
+
+
+class LengthSample(NamedTuple):
+    """A response that took `first` seconds and has `second` tokens; of an input, the reserved and the actual tokens."""
+
+    is_input: int
+    first: float
+    second: float
 
 
 class Expected(NamedTuple):
@@ -75,6 +85,7 @@ class RecentLengths:
         self._started: deque[AnswerLength] = deque()
         self._recent: deque[tuple[float, int]] = deque(maxlen=_LENGTHS_KEPT)
         self._inputs: deque[tuple[int, int]] = deque(maxlen=_LENGTHS_KEPT)
+        self._offered: deque[LengthSample] = deque(maxlen=_OFFERED)
         self._longest_s = 0.0
         self.is_known = False
         self._new = 0
@@ -116,15 +127,23 @@ class RecentLengths:
 
     def _count(self, answer: AnswerLength) -> None:
         if answer.tokens is not None:
-            if len(self._recent) == _LENGTHS_KEPT:
-                self._sum -= self._recent[0][1]
-            self._recent.append((answer.took_s, answer.tokens))
-            self.is_known = len(self._recent) >= _LENGTHS_NEEDED
-            self._sum += answer.tokens
-            self._new += 1
+            self._add_length(answer.took_s, answer.tokens)
+            self._offered.append(LengthSample(0, answer.took_s, answer.tokens))
+
+    def _add_length(self, took_s: float, tokens: int) -> None:
+        if len(self._recent) == _LENGTHS_KEPT:
+            self._sum -= self._recent[0][1]
+        self._recent.append((took_s, tokens))
+        self.is_known = len(self._recent) >= _LENGTHS_NEEDED
+        self._sum += tokens
+        self._new += 1
 
     def note_input(self, reserved: int, real: int) -> None:
         """Record the reserved and the actual tokens of an input."""
+        self._add_input(reserved, real)
+        self._offered.append(LengthSample(1, reserved, real))
+
+    def _add_input(self, reserved: int, real: int) -> None:
         if reserved > 0:
             if len(self._inputs) == _LENGTHS_KEPT:
                 oldest = self._inputs[0]
@@ -133,6 +152,25 @@ class RecentLengths:
             self._inputs.append((reserved, real))
             self._sum_reserved += reserved
             self._sum_real += real
+
+    @property
+    def count(self) -> int:
+        """Number of lengths that the estimates are made of."""
+        return len(self._recent)
+
+    def take_offered(self) -> list[LengthSample]:
+        """Return the newest samples of this process since the last time."""
+        offered = list(self._offered)
+        self._offered.clear()
+        return offered
+
+    def learn(self, samples: Iterable[LengthSample]) -> None:
+        """Add the samples of other processes."""
+        for sample in samples:
+            if sample.is_input:
+                self._add_input(int(sample.first), int(sample.second))
+            else:
+                self._add_length(sample.first, int(sample.second))
 
     # Estimating
 

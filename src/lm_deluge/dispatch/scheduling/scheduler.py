@@ -319,8 +319,7 @@ class Scheduler:
         self, state: _RouteState, entry: QueuedJob, group: _Group, ticket: Ticket, now: float, start: list[Admission]
     ) -> None:
         """Admit the job that a route has reserved if its slot has come."""
-        if ticket.at > now:
-            ticket = self._limiter.advance(ticket, now)
+        ticket = self._limiter.advance(ticket, now)
         if ticket.at > now:
             state.reserved = (entry, group, ticket)
             return

@@ -53,16 +53,18 @@ class Admissions:
         self._members: set[Member] = set()
         self._last_job = 0
 
-    def join(self, reply: Reply) -> Member:
+    def join(self, reply: Reply, spent: float = 0.0) -> Member:
         """Add a member.
 
         Args:
             reply: Sends a message to it.
+            spent: US dollars that it spent before it left, if it comes back.
         """
         member = Member(self, reply)
+        member.spent = spent
         self._members.add(member)
-        if self._budget is not None and self._budget.spent:
-            reply(OthersSpent(self._budget.spent))
+        if self._budget is not None and self._budget.spent > spent:
+            reply(OthersSpent(self._budget.spent - spent))
         return member
 
     # For the members
@@ -109,11 +111,16 @@ class Member:
         for message in messages:
             _ACTIONS[type(message)](self, message)
 
+    def suspend(self) -> None:
+        """Admit no call that waits; the member asks again for those that still do. Its requests in flight go on."""
+        for waiting in self._waiting.values():
+            waiting.cancel()
+        self._waiting.clear()
+
     def leave(self) -> None:
         """Release everything that a member holds which has ended. Its requests in flight count as sent."""
         self._admissions.remove(self)
-        for waiting in self._waiting.values():
-            waiting.cancel()
+        self.suspend()
         while self.tickets:
             _, ticket = self.tickets.popitem()
             self._runner.give_back(ticket, was_sent=True)

@@ -14,6 +14,7 @@ import msgspec
 from lm_deluge.encoders.encoder import Encoder, Endpoint, ParsedRequest, StreamWriter
 from lm_deluge.encoders.ollama_chat import request as chat
 from lm_deluge.encoders.ollama_chat import response as chat_response
+from lm_deluge.encoders.ollama_chat.load import read_generate_load
 from lm_deluge.encoders.openai_chat.request_fields import bad_request, parse_object, take_field
 from lm_deluge.events import Event
 
@@ -41,7 +42,7 @@ def parse_request(body: bytes, *, model: str | None = None, is_streamed: bool | 
     if take_field(raw, "raw", bool, default=False):
         raise bad_request("raw cannot be served here: the prompt has no template", "unsupported_value")
     if not prompt and not images:
-        raise bad_request("there is no prompt; models need not be loaded here", "missing_required_parameter")
+        raise bad_request("there is no prompt", "missing_required_parameter")
     user = {"role": "user", "content": prompt, **({"images": images} if images else {})}
     messages = [*([{"role": "system", "content": system}] if system else []), user]
     asked = {name: value for name, value in raw.items() if name not in _OWN_FIELDS}
@@ -95,4 +96,5 @@ ENCODER = Encoder(
     routes=(Endpoint(r"/api/generate"),),
     stream_type="application/x-ndjson",
     is_sse=False,
+    read_load=read_generate_load,
 )

@@ -15,13 +15,13 @@ A truncated response has no `ResponseFinished`, so it gets no line with `"done":
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import msgspec
 
 from lm_deluge.encoders.encoder import Encoder, Endpoint, StreamWriter
 from lm_deluge.encoders.event_writer import EventHandlers, EventWriter
+from lm_deluge.encoders.ollama_chat.load import read_chat_load, time_of
 from lm_deluge.encoders.ollama_chat.request import parse_request
 from lm_deluge.encoders.openai_chat.errors import usual_status
 from lm_deluge.encoders.openai_chat.response_fields import logprob_fields
@@ -86,7 +86,7 @@ class _LineWriter(EventWriter[bytes]):
 
     def __init__(self, created: int) -> None:
         super().__init__()
-        self._head: JSON = {"model": "", "created_at": _time(created)}
+        self._head: JSON = {"model": "", "created_at": time_of(created)}
         self._usage: Usage | None = None
         self._open: dict[int, tuple[ToolCallStarted, list[str]]] = {}  # start and fragments of each unfinished call
 
@@ -161,7 +161,7 @@ def encode_response(events: Iterable[Event], *, created: int = 0) -> bytes:
     response = builder.response()
     body: JSON = {
         "model": response.model_external or "",
-        "created_at": _time(created),
+        "created_at": time_of(created),
         "message": {"role": "assistant", **_message(response.content)},
         "done": False,
     }
@@ -199,10 +199,6 @@ def _end(finished: ResponseFinished, usage: Usage | None) -> JSON:
     return end
 
 
-def _time(created: int) -> str:
-    return datetime.fromtimestamp(created, UTC).isoformat().replace("+00:00", "Z")
-
-
 def encode_error(error: APIError) -> bytes:
     """Return the JSON body of an error response. The HTTP status is `error.status_code`, not a field of the body."""
     return msgspec.json.encode({"error": error.message})
@@ -228,4 +224,5 @@ ENCODER = Encoder(
     routes=(Endpoint(r"/api/chat"),),
     stream_type="application/x-ndjson",
     is_sse=False,
+    read_load=read_chat_load,
 )

@@ -58,6 +58,8 @@ class GatewayCall:
         self._request = request
         self._is_running = False
         self._is_stopped = False
+        self._is_drained = False  # the stream was stopped, and its answer is read to the end, as all of it is billed
+        self._frames: AnswerFrames | None = None  # of a stream
         self._id = f"req_{uuid.uuid4().hex}"
         self._logged = LoggedCall(request_id=self._id, dialect=dialect.name, started_at=time.time())
         self._created = int(self._logged.started_at)
@@ -78,13 +80,16 @@ class GatewayCall:
             await self._refuse(error)
             await self._end(None)
         else:
-            if self._request.headers.get(_RESUMABLE_HEADER) == "1" or incoming.is_background:
+            if isinstance(incoming, bytes):
+                await self._send_whole(_OK, {"content-type": "application/json", **self._usual_headers()}, incoming)
+                await self._end(None)
+            elif self._request.headers.get(_RESUMABLE_HEADER) == "1" or incoming.is_background:
                 await self._detach(incoming)
             else:
                 await self._finish(incoming)
 
-    async def _admit(self) -> IncomingCall:
-        """Read the request, and get the permission to answer it."""
+    async def _admit(self) -> IncomingCall | bytes:
+        """Read the request, and get the permission to answer it; return the answer of one that asks no model."""
         services, request = self._services, self._request
         token = token_of(request.headers)
         self._logged.key_name = await services.access.check(token)
@@ -94,6 +99,12 @@ class GatewayCall:
             most_bytes=services.settings.max_body_bytes,
             timeout_s=services.settings.body_timeout_s,
         )
+        load = self._dialect.encoder.read_load(body, created=self._created)
+        if load is not None:
+            self._logged.model = load.model
+            services.catalog.find(load.model)
+            await services.access.check(token, load.model)
+            return load.answer
         incoming = parse_incoming(
             self._dialect, body, services.catalog, model=request.model, is_streamed=request.is_streamed
         )
@@ -152,18 +163,31 @@ class GatewayCall:
         if running is None:
             return {"status": "not started"}
         was_over = not self._is_running
-        if not was_over:
+        if not was_over and not self._is_stopped:
             self._is_stopped = True
-            running.abort()
-            await running.settle()
+            self._is_drained = self._upstream is not None and self._upstream.abandon()
+            if self._is_drained:
+                await self._end_stopped()
+            else:
+                await running.settle()
         response = running.response()
+        closed = "goes on, as its provider bills all of the answer" if self._is_drained else "connection closed"
         return {
             "status": "ended before" if was_over else "stopped",
             "text": response.completion,
             "usage": None if response.usage is None else msgspec.to_builtins(response.usage),
             "cost": response.cost,
-            "upstream": "had ended" if was_over else "connection closed",
+            "upstream": "had ended" if was_over else closed,
         }
+
+    async def _end_stopped(self) -> None:
+        """Send the end of a stopped stream now: its answer is read on, so that what is billed is booked."""
+        failure = _stopped()
+        if self._frames is None or not self._responder.has_started:
+            await self._refuse(failure)
+        else:
+            self._logged.fail(_CLIENT_LEFT, failure)
+            await self._responder.write(self._frames.fail(failure), is_last=True)
 
     async def _settle(self, response: APIResponse | None) -> None:
         """Book what the call cost, once."""
@@ -178,7 +202,7 @@ class GatewayCall:
         last = events[-1]
         if type(last) is ResponseFinished:
             ended = _BAD_GATEWAY if last.finish_reason == "error" else _OK
-            self._logged.status = _CLIENT_LEFT if self._responder.has_left else ended
+            self._logged.status = _CLIENT_LEFT if self._has_no_reader else ended
             await self._settle(upstream.running.response())
         elif self._charge is not None:
             await self._charge.watch(upstream.running, upstream.budget)
@@ -208,9 +232,14 @@ class GatewayCall:
                 task.cancel()
             upstream.running.abort()
             self._is_running = False
-        if self._responder.has_left:
+        if self._has_no_reader:
             self._logged.status = _CLIENT_LEFT
         return upstream.running.response()
+
+    @property
+    def _has_no_reader(self) -> bool:
+        """Whether nothing more is sent: the client has left, or has stopped the stream."""
+        return self._is_stopped or self._responder.has_left
 
     async def _stop_when_left(self) -> None:
         await self._responder.wait_until_left()
@@ -228,15 +257,16 @@ class GatewayCall:
     async def _stream(self, request: ParsedRequest, upstream: UpstreamCall) -> None:
         """Send the answer as it arrives. The last frame is a successful one only if the provider's was."""
         frames = AnswerFrames(self._dialect, self._id, created=self._created, wants_usage=request.wants_usage)
+        self._frames = frames
         failure: BaseException | None = None
         try:
             failure = await self._send_frames(frames, upstream)
         except DelugeError as error:
             failure = error
-        if self._responder.has_left:
+        if self._responder.has_left or self._is_drained:
             return
         if self._is_stopped:
-            failure = APIError("the stream was stopped", status_code=_CLIENT_LEFT, code="stopped")
+            failure = _stopped()
         if failure is None:
             await self._responder.write(frames.end(upstream.take_bytes()), is_last=True)
         elif self._responder.has_started:
@@ -250,6 +280,10 @@ class GatewayCall:
         """Send the frames as they arrive; return the error of an answer that ends with one."""
         running = upstream.running
         while events := await running.next_batch():
+            if self._is_drained:
+                upstream.take_bytes()
+                await self._watch_money(events, upstream)
+                continue
             data = upstream.take_bytes()
             failure = None if data is not None else _failure_in(events, running.response)
             shown = events if failure is None else events[:-1]
@@ -346,6 +380,10 @@ class GatewayCall:
         if self._upstream.planner.dropped:
             headers["x-deluge-warning"] = f"not passed on: {', '.join(self._upstream.planner.dropped)}"
         return headers
+
+
+def _stopped() -> APIError:
+    return APIError("the stream was stopped", status_code=_CLIENT_LEFT, code="stopped")
 
 
 def _failure_in(events: list[Event], response: Callable[[], APIResponse]) -> DelugeError | None:

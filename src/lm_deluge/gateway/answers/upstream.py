@@ -296,6 +296,10 @@ def open_upstream(
     spec = msgspec.structs.replace(
         spec, planner=own, on_break=on_break, budgets=budgets, before_attempt=own.before_attempt
     )
+    if not request.is_streamed:
+        # The client gets nothing before the end; only a stream ends where the budget of its key does.
+        is_cut = planner.collect == "auto" and budget is not None
+        spec = msgspec.structs.replace(spec, collect="stream" if is_cut else planner.collect)
     if spec.is_cached:
         return UpstreamCall(CachedCall(spec, dispatcher.runner), own, budget)
     running = RelayedCall(spec, dispatcher.runner)

@@ -105,8 +105,25 @@ class StreamPeers:
         finally:
             await connection.close()
 
-    async def open(self, holder: StreamHolder, request: Request) -> Exchange:
+    async def open(self, holder: StreamHolder, request: Request, path: str | None = None) -> Exchange:
         """Pass a request on to the process that holds its stream.
+
+        Args:
+            holder: The process.
+            request: The request.
+            path: The path there; None: that of the request.
+
+        Raises:
+            NotFoundError: The process has ended, or cannot be reached from here.
+        """
+        query = f"?{request.url.query}" if request.url.query else ""
+        headers = {name: request.headers[name] for name in _PASSED if name in request.headers}
+        return await self.send(holder, f"{path or request.url.path}{query}", method=request.method, headers=headers)
+
+    async def send(
+        self, holder: StreamHolder, target: str, *, method: str, headers: Mapping[str, str] | None = None
+    ) -> Exchange:
+        """Send a request without a body to the process that holds a stream.
 
         Raises:
             NotFoundError: The process has ended, or cannot be reached from here.
@@ -116,13 +133,11 @@ class StreamPeers:
                 "this stream is on another machine; set peer_host in [server] there to an address of that machine",
                 status_code=404,
             )
-        headers = {name: request.headers[name] for name in _PASSED if name in request.headers}
-        query = f"?{request.url.query}" if request.url.query else ""
         sent = HttpRequest(
-            url=f"{holder.url}{request.url.path}{query}",
-            headers={**headers, PEER_HEADER: holder.secret},
+            url=f"{holder.url}{target}",
+            headers={**(headers or {}), PEER_HEADER: holder.secret},
             body=b"",
-            method=request.method,
+            method=method,
         )
         slot = await self._transport.connection_slot()
         try:

@@ -23,7 +23,7 @@ from lm_deluge.gateway.routes.info_routes import error_response
 from lm_deluge.gateway.services import GatewayServices
 from lm_deluge.ui.stream_log import StreamLog
 
-__all__ = ["StreamFinder", "peer_app", "stream_routes"]
+__all__ = ["PeerResponse", "StreamFinder", "peer_app", "stream_routes"]
 
 
 Find = Callable[[Request], Awaitable[StreamLog | Response]]
@@ -79,22 +79,33 @@ class StreamFinder:
             return error_response(request, error)
         if holder is None or not secrets.compare_digest(holder.owner.encode(), owner.encode()):
             return _no_stream(request)
-        return _PeerResponse(peers, holder, self._services)
+        return PeerResponse(peers, holder, self._services)
 
 
-class _PeerResponse(Response):
-    """The response of the process that holds a stream, passed on as it arrives."""
+class PeerResponse(Response):
+    """The response of the process that holds a stream, passed on as it arrives.
 
-    def __init__(self, peers: StreamPeers, holder: StreamHolder, services: GatewayServices) -> None:
+    Args:
+        peers: The other processes.
+        holder: The process.
+        services: What the endpoints share.
+        path: The path of the request there; None: that of the client's request.
+    """
+
+    def __init__(
+        self, peers: StreamPeers, holder: StreamHolder, services: GatewayServices, path: str | None = None
+    ) -> None:
         super().__init__()
+        self._path = path
         self._peers = peers
         self._holder = holder
         self._stalled_s = services.settings.stalled_client_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and its response back."""
         request = Request(scope, receive)
         try:
-            exchange = await self._peers.open(self._holder, request)
+            exchange = await self._peers.open(self._holder, request, self._path)
         except DelugeError as error:
             await error_response(request, error)(scope, receive, send)
             return

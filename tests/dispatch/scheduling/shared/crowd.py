@@ -84,7 +84,7 @@ class Crowd:
         used = {dimension: self.used(dimension) for dimension in self.servers}
         self.world.run(self.world.now + seconds)
         shares = [
-            (self.used(dimension) - used[dimension]) / (server.amount * seconds / server.period_s)
+            (self.used(dimension) - used[dimension]) / (server.amount * max(seconds, 1e-9) / server.period_s)
             for dimension, server in self.servers.items()
         ]
         return CrowdOutcome(

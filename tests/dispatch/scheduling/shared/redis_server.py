@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import functools
 import itertools
+import os
 import shutil
 import signal
 import socket
@@ -24,20 +25,30 @@ from lm_deluge.dispatch.scheduling.shared.limiter import SharedLimiter
 from lm_deluge.dispatch.scheduling.shared.script import load_script
 from lm_deluge.usage import Usage
 
-EXECUTABLE = shutil.which("redis-server") or shutil.which("valkey-server")
+EXECUTABLE = os.environ.get("DELUGE_REDIS_SERVER") or shutil.which("redis-server") or shutil.which("valkey-server")
+"""The variable names another one: both are supported, in several versions."""
 RETRY_S = 0.5
 START_S = 20.0  # a server starts within 0.1 s; the machine of the tests may be busy
 _numbers = itertools.count(1)
 
 
-class RedisServer:
-    """A server process without files that last."""
-
-    def __init__(self) -> None:
-        self.folder = tempfile.mkdtemp(prefix="deluge-redis-")
+def free_port() -> int:
+    """Return a free port; the one 10,000 above it exists, too, which the nodes of a cluster use."""
+    while True:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+            port = int(free.getsockname()[1])
+        if port + 10_000 < 65_536:
+            return port
+
+
+class RedisServer:
+    """A server process without files that last. `options`: further ones of its command line."""
+
+    def __init__(self, *options: str) -> None:
+        self.options = options
+        self.folder = tempfile.mkdtemp(prefix="deluge-redis-")
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -46,6 +57,7 @@ class RedisServer:
         assert EXECUTABLE is not None
         command = [EXECUTABLE, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         command += ["--dir", self.folder, "--unixsocket", str(Path(self.folder) / "redis.sock")]
+        command += self.options
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603 - our own command
         give_up_at = time.monotonic() + START_S
         while True:
@@ -143,6 +155,10 @@ class AskedAtOnce:
         return ticket
 
     def advance(self, ticket: Ticket, now: float) -> Ticket:
+        ticket = self.limiter.advance(ticket, now)
+        if ticket.at < float("inf"):
+            return ticket
+        self.exchange(now)  # a slot that came too late was given up
         return self.limiter.advance(ticket, now)
 
     def check(self, request: ReservationRequest) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -13,12 +14,13 @@ from lm_deluge.dispatch.scheduling.costs import Cost
 from lm_deluge.dispatch.scheduling.limiter import Observation, Ticket
 from lm_deluge.dispatch.scheduling.shared.configuration import Part
 from lm_deluge.dispatch.scheduling.shared.learning import RouteLearning
+from lm_deluge.dispatch.scheduling.shared.length_exchange import LengthOffer
 from lm_deluge.dispatch.scheduling.shared.report import Report
 from lm_deluge.dispatch.scheduling.shared.route import HORIZON_S, Reservation, RouteSlots, Slot
 from lm_deluge.dispatch.scheduling.shared.server_view import ServerClock
 from lm_deluge.usage import Usage
 
-__all__ = ["LimiterExchange", "Reports", "Taken", "Want"]
+__all__ = ["LimiterExchange", "Reports", "Taken", "Want", "wants_of"]
 
 _DELAYS_KEPT = 200  # as in the local limiter: the jitter is the maximum of so many delays
 _LEAST_JITTER_S = 0.003  # timers wake one or two milliseconds late
@@ -47,6 +49,17 @@ class Want(NamedTuple):
         }
 
 
+def wants_of(route: RouteSlots, calls: int) -> Iterator[Want]:
+    """Ask for slots for the reservations that wait, and with the last of them for the other calls that wait."""
+    asking = [each for each in route.waiting if not each.is_asked]
+    spare = max(0, calls - (len(route.waiting) - len(asking)) - len(route.slots))
+    for place, reservation in enumerate(asking):
+        reservation.is_asked = True
+        is_last = place == len(asking) - 1
+        count, least = route.lease(max(1, spare - place)) if is_last else (1, 1)
+        yield Want(route, reservation, max(1, count), least)
+
+
 class Taken(NamedTuple):
     """What an exchange reports: corrections, slots given back, and what responses have shown."""
 
@@ -63,6 +76,7 @@ class LimiterExchange:
         keys: The keys that the script gets.
         wanted: The requests for slots, in the order of the reply's answers.
         reports: The reports in it.
+        taught: The (key, model)s for which it asks for lengths of answers.
         sent_at: When it was made, by the own clock.
         joined: Number of groups that the server knows after it.
         is_clock_new: Whether the server is to give up its moments, which are of another clock.
@@ -70,15 +84,28 @@ class LimiterExchange:
     """
 
     def __init__(
-        self, *, keys: tuple[str, ...], wanted: list[Want], reports: Taken, sent_at: float, joined: int
+        self,
+        *,
+        keys: tuple[str, ...],
+        wanted: list[Want],
+        reports: Taken,
+        lengths: tuple[list[RouteSlots], list[LengthOffer]],
+        sent_at: float,
+        joined: int,
     ) -> None:
         self.keys = keys
         self.wanted = wanted
         self.reports = reports
+        self.taught, self._lengths = lengths
         self.sent_at = sent_at
         self.joined = joined
         self.is_clock_new = False
         self.arguments: tuple[bytes, bytes] = (b"", b"")
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Number of the states, slots and lengths that the reply has to have."""
+        return len(self.keys), len(self.wanted), len(self.taught)
 
     def encode(
         self,
@@ -88,10 +115,15 @@ class LimiterExchange:
         age_s: float,
         states: list[dict[str, Any]],
         delays: tuple[int, float],
+        away_s: float,
         flags: tuple[bool, bool, bool],
         configuration: list[dict[str, Any]] | None,
     ) -> None:
-        """Encode the arguments. `flags`: the process leaves, the server was lost, and its clock is another one."""
+        """Encode the arguments.
+
+        `away_s`: seconds since the server was lost. `flags`: the process leaves, the server was lost, and its clock is
+        another one.
+        """
         leaves, is_lost, self.is_clock_new = flags
         request = {
             "id": process,
@@ -99,6 +131,7 @@ class LimiterExchange:
             "age": age_s,
             "states": states,
             "delays": delays,
+            "away": away_s,
             "leaves": int(leaves),
             "lost": int(is_lost),
             "clock": int(self.is_clock_new),
@@ -107,6 +140,7 @@ class LimiterExchange:
             "corrected": self.reports.corrected,
             "returned": self.reports.returned,
             "observed": self.reports.encoded,
+            "lengths": self._lengths,
         }
         self.arguments = _encode(request), b"" if configuration is None else _encode(configuration)
 
@@ -119,6 +153,7 @@ class Reports:
         self._returned: list[Any] = []
         self._observed: list[Report] = []
         self._delays: deque[float] = deque(maxlen=_DELAYS_KEPT)
+        self._longest_s = 0.0
         self._learning: WeakKeyDictionary[RouteSlots, RouteLearning] = WeakKeyDictionary()
 
     def correct(self, parts: tuple[Part, ...], server_at: float, reserved: Cost, actual: Cost) -> None:
@@ -146,10 +181,8 @@ class Reports:
     def observe(self, observation: Observation, reservation: Reservation | None, route: RouteSlots, now: float) -> bool:
         """Learn from a response; return whether the other processes are to know of it at once."""
         if observation.delay_s is not None:
-            planned_at = observation.ticket.at
-            if reservation is not None:
-                planned_at = reservation.slot.at if reservation.slot else observation.sent_at
-            self._delays.append(observation.delay_s + max(0.0, observation.sent_at - planned_at))
+            admitted_at = observation.sent_at if reservation is None else reservation.admitted_at
+            self._note_delay(observation.delay_s + max(0.0, observation.sent_at - admitted_at))
         found, is_urgent = self._learning_of(route).observe(observation, reservation, now)
         replaced = {report.place for report in found if report.is_replaced}
         if replaced:
@@ -157,11 +190,19 @@ class Reports:
         self._observed += found
         return is_urgent
 
-    def delays(self, doubt_s: float) -> tuple[int, float]:
-        """Return how many delays are known, and the longest, `doubt_s` of the clocks' difference included."""
-        if not self._delays:
-            return 0, 0.0
-        return len(self._delays), max(_LEAST_JITTER_S, max(self._delays) + doubt_s)
+    def _note_delay(self, delay_s: float) -> None:
+        forgotten = self._delays[0] if len(self._delays) == _DELAYS_KEPT else 0.0
+        self._delays.append(delay_s)
+        self._longest_s = max(self._delays) if forgotten >= self._longest_s else max(self._longest_s, delay_s)
+
+    @property
+    def delays(self) -> int:
+        """Number of delays of the network that are known."""
+        return len(self._delays)
+
+    def longest_delay_s(self, doubt_s: float) -> float:
+        """Return the longest delay, `doubt_s` of the clocks' difference included."""
+        return max(_LEAST_JITTER_S, self._longest_s + doubt_s)
 
     def take(self, clock: ServerClock, now: float) -> Taken:
         """Return the reports so far, and start again."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -21,18 +21,26 @@ from lm_deluge.dispatch.scheduling.costs import Cost, check_fits
 from lm_deluge.dispatch.scheduling.limiter import Observation, ReservationRequest, Ticket
 from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
 from lm_deluge.dispatch.scheduling.shared.configuration import SharedConfiguration
-from lm_deluge.dispatch.scheduling.shared.exchange import LimiterExchange, Reports, Want
+from lm_deluge.dispatch.scheduling.shared.exchange import LimiterExchange, Reports, Want, wants_of
 from lm_deluge.dispatch.scheduling.shared.fair_share import fair_share
-from lm_deluge.dispatch.scheduling.shared.own_state import count_busy, describe_groups, measure_overruns
+from lm_deluge.dispatch.scheduling.shared.lateness import LEAST_LATENESS_S, Lateness
+from lm_deluge.dispatch.scheduling.shared.length_exchange import LengthExchange
+from lm_deluge.dispatch.scheduling.shared.own_state import (
+    count_busy,
+    describe_delays,
+    describe_groups,
+    measure_overruns,
+    shortest_period_s,
+)
+from lm_deluge.dispatch.scheduling.shared.reply import SlotsReply, StateReply, read_reply
 from lm_deluge.dispatch.scheduling.shared.route import Reservation, RouteSlots, Slot
-from lm_deluge.dispatch.scheduling.shared.server_view import GroupView, ServerClock
-from lm_deluge.errors import DispatchError
+from lm_deluge.dispatch.scheduling.shared.server_view import ServerClock
 from lm_deluge.usage import Usage
+from lm_deluge.wire.rate_limit_headers import MINUTE_S
 
 __all__ = ["SharedLimiter"]
 
-_LEAST_LATENESS_S = 0.02  # event loops are late by milliseconds; a slot that is not used in time is lost
-_USUAL_JITTER_S = 1.0  # as the script assumes it until enough processes have measured
+_USUAL_JITTER_S = 1.0  # for a minute, as the script assumes it until enough processes have measured
 _NEAR_S = 1.0  # an interactive call takes no slot of a batch that is further ahead: one of those kept for it is nearer
 _CORRECTIONS_WAIT_S = 0.1  # so that most of them travel with a reservation
 _HEARTBEAT_S = 5.0  # a third of the lease after which the server takes a process for dead
@@ -66,6 +74,8 @@ class SharedLimiter:
         self._ids = itertools.count(1)
         self._open: dict[int, Reservation] = {}
         self._reports = Reports()
+        self._lateness = Lateness()
+        self._lengths = LengthExchange()
         self._share: LocalLimiter | None = None
         self._shared_ids: dict[str, str] = {}  # of each state: changes when the server lost it
         self._processes = dict.fromkeys(configuration.keys, processes)
@@ -74,7 +84,7 @@ class SharedLimiter:
         self._jitter_s: float | None = None
         self._urgent_since: float | None = None
         self._corrected_since: float | None = None
-        self._exchanged_at = -math.inf
+        self._exchanged_at = self._lost_at = -math.inf
         self._checks: list[float] = []
         self._overruns: tuple[float, list[dict[str, Any]]] = (-math.inf, [])
         for model, key in configuration.routes:
@@ -134,6 +144,7 @@ class SharedLimiter:
                 return None
         elif (slot := self._slot_for(reservation, now)) is not None:
             self._assign(reservation, slot)
+            reservation.admitted_at = max(now, slot.at)
         else:
             route.waiting.append(reservation)
             self._note_work(now)
@@ -157,9 +168,10 @@ class SharedLimiter:
         return slot
 
     def _lateness_s(self) -> float:
-        """Return how late a slot may be used: the margin of the limits allows for it."""
-        jitter_s = _USUAL_JITTER_S if self._jitter_s is None else self._jitter_s
-        return max(_LEAST_LATENESS_S, jitter_s / 2)
+        """Return how late a slot may be used: the margin of the limits, less what the network may take of it."""
+        usual_s = _USUAL_JITTER_S * shortest_period_s(self._routes.values()) / MINUTE_S
+        jitter_s = usual_s if self._jitter_s is None else self._jitter_s
+        return max(LEAST_LATENESS_S, jitter_s - self._reports.longest_delay_s(self.clock.doubt_s))
 
     def _assign(self, reservation: Reservation, slot: Slot) -> None:
         route, cost = reservation.route, reservation.cost
@@ -174,19 +186,19 @@ class SharedLimiter:
         self._begin(reservation, slot.at)
 
     def _begin(self, reservation: Reservation, at: float) -> None:
-        route, request = reservation.route, reservation.request
-        route.in_flight += 1
-        route.last_slot_at = max(route.last_slot_at, at)
-        reservation.answer = route.lengths.begin(
-            at, request.input_tokens, reservation.cost.output_tokens, request.max_output_tokens
-        )
-        self._reports.note_start(route, at)
+        reservation.begin(at)
+        self._reports.note_start(reservation.route, at)
 
     def advance(self, ticket: Ticket, now: float) -> Ticket:
-        """Return the ticket with the slot that the server has reserved for it; unchanged while there is none."""
+        """Return the ticket with the slot that the server has reserved for it; unchanged while there is none.
+
+        A slot that has passed too long ago is given up, and the ticket waits for another one: see `Lateness`.
+        """
         reservation = self._open.get(ticket.id)
         if reservation is None:
             return ticket
+        if reservation.slot is not None and reservation.slot.at <= now:
+            return self._use(ticket, reservation, reservation.slot, now)
         if reservation.slot is None and reservation.local is None and self._share is not None:
             if self._reserve_in_share(reservation, self._share, now):
                 reservation.route.waiting.remove(reservation)
@@ -194,6 +206,24 @@ class SharedLimiter:
             reservation.local = reservation.share.advance(reservation.local, now)
         at = reservation.opens_at(now)
         return ticket if at == ticket.at or ticket.at <= now else msgspec.structs.replace(ticket, at=at)
+
+    def _use(self, ticket: Ticket, reservation: Reservation, slot: Slot, now: float) -> Ticket:
+        """Use a slot that has come, unless this process comes too late for it."""
+        late_s = now - slot.at
+        self._lateness.note(late_s, now)
+        if late_s <= self._lateness_s():
+            reservation.admitted_at = now
+            return ticket if ticket.at <= now else msgspec.structs.replace(ticket, at=now)
+        route = reservation.route
+        self._reports.give_back(route.parts, slot)
+        reservation.begin_again(now)
+        if self._share is None and (other := self._slot_for(reservation, now)) is not None:
+            self._assign(reservation, other)
+            reservation.admitted_at = max(now, other.at)
+        elif self._share is None or not self._reserve_in_share(reservation, self._share, now):
+            route.waiting.appendleft(reservation)
+            self._note_work(now)
+        return msgspec.structs.replace(ticket, at=reservation.opens_at(now))
 
     def earliest(self, request: ReservationRequest, now: float) -> float:
         """Return the slot that a reservation would get, as far as this process knows; infinite if none is free."""
@@ -220,16 +250,7 @@ class SharedLimiter:
         if self._share is not None:
             reason = self._share.limited_by(now)
             return reason and f"{reason} (a share: the server of the limiter is not reachable)"
-        reasons = []
-        for (model, _), route in self._routes.items():
-            limits = [limit for limit in route.limits if max(limit.opens_at, limit.closed_until) > now]
-            if route.is_full:
-                reasons.append(f"calls at once at {model}, of all processes")
-            elif limits:
-                tightest = max(limits, key=lambda limit: max(limit.opens_at, limit.closed_until))
-                name = tightest.dimension.replace("_", " ")
-                reasons.append(f"{name} in {tightest.period_s:g} s of {model}, for {self.processes} processes")
-        return ", ".join(reasons) or None
+        return describe_delays(self._routes, self.processes, now)
 
     # Correcting
 
@@ -339,12 +360,13 @@ class SharedLimiter:
             is_useless = route.is_limited_at_once if route.waiting else not calls
             for slot in route.expired(now, self._lateness_s(), is_all=is_useless):
                 self._reports.give_back(route.parts, slot)
-        wanted = [] if leaves else list(self._wants(calls))
+        wanted = [] if leaves else [want for route in self._routes.values() for want in wants_of(route, calls)]
         is_joining = self._joined < len(self.configuration.groups)
         exchange = LimiterExchange(
             keys=tuple(self.configuration.keys),
             wanted=wanted,
             reports=self._reports.take(self.clock, now),
+            lengths=self._lengths.offer(self._routes.values()),
             sent_at=now,
             joined=len(self.configuration.groups) if is_joining else self._joined,
         )
@@ -353,21 +375,17 @@ class SharedLimiter:
             expected_at=self.clock.there(now),
             age_s=age_s,
             states=self._states(now),
-            delays=self._reports.delays(self.clock.doubt_s),
+            delays=self._delays(),
+            away_s=0.0 if self._share is None else now - self._lost_at,
             flags=(leaves, self._is_lost, self._is_clock_new),
             configuration=describe_groups(self.configuration, self._routes.values(), now) if is_joining else None,
         )
         return exchange
 
-    def _wants(self, calls: int) -> Iterator[Want]:
-        for route in self._routes.values():
-            asking = [each for each in route.waiting if not each.is_asked]
-            spare = max(0, calls - sum(1 for each in route.waiting if each.is_asked) - len(route.slots))
-            for place, reservation in enumerate(asking):
-                reservation.is_asked = True
-                is_last = place == len(asking) - 1
-                count, least = route.lease(max(1, spare - place)) if is_last else (1, 1)
-                yield Want(route, reservation, max(1, count), least)
+    def _delays(self) -> tuple[int, float]:
+        """Return how many delays are known, and how long after its slot a request may arrive."""
+        allowed_s = self._lateness.allowed_s(shortest_period_s(self._routes.values()))
+        return self._reports.delays, self._reports.longest_delay_s(self.clock.doubt_s) + allowed_s
 
     def _states(self, now: float) -> list[dict[str, Any]]:
         if now >= self._overruns[0] + _OVERRUN_KEPT_S:
@@ -385,18 +403,15 @@ class SharedLimiter:
         Raises:
             DispatchError: The reply is none of the script.
         """
-        try:
-            answer: dict[str, Any] = msgspec.json.decode(reply)
-            server = float(answer["now"])
-        except (msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
-            raise DispatchError("the server of the limiter sent something else than the script's reply") from error
+        answer = read_reply(reply, exchange.counts)
+        server = answer.server
         if not self.clock.agrees(server, exchange.sent_at, now):
             self.clock.forget()
             self._is_lost = self._is_clock_new = True
             self._joined = 0
-        if "error" in answer:
-            self._refused_exchange(exchange, answer["error"])
-            if answer["error"] == "late":
+        if answer.error is not None:
+            self._refused_exchange(exchange, answer.error)
+            if answer.error == "late":
                 self.clock.note(server, exchange.sent_at, now)
             return
         self.clock.note(server, exchange.sent_at, now)
@@ -409,8 +424,9 @@ class SharedLimiter:
         self.is_reachable = True
         if self._share is not None:
             self._leave_share(now)
-        self._read_states(answer["states"], self.clock.here(server))
-        for want, got in zip(exchange.wanted, answer.get("answers") or (), strict=True):
+        self._read_states(answer.states, self.clock.here(server))
+        self._lengths.take(exchange.taught, answer.lengths)
+        for want, got in zip(exchange.wanted, answer.answers, strict=True):
             self._take(want, got, server)
         if self._urgent_since is None and any(
             not each.is_asked and not route.is_full for route in self._routes.values() for each in route.waiting
@@ -422,37 +438,28 @@ class SharedLimiter:
         self._share = None
         for reservation in self._open.values():
             if reservation.local is not None and reservation.local.at > now and reservation.answer is not None:
-                route = reservation.route
-                route.in_flight -= 1
-                route.lengths.end(reservation.answer, now, None)
-                reservation.local = reservation.share = reservation.answer = None
-                route.waiting.append(reservation)
+                reservation.begin_again(now)
+                reservation.route.waiting.append(reservation)
 
-    def _read_states(self, states: list[dict[str, Any]], now: float) -> None:
-        jitters = []
+    def _read_states(self, states: list[StateReply], now: float) -> None:
         for place, (key, state) in enumerate(zip(self.configuration.keys, states, strict=True), 1):
-            self._shared_ids[key], self._processes[key] = state["id"], state["processes"]
-            jitters.append(state.get("jitter"))
+            self._shared_ids[key], self._processes[key] = state.id, state.processes
             for route in self._routes.values():
-                for index, part in enumerate(route.parts):
-                    if part.state == place and part.group in state["groups"]:
-                        route.views[index] = GroupView.read(state["groups"][part.group], now)
-                        route.is_known = True
-        known = [each for each in jitters if each is not None]
-        self._jitter_s = max(known) if known else None
+                route.show(place, state.groups, now)
+        self._jitter_s = max((state.jitter for state in states if state.jitter is not None), default=None)
 
-    def _take(self, want: Want, got: dict[str, Any], server: float) -> None:
+    def _take(self, want: Want, got: SlotsReply, server: float) -> None:
         """Distribute the slots of one request for them."""
         route, reservation = want.route, want.reservation
         limits = list(route.limits)
-        slots: list[tuple[float, list[float]]] = got["slots"] or []  # Lua's empty list is an empty object
+        slots = got.slots if isinstance(got.slots, list) else []
         for place, (delay_s, after) in enumerate(slots):
             server_at = server + delay_s
             cost = route.usual_cost() if place else reservation.cost
-            tat_after = [self.clock.here(server + each) for each in after or ()]
+            tat_after = [self.clock.here(server + each) for each in after if not isinstance(each, str)]
             route.put(Slot(self.clock.here(server_at), server_at, cost, limits, tat_after))
-        route.is_full = got["reason"] == "full" and not got["slots"]
-        if not got["slots"]:
+        route.is_full = got.reason == "full" and not slots
+        if not slots:
             reservation.is_asked = False
         self._serve(route)
 
@@ -487,6 +494,7 @@ class SharedLimiter:
         """Use this process's share of the limits, because the server cannot be reached."""
         self.is_reachable = False
         if self._share is None:
+            self._lost_at = now
             self._share = fair_share(self.configuration, self._routes, self.processes, self._process, now)
             for reservation in self._open.values():
                 reservation.is_resumed = reservation.answer is not None

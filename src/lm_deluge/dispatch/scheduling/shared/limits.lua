@@ -33,6 +33,7 @@ local OVERLOAD_DECREASE = 0.7
 local BATCH_RUN = 4           -- of five slots far ahead, one is kept for interactive calls
 local NEAR_S, NEAR_SLOTS = 1.0, 6  -- kept slots that come so soon are open to batches: about one process asks per slot
 local LAST_SLOTS = 2          -- and these to all, before they are lost
+local LENGTHS_KEPT = 128      -- samples of lengths: some seconds of them, so that a process that exchanges rarely misses few
 local RECENT_S = 60           -- slots are kept for so long after an interactive call; also the time of equal shares
 
 local states = {}
@@ -55,8 +56,30 @@ local function burst_share(l)
   return math.min(1, l.burst_share * 2 ^ math.min(math.floor((now - l.cut) / (10 * l.period)), 10))
 end
 
-local function jitter(s, l)
+-- How long after its slot a request may arrive, as it is measured now; assumed while there is no measurement.
+local function lateness(s, l)
   return s.jitter or JITTER_S * math.min(1, l.period / 60)
+end
+
+-- The margin of a limit for that.
+local function jitter(s, l)
+  return l.margin or lateness(s, l)
+end
+
+-- A longer lateness applies at once, and a gap makes up for the slots of the last period, whose margin is smaller. A
+-- shorter one applies a period later, when all requests that may have been so late are out of the window.
+local function adapt_margin(s, l)
+  local late = lateness(s, l)
+  if not l.margin or late >= l.margin then
+    if l.margin and not l.window then l.tat = l.tat + late - l.margin end
+    l.margin, l.since, l.lower = late, now, 0
+  else
+    l.lower = l.is_assumed and late or math.max(l.lower, late)
+    if l.is_assumed or now >= l.since + math.min(l.period, LONGEST_PACED_S) then
+      l.margin, l.since, l.lower = l.lower, now, late
+    end
+  end
+  l.is_assumed = not s.jitter or nil
 end
 
 local function burst_s(l)
@@ -164,7 +187,11 @@ local function charge(s, l, units, expected, slot)
   if l.tat < slot then l.forward = 0 end
   local burst = burst_s(l)
   local unused = (l.tat < slot - burst and not l.window and l.period <= LONGEST_PACED_S and not l.wanted) and burst or 0
-  l.tat = math.max(l.tat, slot + unused) + worth(l, expected, spacing(s, l))
+  local from, slow = math.max(l.tat, slot + unused), worth(l, expected, spacing(s, l))
+  l.tat = from + slow
+  if s.slow > 1 then  -- no slot after the slow time waits for its sake
+    l.tat = math.max(from + slow / s.slow, math.min(l.tat, s.slow_until))
+  end
   if l.window then add_units(l, slot, units) end
   if l.fixed then
     local index = math.floor((slot - l.fixed.at + 0.9 * (l.fixed.length - l.fixed.open)) / l.fixed.length)

@@ -1,16 +1,23 @@
-"""What each exchange reports of a process itself: its requests in flight, and the limits that it knows. Pure."""
+"""What a process reports of itself: its requests in flight, and the limits that it knows. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lm_deluge.dispatch.scheduling.output_lengths import Expected
 from lm_deluge.dispatch.scheduling.shared.configuration import Part, SharedConfiguration
 from lm_deluge.dispatch.scheduling.shared.route import RouteSlots
 from lm_deluge.dispatch.scheduling.shared.server_view import GroupView
+from lm_deluge.wire.rate_limit_headers import MINUTE_S
 
-__all__ = ["count_busy", "describe_groups", "measure_overruns"]
+__all__ = [
+    "count_busy",
+    "describe_delays",
+    "describe_groups",
+    "measure_overruns",
+    "shortest_period_s",
+]
 
 
 def count_busy(keys: Sequence[str], routes: Iterable[RouteSlots]) -> list[dict[str, int]]:
@@ -59,3 +66,22 @@ def describe_groups(
             "closed": max(0.0, view.opens_at - now),
         }
     return states
+
+
+def describe_delays(routes: Mapping[tuple[str, str], RouteSlots], processes: int, now: float) -> str | None:
+    """Return a description of the limits that delay calls at present; None without any."""
+    reasons: list[str] = []
+    for (model, _), route in routes.items():
+        limits = [limit for limit in route.limits if max(limit.opens_at, limit.closed_until) > now]
+        if route.is_full:
+            reasons.append(f"calls at once at {model}, of all processes")
+        elif limits:
+            tightest = max(limits, key=lambda limit: max(limit.opens_at, limit.closed_until))
+            name = tightest.dimension.replace("_", " ")
+            reasons.append(f"{name} in {tightest.period_s:g} s of {model}, for {processes} processes")
+    return ", ".join(reasons) or None
+
+
+def shortest_period_s(routes: Iterable[RouteSlots]) -> float:
+    """Return the shortest period of a limit in seconds, at most a minute."""
+    return min([MINUTE_S, *(limit.period_s for route in routes for limit in route.limits)])

@@ -39,7 +39,7 @@ local function measure_jitter(s)
   for _, each in pairs(s.processes) do
     samples, longest = samples + each.delays[1], math.max(longest, each.delays[2])
   end
-  s.jitter = samples >= SAMPLES_NEEDED and longest or nil
+  if samples >= SAMPLES_NEEDED then s.jitter = longest end
 end
 
 local function restart(s, id, mine)
@@ -55,7 +55,10 @@ local function restart(s, id, mine)
         l.cut = l.cut > 0 and now or 0
         l.fixed = nil
       end
-      l.tat = math.max(now, l.closed)
+      -- Slots that were reserved before are used all the same. Where they are forgotten, each process may have one.
+      local reserved = is_clock_new and now + l.tat - s.seen - ask.away or l.tat
+      if l.tat == 0 then reserved = now + math.min(mine.n * spacing(s, l), l.period) - ask.away end
+      l.tat = math.max(now, l.closed, reserved)
       if l.window then fill(l) end
     end
   end
@@ -131,6 +134,7 @@ local function load(place, key)
   s.seen = now
   for name, g in pairs(s.groups) do
     for _, l in ipairs(g.limits) do
+      adapt_margin(s, l)
       l.paced = l.known_window or l.period
       for _, short in ipairs(ask.short) do  -- pace for a window that the host may have, where that costs little
         local price = (jitter(s, l) + l.burst * short / l.period * burst_share(l)) / short

@@ -208,6 +208,21 @@ local function take_back(parts, slot, from)
   end
 end
 
+-- Samples of lengths for all processes, the last of them in a ring; a process gets those that came since its last one.
+local function exchange_lengths(g, last, own)
+  local all, found = g.lengths or { count = 0, ring = {} }, {}
+  g.lengths = all
+  if last > all.count then last = 0 end  -- the server has forgotten them
+  for number = math.max(last, all.count - LENGTHS_KEPT) + 1, last < 0 and 0 or all.count do
+    found[#found + 1] = all.ring[(number - 1) % LENGTHS_KEPT + 1]
+  end
+  for _, sample in ipairs(own) do
+    all.ring[all.count % LENGTHS_KEPT + 1] = sample
+    all.count = all.count + 1
+  end
+  return { all.count, found }
+end
+
 local function describe(s)
   local groups = {}
   for name, g in pairs(s.groups) do
@@ -248,7 +263,10 @@ end
 for _, each in ipairs(ask.corrected) do correct(parts_of(each[1]), each[2], each[3], each[4]) end
 for _, each in ipairs(ask.returned) do take_back(parts_of(each[1]), each[2], each[3]) end
 for place, want in ipairs(ask.wanted) do answers[place] = reserve(want) end
-local described = {}
+local described, lengths = {}, {}
+for place, each in ipairs(ask.lengths) do
+  lengths[place] = exchange_lengths(states[each[1]].groups[each[2]], each[3], each[4])
+end
 for place, key in ipairs(KEYS) do
   local s = states[place]
   if ask.leaves == 1 then s.processes[ask.id] = nil end
@@ -256,4 +274,6 @@ for place, key in ipairs(KEYS) do
   described[place] = describe(s)
   redis.call('SET', key, cmsgpack.pack(s), 'EX', KEPT_S)
 end
-return cjson.encode({ now = new_id(), states = described, answers = #answers > 0 and answers or nil })
+return cjson.encode({
+  now = new_id(), states = described, answers = #answers > 0 and answers or nil, lengths = #lengths > 0 and lengths or nil,
+})

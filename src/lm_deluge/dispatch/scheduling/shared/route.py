@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -13,6 +13,7 @@ from lm_deluge.dispatch.scheduling.limiter import ReservationRequest, Ticket
 from lm_deluge.dispatch.scheduling.local_limiter import LocalLimiter
 from lm_deluge.dispatch.scheduling.output_lengths import AnswerLength
 from lm_deluge.dispatch.scheduling.shared.configuration import SharedRoute
+from lm_deluge.dispatch.scheduling.shared.reply import GroupReply
 from lm_deluge.dispatch.scheduling.shared.server_view import GroupView, LimitView
 
 __all__ = ["HORIZON_S", "Reservation", "RouteSlots", "Slot"]
@@ -55,6 +56,7 @@ class Reservation(msgspec.Struct, eq=False):
         answer: The record of its length; None before the slot is known.
         is_asked: Whether a slot for it has been asked for.
         is_resumed: Whether it was in flight when the process's own limiter took over.
+        admitted_at: When its request was admitted by the shared limiter; infinite before.
     """
 
     request: ReservationRequest
@@ -66,6 +68,22 @@ class Reservation(msgspec.Struct, eq=False):
     answer: AnswerLength | None = None
     is_asked: bool = False
     is_resumed: bool = False
+    admitted_at: float = math.inf
+
+    def begin(self, at: float) -> None:
+        """Count it as in flight from its slot on."""
+        route, request = self.route, self.request
+        route.in_flight += 1
+        route.last_slot_at = max(route.last_slot_at, at)
+        self.answer = route.lengths.begin(at, request.input_tokens, self.cost.output_tokens, request.max_output_tokens)
+
+    def begin_again(self, now: float) -> None:
+        """Let it wait for another slot: its request has not left."""
+        self.route.in_flight -= 1
+        if self.answer is not None:
+            self.route.lengths.end(self.answer, now, None)
+        self.slot = self.local = self.share = self.answer = None
+        self.is_asked = False
 
     def opens_at(self, now: float) -> float:
         """Return when the request may leave; infinite while that is not known."""
@@ -98,6 +116,13 @@ class RouteSlots(CostEstimates):
         self.in_flight = 0
         self.last_slot_at = -math.inf
         self._recent: deque[Cost] = deque(maxlen=_COSTS_KEPT)
+
+    def show(self, state: int, groups: Mapping[str, GroupReply], now: float) -> None:
+        """Take the limits of a state as a reply has them."""
+        for place, part in enumerate(self.parts):
+            if part.state == state and part.group in groups:
+                self.views[place] = GroupView.read(groups[part.group], now)
+                self.is_known = True
 
     def begin_again(self) -> None:
         """Forget the slots and the reservations."""

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Any
 
 import msgspec
 
+from lm_deluge.dispatch.scheduling.shared.reply import GroupReply
 from lm_deluge.wire.rate_limit_headers import Dimension
 
 __all__ = ["GroupView", "LimitView", "ServerClock"]
@@ -100,9 +100,9 @@ class GroupView(msgspec.Struct):
     limits: list[LimitView] = []
     closed_until: float = -math.inf
     allowed: float | None = None
-    most: int | None = None
+    most: float | None = None
     free_at: float = math.inf
-    busy: int = 0
+    busy: float = 0
     fixed: tuple[float, float, float, float, float] | None = None
 
     @property
@@ -116,29 +116,35 @@ class GroupView(msgspec.Struct):
         return self.allowed is None or self.busy + 1 <= self.allowed
 
     @classmethod
-    def read(cls, reply: dict[str, Any], now: float) -> GroupView:
+    def read(cls, reply: GroupReply, now: float) -> GroupView:
         """Return the view of a group of a reply, whose moments are relative to `now`."""
         limits = [
             LimitView(
-                each[0],
-                each[1],
-                each[2],
-                _after(now, each[3]),
-                _pause_until(now, each[4]),
-                *each[5:8],
-                *map(bool, each[8:]),
+                each.dimension,
+                each.period_s,
+                each.amount,
+                _after(now, each.opens_in_s),
+                _pause_until(now, each.closed_for_s),
+                each.spacing_s,
+                each.moved_s,
+                each.rate_share,
+                bool(each.is_cut),
+                bool(each.is_guess),
+                bool(each.is_named),
+                bool(each.is_firm),
             )
-            for each in reply.get("limits") or ()
+            for each in reply.limits
+            if not isinstance(each, str)
         ]
-        fixed = reply.get("fixed")
+        fixed = reply.fixed
         return cls(
             limits=limits,
-            closed_until=_pause_until(now, reply["closed"]),
-            allowed=reply.get("allowed"),
-            most=reply.get("most"),
-            busy=reply["busy"],
-            free_at=_after(now, reply["free"]) if reply["free"] else math.inf,
-            fixed=None if not fixed else (fixed[0], now + fixed[1], *fixed[2:]),
+            closed_until=_pause_until(now, reply.closed),
+            allowed=reply.allowed,
+            most=reply.most,
+            busy=reply.busy,
+            free_at=_after(now, reply.free) if reply.free else math.inf,
+            fixed=None if fixed is None else (fixed[0], now + fixed[1], *fixed[2:]),
         )
 
 

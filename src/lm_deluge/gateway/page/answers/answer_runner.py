@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import msgspec
@@ -11,8 +12,9 @@ from lm_deluge.agents.options import LoopOptions
 from lm_deluge.client.call_options import CallOptions
 from lm_deluge.config import SamplingParams
 from lm_deluge.encoders.encoder import ParsedRequest
-from lm_deluge.errors import BadRequestError, RateLimitError
+from lm_deluge.errors import BadRequestError, DelugeError, RateLimitError
 from lm_deluge.gateway.answers.incoming import IncomingCall
+from lm_deluge.gateway.page.answers.other_answers import OtherAnswers
 from lm_deluge.gateway.page.answers.page_answer import PageAnswer, PlannedAnswer, plan_answer
 from lm_deluge.gateway.page.answers.prompts import file_ids_of, prompt_of, title_of
 from lm_deluge.gateway.page.bodies import AnswerRequest, AnswerSettings, NewMessage, NewText
@@ -50,6 +52,7 @@ class AnswerRunner:
         self._services = services
         self._tools = tools
         self._running: dict[str, PageAnswer] = {}
+        self.others = OtherAnswers(services)
 
     def running(self, owner: str, message: str) -> PageAnswer | None:
         """Return a running answer of a user."""
@@ -61,10 +64,14 @@ class AnswerRunner:
         for answer in [*self._running.values()]:
             if answer.conversation == conversation and answer.log.owner == owner:
                 await answer.stop()
+        for name in await self.messages.unfinished(conversation):
+            with contextlib.suppress(DelugeError):  # its process cannot be reached; it stores nothing any more
+                await self.others.stop(owner, name)
 
     async def close(self) -> None:
         """End the answers that are still running, and store what is there of them."""
         await asyncio.gather(*(answer.interrupt() for answer in self._running.values()))
+        await self.messages.close()
 
     async def receipt(self, owner: str, message: str) -> JSON:
         """Return the receipt of an answer that has ended.
@@ -118,6 +125,7 @@ class AnswerRunner:
         )
         for name, plan in answers:
             self._run(PageAnswer(self._services, self.messages, self.files, visitor, plan, name, conversation))
+            await self.others.announce(name, visitor.owner)
         return (None, records) if new is None else (records[0], records[1:])
 
     async def _plan(

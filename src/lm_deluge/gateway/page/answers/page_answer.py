@@ -18,7 +18,7 @@ from lm_deluge.dispatch.cache.call import CachedCall
 from lm_deluge.dispatch.call import CallSpec
 from lm_deluge.dispatch.hooks import is_interruption
 from lm_deluge.dispatch.running_call import RunningCall
-from lm_deluge.errors import DelugeError, ServerError, StreamInterruptedError
+from lm_deluge.errors import APIError, DelugeError, ServerError, StreamInterruptedError
 from lm_deluge.events import Event, ResponseFinished
 from lm_deluge.gateway.access_log import LoggedCall
 from lm_deluge.gateway.answers.charge import CallCharge
@@ -135,6 +135,7 @@ class PageAnswer:
         self._charge: CallCharge | None = None
         self._budget: Budget | None = None
         self._is_stopped = False
+        self._is_drained = False  # it was stopped, and is read to its end, as its provider bills all of it
         self._interruption: DelugeError | None = None
         self._has_room = True  # in the log
         self._saved_at = self._progress_at = clock()
@@ -169,9 +170,14 @@ class PageAnswer:
 
     async def stop(self) -> dict[str, Any]:
         """Stop the answer; return the receipt: what is there of it, and what it cost."""
-        if not self._ended.is_set():
+        if not self._ended.is_set() and not self._is_drained:
             self._is_stopped = True
-            await self._abort()
+            self._is_drained = isinstance(self._running, StreamCall) and self._running.bills_when_abandoned
+            if self._is_drained:
+                await self._send_end(None, self._response())
+                self.log.end()
+            else:
+                await self._abort()
         response = self._response()
         return {
             "text": self._shown.text(),
@@ -203,16 +209,27 @@ class PageAnswer:
         )
         self._charge = CallCharge(grant)
         spec = self._planned.spec
+        if spec.open_with is None:
+            spec = msgspec.structs.replace(spec, before_attempt=self._before_attempt)
         if grant.max_cost is not None:
             self._budget = Budget(grant.max_cost, "this call")
             spec = msgspec.structs.replace(spec, budgets=(*spec.budgets, self._budget))
         make = spec.open_with or (CachedCall if spec.is_cached else StreamCall)
         self._running = make(spec, incoming.client.dispatcher.runner)
 
+    async def _before_attempt(self, number: int) -> None:
+        """Refuse attempts after the answer was stopped.
+
+        Raises:
+            APIError: It was.
+        """
+        if self._is_over:
+            raise APIError("the answer was stopped", status_code=_STOPPED)
+
     async def _relay(self) -> BaseException | None:
         """Pass the events on as they arrive; return the error of an answer that ends with one."""
         running = self._running
-        while running is not None and not self._is_over and (events := await running.next_batch()):
+        while running is not None and self._is_read and (events := await running.next_batch()):
             await self._take(events, running)
         if running is None or self._is_over:
             return self._interruption
@@ -224,11 +241,17 @@ class PageAnswer:
     def _is_over(self) -> bool:
         return self._is_stopped or self._interruption is not None
 
+    @property
+    def _is_read(self) -> bool:
+        return self._is_drained or not self._is_over
+
     async def _take(self, events: list[Event], running: RunningCall) -> None:
-        self._logged.note_first()
-        self._shown.add_all(events)
         if self._charge is not None:
             await self._charge.watch(running, self._budget)
+        if self._is_drained:
+            return
+        self._logged.note_first()
+        self._shown.add_all(events)
         now = self._clock()
         data = self._encoder.frames(events)
         is_last = type(events[-1]) is ResponseFinished
@@ -247,26 +270,44 @@ class PageAnswer:
 
     async def _finish(self, failure: BaseException | None) -> None:
         """Book and store the answer, and then send its end: who reads the end finds the answer stored."""
-        response = self._response()
-        status: Status = "stopped" if self._is_stopped else "complete" if failure is None else "failed"
+        response, status = self._response(), self._status(failure)
         self._logged.status = {"stopped": _STOPPED, "complete": _OK}.get(status, _FAILED)
         if failure is not None and status == "failed":
             self._logged.fail(as_api_error(failure).status_code or _FAILED, failure)
         if self._charge is not None:
             await self._charge.settle(response, status=self._logged.status)
-        try:
-            await self._store(status, failure, response)
-        except Exception as error:  # noqa: BLE001 - a reader gets the end of the answer in any case
-            logger.error("an answer of the page was not stored: %s", type(error).__name__)
-        self.log.add(self._encoder.end(self._outcome(failure, response)))
+        if not self._is_drained:
+            await self._send_end(failure, response)
+        elif response is not None:
+            with contextlib.suppress(DelugeError):  # of the database: the answer is there, with an estimate of its cost
+                await self._messages.save_cost(self._message, usage_fields(response.usage), response.cost)
         self._logged.note(response)
         self._services.log.write(self._logged)
 
-    async def _store(self, status: Status, failure: BaseException | None, response: APIResponse | None) -> None:
+    def _status(self, failure: BaseException | None) -> Status:
+        return "stopped" if self._is_stopped else "complete" if failure is None else "failed"
+
+    async def _send_end(self, failure: BaseException | None, response: APIResponse | None) -> None:
+        """Store the answer, and send its end."""
+        problem: BaseException | None
+        try:
+            problem = await self._store(self._status(failure), failure, response)
+        except Exception as error:  # noqa: BLE001 - a reader gets the end of the answer in any case
+            problem = error
+        if problem is not None:
+            logger.error("an answer of the page was not stored: %s", type(problem).__name__)
+            unsaved = DataPart("unsaved", {"message": error_fields(problem)["message"]}, transient=True)
+            self.log.add(self._encoder.frames([unsaved]))
+        self.log.add(self._encoder.end(self._outcome(failure, response)))
+
+    async def _store(
+        self, status: Status, failure: BaseException | None, response: APIResponse | None
+    ) -> DelugeError | None:
+        """Store the answer; return the error of the database, which takes it later."""
         answered = self._answered(status, response, await self._images(response))
         answered.text = self._shown.text()
         answered.error = error_fields(failure) if failure is not None and status == "failed" else None
-        await self._messages.save(self._message, answered)
+        return await self._messages.save_end(self._message, answered)
 
     def _outcome(self, failure: BaseException | None, response: APIResponse | None) -> APIResponse | BaseException:
         if self._is_stopped:

@@ -50,7 +50,8 @@ class _AnswerRoutes:
         """Follow an answer: the frames so far, and then those that arrive."""
         log = self._services.streams.find(request.path_params["id"], visitor.owner)
         if log is None:
-            return Response(status_code=204)
+            found = await self._answers.others.events(visitor.owner, request.path_params["id"])
+            return found or Response(status_code=204)
         return _Events(log, _start_of(request), self._services)
 
     async def stop(self, request: Request, visitor: Visitor) -> Response:
@@ -60,6 +61,9 @@ class _AnswerRoutes:
         running = self._answers.running(visitor.owner, name)
         if running is not None:
             return json_response(await running.stop())
+        stopped = await self._answers.others.stop(visitor.owner, name)
+        if stopped is not None:
+            return json_response(stopped)
         return json_response(await self._answers.receipt(visitor.owner, name))
 
 

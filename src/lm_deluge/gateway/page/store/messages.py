@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import insert, select, update
+from sqlalchemy import Update, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lm_deluge.errors import BadRequestError, NotFoundError
+from lm_deluge.errors import BadRequestError, DelugeError, NotFoundError
 from lm_deluge.gateway.page.store.conversations import find_conversation
 from lm_deluge.gateway.page.store.database import PageDatabase, without_nul
 from lm_deluge.gateway.page.store.records import Answered, MessageRecord
@@ -19,6 +21,7 @@ __all__ = ["MessageStore", "NewAnswers", "PathMessage"]
 
 JSON = dict[str, Any]
 
+_RETRY_S = 2.0  # a lock of SQLite is gone in seconds, and a full disk is asked for little
 _M = MESSAGES.c
 _SHOWN = (
     *(_M.id, _M.parent, _M.role, _M.parts, _M.model, _M.status, _M.error, _M.usage, _M.cost),
@@ -64,12 +67,19 @@ class NewAnswers(msgspec.Struct, kw_only=True):
 class MessageStore:
     """The messages of all conversations.
 
+    An answer whose end the database does not take is kept here until it does: it is shown as it ended, and written with
+    the next write that succeeds.
+
     Args:
         database: The database, which is open.
+        retry_s: Seconds between attempts to write what is kept.
     """
 
-    def __init__(self, database: PageDatabase) -> None:
+    def __init__(self, database: PageDatabase, retry_s: float = _RETRY_S) -> None:
         self._database = database
+        self._retry_s = retry_s
+        self._unsaved: dict[str, Answered] = {}
+        self._retrying: asyncio.Task[None] | None = None
 
     async def open(self, owner: str, conversation: str) -> JSON:
         """Return a conversation with all of its messages, by two queries.
@@ -82,7 +92,7 @@ class MessageStore:
             found = await find_conversation(connection, owner, conversation)
             statement = select(*_SHOWN).where(_M.conversation == conversation).order_by(_M.number)
             rows = (await connection.execute(statement)).all()
-            return {**found, "messages": [_record_of(row) for row in rows]}
+            return {**found, "messages": [self._shown(_record_of(row)) for row in rows]}
 
         return await self._database.read(run)
 
@@ -101,7 +111,7 @@ class MessageStore:
         row = await self._database.read(run)
         if row is None:
             raise NotFoundError("there is no such message", status_code=404)
-        return _record_of(row)
+        return self._shown(_record_of(row))
 
     async def path(self, conversation: str, message: str | None) -> list[PathMessage]:
         """Return the messages from the first one to this one, by one query.
@@ -120,7 +130,7 @@ class MessageStore:
 
         async def run(connection: AsyncConnection) -> list[PathMessage]:
             rows = (await connection.execute(statement)).all()
-            return [PathMessage(row.id, row.role, row.status, row.parts, row.upstream) for row in rows]
+            return [self._current(PathMessage(row.id, row.role, row.status, row.parts, row.upstream)) for row in rows]
 
         found = await self._database.read(run)
         if not found:
@@ -161,6 +171,7 @@ class MessageStore:
             await _note_answers(connection, new, head=rows[-1]["id"], now=now)
 
         await self._database.run(run)
+        await self._save_kept()
         return [_record_of(_Fields(row)) for row in rows]
 
     async def save(self, message: str, answered: Answered) -> None:
@@ -180,10 +191,79 @@ class MessageStore:
             values["text"] = without_nul(answered.text)
         statement = update(MESSAGES).where(_M.id == message, _M.status == "running").values(**values)
 
+        await self._execute(statement)
+
+    async def save_end(self, message: str, answered: Answered) -> DelugeError | None:
+        """Store how an answer ended. If the database fails, keep it, and return the error."""
+        try:
+            await self.save(message, answered)
+        except DelugeError as error:
+            self._unsaved[message] = answered
+            if self._retrying is None or self._retrying.done():
+                self._retrying = asyncio.get_running_loop().create_task(self._retry())
+            return error
+        return None
+
+    async def save_cost(self, message: str, usage: JSON | None, cost: float | None) -> None:
+        """Store what an answer cost that had ended before this was known."""
+        kept = self._unsaved.get(message)
+        if kept is not None:
+            kept.usage, kept.cost = usage, cost
+        else:
+            await self._execute(update(MESSAGES).where(_M.id == message).values(usage=_json(usage), cost=cost))
+
+    async def close(self) -> None:
+        """Try a last time to store what is kept."""
+        if self._retrying is not None:
+            self._retrying.cancel()
+        await self._save_kept()
+
+    async def unfinished(self, conversation: str) -> list[str]:
+        """Return the ids of the running answers of a conversation, those of other processes included."""
+        statement = select(_M.id).where(_M.conversation == conversation, _M.status == "running")
+
+        async def run(connection: AsyncConnection) -> list[str]:
+            return [str(row.id) for row in (await connection.execute(statement)).all()]
+
+        return await self._database.read(run)
+
+    async def _retry(self) -> None:
+        while self._unsaved:
+            await asyncio.sleep(self._retry_s)
+            await self._save_kept()
+
+    async def _save_kept(self) -> None:
+        with contextlib.suppress(DelugeError):  # the next attempt may succeed
+            for message, answered in [*self._unsaved.items()]:
+                await self.save(message, answered)
+                self._unsaved.pop(message, None)
+
+    async def _execute(self, statement: Update) -> None:
         async def run(connection: AsyncConnection) -> None:
             await connection.execute(statement)
 
         await self._database.run(run)
+
+    def _shown(self, record: MessageRecord) -> MessageRecord:
+        """Return a message as it is, whatever the database has of it."""
+        kept = self._unsaved.get(record.id)
+        if kept is None:
+            return record
+        names = ("status", "cost", "first_token_s", "duration_s")
+        return msgspec.structs.replace(
+            record,
+            parts=msgspec.Raw(kept.parts),
+            error=None if kept.error is None else msgspec.Raw(msgspec.json.encode(kept.error)),
+            usage=None if kept.usage is None else msgspec.Raw(msgspec.json.encode(kept.usage)),
+            unsaved=True,
+            **{name: getattr(kept, name) for name in names},
+        )
+
+    def _current(self, message: PathMessage) -> PathMessage:
+        kept = self._unsaved.get(message.id)
+        if kept is None:
+            return message
+        return message._replace(status=kept.status, parts=kept.parts.decode(), upstream=kept.upstream)
 
 
 class _Fields:

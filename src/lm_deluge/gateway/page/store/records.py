@@ -22,6 +22,7 @@ class MessageRecord(msgspec.Struct, kw_only=True):
     Attributes:
         parts: Its parts: text, reasoning, tool calls, images, files, sources.
         created: Seconds since 1970.
+        unsaved: Whether the end of an answer is in the memory of the server only, because the database failed.
     """
 
     id: str
@@ -36,6 +37,7 @@ class MessageRecord(msgspec.Struct, kw_only=True):
     first_token_s: float | None = None
     duration_s: float | None = None
     created: float
+    unsaved: bool = False
 
 
 class FileRecord(msgspec.Struct, kw_only=True):

@@ -98,7 +98,7 @@ function searchField() {
     type: "search",
     role: "combobox",
     class: "picker-search",
-    placeholder: "Search by name, provider or capability",
+    placeholder: "Name, provider, capability",
     autocomplete: "off",
     spellcheck: "false",
     "aria-label": "Search models",

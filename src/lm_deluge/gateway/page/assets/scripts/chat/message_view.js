@@ -8,6 +8,7 @@ import { PartList } from "./part_views.js";
 import { showUsage } from "./usage_line.js";
 
 // About the characters of a line and its height in pixels: the scroll bar is nearly right before a message is rendered.
+const UNSAVED = "The database of the server does not take this answer at present. The server keeps it, and tries again.";
 const LINE_CHARACTERS = 80;
 const LINE_PIXELS = 26;
 const OTHER_PIXELS = 90;
@@ -111,10 +112,10 @@ export class MessageView {
 
   #showState() {
     const { status, error } = this.message;
-    const key = `${status} ${this.message.note ?? ""} ${this.message.parts.length > 0} ${error?.message ?? ""}`;
+    const key = `${status} ${this.message.unsaved} ${this.message.note ?? ""} ${this.message.parts.length > 0} ${error?.message ?? ""}`;
     if (this.#state.dataset.for === key) return;
     this.#state.dataset.for = key;
-    this.#state.replaceChildren(...this.#stateContent());
+    this.#state.replaceChildren(...this.#stateContent(), ...(this.message.unsaved ? [el("p", { class: "note", text: UNSAVED })] : []));
   }
 
   #stateContent() {
@@ -134,7 +135,7 @@ export class MessageView {
       "div",
       { class: "failure" },
       icon("warning"),
-      el("div", {}, el("p", { class: "failure-title", text: failureTitle(error) }), el("p", { text: sentence(error?.message) + kept })),
+      el("div", {}, el("p", { class: "failure-title", text: failureTitle(error) }), el("p", { text: failureText(error) + kept })),
       retry,
     );
   }
@@ -208,5 +209,10 @@ const TITLES = {
   StreamInterruptedError: "The answer was cut off",
   ConnectionLost: "The answer was cut off",
 };
+
+// What a reader cannot do anything with: how the end of a stream is found missing.
+const TEXTS = { TruncatedError: "The provider ended the connection before the answer was complete." };
+
+const failureText = (error) => TEXTS[error?.type] ?? sentence(error?.message);
 
 const failureTitle = (error) => TITLES[error?.type] ?? "The answer failed";

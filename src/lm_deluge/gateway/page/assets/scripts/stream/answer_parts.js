@@ -4,6 +4,7 @@
 export class AnswerParts {
   parts = [];
   progress = null;
+  unsaved = false; // the end of the answer is not in the database yet
   metadata = {};
   ending = null;
   #open = new Map();
@@ -105,6 +106,9 @@ const HANDLERS = {
   file: (answer, { url, mediaType }) => {
     const type = mediaType.startsWith("image/") ? "image" : "file";
     answer.parts.push({ type, url, media_type: mediaType, name: null, file_id: null });
+  },
+  "data-unsaved": (answer) => {
+    answer.unsaved = true;
   },
   "data-progress": (answer, { data }) => {
     answer.progress = data;

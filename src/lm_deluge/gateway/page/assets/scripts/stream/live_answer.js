@@ -64,6 +64,7 @@ export class LiveAnswer {
     this.message.note = null;
     this.#fold.add(chunks);
     this.message.progress = this.#fold.progress;
+    this.message.unsaved = this.#fold.unsaved;
     this.#announcer.grow(() => this.#fold.text);
     inNextFrame(this.#draw);
   }

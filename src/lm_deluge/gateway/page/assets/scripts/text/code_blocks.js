@@ -35,8 +35,9 @@ export function decorate(root) {
 export async function copyText(button, text) {
   const isCopied = await writeClipboard(text);
   announce(isCopied ? "Copied" : "The browser did not allow copying.");
-  button.classList.toggle("is-copied", isCopied);
-  setTimeout(() => button.classList.remove("is-copied"), COPIED_MS);
+  const state = isCopied ? "is-copied" : "is-refused";
+  button.classList.add(state);
+  setTimeout(() => button.classList.remove(state), COPIED_MS);
 }
 
 async function writeClipboard(text) {

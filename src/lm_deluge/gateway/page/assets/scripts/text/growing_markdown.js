@@ -5,6 +5,7 @@ import { el } from "../dom.js";
 import { decorate } from "./code_blocks.js";
 import { blocksOf, languageOf, placeHeading, showBlocks } from "./markdown.js";
 import { OpenCode } from "./open_code.js";
+import { withEnds } from "./open_marks.js";
 
 // An open block of so many characters is rendered in each frame, one of twice the size in every second, and so on. On a
 // slow machine 2,000 characters of a list take 3 ms. Of code only the last lines are rendered: the rest is reading it.
@@ -101,8 +102,9 @@ export class GrowingMarkdown {
     if (token.type === "code" && token.codeBlockStyle !== "indented") this.#showOpenCode(token);
     else {
       this.#open.code = null;
-      placeHeading(token, this.#headings);
-      this.#showWhole(this.#open.element, [token]);
+      const [shown = token] = blocksOf(withEnds(token), this.#links);
+      placeHeading(shown, this.#headings);
+      this.#showWhole(this.#open.element, [shown]);
     }
   }
 
