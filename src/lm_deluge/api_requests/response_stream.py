@@ -16,7 +16,7 @@ from lm_deluge.api_requests.authorize import authorize
 from lm_deluge.api_requests.call_plan import CallPlan
 from lm_deluge.api_requests.clocks import StreamClocks
 from lm_deluge.api_requests.credentials import authorization, hide, secrets_of, without_secrets
-from lm_deluge.api_requests.timeouts import Deadline, ReadTimeout, TimeoutMonitor
+from lm_deluge.api_requests.timeouts import Deadline, ReadTimeout, TimeoutMonitor, clock_of
 from lm_deluge.api_requests.timing import Timing
 from lm_deluge.config import Secret
 from lm_deluge.errors import (
@@ -79,7 +79,7 @@ class ResponseStream:
         self._call = call
         self.clocks = clocks
         self._secrets = secrets
-        self._loop = asyncio.get_running_loop()
+        self._time = clock_of(asyncio.get_running_loop())
         self._read_timeout = read_timeout
         read_timeout.on_timeout = exchange.abort
         self._is_streamed = call.is_streamed
@@ -115,7 +115,7 @@ class ResponseStream:
 
     def opened_after(self, started_at: float) -> float:
         """Note that status and headers arrived now, for a request sent at `started_at`; return how long that took."""
-        waited = self._loop.time() - started_at
+        waited = self._time() - started_at
         self.clocks.waited(waited, is_progress=False)
         return waited
 
@@ -150,7 +150,7 @@ class ResponseStream:
             DelugeError: The response is broken, or an error; the events before it are in `builder`.
         """
         decoder, read_timeout = self._decoder, self._read_timeout
-        started_at = self._loop.time()
+        started_at = self._time()
         while not self._is_over:
             if (self._filter is not None or not decoder.is_flowing) and self._is_finished():
                 await self.close()
@@ -219,7 +219,7 @@ class ResponseStream:
 
     def _note(self, started_at: float, events: list[Event]) -> float:
         """Note the events of a read that started at `started_at`; return the present time."""
-        now, clocks, timing = self._loop.time(), self.clocks, self.timing
+        now, clocks, timing = self._time(), self.clocks, self.timing
         timing.reads += 1
         # The usual case: deltas follow deltas, so that no clock's limit changes.
         if self._decoder.is_flowing and clocks.is_flowing and events and type(events[-1]) not in _QUIET:

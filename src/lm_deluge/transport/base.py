@@ -31,6 +31,14 @@ class ConnectionSlot(Protocol):
         ...
 
 
+class Read(Protocol):
+    """A coroutine function that reads."""
+
+    async def __call__(self) -> bytes:
+        """Return the next bytes; empty at the end."""
+        ...
+
+
 class Exchange(Protocol):
     """One request and its response, whose body is still being received.
 
@@ -38,7 +46,11 @@ class Exchange(Protocol):
     """
 
     head: HttpHead
-    bytes_received: int
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes of the body that have arrived, before decompression."""
+        ...
 
     @property
     def is_at_end(self) -> bool:
@@ -49,8 +61,9 @@ class Exchange(Protocol):
         """Store the connection slot; it is released when the exchange ends."""
         ...
 
-    async def read(self) -> bytes:
-        """Return the next bytes of the body, decompressed; empty at its end.
+    @property
+    def read(self) -> Read:
+        """The function that returns the next bytes of the body, decompressed; empty at its end.
 
         Raises:
             TransportError: The connection broke.

@@ -7,13 +7,13 @@ import builtins
 import contextlib
 import time
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import aiohttp
 
-from lm_deluge.errors import StreamInterruptedError
-from lm_deluge.transport.base import ConnectionSlot
+from lm_deluge.errors import DelugeError, StreamInterruptedError
+from lm_deluge.transport.base import ConnectionSlot, Read
 from lm_deluge.transport.content_coding import ACCEPTED_CODINGS, ContentDecoder, content_decoder
 from lm_deluge.transport.http_errors import in_body, redacted
 from lm_deluge.wire.http import HttpHead, HttpRequest
@@ -83,27 +83,34 @@ class _Body(aiohttp.StreamReader):
         if waiter is None or not data or waiter.done():
             return bool(super().feed_data(data))
         self._waiter = None
+        self.total_bytes += len(data)
         waiter.set_result(data)
         return False
 
-    def begin_http_chunk_receiving(self) -> None:
-        """Do nothing: the chunks of HTTP mean nothing."""
-
-    end_http_chunk_receiving = begin_http_chunk_receiving
+    # HTTP's chunks mean nothing here. `bool` returns at once, without a frame of Python for each chunk.
+    begin_http_chunk_receiving = end_http_chunk_receiving = staticmethod(bool)  # type: ignore[assignment]
 
     async def receive(self) -> bytes:
-        """Return the next bytes; empty at the end. After a cancelled call the body is incomplete."""
-        while not self._buffer and not self._eof:
-            if self._exception is not None:
-                raise self._exception
-            waiter: asyncio.Future[Any] = self._loop.create_future()
-            self._waiter = waiter
-            try:
-                data: bytes | None = await waiter
-            finally:
-                self._waiter = None
-            if data:
-                return data + self._take() if self._buffer else data
+        """Return the next bytes; empty at the end. After a cancelled call the body is incomplete.
+
+        Raises:
+            TransportError: The connection broke.
+            ProtocolError: The bytes are not valid HTTP.
+        """
+        try:
+            while not self._buffer and not self._eof:
+                if self._exception is not None:
+                    raise self._exception
+                waiter: asyncio.Future[Any] = self._loop.create_future()
+                self._waiter = waiter
+                try:
+                    data: bytes | None = await waiter
+                finally:
+                    self._waiter = None
+                if data:
+                    return data + self._take() if self._buffer else data
+        except (aiohttp.ClientError, OSError, builtins.TimeoutError) as error:
+            raise in_body(error) from redacted(error)
         return self._take()
 
     def _take(self) -> bytes:
@@ -147,7 +154,7 @@ class AiohttpExchange:
     """
 
     __slots__ = (
-        "_body", "_connection", "_decoder", "_headers", "_slot", "_status", "authority", "bytes_received", "head"
+        "_body", "_connection", "_decoder", "_headers", "_slot", "_status", "authority", "head", "read"
     )  # fmt: skip
 
     def __init__(
@@ -159,7 +166,7 @@ class AiohttpExchange:
         authority: str,
     ) -> None:
         self.authority = authority
-        self.bytes_received = 0
+        self.read: Read
         self._status = status
         self._headers = headers
         self._body = _body_of(content)
@@ -168,7 +175,7 @@ class AiohttpExchange:
         self._slot: ConnectionSlot | None = None
 
     def start(self, delay_s: float | None, request: HttpRequest) -> None:
-        """Set `head`, and how the body is decompressed.
+        """Set `head`, and `read`, which returns the next bytes of the body, decompressed; empty at its end.
 
         Raises:
             DelugeError: The body is compressed in a way that was not asked for.
@@ -180,6 +187,7 @@ class AiohttpExchange:
         self._headers = _NO_HEADERS  # of aiohttp, and larger than `head`: a stream may last for minutes
         if "content-encoding" in headers:
             self._decoder = content_decoder(headers, _accepted_codings(request))
+        self.read = self._body.receive if self._decoder is None else partial(self._decompressed, self._decoder)
 
     def keep(self, slot: ConnectionSlot) -> None:
         """Store the connection slot; it is released when the exchange ends."""
@@ -194,21 +202,19 @@ class AiohttpExchange:
         if self._slot is not None:
             self._slot.give_back()
 
-    async def read(self) -> bytes:
-        """Return the next bytes of the body, decompressed; empty at its end."""
+    @property
+    def bytes_received(self) -> int:
+        """Bytes of the body that have arrived."""
+        return self._body.total_bytes
+
+    async def _decompressed(self, decoder: ContentDecoder) -> bytes:
         while True:
-            try:
-                data = await self._body.receive()
-            except (aiohttp.ClientError, OSError, builtins.TimeoutError) as error:
-                raise in_body(error) from redacted(error)
-            self.bytes_received += len(data)
-            if self._decoder is None:
-                return data
+            data = await self._body.receive()
             if not data:
-                if not self._decoder.is_whole:
+                if not decoder.is_whole:
                     raise StreamInterruptedError("the compressed body ended in the middle")
                 return data
-            data = self._decoder.decode(data)
+            data = decoder.decode(data)
             if data:
                 return data
 
@@ -227,7 +233,7 @@ class AiohttpExchange:
                 async with asyncio.timeout(wait_s):
                     while not surplus and not self._body.at_eof():
                         surplus += len(await self._body.receive())
-        except (aiohttp.ClientError, OSError, builtins.TimeoutError):
+        except (DelugeError, builtins.TimeoutError):
             self.abort()
         finally:
             self._release_slot()

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, TypeAlias
 
-from lm_deluge.api_requests.timeouts import Deadline
+from lm_deluge.api_requests.timeouts import Deadline, clock_of
 
 __all__ = ["Headers", "Receive", "Scope", "Send", "WebClient"]
 
@@ -50,7 +50,7 @@ class WebClient:
         self._heartbeat = heartbeat
         self._heartbeat_s = heartbeat_s
         self._loop = asyncio.get_running_loop()
-        self._time = self._loop.time
+        self._time = clock_of(self._loop)
         self._sent_at = self._time()
         self._is_sending = False
         self._beat: asyncio.Task[None] | None = None  # sends a heartbeat

@@ -61,6 +61,9 @@ class ChatPayload(PayloadState):
     Args:
         owner: Owner of the opaque data: the call's `provider.opaque_owner`.
         has_finish_reasons: Whether a complete answer has a finish reason or usage; otherwise the mark ends it.
+
+    Attributes:
+        is_complete: Whether the finish reason or the end mark was received.
     """
 
     def __init__(self, owner: str, *, has_finish_reasons: bool = True) -> None:
@@ -71,7 +74,7 @@ class ChatPayload(PayloadState):
         self._reason: str | None = None
         self._has_choices = False
         self._has_blank_reason = False  # the last chunk had an empty finish reason and nothing else (xAI)
-        self._is_marked = False
+        self.is_complete = False
         self._usage: dict[str, Any] | None = None
         self._reported: UsageReported | None = None  # the last event of the usage
         self._tier: str | None = None
@@ -95,11 +98,6 @@ class ChatPayload(PayloadState):
     def has_usage(self) -> bool:
         """Whether usage with counts was received."""
         return self._usage is not None and read_usage(self._usage) is not None
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the finish reason or the end mark was received."""
-        return self._reason is not None or self._is_marked
 
     def handle_plain(self, payloads: list[bytes], events: list[Event]) -> None:
         """Decode the data of frames without an event type, all from one read."""
@@ -265,6 +263,7 @@ class ChatPayload(PayloadState):
             reason = choice.finish_reason
             return _broken_off({"message": f"the answer broke off: {reason}", "code": finish_word(reason)})
         self._reason = choice.finish_reason
+        self.is_complete = True
         return None
 
     def add_piece(self, piece: Any, events: list[Event]) -> None:
@@ -421,7 +420,7 @@ class ChatPayload(PayloadState):
 
     def _end_at_mark(self, events: list[Event]) -> None:
         self._check_end("the stream ended with neither a finish reason nor usage")
-        self._is_marked = True
+        self.is_complete = True
         self._end(events)
 
     def _check_end(self, message: str) -> None:
