@@ -75,7 +75,7 @@ def page(sections: Mapping[str, tuple[str, str, str | None]], versions: Mapping[
     for heading, (introduction, shown, plot) in sections.items():
         lines += ["", f"## {heading}", "", introduction, ""]
         if plot is not None:
-            lines += [f"![{heading}](pictures/{plot})", ""]
+            lines += [f"![{heading}](plots/{plot})", ""]
         lines.append(shown)
     return "\n".join(lines) + "\n"
 

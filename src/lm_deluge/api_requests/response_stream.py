@@ -52,7 +52,7 @@ _ERROR_BODY_S = 10.0  # the status is known already, so an incomplete body is be
 # that costs less to make again.
 _RELEASE_S = 0.1
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-generation-id", "x-amzn-requestid", "cf-ray")
-_QUIET = (ResponseStarted, UsageReported, ResponseFinished)
+_QUIET = frozenset((ResponseStarted, UsageReported, ResponseFinished))
 
 
 class ResponseStream:
@@ -225,7 +225,7 @@ class ResponseStream:
         if self._decoder.is_flowing and clocks.is_flowing and events and type(events[-1]) not in _QUIET:
             timing.note(now)
             return now
-        is_progress = any(type(event) not in _QUIET for event in events)
+        is_progress = not _QUIET.issuperset(map(type, events))
         if is_progress and self._is_streamed:  # a plain answer arrives at its end, which is no first token
             timing.note(now)
         # After a failure only its reason may follow, so the wait is as short as after the end.

@@ -101,7 +101,8 @@ class _Body(aiohttp.StreamReader):
             while not self._buffer and not self._eof:
                 if self._exception is not None:
                     raise self._exception
-                waiter: asyncio.Future[Any] = self._loop.create_future()
+                # Not `create_future`, which is a method in Python around this call.
+                waiter: asyncio.Future[Any] = asyncio.Future(loop=self._loop)
                 self._waiter = waiter
                 try:
                     data: bytes | None = await waiter

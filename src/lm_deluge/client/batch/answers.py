@@ -174,14 +174,15 @@ async def _unrecorded(
         return run_any(index, named[1])
 
     window = window_of(dispatcher.options.max_concurrent_requests)
+    count = _counting(tracker)
     async with aclosing(run_windowed(run, names.pairs(), window)) as ended:
         async for index, response in ended:
-            _count(tracker, response)
+            count(response)
             yield index, response
 
 
-def _count(tracker: ProgressTracker, response: APIResponse) -> None:
-    ContainedHook(lambda: tracker.finish(response, time.monotonic()), None)()
+def _counting(tracker: ProgressTracker) -> ContainedHook:
+    return ContainedHook(lambda response: tracker.finish(response, time.monotonic()), None)
 
 
 # With a journal
@@ -213,9 +214,10 @@ async def _recorded(
         first = list(_first(due))
         for index, answer in found.ready():
             yield index, planner.restored(answer)
+        count = _counting(tracker)
         async with aclosing(rows.answers(chain(first, due))) as answers:
             async for row, response in answers:
-                _count(tracker, response)
+                count(response)
                 for index, answer in (*found.with_equals(row, response), *found.ready()):
                     yield index, planner.restored(answer)
         for index, answer in found.ready():

@@ -41,23 +41,42 @@ class Channel(Generic[T]):
 
     def __init__(self, most: int) -> None:
         self.error: BaseException | None = None
-        self._lists: asyncio.Queue[list[T] | None] = asyncio.Queue()
-        self._space = asyncio.Semaphore(most)
+        self._most = most
+        self._items: list[T] = []  # of all lists that wait
+        self._lists = 0
+        self._is_over = False
+        self._has_changed = asyncio.Event()  # for the consumer: there are items, or there is an end
+        self._has_space = asyncio.Event()
 
     async def put(self, items: list[T]) -> None:
         """Pass items on, once there is space."""
-        await self._space.acquire()
-        self._lists.put_nowait(items)
+        while self._lists >= self._most:
+            self._has_space.clear()
+            await self._has_space.wait()
+        self._lists += 1
+        self._items += items
+        self._has_changed.set()
 
     def end(self, error: BaseException | None) -> None:
         """Note that no more items follow."""
         self.error = error
-        self._lists.put_nowait(None)
+        self._is_over = True
+        self._has_changed.set()
 
     async def get(self) -> list[T] | None:
-        """Return the next items; None after the last ones. A cancellation loses none."""
-        items = await self._lists.get()
-        self._space.release()
+        """Return all items that wait, and wait for some if there are none; None after the last ones.
+
+        A cancellation loses none.
+        """
+        while not self._items:
+            if self._is_over:
+                return None
+            self._has_changed.clear()
+            self._lists = 0  # empty lists
+            self._has_space.set()
+            await self._has_changed.wait()
+        items, self._items, self._lists = self._items, [], 0
+        self._has_space.set()
         return items
 
 

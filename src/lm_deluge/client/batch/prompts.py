@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import aclosing
 from typing import Any, TypeAlias
@@ -181,7 +182,8 @@ async def run_windowed(
         window: Most calls at a time.
     """
     tasks: dict[int, asyncio.Task[APIResponse]] = {}
-    ended: asyncio.Queue[int] = asyncio.Queue()
+    ended: deque[int] = deque()
+    has_ended = asyncio.Event()
     source: Iterator[tuple[int, Any]] | None = enumerate(prompts)
     loop = asyncio.get_running_loop()
     broken: Exception | None = None
@@ -197,10 +199,13 @@ async def run_windowed(
                     break
                 index, prompt = item
                 task = tasks[index] = loop.create_task(run(index, prompt))
-                task.add_done_callback(functools.partial(_note_end, ended, index))
+                task.add_done_callback(functools.partial(_note_end, ended, has_ended, index))
             if not tasks:
                 break
-            index = await ended.get()
+            if not ended:
+                has_ended.clear()
+                await has_ended.wait()
+            index = ended.popleft()
             yield index, _response_of(tasks.pop(index))
         if broken is not None:
             raise broken
@@ -210,8 +215,9 @@ async def run_windowed(
         await asyncio.gather(*tasks.values(), return_exceptions=True)
 
 
-def _note_end(ended: asyncio.Queue[int], index: int, _: asyncio.Task[APIResponse]) -> None:
-    ended.put_nowait(index)
+def _note_end(ended: deque[int], has_ended: asyncio.Event, index: int, _: asyncio.Task[APIResponse]) -> None:
+    ended.append(index)
+    has_ended.set()
 
 
 def _response_of(task: asyncio.Task[APIResponse]) -> APIResponse:
