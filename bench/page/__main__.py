@@ -106,7 +106,11 @@ def sections_of(pythons: Mapping[Peer, str], drawn_into: Path) -> dict[str, Sect
         None,
     )
     note("imports")
-    sections["Import"] = ("", report.table(measure.measure_imports(pythons), {"cpu_s": ("CPU", "ms")}), None)
+    sections["Import"] = (
+        "The import that a first call needs: CPU time.",
+        report.table(measure.measure_imports(pythons), {"cpu_s": ("CPU", "ms")}),
+        None,
+    )
     note("collected calls")
     for kind in ("streamed", "plain"):
         path = f"{measure.COLLECTED_TOKENS}/1"

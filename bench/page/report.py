@@ -9,6 +9,10 @@ from pathlib import Path
 from bench.page import measure
 from bench.page.measure import Figures
 
+_FAILED = (
+    "The streams of lm-deluge 0.0.168 fail with an `IndexError`\nafter the last text: it expects choices in the chunk "
+    "with the usage."
+)
 _UNITS = {"us": 1e6, "ms": 1e3, "s": 1.0}
 
 
@@ -50,7 +54,12 @@ def _cell(figures: Figures, key: str, unit: str) -> str:
     if key not in figures:
         return ""
     value = figures[key]
-    return f"{value:,.0f}" if not unit else f"{value * _UNITS[unit]:.3g} {unit}"
+    return f"{value:,.0f}" if not unit else f"{_three_digits(value * _UNITS[unit])} {unit}"
+
+
+def _three_digits(value: float) -> str:
+    digits = f"{value:.3g}"
+    return f"{float(digits):,.0f}" if "e" in digits or value >= 100 else digits
 
 
 def page(sections: Mapping[str, tuple[str, str, str | None]], versions: Mapping[str, str]) -> str:
@@ -65,10 +74,11 @@ def page(sections: Mapping[str, tuple[str, str, str | None]], versions: Mapping[
         "",
         "This page is the output of `python -m bench.page`, which installs each library into an environment of its own",
         "and runs them alternately against the same servers on one machine. Absolute times depend on it and on",
-        "what else it does; ratios less so. Each figure is the median of several runs, each in a process of its own.",
+        "what else it does; ratios less so. Each figure is the median of several runs, each in a process of its own;",
+        "those of many streams at a time are of one run.",
         "",
         f"- Machine: {machine()}",
-        f"- Libraries: {', '.join(f'{name} {version}' for name, version in versions.items())}",
+        f"- Libraries: {', '.join(f'{name.split()[0]} {version}' for name, version in versions.items())}",
         "- `aiohttp` is a minimal loop over aiohttp and msgspec that reads the texts, and nothing else: no limits, no",
         "  retries, no detection of faults, no costs.",
     ]
@@ -100,4 +110,5 @@ def paced_table(by_streams: Mapping[int, Mapping[str, Figures]]) -> str:
             cells.append(f"{own['cpu_s'] * 1e6:.0f} us; {delay}{failed}")
         lines.append(f"| {peer} | " + " | ".join(cells) + " |")
     seconds = measure.PACED_EVENTS // measure.PACED_PER_SECOND
-    return "\n".join(lines) + f"\n\nEach stream has {measure.PACED_PER_SECOND} events a second for {seconds} seconds."
+    pace = f"Each stream has {measure.PACED_PER_SECOND} events a second for {seconds} seconds."
+    return "\n".join(lines) + f"\n\n{pace} {_FAILED}"
