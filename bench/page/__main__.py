@@ -32,14 +32,14 @@ def note(what: str) -> None:
     print(what, file=sys.stderr, flush=True)
 
 
-def paced(pythons: Mapping[Peer, str], drawn_into: Path) -> Section:
+def paced(pythons: Mapping[Peer, str], plot_folder: Path) -> Section:
     """Measure many streams at the speed of a model; a peer that fails is left out of the larger numbers."""
     by_streams: dict[int, dict[str, Figures]] = {}
     for count in measure.PACED_STREAMS:
         note(f"{count} paced streams")
         by_streams[count] = measure.measure_paced(pythons, count)
     plots.lines(
-        drawn_into / "paced-streams.svg",
+        plot_folder / "paced-streams.svg",
         "CPU time per event, many streams at a time",
         by_streams,
         "cpu_s",
@@ -52,9 +52,9 @@ def paced(pythons: Mapping[Peer, str], drawn_into: Path) -> Section:
     return introduction, report.paced_table(by_streams), "paced-streams.svg"
 
 
-def bars(drawn_into: Path, plot: str, title: str, found: Mapping[str, Figures], unit: str, factor: float) -> str:
+def bars(plot_folder: Path, plot: str, title: str, found: Mapping[str, Figures], unit: str, factor: float) -> str:
     name = next(iter(next(iter(found.values()))))
-    plots.bars(drawn_into / plot, title, {peer: each[name] * factor for peer, each in found.items()}, unit)
+    plots.bars(plot_folder / plot, title, {peer: each[name] * factor for peer, each in found.items()}, unit)
     return plot
 
 
@@ -81,12 +81,12 @@ async def relayed(litellm: str | None) -> dict[str, Figures]:
     return found
 
 
-def sections_of(pythons: Mapping[Peer, str], drawn_into: Path) -> dict[str, Section]:
+def sections_of(pythons: Mapping[Peer, str], plot_folder: Path) -> dict[str, Section]:
     """Measure everything; return the sections of the page."""
-    sections: dict[str, Section] = {"Many streams at a time": paced(pythons, drawn_into)}
+    sections: dict[str, Section] = {"Many streams at a time": paced(pythons, plot_folder)}
     note("one answer as fast as possible")
     burst = measure.measure_answers(pythons, "burst", f"{measure.BURST_EVENTS}/1", str(measure.BURST_ANSWERS))
-    plot = bars(drawn_into, "burst.svg", "CPU time per event of a fast answer", burst, "us", 1e6)
+    plot = bars(plot_folder, "burst.svg", "CPU time per event of a fast answer", burst, "us", 1e6)
     sections["One answer as fast as possible"] = (
         f"An answer of {measure.BURST_EVENTS:,} events, one in each HTTP chunk, in a burst: CPU time per event.",
         report.table(burst, CPU),
@@ -136,12 +136,12 @@ def sections_of(pythons: Mapping[Peer, str], drawn_into: Path) -> dict[str, Sect
 
 
 def main(folder: Path) -> None:
-    drawn_into = folder / "plots"
-    drawn_into.mkdir(parents=True, exist_ok=True)
+    plot_folder = folder / "plots"
+    plot_folder.mkdir(parents=True, exist_ok=True)
     found = {peer: python_of(peer) for peer in PEERS}
     pythons = {peer: python for peer, python in found.items() if python is not None}
     versions = {peer.name: version_of(peer, python) for peer, python in pythons.items()}
-    text = report.page(sections_of(pythons, drawn_into), versions)
+    text = report.page(sections_of(pythons, plot_folder), versions)
     (folder / "performance.md").write_text(text)
 
 

@@ -51,21 +51,23 @@ def test_the_page_works_without(without: Callable[[str], Page], feature: str) ->
     assert [line for line in page.console() if "Failed to load resource" not in line] == []
 
 
-def test_text_is_copied_by_selection(without: Callable[[str], Page]) -> None:
+def copied_without_clipboard(without: Callable[[str], Page], *, is_allowed: bool) -> Page:
     page = without("clipboard")
-    page.script("window.allows = true")
+    page.script(f"window.allows = {str(is_allowed).lower()}")
     page.ask("Hello")
     page.click(".copy-code")
+    return page
+
+
+def test_text_is_copied_by_selection(without: Callable[[str], Page]) -> None:
+    page = copied_without_clipboard(without, is_allowed=True)
     page.shows("Copied", "#announcements")
     assert page.script("return window.copied") == "print('hello')"
     assert page.script("return document.querySelector('textarea.offscreen')") is None
 
 
 def test_text_that_cannot_be_copied_is_no_success(without: Callable[[str], Page]) -> None:
-    page = without("clipboard")
-    page.script("window.allows = false")
-    page.ask("Hello")
-    page.click(".copy-code")
+    page = copied_without_clipboard(without, is_allowed=False)
     page.shows("The browser did not allow copying", "#announcements")
     assert page.count(".is-refused") == 1
     assert page.count(".is-copied") == 0

@@ -90,13 +90,19 @@ async def test_bytes_before_the_connection_broke_come_first() -> None:
         await transport.close()
 
 
+async def second_read(server: Loopback, transport: AiohttpTransport) -> tuple[AiohttpExchange, asyncio.Task[bytes]]:
+    """Return an exchange of which "one" was read, and a read that waits."""
+    exchange = await opened(server, transport)
+    assert await exchange.read() == b"one"
+    waiting = asyncio.create_task(exchange.read())
+    await asyncio.sleep(PAUSE)
+    return exchange, waiting
+
+
 async def test_a_read_ends_when_its_exchange_is_aborted() -> None:
     async with Loopback([HEAD, chunk(b"one"), HANG]) as server:
         transport = AiohttpTransport()
-        exchange = await opened(server, transport)
-        assert await exchange.read() == b"one"
-        waiting = asyncio.create_task(exchange.read())
-        await asyncio.sleep(PAUSE)
+        exchange, waiting = await second_read(server, transport)
         exchange.abort()
         with pytest.raises(e.StreamInterruptedError):
             await waiting
@@ -107,10 +113,7 @@ async def test_a_cancelled_read_leaves_the_bytes_to_the_next() -> None:
     go_on = asyncio.Event()
     async with Loopback([HEAD, chunk(b"one"), go_on, chunk(b"two"), END, NEXT]) as server:
         transport = AiohttpTransport()
-        exchange = await opened(server, transport)
-        assert await exchange.read() == b"one"
-        waiting = asyncio.create_task(exchange.read())
-        await asyncio.sleep(PAUSE)
+        exchange, waiting = await second_read(server, transport)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         go_on.set()

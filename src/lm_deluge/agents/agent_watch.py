@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lm_deluge.dispatch.call_watch import ObserverGroup
-from lm_deluge.dispatch.hooks import failed_response
+from lm_deluge.dispatch.hooks import response_or_failed
 from lm_deluge.errors import DelugeError
 from lm_deluge.response import APIResponse
 from lm_deluge.telemetry.observer import AgentObserver, ObservedCall, ToolObserver
@@ -42,10 +42,7 @@ class AgentWatch:
         watchers, self._watchers = self._watchers, []
         if not watchers:
             return
-        try:
-            response = respond()
-        except Exception as failure:  # noqa: BLE001 - for example usage that is no number
-            response = failed_response(APIResponse, error or failure)
+        response = response_or_failed(respond, error)
         for watcher in watchers:
             self._group.report(watcher, "ended", response)
 

@@ -36,8 +36,7 @@ class Timing(msgspec.Struct, gc=False):
             gap = now - self.last_at
             self.gaps += 1
             self.gap_sum += gap
-            if gap > self.gap_max:  # noqa: PLR1730 - `max` is a call for each read
-                self.gap_max = gap
+            self.gap_max = max(self.gap_max, gap)
         self.last_at = now
 
     def extend(self, later: Timing) -> None:

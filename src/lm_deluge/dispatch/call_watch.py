@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lm_deluge.api_requests.timing import Timing
-from lm_deluge.dispatch.hooks import failed_response, warn_of_hook
+from lm_deluge.dispatch.hooks import response_or_failed, warn_of_hook
 from lm_deluge.errors import DelugeError
 from lm_deluge.response import APIResponse
 from lm_deluge.telemetry.logs import LogObserver, is_logged
@@ -139,11 +139,7 @@ class CallWatch:
         if self._is_over:
             return
         self._is_over = True
-        try:
-            response = respond()
-        except Exception as failure:  # noqa: BLE001 - for example usage that is no number
-            response = failed_response(APIResponse, error or failure)
-        self._report("ended", response)
+        self._report("ended", response_or_failed(respond, error))
 
     def ended_later(self, respond: Callable[[], APIResponse], error: DelugeError | None) -> None:
         """Have the end reported when the next call starts.

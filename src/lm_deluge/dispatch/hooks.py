@@ -22,6 +22,7 @@ __all__ = [
     "failure_of",
     "is_interruption",
     "postprocess_response",
+    "response_or_failed",
     "unexpected_error",
     "warn_of_hook",
 ]
@@ -57,12 +58,17 @@ def unexpected_error(error: BaseException, what: str = "the call") -> DelugeErro
     return failure
 
 
+def response_or_failed(respond: Callable[[], APIResponse], error: BaseException | None = None) -> APIResponse:
+    """Return the response so far; if `respond` fails, an empty one with `error`, or else with what `respond` raised."""
+    try:
+        return respond()
+    except Exception as failure:  # noqa: BLE001 - a value of the provider, such as usage that is no number, may break it
+        return APIResponse(error=unexpected_error(error or failure))
+
+
 def failed_response(respond: Callable[[], APIResponse], error: BaseException) -> APIResponse:
     """Return the response so far with an error; an empty response if `respond` fails as well."""
-    try:
-        response = respond()
-    except Exception:  # noqa: BLE001 - for example usage that is no number broke the call, and now its cost
-        response = APIResponse()
+    response = response_or_failed(respond)
     response.error = unexpected_error(error)
     return response
 

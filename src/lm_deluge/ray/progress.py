@@ -76,8 +76,7 @@ class ProgressReader:
 
     def reports(self) -> list[PartReport]:
         """Return the reports of all parts; none if they cannot be read now."""
-        try:
-            found: list[PartReport] = self._ray.get(self.board.all.remote(), timeout=_WAIT_S)
-        except Exception:  # noqa: BLE001 - Ray may be shutting down, and raises many classes then
-            return []
+        found: list[PartReport] = []
+        with contextlib.suppress(Exception):  # Ray may be shutting down, and raises many classes then
+            found = self._ray.get(self.board.all.remote(), timeout=_WAIT_S)
         return found

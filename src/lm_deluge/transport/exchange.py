@@ -72,6 +72,9 @@ class SessionConnection:
         self._response.close()
 
 
+_NO_OPERATION: Any = staticmethod(bool)
+
+
 class _Body(aiohttp.StreamReader):
     """The body of a response. Bytes that a reader waits for skip the buffer, where each read takes a dozen calls."""
 
@@ -88,7 +91,7 @@ class _Body(aiohttp.StreamReader):
         return False
 
     # HTTP's chunks mean nothing here. `bool` returns at once, without a frame of Python for each chunk.
-    begin_http_chunk_receiving = end_http_chunk_receiving = staticmethod(bool)  # type: ignore[assignment]
+    begin_http_chunk_receiving = end_http_chunk_receiving = _NO_OPERATION
 
     async def receive(self) -> bytes:
         """Return the next bytes; empty at the end. After a cancelled call the body is incomplete.
@@ -138,9 +141,10 @@ def _body_of(content: aiohttp.StreamReader) -> _Body | _NoBody:
     """Return the body that aiohttp's parser has made, with our methods: the class cannot be passed to the parser."""
     if type(content) is not aiohttp.StreamReader:
         return _NoBody()
-    body: Any = content
-    body.__class__ = _Body
-    return body  # type: ignore[no-any-return]
+    made: Any = content
+    made.__class__ = _Body
+    body: _Body = made
+    return body
 
 
 class AiohttpExchange:

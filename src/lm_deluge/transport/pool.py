@@ -71,9 +71,6 @@ current_trace: ContextVar[ConnectionTrace] = ContextVar("_trace")
 class _Handler(ResponseHandler):
     """Resumes only if reading is paused: aiohttp resumes, and parses, at every chunk read (3.14.5, 2026-11)."""
 
-    # Its own timeout is never set, and need not be looked at for each read: `TimeoutMonitor` watches all streams.
-    _reschedule_timeout = staticmethod(bool)  # type: ignore[assignment]
-
     def resume_reading(self, *arguments: Any, **named: Any) -> None:
         if self._reading_paused:
             super().resume_reading(*arguments, **named)

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from lm_deluge.dispatch.hooks import failed_response, is_interruption, warn_of_hook
 from lm_deluge.dispatch.hooks import failure_of as failure_of_hook
+from lm_deluge.dispatch.hooks import is_interruption, response_or_failed, warn_of_hook
 from lm_deluge.response import APIResponse
 from lm_deluge.ui.answer_source import AnswerSource, failure_of
 from lm_deluge.ui.frame_encoder import FrameEncoder
@@ -89,10 +89,7 @@ class EncodedAnswer:
 
     def response(self) -> APIResponse:
         """Return the response so far, with the error that ended the answer."""
-        try:
-            response = self.source.response()
-        except Exception as error:  # noqa: BLE001 - for example usage that is no number
-            return failed_response(APIResponse, error)
+        response = response_or_failed(self.source.response)
         if response.error is None and self.error is not None:
             response.error = self.error
         return response

@@ -6,8 +6,6 @@ from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
-import msgspec
-
 from lm_deluge.events import (
     Attempt,
     Citation,
@@ -42,9 +40,6 @@ from lm_deluge.ui.frame_encoder import (
 )
 
 __all__ = ["OpenCall", "PartEncoder", "media_url"]
-
-
-_encode_text = msgspec.json.Encoder().encode  # without the call of `encode_json` for each frame
 
 
 class OpenCall:
@@ -113,10 +108,7 @@ class PartEncoder(FrameEncoder):
         if len(events) == 1 and type(events[0]) is TextDelta and self._open_kind is TextDelta:  # nearly always
             text = events[0].text
             if text:
-                try:
-                    return b"%b%b}\n\n" % (self._open_head, _encode_text(text))
-                except ValueError:  # half a character
-                    return b"%b%b}\n\n" % (self._open_head, encode_json(text))
+                return b"%b%b}\n\n" % (self._open_head, encode_json(text))
         for event in events:
             handler_of(self.HANDLERS, event)(self, event)
         return self._taken()

@@ -7,6 +7,7 @@ import pytest
 from dispatch.scheduling.shared.redis_server import need_redis, server_of_tests
 from lm_deluge.client.client import LLMClient
 from lm_deluge.dispatch.scheduling.shared.configuration import SharedConfiguration
+from lm_deluge.dispatch.scheduling.shared.limiter import SharedLimiter
 from lm_deluge.errors import ConfigurationError
 from lm_deluge.gateway.app import Gateway
 from lm_deluge.gateway.catalog import ModelCatalog
@@ -15,11 +16,15 @@ from lm_deluge.gateway.configuration.settings import GatewaySettings, ServedMode
 from lm_deluge.gateway.serve import open_gateway
 
 
-def configuration_of(client: LLMClient) -> SharedConfiguration:
+def limiter_of(client: LLMClient) -> SharedLimiter:
     client.dispatcher.limiter()
     link = client.dispatcher._limiter_link
     assert link is not None
-    return link._limiter.configuration
+    return link._limiter
+
+
+def configuration_of(client: LLMClient) -> SharedConfiguration:
+    return limiter_of(client).configuration
 
 
 @pytest.fixture(autouse=True)
@@ -85,9 +90,5 @@ async def test_workers_begin_with_their_share_while_the_server_is_away(tmp_path:
         catalog = opened.gateway._services.catalog
         processes = {}
         for name in ("own", "usual"):
-            client = catalog.find(name)
-            client.dispatcher.limiter()
-            link = client.dispatcher._limiter_link
-            assert link is not None
-            processes[name] = link._limiter.processes
+            processes[name] = limiter_of(catalog.find(name)).processes
     assert processes == {"own": 8, "usual": 3}, "what a URL names goes first"
