@@ -14,7 +14,7 @@ from sqlalchemy import event, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.ledger.postgres import PostgresServer
-from lm_deluge.errors import ConfigurationError
+from lm_deluge.errors import ConfigurationError, OverloadedError
 from lm_deluge.gateway.page.bodies import AnswerSettings
 from lm_deluge.gateway.page.store.conversations import ConversationStore
 from lm_deluge.gateway.page.store.database import PageDatabase, database_beside
@@ -196,7 +196,8 @@ async def test_what_the_database_does_not_take_is_tried_again(database: PageData
     with sqlite3.connect(tmp_path / "page.db") as disk:
         disk.execute("CREATE TRIGGER full BEFORE UPDATE ON deluge_page_messages BEGIN SELECT RAISE(FAIL, 'full'); END")
     ended = Answered(status="complete", parts=b"[]", upstream="[]", text="the end", cost=1.0)
-    assert await store.save_end(answer.id, ended) is not None
+    failure = await store.save_end(answer.id, ended)
+    assert isinstance(failure, OverloadedError)
     await store.save_cost(answer.id, {"output_tokens": 7}, 2.0)
     shown = await store.find("", answer.id)
     assert (shown.status, shown.cost, shown.unsaved) == ("complete", 2.0, True)
